@@ -1,0 +1,43 @@
+# `make` alone says what there is. Everything that runs sets up what is missing first, into .venv.
+.PHONY: help ready setup test lint format lock demo demo-once
+
+bin = .venv/bin
+args =
+
+help:
+	@echo 'make setup      .venv with every package, ready to use'
+	@echo 'make test       lint, types and tests           make test args="-k windows"'
+	@echo 'make lint       lint and types only             make format   mends what can be mended'
+	@echo 'make demo       the whole loop on a laptop      make demo-once   proves it, and ends'
+	@echo 'make lock       requirements.in -> requirements.lock'
+
+ready:
+	@sh .ci/setup.sh
+
+setup: ready
+	@echo 'Ready. $(bin)/headrace --help shows what it does; . $(bin)/activate puts it on your PATH.'
+
+# Tests run where lint fails, too: one run tells all there is to mend.
+test: ready
+	@status=0; \
+	$(MAKE) --silent --no-print-directory lint || status=1; \
+	$(bin)/pytest -n auto --maxprocesses 4 -m 'not slow' $(args) || status=1; \
+	exit $$status
+
+lint: ready
+	@status=0; \
+	$(bin)/ruff check --quiet --output-format concise . || status=1; \
+	$(bin)/ruff format --check --quiet --output-format concise . || { echo 'make format mends these'; status=1; }; \
+	$(bin)/mypy || status=1; \
+	exit $$status
+
+format: ready
+	@$(bin)/ruff check --fix --quiet . || true
+	@$(bin)/ruff format .
+
+# Every newer version that fits: delete requirements.lock first. Never with hashes or addresses: those name hosts.
+lock: ready
+	@$(bin)/uv pip compile --quiet --system-certs --no-header --no-annotate --python-version 3.11 requirements.in -o requirements.lock
+
+demo demo-once:
+	@echo 'not yet: $@ arrives with the running loop. What works today: $(bin)/headrace --help' >&2; exit 1

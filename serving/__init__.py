@@ -1,0 +1,1 @@
+"""Request to ranked items. Its parts arrive with the running loop."""

@@ -1,0 +1,1 @@
+"""History to registered model. Its parts arrive with the running loop."""
