@@ -1,0 +1,62 @@
+"""The errors that a user of Headrace can meet.
+
+HeadraceError
+├── DefinitionError   a feature repo says something that cannot be
+├── FormatError       a file or schema cannot be read as events at all
+├── StateError        a stored row or a store contradicts what the engine wrote
+│   ├── CorruptRowError   bytes that are damaged, or were never ours
+│   └── ForeignRowError   a whole row, of another definition or stream
+├── FenceError        a batch contradicts what the store says was folded before
+├── LeaseError        another driver owns the view
+└── UsageError        the command line asked for something that is not there
+"""
+
+from __future__ import annotations
+
+
+class HeadraceError(Exception):
+    """Something a user can mend: where it is, what is required, what came, what to do next."""
+
+    def __init__(self, where: str, required: str, got: str, next_step: str = "") -> None:
+        self.where = where
+        self.required = required
+        self.got = got
+        self.next_step = next_step
+        message = f"{where} requires {required}; got {got}."
+        super().__init__(f"{message} {next_step}" if next_step else message)
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str, str]]:
+        """Keep the four parts when the error crosses a process boundary."""
+        return type(self), (self.where, self.required, self.got, self.next_step)
+
+
+class DefinitionError(HeadraceError):
+    """Raised at load by a definition that is wrong: mend the feature repo."""
+
+
+class FormatError(HeadraceError):
+    """Raised when a file, or the schema of a topic, cannot be read as events at all."""
+
+
+class StateError(HeadraceError):
+    """Raised when stored state contradicts what the engine wrote."""
+
+
+class CorruptRowError(StateError):
+    """Raised by bytes that are damaged or were never a state row: rebuild the rows that it names."""
+
+
+class ForeignRowError(StateError):
+    """Raised by a whole state row of another definition or another stream."""
+
+
+class FenceError(StateError):
+    """Raised when a batch contradicts what the store says was folded before."""
+
+
+class LeaseError(StateError):
+    """Raised when another driver owns the view."""
+
+
+class UsageError(HeadraceError):
+    """Raised when the command line names something that does not exist; exits with 2."""
