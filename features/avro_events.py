@@ -1,0 +1,157 @@
+"""Avro messages → typed columns: plain binary, or with the Confluent header that names the writer's schema.
+
+Header: a zero byte, the schema id as 4 bytes big-endian, then the binary
+(https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format).
+fastavro decodes message by message in C; columns and everything after them are shared with JSON.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+
+from features.definitions import Stream
+from features.errors import FormatError
+from features.event_columns import Decoded, Problems, RefusedError, from_objects, show
+
+HEADER_BYTES = 5
+MAGIC = 0
+Read = Callable[[bytes], Any]
+
+
+def decode(values: pa.Array, stream: Stream, schemas: Callable[[int], str] | None) -> Decoded:
+    """The typed columns of each message, and why a message has none.
+
+    Args:
+        values: binary; null for a tombstone.
+        stream: ``stream.schema`` is the reader schema, and without ``schemas`` the writer's as well.
+        schemas: schema id → the writer's schema as JSON text, KeyError for an unknown id; given, each message must have
+            the header. What else it raises (a registry that is down) is raised here: no record is to blame.
+
+    Raises:
+        FormatError: the stream's schema is no Avro schema, or it has none and there is no ``schemas``.
+    """
+    read = _reader(stream, schemas)
+    objects: list[dict[str, Any] | None] = []
+    problems: Problems = {}
+    for row, message in enumerate(values.to_pylist()):
+        objects.append(None)
+        try:
+            objects[row] = None if message is None else read(message)
+        except RefusedError as refused:
+            problems[row] = str(refused)
+    return from_objects(objects, stream, problems)
+
+
+def _reader(stream: Stream, schemas: Callable[[int], str] | None) -> Read:
+    """A function from a message to its record that raises RefusedError for whatever the message is to blame for."""
+    where = f"stream '{stream.name}': schema"
+    try:
+        reader = None if stream.schema is None else parsed(stream.schema)
+    except ValueError as error:
+        raise FormatError(where, "an Avro schema as JSON text", str(error), "Mend schema= of the stream.") from None
+    if schemas is not None:
+        writers: dict[int, Any] = {}
+        return lambda message: _with_header(message, schemas, writers, reader)
+    if reader is None:
+        next_step = "Give the stream schema=, or a schema registry."
+        raise FormatError(where, "an Avro schema, as messages without a registry name none", "none", next_step)
+    return lambda message: _record(message, 0, reader, None)
+
+
+@lru_cache(maxsize=256)
+def parsed(text: str) -> Any:
+    """The schema, ready to read with. Raises ValueError with what is wrong with it."""
+    import fastavro
+
+    try:
+        schema = fastavro.parse_schema(json.loads(text))
+    except Exception as error:  # noqa: BLE001  # fastavro has no common ancestor for what a bad schema raises
+        raise ValueError(f"{type(error).__name__}: {str(error)[:200]}") from None
+    if any(_cycles(schema, frozenset())):
+        # A message of it nests as deep as its sender likes, and fastavro's C recursion ends the process.
+        raise ValueError("a schema that refers to itself")
+    return schema
+
+
+def _cycles(schema: Any, inside: frozenset[str]) -> Iterator[str]:
+    """The names of records that are used within themselves."""
+    if isinstance(schema, str):
+        if schema in inside:
+            yield schema
+    elif isinstance(schema, list):
+        for branch in schema:
+            yield from _cycles(branch, inside)
+    elif isinstance(schema, dict):
+        within = inside | {schema["name"]} if "name" in schema else inside
+        members = [schema.get("type"), schema.get("items"), schema.get("values")]
+        for member in members + [field["type"] for field in schema.get("fields", ())]:
+            yield from _cycles(member, within)
+
+
+def _with_header(message: bytes, schemas: Callable[[int], str], writers: dict[int, Any], reader: Any) -> Any:
+    if not message:
+        raise RefusedError("empty_value: an Avro record is required; got no bytes")
+    if message[0] != MAGIC:
+        raise RefusedError(f"wrong_magic: the first byte must be {MAGIC}; got 0x{message[0]:02x}")
+    if len(message) < HEADER_BYTES:
+        raise RefusedError(f"truncated: a header of {HEADER_BYTES} bytes is required; got {len(message)}")
+    number = int.from_bytes(message[1:HEADER_BYTES], "big")
+    if number not in writers:
+        writers[number] = _writer(number, schemas)
+    if isinstance(writers[number], RefusedError):
+        raise writers[number]
+    return _record(message, HEADER_BYTES, writers[number], reader)
+
+
+def _writer(number: int, schemas: Callable[[int], str]) -> Any:
+    """The schema of that id, or the RefusedError that each of its messages meets."""
+    try:
+        text = schemas(number)
+    except KeyError:
+        return RefusedError(f"unknown_schema: a schema id that the registry has is required; got {number}")
+    try:
+        return parsed(text)
+    except ValueError as error:
+        return RefusedError(f"bad_schema: schema {number} must be an Avro schema; got {error}")
+
+
+def _record(message: bytes, start: int, writer: Any, reader: Any) -> Any:
+    stream = io.BytesIO(message)
+    stream.seek(start)
+    value = _value(stream, writer, reader)
+    if stream.tell() != len(message):
+        raise RefusedError(
+            f"trailing_bytes: nothing is allowed behind the record; got {len(message) - stream.tell()} bytes"
+        )
+    if type(value) is not dict:
+        raise RefusedError(f"not_an_object: an Avro record is required; got {show(value)}")
+    return value
+
+
+def _value(stream: io.BytesIO, writer: Any, reader: Any) -> Any:
+    from fastavro import schemaless_reader
+    from fastavro.read import SchemaResolutionError
+
+    try:
+        return schemaless_reader(stream, writer, reader)
+    except SchemaResolutionError as error:
+        text = str(error)[:200]
+        raise RefusedError(
+            f"incompatible_schema: the stream's schema must be able to read the writer's; {text}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise RefusedError(
+            f"bad_utf8: UTF-8 is required; got byte 0x{error.object[error.start]:02x} in a string"
+        ) from None
+    except (EOFError, IndexError):
+        raise RefusedError("truncated: a whole Avro record is required; the bytes end inside it") from None
+    except Exception as error:  # noqa: BLE001  # damaged bytes reach conversions that raise whatever they like
+        raise RefusedError(
+            f"bad_avro: an Avro record is required; {type(error).__name__}: {str(error)[:100]}"
+        ) from None

@@ -1,0 +1,249 @@
+"""What every decoder makes of a batch, before the judgement: typed columns and the records that have no value in them.
+
+The one place that says what a plain value (from JSON or Avro) must be to stand in a column: types are exact, nothing is
+coerced. A value that does not fit leaves a null and a problem, the text of which starts with a stable code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.definitions import Stream
+from features.event_times import ms_of_datetimes, ms_of_numbers, ms_of_text
+
+INT64 = range(-(2**63), 2**63)
+SHOWN_CHARACTERS = 60
+ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
+KINDS: dict[str, frozenset[type]] = {
+    "string": frozenset({str}),
+    "int64": frozenset({int}),
+    "float64": frozenset({float, int}),
+    "bool": frozenset({bool}),
+}
+"""The Python types that a whole column may have to be taken at once; bool is no int here."""
+Problems = dict[int, str]
+"""Row → why the record is a dead letter. The first problem found is kept."""
+
+
+class RefusedError(Exception):
+    """Raised by one record, or one value of it, that cannot be taken; its text starts with a stable code."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One row per record: ``event_time`` (int64 ms), the stream's mapped fields, ``event_id`` where messages have one.
+
+    A row with a problem holds nulls or whatever could be read; the judgement drops it.
+    """
+
+    columns: pa.Table
+    problems: Problems
+
+
+@dataclass(frozen=True)
+class Column:
+    """One value of a message: our name for it, the keys that lead to it, and what it must be.
+
+    ``dtype`` is one of definitions.DTYPES, or "id" (a string or an int64) or "time" (an int64 or a text).
+    """
+
+    name: str
+    path: tuple[str, ...]
+    dtype: str
+
+
+def columns_of(stream: Stream) -> list[Column]:
+    """What is read from each message of a stream, in the order in which problems are reported."""
+    columns = [] if stream.event_id is None else [_column("event_id", stream.event_id, "id")]
+    columns.append(_column("event_time", stream.event_time, "time"))
+    return columns + [_column(name, field.path or name, field.dtype) for name, field in stream.mapped.items()]
+
+
+def _column(name: str, path: str, dtype: str) -> Column:
+    return Column(name, tuple(path.split(".")), dtype)
+
+
+def whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The column in one piece."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays([pa.array([], column.type), *column.chunks])
+
+
+def wrong(code: str, name: str, required: str, got: str) -> str:
+    """The reason text of a value that does not fit its field."""
+    return f"{code}: field '{name}' requires {required}; got {got}"
+
+
+def show(value: object) -> str:
+    """A value as reasons show it: what it is, and its beginning, in ASCII."""
+    if isinstance(value, _NotAnObject):
+        return f"{show(value.value)} where an object should be"
+    text = json.dumps(value, default=repr)
+    return f"{_word(value)} {text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + '...'}"
+
+
+def _word(value: object) -> str:
+    words = {str: "string", bool: "bool", int: "integer", float: "number", dict: "object", list: "array"}
+    return words.get(type(value), type(value).__name__)
+
+
+@dataclass(frozen=True)
+class _NotAnObject:
+    """Stands for a value that a dotted path cannot lead to, because something else than an object is in the way."""
+
+    value: object
+
+
+def from_objects(objects: Sequence[dict[str, Any] | None], stream: Stream, problems: Problems) -> Decoded:
+    """The typed columns of decoded messages; None for a message that ``problems`` names already."""
+    columns = columns_of(stream)
+    typed = {column.name: _typed(_values(objects, column.path), column, stream, problems) for column in columns}
+    return Decoded(pa.table(typed), problems)
+
+
+def _values(objects: Sequence[dict[str, Any] | None], path: tuple[str, ...]) -> list[Any]:
+    values: list[Any] = list(objects)
+    for key in path:
+        values = [value.get(key) if type(value) is dict else _beyond(value) for value in values]
+    return values
+
+
+def _beyond(value: object) -> _NotAnObject | None:
+    if value is None or isinstance(value, _NotAnObject):
+        return value
+    return _NotAnObject(value)
+
+
+def _typed(values: list[Any], column: Column, stream: Stream, problems: Problems) -> pa.Array:
+    if column.dtype == "time":
+        return _times(values, column.name, stream.time_unit, problems)
+    if column.dtype == "id":
+        return _exact(values, column, pa.string(), frozenset({str}), problems)
+    return _exact(values, column, ARROW[column.dtype], KINDS[column.dtype], problems)
+
+
+def _exact(
+    values: list[Any], column: Column, arrow: pa.DataType, kinds: frozenset[type], problems: Problems
+) -> pa.Array:
+    """The column at once if its Python types allow it, else value by value."""
+    if set(map(type, values)) <= kinds | {type(None)}:
+        try:
+            array = pa.array(values, type=arrow)
+        except (pa.ArrowInvalid, OverflowError, UnicodeEncodeError):
+            pass
+        else:
+            if arrow != pa.float64() or pc.all(pc.is_finite(array)).as_py() is not False:
+                return array
+    return pa.array([_cell(value, column, row, problems) for row, value in enumerate(values)], type=arrow)
+
+
+def _cell(value: Any, column: Column, row: int, problems: Problems) -> Any:
+    try:
+        return None if value is None else CELLS[column.dtype](value, column.name)
+    except RefusedError as refused:
+        problems.setdefault(row, str(refused))
+        return None
+
+
+def _string(value: Any, name: str) -> str:
+    if isinstance(value, UUID):
+        return str(value)
+    if type(value) is not str:
+        raise RefusedError(wrong("wrong_type", name, "string", show(value)))
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise RefusedError(wrong("bad_text", name, "whole characters", f"a lone surrogate in {show(value)}")) from None
+    return value
+
+
+def _integer(value: Any, name: str) -> int:
+    if isinstance(value, datetime):
+        return int(ms_of_datetimes([value])[0].as_py())
+    if type(value) is not int:
+        raise RefusedError(wrong("wrong_type", name, "int64", show(value)))
+    if value not in INT64:
+        raise RefusedError(wrong("out_of_range", name, "int64", show(value)))
+    return value
+
+
+def _number(value: Any, name: str) -> float:
+    if type(value) not in (int, float, Decimal):
+        raise RefusedError(wrong("wrong_type", name, "float64", show(value)))
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise RefusedError(wrong("not_finite", name, "a finite float64", show(value)))
+    return number
+
+
+def _boolean(value: Any, name: str) -> bool:
+    if type(value) is not bool:
+        raise RefusedError(wrong("wrong_type", name, "bool", show(value)))
+    return value
+
+
+def _identifier(value: Any, name: str) -> str:
+    if type(value) is int:
+        return str(_integer(value, name))
+    if type(value) is not str and not isinstance(value, UUID):
+        raise RefusedError(wrong("wrong_type", name, "string or int64", show(value)))
+    return _string(value, name)
+
+
+CELLS = {"string": _string, "int64": _integer, "float64": _number, "bool": _boolean, "id": _identifier}
+
+
+def _times(values: list[Any], name: str, unit: str, problems: Problems) -> pa.Array:
+    """Epoch ms of numbers in ``unit``, RFC 3339 texts and (from Avro) datetimes; null where there is none."""
+    kinds = set(map(type, values))
+    if kinds <= {int, str, datetime, type(None)} and all(value in INT64 for value in values if type(value) is int):
+        checked = values
+    else:
+        checked = [_time_cell(value, name, row, problems) for row, value in enumerate(values)]
+    result = ms_of_numbers(pa.array([v if type(v) is int else None for v in checked], type=pa.int64()), unit)
+    if str in kinds:
+        texts = pa.array([v if type(v) is str and v.isascii() else None for v in checked], type=pa.string())
+        result = pc.coalesce(result, ms_of_text(texts))
+    if datetime in kinds:
+        zoned = [v if type(v) is datetime and v.tzinfo else None for v in checked]
+        result = pc.coalesce(result, ms_of_datetimes(zoned))
+    wrong_times(result, checked, name, problems)
+    return result
+
+
+def _time_cell(value: Any, name: str, row: int, problems: Problems) -> Any:
+    if type(value) in (str, datetime, type(None)):
+        return value
+    if type(value) is int and value in INT64:
+        return value
+    code = "out_of_range" if type(value) is int else "wrong_type"
+    problems.setdefault(row, wrong(code, name, "an int64 number or RFC 3339 text", show(value)))
+    return None
+
+
+def wrong_times(times: pa.Array, given: Sequence[Any] | pa.Array, name: str, problems: Problems) -> None:
+    """Every value that is given and was not read as a time is a problem afterwards."""
+    for row in np.flatnonzero(np.asarray(times.is_null())).tolist():
+        value = given[row].as_py() if isinstance(given, pa.Array) else given[row]
+        if value is not None:
+            problems.setdefault(row, bad_time(name, value))
+
+
+def bad_time(name: str, value: object) -> str:
+    """The reason of a time that says no instant, or one that is none of ours."""
+    return wrong("bad_time", name, "a time after 1970 with its zone, such as 2026-07-01T12:00:00Z", show(value))

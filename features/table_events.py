@@ -1,0 +1,136 @@
+"""Columns that are split already (files, HTTP batches) → what the judgement takes, typed by the same rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as kinds
+from numpy.typing import NDArray
+
+from features.definitions import Stream
+from features.errors import FormatError
+from features.event_columns import ARROW, Decoded, Problems, show, whole, wrong, wrong_times
+from features.event_times import ms_of_text, ms_of_timestamps
+
+Places = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]
+
+
+def decode(table: pa.Table, stream: Stream) -> Decoded:
+    """The typed columns of each row; a column that the table lacks is all null, but for event_id, which is left out."""
+    if "event_time" not in table.column_names:
+        where, got = f"events of stream '{stream.name}'", f"columns {', '.join(table.column_names) or 'none'}"
+        raise FormatError(where, "a column 'event_time'", got, "Rename the one that has it.")
+    problems: Problems = {}
+    typed: dict[str, pa.Array] = {}
+    if "event_id" in table.column_names:
+        typed["event_id"] = _ids(_plain(table["event_id"]), problems)
+    typed["event_time"] = _times(_plain(table["event_time"]), "event_time", problems)
+    for name, field in stream.mapped.items():
+        present = name in table.column_names
+        column = _plain(table[name]) if present else pa.nulls(table.num_rows, ARROW[field.dtype])
+        typed[name] = _typed(column, name, field.dtype, problems)
+    return Decoded(pa.table(typed), problems)
+
+
+def places(table: pa.Table, decoded: Decoded, stream: Stream) -> Places:
+    """known_at in ms, partition and offset of each row. Raises FormatError for a column that cannot be read as such."""
+    event_time = whole(decoded.columns["event_time"]).fill_null(0)
+    defaults = {
+        "known_at": event_time,
+        "partition": pa.array(np.zeros(table.num_rows, np.int32)),
+        "offset": pa.array(np.arange(table.num_rows)),
+    }
+    known_at, partition, offset = (_place(table, name, default, stream) for name, default in defaults.items())
+    return known_at.astype(np.int64), partition.astype(np.int32), offset.astype(np.int64)
+
+
+def _place(table: pa.Table, name: str, default: pa.Array, stream: Stream) -> NDArray[np.generic]:
+    if name not in table.column_names:
+        return np.asarray(default)
+    given = _plain(table[name])
+    numbers = ms_of_timestamps(given) if kinds.is_timestamp(given.type) and name == "known_at" else given
+    try:
+        if kinds.is_integer(numbers.type):
+            return np.asarray(pc.coalesce(numbers.cast(default.type), default))
+        got = str(given.type)
+    except pa.ArrowInvalid as error:
+        got = str(error)
+    raise FormatError(f"events of stream '{stream.name}'", f"a column '{name}' of {default.type}", got)
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    """The column in one piece, in Arrow's simplest layout for it."""
+    array = whole(column)
+    if kinds.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if kinds.is_large_string(array.type) or kinds.is_string_view(array.type):
+        array = array.cast(pa.string())
+    return array
+
+
+def _typed(array: pa.Array, name: str, dtype: str, problems: Problems) -> pa.Array:
+    readers: dict[str, Callable[[pa.Array, str, Problems], pa.Array | None]] = {
+        "string": lambda array, *_: array if kinds.is_string(array.type) else None,
+        "bool": lambda array, *_: array if kinds.is_boolean(array.type) else None,
+        "int64": _integers,
+        "float64": _numbers,
+    }
+    if kinds.is_null(array.type):
+        return array.cast(ARROW[dtype])
+    typed = readers[dtype](array, name, problems)
+    return _refused(array, name, dtype, ARROW[dtype], problems) if typed is None else typed
+
+
+def _refused(array: pa.Array, name: str, required: str, dtype: pa.DataType, problems: Problems) -> pa.Array:
+    """All null: each value of a column of another type is a problem of its row."""
+    reason = wrong("wrong_type", name, required, f"a column of {array.type}")
+    _report(np.asarray(array.is_valid()), lambda _: reason, problems)
+    return pa.nulls(len(array), dtype)
+
+
+def _report(mask: NDArray[np.bool_], reason: Callable[[int], str], problems: Problems) -> None:
+    for row in np.flatnonzero(mask).tolist():
+        problems.setdefault(row, reason(row))
+
+
+def _integers(array: pa.Array, name: str, problems: Problems) -> pa.Array | None:
+    if kinds.is_timestamp(array.type):
+        return ms_of_timestamps(array)
+    if not kinds.is_integer(array.type):
+        return None
+    if not kinds.is_uint64(array.type):
+        return array.cast(pa.int64())
+    beyond = pc.greater(array, pa.scalar(2**63 - 1, pa.uint64())).fill_null(fill_value=False)
+    _report(np.asarray(beyond), lambda row: wrong("out_of_range", name, "int64", show(array[row].as_py())), problems)
+    return pc.if_else(beyond, None, array).cast(pa.int64())
+
+
+def _numbers(array: pa.Array, name: str, problems: Problems) -> pa.Array | None:
+    if not (kinds.is_floating(array.type) or kinds.is_integer(array.type) or kinds.is_decimal(array.type)):
+        return None
+    numbers = array.cast(pa.float64(), safe=False)
+    endless = pc.invert(pc.is_finite(numbers)).fill_null(fill_value=False)
+    required = "a finite float64"
+    _report(np.asarray(endless), lambda row: wrong("not_finite", name, required, show(numbers[row].as_py())), problems)
+    return pc.if_else(endless, None, numbers)
+
+
+def _ids(array: pa.Array, problems: Problems) -> pa.Array:
+    if kinds.is_string(array.type):
+        return array
+    if kinds.is_integer(array.type):
+        return _typed(array, "event_id", "int64", problems).cast(pa.string())
+    return _refused(array, "event_id", "string or int64", pa.string(), problems)
+
+
+def _times(array: pa.Array, name: str, problems: Problems) -> pa.Array:
+    if kinds.is_integer(array.type) or kinds.is_timestamp(array.type):
+        return _typed(array, name, "int64", problems)
+    if not kinds.is_string(array.type):
+        return _refused(array, name, "int64 ms, a timestamp or RFC 3339 text", pa.int64(), problems)
+    times = ms_of_text(array)
+    wrong_times(times, array, name, problems)
+    return times
