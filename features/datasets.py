@@ -1,0 +1,182 @@
+"""The data sets that everyone has, as events of the shop and cards domains: which of their columns is which of ours.
+
+Each reader yields (stream name, table of our columns) in the file's order. ``docs/data.md`` says the same in prose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.errors import FormatError
+from features.files import Columns, Source, cast, numbered, read_csv, read_parquet, to_ms, whole
+from features.windows import UNITS_MS
+
+Tables = Iterator[tuple[str, pa.Table]]
+Shape = Callable[[pa.Table], list[tuple[str, pa.Table]]]
+
+LABEL_DELAY_MS = 7 * UNITS_MS["d"]
+"""How long after a card payment its label is known: the Fraud Detection Handbook's delay."""
+TAOBAO_TYPES = {"pv": "view", "cart": "cart", "fav": "favorite", "buy": "purchase"}
+
+
+def _events(rows: pa.Table, **columns: Columns) -> pa.Table:
+    """A table of our columns that keeps the rows' offset, and their event_id unless it is given."""
+    return pa.table({"offset": rows["offset"], "event_id": rows["event_id"], **columns})
+
+
+def _all(rows: pa.Table, value: str | float) -> Columns:
+    return pa.repeat(pa.scalar(value), rows.num_rows)
+
+
+def _text(column: Columns) -> Columns:
+    return cast(column, "string", "an id")
+
+
+def _renamed(column: Columns, names: Mapping[str, str]) -> Columns:
+    """Their event types as ours; one that is not listed stays, for the stream to judge."""
+    known = pc.index_in(column, value_set=pa.array(list(names)))
+    return pc.coalesce(pc.take(pa.array(list(names.values())), known), column)
+
+
+def _shaped(tables: Iterable[pa.Table], source: Source, shape: Shape) -> Tables:
+    for rows in numbered(tables, source.path):
+        with whole(source, "the columns to have the data set's own types"):
+            shaped = shape(rows)
+        yield from shaped
+
+
+def online_retail(source: Source) -> Tables:
+    """UCI Online Retail (Parquet): one event an invoice line; returns have a negative quantity, and so amount."""
+    columns = ("InvoiceNo", "StockCode", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID")
+    return _shaped(read_parquet(source, columns), source, _online_retail)
+
+
+def _online_retail(rows: pa.Table) -> list[tuple[str, pa.Table]]:
+    returned = pc.or_(pc.starts_with(rows["InvoiceNo"], "C"), pc.less(rows["Quantity"], 0))
+    events = _events(
+        rows,
+        event_time=to_ms(rows["InvoiceDate"], "ms", "InvoiceDate"),
+        event_type=pc.if_else(returned, "return", "purchase"),
+        user_id=_text(rows["CustomerID"]),
+        session_id=_text(rows["InvoiceNo"]),
+        item_id=_text(rows["StockCode"]),
+        price=rows["UnitPrice"],
+        quantity=rows["Quantity"],
+    )
+    return [("activity", events)]
+
+
+def taobao(source: Source) -> Tables:
+    """Taobao user behaviour (Parquet)."""
+    return _shaped(read_parquet(source, ("user_id", "item_id", "category_id", "behavior", "ts")), source, _taobao)
+
+
+def _taobao(rows: pa.Table) -> list[tuple[str, pa.Table]]:
+    events = _events(
+        rows,
+        event_time=to_ms(rows["ts"], "s", "ts"),
+        event_type=_renamed(rows["behavior"], TAOBAO_TYPES),
+        user_id=_text(rows["user_id"]),
+        item_id=_text(rows["item_id"]),
+        category=_text(rows["category_id"]),
+    )
+    return [("activity", events)]
+
+
+def rees46(source: Source) -> Tables:
+    """REES46's multi-category store (CSV): one unit an event, so a purchase's quantity is 1."""
+    texts = ("event_time", "event_type", "product_id", "category_id", "category_code", "user_id", "user_session")
+    return _shaped(read_csv(source, dict.fromkeys(texts, "string") | {"price": "float64"}), source, _rees46)
+
+
+def _rees46(rows: pa.Table) -> list[tuple[str, pa.Table]]:
+    times = pc.strptime(rows["event_time"], format="%Y-%m-%d %H:%M:%S UTC", unit="ms", error_is_null=True)
+    bought = pc.equal(rows["event_type"], "purchase")
+    events = _events(
+        rows,
+        event_time=pc.cast(times, pa.int64()),
+        event_type=_renamed(rows["event_type"], {"remove_from_cart": "remove"}),
+        user_id=rows["user_id"],
+        session_id=rows["user_session"],
+        item_id=rows["product_id"],
+        category=pc.coalesce(rows["category_code"], rows["category_id"]),
+        price=rows["price"],
+        quantity=pc.if_else(bought, pa.scalar(1, pa.int64()), pa.scalar(None, pa.int64())),
+    )
+    return [("activity", events)]
+
+
+def movielens(source: Source) -> Tables:
+    """A MovieLens folder: the films, known from the first rating on, then the ratings as ratings.csv has them."""
+    films, ratings = (replace(source, path=source.path / name) for name in ("movies.csv", "ratings.csv"))
+    first_ms = _first_rating_ms(ratings)
+    dtypes = {"movieId": "string", "title": "string", "genres": "string"}
+    yield from _shaped(read_csv(films, dtypes), films, lambda rows: _films(rows, first_ms))
+    dtypes = {"userId": "string", "movieId": "string", "rating": "float64", "timestamp": "int64"}
+    yield from _shaped(read_csv(ratings, dtypes), ratings, _ratings)
+
+
+def _first_rating_ms(ratings: Source) -> int:
+    seconds = [pc.min(rows["timestamp"]).as_py() for rows in read_csv(ratings, {"timestamp": "int64"})]
+    known = [second for second in seconds if second is not None]
+    if not known:
+        raise FormatError(ratings.where, "at least one rating", "none")
+    return 1_000 * int(min(known))
+
+
+def _films(rows: pa.Table, first_ms: int) -> list[tuple[str, pa.Table]]:
+    times = pa.repeat(pa.scalar(first_ms, pa.int64()), rows.num_rows)
+    films = _events(rows, event_time=times, item_id=rows["movieId"], title=rows["title"], category=rows["genres"])
+    return [("catalogue", films)]
+
+
+def _ratings(rows: pa.Table) -> list[tuple[str, pa.Table]]:
+    events = _events(
+        rows,
+        event_time=to_ms(rows["timestamp"], "s", "timestamp"),
+        event_type=_all(rows, "rating"),
+        user_id=rows["userId"],
+        item_id=rows["movieId"],
+        rating=rows["rating"],
+    )
+    return [("activity", events)]
+
+
+def yoochoose(source: Source) -> Tables:
+    """YooChoose clicks (Parquet): views of sessions whose users nobody knows."""
+    return _shaped(read_parquet(source, ("SessionId", "ItemId", "Time")), source, _yoochoose)
+
+
+def _yoochoose(rows: pa.Table) -> list[tuple[str, pa.Table]]:
+    events = _events(
+        rows,
+        event_time=pc.cast(pc.round(pc.multiply(rows["Time"], 1_000.0)), pa.int64()),
+        event_type=_all(rows, "view"),
+        session_id=_text(rows["SessionId"]),
+        item_id=_text(rows["ItemId"]),
+    )
+    return [("activity", events)]
+
+
+def cards(source: Source) -> Tables:
+    """The Fraud Detection Handbook's payments (Parquet), and for each fraud a label that is known 7 days later."""
+    columns = ("TRANSACTION_ID", "TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_FRAUD")
+    return _shaped(read_parquet(source, columns), source, _cards)
+
+
+def _cards(rows: pa.Table) -> list[tuple[str, pa.Table]]:
+    events = _events(
+        rows,
+        event_id=_text(rows["TRANSACTION_ID"]),
+        event_time=to_ms(rows["TX_DATETIME"], "ms", "TX_DATETIME"),
+        customer_id=cast(rows["CUSTOMER_ID"], "int64", "CUSTOMER_ID"),
+        terminal_id=cast(rows["TERMINAL_ID"], "int64", "TERMINAL_ID"),
+        amount=rows["TX_AMOUNT"],
+    )
+    frauds = events.filter(pc.equal(rows["TX_FRAUD"], 1)).drop_columns(["amount"])
+    labels = frauds.append_column("known_at", pc.add(frauds["event_time"], LABEL_DELAY_MS))
+    return [("transactions", events), ("fraud_labels", labels)]

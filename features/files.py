@@ -1,0 +1,222 @@
+"""Files to Arrow tables: Parquet, CSV and lines of text, in bounded chunks, with what says which row is which.
+
+A chunk is so many rows of Parquet, or so many bytes of text, so that a file may be larger than memory. Whatever a
+library raises on a damaged file becomes a FormatError that names the file.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.definitions import Stream
+from features.errors import FormatError
+from features.event_columns import ARROW
+
+Columns = Any
+"""A pa.ChunkedArray or pa.Array; pyarrow has no stubs to tell them apart."""
+
+CHUNK_ROWS = 65_536
+BYTES_PER_ROW = 128
+"""What a row of text is taken to need when a chunk is measured in bytes."""
+LONGEST_LINE = 64 << 20
+WHOLE_UNITS_MS = {"s": 1_000, "ms": 1}
+UNITS_PER_MS = {"us": 1_000, "ns": 1_000_000}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a reader is asked for: a file (or folder), and for a mapped format the stream whose columns it has."""
+
+    path: Path
+    target: Stream | None = None
+    columns: Mapping[str, str] | None = None
+    chunk_rows: int = CHUNK_ROWS
+
+    @property
+    def block_bytes(self) -> int:
+        """The size of a chunk of text."""
+        return max(self.chunk_rows * BYTES_PER_ROW, 1 << 16)
+
+    @property
+    def where(self) -> str:
+        """How errors call it."""
+        return f"file '{self.path}'"
+
+
+def file_digest(path: Path) -> str:
+    """The first 8 hex digits of the SHA-256 of the file as it lies on the disk."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
+
+
+def row_ids(digest: str, rows: Columns) -> Columns:
+    """Event ids for records that have none: digest, '-', row."""
+    return pc.binary_join_element_wise(pa.scalar(digest), pc.cast(rows, pa.string()), pa.scalar("-"))
+
+
+def numbered(tables: Iterable[pa.Table], path: Path) -> Iterator[pa.Table]:
+    """The tables with the row in the file as ``offset``, and an ``event_id`` made of it unless they have one."""
+    digest = file_digest(path)
+    start = 0
+    for table in tables:
+        rows = pa.chunked_array([np.arange(start, start + table.num_rows, dtype=np.int64)])
+        start += table.num_rows
+        ids = table["event_id"] if "event_id" in table.column_names else row_ids(digest, rows)
+        yield pa.table({**_columns(table), "offset": rows, "event_id": ids})
+
+
+def _columns(table: pa.Table) -> dict[str, Columns]:
+    return dict(zip(table.column_names, table.columns, strict=True))
+
+
+@contextmanager
+def whole(source: Source, required: str) -> Iterator[None]:
+    """Turns what a library raises on a damaged file into a FormatError."""
+    try:
+        yield
+    except (OSError, EOFError, UnicodeDecodeError, pa.ArrowException) as error:
+        got = f"{type(error).__name__}: {error}".rstrip(". ")
+        next_step = "Fetch or write the file anew, or say another format."
+        raise FormatError(source.where, required, got, next_step) from error
+
+
+def require_columns(source: Source, required: Iterable[str], present: Iterable[str]) -> None:
+    """Raise FormatError unless the file has every one of the columns, once."""
+    required, present = list(required), list(present)
+    twice = [name for name in required if present.count(name) > 1]
+    if twice:
+        raise FormatError(
+            source.where, f"one column {twice[0]!r}", f"{present.count(twice[0])} of that name", "Rename one."
+        )
+    missing = [name for name in required if name not in present]
+    if missing:
+        raise FormatError(source.where, f"column {', '.join(map(repr, missing))}", ", ".join(present) or "no columns")
+
+
+def parquet_columns(source: Source) -> pa.Schema:
+    """The columns of a Parquet file."""
+    import pyarrow.parquet as pq
+
+    with whole(source, "a whole Parquet file"):
+        return pq.read_schema(source.path)
+
+
+def read_parquet(source: Source, columns: Iterable[str]) -> Iterator[pa.Table]:
+    """Those columns of a Parquet file, so many rows at a time."""
+    import pyarrow.parquet as pq
+
+    columns = list(dict.fromkeys(columns))
+    require_columns(source, columns, parquet_columns(source).names)
+    with whole(source, "a whole Parquet file"), pq.ParquetFile(source.path) as file:
+        for batch in file.iter_batches(source.chunk_rows, columns=columns):
+            yield pa.table(batch)
+
+
+def csv_header(source: Source) -> list[str]:
+    """The column names of a CSV file."""
+    with whole(source, "a whole CSV file"), pa.input_stream(str(source.path)) as stream:
+        head = stream.read(1 << 16).decode("utf-8-sig", errors="replace")
+    return next(csv.reader(io.StringIO(head)), [])
+
+
+def read_csv(source: Source, dtypes: Mapping[str, str]) -> Iterator[pa.Table]:
+    """Those columns of a CSV file, of those dtypes; an empty cell is a null, and only that is."""
+    import pyarrow.csv as pacsv
+
+    require_columns(source, dtypes, csv_header(source))
+    types = {name: ARROW[dtype] for name, dtype in dtypes.items()}
+    options = pacsv.ConvertOptions(
+        column_types=types,
+        include_columns=list(types),
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
+    reading = pacsv.ReadOptions(block_size=source.block_bytes)
+    parsing = pacsv.ParseOptions(newlines_in_values=True)
+    with whole(source, "a whole CSV file"), pacsv.open_csv(source.path, reading, parsing, options) as reader:
+        for batch in reader:
+            yield pa.table(batch)
+
+
+def read_lines(source: Source) -> Iterator[list[bytes]]:
+    """The lines of a text file, so many bytes of them at a time; the last may lack its newline."""
+    rest = b""
+    with whole(source, "a whole text file"), pa.input_stream(str(source.path)) as stream:
+        while block := stream.read(source.block_bytes):
+            *lines, rest = (rest + block).split(b"\n")
+            if lines:
+                yield lines
+            if len(rest) > LONGEST_LINE:
+                raise FormatError(source.where, f"lines of at most {LONGEST_LINE >> 20} MiB", "a longer one")
+    if rest:
+        yield [rest]
+
+
+def to_ms(column: Columns, unit: str, where: str) -> Columns:
+    """A time column as from_columns takes it: int64 ms of numbers and timestamps (no zone: UTC), and text as it is."""
+    if pa.types.is_timestamp(column.type):
+        return pc.cast(pc.cast(column, pa.timestamp("ms", column.type.tz), safe=False), pa.int64())
+    if pa.types.is_integer(column.type):
+        return _scaled(cast(column, "int64", where), unit)
+    if _is_text(column.type):
+        return cast(column, "string", where)
+    raise FormatError(where, "integers, timestamps or RFC 3339 text", str(column.type))
+
+
+def _scaled(column: Columns, unit: str) -> Columns:
+    """Whole milliseconds; a number too large to be a time becomes null."""
+    if unit in UNITS_PER_MS:
+        return pc.divide(column, UNITS_PER_MS[unit])
+    factor = WHOLE_UNITS_MS[unit]
+    fits = pc.less(pc.abs(column), np.iinfo(np.int64).max // factor)
+    return pc.multiply(pc.if_else(fits, column, pa.scalar(None, pa.int64())), factor)
+
+
+def csv_ms(column: Columns, unit: str, where: str) -> Columns:
+    """A CSV's time column for from_columns: text that is a whole number is one in ``unit``, cell by cell."""
+    numeric = pc.match_substring_regex(column, r"^\d{1,18}$|^[1-8]\d{18}$")
+    numbers = _scaled(pc.cast(pc.if_else(numeric, column, pa.scalar(None, pa.string())), pa.int64()), unit)
+    if pc.all(numeric).as_py():
+        return numbers
+    written = pc.strftime(pc.cast(numbers, pa.timestamp("ms", "UTC")), format="%Y-%m-%dT%H:%M:%SZ")
+    return pc.if_else(pc.fill_null(numeric, False), written, column)
+
+
+def cast(column: Columns, dtype: str, where: str) -> Columns:
+    """The column in our dtype; FormatError where that would lose something."""
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    if column.type == ARROW[dtype]:
+        return column
+    if not (pa.types.is_null(column.type) or any(holds(column.type) for holds in LOSSLESS[dtype])):
+        next_step = "Declare the field with that dtype, or write the column anew."
+        raise FormatError(where, dtype, str(column.type), next_step)
+    try:
+        return pc.cast(column, ARROW[dtype], safe=dtype != "float64")
+    except pa.ArrowInvalid as error:
+        raise FormatError(where, dtype, f"{column.type} ({error})") from error
+
+
+def _is_text(dtype: pa.DataType) -> bool:
+    return dtype in (pa.string(), pa.large_string(), pa.string_view())
+
+
+LOSSLESS: dict[str, tuple[Callable[[pa.DataType], bool], ...]] = {
+    "string": (_is_text, pa.types.is_integer),
+    "int64": (pa.types.is_integer, pa.types.is_floating),
+    "float64": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
+    "bool": (),
+}
+"""Our dtype → what a file may have instead. A float column may be pandas' integers with nulls: whole ones pass."""

@@ -1,0 +1,141 @@
+"""Metarank's event format, which RankLens comes in: items, rankings of shown items and interactions, as our events.
+
+One name holds values of any type there, which the column-wise JSON readers refuse, so that lines are decoded one by
+one, in C, into structs of just what is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from features.errors import FormatError
+from features.files import Source, read_lines
+
+Millis = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,18}$")]
+"""A number of milliseconds since the epoch, written as text."""
+
+
+class Field(msgspec.Struct):
+    """A named value of an item."""
+
+    name: str
+    value: Any
+
+
+class Item(msgspec.Struct, tag_field="event", tag="item"):
+    """What became known of an item."""
+
+    id: str
+    item: str
+    timestamp: Millis
+    fields: list[Field] = []
+
+
+class Shown(msgspec.Struct):
+    """One item of a ranking."""
+
+    id: str
+
+
+class Ranking(msgspec.Struct, tag_field="event", tag="ranking"):
+    """Items that were shown, best first."""
+
+    id: str
+    timestamp: Millis
+    items: list[Shown]
+    user: str | None = None
+    session: str | None = None
+
+
+class Interaction(msgspec.Struct, tag_field="event", tag="interaction"):
+    """What was done with an item, of a ranking or not."""
+
+    id: str
+    timestamp: Millis
+    type: str
+    item: str
+    ranking: str | None = None
+    user: str | None = None
+    session: str | None = None
+
+
+class User(msgspec.Struct, tag_field="event", tag="user"):
+    """What became known of a user; not one of our events."""
+
+
+Record = Item | Ranking | Interaction | User
+
+ITEM_COLUMNS = ("event_id", "event_time", "item_id", "title", "category")
+ACTIVITY_COLUMNS = (
+    "event_id",
+    "event_time",
+    "event_type",
+    "user_id",
+    "session_id",
+    "item_id",
+    "recommendation_id",
+    "position",
+)
+TEXT = pa.string()
+TYPES = {"position": pa.int64()}
+
+
+def ranklens(source: Source) -> Iterator[tuple[str, pa.Table]]:
+    """Items to ``catalogue``; an impression for each shown item, then clicks, to ``activity``.
+
+    As a line may hold many events, ``offset`` counts the stream's events, not lines.
+    """
+    decoder = msgspec.json.Decoder(Record)
+    line = 0
+    starts = {"catalogue": 0, "activity": 0}
+    for lines in read_lines(source):
+        records = [_decoded(decoder, text, number, source) for number, text in enumerate(lines, line + 1)]
+        line += len(lines)
+        rows = {
+            "catalogue": _table(ITEM_COLUMNS, [_item(one) for one in records if isinstance(one, Item)]),
+            "activity": _table(ACTIVITY_COLUMNS, [row for one in records for row in _activity(one)]),
+        }
+        for stream, table in rows.items():
+            offsets = np.arange(starts[stream], starts[stream] + table.num_rows, dtype=np.int64)
+            starts[stream] += table.num_rows
+            yield stream, table.append_column("offset", pa.array(offsets))
+
+
+def _decoded(decoder: msgspec.json.Decoder[Record], line: bytes, number: int, source: Source) -> Record:
+    try:
+        return decoder.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        got = f"{line[:80].decode(errors='replace')!r} ({error})"
+        raise FormatError(f"{source.where}: line {number}", "a Metarank event", got) from error
+
+
+def _item(record: Item) -> tuple[Any, ...]:
+    values = {field.name: _text(field.value) for field in record.fields if field.name in ("title", "genres")}
+    return record.id, record.timestamp, record.item, values.get("title"), values.get("genres")
+
+
+def _text(value: object) -> str | None:
+    """A text as it is, a list of texts with | between them, as MovieLens writes genres."""
+    texts = value if isinstance(value, list) else [value]
+    return "|".join(text for text in texts if isinstance(text, str)) or None
+
+
+def _activity(record: Record) -> Iterator[tuple[Any, ...]]:
+    if isinstance(record, Interaction):
+        who = (record.user, record.session)
+        yield record.id, record.timestamp, record.type, *who, record.item, record.ranking, None
+    elif isinstance(record, Ranking):
+        who = (record.user, record.session)
+        for position, shown in enumerate(record.items, 1):
+            yield f"{record.id}-{position}", record.timestamp, "impression", *who, shown.id, record.id, position
+
+
+def _table(names: Sequence[str], rows: list[tuple[Any, ...]]) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    arrays = {name: pa.array(column, TYPES.get(name, TEXT)) for name, column in zip(names, columns, strict=True)}
+    return pa.table(arrays).set_column(1, "event_time", arrays["event_time"].cast(pa.int64()))
