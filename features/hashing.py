@@ -1,0 +1,73 @@
+"""Stable 64-bit hashes of whole columns: for distinct counts, event ids and row checksums.
+
+A text's hash is the multilinear sum of its bytes plus one, each times a fixed odd weight of its position, modulo 2^64
+(Lemire and Kaser, "Strongly universal string hashing is fast", 2014), passed through the finalizer of SplitMix64 (Steele,
+Lea, Flood, OOPSLA 2014). Both are fixed by what is stored: changing them makes every stored sketch and row foreign.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+Uint64s = NDArray[np.uint64]
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def mix(values: Uint64s) -> Uint64s:
+    """SplitMix64's finalizer of each value: every input bit reaches every output bit."""
+    with np.errstate(over="ignore"):
+        z = values + GOLDEN
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@lru_cache(maxsize=4)
+def _weights_to(size: int) -> Uint64s:
+    return mix(np.arange(size, dtype=np.uint64)) | np.uint64(1)
+
+
+def weights(count: int) -> Uint64s:
+    """At least ``count`` fixed odd multipliers, one per position."""
+    return _weights_to(max(1 << 12, 1 << int(count - 1).bit_length()))
+
+
+def segment_sums(values: Uint64s, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Uint64s:
+    """The wrapping sum of values[start:end] for adjoining segments; 0 for an empty one."""
+    sums = np.zeros(len(starts), dtype=np.uint64)
+    filled = np.flatnonzero(ends > starts)
+    if len(filled):
+        sums[filled] = np.add.reduceat(values, starts[filled])
+    return sums
+
+
+def hash_texts(texts: pa.Array) -> Uint64s:
+    """A 64-bit hash of each text's (or binary value's) bytes; nulls hash as empty."""
+    binary = texts.cast(pa.large_binary())
+    offsets = np.frombuffer(binary.buffers()[1], dtype=np.int64)[binary.offset : binary.offset + len(binary) + 1]
+    if len(binary) == 0:
+        return np.empty(0, dtype=np.uint64)
+    data = binary.buffers()[2]
+    octets = (
+        np.frombuffer(data, dtype=np.uint8)[offsets[0] : offsets[-1]] if data is not None else np.empty(0, np.uint8)
+    )
+    starts, ends = offsets[:-1] - offsets[0], offsets[1:] - offsets[0]
+    lengths = ends - starts
+    position = np.arange(len(octets)) - np.repeat(starts, lengths)
+    longest = int(lengths.max()) if len(lengths) else 0
+    with np.errstate(over="ignore"):
+        products = (octets.astype(np.uint64) + np.uint64(1)) * weights(longest + 1).take(position)
+        return mix(segment_sums(products, starts, ends) ^ lengths.astype(np.uint64))
+
+
+def hash_numbers(values: NDArray[np.int64] | NDArray[np.float64] | NDArray[np.bool_]) -> Uint64s:
+    """A 64-bit hash of each number's bits; -0.0 hashes as 0.0."""
+    if values.dtype == np.float64:
+        values = values + 0.0
+    elif values.dtype == np.bool_:
+        values = values.astype(np.int64)
+    return mix(np.ascontiguousarray(values).view(np.uint64))

@@ -1,0 +1,386 @@
+"""A seeded simulator of the batch step: a driver, its checkpoint and a store that crash, replay, tear and forget.
+
+Everything but the processes is the real thing: BatchStep, Fold, duplicates and rows run as in production; the store is a
+dictionary behind the same port. One seed is one story; the same seed is the same story. At its end the rows must be what
+the oracle says, and every record must have ended exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from features.aggregates import Count, LastK, Sum
+from features.batch import Batch, BatchStep, Counts, Marker, Offsets, build_generation
+from features.definitions import Entity, FeatureSet, FeatureView, Stream
+from features.duplicates import NEVER, Decision, Prior
+from features.errors import FenceError, LeaseError
+from features.events import Parsed, Verdict, from_columns
+from features.state import PackedRows, finalize
+from features.testing import disagreements, oracle
+from features.windows import Window
+
+Action = Callable[[], None]
+
+
+class Crash(Exception):
+    """The driver process is gone."""
+
+
+# --- the store ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class MemoryStore:
+    """A store in a dictionary that keeps an undo log, so that a crash can take its last writes away."""
+
+    values: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    _undo: list[list[tuple[tuple[Any, ...], Any]]] = field(default_factory=list)
+
+    def write(self, values: Mapping[tuple[Any, ...], Any]) -> None:
+        """All of the values, in one transaction."""
+        self._undo.append([(key, self.values.get(key)) for key in values])
+        self.values.update(values)
+
+    def lose(self, writes: int) -> None:
+        """Crash and come back without the last writes."""
+        for _ in range(min(writes, len(self._undo))):
+            for key, value in self._undo.pop():
+                if value is None:
+                    self.values.pop(key, None)
+                else:
+                    self.values[key] = value
+
+    def take_lease(self, generation: int) -> None:
+        """Move the generation's version on, so that whoever wrote last stops at the next write."""
+        self.write({(generation, "version"): self.values.get((generation, "version"), 0) + 1})
+
+
+@dataclass
+class MemoryHandle:
+    """One driver's way into the store (batch.Store): every write is an effect, before and after which things happen."""
+
+    store: MemoryStore
+    stream_id: int
+    before_effect: Action = lambda: None
+    tear: Callable[[int], int] = lambda rows: rows
+    version: int = 0
+
+    def _write(self, values: Mapping[tuple[Any, ...], Any]) -> None:
+        self.before_effect()
+        if self._version() != self.version:
+            raise LeaseError("a write", f"version {self.version} of the generation", f"{self._version()}")
+        self.version += 1
+        changed = {("version",): self.version, **values}
+        self.store.write({(self.stream_id, *key): value for key, value in changed.items()})
+        self.before_effect()
+
+    def _version(self) -> int:
+        version: int = self._read("version") or 0
+        return version
+
+    def begin(self) -> None:
+        self.version = self._version()
+
+    def _read(self, *key: Any) -> Any:
+        return self.store.values.get((self.stream_id, *key))
+
+    def marker(self) -> Marker | None:
+        marker: Marker | None = self._read("marker")
+        return marker
+
+    def publish(self, marker: Marker) -> None:
+        self._write({("marker",): marker})
+
+    def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
+        priors = [self._prior(stream, event_id, batch_id) for event_id in ids.to_pylist()]
+        return Prior(np.array([p[0] for p in priors], dtype=np.int64), np.array([p[1] for p in priors], dtype=np.int64))
+
+    def _prior(self, stream: str, event_id: str, batch_id: int) -> tuple[int, int]:
+        written_by, last, before = self._read("seen", stream, event_id) or (-1, (NEVER, NEVER), (NEVER, NEVER))
+        prior: tuple[int, int] = before if written_by >= batch_id else last
+        return prior
+
+    def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
+        lasts = zip(decision.last.seq.tolist(), decision.last.known_at.tolist(), strict=True)
+        self._write(
+            {
+                ("seen", stream, event_id): (batch_id, last, self._prior(stream, event_id, batch_id))
+                for event_id, last in zip(decision.ids.to_pylist(), lasts, strict=True)
+            }
+        )
+
+    def rows(self, view: str, keys: pa.Array) -> pa.Array:
+        return pa.array([self._read("row", view, key) for key in keys.to_pylist()], type=pa.binary())
+
+    def put_rows(self, view: str, rows: PackedRows) -> None:
+        pairs = list(zip(rows.keys.to_pylist(), rows.values.to_pylist(), strict=True))
+        written = self.tear(len(pairs))
+        self._write({("row", view, key): value for key, value in pairs[:written]})
+        if written < len(pairs):
+            raise Crash  # a torn write: the rest never came, nor did the driver's next effect
+
+    def all_rows(self, view: str) -> PackedRows:
+        """Every row of the view in this generation."""
+        found = {key[3]: value for key, value in self.store.values.items() if key[:3] == (self.stream_id, "row", view)}
+        return PackedRows(pa.array(list(found), type=pa.string()), pa.array(list(found.values()), type=pa.binary()))
+
+
+# --- the world ---------------------------------------------------------------------------------------------------------
+
+T0 = 1_700_000_000_000
+KEYS = ("a", "b", "c")
+STREAM = Stream("s", topic="t", fields={"key": "string", "label": "string", "value": "int64"}, dedupe_horizon="30s")
+VIEW = FeatureView(
+    "v",
+    sets=[
+        FeatureSet(
+            Entity("e", keys={"key": "string"}),
+            STREAM,
+            [Count(), Sum("value"), LastK("label", 2)],
+            [Window("10s", tile="1s"), Window("1m", tile="5s")],
+            name="all",
+        )
+    ],
+)
+
+
+@dataclass(frozen=True)
+class Log:
+    """A topic of two partitions with everything that a producer can do to it, judged once."""
+
+    records: list[dict[str, Any]]
+    parsed: Parsed
+
+    @property
+    def clock(self) -> int:
+        """When the last record became known."""
+        return max(record["known_at"] for record in self.records)
+
+    def between(self, start: Offsets, end: Offsets) -> Parsed:
+        """The records of these offsets, as a batch has them."""
+        chosen = [
+            place
+            for place, record in enumerate(self.records)
+            if start[f"t/{record['partition']}"] <= record["offset"] < end[f"t/{record['partition']}"]
+        ]
+        rows = np.array(chosen, dtype=np.int64)
+        events = np.flatnonzero(np.isin(self.parsed.rows, rows))
+        return Parsed(
+            self.parsed.events.take(pa.array(events)),
+            np.searchsorted(rows, self.parsed.rows[events]),
+            self.parsed.verdicts[rows],
+            self.parsed.reasons.take(pa.array(rows)),
+        )
+
+    def ends(self) -> Offsets:
+        """The end of each partition."""
+        return {f"t/{p}": sum(record["partition"] == p for record in self.records) for p in (0, 1)}
+
+
+def make_log(rng: Random, size: int) -> Log:
+    """Records in the order they become known: repeated, late, future, malformed ones among them."""
+    now, offsets, records = T0, [0, 0], []
+    for number in range(size):
+        now += rng.choice([0, 1, 300, 2_000, 9_000])
+        again = rng.choice(records) if records and rng.random() < 0.2 else None
+        key = again["key"] if again else rng.choice(KEYS)
+        partition = KEYS.index(key) % 2
+        ago = rng.choice([0, 0, 1, 1_000, 7_000, 59_000, 70_000, -4_000, -400_000])
+        records.append(
+            {
+                "event_id": again["event_id"] if again else f"id{number}",
+                "event_time": now - ago,
+                "known_at": now,
+                "key": key,
+                "label": rng.choice(["x", "y", "z", None]),
+                "value": rng.randint(-5, 5),
+                "partition": partition,
+                "offset": offsets[partition],
+            }
+        )
+        offsets[partition] += 1
+    return Log(records, from_columns(pa.Table.from_pylist(records), STREAM, VIEW.horizon_ms))
+
+
+# --- the driver and its checkpoint -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Checkpoint:
+    """What Spark keeps: the offsets planned for each batch, and the last batch that was committed."""
+
+    start: Offsets
+    committed: int = -1
+    plans: dict[int, Offsets] = field(default_factory=dict)
+
+    def end(self) -> Offsets:
+        """Where the committed batches end."""
+        return self.plans[self.committed] if self.committed in self.plans else self.start
+
+    def next_plan(self, rng: Random, ends: Offsets) -> tuple[int, Offsets, Offsets]:
+        """(number, start, end) of the next batch: as planned before a crash, or planned now."""
+        number, start = self.committed + 1, self.end()
+        if number not in self.plans:
+            self.plans[number] = {p: min(ends[p], start[p] + rng.randint(0, 12)) for p in ends}
+        return number, start, self.plans[number]
+
+
+@dataclass
+class Outcome:
+    """What happened in a story, and what was wrong at its end."""
+
+    seed: int
+    replays: int = 0
+    rebuilds: int = 0
+    mishaps: dict[str, int] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+
+MISHAPS = ("none", "crash", "tear", "forget", "crash and forget", "second driver", "lost plan", "new generation")
+
+
+class Story:
+    """One seed's run; ``step_type`` lets a test plant a fault in the step."""
+
+    def __init__(self, seed: int, step_type: type[BatchStep] = BatchStep, size: int = 60) -> None:
+        self.rng = Random(seed)
+        self.step_type = step_type
+        self.log = make_log(self.rng, self.rng.randint(size // 2, size))
+        self.store = MemoryStore()
+        self.outcome = Outcome(seed)
+        self.counted: dict[tuple[int, int], Counts] = {}
+        self.generations: list[int] = []
+        self.generation = 0
+        self.checkpoint = Checkpoint(dict.fromkeys(self.log.ends(), 0))
+        self.life = 0
+        self._build()
+
+    def run(self) -> Outcome:
+        """Drive to the end of the log through whatever happens, then check."""
+        for _ in range(200):
+            try:
+                self._drive()
+                break
+            except (Crash, LeaseError):
+                continue
+            except FenceError:
+                self._rebuild()
+        else:
+            self.outcome.wrong.append("the log was never folded to its end")
+        self._check()
+        return self.outcome
+
+    def _drive(self) -> None:
+        """One driver, from taking the lease until the log ends or something happens to it."""
+        self._take_leases()
+        while self.checkpoint.end() != self.log.ends():
+            mishap = self.rng.choice(MISHAPS) if self.rng.random() < 0.6 else "none"
+            self.outcome.mishaps[mishap] = self.outcome.mishaps.get(mishap, 0) + 1
+            if mishap == "new generation":
+                self._build()
+            self._batch(self._armed(mishap))
+        for handle in self._handles():
+            self.step_type(handle, [VIEW], handle.stream_id).check_standing(self.checkpoint.committed)
+
+    def _take_leases(self) -> None:
+        for generation in self.generations:
+            self.store.take_lease(generation)
+
+    def _handles(self) -> list[MemoryHandle]:
+        return [MemoryHandle(self.store, generation) for generation in self.generations]
+
+    def _batch(self, handles: list[MemoryHandle]) -> None:
+        checkpoint = self.checkpoint
+        number, start, end = checkpoint.next_plan(self.rng, self.log.ends())
+        batch = Batch(number, start, end, {"s": self.log.between(start, end)}, T0)
+        counts = [self.step_type(handle, [VIEW], handle.stream_id).run(batch) for handle in handles]
+        checkpoint.committed = max(checkpoint.committed, number)
+        for one in counts:
+            self._count(one, number)
+
+    def _count(self, counts: Counts, number: int) -> None:
+        before = self.counted.setdefault((self.life, number), counts)
+        if before != counts:
+            self.outcome.wrong.append(f"batch {number} counted {before}, then {counts}")
+
+    def _armed(self, mishap: str) -> list[MemoryHandle]:
+        """Handles at one of whose next effects the mishap happens."""
+        fuse = [self.rng.randint(1, 14)]
+
+        def burn() -> None:
+            fuse[0] -= 1
+            if fuse[0] == 0:
+                self._happen(mishap)
+
+        def tear(rows: int) -> int:
+            return self.rng.randint(0, rows) if mishap == "tear" else rows
+
+        return [MemoryHandle(self.store, generation, burn, tear) for generation in self.generations]
+
+    def _happen(self, mishap: str) -> None:
+        if mishap in ("forget", "crash and forget"):
+            self.store.lose(self.rng.randint(1, 6))
+        if mishap == "lost plan":
+            self.checkpoint.plans.pop(self.checkpoint.committed + 1, None)
+        if mishap == "second driver":
+            self._take_leases()
+            if self.checkpoint.end() != self.log.ends():
+                self._batch(self._handles())
+        if mishap in ("crash", "crash and forget", "lost plan"):
+            self.outcome.replays += 1
+            raise Crash
+
+    def _build(self) -> None:
+        """A new generation beside the newest, from the archive up to what is committed; older ones are let go."""
+        generation = self.generation = self.generation + 1
+        handle = MemoryHandle(self.store, generation)
+        end = self.checkpoint.end()
+        archive = self.log.between(dict.fromkeys(end, 0), end)
+        valid = archive.events.filter(pa.array(archive.verdicts[archive.rows] == Verdict.VALID))
+        at = Marker(self.checkpoint.committed, end, end, self.checkpoint.committed)
+        build_generation(handle, [VIEW], generation, {"s": valid}, at, T0)
+        self.generations = [*self.generations[-1:], generation]
+
+    def _rebuild(self) -> None:
+        """What the refusal tells an operator to do: a new generation, and a new checkpoint from where it ends."""
+        self.outcome.rebuilds += 1
+        self.checkpoint = Checkpoint(self.checkpoint.end())
+        self.life += 1
+        self.generations = []
+        self._build()
+
+    def _check(self) -> None:
+        """Every row is the oracle's; every record was counted once, as what it is."""
+        as_of = self.log.clock
+        events = [
+            record
+            for record, verdict in zip(self.log.records, self.log.parsed.verdicts, strict=True)
+            if verdict == Verdict.VALID
+        ]
+        expected = [oracle(VIEW, {"key": key}, as_of, {"s": events}) for key in KEYS]
+        keys = pa.array(KEYS)
+        for generation in self.generations:
+            rows = PackedRows(keys, MemoryHandle(self.store, generation).rows("v", keys))
+            found = finalize(VIEW, rows, as_of, generation)
+            self.outcome.wrong += [f"generation {generation}: {one}" for one in disagreements(VIEW, expected, found)]
+        self._check_counts(len(events))
+
+    def _check_counts(self, valid: int) -> None:
+        committed = [counts for counts in self.counted.values()]
+        totals = [
+            sum(getattr(counts, name) for counts in committed)
+            for name in ("folded", "duplicate", "late", "dead_letter")
+        ]
+        if sum(totals) != len(self.log.records) or totals[0] + totals[1] != valid:
+            self.outcome.wrong.append(f"counted {totals} of {len(self.log.records)} records, {valid} of them valid")
+
+
+def simulate(seed: int, step_type: type[BatchStep] = BatchStep) -> Outcome:
+    """The story of one seed."""
+    return Story(seed, step_type).run()

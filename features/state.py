@@ -1,0 +1,336 @@
+"""State rows: what an online store keeps of an entity, folded from events and finalized at read.
+
+    row ──decode──► entries ─┐
+    events ──lift──► entries ┴─merge──► entries ──encode──► row          fold
+    row ──decode──► entries ──finalizers at as_of──► features            finalize
+
+Both take and return whole batches of rows; nothing here loops over entities or cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.aggregations import Answer, Plan, plan_of
+from features.columns import EventColumns, Values
+from features.definitions import FeatureView
+from features.entries import Entries, Ranges, find, joined, order_by_row_time, run_starts
+from features.row_codec import Layout, RowState, decode, encode
+from features.tables import Distinct, Lane, LaneEvents, Table
+from features.windows import Int64s, Window
+
+ROWS_AT_ONCE = 1 << 15
+"""Rows folded together: row and hash must fit one 64-bit key, and arrays of this size stay in the cache."""
+
+
+class Status(IntEnum):
+    """Whether an entity has features (the three of Feast's FieldStatus that an online read can give)."""
+
+    PRESENT = 0
+    OUTSIDE_MAX_AGE = 1
+    NOT_FOUND = 2
+
+
+@dataclass(frozen=True)
+class BatchKey:
+    """Which batch writes: of which stream (a generation of it), its number, and the time of writing in ms."""
+
+    stream_id: int
+    batch_id: int
+    written_at: int
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """State rows by key: text keys, and a binary value or null (no row yet) for each."""
+
+    keys: pa.Array
+    values: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def slice(self, start: int, length: int) -> PackedRows:
+        """Some of the rows, without copying."""
+        return PackedRows(self.keys.slice(start, length), self.values.slice(start, length))
+
+
+@dataclass(frozen=True)
+class FeatureMatrix:
+    """The features of n entities: one Arrow column per feature, null where it has no value or the entity is not PRESENT.
+
+    ``as_of`` is the instant in ms that each row was finalized at: the one asked for, or the row's clock when that is later.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[pa.Array, ...]
+    status: NDArray[np.int8]
+    as_of: Int64s
+    newest_event: Int64s
+
+    def to_table(self) -> pa.Table:
+        """The features as an Arrow table."""
+        return pa.table(dict(zip(self.names, self.columns, strict=True)))
+
+    def to_numpy(self, names: Sequence[str] | None = None) -> NDArray[np.float64]:
+        """(n, features) in float64, NaN for null; only numeric features can be asked for."""
+        by_name = dict(zip(self.names, self.columns, strict=True))
+        columns = [by_name[name] for name in (names or self.names)]
+        return np.column_stack([c.cast(pa.float64()).to_numpy(zero_copy_only=False) for c in columns])
+
+
+def layout_of(view: FeatureView, stream_id: int) -> Layout:
+    """How the rows of this view and stream are stored."""
+    return Layout(view.name, view.schema_hash, stream_id, plan_of(view).kept)
+
+
+# --- events of an entity -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EntityEvents:
+    """One stream's events that concern the view's entity, sorted by row, time, sequence.
+
+    ``row`` is the place of the entity's key; ``place`` the event's place in its columns.
+    """
+
+    columns: EventColumns
+    place: Int64s
+    row: Int64s
+    time: Int64s
+    known_at: Int64s
+    seq: Int64s
+
+    def lane(self, lane: Lane) -> tuple[LaneEvents, NDArray[np.bool_]]:
+        """The lane's events, and which of these events they are."""
+        inside = lane.mask(self.columns)[self.place]
+        values = self.columns.values(lane.column) if lane.column else None
+        if values is not None:
+            chosen = self.place[inside]
+            values = Values(values.numbers[chosen], values.valid[chosen], values.pool)
+        return LaneEvents(self.row[inside], self.time[inside], self.seq[inside], values), inside
+
+
+def entity_events(view: FeatureView, columns: EventColumns, row: Int64s) -> EntityEvents:
+    """The events with a row (-1 has none) that are not late for the view, sorted by row, time, sequence."""
+    timely = columns.time >= columns.known_at - view.horizon_ms
+    place = np.flatnonzero((row >= 0) & timely)
+    order = order_by_row_time(row[place], columns.time[place])
+    rising = len(columns.seq) < 2 or bool((np.diff(columns.seq) >= 0).all())
+    place = place[order]
+    events = EntityEvents(columns, place, row[place], columns.time[place], columns.known_at[place], columns.seq[place])
+    return events if rising else _ties_by_sequence(events)
+
+
+def _ties_by_sequence(events: EntityEvents) -> EntityEvents:
+    order = np.lexsort((events.seq, events.time, events.row))
+    arrays = (events.place, events.row, events.time, events.known_at, events.seq)
+    return EntityEvents(events.columns, *(array[order] for array in arrays))
+
+
+def rows_of_events(view: FeatureView, events: Sequence[EventColumns]) -> tuple[pa.Array, list[Int64s]]:
+    """The different keys of the view's entity in these streams' events, and each event's place among them (-1: none)."""
+    texts = [columns.entity_keys(view.entity) for columns in events]
+    encoded = pa.chunked_array(texts, type=pa.string()).combine_chunks().dictionary_encode()
+    codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return encoded.dictionary, np.split(codes, np.cumsum([len(text) for text in texts])[:-1])
+
+
+def event_columns(view: FeatureView, events: Mapping[str, pa.Table]) -> list[EventColumns]:
+    """The columns of those of the streams that the view reads."""
+    return [EventColumns(events[stream.name], stream) for stream in view.streams if stream.name in events]
+
+
+# --- fold --------------------------------------------------------------------------------------------------------------
+
+
+class Fold:
+    """One batch of events against the rows of one view: ``keys`` to get from the store, then ``rows`` to put back.
+
+    folding = Fold(view, {"activity": events})
+    changed = folding.rows(store.get(folding.keys), BatchKey(stream_id, batch_id, now))
+    """
+
+    def __init__(self, view: FeatureView, events: Mapping[str, pa.Table]) -> None:
+        self.view = view
+        self.plan: Plan = plan_of(view)
+        columns = event_columns(view, events)
+        self.keys, rows = rows_of_events(view, columns) if columns else (pa.array([], pa.string()), [])
+        self._events = [entity_events(view, one, row) for one, row in zip(columns, rows, strict=True)]
+
+    def rows(self, values: pa.Array, batch: BatchKey) -> PackedRows:
+        """The rows after the batch, without those that it was folded into before (the fence).
+
+        Args:
+            values: the stored value of each of ``keys`` (binary, null where there is none), in their order.
+            batch: rows written by this or a later batch are left alone.
+        """
+        parts = [
+            self._chunk(start, values.slice(start, ROWS_AT_ONCE), batch)
+            for start in range(0, len(self.keys), ROWS_AT_ONCE)
+        ]
+        if not parts:
+            return PackedRows(self.keys, pa.array([], pa.binary()))
+        return PackedRows(
+            pa.concat_arrays([part.keys for part in parts]), pa.concat_arrays([part.values for part in parts])
+        )
+
+    def _chunk(self, start: int, values: pa.Array, batch: BatchKey) -> PackedRows:
+        layout = layout_of(self.view, batch.stream_id)
+        keys = self.keys.slice(start, ROWS_AT_ONCE)
+        old = decode(values, keys, layout)
+        open_rows = (old.headers["magic"] == 0) | is_open(old.headers["batch_id"].astype(np.int64), batch.batch_id)
+        events = [_between(one, start, len(keys), open_rows) for one in self._events]
+        touched = np.zeros(len(keys), dtype=bool)
+        for one in events:
+            touched[one.row] = True
+        headers = _new_headers(old.headers, events, batch)
+        tables = tuple(
+            self._merged(table.table, entries, events, headers["clock"].astype(np.int64), touched)
+            for table, entries in zip(self.plan.kept, old.tables, strict=True)
+        )
+        encoded = encode(_compacted(RowState(headers, tables), touched), layout)
+        return PackedRows(keys.filter(pa.array(touched)), encoded)
+
+    def _merged(
+        self, table: Table, old: Entries, events: list[EntityEvents], clock: Int64s, touched: NDArray[np.bool_]
+    ) -> Entries:
+        tiling = next(kept.tiling for kept in self.plan.kept if kept.table == table)
+        if not touched.all():
+            old = old.pick(touched[old.row])
+        for one in events:
+            if one.columns.stream.name == table.lane.stream:
+                lane, _ = one.lane(table.lane)
+                if len(lane.row):
+                    new = table.merge(table.lift(lane), tiling, clock)
+                    old = table.merge(joined(old, new), tiling, clock)
+        return old
+
+
+def is_open(written_by: Int64s, batch_id: int) -> NDArray[np.bool_]:
+    """The fence: which rows a batch may still be folded into, by the batch that wrote them last."""
+    return written_by < batch_id
+
+
+def _between(events: EntityEvents, start: int, count: int, open_rows: NDArray[np.bool_]) -> EntityEvents:
+    """The events of rows start … start + count that are open, with rows counted from start."""
+    lo, hi = np.searchsorted(events.row, [start, start + count])
+    row = events.row[lo:hi] - start
+    keep = open_rows[row]
+    arrays = (events.place[lo:hi], row, events.time[lo:hi], events.known_at[lo:hi], events.seq[lo:hi])
+    return EntityEvents(events.columns, *(array[keep] for array in arrays))
+
+
+def _new_headers(old: NDArray[np.void], events: list[EntityEvents], batch: BatchKey) -> NDArray[np.void]:
+    headers = old.copy()
+    fresh = headers["magic"] == 0
+    lowest = np.iinfo(np.int64).min
+    for name, attribute in (("newest", "time"), ("clock", "known_at")):
+        column = np.where(fresh, lowest, headers[name]).astype(np.int64)
+        for one in events:
+            starts = run_starts(one.row)
+            if len(starts):
+                rows = one.row[starts]
+                column[rows] = np.maximum(column[rows], np.maximum.reduceat(getattr(one, attribute), starts))
+        headers[name] = np.where(column == lowest, 0, column)
+    headers["batch_id"], headers["written_at"] = batch.batch_id, batch.written_at
+    return headers
+
+
+def _compacted(state: RowState, touched: NDArray[np.bool_]) -> RowState:
+    """Only the touched rows, numbered anew."""
+    if touched.all():
+        return state
+    number = np.cumsum(touched) - 1
+    tables = tuple(Entries(number[e.row], e.time, e.columns, e.pool) for e in state.tables)
+    return RowState(state.headers[touched], tables)
+
+
+def fold(view: FeatureView, stored: PackedRows, events: Mapping[str, pa.Table], batch: BatchKey) -> PackedRows:
+    """The rows that a batch of events changes, as they are after it; ``stored`` may hold more keys, or none of them."""
+    folding = Fold(view, events)
+    places = pc.index_in(folding.keys, value_set=stored.keys)
+    return folding.rows(stored.values.take(places) if len(stored) else pa.nulls(len(folding.keys), pa.binary()), batch)
+
+
+# --- finalize ----------------------------------------------------------------------------------------------------------
+
+
+class _RowSource:
+    """Finds each row's entries inside a window among the decoded tables (see aggregations.Source)."""
+
+    def __init__(self, plan: Plan, state: RowState, as_of: Int64s) -> None:
+        self._plan = plan
+        self._entries = {kept.table: entries for kept, entries in zip(plan.kept, state.tables, strict=True)}
+        self._rows = np.arange(len(as_of))
+        self._ranges: dict[tuple[Table, Window], Ranges] = {}
+        self.as_of = as_of
+
+    def ranges(self, table: Table, window: Window) -> Ranges:
+        if (table, window) not in self._ranges:
+            entries, bounds = self._entries[table], self._plan.bounds[window]
+            lo, hi = (find(entries, self._rows, at) for at in (bounds.left(self.as_of), bounds.right(self.as_of)))
+            self._ranges[table, window] = Ranges(entries, lo, np.maximum(lo, hi))
+        return self._ranges[table, window]
+
+    def distinct(self, table: Distinct, window: Window) -> tuple[Int64s, NDArray[np.uint64]]:
+        entries, bounds = self._entries[table], self._plan.bounds[window]
+        left, right = bounds.left(self.as_of)[entries.row], bounds.right(self.as_of)[entries.row]
+        inside = np.flatnonzero((entries.time >= left) & (entries.time < right))
+        row, hashes = entries.row[inside], entries.columns["hash"][inside]
+        first = run_starts(row, hashes)
+        return row[first], hashes[first]
+
+
+def finalize(view: FeatureView, rows: PackedRows, as_of: int | Int64s, stream_id: int) -> FeatureMatrix:
+    """Every feature of the rows' entities at ``as_of`` (ms, one for all or one each), in the order of the keys.
+
+    A row can be read as of its clock (the newest known_at folded into it) or later: an earlier as_of reads as of the
+    clock, and the matrix says so. Rows that are null are NOT_FOUND, as are those whose newest event is older than twice
+    the view's ttl; older than the ttl is OUTSIDE_MAX_AGE; both have null for every feature.
+    """
+    state = decode(rows.values, rows.keys, layout_of(view, stream_id))
+    asked = np.broadcast_to(np.asarray(as_of, dtype=np.int64), len(rows))
+    clock, newest = state.headers["clock"].astype(np.int64), state.headers["newest"].astype(np.int64)
+    at = np.maximum(asked, clock)
+    status = statuses(view, newest, at, state.headers["magic"] != 0)
+    answers = plan_of(view).answer(_RowSource(plan_of(view), state, at))
+    return assembled(view, answers, status, at, newest)
+
+
+def statuses(view: FeatureView, newest: Int64s, as_of: Int64s, known: NDArray[np.bool_]) -> NDArray[np.int8]:
+    """The status of each entity by the age of its newest event."""
+    age = as_of - newest
+    status = np.where(age > view.ttl_ms, Status.OUTSIDE_MAX_AGE, Status.PRESENT)
+    return np.where(known & (age <= 2 * view.ttl_ms), status, Status.NOT_FOUND).astype(np.int8)
+
+
+def assembled(
+    view: FeatureView, answers: Mapping[str, Answer], status: NDArray[np.int8], as_of: Int64s, newest: Int64s
+) -> FeatureMatrix:
+    """The answers as Arrow columns, null for every entity that is not PRESENT."""
+    absent = status != Status.PRESENT
+    columns = tuple(_column(answers[f.name], arrow_type(f.dtype), absent) for f in view.features)
+    return FeatureMatrix(view.names, columns, status, as_of, newest)
+
+
+def _column(answer: Answer, dtype: pa.DataType, absent: NDArray[np.bool_]) -> pa.Array:
+    if isinstance(answer.values, pa.Array):
+        values = answer.values if answer.values.type == dtype else answer.values.cast(dtype)
+        return pc.if_else(pa.array(absent), pa.scalar(None, type=dtype), values) if absent.any() else values
+    null = absent if answer.valid is None else absent | ~answer.valid
+    return pa.array(answer.values, mask=null).cast(dtype)
+
+
+def arrow_type(dtype: str) -> pa.DataType:
+    """The Arrow type of a feature's dtype."""
+    if dtype.startswith("list<"):
+        return pa.list_(arrow_type(dtype[5:-1]))
+    return {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}[dtype]

@@ -1,0 +1,317 @@
+"""The kernels: what each kind of table keeps of the events of a lane, for many rows at once.
+
+A lane is the events that a table is about: those of one stream that pass a filter and whose column is not null. Each kind
+of table has the four verbs of an aggregation (prepare / update / merge / finalize; Chronon's algebra):
+
+* ``lift`` (prepare): one entry per event;
+* ``merge`` (update and merge alike): entries of the same row and tile into one;
+* the finalizers in aggregations.py take the entries inside a window, be they tiles of a state row or lifted events of a
+  history: the same kernels answer both.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import log
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from features.columns import EventColumns, Values
+from features.entries import Column, Entries, order_by_row_time, run_ends, run_starts
+from features.expressions import Condition
+from features.hashing import hash_numbers, hash_texts
+from features.windows import Tiling
+
+Int64s = NDArray[np.int64]
+HASH_BITS = 48
+SMALLEST_MAGNITUDE, LARGEST_MAGNITUDE = 1e-9, 1e15
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The events a table is about: of one stream, passing every condition, with this column (if any) not null."""
+
+    stream: str
+    conditions: tuple[tuple[str, Condition], ...]
+    column: str | None = None
+
+    def mask(self, events: EventColumns) -> NDArray[np.bool_]:
+        """Which events are in the lane."""
+        matched = events.matches(self.conditions)
+        return matched & events.values(self.column).valid if self.column else matched
+
+
+@dataclass(frozen=True)
+class LaneEvents:
+    """The lane's events sorted by row, time and sequence; ``values`` is its column, or None."""
+
+    row: Int64s
+    time: Int64s
+    seq: Int64s
+    values: Values | None
+
+    def value(self) -> Column:
+        """The numbers of the lane's column."""
+        if self.values is None:
+            return np.ones(len(self.row))
+        return self.values.numbers
+
+
+@dataclass(frozen=True)
+class ColumnSpec:
+    """How a column of a table is stored: 'count', 'hash', 'code', 'float', 'seq', 'integer' or 'text'."""
+
+    name: str
+    codec: str
+
+
+@dataclass(frozen=True)
+class Table(ABC):
+    """What is kept of a lane, and how entries of one row become fewer."""
+
+    lane: Lane
+
+    exact_times = False
+    """Whether entries keep the event's own time rather than their tile's start."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[ColumnSpec, ...]:
+        """The columns beside row and time."""
+
+    @abstractmethod
+    def lift(self, events: LaneEvents) -> Entries:
+        """One entry per event, in the same order."""
+
+    @abstractmethod
+    def merge(self, entries: Entries, tiling: Tiling, clock: Int64s) -> Entries:
+        """The entries as a row keeps them at its clock (int64 ms per row): sorted, none to merge, none out of sight."""
+
+    def visible(self, entries: Entries, tiling: Tiling, clock: Int64s) -> Entries:
+        """The entries at the tile starts that the clock allows, without those that no window sees any more."""
+        oldest = tiling.oldest(clock)[entries.row]
+        alive = entries.time >= oldest
+        if not alive.all():
+            entries = entries.pick(alive)
+        if self.exact_times or not len(entries):
+            return entries
+        return entries.at_times(tiling.floor(entries.time, clock[entries.row]))
+
+
+@dataclass(frozen=True)
+class Tiles(Table):
+    """Per tile: how many events, and of the lane's column the sum, min and max; decayed weights at the tile's start.
+
+    ``slots`` are names of columns: 'count', 'sum', 'min', 'max', 'decay <half life in ms>'.
+    """
+
+    slots: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[ColumnSpec, ...]:
+        return tuple(ColumnSpec(slot, "count" if slot == "count" else "float") for slot in self.slots)
+
+    def lift(self, events: LaneEvents) -> Entries:
+        columns: dict[str, Column] = {}
+        for slot in self.slots:
+            if slot == "count":
+                columns[slot] = np.ones(len(events.row), dtype=np.int64)
+            elif slot.startswith("decay"):
+                columns[slot] = np.ones(len(events.row))
+            else:
+                columns[slot] = events.value().astype(np.float64)
+        return Entries(events.row, events.time, columns)
+
+    def merge(self, entries: Entries, tiling: Tiling, clock: Int64s) -> Entries:
+        tiles = self.visible(entries, tiling, clock)
+        tiles = self._decay_from(tiles, entries, tiling, clock)
+        tiles = tiles.pick(order_by_row_time(tiles.row, tiles.time))
+        starts = run_starts(tiles.row, tiles.time)
+        if len(starts) == len(tiles):
+            return tiles
+        columns = {name: REDUCERS.get(name, np.add).reduceat(column, starts) for name, column in tiles.columns.items()}
+        return Entries(tiles.row[starts], tiles.time[starts], columns)
+
+    def _decay_from(self, tiles: Entries, entries: Entries, tiling: Tiling, clock: Int64s) -> Entries:
+        """Weights moved to the new tile start: w at t counts w · 2^((t - start) / half life) at start."""
+        slots = [slot for slot in self.slots if slot.startswith("decay")]
+        if not slots:
+            return tiles
+        alive = entries.time >= tiling.oldest(clock)[entries.row]
+        moved = (entries.time[alive] - tiles.time).astype(np.float64)
+        weights = {slot: tiles.columns[slot] * np.exp2(moved / half_life_of(slot)) for slot in slots}
+        return Entries(tiles.row, tiles.time, {**tiles.columns, **weights}, tiles.pool)
+
+
+REDUCERS: dict[str, np.ufunc] = {"min": np.minimum, "max": np.maximum}
+
+
+def half_life_of(slot: str) -> int:
+    """The half life in ms that a decay slot is named after."""
+    return int(slot.split()[1])
+
+
+@dataclass(frozen=True)
+class Recent(Table):
+    """The newest ``k`` events, with their time, sequence and value; more only where some window cannot see newer ones yet."""
+
+    k: int = 1
+    value_codec: str | None = None
+    exact_times = True
+
+    @property
+    def columns(self) -> tuple[ColumnSpec, ...]:
+        sequence = (ColumnSpec("seq", "seq"),)
+        return (*sequence, ColumnSpec("value", self.value_codec)) if self.value_codec else sequence
+
+    def lift(self, events: LaneEvents) -> Entries:
+        columns: dict[str, Column] = {"seq": events.seq}
+        if not self.value_codec:
+            return Entries(events.row, events.time, columns)
+        columns["value"] = events.value()
+        return Entries(events.row, events.time, columns, events.values.pool if events.values else None)
+
+    def merge(self, entries: Entries, tiling: Tiling, clock: Int64s) -> Entries:
+        entries = sorted_by_sequence(self.visible(entries, tiling, clock))
+        settled = entries.time < tiling.settled(clock)[entries.row]
+        group = np.where(settled, np.int64(-1), tiling.floor(entries.time, clock[entries.row]))
+        starts = run_starts(entries.row, group)
+        ends = run_ends(starts, len(entries))
+        from_end = np.repeat(ends, ends - starts) - np.arange(len(entries))
+        keep = from_end <= self.k
+        return entries if keep.all() else entries.pick(keep)
+
+
+def sorted_by_sequence(entries: Entries) -> Entries:
+    """The entries by row, time, then sequence; the last key is only sorted where a tie is out of order."""
+    entries = entries.pick(order_by_row_time(entries.row, entries.time))
+    seq = entries.columns["seq"]
+    tied = (entries.row[1:] == entries.row[:-1]) & (entries.time[1:] == entries.time[:-1])
+    if not (tied & (seq[1:] < seq[:-1])).any():
+        return entries
+    return entries.pick(np.lexsort((seq, entries.time, entries.row)))
+
+
+@dataclass(frozen=True)
+class Distinct(Table):
+    """The k smallest 48-bit hashes of the values in each tile, each value in the newest tile that has it.
+
+    An older tile need not repeat a value: a window that sees the older tile sees the newer one too (but where some
+    window's right end is still to pass a tile, every tile keeps its own). Sorted by row, then hash.
+    """
+
+    k: int = 256
+
+    @property
+    def columns(self) -> tuple[ColumnSpec, ...]:
+        return (ColumnSpec("hash", "hash"),)
+
+    def lift(self, events: LaneEvents) -> Entries:
+        return Entries(events.row, events.time, {"hash": hashes_of(events.values)})
+
+    def merge(self, entries: Entries, tiling: Tiling, clock: Int64s) -> Entries:
+        entries = self.visible(entries, tiling, clock)
+        settled = entries.time < tiling.settled(clock)[entries.row]
+        key = (entries.row.astype(np.uint64) << np.uint64(HASH_BITS)) | entries.columns["hash"]
+        if settled.all():
+            entries = _newest_of_each(entries, key)
+        else:
+            entries = _newest_settled(entries, settled)
+        return self._capped(entries)
+
+    def _capped(self, entries: Entries) -> Entries:
+        """At most k hashes, the smallest, in each tile of each row."""
+        if not len(entries) or np.bincount(entries.row).max() <= self.k:
+            return entries
+        order = np.lexsort((entries.columns["hash"], entries.time, entries.row))
+        starts = run_starts(entries.row[order], entries.time[order])
+        lengths = run_ends(starts, len(order)) - starts
+        rank = np.arange(len(order)) - np.repeat(starts, lengths)
+        return entries if rank.max() < self.k else entries.pick(np.sort(order[rank < self.k]))
+
+
+def _newest_of_each(entries: Entries, key: NDArray[np.uint64]) -> Entries:
+    """One entry per key, at its newest time."""
+    order = np.argsort(key, kind="stable")
+    entries = entries.pick(order)
+    starts = run_starts(key[order])
+    if len(starts) == len(entries):
+        return entries
+    newest = np.maximum.reduceat(entries.time, starts)
+    return entries.pick(starts).at_times(newest)
+
+
+def _newest_settled(entries: Entries, settled: NDArray[np.bool_]) -> Entries:
+    """One entry per row, hash and tile; of the settled tiles only the newest."""
+    group = np.where(settled, np.int64(-1), entries.time)
+    order = np.lexsort((entries.time, group, entries.columns["hash"], entries.row))
+    entries, group = entries.pick(order), group[order]
+    starts = run_starts(entries.row, entries.columns["hash"], group)
+    return entries.pick(run_ends(starts, len(entries)) - 1)
+
+
+def hashes_of(values: Values | None) -> NDArray[np.uint64]:
+    """A 48-bit hash of each value; texts are hashed once each."""
+    if values is None:
+        return np.empty(0, dtype=np.uint64)
+    hashes = hash_texts(values.pool)[values.numbers] if values.pool is not None else hash_numbers(values.numbers)
+    return hashes >> np.uint64(64 - HASH_BITS)
+
+
+@dataclass(frozen=True)
+class Histogram(Table):
+    """Per tile, how many values fall in each logarithmic bucket: any quantile within ``relative_error``."""
+
+    relative_error: float = 0.01
+
+    @property
+    def columns(self) -> tuple[ColumnSpec, ...]:
+        return (ColumnSpec("bucket", "code"), ColumnSpec("count", "count"))
+
+    def lift(self, events: LaneEvents) -> Entries:
+        ones = np.ones(len(events.row), dtype=np.int64)
+        return Entries(events.row, events.time, {"bucket": self.bucket(events.value()), "count": ones})
+
+    def merge(self, entries: Entries, tiling: Tiling, clock: Int64s) -> Entries:
+        tiles = self.visible(entries, tiling, clock)
+        tiles = tiles.pick(np.lexsort((tiles.columns["bucket"], tiles.time, tiles.row)))
+        starts = run_starts(tiles.row, tiles.time, tiles.columns["bucket"])
+        if len(starts) == len(tiles):
+            return tiles
+        count = np.add.reduceat(tiles.columns["count"], starts)
+        return Entries(
+            tiles.row[starts], tiles.time[starts], {"bucket": tiles.columns["bucket"][starts], "count": count}
+        )
+
+    @property
+    def _log_gamma(self) -> float:
+        return log((1 + self.relative_error) / (1 - self.relative_error))
+
+    @property
+    def _shift(self) -> int:
+        """What makes the bucket of the smallest magnitude 1."""
+        return 1 - int(np.ceil(log(SMALLEST_MAGNITUDE) / self._log_gamma))
+
+    def bucket(self, values: Column) -> Int64s:
+        """The bucket of each value: 0 for 0, positive and rising for positive values, their mirror for negative ones."""
+        size = np.abs(values.astype(np.float64))
+        index = np.ceil(np.log(np.clip(size, SMALLEST_MAGNITUDE, LARGEST_MAGNITUDE)) / self._log_gamma) + self._shift
+        return np.where(size < SMALLEST_MAGNITUDE, 0, np.sign(values) * index).astype(np.int64)
+
+    def representative(self, bucket: Int64s) -> NDArray[np.float64]:
+        """The value that stands for a bucket: 2 γ^i / (γ + 1), within relative_error of everything in it."""
+        gamma = np.exp(self._log_gamma)
+        magnitude = 2 * np.exp((np.abs(bucket) - self._shift) * self._log_gamma) / (gamma + 1)
+        return np.where(bucket == 0, 0.0, np.sign(bucket) * magnitude)
+
+
+def empty_entries(table: Table) -> Entries:
+    """No entries, with the table's columns."""
+    dtypes: dict[str, Any] = {"float": np.float64, "hash": np.uint64}
+    columns = {spec.name: np.empty(0, dtype=dtypes.get(spec.codec, np.int64)) for spec in table.columns}
+    pool = pa.array([], type=pa.string()) if any(spec.codec == "text" for spec in table.columns) else None
+    return Entries(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), columns, pool)

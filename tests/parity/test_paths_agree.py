@@ -1,0 +1,111 @@
+"""Oracle = history = fold, for every aggregation, however the events come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from worlds import WINDOWS, World, pair, spine_of, view_of, worlds
+
+from features.definitions import FeatureView
+from features.duplicates import without_duplicates
+from features.point_in_time import point_in_time
+from features.state import BatchKey, PackedRows, finalize, fold
+from features.testing import disagreements, oracle
+from features.windows import duration_ms
+
+VIEW = view_of(WINDOWS)
+DELAYED = view_of([Window for Window in WINDOWS if not isinstance(Window, str)])
+PAIRS = view_of(WINDOWS[:2], entity=pair)
+NOTHING = PackedRows(pa.array([], pa.string()), pa.array([], pa.binary()))
+USERS = [{"user_id": "u1"}, {"user_id": "u2"}, {"user_id": "ü3"}, {"user_id": "nobody"}]
+
+
+def deduplicated(world: World) -> dict[str, pa.Table]:
+    return {name: without_duplicates(table, duration_ms("10m")) for name, table in world.tables().items()}
+
+
+def folded(view: FeatureView, tables: dict[str, pa.Table], cuts: Sequence[int], order: Sequence[int]) -> PackedRows:
+    """The rows after the events in this order, cut into batches at these places."""
+    rows = NOTHING
+    edges = [0, *sorted(cuts), len(order)]
+    whole = pa.concat_tables(
+        [table.append_column("stream", pa.array([name] * len(table), pa.string())) for name, table in tables.items()]
+    )
+    for batch, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+        part = whole.take(pa.array(list(order[start:stop]), type=pa.int64()))
+        by_stream = {name: part.filter(pa.compute.equal(part["stream"], name)).drop(["stream"]) for name in tables}
+        changed = fold(view, rows, by_stream, BatchKey(1, batch, 0))
+        rows = merged(rows, changed)
+    return rows
+
+
+def merged(rows: PackedRows, changed: PackedRows) -> PackedRows:
+    """The store after a write."""
+    both = dict(zip(rows.keys.to_pylist(), rows.values.to_pylist(), strict=True))
+    both |= dict(zip(changed.keys.to_pylist(), changed.values.to_pylist(), strict=True))
+    return PackedRows(pa.array(list(both), pa.string()), pa.array(list(both.values()), pa.binary()))
+
+
+def read(view: FeatureView, rows: PackedRows, keys: Sequence[dict[str, Any]], as_of: int) -> Any:
+    """The features of these keys from the rows."""
+    spine = spine_of(view, [(key, as_of) for key in keys])
+    values = (
+        rows.values.take(pa.compute.index_in(spine.keys, value_set=rows.keys))
+        if len(rows)
+        else pa.nulls(len(keys), pa.binary())
+    )
+    return finalize(view, PackedRows(spine.keys, values), as_of, 1)
+
+
+@pytest.mark.parametrize("view", [VIEW, DELAYED], ids=["mixed windows", "delayed windows"])
+@given(data=st.data(), world=worlds())
+def test_history_is_what_the_oracle_says_at_any_time(view: FeatureView, data: st.DataObject, world: World) -> None:
+    """Late, future, out of order, repeated and boundary events: each spine row is the oracle's, in the spine's order."""
+    moments = [
+        world.clock,
+        *(e["known_at"] for e in world.streams["events"][:6]),
+        *(e["event_time"] for e in world.streams["events"][-6:]),
+    ]
+    around = st.builds(
+        lambda moment, step: moment + step,
+        st.sampled_from(moments),
+        st.sampled_from([-1, 0, 1, 999, 60_000, 4_000_000]),
+    )
+    asked = data.draw(st.lists(st.tuples(st.sampled_from(USERS), around), min_size=1, max_size=8))
+    expected = [oracle(view, key, as_of, world.streams) for key, as_of in asked]
+    found = point_in_time(view, spine_of(view, asked), deduplicated(world))
+    assert disagreements(view, expected, found) == []
+
+
+@pytest.mark.parametrize("view", [VIEW, DELAYED], ids=["mixed windows", "delayed windows"])
+@given(data=st.data(), world=worlds(), later=st.sampled_from([0, 1, 9_999, 60_000, 600_000, 3_700_000, 9_000_000]))
+def test_fold_in_any_batching_and_order_is_what_the_oracle_says(
+    view: FeatureView, data: st.DataObject, world: World, later: int
+) -> None:
+    """However the same events are cut into batches and shuffled, the rows read as the oracle, at the clock or later."""
+    tables = deduplicated(world)
+    count = sum(len(table) for table in tables.values())
+    order = data.draw(st.permutations(range(count)))
+    cuts = data.draw(st.lists(st.integers(0, count), max_size=4))
+    as_of = world.clock + later
+    found = read(view, folded(view, tables, cuts, order), USERS, as_of)
+    expected = [oracle(view, key, as_of, world.streams) for key in USERS]
+    assert disagreements(view, expected, found) == []
+
+
+@given(data=st.data(), world=worlds(most=25))
+def test_a_composite_key_keeps_its_parts_apart(data: st.DataObject, world: World) -> None:
+    """Entities of two key columns are folded and read by both."""
+    keys = [{"user_id": user_id, "shop": shop} for user_id in ("u1", "u2", "ü3") for shop in (1, 2, -3)]
+    expected = [oracle(PAIRS, key, world.clock, world.streams) for key in keys]
+    tables = deduplicated(world)
+    count = sum(len(table) for table in tables.values())
+    stream = read(PAIRS, folded(PAIRS, tables, [count // 2], range(count)), keys, world.clock)
+    history = point_in_time(PAIRS, spine_of(PAIRS, [(key, world.clock) for key in keys]), tables)
+    assert disagreements(PAIRS, expected, stream) == []
+    assert disagreements(PAIRS, expected, history) == []
