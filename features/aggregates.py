@@ -1,6 +1,7 @@
 """The aggregations a definition can name, as frozen data: their names, dtypes and limits (kernels: aggregations.py).
 
-Each works on the events of its feature set, those that its own ``where`` also lets through, and whose column is not null.
+Each works on the events of its feature set, those that its own ``where`` also lets through, and whose column is not
+null.
 """
 
 from __future__ import annotations
@@ -211,9 +212,9 @@ class DecayedCount(Aggregation):
 class Quantile(OfNumbers):
     """The q-quantile of a numeric column, within ``relative_error`` of a value of that rank. Null when there are none.
 
-    A log-bucket histogram with an exact zero bucket, as in DDSketch (Masson, Rim, Lee, VLDB 2019): the answer is within
-    relative_error of the item of rank floor(q (n - 1)). Magnitudes are held between 1e-9 and 1e15: smaller ones count as
-    0, larger ones as 1e15.
+    A log-bucket histogram with an exact zero bucket, as in DDSketch (Masson, Rim, Lee, VLDB 2019): the answer is
+    within relative_error of the item of rank floor(q (n - 1)). Magnitudes are held between 1e-9 and 1e15: smaller
+    ones count as 0, larger ones as 1e15.
     """
 
     q: float

@@ -36,6 +36,13 @@ from features.expressions import Condition, evaluate
 from features.tables import HASH_BITS, Distinct, Histogram, Lane, Recent, Table, Tiles, half_life_of
 from features.windows import Bounds, Int64s, Tiling, Window
 
+TILE_SLOTS: dict[type[Aggregation], tuple[str, ...]] = {
+    Count: ("count",),
+    Sum: ("sum",),
+    Mean: ("count", "sum"),
+    Min: ("min",),
+    Max: ("max",),
+}
 VALUE_CODECS = {"string": "text", "float64": "float", "int64": "integer", "bool": "integer"}
 
 
@@ -150,17 +157,9 @@ def _uses_of(feature: Feature) -> list[tuple[Table, Window]]:
 def _table_of(one: FeatureSet, aggregation: Aggregation) -> Table:
     """The table that an aggregation needs, with only its own slots and size."""
     lane = lane_of(one, aggregation, getattr(aggregation, "column", None))
+    if type(aggregation) in TILE_SLOTS:
+        return Tiles(lane, TILE_SLOTS[type(aggregation)])
     match aggregation:
-        case Count():
-            return Tiles(lane, ("count",))
-        case Sum():
-            return Tiles(lane, ("sum",))
-        case Mean():
-            return Tiles(lane, ("count", "sum"))
-        case Min():
-            return Tiles(lane, ("min",))
-        case Max():
-            return Tiles(lane, ("max",))
         case DecayedCount():
             return Tiles(lane, (f"decay {aggregation.half_life_ms}",))
         case Last():

@@ -1,9 +1,11 @@
-"""The batch step: one micro-batch of a generation into the rows of its views, with effects in the order that survives crashes.
+"""The batch step: one micro-batch of a generation into the rows of its views, in the order that survives crashes.
 
-    decide duplicates ─► remember them ─► publish offsets ─► what needs the features before ─► rows, chunk by chunk ─► done
+    decide duplicates ─► publish offsets ─► remember the decision ─► what needs the features before ─► rows ─► done
 
-A crash between any two leaves a store from which the same batch, run again, ends the same: decisions are read as they
-were before the batch, rows that have it are skipped, and a store that lost what a later batch builds on is refused.
+A crash between any two leaves a store from which the same batch, run again, ends the same: a decision is made from
+what was remembered before the batch, rows that have the batch are skipped, and a store that lost what a later batch
+builds on is refused. Offsets come before the memory of ids, as a batch that was planned anew must not meet its own
+old decisions.
 """
 
 from __future__ import annotations
@@ -15,9 +17,8 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from features.columns import integers, sequence
-from features.definitions import FeatureView, Stream
-from features.duplicates import Decision, Prior, decide, distinct_ids
+from features.definitions import FeatureView
+from features.duplicates import Decision, Prior, accept, distinct_ids
 from features.errors import FenceError
 from features.events import Parsed, Verdict
 from features.state import BatchKey, Fold, PackedRows
@@ -41,7 +42,7 @@ class Marker:
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch: its number, its offsets [start, end), the parsed records by stream, and the time of writing (ms)."""
+    """One micro-batch: its number, its offsets [start, end), the parsed records by stream, the time of writing (ms)."""
 
     batch_id: int
     start: Offsets
@@ -58,6 +59,15 @@ class Counts:
     duplicate: int
     late: int
     dead_letter: int
+
+    @classmethod
+    def of(cls, batch: Batch, accepted: Mapping[str, pa.Table]) -> Counts:
+        """The counts of a batch of which these events were folded."""
+        verdicts = np.concatenate([np.empty(0, np.int8), *(parsed.verdicts for parsed in batch.parsed.values())])
+        counted = np.bincount(verdicts, minlength=len(Verdict))
+        folded = sum(table.num_rows for table in accepted.values())
+        valid, late, dead_letter = (int(counted[verdict]) for verdict in Verdict)
+        return cls(folded, valid - folded, late, dead_letter)
 
 
 class Store(Protocol):
@@ -115,17 +125,18 @@ class BatchStep:
         """
         self._store.begin()
         marker = self._checked(batch)
-        accepted = {name: self._accepted(name, parsed, batch) for name, parsed in batch.parsed.items()}
+        decided = {name: self._decided(name, parsed, batch) for name, parsed in batch.parsed.items()}
         self._store.publish(Marker(batch.batch_id, batch.start, batch.end, marker.done))
+        self._remember(decided, batch)
+        accepted = {name: events for name, (events, _) in decided.items()}
         if self._before_fold is not None:
             self._before_fold(batch, accepted)
-        for view in self._views:
-            write_rows(self._store, view, accepted, BatchKey(self._stream_id, batch.batch_id, batch.written_at))
+        self._write(batch, accepted)
         self._store.publish(Marker(batch.batch_id, batch.start, batch.end, batch.batch_id))
-        return _counts(batch, accepted)
+        return Counts.of(batch, accepted)
 
     def check_standing(self, committed: int) -> None:
-        """Raise FenceError unless the store still has all that the checkpoint has committed; to be asked while idle too."""
+        """Raise FenceError unless the store has all that the checkpoint has committed; to be asked while idle too."""
         marker = self._store.marker()
         if marker is None or marker.done < committed:
             got = (
@@ -154,18 +165,19 @@ class BatchStep:
             raise _refused(batch, f"offsets from {dict(marker.end)} on", _range(batch), REBUILD)
         return marker
 
-    def _accepted(self, name: str, parsed: Parsed, batch: Batch) -> pa.Table:
-        """The stream's valid events without duplicates, the decision remembered."""
+    def _decided(self, name: str, parsed: Parsed, batch: Batch) -> tuple[pa.Table, Decision]:
+        """The stream's valid events without duplicates, and the decision."""
         events = parsed.events.filter(pa.array(parsed.verdicts[parsed.rows] == Verdict.VALID))
-        ids = events["event_id"].combine_chunks()
-        distinct = distinct_ids(ids)
-        prior = self._store.remembered(name, distinct, batch.batch_id)
-        seq = sequence(integers(events["partition"]), integers(events["offset"]))
-        decision = decide(
-            ids, integers(events["known_at"]), seq, duration_ms(self._streams[name].dedupe_horizon), prior
-        )
-        self._store.remember(name, decision, batch.batch_id)
-        return events.filter(pa.array(decision.accepted))
+        prior = self._store.remembered(name, distinct_ids(events["event_id"].combine_chunks()), batch.batch_id)
+        return accept(events, duration_ms(self._streams[name].dedupe_horizon), prior)
+
+    def _remember(self, decided: Mapping[str, tuple[pa.Table, Decision]], batch: Batch) -> None:
+        for name, (_, decision) in decided.items():
+            self._store.remember(name, decision, batch.batch_id)
+
+    def _write(self, batch: Batch, accepted: Mapping[str, pa.Table]) -> None:
+        for view in self._views:
+            write_rows(self._store, view, accepted, BatchKey(self._stream_id, batch.batch_id, batch.written_at))
 
 
 REBUILD = "Run 'headrace features rebuild' to make the rows anew from the offline store."
@@ -177,13 +189,6 @@ def _refused(batch: Batch, required: str, got: str, next_step: str) -> FenceErro
 
 def _range(batch: Batch) -> str:
     return f"{dict(batch.start)} to {dict(batch.end)}"
-
-
-def _counts(batch: Batch, accepted: Mapping[str, pa.Table]) -> Counts:
-    verdicts = np.concatenate([np.empty(0, np.int8), *(parsed.verdicts for parsed in batch.parsed.values())])
-    by_verdict = {verdict: int((verdicts == verdict).sum()) for verdict in Verdict}
-    folded = sum(table.num_rows for table in accepted.values())
-    return Counts(folded, by_verdict[Verdict.VALID] - folded, by_verdict[Verdict.LATE], by_verdict[Verdict.DEAD_LETTER])
 
 
 def write_rows(store: Store, view: FeatureView, events: Mapping[str, pa.Table], key: BatchKey) -> None:
@@ -206,27 +211,14 @@ def build_generation(
 ) -> None:
     """Make a generation's rows and memory of ids from the archive's events up to ``at.end``; the marker comes last.
 
-    The generation can be folded on from the batch after ``at.batch_id``. A build that crashed is simply run again: until
-    the marker is there, the store does not know the generation.
+    The generation can be folded on from the batch after ``at.batch_id``. A build that crashed left no marker, so that
+    the store does not know its generation; the next build takes a new stream_id, as rows of the first may be there.
     """
     store.begin()
     accepted: dict[str, pa.Table] = {}
-    for view in views:
-        for stream in view.streams:
-            events = archive[stream.name]
-            if stream.name not in accepted:
-                accepted[stream.name] = _remembered_events(store, stream, events, at.batch_id)
+    for stream in {stream.name: stream for view in views for stream in view.streams}.values():
+        accepted[stream.name], decision = accept(archive[stream.name], duration_ms(stream.dedupe_horizon))
+        store.remember(stream.name, decision, at.batch_id)
     for view in views:
         write_rows(store, view, accepted, BatchKey(stream_id, at.batch_id, written_at))
     store.publish(at)
-
-
-def _remembered_events(store: Store, stream: Stream, events: pa.Table, batch_id: int) -> pa.Table:
-    decision = decide(
-        events["event_id"].combine_chunks(),
-        integers(events["known_at"]),
-        sequence(integers(events["partition"]), integers(events["offset"])),
-        duration_ms(stream.dedupe_horizon),
-    )
-    store.remember(stream.name, decision, batch_id)
-    return events.filter(pa.array(decision.accepted))

@@ -1,4 +1,4 @@
-"""Typed event columns as the kernels take them: numpy values, codes of texts, entity codes, and the order of a stream."""
+"""Typed event columns as the kernels take them: numpy values, codes of texts, entity keys, the order of a stream."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@
                        aggregations=[Count(), LastK("item_id", 20)], windows=["5m", "24h"])
     user_activity = FeatureView("user_activity", sets=[views])
 
-Every definition is frozen, hashable and checked when it is made; a wrong one raises DefinitionError, which says where it
-is, what is required, what came and what to do.
+Every definition is frozen, hashable and checked when it is made; a wrong one raises DefinitionError, which says where
+it is, what is required, what came and what to do.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class Entity:
 class Field:
     """One column of a stream: its dtype, where it stands in the message, and what makes a record invalid.
 
-    ``path`` is the key in the message, dotted for nested objects; our own name unless given. A ``required`` field that is
-    missing or null, or a value outside ``enum`` or of another type, makes the record a dead letter.
+    ``path`` is the key in the message, dotted for nested objects; our own name unless given. A ``required`` field
+    that is missing or null, or a value outside ``enum`` or of another type, makes the record a dead letter.
     """
 
     dtype: str

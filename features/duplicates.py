@@ -86,9 +86,14 @@ def _accept_chains(
         last.seq[asking], last.known_at[asking] = seq[place], known[place]
 
 
+def accept(events: pa.Table, horizon_ms: int, prior: Prior | None = None) -> tuple[pa.Table, Decision]:
+    """The events that count, and the decision to remember."""
+    seq = sequence(integers(events["partition"]), integers(events["offset"]))
+    ids = events["event_id"].combine_chunks()
+    decision = decide(ids, integers(events["known_at"]), seq, horizon_ms, prior)
+    return events.filter(pa.array(decision.accepted)), decision
+
+
 def without_duplicates(events: pa.Table, horizon_ms: int) -> pa.Table:
     """The events of an archive that the stream would have folded."""
-    seq = sequence(integers(events["partition"]), integers(events["offset"]))
-    ids = events["event_id"].combine_chunks() if isinstance(events["event_id"], pa.ChunkedArray) else events["event_id"]
-    decision = decide(ids, integers(events["known_at"]), seq, horizon_ms)
-    return events if decision.accepted.all() else events.filter(pa.array(decision.accepted))
+    return accept(events, horizon_ms)[0]

@@ -1,7 +1,8 @@
 """Sorted entries of many rows at once: the arrays that every kernel works on.
 
-An entry is a partial aggregate of one row (an entity's state row, or an entity's history) at one time: a tile's start, or
-an event's own time. Entries are sorted by row, then time; ``lo`` and ``hi`` name the run of entries inside a window.
+An entry is a partial aggregate of one row (an entity's state row, or an entity's history) at one time: a tile's
+start, or an event's own time. Entries are sorted by row, then time; ``lo`` and ``hi`` name the run of entries inside
+a window.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class FrozenMap(Mapping[str, V]):
 
 @dataclass(frozen=True)
 class Compare:
-    """True where a number stands in this relation to ``value``; make one with above(), at_least(), below(), at_most()."""
+    """True where a number stands in this relation to ``value``; made by above(), at_least(), below(), at_most()."""
 
     relation: str
     value: float

@@ -1,8 +1,9 @@
 """Stable 64-bit hashes of whole columns: for distinct counts, event ids and row checksums.
 
 A text's hash is the multilinear sum of its bytes plus one, each times a fixed odd weight of its position, modulo 2^64
-(Lemire and Kaser, "Strongly universal string hashing is fast", 2014), passed through the finalizer of SplitMix64 (Steele,
-Lea, Flood, OOPSLA 2014). Both are fixed by what is stored: changing them makes every stored sketch and row foreign.
+(Lemire and Kaser, "Strongly universal string hashing is fast", 2014), passed through the finalizer of SplitMix64
+(Steele, Lea and Flood, OOPSLA 2014). Both are fixed by what is stored: changing them makes every stored sketch and row
+foreign.
 """
 
 from __future__ import annotations
@@ -66,8 +67,5 @@ def hash_texts(texts: pa.Array) -> Uint64s:
 
 def hash_numbers(values: NDArray[np.int64] | NDArray[np.float64] | NDArray[np.bool_]) -> Uint64s:
     """A 64-bit hash of each number's bits; -0.0 hashes as 0.0."""
-    if values.dtype == np.float64:
-        values = values + 0.0
-    elif values.dtype == np.bool_:
-        values = values.astype(np.int64)
-    return mix(np.ascontiguousarray(values).view(np.uint64))
+    whole = values + 0.0 if values.dtype == np.float64 else values.astype(np.int64)
+    return mix(np.ascontiguousarray(whole).view(np.uint64))

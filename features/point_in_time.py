@@ -1,9 +1,9 @@
-"""Features of a spine of (entity, as_of) from event columns, in one process: what the online store would have said then.
+"""Features of a spine of (entity, as_of) from event columns: what the online store would have said then.
 
-An event counts at ``as_of`` when it was known by then (``known_at <= as_of``) and stands in the window. Events are sorted
-once by entity and time, so that a window is a run of them; each lane's events are lifted to entries and the finalizers of
-aggregations.py answer from the runs. Where some event around as_of was known out of its order, a run would hold the wrong
-events: such a spine row gets a copy of the events it may see, as a row of its own.
+An event counts at ``as_of`` when it was known by then (``known_at <= as_of``) and stands in the window. Events are
+sorted once by entity and time, so that a window is a run of them; each lane's events are lifted to entries and the
+finalizers of aggregations.py answer from the runs. Where some event around as_of was known out of its order, a run
+would hold the wrong events: such a spine row gets a copy of the events it may see, as a row of its own.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def point_in_time(view: FeatureView, spine: Spine, events: Mapping[str, pa.Table
     """The view's features for every spine row, in the spine's order.
 
     Args:
-        events: by stream name, the deduplicated events (see duplicates.py) of the streams that the view reads; late ones
+        events: by stream name, the deduplicated events (see duplicates.py) of the streams that the view reads; late
+        ones
             may be among them and are passed over.
     """
     keys = pc.unique(spine.keys)
@@ -167,9 +168,7 @@ class Timeline:
         return hi - lo
 
     def _widest(self, row: Int64s, as_of: Int64s) -> tuple[Int64s, Int64s]:
-        windows = [self._tiling.bounds(window) for window in self._tiling.windows]
-        left = np.minimum.reduce([bounds.left(as_of) for bounds in windows])
-        right = np.maximum.reduce([bounds.right(as_of) for bounds in windows])
+        left, right = self._tiling.widest(as_of)
         return find(self.base, row, left), find(self.base, row, right)
 
     def out_of_order(self, row: Int64s, as_of: Int64s) -> NDArray[np.bool_]:

@@ -1,138 +1,38 @@
 """A seeded simulator of the batch step: a driver, its checkpoint and a store that crash, replay, tear and forget.
 
-Everything but the processes is the real thing: BatchStep, Fold, duplicates and rows run as in production; the store is a
-dictionary behind the same port. One seed is one story; the same seed is the same story. At its end the rows must be what
-the oracle says, and every record must have ended exactly once.
+Everything but the processes is the real thing: BatchStep, Fold, duplicates and rows run as in production; the store
+is a dictionary behind the same port. One seed is one story; the same seed is the same story. At its end the rows must
+be what the oracle says, and every record must have ended exactly once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any
 
+import click
 import numpy as np
 import pyarrow as pa
 
 from features.aggregates import Count, LastK, Sum
 from features.batch import Batch, BatchStep, Counts, Marker, Offsets, build_generation
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
-from features.duplicates import NEVER, Decision, Prior
 from features.errors import FenceError, LeaseError
 from features.events import Parsed, Verdict, from_columns
+from features.memory_store import Action, Crash, MemoryHandle, MemoryStore
 from features.state import PackedRows, finalize
 from features.testing import disagreements, oracle
 from features.windows import Window
 
-Action = Callable[[], None]
+# --- the world ------------------------------------------------------------------------------------------------------
 
-
-class Crash(Exception):
-    """The driver process is gone."""
-
-
-# --- the store ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class MemoryStore:
-    """A store in a dictionary that keeps an undo log, so that a crash can take its last writes away."""
-
-    values: dict[tuple[Any, ...], Any] = field(default_factory=dict)
-    _undo: list[list[tuple[tuple[Any, ...], Any]]] = field(default_factory=list)
-
-    def write(self, values: Mapping[tuple[Any, ...], Any]) -> None:
-        """All of the values, in one transaction."""
-        self._undo.append([(key, self.values.get(key)) for key in values])
-        self.values.update(values)
-
-    def lose(self, writes: int) -> None:
-        """Crash and come back without the last writes."""
-        for _ in range(min(writes, len(self._undo))):
-            for key, value in self._undo.pop():
-                if value is None:
-                    self.values.pop(key, None)
-                else:
-                    self.values[key] = value
-
-    def take_lease(self, generation: int) -> None:
-        """Move the generation's version on, so that whoever wrote last stops at the next write."""
-        self.write({(generation, "version"): self.values.get((generation, "version"), 0) + 1})
-
-
-@dataclass
-class MemoryHandle:
-    """One driver's way into the store (batch.Store): every write is an effect, before and after which things happen."""
-
-    store: MemoryStore
-    stream_id: int
-    before_effect: Action = lambda: None
-    tear: Callable[[int], int] = lambda rows: rows
-    version: int = 0
-
-    def _write(self, values: Mapping[tuple[Any, ...], Any]) -> None:
-        self.before_effect()
-        if self._version() != self.version:
-            raise LeaseError("a write", f"version {self.version} of the generation", f"{self._version()}")
-        self.version += 1
-        changed = {("version",): self.version, **values}
-        self.store.write({(self.stream_id, *key): value for key, value in changed.items()})
-        self.before_effect()
-
-    def _version(self) -> int:
-        version: int = self._read("version") or 0
-        return version
-
-    def begin(self) -> None:
-        self.version = self._version()
-
-    def _read(self, *key: Any) -> Any:
-        return self.store.values.get((self.stream_id, *key))
-
-    def marker(self) -> Marker | None:
-        marker: Marker | None = self._read("marker")
-        return marker
-
-    def publish(self, marker: Marker) -> None:
-        self._write({("marker",): marker})
-
-    def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
-        priors = [self._prior(stream, event_id, batch_id) for event_id in ids.to_pylist()]
-        return Prior(np.array([p[0] for p in priors], dtype=np.int64), np.array([p[1] for p in priors], dtype=np.int64))
-
-    def _prior(self, stream: str, event_id: str, batch_id: int) -> tuple[int, int]:
-        written_by, last, before = self._read("seen", stream, event_id) or (-1, (NEVER, NEVER), (NEVER, NEVER))
-        prior: tuple[int, int] = before if written_by >= batch_id else last
-        return prior
-
-    def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
-        lasts = zip(decision.last.seq.tolist(), decision.last.known_at.tolist(), strict=True)
-        self._write(
-            {
-                ("seen", stream, event_id): (batch_id, last, self._prior(stream, event_id, batch_id))
-                for event_id, last in zip(decision.ids.to_pylist(), lasts, strict=True)
-            }
-        )
-
-    def rows(self, view: str, keys: pa.Array) -> pa.Array:
-        return pa.array([self._read("row", view, key) for key in keys.to_pylist()], type=pa.binary())
-
-    def put_rows(self, view: str, rows: PackedRows) -> None:
-        pairs = list(zip(rows.keys.to_pylist(), rows.values.to_pylist(), strict=True))
-        written = self.tear(len(pairs))
-        self._write({("row", view, key): value for key, value in pairs[:written]})
-        if written < len(pairs):
-            raise Crash  # a torn write: the rest never came, nor did the driver's next effect
-
-    def all_rows(self, view: str) -> PackedRows:
-        """Every row of the view in this generation."""
-        found = {key[3]: value for key, value in self.store.values.items() if key[:3] == (self.stream_id, "row", view)}
-        return PackedRows(pa.array(list(found), type=pa.string()), pa.array(list(found.values()), type=pa.binary()))
-
-
-# --- the world ---------------------------------------------------------------------------------------------------------
-
+REPEATED_SHARE = 0.2
 T0 = 1_700_000_000_000
 KEYS = ("a", "b", "c")
 STREAM = Stream("s", topic="t", fields={"key": "string", "label": "string", "value": "int64"}, dedupe_horizon="30s")
@@ -185,10 +85,11 @@ class Log:
 
 def make_log(rng: Random, size: int) -> Log:
     """Records in the order they become known: repeated, late, future, malformed ones among them."""
-    now, offsets, records = T0, [0, 0], []
+    now, offsets = T0, [0, 0]
+    records: list[dict[str, Any]] = []
     for number in range(size):
         now += rng.choice([0, 1, 300, 2_000, 9_000])
-        again = rng.choice(records) if records and rng.random() < 0.2 else None
+        again = rng.choice(records) if records and rng.random() < REPEATED_SHARE else None
         key = again["key"] if again else rng.choice(KEYS)
         partition = KEYS.index(key) % 2
         ago = rng.choice([0, 0, 1, 1_000, 7_000, 59_000, 70_000, -4_000, -400_000])
@@ -208,7 +109,7 @@ def make_log(rng: Random, size: int) -> Log:
     return Log(records, from_columns(pa.Table.from_pylist(records), STREAM, VIEW.horizon_ms))
 
 
-# --- the driver and its checkpoint -------------------------------------------------------------------------------------
+# --- the driver and its checkpoint ----------------------------------------------------------------------------------
 
 
 @dataclass
@@ -221,7 +122,7 @@ class Checkpoint:
 
     def end(self) -> Offsets:
         """Where the committed batches end."""
-        return self.plans[self.committed] if self.committed in self.plans else self.start
+        return self.plans.get(self.committed, self.start)
 
     def next_plan(self, rng: Random, ends: Offsets) -> tuple[int, Offsets, Offsets]:
         """(number, start, end) of the next batch: as planned before a crash, or planned now."""
@@ -242,13 +143,14 @@ class Outcome:
     wrong: list[str] = field(default_factory=list)
 
 
+MISHAP_SHARE = 0.6
 MISHAPS = ("none", "crash", "tear", "forget", "crash and forget", "second driver", "lost plan", "new generation")
 
 
 class Story:
     """One seed's run; ``step_type`` lets a test plant a fault in the step."""
 
-    def __init__(self, seed: int, step_type: type[BatchStep] = BatchStep, size: int = 60) -> None:
+    def __init__(self, seed: int, step_type: type[BatchStep] = BatchStep, size: int = 40) -> None:
         self.rng = Random(seed)
         self.step_type = step_type
         self.log = make_log(self.rng, self.rng.randint(size // 2, size))
@@ -280,10 +182,10 @@ class Story:
         """One driver, from taking the lease until the log ends or something happens to it."""
         self._take_leases()
         while self.checkpoint.end() != self.log.ends():
-            mishap = self.rng.choice(MISHAPS) if self.rng.random() < 0.6 else "none"
+            mishap = self.rng.choice(MISHAPS) if self.rng.random() < MISHAP_SHARE else "none"
             self.outcome.mishaps[mishap] = self.outcome.mishaps.get(mishap, 0) + 1
             if mishap == "new generation":
-                self._build()
+                self._build(fuse=self.rng.randint(1, 12))
             self._batch(self._armed(mishap))
         for handle in self._handles():
             self.step_type(handle, [VIEW], handle.stream_id).check_standing(self.checkpoint.committed)
@@ -311,17 +213,23 @@ class Story:
 
     def _armed(self, mishap: str) -> list[MemoryHandle]:
         """Handles at one of whose next effects the mishap happens."""
-        fuse = [self.rng.randint(1, 14)]
-
-        def burn() -> None:
-            fuse[0] -= 1
-            if fuse[0] == 0:
-                self._happen(mishap)
+        burn = self._fuse(self.rng.randint(1, 14), mishap)
 
         def tear(rows: int) -> int:
             return self.rng.randint(0, rows) if mishap == "tear" else rows
 
         return [MemoryHandle(self.store, generation, burn, tear) for generation in self.generations]
+
+    def _fuse(self, effects: int, mishap: str) -> Action:
+        """What is called before and after every effect, and lets the mishap happen when that many have passed."""
+        left = [effects]
+
+        def burn() -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                self._happen(mishap)
+
+        return burn
 
     def _happen(self, mishap: str) -> None:
         if mishap in ("forget", "crash and forget"):
@@ -336,10 +244,13 @@ class Story:
             self.outcome.replays += 1
             raise Crash
 
-    def _build(self) -> None:
-        """A new generation beside the newest, from the archive up to what is committed; older ones are let go."""
+    def _build(self, fuse: int = 0) -> None:
+        """A new generation beside the newest, from the archive up to what is committed; older ones are let go.
+
+        One that crashed has its number for itself: the next build takes another.
+        """
         generation = self.generation = self.generation + 1
-        handle = MemoryHandle(self.store, generation)
+        handle = MemoryHandle(self.store, generation, self._fuse(fuse, "crash"))
         end = self.checkpoint.end()
         archive = self.log.between(dict.fromkeys(end, 0), end)
         valid = archive.events.filter(pa.array(archive.verdicts[archive.rows] == Verdict.VALID))
@@ -372,7 +283,7 @@ class Story:
         self._check_counts(len(events))
 
     def _check_counts(self, valid: int) -> None:
-        committed = [counts for counts in self.counted.values()]
+        committed = list(self.counted.values())
         totals = [
             sum(getattr(counts, name) for counts in committed)
             for name in ("folded", "duplicate", "late", "dead_letter")
@@ -384,3 +295,36 @@ class Story:
 def simulate(seed: int, step_type: type[BatchStep] = BatchStep) -> Outcome:
     """The story of one seed."""
     return Story(seed, step_type).run()
+
+
+def failures(seeds: Sequence[int]) -> list[Outcome]:
+    """The stories of these seeds that ended wrong."""
+    return [outcome for outcome in map(simulate, seeds) if outcome.wrong]
+
+
+@click.command()
+@click.option("--seeds", default=10_000, show_default=True, help="How many stories.")
+@click.option("--first", default=0, show_default=True, help="The first seed.")
+@click.option("--processes", default=2, show_default=True, help="How many at a time.")
+@click.option("--keep", type=click.Path(dir_okay=False, path_type=Path), help="File to add failing seeds to.")
+def main(seeds: int, first: int, processes: int, keep: Path | None) -> None:
+    """Run many stories; print the seeds that fail, keep them as regressions, and exit with 1 if there are any."""
+    started = time.monotonic()
+    parts = [range(start, min(start + 100, first + seeds)) for start in range(first, first + seeds, 100)]
+    wrong: list[Outcome] = []
+    with ProcessPoolExecutor(processes) as pool:
+        for done, found in enumerate(pool.map(failures, parts), start=1):
+            wrong += found
+            if done % 10 == 0:
+                click.echo(f"{100 * done:,} of {seeds:,} seeds, {len(wrong)} failed", err=True)
+    for outcome in wrong:
+        click.echo(f"seed {outcome.seed}: {outcome.wrong[0]}")
+    if keep and wrong:
+        with keep.open("a") as file:
+            file.writelines(f"{outcome.seed}\n" for outcome in wrong)
+    click.echo(f"{seeds:,} seeds, {len(wrong)} failed, {time.monotonic() - started:.0f} s")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -22,7 +22,7 @@ from features.aggregations import Answer, Plan, plan_of
 from features.columns import EventColumns, Values
 from features.definitions import FeatureView
 from features.entries import Entries, Ranges, find, joined, order_by_row_time, run_starts
-from features.row_codec import Layout, RowState, decode, encode
+from features.rows import Layout, RowState, decode, encode
 from features.tables import Distinct, Lane, LaneEvents, Table
 from features.windows import Int64s, Window
 
@@ -64,9 +64,10 @@ class PackedRows:
 
 @dataclass(frozen=True)
 class FeatureMatrix:
-    """The features of n entities: one Arrow column per feature, null where it has no value or the entity is not PRESENT.
+    """The features of n entities: an Arrow column per feature, null where it has no value or the entity is not PRESENT.
 
-    ``as_of`` is the instant in ms that each row was finalized at: the one asked for, or the row's clock when that is later.
+    ``as_of`` is the instant in ms that each row was finalized at: the one asked for, or the row's clock when that is
+    later.
     """
 
     names: tuple[str, ...]
@@ -91,7 +92,7 @@ def layout_of(view: FeatureView, stream_id: int) -> Layout:
     return Layout(view.name, view.schema_hash, stream_id, plan_of(view).kept)
 
 
-# --- events of an entity -----------------------------------------------------------------------------------------------
+# --- events of an entity --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def entity_events(view: FeatureView, columns: EventColumns, row: Int64s) -> Enti
     timely = columns.time >= columns.known_at - view.horizon_ms
     place = np.flatnonzero((row >= 0) & timely)
     order = order_by_row_time(row[place], columns.time[place])
-    rising = len(columns.seq) < 2 or bool((np.diff(columns.seq) >= 0).all())
+    rising = bool((np.diff(columns.seq) >= 0).all())
     place = place[order]
     events = EntityEvents(columns, place, row[place], columns.time[place], columns.known_at[place], columns.seq[place])
     return events if rising else _ties_by_sequence(events)
@@ -136,7 +137,7 @@ def _ties_by_sequence(events: EntityEvents) -> EntityEvents:
 
 
 def rows_of_events(view: FeatureView, events: Sequence[EventColumns]) -> tuple[pa.Array, list[Int64s]]:
-    """The different keys of the view's entity in these streams' events, and each event's place among them (-1: none)."""
+    """The different keys of the entity in these streams' events, and each event's place among them (-1: none)."""
     texts = [columns.entity_keys(view.entity) for columns in events]
     encoded = pa.chunked_array(texts, type=pa.string()).combine_chunks().dictionary_encode()
     codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -148,7 +149,7 @@ def event_columns(view: FeatureView, events: Mapping[str, pa.Table]) -> list[Eve
     return [EventColumns(events[stream.name], stream) for stream in view.streams if stream.name in events]
 
 
-# --- fold --------------------------------------------------------------------------------------------------------------
+# --- fold -----------------------------------------------------------------------------------------------------------
 
 
 class Fold:
@@ -260,7 +261,7 @@ def fold(view: FeatureView, stored: PackedRows, events: Mapping[str, pa.Table], 
     return folding.rows(stored.values.take(places) if len(stored) else pa.nulls(len(folding.keys), pa.binary()), batch)
 
 
-# --- finalize ----------------------------------------------------------------------------------------------------------
+# --- finalize -------------------------------------------------------------------------------------------------------
 
 
 class _RowSource:

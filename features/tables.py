@@ -1,7 +1,7 @@
 """The kernels: what each kind of table keeps of the events of a lane, for many rows at once.
 
-A lane is the events that a table is about: those of one stream that pass a filter and whose column is not null. Each kind
-of table has the four verbs of an aggregation (prepare / update / merge / finalize; Chronon's algebra):
+A lane is the events that a table is about: those of one stream that pass a filter and whose column is not null. Each
+kind of table has the four verbs of an aggregation (prepare / update / merge / finalize; Chronon's algebra):
 
 * ``lift`` (prepare): one entry per event;
 * ``merge`` (update and merge alike): entries of the same row and tile into one;
@@ -99,7 +99,7 @@ class Table(ABC):
             entries = entries.pick(alive)
         if self.exact_times or not len(entries):
             return entries
-        return entries.at_times(tiling.floor(entries.time, clock[entries.row]))
+        return entries.at_times(tiling.floor(entries.time, clock, entries.row))
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def half_life_of(slot: str) -> int:
 
 @dataclass(frozen=True)
 class Recent(Table):
-    """The newest ``k`` events, with their time, sequence and value; more only where some window cannot see newer ones yet."""
+    """The newest ``k`` events with time, sequence and value; more only where some window cannot see newer ones yet."""
 
     k: int = 1
     value_codec: str | None = None
@@ -178,8 +178,11 @@ class Recent(Table):
     def merge(self, entries: Entries, tiling: Tiling, clock: Int64s) -> Entries:
         entries = sorted_by_sequence(self.visible(entries, tiling, clock))
         settled = entries.time < tiling.settled(clock)[entries.row]
-        group = np.where(settled, np.int64(-1), tiling.floor(entries.time, clock[entries.row]))
-        starts = run_starts(entries.row, group)
+        if settled.all():
+            starts = run_starts(entries.row)
+        else:
+            group = np.where(settled, np.int64(-1), tiling.floor(entries.time, clock, entries.row))
+            starts = run_starts(entries.row, group)
         ends = run_ends(starts, len(entries))
         from_end = np.repeat(ends, ends - starts) - np.arange(len(entries))
         keep = from_end <= self.k
@@ -217,21 +220,21 @@ class Distinct(Table):
         entries = self.visible(entries, tiling, clock)
         settled = entries.time < tiling.settled(clock)[entries.row]
         key = (entries.row.astype(np.uint64) << np.uint64(HASH_BITS)) | entries.columns["hash"]
-        if settled.all():
-            entries = _newest_of_each(entries, key)
-        else:
-            entries = _newest_settled(entries, settled)
-        return self._capped(entries)
+        return self._capped(_newest_of_each(entries, key) if settled.all() else _newest_settled(entries, settled))
 
     def _capped(self, entries: Entries) -> Entries:
         """At most k hashes, the smallest, in each tile of each row."""
-        if not len(entries) or np.bincount(entries.row).max() <= self.k:
+        crowded = np.bincount(entries.row)[entries.row] > self.k if len(entries) else np.zeros(0, dtype=bool)
+        if not crowded.any():
             return entries
-        order = np.lexsort((entries.columns["hash"], entries.time, entries.row))
-        starts = run_starts(entries.row[order], entries.time[order])
-        lengths = run_ends(starts, len(order)) - starts
-        rank = np.arange(len(order)) - np.repeat(starts, lengths)
-        return entries if rank.max() < self.k else entries.pick(np.sort(order[rank < self.k]))
+        places = np.flatnonzero(crowded)
+        row, time = entries.row[places], entries.time[places]
+        # Entries of a row are in the order of their hashes: a stable sort by tile keeps that order within each tile.
+        order = order_by_row_time(row, time)
+        starts = run_starts(row[order], time[order])
+        rank = np.arange(len(order)) - np.repeat(starts, run_ends(starts, len(order)) - starts)
+        dropped = places[order[rank >= self.k]]
+        return entries.pick(np.delete(np.arange(len(entries)), dropped)) if len(dropped) else entries
 
 
 def _newest_of_each(entries: Entries, key: NDArray[np.uint64]) -> Entries:
@@ -297,7 +300,7 @@ class Histogram(Table):
         return 1 - int(np.ceil(log(SMALLEST_MAGNITUDE) / self._log_gamma))
 
     def bucket(self, values: Column) -> Int64s:
-        """The bucket of each value: 0 for 0, positive and rising for positive values, their mirror for negative ones."""
+        """The bucket of each value: 0 for 0, rising from 1 for positive values, their mirror for negative ones."""
         size = np.abs(values.astype(np.float64))
         index = np.ceil(np.log(np.clip(size, SMALLEST_MAGNITUDE, LARGEST_MAGNITUDE)) / self._log_gamma) + self._shift
         return np.where(size < SMALLEST_MAGNITUDE, 0, np.sign(values) * index).astype(np.int64)

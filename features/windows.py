@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,19 +72,19 @@ class Window:
         object.__setattr__(self, "tile", None if self.tile is None else duration_text(duration_ms(self.tile)))
         object.__setattr__(self, "delay", duration_text(self.delay_ms) if self.delay_ms else 0)
 
-    @property
+    @cached_property
     def length_ms(self) -> int:
         """How much time the window covers, give or take a tile."""
         return duration_ms(self.length, "a window")
 
-    @property
+    @cached_property
     def delay_ms(self) -> int:
         """How far behind ``as_of`` the window ends; 0 for a window up to now."""
         return duration_ms(self.delay, "a window's delay")
 
-    @property
+    @cached_property
     def asked_tile_ms(self) -> int:
-        """The tile before it is made to nest in the view's others: set, or the largest part of length / 60 that divides it."""
+        """The tile before it nests in the others: as set, or the largest divisor of the length up to length / 60."""
         if self.tile is not None:
             return duration_ms(self.tile, "a window's tile")
         most = max(self.length_ms // TILES_PER_WINDOW, 1)
@@ -124,6 +124,7 @@ class Tiling:
     def __init__(self, windows: Sequence[Window], tile_ms: Mapping[Window, int] | None = None) -> None:
         self.windows = tuple(dict.fromkeys(windows))
         self._tile_ms = nested_tiles(self.windows) if tile_ms is None else {w: tile_ms[w] for w in self.windows}
+        self._bounds = {w: Bounds(w.length_ms, w.delay_ms, tile) for w, tile in self._tile_ms.items()}
 
     def subset(self, windows: Sequence[Window]) -> Tiling:
         """The tiling of some of the windows, each with the tile that it has here."""
@@ -131,7 +132,7 @@ class Tiling:
 
     def bounds(self, window: Window) -> Bounds:
         """The window as the kernels need it."""
-        return Bounds(window.length_ms, window.delay_ms, self._tile_ms[window])
+        return self._bounds[window]
 
     @cached_property
     def horizon_ms(self) -> int:
@@ -142,11 +143,6 @@ class Tiling:
     def finest_ms(self) -> int:
         """The smallest tile, which all others are multiples of."""
         return min(self._tile_ms.values())
-
-    @cached_property
-    def has_delay(self) -> bool:
-        """Whether some window ends before as_of."""
-        return any(window.delay_ms for window in self.windows)
 
     @cached_property
     def _edges(self) -> tuple[tuple[int, int], ...]:
@@ -166,8 +162,8 @@ class Tiling:
                 levels.append((age, later))
         return tuple(levels)
 
-    def floor(self, times: Int64s, clock: Int64s) -> Int64s:
-        """The start of the tile that holds each time, when the row's clock (its newest known_at) is as given.
+    def floor(self, times: Int64s, clock: Int64s, row: Int64s) -> Int64s:
+        """The start of the tile that holds each time of a row, when the rows' clocks (newest known_at) are as given.
 
         A tile behind every end of the windows with finer tiles is as coarse as the ends still ahead of it allow. Ends
         only move forward with the clock, so a row may be coarsened at any later clock without changing an answer;
@@ -178,22 +174,31 @@ class Tiling:
         previous = finest
         for age, tile in self._levels:
             edge = clock - age
-            old = np.flatnonzero(starts < edge - edge % previous)
+            edge -= edge % previous
+            old = np.flatnonzero(starts < edge[row])
             if not len(old):
                 break
-            starts[old] -= starts[old] % tile
+            chosen = starts[old]
+            starts[old] = chosen - chosen % tile
             previous = tile
         return starts
 
     def oldest(self, clock: Int64s) -> Int64s:
         """First tile start that a read at ``clock`` or later can still see."""
-        lefts = [self.bounds(window).left(clock) for window in self.windows]
-        return np.minimum.reduce(lefts)
+        return least([bounds.left(clock) for bounds in self._bounds.values()])
 
     def settled(self, clock: Int64s) -> Int64s:
         """End (exclusive) of what every window's right end has passed at ``clock`` already."""
-        rights = [self.bounds(window).right(clock) for window in self.windows]
-        return np.minimum.reduce(rights)
+        return least([bounds.right(clock) for bounds in self._bounds.values()])
+
+    def widest(self, as_of: Int64s) -> tuple[Int64s, Int64s]:
+        """[left, right) of all windows together."""
+        return self.oldest(as_of), -least([-bounds.right(as_of) for bounds in self._bounds.values()])
+
+
+def least(arrays: list[Int64s]) -> Int64s:
+    """The smallest of each place."""
+    return reduce(np.minimum, arrays)
 
 
 def nested_tiles(windows: Sequence[Window]) -> dict[Window, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -36,7 +37,7 @@ def folded(view: FeatureView, tables: dict[str, pa.Table], cuts: Sequence[int], 
     whole = pa.concat_tables(
         [table.append_column("stream", pa.array([name] * len(table), pa.string())) for name, table in tables.items()]
     )
-    for batch, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+    for batch, (start, stop) in enumerate(pairwise(edges)):
         part = whole.take(pa.array(list(order[start:stop]), type=pa.int64()))
         by_stream = {name: part.filter(pa.compute.equal(part["stream"], name)).drop(["stream"]) for name in tables}
         changed = fold(view, rows, by_stream, BatchKey(1, batch, 0))
@@ -65,7 +66,7 @@ def read(view: FeatureView, rows: PackedRows, keys: Sequence[dict[str, Any]], as
 @pytest.mark.parametrize("view", [VIEW, DELAYED], ids=["mixed windows", "delayed windows"])
 @given(data=st.data(), world=worlds())
 def test_history_is_what_the_oracle_says_at_any_time(view: FeatureView, data: st.DataObject, world: World) -> None:
-    """Late, future, out of order, repeated and boundary events: each spine row is the oracle's, in the spine's order."""
+    """Late, future, disordered, repeated and boundary events: each spine row is the oracle's, in the spine's order."""
     moments = [
         world.clock,
         *(e["known_at"] for e in world.streams["events"][:6]),

@@ -1,4 +1,4 @@
-"""Definitions with every aggregation, and event histories that aim at the seams: boundary ties, late, future, repeated."""
+"""Definitions with every aggregation, and histories that aim at the seams: boundary ties, late, future, repeated."""
 
 from __future__ import annotations
 

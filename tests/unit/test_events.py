@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import json_events
 from features.definitions import Field, Stream
-from features.events import Parsed, Records, Verdict, event_schema, from_columns, parse
+from features.events import Parsed, Records, Verdict, event_schema, from_columns, json_messages, parse
 from features.expressions import product, ratio
 
 NOW = 1_780_000_000_000
@@ -38,7 +37,7 @@ GOOD: dict[str, Any] = {
     "quantity": 4,
     "gift": True,
 }
-BATCH = 2 * json_events.FEW
+BATCH = 2 * json_messages.FEW
 """Enough messages for the fast path."""
 
 

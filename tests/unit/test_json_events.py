@@ -14,10 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features import json_events, json_shapes
 from features.definitions import Field, Stream
-from features.event_columns import columns_of
-from features.events import Parsed, Records, parse
+from features.events import Parsed, Records, json_messages, json_shapes, parse
+from features.events.decoded import columns_of
 from features.expressions import product
 
 NOW = 1_780_000_000_000
@@ -43,7 +42,7 @@ GOOD: dict[str, Any] = {
     "quantity": 4,
     "gift": True,
 }
-BATCH = 2 * json_events.FEW
+BATCH = 2 * json_messages.FEW
 """Enough messages for the fast path."""
 
 
@@ -135,12 +134,12 @@ def test_a_shape_proves_nothing_that_a_fast_reader_would_change() -> None:
 
 @pytest.mark.parametrize("lines", [['{"a": 1}{"a": 2}', '{"a": 3}'], ['{"a": 1', "}"], ['{"a": 1e400}']])
 def test_what_the_fast_reader_takes_for_other_than_an_object_a_line_is_left_to_the_exact_one(lines: list[str]) -> None:
-    assert json_events.read_lines(pl.Series(lines), {("a",): "float64"}) is None
+    assert json_messages.read_lines(pl.Series(lines), {("a",): "float64"}) is None
 
 
 def test_more_keys_than_a_pattern_can_hold_are_read_all_the_same() -> None:
     wide = message(**{f"key_{number}": [number] for number in range(2_000)})
-    assert parse(records([wide] * json_events.FEW), SHOP).rows.size == json_events.FEW
+    assert parse(records([wide] * json_messages.FEW), SHOP).rows.size == json_messages.FEW
 
 
 def test_topics_with_several_kinds_of_message_come_out_in_order() -> None:
@@ -216,7 +215,7 @@ def test_a_record_fares_the_same_alone_in_any_company_and_on_the_exact_path(
     alone = {raw: outcomes(parse(records([raw]), SHOP, HOUR))[0] for raw in set(batch)}
     assert outcomes(parse(records(batch), SHOP, HOUR)) == [alone[raw] for raw in batch]
     values = records([raw or b"" for raw in batch]).values
-    fast, exact = json_events.decode(values, SHOP), json_events.decode_exactly(values, SHOP)
+    fast, exact = json_messages.decode(values, SHOP), json_messages.decode_exactly(values, SHOP)
     good = pa.array([row for row in range(BATCH) if row not in exact.problems], pa.int64())
     assert fast.problems == exact.problems
     assert repr(fast.columns.take(good).to_pylist()) == repr(exact.columns.take(good).to_pylist())

@@ -11,9 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import json_events
 from features.definitions import Field, Stream
-from features.events import Parsed, Records, Verdict, parse
+from features.events import Parsed, Records, Verdict, json_messages, parse
 
 NOW = 1_780_000_000_000
 DAY = 86_400_000
@@ -57,7 +56,7 @@ def check(
 ) -> Parsed:
     """The verdict and code of the record alone, among a few, and among many, where the neighbours all stay valid."""
     alone = parsed([bad], stream, schemas)
-    for neighbours in (1, json_events.FEW):
+    for neighbours in (1, json_messages.FEW):
         batch = parsed([good] * neighbours + [bad] + [good] * neighbours, stream, schemas)
         reasons = batch.reasons.to_pylist()
         assert batch.verdicts.tolist() == [VALID] * neighbours + [verdict] + [VALID] * neighbours

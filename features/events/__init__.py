@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features import avro_events, json_events, table_events
 from features.definitions import Stream
-from features.event_columns import ARROW, Decoded, Problems, bad_time, show, whole, wrong
+from features.events import avro, json_messages, split_columns
+from features.events.decoded import ARROW, Decoded, Problems, bad_time, show, whole, wrong
 from features.expressions import evaluate
 from features.windows import FUTURE_TOLERANCE_MS
 
@@ -90,10 +90,8 @@ def parse(
         FormatError: ``stream.schema`` is no Avro schema.
     """
     values = _binary(records.values)
-    if stream.format == "avro":
-        decoded = avro_events.decode(values, stream, schemas)
-    else:
-        decoded = json_events.decode(values, stream)
+    is_avro = stream.format == "avro"
+    decoded = avro.decode(values, stream, schemas) if is_avro else json_messages.decode(values, stream)
     for row in np.flatnonzero(np.asarray(values.is_null())).tolist():
         decoded.problems[row] = "null_value: a message is required; got null (a tombstone)"
     return _judge(decoded, records, stream, horizon_ms)
@@ -117,8 +115,8 @@ def from_columns(table: pa.Table, stream: Stream, horizon_ms: int | None = None)
     Raises:
         FormatError: there is no column ``event_time``, or one of those that place a record is not what it must be.
     """
-    decoded = table_events.decode(table, stream)
-    return _judge(decoded, Records(None, *table_events.places(table, decoded, stream)), stream, horizon_ms)
+    decoded = split_columns.decode(table, stream)
+    return _judge(decoded, Records(None, *split_columns.places(table, decoded, stream)), stream, horizon_ms)
 
 
 def _judge(decoded: Decoded, records: Records, stream: Stream, horizon_ms: int | None) -> Parsed:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from features.event_columns import Column
+from features.events.decoded import Column
 
 MAX_LEVELS = 6
 """Objects nested deeper than this are left to the exact reader."""

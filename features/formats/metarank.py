@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from features.errors import FormatError
-from features.files import Source, read_lines
+from features.formats.files import Source, read_lines
 
 Millis = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,18}$")]
 """A number of milliseconds since the epoch, written as text."""

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from features import datasets
 from features.definitions import Stream
 from features.errors import FormatError, UsageError
 from features.events import Parsed, Records, from_columns, parse
-from features.files import (
+from features.formats import datasets
+from features.formats.files import (
     CHUNK_ROWS,
     Columns,
     Source,
@@ -240,7 +240,7 @@ def _put(table: pa.Table, name: str, column: Columns) -> pa.Table:
 
 
 def _ranklens(source: Source) -> Tables:
-    from features.metarank import ranklens
+    from features.formats.metarank import ranklens
 
     return ranklens(source)
 

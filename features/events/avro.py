@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from features.definitions import Stream
 from features.errors import FormatError
-from features.event_columns import Decoded, Problems, RefusedError, from_objects, show
+from features.events.decoded import Decoded, Problems, RefusedError, from_objects, show
 
 HEADER_BYTES = 5
 MAGIC = 0

@@ -12,7 +12,7 @@ from collections import Counter
 from functools import cache
 from typing import Any
 
-from features.event_columns import RefusedError, show
+from features.events.decoded import RefusedError, show
 
 MAX_DEPTH = 100
 """Well inside Python's recursion limit, so that the answer never depends on how deep the caller is."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.errors import FormatError
-from features.files import Columns, Source, cast, numbered, read_csv, read_parquet, to_ms, whole
+from features.formats.files import Columns, Source, cast, numbered, read_csv, read_parquet, to_ms, whole
 from features.windows import UNITS_MS
 
 Tables = Iterator[tuple[str, pa.Table]]

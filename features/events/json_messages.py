@@ -15,11 +15,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features import json_exact, json_shapes
 from features.definitions import Stream
-from features.event_columns import ARROW, Column, Decoded, Problems, RefusedError, columns_of, from_objects, wrong_times
-from features.event_times import ms_of_numbers, ms_of_text
-from features.json_shapes import Path, Shape
+from features.events import json_exact, json_shapes
+from features.events.decoded import (
+    ARROW,
+    Column,
+    Decoded,
+    Problems,
+    RefusedError,
+    columns_of,
+    from_objects,
+    wrong_times,
+)
+from features.events.json_shapes import Path, Shape
+from features.events.times import ms_of_numbers, ms_of_text
 
 if TYPE_CHECKING:
     import polars as pl

@@ -1,0 +1,340 @@
+"""`headrace features`: what is defined, its values computed from a file, and the laws checked on a file.
+
+Only click is imported here: the rest is when a command runs.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from features.errors import UsageError
+
+if TYPE_CHECKING:
+    from features.checks import Report, Sizes
+    from features.definitions import FeatureView
+    from features.events import Parsed
+    from features.inspection import Found
+    from features.repo import FeatureRepo
+
+EVENTS_SHOWN = 20
+LIST_COLUMNS = ("feature", "dtype", "stream", "window", "tile", "meaning")
+OTHER_CHUNK_ROWS = 7_919
+"""Rows at once in the second reading of `check`: any number that is not the first's."""
+Command = Callable[..., Any]
+Read = Callable[..., "Iterator[tuple[str, Parsed]]"]
+
+
+@click.group()
+def features() -> None:
+    """Show what is defined, compute it from a file, and check the laws on a file.
+
+    \b
+    Examples:
+      headrace features list
+      headrace features show user 12747 --from online-retail.parquet --format online-retail
+      headrace features check --from online-retail.parquet --format online-retail
+    """
+
+
+def _options(*several: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """One decorator of several, the first one shown first in --help."""
+
+    def decorated(command: Command) -> Command:
+        for one in reversed(several):
+            command = one(command)
+        return command
+
+    return decorated
+
+
+REPO = click.option("--repo", "folder", default="feature_repo", show_default=True, help="Folder with your definitions.")
+VIEW = click.option("--view", "view_name", metavar="VIEW", help="Only this feature view.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+FILE = _options(
+    click.option("--from", "path", metavar="FILE", help="Read events from this file."),
+    click.option("--format", "kind", metavar="FORMAT", help="Such as online-retail, cards, jsonl, csv."),
+    click.option("--stream", "stream", metavar="STREAM", help="For csv, parquet, jsonl: the stream of the rows."),
+    click.option(
+        "--column", "renamed", multiple=True, metavar="OURS=THEIRS", help="For csv, parquet: a column's name."
+    ),
+)
+
+
+@features.command("list")
+@_options(REPO, VIEW, JSON)
+def list_features(folder: str, view_name: str | None, as_json: bool) -> None:
+    """Show every feature: its name, dtype, stream, window, tile, and what it means.
+
+    \b
+    Examples:
+      headrace features list
+      headrace features list --view user_activity --json
+    """
+    from features.meanings import view_card
+    from features.repo import load_repo
+
+    repo = load_repo(folder)
+    cards = [view_card(view) for view in _views(repo, view_name)]
+    click.echo(
+        json.dumps({"views": cards}, indent=2, ensure_ascii=False) if as_json else "\n\n".join(map(_card, cards))
+    )
+
+
+def _views(repo: FeatureRepo, name: str | None) -> list[FeatureView]:
+    if name is not None and name not in repo.views:
+        raise UsageError("--view", f"one of {', '.join(repo.views) or 'no views'}", repr(name))
+    return [view for view in repo.views.values() if name in (None, view.name)]
+
+
+def _card(card: Mapping[str, Any]) -> str:
+    title = click.style(card["view"], bold=True)
+    keys = ", ".join(f"{key} {dtype}" for key, dtype in card["keys"].items())
+    about = f"{card['entity']} ({keys}) from {', '.join(card['streams'])} · version {card['version']}"
+    head = f"{title} · {about} · schema {card['schema_hash']} · ttl {card['ttl']}"
+    lines = [head, card["description"]] if card["description"] else [head]
+    return "\n".join(
+        [*lines, *_table(LIST_COLUMNS, [[row[name] for name in LIST_COLUMNS] for row in card["features"]])]
+    )
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
+    """Lines of aligned columns under their names; None is empty."""
+    texts = [list(names), *([("" if cell is None else str(cell)) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for number, row in enumerate(texts):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        yield click.style(line, dim=True) if number == 0 else line
+
+
+# --- reading a file ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _File:
+    """The options that name a file."""
+
+    path: str | None
+    kind: str | None
+    stream: str | None
+    renamed: Sequence[str]
+
+    def reader(self, repo: FeatureRepo, what: str) -> Read:
+        """Starts reading the file anew at each call; UsageError at once for options that cannot be."""
+        from features.formats import FORMATS, read_events
+
+        if self.path is None:
+            next_step = "Values from the online store arrive with the running loop; until then, give --from."
+            raise UsageError(what, "--from FILE and --format FORMAT", "no --from", next_step)
+        if self.kind is None:
+            raise UsageError(what, f"--format, one of {', '.join(FORMATS)}", "none")
+        columns = dict(map(_renaming, self.renamed)) or None
+        read: Read = partial(
+            read_events, self.path, self.kind, repo.streams, repo.horizon_ms, stream=self.stream, columns=columns
+        )
+        read()  # generators do not start by themselves: this only looks at the options
+        return read
+
+    def fills(self, repo: FeatureRepo) -> set[str]:
+        """The repo's streams that the file can fill."""
+        from features.formats import find_format
+
+        streams = find_format(str(self.kind)).streams or ([self.stream] if self.stream else repo.streams)
+        return {name for name in streams if name in repo.streams}
+
+
+def _file_options(command: Command) -> Command:
+    """The command with these options, as one argument ``file``."""
+
+    @wraps(command)
+    def collected(path: str | None, kind: str | None, stream: str | None, renamed: Sequence[str], **rest: Any) -> Any:
+        return command(file=_File(path, kind, stream, renamed), **rest)
+
+    return FILE(collected)
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    ours, sign, theirs = text.partition("=")
+    if not (ours and sign and theirs):
+        raise UsageError("--column", "OURS=THEIRS, such as user_id=CustomerID", repr(text))
+    return ours, theirs
+
+
+def _views_of_file(repo: FeatureRepo, name: str | None, entity: str | None, filled: set[str]) -> list[FeatureView]:
+    """The views (of the entity, if one is given) that read one of the streams; UsageError where there is none."""
+    of_entity = [view for view in _views(repo, name) if entity in (None, view.entity.name)]
+    if not of_entity:
+        required = ", ".join(view.name for view in repo.views.values() if view.entity.name == entity) or "none"
+        raise UsageError(f"--view for entity '{entity}'", f"one of its views ({required})", repr(name))
+    views = [view for view in of_entity if filled & {one.name for one in view.streams}]
+    if not views:
+        required = ", ".join(sorted({stream.name for view in of_entity for stream in view.streams}))
+        raise UsageError("--format", f"a file with events of {required}", f"one with {', '.join(sorted(filled))}")
+    return views
+
+
+# --- show -------------------------------------------------------------------------------------------------------------
+
+
+@features.command()
+@click.argument("entity")
+@click.argument("id_text", metavar="ID")
+@_options(_file_options, REPO, VIEW, JSON)
+@click.option("--as-of", "as_of", metavar="T", help="RFC 3339 or epoch ms; the newest event's time unless given.")
+@click.option("--explain", is_flag=True, help=f"Show the events behind the values, the newest {EVENTS_SHOWN}.")
+def show(
+    file: _File, entity: str, id_text: str, folder: str, view_name: str | None, as_of: str | None, **flags: bool
+) -> None:
+    """Show the features of one entity as they were at a time, computed from a file.
+
+    ID is the key's value; of a composite key, all of them: user_id=7,shop=3.
+
+    \b
+    Examples:
+      headrace features show user 12747 --from online-retail.parquet --format online-retail
+      headrace features show customer 596 --from card-transactions.parquet --format cards --as-of 2018-07-01T00:00:00Z
+      headrace features show user u1 --from my.csv --format csv --stream activity --column user_id=customer --explain
+    """
+    from features.inspection import find_entity, parsed_key, parsed_time
+    from features.repo import load_repo
+
+    repo = load_repo(folder)
+    if entity not in repo.entities:
+        raise UsageError("an entity", f"one of {', '.join(repo.entities)}", repr(entity))
+    key = parsed_key(repo.entities[entity], id_text)
+    asked = None if as_of is None else parsed_time(as_of)
+    read = file.reader(repo, "headrace features show")
+    views = _views_of_file(repo, view_name, entity, file.fills(repo))
+    click.echo(f"reading {file.path}", err=True)
+    found = find_entity(read, repo.streams, repo.entities[entity], key)
+    moment = found.clock if asked is None else asked
+    if moment is None:
+        raise UsageError(f"file '{file.path}'", "at least one valid event, or --as-of", "none")
+    answers = [_answer(view, key, moment, found, explain=flags["explain"]) for view in views]
+    if flags["as_json"]:
+        shown = {"entity": entity, "key": key, "as_of": moment, "clock": found.clock, "views": answers}
+        click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n\n".join("\n".join(_shown(entity, id_text, moment, answer)) for answer in answers))
+
+
+def _answer(view: FeatureView, key: Mapping[str, Any], as_of: int, found: Found, *, explain: bool) -> dict[str, Any]:
+    from features.inspection import events_behind, view_answer
+
+    answer = view_answer(view, key, as_of, found)
+    if explain:
+        events, more = events_behind(view, as_of, found, EVENTS_SHOWN)
+        answer |= {"events": events, "more_events": more}
+    return answer
+
+
+def _shown(entity: str, id_text: str, as_of: int, answer: Mapping[str, Any]) -> Iterator[str]:
+    newest = "" if answer["newest_event"] is None else f" · newest event {_time(answer['newest_event'])}"
+    title = click.style(f"{entity} {id_text} · {answer['view']}", bold=True)
+    yield f"{title} · {answer['status']} as of {_time(as_of)}{newest}"
+    if answer["status"] == "PRESENT":
+        yield from _table(("feature", "value"), [(name, _value(one)) for name, one in answer["features"].items()])
+    if "events" in answer:
+        yield from _shown_events(answer["events"], answer["more_events"])
+
+
+def _time(ms: int) -> str:
+    from features.checks import moment_text
+
+    return moment_text(ms)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    return "null" if value is None else str(value)
+
+
+def _shown_events(events: Sequence[Mapping[str, Any]], more: int) -> Iterator[str]:
+    if not events:
+        yield "no events in its windows"
+        return
+    names = list(dict.fromkeys(name for event in events for name in event if name != "event_id"))
+    rows = [[_time(event[name]) if name == "event_time" else event.get(name) for name in names] for event in events]
+    yield from ("", *_table(names, rows))
+    if more:
+        yield f"and {more:,} older"
+
+
+# --- check ------------------------------------------------------------------------------------------------------------
+
+
+@features.command()
+@_options(_file_options, REPO, VIEW, JSON)
+@click.option("--entities", default=100, show_default=True, type=click.IntRange(1), help="How many of each view.")
+@click.option("--times", default=20, show_default=True, type=click.IntRange(1), help="At how many times each.")
+@click.option("--seed", type=click.IntRange(0), help="Chooses entities, times and batches; a new one unless given.")
+def check(
+    file: _File, folder: str, view_name: str | None, entities: int, times: int, seed: int | None, as_json: bool
+) -> None:
+    """Check on a file that every path gives the same numbers; exit 1 where one does not.
+
+    A naive oracle recomputes some entities; history and stream (in random batches, shuffled, torn and folded again)
+    must agree with it. The file's events are held in memory.
+
+    \b
+    Examples:
+      headrace features check --from online-retail.parquet --format online-retail
+      headrace features check --from my.csv --format csv --stream activity --entities 500 --seed 7
+    """
+    from features.checks import Sizes
+    from features.repo import load_repo
+
+    repo = load_repo(folder)
+    read = file.reader(repo, "headrace features check")
+    views = _views_of_file(repo, view_name, None, file.fills(repo))
+    seed = secrets.randbelow(1 << 32) if seed is None else seed
+    click.echo(f"seed {seed} (--seed {seed} checks the same again)", err=True)
+    reports = []
+    for report in _checked(repo, read, views, Sizes(entities, times), seed):
+        reports.append(report)
+        if not as_json:
+            click.echo("\n".join(_law(report)))
+    ok = all(report.mismatches == 0 for report in reports)
+    if as_json:
+        click.echo(json.dumps({"ok": ok, "seed": seed, "laws": [asdict(report) for report in reports]}, indent=2))
+    click.get_current_context().exit(0 if ok else 1)
+
+
+def _checked(repo: FeatureRepo, read: Read, views: Sequence[FeatureView], sizes: Sizes, seed: int) -> Iterator[Report]:
+    from numpy.random import default_rng
+
+    from features.checks import check_view, valid_events, verdicts_add_up, verdicts_are_the_records_own
+
+    click.echo("reading the file twice, in chunks of two sizes", err=True)
+    first, second = _by_stream(read()), _by_stream(read(chunk_rows=OTHER_CHUNK_ROWS))
+    if not first:
+        raise UsageError("the file", "at least one record of a stream of the feature repo", "none")
+    for name in first:
+        yield verdicts_add_up(repo.streams[name], first[name])
+        yield verdicts_are_the_records_own(name, first[name], second.pop(name))
+    events = {name: valid_events(parsed) for name, parsed in first.items()}
+    for view in views:
+        yield from check_view(view, events, sizes, default_rng(seed), lambda text: click.echo(text, err=True))
+
+
+def _by_stream(read: Iterator[tuple[str, Parsed]]) -> dict[str, list[Parsed]]:
+    found: dict[str, list[Parsed]] = {}
+    for name, parsed in read:
+        found.setdefault(name, []).append(parsed)
+    return found
+
+
+def _law(report: Report) -> Iterator[str]:
+    word, colour = ("FAILED", "red") if report.mismatches else ("ok", "green") if report.compared else ("none", "yellow")
+    said = f" · {report.mismatches:,} differ" if report.mismatches else ""
+    note = f" · {report.note}" if report.note else ""
+    yield f"{click.style(f'{word:6}', fg=colour)}  {report.view or 'file':20}  {report.law:46}  {report.compared:,} compared{said}{note}"
+    for example in report.worst:
+        yield f"{'':8}{example}"

@@ -1,0 +1,94 @@
+"""What a state row's bytes are: header, widths, forms, checksum (see rows/__init__.py for the picture)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from features.aggregations import Kept
+from features.entries import Entries
+from features.hashing import Uint64s, mix, segment_sums, weights
+
+Int64s = NDArray[np.int64]
+VERSION = 1
+MAGIC = int.from_bytes(b"HR", "little")
+HEADER = np.dtype(
+    [
+        ("magic", "<u2"),
+        ("version", "u1"),
+        ("directory", "u1"),
+        ("checksum", "<u4"),
+        ("schema_hash", "<u8"),
+        ("stream_id", "<u8"),
+        ("batch_id", "<i8"),
+        ("newest", "<i8"),
+        ("clock", "<i8"),
+        ("written_at", "<i8"),
+    ]
+)
+WHOLE, HUNDREDTHS, RAW = 0, 1, 2
+"""Forms of a float column."""
+WIDTH_MASKS = np.array([0] + [(1 << (8 * width)) - 1 for width in range(1, 8)] + [2**64 - 1], dtype=np.uint64)
+WIDTH_LIMITS = WIDTH_MASKS[:8]
+EXACT = 2.0**53
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the rows of one view consist of: its identity and its tables, in order."""
+
+    view: str
+    schema_hash: int
+    stream_id: int
+    kept: tuple[Kept, ...]
+
+
+@dataclass(frozen=True)
+class RowState:
+    """n decoded rows: headers (a structured array) and each table's entries."""
+
+    headers: NDArray[np.void]
+    tables: tuple[Entries, ...]
+
+
+def different(widths: NDArray[np.uint8]) -> Int64s:
+    """The widths that occur."""
+    return np.flatnonzero(np.bincount(widths, minlength=9))
+
+
+def zigzag(values: Int64s) -> Uint64s:
+    """Signed numbers as unsigned ones, small magnitudes staying small."""
+    return ((values << 1) ^ (values >> 63)).view(np.uint64)
+
+
+def unzigzag(values: Uint64s) -> Int64s:
+    """The inverse of zigzag."""
+    one = np.uint64(1)
+    return (values >> one).view(np.int64) ^ -(values & one).view(np.int64)
+
+
+def binary_array(offsets: Int64s, data: NDArray[np.uint8]) -> pa.Array:
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(np.ascontiguousarray(data))]
+    return pa.Array.from_buffers(pa.binary(), len(offsets) - 1, buffers)
+
+
+def offsets_of(rows: pa.Array) -> Int64s:
+    offsets = np.frombuffer(rows.buffers()[1], dtype=np.int32)[rows.offset : rows.offset + len(rows) + 1]
+    return offsets.astype(np.int64)
+
+
+def checksums(data: NDArray[np.uint8], offsets: Int64s) -> NDArray[np.uint32]:
+    """The hash of each row's words, its checksum field taken as zero."""
+    words = data[: offsets[-1]].view(np.uint64)
+    starts, ends = offsets[:-1] // 8, offsets[1:] // 8
+    lengths = ends - starts
+    position = np.arange(len(words)) - np.repeat(starts, lengths)
+    first = words[starts]
+    words = words.copy()
+    words[starts] = first & np.uint64(0xFFFFFFFF)
+    with np.errstate(over="ignore"):
+        sums = segment_sums(words * weights(int(lengths.max(initial=1)) + 1).take(position), starts, ends)
+    return (mix(sums ^ lengths.astype(np.uint64)) >> np.uint64(32)).astype(np.uint32)
