@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from features.errors import DefinitionError
@@ -31,6 +31,11 @@ class Aggregation:
     def filter(self) -> FrozenMap[Condition]:
         """The checked form of ``where``."""
         return self.where  # type: ignore[return-value]  # __post_init__ froze it
+
+    @property
+    def parts(self) -> tuple[Aggregation, ...]:
+        """What is computed for it: itself, or a ratio's two, each under the ratio's filter too."""
+        return (self,)
 
     @property
     def label(self) -> str:
@@ -236,6 +241,11 @@ class Ratio(Aggregation):
     numerator: Aggregation
     denominator: Aggregation
 
+    @property
+    def parts(self) -> tuple[Aggregation, ...]:
+        halves = (self.numerator, self.denominator)
+        return tuple(replace(half, where={**self.filter, **half.filter}) for half in halves)
+
     def check(self, dtypes: Mapping[str, str], place: str) -> None:
         super().check(dtypes, place)
         for part in (self.numerator, self.denominator):
@@ -243,6 +253,9 @@ class Ratio(Aggregation):
             if not isinstance(part, Aggregation) or isinstance(part, Ratio):
                 raise DefinitionError(f"{place}: Ratio", required, repr(part))
             part.check(dtypes, f"{place}: Ratio")
+            twice = sorted(set(self.filter) & set(part.filter))
+            if twice:
+                raise DefinitionError(f"{place}: Ratio", "each column in one where, its own or its part's", repr(twice))
             if part.dtype(dtypes) not in NUMERIC:
                 raise DefinitionError(f"{place}: Ratio", required, repr(part))
 

@@ -114,7 +114,7 @@ class Plan:
 
     def _answer(self, one: FeatureSet, aggregation: Aggregation, window: Window, source: Source) -> Answer:
         if isinstance(aggregation, Ratio):
-            top, bottom = (self._answer(one, part, window, source) for part in ratio_parts(aggregation))
+            top, bottom = (self._answer(one, part, window, source) for part in aggregation.parts)
             return _divided(top, bottom)
         table = self.table(_table_of(one, aggregation))
         if isinstance(aggregation, DistinctCount) and isinstance(table, Distinct):
@@ -127,13 +127,6 @@ class Plan:
 def plan_of(view: FeatureView) -> Plan:
     """The view's plan, made once."""
     return Plan(view)
-
-
-def ratio_parts(aggregation: Ratio) -> tuple[Aggregation, Aggregation]:
-    """Numerator and denominator, each under the ratio's own filter too."""
-    outer = aggregation.filter
-    parts = (aggregation.numerator, aggregation.denominator)
-    return tuple(replace(part, where={**outer, **part.filter}) for part in parts)  # type: ignore[return-value]  # two in, two out
 
 
 def lane_of(one: FeatureSet, aggregation: Aggregation, column: str | None) -> Lane:
@@ -150,8 +143,7 @@ def _uses_of(feature: Feature) -> list[tuple[Table, Window]]:
     one, aggregation, window = feature.feature_set, feature.aggregation, feature.window
     if one is None or aggregation is None or window is None:
         return []
-    parts = ratio_parts(aggregation) if isinstance(aggregation, Ratio) else (aggregation,)
-    return [(_table_of(one, part), window) for part in parts]
+    return [(_table_of(one, part), window) for part in aggregation.parts]
 
 
 def _table_of(one: FeatureSet, aggregation: Aggregation) -> Table:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
-from features.aggregates import Aggregation
+from features.aggregates import Aggregation, DecayedCount
 from features.errors import DefinitionError
 from features.expressions import (
     Condition,
@@ -31,13 +31,14 @@ from features.expressions import (
     freeze_where,
     where_label,
 )
-from features.windows import Tiling, Window, duration_ms, nested_tiles
+from features.windows import Tiling, Window, duration_ms, duration_text, nested_tiles
 
 DTYPES = ("string", "int64", "float64", "bool")
 KEY_DTYPES = ("string", "int64")
 TIME_UNITS_PER_MS = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
 RESERVED = ("event_id", "event_time", "known_at", "partition", "offset")
 """Columns that every event has; a stream's own fields take other names."""
+MOST_HALF_LIVES = 500
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -307,6 +308,7 @@ class FeatureView:
         self._check_tiles(where)
         self._check_ttl(where)
         self._check_features(where)
+        self._check_half_lives(where)
         _set(self, derived=FrozenMap(self.derived))
 
     def _check_tiles(self, where: str) -> None:
@@ -336,6 +338,20 @@ class FeatureView:
             if full in dtypes:
                 raise DefinitionError(place, "a name that is free", f"'{full}', which is taken")
             dtypes[full] = "float64"
+
+    def _check_half_lives(self, where: str) -> None:
+        """A tile keeps its decayed events at their weight by its start, which must not overflow: 2^500 at the most."""
+        for feature in self.aggregated:
+            if feature.aggregation is None or feature.window is None:
+                continue
+            tile = self.tiling.bounds(feature.window).tile_ms
+            for part in feature.aggregation.parts:
+                if isinstance(part, DecayedCount) and tile > MOST_HALF_LIVES * part.half_life_ms:
+                    required = (
+                        f"a half_life of at least 1/{MOST_HALF_LIVES} of the window's tile ({duration_text(tile)})"
+                    )
+                    next_step = "Take a shorter window: what is older has no weight left."
+                    raise DefinitionError(f"{where}: '{feature.name}'", required, repr(part.half_life), next_step)
 
     @property
     def entity(self) -> Entity:

@@ -16,6 +16,7 @@ SEED = pytest.StashKey[int]()
 
 hypothesis.settings.register_profile(
     "headrace",
+    max_examples=int(os.environ.get("HEADRACE_EXAMPLES", "100")),  # more of them for a longer search
     derandomize=False,  # every run looks somewhere new; the seed in the header brings it back
     print_blob=True,
     deadline=None,  # a slow moment of a busy machine is not a failure

@@ -71,11 +71,13 @@ def unzigzag(values: Uint64s) -> Int64s:
 
 
 def binary_array(offsets: Int64s, data: NDArray[np.uint8]) -> pa.Array:
+    """n binary values from n + 1 offsets into their bytes."""
     buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(np.ascontiguousarray(data))]
     return pa.Array.from_buffers(pa.binary(), len(offsets) - 1, buffers)
 
 
 def offsets_of(rows: pa.Array) -> Int64s:
+    """The n + 1 offsets of n binary values in their buffer."""
     offsets = np.frombuffer(rows.buffers()[1], dtype=np.int32)[rows.offset : rows.offset + len(rows) + 1]
     return offsets.astype(np.int64)
 

@@ -10,17 +10,23 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import WINDOWS, World, pair, spine_of, view_of, worlds
+from worlds import AGGREGATIONS, WINDOWS, World, pair, spine_of, view_of, worlds
 
-from features.definitions import FeatureView
+from features.aggregates import DecayedCount
+from features.batch import Batch, BatchStep, Marker
+from features.definitions import FeatureView, Stream
 from features.duplicates import without_duplicates
+from features.events import from_columns
+from features.memory_store import MemoryHandle, MemoryStore
 from features.point_in_time import point_in_time
 from features.state import BatchKey, PackedRows, finalize, fold
 from features.testing import disagreements, oracle
-from features.windows import duration_ms
+from features.windows import Window, duration_ms
 
 VIEW = view_of(WINDOWS)
-DELAYED = view_of([Window for Window in WINDOWS if not isinstance(Window, str)])
+SLOW = tuple(DecayedCount("10d") if isinstance(one, DecayedCount) else one for one in AGGREGATIONS)
+HUGE = view_of(["3000d", Window("1s", tile="1s"), "7d"], SLOW)
+DELAYED = view_of([window for window in WINDOWS if not isinstance(window, str)])
 PAIRS = view_of(WINDOWS[:2], entity=pair)
 NOTHING = PackedRows(pa.array([], pa.string()), pa.array([], pa.binary()))
 USERS = [{"user_id": "u1"}, {"user_id": "u2"}, {"user_id": "ü3"}, {"user_id": "nobody"}]
@@ -63,7 +69,10 @@ def read(view: FeatureView, rows: PackedRows, keys: Sequence[dict[str, Any]], as
     return finalize(view, PackedRows(spine.keys, values), as_of, 1)
 
 
-@pytest.mark.parametrize("view", [VIEW, DELAYED], ids=["mixed windows", "delayed windows"])
+VIEWS = pytest.mark.parametrize("view", [VIEW, DELAYED, HUGE], ids=["mixed", "delayed", "huge and tiny"])
+
+
+@VIEWS
 @given(data=st.data(), world=worlds())
 def test_history_is_what_the_oracle_says_at_any_time(view: FeatureView, data: st.DataObject, world: World) -> None:
     """Late, future, disordered, repeated and boundary events: each spine row is the oracle's, in the spine's order."""
@@ -83,7 +92,7 @@ def test_history_is_what_the_oracle_says_at_any_time(view: FeatureView, data: st
     assert disagreements(view, expected, found) == []
 
 
-@pytest.mark.parametrize("view", [VIEW, DELAYED], ids=["mixed windows", "delayed windows"])
+@VIEWS
 @given(data=st.data(), world=worlds(), later=st.sampled_from([0, 1, 9_999, 60_000, 600_000, 3_700_000, 9_000_000]))
 def test_fold_in_any_batching_and_order_is_what_the_oracle_says(
     view: FeatureView, data: st.DataObject, world: World, later: int
@@ -110,3 +119,36 @@ def test_a_composite_key_keeps_its_parts_apart(data: st.DataObject, world: World
     history = point_in_time(PAIRS, spine_of(PAIRS, [(key, world.clock) for key in keys]), tables)
     assert disagreements(PAIRS, expected, stream) == []
     assert disagreements(PAIRS, expected, history) == []
+
+
+@given(data=st.data(), world=worlds(most=30))
+def test_batches_with_repeated_events_and_replays_are_what_the_oracle_says(data: st.DataObject, world: World) -> None:
+    """The batch step decides duplicates as it goes; a batch that is run again, as after a crash, changes nothing."""
+    store, tables = MemoryStore(), world.tables()
+    handle = MemoryHandle(store, 1)
+    handle.begin()
+    handle.publish(Marker(-1, {}, {}, -1))
+    step = BatchStep(handle, [VIEW], 1)
+    cuts = sorted(data.draw(st.lists(st.integers(0, 40), max_size=3)))
+    for number, (start, stop) in enumerate(pairwise([0, *cuts, 50])):
+        parsed = {
+            name: from_columns(table.slice(start, stop - start), stream) for name, table, stream in sources(tables)
+        }
+        batch = Batch(number, offsets(number), offsets(number + 1), parsed, 0)
+        first = step.run(batch)
+        if data.draw(st.booleans()):
+            assert step.run(batch) == first
+    found = read(VIEW, handle.all_rows(VIEW.name), USERS, world.clock)
+    expected = [oracle(VIEW, key, world.clock, world.streams) for key in USERS]
+    assert disagreements(VIEW, expected, found) == []
+
+
+def sources(tables: dict[str, pa.Table]) -> list[tuple[str, pa.Table, Stream]]:
+    """Each stream's table as a file has it: without computed columns and with its name's definition."""
+    by_name = {stream.name: stream for stream in VIEW.streams}
+    return [(name, table, by_name[name]) for name, table in tables.items()]
+
+
+def offsets(number: int) -> dict[str, int]:
+    """Offsets that follow each other from batch to batch."""
+    return {} if number == 0 else {"t/0": number}
