@@ -31,9 +31,10 @@ from features.aggregates import (
     TimeSinceLast,
 )
 from features.definitions import Feature, FeatureSet, FeatureView
-from features.entries import Column, Ranges, concatenated, run_starts
+from features.entries import Column, concatenated, run_starts
 from features.expressions import Condition, evaluate
-from features.tables import HASH_BITS, Distinct, Histogram, Lane, Recent, Table, Tiles, half_life_of
+from features.ranges import Ranges
+from features.tables import HASH_BITS, Distinct, Histogram, Lane, Recent, Table, Tiles
 from features.windows import Bounds, Int64s, Tiling, Window
 
 TILE_SLOTS: dict[type[Aggregation], tuple[str, ...]] = {
@@ -197,7 +198,7 @@ def _divided(top: Answer, bottom: Answer) -> Answer:
 
 
 def _sum(ranges: Ranges) -> NDArray[np.float64]:
-    return ranges.reduced(np.add, ranges.entries.columns["sum"][ranges.index], 0.0)
+    return ranges.reduced(np.add, "sum")
 
 
 def _finalize_count(_: Aggregation, ranges: Ranges, __: Int64s) -> Answer:
@@ -213,18 +214,16 @@ def _finalize_mean(_: Aggregation, ranges: Ranges, __: Int64s) -> Answer:
 
 
 def _finalize_min(_: Aggregation, ranges: Ranges, __: Int64s) -> Answer:
-    return Answer(ranges.reduced(np.minimum, ranges.entries.columns["min"][ranges.index], 0.0), ranges.filled)
+    return Answer(ranges.reduced(np.minimum, "min"), ranges.filled)
 
 
 def _finalize_max(_: Aggregation, ranges: Ranges, __: Int64s) -> Answer:
-    return Answer(ranges.reduced(np.maximum, ranges.entries.columns["max"][ranges.index], 0.0), ranges.filled)
+    return Answer(ranges.reduced(np.maximum, "max"), ranges.filled)
 
 
 def _finalize_decayed(aggregation: Aggregation, ranges: Ranges, as_of: Int64s) -> Answer:
-    slot = f"decay {aggregation.half_life_ms}" if isinstance(aggregation, DecayedCount) else ""
-    age = (as_of[ranges.owner] - ranges.entries.time[ranges.index]).astype(np.float64)
-    weights = ranges.entries.columns[slot][ranges.index] * np.exp2(-age / half_life_of(slot))
-    return Answer(ranges.reduced(np.add, weights, 0.0))
+    half_life_ms = aggregation.half_life_ms if isinstance(aggregation, DecayedCount) else 1
+    return Answer(ranges.decayed(f"decay {half_life_ms}", as_of, half_life_ms))
 
 
 def _newest(ranges: Ranges) -> Int64s:
@@ -296,14 +295,19 @@ FINALIZERS: dict[type[Aggregation], Callable[[Aggregation, Ranges, Int64s], Answ
 
 def distinct_count(rows: Int64s, hashes: NDArray[np.uint64], n: int, k: int) -> NDArray[np.float64]:
     """How many hashes each of n rows has; beyond k, the k-minimum-values estimate from the k smallest."""
-    counts = np.bincount(rows, minlength=n).astype(np.float64)
+    counts = np.bincount(rows, minlength=n)
     many = counts > k
     if not many.any():
-        return counts
-    chosen = many[rows]
-    row, value = rows[chosen], hashes[chosen]
+        return counts.astype(np.float64)
+    # The kth smallest of c uniform hashes is near k / c of their range: what is far above it need not be sorted.
+    far = 2.0**HASH_BITS * np.minimum(1.0, (k + 8 * np.sqrt(k)) / np.maximum(counts, 1))
+    near = many[rows] & (hashes <= far[rows])
+    enough = np.bincount(rows[near], minlength=n) >= k
+    near |= (many & ~enough)[rows]
+    row, value = rows[near], hashes[near]
     order = np.lexsort((value, row))
     starts = run_starts(row[order])
     kth = value[order][starts + k - 1].astype(np.float64)
-    counts[row[order][starts]] = (k - 1) * 2.0**HASH_BITS / (kth + 1)
-    return counts
+    estimates = counts.astype(np.float64)
+    estimates[row[order][starts]] = (k - 1) * 2.0**HASH_BITS / (kth + 1)
+    return estimates

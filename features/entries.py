@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,53 +62,6 @@ def joined(first: Entries, second: Entries) -> Entries:
         columns["value"] = np.concatenate([first.columns["value"], second.columns["value"] + len(first.pool)])
         pool = pa.concat_arrays([first.pool, second.pool])
     return Entries(np.concatenate([first.row, second.row]), np.concatenate([first.time, second.time]), columns, pool)
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """For each of n answers, the run [lo, hi) of the entries inside its window."""
-
-    entries: Entries
-    lo: Int64s
-    hi: Int64s
-
-    @property
-    def length(self) -> Int64s:
-        """How many entries each answer has."""
-        return self.hi - self.lo
-
-    @cached_property
-    def filled(self) -> NDArray[np.bool_]:
-        """Which answers have an entry at all."""
-        return self.hi > self.lo
-
-    @cached_property
-    def index(self) -> Int64s:
-        """The places of every answer's entries, one answer after the other."""
-        return concatenated(self.lo, self.length)
-
-    @cached_property
-    def owner(self) -> Int64s:
-        """For each place in ``index``, the answer that it belongs to."""
-        return np.repeat(np.arange(len(self.lo)), self.length)
-
-    @cached_property
-    def starts(self) -> Int64s:
-        """Where in ``index`` each filled answer begins."""
-        ends = np.cumsum(self.length)
-        return (ends - self.length)[self.filled]
-
-    def count(self, name: str) -> Int64s:
-        """The exact sum of an integer column in each range."""
-        sums = self.entries.prefix_sums(name)
-        return sums[self.hi] - sums[self.lo]
-
-    def reduced(self, ufunc: np.ufunc, values: Column, empty: float) -> Column:
-        """A ufunc over ``values`` (one per place in ``index``) of each answer; ``empty`` where there are none."""
-        result = np.full(len(self.lo), empty, dtype=values.dtype)
-        if len(values):
-            result[self.filled] = ufunc.reduceat(values, self.starts)
-        return result
 
 
 def concatenated(starts: Int64s, lengths: Int64s) -> Int64s:

@@ -17,16 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.aggregations import plan_of
+from features.aggregations import Plan, plan_of
 from features.columns import EventColumns
 from features.definitions import FeatureView
-from features.entries import Entries, Ranges, concatenated, find, order_by_row_time, row_bounds
+from features.entries import Entries, concatenated, find, order_by_row_time, row_bounds
 from features.events import event_schema
+from features.ranges import Ranges
 from features.state import EntityEvents, FeatureMatrix, arrow_type, assembled, entity_events, statuses
-from features.tables import Distinct, Table
+from features.tables import Distinct, Histogram, Table
 from features.windows import Int64s, Tiling, Window
 
-PAIRS_AT_ONCE = 8_000_000
+MOST_PIECES = 256
+PAIRS_AT_ONCE = 16_000_000
 """Bounds memory: how many (spine row, event) pairs are laid out at a time."""
 
 
@@ -55,7 +57,7 @@ def point_in_time(view: FeatureView, spine: Spine, events: Mapping[str, pa.Table
         own |= timeline.out_of_order(rows[order], spine.as_of[order])
     answered: list[tuple[Int64s, FeatureMatrix]] = []
     for places, copies in ((order[~own], False), (order[own], True)):
-        for chunk in _chunks(timelines, rows, spine.as_of, places):
+        for chunk in _chunks(plan_of(view), timelines, rows, spine.as_of, places, copies=copies):
             asked = _Asked(rows[chunk], spine.as_of[chunk])
             answered.append((chunk, _answered(view, timelines, asked, copies=copies)))
     return _in_order(answered, view, spine)
@@ -81,11 +83,23 @@ def _streams(view: FeatureView, keys: pa.Array, events: Mapping[str, pa.Table]) 
     return streams
 
 
-def _chunks(timelines: Mapping[str, Timeline], rows: Int64s, as_of: Int64s, places: Int64s) -> Iterator[Int64s]:
-    """The places, in parts that see a bounded number of events."""
+def _chunks(
+    plan: Plan, timelines: Mapping[str, Timeline], rows: Int64s, as_of: Int64s, places: Int64s, *, copies: bool
+) -> Iterator[Int64s]:
+    """The places, in parts for which a bounded number of (spine row, event) pairs is laid out.
+
+    Copies lay out everything in the longest window; else only sketches do, and for the rest a run is in few pieces.
+    """
     if not len(places):
         return
-    seen = sum((timeline.seen(rows[places], as_of[places]) for timeline in timelines.values()), np.ones(len(places)))
+    seen = np.full(len(places), MOST_PIECES)
+    for name, timeline in timelines.items():
+        spread = [
+            k.tiling for k in plan.kept if k.table.lane.stream == name and isinstance(k.table, Distinct | Histogram)
+        ]
+        for tiling in [timeline.tiling] if copies else spread:
+            lo, hi = timeline.widest(tiling, rows[places], as_of[places])
+            seen += hi - lo
     part = np.cumsum(seen) // PAIRS_AT_ONCE
     yield from np.split(places, np.flatnonzero(np.diff(part)) + 1)
 
@@ -127,7 +141,7 @@ class Timeline:
     """
 
     def __init__(self, tiling: Tiling, events: EntityEvents, *, complete: bool = False) -> None:
-        self._tiling = tiling
+        self.tiling = tiling
         self._complete = complete
         self._lifted: dict[Table, tuple[Entries, Int64s]] = {}
         self.events = events
@@ -155,20 +169,16 @@ class Timeline:
 
     def run(self, row: Int64s, as_of: Int64s, window: Window) -> tuple[Int64s, Int64s]:
         """[lo, hi) among the events: those of the row inside the window that were known."""
-        bounds = self._tiling.bounds(window)
+        bounds = self.tiling.bounds(window)
         right = bounds.right(as_of)
         if not self._complete:
             right = np.minimum(right, as_of + 1)
         lo = find(self.base, row, bounds.left(as_of))
         return lo, np.maximum(lo, find(self.base, row, right))
 
-    def seen(self, row: Int64s, as_of: Int64s) -> Int64s:
-        """How many events the longest window may hold."""
-        lo, hi = self._widest(row, as_of)
-        return hi - lo
-
-    def _widest(self, row: Int64s, as_of: Int64s) -> tuple[Int64s, Int64s]:
-        left, right = self._tiling.widest(as_of)
+    def widest(self, tiling: Tiling, row: Int64s, as_of: Int64s) -> tuple[Int64s, Int64s]:
+        """[lo, hi) among the events: what all of the tiling's windows together may hold."""
+        left, right = tiling.widest(as_of)
         return find(self.base, row, left), find(self.base, row, right)
 
     def out_of_order(self, row: Int64s, as_of: Int64s) -> NDArray[np.bool_]:
@@ -189,22 +199,22 @@ class Timeline:
 
     def _ends(self, as_of: Int64s) -> Iterator[tuple[bool, Int64s]]:
         """The different right ends of the windows: just after as_of without a delay, each delayed one's own."""
-        if any(not window.delay_ms for window in self._tiling.windows):
+        if any(not window.delay_ms for window in self.tiling.windows):
             yield False, as_of + 1
-        delayed = {(w.delay_ms, self._tiling.bounds(w).tile_ms): w for w in self._tiling.windows if w.delay_ms}
+        delayed = {(w.delay_ms, self.tiling.bounds(w).tile_ms): w for w in self.tiling.windows if w.delay_ms}
         for window in delayed.values():
-            yield True, self._tiling.bounds(window).right(as_of)
+            yield True, self.tiling.bounds(window).right(as_of)
 
     def copied(self, row: Int64s, as_of: Int64s) -> Timeline:
         """A timeline with a row of its own for each of these, which holds the events that were known at its as_of."""
-        lo, hi = self._widest(row, as_of)
+        lo, hi = self.widest(self.tiling, row, as_of)
         length = np.maximum(hi - lo, 0)
         places, copy = concatenated(lo, length), np.repeat(np.arange(len(lo)), length)
         known = self.events.known_at[places] <= as_of[copy]
         places, copy = places[known], copy[known]
         events = self.events
         arrays = (array[places] for array in (events.time, events.known_at, events.seq))
-        return Timeline(self._tiling, EntityEvents(events.columns, events.place[places], copy, *arrays), complete=True)
+        return Timeline(self.tiling, EntityEvents(events.columns, events.place[places], copy, *arrays), complete=True)
 
     def lifted(self, table: Table) -> tuple[Entries, Int64s]:
         """The table's lifted events, and how many of them stand before each of the events."""

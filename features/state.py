@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from features.aggregations import Answer, Plan, plan_of
 from features.columns import EventColumns, Values
 from features.definitions import FeatureView
-from features.entries import Entries, Ranges, find, joined, order_by_row_time, run_starts
+from features.entries import Entries, find, joined, order_by_row_time, run_starts
+from features.ranges import Ranges
 from features.rows import Layout, RowState, decode, encode
 from features.tables import Distinct, Lane, LaneEvents, Table
 from features.windows import Int64s, Window

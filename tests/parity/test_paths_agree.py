@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import AGGREGATIONS, WINDOWS, World, pair, spine_of, view_of, worlds
 
+from features import ranges
 from features.aggregates import DecayedCount
 from features.batch import Batch, BatchStep, Marker
 from features.definitions import FeatureView, Stream
@@ -106,6 +107,18 @@ def test_fold_in_any_batching_and_order_is_what_the_oracle_says(
     found = read(view, folded(view, tables, cuts, order), USERS, as_of)
     expected = [oracle(view, key, as_of, world.streams) for key in USERS]
     assert disagreements(view, expected, found) == []
+
+
+@given(world=worlds(most=60))
+def test_runs_in_blocks_are_runs_entry_by_entry(world: World) -> None:
+    """Whether a window's entries are gathered one by one or as blocks of blocks, every feature is the oracle's."""
+    asked = [(key, event["known_at"] + 60_000) for key in USERS for event in world.streams["events"][::4]]
+    expected = [oracle(VIEW, key, as_of, world.streams) for key, as_of in asked]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranges, "BLOCK", 2)
+        patch.setattr(ranges, "WORTH_BLOCKS", -(10**6))
+        found = point_in_time(VIEW, spine_of(VIEW, asked), deduplicated(world))
+    assert disagreements(VIEW, expected, found) == []
 
 
 @given(data=st.data(), world=worlds(most=25))

@@ -148,7 +148,7 @@ def event_dicts(draw: st.DrawFn, ids: int = 60) -> dict[str, Any]:
         "kind": draw(st.sampled_from(["view", "return", "buy", None])),
         "item": draw(st.sampled_from((*NAMES, None))),
         "price": draw(prices),
-        "units": draw(st.sampled_from([0, 1, 2, 3, -1, 2**40, None])),
+        "units": draw(st.one_of(st.sampled_from([0, 1, 2, 3, -1, 2**40, None]), st.integers(0, 99))),
         "member": draw(st.sampled_from([True, False, None])),
     }
 

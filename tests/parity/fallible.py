@@ -1,0 +1,89 @@
+"""Real stores to which the simulator's stories can happen: they crash, tear a write, and come back as they were."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+from features.batch import Store
+from features.memory_store import Crash
+from features.online_store.generation import Generation
+from features.online_store.sqlite import SqliteRows
+
+KEPT_WRITES = 6
+
+
+class StoryCells:
+    """The cells of a real store, with a picture of it before each write, and things that happen around writes."""
+
+    def __init__(self, store: FallibleRows, before_effect: Callable[[], None]) -> None:
+        self._store, self._before_effect = store, before_effect
+        self.version, self.get = store.rows.version, store.rows.get
+
+    def write(self, *write: Any) -> None:
+        self._before_effect()
+        picture = self._store.picture()
+        self._store.rows.write(*write)
+        self._store.pictures.append(picture)
+        self._before_effect()
+
+
+class StoryGeneration(Generation):
+    """A generation whose writes of rows can be torn."""
+
+    tear: Callable[[int], int]
+
+    def put_rows(self, view, rows):
+        written = self.tear(len(rows))
+        super().put_rows(view, rows.slice(0, written))
+        if written < len(rows):
+            raise Crash
+
+
+class FallibleRows:
+    """What the simulator asks of a store, over SqliteRows or RedisRows."""
+
+    def __init__(self, rows: Any, horizons_ms: dict[str, int] | None = None) -> None:
+        self.rows, self._horizons_ms = rows, horizons_ms
+        self.pictures: deque[Any] = deque(maxlen=KEPT_WRITES)
+        self._owners = itertools.count()
+
+    def take_lease(self, generation: int) -> None:
+        self.pictures.append(self.picture())
+        self.rows.take_lease(generation, f"driver {next(self._owners)}", ttl_s=0)
+
+    def lose(self, writes: int) -> None:
+        picture = None
+        for _ in range(min(writes, len(self.pictures))):
+            picture = self.pictures.pop()
+        if picture is not None:
+            self.restore(picture)
+
+    def handle(self, generation: int, before_effect: Callable[[], None], tear: Callable[[int], int]) -> Store:
+        made = StoryGeneration(StoryCells(self, before_effect), generation, self._horizons_ms)
+        made.tear = tear
+        return made
+
+
+class FallibleSqlite(FallibleRows):
+    def __init__(self, path, horizons_ms=None):
+        super().__init__(SqliteRows(path), horizons_ms)
+        self._beside = sqlite3.connect(path)
+        self.rows.generations()
+
+    def picture(self) -> bytes:
+        return self._beside.serialize()
+
+    def restore(self, picture: bytes) -> None:
+        in_no_wal = picture[:18] + b"\x01\x01" + picture[20:]  # a database in memory cannot be in WAL mode
+        with closing(sqlite3.connect(":memory:")) as memory:
+            memory.deserialize(in_no_wal)
+            memory.backup(self._beside)
+
+    def close(self) -> None:
+        self._beside.close()
+        self.rows.close()
