@@ -24,7 +24,16 @@ from features.point_in_time import Spine, point_in_time
 from features.rows import decode, encode
 from features.sampling import Sample, moments_along, moments_around, records_of, sampled_entities
 from features.state import BatchKey, FeatureMatrix, Fold, PackedRows, Status, finalize, layout_of
-from features.testing import Expected, History, answers, compared, derived_disagreements, histories, is_exact
+from features.testing import (
+    Disagreement,
+    Expected,
+    History,
+    answers,
+    compared,
+    derived_disagreements,
+    histories,
+    is_exact,
+)
 from features.windows import Int64s, duration_ms
 
 STREAM_ID = 1
@@ -34,6 +43,8 @@ AGAIN = 0.3
 HISTORY_EVERY = 6
 """At every which moment of the stream all entities are compared with history."""
 Progress = Callable[[str], None]
+Wrong = tuple[str, str, float]
+"""What is wrong (a feature's name), an example in words, and by how many tolerances."""
 Answers = Sequence[dict[str, Expected] | Status]
 
 
@@ -64,18 +75,21 @@ class _Findings:
     view: str
     law: str
     compared: int = 0
-    wrong: list[tuple[float, str]] = field(default_factory=list)
+    wrong: list[Wrong] = field(default_factory=list)
 
-    def add(self, compared: int, wrong: Sequence[tuple[float, str]] = ()) -> None:
+    def add(self, compared: int, wrong: Sequence[Wrong] = ()) -> None:
         self.compared += compared
         self.wrong += wrong
 
     def expect(self, right: bool, otherwise: str) -> None:
-        self.add(0, [] if right else [(math.inf, otherwise)])
+        self.add(0, [] if right else [("", otherwise, math.inf)])
 
     def report(self, note: str = "") -> Report:
-        worst = sorted(self.wrong, key=lambda one: -one[0])[:EXAMPLES]
-        return Report(self.view, self.law, self.compared, len(self.wrong), tuple(text for _, text in worst), note)
+        """With the worst example of each feature that is wrong, the worst first."""
+        worst: dict[str, str] = {}
+        for feature, text, _ in sorted(self.wrong, key=lambda one: -one[2]):
+            worst.setdefault(feature, text)
+        return Report(self.view, self.law, self.compared, len(self.wrong), tuple(worst.values())[:EXAMPLES], note)
 
 
 def moment_text(ms: int) -> str:
@@ -109,7 +123,16 @@ def verdicts_add_up(stream: Stream, parsed: Sequence[Parsed]) -> Report:
     findings.expect(valid.num_rows == counts["VALID"], "valid events are not the valid records")
     ends = {"folded": counts["VALID"] - duplicates, "duplicate": duplicates}
     ends |= {"late": counts["LATE"], "dead letter": counts["DEAD_LETTER"]}
-    return findings.report(", ".join(f"{number:,} {end}" for end, number in ends.items()))
+    return findings.report(", ".join(f"{number:,} {end}" for end, number in ends.items()) + _why(parsed))
+
+
+def _why(parsed: Sequence[Parsed]) -> str:
+    """The codes of the dead letters' reasons, the most frequent first."""
+    codes = Counter[str]()
+    for one in parsed:
+        reasons = one.reasons.filter(pa.array(one.verdicts == Verdict.DEAD_LETTER))
+        codes.update(reason.partition(":")[0] for reason in reasons.to_pylist())
+    return f" ({', '.join(f'{number:,} {code}' for code, number in codes.most_common())})" if codes else ""
 
 
 def verdicts_are_the_records_own(stream: str, first: Sequence[Parsed], second: Sequence[Parsed]) -> Report:
@@ -120,7 +143,9 @@ def verdicts_are_the_records_own(stream: str, first: Sequence[Parsed], second: S
     findings.expect(len(one) == len(other), f"{len(one):,} records in one reading, {len(other):,} in the other")
     if len(one) == len(other):
         wrong = np.flatnonzero((one != other) | ~np.asarray(pc.equal(why, why_other)))
-        findings.add(0, [(math.inf, f"record {row}: '{why[row]}', then '{why_other[row]}'") for row in wrong.tolist()])
+        findings.add(
+            0, [("", f"record {row}: '{why[row]}', then '{why_other[row]}'", math.inf) for row in wrong.tolist()]
+        )
     return findings.report()
 
 
@@ -191,15 +216,14 @@ def _lifetime(events: Mapping[str, pa.Table]) -> tuple[int, int]:
 
 
 def _compare(findings: _Findings, view: FeatureView, expected: Answers, found: FeatureMatrix, spine: Spine) -> None:
-    wrong = [
-        (
-            one.excess,
-            f"{spine.keys[one.row]} at {moment_text(int(spine.as_of[one.row]))}: {str(one).partition(': ')[2]}",
-        )
-        for one in compared(view, expected, found)
-    ]
-    wrong += [(math.inf, text) for text in derived_disagreements(view, found)]
+    wrong = [(one.feature, _example(one, spine), one.excess) for one in compared(view, expected, found)]
+    wrong += [(text, text, math.inf) for text in derived_disagreements(view, found)]
     findings.add(len(expected) * len(view.features), wrong)
+
+
+def _example(one: Disagreement, spine: Spine) -> str:
+    moment = moment_text(int(spine.as_of[one.row]))
+    return f"{spine.keys[one.row]} at {moment}: {one.feature} is {one.found}, expected {one.expected}"
 
 
 # --- the stream -------------------------------------------------------------------------------------------------------
@@ -265,13 +289,13 @@ class Streamed:
         written = int(self._rng.integers(0, len(changed) + 1))
         self.store.put(changed.slice(0, written))
         rest, left = self._changed(number), changed.slice(written, len(changed) - written)
-        torn = [(math.inf, f"batch {number}, torn after {written} rows: others than the rest are open")]
+        torn = [("", f"batch {number}, torn after {written} rows: others than the rest are open", math.inf)]
         self.again.add(len(changed), [] if rest.keys.equals(left.keys) else torn)
         self.store.put(rest)
         old = int(self._rng.integers(0, number + 1))
         replayed = self._changed(old)
         keys = replayed.keys.to_pylist()
-        self.again.add(1, [(math.inf, f"batch {old} after {number}: row {key!r} changed") for key in keys])
+        self.again.add(1, [("", f"batch {old} after {number}: row {key!r} changed", math.inf) for key in keys])
 
     def _changed(self, number: int) -> PackedRows:
         folding = Fold(self.view, self._batches[number])
@@ -316,9 +340,9 @@ def _compare_bits(
         findings.add(len(keys), [] if one.equals(other) else _unequal(name, keys, one, other))
 
 
-def _unequal(name: str, keys: pa.Array, one: pa.Array, other: pa.Array) -> list[tuple[float, str]]:
+def _unequal(name: str, keys: pa.Array, one: pa.Array, other: pa.Array) -> list[Wrong]:
     values = zip(keys.to_pylist(), one.to_pylist(), other.to_pylist(), strict=True)
-    return [(math.inf, f"{key}: {name} is {a!r} and {b!r}") for key, a, b in values if a != b]
+    return [(name, f"{key}: {name} is {a!r} and {b!r}", math.inf) for key, a, b in values if a != b]
 
 
 def one_batch_is_many(

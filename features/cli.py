@@ -27,6 +27,7 @@ EVENTS_SHOWN = 20
 LIST_COLUMNS = ("feature", "dtype", "stream", "window", "tile", "meaning")
 OTHER_CHUNK_ROWS = 7_919
 """Rows at once in the second reading of `check`: any number that is not the first's."""
+COLOURS = {"ok": "green", "none": "yellow", "FAILED": "red"}
 Command = Callable[..., Any]
 Read = Callable[..., "Iterator[tuple[str, Parsed]]"]
 
@@ -332,9 +333,11 @@ def _by_stream(read: Iterator[tuple[str, Parsed]]) -> dict[str, list[Parsed]]:
 
 
 def _law(report: Report) -> Iterator[str]:
-    word, colour = ("FAILED", "red") if report.mismatches else ("ok", "green") if report.compared else ("none", "yellow")
-    said = f" · {report.mismatches:,} differ" if report.mismatches else ""
-    note = f" · {report.note}" if report.note else ""
-    yield f"{click.style(f'{word:6}', fg=colour)}  {report.view or 'file':20}  {report.law:46}  {report.compared:,} compared{said}{note}"
+    status = "FAILED" if report.mismatches else "ok" if report.compared else "none"
+    said = [f"{report.compared:,} compared"]
+    said += [f"{report.mismatches:,} differ"] if report.mismatches else []
+    said += [report.note] if report.note else []
+    word = click.style(f"{status:6}", fg=COLOURS[status])
+    yield f"{word}  {report.view or 'file':20}  {report.law:46}  {' · '.join(said)}"
     for example in report.worst:
         yield f"{'':8}{example}"

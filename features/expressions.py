@@ -23,7 +23,7 @@ Bools = NDArray[np.bool_]
 
 
 class FrozenMap(Mapping[str, V]):
-    """A mapping that keeps its order, never changes and can be hashed, so that definitions can."""
+    """A mapping that keeps its order, which counts (names follow it), never changes and can be hashed."""
 
     def __init__(self, items: Mapping[str, V] | None = None) -> None:
         self._items = dict(items or {})
@@ -37,8 +37,11 @@ class FrozenMap(Mapping[str, V]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FrozenMap) and tuple(self._items.items()) == tuple(other._items.items())
+
     def __hash__(self) -> int:
-        return hash(tuple(sorted(self._items.items(), key=lambda item: item[0])))
+        return hash(tuple(self._items.items()))
 
     def __repr__(self) -> str:
         return repr(self._items)

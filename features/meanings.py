@@ -20,21 +20,23 @@ WORDS: dict[type[agg.Aggregation], Callable[[Any], str]] = {
     agg.Min: lambda one: f"smallest {one.column}",
     agg.Max: lambda one: f"largest {one.column}",
     agg.Last: lambda one: f"newest {one.column}",
-    agg.LastK: lambda one: f"newest {one.k} of {one.column}, newest first",
-    agg.DistinctCount: lambda one: f"different {one.column}, estimated beyond {one.k}",
+    agg.LastK: lambda one: f"newest {one.k} {one.column}; newest first",
+    agg.DistinctCount: lambda one: f"different {one.column}; estimated beyond {one.k}",
     agg.TimeSinceLast: lambda one: "ms since the newest event",
-    agg.DecayedCount: lambda one: f"events, each of half the weight every {duration_text(one.half_life_ms)}",
-    agg.Quantile: lambda one: f"{one.q:g} quantile of {one.column}, within {one.relative_error:.4g} of it",
+    agg.DecayedCount: lambda one: f"events; each counts half after every {duration_text(one.half_life_ms)}",
+    agg.Quantile: lambda one: f"{one.q:g} quantile of {one.column}; within {100 * one.relative_error:g} %",
     agg.Ratio: lambda one: f"({aggregation_text(one.numerator)}) / ({aggregation_text(one.denominator)})",
 }
+"""What an aggregation is of; after a semicolon, what is to be known about the answer."""
 
 
 def aggregation_text(aggregation: agg.Aggregation, where: Mapping[str, Condition] | None = None) -> str:
     """What an aggregation is of: 'mean price where event_type is view'."""
-    conditions = [*(where or {}).items(), *aggregation.filter.items()]
-    texts = [_condition_text(column, condition) for column, condition in dict.fromkeys(conditions)]
-    words = WORDS[type(aggregation)](aggregation)
-    return f"{words} where {' and '.join(texts)}" if texts else words
+    what, _, remark = WORDS[type(aggregation)](aggregation).partition("; ")
+    conditions = dict.fromkeys([*(where or {}).items(), *aggregation.filter.items()])
+    texts = [_condition_text(column, condition) for column, condition in conditions]
+    filtered = f"{what} where {' and '.join(texts)}" if texts else what
+    return f"{filtered}; {remark}" if remark else filtered
 
 
 def _condition_text(column: str, condition: Condition) -> str:

@@ -46,6 +46,12 @@ class MemoryStore:
         """Move the generation's version on, so that whoever wrote last stops at the next write."""
         self.write({(generation, "version"): self.values.get((generation, "version"), 0) + 1})
 
+    def handle(
+        self, generation: int, before_effect: Action = lambda: None, tear: Callable[[int], int] = lambda rows: rows
+    ) -> MemoryHandle:
+        """A driver's way into the generation."""
+        return MemoryHandle(self, generation, before_effect, tear)
+
 
 @dataclass
 class MemoryHandle:

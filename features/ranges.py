@@ -125,7 +125,7 @@ class Blocks:
         return np.asarray(self._entries.cache[key])
 
     def decayed(self, name: str, half_life_ms: int) -> tuple[NDArray[np.float64], Int64s]:
-        """The lines of a decayed column and of times: a block's weight is as of its newest entry, and cannot overflow."""
+        """A decayed column and times as lines: a block's weight is as of its newest entry, and cannot overflow."""
         key = f"line {name}"
         if key not in self._entries.cache:
             weights, times = [self._entries.columns[name].astype(np.float64)], [self._entries.time]

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import click
 import numpy as np
 import pyarrow as pa
 
 from features.aggregates import Count, LastK, Sum
-from features.batch import Batch, BatchStep, Counts, Marker, Offsets, build_generation
+from features.batch import Batch, BatchStep, Counts, Marker, Offsets, Store, build_generation
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
 from features.errors import FenceError, LeaseError
 from features.events import Parsed, Verdict, from_columns
-from features.memory_store import Action, Crash, MemoryHandle, MemoryStore
+from features.memory_store import Action, Crash, MemoryStore
 from features.state import PackedRows, finalize
 from features.testing import disagreements, oracle
 from features.windows import Window
@@ -60,7 +60,7 @@ class Log:
     @property
     def clock(self) -> int:
         """When the last record became known."""
-        return max(record["known_at"] for record in self.records)
+        return int(max(record["known_at"] for record in self.records))
 
     def between(self, start: Offsets, end: Offsets) -> Parsed:
         """The records of these offsets, as a batch has them."""
@@ -147,14 +147,29 @@ MISHAP_SHARE = 0.6
 MISHAPS = ("none", "crash", "tear", "forget", "crash and forget", "second driver", "lost plan", "new generation")
 
 
-class Story:
-    """One seed's run; ``step_type`` lets a test plant a fault in the step."""
+class FallibleStore(Protocol):
+    """A store to which a story can happen."""
 
-    def __init__(self, seed: int, step_type: type[BatchStep] = BatchStep, size: int = 40) -> None:
+    def take_lease(self, generation: int) -> None:
+        """Move the generation's version on, so that whoever wrote last stops at the next write."""
+
+    def lose(self, writes: int) -> None:
+        """Crash and come back without the last writes."""
+
+    def handle(self, generation: int, before_effect: Action, tear: Callable[[int], int], /) -> Store:
+        """A driver's way in; see MemoryHandle for what it calls when."""
+
+
+class Story:
+    """One seed's run; ``step_type`` lets a test plant a fault in the step, ``store`` lets it happen to a real one."""
+
+    def __init__(
+        self, seed: int, step_type: type[BatchStep] = BatchStep, size: int = 40, store: FallibleStore | None = None
+    ) -> None:
         self.rng = Random(seed)
         self.step_type = step_type
         self.log = make_log(self.rng, self.rng.randint(size // 2, size))
-        self.store = MemoryStore()
+        self.store: FallibleStore = MemoryStore() if store is None else store
         self.outcome = Outcome(seed)
         self.counted: dict[tuple[int, int], Counts] = {}
         self.generations: list[int] = []
@@ -187,21 +202,25 @@ class Story:
             if mishap == "new generation":
                 self._build(fuse=self.rng.randint(1, 12))
             self._batch(self._armed(mishap))
-        for handle in self._handles():
-            self.step_type(handle, [VIEW], handle.stream_id).check_standing(self.checkpoint.committed)
+        for generation, handle in zip(self.generations, self._handles(), strict=True):
+            self.step_type(handle, [VIEW], generation).check_standing(self.checkpoint.committed)
 
     def _take_leases(self) -> None:
         for generation in self.generations:
             self.store.take_lease(generation)
 
-    def _handles(self) -> list[MemoryHandle]:
-        return [MemoryHandle(self.store, generation) for generation in self.generations]
+    def _handles(self) -> list[Store]:
+        return [self._handle(generation) for generation in self.generations]
 
-    def _batch(self, handles: list[MemoryHandle]) -> None:
+    def _handle(self, generation: int) -> Store:
+        return self.store.handle(generation, lambda: None, lambda rows: rows)
+
+    def _batch(self, handles: list[Store]) -> None:
         checkpoint = self.checkpoint
         number, start, end = checkpoint.next_plan(self.rng, self.log.ends())
         batch = Batch(number, start, end, {"s": self.log.between(start, end)}, T0)
-        counts = [self.step_type(handle, [VIEW], handle.stream_id).run(batch) for handle in handles]
+        steps = zip(self.generations, handles, strict=True)
+        counts = [self.step_type(handle, [VIEW], generation).run(batch) for generation, handle in steps]
         checkpoint.committed = max(checkpoint.committed, number)
         for one in counts:
             self._count(one, number)
@@ -211,14 +230,14 @@ class Story:
         if before != counts:
             self.outcome.wrong.append(f"batch {number} counted {before}, then {counts}")
 
-    def _armed(self, mishap: str) -> list[MemoryHandle]:
+    def _armed(self, mishap: str) -> list[Store]:
         """Handles at one of whose next effects the mishap happens."""
         burn = self._fuse(self.rng.randint(1, 14), mishap)
 
         def tear(rows: int) -> int:
             return self.rng.randint(0, rows) if mishap == "tear" else rows
 
-        return [MemoryHandle(self.store, generation, burn, tear) for generation in self.generations]
+        return [self.store.handle(generation, burn, tear) for generation in self.generations]
 
     def _fuse(self, effects: int, mishap: str) -> Action:
         """What is called before and after every effect, and lets the mishap happen when that many have passed."""
@@ -250,7 +269,7 @@ class Story:
         One that crashed has its number for itself: the next build takes another.
         """
         generation = self.generation = self.generation + 1
-        handle = MemoryHandle(self.store, generation, self._fuse(fuse, "crash"))
+        handle = self.store.handle(generation, self._fuse(fuse, "crash"), lambda rows: rows)
         end = self.checkpoint.end()
         archive = self.log.between(dict.fromkeys(end, 0), end)
         valid = archive.events.filter(pa.array(archive.verdicts[archive.rows] == Verdict.VALID))
@@ -277,7 +296,7 @@ class Story:
         expected = [oracle(VIEW, {"key": key}, as_of, {"s": events}) for key in KEYS]
         keys = pa.array(KEYS)
         for generation in self.generations:
-            rows = PackedRows(keys, MemoryHandle(self.store, generation).rows("v", keys))
+            rows = PackedRows(keys, self._handle(generation).rows("v", keys))
             found = finalize(VIEW, rows, as_of, generation)
             self.outcome.wrong += [f"generation {generation}: {one}" for one in disagreements(VIEW, expected, found)]
         self._check_counts(len(events))
@@ -292,9 +311,9 @@ class Story:
             self.outcome.wrong.append(f"counted {totals} of {len(self.log.records)} records, {valid} of them valid")
 
 
-def simulate(seed: int, step_type: type[BatchStep] = BatchStep) -> Outcome:
+def simulate(seed: int, step_type: type[BatchStep] = BatchStep, store: FallibleStore | None = None) -> Outcome:
     """The story of one seed."""
-    return Story(seed, step_type).run()
+    return Story(seed, step_type, store=store).run()
 
 
 def failures(seeds: Sequence[int]) -> list[Outcome]:

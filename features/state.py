@@ -24,7 +24,7 @@ from features.definitions import FeatureView
 from features.entries import Entries, find, joined, order_by_row_time, run_starts
 from features.ranges import Ranges
 from features.rows import Layout, RowState, decode, encode
-from features.tables import Distinct, Lane, LaneEvents, Table
+from features.tables import Distinct, Lane, LaneEvents, Table, empty_entries
 from features.windows import Int64s, Window
 
 ROWS_AT_ONCE = 1 << 15
@@ -210,9 +210,8 @@ class Fold:
         for one in events:
             if one.columns.stream.name == table.lane.stream:
                 lane, _ = one.lane(table.lane)
-                if len(lane.row):
-                    new = table.merge(table.lift(lane), tiling, clock)
-                    old = table.merge(joined(old, new), tiling, clock)
+                new = table.merge(table.lift(lane), tiling, clock) if len(lane.row) else empty_entries(table)
+                old = table.merge(joined(old, new), tiling, clock)
         return old
 
 

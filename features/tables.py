@@ -201,7 +201,7 @@ def sorted_by_sequence(entries: Entries) -> Entries:
 
 @dataclass(frozen=True)
 class Distinct(Table):
-    """The k smallest 48-bit hashes of the values in each tile, each value in the newest tile that has it.
+    """The k + 1 smallest 48-bit hashes of the values in each tile, each value in the newest tile that has it.
 
     An older tile need not repeat a value: a window that sees the older tile sees the newer one too (but where some
     window's right end is still to pass a tile, every tile keeps its own). Sorted by row, then hash.
@@ -223,8 +223,8 @@ class Distinct(Table):
         return self._capped(_newest_of_each(entries, key) if settled.all() else _newest_settled(entries, settled))
 
     def _capped(self, entries: Entries) -> Entries:
-        """At most k hashes, the smallest, in each tile of each row."""
-        crowded = np.bincount(entries.row)[entries.row] > self.k if len(entries) else np.zeros(0, dtype=bool)
+        """At most the k + 1 smallest hashes in each tile of a row: one more than is exact tells that there are more."""
+        crowded = np.bincount(entries.row)[entries.row] > self.k + 1 if len(entries) else np.zeros(0, dtype=bool)
         if not crowded.any():
             return entries
         places = np.flatnonzero(crowded)
@@ -233,7 +233,7 @@ class Distinct(Table):
         order = order_by_row_time(row, time)
         starts = run_starts(row[order], time[order])
         rank = np.arange(len(order)) - np.repeat(starts, run_ends(starts, len(order)) - starts)
-        dropped = places[order[rank >= self.k]]
+        dropped = places[order[rank > self.k]]
         return entries.pick(np.delete(np.arange(len(entries)), dropped)) if len(dropped) else entries
 
 

@@ -9,9 +9,12 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
+from redis import Redis
+
 from features.batch import Store
 from features.memory_store import Crash
 from features.online_store.generation import Generation
+from features.online_store.redis import RedisRows
 from features.online_store.sqlite import SqliteRows
 
 KEPT_WRITES = 6
@@ -83,6 +86,24 @@ class FallibleSqlite(FallibleRows):
         with closing(sqlite3.connect(":memory:")) as memory:
             memory.deserialize(in_no_wal)
             memory.backup(self._beside)
+
+    def close(self) -> None:
+        self._beside.close()
+        self.rows.close()
+
+
+class FallibleRedis(FallibleRows):
+    def __init__(self, url, horizons_ms=None):
+        super().__init__(RedisRows(url), horizons_ms)
+        self._beside = Redis.from_url(url)
+
+    def picture(self) -> dict[bytes, bytes]:
+        return {key: self._beside.dump(key) for key in self._beside.scan_iter()}
+
+    def restore(self, picture: dict[bytes, bytes]) -> None:
+        self._beside.flushdb()
+        for key, value in picture.items():
+            self._beside.restore(key, 0, value)
 
     def close(self) -> None:
         self._beside.close()

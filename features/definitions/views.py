@@ -1,26 +1,17 @@
-"""Features as data: what a user writes in a feature repo, and every name, dtype and order that follows from it.
-
-    user = Entity("user", keys={"user_id": "string"})
-    activity = Stream("activity", topic="shop.activity", fields={"user_id": "string", "price": "float64", ...})
-    views = FeatureSet(entity=user, source=activity, where={"event_type": "view"},
-                       aggregations=[Count(), LastK("item_id", 20)], windows=["5m", "24h"])
-    user_activity = FeatureView("user_activity", sets=[views])
-
-Every definition is frozen, hashable and checked when it is made; a wrong one raises DefinitionError, which says where
-it is, what is required, what came and what to do.
-"""
+"""Feature sets, and the views that keep several together: names, dtypes, order and schema hash follow from them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
 from features.aggregates import Aggregation, DecayedCount
+from features.definitions.checks import check_mapping, check_name, freeze, several
+from features.definitions.streams import Entity, Stream
 from features.errors import DefinitionError
 from features.expressions import (
     Condition,
@@ -33,158 +24,8 @@ from features.expressions import (
 )
 from features.windows import Tiling, Window, duration_ms, duration_text, nested_tiles
 
-DTYPES = ("string", "int64", "float64", "bool")
-KEY_DTYPES = ("string", "int64")
-TIME_UNITS_PER_MS = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
-RESERVED = ("event_id", "event_time", "known_at", "partition", "offset")
-"""Columns that every event has; a stream's own fields take other names."""
 MOST_HALF_LIVES = 500
-NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-def _set(instance: object, **values: object) -> None:
-    """Put the checked form of what a user passed into a frozen definition (only __post_init__ may)."""
-    for name, value in values.items():
-        object.__setattr__(instance, name, value)
-
-
-def _check_name(name: object, where: str) -> None:
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise DefinitionError(where, "a name of lower-case letters, digits and _, starting with a letter", repr(name))
-
-
-def _check_path(path: object, where: str) -> None:
-    if not isinstance(path, str) or not all(path.split(".")):
-        raise DefinitionError(where, "a key of the message, dotted for nested objects", repr(path))
-
-
-def _check_mapping(value: object, where: str) -> None:
-    if value is not None and not isinstance(value, Mapping):
-        raise DefinitionError(where, "a mapping of name to expression", repr(value))
-
-
-@dataclass(frozen=True)
-class Entity:
-    """What features describe: a name and its key columns with their dtypes (several for a composite key)."""
-
-    name: str
-    keys: Mapping[str, str]
-
-    def __post_init__(self) -> None:
-        _check_name(self.name, f"entity {self.name!r}")
-        if not isinstance(self.keys, Mapping) or not self.keys:
-            required = "at least one key column, such as keys={'user_id': 'string'}"
-            raise DefinitionError(f"entity '{self.name}'", required, repr(self.keys))
-        for key, dtype in self.keys.items():
-            _check_name(key, f"entity '{self.name}': key")
-            if dtype not in KEY_DTYPES:
-                raise DefinitionError(
-                    f"entity '{self.name}': key '{key}'", f"a dtype of {', '.join(KEY_DTYPES)}", repr(dtype)
-                )
-        _set(self, keys=FrozenMap(self.keys))
-
-
-@dataclass(frozen=True)
-class Field:
-    """One column of a stream: its dtype, where it stands in the message, and what makes a record invalid.
-
-    ``path`` is the key in the message, dotted for nested objects; our own name unless given. A ``required`` field
-    that is missing or null, or a value outside ``enum`` or of another type, makes the record a dead letter.
-    """
-
-    dtype: str
-    path: str | None = None
-    required: bool = False
-    enum: Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise DefinitionError("a field", f"a dtype of {', '.join(DTYPES)}", repr(self.dtype))
-        if self.path is not None:
-            _check_path(self.path, "a field with path")
-        if self.enum is not None:
-            texts = not isinstance(self.enum, str) and all(isinstance(v, str) for v in self.enum)
-            if self.dtype != "string" or not texts or not self.enum:
-                raise DefinitionError("a field with enum", "dtype 'string' and a list of texts", repr(self.enum))
-            _set(self, enum=tuple(self.enum))
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A topic as it is, mapped to our columns; its producers change nothing.
-
-    Args:
-        name: how definitions and reports call it.
-        topic: the Kafka topic.
-        fields: our column → Field, or just a dtype where the message uses our name.
-        format: 'json', or 'avro' (with or without the Confluent header).
-        event_time: path of the event's own time: RFC 3339 text, or a number in ``time_unit`` since the epoch.
-        event_id: path of an id that a producer repeats when it sends again; None makes topic-partition-offset the id.
-        computed: more columns, from arithmetic on numeric fields: {"amount": product("price", "quantity")}.
-        schema: for Avro without a registry, the reader schema as JSON text; a wider one may evolve in the messages.
-        dedupe_horizon: how long an event_id is remembered.
-    """
-
-    name: str
-    topic: str
-    fields: Mapping[str, Field | str]
-    format: str = "json"
-    event_time: str = "event_time"
-    time_unit: str = "ms"
-    event_id: str | None = "event_id"
-    computed: Mapping[str, Expression] | None = None
-    schema: str | None = None
-    dedupe_horizon: str | int = "1h"
-
-    def __post_init__(self) -> None:
-        where = f"stream '{self.name}'"
-        _check_name(self.name, where)
-        if not isinstance(self.topic, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", self.topic):
-            raise DefinitionError(where, "a topic of letters, digits, '.', '_' and '-'", repr(self.topic))
-        if self.format not in ("json", "avro"):
-            raise DefinitionError(where, "format 'json' or 'avro'", repr(self.format))
-        _check_path(self.event_time, f"{where}: event_time")
-        if self.event_id is not None:
-            _check_path(self.event_id, f"{where}: event_id")
-        _check_mapping(self.computed, f"{where}: computed")
-        if self.time_unit not in tuple(TIME_UNITS_PER_MS):
-            raise DefinitionError(where, f"a time_unit of {', '.join(TIME_UNITS_PER_MS)}", repr(self.time_unit))
-        if not isinstance(self.fields, Mapping) or not self.fields:
-            raise DefinitionError(where, "at least one field", repr(self.fields))
-        duration_ms(self.dedupe_horizon, f"{where}: dedupe_horizon")
-        _set(self, fields=FrozenMap({name: self._field(name, value) for name, value in self.fields.items()}))
-        dtypes = {name: value.dtype for name, value in self.mapped.items()}
-        for name, expression in (self.computed or {}).items():
-            _check_name(name, f"{where}: computed field")
-            if name in self.fields or name in RESERVED:
-                raise DefinitionError(f"{where}: computed field '{name}'", "a name that is free", "one that is taken")
-            check_expression(expression, dtypes, f"{where}: computed field '{name}'")
-        _set(self, computed=FrozenMap(self.computed))
-
-    def _field(self, name: str, value: Field | str) -> Field:
-        where = f"stream '{self.name}': field '{name}'"
-        _check_name(name, where)
-        if name in RESERVED:
-            next_step = "Map it with event_time=, event_id= or another name."
-            raise DefinitionError(where, f"a name other than {', '.join(RESERVED)}", f"'{name}'", next_step)
-        if isinstance(value, Field):
-            return value
-        try:
-            return Field(value)
-        except DefinitionError as error:
-            raise DefinitionError(where, error.required, error.got) from None
-
-    @property
-    def mapped(self) -> Mapping[str, Field]:
-        """Our columns that stand in the message, with their Field."""
-        return self.fields  # type: ignore[return-value]  # __post_init__ made every value a Field
-
-    @cached_property
-    def dtypes(self) -> dict[str, str]:
-        """Every column that a feature may use, with its dtype, in order."""
-        return {name: value.dtype for name, value in self.mapped.items()} | dict.fromkeys(
-            self.computed or {}, "float64"
-        )
+"""How many half lives a tile may be long."""
 
 
 @dataclass(frozen=True)
@@ -208,20 +49,20 @@ class FeatureSet:
             )
         place = f"feature set of '{self.entity.name}' on '{self.source.name}'"
         if self.name is not None:
-            _check_name(self.name, f"{place}: name")
+            check_name(self.name, f"{place}: name")
         self._check_keys(place)
         where = freeze_where(self.where, place)
         check_where(where, self.source.dtypes, place)
         windows = tuple(
             window if isinstance(window, Window) else Window(window)
-            for window in _several(self.windows, place, "window")
+            for window in several(self.windows, place, "window")
         )
-        aggregations = tuple(_several(self.aggregations, place, "aggregation"))
+        aggregations = tuple(several(self.aggregations, place, "aggregation"))
         for aggregation in aggregations:
             if not isinstance(aggregation, Aggregation):
                 raise DefinitionError(place, "aggregations such as Count() or Sum('price')", repr(aggregation))
             aggregation.check(self.source.dtypes, place)
-        _set(self, where=where, windows=windows, aggregations=aggregations)
+        freeze(self, where=where, windows=windows, aggregations=aggregations)
         if where and not self.label:
             required = "a name=, as its where has no letter of a to z and no digit to name it by"
             raise DefinitionError(place, required, repr(where))
@@ -246,12 +87,6 @@ class FeatureSet:
     def label(self) -> str:
         """The part of its feature names that says which events they are about."""
         return self.name if self.name is not None else where_label(self.filter)
-
-
-def _several(values: object, place: str, what: str) -> Sequence[Any]:
-    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise DefinitionError(place, f"a list of at least one {what}", repr(values))
-    return values
 
 
 @dataclass(frozen=True)
@@ -287,8 +122,8 @@ class FeatureView:
 
     def __post_init__(self) -> None:
         where = f"feature view '{self.name}'"
-        _check_name(self.name, where)
-        sets = tuple(_several(self.sets, where, "feature set"))
+        check_name(self.name, where)
+        sets = tuple(several(self.sets, where, "feature set"))
         if not all(isinstance(one, FeatureSet) for one in sets):
             raise DefinitionError(where, "sets=[FeatureSet(…), …]", repr(self.sets))
         entities = {one.entity for one in sets}
@@ -303,13 +138,13 @@ class FeatureView:
                 )
         if not isinstance(self.version, int) or isinstance(self.version, bool) or self.version < 1:
             raise DefinitionError(where, "a version of 1 or more", repr(self.version))
-        _check_mapping(self.derived, f"{where}: derived")
-        _set(self, sets=sets)
+        check_mapping(self.derived, f"{where}: derived")
+        freeze(self, sets=sets)
         self._check_tiles(where)
         self._check_ttl(where)
         self._check_features(where)
         self._check_half_lives(where)
-        _set(self, derived=FrozenMap(self.derived))
+        freeze(self, derived=FrozenMap(self.derived))
 
     def _check_tiles(self, where: str) -> None:
         try:
@@ -332,7 +167,7 @@ class FeatureView:
         dtypes = {feature.name: feature.dtype for feature in self.aggregated}
         for name, expression in (self.derived or {}).items():
             place = f"{where}: derived feature '{name}'"
-            _check_name(name, place)
+            check_name(name, place)
             check_expression(expression, dtypes, place)
             full = f"{self.entity.name}_{name}"
             if full in dtypes:

@@ -1,0 +1,68 @@
+"""Features as data: what a user writes in a feature repo, and every name, dtype and order that follows from it.
+
+    user = Entity("user", keys={"user_id": "string"})
+    activity = Stream("activity", topic="shop.activity", fields={"user_id": "string", "price": "float64", ...})
+    views = FeatureSet(entity=user, source=activity, where={"event_type": "view"},
+                       aggregations=[Count(), LastK("item_id", 20)], windows=["5m", "24h"])
+    user_activity = FeatureView("user_activity", sets=[views])
+
+Every definition is frozen, hashable and checked when it is made; a wrong one raises DefinitionError, which says where
+it is, what is required, what came and what to do.
+"""
+
+from features.aggregates import (
+    Aggregation,
+    Count,
+    DecayedCount,
+    DistinctCount,
+    Last,
+    LastK,
+    Max,
+    Mean,
+    Min,
+    Quantile,
+    Ratio,
+    Sum,
+    TimeSinceLast,
+)
+from features.definitions.streams import DTYPES, KEY_DTYPES, RESERVED, TIME_UNITS_PER_MS, Entity, Field, Stream
+from features.definitions.views import Feature, FeatureSet, FeatureView, canonical
+from features.expressions import above, at_least, at_most, below, difference, log1p, product, ratio, total
+from features.windows import Window
+
+__all__ = [
+    "Aggregation",
+    "Count",
+    "DTYPES",
+    "DecayedCount",
+    "DistinctCount",
+    "Entity",
+    "Feature",
+    "FeatureSet",
+    "FeatureView",
+    "Field",
+    "KEY_DTYPES",
+    "Last",
+    "LastK",
+    "Max",
+    "Mean",
+    "Min",
+    "Quantile",
+    "RESERVED",
+    "Ratio",
+    "Stream",
+    "Sum",
+    "TIME_UNITS_PER_MS",
+    "TimeSinceLast",
+    "Window",
+    "above",
+    "at_least",
+    "at_most",
+    "below",
+    "canonical",
+    "difference",
+    "log1p",
+    "product",
+    "ratio",
+    "total",
+]

@@ -1,0 +1,147 @@
+"""Whom features describe and what they are made of: entities, and topics mapped to our columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from features.definitions.checks import check_mapping, check_name, check_path, freeze
+from features.errors import DefinitionError
+from features.expressions import (
+    Expression,
+    FrozenMap,
+    check_expression,
+)
+from features.windows import duration_ms
+
+DTYPES = ("string", "int64", "float64", "bool")
+KEY_DTYPES = ("string", "int64")
+TIME_UNITS_PER_MS = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
+RESERVED = ("event_id", "event_time", "known_at", "partition", "offset")
+"""Columns that every event has; a stream's own fields take other names."""
+
+
+@dataclass(frozen=True)
+class Entity:
+    """What features describe: a name and its key columns with their dtypes (several for a composite key)."""
+
+    name: str
+    keys: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        check_name(self.name, f"entity {self.name!r}")
+        if not isinstance(self.keys, Mapping) or not self.keys:
+            required = "at least one key column, such as keys={'user_id': 'string'}"
+            raise DefinitionError(f"entity '{self.name}'", required, repr(self.keys))
+        for key, dtype in self.keys.items():
+            check_name(key, f"entity '{self.name}': key")
+            if dtype not in KEY_DTYPES:
+                raise DefinitionError(
+                    f"entity '{self.name}': key '{key}'", f"a dtype of {', '.join(KEY_DTYPES)}", repr(dtype)
+                )
+        freeze(self, keys=FrozenMap(self.keys))
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column of a stream: its dtype, where it stands in the message, and what makes a record invalid.
+
+    ``path`` is the key in the message, dotted for nested objects; our own name unless given. A ``required`` field
+    that is missing or null, or a value outside ``enum`` or of another type, makes the record a dead letter.
+    """
+
+    dtype: str
+    path: str | None = None
+    required: bool = False
+    enum: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise DefinitionError("a field", f"a dtype of {', '.join(DTYPES)}", repr(self.dtype))
+        if self.path is not None:
+            check_path(self.path, "a field with path")
+        if self.enum is not None:
+            texts = not isinstance(self.enum, str) and all(isinstance(v, str) for v in self.enum)
+            if self.dtype != "string" or not texts or not self.enum:
+                raise DefinitionError("a field with enum", "dtype 'string' and a list of texts", repr(self.enum))
+            freeze(self, enum=tuple(self.enum))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A topic as it is, mapped to our columns; its producers change nothing.
+
+    Args:
+        name: how definitions and reports call it.
+        topic: the Kafka topic.
+        fields: our column → Field, or just a dtype where the message uses our name.
+        format: 'json', or 'avro' (with or without the Confluent header).
+        event_time: path of the event's own time: RFC 3339 text, or a number in ``time_unit`` since the epoch.
+        event_id: path of an id that a producer repeats when it sends again; None makes topic-partition-offset the id.
+        computed: more columns, from arithmetic on numeric fields: {"amount": product("price", "quantity")}.
+        schema: for Avro without a registry, the reader schema as JSON text; a wider one may evolve in the messages.
+        dedupe_horizon: how long an event_id is remembered.
+    """
+
+    name: str
+    topic: str
+    fields: Mapping[str, Field | str]
+    format: str = "json"
+    event_time: str = "event_time"
+    time_unit: str = "ms"
+    event_id: str | None = "event_id"
+    computed: Mapping[str, Expression] | None = None
+    schema: str | None = None
+    dedupe_horizon: str | int = "1h"
+
+    def __post_init__(self) -> None:
+        where = f"stream '{self.name}'"
+        check_name(self.name, where)
+        if not isinstance(self.topic, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", self.topic):
+            raise DefinitionError(where, "a topic of letters, digits, '.', '_' and '-'", repr(self.topic))
+        if self.format not in ("json", "avro"):
+            raise DefinitionError(where, "format 'json' or 'avro'", repr(self.format))
+        check_path(self.event_time, f"{where}: event_time")
+        if self.event_id is not None:
+            check_path(self.event_id, f"{where}: event_id")
+        check_mapping(self.computed, f"{where}: computed")
+        if self.time_unit not in tuple(TIME_UNITS_PER_MS):
+            raise DefinitionError(where, f"a time_unit of {', '.join(TIME_UNITS_PER_MS)}", repr(self.time_unit))
+        if not isinstance(self.fields, Mapping) or not self.fields:
+            raise DefinitionError(where, "at least one field", repr(self.fields))
+        duration_ms(self.dedupe_horizon, f"{where}: dedupe_horizon")
+        freeze(self, fields=FrozenMap({name: self._field(name, value) for name, value in self.fields.items()}))
+        dtypes = {name: value.dtype for name, value in self.mapped.items()}
+        for name, expression in (self.computed or {}).items():
+            check_name(name, f"{where}: computed field")
+            if name in self.fields or name in RESERVED:
+                raise DefinitionError(f"{where}: computed field '{name}'", "a name that is free", "one that is taken")
+            check_expression(expression, dtypes, f"{where}: computed field '{name}'")
+        freeze(self, computed=FrozenMap(self.computed))
+
+    def _field(self, name: str, value: Field | str) -> Field:
+        where = f"stream '{self.name}': field '{name}'"
+        check_name(name, where)
+        if name in RESERVED:
+            next_step = "Map it with event_time=, event_id= or another name."
+            raise DefinitionError(where, f"a name other than {', '.join(RESERVED)}", f"'{name}'", next_step)
+        if isinstance(value, Field):
+            return value
+        try:
+            return Field(value)
+        except DefinitionError as error:
+            raise DefinitionError(where, error.required, error.got) from None
+
+    @property
+    def mapped(self) -> Mapping[str, Field]:
+        """Our columns that stand in the message, with their Field."""
+        return self.fields  # type: ignore[return-value]  # __post_init__ made every value a Field
+
+    @cached_property
+    def dtypes(self) -> dict[str, str]:
+        """Every column that a feature may use, with its dtype, in order."""
+        return {name: value.dtype for name, value in self.mapped.items()} | dict.fromkeys(
+            self.computed or {}, "float64"
+        )
