@@ -8,6 +8,8 @@ HeadraceError
 │   └── ForeignRowError   a whole row, of another definition or stream
 ├── FenceError        a batch contradicts what the store says was folded before
 ├── LeaseError        another driver owns the view
+├── StoreError        a store cannot be reached, or does not answer in time
+├── ArtefactError     a model's files are damaged, foreign, or of another definition
 └── UsageError        the command line asked for something that is not there
 """
 
@@ -56,6 +58,14 @@ class FenceError(StateError):
 
 class LeaseError(StateError):
     """Raised when another driver owns the view."""
+
+
+class ArtefactError(HeadraceError):
+    """Raised when a model's files are not what training wrote: damaged, foreign, or of another definition."""
+
+
+class StoreError(HeadraceError):
+    """Raised when a store cannot be reached or does not answer in time: what it holds may be whole."""
 
 
 class UsageError(HeadraceError):
