@@ -10,11 +10,9 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,13 +20,14 @@ from typing import Literal
 import click
 
 from features.errors import HeadraceError
+from streaming.jars import KAFKA, SPARK, java_command, missing_jars
+from streaming.ports import is_free
 
 ROOT = Path(__file__).resolve().parent
 LOCK = ROOT / "requirements.lock"
 PACKAGES = ("features", "streaming", "serving", "training")
 PYTHON = (3, 11)
 JAVA = (17, 21)
-PORTS = {9092: "the Kafka broker", 8000: "the HTTP service"}
 DISK_GB = 5.0
 MEMORY_GB = 4.0
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
@@ -87,13 +86,6 @@ def import_names(owners: Mapping[str, Sequence[str]]) -> Finding:
     return Finding("import names", "ok", ", ".join(PACKAGES))
 
 
-def java_command(environment: Mapping[str, str]) -> str | None:
-    """The java that Spark would start: JAVA_HOME's, else the PATH's."""
-    if home := environment.get("JAVA_HOME"):
-        return shutil.which("java", path=str(Path(home) / "bin"))
-    return shutil.which("java", path=environment.get("PATH"))
-
-
 def java_modules(command: str | None) -> str:
     """What `java --list-modules` prints ("" where there is no java, or one that cannot do that)."""
     if command is None:
@@ -119,22 +111,50 @@ def java(modules: str) -> Finding:
     return Finding("java", "ok", version[1])
 
 
-def is_free(port: int) -> bool:
-    """True when a server of ours could listen on this port of the loopback address."""
-    with closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
 def port(number: int, purpose: str) -> Finding:
     """Ok when the port is free on loopback; taken is a warning."""
     if is_free(number):
         return Finding(f"port {number}", "ok", f"free for {purpose}")
     return Finding(f"port {number}", "warning", f"taken; {purpose} will need it", f"ss -ltnp 'sport = :{number}'")
+
+
+def jars(home: Path) -> Finding:
+    """Ok with each jar of the broker and of Spark's connectors."""
+    missing = [f"{jars.name}/{name}" for jars in (KAFKA, SPARK) for name in missing_jars(jars, home)]
+    if not missing:
+        return Finding("jars", "ok", f"Kafka's and Spark's in {home / 'jars'}")
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return Finding("jars", "warning", f"no {missing[0]}{more}; the stream will need them", "make setup")
+
+
+def broker(home: Path, number: int) -> Finding:
+    """Ok while our broker runs, or where it could: port 0 is any that is free."""
+    from streaming.broker import running_broker
+
+    if running := running_broker(home):
+        return Finding("broker", "ok", f"runs at {running}")
+    return port(number, "the Kafka broker") if number else Finding("broker", "ok", "will take a free port")
+
+
+def by_settings(root: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """The settings, and what they decide about this machine; without settings that can be read, only that."""
+    try:
+        from features.settings import read_settings
+
+        settings = read_settings(root, environment)
+    except ImportError as error:
+        yield Finding("settings", "failed", str(error), "make setup")
+        return
+    except HeadraceError as error:
+        yield Finding("settings", "failed", str(error), error.next_step or "edit it there")
+        return
+    yield Finding("settings", "ok", f"home {settings.home}, Kafka {settings.kafka.bootstrap_servers or 'of our own'}")
+    home = root / settings.home
+    yield jars(home)
+    if not settings.kafka.bootstrap_servers:
+        yield broker(home, settings.broker.port)
+    if settings.serving.port:
+        yield port(settings.serving.port, "the HTTP service")
 
 
 def disk(free_bytes: int) -> Finding:
@@ -184,8 +204,7 @@ def findings() -> Iterator[Finding]:
         yield packages(locked(LOCK.read_text()))
     yield import_names(importlib.metadata.packages_distributions())
     yield java(java_modules(java_command(os.environ)))
-    for number, purpose in PORTS.items():
-        yield port(number, purpose)
+    yield from by_settings(Path.cwd(), os.environ)
     yield disk(shutil.disk_usage(Path.cwd()).free)
     yield definitions(ROOT / "feature_repo")
     meminfo = Path("/proc/meminfo")

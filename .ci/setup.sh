@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes .venv hold the versions in requirements.lock and this checkout as an editable package.
+# Makes .venv hold the versions in requirements.lock and this checkout as an editable package; Java, and the jars of
+# Kafka and of Spark's connectors, are there then, too.
 # Returns at once where that is done; starts .venv again where it was interrupted. Says one line a step, on stderr.
 set -eu
 cd "$(dirname "$0")/.."
@@ -8,16 +9,25 @@ venv=.venv
 stamp=$venv/.setup-done             # what .venv was made from
 unfinished=$venv/.setup-unfinished  # there while a set-up runs, and after one that was interrupted
 log=$venv/setup.log
+java_stamp=$venv/.java-done         # the java that was found fit
+home=.headrace
 
 say() { printf 'setup: %s\n' "$1" >&2; }
 die() { say "$1"; exit 1; }
 
 fingerprint() { { cat requirements.lock pyproject.toml .ci/setup.sh; pwd; } | cksum; }
 
-is_done() {
+has_packages() {
   [ -x $venv/bin/python ] && [ -x $venv/bin/headrace ] && [ ! -e $unfinished ] \
     && [ "$(cat $stamp 2>/dev/null)" = "$(fingerprint)" ]
 }
+
+find_java() { if [ -n "${JAVA_HOME:-}" ]; then command -v "$JAVA_HOME/bin/java"; else command -v java; fi; }
+
+has_java() { java=$(find_java) && [ "$(cat $java_stamp 2>/dev/null)" = "$java" ]; }
+
+# A jar that was deleted is fetched again, hence more than a stamp: a tenth of a second.
+is_done() { has_packages && has_java && $venv/bin/python -m streaming.jars --check $home; }
 
 is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
@@ -29,17 +39,52 @@ find_python() {
   die "Headrace requires Python 3.11 or newer; got $found. Install one, or name it: PYTHON=python3.12 make setup"
 }
 
+# as_root COMMAND...: runs it; fails where we may not.
+may_be_root() { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+
+apt_update() { as_root apt-get update -qq >>$log 2>&1 || true; } # one broken source must not stop us: what follows finds out
+
+apt_install() {
+  say "installing $1 with apt-get"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >>$log 2>&1 \
+    || explain "apt-get could not install $1"
+}
+
 # Debian and its kin keep ensurepip, without which venv cannot work, in a package of its own.
 install_ensurepip() {
   package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
   command -v apt-get >/dev/null || die "$python has no ensurepip: install the part of Python that holds it, then make setup"
-  if [ "$(id -u)" = 0 ]; then as_root=
-  elif sudo -n true 2>/dev/null; then as_root='sudo -n'
-  else die "$python has no ensurepip. Install it, then go on: sudo apt-get install $package && make setup"; fi
-  say "installing $package with apt-get"
-  $as_root apt-get update -qq >>$log 2>&1 || true # one broken source must not stop us: the next step finds out
-  $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >>$log 2>&1 \
-    || explain "apt-get could not install $package"
+  may_be_root || die "$python has no ensurepip. Install it, then go on: sudo apt-get install $package && make setup"
+  apt_update
+  apt_install "$package"
+}
+
+# Spark asks for jdk.incubator.vector, which trimmed Javas leave out.
+is_fit_java() {
+  modules=$("$1" --list-modules 2>/dev/null) || return 1
+  case $modules in *java.base@17*|*java.base@21*) ;; *) return 1 ;; esac
+  case $modules in *jdk.incubator.vector*) ;; *) return 1 ;; esac
+}
+
+java_package() {
+  for package in openjdk-17-jre-headless openjdk-21-jre-headless; do
+    if apt-cache show $package >/dev/null 2>&1; then echo $package; return; fi
+  done
+  echo openjdk-17-jre-headless
+}
+
+install_java() {
+  : >$log
+  if java=$(find_java) && is_fit_java "$java"; then echo "$java" >$java_stamp; return; fi
+  required="Headrace requires a whole Java 17 or 21 for Kafka and Spark; got ${java:-none}."
+  [ -z "${JAVA_HOME:-}" ] || die "$required Name another by JAVA_HOME, then: make setup"
+  command -v apt-get >/dev/null || die "$required Install one (a headless JRE is enough), then: make setup"
+  may_be_root || die "$required Install it, then go on: sudo apt-get install $(java_package) && make setup"
+  apt_update
+  apt_install "$(java_package)"
+  java=$(find_java) && is_fit_java "$java" || die "$required It was installed, but is not the java of the PATH: name it by JAVA_HOME"
+  echo "$java" >$java_stamp
 }
 
 explain() {
@@ -93,8 +138,12 @@ wait_for_others
 is_done && exit 0
 started=$(date +%s)
 [ -z "${SSL_CERT_FILE:-}" ] || export PIP_CERT="${PIP_CERT:-$SSL_CERT_FILE}" # pip knows only its own name for it
-make_venv
-install_packages
-fingerprint >$stamp
-rm -f $unfinished
+if ! has_packages; then
+  make_venv
+  install_packages
+  fingerprint >$stamp
+  rm -f $unfinished
+fi
+has_java || install_java
+$venv/bin/python -m streaming.jars $home || exit 1
 say "done in $(($(date +%s) - started)) s"

@@ -1,0 +1,92 @@
+"""A topic read from its beginning to where it ends now, by nobody's group and leaving no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from features.errors import HeadraceError
+from streaming.topics import admin_client, topics
+
+POLL_S = 0.5
+SILENCE_S = 30.0
+"""A cluster that says nothing for so long has gone."""
+
+OPTIONS: dict[str, Any] = {
+    "group.id": "headrace-reader",  # librdkafka wants one, though nothing is committed and nothing is balanced
+    "enable.auto.commit": False,
+    "auto.offset.reset": "error",
+    "enable.partition.eof": True,
+    "fetch.wait.max.ms": 50,
+    "log_level": 0,
+}
+
+
+class ReadError(HeadraceError):
+    """Raised when a topic cannot be read to its end."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A message as the broker has it; ``timestamp_ms`` is the broker's, or the producer's where the topic says so."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+def read_topic(bootstrap_servers: str, topic: str, client_options: Mapping[str, Any] | None = None) -> Iterator[Record]:
+    """Every record that the topic has now, each partition in its order; nothing where there is no such topic.
+
+    Raises:
+        ReadError: the topic cannot be read to its end.
+        TopicError: the cluster does not answer.
+    """
+    from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+    partitions = topics(admin_client(bootstrap_servers, client_options), bootstrap_servers).get(topic, 0)
+    consumer = Consumer({**OPTIONS, **(client_options or {}), "bootstrap.servers": bootstrap_servers})
+    try:
+        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)])
+        yield from _until_ends(consumer, topic, partitions)
+    finally:
+        consumer.close()
+
+
+def _until_ends(consumer: Any, topic: str, partitions: int) -> Iterator[Record]:
+    from confluent_kafka import KafkaError
+
+    open_ends, silent_s = set(range(partitions)), 0.0
+    while open_ends:
+        message = consumer.poll(POLL_S)
+        if message is None:
+            silent_s += POLL_S
+            if silent_s > SILENCE_S:
+                raise ReadError(f"topic '{topic}'", "to be read to its end", f"nothing for {SILENCE_S:.0f} s")
+            continue
+        silent_s = 0.0
+        error = message.error()
+        if error is None:
+            if message.partition() in open_ends:
+                yield _record(message)
+        elif error.code() == KafkaError._PARTITION_EOF:
+            open_ends.discard(message.partition())
+        elif not error.retriable():
+            raise ReadError(f"topic '{topic}'", "to be read to its end", error.str())
+
+
+def _record(message: Any) -> Record:
+    return Record(
+        topic=message.topic(),
+        partition=message.partition(),
+        offset=message.offset(),
+        timestamp_ms=message.timestamp()[1],
+        key=message.key(),
+        value=message.value(),
+        headers=tuple(message.headers() or ()),
+    )

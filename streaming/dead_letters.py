@@ -1,0 +1,211 @@
+"""Records that could not be read as events: kept as they came beside their topic, to be looked at and sent again.
+
+A dead letter has its record's key, bytes and headers, and five headers more. It may be sent twice (the batch that sent
+it ran again), and is one by the topic, partition and offset that the headers name. A record that was sent again leaves
+a receipt among the letters: a message without a value, of the same place, with the header ``hr_replayed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from features.definitions import Stream
+from features.errors import HeadraceError
+from features.events import Parsed, Verdict
+from streaming.consumer import Record, read_topic
+from streaming.producer import EventProducer
+from streaming.topics import DEAD, admin_client, dead_letter_topic, topics
+
+PREFIX = "hr_"
+TOPIC, PARTITION, OFFSET, REASON, TIME = (
+    f"{PREFIX}{name}" for name in ("topic", "partition", "offset", "reason", "time")
+)
+REPLAYED = f"{PREFIX}replayed"
+ACK_S = 60.0
+
+Place = tuple[str, int, int]
+"""Topic, partition, offset of the record that was refused."""
+RawHeaders = tuple[tuple[str, bytes | None], ...]
+
+
+class DeadLetterError(HeadraceError):
+    """Raised when dead letters cannot be kept, or the one that is asked for does not exist."""
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A record that was refused.
+
+    Args:
+        place: where it stood.
+        reason: "code: details".
+        time_ms: the broker's time of the record.
+        key, value, headers: as they came.
+        is_replayed: it has been sent again.
+    """
+
+    place: Place
+    reason: str
+    time_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: RawHeaders
+    is_replayed: bool = False
+
+    @property
+    def code(self) -> str:
+        """The kind of reason."""
+        return self.reason.partition(":")[0]
+
+
+# --- to Kafka -------------------------------------------------------------------------------------------------------
+
+
+def send_dead_letters(producer: EventProducer, stream: Stream, messages: pa.Table, parsed: Parsed) -> int:
+    """Kafka has acknowledged a dead letter for each record of that verdict; returns how many.
+
+    Args:
+        producer: of the cluster that has the topic.
+        stream: whose topic the records come from.
+        messages: the records as they came, with the columns partition, offset, timestamp (ms), key, value, headers.
+        parsed: their verdicts, in the same order.
+
+    Raises:
+        DeadLetterError: Kafka did not acknowledge them all. Some may be there; sending all again does no harm.
+    """
+    rows = np.flatnonzero(parsed.verdicts == Verdict.DEAD_LETTER)
+    refused = messages.take(pa.array(rows)).to_pylist()
+    reasons = parsed.reasons.take(pa.array(rows)).to_pylist()
+    with _Acknowledged(producer, dead_letter_topic(stream.topic)) as send:
+        for record, reason in zip(refused, reasons, strict=True):
+            given = tuple((one["key"], one["value"]) for one in record["headers"] or ())
+            place = (stream.topic, record["partition"], record["offset"])
+            send(record["key"], record["value"], letter_headers(given, place, reason, record["timestamp"]))
+    return len(refused)
+
+
+def letter_headers(given: RawHeaders, place: Place, reason: str, time_ms: int) -> RawHeaders:
+    """The record's headers and ours; ours of an earlier refusal give way."""
+    topic, partition, offset = place
+    ours = {TOPIC: topic, PARTITION: str(partition), OFFSET: str(offset), REASON: reason, TIME: str(time_ms)}
+    return (*original_headers(given), *((name, value.encode()) for name, value in ours.items()))
+
+
+def original_headers(headers: RawHeaders) -> RawHeaders:
+    """The headers without ours."""
+    return tuple((name, value) for name, value in headers if not name.startswith(PREFIX))
+
+
+class _Acknowledged:
+    """Sends to one topic, and leaves its block only when Kafka has acknowledged everything.
+
+    Raises:
+        DeadLetterError: at the block's end, when it has not.
+    """
+
+    def __init__(self, producer: EventProducer, topic: str) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._sent = 0
+        self._acknowledged = 0
+        self._error = ""
+
+    def __enter__(self) -> Callable[[bytes | None, bytes | None, RawHeaders], None]:
+        return self._send
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._sent:
+            self._producer.flush(ACK_S)
+            if self._acknowledged < self._sent:
+                got = f"{self._acknowledged} of {self._sent} acknowledged ({self._error or 'no answer'})"
+                raise DeadLetterError(f"topic '{self._topic}'", "Kafka to keep every record sent to it", got)
+
+    def _send(self, key: bytes | None, value: bytes | None, headers: RawHeaders) -> None:
+        self._producer.send(self._topic, key, value, headers, self._acknowledge)
+        self._sent += 1
+
+    def _acknowledge(self, error: Any, _message: Any) -> None:
+        if error is None:
+            self._acknowledged += 1
+        else:
+            self._error = error.str()
+
+
+# --- from Kafka -----------------------------------------------------------------------------------------------------
+
+
+def read_dead_letters(
+    bootstrap_servers: str, topic: str | None = None, client_options: Mapping[str, Any] | None = None
+) -> list[DeadLetter]:
+    """Every dead letter once, of one topic or of all, in the order of their places.
+
+    Raises:
+        TopicError: the cluster does not answer.
+        ReadError: a topic cannot be read to its end.
+    """
+    there = topics(admin_client(bootstrap_servers, client_options), bootstrap_servers)
+    dead = [dead_letter_topic(topic)] if topic else sorted(name for name in there if name.endswith(DEAD))
+    records = (record for name in dead for record in read_topic(bootstrap_servers, name, client_options))
+    return letters_of(records)
+
+
+def letters_of(records: Iterable[Record]) -> list[DeadLetter]:
+    """The dead letters that the records of dead-letter topics are, each once, in the order of their places."""
+    found: dict[Place, DeadLetter] = {}
+    for letter in _letters(records):
+        known = found.get(letter.place)
+        is_replayed = letter.is_replayed or (known is not None and known.is_replayed)
+        # A receipt has no bytes: what is kept is the letter itself, whichever of the two comes first.
+        kept = letter if known is None or not letter.is_replayed else known
+        found[letter.place] = DeadLetter(**{**vars(kept), "is_replayed": is_replayed})
+    return [found[place] for place in sorted(found)]
+
+
+def _letters(records: Iterable[Record]) -> Iterator[DeadLetter]:
+    for record in records:
+        letter = _letter(record)
+        if letter is not None:
+            yield letter
+
+
+def _letter(record: Record) -> DeadLetter | None:
+    """The letter, or None for what somebody else put into the topic."""
+    ours = {name: value.decode(errors="replace") for name, value in record.headers if value and name.startswith(PREFIX)}
+    try:
+        place = (ours[TOPIC], int(ours[PARTITION]), int(ours[OFFSET]))
+        reason, time_ms = ours[REASON], int(ours[TIME])
+    except (KeyError, ValueError):
+        return None
+    headers = original_headers(record.headers)
+    return DeadLetter(place, reason, time_ms, record.key, record.value, headers, REPLAYED in ours)
+
+
+# --- back to Kafka --------------------------------------------------------------------------------------------------
+
+
+def replay(producer: EventProducer, letters: Iterable[DeadLetter]) -> int:
+    """The records stand at the end of their topics again, and are marked as replayed; returns how many.
+
+    Their bytes, keys and headers are those that came; the broker's time is now. A crash between the two leaves records
+    that are sent once more next time: where messages have an event id, the second is dropped as its duplicate.
+
+    Raises:
+        DeadLetterError: Kafka did not acknowledge them all.
+    """
+    by_topic: dict[str, list[DeadLetter]] = {}
+    for letter in letters:
+        by_topic.setdefault(letter.place[0], []).append(letter)
+    for topic, several in by_topic.items():
+        with _Acknowledged(producer, topic) as send:
+            for letter in several:
+                send(letter.key, letter.value, letter.headers)
+        with _Acknowledged(producer, dead_letter_topic(topic)) as send:
+            for letter in several:
+                receipt = letter_headers((), letter.place, letter.reason, letter.time_ms)
+                send(letter.key, None, (*receipt, (REPLAYED, b"1")))
+    return sum(map(len, by_topic.values()))
