@@ -1,0 +1,100 @@
+"""Which generation the fold drives, and where it came from: kept beside its checkpoint, as one is nothing without it.
+
+    checkpoints/fold/current.json       {"stream_id", "first", "schemas"}
+    checkpoints/fold/<stream_id>/       Spark's checkpoint
+    checkpoints/archive/current.json    the same of the archive; stream_id is its name as a writer of tables
+
+A checkpoint that is gone takes its number with it. The next one has another, and starts where the archive ends: the
+rows are made from the archive, so that nothing is folded twice and nothing is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from features.batch import Marker, Offsets, Store, build_generation
+from features.repo import FeatureRepo
+from streaming.archive import Archive
+from streaming.source_batch import OffsetLog
+
+STREAM_ID_BITS = 63
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One life of a checkpoint.
+
+    Args:
+        stream_id: its number, which no other has.
+        first: where its batch 0 starts.
+        schemas: view → schema_hash of its rows.
+    """
+
+    stream_id: int
+    first: Offsets
+    schemas: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The folder of one query's checkpoints, of which one is current."""
+
+    folder: Path
+
+    def current(self) -> Generation | None:
+        """The generation to go on with; None where there is none, or its checkpoint is gone."""
+        try:
+            found = Generation(**json.loads(self._file.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        return found if self.path(found).is_dir() else None
+
+    def start(self, generation: Generation) -> None:
+        """Make the generation current, with an empty checkpoint."""
+        self.path(generation).mkdir(parents=True)
+        write_json(self._file, asdict(generation))
+
+    def path(self, generation: Generation) -> Path:
+        """Where Spark keeps the generation's checkpoint."""
+        return self.folder / str(generation.stream_id)
+
+    def log(self, generation: Generation) -> OffsetLog:
+        """The offsets of the generation's batches."""
+        return OffsetLog(self.path(generation), generation.first)
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "current.json"
+
+
+def schemas_of(repo: FeatureRepo) -> dict[str, int]:
+    """view → schema_hash."""
+    return {view.name: view.schema_hash for view in repo.views.values()}
+
+
+def new_generation(first: Offsets, schemas: Mapping[str, int]) -> Generation:
+    """A generation with a number that no other has."""
+    return Generation(secrets.randbits(STREAM_ID_BITS), dict(first), dict(schemas))
+
+
+def build_from_archive(
+    store: Store, repo: FeatureRepo, archive: Archive, generation: Generation, written_at: int
+) -> None:
+    """Make the generation's rows from the archive, up to where its batch 0 will start."""
+    streams = {stream.name: stream for view in repo.views.values() for stream in view.streams}
+    events = {name: archive.events(stream) for name, stream in streams.items()}
+    at = Marker(-1, generation.first, generation.first, -1)
+    build_generation(store, list(repo.views.values()), generation.stream_id, events, at, written_at)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace the file at once: a reader, or a crash, sees the old text or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(json.dumps(value), encoding="utf-8")
+    fresh.replace(path)

@@ -1,0 +1,117 @@
+"""The fold: one micro-batch of messages into the rows of the online store, and what was refused to the dead letters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from features.batch import Batch, BatchStep, Counts, Offsets, Store
+from features.columns import Int64s
+from features.definitions import Stream
+from features.events import Parsed, Verdict, parse
+from features.repo import FeatureRepo
+from streaming.source_batch import Messages, OffsetLog, messages_by_stream
+
+SendDeadLetters = Callable[[Stream, Messages, Parsed], object]
+"""Returns when the broker has acknowledged the stream's dead letters of the batch."""
+Schemas = Callable[[int], str]
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What became of a batch.
+
+    Args:
+        appended_at: when the broker took each record, in ms.
+        finished_at: when its rows could be read, in ms.
+    """
+
+    batch_id: int
+    start: Offsets
+    end: Offsets
+    records: int
+    counts: Counts
+    appended_at: Int64s
+    finished_at: int
+    took_ms: float
+
+    @property
+    def ages_ms(self) -> Int64s:
+        """How long each record took from the broker to its row."""
+        return self.finished_at - self.appended_at
+
+
+def now_ms() -> int:
+    """The wall clock in epoch ms."""
+    return time.time_ns() // 1_000_000
+
+
+class OnlineSink:
+    """Folds batches into one generation, exactly once; dead letters go out at least once, keyed by their offset."""
+
+    def __init__(
+        self,
+        repo: FeatureRepo,
+        store: Store,
+        stream_id: int,
+        log: OffsetLog,
+        send: SendDeadLetters,
+        schemas: Schemas | None = None,
+    ) -> None:
+        self._repo = repo
+        self._step = BatchStep(store, list(repo.views.values()), stream_id)
+        self._log = log
+        self._send = send
+        self._schemas = schemas
+        self._folded = {stream.name for view in repo.views.values() for stream in view.streams}
+
+    def fold(self, table: pa.Table, batch_id: int) -> BatchReport:
+        """Fold a batch of messages (session.COLUMNS); the same batch again changes nothing more.
+
+        Raises:
+            FenceError, LeaseError: as BatchStep.run().
+        """
+        began = time.perf_counter()
+        start, end = self._log.between(batch_id)
+        messages = messages_by_stream(table, self._repo.streams.values())
+        parsed = {name: self._parsed(name, one) for name, one in messages.items()}
+        # Before the rows: a crash behind them would have to tell which of the letters have gone.
+        self._send_dead_letters(messages, parsed)
+        counts = self._run(batch_id, start, end, parsed)
+        took_ms = 1e3 * (time.perf_counter() - began)
+        appended = np.asarray(table["timestamp"]).astype(np.int64)
+        return BatchReport(batch_id, start, end, table.num_rows, counts, appended, now_ms(), took_ms)
+
+    def check_standing(self, committed: int) -> None:
+        """Raise FenceError unless the store has all that the checkpoint counts as done."""
+        self._step.check_standing(committed)
+
+    def _parsed(self, name: str, messages: Messages) -> Parsed:
+        stream = self._repo.streams[name]
+        return parse(messages.records, stream, self._repo.horizon_ms(name), self._schemas)
+
+    def _run(self, batch_id: int, start: Offsets, end: Offsets, parsed: Mapping[str, Parsed]) -> Counts:
+        folded = {name: one for name, one in parsed.items() if name in self._folded}
+        archived = Batch(batch_id, start, end, {name: one for name, one in parsed.items() if name not in folded}, 0)
+        counts = self._step.run(Batch(batch_id, start, end, folded, now_ms()))
+        # Nothing is folded from a stream that no view reads: its events are all for the archive.
+        return added(counts, Counts.of(archived, {name: one.events for name, one in archived.parsed.items()}))
+
+    def _send_dead_letters(self, messages: Mapping[str, Messages], parsed: Mapping[str, Parsed]) -> None:
+        for name, one in parsed.items():
+            if (one.verdicts == Verdict.DEAD_LETTER).any():
+                self._send(self._repo.streams[name], messages[name], one)
+
+
+def added(one: Counts, other: Counts) -> Counts:
+    """Both together."""
+    return Counts(
+        one.folded + other.folded,
+        one.duplicate + other.duplicate,
+        one.late + other.late,
+        one.dead_letter + other.dead_letter,
+    )

@@ -1,0 +1,137 @@
+"""How the stream is doing: counts that survive a restart, rates and ages of late, and the file that tells others."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.batch import Counts, Offsets
+from features.columns import Int64s
+from streaming.generations import write_json
+from streaming.online_sink import added
+
+RATE_OVER_MS = 10_000
+AGES_OVER_MS = 60_000
+AGES_A_BATCH = 256
+ABSENT_AFTER_MS = 10_000
+NOTHING = Counts(0, 0, 0, 0)
+GAUGES = ("rows_per_s", "lag", "batch_ms", "restarts", "batch_id")
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What all batches so far came to; ``before`` is without the last, which may come again."""
+
+    batch_id: int = -1
+    before: Counts = NOTHING
+    after: Counts = NOTHING
+
+    def with_batch(self, batch_id: int, counts: Counts) -> Totals:
+        """The totals with this batch in them once, however often it comes."""
+        before = self.before if batch_id == self.batch_id else self.after
+        return Totals(batch_id, before, added(before, counts))
+
+    @classmethod
+    def read(cls, path: Path) -> Totals:
+        """The totals in the file; none when there is no file."""
+        if not path.exists():
+            return cls()
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return cls(found["batch_id"], Counts(**found["before"]), Counts(**found["after"]))
+
+    def write(self, path: Path) -> None:
+        """Replace the file."""
+        write_json(path, asdict(self))
+
+
+@dataclass
+class Recent:
+    """Records and their ages of the last while: what rates and percentiles are taken over."""
+
+    records: deque[tuple[int, int]] = field(default_factory=deque)
+    ages: deque[tuple[int, Int64s]] = field(default_factory=deque)
+
+    def add(self, now: int, records: int, ages_ms: Int64s) -> None:
+        """A batch of so many records was finished."""
+        self.records.append((now, records))
+        step = max(len(ages_ms) // AGES_A_BATCH, 1)
+        self.ages.append((now, ages_ms[::step]))
+        self._forget(now)
+
+    def per_s(self, now: int) -> float:
+        """Records a second."""
+        self._forget(now)
+        return sum(count for _, count in self.records) / (RATE_OVER_MS / 1000)
+
+    def age_ms(self, now: int) -> dict[str, float]:
+        """Percentiles of how long a record took from the broker to its row; empty where there was none."""
+        self._forget(now)
+        ages = np.concatenate([np.empty(0, np.int64), *(one for _, one in self.ages)])
+        return {f"p{q}_ms": float(np.percentile(ages, q)) for q in (50, 99)} if len(ages) else {}
+
+    def _forget(self, now: int) -> None:
+        while self.records and self.records[0][0] < now - RATE_OVER_MS:
+            self.records.popleft()
+        while self.ages and self.ages[0][0] < now - AGES_OVER_MS:
+            self.ages.popleft()
+
+
+def lag(end: Offsets, latest: Offsets) -> int:
+    """How many records the broker has that the query has not finished."""
+    return sum(max(last - end.get(place, 0), 0) for place, last in latest.items())
+
+
+# --- the file -------------------------------------------------------------------------------------------------------
+
+
+def read_status(home: Path, now: int) -> dict[str, Any]:
+    """What the stream told last, with ``state`` 'absent' where it has not told anything for a while, or never."""
+    path = home / "status" / "stream.json"
+    if not path.exists():
+        return {"state": "absent"}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    silent = now - found["updated_at"] > ABSENT_AFTER_MS
+    return found | ({"state": "absent"} if silent and found["state"] != "stopped" else {})
+
+
+def write_status(home: Path, status: Mapping[str, Any]) -> None:
+    """Replace what others read."""
+    write_json(home / "status" / "stream.json", dict(status))
+
+
+def metrics_text(status: Mapping[str, Any]) -> str:
+    """The status in Prometheus' text format."""
+    lines = [f"headrace_stream_up {int(status['state'] == 'running')}"]
+    for name, query in status.get("queries", {}).items():
+        label = f'{{query="{name}"}}'
+        gauges = {key: query[key] for key in GAUGES if query.get(key) is not None}
+        lines += [f"headrace_stream_{key}{label} {value}" for key, value in gauges.items()]
+        for key, value in query.get("counts", {}).items():
+            lines.append(f'headrace_stream_records_total{{query="{name}",end="{key}"}} {value}')
+        for key, value in query.get("age", {}).items():
+            lines.append(f'headrace_stream_age_ms{{query="{name}",quantile="{key[1:3]}"}} {value}')
+    return "\n".join(lines) + "\n"
+
+
+def status_lines(status: Mapping[str, Any]) -> list[str]:
+    """The status for a person."""
+    if status["state"] == "absent":
+        return ["stream: not running. Start it with 'headrace stream'."]
+    lines = [f"stream: {status['state']} · process {status['pid']} · Kafka {status['bootstrap']}"]
+    for name, query in status["queries"].items():
+        age = query.get("age", {})
+        fresh = f" · fresh in {age['p50_ms']:.0f} ms (p99 {age['p99_ms']:.0f})" if age else ""
+        behind = "unknown" if query["lag"] is None else f"{query['lag']:,}"
+        rate = f"{query['rows_per_s']:,.0f}/s · lag {behind} · batch {query['batch_id']}"
+        took = f" in {query['batch_ms']:.0f} ms" if query["batch_ms"] is not None else ""
+        counts = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in query["counts"].items())
+        lines.append(f"  {name}: {query['state']} · {rate}{took}{fresh}" + (f" · {counts}" if counts else ""))
+        if query["error"]:
+            lines.append(f"    {query['error']}")
+    return lines

@@ -1,0 +1,152 @@
+"""`headrace stream` and `headrace status`: run the stream in the foreground, and see how it is doing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from features.errors import UsageError
+
+if TYPE_CHECKING:
+    from features.repo import FeatureRepo
+    from features.settings import Settings
+    from streaming.pipeline import Pipeline, Rows, StreamOptions
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@click.command()
+@click.option("--rebuild", is_flag=True, help="Make the online rows anew from the offline store, then go on.")
+def stream(rebuild: bool) -> None:
+    """Fold the topics into the online store and archive them, until Ctrl-C or SIGTERM.
+
+    Our own broker is started for it where the settings name no cluster and none runs.
+
+    \b
+    Examples:
+      headrace stream
+      headrace stream --rebuild
+    """
+    from features.repo import load_repo
+    from features.settings import read_settings
+    from streaming.cluster import cluster
+
+    root = Path.cwd()
+    settings = read_settings(root, os.environ)
+    repo = load_repo(root / settings.stream.repo)
+    with _until_told() as stop, cluster(settings, root) as bootstrap:
+        _pipeline(settings, root, repo, bootstrap).run(stop, rebuild=rebuild)
+    _say("stopped; what was read is folded, and the rest waits in Kafka")
+
+
+def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str) -> Pipeline:
+    from streaming.crash_points import crash_point
+    from streaming.dead_letters import send_dead_letters
+    from streaming.pipeline import Pipeline
+    from streaming.producer import EventProducer
+    from streaming.topics import ensure_topics
+
+    client = settings.kafka.client
+    ensure_topics(bootstrap, repo.streams.values(), settings.kafka.partitions, client)
+    producer = EventProducer(bootstrap, client)
+    return Pipeline(
+        stream_options(settings, root, bootstrap),
+        repo,
+        open_rows(settings, root),
+        lambda one, messages, parsed: send_dead_letters(producer, one, messages.table, parsed),
+        _say,
+        crash_point(os.environ),
+    )
+
+
+def stream_options(settings: Settings, root: Path, bootstrap: str) -> StreamOptions:
+    """The settings of a project in ``root`` as the stream takes them."""
+    from streaming.jars import resolve_spark
+    from streaming.pipeline import StreamOptions
+
+    home = root / settings.home
+    return StreamOptions(
+        home=home,
+        offline=root / settings.offline.path,
+        bootstrap=bootstrap,
+        jars=resolve_spark(home),
+        client=settings.kafka.client,
+        spark_kafka={f"kafka.{name}": value for name, value in settings.kafka.spark.items()},
+        master=settings.stream.spark_master,
+        memory=settings.stream.spark_memory,
+        trigger_ms=settings.stream.trigger_ms,
+        archive_trigger_s=settings.stream.archive_trigger_s,
+        max_offsets=settings.stream.max_offsets_per_trigger,
+    )
+
+
+def open_rows(settings: Settings, root: Path) -> Rows:
+    """The online store that the feature repo's feature_store.yaml names; a file of the project's where it has none.
+
+    Raises:
+        UsageError: it names one that does not hold our rows.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    from features.online_store.redis import RedisRows
+    from features.online_store.sqlite import SqliteRows
+
+    folder = root / settings.stream.repo
+    path = folder / "feature_store.yaml"
+    if not path.exists():
+        return SqliteRows(root / settings.home / "online.db")
+    given = yaml.safe_load(path.read_text(encoding="utf-8")).get("online_store") or {}
+    kind = str(given.get("type")).rpartition(".")[2]
+    if kind == "RedisRowsOnlineStore" and "url" in given:
+        return RedisRows(given["url"])
+    if kind == "SqliteRowsOnlineStore" and "path" in given:
+        return SqliteRows((folder / given["path"]).resolve())
+    required = "type SqliteRowsOnlineStore with a path, or RedisRowsOnlineStore with a url"
+    raise UsageError(f"online_store in {path}", required, repr(given))
+
+
+@contextmanager
+def _until_told() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    before = {one: signal.signal(one, lambda *_: stop.set()) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--metrics", is_flag=True, help="Print Prometheus' text format.")
+def status(as_json: bool, metrics: bool) -> None:
+    """Show what the stream does: records a second, lag, batch time, how fresh features are, and how records ended.
+
+    \b
+    Examples:
+      headrace status
+      headrace status --json
+    """
+    from features.settings import read_settings
+    from streaming.online_sink import now_ms
+    from streaming.status import metrics_text, read_status, status_lines
+
+    root = Path.cwd()
+    found = read_status(root / read_settings(root, os.environ).home, now_ms())
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    elif metrics:
+        click.echo(metrics_text(found), nl=False)
+    else:
+        click.echo("\n".join(status_lines(found)))

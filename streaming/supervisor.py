@@ -1,0 +1,127 @@
+"""A query that is started again when it fails, later each time, and never when starting again cannot help."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from features.errors import DefinitionError, FenceError, FormatError, HeadraceError, UsageError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+    from pyspark.sql.streaming.query import StreamingQuery
+
+FINAL = (FenceError, DefinitionError, FormatError, UsageError)
+"""What is the same on every attempt: somebody has to mend something first."""
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 30.0
+Handle = Callable[["DataFrame", int], None]
+Log = Callable[[str], None]
+
+
+class StoppedError(Exception):
+    """Ends a query that has been asked to stop, before a batch of it has done anything."""
+
+
+@dataclass
+class Backoff:
+    """How long to wait before each attempt in a row: twice as long each time, up to a bound."""
+
+    attempts: int = 0
+
+    def next_s(self) -> float:
+        """The wait before the next attempt, which is counted."""
+        self.attempts += 1
+        return float(min(FIRST_WAIT_S * 2 ** (self.attempts - 1), LONGEST_WAIT_S))
+
+    def succeeded(self) -> None:
+        """The next failure is the first again."""
+        self.attempts = 0
+
+
+class SupervisedQuery:
+    """One streaming query, kept running by calls of tick().
+
+    Args:
+        name: in what is said about it.
+        start: starts the query, which will call the function that it is given with each batch.
+        handle: what a batch is for; run again with a batch, it changes nothing more.
+        log: takes a line for a person.
+    """
+
+    def __init__(self, name: str, start: Callable[[Handle], StreamingQuery], handle: Handle, log: Log) -> None:
+        self.name = name
+        self.restarts = 0
+        self.error: str | None = None
+        self.state = "starting"
+        self.busy = threading.Lock()
+        self._start = start
+        self._handle = handle
+        self._log = log
+        self._backoff = Backoff()
+        self._due = 0.0
+        self._query: StreamingQuery | None = None
+        self._failure: BaseException | None = None
+        self._stopping = False
+
+    def tick(self, now_s: float) -> None:
+        """Start the query when it is due; notice that it failed, and plan the next attempt.
+
+        Raises:
+            HeadraceError: one of FINAL.
+        """
+        if self._query is None and now_s >= self._due:
+            self._failure = None
+            self._query = self._start(self._batch)
+            self.state = "running"
+        elif self._query is not None and not self._query.isActive:
+            self._failed(now_s, self._query.exception())
+
+    def progress(self) -> dict[str, Any] | None:
+        """What Spark says of the last batch."""
+        last = self._query.lastProgress if self._query is not None else None
+        return None if last is None else dict(last)
+
+    def stop(self) -> None:
+        """The running batch has been finished, and no other begins."""
+        self._stopping = True
+        with self.busy:
+            self.state = "stopped"
+        if self._query is not None:
+            self._query.stop()
+
+    def _batch(self, frame: DataFrame, batch_id: int) -> None:
+        with self.busy:
+            if self._stopping:
+                raise StoppedError(self.name)
+            try:
+                self._handle(frame, batch_id)
+            except Exception as error:
+                self._failure = error  # Spark passes on its text alone
+                raise
+            self._backoff.succeeded()
+            self.error = None
+
+    def _failed(self, now_s: float, told: Any) -> None:
+        self._query = None
+        if isinstance(self._failure, FINAL):
+            self.state = "failed"
+            raise self._failure
+        wait_s = self._backoff.next_s()
+        self.error = reason(self._failure, told)
+        self.state = "waiting"
+        self.restarts += 1
+        self._due = now_s + wait_s
+        self._log(f"query '{self.name}' stopped, starts again in {wait_s:.0f} s: {self.error}")
+
+
+def reason(failure: BaseException | None, told: Any) -> str:
+    """Why a query failed, in a line: what Java names as the cause of it all, where it was Java."""
+    if isinstance(failure, HeadraceError):
+        return str(failure)
+    text = f"{type(failure).__name__}: {failure}" if failure is not None else str(told)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    return next(iter([*causes[-1:], *lines]), "it ended, and says nothing of why")

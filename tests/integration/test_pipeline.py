@@ -1,0 +1,308 @@
+"""Everything that was sent ends once, as what it is, through a real broker, Spark and stores, crashes among it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from features.definitions import FeatureView, Stream
+from features.duplicates import without_duplicates
+from features.events import Parsed, Records, Verdict, parse
+from features.online_store.sqlite import SqliteRows
+from features.point_in_time import Spine, point_in_time
+from features.repo import FeatureRepo, load_repo
+from features.state import PackedRows, finalize
+from features.windows import duration_ms
+from streaming.dead_letters import read_dead_letters
+from streaming.producer import EventProducer, known_at_header
+from streaming.status import read_status
+from streaming.topics import ensure_topics
+from streaming.watermarks import read_watermarks
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DEFINITIONS = """
+from features.aggregates import Count, DistinctCount, LastK, Sum
+from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
+
+user = Entity("user", keys={{"user_id": "string"}})
+city = Entity("city", keys={{"city": "string"}})
+shop = Stream(
+    "shop",
+    topic="{topic}",
+    fields={{
+        "event_type": Field("string", enum=("view", "cart")),
+        "user_id": Field("string", required=True),
+        "city": Field("string", path="place.city"),
+        "price": "float64",
+        "quantity": "int64",
+        "gift": "bool",
+    }},
+)
+notes = Stream("notes", topic="{topic}.notes", fields={{"text": Field("string", required=True)}})
+by_user = FeatureView(
+    "by_user",
+    sets=[
+        FeatureSet(user, shop, [Count(), Sum("price"), LastK("city", 3)], ["10m", "1h", "24h"]),
+        FeatureSet(user, shop, [DistinctCount("city", k=16)], ["24h"], where={{"event_type": "cart"}}),
+    ],
+)
+by_city = FeatureView("by_city", sets=[FeatureSet(city, shop, [Count(), Sum("quantity")], ["1h", "24h"])])
+"""
+USERS, CITIES = [f"u{number}" for number in range(40)], ["Rome", "Bonn", "Oslo", None]
+DEADLINE_S = 120
+POLL_S = 0.1
+
+
+@pytest.fixture(scope="module")
+def malformed() -> Any:
+    """The corpus of malformed records, which has a test of its own."""
+    path = ROOT / "tests" / "unit" / "test_malformed_events.py"
+    spec = importlib.util.spec_from_file_location("malformed_corpus", path)
+    if spec is None or spec.loader is None:
+        pytest.fail(f"{path} is not there")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass
+class Sent:
+    """What a topic was sent and has acknowledged, in any order."""
+
+    stream: Stream
+    values: list[bytes | None] = field(default_factory=list)
+    known_at: list[int] = field(default_factory=list)
+    places: list[tuple[int, int]] = field(default_factory=list)
+
+    def on_ack(self, value: bytes | None, known_at: int) -> Callable[[Any, Any], None]:
+        def acknowledged(error: Any, message: Any) -> None:
+            assert error is None
+            self.values.append(value)
+            self.known_at.append(known_at)
+            self.places.append((message.partition(), message.offset()))
+
+        return acknowledged
+
+    def parsed(self, horizon_ms: int | None) -> Parsed:
+        partition, offset = np.array(self.places, dtype=np.int64).T
+        places = np.array(self.known_at), partition.astype(np.int32), offset
+        return parse(Records(pa.array(self.values, pa.binary()), *places), self.stream, horizon_ms)
+
+
+class Project:
+    """A project on disk as a user has one, the stream as the process that he starts, and what it was sent."""
+
+    def __init__(self, root: Path, bootstrap: str, jars: Path, topic: str, corpus: Any, seed: int) -> None:
+        self.root, self.bootstrap, self.corpus = root, bootstrap, corpus
+        self.rng = Random(seed)
+        self.repo = self._written(jars, topic)
+        ensure_topics(bootstrap, self.repo.streams.values())
+        self.producer = EventProducer(bootstrap)
+        self.sent = {name: Sent(stream) for name, stream in self.repo.streams.items()}
+        self.number, self.known_at = 0, corpus.NOW
+
+    def _written(self, jars: Path, topic: str) -> FeatureRepo:
+        (self.root / ".headrace").mkdir(parents=True)
+        (self.root / ".headrace" / "jars").symlink_to(jars)
+        (self.root / "feature_repo").mkdir()
+        (self.root / "feature_repo" / "shop.py").write_text(DEFINITIONS.format(topic=topic), encoding="utf-8")
+        stream = "[stream]\nspark_memory = '512m'\narchive_trigger_s = 0.5\nmax_offsets_per_trigger = 100\n"
+        settings = f"[kafka]\nbootstrap_servers = '{self.bootstrap}'\n{stream}"
+        (self.root / "settings.toml").write_text(settings, encoding="utf-8")
+        return load_repo(self.root / "feature_repo")
+
+    # --- what is sent ---
+
+    def send(self, good: int) -> None:
+        """Good events of every kind, repeated and late ones, notes, and each class of malformed record among them."""
+        bad = [(b"", message) for message, _ in self.corpus.DEAD_JSON.values()]
+        events = [self._event() for _ in range(good)]
+        messages = [*events, *bad]
+        self.rng.shuffle(messages)
+        for key, value in [*messages, *self.rng.choices(events, k=good // 10)]:  # some come again, as retries do
+            self._produce("shop", key, value)
+        for value in [b'{"event_id": "n%d", "event_time": %d, "text": "x"}', b'{"event_id": "m%d", "event_time": %d}']:
+            self.number += 1
+            self._produce("notes", None, value % (self.number, self.corpus.NOW))
+        assert self.producer.flush(60) == 0
+
+    def _event(self) -> tuple[bytes, bytes | None]:
+        rng, now = self.rng, self.corpus.NOW
+        self.number += 1
+        ago, user = rng.choice([0, 1_000, 500_000, 3_000_000, 80_000_000, 200_000_000]), rng.choice(USERS)
+        times = {"event_id": f"e{self.number}", "event_time": now - ago + rng.randrange(1000)}
+        event = times | {"event_type": rng.choice(["view", "cart"]), "user_id": user, "price": rng.randrange(9) / 4}
+        return user.encode(), json.dumps(event | {"quantity": 2, "place": {"city": rng.choice(CITIES)}}).encode()
+
+    def _produce(self, name: str, key: bytes | None, value: bytes | None) -> None:
+        sent, self.known_at = self.sent[name], self.known_at + 1
+        headers = [known_at_header(self.known_at)]
+        self.producer.send(sent.stream.topic, key, value, headers, sent.on_ack(value, self.known_at))
+
+    # --- the process ---
+
+    def start(self, *arguments: str, crash_at: str | None = None) -> subprocess.Popen[bytes]:
+        """The stream in a process of its own, whose words go to a file."""
+        environ = {**os.environ, **({"HEADRACE_CRASH_AT": crash_at} if crash_at else {})}
+        command = [sys.executable, "-c", "from streaming.stream_cli import stream; stream()", *arguments]
+        with (self.root / "log.txt").open("ab") as log:
+            return subprocess.Popen(command, cwd=self.root, env=environ, stdout=log, stderr=log)
+
+    def wait(self, done: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not done():
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"it ended with {process.poll()} or took too long:\n{self.said()}")
+            time.sleep(POLL_S)
+
+    def said(self) -> str:
+        return (self.root / "log.txt").read_text(encoding="utf-8", errors="replace")[-4_000:]
+
+    def status(self) -> dict[str, Any]:
+        return read_status(self.root / ".headrace", 0)
+
+    def is_drained(self, pid: int) -> bool:
+        status = self.status()
+        high = read_watermarks(self.bootstrap, [stream.topic for stream in self.repo.streams.values()]).high
+        of_this = status["state"] == "running" and status["pid"] == pid
+        return of_this and all(query["end"] == high for query in status["queries"].values())
+
+    def unfinished(self, query: str) -> int:
+        """How many batches of the query were planned and not finished: those that a restart runs again."""
+        folder = self.root / ".headrace" / "checkpoints" / query
+        found = folder / str(json.loads((folder / "current.json").read_text())["stream_id"])
+        planned, finished = ({one.name for one in (found / part).glob("[0-9]*")} for part in ("offsets", "commits"))
+        return len(planned - finished)
+
+    # --- what must be ---
+
+    def check(self) -> None:
+        """Rows, tables, dead letters and counts are what was sent comes to."""
+        for view in self.repo.views.values():
+            self.check_rows(view)
+        refused = {name: self._check_letters(name) for name in self.sent}
+        for name in self.sent:
+            self._check_table(name)
+        counts = self.status()["queries"]["fold"]["counts"]
+        assert sum(counts.values()) == sum(len(sent.values) for sent in self.sent.values())
+        assert counts["dead_letter"] == sum(refused.values())
+        assert counts["duplicate"] > 0
+        assert counts["late"] > 0
+
+    def _parsed(self, name: str) -> Parsed:
+        return self.sent[name].parsed(self.repo.horizon_ms(name))
+
+    def check_rows(self, view: FeatureView) -> None:
+        parsed = self._parsed("shop")
+        valid = parsed.events.filter(pa.array(parsed.verdicts[parsed.rows] == Verdict.VALID))
+        events = without_duplicates(valid, duration_ms(self.repo.streams["shop"].dedupe_horizon))
+        keys = pa.array([*(USERS if view.name == "by_user" else CITIES[:3]), "nobody"])
+        as_of = self.known_at + 1
+        values, stream_id = SqliteRows(self.root / ".headrace" / "online.db").read(view.name, keys)
+        assert stream_id is not None
+        found = finalize(view, PackedRows(keys, values), as_of, stream_id)
+        expected = point_in_time(view, Spine(keys, np.full(len(keys), as_of)), {"shop": events})
+        assert found.status.tolist() == expected.status.tolist()
+        assert found.to_table().to_pylist() == expected.to_table().to_pylist()
+
+    def _check_table(self, name: str) -> None:
+        from deltalake import DeltaTable
+
+        table = pa.table(DeltaTable(self.root / ".headrace" / "offline" / name).to_pyarrow_table())
+        expected = self._parsed(name).events
+        assert table.column_names == [*expected.column_names, "topic"]
+        places = [("partition", "ascending"), ("offset", "ascending")]
+        assert table.drop_columns(["topic"]).sort_by(places).to_pylist() == expected.sort_by(places).to_pylist()
+
+    def _check_letters(self, name: str) -> int:
+        sent, parsed = self.sent[name], self._parsed(name)
+        reasons = parsed.reasons.to_pylist()
+        expected = {
+            (sent.stream.topic, *sent.places[row]): (sent.values[row], reasons[row])
+            for row in np.flatnonzero(parsed.verdicts == Verdict.DEAD_LETTER).tolist()
+        }
+        letters = read_dead_letters(self.bootstrap, sent.stream.topic)
+        assert {one.place: (one.value, one.reason) for one in letters} == expected
+        return len(expected)
+
+
+@pytest.fixture
+def project(tmp_path: Path, kafka: str, spark_jars: list[Path], unique_name: str, malformed: Any, seed: int) -> Project:
+    return Project(tmp_path / "project", kafka, spark_jars[0].parent.parent, unique_name, malformed, seed)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Whatever happened, the process is gone."""
+    if process.poll() is None:
+        process.kill()
+    process.wait(30)
+
+
+def test_every_record_ends_once_as_what_it_is_and_a_rebuild_from_the_archive_says_the_same(project: Project) -> None:
+    """Features equal the core's, the table has the valid and the late, the dead letters the rest with reasons."""
+    project.send(600)
+    process = project.start()
+    try:
+        project.wait(lambda: project.is_drained(process.pid), process)
+        project.check()
+        second = project.start()
+        assert second.wait(60) != 0
+        assert "nobody else to drive its stream" in project.said()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, project.said()
+    finally:
+        end(process)
+    assert project.unfinished("fold") == 0
+    assert project.status()["state"] == "stopped"
+    first = SqliteRows(project.root / ".headrace" / "online.db").current("by_user")
+    process = project.start("--rebuild")
+    try:
+        project.wait(lambda: project.is_drained(process.pid), process)
+        project.wait(lambda: SqliteRows(project.root / ".headrace/online.db").current("by_user") != first, process)
+        for view in project.repo.views.values():
+            project.check_rows(view)
+    finally:
+        end(process)
+
+
+FOLD_PLACES = ["after letters", "before publish", "after publish", "after remember", "before rows", "after rows"]
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_driver_that_is_killed_between_effects_loses_nothing_and_does_nothing_twice(
+    project: Project, kills: int
+) -> None:
+    """kill -9 at seeded places, each with a batch that runs again; then the same recount."""
+    places = ["after archive", *project.rng.choices(FOLD_PLACES, k=kills - 1)]
+    again = 0
+    for place in places:
+        project.send(200)
+        process = project.start(crash_at=f"{place}:{project.rng.randint(1, 3)}")
+        try:
+            assert process.wait(DEADLINE_S) == -signal.SIGKILL, (place, project.said())
+        finally:
+            end(process)
+        again += project.unfinished("fold") + project.unfinished("archive")
+    assert again >= len(places)
+    process = project.start()
+    try:
+        project.wait(lambda: project.is_drained(process.pid), process)
+        project.check()
+    finally:
+        end(process)
