@@ -1,0 +1,352 @@
+"""The model artefact: what training writes, what serving verifies, loads and asks. A folder of three files.
+
+    manifest.json    what the model is: its inputs in order, schema hashes, metrics, and the SHA-256 of the other files
+    candidates.npz   plain arrays (see recommendation.CandidateTables); nothing in it is a pickled object
+    ranker.skops     the ranker, of types that stand in our own list and of no others; absent where there is none
+
+The digest of manifest.json itself is what ``save`` returns, and the registry keeps it as the tag DIGEST_TAG of a model
+version: a reader passes it to ``load``, so that nothing in the folder can change unnoticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from features.artefact_files import candidate_arrays, candidate_tables, load_ranker, read_arrays, save_ranker
+from features.definitions import FeatureView
+from features.errors import ArtefactError
+from features.recommendation import (
+    PAIR_FEATURES,
+    Candidates,
+    CandidateTables,
+    Floats,
+    Query,
+    Ranked,
+    best_first,
+    blended,
+    ranker_inputs,
+    retrieve,
+)
+from features.state import FeatureMatrix
+
+MODEL_NAME = "shop-recommender"
+"""The registered model's name, unless settings say another."""
+CHAMPION = "champion"
+"""The alias of the model that serves."""
+DIGEST_TAG = "manifest_sha256"
+"""The tag of a model version that holds the digest of its manifest.json."""
+
+MANIFEST, CANDIDATES, RANKER = "manifest.json", "candidates.npz", "ranker.skops"
+
+
+class ViewInputs(BaseModel):
+    """Which features of a view the ranker takes, in order, and of which definition they are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    view: str
+    """The feature view's name."""
+    schema_hash: str
+    """16 hex digits of FeatureView.schema_hash at training."""
+    names: tuple[str, ...]
+    """Numeric features, in the order of a row."""
+
+
+class FileEntry(BaseModel):
+    """What a file of the artefact must be."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sha256: str
+    """Hex digest of its bytes."""
+    size: int
+    """Bytes."""
+
+
+class Manifest(BaseModel):
+    """What a model is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    """The layout of the folder."""
+    name: str
+    """The registered model's name."""
+    created_ms: int
+    """When training ended, epoch ms."""
+    as_of_ms: int
+    """The model knows what was known before this time, epoch ms."""
+    target: tuple[str, ...]
+    """The event types that it predicts."""
+    items: int
+    """How many items it knows."""
+    user: ViewInputs
+    """The user's features."""
+    item: ViewInputs
+    """Each item's features."""
+    recent_feature: str | None = None
+    """The user view's list of newest items, which a request passes as ``recent``; None where the view has none."""
+    pair_features: tuple[str, ...] = PAIR_FEATURES
+    """What retrieval says about user and item together; the ranker's first inputs."""
+    metrics: dict[str, float] = {}
+    """Held-out metrics, such as ndcg_at_10 and popular_ndcg_at_10."""
+    settings: dict[str, Any] = {}
+    """What training was set to."""
+    files: dict[str, FileEntry] = {}
+    """The other files; ``save`` fills it in."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A loaded model: pure functions over arrays in memory, safe to call from several threads."""
+
+    manifest: Manifest
+    tables: CandidateTables
+    ranker: Any = None
+    """A fitted classifier with predict_proba; None blends the candidates' own scores (see recommendation.blended)."""
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """The item ids that the model knows: the order of an item matrix's rows."""
+        return self.tables.items
+
+    def knows(self, user: str | None, recent: Sequence[str] = ()) -> bool:
+        """True when an answer would be personal: the user has a history here, or one of the recent items is known."""
+        own = self.tables.user(user)
+        return own.stop > own.start or len(self.tables.places(recent)) > 0
+
+    def recommend(
+        self,
+        recent: Sequence[str],
+        user_row: Floats | None,
+        item_matrix: Floats | None,
+        k: int = 10,
+        *,
+        user: str | None = None,
+        as_of: int | None = None,
+        exclude: Sequence[str] = (),
+        among: Sequence[str] | None = None,
+    ) -> list[Ranked]:
+        """At most k items, best first, each once; only those of ``among`` (that the model knows) where it is given.
+
+        Nothing known of a user is no error: the candidates are then what is popular and trending (see ``knows``).
+
+        Args:
+            recent: item ids, newest first: manifest.recent_feature of the user's features.
+            user_row: manifest.user.names in order, NaN for null; None for a user without features.
+            item_matrix: (len(items), manifest.item.names), NaN for null; None for items without features.
+            user: the user's key text, which finds the history that the model was trained with.
+            as_of: epoch ms of the request; the model's own as_of unless given.
+            exclude: item ids that must not come back (``seen`` has those that the user knows).
+
+        Raises ArtefactError when a row or matrix has another shape than the manifest says.
+        """
+        candidates = self.retrieve(Query(user, recent, as_of or self.manifest.as_of_ms), among)
+        if exclude:
+            candidates = candidates.only(~np.isin(candidates.places, self.tables.places(exclude)))
+        rows = None if item_matrix is None else self._checked(item_matrix)[candidates.places]
+        return best_first(self.tables, candidates, self.score(candidates, user_row, rows), k)
+
+    def retrieve(self, query: Query, among: Sequence[str] | None = None) -> Candidates:
+        """The candidates for one query."""
+        return retrieve(self.tables, query, among)
+
+    def score(self, candidates: Candidates, user_row: Floats | None, item_rows: Floats | None) -> Floats:
+        """A score for each candidate, higher is better: the ranker's probability, or the blend without a ranker.
+
+        Args:
+            item_rows: (c, manifest.item.names), aligned with the candidates.
+        """
+        if not len(candidates) or self.ranker is None:
+            return blended(candidates.pairs)
+        user, item = self.manifest.user.names, self.manifest.item.names
+        user_row = np.full(len(user), np.nan) if user_row is None else user_row
+        item_rows = np.full((len(candidates), len(item)), np.nan) if item_rows is None else item_rows
+        if user_row.shape != (len(user),) or item_rows.shape != (len(candidates), len(item)):
+            required = f"{len(user)} user features, and {len(candidates)} × {len(item)} item features"
+            raise ArtefactError(
+                f"model '{self.manifest.name}'", required, f"shapes {user_row.shape} and {item_rows.shape}"
+            )
+        return self.chances(ranker_inputs(candidates, user_row, item_rows))
+
+    def chances(self, inputs: Floats) -> Floats:
+        """The ranker's probability of each row of its inputs, computed on the calling thread alone.
+
+        More threads would wait for each other longer than they compute, and on busy cores a hundred times that.
+        """
+        with _threads().limit(limits=1, user_api="openmp"):
+            return np.asarray(self.ranker.predict_proba(inputs)[:, 1], dtype=np.float64)
+
+    def seen(self, user: str | None, recent: Sequence[str] = ()) -> list[str]:
+        """The recent items, then those of the user's history in the model."""
+        own = self.tables.histories.column[self.tables.user(user)]
+        return [*recent, *(self.items[place] for place in own.tolist())]
+
+    def popular(self, k: int, exclude: Sequence[str] = ()) -> list[Ranked]:
+        """The k most popular items: the answer when nothing else can be had."""
+        return self._listed(self.tables.most_popular, self.tables.popular, "popular", k, exclude)
+
+    def trending(self, k: int, exclude: Sequence[str] = ()) -> list[Ranked]:
+        """At most k items that are on their way up."""
+        return self._listed(self.tables.most_trending, self.tables.trending, "trending", k, exclude)
+
+    def similar(self, item_id: str, k: int, exclude: Sequence[str] = ()) -> list[Ranked]:
+        """At most k items that go with this one; none for an item that the model does not know."""
+        scores = self.tables.neighbours.total(self.tables.places([item_id]), len(self.items))
+        order = np.argsort(-scores, kind="stable")
+        return self._listed(order[scores[order] > 0], scores, "similar", k, [item_id, *exclude])
+
+    def user_row(self, matrix: FeatureMatrix, row: int = 0) -> Floats:
+        """One row of the user view's matrix as the ranker takes it."""
+        by_name = dict(zip(matrix.names, matrix.columns, strict=True))
+        values = (by_name[name][row].as_py() for name in self.manifest.user.names)
+        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+    def item_matrix(self, matrix: FeatureMatrix) -> Floats:
+        """The item view's matrix as the ranker takes it; its rows must be those of ``items``, in that order."""
+        return self._checked(_numbers(matrix, self.manifest.item.names))
+
+    def recent_items(self, matrix: FeatureMatrix, row: int = 0) -> list[str]:
+        """The user's newest items in one row of the user view's matrix, newest first."""
+        name = self.manifest.recent_feature
+        if name is None:
+            return []
+        value = matrix.columns[matrix.names.index(name)][row].as_py()
+        return [item for item in value or () if item is not None]
+
+    def check_views(self, views: Mapping[str, FeatureView]) -> None:
+        """Passes when the definitions are those that the model was trained on; ArtefactError names what differs."""
+        for inputs in (self.manifest.user, self.manifest.item):
+            where = f"model '{self.manifest.name}': feature view '{inputs.view}'"
+            view = views.get(inputs.view)
+            if view is None:
+                raise ArtefactError(where, "a view of that name", ", ".join(views) or "none", "Train anew.")
+            if f"{view.schema_hash:016x}" != inputs.schema_hash or not set(inputs.names) <= set(view.names):
+                got = f"schema {view.schema_hash:016x}"
+                raise ArtefactError(where, f"schema {inputs.schema_hash}, as at training", got, "Train anew.")
+
+    @cached_property
+    def item_keys(self) -> pa.Array:
+        """The item ids as an Arrow array: what to ask the store for, to build an item matrix."""
+        return pa.array(self.items, pa.string())
+
+    def _checked(self, matrix: Floats) -> Floats:
+        required = (len(self.items), len(self.manifest.item.names))
+        if matrix.shape != required:
+            raise ArtefactError(f"model '{self.manifest.name}'", f"an item matrix of {required}", str(matrix.shape))
+        return matrix
+
+    def _listed(
+        self, order: NDArray[np.int64], scores: NDArray[Any], source: str, k: int, exclude: Sequence[str]
+    ) -> list[Ranked]:
+        wanted = order[~np.isin(order, self.tables.places(exclude))][:k]
+        return [Ranked(self.items[place], float(scores[place]), source) for place in wanted.tolist()]
+
+
+@lru_cache(maxsize=1)
+def _threads() -> Any:
+    """Finds the process's thread pools once, as that takes milliseconds; the limit is the calling thread's own."""
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
+
+
+def _numbers(matrix: FeatureMatrix, names: Sequence[str]) -> Floats:
+    return matrix.to_numpy(names) if names else np.empty((len(matrix.status), 0))
+
+
+# --- the folder -----------------------------------------------------------------------------------------------------
+
+
+def save(artefact: Artefact, directory: str | Path) -> str:
+    """The artefact stands in a new folder, whole or not at all; returns the hex SHA-256 of its manifest.json.
+
+    Raises ArtefactError when the folder exists already.
+    """
+    directory = Path(directory)
+    if directory.exists():
+        raise ArtefactError(f"artefact '{directory}'", "a folder that does not exist yet", "one that does")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    parts = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        np.savez(parts / CANDIDATES, allow_pickle=False, **candidate_arrays(artefact.tables))
+        if artefact.ranker is not None:
+            save_ranker(artefact.ranker, parts / RANKER)
+        files = {path.name: _entry(path) for path in sorted(parts.iterdir())}
+        manifest = artefact.manifest.model_copy(update={"files": files, "items": len(artefact.items)})
+        text = manifest.model_dump_json(indent=1).encode()
+        (parts / MANIFEST).write_bytes(text)
+        parts.chmod(0o755)
+        parts.rename(directory)
+    except BaseException:
+        shutil.rmtree(parts, ignore_errors=True)
+        raise
+    return hashlib.sha256(text).hexdigest()
+
+
+def load(directory: str | Path, digest: str | None = None) -> Artefact:
+    """The artefact of a folder, after every byte of it was checked against its manifest.
+
+    Args:
+        directory: as ``save`` wrote it; files that the manifest does not name are not looked at.
+        digest: hex SHA-256 that manifest.json must have (the DIGEST_TAG of the model version).
+
+    Raises ArtefactError, which names the file, for one that is missing, damaged or foreign, and for a ranker that holds
+    a type which is not in our list (before anything of it is built).
+    """
+    directory = Path(directory)
+    manifest = _manifest(directory / MANIFEST, digest)
+    for name, entry in manifest.files.items():
+        if _entry(directory / name) != entry:
+            required = f"the {entry.size} bytes that the manifest names"
+            raise ArtefactError(f"artefact file '{directory / name}'", required, "others", "Train anew.")
+    tables = candidate_tables(read_arrays(directory / CANDIDATES), directory / CANDIDATES)
+    if len(tables.items) != manifest.items:
+        where = f"artefact file '{directory / CANDIDATES}'"
+        raise ArtefactError(where, f"{manifest.items} items", f"{len(tables.items)}", "Train anew.")
+    inputs = len(manifest.pair_features) + len(manifest.user.names) + len(manifest.item.names)
+    ranker = load_ranker(directory / RANKER, inputs) if RANKER in manifest.files else None
+    return Artefact(manifest, tables, ranker)
+
+
+def _manifest(path: Path, digest: str | None) -> Manifest:
+    where = f"artefact file '{path}'"
+    text = _bytes(path)
+    if digest is not None and hashlib.sha256(text).hexdigest() != digest:
+        raise ArtefactError(where, f"SHA-256 {digest}", hashlib.sha256(text).hexdigest(), "Train anew.")
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the text"
+        raise ArtefactError(f"{where}: {place}", "what training writes", first["msg"], "Train anew.") from error
+    if manifest.pair_features != PAIR_FEATURES:
+        got = ", ".join(manifest.pair_features)
+        raise ArtefactError(where, f"pair features {', '.join(PAIR_FEATURES)}", got, "Train anew.")
+    if not {CANDIDATES} <= set(manifest.files) <= {CANDIDATES, RANKER}:
+        raise ArtefactError(where, f"files {CANDIDATES} and {RANKER}", ", ".join(manifest.files) or "none")
+    return manifest
+
+
+def _entry(path: Path) -> FileEntry:
+    content = _bytes(path)
+    return FileEntry(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtefactError(f"artefact file '{path}'", "a file that can be read", str(error), "Train anew.") from error

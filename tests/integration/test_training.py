@@ -1,0 +1,239 @@
+"""Training end to end: events → point-in-time features → ranker → MLflow → an artefact that recommends."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from features.artefact import CHAMPION, MODEL_NAME
+from features.errors import ArtefactError, UsageError
+from features.events import from_columns
+from features.point_in_time import Spine, point_in_time
+from features.repo import load_repo
+from training.candidates import fit_candidates
+from training.cli import models, train
+from training.dataset import Domain, interactions_of, read_offline
+from training.evaluate import Row
+from training.fit import train as fit
+from training.ranker import ask
+from training.refresh import gate, refresh
+from training.registry import CHALLENGER, Registry
+from training.settings import TrainingSettings
+from training.split import visits
+
+pytestmark = [
+    pytest.mark.integration,
+    # Of the libraries that mlflow imports; our own warnings stay errors.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*noload.*"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+ROOT = Path(__file__).resolve().parents[2]
+HOUR = 3_600_000
+SETTINGS = TrainingSettings(iterations=30, smallest_leaf=10, ease_l2=20.0, moments=600, target_events=50)
+
+
+@pytest.fixture(scope="module")
+def domain() -> Domain:
+    return Domain.of(load_repo(ROOT / "feature_repo"), SETTINGS)
+
+
+def shop(domain: Domain, *, users: int = 80, items: int = 40, visits: int = 12, seed: int = 5) -> pa.Table:
+    """Users who each like one of four kinds of items: they view several of a kind, and buy some of those."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    times = np.sort(rng.integers(0, 40 * 24 * HOUR, users * visits)) + 1_700_000_000_000
+    for visit, start in enumerate(times.tolist()):
+        user = int(rng.integers(users))
+        liked = np.arange(user % 4, items, 4)
+        for step, item in enumerate(rng.choice(liked, 4, replace=False).tolist()):
+            seen = item if rng.random() < 0.9 else int(rng.integers(items))
+            row = {"event_time": start + step * 20_000, "user_id": f"u{user}", "item_id": f"i{seen}"}
+            rows.append({**row, "event_type": "view", "session_id": f"s{visit}", "price": 1.0 + seen, "quantity": 1})
+            if rng.random() < 0.4:
+                rows.append({**rows[-1], "event_type": "purchase", "event_time": start + step * 20_000 + 5_000})
+    table = pa.Table.from_pylist(sorted(rows, key=lambda row: row["event_time"]))
+    return from_columns(table, domain.stream).events
+
+
+@pytest.fixture(scope="module")
+def events(domain) -> dict[str, pa.Table]:
+    return {"activity": shop(domain)}
+
+
+@pytest.fixture(scope="module")
+def trained(events, domain):
+    return fit(events, domain, SETTINGS, 7)
+
+
+def scores(rows: list[Row]) -> dict[str, float]:
+    return {row.model: row.metrics["ndcg_at_10"] for row in rows}
+
+
+def test_a_model_learns_what_users_like_and_popularity_does_not(trained):
+    found = scores(trained.rows)
+    assert found["model"] > 1.5 * found["popular"]
+    assert trained.artefact.manifest.target == ("purchase",)
+    assert trained.artefact.manifest.metrics["ndcg_at_10"] == found["model"]
+    assert trained.artefact.ranker is not None
+
+
+def test_the_same_events_and_seed_make_the_same_model(trained, events, domain):
+    again = fit(events, domain, SETTINGS, 7)
+    assert scores(again.rows) == scores(trained.rows)
+    items, user = np.zeros((40, len(again.artefact.manifest.item.names))), None
+    answers = [one.artefact.recommend(["i1"], user, items, 10, user="u3") for one in (trained, again)]
+    assert answers[0] == answers[1]
+
+
+def test_what_a_moment_is_told_does_not_change_with_what_happens_later(trained, events, domain):
+    history = interactions_of(events, domain)
+    split = trained.split
+    tables = fit_candidates(history, ("purchase",), split.start, SETTINGS)
+    part = history.between(split.start, split.middle)
+    moments = visits(part, part.of(("purchase",)), 1, np.random.default_rng(0))
+    table = events["activity"]
+    early = {"activity": table.filter(pa.array(table["known_at"].to_numpy() <= moments.as_of.max()))}
+    assert early["activity"].num_rows < table.num_rows
+    whole, blind = (ask(tables, moments, history, one, domain) for one in (events, early))
+    np.testing.assert_array_equal(whole.user_rows, blind.user_rows)
+    for one, other in zip(whole.candidates, blind.candidates, strict=True):
+        np.testing.assert_array_equal(one.pairs, other.pairs)
+
+
+def test_a_trained_model_is_registered_as_champion_and_its_artefact_recommends(events, domain, tmp_path):
+    registry = Registry("sqlite:///mlruns/mlflow.db", tmp_path)
+    assert registry.find(MODEL_NAME) is None
+    first = refresh(events, domain, SETTINGS, registry, 7)
+    assert first.verdict.promoted, first.verdict.reason
+    champion = registry.find(MODEL_NAME, CHAMPION)
+    assert champion is not None
+    assert (champion.version, champion.aliases) == ("1", (CHAMPION,))
+    assert champion.metrics["ndcg_at_10"] > champion.metrics["popular_ndcg_at_10"]
+
+    loaded = registry.fetch(champion, tmp_path / "copy")
+    loaded.check_views({view.name: view for view in (domain.user, domain.item)})
+    now = loaded.manifest.as_of_ms
+    keys = {"user": pa.array(["u3"]), "item": loaded.item_keys}
+    user, item = (
+        point_in_time(view, Spine(keys[view.entity.name], np.full(len(keys[view.entity.name]), now)), events)
+        for view in (domain.user, domain.item)
+    )
+    row, matrix, recent = loaded.user_row(user), loaded.item_matrix(item), loaded.recent_items(user)
+    ranked = loaded.recommend(recent, row, matrix, 5, user="u3", as_of=now)
+    own_kind = [int(one.item_id[1:]) % 4 == 3 for one in ranked]
+    assert len(ranked) == 5
+    assert sum(own_kind) >= 4
+    assert ranked == first.trained.artefact.recommend(recent, row, matrix, 5, user="u3", as_of=now)
+
+    # The next one is tested beside the champion.
+    second = refresh(events, domain, SETTINGS, registry, 8)
+    assert "champion" in scores(second.trained.rows)
+    assert second.verdict.promoted
+    assert registry.find(MODEL_NAME).version == "2"
+    report = json.dumps(second.report(), allow_nan=False)
+    assert json.loads(report)["baseline"] == "popular"
+
+    changed = tmp_path / "mlruns" / MODEL_NAME
+    (path,) = (one for one in changed.rglob("manifest.json") if champion.digest == sha256(one.read_bytes()).hexdigest())
+    path.write_text(path.read_text().replace("purchase", "purchasE"))
+    with pytest.raises(ArtefactError, match=champion.digest):
+        registry.fetch(champion, tmp_path / "again")
+
+
+def test_an_alias_names_one_version_of_a_model(trained, tmp_path):
+    registry = Registry("sqlite:///mlflow.db", tmp_path)
+    first = registry.register(trained.artefact, {}, {})
+    registry.set_alias(first, CHAMPION)
+    second = registry.register(trained.artefact, {}, {})
+    registry.set_alias(second, CHALLENGER)
+    assert [(one.version, one.aliases) for one in registry.versions()] == [("2", (CHALLENGER,)), ("1", (CHAMPION,))]
+
+
+@pytest.mark.parametrize(
+    ("model", "popular", "champion", "promoted"),
+    [
+        (0.3, 0.2, None, True),
+        (0.2, 0.2, None, False),
+        (float("nan"), 0.2, None, False),
+        (0.3, 0.2, 0.29, True),
+        (0.3, 0.2, 0.305, True),
+        (0.3, 0.2, 0.35, False),
+        (0.1, 0.2, 0.05, False),
+    ],
+)
+def test_the_gate_lets_through_what_is_above_popularity_and_not_below_the_champion(model, popular, champion, promoted):
+    given = {"model": model, "popular": popular, "champion": champion}
+    rows = [Row(name, {"ndcg_at_10": value}, 0.0) for name, value in given.items() if value is not None]
+    verdict = gate(rows, SETTINGS)
+    assert verdict.promoted == promoted
+    assert verdict.reason
+
+
+def test_training_reads_delta_tables_by_time_and_each_event_once(events, domain, tmp_path):
+    from deltalake import write_deltalake
+
+    table = events["activity"]
+    topic = pa.repeat(pa.scalar("shop.activity"), table.num_rows)
+    for part in (table.slice(0, 500), table.slice(500), table.slice(700, 50)):
+        archived = part.append_column("topic", topic.slice(0, part.num_rows))
+        write_deltalake(tmp_path / "activity", archived, mode="append")
+    read = read_offline(tmp_path, domain)["activity"]
+    assert read.num_rows == table.num_rows
+    assert sorted(read["event_id"].to_pylist()) == sorted(table["event_id"].to_pylist())
+    middle = int(table["known_at"][900].as_py())
+    before, after = (read_offline(tmp_path, domain, *bounds)["activity"] for bounds in ((None, middle), (middle, None)))
+    assert before["known_at"].to_numpy().max() < middle <= after["known_at"].to_numpy().min()
+    assert before.num_rows + after.num_rows == table.num_rows
+
+
+def test_a_field_that_a_stream_has_gained_is_null_in_an_older_table(events, domain, tmp_path):
+    from deltalake import write_deltalake
+
+    write_deltalake(tmp_path / "activity", events["activity"].drop_columns(["rating"]))
+    read = read_offline(tmp_path, domain)["activity"]
+    assert read["rating"].null_count == read.num_rows == events["activity"].num_rows
+
+
+def test_an_empty_offline_store_is_said_to_be_so(domain, tmp_path):
+    with pytest.raises(UsageError, match="table 'activity'"):
+        read_offline(tmp_path, domain)
+
+
+def test_a_handful_of_events_is_refused_and_nothing_registered(events, domain, tmp_path):
+    registry = Registry("sqlite:///mlflow.db", tmp_path)
+    with pytest.raises(UsageError, match="three parts"):
+        refresh({"activity": events["activity"].slice(0, 2)}, domain, SETTINGS, registry, 7)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_headrace_train_and_models_list_do_the_same_from_the_command_line(events, tmp_path):
+    from deltalake import write_deltalake
+
+    (tmp_path / "feature_repo").symlink_to(ROOT / "feature_repo")
+    write_deltalake(tmp_path / ".headrace" / "offline" / "activity", events["activity"])
+    settings = ("iterations=10", "ease_l2=20", "target_events=50", "moments=300")
+    options = [word for text in settings for word in ("--set", text)]
+    done = CliRunner().invoke(train, ["mine", "--root", str(tmp_path), "--json", *options], catch_exceptions=False)
+    assert done.exit_code == 0
+    report = json.loads(done.stdout)
+    assert (report["model"], report["version"], report["promoted"]) == ("mine", "1", True)
+    assert [row["model"] for row in report["rows"]] == ["popular", "own_frequent", "ease", "blend", "model"]
+    assert json.loads((tmp_path / ".headrace" / "status" / "train.json").read_text()) == report
+    listed = CliRunner().invoke(models, ["list", "--root", str(tmp_path), "--json"], catch_exceptions=False)
+    (one,) = json.loads(listed.stdout)["models"]
+    assert (one["name"], one["version"], one["aliases"]) == ("mine", "1", [CHAMPION])
+    shown = CliRunner().invoke(models, ["list", "--root", str(tmp_path)], catch_exceptions=False)
+    assert "mine    1  champion" in shown.stdout
+
+
+@pytest.mark.parametrize("text", ["iterations", "unheard=1", "test_share=2"])
+def test_a_training_setting_that_cannot_be_is_named(text, tmp_path):
+    with pytest.raises(UsageError):
+        CliRunner().invoke(train, ["--root", str(tmp_path), "--set", text], catch_exceptions=False)

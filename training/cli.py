@@ -1,0 +1,170 @@
+"""`headrace train` and `headrace models`. Only click is imported here: the rest is when a command runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from features.errors import UsageError
+
+if TYPE_CHECKING:
+    from features.repo import FeatureRepo
+    from features.settings import Settings
+    from training.dataset import Domain, Events
+    from training.registry import Registry
+    from training.settings import TrainingSettings
+
+ROOT = click.option(
+    "--root", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="The project's folder."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--as-of", "as_of", metavar="T", help="As if it were then: RFC 3339 or epoch ms.")
+@click.option("--from", "path", metavar="FILE", help="Train on a file instead of the offline store.")
+@click.option("--format", "kind", metavar="FORMAT", help="Of the file, such as online-retail or jsonl.")
+@click.option(
+    "--set", "changed", multiple=True, metavar="KEY=VALUE", help="A training setting, such as test_ms=2592000000."
+)
+@ROOT
+@JSON
+def train(
+    name: str | None,
+    as_of: str | None,
+    path: str | None,
+    kind: str | None,
+    changed: Sequence[str],
+    root: Path,
+    as_json: bool,
+) -> None:
+    """Train a recommender on the offline store, test it, register it, and let it serve when it is better.
+
+    NAME is the registered model's, shop-recommender unless given. Better is: above popularity, and not below the model
+    that serves now, in NDCG on the newest part of the events.
+
+    \b
+    Examples:
+      headrace train
+      headrace train --as-of 2011-11-09T00:00:00Z --json
+      headrace train retail --from online-retail.parquet --format online-retail --set test_ms=2592000000
+    """
+    from features.repo import load_repo
+    from features.settings import read_settings
+    from training.dataset import Domain
+    from training.refresh import refresh, write_status
+
+    chosen = training_settings(name, changed)
+    settings = read_settings(root, os.environ)
+    repo = load_repo(root / settings.stream.repo)
+    domain = Domain.of(repo, chosen)
+    events = _events(root, settings, repo, domain, (path, kind), as_of)
+    now_ms = int(time.time() * 1_000)
+    done = refresh(events, domain, chosen, _registry(root, settings), now_ms, lambda text: click.echo(text, err=True))
+    report = done.report()
+    write_status(root / settings.home / "status" / "train.json", report)
+    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
+
+
+def training_settings(name: str | None, changed: Sequence[str]) -> TrainingSettings:
+    """The settings with these KEY=VALUE; UsageError names the one that cannot be."""
+    from pydantic import ValidationError
+
+    from training.settings import TrainingSettings
+
+    values: dict[str, Any] = {} if name is None else {"name": name}
+    for text in changed:
+        key, sign, value = text.partition("=")
+        if not (key and sign):
+            raise UsageError("--set", "KEY=VALUE, such as iterations=200", repr(text))
+        values[key] = value.split(",") if key in ("targets", "engaged") else value
+    try:
+        return TrainingSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = f"training setting '{'.'.join(map(str, first['loc']))}'"
+        raise UsageError(where, first["msg"], repr(first.get("input"))) from error
+
+
+def _events(
+    root: Path,
+    settings: Settings,
+    repo: FeatureRepo,
+    domain: Domain,
+    file: tuple[str | None, str | None],
+    as_of: str | None,
+) -> Events:
+    """Every event that was known before as_of, of the file if there is one, else of the offline store."""
+    from features.inspection import parsed_time
+    from training.dataset import read_file, read_offline
+
+    end_ms = None if as_of is None else parsed_time(as_of)
+    path, kind = file
+    if path is None:
+        return read_offline(root / settings.offline.path, domain, end_ms=end_ms)
+    if kind is None:
+        raise UsageError("headrace train --from", "--format", "none")
+    return read_file(Path(path), kind, repo, domain, end_ms)
+
+
+def _registry(root: Path, settings: Settings) -> Registry:
+    from training.registry import Registry
+
+    return Registry(settings.mlflow.tracking_uri, root)
+
+
+def _lines(report: Mapping[str, Any]) -> list[str]:
+    names = [key for key in report["rows"][0] if key not in ("model", "took_s")]
+    lines = [f"{'':14}" + "".join(f"{name:>17}" for name in names)]
+    for row in report["rows"]:
+        values = ("-" if row[name] is None else f"{row[name]:.4f}" for name in names)
+        lines.append(f"{row['model']:14}" + "".join(f"{value:>17}" for value in values))
+    verdict = click.style("champion", fg="green") if report["promoted"] else click.style("not promoted", fg="yellow")
+    took = sum(report["took_s"].values())
+    about = f"{report['model']} version {report['version']} · {verdict} · {report['reason']} · {took:.0f} s"
+    return [*lines, "", about]
+
+
+@click.group()
+def models() -> None:
+    """Show the registered models.
+
+    \b
+    Examples:
+      headrace models list
+    """
+
+
+@models.command("list")
+@click.argument("name", required=False)
+@ROOT
+@JSON
+def list_models(name: str | None, root: Path, as_json: bool) -> None:
+    """Show every version, the newest first: its aliases, and how it did beside popularity.
+
+    \b
+    Examples:
+      headrace models list
+      headrace models list shop-recommender --json
+    """
+    from dataclasses import asdict
+
+    from features.settings import read_settings
+
+    versions = _registry(root, read_settings(root, os.environ)).versions(name)
+    if as_json:
+        click.echo(json.dumps({"models": [asdict(one) for one in versions]}, indent=2))
+        return
+    click.echo("\n".join(_model_line(one.name, one.version, one.aliases, one.metrics) for one in versions) or "none")
+
+
+def _model_line(name: str, version: str, aliases: Sequence[str], metrics: Mapping[str, float]) -> str:
+    shown = [f"{key} {metrics[key]:.4f}" for key in sorted(metrics) if "ndcg" in key]
+    return f"{name} {version:>4}  {','.join(aliases) or '-':12} {'  '.join(shown)}"

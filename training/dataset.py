@@ -1,0 +1,194 @@
+"""History as training sees it: event tables of the offline store, and from them who did what with which item when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.columns import EventColumns
+from features.definitions import RESERVED, FeatureView, Stream
+from features.duplicates import without_duplicates
+from features.errors import FormatError, UsageError
+from features.events import event_schema
+from features.formats import read_events
+from features.repo import FeatureRepo
+from features.sampling import used_columns
+from features.windows import duration_ms
+from training.settings import TrainingSettings
+
+Int64s = NDArray[np.int64]
+Events = Mapping[str, pa.Table]
+"""Stream name → its deduplicated events, with the columns of event_schema()."""
+D = TypeVar("D")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The definitions that a model is of."""
+
+    stream: Stream
+    user: FeatureView
+    item: FeatureView
+
+    @classmethod
+    def of(cls, repo: FeatureRepo, settings: TrainingSettings) -> Domain:
+        """The repo's definitions that the settings name; UsageError for one that it lacks."""
+        return cls(
+            _named(repo.streams, settings.stream, "stream"),
+            _named(repo.views, settings.user_view, "feature view"),
+            _named(repo.views, settings.item_view, "feature view"),
+        )
+
+    @property
+    def streams(self) -> dict[str, Stream]:
+        """Every stream that training reads, by name."""
+        return {one.name: one for one in (self.stream, *self.user.streams, *self.item.streams)}
+
+    @property
+    def recent_feature(self) -> str | None:
+        """The user view's first list of the item's keys: what the user had to do with last."""
+        (key,) = self.item.entity.keys if len(self.item.entity.keys) == 1 else (None,)
+        lists = (one for one in self.user.aggregated if one.dtype == "list<string>")
+        return next((one.name for one in lists if getattr(one.aggregation, "column", None) == key), None)
+
+
+def _named(several: Mapping[str, D], name: str, kind: str) -> D:
+    if name not in several:
+        raise UsageError(f"training's {kind}", f"one of {', '.join(several) or 'none'}", repr(name))
+    return several[name]
+
+
+# --- the offline store ----------------------------------------------------------------------------------------------
+
+
+def read_offline(folder: Path, domain: Domain, start_ms: int | None = None, end_ms: int | None = None) -> Events:
+    """The deduplicated events that became known in [start_ms, end_ms), of the Delta table of each stream that has one.
+
+    Only the columns that the features or the model depend on are read, and only the files that may hold such times.
+
+    Raises:
+        UsageError: the model's own stream has no table yet.
+        FormatError: a table has no place or time for its events. A field that its stream has gained since is null.
+    """
+    tables = {}
+    for name, stream in domain.streams.items():
+        if (folder / name / "_delta_log").is_dir():
+            tables[name] = deduplicated(_read_table(folder / name, domain, stream, start_ms, end_ms), stream)
+    if domain.stream.name not in tables:
+        where = f"offline store '{folder}'"
+        next_step = "Start 'headrace stream', or bring history in with 'headrace import'."
+        raise UsageError(where, f"a table '{domain.stream.name}'", ", ".join(tables) or "none", next_step)
+    return tables
+
+
+def _read_table(path: Path, domain: Domain, stream: Stream, start_ms: int | None, end_ms: int | None) -> pa.Table:
+    from deltalake import DeltaTable
+
+    bounds = [("known_at", ">=", start_ms), ("known_at", "<", end_ms)]
+    filters = [bound for bound in bounds if bound[2] is not None]
+    table = DeltaTable(path)
+    wanted = _columns(domain, stream)
+    present = [field.name for field in table.schema().fields]
+    if not set(RESERVED) <= set(present):
+        raise FormatError(f"offline table '{path}'", f"columns {', '.join(RESERVED)}", ", ".join(present))
+    kept = [name for name in wanted if name in present]
+    return conformed(table.to_pyarrow_table(columns=kept, filters=filters or None), wanted, stream)
+
+
+def _columns(domain: Domain, stream: Stream) -> list[str]:
+    used = {name for view in (domain.user, domain.item) for name in used_columns(view, stream)}
+    if stream.name == domain.stream.name:
+        used |= {"event_type", *domain.user.entity.keys, *domain.item.entity.keys}
+    return [*RESERVED, *(name for name in stream.dtypes if name in used)]
+
+
+def conformed(table: pa.Table, wanted: Sequence[str], stream: Stream) -> pa.Table:
+    """The wanted columns in the types of event_schema(), all null where the table lacks one."""
+    types = {field.name: field.type for field in event_schema(stream)}
+    nothing = {name: pa.nulls(table.num_rows, types[name]) for name in wanted}
+    return pa.table(
+        {name: table[name].cast(types[name]) if name in table.column_names else nothing[name] for name in wanted}
+    )
+
+
+def deduplicated(events: pa.Table, stream: Stream) -> pa.Table:
+    """The events that the stream would have folded, each once."""
+    return without_duplicates(events, duration_ms(stream.dedupe_horizon)) if events.num_rows else events
+
+
+def read_file(path: Path, kind: str, repo: FeatureRepo, domain: Domain, end_ms: int | None = None) -> Events:
+    """The deduplicated events of a file (see features.formats) that became known before end_ms.
+
+    Raises UsageError for a file, or a format, that is not there.
+    """
+    parts: dict[str, list[pa.Table]] = {name: [] for name in domain.streams}
+    for name, parsed in read_events(path, kind, repo.streams, repo.horizon_ms):
+        if name in parts:
+            parts[name].append(parsed.events)
+    tables = {name: pa.concat_tables(several) for name, several in parts.items() if several}
+    if domain.stream.name not in tables:
+        raise UsageError(f"file '{path}'", f"events of stream '{domain.stream.name}'", ", ".join(tables) or "none")
+    if end_ms is not None:
+        tables = {name: table.filter(pc.less(table["known_at"], end_ms)) for name, table in tables.items()}
+    return {name: deduplicated(table, domain.streams[name]) for name, table in tables.items()}
+
+
+# --- interactions ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Who did what with which item, in the order of becoming known; users, items and kinds are codes of their pools."""
+
+    users: pa.Array
+    items: pa.Array
+    kinds: tuple[str, ...]
+    user: Int64s
+    item: Int64s
+    kind: Int64s
+    known_at: Int64s
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def only(self, keep: NDArray[np.bool_] | slice) -> Interactions:
+        """Some of them, with the same pools."""
+        arrays = (array[keep] for array in (self.user, self.item, self.kind, self.known_at))
+        return Interactions(self.users, self.items, self.kinds, *arrays)
+
+    def between(self, start_ms: int, end_ms: int) -> Interactions:
+        """Those that became known in [start_ms, end_ms)."""
+        lo, hi = np.searchsorted(self.known_at, [start_ms, end_ms])
+        return self.only(slice(int(lo), int(hi)))
+
+    def of(self, kinds: tuple[str, ...]) -> NDArray[np.bool_]:
+        """Which are of these kinds."""
+        codes = [code for code, kind in enumerate(self.kinds) if kind in kinds]
+        return np.isin(self.kind, codes)
+
+
+def interactions_of(events: Events, domain: Domain) -> Interactions:
+    """The events of the model's stream that have a user, an item and a type."""
+    columns = EventColumns(events[domain.stream.name], domain.stream)
+    parts = [columns.entity_keys(domain.user.entity), columns.entity_keys(domain.item.entity)]
+    parts.append(events[domain.stream.name]["event_type"].combine_chunks())
+    whole = np.logical_and.reduce([np.asarray(part.is_valid()) for part in parts])
+    order = np.flatnonzero(whole)
+    order = order[np.lexsort((columns.seq[order], columns.known_at[order]))]
+    (user, users), (item, items), (kind, kinds) = (_coded(part.take(pa.array(order))) for part in parts)
+    return Interactions(users, items, tuple(kinds.to_pylist()), user, item, kind, columns.known_at[order])
+
+
+def _coded(texts: pa.Array) -> tuple[Int64s, pa.Array]:
+    """Codes, and the different texts in rising order, so that the same history has the same codes."""
+    pool = pc.unique(texts)
+    pool = pool.take(pc.sort_indices(pool))
+    codes = pc.index_in(texts, value_set=pool).to_numpy(zero_copy_only=False)
+    return np.asarray(codes, dtype=np.int64), pool

@@ -1,0 +1,103 @@
+"""How good a model is on what came after it, beside what anyone could have recommended without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.artefact import Artefact
+from features.recommendation import PAIR_FEATURES, Candidates, CandidateTables, Floats, ranker_inputs
+from training import metrics
+from training.dataset import Interactions
+from training.ranker import Asked, Features, item_features, places_of
+
+Int64s = NDArray[np.int64]
+Lists = list[Int64s]
+METRICS = {
+    "ndcg": metrics.ndcg_at_k,
+    "recall": metrics.recall_at_k,
+    "precision": metrics.precision_at_k,
+    "hit_rate": metrics.hit_rate_at_k,
+    "mrr": metrics.mrr_at_k,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's line of a report: its metrics by name, and how long its lists took."""
+
+    model: str
+    metrics: Mapping[str, float]
+    took_s: float
+
+
+def compared(
+    artefact: Artefact, asked: Asked, history: Interactions, of: Features, k: int, only: str | None = None
+) -> list[Row]:
+    """A row for each way to recommend (or ``only`` one), on the same moments: the artefact as 'model' last."""
+    tables = artefact.tables
+    relevant = [places_of(tables, history)[asked.moments.taken(moment)] for moment in range(len(asked.moments))]
+    ways: dict[str, Callable[[], Lists]] = {
+        "popular": lambda: [tables.most_popular[:k]] * len(asked.moments),
+        "own_frequent": lambda: [own_frequent(tables, one, k) for one in asked.candidates],
+        "ease": lambda: [_by_column(tables, one, "similar_score", k) for one in asked.candidates],
+        "blend": lambda: _scored(Artefact(artefact.manifest, tables), asked, None, k),
+        "model": lambda: _scored(artefact, asked, of, k),
+    }
+    return [_row(name, way, relevant, len(tables.items), k) for name, way in ways.items() if only in (None, name)]
+
+
+def _row(model: str, way: Callable[[], Lists], relevant: Lists, catalogue: int, k: int) -> Row:
+    started = perf_counter()
+    lists = way()
+    took_s = perf_counter() - started
+    return Row(model, judged(lists, relevant, catalogue, k), took_s)
+
+
+def judged(lists: Lists, relevant: Lists, catalogue: int, k: int) -> dict[str, float]:
+    """Every metric's mean over the lists.
+
+    Args:
+        lists: for each moment the places of items, best first.
+        relevant: for each moment the places of what was taken; an item that the model does not know is -1, and counts
+            as one that was not found.
+    """
+    hits = [metrics.hits_of(ranked, wanted[wanted >= 0], k) for ranked, wanted in zip(lists, relevant, strict=True)]
+    found = np.array(hits, dtype=bool).reshape(len(hits), k)
+    counts = np.array([len(wanted) for wanted in relevant], dtype=np.int64)
+    values = {f"{name}_at_{k}": metrics.mean(function(found, counts)) for name, function in METRICS.items()}
+    return values | {f"coverage_at_{k}": metrics.coverage((one[:k] for one in lists), catalogue)}
+
+
+def own_frequent(tables: CandidateTables, candidates: Candidates, k: int) -> Int64s:
+    """The user's most frequent items, the newest of equals first, then the most popular ones."""
+    counts, age = (candidates.pairs[:, PAIR_FEATURES.index(name)] for name in ("own_count", "own_age_ms"))
+    order = np.lexsort((age, -counts))
+    own = candidates.places[order[counts[order] > 0]]
+    others = tables.most_popular[: k + len(own)]
+    return np.concatenate([own, others[~np.isin(others, own)]])[:k]
+
+
+def _by_column(tables: CandidateTables, candidates: Candidates, name: str, k: int) -> Int64s:
+    return _best(tables, candidates, candidates.pairs[:, PAIR_FEATURES.index(name)], k)
+
+
+def _best(tables: CandidateTables, candidates: Candidates, scores: Floats, k: int) -> Int64s:
+    return candidates.places[np.lexsort((tables.popular_rank[candidates.places], -scores))[:k]]
+
+
+def _scored(artefact: Artefact, asked: Asked, of: Features | None, k: int) -> Lists:
+    """The artefact's lists, with features as of each moment."""
+    if of is None or artefact.ranker is None:
+        return [_best(artefact.tables, one, artefact.score(one, None, None), k) for one in asked.candidates]
+    rows = item_features(asked.candidates, asked.moments.as_of, artefact.tables, of)
+    several = zip(asked.candidates, asked.user_rows, rows, strict=True)
+    inputs = [ranker_inputs(one, user, item) for one, user, item in several]
+    # All at once: a call has a price of its own, which is high where other programs use the same cores.
+    scores = artefact.chances(np.concatenate(inputs)) if inputs else np.empty(0)
+    parts = np.split(scores, np.cumsum([len(one) for one in inputs])[:-1])
+    return [_best(artefact.tables, one, part, k) for one, part in zip(asked.candidates, parts, strict=True)]

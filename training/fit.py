@@ -1,0 +1,145 @@
+"""From events to a tested model, in memory: no files, no clock, no registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.artefact import Artefact, Manifest
+from features.recommendation import CandidateTables
+from training.candidates import fit_candidates
+from training.dataset import Domain, Events, Interactions, interactions_of
+from training.evaluate import Row, compared
+from training.ranker import Features, ask, examples, fit_ranker, view_inputs
+from training.settings import TrainingSettings
+from training.split import Split, arrivals, drawn_moments, time_split, visits
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model as it is to serve, and how it did on what it had not seen (with ``tested_tables`` for candidates)."""
+
+    artefact: Artefact
+    tested_tables: CandidateTables
+    rows: list[Row]
+    split: Split
+    examples: int
+    took_s: dict[str, float] = field(default_factory=dict)
+
+
+class Stopwatch:
+    """Says what begins, and remembers how long each thing took."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._since: tuple[str, float] | None = None
+        self.took_s: dict[str, float] = {}
+
+    def begin(self, what: str, about: str) -> None:
+        """Ends what was going on, and begins this."""
+        self.end()
+        self._say(about)
+        self._since = what, perf_counter()
+
+    def end(self) -> None:
+        """Ends what was going on."""
+        if self._since is not None:
+            what, started = self._since
+            self.took_s[what] = round(perf_counter() - started, 3)
+
+
+def target_of(history: Interactions, settings: TrainingSettings) -> tuple[str, ...]:
+    """What is predicted: the first of settings.targets that is frequent enough, else the most frequent of them."""
+    counts = {kind: int(history.of((kind,)).sum()) for kind in settings.targets}
+    enough = [kind for kind in settings.targets if counts[kind] >= settings.target_events]
+    return (enough[0] if enough else max(settings.targets, key=lambda kind: counts[kind]),)
+
+
+def train(
+    events: Events, domain: Domain, settings: TrainingSettings, now_ms: int, say: Say = lambda text: None
+) -> Trained:
+    """A model of these events: ranker and test from the split's parts, candidates then made anew from everything.
+
+    Raises UsageError when there is too little to split.
+    """
+    watch = Stopwatch(say)
+    watch.begin("dataset", "reading who did what")
+    history, of = interactions_of(events, domain), Features(events, domain)
+    target = target_of(history, settings)
+    split = time_split(_worth_splitting(history, target, settings), settings)
+    watch.begin("candidates", f"similar items from {len(history):,} interactions")
+    tables = fit_candidates(history, target, split.start, settings)
+    watch.begin("examples", "moments to learn from, with the features of then")
+    part = history.between(split.start, split.middle)
+    rng = np.random.default_rng(settings.seed)
+    moments = visits(part, part.of(target), settings.moments_per_user, rng)
+    asked = ask(tables, drawn_moments(moments, settings.moments, rng), history, events, domain)
+    rows = examples(asked, tables, history, of, settings)
+    watch.begin("ranker", f"a ranker from {len(rows.taken):,} examples, {int(rows.taken.sum()):,} of them taken")
+    ranker = fit_ranker(rows, settings)
+    watch.begin("test", "testing on what came after")
+    tables = fit_candidates(history, target, split.middle, settings)
+    manifest = _manifest(domain, settings, target, split.middle, now_ms)
+    tested = judged_rows(Artefact(manifest, tables, ranker), history, of, split, settings)
+    watch.begin("final", "similar items from everything")
+    final = fit_candidates(history, target, split.end, settings)
+    watch.end()
+    manifest = manifest.model_copy(
+        update={"as_of_ms": split.end, "items": len(final.items), "metrics": metrics_of(tested)}
+    )
+    return Trained(Artefact(manifest, final, ranker), tables, tested, split, len(rows.taken), watch.took_s)
+
+
+def _worth_splitting(history: Interactions, target: tuple[str, ...], settings: TrainingSettings) -> NDArray[np.int64]:
+    return history.known_at[history.of((*settings.engaged, *target))]
+
+
+def judged_rows(
+    artefact: Artefact,
+    history: Interactions,
+    of: Features,
+    split: Split,
+    settings: TrainingSettings,
+    only: str | None = None,
+) -> list[Row]:
+    """Each way to recommend (or ``only`` one), tested on the users of the last part who had been seen before it."""
+    part = history.between(split.middle, split.end)
+    before = np.unique(history.between(0, split.middle).user)
+    part = part.only(np.isin(part.user, before))
+    as_of = split.middle - 1 if settings.ask == "start" else None
+    moments = arrivals(part, part.of(artefact.manifest.target), as_of)
+    moments = drawn_moments(moments, settings.test_users, np.random.default_rng(settings.seed))
+    asked = ask(artefact.tables, moments, history, of.events, of.domain)
+    return compared(artefact, asked, history, of, settings.k, only)
+
+
+def metrics_of(rows: list[Row]) -> dict[str, float]:
+    """The model's metrics under their own names, the others' with the model's name before them; no NaN."""
+    named = {
+        name if row.model == "model" else f"{row.model}_{name}": value
+        for row in rows
+        for name, value in row.metrics.items()
+    }
+    return {name: value for name, value in named.items() if not np.isnan(value)}
+
+
+def _manifest(
+    domain: Domain, settings: TrainingSettings, target: tuple[str, ...], as_of_ms: int, now_ms: int
+) -> Manifest:
+    return Manifest(
+        name=settings.name,
+        created_ms=now_ms,
+        as_of_ms=as_of_ms,
+        target=target,
+        items=0,
+        user=view_inputs(domain.user),
+        item=view_inputs(domain.item),
+        recent_feature=domain.recent_feature,
+        settings=settings.model_dump(mode="json"),
+    )

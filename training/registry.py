@@ -1,0 +1,163 @@
+"""The registry of models, in MLflow: runs with their numbers, versions with their artefact, and which one serves."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from features.artefact import CHAMPION, DIGEST_TAG, Artefact, load, save
+from features.errors import ArtefactError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHALLENGER = "challenger"
+"""The alias of the newest model that did not pass the gate."""
+FOLDER = "model"
+"""Where the artefact stands among a run's artefacts."""
+MISSING = "RESOURCE_DOES_NOT_EXIST"
+EXISTS = "RESOURCE_ALREADY_EXISTS"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version of a model."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    digest: str
+    created_ms: int
+    as_of_ms: int
+    metrics: Mapping[str, float]
+
+
+class Registry:
+    """One MLflow store: a database such as sqlite:///mlruns/mlflow.db, or the address of a server.
+
+    Args:
+        tracking_uri: where it is; the database of a relative path is below ``root``.
+        root: the project's folder.
+    """
+
+    def __init__(self, tracking_uri: str, root: Path) -> None:
+        self.uri, self._artefacts = _absolute(tracking_uri, root)
+        self._client: MlflowClient | None = None
+
+    @property
+    def client(self) -> MlflowClient:
+        """The client, connected when it is first asked for: the database is made then, which takes seconds."""
+        if self._client is None:
+            from mlflow import MlflowClient
+
+            if self._artefacts is not None:
+                self._artefacts.mkdir(parents=True, exist_ok=True)
+            self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        return self._client
+
+    def register(self, artefact: Artefact, params: Mapping[str, Any], tags: Mapping[str, str]) -> Version:
+        """The artefact is a new version of the model that it is named after, with its numbers in a run of its own."""
+        manifest = artefact.manifest
+        run = self.client.create_run(self._experiment(manifest.name), tags=dict(tags))
+        run_id, status = run.info.run_id, "FAILED"
+        try:
+            for name, value in params.items():
+                self.client.log_param(run_id, name, value)
+            for name, value in manifest.metrics.items():
+                self.client.log_metric(run_id, name, value)
+            with tempfile.TemporaryDirectory() as scratch:
+                digest = save(artefact, Path(scratch) / FOLDER)
+                self.client.log_artifacts(run_id, str(Path(scratch) / FOLDER), FOLDER)
+            status = "FINISHED"
+        finally:
+            self.client.set_terminated(run_id, status)
+        self._make_model(manifest.name)
+        version = self.client.create_model_version(
+            manifest.name,
+            f"{run.info.artifact_uri}/{FOLDER}",
+            run_id,
+            tags={DIGEST_TAG: digest, "as_of_ms": str(manifest.as_of_ms), **tags},
+        )
+        return self._described(version)
+
+    def set_alias(self, version: Version, alias: str) -> None:
+        """The alias names this version, and no other."""
+        self.client.set_registered_model_alias(version.name, alias, version.version)
+
+    def drop_alias(self, name: str, alias: str) -> None:
+        """The alias names no version."""
+        self.client.delete_registered_model_alias(name, alias)
+
+    def find(self, name: str, alias: str = CHAMPION) -> Version | None:
+        """The version that the alias names; None where there is no such model or alias."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._described(self.client.get_model_version_by_alias(name, alias))
+        except MlflowException as error:
+            if error.error_code in (MISSING, "INVALID_PARAMETER_VALUE"):  # the latter: a model without this alias
+                return None
+            raise
+
+    def versions(self, name: str | None = None) -> list[Version]:
+        """Every registered version (of one model), the newest first."""
+        query = f"name = '{name}'" if name else None
+        found = self.client.search_model_versions(query, order_by=["creation_timestamp DESC"], max_results=200)
+        # The list has no aliases, each version has.
+        return [self._described(self.client.get_model_version(one.name, one.version)) for one in found]
+
+    def fetch(self, version: Version, folder: Path) -> Artefact:
+        """The version's artefact, copied into ``folder``; ArtefactError where it is not what was registered."""
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        source = self.client.get_model_version(version.name, version.version).source
+        where = f"model '{version.name}' version {version.version}"
+        if not version.digest:
+            raise ArtefactError(where, f"a tag {DIGEST_TAG}", "none", "Register it with 'headrace train'.")
+        try:
+            path = download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self.uri)
+        except (MlflowException, OSError) as error:
+            raise ArtefactError(where, f"its artefact in {source}", str(error), "Train anew.") from error
+        return load(path, version.digest)
+
+    def _experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        location = None if self._artefacts is None else (self._artefacts / name).as_uri()
+        return str(self.client.create_experiment(name, artifact_location=location))
+
+    def _make_model(self, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != EXISTS:
+                raise
+
+    def _described(self, version: ModelVersion) -> Version:
+        metrics = self.client.get_run(version.run_id).data.metrics if version.run_id else {}
+        return Version(
+            name=version.name,
+            version=str(version.version),
+            aliases=tuple(sorted(version.aliases)),
+            digest=version.tags.get(DIGEST_TAG, ""),
+            created_ms=int(version.creation_timestamp),
+            as_of_ms=int(version.tags.get("as_of_ms", 0)),
+            metrics=metrics,
+        )
+
+
+def _absolute(tracking_uri: str, root: Path) -> tuple[str, Path | None]:
+    """The store's address, and the folder for artefacts where we choose it: beside a database of our own."""
+    prefix = "sqlite:///"
+    if not tracking_uri.startswith(prefix):
+        return tracking_uri, None
+    path = (root / tracking_uri.removeprefix(prefix)).resolve()
+    return f"{prefix}{path}", path.parent
