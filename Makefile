@@ -22,7 +22,7 @@ setup: ready
 test: ready
 	@status=0; \
 	$(MAKE) --silent --no-print-directory lint || status=1; \
-	$(bin)/pytest -n auto --maxprocesses 4 -m 'not slow' $(args) || status=1; \
+	$(bin)/pytest -n auto --maxprocesses 4 --dist loadfile -m 'not slow' $(args) || status=1; \
 	exit $$status
 
 simulate: ready
@@ -43,5 +43,8 @@ format: ready
 lock: ready
 	@$(bin)/uv pip compile --quiet --system-certs --no-header --no-annotate --python-version 3.11 requirements.in -o requirements.lock
 
-demo demo-once:
-	@echo 'not yet: $@ arrives with the running loop. What works today: $(bin)/headrace --help' >&2; exit 1
+demo: ready
+	@$(bin)/headrace demo $(args)
+
+demo-once: ready
+	@$(bin)/headrace demo --once --json $(args)

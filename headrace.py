@@ -15,7 +15,17 @@ from features.errors import HeadraceError, UsageError
 
 VERBS = {
     "features": ("features.cli:features", "What is defined, and its values computed from a file."),
+    "demo": ("headrace_demo:demo", "The whole loop on this machine, told as it happens."),
+    "replay": ("streaming.producers_cli:replay", "Send a file's events to their topics."),
+    "generate": ("streaming.producers_cli:generate", "Send a simulated shop's events."),
+    "stream": ("streaming.stream_cli:stream", "Fold the topics into the online store, and archive them."),
+    "status": ("streaming.stream_cli:status", "How the stream is doing."),
+    "train": ("training.cli:train", "Train a recommender, test it, and let it serve when it is better."),
+    "models": ("training.cli:models", "The registered models."),
+    "serve": ("serving.cli:serve", "Answer HTTP requests with the champion."),
+    "recommend": ("serving.cli:recommend", "Ask the running service."),
     "bench": ("features.bench:bench", "Measure the core on this machine."),
+    "deadletters": ("streaming.cli:deadletters", "What was refused and why, and sending it again."),
     "doctor": ("headrace_doctor:doctor", "Check Python, packages, Java, ports, disk, memory and definitions."),
 }
 """Verb → where its click command is, and the line that stands for it in --help (which imports none of them)."""

@@ -338,7 +338,7 @@ def test_without_a_broker_the_next_step_is_said(tmp_path: Path):
     given = (replay, lines(tmp_path, event(1, T0)), "--format", "jsonl", "--stream", "activity")
     absent, silent = run(*given).exception, run(*given, "--bootstrap-servers", "127.0.0.1:1").exception
     assert isinstance(absent, HeadraceError)
-    assert "Start it: headrace up" in str(absent)
+    assert "Start it: headrace stream" in str(absent)
     assert isinstance(silent, HeadraceError)
     assert "Kafka requires a cluster at 127.0.0.1:1; got no answer" in str(silent)
 

@@ -27,7 +27,9 @@ def test_without_one_the_broker_that_runs_on_the_home_is_found_while_it_runs(tmp
     (tmp_path / ".headrace" / "kafka" / "bootstrap").write_text("127.0.0.1:1234")
     assert find_cluster(Settings(), tmp_path) == "127.0.0.1:1234"
     lock.release()
-    with pytest.raises(BrokerError, match=r"Kafka requires a broker that runs on .*; got none. Start it: headrace up"):
+    with pytest.raises(
+        BrokerError, match=r"Kafka requires a broker that runs on .*; got none. Start it: headrace stream"
+    ):
         find_cluster(Settings(), tmp_path)
     assert running_broker(tmp_path / ".headrace") is None
 

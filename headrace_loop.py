@@ -1,0 +1,234 @@
+"""The whole loop on one machine: the broker, and the stream, the service and training as processes of their own.
+
+This is the one place that knows them all. What passes between them passes through Kafka, the stores, the registry and
+HTTP, never through an import: each process is the same command that a person would run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from features.errors import HeadraceError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from features.settings import Settings
+
+STOP_WITHIN_S = 25.0
+POLL_S = 0.1
+
+
+class LoopError(HeadraceError):
+    """Raised when a part of the loop does not start, or does not do its part in time."""
+
+
+@dataclass
+class Child:
+    """A headrace command as a process, in a session of its own so that all it starts ends with it."""
+
+    name: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    @classmethod
+    def start(cls, name: str, arguments: list[str], environment: Mapping[str, str], root: Path, logs: Path) -> Self:
+        """Start it, with its output in a log file."""
+        logs.mkdir(parents=True, exist_ok=True)
+        log = logs / f"{name}.log"
+        with log.open("ab") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "headrace", *arguments],
+                cwd=root,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        return cls(name, log, process)
+
+    def check(self) -> None:
+        """Raise LoopError if it has ended."""
+        if self.process.poll() is not None:
+            raise LoopError(f"'{self.name}'", "to run", f"exit {self.process.returncode}: {self._last_line()}")
+
+    def _last_line(self) -> str:
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        return f"{lines[-1].strip()} (all of it: {self.log})" if lines else f"no word (see {self.log})"
+
+    def stop(self) -> None:
+        """Ask it to end, and end it and all it started where it does not."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_WITHIN_S)
+        with_group_gone(self.process.pid)
+        self.process.wait()
+
+
+def with_group_gone(leader: int) -> None:
+    """Nothing of the session that this process led is left."""
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+@dataclass
+class Loop:
+    """The parts that run, and how to reach them; leaving the block ends all of them, last started first."""
+
+    root: Path
+    settings: Settings
+    home: Path
+    repo: Path
+    port: int
+    tracking_uri: str
+    bootstrap: str = ""
+    children: list[Child] = field(default_factory=list)
+    _broker: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for child in reversed(self.children):
+            child.stop()
+        if self._broker is not None:
+            self._broker.stop()
+
+    def start_broker(self) -> str:
+        """Our own broker runs, or the configured cluster is meant; the topics are there."""
+        from features.repo import load_repo
+        from streaming.broker import EmbeddedBroker
+        from streaming.jars import resolve_kafka
+        from streaming.topics import ensure_topics
+
+        self.bootstrap = self.settings.kafka.bootstrap_servers
+        if not self.bootstrap:
+            chosen = self.settings.broker
+            self._broker = EmbeddedBroker(self.home, resolve_kafka(self.home), chosen.port, chosen.heap_mb)
+            self.bootstrap = self._broker.start()
+        streams = load_repo(self.repo).streams.values()
+        ensure_topics(self.bootstrap, streams, self.settings.kafka.partitions, self.settings.kafka.client)
+        return self.bootstrap
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the children are told beside the settings' files."""
+        ours = {
+            "HEADRACE_HOME": str(self.home),
+            "HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
+            "HEADRACE_OFFLINE__PATH": str(self.home / "offline"),
+            "HEADRACE_SERVING__PORT": str(self.port),
+            "HEADRACE_STREAM__REPO": str(self.repo),
+            "HEADRACE_MLFLOW__TRACKING_URI": self.tracking_uri,
+        }
+        return {**os.environ, **ours}
+
+    def start(self, name: str, *arguments: str) -> Child:
+        """Start a headrace command that is to run on."""
+        child = Child.start(name, list(arguments), self.environment, self.root, self.home / "logs")
+        self.children.append(child)
+        return child
+
+    def run(self, name: str, *arguments: str) -> str:
+        """Run a headrace command to its end; what it printed to stdout."""
+        log = self.home / "logs" / f"{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            done = subprocess.run(
+                [sys.executable, "-m", "headrace", *arguments],
+                cwd=self.root,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                check=False,
+                start_new_session=True,
+            )
+        if done.returncode:
+            lines = log.read_text(errors="replace").splitlines() or ["no word"]
+            raise LoopError(f"'headrace {' '.join(arguments)}'", "exit 0", f"{done.returncode}: {lines[-1]}")
+        return done.stdout.decode()
+
+    def check(self) -> None:
+        """Raise LoopError if a part that is to run on has ended."""
+        for child in self.children:
+            child.check()
+
+    def wait(self, what: str, ready: Callable[[], Any], within_s: float) -> Any:
+        """The first answer of ``ready`` that is something; LoopError when a part ends or the time is over."""
+        until = time.monotonic() + within_s
+        while time.monotonic() < until:
+            self.check()
+            found = ready()
+            if found:
+                return found
+            time.sleep(POLL_S)
+        raise LoopError(what, f"within {within_s:.0f} s", "nothing yet", f"See the logs in {self.home / 'logs'}.")
+
+    def status(self) -> dict[str, Any]:
+        """What the stream tells of itself."""
+        path = self.home / "status" / "stream.json"
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return found
+
+    def counted(self) -> dict[str, int]:
+        """How the records ended that the stream has folded so far."""
+        counts = self.status().get("queries", {}).get("fold", {}).get("counts", {})
+        return {name: int(count) for name, count in counts.items()}
+
+    def ask(self, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any] | None:
+        """What the service answers; None where it does not, or refuses."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_s) as response:
+                answer: dict[str, Any] = json.loads(response.read())
+        except (urllib.error.URLError, TimeoutError, ConnectionError, json.JSONDecodeError):
+            return None
+        return answer
+
+    @property
+    def url(self) -> str:
+        """The service's address."""
+        return f"http://{self.settings.serving.host}:{self.port}"
+
+
+def share_jars(project_home: Path, home: Path) -> None:
+    """Another home uses the jars that the project has already."""
+    home.mkdir(parents=True, exist_ok=True)
+    (project_home / "jars").mkdir(parents=True, exist_ok=True)
+    if not (home / "jars").exists():
+        (home / "jars").symlink_to((project_home / "jars").resolve())
+
+
+@contextmanager
+def interrupts_end_it() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that everything started is stopped either way."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,172 @@
+"""The composition root: settings → the service → a FastAPI app → a Ray Serve application."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from features.feature_reader import FeatureReader
+from features.repo import load_repo
+from serving import problems, schema
+from serving.clock import StreamClockReader
+from serving.edge import Edge
+from serving.metrics import CONTENT_TYPE
+from serving.model_watch import MlflowRegistry
+from serving.service import Rows, Service, sink_of
+from serving.settings import ServingSettings, StoreSettings
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+
+PROBLEM: dict[str, Any] = {"description": "A problem (RFC 9457)", "content": {problems.MEDIA_TYPE: {}}}
+
+
+def rows_of(store: StoreSettings) -> Rows:
+    """The online store of these settings; nothing connects before the first read."""
+    if store.kind == "redis":
+        from features.online_store.redis import RedisRows
+
+        return RedisRows(store.address)
+    from features.online_store.sqlite import SqliteRows
+
+    return SqliteRows(store.address)
+
+
+def service_of(settings: ServingSettings) -> Service:
+    """The service of these settings, not started yet."""
+    repo = load_repo(settings.repo)
+    rows = rows_of(settings.store)
+    registry = MlflowRegistry(settings.tracking_uri, settings.model_name, settings.model_alias)
+    reader = StreamClockReader(rows, repo) if settings.clock == "stream" else FeatureReader(rows, repo)
+    return Service(settings, repo, reader, rows, registry, sink_of(settings))
+
+
+def build_asgi(settings: ServingSettings) -> FastAPI:
+    """The app for any ASGI server; its threads live as long as its lifespan."""
+    return app_of(service_of(settings))
+
+
+def app_of(service: Service) -> FastAPI:
+    """The HTTP interface of a service."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        service.stop()
+        if service.sink is not None:
+            service.sink.close()
+
+    app = FastAPI(
+        title="Headrace",
+        description="Recommendations that react to the last click.",
+        version="1",
+        lifespan=lifespan,
+        responses={"4XX": PROBLEM, "5XX": PROBLEM},
+    )
+    problems.install(app)
+    app.add_middleware(Edge, metrics=service.metrics, max_body_bytes=service.settings.max_body_bytes)
+    _add_v1(app, service)
+    _add_operations(app, service)
+    return app
+
+
+def _add_v1(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/recommend", response_model_exclude_none=False)
+    async def recommend(request: schema.RecommendRequest) -> schema.RecommendResponse:
+        """Rank items for a user; says which model and features it used, and whether it is a fallback."""
+        return await service.recommend(request)
+
+    @app.post("/v1/events", status_code=202, responses={207: {"model": schema.EventsResponse}})
+    async def post_events(request: Request, response: Response, stream: str | None = None) -> schema.EventsResponse:
+        """Send one event, a list, or {"events": [...], "stream": ...}; 202 when Kafka has acknowledged all of them."""
+        answer = await service.post_events(await request.body(), stream)
+        response.status_code = 207 if answer.refused or answer.unknown else 202
+        return answer
+
+    @app.get("/v1/features/{entity}/{entity_id:path}")
+    async def features(entity: str, entity_id: str) -> schema.FeaturesResponse:
+        """Read the features of one entity as they are now."""
+        return await service.features(entity, entity_id)
+
+    @app.get("/v1/models")
+    async def models() -> schema.ModelsResponse:
+        """List the versions of the model in this process."""
+        return service.list_models()
+
+
+def _add_operations(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Answer while the process does."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", responses={503: {"model": schema.Readiness}})
+    async def readyz() -> JSONResponse:
+        """Say whether the store and the registry have been asked; 503 until then."""
+        readiness = service.readiness()
+        return JSONResponse(readiness.model_dump(), status_code=200 if readiness.ready else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Count, as Prometheus reads it."""
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+
+# --- Ray Serve ------------------------------------------------------------------------------------------------------
+
+
+class Ingress:
+    """What a replica holds: the app, built where it runs."""
+
+    def __init__(self, settings: ServingSettings) -> None:
+        self._settings = settings
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """The app of this replica."""
+        if is_loopback(self._settings.host):
+            stay_on_loopback()
+        return build_asgi(self._settings)
+
+
+def build_app(args: ServingSettings) -> Application:
+    """The Ray Serve application: bounded queues, and more than is allowed gets 429 instead of waiting."""
+    from ray import serve
+
+    deployment: Any = serve.deployment(
+        serve.ingress()(Ingress),
+        name="Recommender",
+        max_ongoing_requests=64,
+        max_queued_requests=128,
+        graceful_shutdown_wait_loop_s=0.1,
+        graceful_shutdown_timeout_s=10,
+        ray_actor_options={"num_cpus": 0.5},
+    )
+    application: Application = deployment.bind(args)
+    return application
+
+
+def is_loopback(host: str) -> bool:
+    """True for an address that only this machine can reach."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def stay_on_loopback() -> None:
+    """This replica's port for calls between deployments is opened on loopback: Ray opens it on every interface."""
+    from importlib import import_module
+
+    replica: Any = import_module("ray.serve._private.replica")  # no public name has it
+    opened = replica.add_port_to_grpc_server
+
+    def on_loopback(server: Any, address: str) -> int:
+        return int(opened(server, address.replace("[::]", "127.0.0.1")))
+
+    replica.add_port_to_grpc_server = on_loopback

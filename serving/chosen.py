@@ -1,0 +1,85 @@
+"""What the project's files choose for the service: settings, feature_store.yaml, and the broker that runs here."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from features.errors import UsageError
+from features.settings import Settings
+from serving.settings import ServingSettings, StoreSettings
+
+STORES: dict[str, tuple[Literal["sqlite", "redis"], str]] = {
+    "SqliteRowsOnlineStore": ("sqlite", "path"),
+    "RedisRowsOnlineStore": ("redis", "url"),
+}
+"""Class of the online store's plug-in → its kind here, and the key of its address."""
+
+
+def chosen(settings: Settings, root: Path, **over: Any) -> ServingSettings:
+    """The service's settings for the project in ``root``, with those of ``over`` that are not None over them.
+
+    Paths become absolute, as a replica runs in a folder of its own; port 0 becomes a free one.
+
+    Raises:
+        UsageError: feature_store.yaml is missing, or names a store that serves no packed rows.
+    """
+    repo = root / settings.stream.repo
+    values: dict[str, Any] = {
+        "host": settings.serving.host,
+        "port": settings.serving.port,
+        "deadline_ms": settings.serving.deadline_ms,
+        "repo": str(repo.resolve()),
+        "store": store_of(repo / "feature_store.yaml"),
+        "tracking_uri": absolute_uri(settings.mlflow.tracking_uri, root),
+        "bootstrap_servers": settings.kafka.bootstrap_servers or own_broker(root / settings.home),
+        "kafka_client": settings.kafka.client,
+    }
+    values |= {name: value for name, value in over.items() if value is not None}
+    values["port"] = values["port"] or free_port(values["host"])
+    return ServingSettings(**values)
+
+
+def store_of(path: Path) -> StoreSettings:
+    """The online store that feature_store.yaml names."""
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        section = yaml.safe_load(path.read_text(encoding="utf-8"))["online_store"]
+        kind, key = STORES[str(section["type"]).rpartition(".")[2]]
+        address = str(section[key])
+    except FileNotFoundError:
+        raise UsageError(f"feature repo '{path.parent}'", "a feature_store.yaml", "none") from None
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        required = f"an online_store of type {' or '.join(STORES)} with its path or url"
+        raise UsageError(f"'{path}'", required, f"{type(error).__name__}: {error}") from None
+    return StoreSettings(kind=kind, address=str((path.parent / address).resolve()) if kind == "sqlite" else address)
+
+
+def absolute_uri(uri: str, root: Path) -> str:
+    """The registry's address; a database file of the project by its absolute path."""
+    prefix = "sqlite:///"
+    return f"{prefix}{(root / uri.removeprefix(prefix)).resolve()}" if uri.startswith(prefix) else uri
+
+
+def own_broker(home: Path) -> str:
+    """The address of the broker that runs on this home, which it leaves in a file; empty where none runs."""
+    try:
+        return (home / "kafka" / "bootstrap").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def free_port(host: str) -> int:
+    """A port of the host that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def origin(settings: Mapping[str, Any]) -> str:
+    """The service's address for a client on this machine."""
+    host = "127.0.0.1" if settings["host"] == "0.0.0.0" else settings["host"]
+    return f"http://{host}:{settings['port']}"

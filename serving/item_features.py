@@ -1,0 +1,83 @@
+"""All items' features in memory, read anew every few seconds: a request ranks hundreds of items and reads one user."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.artefact import Artefact
+from features.state import FeatureMatrix
+from serving.retrieval import NO_ITEMS, ItemSnapshot, snapshot
+
+KEYS_A_READ = 1_024
+"""So many items are read at once: a request that comes meanwhile waits for no more than that."""
+Read = Callable[[pa.Array], FeatureMatrix]
+Listed = Callable[[], pa.Array]
+Inputs = NDArray[np.float64]
+
+
+class ItemFeatures:
+    """The newest snapshot of the items; ``refresh`` replaces it in a thread of its own, and readers never wait.
+
+    Args:
+        read: the features of these keys now.
+        listed: the keys that the store holds.
+        trending: feature → weight of what is trending.
+        popular: feature → weight of what is popular.
+    """
+
+    def __init__(self, read: Read, listed: Listed, trending: Mapping[str, float], popular: Mapping[str, float]) -> None:
+        self.snapshot: ItemSnapshot = NO_ITEMS
+        self._read, self._listed = read, listed
+        self._trending, self._popular = trending, popular
+        self._inputs: tuple[tuple[Artefact, Inputs], ...] = ()
+        self._refreshing = threading.Lock()
+
+    def refresh(self, artefacts: Sequence[Artefact], now: int) -> None:
+        """The snapshot holds what the store says ``now`` (epoch ms) of its items and of those that the models know.
+
+        Raises StoreError, and leaves the snapshot as it was.
+        """
+        with self._refreshing:
+            keys = pc.unique(pa.concat_arrays([self._listed(), *(artefact.item_keys for artefact in artefacts)]))
+            if not len(keys):
+                return
+            starts = range(0, len(keys), KEYS_A_READ)
+            matrix = joined([self._read(keys.slice(start, KEYS_A_READ)) for start in starts])
+            fresh = snapshot(keys.to_pylist(), matrix, self._trending, self._popular, now)
+            self._inputs = tuple((artefact, _inputs(artefact, matrix, keys)) for artefact in artefacts)
+            self.snapshot = fresh
+
+    def inputs(self, artefact: Artefact) -> Inputs | None:
+        """The model's item matrix as it was read last; None before the first time."""
+        return next((inputs for model, inputs in self._inputs if model is artefact), None)
+
+
+def _inputs(artefact: Artefact, matrix: FeatureMatrix, keys: pa.Array) -> Inputs:
+    places = pc.index_in(artefact.item_keys, value_set=keys)
+    return artefact.item_matrix(_rows(matrix, places))
+
+
+def _rows(matrix: FeatureMatrix, places: pa.Array) -> FeatureMatrix:
+    at = np.asarray(places)
+    columns = tuple(column.take(places) for column in matrix.columns)
+    return FeatureMatrix(matrix.names, columns, matrix.status[at], matrix.as_of[at], matrix.newest_event[at])
+
+
+def joined(parts: Sequence[FeatureMatrix]) -> FeatureMatrix:
+    """The parts' rows one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = zip(*(part.columns for part in parts), strict=True)
+    return FeatureMatrix(
+        parts[0].names,
+        tuple(pa.concat_arrays(list(several)) for several in columns),
+        np.concatenate([part.status for part in parts]),
+        np.concatenate([part.as_of for part in parts]),
+        np.concatenate([part.newest_event for part in parts]),
+    )

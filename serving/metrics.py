@@ -1,0 +1,46 @@
+"""What the service counts, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """The counters of one replica, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        registry = self._registry
+        self.recommend_seconds = Histogram(
+            "headrace_recommend_seconds", "Time to answer /v1/recommend", buckets=SECONDS, registry=registry
+        )
+        self.requests = Counter(
+            "headrace_http_requests_total", "Answered requests", ["method", "route", "status"], registry=registry
+        )
+        self.fallbacks = Counter(
+            "headrace_fallbacks_total", "Recommendations that were a fallback", ["reason"], registry=registry
+        )
+        self.events = Counter("headrace_events_total", "Posted events by verdict", ["status"], registry=registry)
+        self.failures = Counter(
+            "headrace_failures_total", "Failed work by part: store, items, registry, model", ["part"], registry=registry
+        )
+        self.model = Gauge(
+            "headrace_model_info", "1 for the version that serves", ["name", "version"], registry=registry
+        )
+        self.items = Gauge("headrace_items", "Items whose features are in memory", registry=registry)
+        self.items_read_at = Gauge(
+            "headrace_items_read_timestamp_seconds", "When item features were read last", registry=registry
+        )
+
+    def serving(self, name: str, version: str) -> None:
+        """This version of the model serves from now on."""
+        self.model.clear()
+        self.model.labels(name, version).set(1)
+
+    def text(self) -> bytes:
+        """All of it, as Prometheus reads it."""
+        return generate_latest(self._registry)

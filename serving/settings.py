@@ -1,0 +1,73 @@
+"""What the service must be told; only the command line reads files and environment, and hands this on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class StoreSettings(BaseModel):
+    """Which online store holds the rows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["sqlite", "redis"] = "sqlite"
+    """The same two kinds as in feature_store.yaml."""
+    address: str = ".headrace/online.db"
+    """A path for sqlite, a URL for redis."""
+
+
+class ServingSettings(BaseModel):
+    """Everything that the service is built from: plain values, so that they travel to a replica on another machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+    port: int = Field(default=8000, ge=1, le=65_535)
+    """The port to listen on."""
+    deadline_ms: float = Field(default=150, gt=0)
+    """A recommendation is answered within this, with a fallback if it must be."""
+    repo: str = "feature_repo"
+    """Folder with the definitions of streams and views."""
+    store: StoreSettings = StoreSettings()
+    """Where the features of users and items are read."""
+    clock: Literal["wall", "stream"] = "wall"
+    """What now is: the wall's time, or the newest event of a stream that is replayed with its times kept."""
+    user_view: str = "user_activity"
+    """The view that describes whoever is recommended to."""
+    item_view: str = "item_activity"
+    """The view that describes what is recommended."""
+    item_refresh_s: float = Field(default=2.0, gt=0)
+    """Seconds between two readings of all item features into memory."""
+    trending_weights: dict[str, float] = {"item_engaged_decayed_count_24h_30d": 1.0}
+    """Item feature → weight: their sum ranks what is trending."""
+    popular_weights: dict[str, float] = {
+        "item_purchase_count_30d": 10.0,
+        "item_cart_count_30d": 3.0,
+        "item_view_count_30d": 1.0,
+    }
+    """Item feature → weight: their sum ranks what is popular."""
+    tracking_uri: str = "sqlite:///mlruns/mlflow.db"
+    """MLflow's registry of models; empty for none."""
+    model_name: str = "shop-recommender"
+    """The registered model."""
+    model_alias: str = "champion"
+    """The alias that says which version serves."""
+    model_poll_s: float = Field(default=5.0, gt=0)
+    """Seconds between two looks at the alias."""
+    bootstrap_servers: str = ""
+    """Kafka's address, for POST /v1/events; empty for none."""
+    kafka_client: dict[str, str | int | float | bool] = {}
+    """More librdkafka options of the producer, such as those of security."""
+    acknowledge_within_s: float = Field(default=5.0, gt=0)
+    """How long POST /v1/events waits for Kafka's acknowledgement."""
+    events_stream: str = "activity"
+    """The stream that an event belongs to when the request does not say."""
+    threads: int = Field(default=4, ge=1)
+    """How many requests are worked on at once."""
+    max_waiting: int = Field(default=64, ge=1)
+    """How many more may wait for a thread; one more is answered with a fallback at once."""
+    max_body_bytes: int = Field(default=1 << 20, ge=1024)
+    """A larger request body is refused."""

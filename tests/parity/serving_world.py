@@ -1,0 +1,201 @@
+"""A small shop to serve: a store with a few users in it, a registry of models, and a client that asks over HTTP."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from features.artefact import DIGEST_TAG, Artefact, Manifest, ViewInputs, save
+from features.batch import Marker, build_generation
+from features.events import from_columns
+from features.hashing import hash_texts
+from features.online_store.sqlite import SqliteRows
+from features.recommendation import CandidateTables, SparseRows
+from features.repo import FeatureRepo
+from serving.settings import ServingSettings, StoreSettings
+
+REPO = Path(__file__).resolve().parent.parent.parent / "feature_repo"
+MODEL = "shop-recommender"
+ITEMS = tuple(f"item{number}" for number in range(30))
+STREAM_ID = 7
+
+
+# --- the world: a store, a registry, a model --------------------------------------------------------------------------
+
+
+def fill(rows: SqliteRows, repo: FeatureRepo, ago_ms: int = 60_000) -> None:
+    """User u1 looked at item3 and item4 some time ago (a minute); item9 is what everybody looks at."""
+    now = time.time_ns() // 1_000_000
+    looked = [("u1", "item3"), ("u1", "item4"), *((f"u{number}", "item9") for number in range(2, 12))]
+    table = pa.table(
+        {
+            "event_id": [str(number) for number in range(len(looked))],
+            "event_time": pa.array([now - ago_ms + number for number in range(len(looked))]),
+            "event_type": ["view"] * len(looked),
+            "user_id": [user for user, _ in looked],
+            "item_id": [item for _, item in looked],
+        }
+    )
+    views = [repo.views[name] for name in ("user_activity", "item_activity")]
+    events = {"activity": from_columns(table, repo.streams["activity"]).events}
+    build_generation(rows.generation(STREAM_ID), views, STREAM_ID, events, Marker(0, {}, {}, 0), now)
+    for view in views:
+        rows.set_current(view.name, STREAM_ID)
+
+
+def model(repo: FeatureRepo, step: int) -> Artefact:
+    """Item n goes with item n + step; item0 is the most popular; it takes two features of users and two of items."""
+    count = len(ITEMS)
+    user, item = repo.views["user_activity"], repo.views["item_activity"]
+    tables = CandidateTables(
+        items=ITEMS,
+        neighbours=SparseRows(
+            np.arange(count + 1), ((np.arange(count) + step) % count).astype(np.int32), np.ones(count, np.float32)
+        ),
+        popular=np.arange(count, 0, -1).astype(np.float32),
+        trending=np.zeros(count, np.float32),
+        users=hash_texts(pa.array(["u99"])),
+        histories=SparseRows(np.array([0, 1]), np.array([20], np.int32), np.ones(1, np.float32)),
+        own_count=np.ones(1, np.float32),
+        own_last_ms=np.array([1]),
+    )
+    manifest = Manifest(
+        name=MODEL,
+        created_ms=1,
+        as_of_ms=time.time_ns() // 1_000_000,
+        target=("purchase",),
+        items=count,
+        user=ViewInputs(
+            view=user.name,
+            schema_hash=f"{user.schema_hash:016x}",
+            names=("user_view_count_1h", "user_view_count_24h"),
+        ),
+        item=ViewInputs(
+            view=item.name,
+            schema_hash=f"{item.schema_hash:016x}",
+            names=("item_view_count_1h", "item_view_count_24h"),
+        ),
+        recent_feature=next(name for name in user.names if "item_id_last" in name),
+        metrics={"ndcg_at_10": 0.25},
+    )
+    return Artefact(manifest, tables)
+
+
+@dataclass(frozen=True)
+class Models:
+    """A registry in a folder of the test."""
+
+    folder: Path
+    repo: FeatureRepo
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    def register(self, step: int) -> str:
+        """Registers a model and returns its version; no alias names it yet."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(self.uri)
+        if not client.search_registered_models():
+            client.create_registered_model(MODEL)
+        source = self.folder / f"model{step}"
+        digest = save(model(self.repo, step), source)
+        return str(client.create_model_version(MODEL, str(source), tags={DIGEST_TAG: digest}).version)
+
+    def promote(self, version: str) -> None:
+        from mlflow import MlflowClient
+
+        MlflowClient(self.uri).set_registered_model_alias(MODEL, "champion", version)
+
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Http:
+    """A client of one service."""
+
+    url: str
+
+    def ask(self, path: str, body: object = None, raw: bytes | None = None) -> tuple[int, dict, str]:
+        """(status, JSON, media type)"""
+        data = raw if raw is not None else None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"content-type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, json.loads(answer.read()), answer.headers.get_content_type()
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read()), error.headers.get_content_type()
+
+    def text(self, path: str) -> str:
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+            return answer.read().decode()
+
+    def recommend(self, **body: object) -> dict:
+        status, answer, _ = self.ask("/v1/recommend", body)
+        assert status == 200, answer
+        return answer
+
+
+def until(true: Callable[[], object], what: str, within_s: float = 180.0) -> None:
+    """Returns once it is true; fails when it does not become so."""
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline, f"{what} did not come true within {within_s} s"
+        threading.Event().wait(0.05)
+
+
+def ids(answer: dict) -> list[str]:
+    return [one["item_id"] for one in answer["items"]]
+
+
+def settings(store: Path, models_uri: str, **more: object) -> ServingSettings:
+    """Quick to look, slow to give up: a busy machine must not make fallbacks."""
+    return ServingSettings(
+        repo=str(REPO),
+        store=StoreSettings(address=str(store)),
+        tracking_uri=models_uri,
+        port=free_port(),
+        item_refresh_s=0.2,
+        model_poll_s=0.2,
+        deadline_ms=20_000,
+        **more,
+    )
+
+
+@contextmanager
+def plain(chosen: ServingSettings) -> Iterator[Http]:
+    """The same app in one uvicorn of this process, for what does not need Ray."""
+    import uvicorn
+
+    from serving.app import build_asgi
+
+    server = uvicorn.Server(uvicorn.Config(build_asgi(chosen), host=chosen.host, port=chosen.port, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until(lambda: server.started, "the server's start")
+    http = Http(f"http://{chosen.host}:{chosen.port}")
+    until(lambda: http.ask("/readyz")[0] == 200, "readiness")
+    try:
+        yield http
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)

@@ -1,0 +1,197 @@
+"""What the recommender answers from the parts that it has, and what it says when one is missing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.artefact import Artefact, Manifest, ViewInputs
+from features.hashing import hash_texts
+from features.recommendation import CandidateTables, Ranked, SparseRows
+from features.state import FeatureMatrix, Status
+from serving.recommender import Question, Reason, UserRead, as_of, newest_event, recommend, substitute
+from serving.retrieval import NO_ITEMS, Board, first_of, snapshot, unpersonal, weighted
+
+ITEMS = ("tea", "cup", "pot", "pen", "ink")
+NOW = 1_700_000_000_000
+
+
+def inputs(view: str, *names: str) -> ViewInputs:
+    return ViewInputs(view=view, schema_hash="0" * 16, names=names)
+
+
+def model() -> Artefact:
+    """tea, cup and pot go together, and pen and ink; 'ann' bought tea before; pen is the most popular."""
+    neighbours = {"tea": ["cup", "pot"], "cup": ["tea", "pot"], "pot": ["tea", "cup"], "pen": ["ink"], "ink": ["pen"]}
+    columns = [[ITEMS.index(one) for one in neighbours[item]] for item in ITEMS]
+    starts = np.cumsum([0, *map(len, columns)])
+    tables = CandidateTables(
+        items=ITEMS,
+        neighbours=SparseRows(starts, np.concatenate(columns).astype(np.int32), np.ones(starts[-1], np.float32)),
+        popular=np.array([1, 2, 3, 9, 4], np.float32),
+        trending=np.array([0, 0, 0, 0, 0.5], np.float32),
+        users=hash_texts(pa.array(["ann"])),
+        histories=SparseRows(np.array([0, 1]), np.array([0], np.int32), np.ones(1, np.float32)),
+        own_count=np.ones(1, np.float32),
+        own_last_ms=np.array([NOW - 1000]),
+    )
+    manifest = Manifest(
+        name="shop",
+        created_ms=NOW,
+        as_of_ms=NOW,
+        target=("purchase",),
+        items=len(ITEMS),
+        user=inputs("user_activity"),
+        item=inputs("item_activity"),
+        recent_feature="recent",
+    )
+    return Artefact(manifest, tables)
+
+
+def features(status: Status = Status.PRESENT, recent: list[str] | None = None) -> FeatureMatrix:
+    """A user's row with its newest items."""
+    column = pa.array([recent], pa.list_(pa.string()))
+    return FeatureMatrix(("recent",), (column,), np.array([status], np.int8), np.array([NOW]), np.array([NOW - 5]))
+
+
+def fresh(**counts: float):
+    """A snapshot in which these items have these counts."""
+    matrix = FeatureMatrix(
+        ("hot",),
+        (pa.array(list(counts.values()), pa.float64()),),
+        np.zeros(len(counts), np.int8),
+        np.full(len(counts), NOW),
+        np.full(len(counts), NOW - 50),
+    )
+    return snapshot(list(counts), matrix, {"hot": 1.0, "absent": 5.0}, {}, NOW)
+
+
+def ids(found) -> list[str]:
+    return [one.item_id for one in found]
+
+
+def test_a_user_with_fresh_clicks_gets_what_goes_with_them():
+    answer = recommend(Question("bob", 2), UserRead(features(recent=["pen"])), model(), NO_ITEMS, None)
+    assert answer.reason is None
+    assert answer.by_model
+    assert ids(answer.items)[0] == "ink"
+
+
+def test_a_user_whom_only_the_model_remembers_gets_a_personal_answer():
+    answer = recommend(Question("ann", 3), UserRead(features(Status.NOT_FOUND)), model(), NO_ITEMS, None)
+    assert answer.reason is None
+    assert set(ids(answer.items)) == {"tea", "cup", "pot"}
+
+
+def test_clicks_of_a_user_outside_max_age_do_not_count():
+    answer = recommend(Question("bob", 2), UserRead(features(Status.OUTSIDE_MAX_AGE, ["pen"])), model(), NO_ITEMS, None)
+    assert answer.reason == Reason.UNKNOWN_USER
+
+
+def test_an_unknown_user_gets_what_is_hot_now_before_what_the_model_knows():
+    answer = recommend(Question("bob", 3), UserRead(features(Status.NOT_FOUND)), model(), fresh(cup=2, new=7), None)
+    assert answer.reason == Reason.UNKNOWN_USER
+    assert not answer.by_model
+    assert ids(answer.items) == ["new", "cup", "ink"]
+
+
+def test_nobody_with_a_context_gets_what_goes_with_it_and_never_the_context_itself():
+    answer = recommend(Question(None, 2, context=("tea",)), UserRead(), model(), NO_ITEMS, None)
+    assert answer.reason is None
+    assert set(ids(answer.items)) == {"cup", "pot"}
+
+
+def test_nobody_without_a_context_is_a_fallback_that_says_so():
+    assert recommend(Question(None, 2), UserRead(), model(), NO_ITEMS, None).reason == Reason.NO_USER
+
+
+@pytest.mark.parametrize("problem", [Reason.STORE_DOWN, Reason.EMPTY_STORE])
+def test_without_the_store_the_model_still_answers_from_what_it_was_trained_on(problem):
+    answer = recommend(Question("ann", 2), UserRead(problem=problem), model(), NO_ITEMS, None)
+    assert (answer.reason, answer.by_model) == (problem, True)
+    assert "cup" in ids(answer.items)
+
+
+def test_without_a_model_the_fresh_features_answer():
+    answer = recommend(Question("ann", 2), UserRead(features(recent=["tea"])), None, fresh(cup=2, new=7), None)
+    assert (answer.reason, ids(answer.items)) == (Reason.NO_MODEL, ["new", "cup"])
+
+
+def test_the_store_is_named_before_the_model_when_both_are_missing():
+    answer = recommend(Question("ann", 2), UserRead(problem=Reason.STORE_DOWN), None, NO_ITEMS, None)
+    assert (answer.reason, answer.items) == (Reason.STORE_DOWN, [])
+
+
+def test_exclude_seen_leaves_out_the_history_and_the_fresh_clicks():
+    question = Question("ann", 5, exclude_seen=True)
+    answer = recommend(question, UserRead(features(recent=["pot"])), model(), fresh(tea=9, pot=8), None)
+    assert not {"tea", "pot"} & set(ids(answer.items))
+    assert "cup" in ids(answer.items)
+
+
+def test_too_few_items_of_the_model_are_filled_with_what_is_hot():
+    answer = recommend(Question("bob", 7), UserRead(features(recent=["pen"])), model(), fresh(new=1, newer=2), None)
+    assert len(answer.items) == 7
+    assert ids(answer.items)[-2:] == ["newer", "new"]
+
+
+@given(
+    k=st.integers(1, 8),
+    user=st.sampled_from(["ann", "bob", None]),
+    context=st.lists(st.sampled_from(ITEMS), max_size=2, unique=True),
+    exclude=st.lists(st.sampled_from([*ITEMS, "new"]), max_size=3),
+    seen=st.booleans(),
+    problem=st.sampled_from([None, Reason.STORE_DOWN]),
+)
+def test_an_answer_has_at_most_k_different_items_and_none_that_is_excluded(k, user, context, exclude, seen, problem):
+    read = UserRead(problem=problem) if problem else UserRead(features(recent=["pen", "gone"]))
+    question = Question(user, k, tuple(context), tuple(exclude), seen)
+    found = ids(recommend(question, read, model(), fresh(new=1, cup=2), None).items)
+    assert len(found) <= k
+    assert len(set(found)) == len(found)
+    assert not {*context, *exclude} & set(found)
+
+
+def test_a_substitute_takes_no_item_twice_from_its_sources():
+    found = unpersonal(fresh(ink=1), model(), 5, [])
+    assert ids(found) == ["ink", "pen", "pot", "cup", "tea"]
+    assert [one.source for one in found[:2]] == ["trending", "popular"]
+
+
+def test_a_substitute_says_its_reason():
+    assert substitute(Question("ann", 1), Reason.DEADLINE, NO_ITEMS, model()).reason == Reason.DEADLINE
+
+
+def test_first_of_ends_at_k_and_with_its_sources():
+    one, two = Ranked("a", 1.0, "x"), Ranked("b", 1.0, "x")
+    assert first_of([[one, one], [two]], 5, []) == [one, two]
+    assert first_of([[one], [two]], 1, []) == [one]
+    assert first_of([], 3, []) == []
+    assert first_of([[one]], 3, ["a"]) == []
+
+
+def test_a_board_has_only_items_with_a_score():
+    board = Board.of("hot", np.array([0.0, 2.0, -1.0, 3.0]))
+    assert board.places.tolist() == [3, 1]
+
+
+def test_a_weighted_sum_takes_null_for_nothing():
+    matrix = FeatureMatrix(
+        ("a", "b"),
+        (pa.array([1.0, None]), pa.array([2, 3])),
+        np.zeros(2, np.int8),
+        np.zeros(2, np.int64),
+        np.zeros(2, np.int64),
+    )
+    assert weighted(matrix, {"a": 10.0, "b": 1.0, "c": 9.0}).tolist() == [12.0, 3.0]
+    assert weighted(matrix, {"c": 9.0}).tolist() == [0.0, 0.0]
+
+
+def test_the_age_of_an_answer_is_that_of_the_newest_event_in_its_features():
+    user = UserRead(features())
+    assert (as_of(user, NO_ITEMS), newest_event(user, NO_ITEMS)) == (NOW, NOW - 5)
+    assert (as_of(UserRead(), fresh(a=1)), newest_event(UserRead(), fresh(a=1))) == (NOW, NOW - 50)
+    assert (as_of(UserRead(), NO_ITEMS), newest_event(UserRead(), NO_ITEMS)) == (None, None)
