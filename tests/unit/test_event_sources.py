@@ -5,52 +5,17 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
 import fastavro
-import numpy as np
 import pyarrow as pa
 import pytest
+from shop_messages import GOOD, NOW, SHOP, message, records
 
-from features.definitions import Field, Stream
+from features.definitions import Stream
 from features.errors import FormatError
-from features.events import Records, Verdict, from_columns, parse
-from features.expressions import product
-
-NOW = 1_780_000_000_000
-SHOP = Stream(
-    "shop",
-    topic="shop.activity",
-    fields={
-        "event_type": Field("string", enum=("view", "cart", "purchase")),
-        "user_id": Field("string", path="user.id", required=True),
-        "price": "float64",
-        "quantity": "int64",
-        "gift": "bool",
-    },
-    computed={"amount": product("price", "quantity")},
-)
-GOOD: dict[str, Any] = {
-    "event_id": "e1",
-    "event_time": NOW,
-    "event_type": "view",
-    "user": {"id": "u1", "name": "Ann"},
-    "price": 2.5,
-    "quantity": 4,
-    "gift": True,
-}
-
-
-def records(messages: Sequence[bytes | None], known_at: int = NOW) -> Records:
-    n = len(messages)
-    values = pa.array(messages, pa.binary())
-    return Records(values, np.full(n, known_at), np.zeros(n, np.int32), np.arange(n, dtype=np.int64))
-
-
-def message(**changes: object) -> bytes:
-    return json.dumps(GOOD | changes).encode()
+from features.events import Verdict, from_columns, parse
 
 
 def reason(raw: bytes | None, stream: Stream = SHOP) -> str:

@@ -3,52 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from shop_messages import BATCH, GOOD, NOW, SHOP, message, records
 
-from features.definitions import Field, Stream
-from features.events import Parsed, Records, Verdict, event_schema, from_columns, json_messages, parse
-from features.expressions import product, ratio
+from features.definitions import Stream
+from features.events import Parsed, Records, Verdict, event_schema, from_columns, parse
+from features.expressions import ratio
 
-NOW = 1_780_000_000_000
 HOUR = 3_600_000
-SHOP = Stream(
-    "shop",
-    topic="shop.activity",
-    fields={
-        "event_type": Field("string", enum=("view", "cart", "purchase")),
-        "user_id": Field("string", path="user.id", required=True),
-        "price": "float64",
-        "quantity": "int64",
-        "gift": "bool",
-    },
-    computed={"amount": product("price", "quantity")},
-)
-GOOD: dict[str, Any] = {
-    "event_id": "e1",
-    "event_time": NOW,
-    "event_type": "view",
-    "user": {"id": "u1", "name": "Ann"},
-    "price": 2.5,
-    "quantity": 4,
-    "gift": True,
-}
-BATCH = 2 * json_messages.FEW
-"""Enough messages for the fast path."""
-
-
-def records(messages: Sequence[bytes | None], known_at: int = NOW) -> Records:
-    n = len(messages)
-    values = pa.array(messages, pa.binary())
-    return Records(values, np.full(n, known_at), np.zeros(n, np.int32), np.arange(n, dtype=np.int64))
-
-
-def message(**changes: object) -> bytes:
-    return json.dumps(GOOD | changes).encode()
 
 
 def one(stream: Stream = SHOP, **changes: object) -> dict[str, Any]:

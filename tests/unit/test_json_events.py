@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,47 +12,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shop_messages import BATCH, GOOD, SHOP, message, records
 
-from features.definitions import Field, Stream
-from features.events import Parsed, Records, json_messages, json_shapes, parse
+from features.events import Parsed, json_messages, json_shapes, parse
 from features.events.decoded import columns_of
-from features.expressions import product
 
-NOW = 1_780_000_000_000
 HOUR = 3_600_000
-SHOP = Stream(
-    "shop",
-    topic="shop.activity",
-    fields={
-        "event_type": Field("string", enum=("view", "cart", "purchase")),
-        "user_id": Field("string", path="user.id", required=True),
-        "price": "float64",
-        "quantity": "int64",
-        "gift": "bool",
-    },
-    computed={"amount": product("price", "quantity")},
-)
-GOOD: dict[str, Any] = {
-    "event_id": "e1",
-    "event_time": NOW,
-    "event_type": "view",
-    "user": {"id": "u1", "name": "Ann"},
-    "price": 2.5,
-    "quantity": 4,
-    "gift": True,
-}
-BATCH = 2 * json_messages.FEW
-"""Enough messages for the fast path."""
-
-
-def records(messages: Sequence[bytes | None], known_at: int = NOW) -> Records:
-    n = len(messages)
-    values = pa.array(messages, pa.binary())
-    return Records(values, np.full(n, known_at), np.zeros(n, np.int32), np.arange(n, dtype=np.int64))
-
-
-def message(**changes: object) -> bytes:
-    return json.dumps(GOOD | changes).encode()
 
 
 def outcomes(parsed: Parsed) -> list[tuple[int, str | None, str | None]]:
