@@ -1,5 +1,5 @@
 # `make` alone says what there is. Everything that runs sets up what is missing first, into .venv.
-.PHONY: help ready setup test simulate lint format lock demo demo-once
+.PHONY: help ready setup test test-slow simulate lint format lock demo demo-once
 
 bin = .venv/bin
 args =
@@ -7,6 +7,7 @@ args =
 help:
 	@echo 'make setup      .venv with every package, ready to use'
 	@echo 'make test       lint, types and tests           make test args="-k windows"'
+	@echo 'make test-slow  what takes minutes: ten kills of the stream, Online Retail through the whole loop'
 	@echo 'make simulate   10,000 stories of crashes and replays; failing seeds are kept as regressions'
 	@echo 'make lint       lint and types only             make format   mends what can be mended'
 	@echo 'make demo       the whole loop on a laptop      make demo-once   proves it, and ends'
@@ -24,6 +25,9 @@ test: ready
 	$(MAKE) --silent --no-print-directory lint || status=1; \
 	$(bin)/pytest -n auto --maxprocesses 4 --dist loadfile -m 'not slow' $(args) || status=1; \
 	exit $$status
+
+test-slow: ready
+	@$(bin)/pytest -m slow $(args)
 
 simulate: ready
 	@$(bin)/python -m features.simulation --seeds 10000 --keep tests/parity/simulation_seeds.txt $(args)

@@ -16,6 +16,7 @@ from features.errors import HeadraceError, UsageError
 VERBS = {
     "features": ("features.cli:features", "What is defined, and its values computed from a file."),
     "demo": ("headrace_demo:demo", "The whole loop on this machine, told as it happens."),
+    "up": ("headrace_up:up", "Kafka, the stream, the service and training of this project, until Ctrl-C."),
     "replay": ("streaming.producers_cli:replay", "Send a file's events to their topics."),
     "generate": ("streaming.producers_cli:generate", "Send a simulated shop's events."),
     "stream": ("streaming.stream_cli:stream", "Fold the topics into the online store, and archive them."),
@@ -24,7 +25,7 @@ VERBS = {
     "models": ("training.cli:models", "The registered models."),
     "serve": ("serving.cli:serve", "Answer HTTP requests with the champion."),
     "recommend": ("serving.cli:recommend", "Ask the running service."),
-    "bench": ("features.bench:bench", "Measure the core on this machine."),
+    "bench": ("headrace_bench:bench", "Measure the core, and how fresh features are, on this machine."),
     "deadletters": ("streaming.cli:deadletters", "What was refused and why, and sending it again."),
     "doctor": ("headrace_doctor:doctor", "Check Python, packages, Java, ports, disk, memory and definitions."),
 }

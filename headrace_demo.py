@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 
-from headrace_loop import Loop, LoopError, interrupts_end_it, share_jars
+from headrace_loop import Loop, LoopError, interrupts_end_it, own_repo, temporary_home
 
 USERS, ITEMS, DAYS, SEED = 400, 300, 10.0, 7
 NEWCOMER, CLICKS = "newcomer", 5
@@ -40,10 +37,9 @@ def demo(once: bool, as_json: bool) -> None:
     settings = read_settings(root, os.environ)
     started = time.monotonic()
     try:
-        with interrupts_end_it(), _home(root, settings.home) as home:
+        with interrupts_end_it(), temporary_home(root / settings.home, "demo-") as home:
             tracking = f"sqlite:///{home / 'mlruns' / 'mlflow.db'}"
-            # A copy: the store that its feature_store.yaml names by a relative path is then the demo's own.
-            repo = Path(shutil.copytree(root / settings.stream.repo, home / "feature_repo"))
+            repo = own_repo(root / settings.stream.repo, home)
             with Loop(root, settings, home, repo, _free_port(), tracking) as loop:
                 story = Story(loop, started)
                 facts = story.tell()
@@ -54,19 +50,6 @@ def demo(once: bool, as_json: bool) -> None:
     except KeyboardInterrupt:
         click.echo("\nstopped; everything that was started has ended", err=True)
         sys.exit(130 if once else 0)
-
-
-@contextmanager
-def _home(root: Path, project_home: str) -> Iterator[Path]:
-    """A home of its own for one demo, with the project's jars; gone afterwards."""
-    project = root / project_home
-    project.mkdir(parents=True, exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="demo-", dir=project))
-    share_jars(project, home)
-    try:
-        yield home
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def _free_port() -> int:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -29,6 +31,15 @@ if TYPE_CHECKING:
 
 STOP_WITHIN_S = 25.0
 POLL_S = 0.1
+OWN_STORE = """\
+project: headrace
+provider: local
+registry: ../registry.db
+online_store:
+  type: features.online_store.plugin.SqliteRowsOnlineStore
+  path: ../online.db
+entity_key_serialization_version: 3
+"""
 
 
 class LoopError(HeadraceError):
@@ -212,12 +223,29 @@ class Loop:
         return f"http://{self.settings.serving.host}:{self.port}"
 
 
+@contextmanager
+def temporary_home(project_home: Path, prefix: str) -> Iterator[Path]:
+    """A home of its own below the project's, with the project's jars; gone afterwards."""
+    (project_home / "jars").mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix=prefix, dir=project_home))
+    share_jars(project_home, home)
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
 def share_jars(project_home: Path, home: Path) -> None:
     """Another home uses the jars that the project has already."""
-    home.mkdir(parents=True, exist_ok=True)
-    (project_home / "jars").mkdir(parents=True, exist_ok=True)
     if not (home / "jars").exists():
         (home / "jars").symlink_to((project_home / "jars").resolve())
+
+
+def own_repo(repo: Path, home: Path) -> Path:
+    """A copy of the definitions whose store is a file in this home, whatever store the original names."""
+    copy = Path(shutil.copytree(repo, home / "feature_repo", ignore=shutil.ignore_patterns("__pycache__")))
+    (copy / "feature_store.yaml").write_text(OWN_STORE, encoding="utf-8")
+    return copy
 
 
 @contextmanager

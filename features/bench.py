@@ -25,17 +25,7 @@ DAY_MS, MINUTE_MS = 86_400_000, 60_000
 T0 = 1_700_000_000_000
 
 
-@click.group()
-def bench() -> None:
-    """Measure Headrace on this machine; where a peer exists, the peer in the same run.
-
-    \b
-    Example:
-      headrace bench core --json
-    """
-
-
-@bench.command()
+@click.command()
 @click.option("--events", default=1_000_000, show_default=True, help="Events of the typical case, 100 for each entity.")
 @click.option("--spine", default=200_000, show_default=True, help="Spine rows of the history.")
 @click.option("--batch", default=50_000, show_default=True, help="Events folded at a time.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -125,7 +126,8 @@ def events_of(several: Sequence[dict[str, Any]], stream: Stream) -> pa.Table:
 
 
 def product_of(price: float | None, quantity: int | None) -> float | None:
-    return None if price is None or quantity is None else price * float(quantity)
+    value = None if price is None or quantity is None else price * float(quantity)
+    return None if value is None or math.isinf(value) else value
 
 
 def read_back(events: pa.Table, stream: Stream, shift_ms: int | None = 0) -> Parsed:

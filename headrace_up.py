@@ -1,0 +1,170 @@
+"""`headrace up`: the project's broker, stream, service and training in one terminal, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from headrace_loop import Child, Loop, interrupts_end_it
+
+TELL_EVERY_S = 3.0
+Tell = Callable[[str], None]
+
+
+@click.command()
+@click.option(
+    "--train-every",
+    "minutes",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    metavar="MINUTES",
+    help="Once the offline store has events, and then so often; 0 never trains.",
+)
+def up(minutes: float) -> None:
+    """Run the project here: Kafka, unless the settings name one, the stream, the service, and training now and then.
+
+    A line says how it is doing. Ctrl-C or SIGTERM ends everything that was started, and so does the end of any part.
+
+    \b
+    Examples:
+      headrace up
+      headrace up --train-every 15
+    """
+    from features.settings import read_settings
+    from streaming.ports import free_port
+
+    root = Path.cwd()
+    settings = read_settings(root, os.environ)
+    port = settings.serving.port or free_port()
+    repo, tracking = root / settings.stream.repo, settings.mlflow.tracking_uri
+    try:
+        with interrupts_end_it(), Project(root, settings, root / settings.home, repo, port, tracking) as loop:
+            training = Training(loop, 60 * minutes)
+            try:
+                run(loop, training)
+            finally:
+                training.stop()
+    except KeyboardInterrupt:
+        click.echo("stopped; everything that was started has ended", err=True)
+        sys.exit(0)
+
+
+def run(loop: Loop, training: Training) -> None:
+    """Start the parts, and tell how they are doing until one of them ends."""
+    click.echo(f"Kafka answers on {loop.start_broker()}", err=True)
+    loop.start("stream", "stream")
+    loop.start("serve", "serve")
+    click.echo(f"service: {loop.url}/docs · logs: {loop.home / 'logs'} · Ctrl-C ends all", err=True)
+    with teller() as tell:
+        while True:
+            loop.check()
+            training.tick(time.monotonic())
+            ready = loop.ask("/readyz", timeout_s=1.0)
+            tell(status_line(stream_status(loop.home), ready, training.told(time.monotonic())))
+            time.sleep(TELL_EVERY_S)
+
+
+class Project(Loop):
+    """The loop on the project itself: its parts read the same settings as when they are started by hand."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the settings leave open: where Kafka is, and a free port of the service."""
+        ours = {"HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap, "HEADRACE_SERVING__PORT": str(self.port)}
+        return {**os.environ, **ours}
+
+
+def stream_status(home: Path) -> dict[str, Any]:
+    """What the stream told last; 'absent' where that is long ago."""
+    from streaming.online_sink import now_ms
+    from streaming.status import read_status
+
+    return read_status(home, now_ms())
+
+
+@dataclass
+class Training:
+    """`headrace train` as a process of its own: once there are events, and then every so many seconds; one at a time.
+
+    Args:
+        every_s: from the end of one to the start of the next; 0 for never.
+    """
+
+    loop: Loop
+    every_s: float
+    due: float = 0.0
+    last: str = ""
+    running: Child | None = field(default=None)
+
+    def tick(self, now: float) -> None:
+        """Start one that is due, or take notice of the end of one."""
+        if self.running is not None:
+            self._look(self.running, now)
+        elif self.every_s and now >= self.due and self._has_events():
+            logs = self.loop.home / "logs"
+            self.running = Child.start("train", ["train"], self.loop.environment, self.loop.root, logs)
+
+    def _look(self, child: Child, now: float) -> None:
+        status = child.process.poll()
+        if status is None:
+            return
+        self.running, self.due = None, now + self.every_s
+        self.last = "trained" if status == 0 else f"training failed, see {child.log.name}"
+
+    def _has_events(self) -> bool:
+        offline = self.loop.root / self.loop.settings.offline.path
+        return any(offline.glob("*/_delta_log/*.json"))
+
+    def told(self, now: float) -> str:
+        """What it does, in a few words."""
+        if not self.every_s:
+            return "no training"
+        if self.running is not None:
+            return "training"
+        if not self.last:
+            return "training waits for events"
+        return f"{self.last}, again in {max(self.due - now, 0) / 60:.0f} min"
+
+    def stop(self) -> None:
+        """End the one that runs."""
+        if self.running is not None:
+            self.running.stop()
+
+
+def status_line(stream: Mapping[str, Any], ready: Mapping[str, Any] | None, training: str) -> str:
+    """How everything is doing, in a line."""
+    fold = stream.get("queries", {}).get("fold")
+    streaming = _stream(fold) if stream["state"] == "running" and fold else ["stream starts"]
+    service = f"service ready, model {ready['model']}" if ready else "service starts"
+    return " · ".join([time.strftime("%H:%M:%S"), *streaming, service, training])
+
+
+def _stream(fold: Mapping[str, Any]) -> list[str]:
+    """Records a second, how far behind, how fresh, and what went wrong."""
+    behind = "unknown" if fold["lag"] is None else f"{fold['lag']:,}"
+    age = fold.get("age", {})
+    parts = [f"{fold['rows_per_s']:,.0f} events/s", f"lag {behind}"]
+    parts += [f"fresh in {age['p50_ms']:.0f} ms"] if age else []
+    return [*parts, f"fold {fold['state']}: {fold['error']}"] if fold.get("error") else parts
+
+
+@contextmanager
+def teller() -> Iterator[Tell]:
+    """Takes a line in place of the one before on a terminal, and after it elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda line: click.echo(line, err=True)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status("starting") as shown:
+        yield lambda line: shown.update(Text(line, no_wrap=True, overflow="ellipsis"))

@@ -1,0 +1,94 @@
+"""`headrace up`: what its line says, and when it trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import headrace
+from features.settings import Settings
+from headrace_up import Project, Training, status_line
+
+STARTING = {"state": "absent"}
+FOLD = {"state": "running", "error": None, "lag": 1_234, "rows_per_s": 200.4, "age": {"p50_ms": 219.9, "p99_ms": 445.0}}
+
+
+def running(**changed: object) -> dict[str, object]:
+    return {"state": "running", "queries": {"fold": {**FOLD, **changed}}}
+
+
+def parts(*told: object) -> list[str]:
+    return status_line(*told).split(" · ")[1:]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project in a folder without settings or definitions, where every headrace command fails at once."""
+    settings = Settings()
+    return Project(tmp_path, settings, tmp_path / settings.home, tmp_path / "feature_repo", 8123, "", "127.0.0.1:9")
+
+
+def archive(project: Project) -> None:
+    log = project.root / project.settings.offline.path / "activity" / "_delta_log"
+    log.mkdir(parents=True)
+    (log / "0.json").write_text("{}")
+
+
+def test_the_line_says_what_starts():
+    assert parts(STARTING, None, "no training") == ["stream starts", "service starts", "no training"]
+
+
+def test_the_line_says_how_the_stream_and_the_service_do():
+    told = parts(running(), {"model": "version 3"}, "training")
+    assert told == ["200 events/s", "lag 1,234", "fresh in 220 ms", "service ready, model version 3", "training"]
+
+
+def test_the_line_says_what_is_wrong_and_what_is_unknown():
+    told = parts(running(lag=None, age={}, state="waiting", error="no broker"), None, "training")
+    assert told[:3] == ["200 events/s", "lag unknown", "fold waiting: no broker"]
+
+
+def test_it_says_nothing_of_where_data_is_to_its_parts(project):
+    """They read the project's settings, as when they are started by hand."""
+    ours = project.environment
+    assert (ours["HEADRACE_KAFKA__BOOTSTRAP_SERVERS"], ours["HEADRACE_SERVING__PORT"]) == ("127.0.0.1:9", "8123")
+    assert not {"HEADRACE_OFFLINE__PATH", "HEADRACE_MLFLOW__TRACKING_URI"} & set(ours)
+
+
+def test_training_waits_for_events(project):
+    training = Training(project, 60.0)
+    training.tick(0.0)
+    assert (training.running, training.told(0.0)) == (None, "training waits for events")
+
+
+def test_it_never_trains_where_it_is_told_so(project):
+    archive(project)
+    training = Training(project, 0.0)
+    training.tick(0.0)
+    assert (training.running, training.told(0.0)) == (None, "no training")
+
+
+def test_a_training_that_fails_says_where_to_look_and_the_next_comes_in_time(project, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(headrace.__file__).parent))
+    archive(project)
+    training = Training(project, 120.0)
+    training.tick(0.0)
+    assert training.told(0.0) == "training"
+    assert training.running is not None
+    training.running.process.wait()
+    training.tick(1.0)
+    assert training.told(1.0) == "training failed, see train.log, again in 2 min"
+    training.tick(120.0)
+    assert training.running is None
+    training.tick(121.0)
+    assert training.running is not None
+    training.stop()
+    assert training.running.process.returncode is not None
+
+
+def test_a_time_between_trainings_below_0_is_asked_wrongly():
+    result = CliRunner().invoke(headrace.cli, ["up", "--train-every", "-1"], prog_name="headrace")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--train-every" in result.stderr
