@@ -107,15 +107,13 @@ class Bounds:
 
     def left(self, as_of: Int64s) -> Int64s:
         """First event time inside, per as_of (inclusive)."""
-        start = as_of - (self.delay_ms + self.length_ms)
-        return start - start % self.tile_ms
+        return floored(as_of - (self.delay_ms + self.length_ms), self.tile_ms)
 
     def right(self, as_of: Int64s) -> Int64s:
         """First event time outside, per as_of (exclusive)."""
         if self.delay_ms:
-            end = as_of - self.delay_ms
-            return end - end % self.tile_ms
-        return as_of + -as_of % self.tile_ms
+            return floored(as_of - self.delay_ms, self.tile_ms)
+        return -floored(-as_of, self.tile_ms)
 
 
 class Tiling:
@@ -169,17 +167,16 @@ class Tiling:
         only move forward with the clock, so a row may be coarsened at any later clock without changing an answer;
         starts stay in order, so sorted tiles stay sorted.
         """
-        finest = self.finest_ms
-        starts = times - times % finest
-        previous = finest
+        starts = floored(times, self.finest_ms)
+        old: Int64s | None = None
+        previous = self.finest_ms
         for age, tile in self._levels:
-            edge = clock - age
-            edge -= edge % previous
-            old = np.flatnonzero(starts < edge[row])
+            edge = floored(clock - age, previous)
+            # Only what is behind this end can be behind the next one, which is older.
+            old = np.flatnonzero(times < edge[row]) if old is None else old[times[old] < edge[row[old]]]
             if not len(old):
                 break
-            chosen = starts[old]
-            starts[old] = chosen - chosen % tile
+            starts[old] = floored(times[old], tile)
             previous = tile
         return starts
 
@@ -194,6 +191,11 @@ class Tiling:
     def widest(self, as_of: Int64s) -> tuple[Int64s, Int64s]:
         """[left, right) of all windows together."""
         return self.oldest(as_of), -least([-bounds.right(as_of) for bounds in self._bounds.values()])
+
+
+def floored(times: Int64s, tile_ms: int) -> Int64s:
+    """Each time's multiple of the tile at or before it (numpy divides by a number faster than it takes the rest)."""
+    return times // tile_ms * tile_ms
 
 
 def least(arrays: list[Int64s]) -> Int64s:

@@ -132,15 +132,21 @@ def _widths(values: Uint64s, bounds: Int64s) -> NDArray[np.uint8]:
 def _encode_numbers(values: Uint64s, bounds: Int64s, widths: NDArray[np.uint8] | None = None) -> _Block:
     widths = _widths(values, bounds) if widths is None else widths
     counts = np.diff(bounds)
-    octets = np.ascontiguousarray(values).view(np.uint8).reshape(-1, 8)
     pieces = []
     present = different(widths[counts > 0])
     for width in present[present > 0]:
         chosen = (widths == width) & (counts > 0)
-        picked = octets if len(present) == 1 else octets[np.repeat(chosen, counts)]
+        picked = values if len(present) == 1 else values[np.repeat(chosen, counts)]
         sizes = np.where(chosen, counts, 0) * int(width)
-        pieces.append(binary_array(np.concatenate([[0], np.cumsum(sizes)]), picked[:, :width]))
+        pieces.append(binary_array(np.concatenate([[0], np.cumsum(sizes)]), low_bytes(picked, int(width))))
     return _Block(widths, tuple(pieces))
+
+
+def low_bytes(values: Uint64s, width: int) -> NDArray[np.uint8]:
+    """The ``width`` low bytes of each value, one value after the other."""
+    if width in (1, 2, 4):
+        return values.astype(f"<u{width}").view(np.uint8)
+    return np.ascontiguousarray(values).view(np.uint8).reshape(-1, 8)[:, :width]
 
 
 def _encode_floats(values: NDArray[np.float64], bounds: Int64s) -> _Block:
