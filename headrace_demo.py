@@ -224,6 +224,9 @@ class Story:
         """Live traffic and a status line, until Ctrl-C."""
         self.loop.start("traffic", "generate", "--rate", "50", "--users", str(USERS), "--items", str(ITEMS))
         self.say("open", f"{self.loop.url}/docs  (the API)   {self.loop.url}/metrics   Ctrl-C ends all")
+        self.say(
+            "models", f"MLflow shows them: mlflow ui --host 127.0.0.1 --backend-store-uri {self.loop.tracking_uri}"
+        )
         while True:
             self.loop.check()
             fold = self.loop.status().get("queries", {}).get("fold", {})
