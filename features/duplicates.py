@@ -3,6 +3,9 @@
 Records are taken in the order in which they became known (known_at, then offset). One whose id was accepted at most
 ``horizon`` before it is a duplicate; the same record again is a replay and decided as it was. The stream asks its store
 what was accepted before the batch (``Prior``); readers of an archive see everything at once and need no prior.
+
+An id that a producer repeats with the same key stays in one partition, where both decide alike. Where it is repeated in
+two partitions that the stream reads out of the order of known_at, the stream may have accepted the later record.
 """
 
 from __future__ import annotations
