@@ -26,7 +26,6 @@ from features.aggregates import (
     Mean,
     Min,
     Quantile,
-    Ratio,
     Sum,
     TimeSinceLast,
 )
@@ -81,21 +80,23 @@ class Plan:
     def __init__(self, view: FeatureView) -> None:
         self.view = view
         self.bounds: dict[Window, Bounds] = {window: view.tiling.bounds(window) for window in view.tiling.windows}
-        uses = [use for feature in view.aggregated for use in _uses_of(feature)]
+        uses = [(table, window) for feature in view.aggregated for _, table, window in _parts_of(feature)]
         merged: dict[Table, list[Window]] = {}
         for table, window in uses:
             merged.setdefault(_same_kind(table), []).append(window)
         widest = {key: _widest([table for table, _ in uses if _same_kind(table) == key]) for key in merged}
         self.kept = tuple(Kept(widest[key], view.tiling.subset(windows)) for key, windows in merged.items())
-        self._by_kind = dict(zip(merged, (kept.table for kept in self.kept), strict=True))
-
-    def table(self, asked: Table) -> Table:
-        """The kept table that holds what is asked for."""
-        return self._by_kind[_same_kind(asked)]
+        by_kind = dict(zip(merged, (kept.table for kept in self.kept), strict=True))
+        self._asked = tuple(
+            (feature, tuple((part, by_kind[_same_kind(table)], window) for part, table, window in _parts_of(feature)))
+            for feature in view.aggregated
+        )
 
     def answer(self, source: Source) -> dict[str, Answer]:
         """Every feature of the view by name, in order."""
-        answers = {f.name: self._aggregated(f, source) for f in self.view.aggregated}
+        answers = {
+            feature.name: _combined([_answer(*part, source) for part in parts]) for feature, parts in self._asked
+        }
         numbers = {f.name: answers[f.name] for f in self.view.aggregated if f.dtype in ("int64", "float64")}
         floats = {name: _as_float(answer) for name, answer in numbers.items()}
         for feature in self.view.features:
@@ -104,24 +105,6 @@ class Plan:
                 floats[feature.name] = values
                 answers[feature.name] = Answer(np.nan_to_num(values), ~np.isnan(values))
         return answers
-
-    def _aggregated(self, feature: Feature, source: Source) -> Answer:
-        one, aggregation, window = feature.feature_set, feature.aggregation, feature.window
-        if (
-            one is None or aggregation is None or window is None
-        ):  # pragma: no cover  (aggregated features have all three)
-            raise TypeError(feature)
-        return self._answer(one, aggregation, window, source)
-
-    def _answer(self, one: FeatureSet, aggregation: Aggregation, window: Window, source: Source) -> Answer:
-        if isinstance(aggregation, Ratio):
-            top, bottom = (self._answer(one, part, window, source) for part in aggregation.parts)
-            return _divided(top, bottom)
-        table = self.table(_table_of(one, aggregation))
-        if isinstance(aggregation, DistinctCount) and isinstance(table, Distinct):
-            rows, hashes = source.distinct(table, window)
-            return Answer(distinct_count(rows, hashes, len(source.as_of), table.k))
-        return FINALIZERS[type(aggregation)](aggregation, source.ranges(table, window), source.as_of)
 
 
 @lru_cache(maxsize=64)
@@ -140,11 +123,24 @@ def _condition_order(item: tuple[str, Condition]) -> tuple[str, str]:
     return item[0], repr(item[1])
 
 
-def _uses_of(feature: Feature) -> list[tuple[Table, Window]]:
+def _parts_of(feature: Feature) -> list[tuple[Aggregation, Table, Window]]:
+    """What is computed for a feature: each part with the table that it needs; nothing for a derived feature."""
     one, aggregation, window = feature.feature_set, feature.aggregation, feature.window
     if one is None or aggregation is None or window is None:
         return []
-    return [(_table_of(one, part), window) for part in aggregation.parts]
+    return [(part, _table_of(one, part), window) for part in aggregation.parts]
+
+
+def _answer(part: Aggregation, table: Table, window: Window, source: Source) -> Answer:
+    if isinstance(table, Distinct):
+        rows, hashes = source.distinct(table, window)
+        return Answer(distinct_count(rows, hashes, len(source.as_of), table.k))
+    return FINALIZERS[type(part)](part, source.ranges(table, window), source.as_of)
+
+
+def _combined(parts: list[Answer]) -> Answer:
+    """The one part's answer, or a ratio's first over its second."""
+    return parts[0] if len(parts) == 1 else _divided(*parts)
 
 
 def _table_of(one: FeatureSet, aggregation: Aggregation) -> Table:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.aggregations import Answer, Plan, plan_of
+from features.aggregations import Answer, Kept, Plan, plan_of
 from features.columns import EventColumns, Values
 from features.definitions import FeatureView
 from features.entries import Entries, find, joined, order_by_row_time, run_starts
@@ -195,16 +195,16 @@ class Fold:
             touched[one.row] = True
         headers = _new_headers(old.headers, events, batch)
         tables = tuple(
-            self._merged(table.table, entries, events, headers["clock"].astype(np.int64), touched)
-            for table, entries in zip(self.plan.kept, old.tables, strict=True)
+            self._merged(kept, entries, events, headers["clock"].astype(np.int64), touched)
+            for kept, entries in zip(self.plan.kept, old.tables, strict=True)
         )
         encoded = encode(_compacted(RowState(headers, tables), touched), layout)
         return PackedRows(keys.filter(pa.array(touched)), encoded)
 
     def _merged(
-        self, table: Table, old: Entries, events: list[EntityEvents], clock: Int64s, touched: NDArray[np.bool_]
+        self, kept: Kept, old: Entries, events: list[EntityEvents], clock: Int64s, touched: NDArray[np.bool_]
     ) -> Entries:
-        tiling = next(kept.tiling for kept in self.plan.kept if kept.table == table)
+        table, tiling = kept.table, kept.tiling
         if not touched.all():
             old = old.pick(touched[old.row])
         for one in events:

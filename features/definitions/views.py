@@ -188,6 +188,10 @@ class FeatureView:
                     next_step = "Take a shorter window: what is older has no weight left."
                     raise DefinitionError(f"{where}: '{feature.name}'", required, repr(part.half_life), next_step)
 
+    def __hash__(self) -> int:
+        """Computed once: plans are looked up by their view at every read."""
+        return self.schema_hash
+
     @property
     def entity(self) -> Entity:
         """What the view describes."""
