@@ -3,24 +3,21 @@
 import gzip
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from whole_files import REPO, Read, whole
 
 from features.definitions import Field, Stream
 from features.errors import FormatError, UsageError
-from features.events import Parsed, Verdict
+from features.events import Verdict
 from features.formats import FORMATS, read_events
-from features.repo import load_repo
 
 ROOT = Path(__file__).parents[2]
-REPO = load_repo(ROOT / "feature_repo")
 
 SALES = Stream(
     "sales",
@@ -35,29 +32,6 @@ SALES = Stream(
         "gift": "bool",
     },
 )
-
-
-@dataclass(frozen=True)
-class Read:
-    """A whole file: the events and verdicts of each stream, chunks put together."""
-
-    events: Mapping[str, pa.Table]
-    verdicts: Mapping[str, Counter[Verdict]]
-    reasons: Mapping[str, list[str | None]]
-    chunks: int
-
-
-def whole(path: Path, kind: str, streams: Mapping[str, Stream] | None = None, **options: Any) -> Read:
-    parts: dict[str, list[Parsed]] = {}
-    streams = REPO.streams if streams is None else streams
-    for name, parsed in read_events(path, kind, streams, REPO.horizon_ms, **options):
-        parts.setdefault(name, []).append(parsed)
-    return Read(
-        {name: pa.concat_tables([one.events for one in some]) for name, some in parts.items()},
-        {name: Counter(Verdict(v) for one in some for v in one.verdicts.tolist()) for name, some in parts.items()},
-        {name: [reason for one in some for reason in one.reasons.to_pylist()] for name, some in parts.items()},
-        sum(map(len, parts.values())),
-    )
 
 
 def sales(path: Path, kind: str, **options: Any) -> list[dict[str, object]]:
