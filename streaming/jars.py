@@ -51,7 +51,7 @@ KAFKA = JarSet(
     # Kafka's own artefacts come without what joins its logging to log4j: it would say nothing when it fails.
     ("org.apache.kafka:kafka_2.13:4.2.0", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3"),
 )
-SPARK = JarSet("spark", ("org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0", "io.delta:delta-spark_4.2_2.13:4.4.0"))
+SPARK = JarSet("spark", ("org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0",))
 
 
 def resolve_kafka(home: Path) -> Path:
@@ -67,7 +67,7 @@ def resolve_kafka(home: Path) -> Path:
 
 
 def resolve_spark(home: Path) -> list[Path]:
-    """The jars that Spark needs for Kafka and Delta beyond its own, fetched where they are not there yet.
+    """The jars that Spark needs for Kafka beyond its own, fetched where they are not there yet.
 
     Raises:
         JarsError: there is no Java, or the jars cannot be fetched.
