@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
@@ -14,7 +15,8 @@ import click
 from features.errors import HeadraceError, UsageError
 
 VERBS = {
-    "features": ("features.cli:features", "What is defined, and its values computed from a file."),
+    "features": ("features.cli:features", "What is defined, and its values, now or from a file."),
+    "features.rebuild": ("streaming.stream_cli:rebuild", "Make the online rows anew from the offline store."),
     "demo": ("headrace_demo:demo", "The whole loop on this machine, told as it happens."),
     "up": ("headrace_up:up", "Kafka, the stream, the service and training of this project, until Ctrl-C."),
     "replay": ("streaming.producers_cli:replay", "Send a file's events to their topics."),
@@ -29,7 +31,10 @@ VERBS = {
     "deadletters": ("streaming.cli:deadletters", "What was refused and why, and sending it again."),
     "doctor": ("headrace_doctor:doctor", "Check Python, packages, Java, ports, disk, memory and definitions."),
 }
-"""Verb → where its click command is, and the line that stands for it in --help (which imports none of them)."""
+"""Verb → where its click command is, and the line that stands for it in --help (which imports none of them).
+
+A name with a dot is a verb of a group that is another package's: what `features` cannot import is put into it here.
+"""
 
 
 class AskedWrongly(click.ClickException):
@@ -38,29 +43,53 @@ class AskedWrongly(click.ClickException):
     exit_code = 2
 
 
+def verbs_of(group: str) -> dict[str, tuple[str, str]]:
+    """The entries of VERBS that are directly within the group ('' for headrace itself), by their last name."""
+    parted = {verb.rpartition("."): entry for verb, entry in VERBS.items()}
+    return {name: entry for (above, _, name), entry in parted.items() if above == group}
+
+
+def with_verbs(command: click.Command, name: str) -> click.Command:
+    """The command; where VERBS has verbs within it, as a group that has them beside its own."""
+    if not verbs_of(name) or not isinstance(command, click.Group):
+        return command
+    return LazyGroup(command.name, command.commands, within=name, help=command.help, params=command.params)
+
+
 class LazyGroup(click.Group):
-    """A group that knows its verbs by name and imports a verb's module when it is asked for."""
+    """A group that imports a verb's module when the verb is asked for.
+
+    Args:
+        within: the group's own name in VERBS; '' for headrace itself.
+    """
+
+    def __init__(self, *args: Any, within: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.within = within
+        self.verbs = verbs_of(within)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return [*self.commands, *self.verbs]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        module, _, attribute = VERBS[cmd_name][0].partition(":")
+        if cmd_name not in self.verbs:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = self.verbs[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
+        return with_verbs(command, f"{self.within}.{cmd_name}".lstrip("."))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
-            raise click.UsageError(unknown_verb(args[0]), ctx)
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            raise click.UsageError(unknown_verb(ctx.command_path, args[0], known), ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own = [(verb, command.get_short_help_str(limit=90)) for verb, command in self.commands.items()]
         with formatter.section("Commands"):
-            formatter.write_dl([(verb, summary) for verb, (_, summary) in VERBS.items()])
+            formatter.write_dl([*own, *((verb, summary) for verb, (_, summary) in self.verbs.items())])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -71,11 +100,11 @@ class LazyGroup(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-def unknown_verb(verb: str) -> str:
+def unknown_verb(where: str, verb: str, known: Sequence[str]) -> str:
     """The message for a verb that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(verb, VERBS, n=1)
+    near = difflib.get_close_matches(verb, known, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return f"headrace requires one of the verbs {', '.join(VERBS)}; got '{verb}'.{hint}"
+    return f"{where} requires one of the verbs {', '.join(known)}; got '{verb}'.{hint}"
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

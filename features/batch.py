@@ -180,7 +180,7 @@ class BatchStep:
             write_rows(self._store, view, accepted, BatchKey(self._stream_id, batch.batch_id, batch.written_at))
 
 
-REBUILD = "Run 'headrace stream --rebuild' to make the rows anew from the offline store."
+REBUILD = "Run 'headrace features rebuild' to make the rows anew from the offline store."
 
 
 def _refused(batch: Batch, required: str, got: str, next_step: str) -> FenceError:

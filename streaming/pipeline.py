@@ -129,24 +129,40 @@ class Pipeline:
         self._ends: dict[str, Offsets] = {}
         self._leased_s = float("-inf")
 
-    def run(self, stop: threading.Event, *, rebuild: bool = False) -> None:
+    def run(self, stop: threading.Event) -> None:
         """Run until ``stop`` is set; the batches that are running then are finished.
-
-        Args:
-            rebuild: start a new generation, made from the archive.
 
         Raises:
             LeaseError: another driver runs on the same project or owns the generation.
             FenceError: the store contradicts the checkpoint; the message says how to go on.
         """
         with only_driver(self._options.home):
-            archived, fold = self._generations(rebuild)
+            archived, fold = self._generations()
             spark = self._session()
             try:
                 self._supervise(self._queries(spark, archived, fold), fold, stop)
             finally:
                 spark.stop()
                 self._rows.release_lease(fold.stream_id, self._owner)
+
+    def rebuild(self) -> tuple[Generation, bool]:
+        """A new generation with rows from the archive, which the next run goes on from; whether it has all of Kafka.
+
+        Readers turn to it at once where it has, or they have no other; else when a run has caught up.
+
+        Raises:
+            LeaseError: another driver runs on the same project or owns the generation.
+        """
+        with only_driver(self._options.home):
+            archived, fold = self._generations(rebuild=True)
+            try:
+                high = read_watermarks(self._options.bootstrap, self._topics, self._options.client).high
+                # Behind the last record of the tables there may be refused ones: the archive has seen those as well.
+                whole = lag(self._checkpoints("archive").log(archived).standing(), high) == 0
+                self._flip(fold, caught_up=lambda: whole)
+            finally:
+                self._rows.release_lease(fold.stream_id, self._owner)
+        return fold, whole
 
     def _session(self) -> SparkSession:
         options = self._options
@@ -157,7 +173,7 @@ class Pipeline:
     def _checkpoints(self, name: str) -> Checkpoints:
         return Checkpoints(self._options.home / "checkpoints" / name)
 
-    def _generations(self, rebuild: bool) -> tuple[Generation, Generation]:
+    def _generations(self, *, rebuild: bool = False) -> tuple[Generation, Generation]:
         """The archive's and the fold's, as they were left or new."""
         archived = self._checkpoints("archive").current()
         fold = self._checkpoints("fold").current()
@@ -273,7 +289,7 @@ class Pipeline:
                 if now_s >= due["status"]:
                     due["status"] = now_s + STATUS_EVERY_S
                     self._tell("running", queries)
-                    self._flip(fold, queries[0])
+                    self._flip(fold, lambda: self._caught_up(queries[0]))
                 if now_s >= due["check"]:
                     due["check"] = now_s + CHECK_EVERY_S
                     self._stand(fold, queries[0])
@@ -292,11 +308,11 @@ class Pipeline:
         finally:
             query.busy.release()
 
-    def _flip(self, fold: Generation, query: SupervisedQuery) -> None:
+    def _flip(self, fold: Generation, caught_up: Callable[[], bool]) -> None:
         """Let readers read this generation: at once where they have none, else when it has caught up."""
         for view in self._repo.views:
             current = self._rows.current(view)
-            if current is None or (current != fold.stream_id and self._caught_up(query)):
+            if current is None or (current != fold.stream_id and caught_up()):
                 self._rows.set_current(view, fold.stream_id)
 
     def _caught_up(self, query: SupervisedQuery) -> bool:

@@ -104,7 +104,7 @@ class OffsetLog:
             return flat_offsets(json.loads(path.read_text(encoding="utf-8").splitlines()[-1]))
         except (OSError, ValueError, IndexError, AttributeError) as error:
             required = "a checkpoint with the offsets of the running batch and the one before it"
-            step = "Run 'headrace stream --rebuild' to go on with a checkpoint that is whole."
+            step = "Run 'headrace features rebuild' to go on with a checkpoint that is whole."
             raise FenceError(f"batch {batch_id}", required, f"{type(error).__name__}: {error}", step) from error
 
 

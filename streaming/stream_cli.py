@@ -1,4 +1,4 @@
-"""`headrace stream` and `headrace status`: run the stream in the foreground, and see how it is doing."""
+"""`headrace stream`, `headrace status` and `headrace features rebuild`: run the stream, and see how it is doing."""
 
 from __future__ import annotations
 
@@ -26,16 +26,14 @@ def _say(line: str) -> None:
 
 
 @click.command()
-@click.option("--rebuild", is_flag=True, help="Make the online rows anew from the offline store, then go on.")
-def stream(rebuild: bool) -> None:
+def stream() -> None:
     """Fold the topics into the online store and archive them, until Ctrl-C or SIGTERM.
 
     Our own broker is started for it where the settings name no cluster and none runs.
 
     \b
-    Examples:
+    Example:
       headrace stream
-      headrace stream --rebuild
     """
     from features.repo import load_repo
     from features.settings import read_settings
@@ -45,8 +43,31 @@ def stream(rebuild: bool) -> None:
     settings = read_settings(root, os.environ)
     repo = load_repo(root / settings.stream.repo)
     with _until_told() as stop, cluster(settings, root) as bootstrap:
-        _pipeline(settings, root, repo, bootstrap).run(stop, rebuild=rebuild)
+        _pipeline(settings, root, repo, bootstrap).run(stop)
     _say("stopped; what was read is folded, and the rest waits in Kafka")
+
+
+@click.command()
+def rebuild() -> None:
+    """Make the online rows anew from the offline store, while the stream does not run; it goes on from there.
+
+    Readers keep the old rows until the new ones have all that is in Kafka.
+
+    \b
+    Example:
+      headrace features rebuild
+    """
+    from features.repo import load_repo
+    from features.settings import read_settings
+    from streaming.cluster import cluster
+
+    root = Path.cwd()
+    settings = read_settings(root, os.environ)
+    repo = load_repo(root / settings.stream.repo)
+    with cluster(settings, root) as bootstrap:
+        fold, whole = _pipeline(settings, root, repo, bootstrap).rebuild()
+    then = "readers have them" if whole else "readers have them when 'headrace stream' has folded what Kafka has beyond"
+    click.echo(f"generation {fold.stream_id}: rows of {', '.join(repo.views)} made from the archive; {then}")
 
 
 def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str) -> Pipeline:

@@ -218,7 +218,7 @@ class PackedRowsOnlineStore(OnlineStore):
         progress: Callable[[int], Any] | None,
     ) -> None:
         if self._view(config, table.name) is not None:
-            next_step = "Run 'headrace stream' to fold events, 'headrace stream --rebuild' to make its rows anew."
+            next_step = "Run 'headrace stream' to fold events, 'headrace features rebuild' to make its rows anew."
             raise UsageError(f"feature view '{table.name}'", "the stream to write it", "values from Feast", next_step)
         ordinary.write(self._open(config)[0], config, table.name, data)
         if progress:

@@ -67,7 +67,7 @@ def _name(keys: Sequence[object] | pa.Array, place: int) -> str:
 
 def _corrupt(layout: Layout, keys: Sequence[object] | pa.Array, place: int, got: str) -> CorruptRowError:
     where = f"feature view '{layout.view}': row {_name(keys, place)}"
-    return CorruptRowError(where, "a whole state row", got, "Run 'headrace stream --rebuild' to make it anew.")
+    return CorruptRowError(where, "a whole state row", got, "Run 'headrace features rebuild' to make it anew.")
 
 
 def _check_sizes(offsets: Int64s, present: Int64s, keys: Sequence[object] | pa.Array, layout: Layout) -> None:

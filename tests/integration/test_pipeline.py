@@ -157,10 +157,10 @@ class Project:
 
     # --- the process ---
 
-    def start(self, *arguments: str, crash_at: str | None = None) -> subprocess.Popen[bytes]:
-        """The stream in a process of its own, whose words go to a file."""
+    def start(self, crash_at: str | None = None, verb: str = "stream") -> subprocess.Popen[bytes]:
+        """The stream (or another verb of its) in a process of its own, whose words go to a file."""
         environ = {**os.environ, **({"HEADRACE_CRASH_AT": crash_at} if crash_at else {})}
-        command = [sys.executable, "-c", "from streaming.stream_cli import stream; stream()", *arguments]
+        command = [sys.executable, "-c", f"from streaming.stream_cli import {verb}; {verb}()"]
         with (self.root / "log.txt").open("ab") as log:
             return subprocess.Popen(command, cwd=self.root, env=environ, stdout=log, stderr=log)
 
@@ -271,14 +271,12 @@ def test_every_record_ends_once_as_what_it_is_and_a_rebuild_from_the_archive_say
     assert project.unfinished("fold") == 0
     assert project.status()["state"] == "stopped"
     first = SqliteRows(project.root / ".headrace" / "online.db").current("by_user")
-    process = project.start("--rebuild")
-    try:
-        project.wait(lambda: project.is_drained(process.pid), process)
-        project.wait(lambda: SqliteRows(project.root / ".headrace/online.db").current("by_user") != first, process)
-        for view in project.repo.views.values():
-            project.check_rows(view)
-    finally:
-        end(process)
+    rebuilding = project.start(verb="rebuild")
+    assert rebuilding.wait(DEADLINE_S) == 0, project.said()
+    assert "readers have them" in project.said()
+    assert SqliteRows(project.root / ".headrace" / "online.db").current("by_user") not in (None, first)
+    for view in project.repo.views.values():
+        project.check_rows(view)
 
 
 FOLD_PLACES = ["after letters", "before publish", "after publish", "after remember", "before rows", "after rows"]

@@ -42,11 +42,11 @@ def test_help_lists_every_verb_and_imports_none():
         [sys.executable, "-c", program, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
-    for verb in headrace.VERBS:
+    for verb in headrace.verbs_of(""):
         assert f"\n  {verb} " in done.stdout
 
 
-@pytest.mark.parametrize("verb", headrace.VERBS)
+@pytest.mark.parametrize("verb", headrace.verbs_of(""))
 def test_every_command_has_help_with_an_example_of_itself(verb):
     for path, command in commands(headrace.cli.get_command(click.Context(headrace.cli), verb), (verb,)):
         text = run(*path, "--help").output
@@ -63,6 +63,16 @@ def test_a_verb_that_does_not_exist_is_asked_wrongly_and_gets_the_nearest_one():
     assert result.exit_code == 2
     assert result.stdout == ""
     assert "got 'docter'. Did you mean 'doctor'?" in result.stderr
+
+
+def test_a_group_has_the_verbs_that_other_packages_put_into_it_beside_its_own():
+    shown = run("features", "--help").stdout
+    for verb in ("list", "show", *headrace.verbs_of("features")):
+        assert f"\n  {verb} " in shown
+    result = run("features", "rebuilt")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "headrace features requires one of the verbs list, show" in result.stderr
+    assert "got 'rebuilt'. Did you mean 'rebuild'?" in result.stderr
 
 
 def test_an_option_that_does_not_exist_is_asked_wrongly():

@@ -126,7 +126,7 @@ def test_bytes_that_were_never_a_row_are_refused_by_name(value: bytes) -> None:
     """Nothing is read from a value that another program wrote."""
     rows = PackedRows(pa.array(["ours"]), pa.array([value], pa.binary()))
     with pytest.raises(
-        CorruptRowError, match=r"row 'ours' requires a whole state row; got .* Run 'headrace stream --rebuild'"
+        CorruptRowError, match=r"row 'ours' requires a whole state row; got .* Run 'headrace features rebuild'"
     ):
         finalize(VIEW, rows, T0, KEY.stream_id)
 
