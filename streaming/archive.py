@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from features.archive_tables import ArchiveTable, open_table
 from features.batch import Offsets
 from features.definitions import Stream
 from features.events import event_schema, parse
@@ -71,45 +71,28 @@ class Archive:
         )
         return int(events.num_rows)
 
+    def read(self, stream: Stream) -> ArchiveTable | None:
+        """The stream's table as it is now, without what is late for all of its views; None where there is none."""
+        return open_table(self._folder, stream, self._repo.horizon_ms(stream.name))
+
     def events(self, stream: Stream) -> pa.Table:
         """The stream's events that are not late for any of its views, in the columns of event_schema()."""
-        schema = event_schema(stream)
-        table = self._table(stream)
-        if table is None:
-            return schema.empty_table()
-        kept = [name for name in schema.names if name in {field.name for field in table.schema().fields}]
-        events = pa.table(table.to_pyarrow_table(columns=kept))
-        events = pa.table(
-            [events[f.name].cast(f.type) if f.name in kept else pa.nulls(len(events), f.type) for f in schema],
-            schema=schema,
-        )
-        horizon_ms = self._repo.horizon_ms(stream.name)
-        if horizon_ms is None:
-            return events
-        return events.filter(pc.greater_equal(events["event_time"], pc.subtract(events["known_at"], horizon_ms)))
+        table = self.read(stream)
+        return event_schema(stream).empty_table() if table is None else table.events()
 
     def end(self) -> dict[str, int]:
         """'topic/partition' → the first offset after those in the tables; what a table does not know is not there.
 
         Records behind a table's last may have been seen and refused; to see them again adds nothing to it.
         """
-        ends: dict[str, int] = {}
-        for stream in self._repo.streams.values():
-            table = self._table(stream)
-            if table is not None:
-                ends |= _ends(pa.table(table.to_pyarrow_table(columns=["topic", "partition", "offset"])))
-        return ends
+        tables = (self.read(stream) for stream in self._repo.streams.values())
+        return {place: end for table in tables if table is not None for place, end in table.end().items()}
 
     def _table(self, stream: Stream) -> DeltaTable | None:
         from deltalake import DeltaTable
 
         path = self.path(stream)
         return DeltaTable(path) if DeltaTable.is_deltatable(str(path)) else None
-
-
-def _ends(places: pa.Table) -> dict[str, int]:
-    last = places.group_by(["topic", "partition"]).aggregate([("offset", "max")]).to_pylist()
-    return {f"{one['topic']}/{one['partition']}": one["offset_max"] + 1 for one in last}
 
 
 class ArchiveSink:

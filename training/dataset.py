@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -12,15 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from features.archive_tables import Span, deduplicated, open_table
 from features.columns import EventColumns
 from features.definitions import RESERVED, FeatureView, Stream
-from features.duplicates import without_duplicates
-from features.errors import FormatError, UsageError
-from features.events import event_schema
+from features.errors import UsageError
 from features.formats import read_events
 from features.repo import FeatureRepo
 from features.sampling import used_columns
-from features.windows import duration_ms
 from training.settings import TrainingSettings
 
 Int64s = NDArray[np.int64]
@@ -51,6 +49,11 @@ class Domain:
         """Every stream that training reads, by name."""
         return {one.name: one for one in (self.stream, *self.user.streams, *self.item.streams)}
 
+    def horizon_ms(self, stream: Stream) -> int | None:
+        """The longer horizon of the two views that read the stream; None where neither does."""
+        views = [one for one in (self.user, self.item) if stream in one.streams]
+        return max((one.horizon_ms for one in views), default=None)
+
     @property
     def recent_feature(self) -> str | None:
         """The user view's first list of the item's keys: what the user had to do with last."""
@@ -78,9 +81,11 @@ def read_offline(folder: Path, domain: Domain, start_ms: int | None = None, end_
         FormatError: a table has no place or time for its events. A field that its stream has gained since is null.
     """
     tables = {}
+    span = Span(start_ms, end_ms)
     for name, stream in domain.streams.items():
-        if (folder / name / "_delta_log").is_dir():
-            tables[name] = deduplicated(_read_table(folder / name, domain, stream, start_ms, end_ms), stream)
+        table = open_table(folder, stream, domain.horizon_ms(stream))
+        if table is not None:
+            tables[name] = deduplicated(table.events(_columns(domain, stream), span), stream)
     if domain.stream.name not in tables:
         where = f"offline store '{folder}'"
         next_step = "Start 'headrace stream', or bring history in with 'headrace import'."
@@ -88,39 +93,11 @@ def read_offline(folder: Path, domain: Domain, start_ms: int | None = None, end_
     return tables
 
 
-def _read_table(path: Path, domain: Domain, stream: Stream, start_ms: int | None, end_ms: int | None) -> pa.Table:
-    from deltalake import DeltaTable
-
-    bounds = [("known_at", ">=", start_ms), ("known_at", "<", end_ms)]
-    filters = [bound for bound in bounds if bound[2] is not None]
-    table = DeltaTable(path)
-    wanted = _columns(domain, stream)
-    present = [field.name for field in table.schema().fields]
-    if not set(RESERVED) <= set(present):
-        raise FormatError(f"offline table '{path}'", f"columns {', '.join(RESERVED)}", ", ".join(present))
-    kept = [name for name in wanted if name in present]
-    return conformed(table.to_pyarrow_table(columns=kept, filters=filters or None), wanted, stream)
-
-
 def _columns(domain: Domain, stream: Stream) -> list[str]:
     used = {name for view in (domain.user, domain.item) for name in used_columns(view, stream)}
     if stream.name == domain.stream.name:
         used |= {"event_type", *domain.user.entity.keys, *domain.item.entity.keys}
     return [*RESERVED, *(name for name in stream.dtypes if name in used)]
-
-
-def conformed(table: pa.Table, wanted: Sequence[str], stream: Stream) -> pa.Table:
-    """The wanted columns in the types of event_schema(), all null where the table lacks one."""
-    types = {field.name: field.type for field in event_schema(stream)}
-    nothing = {name: pa.nulls(table.num_rows, types[name]) for name in wanted}
-    return pa.table(
-        {name: table[name].cast(types[name]) if name in table.column_names else nothing[name] for name in wanted}
-    )
-
-
-def deduplicated(events: pa.Table, stream: Stream) -> pa.Table:
-    """The events that the stream would have folded, each once."""
-    return without_duplicates(events, duration_ms(stream.dedupe_horizon)) if events.num_rows else events
 
 
 def read_file(path: Path, kind: str, repo: FeatureRepo, domain: Domain, end_ms: int | None = None) -> Events:

@@ -1,0 +1,146 @@
+"""The archive's Delta tables as readers see them: one folder for each stream, rows in the types of event_schema().
+
+History, training and rebuilds read them here and nowhere else, so that all see the same events. A table is read at one
+version; only the asked columns are read, and only the files that may hold the asked times.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.definitions import RESERVED, Stream
+from features.duplicates import without_duplicates
+from features.errors import FormatError
+from features.events import event_schema
+from features.windows import duration_ms
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+BATCH_ROWS = 1 << 17
+
+
+@dataclass(frozen=True)
+class Span:
+    """Events that became known in [start_ms, end_ms); None is no bound."""
+
+    start_ms: int | None = None
+    end_ms: int | None = None
+
+    def covers(self, least: int | None, most: int | None) -> bool:
+        """False where nothing known between these two (None: not told) can be in the span."""
+        before = self.end_ms is not None and least is not None and least >= self.end_ms
+        after = self.start_ms is not None and most is not None and most < self.start_ms
+        return not before and not after
+
+    @property
+    def expression(self) -> pc.Expression | None:
+        """The span as a filter of rows."""
+        known = pc.field("known_at")
+        parts = [known >= self.start_ms] if self.start_ms is not None else []
+        parts += [known < self.end_ms] if self.end_ms is not None else []
+        return parts[0] & parts[1] if len(parts) > 1 else (parts or [None])[0]
+
+
+ALWAYS = Span()
+
+
+class ArchiveTable:
+    """One stream's table at one version; what is written later is not in it.
+
+    Args:
+        horizon_ms: events older than this before they became known are late, and left out; None: none are.
+    """
+
+    def __init__(self, delta: DeltaTable, stream: Stream, horizon_ms: int | None = None) -> None:
+        self._delta = delta
+        self.stream = stream
+        self._horizon_ms = horizon_ms
+        self.version = int(delta.version())
+
+    def columns(self) -> list[str]:
+        """Names of the columns that the table has."""
+        return [field.name for field in self._delta.schema().fields]
+
+    def rows(self, span: Span = ALWAYS) -> int:
+        """How many rows the files hold that may be of the span, by their statistics: at least as many as it has."""
+        found = pa.table(self._delta.get_add_actions(flatten=True))
+        counts = found["num_records"].to_pylist()
+        bounds = [_column(found, f"{kind}.known_at") for kind in ("min", "max")]
+        return sum(count or 0 for count, least, most in zip(counts, *bounds, strict=True) if span.covers(least, most))
+
+    def events(self, columns: Sequence[str] | None = None, span: Span = ALWAYS) -> pa.Table:
+        """The events of the span that are not late, in the columns asked for (all of event_schema() unless given)."""
+        wanted = event_schema(self.stream).names if columns is None else columns
+        dataset, kept = self._dataset(wanted)
+        return self._conformed(dataset.to_table(columns=kept, filter=span.expression), wanted)
+
+    def batches(self, columns: Sequence[str], span: Span = ALWAYS) -> Iterator[pa.Table]:
+        """The same, a bounded number of rows at a time."""
+        dataset, kept = self._dataset(columns)
+        read = dataset.to_batches(
+            columns=kept, filter=span.expression, batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1
+        )
+        for batch in read:
+            if batch.num_rows:
+                yield self._conformed(pa.table(batch), columns)
+
+    def end(self) -> dict[str, int]:
+        """'topic/partition' → the first offset after those in the table."""
+        last: Counter[str] = Counter()
+        for batch in self._delta.to_pyarrow_dataset().to_batches(columns=["topic", "partition", "offset"]):
+            found = pa.table(batch).group_by(["topic", "partition"]).aggregate([("offset", "max")])
+            for one in found.to_pylist():
+                place = f"{one['topic']}/{one['partition']}"
+                last[place] = max(last[place], one["offset_max"] + 1)
+        return dict(last)
+
+    def _dataset(self, wanted: Sequence[str]) -> tuple[Any, list[str]]:
+        present = self.columns()
+        if not set(RESERVED) <= set(present):
+            where = f"offline table '{self._delta.table_uri}'"
+            raise FormatError(where, f"columns {', '.join(RESERVED)}", ", ".join(present))
+        needed = dict.fromkeys([*wanted, "event_time", "known_at"])
+        return self._delta.to_pyarrow_dataset(), [name for name in needed if name in present]
+
+    def _conformed(self, table: pa.Table, wanted: Sequence[str]) -> pa.Table:
+        """The wanted columns in their types, all null where the table lacks one; without late rows."""
+        types = {field.name: field.type for field in event_schema(self.stream)}
+        nothing = {name: pa.nulls(table.num_rows, types[name]) for name in wanted}
+        present = set(table.column_names)
+        columns = {name: table[name].cast(types[name]) if name in present else nothing[name] for name in wanted}
+        conformed = pa.table(columns)
+        if self._horizon_ms is None:
+            return conformed
+        timely = pc.greater_equal(table["event_time"], pc.subtract(table["known_at"], self._horizon_ms))
+        return conformed if pc.all(timely).as_py() else conformed.filter(timely)
+
+
+def _column(table: pa.Table, name: str) -> list[int | None]:
+    return table[name].to_pylist() if name in table.column_names else [None] * table.num_rows
+
+
+def open_table(
+    folder: Path, stream: Stream, horizon_ms: int | None = None, version: int | None = None
+) -> ArchiveTable | None:
+    """The stream's table as it is now, or was at a version; None where there is none yet."""
+    from deltalake import DeltaTable
+
+    path = folder / stream.name
+    if not (path / "_delta_log").is_dir():
+        return None
+    return ArchiveTable(DeltaTable(path, version=version), stream, horizon_ms)
+
+
+def deduplicated(events: pa.Table, stream: Stream) -> pa.Table:
+    """The events that the stream would have folded, each once."""
+    if pc.count_distinct(events["event_id"]).as_py() == events.num_rows:
+        return events
+    return without_duplicates(events, duration_ms(stream.dedupe_horizon))
