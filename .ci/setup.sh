@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes .venv hold the versions in requirements.lock and this checkout as an editable package; Java, and the jars of
-# Kafka and of Spark's connectors, are there then, too.
+# Kafka and of Spark's connectors, are there then, too, and a redis-server for the tests where one can be had.
 # Returns at once where that is done; starts .venv again where it was interrupted. Says one line a step, on stderr.
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,6 +10,7 @@ stamp=$venv/.setup-done             # what .venv was made from
 unfinished=$venv/.setup-unfinished  # there while a set-up runs, and after one that was interrupted
 log=$venv/setup.log
 java_stamp=$venv/.java-done         # the java that was found fit
+redis_stamp=$venv/.redis-done       # the redis-server that was found, or "none" where there is no way to one
 home=.headrace
 
 say() { printf 'setup: %s\n' "$1" >&2; }
@@ -26,8 +27,11 @@ find_java() { if [ -n "${JAVA_HOME:-}" ]; then command -v "$JAVA_HOME/bin/java";
 
 has_java() { java=$(find_java) && [ "$(cat $java_stamp 2>/dev/null)" = "$java" ]; }
 
+# Those of the tests only: with "none", nobody is asked again until .venv is made anew.
+has_redis() { case $(cat $redis_stamp 2>/dev/null) in "") return 1 ;; none) ;; *) [ -x "$(cat $redis_stamp)" ] ;; esac; }
+
 # A jar that was deleted is fetched again, hence more than a stamp: a tenth of a second.
-is_done() { has_packages && has_java && $venv/bin/python -m streaming.jars --check $home; }
+is_done() { has_packages && has_java && has_redis && $venv/bin/python -m streaming.jars --check $home; }
 
 is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
@@ -45,11 +49,11 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
 apt_update() { as_root apt-get update -qq >>$log 2>&1 || true; } # one broken source must not stop us: what follows finds out
 
-apt_install() {
+apt_get_install() {
   say "installing $1 with apt-get"
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >>$log 2>&1 \
-    || explain "apt-get could not install $1"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >>$log 2>&1
 }
+apt_install() { apt_get_install "$1" || explain "apt-get could not install $1"; }
 
 # Debian and its kin keep ensurepip, without which venv cannot work, in a package of its own.
 install_ensurepip() {
@@ -85,6 +89,27 @@ install_java() {
   apt_install "$(java_package)"
   java=$(find_java) && is_fit_java "$java" || die "$required It was installed, but is not the java of the PATH: name it by JAVA_HOME"
   echo "$java" >$java_stamp
+}
+
+# Debian's redis-tools has the server's program, under the name of another of its uses, and no service that would start
+# with the machine, as the package redis-server has. The program does what the name says by which it is called.
+link_redis() {
+  program=$(command -v redis-check-rdb) || return 1
+  ln -sf "$program" $venv/bin/redis-server
+  $venv/bin/redis-server --version >>$log 2>&1 || { rm -f $venv/bin/redis-server; return 1; }
+}
+
+# Nothing but the tests of Redis needs it: where it cannot be had, they say so, and all else goes on.
+install_redis() {
+  : >$log
+  if redis=$(command -v redis-server); then echo "$redis" >$redis_stamp; return; fi
+  if ! link_redis && command -v apt-get >/dev/null && may_be_root; then
+    apt_update
+    apt_get_install redis-tools && link_redis || true
+  fi
+  if [ -x $venv/bin/redis-server ]; then echo $venv/bin/redis-server >$redis_stamp; return; fi
+  say "no redis-server, so that the tests of Redis are skipped. To have them: sudo apt-get install redis-tools && rm $redis_stamp && make setup"
+  echo none >$redis_stamp
 }
 
 explain() {
@@ -145,5 +170,6 @@ if ! has_packages; then
   rm -f $unfinished
 fi
 has_java || install_java
+has_redis || install_redis
 $venv/bin/python -m streaming.jars $home || exit 1
 say "done in $(($(date +%s) - started)) s"

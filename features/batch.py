@@ -80,7 +80,11 @@ class Store(Protocol):
     """
 
     def begin(self) -> None:
-        """Take the generation's version as it is now."""
+        """Take the generation's version as it is now.
+
+        Raises:
+            FenceError: a part of the store has lost writes that the generation knows of.
+        """
 
     def marker(self) -> Marker | None:
         """The generation's marker; None when the store does not know the generation."""
@@ -137,6 +141,7 @@ class BatchStep:
 
     def check_standing(self, committed: int) -> None:
         """Raise FenceError unless the store has all that the checkpoint has committed; to be asked while idle too."""
+        self._store.begin()
         marker = self._store.marker()
         if marker is None or marker.done < committed:
             got = (

@@ -17,8 +17,8 @@ from serving.clock import StreamClockReader
 from serving.edge import Edge
 from serving.metrics import CONTENT_TYPE
 from serving.model_watch import MlflowRegistry
-from serving.service import Rows, Service, sink_of
-from serving.settings import ServingSettings, StoreSettings
+from serving.service import Service, sink_of
+from serving.settings import ServingSettings
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -26,21 +26,10 @@ if TYPE_CHECKING:
 PROBLEM: dict[str, Any] = {"description": "A problem (RFC 9457)", "content": {problems.MEDIA_TYPE: {}}}
 
 
-def rows_of(store: StoreSettings) -> Rows:
-    """The online store of these settings; nothing connects before the first read."""
-    if store.kind == "redis":
-        from features.online_store.redis import RedisRows
-
-        return RedisRows(store.address)
-    from features.online_store.sqlite import SqliteRows
-
-    return SqliteRows(store.address)
-
-
 def service_of(settings: ServingSettings) -> Service:
     """The service of these settings, not started yet."""
     repo = load_repo(settings.repo)
-    rows = rows_of(settings.store)
+    rows = settings.store.open_to_read()
     registry = MlflowRegistry(settings.tracking_uri, settings.model_name, settings.model_alias)
     reader = StreamClockReader(rows, repo) if settings.clock == "stream" else FeatureReader(rows, repo)
     return Service(settings, repo, reader, rows, registry, sink_of(settings))

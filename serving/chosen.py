@@ -5,17 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from features.errors import UsageError
+from features.online_store.settings import read_settings_of
 from features.settings import Settings
-from serving.settings import ServingSettings, StoreSettings
-
-STORES: dict[str, tuple[Literal["sqlite", "redis"], str]] = {
-    "SqliteRowsOnlineStore": ("sqlite", "path"),
-    "RedisRowsOnlineStore": ("redis", "url"),
-}
-"""Class of the online store's plug-in → its kind here, and the key of its address."""
+from serving.settings import ServingSettings
 
 
 def chosen(settings: Settings, root: Path, **over: Any) -> ServingSettings:
@@ -32,7 +26,7 @@ def chosen(settings: Settings, root: Path, **over: Any) -> ServingSettings:
         "port": settings.serving.port,
         "deadline_ms": settings.serving.deadline_ms,
         "repo": str(repo.resolve()),
-        "store": store_of(repo / "feature_store.yaml"),
+        "store": read_settings_of(repo / "feature_store.yaml"),
         "tracking_uri": absolute_uri(settings.mlflow.tracking_uri, root),
         "bootstrap_servers": settings.kafka.bootstrap_servers or own_broker(root / settings.home),
         "kafka_client": settings.kafka.client,
@@ -40,22 +34,6 @@ def chosen(settings: Settings, root: Path, **over: Any) -> ServingSettings:
     values |= {name: value for name, value in over.items() if value is not None}
     values["port"] = values["port"] or free_port(values["host"])
     return ServingSettings(**values)
-
-
-def store_of(path: Path) -> StoreSettings:
-    """The online store that feature_store.yaml names."""
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        section = yaml.safe_load(path.read_text(encoding="utf-8"))["online_store"]
-        kind, key = STORES[str(section["type"]).rpartition(".")[2]]
-        address = str(section[key])
-    except FileNotFoundError:
-        raise UsageError(f"feature repo '{path.parent}'", "a feature_store.yaml", "none") from None
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        required = f"an online_store of type {' or '.join(STORES)} with its path or url"
-        raise UsageError(f"'{path}'", required, f"{type(error).__name__}: {error}") from None
-    return StoreSettings(kind=kind, address=str((path.parent / address).resolve()) if kind == "sqlite" else address)
 
 
 def absolute_uri(uri: str, root: Path) -> str:

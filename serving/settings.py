@@ -6,16 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
-class StoreSettings(BaseModel):
-    """Which online store holds the rows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["sqlite", "redis"] = "sqlite"
-    """The same two kinds as in feature_store.yaml."""
-    address: str = ".headrace/online.db"
-    """A path for sqlite, a URL for redis."""
+from features.online_store.settings import StoreSettings
 
 
 class ServingSettings(BaseModel):

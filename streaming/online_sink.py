@@ -51,7 +51,10 @@ def now_ms() -> int:
 
 
 class OnlineSink:
-    """Folds batches into one generation, exactly once; dead letters go out at least once, keyed by their offset."""
+    """Folds batches into one generation, exactly once; dead letters go out at least once, keyed by their offset.
+
+    ``clock_ms`` is the newest known_at that it has seen; 0 before the first.
+    """
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class OnlineSink:
         self._log = log
         self._send = send
         self._schemas = schemas
+        self.clock_ms = 0
         self._folded = {stream.name for view in repo.views.values() for stream in view.streams}
 
     def fold(self, table: pa.Table, batch_id: int) -> BatchReport:
@@ -82,6 +86,9 @@ class OnlineSink:
         # Before the rows: a crash behind them would have to tell which of the letters have gone.
         self._send_dead_letters(messages, parsed)
         counts = self._run(batch_id, start, end, parsed)
+        self.clock_ms = max(
+            [self.clock_ms, *(int(np.max(one.events["known_at"], initial=0)) for one in parsed.values())]
+        )
         took_ms = 1e3 * (time.perf_counter() - began)
         appended = np.asarray(table["timestamp"]).astype(np.int64)
         return BatchReport(batch_id, start, end, table.num_rows, counts, appended, now_ms(), took_ms)
@@ -105,6 +112,10 @@ class OnlineSink:
         for name, one in parsed.items():
             if (one.verdicts == Verdict.DEAD_LETTER).any():
                 self._send(self._repo.streams[name], messages[name], one)
+
+
+def _newest(parsed: Parsed) -> int:
+    return int(np.max(parsed.events["known_at"].to_numpy(), initial=0))
 
 
 def added(one: Counts, other: Counts) -> Counts:

@@ -23,6 +23,8 @@ import numpy as np
 
 from features.batch import Offsets, Store
 from features.errors import LeaseError
+from features.online_store.cells import Cells
+from features.online_store.sweep import Sweeper
 from features.repo import FeatureRepo
 from features.windows import duration_ms
 from streaming.archive import Archive, ArchiveReport, ArchiveSink
@@ -32,7 +34,7 @@ from streaming.online_sink import BatchReport, OnlineSink, SendDeadLetters, now_
 from streaming.session import read_topics, spark_session
 from streaming.source_batch import flat_offsets, nested_offsets
 from streaming.status import Recent, Totals, lag, write_status
-from streaming.supervisor import Handle, Log, SupervisedQuery
+from streaming.supervisor import Handle, Log, Patience, SupervisedQuery
 from streaming.watermarks import read_watermarks
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ CHECK_EVERY_S = 5.0
 UNKNOWN_AFTER_MS = 30_000  # Spark tells every 10 s that nothing came, unless it waits for Kafka
 
 
-class Rows(Protocol):
+class Rows(Cells, Protocol):
     """What the pipeline needs of an online store (features/online_store)."""
 
     def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Store:
@@ -63,6 +65,9 @@ class Rows(Protocol):
 
     def set_current(self, view: str, stream_id: int) -> None:
         """Let readers of the view read this generation."""
+
+    def bytes_per_row(self) -> dict[str, float]:
+        """How long a row of each view is on average."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,7 @@ class Pipeline:
         self._last: dict[str, BatchReport | ArchiveReport] = {}
         self._ends: dict[str, Offsets] = {}
         self._leased_s = float("-inf")
+        self._patiently = Patience(log)
 
     def run(self, stop: threading.Event) -> None:
         """Run until ``stop`` is set; the batches that are running then are finished.
@@ -143,7 +149,7 @@ class Pipeline:
                 self._supervise(self._queries(spark, archived, fold), fold, stop)
             finally:
                 spark.stop()
-                self._rows.release_lease(fold.stream_id, self._owner)
+                self._patiently(lambda: self._rows.release_lease(fold.stream_id, self._owner))
 
     def rebuild(self) -> tuple[Generation, bool]:
         """A new generation with rows from the archive, which the next run goes on from; whether it has all of Kafka.
@@ -217,6 +223,7 @@ class Pipeline:
     def _queries(self, spark: SparkSession, archived: Generation, fold: Generation) -> list[SupervisedQuery]:
         options = self._options
         log = self._checkpoints("fold").log(fold)
+        self._sweeper = Sweeper(self._rows, fold.stream_id, list(self._repo.views.values()))
         self._sink = OnlineSink(self._repo, self._store(fold), fold.stream_id, log, self._send_letters)
         archive_log = self._checkpoints("archive").log(archived)
         app_id = f"headrace-archive-{archived.stream_id}"
@@ -228,6 +235,7 @@ class Pipeline:
         def folded(frame: DataFrame, batch_id: int) -> None:
             self._keep_lease(fold)
             self._fold_done(self._sink.fold(frame.toArrow(), batch_id))
+            self._sweeper.tick(self._sink.clock_ms)
 
         def appended(frame: DataFrame, batch_id: int) -> None:
             self._archive_done(appender.append(frame.toArrow(), batch_id))
@@ -289,10 +297,10 @@ class Pipeline:
                 if now_s >= due["status"]:
                     due["status"] = now_s + STATUS_EVERY_S
                     self._tell("running", queries)
-                    self._flip(fold, lambda: self._caught_up(queries[0]))
+                    self._patiently(lambda: self._flip(fold, lambda: self._caught_up(queries[0])))
                 if now_s >= due["check"]:
                     due["check"] = now_s + CHECK_EVERY_S
-                    self._stand(fold, queries[0])
+                    self._patiently(lambda: self._stand(fold, queries[0]))
         finally:
             for query in queries:
                 query.stop()
@@ -305,6 +313,7 @@ class Pipeline:
         try:
             self._keep_lease(fold)
             self._sink.check_standing(self._checkpoints("fold").log(fold).committed())
+            self._sweeper.tick(self._sink.clock_ms)
         finally:
             query.busy.release()
 

@@ -134,4 +134,5 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {name}: {query['state']} · {rate}{took}{fresh}" + (f" · {counts}" if counts else ""))
         if query["error"]:
             lines.append(f"    {query['error']}")
-    return lines
+    sizes = [f"{view} {size:,.0f}" for view, size in status.get("bytes_per_row", {}).items()]
+    return lines + ([f"  bytes an entity: {' · '.join(sizes)}"] if sizes else [])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from features.errors import UsageError
+from features.errors import StoreError
 
 if TYPE_CHECKING:
     from features.repo import FeatureRepo
@@ -117,23 +117,12 @@ def open_rows(settings: Settings, root: Path) -> Rows:
     Raises:
         UsageError: it names one that does not hold our rows.
     """
-    import yaml  # type: ignore[import-untyped]
+    from features.online_store.settings import StoreSettings, read_settings_of
 
-    from features.online_store.redis import RedisRows
-    from features.online_store.sqlite import SqliteRows
-
-    folder = root / settings.stream.repo
-    path = folder / "feature_store.yaml"
+    path = root / settings.stream.repo / "feature_store.yaml"
     if not path.exists():
-        return SqliteRows(root / settings.home / "online.db")
-    given = yaml.safe_load(path.read_text(encoding="utf-8")).get("online_store") or {}
-    kind = str(given.get("type")).rpartition(".")[2]
-    if kind == "RedisRowsOnlineStore" and "url" in given:
-        return RedisRows(given["url"])
-    if kind == "SqliteRowsOnlineStore" and "path" in given:
-        return SqliteRows((folder / given["path"]).resolve())
-    required = "type SqliteRowsOnlineStore with a path, or RedisRowsOnlineStore with a url"
-    raise UsageError(f"online_store in {path}", required, repr(given))
+        return StoreSettings(address=str(root / settings.home / "online.db")).open()
+    return read_settings_of(path).open()
 
 
 @contextmanager
@@ -154,6 +143,8 @@ def _until_told() -> Iterator[threading.Event]:
 def status(as_json: bool, metrics: bool) -> None:
     """Show what the stream does: records a second, lag, batch time, how fresh features are, and how records ended.
 
+    Also the bytes that an entity takes in the online store, by view, from a sample.
+
     \b
     Examples:
       headrace status
@@ -164,10 +155,21 @@ def status(as_json: bool, metrics: bool) -> None:
     from streaming.status import metrics_text, read_status, status_lines
 
     root = Path.cwd()
-    found = read_status(root / read_settings(root, os.environ).home, now_ms())
+    settings = read_settings(root, os.environ)
+    found = read_status(root / settings.home, now_ms())
+    if found["state"] != "absent":
+        found["bytes_per_row"] = _bytes_per_row(settings, root)
     if as_json:
         click.echo(json.dumps(found, indent=2))
     elif metrics:
         click.echo(metrics_text(found), nl=False)
     else:
         click.echo("\n".join(status_lines(found)))
+
+
+def _bytes_per_row(settings: Settings, root: Path) -> dict[str, float]:
+    """How long an entity's row is on average, by view; empty where the store does not answer."""
+    try:
+        return open_rows(settings, root).bytes_per_row()
+    except StoreError:
+        return {}

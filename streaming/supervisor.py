@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from features.errors import DefinitionError, FenceError, FormatError, HeadraceError, UsageError
+from features.errors import DefinitionError, FenceError, FormatError, HeadraceError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -39,6 +39,25 @@ class Backoff:
     def succeeded(self) -> None:
         """The next failure is the first again."""
         self.attempts = 0
+
+
+class Patience:
+    """Does work that can be done later as well, and says once that the store does not answer."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._silent = False
+
+    def __call__(self, work: Callable[[], None]) -> None:
+        """The work is done, or the store does not answer, and it will have to be asked for again."""
+        try:
+            work()
+        except StoreError as error:
+            if not self._silent:
+                self._log(str(error))
+            self._silent = True
+        else:
+            self._silent = False
 
 
 class SupervisedQuery:

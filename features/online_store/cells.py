@@ -6,6 +6,10 @@
     state                      'marker' and 'memory/<stream>'
 
 Beside the generations, each view has a current one: the one that readers read.
+
+A store may keep a generation in parts (redis_parts.py), each with a version of its own. A write then moves the
+generation's version on first, with STATE in the same transaction, and each part after it: of a write that a crash ends,
+whole parts are missing. The batch that it was of runs again, and writes them.
 """
 
 from __future__ import annotations
@@ -14,9 +18,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from features.errors import LeaseError
+from features.batch import REBUILD
+from features.errors import FenceError, LeaseError
 
 STATE = "state"
+Version = tuple[int, ...]
+"""How often a generation was written to, and in a store of parts, each of them."""
 
 
 def rows_table(view: str) -> str:
@@ -32,20 +39,50 @@ class Put:
     values: Sequence[bytes]
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """What may go of a table: cells with a number below ``below`` at octet ``place`` (int64, little-endian).
+
+    Args:
+        cells: how many to look at, about.
+    """
+
+    place: int
+    below: int
+    cells: int = 1_000
+
+
+Cursor = tuple[int, int]
+"""Where the next page of a sweep begins; (0, 0) at first, and when all of the table was looked at."""
+
+
 class Cells(Protocol):
     """What a generation needs of a database; every call is one transaction, or one round trip that reads."""
 
-    def version(self, stream_id: int) -> int:
-        """The generation's version; 0 when nothing was ever written to it."""
+    def version(self, stream_id: int, *, whole: bool = True) -> Version:
+        """The generation's version; zeros when nothing was ever written to it.
+
+        Raises:
+            FenceError: ``whole``, and a part has lost writes that the generation knows of.
+        """
 
     def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
         """The value of each key, None where there is none."""
 
-    def write(self, stream_id: int, version: int, puts: Mapping[str, Put], drop: Sequence[str] = ()) -> None:
-        """Replace cells, drop tables and move the version on, all or nothing.
+    def write(self, stream_id: int, version: Version, puts: Mapping[str, Put], drop: Sequence[str] = ()) -> Version:
+        """Replace cells, drop tables and move the version on, all or nothing (of each part); the version then.
 
         Raises:
             LeaseError: the generation's version is not ``version``.
+        """
+
+    def sweep(
+        self, stream_id: int, version: Version, table: str, sweep: Sweep, cursor: Cursor
+    ) -> tuple[Version, Cursor, int]:
+        """Delete what may go of one page of the table: the version then, the next page, how many went.
+
+        Raises:
+            LeaseError: as write().
         """
 
 
@@ -66,4 +103,14 @@ def held(stream_id: int, owner: str, left_ms: int) -> LeaseError:
         "nobody else to hold it",
         f"'{owner}', for {left_ms / 1000:.1f} s more",
         "Stop the other driver, or wait until its lease has ended.",
+    )
+
+
+def lost(stream_id: int, known: int, found: int) -> FenceError:
+    """The error of a store that came back without what was written to it."""
+    return FenceError(
+        f"generation {stream_id}",
+        f"a store that has the {known} writes of each of its parts",
+        f"one that has {found} in a part: it lost writes",
+        REBUILD,
     )

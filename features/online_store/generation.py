@@ -9,9 +9,13 @@ import pyarrow as pa
 
 from features.batch import Marker
 from features.duplicates import Decision, Prior
-from features.online_store.cells import STATE, Cells, Put, rows_table
+from features.online_store.cells import STATE, Cells, Cursor, Put, Sweep, Version, rows_table
 from features.online_store.memory_of_ids import Memory, merged, packed, prior_of
+from features.rows import HEADER
 from features.state import PackedRows
+
+NEWEST = HEADER.fields["newest"][1] if HEADER.fields else 0
+"""The octet of a row at which the time of its newest event stands."""
 
 
 class Generation:
@@ -25,7 +29,7 @@ class Generation:
     def __init__(self, cells: Cells, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> None:
         self._cells = cells
         self._horizons_ms = dict(horizons_ms or {})
-        self._version = 0
+        self._version: Version = (0,)
         self._asked: dict[str, tuple[int, pa.Array, Prior]] = {}
         self.stream_id = stream_id
 
@@ -34,8 +38,7 @@ class Generation:
         self._asked.clear()
 
     def _write(self, puts: Mapping[str, Put], drop: tuple[str, ...] = ()) -> None:
-        self._cells.write(self.stream_id, self._version, puts, drop)
-        self._version += 1
+        self._version = self._cells.write(self.stream_id, self._version, puts, drop)
 
     def _state(self, key: str) -> bytes | None:
         return self._cells.get(self.stream_id, STATE, [key])[0]
@@ -53,6 +56,16 @@ class Generation:
 
     def put_rows(self, view: str, rows: PackedRows) -> None:
         self._write({rows_table(view): Put(rows.keys.to_pylist(), rows.values.to_pylist())})
+
+    def sweep(self, view: str, below_ms: int, cursor: Cursor) -> tuple[Cursor, int]:
+        """Delete rows whose newest event is older than ``below_ms`` from one page of the view's.
+
+        Returns:
+            Where the next page begins ((0, 0) at first, and after the last), and how many went.
+        """
+        sweep = Sweep(NEWEST, below_ms)
+        self._version, cursor, gone = self._cells.sweep(self.stream_id, self._version, rows_table(view), sweep, cursor)
+        return cursor, gone
 
     def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
         memory = self._memory(stream, batch_id)

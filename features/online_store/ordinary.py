@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesRequestV2
@@ -28,8 +28,15 @@ ATTEMPTS = 100
 Row = GetOnlineFeaturesRequestV2.EntityRow
 
 
+class Values(Protocol):
+    """What a read asks of a store."""
+
+    def get(self, stream_id: int, table: str, keys: Sequence[str], /) -> list[bytes | None]:
+        """The value of each key."""
+
+
 def read(
-    cells: Cells, config: RepoConfig, view: str, entities: Sequence[EntityKey], wanted: Sequence[str] | None
+    cells: Values, config: RepoConfig, view: str, entities: Sequence[EntityKey], wanted: Sequence[str] | None
 ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
     """Event time and values of each entity, (None, None) where nothing was written."""
     found = cells.get(FEAST, _table(config, view), [_key(config, entity) for entity in entities])
@@ -40,7 +47,7 @@ def write(cells: Cells, config: RepoConfig, view: str, data: Sequence[Written]) 
     """Every row is stored that is not older than what is there."""
     table = _table(config, view)
     for attempt in range(1, ATTEMPTS + 1):
-        version = cells.version(FEAST)
+        version = cells.version(FEAST, whole=False)
         keys = list(dict.fromkeys(_key(config, entity) for entity, *_ in data))
         rows = {key: _row(value) for key, value in zip(keys, cells.get(FEAST, table, keys), strict=True)}
         for entity, values, event_time, _ in data:
@@ -56,7 +63,7 @@ def write(cells: Cells, config: RepoConfig, view: str, data: Sequence[Written]) 
 def drop(cells: Cells, config: RepoConfig, views: Sequence[str]) -> None:
     """The views' values are gone."""
     if views:
-        cells.write(FEAST, cells.version(FEAST), {}, drop=[_table(config, view) for view in views])
+        cells.write(FEAST, cells.version(FEAST, whole=False), {}, drop=[_table(config, view) for view in views])
 
 
 def _table(config: RepoConfig, view: str) -> str:

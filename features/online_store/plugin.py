@@ -29,8 +29,10 @@ from features.columns import entity_keys
 from features.errors import UsageError
 from features.feature_reader import FeatureReader
 from features.online_store import ordinary
+from features.online_store.breaker import GuardedRows
 from features.online_store.feast_response import PackedResponse, Part, add_part, values_of
 from features.online_store.redis import RedisRows
+from features.online_store.settings import DEADLINE_MS, StoreSettings, settings_of
 from features.online_store.sqlite import SqliteRows
 from features.repo import FeatureRepo, load_repo
 from features.state import Status
@@ -48,6 +50,10 @@ class SqliteRowsOnlineStoreConfig(FeastConfigBaseModel):
     )
     path: StrictStr = "../.headrace/online.db"
     """The file, relative to the folder of feature_store.yaml."""
+    timeout_s: float = 2.0
+    """How long a write waits for others."""
+    deadline_ms: float = DEADLINE_MS
+    """How long a read may take."""
     definitions: StrictStr = "."
     """The folder of the definitions, relative to the same."""
 
@@ -59,8 +65,12 @@ class RedisRowsOnlineStoreConfig(FeastConfigBaseModel):
         "features.online_store.plugin.RedisRowsOnlineStore"
     )
     url: StrictStr = "redis://localhost:6379/0"
+    mode: Literal["server", "cluster"] = "server"
+    """Whether that server is one of a cluster."""
     timeout_s: float = 2.0
-    """How long an answer may take."""
+    """How long the answer to a write may take."""
+    deadline_ms: float = DEADLINE_MS
+    """How long the answer to a read may take."""
     definitions: StrictStr = "."
     """The folder of the definitions, relative to the folder of feature_store.yaml."""
 
@@ -69,17 +79,20 @@ class PackedRowsOnlineStore(OnlineStore):
     """What both stores have in common."""
 
     def __init__(self) -> None:
-        self._opened: tuple[SqliteRows | RedisRows, FeatureRepo] | None = None
+        self._opened: tuple[GuardedRows, FeatureRepo] | None = None
+        self._writable: SqliteRows | RedisRows | None = None
         self._resolved: dict[tuple[str, ...], Asked | None] = {}
 
-    def _connect(self, config: RepoConfig) -> SqliteRows | RedisRows:
-        raise NotImplementedError
-
-    def _open(self, config: RepoConfig) -> tuple[SqliteRows | RedisRows, FeatureRepo]:
+    def _open(self, config: RepoConfig) -> tuple[GuardedRows, FeatureRepo]:
         if self._opened is None:
             repo = load_repo(_beside(config, config.online_store.definitions))
-            self._opened = self._connect(config), repo
+            self._opened = _settings(config).open_to_read(), repo
         return self._opened
+
+    def _to_write(self, config: RepoConfig) -> SqliteRows | RedisRows:
+        if self._writable is None:
+            self._writable = _settings(config).open()
+        return self._writable
 
     def _view(self, config: RepoConfig, name: str) -> definitions.FeatureView | None:
         """Our definition of the view; None where it is an ordinary one."""
@@ -220,7 +233,7 @@ class PackedRowsOnlineStore(OnlineStore):
         if self._view(config, table.name) is not None:
             next_step = "Run 'headrace stream' to fold events, 'headrace features rebuild' to make its rows anew."
             raise UsageError(f"feature view '{table.name}'", "the stream to write it", "values from Feast", next_step)
-        ordinary.write(self._open(config)[0], config, table.name, data)
+        ordinary.write(self._to_write(config), config, table.name, data)
         if progress:
             progress(len(data))
 
@@ -236,11 +249,11 @@ class PackedRowsOnlineStore(OnlineStore):
         """Forgets ordinary views that are deleted; our rows come and go with their generations."""
         ours = self._open(config)[1].views
         gone = [table.name for table in tables_to_delete if table.name not in ours]
-        ordinary.drop(self._open(config)[0], config, gone)
+        ordinary.drop(self._to_write(config), config, gone)
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
         """Forgets the views, and every generation of ours that they were read from."""
-        rows, repo = self._open(config)
+        rows, repo = self._to_write(config), self._open(config)[1]
         ordinary.drop(rows, config, [table.name for table in tables if table.name not in repo.views])
         current = {rows.current(table.name) for table in tables if table.name in repo.views}
         for stream_id in current:
@@ -251,15 +264,14 @@ class PackedRowsOnlineStore(OnlineStore):
 class SqliteRowsOnlineStore(PackedRowsOnlineStore):
     """Packed rows in a SQLite file."""
 
-    def _connect(self, config: RepoConfig) -> SqliteRows:
-        return SqliteRows(_beside(config, config.online_store.path))
-
 
 class RedisRowsOnlineStore(PackedRowsOnlineStore):
-    """Packed rows on a Redis server."""
+    """Packed rows on a Redis server, or a cluster."""
 
-    def _connect(self, config: RepoConfig) -> RedisRows:
-        return RedisRows(config.online_store.url, config.online_store.timeout_s)
+
+def _settings(config: RepoConfig) -> StoreSettings:
+    """Which store that is."""
+    return settings_of(config.online_store.model_dump(), Path(config.repo_path or "."))
 
 
 def _beside(config: RepoConfig, path: str) -> Path:

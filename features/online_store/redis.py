@@ -1,67 +1,31 @@
-"""State rows on a Redis server: one script a write, one round trip a read.
+"""State rows on a Redis server or cluster: one script a write, one round trip a read.
 
-A generation's version is checked by the script that writes, so that check and write are one transaction. All keys of
-a generation share a hash tag, as the script may only touch keys of one slot. Redis answers before the disk has a write:
-a server that dies may lose the last second (appendfsync everysec), which is what the fence of batch.py is for.
+A generation's version is checked by the script that writes, so that check and write are one transaction. In a cluster
+rows are spread over parts, each with a version of its own that its driver knows, and whose writes the generation knows
+of from the driver's next write on: what one node loses is found at the next write to it, or when the next batch begins.
+Redis answers before the disk has a write: a server that dies may lose the last second (appendfsync everysec), which is
+what the fence of batch.py is for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from features.errors import StoreError
-from features.online_store.cells import Put, held, overtaken, rows_table
+from features.online_store.cells import Cursor, Put, Sweep, Version, held, lost, overtaken, rows_table
 from features.online_store.generation import Generation
+from features.online_store.redis_client import Command, Mode, RedisClient
+from features.online_store.redis_parts import HEAD, Places, head_key, table_key, tables_key
+from features.online_store.redis_scripts import RELEASE_LEASE, SWEEP, TAKE_LEASE, WRITE
 
 CURRENT, GENERATIONS = "headrace:current", "headrace:generations"
 KEYS_A_COMMAND = 4_096
 SAMPLED_ROWS = 200
-
-WRITE = """
-local found = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
-if found ~= tonumber(ARGV[1]) then return found end
-redis.call('HINCRBY', KEYS[1], 'version', 1)
-redis.call('SADD', KEYS[3], ARGV[2])
-local place, puts = 4, tonumber(ARGV[3])
-for number = 1, puts do
-  local key, stop = KEYS[3 + number], place + 2 * tonumber(ARGV[place])
-  redis.call('SADD', KEYS[2], key)
-  for start = place + 1, stop, 2000 do
-    redis.call('HSET', key, unpack(ARGV, start, math.min(start + 1999, stop)))
-  end
-  place = stop + 1
-end
-for number = 4 + puts, #KEYS do
-  redis.call('UNLINK', KEYS[number])
-  redis.call('SREM', KEYS[2], KEYS[number])
-end
-return -1
-"""
-"""KEYS: generation, its tables, all generations, tables to put into, tables to drop.
-
-ARGV: version, stream_id, count of puts, and for each the count of its cells and key, value of each cell.
-The answer is -1, or the version where it is another. HSET takes 2,000 arguments at a time: Lua cannot unpack many more.
-"""
-
-TAKE_LEASE = """
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local owner = redis.call('HGET', KEYS[1], 'owner') or ''
-local expires = tonumber(redis.call('HGET', KEYS[1], 'expires_ms') or '0')
-if owner ~= ARGV[1] and expires > now then return {owner, expires - now} end
-if owner ~= ARGV[1] or expires <= now then redis.call('HINCRBY', KEYS[1], 'version', 1) end
-redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'expires_ms', now + tonumber(ARGV[2]))
-redis.call('SADD', KEYS[2], ARGV[3])
-return {'', 0}
-"""
-
-RELEASE_LEASE = """
-if redis.call('HGET', KEYS[1], 'owner') == ARGV[1] then redis.call('HSET', KEYS[1], 'expires_ms', 0) end
-"""
 
 
 class RedisRows:
@@ -69,21 +33,12 @@ class RedisRows:
 
     Args:
         timeout_s: how long a connection or an answer may take before StoreError.
+        mode: whether the server is one of a cluster.
     """
 
-    def __init__(self, url: str, timeout_s: float = 2.0) -> None:
-        from redis import Redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
-        # One retry, for connections that the server has closed; more would make a dead server a slow one.
-        self._client: Any = Redis.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 1)
-        )
-        self._url = url
-        self._write = self._client.register_script(WRITE)
-        self._take_lease = self._client.register_script(TAKE_LEASE)
-        self._release_lease = self._client.register_script(RELEASE_LEASE)
+    def __init__(self, url: str, timeout_s: float = 2.0, mode: Mode = "server") -> None:
+        self._client = RedisClient(url, mode, timeout_s)
+        self._places = Places(spread=mode == "cluster")
         self._known_current: dict[str, int] = {}
 
     def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Generation:
@@ -94,39 +49,85 @@ class RedisRows:
         """Close the connections; the next call opens another."""
         self._client.close()
 
-    @contextmanager
-    def _answering(self) -> Iterator[Any]:
-        from redis import RedisError
-
-        try:
-            yield self._client
-        except RedisError as error:
-            got = f"{type(error).__name__}: {error}"
-            raise StoreError("the online store", "a Redis server that answers", got) from error
-
     # --- cells ---
 
-    def version(self, stream_id: int) -> int:
-        with self._answering() as client:
-            return int(client.hget(_head(stream_id), "version") or 0)
+    def version(self, stream_id: int, *, whole: bool = True) -> Version:
+        ((number, parts),) = self._client.ask(("HMGET", head_key(stream_id), "version", "parts"))
+        # After the head, as the head never knows of more than a part had.
+        asked = [("HGET", head_key(stream_id, part), "version") for part in self._places.numbers()]
+        found = [int(one or 0) for one in self._client.ask(*asked)]
+        known = [int(one) for one in parts.split()] if parts else [0] * len(found)
+        if whole:
+            for has, had in zip(found, known, strict=True):
+                if has < had:
+                    raise lost(stream_id, had, has)
+        return int(number or 0), *found
 
     def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
-        with self._answering() as client:
-            pipeline = client.pipeline(transaction=False)
-            _ask(pipeline, stream_id, table, keys)
-            return _joined(pipeline.execute())
+        commands, order = self._asking(stream_id, table, pa.array(keys, pa.string()))
+        return _in_order(self._client.ask(*commands), order)
 
-    def write(self, stream_id: int, version: int, puts: Mapping[str, Put], drop: Sequence[str] = ()) -> None:
-        tables = [_table(stream_id, table) for table in (*puts, *drop)]
-        arguments: list[Any] = [version, stream_id, len(puts)]
-        for put in puts.values():
-            cells: list[Any] = [None] * (2 * len(put.keys))
-            cells[::2], cells[1::2] = put.keys, put.values
-            arguments += [len(put.keys), *cells]
-        with self._answering():
-            found = self._write([_head(stream_id), _tables(stream_id), GENERATIONS, *tables], arguments)
+    def _asking(self, stream_id: int, table: str, keys: pa.Array) -> tuple[list[Command], NDArray[np.int64]]:
+        """The commands that ask for the keys' cells, and the places of the keys in the order of the answers."""
+        split = self._places.split(table, keys)
+        order = split[0][1] if len(split) == 1 else np.concatenate([np.empty(0, np.int64), *(at for _, at in split)])
+        texts = keys.to_pylist() if len(split) == 1 else keys.take(pa.array(order)).to_pylist()
+        commands, start = [], 0
+        for part, places in split:
+            stop = start + len(places)
+            for first in range(start, stop, KEYS_A_COMMAND):
+                some = texts[first : min(first + KEYS_A_COMMAND, stop)]
+                commands.append(("HMGET", table_key(stream_id, table, part), *some))
+            start = stop
+        return commands, order
+
+    def write(self, stream_id: int, version: Version, puts: Mapping[str, Put], drop: Sequence[str] = ()) -> Version:
+        head, parts = version[0], list(version[1:])
+        shared = self._shared(puts)
+        dropped = {HEAD: [table for table in drop if HEAD in self._places.of_table(table)]}
+        dropped |= {part: [one for one in drop if one not in dropped[HEAD]] for part in self._places.numbers()}
+        known = " ".join(map(str, parts))
+        ask = self._client.ask
+        if head == 0:
+            ask(("SADD", GENERATIONS, stream_id))
+        (found,) = ask(_write(stream_id, HEAD, head, known, shared.pop(HEAD, {}), dropped[HEAD]))
         if found != -1:
-            raise overtaken(stream_id, version, int(found))
+            raise overtaken(stream_id, head, found)
+        written = sorted(shared.keys() | {part for part, tables in dropped.items() if tables and part != HEAD})
+        if written:
+            commands = [_write(stream_id, one, parts[one], "", shared.get(one, {}), dropped[one]) for one in written]
+            for part, found in zip(written, ask(*commands), strict=True):
+                if found != -1:
+                    raise overtaken(stream_id, parts[part], found)
+                parts[part] += 1
+        return head + 1, *parts
+
+    def _shared(self, puts: Mapping[str, Put]) -> dict[int, dict[str, Put]]:
+        """The cells of each part, by table."""
+        shared: dict[int, dict[str, Put]] = {}
+        for table, put in puts.items():
+            for part, places in self._places.split(table, pa.array(put.keys, pa.string())):
+                every = len(places) == len(put.keys)
+                shared.setdefault(part, {})[table] = (
+                    put if every else Put(_at(put.keys, places), _at(put.values, places))
+                )
+        return shared
+
+    def sweep(
+        self, stream_id: int, version: Version, table: str, sweep: Sweep, cursor: Cursor
+    ) -> tuple[Version, Cursor, int]:
+        places = self._places.of_table(table)
+        number, at = cursor
+        part = places[number]
+        expected = version[part + 1]  # the head's is the first
+        keys = (head_key(stream_id, part), table_key(stream_id, table, part))
+        limits = (at, sweep.cells, sweep.place, sweep.below)
+        ((found, following, gone),) = self._client.ask(("EVAL", SWEEP, len(keys), *keys, expected, *limits))
+        if found != -1:
+            raise overtaken(stream_id, expected, found)
+        moved = (*version[: part + 1], expected + (gone > 0), *version[part + 2 :])
+        after = (number, int(following)) if int(following) else ((number + 1) % len(places), 0)
+        return moved, after, gone
 
     # --- leases and generations ---
 
@@ -136,42 +137,49 @@ class RedisRows:
         Raises:
             LeaseError: another owner holds it.
         """
-        with self._answering():
-            arguments: list[Any] = [owner, int(ttl_s * 1000), stream_id]
-            holder, left_ms = self._take_lease([_head(stream_id), GENERATIONS], arguments)
+        self._client.ask(("SADD", GENERATIONS, stream_id))
+        ((holder, left_ms),) = self._client.ask(("EVAL", TAKE_LEASE, 1, head_key(stream_id), owner, int(ttl_s * 1000)))
         if holder:
             raise held(stream_id, holder.decode(), int(left_ms))
 
     def release_lease(self, stream_id: int, owner: str) -> None:
         """End the owner's lease; nothing happens when another holds it."""
-        with self._answering():
-            self._release_lease([_head(stream_id)], [owner])
+        self._client.ask(("EVAL", RELEASE_LEASE, 1, head_key(stream_id), owner))
 
     def current(self, view: str) -> int | None:
         """The generation that readers of the view read; None before the first."""
-        with self._answering() as client:
-            return _number(client.hget(CURRENT, view))
+        (found,) = self._client.ask(("HGET", CURRENT, view))
+        return _number(found)
 
     def set_current(self, view: str, stream_id: int) -> None:
         """Let readers of the view read this generation from now on."""
-        with self._answering() as client:
-            client.hset(CURRENT, view, stream_id)
+        self._client.ask(("HSET", CURRENT, view, stream_id))
 
     def generations(self) -> list[int]:
         """The stream_id of every generation that the store knows."""
-        with self._answering() as client:
-            return sorted(int(stream_id) for stream_id in client.smembers(GENERATIONS))
+        (found,) = self._client.ask(("SMEMBERS", GENERATIONS))
+        return sorted(map(int, found))
 
     def drop_generation(self, stream_id: int) -> None:
         """Forget the generation, whoever drives it: its driver stops at the next write."""
-        with self._answering() as client:
-            views = [view for view, current in client.hgetall(CURRENT).items() if int(current) == stream_id]
-            # The head goes first: no write can come after it.
-            client.unlink(_head(stream_id))
-            client.unlink(_tables(stream_id), *client.smembers(_tables(stream_id)))
-            client.srem(GENERATIONS, stream_id)
-            if views:
-                client.hdel(CURRENT, *views)
+        ask = self._client.ask
+        # The head goes first: no write can come after it.
+        ask(("UNLINK", head_key(stream_id)))
+        for part in (HEAD, *self._places.numbers()):
+            (tables,) = ask(("SMEMBERS", tables_key(stream_id, part)))
+            ask(("UNLINK", head_key(stream_id, part), tables_key(stream_id, part), *tables))
+        ask(("SREM", GENERATIONS, stream_id))
+        views = [view for view, current in self._currents() if current == stream_id]
+        if views:
+            ask(("HDEL", CURRENT, *views))
+
+    def _currents(self) -> list[tuple[str, int]]:
+        """Every view and the generation that its readers read."""
+        (views,) = self._client.ask(("HKEYS", CURRENT))
+        if not views:
+            return []
+        (numbers,) = self._client.ask(("HMGET", CURRENT, *views))
+        return sorted((view.decode(), int(one)) for view, one in zip(views, numbers, strict=True) if one)
 
     # --- readers ---
 
@@ -183,57 +191,72 @@ class RedisRows:
         asked = self._known_current.get(view) or self.current(view)
         if asked is None:
             return pa.nulls(len(keys), pa.binary()), None
-        with self._answering() as client:
-            pipeline = client.pipeline(transaction=False)
-            pipeline.hget(CURRENT, view)
-            _ask(pipeline, asked, rows_table(view), keys.to_pylist())
-            current_now, *values = pipeline.execute()
+        commands, order = self._asking(asked, rows_table(view), keys)
+        current_now, *values = self._client.ask(("HGET", CURRENT, view), *commands)
         if _number(current_now) != asked:
             self._known_current.pop(view, None)
             return self.read(view, keys)
         self._known_current[view] = asked
-        return pa.array(_joined(values), type=pa.binary()), asked
+        return pa.array(_in_order(values, order), type=pa.binary()), asked
 
     def keys(self, view: str) -> pa.Array:
         """The key of every row of the view that readers can read, as text, in no stated order."""
         stream_id = self.current(view)
-        with self._answering() as client:
-            found = [] if stream_id is None else client.hkeys(_table(stream_id, rows_table(view)))
-        return pa.array(found, type=pa.binary()).cast(pa.string())
+        found = [] if stream_id is None else self._client.ask(*(("HKEYS", key) for key in self._rows(stream_id, view)))
+        return pa.array([key for part in found for key in part], type=pa.binary()).cast(pa.string())
 
     def bytes_per_row(self) -> dict[str, float]:
         """How long a row of each view is on average, by a sample of those that readers read."""
-        means: dict[str, float] = {}
-        with self._answering() as client:
-            for view, stream_id in sorted(client.hgetall(CURRENT).items()):
-                table = _table(int(stream_id), rows_table(view.decode()))
-                sample = client.hrandfield(table, SAMPLED_ROWS, withvalues=True)[1::2]
-                if sample:
-                    means[view.decode()] = sum(map(len, sample)) / len(sample)
-        return means
+        means = {view: self._mean_length(stream_id, view) for view, stream_id in self._currents()}
+        return {view: mean for view, mean in means.items() if mean is not None}
+
+    def _mean_length(self, stream_id: int, view: str) -> float | None:
+        places = self._rows(stream_id, view)
+        share = SAMPLED_ROWS // len(places)
+        found = self._client.ask(*(("HRANDFIELD", key, share, "WITHVALUES") for key in places))
+        sample = [len(value) for part in found for value in part[1::2]]
+        return sum(sample) / len(sample) if sample else None
+
+    def _rows(self, stream_id: int, view: str) -> list[str]:
+        """The keys that hold a view's rows."""
+        table = rows_table(view)
+        return [table_key(stream_id, table, part) for part in self._places.of_table(table)]
 
 
-def _head(stream_id: int) -> str:
-    return f"headrace:{{{stream_id}}}"
+def _write(
+    stream_id: int, part: int, version: int, known: str, puts: Mapping[str, Put], drop: Sequence[str]
+) -> Command:
+    """The script that writes to one part."""
+    tables = [table_key(stream_id, table, part) for table in (*puts, *drop)]
+    keys = [head_key(stream_id, part), tables_key(stream_id, part), *tables]
+    return ("EVAL", WRITE, len(keys), *keys, version, known, len(puts), *_cells(puts.values()))
 
 
-def _tables(stream_id: int) -> str:
-    """The key of the set of the generation's tables."""
-    return f"headrace:{{{stream_id}}}:tables"
+def _cells(puts: Iterable[Put]) -> list[Any]:
+    arguments: list[Any] = []
+    for put in puts:
+        cells: list[Any] = [None] * (2 * len(put.keys))
+        cells[::2], cells[1::2] = put.keys, put.values
+        arguments += [len(put.keys), *cells]
+    return arguments
 
 
-def _table(stream_id: int, table: str) -> str:
-    return f"headrace:{{{stream_id}}}:{table}"
+def _at(values: Sequence[Any], places: NDArray[np.int64]) -> list[Any]:
+    """The values at these places."""
+    if len(places) == 1:
+        return [values[int(places[0])]]
+    return list(itemgetter(*places.tolist())(values))
+
+
+def _in_order(answers: Sequence[list[bytes | None]], order: NDArray[np.int64]) -> list[bytes | None]:
+    """The values of several answers, each at its place."""
+    if len(answers) == 1:
+        return answers[0]
+    values = np.empty(len(order), dtype=object)
+    values[order] = [value for part in answers for value in part]
+    found: list[bytes | None] = values.tolist()
+    return found
 
 
 def _number(value: bytes | None) -> int | None:
     return None if value is None else int(value)
-
-
-def _ask(pipeline: Any, stream_id: int, table: str, keys: Sequence[str]) -> None:
-    for start in range(0, len(keys), KEYS_A_COMMAND):
-        pipeline.hmget(_table(stream_id, table), keys[start : start + KEYS_A_COMMAND])
-
-
-def _joined(parts: Sequence[list[bytes | None]]) -> list[bytes | None]:
-    return [value for part in parts for value in part] if len(parts) != 1 else parts[0]

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from features.errors import StoreError
-from features.online_store.cells import Put, held, overtaken, rows_table
+from features.online_store.cells import Cursor, Put, Sweep, Version, held, overtaken, rows_table
 from features.online_store.generation import Generation
 
 SCHEMA = """
@@ -30,16 +30,26 @@ CREATE TABLE IF NOT EXISTS tables (
 CREATE TABLE IF NOT EXISTS current (view TEXT PRIMARY KEY, stream_id INTEGER NOT NULL);
 """
 UPSERT = "INSERT INTO cells_{} VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-BUSY_TIMEOUT_S = 2.0
+PAGE = "SELECT rowid, substr(value, ?, 8) FROM cells_{} WHERE rowid > ? ORDER BY rowid LIMIT ?"
+TIMEOUT_S = 2.0
+STEPS_A_LOOK = 20_000
+"""SQLite's steps between two looks at the clock: about a millisecond."""
 KEYS_A_QUERY = 512
 SAMPLED_ROWS = 1_000
 
 
 class SqliteRows:
-    """The rows of any number of generations and views in the SQLite file ``path``, which is made when missing."""
+    """The rows of any number of generations and views in the SQLite file ``path``, which is made when missing.
 
-    def __init__(self, path: str | Path) -> None:
+    Args:
+        timeout_s: how long a call may wait for another writer before StoreError.
+        deadline_s: how long a read may take before StoreError; None for as long as it needs.
+    """
+
+    def __init__(self, path: str | Path, timeout_s: float = TIMEOUT_S, deadline_s: float | None = None) -> None:
         self._path = Path(path)
+        self._timeout_s = timeout_s
+        self._deadline_s = deadline_s
         self._local = threading.local()
 
     def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Generation:
@@ -59,13 +69,20 @@ class SqliteRows:
     def _connected(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         # autocommit: transactions are the ones written below, and no others.
-        connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        connection = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA cache_size=-65536")
         connection.execute("PRAGMA mmap_size=1073741824")
         connection.executescript(SCHEMA)
+        if self._deadline_s is not None:
+            connection.set_progress_handler(self._is_late, STEPS_A_LOOK)
         return connection
+
+    def _is_late(self) -> bool:
+        """Whether this thread's transaction has had its time; SQLite then ends it."""
+        began: float = getattr(self._local, "began", 0.0)
+        return self._deadline_s is not None and time.monotonic() - began > self._deadline_s
 
     def close(self) -> None:
         """Close this thread's connection; the next call opens another."""
@@ -76,6 +93,7 @@ class SqliteRows:
     @contextmanager
     def _transaction(self, kind: str) -> Iterator[sqlite3.Connection]:
         """A transaction that is undone by any error; one of kind IMMEDIATE is the only writer."""
+        self._local.began = time.monotonic()
         try:
             connection = self._connection
             connection.execute(f"BEGIN {kind}")
@@ -91,19 +109,17 @@ class SqliteRows:
 
     # --- cells ---
 
-    def version(self, stream_id: int) -> int:
+    def version(self, stream_id: int, *, whole: bool = True) -> Version:  # one part, which has lost all or nothing
         with self._transaction("DEFERRED") as connection:
-            return _version(connection, stream_id)
+            return (_version(connection, stream_id),)
 
     def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
         with self._transaction("DEFERRED") as connection:
             return _values(connection, stream_id, table, keys)
 
-    def write(self, stream_id: int, version: int, puts: Mapping[str, Put], drop: Sequence[str] = ()) -> None:
+    def write(self, stream_id: int, version: Version, puts: Mapping[str, Put], drop: Sequence[str] = ()) -> Version:
         with self._transaction("IMMEDIATE") as connection:
-            found = _version(connection, stream_id)
-            if found != version:
-                raise overtaken(stream_id, version, found)
+            _check(connection, stream_id, version)
             _move_on(connection, stream_id)
             for table, put in puts.items():
                 cells = zip(put.keys, put.values, strict=True)
@@ -111,6 +127,23 @@ class SqliteRows:
                 connection.executemany(UPSERT.format(place), cells)
             for table in drop:
                 _drop(connection, stream_id, table)
+        return (version[0] + 1,)
+
+    def sweep(
+        self, stream_id: int, version: Version, table: str, sweep: Sweep, cursor: Cursor
+    ) -> tuple[Version, Cursor, int]:
+        with self._transaction("IMMEDIATE") as connection:
+            _check(connection, stream_id, version)
+            place = _place(connection, stream_id, table)
+            if place is None:
+                return version, (0, 0), 0
+            page = connection.execute(PAGE.format(place), (sweep.place + 1, cursor[1], sweep.cells)).fetchall()
+            old = [(rowid,) for rowid, number in page if int.from_bytes(number, "little", signed=True) < sweep.below]
+            connection.executemany(f"DELETE FROM cells_{place} WHERE rowid = ?", old)
+            if old:
+                _move_on(connection, stream_id)
+        after = (0, page[-1][0]) if len(page) == sweep.cells else (0, 0)
+        return (version[0] + bool(old),), after, len(old)
 
     # --- leases and generations ---
 
@@ -191,6 +224,12 @@ class SqliteRows:
 def _version(connection: sqlite3.Connection, stream_id: int) -> int:
     found = connection.execute("SELECT version FROM generations WHERE stream_id = ?", (stream_id,)).fetchone()
     return int(found[0]) if found else 0
+
+
+def _check(connection: sqlite3.Connection, stream_id: int, version: Version) -> None:
+    found = _version(connection, stream_id)
+    if found != version[0]:
+        raise overtaken(stream_id, version[0], found)
 
 
 def _move_on(connection: sqlite3.Connection, stream_id: int) -> None:

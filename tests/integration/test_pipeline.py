@@ -208,13 +208,16 @@ class Project:
     def _parsed(self, name: str) -> Parsed:
         return self.sent[name].parsed(self.repo.horizon_ms(name))
 
+    def rows(self) -> SqliteRows:
+        return SqliteRows(self.root / ".headrace" / "online.db")
+
     def check_rows(self, view: FeatureView) -> None:
         parsed = self._parsed("shop")
         valid = parsed.events.filter(pa.array(parsed.verdicts[parsed.rows] == Verdict.VALID))
         events = without_duplicates(valid, duration_ms(self.repo.streams["shop"].dedupe_horizon))
         keys = pa.array([*(USERS if view.name == "by_user" else CITIES[:3]), "nobody"])
         as_of = self.known_at + 1
-        values, stream_id = SqliteRows(self.root / ".headrace" / "online.db").read(view.name, keys)
+        values, stream_id = self.rows().read(view.name, keys)
         assert stream_id is not None
         found = finalize(view, PackedRows(keys, values), as_of, stream_id)
         expected = point_in_time(view, Spine(keys, np.full(len(keys), as_of)), {"shop": events})

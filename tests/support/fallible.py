@@ -13,6 +13,7 @@ from redis import Redis
 
 from features.batch import Store
 from features.memory_store import Crash
+from features.online_store.cells import Version
 from features.online_store.generation import Generation
 from features.online_store.redis import RedisRows
 from features.online_store.sqlite import SqliteRows
@@ -27,12 +28,13 @@ class StoryCells:
         self._store, self._before_effect = store, before_effect
         self.version, self.get = store.rows.version, store.rows.get
 
-    def write(self, *write: Any) -> None:
+    def write(self, *write: Any) -> Version:
         self._before_effect()
         picture = self._store.picture()
-        self._store.rows.write(*write)
+        version = self._store.rows.write(*write)
         self._store.pictures.append(picture)
         self._before_effect()
+        return version
 
 
 class StoryGeneration(Generation):
@@ -93,18 +95,22 @@ class FallibleSqlite(FallibleRows):
 
 
 class FallibleRedis(FallibleRows):
-    def __init__(self, url, horizons_ms=None):
-        super().__init__(RedisRows(url), horizons_ms)
-        self._beside = Redis.from_url(url)
+    """One server, or several that are a cluster."""
 
-    def picture(self) -> dict[bytes, bytes]:
-        return {key: self._beside.dump(key) for key in self._beside.scan_iter()}
+    def __init__(self, urls, horizons_ms=None):
+        super().__init__(RedisRows(urls[0], mode="cluster" if len(urls) > 1 else "server"), horizons_ms)
+        self._beside = [Redis.from_url(url) for url in urls]
 
-    def restore(self, picture: dict[bytes, bytes]) -> None:
-        self._beside.flushdb()
-        for key, value in picture.items():
-            self._beside.restore(key, 0, value)
+    def picture(self) -> list[dict[bytes, bytes]]:
+        return [{key: beside.dump(key) for key in beside.scan_iter()} for beside in self._beside]
+
+    def restore(self, picture: list[dict[bytes, bytes]]) -> None:
+        for beside, keys in zip(self._beside, picture, strict=True):
+            beside.flushdb()
+            for key, value in keys.items():
+                beside.restore(key, 0, value)
 
     def close(self) -> None:
-        self._beside.close()
+        for beside in self._beside:
+            beside.close()
         self.rows.close()

@@ -1,53 +1,137 @@
-"""A Redis server of a test's own."""
+"""Redis servers of a test's own: one, one that survives its process, or a cluster of three."""
 
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from redis import ConnectionError as NotReadyError
 from redis import Redis
 
-READY_WITHIN_S = 10
+READY_WITHIN_S = 20
+NODES, SLOTS = 3, 16_384
+IN_MEMORY = ("--save", "", "--appendonly", "no")
+ON_DISK = ("--save", "", "--appendonly", "yes", "--appendfsync", "everysec")
 
 
-@contextmanager
-def running_redis(folder: Path) -> Iterator[str]:
-    """The address of a server on a free loopback port, which ends with the block; skips where none is installed."""
-    binary = shutil.which("redis-server")
-    if binary is None:
-        pytest.skip("redis-server is not installed (apt-get install redis-server)")
-    port = _free_port()
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
-    server = subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait(port, server)
-        yield f"redis://127.0.0.1:{port}/0"
-    finally:
-        server.terminate()
-        server.wait(READY_WITHIN_S)
+def binary() -> str:
+    """The server's program, on the PATH or where the set-up put it; skips the test where there is none."""
+    found = shutil.which("redis-server") or shutil.which("redis-server", path=str(Path(sys.executable).parent))
+    if found is None:
+        pytest.skip("redis-server is not installed (make setup, or apt-get install redis-server)")
+    return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
 
 
-def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + READY_WITHIN_S
-    with closing(Redis(port=port)) as client:
-        while server.poll() is None and time.monotonic() < deadline:
+@dataclass
+class RedisServer:
+    """A server on a free loopback port, which can be killed, frozen, and started again with what its disk has."""
+
+    folder: Path
+    options: tuple[str, ...] = IN_MEMORY
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), *self.options]
+        log = subprocess.DEVNULL
+        self.process = subprocess.Popen([binary(), *options], stdout=log, stderr=log)
+        until(self._answers, "redis-server answers")
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, "redis-server ended"
+        with closing(Redis(port=self.port)) as client:
             try:
                 client.ping()
             except NotReadyError:
-                continue
-            return
-    pytest.fail("redis-server did not answer")
+                return False
+        return True
+
+    def signal(self, number: int) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9, and gone."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(READY_WITHIN_S)
+            self.process = None
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            self.process.wait(READY_WITHIN_S)
+            self.process = None
+
+
+@contextmanager
+def running(server: RedisServer) -> Iterator[RedisServer]:
+    """The server runs, and ends with the block."""
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def running_redis(folder: Path) -> Iterator[str]:
+    """The address of a server, which ends with the block; skips where none is installed."""
+    with running(RedisServer(folder)) as server:
+        yield server.url
+
+
+@contextmanager
+def running_cluster(folder: Path) -> Iterator[list[RedisServer]]:
+    """Three servers, each with a third of the slots, which know each other."""
+    with ExitStack() as stack:
+        buses = [free_port() for _ in range(NODES)]
+        options = [(*IN_MEMORY, "--cluster-enabled", "yes", "--cluster-port", str(bus)) for bus in buses]
+        servers = [RedisServer(folder / str(number), one) for number, one in enumerate(options)]
+        for server in servers:
+            stack.enter_context(running(server))
+        clients = [stack.enter_context(closing(Redis(port=server.port))) for server in servers]
+        for number, client in enumerate(clients):
+            bounds = (SLOTS * number // NODES, SLOTS * (number + 1) // NODES - 1)
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", *bounds)
+            for other, bus in zip(servers, buses, strict=True):
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port, bus)
+        for client in clients:
+            until(lambda client=client: knows_all(client), "the cluster is whole")
+        yield servers
+
+
+def knows_all(client: Redis) -> bool:
+    info = client.execute_command("CLUSTER INFO")
+    return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == NODES
+
+
+def until(true, what: str) -> None:
+    deadline = time.monotonic() + READY_WITHIN_S
+    while not true():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {READY_WITHIN_S} s: {what}")
+        time.sleep(0.01)

@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-import functools
 import threading
-from contextlib import closing
 
-import fallible
 import numpy as np
 import pyarrow as pa
 import pytest
-from redis import Redis
-from redis_server import running_redis
+from store_script import aged, begun, emptied, marker
 
-from features.batch import Marker
 from features.duplicates import NEVER, Decision, Prior
 from features.errors import LeaseError, StoreError
 from features.online_store.redis import RedisRows
 from features.online_store.sqlite import SqliteRows
-from features.simulation import simulate
 from features.state import PackedRows
 
 HORIZON_MS = 1_000
 ODD_KEYS = ["", "a", "a\0b", "ä", "漢字", "'; DROP TABLE generations; --", "x" * 2_000, "{1}:rows"]
 
 
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with running_redis(tmp_path_factory.mktemp("redis")) as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "cluster"])
 def opened(request, tmp_path):
     """Opens the same store, as each process that uses it does."""
     if request.param == "sqlite":
         stores = (SqliteRows(tmp_path / "not yet there" / "online.db") for _ in iter(int, 1))
-    else:
-        url = request.getfixturevalue("redis_url")
-        with closing(Redis.from_url(url)) as client:
-            client.flushall()
+    elif request.param == "redis":
+        url = emptied(request.getfixturevalue("redis_url"))
         stores = (RedisRows(url) for _ in iter(int, 1))
+    else:
+        url = emptied(*(server.url for server in request.getfixturevalue("cluster")))
+        stores = (RedisRows(url, mode="cluster") for _ in iter(int, 1))
     made = []
 
     def another():
@@ -59,16 +48,6 @@ def store(opened):
 
 def packed(**values):
     return PackedRows(pa.array(list(values), pa.string()), pa.array(list(values.values()), pa.binary()))
-
-
-def begun(store, stream_id=1, **options):
-    generation = store.generation(stream_id, **options)
-    generation.begin()
-    return generation
-
-
-def marker(number, done=None):
-    return Marker(number, {"t/0": number}, {"t/0": number + 1}, number if done is None else done)
 
 
 def decided(ids, seqs, known):
@@ -227,8 +206,10 @@ def test_a_new_store_can_be_opened_by_many_at_once(opened):
     assert opened().generations() == list(range(6))
 
 
-def test_threads_read_while_another_writes_and_see_whole_writes_only(store, opened):
-    keys = pa.array([f"k{number}" for number in range(50)])
+def test_threads_read_while_another_writes_and_see_whole_writes_only(store, opened, request):
+    # A write to a cluster is whole in each of its parts: there, these are one row.
+    count = 1 if "cluster" in request.node.name else 50
+    keys = pa.array([f"k{number}" for number in range(count)])
     store.set_current("v", 1)
     seen, wrong, done = [0], [], threading.Event()
 
@@ -244,13 +225,46 @@ def test_threads_read_while_another_writes_and_see_whole_writes_only(store, open
         thread.start()
     generation, number = begun(store), 0
     while number < 30 or (seen[0] < 30 and number < 3_000):
-        generation.put_rows("v", PackedRows(keys, pa.array([f"{number}".encode()] * 50)))
+        generation.put_rows("v", PackedRows(keys, pa.array([f"{number}".encode()] * count)))
         number += 1
     done.set()
     for thread in threads:
         thread.join()
     assert wrong == []
     assert seen[0] >= 30
+
+
+def swept(generation, below_ms):
+    """How many rows go when the whole of a view is swept, page by page."""
+    cursor, gone = generation.sweep("v", below_ms, (0, 0))
+    while cursor != (0, 0):
+        cursor, more = generation.sweep("v", below_ms, cursor)
+        gone += more
+    return gone
+
+
+def test_a_sweep_takes_the_rows_of_entities_that_have_not_been_seen_for_long_and_no_other(store):
+    generation = begun(store)
+    rows = aged(*range(5_000), -1, -(2**40))
+    generation.put_rows("v", rows)
+    assert swept(generation, 1_000) == 1_002
+    left = generation.rows("v", rows.keys).to_pylist()
+    assert left == [None] * 1_000 + rows.values.to_pylist()[1_000:5_000] + [None] * 2
+    assert swept(generation, 1_000) == 0
+    assert swept(begun(store, 9), 1_000) == 0
+    generation.put_rows("v", aged(7))
+    assert generation.rows("v", pa.array(["k0"])).to_pylist() != [None]
+
+
+def test_a_driver_that_was_overtaken_sweeps_nothing_and_one_that_sweeps_overtakes(store, opened):
+    first, second = begun(store), begun(opened())
+    first.put_rows("v", aged(5))
+    with pytest.raises(LeaseError):
+        swept(second, 10)
+    second.begin()
+    assert swept(second, 10) == 1
+    with pytest.raises(LeaseError):
+        first.put_rows("v", aged(6))
 
 
 # --- remembered ids -------------------------------------------------------------------------------------------------
@@ -289,56 +303,3 @@ def test_a_partition_that_is_behind_keeps_the_ids_that_its_records_may_repeat(st
         generation.remember("s", decided([f"{batch_id}"], [batch_id << 12], [batch_id * HORIZON_MS]), batch_id)
         generation.remember("s", decided([], [], []), batch_id)
     assert priors(generation, ["slow"], 10) == [(1, 0)]
-
-
-# --- stories --------------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def told_in_memory(seed):
-    return simulate(seed)
-
-
-def check_stories(seeds, make_store):
-    for seed in seeds:
-        with closing(make_store(seed)) as store:
-            outcome = simulate(seed, store=store)
-        assert outcome.wrong == [], seed
-        assert outcome == told_in_memory(seed), seed
-
-
-@pytest.mark.parametrize("horizons_ms", [None, {"s": 30_000}], ids=["all ids", "ids of the horizon"])
-@pytest.mark.parametrize("seeds", [range(25), pytest.param(range(500), marks=pytest.mark.slow)], ids=["few", "many"])
-def test_whatever_happens_to_a_sqlite_file_the_story_goes_and_ends_as_in_memory(tmp_path, seeds, horizons_ms):
-    check_stories(seeds, lambda seed: fallible.FallibleSqlite(tmp_path / f"{seed}.db", horizons_ms))
-
-
-@pytest.mark.parametrize("seeds", [range(25), pytest.param(range(500), marks=pytest.mark.slow)], ids=["few", "many"])
-def test_whatever_happens_to_a_redis_the_story_goes_and_ends_as_in_memory(redis_url, seeds):
-    def emptied(_):
-        store = fallible.FallibleRedis(redis_url, {"s": 30_000})
-        store.restore({})
-        return store
-
-    check_stories(seeds, emptied)
-
-
-def test_the_stories_have_all_that_can_happen_to_a_store():
-    kinds = {kind for seed in range(25) for kind in told_in_memory(seed).mishaps}
-    assert kinds >= {"crash", "tear", "forget", "crash and forget", "second driver", "lost plan", "new generation"}
-
-
-# --- stores that do not answer --------------------------------------------------------------------------------------
-
-
-def test_a_redis_that_is_not_there_is_a_store_error_that_names_it():
-    store = RedisRows("redis://127.0.0.1:1/0", timeout_s=0.2)
-    with closing(store), pytest.raises(StoreError, match="Redis server that answers"):
-        store.read("v", pa.array(["a"]))
-
-
-def test_a_file_that_is_no_database_is_a_store_error_that_names_it(tmp_path):
-    path = tmp_path / "online.db"
-    path.write_bytes(b"no database, " * 1_000)
-    with closing(SqliteRows(path)) as store, pytest.raises(StoreError, match=r"online\.db"):
-        store.read("v", pa.array(["a"]))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from features.errors import UsageError
+from features.online_store.settings import read_settings_of
 from features.settings import Settings
 from serving.app import is_loopback
-from serving.chosen import chosen, free_port, store_of
+from serving.chosen import chosen, free_port
 from serving.cli import ServiceError, post, shown
+
+WRONG_MODE = "online_store: {type: a.RedisRowsOnlineStore, url: 'redis://r', mode: sentinel}"
 
 
 @pytest.fixture
@@ -46,21 +49,25 @@ def test_events_go_to_the_broker_that_runs_here_unless_a_cluster_is_set(project)
 
 def test_redis_is_chosen_by_feature_store_yaml_alone(tmp_path):
     path = tmp_path / "feature_store.yaml"
-    path.write_text("online_store: {type: a.b.RedisRowsOnlineStore, url: 'redis://r:6379/0'}", encoding="utf-8")
-    assert (store_of(path).kind, store_of(path).address) == ("redis", "redis://r:6379/0")
+    line = "online_store: {type: a.b.RedisRowsOnlineStore, url: 'redis://r:6379/0', mode: cluster, deadline_ms: 20}"
+    path.write_text(line, encoding="utf-8")
+    found = read_settings_of(path)
+    assert (found.kind, found.address, found.mode, found.deadline_ms) == ("redis", "redis://r:6379/0", "cluster", 20)
 
 
-@pytest.mark.parametrize("text", ["online_store: {type: sqlite, path: x}", "project: x", "{", "online_store: 3"])
+@pytest.mark.parametrize(
+    "text", ["online_store: {type: sqlite, path: x}", "project: x", "{", "online_store: 3", WRONG_MODE]
+)
 def test_a_store_that_serves_no_packed_rows_is_a_usage_error_that_names_those_which_do(tmp_path, text):
     path = tmp_path / "feature_store.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match="SqliteRowsOnlineStore"):
-        store_of(path)
+        read_settings_of(path)
 
 
 def test_a_missing_feature_store_yaml_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match=r"feature_store\.yaml"):
-        store_of(tmp_path / "feature_store.yaml")
+        read_settings_of(tmp_path / "feature_store.yaml")
 
 
 @pytest.mark.parametrize(

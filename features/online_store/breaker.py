@@ -1,0 +1,115 @@
+"""A store that does not answer costs a few readers their deadline, and the others nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+import pyarrow as pa
+
+from features.errors import StoreError
+
+T = TypeVar("T")
+FAILURES = 3
+"""So many failures in a row open the breaker."""
+WAIT_S = 1.0
+"""How long it stays open before one caller may try."""
+
+
+class Breaker:
+    """Lets calls through until ``failures`` in a row have failed; then one at a time, ``wait_s`` after the last try.
+
+    May be shared by threads.
+
+    Args:
+        clock: seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self, failures: int = FAILURES, wait_s: float = WAIT_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._failures, self._wait_s, self._clock = failures, wait_s, clock
+        self._lock = threading.Lock()
+        self._failed = 0
+        self._next_try = 0.0
+        self._last = ""
+
+    def call(self, work: Callable[[], T]) -> T:
+        """What the work returns.
+
+        Raises:
+            StoreError: the work's, or at once: the store has not answered of late.
+        """
+        self._admit()
+        try:
+            result = work()
+        except StoreError as error:
+            self._failed_with(error)
+            raise
+        self._failed = 0
+        return result
+
+    def _admit(self) -> None:
+        if self._failed < self._failures:
+            return
+        with self._lock:
+            now = self._clock()
+            if now >= self._next_try:
+                self._next_try = now + self._wait_s
+                return
+        required = f"a store that answers (asked again in {max(0.0, self._next_try - now):.1f} s)"
+        raise StoreError("the online store", required, f"{self._failed} failures in a row, the last: {self._last}")
+
+    def _failed_with(self, error: StoreError) -> None:
+        with self._lock:
+            self._failed += 1
+            self._next_try = self._clock() + self._wait_s
+            self._last = error.got
+
+
+class Readable(Protocol):
+    """What readers ask of SqliteRows and RedisRows."""
+
+    def read(self, view: str, keys: pa.Array, /) -> tuple[pa.Array, int | None]:
+        """The row of each key, and their generation."""
+
+    def get(self, stream_id: int, table: str, keys: Sequence[str], /) -> list[bytes | None]:
+        """The value of each key."""
+
+    def current(self, view: str, /) -> int | None:
+        """The generation that readers read."""
+
+    def keys(self, view: str, /) -> pa.Array:
+        """The key of every row that readers read."""
+
+    def close(self) -> None:
+        """Close the connections."""
+
+
+class GuardedRows:
+    """A store's rows for readers, behind a breaker of their own."""
+
+    def __init__(self, rows: Readable, breaker: Breaker | None = None) -> None:
+        self._rows, self._breaker = rows, breaker or Breaker()
+
+    def read(self, view: str, keys: pa.Array) -> tuple[pa.Array, int | None]:
+        """The row of each key (null where there is none), and their generation (None: the view has none)."""
+        return self._breaker.call(lambda: self._rows.read(view, keys))
+
+    def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
+        """The value of each key, None where there is none."""
+        return self._breaker.call(lambda: self._rows.get(stream_id, table, keys))
+
+    def current(self, view: str) -> int | None:
+        """The generation that readers of the view read; None before the first."""
+        return self._breaker.call(lambda: self._rows.current(view))
+
+    def keys(self, view: str) -> pa.Array:
+        """The key of every row of the view that readers can read."""
+        return self._breaker.call(lambda: self._rows.keys(view))
+
+    def close(self) -> None:
+        """Close the connections; the next call opens others."""
+        self._rows.close()

@@ -1,0 +1,64 @@
+"""What runs on the Redis server: each script is one transaction on the keys of one slot."""
+
+WRITE = """
+local found = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
+if found ~= tonumber(ARGV[1]) then return found end
+redis.call('HINCRBY', KEYS[1], 'version', 1)
+if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'parts', ARGV[2]) end
+local place, puts = 4, tonumber(ARGV[3])
+for number = 1, puts do
+  local key, stop = KEYS[2 + number], place + 2 * tonumber(ARGV[place])
+  redis.call('SADD', KEYS[2], key)
+  for start = place + 1, stop, 2000 do
+    redis.call('HSET', key, unpack(ARGV, start, math.min(start + 1999, stop)))
+  end
+  place = stop + 1
+end
+for number = 3 + puts, #KEYS do
+  redis.call('UNLINK', KEYS[number])
+  redis.call('SREM', KEYS[2], KEYS[number])
+end
+return -1
+"""
+"""KEYS: the part's head, the set of its tables, tables to put into, tables to drop.
+
+ARGV: version, the versions of the parts (or nothing), count of puts, and for each the count of its cells and key, value
+of each cell. The answer is -1, or the version where it is another. HSET takes 2,000 arguments at a time: Lua cannot
+unpack many more.
+"""
+
+SWEEP = """
+local found = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
+if found ~= tonumber(ARGV[1]) then return {found, '0', 0} end
+local place, below = tonumber(ARGV[4]), tonumber(ARGV[5])
+local page = redis.call('HSCAN', KEYS[2], ARGV[2], 'COUNT', ARGV[3])
+local old = {}
+for number = 1, #page[2], 2 do
+  local value = page[2][number + 1]
+  if #value >= place + 8 and struct.unpack('<i8', value, place + 1) < below then old[#old + 1] = page[2][number] end
+end
+for start = 1, #old, 2000 do
+  redis.call('HDEL', KEYS[2], unpack(old, start, math.min(start + 1999, #old)))
+end
+if #old > 0 then redis.call('HINCRBY', KEYS[1], 'version', 1) end
+return {-1, page[1], #old}
+"""
+"""KEYS: the part's head, the table. ARGV: version, cursor, cells to look at, and what Sweep says.
+
+The answer: -1, or the version where it is another; the cursor for the next page; how many went.
+"""
+
+TAKE_LEASE = """
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local owner = redis.call('HGET', KEYS[1], 'owner') or ''
+local expires = tonumber(redis.call('HGET', KEYS[1], 'expires_ms') or '0')
+if owner ~= ARGV[1] and expires > now then return {owner, expires - now} end
+if owner ~= ARGV[1] or expires <= now then redis.call('HINCRBY', KEYS[1], 'version', 1) end
+redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'expires_ms', now + tonumber(ARGV[2]))
+return {'', 0}
+"""
+
+RELEASE_LEASE = """
+if redis.call('HGET', KEYS[1], 'owner') == ARGV[1] then redis.call('HSET', KEYS[1], 'expires_ms', 0) end
+"""

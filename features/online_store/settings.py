@@ -1,0 +1,81 @@
+"""Which online store a project has, as feature_store.yaml says, and how it is opened to write and to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from features.errors import UsageError
+from features.online_store.breaker import GuardedRows
+from features.online_store.redis import RedisRows
+from features.online_store.sqlite import SqliteRows
+
+STORES: dict[str, tuple[Literal["sqlite", "redis"], str]] = {
+    "SqliteRowsOnlineStore": ("sqlite", "path"),
+    "RedisRowsOnlineStore": ("redis", "url"),
+}
+"""Class of the Feast plug-in → its kind here, and the key of its address."""
+DEADLINE_MS = 100.0
+NOT_OURS = ("type", "definitions")
+
+
+class StoreSettings(BaseModel):
+    """Which online store holds the rows: plain values, so that they travel to another process."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["sqlite", "redis"] = "sqlite"
+    address: str = ".headrace/online.db"
+    """A path for sqlite, a URL for redis."""
+    mode: Literal["server", "cluster"] = "server"
+    """Whether that Redis is one of a cluster."""
+    timeout_s: float = Field(default=2.0, gt=0)
+    """How long a write waits for the store."""
+    deadline_ms: float = Field(default=DEADLINE_MS, gt=0)
+    """How long a read waits for it."""
+
+    def open(self) -> SqliteRows | RedisRows:
+        """The store, for a driver; nothing connects before the first call."""
+        if self.kind == "redis":
+            return RedisRows(self.address, self.timeout_s, self.mode)
+        return SqliteRows(self.address, self.timeout_s)
+
+    def open_to_read(self) -> GuardedRows:
+        """The store, for readers: with a deadline, behind a breaker."""
+        deadline_s = self.deadline_ms / 1000
+        if self.kind == "redis":
+            return GuardedRows(RedisRows(self.address, deadline_s, self.mode))
+        return GuardedRows(SqliteRows(self.address, deadline_s, deadline_s))
+
+
+def settings_of(section: Mapping[str, Any], folder: Path) -> StoreSettings:
+    """The settings that an online_store of feature_store.yaml is, as seen from its folder.
+
+    Raises:
+        ValueError: it is of no type of ours, or has wrong values.
+    """
+    kind, key = STORES[str(section["type"]).rpartition(".")[2]]
+    given = {name: value for name, value in section.items() if name not in (*NOT_OURS, key)}
+    address = str((folder / section[key]).resolve()) if kind == "sqlite" else str(section[key])
+    return StoreSettings(kind=kind, address=address, **given)
+
+
+def read_settings_of(path: Path) -> StoreSettings:
+    """The online store that a feature_store.yaml names.
+
+    Raises:
+        UsageError: the file is missing, or names a store that holds no packed rows.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        section = yaml.safe_load(path.read_text(encoding="utf-8"))["online_store"]
+        return settings_of(section, path.parent)
+    except FileNotFoundError:
+        raise UsageError(f"feature repo '{path.parent}'", "a feature_store.yaml", "none") from None
+    except (yaml.YAMLError, KeyError, TypeError, ValidationError) as error:
+        required = f"an online_store of type {' or '.join(STORES)} with its path or url"
+        raise UsageError(f"'{path}'", required, f"{type(error).__name__}: {error}") from None

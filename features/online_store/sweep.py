@@ -1,0 +1,51 @@
+"""Rows of entities that were never seen again go: what every reader would call NOT_FOUND takes no room.
+
+A row goes when its newest event is older than twice the view's ttl by the stream's clock, as finalize() says; the
+wall's clock alone would take the rows of a replayed stream, and the stream's alone those of all who did nothing since a
+record from the future. One page at a time, so that no batch waits for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from features.definitions import FeatureView
+from features.online_store.cells import Cells, Cursor
+from features.online_store.generation import Generation
+
+START: Cursor = (0, 0)
+
+
+class Sweeper:
+    """Sweeps the views of a generation in turn; only for its driver, between batches.
+
+    Args:
+        every_s: how long tick() waits between two pages.
+    """
+
+    def __init__(self, cells: Cells, stream_id: int, views: Sequence[FeatureView], every_s: float = 1.0) -> None:
+        self._every_s, self._swept_s = every_s, float("-inf")
+        self._generation = Generation(cells, stream_id)
+        self._views = tuple(views)
+        self._number, self._cursor = 0, START
+
+    def tick(self, clock_ms: int) -> None:
+        """Sweep a page, unless one was a moment ago or the stream's clock is not known yet (0)."""
+        now_s = time.monotonic()
+        if clock_ms and now_s >= self._swept_s + self._every_s:
+            self._swept_s = now_s
+            self.page(min(clock_ms, time.time_ns() // 1_000_000))
+
+    def page(self, clock_ms: int) -> int:
+        """How many rows of the next page went.
+
+        Raises:
+            LeaseError, FenceError: as a batch's.
+        """
+        view = self._views[self._number]
+        self._generation.begin()
+        self._cursor, gone = self._generation.sweep(view.name, clock_ms - 2 * view.ttl_ms, self._cursor)
+        if self._cursor == START:
+            self._number = (self._number + 1) % len(self._views)
+        return gone

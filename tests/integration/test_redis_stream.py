@@ -1,0 +1,205 @@
+"""The stream on a real Redis, as feature_store.yaml chooses it: end to end, and through what can happen to a Redis."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis_server import ON_DISK, RedisServer, running
+from serving_world import free_port, plain
+
+from features.online_store.settings import read_settings_of
+from serving.settings import ServingSettings
+
+pytestmark = [
+    pytest.mark.integration,
+    # Feast's own, of pandas and pydantic.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+HERE = Path(__file__).resolve().parent
+CHOSEN = """project: test
+provider: local
+registry: registry.db
+online_store: {{type: features.online_store.plugin.RedisRowsOnlineStore, url: "{url}", deadline_ms: 2000}}
+offline_store: {{type: file}}
+entity_key_serialization_version: 3
+"""
+LIVE = 3
+"""Events of one user, now."""
+
+
+def loaded(path: Path) -> ModuleType:
+    """The module of that file, which is a test's and has no name to be imported by."""
+    spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+pipeline = loaded(HERE / "test_pipeline.py")
+end = pipeline.end
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with running(RedisServer(tmp_path / "redis", ON_DISK)) as server:
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path: Path, kafka: str, spark_jars: list[Path], unique_name: str, seed: int, redis: RedisServer) -> Any:
+    """A project whose feature_store.yaml names the server, and no other file does."""
+
+    class RedisProject(pipeline.Project):
+        def rows(self) -> Any:
+            return read_settings_of(self.root / "feature_repo" / "feature_store.yaml").open()
+
+    corpus = loaded(HERE.parent / "unit" / "test_malformed_events.py")
+    made = RedisProject(tmp_path / "project", kafka, spark_jars[0].parent.parent, unique_name, corpus, seed)
+    yaml = CHOSEN.format(url=redis.url)
+    (made.root / "feature_repo" / "feature_store.yaml").write_text(yaml, encoding="utf-8")
+    return made
+
+
+def drained(project: Any, process: subprocess.Popen[bytes]) -> None:
+    project.wait(lambda: project.is_drained(process.pid), process)
+
+
+def fails(project: Any, process: subprocess.Popen[bytes]) -> Callable[[], bool]:
+    """Whether the fold waits to be started again."""
+    return lambda: bool(project.status().get("queries", {}).get("fold", {}).get("error"))
+
+
+def stopped_for_a_rebuild(project: Any, process: subprocess.Popen[bytes]) -> None:
+    """The stream has ended with the command that makes the rows anew."""
+    assert process.wait(pipeline.DEADLINE_S) != 0
+    assert "headrace features rebuild" in project.said()
+
+
+def rebuilt(project: Any) -> None:
+    """That command was run, and a stream that goes on from it says what was sent."""
+    rebuilding = project.start(verb="rebuild")
+    try:
+        assert rebuilding.wait(pipeline.DEADLINE_S) == 0, project.said()
+    finally:
+        end(rebuilding)
+    process = project.start()
+    try:
+        drained(project, process)
+        for view in project.repo.views.values():
+            project.check_rows(view)
+    finally:
+        end(process)
+
+
+def test_events_come_through_redis_to_feast_and_http_and_its_ends_are_survived_or_told(
+    project: Any, redis: RedisServer
+) -> None:
+    """Killed and back with what its disk has: the stream goes on by itself. Emptied: it stops, and says why."""
+    project.send(300)
+    process = project.start()
+    try:
+        drained(project, process)
+        project.check()
+        redis.kill()
+        project.send(100)
+        project.wait(fails(project, process), process)
+        redis.start()
+        drained(project, process)
+        project.check()
+        check_live(project, process)
+        with Redis.from_url(redis.url) as client:
+            client.flushall()
+        stopped_for_a_rebuild(project, process)
+    finally:
+        end(process)
+
+
+def check_live(project: Any, process: subprocess.Popen[bytes]) -> None:
+    """Events of now are in Feast's answer, and in the service's."""
+    for number in range(LIVE):
+        now = time.time_ns() // 1_000_000
+        event = {"event_id": f"live{number}", "event_time": now, "event_type": "view", "user_id": "u-live"}
+        topic = project.sent["shop"].stream.topic
+        project.producer.send(topic, b"u-live", json.dumps(event | {"price": 2.0}).encode())
+    assert project.producer.flush(60) == 0
+    drained(project, process)
+    (count,) = [name for name in project.repo.views["by_user"].names if name.endswith("_count_1h")]
+    assert from_feast(project, count) == [LIVE, None]
+    assert from_service(project)["features"][count] == LIVE
+
+
+def from_feast(project: Any, feature: str) -> list[Any]:
+    """What Feast's own client says of a user and of nobody, after `feast apply`."""
+    from feast import FeatureStore
+
+    folder = project.root / "feature_repo"
+    feast = Path(sys.executable).parent / "feast"
+    environ = os.environ | {"FEAST_USAGE": "False"}
+    shutil.copy(HERE.parent.parent / "feature_repo" / "feast_repo.py", folder)
+    done = subprocess.run([feast, "apply"], cwd=folder, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    store = FeatureStore(repo_path=str(folder))
+    asked = {"user_id": ["u-live", "nobody"]}
+    found: list[Any] = store.get_online_features([f"by_user:{feature}"], asked).to_dict()[feature]
+    return found
+
+
+def from_service(project: Any) -> dict[str, Any]:
+    """The view as /v1/features has it."""
+    settings = ServingSettings(
+        repo=str(project.root / "feature_repo"),
+        store=read_settings_of(project.root / "feature_repo" / "feature_store.yaml"),
+        user_view="by_user",
+        item_view="by_city",
+        trending_weights={},
+        popular_weights={},
+        tracking_uri="",
+        port=free_port(),
+        deadline_ms=20_000,
+    )
+    with plain(settings) as http:
+        status, answer, _ = http.ask("/v1/features/user/u-live")
+    assert status == 200, answer
+    (view,) = answer["views"]
+    return view
+
+
+@pytest.mark.slow
+def test_a_redis_that_comes_back_older_stops_the_stream_which_a_rebuild_mends(project: Any, redis: RedisServer) -> None:
+    """It is killed, and starts with the files of some batches ago, as one that did not write its last second."""
+    project.send(200)
+    process = project.start()
+    older = redis.folder.with_name("older")
+    try:
+        drained(project, process)
+        with Redis.from_url(redis.url) as client:
+            client.bgrewriteaof()
+            project.wait(lambda: not client.info("persistence")["aof_rewrite_in_progress"], process)
+        shutil.copytree(redis.folder, older)
+        project.send(200)
+        drained(project, process)
+        redis.kill()
+        shutil.rmtree(redis.folder)
+        shutil.copytree(older, redis.folder)
+        redis.start()
+        project.send(50)
+        stopped_for_a_rebuild(project, process)
+    finally:
+        end(process)
+    rebuilt(project)

@@ -1,0 +1,41 @@
+"""What the tests of online stores put into them."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import numpy as np
+import pyarrow as pa
+from redis import Redis
+
+from features.batch import Marker
+from features.rows import HEADER
+from features.state import PackedRows
+
+
+def emptied(*urls):
+    """The first of these servers, after all of them were emptied."""
+    for url in urls:
+        with closing(Redis.from_url(url)) as client:
+            client.flushall()
+    return urls[0]
+
+
+def begun(store, stream_id=1, **options):
+    """A driver of the generation."""
+    generation = store.generation(stream_id, **options)
+    generation.begin()
+    return generation
+
+
+def marker(number, done=None):
+    """What a store says after a batch."""
+    return Marker(number, {"t/0": number}, {"t/0": number + 1}, number if done is None else done)
+
+
+def aged(*newest):
+    """Rows of which only the time of the newest event matters."""
+    headers = np.zeros(len(newest), dtype=HEADER)
+    headers["newest"] = newest
+    keys = [f"k{number}" for number in range(len(newest))]
+    return PackedRows(pa.array(keys), pa.array([bytes(header) + b"rest" for header in headers], pa.binary()))
