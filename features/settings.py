@@ -37,6 +37,10 @@ class KafkaSettings(Section):
     """Further options of librdkafka, such as security.protocol and sasl.username, for all that is not Spark."""
     spark: dict[str, str] = {}
     """The same in the names of Java's client, without "kafka." in front, for Spark."""
+    schema_registry: str = ""
+    """The address of a Schema Registry, whose numbers Avro messages begin with; empty for Avro without."""
+    registry: dict[str, str | int | float | bool] = {}
+    """Further options of confluent-kafka's SchemaRegistryClient, such as basic.auth.user.info."""
     partitions: int = Field(default=2, ge=1)
     """Of the topics that we make; existing ones stay as they are."""
 

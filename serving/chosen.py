@@ -30,6 +30,8 @@ def chosen(settings: Settings, root: Path, **over: Any) -> ServingSettings:
         "tracking_uri": absolute_uri(settings.mlflow.tracking_uri, root),
         "bootstrap_servers": settings.kafka.bootstrap_servers or own_broker(root / settings.home),
         "kafka_client": settings.kafka.client,
+        "schema_registry": settings.kafka.schema_registry,
+        "registry_client": settings.kafka.registry,
     }
     values |= {name: value for name, value in over.items() if value is not None}
     values["port"] = values["port"] or free_port(values["host"])

@@ -90,11 +90,10 @@ def _refuse(field: str, required: str, got: object) -> None:
     raise ProblemError(422, f"field '{field}' requires {required}; got {error['got']}", [error])
 
 
-def json_stream(streams: Mapping[str, Stream], name: str) -> Stream:
-    """The stream of this name; ProblemError where there is none, or none whose messages are JSON."""
-    able = [one.name for one in streams.values() if one.format == "json"]
-    if name not in able:
-        _refuse("stream", f"one of {', '.join(able) or 'no streams'} (those of JSON)", name)
+def named_stream(streams: Mapping[str, Stream], name: str) -> Stream:
+    """The stream of this name; ProblemError where there is none."""
+    if name not in streams:
+        _refuse("stream", f"one of {', '.join(streams) or 'no streams'}", name)
     return streams[name]
 
 
@@ -154,11 +153,7 @@ def judge(events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: in
     refused = [_not_an_event(event, stream) for event in events]
     objects = [event if isinstance(event, dict) else {} for event in events]
     values = [msgspec.json.encode(message_of(event, stream)) for event in objects]
-    count = len(values)
-    records = Records(
-        pa.array(values, pa.binary()), np.full(count, now), np.zeros(count, np.int32), np.arange(count, dtype=np.int64)
-    )
-    parsed = parse(records, stream, horizon_ms)
+    parsed = parse(records_of(values, now), stream, horizon_ms)
     reasons = [mine or theirs for mine, theirs in zip(refused, parsed.reasons.to_pylist(), strict=True)]
     verdicts = [
         Verdict.DEAD_LETTER if mine else Verdict(int(theirs))
@@ -166,6 +161,13 @@ def judge(events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: in
     ]
     messages = [Message(stream.topic, key_of(event), value) for event, value in zip(objects, values, strict=True)]
     return Judged(messages, [_id(event) for event in objects], verdicts, reasons)
+
+
+def records_of(values: Sequence[bytes], now: int) -> Records:
+    """The messages as the stream would get them, had they come ``now``."""
+    count = len(values)
+    places = np.zeros(count, np.int32), np.arange(count, dtype=np.int64)
+    return Records(pa.array(values, pa.binary()), np.full(count, now), *places)
 
 
 def _id(event: Mapping[str, Any]) -> str | None:

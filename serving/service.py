@@ -19,11 +19,13 @@ from features.artefact import Artefact
 from features.columns import encode_key
 from features.definitions import FeatureView
 from features.errors import HeadraceError, StoreError
+from features.events.registry import schema_registry
 from features.feature_reader import ReadableRows
 from features.inspection import parsed_key
 from features.repo import FeatureRepo
 from features.state import FeatureMatrix, Status
 from serving import events, schema
+from serving.avro_events import judge_avro
 from serving.background import Repeated
 from serving.events import EventSink
 from serving.item_features import ItemFeatures
@@ -101,6 +103,7 @@ class Service:
         self.settings, self.repo, self.sink = settings, repo, sink
         self.metrics = Metrics()
         self._reader, self._rows = reader, rows
+        self._schemas = schema_registry(settings.schema_registry, settings.registry_client)
         self.items = ItemFeatures(
             lambda keys: reader.read(settings.item_view, keys),
             lambda: rows.keys(settings.item_view),
@@ -249,10 +252,14 @@ class Service:
         """What became of each event of the body, once Kafka has those that are good."""
         posted = events.read_body(body)
         name = posted.stream or stream_name or self.settings.events_stream
-        stream = events.json_stream(self.repo.streams, name)
+        stream = events.named_stream(self.repo.streams, name)
         if self.sink is None:
             raise ProblemError(503, "POST /v1/events requires Kafka's address; got none. See 'headrace serve --help'.")
-        judged = events.judge(posted.events, stream, self.repo.horizon_ms(name), _now_ms())
+        horizon_ms, now = self.repo.horizon_ms(name), _now_ms()
+        if stream.format == "avro":  # in a thread of its own: the registry may be asked
+            judged = await asyncio.to_thread(judge_avro, posted.events, stream, horizon_ms, now, self._schemas)
+        else:
+            judged = events.judge(posted.events, stream, horizon_ms, now)
         response = await events.post(judged, self.sink)
         for one in response.events:
             self.metrics.events.labels(one.status).inc()

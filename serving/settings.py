@@ -52,6 +52,10 @@ class ServingSettings(BaseModel):
     """Kafka's address, for POST /v1/events; empty for none."""
     kafka_client: dict[str, str | int | float | bool] = {}
     """More librdkafka options of the producer, such as those of security."""
+    schema_registry: str = ""
+    """The address of a Schema Registry, for events of Avro streams; empty for none."""
+    registry_client: dict[str, str | int | float | bool] = {}
+    """More options of the registry's client."""
     acknowledge_within_s: float = Field(default=5.0, gt=0)
     """How long POST /v1/events waits for Kafka's acknowledgement."""
     events_stream: str = "activity"

@@ -7,9 +7,7 @@ A column that a whole table leaves empty is left out of its messages.
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +16,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.definitions import Stream
-from features.errors import DefinitionError, FormatError
-from features.events import avro
+from features.errors import DefinitionError
+from features.events.avro_writer import avro_writer
+from features.events.registry import SchemaRegistry
 from streaming.producer import KNOWN_AT, Headers
 
 if TYPE_CHECKING:
@@ -35,22 +34,26 @@ FINER_THAN_MS = {"us": 1_000, "ns": 1_000_000}
 LARGEST = 2**63 - 1
 
 
-def messages(events: pa.Table, stream: Stream, shift_ms: int | None = 0) -> Iterator[Message]:
+def messages(
+    events: pa.Table, stream: Stream, shift_ms: int | None = 0, registry: SchemaRegistry | None = None
+) -> Iterator[Message]:
     """Key, value and headers of each event, in order.
 
     Args:
         events: ``event_id``, ``event_time``, ``known_at`` and any of the stream's fields, as event_schema() types them.
         stream: says how its messages are written.
         shift_ms: is added to both times. None is for live traffic: times stay, and the broker says when each is known.
+        registry: where Avro messages have their schema from, and what numbers it; None writes them without a number.
 
     Raises:
         DefinitionError: two fields stand at one place of the message.
         FormatError: the stream's Avro schema cannot hold an event.
+        StoreError: the registry does not answer.
     """
     if shift_ms:
         events = _shifted(events, shift_ms)
     keys = keys_of(events, stream).cast(pa.binary()).to_pylist()
-    values = VALUES[stream.format](events, stream)
+    values = _avro(events, stream, registry) if stream.format == "avro" else _json(events, stream)
     if shift_ms is None:
         return ((key, value, []) for key, value in zip(keys, values, strict=True))
     known = _one(events["known_at"]).cast(pa.string()).cast(pa.binary()).to_pylist()
@@ -153,51 +156,14 @@ def in_unit(times_ms: pa.Array, unit: str) -> pa.Array:
 # --- Avro -----------------------------------------------------------------------------------------------------------
 
 
-def _avro(events: pa.Table, stream: Stream) -> list[bytes]:
-    """Plain binary of the stream's own schema; record by record, in C."""
-    from fastavro import schemaless_writer
-
-    schema = _schema(stream)
+def _avro(events: pa.Table, stream: Stream, registry: SchemaRegistry | None) -> list[bytes]:
+    """Binary, behind the header of the registry where there is one; record by record, in C."""
+    writer = avro_writer(stream, registry)
     instants = _one(events["event_time"])
-    # fastavro turns a datetime into whichever logical time the schema has; a number would pass as it is.
-    logical = "timestamp" in json.dumps(_at(schema, stream.event_time.split(".")))
-    times = instants.cast(pa.timestamp("ms", "UTC")) if logical else in_unit(instants, stream.time_unit)
-    written = []
-    for record in _records(_tree(events, stream, times, sparse=False)).to_pylist():
-        buffer = io.BytesIO()
-        try:
-            schemaless_writer(buffer, schema, record)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            got = f"{type(error).__name__}: {str(error)[:200]}".rstrip(". ")
-            raise FormatError(f"stream '{stream.name}': schema", "types that hold its events", got) from error
-        written.append(buffer.getvalue())
-    return written
-
-
-def _schema(stream: Stream) -> Any:
-    where = f"stream '{stream.name}': schema"
-    if stream.schema is None:
-        raise FormatError(where, "an Avro schema to write messages with", "none", "Give the stream schema=.")
-    try:
-        return avro.parsed(stream.schema)
-    except ValueError as error:
-        raise FormatError(where, "an Avro schema as JSON text", str(error), "Mend schema= of the stream.") from None
-
-
-def _at(schema: Any, path: Sequence[str]) -> Any:
-    """The type of the field at that path; None where there is none."""
-    if not path:
-        return schema
-    for record in schema if isinstance(schema, list) else [schema]:
-        for field in record.get("fields", ()) if isinstance(record, dict) else ():
-            if field["name"] == path[0]:
-                return _at(field["type"], path[1:])
-    return None
+    times = instants.cast(pa.timestamp("ms", "UTC")) if writer.takes_instants else in_unit(instants, stream.time_unit)
+    return [writer.encode(record) for record in _records(_tree(events, stream, times, sparse=False)).to_pylist()]
 
 
 def _records(tree: Tree) -> pa.StructArray:
     columns = [_records(value) if isinstance(value, dict) else value for value in tree.values()]
     return pa.StructArray.from_arrays(columns, list(tree))
-
-
-VALUES: Mapping[str, Callable[[pa.Table, Stream], list[bytes]]] = {"json": _json, "avro": _avro}

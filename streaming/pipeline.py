@@ -30,7 +30,7 @@ from features.windows import duration_ms
 from streaming.archive import Archive, ArchiveReport, ArchiveSink
 from streaming.crash_points import Reached, WatchedStore
 from streaming.generations import Checkpoints, Generation, build_from_archive, new_generation, schemas_of
-from streaming.online_sink import BatchReport, OnlineSink, SendDeadLetters, now_ms
+from streaming.online_sink import BatchReport, OnlineSink, Schemas, SendDeadLetters, now_ms
 from streaming.session import read_topics, spark_session
 from streaming.source_batch import flat_offsets, nested_offsets
 from streaming.status import Recent, Totals, lag, write_status
@@ -108,6 +108,7 @@ class Pipeline:
         send: takes dead letters.
         log: takes lines for a person.
         reached: is told of every effect (crash_points.py).
+        schemas: the registry's, by number, for streams of Avro.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Pipeline:
         send: SendDeadLetters,
         log: Log,
         reached: Reached | None = None,
+        schemas: Schemas | None = None,
     ) -> None:
         self._options = options
         self._repo = repo
@@ -126,6 +128,7 @@ class Pipeline:
         self._log = log
         self._watched = reached is not None
         self._reached = reached or _no_place
+        self._schemas = schemas
         self._topics = list(dict.fromkeys(stream.topic for stream in repo.streams.values()))
         self._owner = f"{socket.gethostname()}:{options.home.resolve()}"
         self._archive = Archive(options.offline, repo)
@@ -224,10 +227,10 @@ class Pipeline:
         options = self._options
         log = self._checkpoints("fold").log(fold)
         self._sweeper = Sweeper(self._rows, fold.stream_id, list(self._repo.views.values()))
-        self._sink = OnlineSink(self._repo, self._store(fold), fold.stream_id, log, self._send_letters)
+        self._sink = OnlineSink(self._repo, self._store(fold), fold.stream_id, log, self._send_letters, self._schemas)
         archive_log = self._checkpoints("archive").log(archived)
         app_id = f"headrace-archive-{archived.stream_id}"
-        appender = ArchiveSink(self._archive, self._repo, app_id, archive_log, self._reached)
+        appender = ArchiveSink(self._archive, self._repo, app_id, archive_log, self._reached, self._schemas)
         totals = self._checkpoints("fold").folder / f"{fold.stream_id}.counts.json"
         self._totals, self._totals_path = Totals.read(totals), totals
         self._ends = {"fold": log.standing(), "archive": archive_log.standing()}

@@ -21,6 +21,7 @@ from features.errors import UsageError
 
 if TYPE_CHECKING:
     from features.definitions import Stream
+    from features.events.registry import SchemaRegistry
     from features.repo import FeatureRepo
     from streaming.generator import ShopSimulator
     from streaming.producer import EventProducer
@@ -84,7 +85,7 @@ def replay(  # noqa: PLR0913, PLR0917  # one parameter an option
     tables = playing.taken(read(), limit, refused)
     ordered = playing.in_file_order if factor is None else playing.in_time_order
     with _sending(project, bootstrap_servers, _filled(kind, stream, streams)) as sending:
-        sending.send(ordered(tables, streams, shift_ms), factor)
+        sending.send(ordered(tables, streams, shift_ms, project.registry), factor)
     sending.finish(f"replay of {file}", as_json, refused, whole=True)
 
 
@@ -125,9 +126,9 @@ def generate(
     shop = ShopSimulator(seed, users, items)
     with _sending(project, bootstrap_servers, streams) as sending:
         start_ms = _now_ms()
-        sending.send(_catalogue(shop, streams, start_ms), None)
+        sending.send(_catalogue(shop, project, start_ms), None)
         # The catalogue took a moment: what happened meanwhile is sent at once, and then everything as it happens.
-        sending.send(_live(shop, streams, start_ms, rate, seconds), 1.0, _now_ms())
+        sending.send(_live(shop, project, start_ms, rate, seconds), 1.0, _now_ms())
     sending.finish("the simulated shop", as_json, Counter(), whole=False)
 
 
@@ -142,20 +143,20 @@ def _shop(repo: FeatureRepo) -> Mapping[str, Stream]:
     return found
 
 
-def _catalogue(shop: ShopSimulator, streams: Mapping[str, Stream], start_ms: int) -> Iterator[Batch]:
+def _catalogue(shop: ShopSimulator, project: _Project, start_ms: int) -> Iterator[Batch]:
     from streaming.replay import in_file_order
 
+    streams = project.repo.streams
     tables: Tables = iter([("catalogue", shop.catalogue(start_ms))] if "catalogue" in streams else [])
-    return in_file_order(tables, streams, None)
+    return in_file_order(tables, streams, None, project.registry)
 
 
-def _live(
-    shop: ShopSimulator, streams: Mapping[str, Stream], start_ms: int, rate: float, seconds: float | None
-) -> Iterator[Batch]:
+def _live(shop: ShopSimulator, project: _Project, start_ms: int, rate: float, seconds: float | None) -> Iterator[Batch]:
     from streaming.replay import in_file_order
 
     until_ms = None if seconds is None else start_ms + int(seconds * 1_000)
-    return in_file_order((("activity", table) for table in shop.live(start_ms, rate, until_ms)), streams, None)
+    tables = (("activity", table) for table in shop.live(start_ms, rate, until_ms))
+    return in_file_order(tables, project.repo.streams, None, project.registry)
 
 
 def _filled(kind: str, stream: str | None, streams: Mapping[str, Stream]) -> Mapping[str, Stream]:
@@ -192,9 +193,11 @@ class _Project:
     client: Mapping[str, Any]
     partitions: int
     find_cluster: Callable[[], str]
+    registry: SchemaRegistry | None
 
 
 def _project(folder: str | None) -> _Project:
+    from features.events.registry import schema_registry
     from features.repo import load_repo
     from features.settings import read_settings
     from streaming.cluster import find_cluster
@@ -202,7 +205,8 @@ def _project(folder: str | None) -> _Project:
     settings = read_settings(Path.cwd(), os.environ)
     repo = load_repo(folder or settings.stream.repo)
     kafka = settings.kafka
-    return _Project(repo, kafka.client, kafka.partitions, partial(find_cluster, settings, Path.cwd()))
+    registry = schema_registry(kafka.schema_registry, kafka.registry)
+    return _Project(repo, kafka.client, kafka.partitions, partial(find_cluster, settings, Path.cwd()), registry)
 
 
 class _Sending:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from features.definitions import Stream
 from features.errors import HeadraceError, UsageError
 from features.events import Parsed, Verdict
+from features.events.registry import SchemaRegistry
 from streaming.messages import Message, messages
 from streaming.producer import Headers, OnAck
 
@@ -136,14 +137,18 @@ def newest_ms(tables: Tables) -> int | None:
     return max((int(_known_at(events).max()) for _, events in tables), default=None)
 
 
-def in_file_order(tables: Tables, streams: Mapping[str, Stream], shift_ms: int | None) -> Iterator[Batch]:
+def in_file_order(
+    tables: Tables, streams: Mapping[str, Stream], shift_ms: int | None, registry: SchemaRegistry | None = None
+) -> Iterator[Batch]:
     """The events as they come; each table is one batch."""
     for name, events in tables:
-        written = messages(events, streams[name], shift_ms)
+        written = messages(events, streams[name], shift_ms, registry)
         yield Batch(_known_at(events) + (shift_ms or 0), zip(repeat(streams[name].topic), written))
 
 
-def in_time_order(tables: Tables, streams: Mapping[str, Stream], shift_ms: int | None) -> Iterator[Batch]:
+def in_time_order(
+    tables: Tables, streams: Mapping[str, Stream], shift_ms: int | None, registry: SchemaRegistry | None = None
+) -> Iterator[Batch]:
     """All the events by when they became known, those of one instant in the file's order."""
     parts: dict[str, list[pa.Table]] = {}
     for name, events in tables:
@@ -161,7 +166,8 @@ def in_time_order(tables: Tables, streams: Mapping[str, Stream], shift_ms: int |
         for number, (name, events) in enumerate(whole.items()):
             places = np.flatnonzero(stream_of[picked] == number)
             some = events.take(pa.array(row_of[picked[places]]))
-            for place, message in zip(places.tolist(), messages(some, streams[name], shift_ms), strict=True):
+            written = messages(some, streams[name], shift_ms, registry)
+            for place, message in zip(places.tolist(), written, strict=True):
                 merged[place] = (streams[name].topic, message)
         yield Batch(times[picked] + (shift_ms or 0), iter(merged))
 

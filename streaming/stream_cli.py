@@ -71,6 +71,7 @@ def rebuild() -> None:
 
 
 def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str) -> Pipeline:
+    from features.events.registry import schema_registry
     from streaming.crash_points import crash_point
     from streaming.dead_letters import send_dead_letters
     from streaming.pipeline import Pipeline
@@ -87,6 +88,7 @@ def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str)
         lambda one, messages, parsed: send_dead_letters(producer, one, messages.table, parsed),
         _say,
         crash_point(os.environ),
+        schema_registry(settings.kafka.schema_registry, settings.kafka.registry),
     )
 
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from features.definitions import Stream
 from features.errors import FormatError
@@ -21,7 +22,6 @@ from features.events.decoded import Decoded, Problems, RefusedError, from_object
 
 HEADER_BYTES = 5
 MAGIC = 0
-Read = Callable[[bytes], Any]
 
 
 def decode(values: pa.Array, stream: Stream, schemas: Callable[[int], str] | None) -> Decoded:
@@ -36,32 +36,36 @@ def decode(values: pa.Array, stream: Stream, schemas: Callable[[int], str] | Non
     Raises:
         FormatError: the stream's schema is no Avro schema, or it has none and there is no ``schemas``.
     """
-    read = _reader(stream, schemas)
+    reader = _of_stream(stream)
+    writers, start = (_plain(values, stream, reader), 0) if schemas is None else (_named(values, schemas), HEADER_BYTES)
+    reader = None if schemas is None else reader
     objects: list[dict[str, Any] | None] = []
     problems: Problems = {}
-    for row, message in enumerate(values.to_pylist()):
+    for row, (message, writer) in enumerate(zip(values.to_pylist(), writers, strict=True)):
         objects.append(None)
         try:
-            objects[row] = None if message is None else read(message)
+            objects[row] = None if message is None else _record(message, start, writer, reader)
         except RefusedError as refused:
             problems[row] = str(refused)
     return from_objects(objects, stream, problems)
 
 
-def _reader(stream: Stream, schemas: Callable[[int], str] | None) -> Read:
-    """A function from a message to its record that raises RefusedError for whatever the message is to blame for."""
-    where = f"stream '{stream.name}': schema"
+def _of_stream(stream: Stream) -> Any:
+    """The stream's own schema, parsed; None where it names none."""
     try:
-        reader = None if stream.schema is None else parsed(stream.schema)
+        return None if stream.schema is None else parsed(stream.schema)
     except ValueError as error:
+        where = f"stream '{stream.name}': schema"
         raise FormatError(where, "an Avro schema as JSON text", str(error), "Mend schema= of the stream.") from None
-    if schemas is not None:
-        writers: dict[int, Any] = {}
-        return lambda message: _with_header(message, schemas, writers, reader)
-    if reader is None:
-        next_step = "Give the stream schema=, or a schema registry."
-        raise FormatError(where, "an Avro schema, as messages without a registry name none", "none", next_step)
-    return lambda message: _record(message, 0, reader, None)
+
+
+def _plain(values: pa.Array, stream: Stream, schema: Any) -> list[Any]:
+    """What each message without a header was written with."""
+    if schema is None:
+        next_step = "Give the stream schema=, or set kafka.schema_registry."
+        required = "an Avro schema, as messages without a registry name none"
+        raise FormatError(f"stream '{stream.name}': schema", required, "none", next_step)
+    return [schema] * len(values)
 
 
 @lru_cache(maxsize=256)
@@ -94,34 +98,35 @@ def _cycles(schema: Any, inside: frozenset[str]) -> Iterator[str]:
             yield from _cycles(member, within)
 
 
-def _with_header(message: bytes, schemas: Callable[[int], str], writers: dict[int, Any], reader: Any) -> Any:
-    if not message:
-        raise RefusedError("empty_value: an Avro record is required; got no bytes")
-    if message[0] != MAGIC:
-        raise RefusedError(f"wrong_magic: the first byte must be {MAGIC}; got 0x{message[0]:02x}")
-    if len(message) < HEADER_BYTES:
-        raise RefusedError(f"truncated: a header of {HEADER_BYTES} bytes is required; got {len(message)}")
-    number = int.from_bytes(message[1:HEADER_BYTES], "big")
-    if number not in writers:
-        writers[number] = _writer(number, schemas)
-    if isinstance(writers[number], RefusedError):
-        raise writers[number]
-    return _record(message, HEADER_BYTES, writers[number], reader)
+def _named(values: pa.Array, schemas: Callable[[int], str]) -> list[Any]:
+    """What each message was written with, by its header: a schema, or the RefusedError that the message meets.
+
+    A schema is looked up once for all the messages of the batch that name it.
+    """
+    heads = pc.binary_slice(values, 0, HEADER_BYTES).dictionary_encode()
+    distinct = [_writer(head, schemas) for head in heads.dictionary.to_pylist()]
+    return [None if index is None else distinct[index] for index in heads.indices.to_pylist()]
 
 
-def _writer(number: int, schemas: Callable[[int], str]) -> Any:
-    """The schema of that id, or the RefusedError that each of its messages meets."""
+def _writer(head: bytes, schemas: Callable[[int], str]) -> Any:
+    if not head:
+        return RefusedError("empty_value: an Avro record is required; got no bytes")
+    if head[0] != MAGIC:
+        return RefusedError(f"wrong_magic: the first byte must be {MAGIC}; got 0x{head[0]:02x}")
+    if len(head) < HEADER_BYTES:
+        return RefusedError(f"truncated: a header of {HEADER_BYTES} bytes is required; got {len(head)}")
+    number = int.from_bytes(head[1:], "big")
     try:
-        text = schemas(number)
+        return parsed(schemas(number))
     except KeyError:
         return RefusedError(f"unknown_schema: a schema id that the registry has is required; got {number}")
-    try:
-        return parsed(text)
     except ValueError as error:
         return RefusedError(f"bad_schema: schema {number} must be an Avro schema; got {error}")
 
 
 def _record(message: bytes, start: int, writer: Any, reader: Any) -> Any:
+    if isinstance(writer, RefusedError):
+        raise writer
     stream = io.BytesIO(message)
     stream.seek(start)
     value = _value(stream, writer, reader)

@@ -183,7 +183,7 @@ def test_a_schema_of_the_stream_that_is_no_usable_avro_schema_is_a_format_error(
 
 
 def test_avro_without_a_schema_or_a_registry_is_a_format_error() -> None:
-    with pytest.raises(FormatError, match="Give the stream schema=, or a schema registry"):
+    with pytest.raises(FormatError, match=r"Give the stream schema=, or set kafka\.schema_registry"):
         parse(records([b""]), avro_stream(None))
 
 
