@@ -218,14 +218,18 @@ def _with_our_names(table: pa.Table, names: Mapping[str, str], source: Source, i
 
 
 def _messages(source: Source, streams: Mapping[str, Stream], horizon_ms: Horizon) -> Events:
-    """Each line judged as a message that became known when it happened: none is late, none ahead of its time."""
+    """Each line judged as a message that became known when it happened: none is late, none ahead of its time.
+
+    Lines are JSON, whatever the stream's topic holds.
+    """
     stream, digest, start = _stream(source), file_digest(source.path), 0
+    as_lines = replace(stream, format="json", schema=None)
     for lines in read_lines(source):
         offsets = np.arange(start, start + len(lines), dtype=np.int64)
         start += len(lines)
         known_at = np.full(len(lines), ANY_TIME_MS, dtype=np.int64)
         records = Records(pa.array(lines, pa.binary()), known_at, np.zeros(len(lines), np.int32), offsets)
-        parsed = parse(records, stream, None)
+        parsed = parse(records, as_lines, None)
         yield stream.name, replace(parsed, events=_as_history(parsed.events, stream, digest))
 
 
