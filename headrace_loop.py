@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from features.errors import HeadraceError
+from features.stream_status import status_file
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -194,9 +195,8 @@ class Loop:
 
     def status(self) -> dict[str, Any]:
         """What the stream tells of itself."""
-        path = self.home / "status" / "stream.json"
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            found: dict[str, Any] = json.loads(status_file(self.home).read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
         return found

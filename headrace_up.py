@@ -85,8 +85,8 @@ class Project(Loop):
 
 def stream_status(home: Path) -> dict[str, Any]:
     """What the stream told last; 'absent' where that is long ago."""
+    from features.stream_status import read_status
     from streaming.online_sink import now_ms
-    from streaming.status import read_status
 
     return read_status(home, now_ms())
 

@@ -1,4 +1,4 @@
-"""`headrace features`: what is defined, its values computed from a file, and the laws checked on a file.
+"""`headrace features`: what is defined, its values now or computed from a file, and the laws checked on a file.
 
 Only click is imported here: the rest is when a command runs.
 """
@@ -6,10 +6,12 @@ Only click is imported here: the rest is when a command runs.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,11 +36,12 @@ Read = Callable[..., "Iterator[tuple[str, Parsed]]"]
 
 @click.group()
 def features() -> None:
-    """Show what is defined, compute it from a file, and check the laws on a file.
+    """Show what is defined and its values, compute them from a file, and check the laws on a file.
 
     \b
     Examples:
       headrace features list
+      headrace features show user u1
       headrace features show user 12747 --from online-retail.parquet --format online-retail
       headrace features check --from online-retail.parquet --format online-retail
     """
@@ -131,8 +134,7 @@ class _File:
         from features.formats import FORMATS, read_events
 
         if self.path is None:
-            next_step = "Values from the online store arrive with the running loop; until then, give --from."
-            raise UsageError(what, "--from FILE and --format FORMAT", "no --from", next_step)
+            raise UsageError(what, "--from FILE and --format FORMAT", "no --from")
         if self.kind is None:
             raise UsageError(what, f"--format, one of {', '.join(FORMATS)}", "none")
         columns = dict(map(_renaming, self.renamed)) or None
@@ -167,12 +169,18 @@ def _renaming(text: str) -> tuple[str, str]:
     return ours, theirs
 
 
-def _views_of_file(repo: FeatureRepo, name: str | None, entity: str | None, filled: set[str]) -> list[FeatureView]:
-    """The views (of the entity, if one is given) that read one of the streams; UsageError where there is none."""
-    of_entity = [view for view in _views(repo, name) if entity in (None, view.entity.name)]
-    if not of_entity:
+def _views_of(repo: FeatureRepo, name: str | None, entity: str | None) -> list[FeatureView]:
+    """The views (of the entity and of the name, where given); UsageError where there is none."""
+    found = [view for view in _views(repo, name) if entity in (None, view.entity.name)]
+    if not found:
         required = ", ".join(view.name for view in repo.views.values() if view.entity.name == entity) or "none"
         raise UsageError(f"--view for entity '{entity}'", f"one of its views ({required})", repr(name))
+    return found
+
+
+def _views_of_file(repo: FeatureRepo, name: str | None, entity: str | None, filled: set[str]) -> list[FeatureView]:
+    """The views (of the entity, if one is given) that read one of the streams; UsageError where there is none."""
+    of_entity = _views_of(repo, name, entity)
     views = [view for view in of_entity if filled & {one.name for one in view.streams}]
     if not views:
         required = ", ".join(sorted({stream.name for view in of_entity for stream in view.streams}))
@@ -187,22 +195,25 @@ def _views_of_file(repo: FeatureRepo, name: str | None, entity: str | None, fill
 @click.argument("entity")
 @click.argument("id_text", metavar="ID")
 @_options(_file_options, REPO, VIEW, JSON)
-@click.option("--as-of", "as_of", metavar="T", help="RFC 3339 or epoch ms; the newest event's time unless given.")
+@click.option(
+    "--as-of", "as_of", metavar="T", help="RFC 3339 or epoch ms; now unless given, or the file's newest event."
+)
 @click.option("--explain", is_flag=True, help=f"Show the events behind the values, the newest {EVENTS_SHOWN}.")
 def show(
     file: _File, entity: str, id_text: str, folder: str, view_name: str | None, as_of: str | None, **flags: bool
 ) -> None:
-    """Show the features of one entity as they were at a time, computed from a file.
+    """Show the features of one entity: from the online store as they are, or computed from a file as of any time.
 
     ID is the key's value; of a composite key, all of them: user_id=7,shop=3.
 
     \b
     Examples:
+      headrace features show user u1 --explain
       headrace features show user 12747 --from online-retail.parquet --format online-retail
       headrace features show customer 596 --from card-transactions.parquet --format cards --as-of 2018-07-01T00:00:00Z
       headrace features show user u1 --from my.csv --format csv --stream activity --column user_id=customer --explain
     """
-    from features.inspection import find_entity, parsed_key, parsed_time
+    from features.inspection import parsed_key, parsed_time
     from features.repo import load_repo
 
     repo = load_repo(folder)
@@ -210,6 +221,27 @@ def show(
         raise UsageError("an entity", f"one of {', '.join(repo.entities)}", repr(entity))
     key = parsed_key(repo.entities[entity], id_text)
     asked = None if as_of is None else parsed_time(as_of)
+    answer = _from_store if file.path is None and file.kind is None else partial(_from_file, file)
+    shown = {"entity": entity, "key": key, **answer(repo, view_name, entity, key, asked, explain=flags["explain"])}
+    if flags["as_json"]:
+        click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+    else:
+        texts = ("\n".join(_shown(entity, id_text, shown["as_of"], answer)) for answer in shown["views"])
+        click.echo("\n\n".join(texts))
+
+
+def _from_file(
+    file: _File,
+    repo: FeatureRepo,
+    view_name: str | None,
+    entity: str,
+    key: Mapping[str, Any],
+    asked: int | None,
+    *,
+    explain: bool,
+) -> dict[str, Any]:
+    from features.inspection import find_entity
+
     read = file.reader(repo, "headrace features show")
     views = _views_of_file(repo, view_name, entity, file.fills(repo))
     click.echo(f"reading {file.path}", err=True)
@@ -217,12 +249,20 @@ def show(
     moment = found.clock if asked is None else asked
     if moment is None:
         raise UsageError(f"file '{file.path}'", "at least one valid event, or --as-of", "none")
-    answers = [_answer(view, key, moment, found, explain=flags["explain"]) for view in views]
-    if flags["as_json"]:
-        shown = {"entity": entity, "key": key, "as_of": moment, "clock": found.clock, "views": answers}
-        click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
-    else:
-        click.echo("\n\n".join("\n".join(_shown(entity, id_text, moment, answer)) for answer in answers))
+    answers = [_answer(view, key, moment, found, explain=explain) for view in views]
+    return {"as_of": moment, "clock": found.clock, "views": answers}
+
+
+def _from_store(
+    repo: FeatureRepo, view_name: str | None, entity: str, key: Mapping[str, Any], asked: int | None, *, explain: bool
+) -> dict[str, Any]:
+    from features.settings import read_settings
+    from features.stored_entity import as_stored
+
+    settings, views = read_settings(Path.cwd(), os.environ), _views_of(repo, view_name, entity)
+    told, notes = as_stored(repo, settings, views, key, asked, EVENTS_SHOWN if explain else None)
+    click.echo("\n".join(notes), err=True)
+    return told
 
 
 def _answer(view: FeatureView, key: Mapping[str, Any], as_of: int, found: Found, *, explain: bool) -> dict[str, Any]:
@@ -238,7 +278,7 @@ def _answer(view: FeatureView, key: Mapping[str, Any], as_of: int, found: Found,
 def _shown(entity: str, id_text: str, as_of: int, answer: Mapping[str, Any]) -> Iterator[str]:
     newest = "" if answer["newest_event"] is None else f" · newest event {_time(answer['newest_event'])}"
     title = click.style(f"{entity} {id_text} · {answer['view']}", bold=True)
-    yield f"{title} · {answer['status']} as of {_time(as_of)}{newest}"
+    yield f"{title} · {answer['status']} as of {_time(answer.get('as_of', as_of))}{newest}"
     if answer["status"] == "PRESENT":
         yield from _table(("feature", "value"), [(name, _value(one)) for name, one in answer["features"].items()])
     if "events" in answer:

@@ -13,13 +13,13 @@ import numpy as np
 
 from features.batch import Counts, Offsets
 from features.columns import Int64s
+from features.stream_status import status_file
 from streaming.generations import write_json
 from streaming.online_sink import added
 
 RATE_OVER_MS = 10_000
 AGES_OVER_MS = 60_000
 AGES_A_BATCH = 256
-ABSENT_AFTER_MS = 10_000
 NOTHING = Counts(0, 0, 0, 0)
 GAUGES = ("rows_per_s", "lag", "batch_ms", "restarts", "batch_id")
 
@@ -90,19 +90,9 @@ def lag(end: Offsets, latest: Offsets) -> int:
 # --- the file -------------------------------------------------------------------------------------------------------
 
 
-def read_status(home: Path, now: int) -> dict[str, Any]:
-    """What the stream told last, with ``state`` 'absent' where it has not told anything for a while, or never."""
-    path = home / "status" / "stream.json"
-    if not path.exists():
-        return {"state": "absent"}
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    silent = now - found["updated_at"] > ABSENT_AFTER_MS
-    return found | ({"state": "absent"} if silent and found["state"] != "stopped" else {})
-
-
 def write_status(home: Path, status: Mapping[str, Any]) -> None:
     """Replace what others read."""
-    write_json(home / "status" / "stream.json", dict(status))
+    write_json(status_file(home), dict(status))
 
 
 def metrics_text(status: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from features.errors import StoreError
 if TYPE_CHECKING:
     from features.repo import FeatureRepo
     from features.settings import Settings
-    from streaming.pipeline import Pipeline, Rows, StreamOptions
+    from streaming.pipeline import Pipeline, StreamOptions
 
 
 def _say(line: str) -> None:
@@ -72,6 +72,7 @@ def rebuild() -> None:
 
 def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str) -> Pipeline:
     from features.events.registry import schema_registry
+    from features.online_store.settings import store_of
     from streaming.crash_points import crash_point
     from streaming.dead_letters import send_dead_letters
     from streaming.pipeline import Pipeline
@@ -84,7 +85,7 @@ def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str)
     return Pipeline(
         stream_options(settings, root, bootstrap),
         repo,
-        open_rows(settings, root),
+        store_of(root / settings.stream.repo, root / settings.home).open(),
         lambda one, messages, parsed: send_dead_letters(producer, one, messages.table, parsed),
         _say,
         crash_point(os.environ),
@@ -113,20 +114,6 @@ def stream_options(settings: Settings, root: Path, bootstrap: str) -> StreamOpti
     )
 
 
-def open_rows(settings: Settings, root: Path) -> Rows:
-    """The online store that the feature repo's feature_store.yaml names; a file of the project's where it has none.
-
-    Raises:
-        UsageError: it names one that does not hold our rows.
-    """
-    from features.online_store.settings import StoreSettings, read_settings_of
-
-    path = root / settings.stream.repo / "feature_store.yaml"
-    if not path.exists():
-        return StoreSettings(address=str(root / settings.home / "online.db")).open()
-    return read_settings_of(path).open()
-
-
 @contextmanager
 def _until_told() -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set."""
@@ -153,8 +140,9 @@ def status(as_json: bool, metrics: bool) -> None:
       headrace status --json
     """
     from features.settings import read_settings
+    from features.stream_status import read_status
     from streaming.online_sink import now_ms
-    from streaming.status import metrics_text, read_status, status_lines
+    from streaming.status import metrics_text, status_lines
 
     root = Path.cwd()
     settings = read_settings(root, os.environ)
@@ -171,7 +159,9 @@ def status(as_json: bool, metrics: bool) -> None:
 
 def _bytes_per_row(settings: Settings, root: Path) -> dict[str, float]:
     """How long an entity's row is on average, by view; empty where the store does not answer."""
+    from features.online_store.settings import store_of
+
     try:
-        return open_rows(settings, root).bytes_per_row()
+        return store_of(root / settings.stream.repo, root / settings.home).open().bytes_per_row()
     except StoreError:
         return {}

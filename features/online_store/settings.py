@@ -63,6 +63,16 @@ def settings_of(section: Mapping[str, Any], folder: Path) -> StoreSettings:
     return StoreSettings(kind=kind, address=address, **given)
 
 
+def store_of(repo: Path, home: Path) -> StoreSettings:
+    """The online store that the repo's feature_store.yaml names; a file in the project's home where there is none.
+
+    Raises:
+        UsageError: it names one that holds no packed rows.
+    """
+    path = repo / "feature_store.yaml"
+    return read_settings_of(path) if path.exists() else StoreSettings(address=str(home / "online.db"))
+
+
 def read_settings_of(path: Path) -> StoreSettings:
     """The online store that a feature_store.yaml names.
 

@@ -21,6 +21,7 @@ from features.checks import valid_events
 from features.definitions import FeatureView
 from features.duplicates import without_duplicates
 from features.formats import read_events
+from features.online_store.settings import store_of
 from features.online_store.sqlite import SqliteRows
 from features.point_in_time import Spine, point_in_time
 from features.repo import FeatureRepo, load_repo
@@ -33,7 +34,6 @@ from streaming.dead_letters import read_dead_letters
 from streaming.ports import free_port
 from streaming.producer import EventProducer
 from streaming.replay import Stop, Tally, in_file_order, send_all
-from streaming.stream_cli import open_rows
 from streaming.watermarks import read_watermarks
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
@@ -67,7 +67,7 @@ class Shop:
         return load_repo(self.loop.repo)
 
     def rows(self) -> SqliteRows:
-        rows = open_rows(read_settings(ROOT, self.loop.environment), ROOT)
+        rows = store_of(self.loop.repo, self.loop.home).open()
         assert isinstance(rows, SqliteRows)
         return rows
 

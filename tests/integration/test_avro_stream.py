@@ -21,11 +21,11 @@ from schema_registry import Registry
 from features.events.avro_writer import avro_writer
 from features.events.registry import SchemaRegistry
 from features.repo import load_repo
+from features.stream_status import read_status
 from serving.app import service_of
 from serving.settings import ServingSettings, StoreSettings
 from streaming.dead_letters import read_dead_letters
 from streaming.producer import EventProducer
-from streaming.status import read_status
 from streaming.topics import ensure_topics
 from streaming.watermarks import read_watermarks
 

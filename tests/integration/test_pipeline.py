@@ -26,10 +26,10 @@ from features.online_store.sqlite import SqliteRows
 from features.point_in_time import Spine, point_in_time
 from features.repo import FeatureRepo, load_repo
 from features.state import PackedRows, finalize
+from features.stream_status import read_status
 from features.windows import duration_ms
 from streaming.dead_letters import read_dead_letters
 from streaming.producer import EventProducer, known_at_header
-from streaming.status import read_status
 from streaming.topics import ensure_topics
 from streaming.watermarks import read_watermarks
 

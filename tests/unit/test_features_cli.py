@@ -247,7 +247,7 @@ def test_a_column_of_the_file_may_have_another_name() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("show", "user", "ann"), ("--from", "online store")),
+        (("show", "user", "ann", "--format", "csv"), ("--from", "no --from")),
         (("show", "user", "ann", "--from", "orders.csv"), ("--format", "jsonl")),
         (("show", "user", "ann", "--from", "orders.csv", "--format", "xml"), ("online-retail", "'xml'")),
         (("show", "user", "ann", "--from", "none.csv", *FILE[2:]), ("none.csv", "nothing there")),

@@ -17,6 +17,7 @@ from features.errors import FenceError, LeaseError, UsageError
 from features.memory_store import MemoryHandle, MemoryStore
 from features.repo import FeatureRepo, load_repo
 from features.state import PackedRows, finalize
+from features.stream_status import age_ms, read_status, sentence
 from streaming.archive import Archive, ArchiveSink
 from streaming.crash_points import WatchedStore, crash_point
 from streaming.generations import Checkpoints, build_from_archive, new_generation
@@ -30,7 +31,7 @@ from streaming.source_batch import (
     nested_offsets,
     records_between,
 )
-from streaming.status import Recent, Totals, lag, metrics_text, read_status, status_lines, write_status
+from streaming.status import Recent, Totals, lag, metrics_text, status_lines, write_status
 from streaming.supervisor import Backoff, reason
 
 T0 = 1_700_000_000_000
@@ -221,6 +222,11 @@ def test_the_status_says_when_it_is_old_and_reads_as_lines_and_as_metrics(tmp_pa
     write_status(tmp_path, given)
     assert read_status(tmp_path, T0 + 1) == given
     assert read_status(tmp_path, T0 + 60_000)["state"] == "absent"
+    assert (age_ms(given, T0 + 5), sentence(given, T0)) == (
+        None,
+        "the stream is an unknown number of records behind (waiting)",
+    )
+    assert age_ms(given | {"queries": {"fold": query | {"lag": 0}}}, T0 + 5) == 5
     text = "\n".join(status_lines(given))
     assert "lag unknown" in text
     assert "fresh in 120 ms" in text
