@@ -13,9 +13,14 @@ from typing import Any
 
 import click
 
-from headrace_loop import Child, Loop, interrupts_end_it
+from headrace_loop import Child, Loop, LoopError, interrupts_end_it
 
 TELL_EVERY_S = 3.0
+ATTEMPTS = 5
+LIVED_S = 60.0
+"""A part that ran so long had started well: its next failure is the first again."""
+NOT_AGAIN = (None, 0, 2)
+"""Statuses of a part that runs, that was told to end, and that was asked wrongly."""
 Tell = Callable[[str], None]
 
 
@@ -32,7 +37,8 @@ Tell = Callable[[str], None]
 def up(minutes: float) -> None:
     """Run the project here: Kafka, unless the settings name one, the stream, the service, and training now and then.
 
-    A line says how it is doing. Ctrl-C or SIGTERM ends everything that was started, and so does the end of any part.
+    A line says how it is doing. Ctrl-C or SIGTERM ends everything that was started, and so does the end of any part; a
+    stream that fails is started again first.
 
     \b
     Examples:
@@ -61,16 +67,54 @@ def up(minutes: float) -> None:
 def run(loop: Loop, training: Training) -> None:
     """Start the parts, and tell how they are doing until one of them ends."""
     click.echo(f"Kafka answers on {loop.start_broker()}", err=True)
-    loop.start("stream", "stream")
+    stream = Kept(loop, "stream")
     loop.start("serve", "serve")
     click.echo(f"service: {loop.url}/docs · logs: {loop.home / 'logs'} · Ctrl-C ends all", err=True)
     with teller() as tell:
         while True:
+            stream.tick(time.monotonic())
             loop.check()
             training.tick(time.monotonic())
             ready = loop.ask("/readyz", timeout_s=1.0)
             tell(status_line(stream_status(loop.home), ready, training.told(time.monotonic())))
             time.sleep(TELL_EVERY_S)
+
+
+class Kept:
+    """A part that is started again when it fails, later each time; what fails at every attempt ends the whole.
+
+    Args:
+        name: the headrace command.
+    """
+
+    def __init__(self, loop: Loop, name: str) -> None:
+        from streaming.supervisor import Backoff
+
+        self._loop, self._name = loop, name
+        self._backoff = Backoff()
+        self._child: Child | None = loop.start(name, name)
+        self._since = self._due = 0.0
+
+    def tick(self, now: float) -> None:
+        """Take notice of a failure, and start the part again when it is due."""
+        if self._child is None and now >= self._due:
+            self._child, self._since = self._loop.start(self._name, self._name), now
+        elif self._child is not None and self._child.process.poll() not in NOT_AGAIN:
+            self._failed(self._child, now)
+
+    def _failed(self, child: Child, now: float) -> None:
+        if now - self._since > LIVED_S:
+            self._backoff.succeeded()
+        if self._backoff.attempts == ATTEMPTS:
+            return  # and the loop's own look at it says the rest
+        wait_s = self._backoff.next_s()
+        try:
+            child.check()
+        except LoopError as error:
+            click.echo(f"{error} It starts again in {wait_s:.0f} s.", err=True)
+        child.stop()
+        self._loop.children.remove(child)
+        self._child, self._due = None, now + wait_s
 
 
 class Project(Loop):

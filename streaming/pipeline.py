@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ from streaming.archive import Archive, ArchiveReport, ArchiveSink
 from streaming.crash_points import Reached, WatchedStore
 from streaming.generations import Checkpoints, Generation, build_from_archive, new_generation, schemas_of
 from streaming.online_sink import BatchReport, OnlineSink, Schemas, SendDeadLetters, now_ms
-from streaming.session import read_topics, spark_session
+from streaming.session import Java, SparkError, read_topics, running_session
 from streaming.source_batch import flat_offsets, nested_offsets
 from streaming.status import Recent, Totals, lag, write_status
 from streaming.supervisor import Handle, Log, Patience, SupervisedQuery
@@ -144,14 +144,14 @@ class Pipeline:
         Raises:
             LeaseError: another driver runs on the same project or owns the generation.
             FenceError: the store contradicts the checkpoint; the message says how to go on.
+            SparkError: Spark's Java process ended.
         """
         with only_driver(self._options.home):
             archived, fold = self._generations()
-            spark = self._session()
             try:
-                self._supervise(self._queries(spark, archived, fold), fold, stop)
+                with self._session() as (spark, java):
+                    self._supervise(self._queries(spark, archived, fold), fold, java, stop)
             finally:
-                spark.stop()
                 self._patiently(lambda: self._rows.release_lease(fold.stream_id, self._owner))
 
     def rebuild(self) -> tuple[Generation, bool]:
@@ -173,9 +173,9 @@ class Pipeline:
                 self._rows.release_lease(fold.stream_id, self._owner)
         return fold, whole
 
-    def _session(self) -> SparkSession:
+    def _session(self) -> AbstractContextManager[tuple[SparkSession, Java]]:
         options = self._options
-        return spark_session(options.master, options.memory, options.jars, options.home / "logs")
+        return running_session(options.master, options.memory, options.jars, options.home / "logs")
 
     # --- generations ---
 
@@ -290,24 +290,33 @@ class Pipeline:
 
     # --- supervision ---
 
-    def _supervise(self, queries: list[SupervisedQuery], fold: Generation, stop: threading.Event) -> None:
-        due = dict.fromkeys(("status", "check"), 0.0)
+    def _supervise(self, queries: list[SupervisedQuery], fold: Generation, java: Java, stop: threading.Event) -> None:
         try:
-            while not stop.wait(TICK_S):
-                now_s = time.monotonic()
-                for query in queries:
-                    query.tick(now_s)
-                if now_s >= due["status"]:
-                    due["status"] = now_s + STATUS_EVERY_S
-                    self._tell("running", queries)
-                    self._patiently(lambda: self._flip(fold, lambda: self._caught_up(queries[0])))
-                if now_s >= due["check"]:
-                    due["check"] = now_s + CHECK_EVERY_S
-                    self._patiently(lambda: self._stand(fold, queries[0]))
+            with java.watched():
+                self._watch(queries, fold, java, stop)
+        except SparkError as error:
+            for query in queries:
+                query.lose(str(error))
+            raise
         finally:
             for query in queries:
                 query.stop()
             self._tell("stopped", queries)
+
+    def _watch(self, queries: list[SupervisedQuery], fold: Generation, java: Java, stop: threading.Event) -> None:
+        due = dict.fromkeys(("status", "check"), 0.0)
+        while not stop.wait(TICK_S):
+            java.check()
+            now_s = time.monotonic()
+            for query in queries:
+                query.tick(now_s)
+            if now_s >= due["status"]:
+                due["status"] = now_s + STATUS_EVERY_S
+                self._tell("running", queries)
+                self._patiently(lambda: self._flip(fold, lambda: self._caught_up(queries[0])))
+            if now_s >= due["check"]:
+                due["check"] = now_s + CHECK_EVERY_S
+                self._patiently(lambda: self._stand(fold, queries[0]))
 
     def _stand(self, fold: Generation, query: SupervisedQuery) -> None:
         """Keep the lease, and make sure that the store has what the checkpoint counts on, while no batch runs."""

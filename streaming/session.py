@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import Popen, TimeoutExpired
 from typing import TYPE_CHECKING
+
+from features.errors import HeadraceError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+ENDS_WITHIN_S = 3.0
+"""A connection to Java breaks a moment before the process is gone."""
 OPTIONS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.shuffle.partitions": "2",
@@ -76,12 +83,81 @@ def spark_session(master: str, memory: str, jars: Sequence[Path], logs: Path) ->
     logs.mkdir(parents=True, exist_ok=True)
     logging = logs / "log4j2.properties"
     logging.write_text(LOGGING.format(folder=logs.resolve()), encoding="utf-8")
+    from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.appName("headrace")
     for name, value in session_options(master, memory, jars, logging).items():
         builder = builder.config(name, value)
-    return builder.getOrCreate()
+    try:
+        return builder.getOrCreate()
+    except PySparkRuntimeError as error:
+        got = str(error).strip().rstrip(".")
+        raise SparkError("Spark", "a Java process that starts", got, "Run 'headrace doctor'.") from None
+
+
+class SparkError(HeadraceError):
+    """Raised when Spark's Java process does not start, or is gone: nothing is lost, and nothing goes on."""
+
+
+class Java:
+    """The Java process of a session that this process started.
+
+    Args:
+        logs: the folder that it logs into.
+    """
+
+    def __init__(self, spark: SparkSession, logs: Path) -> None:
+        self._process: Popen[bytes] | None = getattr(spark.sparkContext._gateway, "proc", None)
+        self._logs = logs
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is None or self._process.poll() is None
+
+    def check(self, within_s: float = 0.0) -> None:
+        """Raise SparkError where it has ended, or ends within this time."""
+        if self._process is None:
+            return
+        with suppress(TimeoutExpired):
+            got = _ending(self._process.wait(within_s))
+            next_step = "Nothing is lost: 'headrace stream' goes on where it was."
+            if got == "SIGKILL":
+                next_step += " Where the system killed it for want of memory, end other programs first."
+            where = f"Spark's Java process {self._process.pid}"
+            said = f"{next_step} See {self._logs / 'spark.log'}."
+            raise SparkError(where, "to run as long as the stream", f"its end by {got}", said)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Whatever the block raises because the process ended is a SparkError."""
+        try:
+            yield
+        except Exception:
+            self.check(ENDS_WITHIN_S)
+            raise
+
+
+def _ending(status: int) -> str:
+    return signal.Signals(-status).name if status < 0 else f"exit {status}"
+
+
+@contextmanager
+def running_session(master: str, memory: str, jars: Sequence[Path], logs: Path) -> Iterator[tuple[SparkSession, Java]]:
+    """A session (spark_session) and its Java, stopped at the end of the block.
+
+    Raises:
+        SparkError: Java ended inside the block.
+    """
+    spark = spark_session(master, memory, jars, logs)
+    java = Java(spark, logs)
+    try:
+        with java.watched():
+            yield spark, java
+    finally:
+        if java.runs:
+            spark.stop()
 
 
 def read_topics(spark: SparkSession, topics: Sequence[str], bootstrap: str, options: Mapping[str, str]) -> DataFrame:

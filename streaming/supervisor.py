@@ -103,6 +103,10 @@ class SupervisedQuery:
         last = self._query.lastProgress if self._query is not None else None
         return None if last is None else dict(last)
 
+    def lose(self, why: str) -> None:
+        """The query is gone with Spark itself: it is not asked for anything any more."""
+        self._query, self.error = None, why
+
     def stop(self) -> None:
         """The running batch has been finished, and no other begins."""
         self._stopping = True

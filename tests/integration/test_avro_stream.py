@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from schema_registry import Registry
+from stream_process import StreamProcess
 
 from features.events.avro_writer import avro_writer
 from features.events.registry import SchemaRegistry
 from features.repo import load_repo
-from features.stream_status import read_status
 from serving.app import service_of
 from serving.settings import ServingSettings, StoreSettings
 from streaming.dead_letters import read_dead_letters
 from streaming.producer import EventProducer
 from streaming.topics import ensure_topics
-from streaming.watermarks import read_watermarks
 
 pytestmark = pytest.mark.integration
 
@@ -59,8 +56,6 @@ FIELDS = [
 ]
 COLOUR = {"name": "colour", "type": ["null", "string"], "default": None}
 SIZE = {"name": "size", "type": ["null", "long"], "default": None}
-DEADLINE_S = 120
-POLL_S = 0.1
 
 
 def schema_of(*more: dict[str, Any]) -> str:
@@ -87,6 +82,7 @@ class Project:
         self.streams = load_repo(root / "feature_repo").streams
         ensure_topics(bootstrap, self.streams.values())
         self.producer = EventProducer(bootstrap)
+        self.stream = StreamProcess(root, bootstrap)
         self.number = 0
 
     def send(self, *values: bytes | None) -> None:
@@ -104,34 +100,6 @@ class Project:
         record = {"id": f"e{self.number}", "at": int(time.time() * 1000), "user": "u1", "price": 1.5, **more}
         writer = avro_writer(self.streams["shop"], _Fixed(number, schema))
         return writer.encode(record)
-
-    @contextmanager
-    def streaming(self) -> Iterator[subprocess.Popen[bytes]]:
-        with (self.root / "log.txt").open("ab") as log:
-            command = [sys.executable, "-m", "headrace", "stream"]
-            process = subprocess.Popen(command, cwd=self.root, env=dict(os.environ), stdout=log, stderr=log)
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait(30)
-
-    def wait(self, process: subprocess.Popen[bytes], done: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + DEADLINE_S
-        while not done():
-            if process.poll() is not None or time.monotonic() > deadline:
-                said = (self.root / "log.txt").read_text(encoding="utf-8", errors="replace")[-4_000:]
-                pytest.fail(f"it ended with {process.poll()} or took too long:\n{said}")
-            time.sleep(POLL_S)
-
-    def queries(self) -> dict[str, Any]:
-        return dict(read_status(self.root / ".headrace", 0).get("queries", {}))
-
-    def is_drained(self) -> bool:
-        high = read_watermarks(self.bootstrap, [stream.topic for stream in self.streams.values()]).high
-        queries = self.queries()
-        return bool(queries) and all(query["end"] == high for query in queries.values())
 
     def table(self, name: str) -> list[dict[str, Any]]:
         from deltalake import DeltaTable
@@ -198,11 +166,11 @@ def test_avro_of_a_registry_is_folded_and_archived_and_waits_while_the_registry_
         event = {"event_id": "h1", "event_time": now, "user_id": "u1", "price": 2.0, "colour": "green"}
         events = [event, {**event, "price": "dear"}]
         assert posted(project, {"stream": "shop", "events": events}) == ["accepted", "refused"]
-        with project.streaming() as process:
-            project.wait(process, project.is_drained)
+        with project.stream.running() as process:
+            project.stream.wait(process, project.stream.is_drained)
             bad = ["empty_value", "null_value", "truncated", "truncated", "unknown_schema", "wrong_magic"]
             assert project.reasons() == bad
-            counts = project.queries()["fold"]["counts"]
+            counts = project.stream.queries()["fold"]["counts"]
             assert (counts["folded"], counts["dead_letter"]) == (4, 6)
             sized = schema_of(COLOUR, SIZE)
             registry.register(f"{project.streams['shop'].topic}-value", sized)
@@ -210,12 +178,12 @@ def test_avro_of_a_registry_is_folded_and_archived_and_waits_while_the_registry_
             project.send(project.shop(sized, colour="white", size=3), project.shop(schema_of()))
 
             def waiting() -> bool:
-                return all("schema registry" in str(query["error"]) for query in project.queries().values())
+                return all("schema registry" in str(query["error"]) for query in project.stream.queries().values())
 
-            project.wait(process, waiting)
+            project.stream.wait(process, waiting)
             assert project.reasons() == bad
             up.enter_context(registry.running())
-            project.wait(process, project.is_drained)
+            project.stream.wait(process, project.stream.is_drained)
             assert project.reasons() == bad
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0

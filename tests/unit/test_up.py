@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 import headrace
 from features.settings import Settings
-from headrace_up import Project, Training, status_line
+from headrace_loop import LoopError
+from headrace_up import ATTEMPTS, LIVED_S, Kept, Project, Training, status_line
 
 STARTING = {"state": "absent"}
 FOLD = {"state": "running", "error": None, "lag": 1_234, "rows_per_s": 200.4, "age": {"p50_ms": 219.9, "p99_ms": 445.0}}
@@ -92,3 +93,29 @@ def test_a_time_between_trainings_below_0_is_asked_wrongly():
     result = CliRunner().invoke(headrace.cli, ["up", "--train-every", "-1"], prog_name="headrace")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "--train-every" in result.stderr
+
+
+def test_a_part_that_fails_is_started_again_and_ends_the_whole_when_it_fails_every_time(project, capsys):
+    now = 0.0
+    kept = Kept(project, "recommend")  # no service answers it
+    for _ in range(ATTEMPTS):
+        project.children[0].process.wait(60)
+        kept.tick(now)
+        assert project.children == []
+        kept.tick(now + 0.5)
+        assert project.children == []  # not at once
+        now += LIVED_S / 2
+        kept.tick(now)
+    project.children[0].process.wait(60)
+    kept.tick(now)
+    with pytest.raises(LoopError, match="'recommend' requires to run; got exit 1"):
+        project.check()
+    assert capsys.readouterr().err.count("It starts again in") == ATTEMPTS
+
+
+def test_a_part_that_was_asked_wrongly_is_not_started_again(project):
+    kept = Kept(project, "stream")
+    project.children[0].process.wait(60)
+    kept.tick(0.0)
+    with pytest.raises(LoopError, match="'stream' requires to run; got exit 2"):
+        project.check()
