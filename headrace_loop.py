@@ -13,14 +13,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from features.errors import HeadraceError
 from features.stream_status import status_file
@@ -61,15 +62,7 @@ class Child:
         logs.mkdir(parents=True, exist_ok=True)
         log = logs / f"{name}.log"
         with log.open("ab") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "headrace", *arguments],
-                cwd=root,
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
+            process = started(arguments, environment, root, file, file)
         return cls(name, log, process)
 
     def check(self) -> None:
@@ -89,6 +82,21 @@ class Child:
                 self.process.wait(STOP_WITHIN_S)
         with_group_gone(self.process.pid)
         self.process.wait()
+
+
+def started(
+    arguments: Sequence[str], environment: Mapping[str, str], root: Path, stdout: IO[bytes] | int, stderr: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """A headrace command that leads a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "headrace", *arguments],
+        cwd=root,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+    )
 
 
 def with_group_gone(leader: int) -> None:
@@ -117,10 +125,11 @@ class Loop:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for child in reversed(self.children):
-            child.stop()
-        if self._broker is not None:
-            self._broker.stop()
+        with uninterrupted():  # a second Ctrl-C would leave behind what was not stopped yet
+            for child in reversed(self.children):
+                child.stop()
+            if self._broker is not None:
+                self._broker.stop()
 
     def start_broker(self) -> str:
         """Our own broker runs, or the configured cluster is meant; the topics are there."""
@@ -153,8 +162,9 @@ class Loop:
 
     def start(self, name: str, *arguments: str) -> Child:
         """Start a headrace command that is to run on."""
-        child = Child.start(name, list(arguments), self.environment, self.root, self.home / "logs")
-        self.children.append(child)
+        with uninterrupted():
+            child = Child.start(name, list(arguments), self.environment, self.root, self.home / "logs")
+            self.children.append(child)
         return child
 
     def run(self, name: str, *arguments: str) -> str:
@@ -162,20 +172,19 @@ class Loop:
         log = self.home / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
-            done = subprocess.run(
-                [sys.executable, "-m", "headrace", *arguments],
-                cwd=self.root,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                check=False,
-                start_new_session=True,
-            )
-        if done.returncode:
+            process: subprocess.Popen[bytes] | None = None
+            try:
+                with uninterrupted():
+                    process = started(arguments, self.environment, self.root, subprocess.PIPE, file)
+                said, _ = process.communicate()
+            finally:
+                if process is not None:
+                    with_group_gone(process.pid)
+                    process.wait()
+        if process.returncode:
             lines = log.read_text(errors="replace").splitlines() or ["no word"]
-            raise LoopError(f"'headrace {' '.join(arguments)}'", "exit 0", f"{done.returncode}: {lines[-1]}")
-        return done.stdout.decode()
+            raise LoopError(f"'headrace {' '.join(arguments)}'", "exit 0", f"{process.returncode}: {lines[-1]}")
+        return said.decode()
 
     def check(self) -> None:
         """Raise LoopError if a part that is to run on has ended."""
@@ -227,12 +236,16 @@ class Loop:
 def temporary_home(project_home: Path, prefix: str) -> Iterator[Path]:
     """A home of its own below the project's, with the project's jars; gone afterwards."""
     (project_home / "jars").mkdir(parents=True, exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix=prefix, dir=project_home))
-    share_jars(project_home, home)
+    home: Path | None = None
     try:
+        with uninterrupted():
+            home = Path(tempfile.mkdtemp(prefix=prefix, dir=project_home))
+        share_jars(project_home, home)
         yield home
     finally:
-        shutil.rmtree(home, ignore_errors=True)
+        with uninterrupted():
+            if home is not None:
+                shutil.rmtree(home, ignore_errors=True)
 
 
 def share_jars(project_home: Path, home: Path) -> None:
@@ -246,6 +259,23 @@ def own_repo(repo: Path, home: Path) -> Path:
     copy = Path(shutil.copytree(repo, home / "feature_repo", ignore=shutil.ignore_patterns("__pycache__")))
     (copy / "feature_store.yaml").write_text(OWN_STORE, encoding="utf-8")
     return copy
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """SIGINT and SIGTERM that come inside the block take effect at its end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {one: signal.signal(one, lambda number, _: came.append(number)) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 @contextmanager

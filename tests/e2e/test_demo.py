@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -29,6 +33,54 @@ def test_the_demo_proves_the_loop_and_leaves_nothing_behind() -> None:
     assert seen["clicks"]["after"]["model"]["version"] == "1"
     assert {path for path in set(HOME.iterdir()) - before if path.name != "jars"} == set()
     assert processes_in(str(HOME / "demo-")) == []
+
+
+STEPS = ("", "broker", "broker", "events", "stream", "archive", "training", "newcomer")
+"""The step after which the demo is interrupted; twice after the broker's, as Spark starts meanwhile."""
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.parametrize("instant", range(len(STEPS)))
+def test_a_demo_that_is_interrupted_leaves_no_process_port_or_lock(instant: int, seed: int) -> None:
+    """Ctrl-C at a seeded moment after a step; every third time it is pressed twice."""
+    before = set(HOME.iterdir())
+    delay_s = Random(f"{seed}/{instant}").uniform(0, 4)
+    command = [sys.executable, "-m", "headrace", "demo"]
+    demo = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert demo.stderr is not None
+    with demo, demo.stderr as said:
+        for line in said if STEPS[instant] else ():
+            if line.split()[2] == STEPS[instant]:
+                break
+        with suppress(subprocess.TimeoutExpired):
+            demo.wait(delay_s)
+        ours = {path for path in set(HOME.iterdir()) - before if path.name != "jars"}
+        ports = listening(ours)
+        demo.send_signal(signal.SIGINT)
+        if instant % 3 == 2:
+            demo.send_signal(signal.SIGINT)
+        rest = said.read()
+        assert demo.wait(60) == 0, rest
+    assert rest.splitlines()[-1] == "stopped; everything that was started has ended"
+    assert {path for path in set(HOME.iterdir()) - before if path.name != "jars"} == set()
+    assert [line for path in ours for line in processes_in(str(path))] == []
+    assert [port for port in ports if is_taken(port)] == []
+
+
+def listening(homes: set[Path]) -> list[int]:
+    """The ports that the broker and the service of these homes were given so far."""
+    return [int(path.read_text().strip().rpartition(":")[2]) for home in homes for path in home.glob("kafka/bootstrap")]
+
+
+def is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 def processes_in(folder: str) -> list[str]:
