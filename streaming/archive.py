@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import pyarrow as pa
 from features.archive_tables import ArchiveTable, open_table
 from features.batch import Offsets
 from features.definitions import Stream
+from features.errors import StoreError
 from features.events import event_schema, parse
 from features.repo import FeatureRepo
 from streaming.online_sink import Schemas
@@ -20,6 +22,9 @@ from streaming.source_batch import OffsetLog, messages_by_stream
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+
+
+MAKE_ROOM = "Make room: what waits is written then."
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,9 @@ class Archive:
 
         Returns:
             How many rows were written.
+
+        Raises:
+            StoreError: the table takes no more, such as for want of room.
         """
         from deltalake import CommitProperties, Transaction, write_deltalake
 
@@ -62,13 +70,14 @@ class Archive:
         if not events.num_rows or (done is not None and done >= batch_id):
             return 0
         rows = events.append_column("topic", pa.repeat(pa.scalar(stream.topic), events.num_rows))
-        write_deltalake(
-            table if table is not None else self.path(stream),
-            rows.cast(archive_schema(stream)),
-            mode="append",
-            schema_mode="merge",  # a field that a stream has gained is null in what came before
-            commit_properties=CommitProperties(app_transactions=[Transaction(app_id, batch_id)]),
-        )
+        with _failures_told(self.path(stream)):
+            write_deltalake(
+                table if table is not None else self.path(stream),
+                rows.cast(archive_schema(stream)),
+                mode="append",
+                schema_mode="merge",  # a field that a stream has gained is null in what came before
+                commit_properties=CommitProperties(app_transactions=[Transaction(app_id, batch_id)]),
+            )
         return int(events.num_rows)
 
     def read(self, stream: Stream) -> ArchiveTable | None:
@@ -93,6 +102,19 @@ class Archive:
 
         path = self.path(stream)
         return DeltaTable(path) if DeltaTable.is_deltatable(str(path)) else None
+
+
+@contextmanager
+def _failures_told(path: Path) -> Iterator[None]:
+    from deltalake.exceptions import DeltaError
+
+    try:
+        yield
+    except (DeltaError, OSError) as error:
+        where, got = f"offline table {path}", f"{type(error).__name__}: {error}"
+        full = "No space left" in got or "Quota exceeded" in got
+        required, next_step = ("room on its disk", MAKE_ROOM) if full else ("a folder that takes files", "")
+        raise StoreError(where, required, got, next_step) from error
 
 
 class ArchiveSink:

@@ -312,7 +312,7 @@ class Pipeline:
                 query.tick(now_s)
             if now_s >= due["status"]:
                 due["status"] = now_s + STATUS_EVERY_S
-                self._tell("running", queries)
+                self._patiently(lambda: self._tell("running", queries))
                 self._patiently(lambda: self._flip(fold, lambda: self._caught_up(queries[0])))
             if now_s >= due["check"]:
                 due["check"] = now_s + CHECK_EVERY_S

@@ -42,17 +42,17 @@ class Backoff:
 
 
 class Patience:
-    """Does work that can be done later as well, and says once that the store does not answer."""
+    """Does work that can be done later as well, and says once that a store does not answer, or a disk is full."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
         self._silent = False
 
     def __call__(self, work: Callable[[], None]) -> None:
-        """The work is done, or the store does not answer, and it will have to be asked for again."""
+        """The work is done, or there is no store or room for it, and it will have to be asked for again."""
         try:
             work()
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             if not self._silent:
                 self._log(str(error))
             self._silent = True

@@ -101,11 +101,14 @@ class SqliteRows:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # a full disk has ended it already
+                    connection.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            got = f"{type(error).__name__}: {error}"
-            raise StoreError(f"online store {self._path}", "a SQLite database that answers", got) from error
+            where, got = f"online store {self._path}", f"{type(error).__name__}: {error}"
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise StoreError(where, "room on its disk", got, "Make room: what waits is written then.") from error
+            raise StoreError(where, "a SQLite database that answers", got) from error
 
     # --- cells ---
 

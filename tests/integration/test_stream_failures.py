@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,25 +24,37 @@ from streaming.topics import ensure_topics
 pytestmark = pytest.mark.integration
 
 DEFINITIONS = """
-from features.aggregates import Count
+from features.aggregates import Count, LastK
 from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
 
 user = Entity("user", keys={{"user_id": "string"}})
 clicks = Stream("clicks", topic="{topic}", fields={{"user_id": Field("string", required=True), "note": "string"}})
-by_user = FeatureView("by_user", sets=[FeatureSet(user, clicks, [Count()], ["1h"])])
+by_user = FeatureView("by_user", sets=[FeatureSet(user, clicks, [Count(), LastK("note", 2)], ["1h"])])
 """
-SETTINGS = "[kafka]\nbootstrap_servers = '{}'\n[stream]\nspark_memory = '512m'\narchive_trigger_s = 0.5\n"
+SETTINGS = """
+[kafka]
+bootstrap_servers = '{}'
+[stream]
+spark_memory = '512m'
+archive_trigger_s = 0.5
+[offline]
+path = '.headrace/room/offline'
+"""
+STORE = "online_store:\n  type: SqliteRowsOnlineStore\n  path: ../.headrace/room/online.db\n"
+ROOM = "12m"
 
 
 class Project:
     """A project with one stream, and what was sent to it."""
 
     def __init__(self, root: Path, bootstrap: str, jars: Path, topic: str) -> None:
-        self.root = root
-        (root / ".headrace").mkdir(parents=True)
+        self.room = root / ".headrace" / "room"
+        """Where the stores are."""
+        self.room.mkdir(parents=True)
         (root / ".headrace" / "jars").symlink_to(jars)
         (root / "feature_repo").mkdir()
         (root / "feature_repo" / "clicks.py").write_text(DEFINITIONS.format(topic=topic), encoding="utf-8")
+        (root / "feature_repo" / "feature_store.yaml").write_text(STORE, encoding="utf-8")
         (root / "settings.toml").write_text(SETTINGS.format(bootstrap), encoding="utf-8")
         self.repo = load_repo(root / "feature_repo")
         ensure_topics(bootstrap, self.repo.streams.values())
@@ -48,13 +63,18 @@ class Project:
         self.sent = 0
 
     def send(self, count: int, note: str = "") -> None:
-        """So many more clicks of one user are in the topic."""
+        """So many more clicks, each of another user, are in the topic."""
         lost: list[object] = []
         for _ in range(count):
             self.sent += 1
-            event = {"event_id": f"e{self.sent}", "event_time": int(time.time() * 1000), "user_id": "ann", "note": note}
+            event = {
+                "event_id": f"e{self.sent}",
+                "event_time": int(time.time() * 1000),
+                "user_id": f"u{self.sent}",
+                "note": note,
+            }
             value = json.dumps(event).encode()
-            self.producer.send(self.topic, b"ann", value, [], lambda error, _: lost.append(error))
+            self.producer.send(self.topic, b"u", value, [], lambda error, _: lost.append(error))
         assert self.producer.flush(60) == 0
         assert lost == [None] * count
 
@@ -62,12 +82,12 @@ class Project:
         """Every click is in the row and in the table, once."""
         from deltalake import DeltaTable
 
-        view, keys = self.repo.views["by_user"], pa.array(["ann"])
-        values, stream_id = SqliteRows(self.root / ".headrace" / "online.db").read("by_user", keys)
+        view, keys = self.repo.views["by_user"], pa.array([f"u{number + 1}" for number in range(self.sent)])
+        values, stream_id = SqliteRows(self.room / "online.db").read("by_user", keys)
         assert stream_id is not None
         found = finalize(view, PackedRows(keys, values), int(time.time() * 1000), stream_id)
-        assert found.to_table().to_pylist() == [{"user_count_1h": self.sent}]
-        table = pa.table(DeltaTable(self.root / ".headrace" / "offline" / "clicks").to_pyarrow_table())
+        assert found.to_table()["user_count_1h"].to_pylist() == [1] * self.sent
+        table = pa.table(DeltaTable(self.room / "offline" / "clicks").to_pyarrow_table())
         assert sorted(table["event_id"].to_pylist()) == sorted(f"e{number + 1}" for number in range(self.sent))
 
 
@@ -102,3 +122,34 @@ def test_spark_that_is_killed_ends_the_stream_with_a_sentence_and_the_next_run_g
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     project.check()
+
+
+def fill(file: Path) -> None:
+    """The disk of the file has no byte left."""
+    with file.open("wb", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+
+
+def test_stores_without_room_say_so_and_go_on_when_there_is_room_and_nothing_is_lost(project: Project) -> None:
+    mounted = f'mount -t tmpfs -o size={ROOM} tmpfs "$1" && shift && exec "$@"'
+    within = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted, "sh", str(project.room)]
+    if not shutil.which("unshare") or subprocess.run([*within, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs a user namespace, to mount a disk that is full")
+    project.send(20)
+    stream = project.stream
+    with stream.running(*within) as process:
+        room = Path(f"/proc/{process.pid}/root") / project.room.relative_to("/")
+        stream.wait(process, stream.is_drained)
+        fill(room / "filler")
+        project.send(400, note="n" * 4_000)
+        stream.wait(process, lambda: all("room on its disk" in str(one["error"]) for one in stream.queries().values()))
+        assert "online.db requires room on its disk; got OperationalError: database or disk is full" in stream.said()
+        (room / "filler").unlink()
+        stream.wait(process, stream.is_drained)
+        assert [one["error"] for one in stream.queries().values()] == [None, None]
+        # The disk is mounted for the process alone, and SQLite would open a file beside it: nothing moves in it now.
+        project.room = Path(shutil.copytree(room, project.root / "copy", ignore=shutil.ignore_patterns("*-shm")))
+        project.check()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0

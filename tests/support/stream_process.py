@@ -1,4 +1,4 @@
-"""`headrace stream` (or another verb) as the process that a user starts, and how to wait for what it does."""
+"""`headrace stream` as the process that a user starts, and how to wait for what it does."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class StreamProcess:
     bootstrap: str
 
     @contextmanager
-    def running(self, *command: str) -> Iterator[Process]:
-        """It runs; whatever happens, it is gone afterwards."""
-        arguments = [sys.executable, "-m", "headrace", *(command or ("stream",))]
+    def running(self, *within: str) -> Iterator[Process]:
+        """It runs, started by the command ``within`` where one is given; whatever happens, it is gone afterwards."""
+        arguments = [*within, sys.executable, "-m", "headrace", "stream"]
         with (self.root / "log.txt").open("ab") as log:
             process = subprocess.Popen(arguments, cwd=self.root, env=dict(os.environ), stdout=log, stderr=log)
         try:
