@@ -6,14 +6,13 @@ Here everything is wired; what a batch does is in online_sink.py and archive.py.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,13 +21,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from features.batch import Offsets, Store
-from features.errors import LeaseError
 from features.online_store.cells import Cells
 from features.online_store.sweep import Sweeper
 from features.repo import FeatureRepo
 from features.windows import duration_ms
 from streaming.archive import Archive, ArchiveReport, ArchiveSink
 from streaming.crash_points import Reached, WatchedStore
+from streaming.driver_lock import only_driver
 from streaming.generations import Checkpoints, Generation, build_from_archive, new_generation, schemas_of
 from streaming.online_sink import BatchReport, OnlineSink, Schemas, SendDeadLetters, now_ms
 from streaming.session import Java, SparkError, read_topics, running_session
@@ -373,26 +372,3 @@ class Pipeline:
 def ms_of_progress(progress: Mapping[str, Any]) -> int:
     """When the trigger began that Spark tells of."""
     return int(datetime.fromisoformat(progress["timestamp"]).timestamp() * 1000)
-
-
-@contextmanager
-def only_driver(home: Path) -> Iterator[None]:
-    """No other process drives the project in ``home`` meanwhile; the system ends this when the process does.
-
-    Raises:
-        LeaseError: one does.
-    """
-    path = home / "checkpoints" / "driver.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            got = f"process {file.read().strip() or 'unknown'}, which does"
-            required = "nobody else to drive its stream"
-            raise LeaseError(f"project {home}", required, got, "Stop it, or use another home.") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield

@@ -20,9 +20,9 @@ from features.state import PackedRows, finalize
 from features.stream_status import age_ms, read_status, sentence
 from streaming.archive import Archive, ArchiveSink
 from streaming.crash_points import WatchedStore, crash_point
+from streaming.driver_lock import only_driver
 from streaming.generations import Checkpoints, build_from_archive, new_generation
 from streaming.online_sink import OnlineSink
-from streaming.pipeline import only_driver
 from streaming.source_batch import (
     OffsetLog,
     flat_offsets,
