@@ -149,7 +149,9 @@ def test_stores_without_room_say_so_and_go_on_when_there_is_room_and_nothing_is_
         stream.wait(process, stream.is_drained)
         assert [one["error"] for one in stream.queries().values()] == [None, None]
         # The disk is mounted for the process alone, and SQLite would open a file beside it: nothing moves in it now.
-        project.room = Path(shutil.copytree(room, project.root / "copy", ignore=shutil.ignore_patterns("*-shm")))
+        project.room = Path(
+            shutil.copytree(room, project.room.with_name("copy"), ignore=shutil.ignore_patterns("*-shm"))
+        )
         project.check()
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
