@@ -34,7 +34,7 @@ class Breaker:
         self._lock = threading.Lock()
         self._failed = 0
         self._next_try = 0.0
-        self._last = ""
+        self._last: StoreError | None = None
 
     def call(self, work: Callable[[], T]) -> T:
         """What the work returns.
@@ -59,14 +59,16 @@ class Breaker:
             if now >= self._next_try:
                 self._next_try = now + self._wait_s
                 return
-        required = f"a store that answers (asked again in {max(0.0, self._next_try - now):.1f} s)"
-        raise StoreError("the online store", required, f"{self._failed} failures in a row, the last: {self._last}")
+            left_s, failed, last = self._next_try - now, self._failed, self._last
+        where, said = (last.where, last.got) if last is not None else ("the online store", "nothing yet")
+        required = f"a store that answers (asked again in {left_s:.1f} s)"
+        raise StoreError(where, required, f"{failed} failures in a row, the last: {said}")
 
     def _failed_with(self, error: StoreError) -> None:
         with self._lock:
             self._failed += 1
             self._next_try = self._clock() + self._wait_s
-            self._last = error.got
+            self._last = error
 
 
 class Readable(Protocol):
