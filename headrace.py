@@ -24,6 +24,7 @@ VERBS = {
     "stream": ("streaming.stream_cli:stream", "Fold the topics into the online store, and archive them."),
     "status": ("streaming.stream_cli:status", "How the stream is doing."),
     "train": ("training.cli:train", "Train a recommender, test it, and let it serve when it is better."),
+    "evaluate": ("training.evaluate_cli:evaluate", "A published protocol on a file: its split, models and metrics."),
     "models": ("training.cli:models", "The registered models."),
     "serve": ("serving.cli:serve", "Answer HTTP requests with the champion."),
     "recommend": ("serving.cli:recommend", "Ask the running service."),

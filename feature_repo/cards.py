@@ -6,7 +6,7 @@ what a customer spends, and how risky a terminal has been, as far back as labels
 
 from features.aggregates import Count, Max, Mean
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
-from features.expressions import ratio
+from features.expressions import hour_within, ratio, weekday_within
 from features.windows import Window
 
 customer = Entity("customer", keys={"customer_id": "int64"})
@@ -17,6 +17,10 @@ transactions = Stream(
     topic="cards.transactions",
     event_id="transaction_id",
     fields={"customer_id": "int64", "terminal_id": "int64", "amount": "float64"},
+    computed={
+        "during_weekend": weekday_within("event_time", 5, 6),
+        "during_night": hour_within("event_time", 0, 6),
+    },
 )
 
 # One message a fraud: event_time is the payment's, and it is known (sent) seven days after.
@@ -27,8 +31,9 @@ fraud_labels = Stream(
     fields={"customer_id": "int64", "terminal_id": "int64"},
 )
 
-NOW = ["1d", "7d", "30d"]
-LABELLED = [Window(length, delay="7d") for length in NOW]
+# Payments are few a day: tiles of a second make a row a quarter larger, and a month's window exact to a second.
+NOW = [Window(length, tile="1s") for length in ("1d", "7d", "30d")]
+LABELLED = [Window(length, tile="1s", delay="7d") for length in ("1d", "7d", "30d")]
 
 customer_spending = FeatureView(
     "customer_spending",

@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from features.errors import DefinitionError
-from features.expressions import Condition, FrozenMap, check_where, freeze_where, where_label
+from features.expressions import NUMERIC, Condition, FrozenMap, check_where, freeze_where, where_label
 from features.windows import duration_ms, duration_text
-
-NUMERIC = ("int64", "float64")
 
 
 @dataclass(frozen=True, kw_only=True)

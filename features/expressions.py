@@ -15,11 +15,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.errors import DefinitionError
+from features.windows import UNITS_MS
 
 V = TypeVar("V")
 Scalar = str | int | float | bool
 Float64s = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+NUMERIC = ("int64", "float64")
 
 
 class FrozenMap(Mapping[str, V]):
@@ -210,18 +212,41 @@ def log1p(column: str) -> Expression:
     return Expression("log1p", (column,))
 
 
+@dataclass(frozen=True)
+class Within(Expression):
+    """1.0 where the operation's result is from ``first`` to ``last``, both included, 0.0 where it is another."""
+
+    first: float
+    last: float
+
+
+def hour_within(time: str, first: int, last: int) -> Within:
+    """1.0 where the hour of the day, 0 to 23 in UTC, is from the first to the last: 0 to 6 is by night."""
+    return Within("hour", (time,), first, last)
+
+
+def weekday_within(time: str, first: int, last: int) -> Within:
+    """1.0 where the day of the week in UTC, 0 for Monday, is from the first to the last: 5 to 6 is the weekend."""
+    return Within("weekday", (time,), first, last)
+
+
 OPERATIONS: dict[str, tuple[int, int, Callable[[list[Float64s]], Float64s]]] = {
     "product": (1, 8, lambda values: reduce(np.multiply, values)),
     "ratio": (2, 2, lambda values: np.divide(values[0], values[1])),
     "difference": (2, 2, lambda values: np.subtract(values[0], values[1])),
     "total": (1, 8, lambda values: reduce(np.add, values)),
     "log1p": (1, 1, lambda values: np.log1p(values[0])),
+    "hour": (1, 1, lambda values: values[0] // UNITS_MS["h"] % 24),
+    # The epoch began on a Thursday.
+    "weekday": (1, 1, lambda values: (values[0] // UNITS_MS["d"] + 3) % 7),
 }
-"""Name → (fewest operands, most operands, kernel). Kernels see nulls as NaN."""
+"""Name → (fewest operands, most operands, kernel). Kernels see nulls as NaN, and times in ms since the epoch."""
+OF_TIMES = ("hour", "weekday")
+"""Operations on times; every other is on numbers."""
 
 
 def check_expression(expression: Expression, known: Mapping[str, str], place: str) -> None:
-    """Raise DefinitionError unless the operation exists and every operand is a known numeric column."""
+    """Raise DefinitionError unless the operation exists and every operand is a known column that it can take."""
     if not isinstance(expression, Expression) or expression.operation not in OPERATIONS:
         raise DefinitionError(place, f"an operation of {', '.join(OPERATIONS)}", repr(expression))
     fewest, most, _ = OPERATIONS[expression.operation]
@@ -229,11 +254,12 @@ def check_expression(expression: Expression, known: Mapping[str, str], place: st
         raise DefinitionError(
             place, f"{fewest} to {most} operands for {expression.operation}", repr(expression.operands)
         )
+    wanted, dtypes = ("times", ("time",)) if expression.operation in OF_TIMES else ("numeric columns", NUMERIC)
     for operand in expression.operands:
-        if not isinstance(operand, str) or known.get(operand) not in ("int64", "float64"):
+        if not isinstance(operand, str) or known.get(operand) not in dtypes:
             got = f"{operand!r} ({known.get(str(operand), 'unknown')})"
-            numeric = sorted(name for name, dtype in known.items() if dtype in ("int64", "float64"))
-            raise DefinitionError(place, "operands that are numeric columns", got, f"Known: {', '.join(numeric)}.")
+            fit = sorted(name for name, dtype in known.items() if dtype in dtypes)
+            raise DefinitionError(place, f"operands that are {wanted}", got, f"Known: {', '.join(fit) or 'none'}.")
 
 
 def evaluate(expression: Expression, values: Mapping[str, Float64s]) -> Float64s:
@@ -241,4 +267,6 @@ def evaluate(expression: Expression, values: Mapping[str, Float64s]) -> Float64s
     _, _, kernel = OPERATIONS[expression.operation]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         result = kernel([values[operand] for operand in expression.operands])
+    if isinstance(expression, Within):
+        result = np.where(np.isnan(result), result, (result >= expression.first) & (result <= expression.last))
     return np.where(np.isfinite(result), result, np.nan)

@@ -27,7 +27,19 @@ from features.aggregates import (
 )
 from features.definitions.streams import DTYPES, KEY_DTYPES, RESERVED, TIME_UNITS_PER_MS, Entity, Field, Stream
 from features.definitions.views import Feature, FeatureSet, FeatureView, canonical
-from features.expressions import above, at_least, at_most, below, difference, log1p, product, ratio, total
+from features.expressions import (
+    above,
+    at_least,
+    at_most,
+    below,
+    difference,
+    hour_within,
+    log1p,
+    product,
+    ratio,
+    total,
+    weekday_within,
+)
 from features.windows import Window
 
 __all__ = [
@@ -61,8 +73,10 @@ __all__ = [
     "below",
     "canonical",
     "difference",
+    "hour_within",
     "log1p",
     "product",
     "ratio",
     "total",
+    "weekday_within",
 ]

@@ -80,7 +80,8 @@ class Stream:
         format: 'json', or 'avro' (with or without the Confluent header).
         event_time: path of the event's own time: RFC 3339 text, or a number in ``time_unit`` since the epoch.
         event_id: path of an id that a producer repeats when it sends again; None makes topic-partition-offset the id.
-        computed: more columns, from arithmetic on numeric fields: {"amount": product("price", "quantity")}.
+        computed: more columns, from arithmetic on numeric fields or from the event's time:
+            {"amount": product("price", "quantity"), "by_night": hour_within("event_time", 0, 6)}.
         schema: for Avro without a registry, the reader schema as JSON text; a wider one may evolve in the messages.
         dedupe_horizon: how long an event_id is remembered.
     """
@@ -113,7 +114,7 @@ class Stream:
             raise DefinitionError(where, "at least one field", repr(self.fields))
         duration_ms(self.dedupe_horizon, f"{where}: dedupe_horizon")
         freeze(self, fields=FrozenMap({name: self._field(name, value) for name, value in self.fields.items()}))
-        dtypes = {name: value.dtype for name, value in self.mapped.items()}
+        dtypes = {name: value.dtype for name, value in self.mapped.items()} | {"event_time": "time"}
         for name, expression in (self.computed or {}).items():
             check_name(name, f"{where}: computed field")
             if name in self.fields or name in RESERVED:

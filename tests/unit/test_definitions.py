@@ -25,7 +25,7 @@ from features.aggregates import (
 )
 from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
 from features.errors import DefinitionError
-from features.expressions import OneOf, above, at_most, log1p, product, ratio
+from features.expressions import OneOf, above, at_most, hour_within, log1p, product, ratio
 from features.windows import Window
 
 ROOT = Path(__file__).parents[2]
@@ -197,6 +197,16 @@ WRONG: dict[str, tuple[Callable[[], object], str, str]] = {
     ),
     "computed from a list": (lambda: stream(computed={"a": product(["price"])}), "computed field 'a'", "['price']"),  # type: ignore[arg-type]
     "computed from nothing": (lambda: stream(computed={"a": product()}), "computed field 'a'", "()"),
+    "an hour of a number": (
+        lambda: stream(computed={"a": hour_within("price", 0, 6)}),
+        "computed field 'a'",
+        "'price' (float64)",
+    ),
+    "a product of times": (
+        lambda: stream(computed={"a": product("event_time")}),
+        "computed field 'a'",
+        "'event_time' (time)",
+    ),
     "computed under a taken name": (lambda: stream(computed={"price": product("quantity")}), "'price'", "taken"),
     "key that the stream lacks": (
         lambda: FeatureSet(Entity("card", {"card_id": "string"}), stream(), [Count()], ["1h"]),

@@ -12,7 +12,7 @@ from shop_messages import BATCH, GOOD, NOW, SHOP, message, records
 
 from features.definitions import Stream
 from features.events import Parsed, Records, Verdict, event_schema, from_columns, parse
-from features.expressions import ratio
+from features.expressions import hour_within, ratio, weekday_within
 
 HOUR = 3_600_000
 
@@ -62,6 +62,24 @@ def test_an_impossible_computed_value_is_null() -> None:
         "s", topic="s", fields={"price": "float64", "quantity": "int64"}, computed={"each": ratio("price", "quantity")}
     )
     assert one(stream, quantity=0)["each"] is None
+
+
+@pytest.mark.parametrize(
+    ("time", "weekend", "night"),
+    [
+        ("2018-07-06T23:59:59.999Z", 0.0, 0.0),  # a Friday
+        ("2018-07-07T00:00:00Z", 1.0, 1.0),
+        ("2018-07-08T06:59:59.999Z", 1.0, 1.0),
+        ("2018-07-08T09:00:00+02:00", 1.0, 0.0),
+        ("2018-07-09T00:30:00Z", 0.0, 1.0),
+    ],
+)
+def test_a_column_can_be_computed_from_the_hour_and_the_weekday_of_the_event(
+    time: str, weekend: float, night: float
+) -> None:
+    computed = {"weekend": weekday_within("event_time", 5, 6), "night": hour_within("event_time", 0, 6)}
+    row = one(Stream("s", topic="s", fields={"price": "float64"}, computed=computed), event_time=time)
+    assert (row["weekend"], row["night"]) == (weekend, night)
 
 
 def test_unknown_fields_are_ignored_whatever_they_hold() -> None:

@@ -1,0 +1,1 @@
+"""Published protocols, one module each: a split, models and metrics that others have numbers for."""

@@ -1,0 +1,240 @@
+"""The protocol of the Fraud Detection Handbook, on features that this engine computed.
+
+Train on some days of card payments, skip the days in which their frauds are not known yet, test on the days after; what
+is known of a test day's cards by then leaves it. Le Borgne, Siblini, Lebichot, Bontempi, "Reproducible Machine Learning
+for Credit Card Fraud Detection", 2022: chapter 3 (Baseline feature transformation, Baseline fraud detection system) and
+chapter 4 (Card Precision top-k). https://fraud-detection-handbook.github.io
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.duplicates import without_duplicates
+from features.errors import UsageError
+from features.event_inputs import EventInputs, Events
+from features.formats import read_events
+from features.repo import FeatureRepo
+from features.windows import UNITS_MS, duration_ms
+
+Int64s = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Say = Callable[[str], None]
+
+PAYMENTS, LABELS, CARD = "transactions", "fraud_labels", "customer_id"
+"""The streams of payments and of frauds, and the field that says whose card it was."""
+INPUTS = (
+    *("amount", "during_weekend", "during_night"),
+    *(f"customer_payment_{what}_{window}" for window in ("24h", "7d", "30d") for what in ("count", "amount_mean")),
+    *(f"terminal_{what}_{window}_delay_7d" for window in ("24h", "7d", "30d") for what in ("payment_count", "risk")),
+)
+"""The fifteen inputs of the Handbook's models, by our names."""
+DAY_MS = UNITS_MS["d"]
+TOP = 100
+"""How many cards a day can be looked into."""
+BASELINE = "amount"
+
+
+@dataclass(frozen=True)
+class Days:
+    """Train on [start, train_end), test on [test_start, test_end); all in ms, whole days of UTC."""
+
+    start: int
+    train: int = 7
+    delay: int = 7
+    test: int = 7
+
+    @property
+    def train_end(self) -> int:
+        """The first ms that is not trained on."""
+        return self.start + self.train * DAY_MS
+
+    @property
+    def test_start(self) -> int:
+        """The first ms that is tested on: the frauds of all training days are known by then."""
+        return self.train_end + self.delay * DAY_MS
+
+    @property
+    def test_end(self) -> int:
+        """The first ms that is not tested on."""
+        return self.test_start + self.test * DAY_MS
+
+
+@dataclass(frozen=True)
+class Payments:
+    """n payments: when (ms), of which card, whether fraud, and their inputs (n, INPUTS), 0 where there is no value."""
+
+    time: Int64s
+    card: Int64s
+    fraud: Bools
+    inputs: Floats
+
+    def pick(self, which: Bools) -> Payments:
+        """Some of them."""
+        return Payments(self.time[which], self.card[which], self.fraud[which], self.inputs[which])
+
+
+# --- from the file --------------------------------------------------------------------------------------------------
+
+
+def read_history(path: Path, kind: str, repo: FeatureRepo) -> Events:
+    """The file's events of both streams, each once.
+
+    Raises:
+        UsageError: the file or the repo lacks one of them.
+    """
+    parts: dict[str, list[pa.Table]] = {PAYMENTS: [], LABELS: []}
+    for name, parsed in read_events(path, kind, repo.streams, repo.horizon_ms):
+        parts.setdefault(name, []).append(parsed.events)
+    for name in (PAYMENTS, LABELS):
+        if not parts[name]:
+            raise UsageError(f"file '{path}'", f"events of stream '{name}'", "none")
+    return {
+        name: without_duplicates(pa.concat_tables(several), duration_ms(repo.streams[name].dedupe_horizon))
+        for name, several in parts.items()
+        if several
+    }
+
+
+def last_start(history: Events, days: Days) -> int:
+    """The latest midnight from which the protocol's days all lie in the history; of ``days`` only the lengths count."""
+    newest = int(pc.max(history[PAYMENTS]["event_time"]).as_py())
+    return (newest // DAY_MS + 1) * DAY_MS - (days.test_end - days.start)
+
+
+def payments_between(history: Events, inputs: EventInputs, start: int, end: int, *, before: bool) -> Payments:
+    """The payments of [start, end) with their inputs as of the millisecond after each, or ``before`` it.
+
+    Before, a payment is not among those that its features count, as when it is judged while it comes in; the Handbook
+    counts it.
+    """
+    every = history[PAYMENTS]
+    time = every["event_time"].to_numpy()
+    chosen = every.filter(pa.array((time >= start) & (time < end)))
+    at = chosen["event_time"].to_numpy()
+    matrix = inputs.matrix(chosen, at - 1 if before else at + 1, history)
+    fraud = np.asarray(pc.is_in(chosen["event_id"], value_set=pc.unique(history[LABELS]["event_id"])))
+    return Payments(at, chosen[CARD].to_numpy(), fraud, np.nan_to_num(matrix, nan=0.0))
+
+
+# --- the split ------------------------------------------------------------------------------------------------------
+
+
+def without_known_cards(payments: Payments, days: Days) -> Bools:
+    """Which payments stand in the test: those of test days whose card was not known to be compromised on that day.
+
+    Known are the cards with a fraud in training, and on each test day those with a fraud ``delay`` days before it.
+
+    Args:
+        payments: of all days from the start on.
+    """
+    day = (payments.time - days.start) // DAY_MS
+    known = set(payments.card[payments.fraud & (day < days.train)].tolist())
+    kept = np.zeros(len(day), dtype=bool)
+    for number in range(days.test):
+        new = payments.fraud & (day == days.train + number - 1)
+        known |= set(payments.card[new].tolist())
+        today = day == days.train + days.delay + number
+        kept |= today & ~np.isin(payments.card, list(known))
+    return kept
+
+
+# --- metrics --------------------------------------------------------------------------------------------------------
+
+
+def card_precision(test: Payments, scores: Floats, top: int = TOP) -> float:
+    """The mean over the days of the share of compromised cards among the ``top`` most suspicious ones.
+
+    A card's score is its highest of the day; a card that was found leaves the days after it.
+    """
+    day = test.time // DAY_MS
+    found: set[int] = set()
+    shares = []
+    for one in np.unique(day):
+        today = np.flatnonzero((day == one) & ~np.isin(test.card, list(found)))
+        cards, place = np.unique(test.card[today], return_inverse=True)
+        highest, compromised = np.full(len(cards), -np.inf), np.zeros(len(cards), dtype=bool)
+        np.maximum.at(highest, place, scores[today])
+        np.logical_or.at(compromised, place, test.fraud[today])
+        first = np.argsort(-highest, kind="stable")[:top]
+        hits = cards[first[compromised[first]]]
+        shares.append(len(hits) / top)
+        found |= set(hits.tolist())
+    return float(np.mean(shares)) if shares else float("nan")
+
+
+def judged(test: Payments, scores: Floats) -> dict[str, float]:
+    """AUC, average precision and card precision of the scores."""
+    from sklearn.metrics import average_precision_score, roc_auc_score  # type: ignore[import-untyped]
+
+    return {
+        "auc": float(roc_auc_score(test.fraud, scores)),
+        "ap": float(average_precision_score(test.fraud, scores)),
+        f"card_precision_at_{TOP}": card_precision(test, scores),
+    }
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def models(seed: int = 0) -> dict[str, Any]:
+    """The Handbook's scikit-learn models, with its settings, and gradient boosting."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier  # type: ignore[import-untyped]
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+    from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
+    from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
+
+    return {
+        "logistic_regression": make_pipeline(StandardScaler(), LogisticRegression(random_state=seed)),
+        "random_forest": RandomForestClassifier(random_state=seed, n_jobs=-1),
+        "hist_gradient_boosting": HistGradientBoostingClassifier(random_state=seed),
+    }
+
+
+def rows(train: Payments, test: Payments, chosen: Mapping[str, Any], say: Say) -> Iterator[dict[str, Any]]:
+    """A row for each model, and first one for the amount alone: its metrics on ``test`` and how long it took to fit."""
+    yield {"model": BASELINE, **judged(test, test.inputs[:, INPUTS.index("amount")]), "fit_s": 0.0}
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    for name, model in chosen.items():
+        say(f"fitting {name}")
+        started = perf_counter()
+        # Threads that wait for each other on busy cores take many times as long as one.
+        with threadpool_limits(limits=1, user_api="openmp"):
+            model.fit(train.inputs, train.fraud)
+        fit_s = perf_counter() - started
+        yield {"model": name, **judged(test, model.predict_proba(test.inputs)[:, 1]), "fit_s": round(fit_s, 3)}
+
+
+def run(
+    history: Events, repo: FeatureRepo, days: Days, chosen: Mapping[str, Any], *, before: bool = False, say: Say
+) -> dict[str, Any]:
+    """The protocol's report of one start.
+
+    Raises:
+        UsageError: there is no fraud, or nothing else, in the days to train or to test on.
+    """
+    say("features as of each payment")
+    inputs = EventInputs.of(repo, PAYMENTS, INPUTS)
+    payments = payments_between(history, inputs, days.start, days.test_end, before=before)
+    train = payments.pick(payments.time < days.train_end)
+    test = payments.pick(without_known_cards(payments, days))
+    for name, part in (("training", train), ("test", test)):
+        if part.fraud.all() or not part.fraud.any():
+            got = f"{len(part.fraud)} payments, {int(part.fraud.sum())} of them frauds"
+            raise UsageError(f"the {name} days", "payments, some of them frauds", got, "Take another start.")
+    return {
+        "payments": {"train": len(train.fraud), "test": len(test.fraud)},
+        "frauds": {"train": int(train.fraud.sum()), "test": int(test.fraud.sum())},
+        "rows": list(rows(train, test, chosen, say)),
+    }
