@@ -5,22 +5,40 @@ what a customer spends, and how risky a terminal has been, as far back as labels
 """
 
 from features.aggregates import Count, Max, Mean
-from features.definitions import Entity, FeatureSet, FeatureView, Stream
+from features.definitions import Entity, FeatureSet, FeatureView, Stream, Topic
 from features.expressions import hour_within, ratio, weekday_within
 from features.windows import Window
 
 customer = Entity("customer", keys={"customer_id": "int64"})
 terminal = Entity("terminal", keys={"terminal_id": "int64"})
 
+# Cash machines say the same in Avro, and by names of their own.
+AT_MACHINES = """{"type": "record", "name": "Withdrawal", "fields": [
+    {"name": "id", "type": "string"},
+    {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    {"name": "card_holder", "type": "long"},
+    {"name": "machine", "type": "long"},
+    {"name": "amount", "type": "double"}]}"""
+
 transactions = Stream(
     "transactions",
-    topic="cards.transactions",
+    topic="cards.online",
     event_id="transaction_id",
     fields={"customer_id": "int64", "terminal_id": "int64", "amount": "float64"},
     computed={
         "during_weekend": weekday_within("event_time", 5, 6),
         "during_night": hour_within("event_time", 0, 6),
     },
+    also=[
+        Topic(
+            "cards.atm",
+            paths={"customer_id": "card_holder", "terminal_id": "machine"},
+            format="avro",
+            event_time="at",
+            event_id="id",
+            schema=AT_MACHINES,
+        )
+    ],
 )
 
 # One message a fraud: event_time is the payment's, and it is known (sent) seven days after.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.definitions import RESERVED, Stream
+from features.definitions import PARTITIONS_OF_A_TOPIC, RESERVED, Stream
 from features.duplicates import without_duplicates
 from features.errors import FormatError
 from features.events import event_schema
@@ -98,7 +98,7 @@ class ArchiveTable:
         for batch in self._delta.to_pyarrow_dataset().to_batches(columns=["topic", "partition", "offset"]):
             found = pa.table(batch).group_by(["topic", "partition"]).aggregate([("offset", "max")])
             for one in found.to_pylist():
-                place = f"{one['topic']}/{one['partition']}"
+                place = f"{one['topic']}/{one['partition'] % PARTITIONS_OF_A_TOPIC}"
                 last[place] = max(last[place], one["offset_max"] + 1)
         return dict(last)
 

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from features.archive_tables import ArchiveTable, open_table
 from features.batch import Offsets
-from features.definitions import Stream
+from features.definitions import PARTITIONS_OF_A_TOPIC, Stream
 from features.errors import StoreError
-from features.events import event_schema, parse
+from features.events import Parsed, event_schema, parse
 from features.repo import FeatureRepo
-from streaming.online_sink import Schemas
-from streaming.source_batch import OffsetLog, messages_by_stream
+from streaming.online_sink import Schemas, by_stream
+from streaming.source_batch import Messages, OffsetLog, messages_by_topic
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -41,6 +42,11 @@ class ArchiveReport:
 def archive_schema(stream: Stream) -> pa.Schema:
     """The columns of a stream's table: its events' and the topic."""
     return event_schema(stream).append(pa.field("topic", pa.string()))
+
+
+def topic_of(events: pa.Table, stream: Stream) -> pa.ChunkedArray:
+    """The topic that each of the stream's events came from, by its partition."""
+    return pa.chunked_array([pa.array(stream.topics)]).take(pc.divide(events["partition"], PARTITIONS_OF_A_TOPIC))
 
 
 class Archive:
@@ -69,7 +75,7 @@ class Archive:
         done = table.transaction_version(app_id) if table is not None else None
         if not events.num_rows or (done is not None and done >= batch_id):
             return 0
-        rows = events.append_column("topic", pa.repeat(pa.scalar(stream.topic), events.num_rows))
+        rows = events.append_column("topic", topic_of(events, stream))
         with _failures_told(self.path(stream)):
             write_deltalake(
                 table if table is not None else self.path(stream),
@@ -140,11 +146,13 @@ class ArchiveSink:
         """Append the valid and the late among the messages (session.COLUMNS) to their streams' tables."""
         began = time.perf_counter()
         appended = 0
-        for name, messages in messages_by_stream(table, self._repo.streams.values()).items():
-            stream = self._repo.streams[name]
-            parsed = parse(messages.records, stream, self._repo.horizon_ms(name), self._schemas)
+        messages = messages_by_topic(table, self._repo.streams.values())
+        for name, parsed in by_stream(messages, [self._parsed(one) for one in messages]).items():
             self._reached("before archive")
-            appended += self._archive.append(stream, parsed.events, self._app_id, batch_id)
+            appended += self._archive.append(self._repo.streams[name], parsed.events, self._app_id, batch_id)
             self._reached("after archive")
         took_ms = 1e3 * (time.perf_counter() - began)
         return ArchiveReport(batch_id, self._log.between(batch_id)[1], table.num_rows, appended, took_ms)
+
+    def _parsed(self, messages: Messages) -> Parsed:
+        return parse(messages.records, messages.stream, self._repo.horizon_ms(messages.stream.name), self._schemas)

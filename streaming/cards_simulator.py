@@ -3,8 +3,8 @@
 Customers and terminals stand in a square; a customer pays about as much and as often as is usual for that customer, at
 terminals nearby, mostly by day. Frauds are of three kinds, with the Handbook's numbers: amounts above 220; all payments
 at a terminal, for 28 days from when it was compromised (two are each day); every third payment of a customer, of five
-times the amount, for 14 days (three are each day). A fraud becomes known seven days after its payment. Le Borgne et al.,
-2022, chapter 3, "Transaction data simulator". Ours: every third terminal is a web shop, which is near to everybody.
+times the amount, for 14 days (three are each day). A fraud becomes known seven days after its payment. Le Borgne and
+others, 2022, chapter 3, "Transaction data simulator". Ours: every third terminal is a web shop, near to everybody.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,9 @@ import pyarrow as pa
 from features.batch import Batch, BatchStep, Counts, Offsets, Store
 from features.columns import Int64s
 from features.definitions import Stream
-from features.events import Parsed, Verdict, parse
+from features.events import Parsed, Verdict, joined, parse
 from features.repo import FeatureRepo
-from streaming.source_batch import Messages, OffsetLog, messages_by_stream
+from streaming.source_batch import Messages, OffsetLog, messages_by_topic
 
 SendDeadLetters = Callable[[Stream, Messages, Parsed], object]
 """Returns when the broker has acknowledged the stream's dead letters of the batch."""
@@ -81,13 +81,13 @@ class OnlineSink:
         """
         began = time.perf_counter()
         start, end = self._log.between(batch_id)
-        messages = messages_by_stream(table, self._repo.streams.values())
-        parsed = {name: self._parsed(name, one) for name, one in messages.items()}
+        messages = messages_by_topic(table, self._repo.streams.values())
+        parsed = [self._parsed(one) for one in messages]
         # Before the rows: a crash behind them would have to tell which of the letters have gone.
         self._send_dead_letters(messages, parsed)
-        counts = self._run(batch_id, start, end, parsed)
+        counts = self._run(batch_id, start, end, by_stream(messages, parsed))
         self.clock_ms = max(
-            [self.clock_ms, *(int(np.max(one.events["known_at"], initial=0)) for one in parsed.values())]
+            [self.clock_ms, *(int(np.max(one.events["known_at"], initial=0)) for one in parsed)]
         )
         took_ms = 1e3 * (time.perf_counter() - began)
         appended = np.asarray(table["timestamp"]).astype(np.int64)
@@ -97,9 +97,8 @@ class OnlineSink:
         """Raise FenceError unless the store has all that the checkpoint counts as done."""
         self._step.check_standing(committed)
 
-    def _parsed(self, name: str, messages: Messages) -> Parsed:
-        stream = self._repo.streams[name]
-        return parse(messages.records, stream, self._repo.horizon_ms(name), self._schemas)
+    def _parsed(self, messages: Messages) -> Parsed:
+        return parse(messages.records, messages.stream, self._repo.horizon_ms(messages.stream.name), self._schemas)
 
     def _run(self, batch_id: int, start: Offsets, end: Offsets, parsed: Mapping[str, Parsed]) -> Counts:
         folded = {name: one for name, one in parsed.items() if name in self._folded}
@@ -108,10 +107,18 @@ class OnlineSink:
         # Nothing is folded from a stream that no view reads: its events are all for the archive.
         return added(counts, Counts.of(archived, {name: one.events for name, one in archived.parsed.items()}))
 
-    def _send_dead_letters(self, messages: Mapping[str, Messages], parsed: Mapping[str, Parsed]) -> None:
-        for name, one in parsed.items():
+    def _send_dead_letters(self, messages: Sequence[Messages], parsed: Sequence[Parsed]) -> None:
+        for came, one in zip(messages, parsed, strict=True):
             if (one.verdicts == Verdict.DEAD_LETTER).any():
-                self._send(self._repo.streams[name], messages[name], one)
+                self._send(came.stream, came, one)
+
+
+def by_stream(messages: Sequence[Messages], parsed: Sequence[Parsed]) -> dict[str, Parsed]:
+    """Each stream's records, whatever topic they came from."""
+    parts: dict[str, list[Parsed]] = {}
+    for came, one in zip(messages, parsed, strict=True):
+        parts.setdefault(came.stream.name, []).append(one)
+    return {name: joined(several) for name, several in parts.items()}
 
 
 def _newest(parsed: Parsed) -> int:

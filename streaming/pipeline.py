@@ -128,7 +128,7 @@ class Pipeline:
         self._watched = reached is not None
         self._reached = reached or _no_place
         self._schemas = schemas
-        self._topics = list(dict.fromkeys(stream.topic for stream in repo.streams.values()))
+        self._topics = list(dict.fromkeys(topic for stream in repo.streams.values() for topic in stream.topics))
         self._owner = f"{socket.gethostname()}:{options.home.resolve()}"
         self._archive = Archive(options.offline, repo)
         self._recent = {"fold": Recent(), "archive": Recent()}

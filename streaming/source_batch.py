@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from features.batch import Offsets
 from features.columns import Int64s
-from features.definitions import Stream
+from features.definitions import PARTITIONS_OF_A_TOPIC, Stream
 from features.errors import FenceError
 from features.events import Records
 from streaming.producer import KNOWN_AT
@@ -21,22 +21,35 @@ from streaming.producer import KNOWN_AT
 
 @dataclass(frozen=True)
 class Messages:
-    """One stream's messages of a batch: the rows as they came (session.COLUMNS), and the records to parse."""
+    """One topic's messages of a batch, as one stream reads them.
 
+    Args:
+        stream: the part of a stream (Stream.parts) that says what they mean.
+        table: the rows as they came (session.COLUMNS).
+        records: the same, to parse.
+    """
+
+    stream: Stream
     table: pa.Table
     records: Records
 
 
-def messages_by_stream(table: pa.Table, streams: Iterable[Stream]) -> dict[str, Messages]:
-    """Each stream's messages, in the batch's order; a stream without any is not there."""
+def messages_by_topic(table: pa.Table, streams: Iterable[Stream]) -> list[Messages]:
+    """The messages of each stream and topic that has any, in the batch's order."""
     topics = table["topic"].combine_chunks()
-    chosen = {stream.name: table.filter(pc.equal(topics, stream.topic)) for stream in streams}
-    return {name: Messages(rows, _records(rows)) for name, rows in chosen.items() if rows.num_rows}
+    found = []
+    for stream in streams:
+        for number, part in enumerate(stream.parts):
+            rows = table.filter(pc.equal(topics, part.topic))
+            if rows.num_rows:
+                found.append(Messages(part, rows, _records(rows, number * PARTITIONS_OF_A_TOPIC)))
+    return found
 
 
-def _records(rows: pa.Table) -> Records:
+def _records(rows: pa.Table, first: int) -> Records:
+    """The rows to parse, their topic's partitions numbered from ``first``."""
     partition, offset = (np.asarray(rows[name]) for name in ("partition", "offset"))
-    return Records(_whole(rows["value"]), known_at(rows), partition.astype(np.int32), offset.astype(np.int64))
+    return Records(_whole(rows["value"]), known_at(rows), partition.astype(np.int32) + first, offset.astype(np.int64))
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

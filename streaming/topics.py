@@ -56,7 +56,7 @@ def ensure_topics(
     admin = admin_client(bootstrap_servers, client_options)
     there = topics(admin, bootstrap_servers)
     wanted = {}
-    for topic in dict.fromkeys(stream.topic for stream in streams):
+    for topic in dict.fromkeys(topic for stream in streams for topic in stream.topics):
         wanted[topic] = NewTopic(topic, partitions, config=STREAM_CONFIG)
         wanted[dead_letter_topic(topic)] = NewTopic(dead_letter_topic(topic), 1, config=DEAD_CONFIG)
     new = [one for name, one in wanted.items() if name not in there]

@@ -25,7 +25,17 @@ from features.aggregates import (
     Sum,
     TimeSinceLast,
 )
-from features.definitions.streams import DTYPES, KEY_DTYPES, RESERVED, TIME_UNITS_PER_MS, Entity, Field, Stream
+from features.definitions.streams import (
+    DTYPES,
+    KEY_DTYPES,
+    PARTITIONS_OF_A_TOPIC,
+    RESERVED,
+    TIME_UNITS_PER_MS,
+    Entity,
+    Field,
+    Stream,
+    Topic,
+)
 from features.definitions.views import Feature, FeatureSet, FeatureView, canonical
 from features.expressions import (
     above,
@@ -59,6 +69,7 @@ __all__ = [
     "Max",
     "Mean",
     "Min",
+    "PARTITIONS_OF_A_TOPIC",
     "Quantile",
     "RESERVED",
     "Ratio",
@@ -66,6 +77,7 @@ __all__ = [
     "Sum",
     "TIME_UNITS_PER_MS",
     "TimeSinceLast",
+    "Topic",
     "Window",
     "above",
     "at_least",

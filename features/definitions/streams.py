@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from features.definitions.checks import check_mapping, check_name, check_path, freeze
@@ -21,6 +21,8 @@ KEY_DTYPES = ("string", "int64")
 TIME_UNITS_PER_MS = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
 RESERVED = ("event_id", "event_time", "known_at", "partition", "offset")
 """Columns that every event has; a stream's own fields take other names."""
+MOST_TOPICS, PARTITIONS_OF_A_TOPIC = 4, 1_024
+"""A stream's partitions are numbered through its topics: those of the second begin at 1,024."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,27 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Topic:
+    """One more topic that brings events of a stream, in messages of its own form; as Stream has it where it is alike.
+
+    Args:
+        paths: our field → where it stands in these messages, where that is not the stream's own path.
+    """
+
+    topic: str
+    paths: Mapping[str, str] | None = None
+    format: str = "json"
+    event_time: str = "event_time"
+    time_unit: str = "ms"
+    event_id: str | None = "event_id"
+    schema: str | None = None
+
+    def __post_init__(self) -> None:
+        check_mapping(self.paths, f"topic {self.topic!r}: paths")
+        freeze(self, paths=FrozenMap(self.paths))
+
+
+@dataclass(frozen=True)
 class Stream:
     """A topic as it is, mapped to our columns; its producers change nothing.
 
@@ -84,6 +107,8 @@ class Stream:
             {"amount": product("price", "quantity"), "by_night": hour_within("event_time", 0, 6)}.
         schema: for Avro without a registry, the reader schema as JSON text; a wider one may evolve in the messages.
         dedupe_horizon: how long an event_id is remembered.
+        also: more topics with the same events in other forms. What we send goes to ``topic``; a topic that is taken out
+            or moved in the list changes what the offsets of the archive mean.
     """
 
     name: str
@@ -96,6 +121,7 @@ class Stream:
     computed: Mapping[str, Expression] | None = None
     schema: str | None = None
     dedupe_horizon: str | int = "1h"
+    also: Sequence[Topic] = ()
 
     def __post_init__(self) -> None:
         where = f"stream '{self.name}'"
@@ -121,6 +147,49 @@ class Stream:
                 raise DefinitionError(f"{where}: computed field '{name}'", "a name that is free", "one that is taken")
             check_expression(expression, dtypes, f"{where}: computed field '{name}'")
         freeze(self, computed=FrozenMap(self.computed))
+        self._check_topics(where)
+
+    def _check_topics(self, where: str) -> None:
+        more = self.also
+        if isinstance(more, str) or not isinstance(more, Sequence) or not all(isinstance(one, Topic) for one in more):
+            raise DefinitionError(f"{where}: also", "a list of Topic(…)", repr(more))
+        freeze(self, also=tuple(more))
+        if len(set(self.topics)) < len(self.topics) or len(self.topics) > MOST_TOPICS:
+            got = ", ".join(self.topics)
+            raise DefinitionError(f"{where}: also", f"at most {MOST_TOPICS} topics that differ, with its own", got)
+        for one in more:
+            unknown = [name for name in one.paths or () if name not in self.fields]
+            if unknown:
+                place = f"{where}: topic '{one.topic}': paths"
+                raise DefinitionError(place, f"fields of the stream ({', '.join(self.fields)})", ", ".join(unknown))
+        len(self.parts)  # each is checked as it is made
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Every topic that brings its events."""
+        return (self.topic, *(one.topic for one in self.also))
+
+    @cached_property
+    def parts(self) -> tuple[Stream, ...]:
+        """A stream for each of its topics, in order, with the same name and columns; itself where there is only one."""
+        if not self.also:
+            return (self,)
+        return (replace(self, also=()), *map(self._part, self.also))
+
+    def _part(self, one: Topic) -> Stream:
+        paths = one.paths or {}
+        fields = {name: replace(field, path=paths.get(name, field.path)) for name, field in self.mapped.items()}
+        return replace(
+            self,
+            topic=one.topic,
+            fields=fields,
+            format=one.format,
+            event_time=one.event_time,
+            time_unit=one.time_unit,
+            event_id=one.event_id,
+            schema=one.schema,
+            also=(),
+        )
 
     def _field(self, name: str, value: Field | str) -> Field:
         where = f"stream '{self.name}': field '{name}'"

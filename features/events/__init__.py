@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.definitions import Stream
+from features.definitions import PARTITIONS_OF_A_TOPIC, Stream
 from features.events import avro, json_messages, split_columns
 from features.events.decoded import ARROW, Decoded, Problems, bad_time, show, whole, wrong
 from features.expressions import evaluate
@@ -39,7 +39,8 @@ class Records:
     Args:
         values: binary; null for a tombstone.
         known_at: when each became known, in epoch ms.
-        partition: with ``offset``, where each stands in the topic.
+        partition: with ``offset``, where each stands in the topic; numbered through the topics of a stream
+            (PARTITIONS_OF_A_TOPIC for each).
     """
 
     values: pa.Array
@@ -97,6 +98,19 @@ def parse(
     return _judge(decoded, records, stream, horizon_ms)
 
 
+def joined(parts: Sequence[Parsed]) -> Parsed:
+    """The records of several topics of one stream as one, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(len(one.verdicts) for one in parts[:-1])])
+    return Parsed(
+        pa.concat_tables([one.events for one in parts]),
+        np.concatenate([one.rows + start for one, start in zip(parts, starts, strict=True)]),
+        np.concatenate([one.verdicts for one in parts]),
+        pa.concat_arrays([one.reasons for one in parts]),
+    )
+
+
 def _binary(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     """The messages as one binary array, whichever of Arrow's layouts they came in."""
     return whole(values).cast(pa.binary())
@@ -141,7 +155,8 @@ def _ids(columns: pa.Table, records: Records, stream: Stream) -> pa.Array:
     """The messages' own ids, or else topic-partition-offset."""
     if "event_id" in columns.column_names:
         return whole(columns["event_id"])
-    places = (pa.array(place).cast(pa.string()) for place in (records.partition, records.offset))
+    partition = records.partition % PARTITIONS_OF_A_TOPIC
+    places = (pa.array(place).cast(pa.string()) for place in (partition, records.offset))
     return pc.binary_join_element_wise(pa.scalar(stream.topic), *places, "-")
 
 

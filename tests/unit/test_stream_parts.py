@@ -27,7 +27,7 @@ from streaming.source_batch import (
     OffsetLog,
     flat_offsets,
     known_at,
-    messages_by_stream,
+    messages_by_topic,
     nested_offsets,
     records_between,
 )
@@ -71,10 +71,10 @@ def test_known_at_is_the_headers_time_where_it_is_an_earlier_one_and_the_brokers
 
 def test_a_batch_is_divided_by_topic_in_its_order() -> None:
     rows = batch({"offset": 1}, {"topic": "n", "offset": 2}, {"offset": 3, "partition": 1}, {"topic": "stranger"})
-    found = messages_by_stream(rows, REPO.streams.values())
-    assert {name: one.records.offset.tolist() for name, one in found.items()} == {"shop": [1, 3], "notes": [2]}
-    assert found["shop"].records.partition.tolist() == [0, 1]
-    assert messages_by_stream(batch(), REPO.streams.values()) == {}
+    found = {one.stream.name: one.records for one in messages_by_topic(rows, REPO.streams.values())}
+    assert {name: records.offset.tolist() for name, records in found.items()} == {"shop": [1, 3], "notes": [2]}
+    assert found["shop"].partition.tolist() == [0, 1]
+    assert messages_by_topic(batch(), REPO.streams.values()) == []
 
 
 # --- offsets --------------------------------------------------------------------------------------------------------
