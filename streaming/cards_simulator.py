@@ -9,7 +9,7 @@ others, 2022, chapter 3, "Transaction data simulator". Ours: every third termina
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -93,34 +93,52 @@ class CardSimulator:
 
     # --- what happens -------------------------------------------------------------------------------------------------
 
-    def history(self, days: float, until_ms: int, per_customer_day: float = 2.0) -> Iterator[Block]:
-        """What became known in the days before ``until_ms``, day by day; most of it around noon (UTC)."""
+    def history(self, days: float, until_ms: int, per_customer_day: float = 2.0) -> Generator[Block, None, Payments]:
+        """What became known in the days before ``until_ms``, day by day, most of it around noon (UTC).
+
+        Returns the frauds of the last week, which nobody knows yet: live() takes them.
+        """
         start_ms = until_ms - int(days * DAY_MS)
-        return self._blocks(start_ms, until_ms, DAY_MS, per_customer_day * self.customers / DAY_MS, by_day=True)
+        return self._blocks(start_ms, until_ms, DAY_MS, per_customer_day * self.customers / DAY_MS, None, by_day=True)
 
     def live(
-        self, start_ms: int, per_second: float, until_ms: int | None = None, block_ms: int = 1_000
-    ) -> Iterator[Block]:
-        """What becomes known from ``start_ms`` on, block by block; without end unless told."""
-        return self._blocks(start_ms, until_ms, block_ms, per_second / 1_000, by_day=False)
+        self, start_ms: int, per_second: float, until_ms: int | None = None, unknown: Payments | None = None
+    ) -> Generator[Block, None, Payments]:
+        """What becomes known from ``start_ms`` on, second by second; without end unless told.
+
+        Args:
+            start_ms: no payment is before it.
+            per_second: the mean rate.
+            until_ms: nothing is known at this time or later.
+            unknown: frauds from before, whose labels are still to come.
+        """
+        return self._blocks(start_ms, until_ms, UNITS_MS["s"], per_second / 1_000, unknown, by_day=False)
 
     def _blocks(
-        self, start_ms: int, until_ms: int | None, block_ms: int, per_ms: float, *, by_day: bool
-    ) -> Iterator[Block]:
+        self,
+        start_ms: int,
+        until_ms: int | None,
+        block_ms: int,
+        per_ms: float,
+        unknown: Payments | None,
+        *,
+        by_day: bool,
+    ) -> Generator[Block, None, Payments]:
         if start_ms <= 0 or per_ms <= 0:
             got = f"{per_ms * 1_000:g}/s, {start_ms} ms"
             raise UsageError("simulated card payments", "a rate above 0, and times after 1970", got)
         rng = np.random.default_rng([self.seed, 2, start_ms])
-        run, numbered, low = f"card{self.seed}-{start_ms:x}", 0, start_ms
-        unknown = self._payments(rng, np.empty(0, dtype=np.int64), 0)
+        numbered, low = 0, start_ms
+        waiting = unknown or self._payments(rng, np.empty(0, dtype=np.int64), 0)
         while until_ms is None or low < until_ms:
             high = low + block_ms if until_ms is None else min(low + block_ms, until_ms)
             made = self._payments(rng, _arrivals(rng, low, high, per_ms, by_day=by_day), numbered)
             numbered += len(made.time)
-            unknown += made.pick(made.fraud)
-            due = unknown.time + LABEL_DELAY_MS < high
-            yield self._tables(made, unknown.pick(due), run)
-            unknown, low = unknown.pick(~due), high
+            waiting += made.pick(made.fraud)
+            due = waiting.time + LABEL_DELAY_MS < high
+            yield self._tables(made, waiting.pick(due))
+            waiting, low = waiting.pick(~due), high
+        return waiting
 
     def _payments(self, rng: np.random.Generator, time: Int64s, first: int) -> Payments:
         """A payment at each of these times, numbered from ``first``."""
@@ -154,13 +172,27 @@ class CardSimulator:
 
     # --- as tables ----------------------------------------------------------------------------------------------------
 
-    def _tables(self, made: Payments, known: Payments, run: str) -> Block:
+    def _tables(self, made: Payments, known: Payments) -> Block:
         online = made.terminal % ONLINE_EVERY == 0
         return {
-            "atm": _table(made.pick(~online), run, 0),
-            "online": _table(made.pick(online), run, 0),
-            "fraud_labels": _table(known, run, LABEL_DELAY_MS).drop_columns(["amount"]),
+            "atm": self._table(made.pick(~online), 0),
+            "online": self._table(made.pick(online), 0),
+            "fraud_labels": self._table(known, LABEL_DELAY_MS).drop_columns(["amount"]),
         }
+
+    def _table(self, payments: Payments, later_ms: int) -> pa.Table:
+        """The payments as columns of ours, known so much later; an id is of the seed, the time and the number."""
+        parts = (pa.array(part).cast(pa.string()) for part in (payments.time, payments.number))
+        return pa.table(
+            {
+                "event_id": pc.binary_join_element_wise(f"card{self.seed}", *parts, "-"),
+                "event_time": pa.array(payments.time),
+                "known_at": pa.array(payments.time + later_ms),
+                "customer_id": pa.array(payments.customer),
+                "terminal_id": pa.array(payments.terminal),
+                "amount": pa.array(payments.amount),
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -192,18 +224,3 @@ def _arrivals(rng: np.random.Generator, low: int, high: int, per_ms: float, *, b
         return times
     away = (times % DAY_MS - NOON_MS) / SPREAD_MS
     return times[rng.random(count) < np.exp(-(away**2) / 2)]
-
-
-def _table(payments: Payments, run: str, later_ms: int) -> pa.Table:
-    """The payments as columns of ours, known so much later."""
-    numbers = pa.array(payments.number).cast(pa.string())
-    return pa.table(
-        {
-            "event_id": pc.binary_join_element_wise(run, numbers, "-"),
-            "event_time": pa.array(payments.time),
-            "known_at": pa.array(payments.time + later_ms),
-            "customer_id": pa.array(payments.customer),
-            "terminal_id": pa.array(payments.terminal),
-            "amount": pa.array(payments.amount),
-        }
-    )

@@ -1,4 +1,4 @@
-"""`headrace replay` and `headrace generate`: events of a file, or of a simulated shop, into their topics."""
+"""`headrace replay` and `headrace generate`: events of a file, or of a simulated world, into their topics."""
 
 from __future__ import annotations
 
@@ -90,46 +90,91 @@ def replay(  # noqa: PLR0913, PLR0917  # one parameter an option
 
 
 @click.command()
+@click.option("--domain", type=click.Choice(["shop", "cards"]), default="shop", show_default=True, help="Of what.")
 @click.option("--rate", default=20.0, show_default=True, type=float, metavar="N", help="Events a second, on average.")
-@click.option("--users", default=10_000, show_default=True, help="How many there are.")
-@click.option("--items", default=2_000, show_default=True, help="How many the catalogue has.")
-@click.option("--seed", default=7, show_default=True, help="Another one is another shop.")
+@click.option("--users", type=int, metavar="N", help="How many there are: 10,000, or 5,000 with cards.")
+@click.option("--items", type=int, metavar="N", help="How many the catalogue has: 2,000; terminals for cards: 10,000.")
+@click.option("--seed", default=7, show_default=True, help="Another one is another world.")
 @click.option("--seconds", type=float, metavar="S", help="Stop after so long; without, Ctrl-C stops.")
+@click.option("--history", default=0.0, metavar="DAYS", help="Cards: first what happened in the days before.")
 @REPO
 @KAFKA
 @JSON
-def generate(
+def generate(  # noqa: PLR0913, PLR0917  # one parameter an option
+    domain: str,
     rate: float,
-    users: int,
-    items: int,
+    users: int | None,
+    items: int | None,
     seed: int,
     seconds: float | None,
+    history: float,
     folder: str | None,
     bootstrap_servers: str | None,
     as_json: bool,
 ) -> None:
-    """Send what happens in a simulated shop, as it happens: its catalogue first, then its users' events.
+    """Send what happens in a simulated world, as it happens.
+
+    A shop: its catalogue first, then its users' events. Cards: payments at cash machines and web shops, and the frauds
+    among them a week after each.
 
     \b
     Examples:
       headrace generate --rate 50
       headrace generate --rate 500 --users 2000 --seconds 30
+      headrace generate --domain cards --rate 200 --history 40
     """
-    from streaming.generator import ShopSimulator
-
     if not 0 < rate < float("inf"):
         raise UsageError("--rate", "a number above 0", f"{rate:g}")
     if seconds is not None and not 0 < seconds < float("inf"):
         raise UsageError("--seconds", "a number above 0", f"{seconds:g}")
+    if not 0 <= history < float("inf") or (history and domain == "shop"):
+        raise UsageError("--history", "a number of days, with --domain cards", f"{history:g}")
     project = _project(folder)
+    if domain == "shop":
+        sending = _send_shop(project, bootstrap_servers, (seed, users or 10_000, items or 2_000), rate, seconds)
+    else:
+        world = (seed, users or 5_000, items or 10_000)
+        sending = _send_cards(project, bootstrap_servers, world, history, rate, seconds)
+    sending.finish(f"the simulated {domain}", as_json, Counter(), whole=False)
+
+
+def _send_shop(
+    project: _Project, bootstrap_servers: str | None, world: tuple[int, int, int], rate: float, seconds: float | None
+) -> _Sending:
+    from streaming.generator import ShopSimulator
+
     streams = _shop(project.repo)
-    shop = ShopSimulator(seed, users, items)
+    shop = ShopSimulator(*world)
     with _sending(project, bootstrap_servers, streams) as sending:
         start_ms = _now_ms()
         sending.send(_catalogue(shop, project, start_ms), None)
         # The catalogue took a moment: what happened meanwhile is sent at once, and then everything as it happens.
         sending.send(_live(shop, project, start_ms, rate, seconds), 1.0, _now_ms())
-    sending.finish("the simulated shop", as_json, Counter(), whole=False)
+    return sending
+
+
+def _send_cards(
+    project: _Project,
+    bootstrap_servers: str | None,
+    world: tuple[int, int, int],
+    days: float,
+    rate: float,
+    seconds: float | None,
+) -> _Sending:
+    from streaming import cards_traffic
+    from streaming.cards_simulator import CardSimulator
+
+    streams = cards_traffic.streams_of(project.repo)
+    cards = CardSimulator(*world)
+    with _sending(project, bootstrap_servers, streams) as sending:
+        start_ms = _now_ms()
+        before = cards_traffic.Past(cards, streams, days, start_ms, project.registry)
+        sending.send(before.batches(), None)
+        if not sending.stop.wished:
+            until_ms = None if seconds is None else start_ms + int(seconds * 1_000)
+            blocks = cards.live(start_ms, rate, until_ms, before.unknown)
+            sending.send(cards_traffic.live(blocks, streams, project.registry), 1.0, _now_ms())
+    return sending
 
 
 # --- what is sent ---------------------------------------------------------------------------------------------------

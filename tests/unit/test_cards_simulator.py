@@ -87,6 +87,26 @@ def test_live_payments_come_at_the_rate_and_labels_only_of_what_was_paid_a_week_
     assert len(set(payments["event_id"].to_pylist())) == payments.num_rows
 
 
+def test_frauds_that_nobody_knew_of_become_known_in_the_days_after() -> None:
+    blocks = SIMULATOR.history(9, UNTIL)
+    payments = []
+    while True:
+        try:
+            payments.append(paid(dict(next(blocks))))
+        except StopIteration as stopped:
+            unknown = stopped.value
+            break
+    second = SIMULATOR.live(UNTIL, 0.001, UNTIL + 2_000, unknown)
+    early = [int(time) for time in unknown.time if time + 7 * DAY_MS < UNTIL + 2_000]
+    assert together(second)["fraud_labels"]["event_time"].to_pylist() == early
+    assert unknown.fraud.all()
+    assert unknown.time.min() + 7 * DAY_MS >= UNTIL
+    ids = pa.concat_tables(payments)["event_id"]
+    (day,) = SIMULATOR._blocks(UNTIL, UNTIL + DAY_MS, DAY_MS, 1e-9, unknown, by_day=False)
+    assert day["fraud_labels"].num_rows > 0
+    assert pc.all(pc.is_in(day["fraud_labels"]["event_id"], value_set=ids.combine_chunks())).as_py()
+
+
 def test_every_event_is_one_of_the_domains_streams(tmp_path) -> None:
     from pathlib import Path
 
