@@ -81,13 +81,13 @@ def list_features(folder: str, view_name: str | None, as_json: bool) -> None:
       headrace features list
       headrace features list --view user_activity --json
     """
-    from features.meanings import view_card
+    from features.meanings import view_summary
     from features.repo import load_repo
 
     repo = load_repo(folder)
-    cards = [view_card(view) for view in _views(repo, view_name)]
+    views = [view_summary(view) for view in _views(repo, view_name)]
     click.echo(
-        json.dumps({"views": cards}, indent=2, ensure_ascii=False) if as_json else "\n\n".join(map(_card, cards))
+        json.dumps({"views": views}, indent=2, ensure_ascii=False) if as_json else "\n\n".join(map(_listed, views))
     )
 
 
@@ -97,14 +97,14 @@ def _views(repo: FeatureRepo, name: str | None) -> list[FeatureView]:
     return [view for view in repo.views.values() if name in (None, view.name)]
 
 
-def _card(card: Mapping[str, Any]) -> str:
-    title = click.style(card["view"], bold=True)
-    keys = ", ".join(f"{key} {dtype}" for key, dtype in card["keys"].items())
-    about = f"{card['entity']} ({keys}) from {', '.join(card['streams'])} · version {card['version']}"
-    head = f"{title} · {about} · schema {card['schema_hash']} · ttl {card['ttl']}"
-    lines = [head, card["description"]] if card["description"] else [head]
+def _listed(view: Mapping[str, Any]) -> str:
+    title = click.style(view["view"], bold=True)
+    keys = ", ".join(f"{key} {dtype}" for key, dtype in view["keys"].items())
+    about = f"{view['entity']} ({keys}) from {', '.join(view['streams'])} · version {view['version']}"
+    head = f"{title} · {about} · schema {view['schema_hash']} · ttl {view['ttl']}"
+    lines = [head, view["description"]] if view["description"] else [head]
     return "\n".join(
-        [*lines, *_table(LIST_COLUMNS, [[row[name] for name in LIST_COLUMNS] for row in card["features"]])]
+        [*lines, *_table(LIST_COLUMNS, [[row[name] for name in LIST_COLUMNS] for row in view["features"]])]
     )
 
 

@@ -88,7 +88,7 @@ def feature_row(view: FeatureView, feature: Feature) -> dict[str, Any]:
     return row
 
 
-def view_card(view: FeatureView) -> dict[str, Any]:
+def view_summary(view: FeatureView) -> dict[str, Any]:
     """A view as `features list` shows it: what it is about, its version and schema hash, and each of its features."""
     return {
         "view": view.name,

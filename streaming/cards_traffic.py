@@ -12,8 +12,8 @@ from streaming.cards_simulator import Block, CardSimulator, Payments
 from streaming.replay import Batch, in_time_order
 
 PAYMENTS, LABELS = "transactions", "fraud_labels"
-CASH_TOPIC = "cards.atm"
-"""Cash machines' payments go to this topic of the stream, where it has it; all others to its first."""
+CASH = "atm"
+"""Cash machines' payments go to the topic of the stream that ends so, where it has one; all others to its first."""
 
 
 def streams_of(repo: FeatureRepo) -> dict[str, Stream]:
@@ -23,7 +23,7 @@ def streams_of(repo: FeatureRepo) -> dict[str, Stream]:
         got = ", ".join(repo.streams) or "no streams"
         raise UsageError(f"feature repo '{repo.path}'", f"streams '{PAYMENTS}' and '{LABELS}' for card payments", got)
     parts = repo.streams[PAYMENTS].parts
-    cash = next((part for part in parts if part.topic == CASH_TOPIC), parts[0])
+    cash = next((part for part in parts if part.topic.endswith(CASH)), parts[0])
     return {"atm": cash, "online": parts[0], "fraud_labels": repo.streams[LABELS]}
 
 

@@ -86,9 +86,7 @@ class OnlineSink:
         # Before the rows: a crash behind them would have to tell which of the letters have gone.
         self._send_dead_letters(messages, parsed)
         counts = self._run(batch_id, start, end, by_stream(messages, parsed))
-        self.clock_ms = max(
-            [self.clock_ms, *(int(np.max(one.events["known_at"], initial=0)) for one in parsed)]
-        )
+        self.clock_ms = max([self.clock_ms, *map(_newest, parsed)])
         took_ms = 1e3 * (time.perf_counter() - began)
         appended = np.asarray(table["timestamp"]).astype(np.int64)
         return BatchReport(batch_id, start, end, table.num_rows, counts, appended, now_ms(), took_ms)

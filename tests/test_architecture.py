@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +136,25 @@ def test_no_module_is_longer_than_a_reader_keeps_in_mind():
     every = [*modules(*PACKAGES, "tests", "feature_repo", "benchmarks"), *(ROOT / name for name in ROOT_MODULES)]
     lengths = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in every}
     assert {path: length for path, length in lengths.items() if length > LINES} == {}
+
+
+ABOUT_CARDS = (
+    *("features/formats/", "streaming/cards_", "streaming/producers_cli.py"),
+    *("training/protocols/", "training/evaluate_cli.py"),
+)
+"""Readers of its files, its simulator and its protocol; everything else knows of the domain what definitions say."""
+
+
+def test_the_engine_has_no_word_of_the_cards_domain():
+    word = re.compile(r"\b(cards?|fraud\w*|customers?|payments?|terminals?)\b", re.IGNORECASE)
+    found = {
+        f"{relative(path)}:{token.start[0]}": {token.string}
+        for path in modules(*PACKAGES)
+        if not relative(path).startswith(ABOUT_CARDS)
+        for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline)
+        if token.type == tokenize.NAME and word.search(token.string.replace("_", " "))
+    }
+    assert found == {}
 
 
 def test_no_module_is_named_after_nothing():
