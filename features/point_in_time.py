@@ -60,7 +60,7 @@ def point_in_time(view: FeatureView, spine: Spine, events: Mapping[str, pa.Table
         for chunk in _chunks(plan_of(view), timelines, rows, spine.as_of, places, copies=copies):
             asked = _Asked(rows[chunk], spine.as_of[chunk])
             answered.append((chunk, _answered(view, timelines, asked, copies=copies)))
-    return _in_order(answered, view, spine)
+    return in_order(answered, view, spine)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ def _answered(view: FeatureView, timelines: Mapping[str, Timeline], asked: _Aske
     return assembled(view, answers, statuses(view, newest, asked.as_of, known), asked.as_of, newest)
 
 
-def _in_order(answered: list[tuple[Int64s, FeatureMatrix]], view: FeatureView, spine: Spine) -> FeatureMatrix:
+def in_order(answered: list[tuple[Int64s, FeatureMatrix]], view: FeatureView, spine: Spine) -> FeatureMatrix:
+    """The answers to parts of a spine (the places of each, and its matrix) as one, in the spine's order."""
     order = np.concatenate([chunk for chunk, _ in answered]) if answered else np.empty(0, dtype=np.int64)
     back = np.empty(len(order), dtype=np.int64)
     back[order] = np.arange(len(order))
