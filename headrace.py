@@ -20,6 +20,7 @@ VERBS = {
     "demo": ("headrace_demo:demo", "The whole loop on this machine, told as it happens."),
     "up": ("headrace_up:up", "Kafka, the stream, the service and training of this project, until Ctrl-C."),
     "replay": ("streaming.producers_cli:replay", "Send a file's events to their topics."),
+    "import": ("streaming.import_cli:import_files", "History of files into the offline store, without Kafka."),
     "generate": ("streaming.producers_cli:generate", "Send a simulated shop's events."),
     "stream": ("streaming.stream_cli:stream", "Fold the topics into the online store, and archive them."),
     "status": ("streaming.stream_cli:status", "How the stream is doing."),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 BATCH_ROWS = 1 << 17
+IMPORTED = "import:"
+"""What the topic of an event begins with that `headrace import` brought in: no topic of Kafka has a colon."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +95,23 @@ class ArchiveTable:
                 yield self._conformed(pa.table(batch), columns)
 
     def end(self) -> dict[str, int]:
-        """'topic/partition' → the first offset after those in the table."""
+        """'topic/partition' → the first offset after those in the table, of the topics of Kafka."""
         last: Counter[str] = Counter()
-        for batch in self._delta.to_pyarrow_dataset().to_batches(columns=["topic", "partition", "offset"]):
+        live = pc.invert(pc.starts_with(pc.field("topic"), IMPORTED))
+        dataset = self._delta.to_pyarrow_dataset()
+        for batch in dataset.to_batches(columns=["topic", "partition", "offset"], filter=live):
             found = pa.table(batch).group_by(["topic", "partition"]).aggregate([("offset", "max")])
             for one in found.to_pylist():
                 place = f"{one['topic']}/{one['partition'] % PARTITIONS_OF_A_TOPIC}"
                 last[place] = max(last[place], one["offset_max"] + 1)
         return dict(last)
+
+    def first_known_ms(self, topic: str) -> int | None:
+        """When the first event of the topic became known; None where there is none."""
+        dataset = self._delta.to_pyarrow_dataset()
+        batches = dataset.to_batches(columns=["known_at"], filter=pc.field("topic") == topic)
+        first = [pc.min(batch["known_at"]).as_py() for batch in batches if batch.num_rows]
+        return min(first, default=None)
 
     def _dataset(self, wanted: Sequence[str]) -> tuple[Any, list[str]]:
         present = self.columns()

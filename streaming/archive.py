@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,20 @@ class ArchiveReport:
     took_ms: float
 
 
+def append_rows(path: Path, rows: pa.Table, transactions: Mapping[str, int]) -> None:
+    """Append rows to a Delta table, made if it is not there, and keep the versions in the same commit."""
+    from deltalake import CommitProperties, Transaction, write_deltalake
+
+    kept = [Transaction(app_id, version) for app_id, version in transactions.items()]
+    write_deltalake(
+        path,
+        rows,
+        mode="append",
+        schema_mode="merge",  # a field that a stream has gained is null in what came before
+        commit_properties=CommitProperties(app_transactions=kept),
+    )
+
+
 def archive_schema(stream: Stream) -> pa.Schema:
     """The columns of a stream's table: its events' and the topic."""
     return event_schema(stream).append(pa.field("topic", pa.string()))
@@ -69,22 +83,28 @@ class Archive:
         Raises:
             StoreError: the table takes no more, such as for want of room.
         """
-        from deltalake import CommitProperties, Transaction, write_deltalake
-
-        table = self._table(stream)
-        done = table.transaction_version(app_id) if table is not None else None
+        done = self.transaction(stream, app_id)
         if not events.num_rows or (done is not None and done >= batch_id):
             return 0
-        rows = events.append_column("topic", topic_of(events, stream))
-        with _failures_told(self.path(stream)):
-            write_deltalake(
-                table if table is not None else self.path(stream),
-                rows.cast(archive_schema(stream)),
-                mode="append",
-                schema_mode="merge",  # a field that a stream has gained is null in what came before
-                commit_properties=CommitProperties(app_transactions=[Transaction(app_id, batch_id)]),
-            )
+        self.write(stream, events, topic_of(events, stream), {app_id: batch_id})
         return int(events.num_rows)
+
+    def transaction(self, stream: Stream, app_id: str) -> int | None:
+        """The version that the writer's last commit left in the stream's table; None where it never wrote."""
+        table = self._table(stream)
+        return None if table is None else table.transaction_version(app_id)
+
+    def write(
+        self, stream: Stream, events: pa.Table, topics: pa.Array | pa.ChunkedArray, transactions: Mapping[str, int]
+    ) -> None:
+        """Append events, each of its topic, and with them in one commit each writer's version.
+
+        Raises:
+            StoreError: the table takes no more, such as for want of room.
+        """
+        rows = events.append_column("topic", topics)
+        with _failures_told(self.path(stream)):
+            append_rows(self.path(stream), rows.cast(archive_schema(stream)), transactions)
 
     def read(self, stream: Stream) -> ArchiveTable | None:
         """The stream's table as it is now, without what is late for all of its views; None where there is none."""

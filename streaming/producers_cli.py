@@ -77,7 +77,7 @@ def replay(  # noqa: PLR0913, PLR0917  # one parameter an option
     factor = playing.speed_of(speed)
     project = _project(folder)
     streams = project.repo.streams
-    columns = dict(map(_renaming, renamed)) or None
+    columns = dict(map(renaming, renamed)) or None
     read = partial(read_events, file, kind, streams, stream=stream, columns=columns)
     read()  # generators do not start by themselves: this only looks at the options
     refused: Counter[str] = Counter()
@@ -212,7 +212,8 @@ def _filled(kind: str, stream: str | None, streams: Mapping[str, Stream]) -> Map
     return {name: streams[name] for name in names if name in streams}
 
 
-def _renaming(text: str) -> tuple[str, str]:
+def renaming(text: str) -> tuple[str, str]:
+    """OURS=THEIRS in its parts."""
     ours, separator, theirs = text.partition("=")
     if not (ours and separator and theirs):
         raise UsageError("--column", "OURS=THEIRS, such as user_id=customer", repr(text))
