@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,17 +54,20 @@ def up(minutes: float) -> None:
     repo, tracking = root / settings.stream.repo, settings.mlflow.tracking_uri
     try:
         with interrupts_end_it(), Project(root, settings, root / settings.home, repo, port, tracking) as loop:
-            training = Training(loop, 60 * minutes)
+            training = Schedule(loop, 60 * minutes)
+            every_s = 60 * settings.offline.compact_every_min
+            upkeep = Schedule(loop, every_s, ("tables", "compact"), ("upkeep", "upkept"), time.monotonic() + every_s)
             try:
-                run(loop, training)
+                run(loop, training, upkeep)
             finally:
                 training.stop()
+                upkeep.stop()
     except KeyboardInterrupt:
         click.echo("stopped; everything that was started has ended", err=True)
         sys.exit(0)
 
 
-def run(loop: Loop, training: Training) -> None:
+def run(loop: Loop, training: Schedule, upkeep: Schedule) -> None:
     """Start the parts, and tell how they are doing until one of them ends."""
     click.echo(f"Kafka answers on {loop.start_broker()}", err=True)
     stream = Kept(loop, "stream")
@@ -75,8 +78,11 @@ def run(loop: Loop, training: Training) -> None:
             stream.tick(time.monotonic())
             loop.check()
             training.tick(time.monotonic())
+            upkeep.tick(time.monotonic())
             ready = loop.ask("/readyz", timeout_s=1.0)
-            tell(status_line(stream_status(loop.home), ready, training.told(time.monotonic())))
+            told = training.told(time.monotonic())
+            failed = f" · {upkeep.last}" if "failed" in upkeep.last else ""
+            tell(status_line(stream_status(loop.home), ready, told + failed))
             time.sleep(TELL_EVERY_S)
 
 
@@ -136,15 +142,20 @@ def stream_status(home: Path) -> dict[str, Any]:
 
 
 @dataclass
-class Training:
-    """`headrace train` as a process of its own: once there are events, and then every so many seconds; one at a time.
+class Schedule:
+    """A verb as a process of its own: once there are events, and then every so many seconds; one at a time.
 
     Args:
         every_s: from the end of one to the start of the next; 0 for never.
+        verb: what is run.
+        words: what it is called while it runs, and once it has.
+        due: when it starts first.
     """
 
     loop: Loop
     every_s: float
+    verb: Sequence[str] = ("train",)
+    words: tuple[str, str] = ("training", "trained")
     due: float = 0.0
     last: str = ""
     running: Child | None = field(default=None)
@@ -155,14 +166,15 @@ class Training:
             self._look(self.running, now)
         elif self.every_s and now >= self.due and self._has_events():
             logs = self.loop.home / "logs"
-            self.running = Child.start("train", ["train"], self.loop.environment, self.loop.root, logs)
+            self.running = Child.start(self.verb[0], list(self.verb), self.loop.environment, self.loop.root, logs)
 
     def _look(self, child: Child, now: float) -> None:
         status = child.process.poll()
         if status is None:
             return
         self.running, self.due = None, now + self.every_s
-        self.last = "trained" if status == 0 else f"training failed, see {child.log.name}"
+        doing, done = self.words
+        self.last = done if status == 0 else f"{doing} failed, see {child.log.name}"
 
     def _has_events(self) -> bool:
         offline = self.loop.root / self.loop.settings.offline.path
@@ -170,12 +182,13 @@ class Training:
 
     def told(self, now: float) -> str:
         """What it does, in a few words."""
+        doing, _ = self.words
         if not self.every_s:
-            return "no training"
+            return f"no {doing}"
         if self.running is not None:
-            return "training"
+            return doing
         if not self.last:
-            return "training waits for events"
+            return f"{doing} waits for events"
         return f"{self.last}, again in {max(self.due - now, 0) / 60:.0f} min"
 
     def stop(self) -> None:

@@ -76,6 +76,12 @@ class OfflineSettings(Section):
 
     path: str = ".headrace/offline"
     """A folder, below the project where it is relative; one Delta table for each stream is in it."""
+    rows_in_memory: int = Field(default=10_000_000, ge=1)
+    """Events that a rebuild reads at once; more are built a part of the entities at a time."""
+    compact_every_min: float = Field(default=60, ge=0)
+    """How often `headrace up` makes few large files of many small ones; 0 for never."""
+    keep_versions_h: float = Field(default=168, ge=1)
+    """For how long files that a compaction replaced stay, for readers of older versions."""
 
 
 class ServingSettings(Section):

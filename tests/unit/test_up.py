@@ -10,7 +10,7 @@ from click.testing import CliRunner
 import headrace
 from features.settings import Settings
 from headrace_loop import LoopError
-from headrace_up import ATTEMPTS, LIVED_S, Kept, Project, Training, status_line
+from headrace_up import ATTEMPTS, LIVED_S, Kept, Project, Schedule, status_line
 
 STARTING = {"state": "absent"}
 FOLD = {"state": "running", "error": None, "lag": 1_234, "rows_per_s": 200.4, "age": {"p50_ms": 219.9, "p99_ms": 445.0}}
@@ -59,14 +59,14 @@ def test_it_says_nothing_of_where_data_is_to_its_parts(project):
 
 
 def test_training_waits_for_events(project):
-    training = Training(project, 60.0)
+    training = Schedule(project, 60.0)
     training.tick(0.0)
     assert (training.running, training.told(0.0)) == (None, "training waits for events")
 
 
 def test_it_never_trains_where_it_is_told_so(project):
     archive(project)
-    training = Training(project, 0.0)
+    training = Schedule(project, 0.0)
     training.tick(0.0)
     assert (training.running, training.told(0.0)) == (None, "no training")
 
@@ -74,7 +74,7 @@ def test_it_never_trains_where_it_is_told_so(project):
 def test_a_training_that_fails_says_where_to_look_and_the_next_comes_in_time(project, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(headrace.__file__).parent))
     archive(project)
-    training = Training(project, 120.0)
+    training = Schedule(project, 120.0)
     training.tick(0.0)
     assert training.told(0.0) == "training"
     assert training.running is not None

@@ -1,0 +1,117 @@
+"""Upkeep of real Delta tables while they are written and read."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from features.archive_tables import Span, open_table
+from features.definitions import Entity, Stream
+from features.events import from_columns
+from features.repo import FeatureRepo
+from streaming.archive import Archive
+from streaming.table_care import kept_up, state_of, tables_of
+
+pytestmark = pytest.mark.integration
+
+SHOP = Stream("shop", topic="shop", event_id=None, fields={"user_id": "string", "price": "float64"})
+REPO = FeatureRepo(Path(), {"user": Entity("user", {"user_id": "string"})}, {"shop": SHOP}, {})
+T0, ROWS, WRITER = 1_700_000_000_000, 50, "headrace-archive-1"
+
+
+def events_of(batch: int) -> pa.Table:
+    offset = np.arange(batch * ROWS, (batch + 1) * ROWS)
+    columns = {"event_time": T0 + 1_000 * offset, "offset": offset, "user_id": [f"u{n % 7}" for n in offset]}
+    return from_columns(pa.table({**columns, "price": offset / 4}), SHOP).events
+
+
+@pytest.fixture
+def archive(tmp_path):
+    archive = Archive(tmp_path / "offline", REPO)
+    for batch in range(30):
+        archive.append(SHOP, events_of(batch), WRITER, batch)
+    return archive
+
+
+def offsets(archive):
+    return sorted(archive.events(SHOP)["offset"].to_pylist())
+
+
+def test_many_small_files_become_few_and_every_row_and_the_writers_last_batch_stay(archive):
+    table = DeltaTable(archive.path(SHOP))
+    done = kept_up("shop", table, keep_h=168)
+    assert (done.files_before, done.files_after, done.deleted) == (30, 1, 0)
+    assert offsets(archive) == list(range(30 * ROWS))
+    assert archive.append(SHOP, events_of(29), WRITER, 29) == 0
+    assert archive.append(SHOP, events_of(30), WRITER, 30) == ROWS
+    assert archive.end() == {"shop/0": 31 * ROWS}
+
+
+def test_files_of_old_versions_go_when_their_time_is_over_and_a_checkpoint_keeps_the_writers_batch(archive):
+    kept_up("shop", DeltaTable(archive.path(SHOP)), keep_h=168)
+    assert len(list(archive.path(SHOP).glob("*.parquet"))) == 31
+    done = kept_up("shop", DeltaTable(archive.path(SHOP)), keep_h=0)
+    assert done.deleted == 30
+    assert len(list(archive.path(SHOP).glob("*.parquet"))) == 1
+    for log in sorted((archive.path(SHOP) / "_delta_log").glob("*.json"))[:-1]:
+        log.unlink()  # what is cleaned up once a checkpoint has it
+    assert archive.transaction(SHOP, WRITER) == 29
+    assert offsets(archive) == list(range(30 * ROWS))
+
+
+def test_a_reader_that_opened_the_table_before_reads_on(archive):
+    before = open_table(archive.path(SHOP).parent, SHOP)
+    batches = before.batches(["user_id", "offset"])
+    first = next(batches)
+    archive.append(SHOP, events_of(30), WRITER, 30)
+    kept_up("shop", DeltaTable(archive.path(SHOP)), keep_h=1)
+    assert len(first) + sum(len(batch) for batch in batches) == 30 * ROWS == len(before.events())
+
+
+def test_the_writer_goes_on_while_tables_are_compacted(archive):
+    def write() -> list[int]:
+        return [archive.append(SHOP, events_of(batch), WRITER, batch) for batch in range(30, 70)]
+
+    upkeeps = 0
+    with ThreadPoolExecutor(1) as threads:
+        writer = threads.submit(write)
+        while not writer.done():
+            kept_up("shop", DeltaTable(archive.path(SHOP)), keep_h=1)
+            upkeeps += 1
+    assert writer.result() == [ROWS] * 40
+    assert upkeeps > 0
+    assert offsets(archive) == list(range(70 * ROWS))
+    assert archive.transaction(SHOP, WRITER) == 69
+
+
+def test_compacted_files_still_say_which_times_they_hold(archive):
+    kept_up("shop", DeltaTable(archive.path(SHOP)), keep_h=168)
+    table = archive.read(SHOP)
+    middle = T0 + 1_000 * 10 * ROWS
+    assert table.rows(Span(end_ms=T0)) == 0
+    assert len(table.events(span=Span(middle, middle + 5_000))) == 5
+
+
+def test_the_command_shows_tables_and_compacts_them(archive, tmp_path):
+    def headrace(*arguments):
+        command = [sys.executable, "-m", "headrace", "tables", *arguments]
+        ours = os.environ | {"HEADRACE_OFFLINE__PATH": "offline"}
+        done = subprocess.run(command, cwd=tmp_path, env=ours, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    (shown,) = json.loads(headrace("--json").stdout)
+    (state,) = (state_of(name, table) for name, table in tables_of(tmp_path / "offline"))
+    assert shown == {"table": "shop", "rows": 30 * ROWS, "files": 30, "bytes": state.bytes, "version": 29}
+    (done,) = json.loads(headrace("compact", "--json").stdout)
+    assert (done["files_before"], done["files_after"]) == (30, 1)
+    assert headrace().stdout.split()[:5] == ["table", "rows", "files", "bytes", "version"]
