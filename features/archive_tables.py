@@ -7,14 +7,17 @@ version; only the asked columns are read, and only the files that may hold the a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from features.columns import PARTITION_BITS, Int64s, integers
 from features.definitions import PARTITIONS_OF_A_TOPIC, RESERVED, Stream
 from features.duplicates import without_duplicates
 from features.errors import FormatError
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 BATCH_ROWS = 1 << 17
 IMPORTED = "import:"
 """What the topic of an event begins with that `headrace import` brought in: no topic of Kafka has a colon."""
+IMPORT_PARTITION = (1 << PARTITION_BITS) - 1
+"""Of every imported event: the last that sequences (columns.py) have room for."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,16 @@ class ArchiveTable:
 
     Args:
         horizon_ms: events older than this before they became known are late, and left out; None: none are.
+        end: 'topic/partition' → the first offset of the stream's topic that is left out; imported events never are.
     """
 
-    def __init__(self, delta: DeltaTable, stream: Stream, horizon_ms: int | None = None) -> None:
+    def __init__(
+        self, delta: DeltaTable, stream: Stream, horizon_ms: int | None = None, end: Mapping[str, int] | None = None
+    ) -> None:
         self._delta = delta
         self.stream = stream
         self._horizon_ms = horizon_ms
+        self._ends = None if end is None else _ends(stream.topic, end)
         self.version = int(delta.version())
 
     def columns(self) -> list[str]:
@@ -118,7 +127,7 @@ class ArchiveTable:
         if not set(RESERVED) <= set(present):
             where = f"offline table '{self._delta.table_uri}'"
             raise FormatError(where, f"columns {', '.join(RESERVED)}", ", ".join(present))
-        needed = dict.fromkeys([*wanted, "event_time", "known_at"])
+        needed = dict.fromkeys([*wanted, *RESERVED[1:]])
         return self._delta.to_pyarrow_dataset(), [name for name in needed if name in present]
 
     def _conformed(self, table: pa.Table, wanted: Sequence[str]) -> pa.Table:
@@ -128,10 +137,28 @@ class ArchiveTable:
         present = set(table.column_names)
         columns = {name: table[name].cast(types[name]) if name in present else nothing[name] for name in wanted}
         conformed = pa.table(columns)
-        if self._horizon_ms is None:
-            return conformed
-        timely = pc.greater_equal(table["event_time"], pc.subtract(table["known_at"], self._horizon_ms))
-        return conformed if pc.all(timely).as_py() else conformed.filter(timely)
+        counts = self._counting(table)
+        return conformed if counts.all() else conformed.filter(pa.array(counts))
+
+    def _counting(self, table: pa.Table) -> NDArray[np.bool_]:
+        """Which rows are not late, and before the end."""
+        counts = np.ones(table.num_rows, dtype=bool)
+        if self._horizon_ms is not None:
+            counts &= integers(table["event_time"]) >= integers(table["known_at"]) - self._horizon_ms
+        if self._ends is not None:
+            counts &= integers(table["offset"]) < self._ends[integers(table["partition"])]
+        return counts
+
+
+def _ends(topic: str, end: Mapping[str, int]) -> Int64s:
+    """The first offset that is left out, for each partition."""
+    ends = np.zeros(1 << PARTITION_BITS, dtype=np.int64)
+    ends[IMPORT_PARTITION] = np.iinfo(np.int64).max
+    for place, offset in end.items():
+        name, _, partition = place.rpartition("/")
+        if name == topic:
+            ends[int(partition)] = offset
+    return ends
 
 
 def _column(table: pa.Table, name: str) -> list[int | None]:
@@ -139,15 +166,19 @@ def _column(table: pa.Table, name: str) -> list[int | None]:
 
 
 def open_table(
-    folder: Path, stream: Stream, horizon_ms: int | None = None, version: int | None = None
+    folder: Path,
+    stream: Stream,
+    horizon_ms: int | None = None,
+    version: int | None = None,
+    end: Mapping[str, int] | None = None,
 ) -> ArchiveTable | None:
-    """The stream's table as it is now, or was at a version; None where there is none yet."""
+    """The stream's table as it is now, or was at a version, up to ``end``; None where there is none yet."""
     from deltalake import DeltaTable
 
     path = folder / stream.name
     if not (path / "_delta_log").is_dir():
         return None
-    return ArchiveTable(DeltaTable(path, version=version), stream, horizon_ms)
+    return ArchiveTable(DeltaTable(path, version=version), stream, horizon_ms, end)
 
 
 def deduplicated(events: pa.Table, stream: Stream) -> pa.Table:

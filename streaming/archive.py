@@ -106,9 +106,9 @@ class Archive:
         with _failures_told(self.path(stream)):
             append_rows(self.path(stream), rows.cast(archive_schema(stream)), transactions)
 
-    def read(self, stream: Stream) -> ArchiveTable | None:
-        """The stream's table as it is now, without what is late for all of its views; None where there is none."""
-        return open_table(self._folder, stream, self._repo.horizon_ms(stream.name))
+    def read(self, stream: Stream, end: Offsets | None = None) -> ArchiveTable | None:
+        """The stream's table as it is now, up to ``end``, without what is late for all of its views; None for none."""
+        return open_table(self._folder, stream, self._repo.horizon_ms(stream.name), end=end)
 
     def events(self, stream: Stream) -> pa.Table:
         """The stream's events that are not late for any of its views, in the columns of event_schema()."""

@@ -17,8 +17,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from features.batch import Marker, Offsets, Store, build_generation
+from features.accepted import ROWS_IN_MEMORY, Reading, columns_of
+from features.batch import Marker, Offsets, Store, build_generation, write_rows
+from features.definitions import FeatureView
+from features.events import event_schema
 from features.repo import FeatureRepo
+from features.state import BatchKey
 from streaming.archive import Archive
 from streaming.source_batch import OffsetLog
 
@@ -83,13 +87,41 @@ def new_generation(first: Offsets, schemas: Mapping[str, int]) -> Generation:
 
 
 def build_from_archive(
-    store: Store, repo: FeatureRepo, archive: Archive, generation: Generation, written_at: int
+    store: Store,
+    repo: FeatureRepo,
+    archive: Archive,
+    generation: Generation,
+    written_at: int,
+    rows_in_memory: int = ROWS_IN_MEMORY,
 ) -> None:
-    """Make the generation's rows from the archive, up to where its batch 0 will start."""
-    streams = {stream.name: stream for view in repo.views.values() for stream in view.streams}
-    events = {name: archive.events(stream) for name, stream in streams.items()}
+    """Make the generation's rows from the archive, up to where its batch 0 will start.
+
+    Args:
+        rows_in_memory: with more events, the rows are made a bucket of entities at a time, to the same bytes.
+    """
+    views = list(repo.views.values())
+    streams = {stream.name: stream for view in views for stream in view.streams}
+    opened = {name: archive.read(stream, generation.first) for name, stream in streams.items()}
+    reading = Reading({name: one for name, one in opened.items() if one is not None}, rows_in_memory=rows_in_memory)
     at = Marker(-1, generation.first, generation.first, -1)
-    build_generation(store, list(repo.views.values()), generation.stream_id, events, at, written_at)
+    if not reading.fits():
+        _build_by_parts(store, views, generation.stream_id, reading, at, written_at)
+        return
+    empty = {name: event_schema(stream).empty_table() for name, stream in streams.items()}
+    events = {name: one.events(columns_of(views, one)) for name, one in reading.tables.items()}
+    build_generation(store, views, generation.stream_id, empty | events, at, written_at)
+
+
+def _build_by_parts(
+    store: Store, views: list[FeatureView], stream_id: int, reading: Reading, at: Marker, written_at: int
+) -> None:
+    """As build_generation() of all events at once."""
+    store.begin()
+    repeated = reading.repeated(lambda name, decision: store.remember(name, decision, at.batch_id))
+    for view in views:
+        for part in reading.parts(view, repeated):
+            write_rows(store, view, part.events, BatchKey(stream_id, at.batch_id, written_at))
+    store.publish(at)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -18,16 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.archive_tables import IMPORTED
-from features.columns import PARTITION_BITS
+from features.archive_tables import IMPORT_PARTITION, IMPORTED
 from features.definitions import Stream
 from features.errors import LeaseError
 from features.events import Parsed, Verdict
 from streaming.archive import Archive, append_rows
 from streaming.folder_lock import FolderLock
 
-PARTITION = (1 << PARTITION_BITS) - 1
-"""Of every imported event: the last that sequences (features.columns) have room for."""
 COMMIT_ROWS = 250_000
 """Records that are held at once, and that a crash may cost to read again."""
 OFFSETS = "headrace-import"
@@ -204,7 +201,7 @@ class _Part:
         """The events at the next free offsets, their topics, and what the commit says of them."""
         first = self.archive.transaction(self.stream, OFFSETS) or 0
         places = {
-            "partition": pa.array(np.full(len(events), PARTITION, dtype=np.int32)),
+            "partition": pa.array(np.full(len(events), IMPORT_PARTITION, dtype=np.int32)),
             "offset": pa.array(np.arange(first, first + len(events))),
         }
         for name, column in places.items():

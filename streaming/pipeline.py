@@ -80,6 +80,7 @@ class StreamOptions:
         client: further options of librdkafka.
         spark_kafka: further options of Spark's Kafka source.
         max_offsets: records in a batch of the fold at most; a batch of the archive has up to twice as many.
+        rows_in_memory: events of the archive that a rebuild reads at once.
         archive_trigger_s: how long records wait for the archive at most.
     """
 
@@ -94,6 +95,7 @@ class StreamOptions:
     trigger_ms: int = 100
     archive_trigger_s: float = 10.0
     max_offsets: int = 50_000
+    rows_in_memory: int = 10_000_000
 
 
 def _no_place(_: str) -> None:
@@ -204,7 +206,8 @@ class Pipeline:
         fold = new_generation(first, schemas_of(self._repo))
         self._log(f"new generation {fold.stream_id}: making its rows from the archive")
         self._rows.take_lease(fold.stream_id, self._owner, LEASE_S)
-        build_from_archive(self._store(fold), self._repo, self._archive, fold, now_ms())
+        rows_in_memory = self._options.rows_in_memory
+        build_from_archive(self._store(fold), self._repo, self._archive, fold, now_ms(), rows_in_memory)
         self._checkpoints("fold").start(fold)
         return fold
 

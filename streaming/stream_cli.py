@@ -111,6 +111,7 @@ def stream_options(settings: Settings, root: Path, bootstrap: str) -> StreamOpti
         trigger_ms=settings.stream.trigger_ms,
         archive_trigger_s=settings.stream.archive_trigger_s,
         max_offsets=settings.stream.max_offsets_per_trigger,
+        rows_in_memory=settings.offline.rows_in_memory,
     )
 
 

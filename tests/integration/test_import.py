@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from features.archive_tables import open_table
+from features.archive_tables import IMPORT_PARTITION, open_table
 from features.errors import LeaseError
 from features.events import from_columns
 from features.formats import read_events
 from features.repo import load_repo
 from streaming.archive import Archive
 from streaming.folder_lock import FolderLock
-from streaming.importing import COMMIT_ROWS, PARTITION, REJECTS, Importer, Source, digest_of
+from streaming.importing import COMMIT_ROWS, REJECTS, Importer, Source, digest_of
 
 pytestmark = pytest.mark.integration
 
@@ -86,7 +86,7 @@ def test_every_event_is_in_the_table_once_however_often_the_file_is_imported(pro
     events = archived(project, repo)
     assert events["event_time"].to_pylist() == [T0 + 1_000 * number for number in range(1_000) if number % 100 != 99]
     assert events["known_at"].equals(events["event_time"])
-    assert set(events["partition"].to_pylist()) == {PARTITION}
+    assert set(events["partition"].to_pylist()) == {IMPORT_PARTITION}
     assert len(set(events["offset"].to_pylist())) == len(set(events["event_id"].to_pylist())) == 990
 
 
@@ -132,7 +132,7 @@ def test_imported_history_ends_where_the_topic_begins(project, repo):
     assert (counts.until_ms, counts.imported, counts.after_cut) == (T0 + 500_000, 495, 495)
     assert archive.end() == {"shop/0": 1}
     events = archived(project, repo)
-    assert events["known_at"].to_numpy()[events["partition"].to_numpy() == PARTITION].max() < T0 + 500_000
+    assert events["known_at"].to_numpy()[events["partition"].to_numpy() == IMPORT_PARTITION].max() < T0 + 500_000
 
 
 def test_a_cut_that_is_given_is_the_cut(project, repo):
