@@ -40,6 +40,9 @@ registry: ../registry.db
 online_store:
   type: features.online_store.plugin.SqliteRowsOnlineStore
   path: ../online.db
+offline_store:
+  type: features.offline_store.ArchiveOfflineStore
+  path: ../offline
 entity_key_serialization_version: 3
 """
 

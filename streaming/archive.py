@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 MAKE_ROOM = "Make room: what waits is written then."
+ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,29 @@ class ArchiveReport:
 
 
 def append_rows(path: Path, rows: pa.Table, transactions: Mapping[str, int]) -> None:
-    """Append rows to a Delta table, made if it is not there, and keep the versions in the same commit."""
+    """Append rows to a Delta table, made if it is not there, and keep the versions in the same commit.
+
+    Raises:
+        StoreError: others changed the table's schema at the same time, time and again; nothing was written.
+    """
     from deltalake import CommitProperties, Transaction, write_deltalake
+    from deltalake.exceptions import CommitFailedError
 
     kept = [Transaction(app_id, version) for app_id, version in transactions.items()]
-    write_deltalake(
-        path,
-        rows,
-        mode="append",
-        schema_mode="merge",  # a field that a stream has gained is null in what came before
-        commit_properties=CommitProperties(app_transactions=kept),
-    )
+    for _ in range(ATTEMPTS):
+        try:
+            write_deltalake(
+                path,
+                rows,
+                mode="append",
+                schema_mode="merge",  # a field that a stream has gained is null in what came before
+                commit_properties=CommitProperties(app_transactions=kept),
+            )
+        except CommitFailedError as error:  # appends never conflict; making a table, or widening it, does
+            conflict = error
+        else:
+            return
+    raise StoreError(f"table '{path}'", "a commit that no other writer conflicts with", str(conflict).rstrip("."))
 
 
 def archive_schema(stream: Stream) -> pa.Schema:

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from features.archive_tables import Span, open_table
 from features.definitions import Entity, Stream
 from features.events import from_columns
 from features.repo import FeatureRepo
-from streaming.archive import Archive
+from streaming.archive import Archive, append_rows
 from streaming.table_care import kept_up, state_of, tables_of
 
 pytestmark = pytest.mark.integration
@@ -115,3 +117,15 @@ def test_the_command_shows_tables_and_compacts_them(archive, tmp_path):
     (done,) = json.loads(headrace("compact", "--json").stdout)
     assert (done["files_before"], done["files_after"]) == (30, 1)
     assert headrace().stdout.split()[:5] == ["table", "rows", "files", "bytes", "version"]
+
+
+def test_writers_that_make_a_table_at_the_same_time_lose_nothing(tmp_path):
+    def write(table: Path, started: threading.Barrier, writer: int) -> None:
+        started.wait()
+        append_rows(table, pa.table({"writer": [writer]}), {f"writer-{writer}": 0})
+
+    for trial in range(5):
+        table, started = tmp_path / f"table-{trial}", threading.Barrier(3)
+        with ThreadPoolExecutor(3) as threads:
+            list(threads.map(partial(write, table, started), range(3)))
+        assert sorted(DeltaTable(table).to_pyarrow_table()["writer"].to_pylist()) == [0, 1, 2]
