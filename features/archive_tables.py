@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from features.columns import PARTITION_BITS, Int64s, integers
 from features.definitions import PARTITIONS_OF_A_TOPIC, RESERVED, Stream
-from features.duplicates import without_duplicates
+from features.duplicates import NEVER, without_duplicates
 from features.errors import FormatError
 from features.events import event_schema
 from features.windows import duration_ms
@@ -64,7 +64,7 @@ class ArchiveTable:
 
     Args:
         horizon_ms: events older than this before they became known are late, and left out; None: none are.
-        end: 'topic/partition' → the first offset of the stream's topic that is left out; imported events never are.
+        end: 'topic/partition' → the first offset of the stream's topics that is left out; imported events never are.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class ArchiveTable:
     ) -> None:
         self._delta = delta
         self.stream = stream
-        self._horizon_ms = horizon_ms
-        self._ends = None if end is None else _ends(stream.topic, end)
+        self.horizon_ms = horizon_ms
+        self._ends = None if end is None else _ends(stream.topics, end)
         self.version = int(delta.version())
 
     def columns(self) -> list[str]:
@@ -82,10 +82,20 @@ class ArchiveTable:
 
     def rows(self, span: Span = ALWAYS) -> int:
         """How many rows the files hold that may be of the span, by their statistics: at least as many as it has."""
+        return sum(rows for _, rows in self._files(span))
+
+    def files(self, span: Span = ALWAYS) -> list[str]:
+        """Where the files are that may hold events of the span."""
+        root = self._delta.table_uri.removeprefix("file://").rstrip("/")
+        return [f"{root}/{path}" for path, _ in self._files(span)]
+
+    def _files(self, span: Span) -> Iterator[tuple[str, int]]:
+        """Path and rows of each file that may hold events of the span."""
         found = pa.table(self._delta.get_add_actions(flatten=True))
-        counts = found["num_records"].to_pylist()
-        bounds = [_column(found, f"{kind}.known_at") for kind in ("min", "max")]
-        return sum(count or 0 for count, least, most in zip(counts, *bounds, strict=True) if span.covers(least, most))
+        told = [_column(found, name) for name in ("path", "num_records", "min.known_at", "max.known_at")]
+        for path, rows, least, most in zip(*told, strict=True):
+            if span.covers(least, most):
+                yield path, rows or 0
 
     def events(self, columns: Sequence[str] | None = None, span: Span = ALWAYS) -> pa.Table:
         """The events of the span that are not late, in the columns asked for (all of event_schema() unless given)."""
@@ -115,10 +125,15 @@ class ArchiveTable:
                 last[place] = max(last[place], one["offset_max"] + 1)
         return dict(last)
 
-    def first_known_ms(self, topic: str) -> int | None:
-        """When the first event of the topic became known; None where there is none."""
+    def newest_ms(self) -> int:
+        """When the table's last event became known, by the files' statistics; a long time ago where they do not say."""
+        found = pa.table(self._delta.get_add_actions(flatten=True))
+        return max((one for one in _column(found, "max.known_at") if one is not None), default=NEVER)
+
+    def first_known_ms(self) -> int | None:
+        """When the first event of the stream's topics became known; None where there is none."""
         dataset = self._delta.to_pyarrow_dataset()
-        batches = dataset.to_batches(columns=["known_at"], filter=pc.field("topic") == topic)
+        batches = dataset.to_batches(columns=["known_at"], filter=pc.field("topic").isin(self.stream.topics))
         first = [pc.min(batch["known_at"]).as_py() for batch in batches if batch.num_rows]
         return min(first, default=None)
 
@@ -143,25 +158,25 @@ class ArchiveTable:
     def _counting(self, table: pa.Table) -> NDArray[np.bool_]:
         """Which rows are not late, and before the end."""
         counts = np.ones(table.num_rows, dtype=bool)
-        if self._horizon_ms is not None:
-            counts &= integers(table["event_time"]) >= integers(table["known_at"]) - self._horizon_ms
+        if self.horizon_ms is not None:
+            counts &= integers(table["event_time"]) >= integers(table["known_at"]) - self.horizon_ms
         if self._ends is not None:
             counts &= integers(table["offset"]) < self._ends[integers(table["partition"])]
         return counts
 
 
-def _ends(topic: str, end: Mapping[str, int]) -> Int64s:
-    """The first offset that is left out, for each partition."""
+def _ends(topics: Sequence[str], end: Mapping[str, int]) -> Int64s:
+    """The first offset that is left out, for each partition of each of the stream's topics."""
     ends = np.zeros(1 << PARTITION_BITS, dtype=np.int64)
     ends[IMPORT_PARTITION] = np.iinfo(np.int64).max
     for place, offset in end.items():
         name, _, partition = place.rpartition("/")
-        if name == topic:
-            ends[int(partition)] = offset
+        if name in topics:
+            ends[topics.index(name) * PARTITIONS_OF_A_TOPIC + int(partition)] = offset
     return ends
 
 
-def _column(table: pa.Table, name: str) -> list[int | None]:
+def _column(table: pa.Table, name: str) -> list[Any]:
     return table[name].to_pylist() if name in table.column_names else [None] * table.num_rows
 
 

@@ -17,16 +17,24 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+
 from features.accepted import ROWS_IN_MEMORY, Reading, columns_of
+from features.archive_tables import ArchiveTable
 from features.batch import Marker, Offsets, Store, build_generation, write_rows
 from features.definitions import FeatureView
+from features.duplicates import Decision, Prior
 from features.events import event_schema
 from features.repo import FeatureRepo
 from features.state import BatchKey
+from features.windows import duration_ms
 from streaming.archive import Archive
 from streaming.source_batch import OffsetLog
 
 STREAM_ID_BITS = 63
+REMEMBERED_MS = 24 * 60 * 60 * 1000
+"""No store remembers an id for longer than this and two horizons (online_store/memory_of_ids.py)."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +125,33 @@ def _build_by_parts(
 ) -> None:
     """As build_generation() of all events at once."""
     store.begin()
-    repeated = reading.repeated(lambda name, decision: store.remember(name, decision, at.batch_id))
+    decided: dict[str, list[Decision]] = {name: [] for name in reading.tables}
+    repeated = reading.repeated(lambda name, decision: decided[name].append(_recent(decision, reading.tables[name])))
+    for name, several in decided.items():
+        store.remember(name, _together(several), at.batch_id)
     for view in views:
         for part in reading.parts(view, repeated):
             write_rows(store, view, part.events, BatchKey(stream_id, at.batch_id, written_at))
     store.publish(at)
+
+
+def _recent(decision: Decision, table: ArchiveTable) -> Decision:
+    """What was decided of the ids that a store would still remember."""
+    kept_ms = REMEMBERED_MS + 2 * duration_ms(table.stream.dedupe_horizon)
+    recent = decision.last.known_at >= table.newest_ms() - kept_ms
+    last = Prior(decision.last.seq[recent], decision.last.known_at[recent])
+    return Decision(decision.accepted, decision.ids.filter(pa.array(recent)), last)
+
+
+def _together(several: list[Decision]) -> Decision:
+    """The decisions about different ids as one."""
+    ids = pa.concat_arrays([pa.array([], pa.string()), *(one.ids for one in several)])
+    accepted = np.concatenate([np.empty(0, dtype=bool), *(one.accepted for one in several)])
+    seq, known_at = (
+        np.concatenate([np.empty(0, dtype=np.int64), *(getattr(one.last, name) for one in several)])
+        for name in ("seq", "known_at")
+    )
+    return Decision(accepted, ids, Prior(seq, known_at))
 
 
 def write_json(path: Path, value: object) -> None:

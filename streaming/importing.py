@@ -139,7 +139,7 @@ class Importer:
 def first_known_ms(archive: Archive, stream: Stream) -> int | None:
     """When the first archived event of the stream's own topic became known; None where there is none."""
     table = archive.read(stream)
-    return None if table is None else table.first_known_ms(stream.topic)
+    return None if table is None else table.first_known_ms()
 
 
 @dataclass
