@@ -132,7 +132,16 @@ def entity_events(view: FeatureView, columns: EventColumns, row: Int64s) -> Enti
 
 
 def _ties_by_sequence(events: EntityEvents) -> EntityEvents:
-    order = np.lexsort((events.seq, events.time, events.row))
+    """The events, sorted by row and time, with those of the same row and time by sequence: few are."""
+    same = (events.row[1:] == events.row[:-1]) & (events.time[1:] == events.time[:-1])
+    tied = np.zeros(len(events.row), dtype=bool)
+    tied[1:] |= same
+    tied[:-1] |= same
+    places = np.flatnonzero(tied)
+    if not len(places):
+        return events
+    order = np.arange(len(events.row))
+    order[places] = places[np.lexsort((events.seq[places], events.time[places], events.row[places]))]
     arrays = (events.place, events.row, events.time, events.known_at, events.seq)
     return EntityEvents(events.columns, *(array[order] for array in arrays))
 

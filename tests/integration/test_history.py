@@ -226,6 +226,44 @@ def test_more_events_than_may_be_in_memory_give_the_same_bits(repo, tables, name
     assert differences(whole, by_parts) == []
 
 
+@pytest.fixture(scope="module")
+def spark(tmp_path_factory):
+    from streaming.session import spark_session
+
+    session = spark_session("local[2]", "512m", [], tmp_path_factory.mktemp("logs"))
+    yield session
+    session.stop()
+
+
+@pytest.mark.parametrize("name", ["user_activity", "terminal_risk"])
+def test_spark_says_the_same_as_one_process(spark, repo, tables, name):
+    from features.history_on_spark import history_on_spark
+
+    view = repo.views[name]
+    frame, as_of = spine_of(view, 150, 6)
+    (key,) = view.entity.keys
+    frame[key] = (
+        frame[key].where(np.arange(len(frame)) % 40 > 0, None).astype("Int64" if frame[key].dtype == int else object)
+    )
+    (expected,) = history([asked_of(view, frame, as_of)], Reading(tables))
+    asked = spark.createDataFrame(pa.Table.from_pandas(frame.assign(label=np.arange(len(frame)))))
+    found = history_on_spark(spark, view, asked, tables, rows_a_bucket=400).toArrow().sort_by("label")
+    assert found.column_names == [key, "event_timestamp", "label", *view.names]
+    assert found["label"].to_pylist() == list(range(len(frame)))
+    assert found[key].to_pylist() == pa.array(frame[key], from_pandas=True).to_pylist()
+    for feature, column in zip(expected.names, expected.columns, strict=True):
+        assert found[feature].combine_chunks().cast(column.type).equals(column), feature
+
+
+def test_spark_answers_a_spine_that_nothing_is_known_of(spark, repo):
+    from features.history_on_spark import history_on_spark
+
+    view = repo.views["terminal_risk"]
+    frame, _ = spine_of(view, 3, 1)
+    found = history_on_spark(spark, view, spark.createDataFrame(pa.Table.from_pandas(frame)), {}).toArrow()
+    assert [found[name].null_count for name in view.names] == [3] * len(view.names)
+
+
 def test_the_spine_keeps_its_rows_order_columns_and_index(feast_store):
     at = pd.to_datetime(
         [T0 + 20 * DAY_MS, T0 + 25 * DAY_MS, T0 + 20 * DAY_MS, T0 + 20 * DAY_MS, T0], unit="ms", utc=True
