@@ -152,3 +152,11 @@ item_activity = FeatureView(
         "engaged_trend": ratio("item_engaged_decayed_count_1h_30d", "item_engaged_decayed_count_24h_30d"),
     },
 )
+
+item_catalogue = FeatureView(
+    "item_catalogue",
+    description="An item as the catalogue has it: what requests can filter by.",
+    sets=[
+        FeatureSet(item, catalogue, [Last("category"), Last("price"), Last("brand"), Last("title")], ["365d"]),
+    ],
+)

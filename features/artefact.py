@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -127,7 +127,7 @@ class Artefact:
         own = self.tables.user(user)
         return own.stop > own.start or len(self.tables.places(recent)) > 0
 
-    def recommend(
+    def recommend(  # noqa: PLR0913  # one parameter a thing that a question can say
         self,
         recent: Sequence[str],
         user_row: Floats | None,
@@ -138,6 +138,7 @@ class Artefact:
         as_of: int | None = None,
         exclude: Sequence[str] = (),
         among: Sequence[str] | None = None,
+        allowed: NDArray[np.bool_] | None = None,
     ) -> list[Ranked]:
         """At most k items, best first, each once; only those of ``among`` (that the model knows) where it is given.
 
@@ -150,18 +151,21 @@ class Artefact:
             user: the user's key text, which finds the history that the model was trained with.
             as_of: epoch ms of the request; the model's own as_of unless given.
             exclude: item ids that must not come back (``seen`` has those that the user knows).
+            allowed: (len(items),) the items that may be named at all; None for all.
 
         Raises ArtefactError when a row or matrix has another shape than the manifest says.
         """
-        candidates = self.retrieve(Query(user, recent, as_of or self.manifest.as_of_ms), among)
+        candidates = self.retrieve(Query(user, recent, as_of or self.manifest.as_of_ms), among, allowed)
         if exclude:
             candidates = candidates.only(~np.isin(candidates.places, self.tables.places(exclude)))
         rows = None if item_matrix is None else self._checked(item_matrix)[candidates.places]
         return best_first(self.tables, candidates, self.score(candidates, user_row, rows), k)
 
-    def retrieve(self, query: Query, among: Sequence[str] | None = None) -> Candidates:
+    def retrieve(
+        self, query: Query, among: Sequence[str] | None = None, allowed: NDArray[np.bool_] | None = None
+    ) -> Candidates:
         """The candidates for one query."""
-        return retrieve(self.tables, query, among)
+        return retrieve(self.tables, query, among, allowed)
 
     def score(self, candidates: Candidates, user_row: Floats | None, item_rows: Floats | None) -> Floats:
         """A score for each candidate, higher is better: the ranker's probability, or the blend without a ranker.
@@ -202,11 +206,30 @@ class Artefact:
         """At most k items that are on their way up."""
         return self._listed(self.tables.most_trending, self.tables.trending, "trending", k, exclude)
 
-    def similar(self, item_id: str, k: int, exclude: Sequence[str] = ()) -> list[Ranked]:
+    def similar(
+        self, item_id: str, k: int, exclude: Sequence[str] = (), allowed: NDArray[np.bool_] | None = None
+    ) -> list[Ranked]:
         """At most k items that go with this one; none for an item that the model does not know."""
         scores = self.tables.neighbours.total(self.tables.places([item_id]), len(self.items))
+        if allowed is not None:
+            scores = np.where(allowed, scores, 0.0)
         order = np.argsort(-scores, kind="stable")
         return self._listed(order[scores[order] > 0], scores, "similar", k, [item_id, *exclude])
+
+    def allowing(self, items: Collection[str]) -> NDArray[np.bool_]:
+        """(len(items),) true for those of the model's items that are among these."""
+        mask = np.zeros(len(self.items), dtype=bool)
+        mask[self.tables.places(items)] = True
+        return mask
+
+    def likeness(self, items: Sequence[str]) -> Floats:
+        """(i, i) how much these items go with each other, 0 to 1, symmetric; 0 for one that the model does not know."""
+        known = np.array([item in self.tables.index for item in items], dtype=bool)
+        places = np.array([self.tables.index[item] for item in items if item in self.tables.index], dtype=np.int64)
+        shares = self.tables.neighbours.between(places, len(self.items))
+        whole = np.zeros((len(items), len(items)))
+        whole[np.ix_(known, known)] = np.maximum(shares, shares.T)
+        return whole
 
     def user_row(self, matrix: FeatureMatrix, row: int = 0) -> Floats:
         """One row of the user view's matrix as the ranker takes it."""

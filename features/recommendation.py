@@ -124,6 +124,24 @@ class SparseRows:
         weights = np.concatenate([self.weight[span] for span in spans])
         return np.bincount(columns, weights=weights, minlength=width).astype(np.float64)
 
+    def between(self, rows: Int64s, width: int) -> Floats:
+        """(r, r) the weight from each of these rows to each of them as a column, as a share of the row's highest."""
+        spans = [self.span(row) for row in rows.tolist()]
+        shares = np.zeros((len(rows), len(rows)))
+        if not spans:
+            return shares
+        place = np.full(width, -1)
+        place[rows] = np.arange(len(rows))
+        lengths = [span.stop - span.start for span in spans]
+        columns = place[np.concatenate([self.column[span] for span in spans])]
+        weights = np.concatenate([self.weight[span] for span in spans]).astype(np.float64)
+        owner = np.repeat(np.arange(len(rows)), lengths)
+        top = np.zeros(len(rows))
+        np.maximum.at(top, owner, weights)
+        inside = (columns >= 0) & (top[owner] > 0)
+        shares[owner[inside], columns[inside]] = weights[inside] / top[owner[inside]]
+        return np.clip(shares, 0.0, 1.0)
+
 
 @dataclass(frozen=True)
 class Query:
@@ -159,27 +177,37 @@ class Ranked:
     source: str
 
 
-def retrieve(tables: CandidateTables, query: Query, among: Sequence[str] | None = None) -> Candidates:
-    """The items worth ranking for this query, or those of ``among`` that the model knows."""
+def retrieve(
+    tables: CandidateTables, query: Query, among: Sequence[str] | None = None, allowed: NDArray[np.bool_] | None = None
+) -> Candidates:
+    """The items worth ranking for this query, or those of ``among`` that the model knows.
+
+    Args:
+        allowed: (n,) the items that may be named at all: every source then names its best among these.
+    """
     own = tables.user(query.user)
     own_items = tables.histories.column[own].astype(np.int64)
     recent = tables.places(query.recent)
     known = np.unique(np.concatenate([own_items, recent]))
     similar = tables.neighbours.total(known, len(tables.items))
     if among is not None:
-        places = tables.places(among)
+        places = _inside(tables.places(among), allowed)
         sources = np.full(len(places), SOURCES.index("asked"), dtype=np.int8)
     else:
-        own_best = own_items[np.argsort(-tables.own_count[own], kind="stable")[:TOP_OWN]]
+        own_best = _inside(own_items[np.argsort(-tables.own_count[own], kind="stable")], allowed)[:TOP_OWN]
         places, sources = _merged(
-            np.concatenate([recent, own_best]),
-            _best(similar, TOP_SIMILAR),
-            tables.most_trending[:TOP_TRENDING],
-            tables.most_popular[:TOP_POPULAR],
+            np.concatenate([_inside(recent, allowed), own_best]),
+            _best(similar if allowed is None else np.where(allowed, similar, 0.0), TOP_SIMILAR),
+            _inside(tables.most_trending, allowed)[:TOP_TRENDING],
+            _inside(tables.most_popular, allowed)[:TOP_POPULAR],
         )
     pairs = _pairs(tables, query, similar, recent, own)[places]
     pairs[:, PAIR_FEATURES.index("blended")] = blended(pairs)
     return Candidates(places, pairs, sources)
+
+
+def _inside(places: Int64s, allowed: NDArray[np.bool_] | None) -> Int64s:
+    return places if allowed is None else places[allowed[places]]
 
 
 def _merged(*several: Int64s) -> tuple[Int64s, NDArray[np.int8]]:

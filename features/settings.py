@@ -93,6 +93,10 @@ class ServingSettings(Section):
     """0 takes a free one."""
     deadline_ms: float = Field(default=150, gt=0)
     """After this a request is answered with what there is."""
+    replicas: int = Field(default=1, ge=1)
+    """How many processes answer."""
+    own_clicks: bool = True
+    """An event that POST /v1/events accepts counts in the next read, before the stream has folded it."""
 
 
 class MlflowSettings(Section):

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
+from features.events.registry import schema_registry
 from features.feature_reader import FeatureReader
-from features.repo import load_repo
+from features.online_store.pending import Pending, RowsWithPending
+from features.repo import FeatureRepo, load_repo
 from serving import problems, schema
 from serving.clock import StreamClockReader
 from serving.edge import Edge
 from serving.metrics import CONTENT_TYPE
 from serving.model_watch import MlflowRegistry
+from serving.own_clicks import OwnClicks
 from serving.service import Service, sink_of
 from serving.settings import ServingSettings
 
@@ -31,8 +34,20 @@ def service_of(settings: ServingSettings) -> Service:
     repo = load_repo(settings.repo)
     rows = settings.store.open_to_read()
     registry = MlflowRegistry(settings.tracking_uri, settings.model_name, settings.model_alias)
-    reader = StreamClockReader(rows, repo) if settings.clock == "stream" else FeatureReader(rows, repo)
-    return Service(settings, repo, reader, rows, registry, sink_of(settings))
+    pending = rows.pending()
+    schemas = schema_registry(settings.schema_registry, settings.registry_client)
+    readable = RowsWithPending(rows, pending, repo, schemas=schemas) if settings.own_clicks else rows
+    reader = StreamClockReader(readable, repo) if settings.clock == "stream" else FeatureReader(readable, repo)
+    own = own_clicks_of(settings, repo, pending) if settings.own_clicks else None
+    return Service(settings, repo, reader, rows, registry, sink_of(settings), own)
+
+
+def own_clicks_of(settings: ServingSettings, repo: FeatureRepo, pending: Pending) -> OwnClicks:
+    """What makes accepted events count at once."""
+    item_view = repo.views.get(settings.item_view)
+    item = next(iter(item_view.entity.keys)) if item_view is not None else ""
+    ttl_ms, session_ttl_ms = (int(1000 * seconds) for seconds in (settings.pending_ttl_s, settings.session_ttl_s))
+    return OwnClicks(pending, repo, item, settings.session_kinds, ttl_ms, session_ttl_ms)
 
 
 def build_asgi(settings: ServingSettings) -> FastAPI:
@@ -70,6 +85,16 @@ def _add_v1(app: FastAPI, service: Service) -> None:
     async def recommend(request: schema.RecommendRequest) -> schema.RecommendResponse:
         """Rank items for a user; says which model and features it used, and whether it is a fallback."""
         return await service.recommend(request)
+
+    @app.post("/v1/rank", response_model_exclude_none=False)
+    async def rank(request: schema.RankRequest) -> schema.RecommendResponse:
+        """Rank the request's items: every one comes back, and those that nothing is known of come last."""
+        return await service.rank(request)
+
+    @app.post("/v1/similar", response_model_exclude_none=False)
+    async def similar(request: schema.SimilarRequest) -> schema.RecommendResponse:
+        """List items that go with an item; where none does, what is popular, and why."""
+        return await service.similar(request)
 
     @app.post("/v1/events", status_code=202, responses={207: {"model": schema.EventsResponse}})
     async def post_events(request: Request, response: Response, stream: str | None = None) -> schema.EventsResponse:
@@ -130,6 +155,7 @@ def build_app(args: ServingSettings) -> Application:
     deployment: Any = serve.deployment(
         serve.ingress()(Ingress),
         name="Recommender",
+        num_replicas=args.replicas,
         max_ongoing_requests=64,
         max_queued_requests=128,
         graceful_shutdown_wait_loop_s=0.1,

@@ -8,6 +8,7 @@ from functools import reduce
 from operator import getitem
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from features.definitions import Stream
@@ -42,7 +43,8 @@ def judge_avro(
     parsed = parse(records_of([messages[at].value for at in written], now), stream, horizon_ms, registry)
     for at, verdict, reason in zip(written, parsed.verdicts, parsed.reasons.to_pylist(), strict=True):
         verdicts[at], reasons[at] = Verdict(int(verdict)), reason
-    return Judged(messages, plain.ids, verdicts, reasons)
+    places = np.array(written, dtype=np.int64)[parsed.rows]
+    return Judged(messages, plain.ids, verdicts, reasons, replace(parsed, rows=places))
 
 
 def _written(event: Mapping[str, Any], writer: AvroWriter) -> bytes:

@@ -25,6 +25,8 @@ def chosen(settings: Settings, root: Path, **over: Any) -> ServingSettings:
         "host": settings.serving.host,
         "port": settings.serving.port,
         "deadline_ms": settings.serving.deadline_ms,
+        "replicas": settings.serving.replicas,
+        "own_clicks": settings.serving.own_clicks,
         "repo": str(repo.resolve()),
         "store": read_settings_of(repo / "feature_store.yaml"),
         "tracking_uri": absolute_uri(settings.mlflow.tracking_uri, root),

@@ -6,7 +6,7 @@ What is judged is the very bytes that are sent, so that nothing accepted here ca
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from features.definitions import TIME_UNITS_PER_MS, Stream
-from features.events import Records, Verdict, parse
-from serving.problems import Nothing, ProblemError, field_error
+from features.events import Parsed, Records, Verdict, parse
+from serving.problems import Nothing, ProblemError, field_error, field_problem
 from serving.schema import EventsResponse, EventVerdict
 
 MAX_EVENTS = 1_000
@@ -37,11 +37,20 @@ class Message:
     value: bytes
 
 
+@dataclass(frozen=True)
+class Placed:
+    """Where Kafka has a message, and since when: epoch ms, by the broker where its topic has append times."""
+
+    partition: int
+    offset: int
+    known_at: int
+
+
 class EventSink(Protocol):
     """Where accepted events go."""
 
-    async def send(self, messages: Sequence[Message]) -> list[str | None]:
-        """For each message None when it is durably there, else why that is not known (it may be there)."""
+    async def send(self, messages: Sequence[Message]) -> list[Placed | str]:
+        """For each message where it durably is, else why that is not known (it may be there)."""
 
     def close(self) -> None:
         """Nothing more is sent."""
@@ -86,8 +95,7 @@ def _counted(events: Any) -> list[Any]:
 
 
 def _refuse(field: str, required: str, got: object) -> None:
-    error = field_error(field, required, got)
-    raise ProblemError(422, f"field '{field}' requires {required}; got {error['got']}", [error])
+    raise field_problem(field, required, got)
 
 
 def named_stream(streams: Mapping[str, Stream], name: str) -> Stream:
@@ -140,12 +148,13 @@ def key_of(event: Mapping[str, Any]) -> bytes | None:
 
 @dataclass(frozen=True)
 class Judged:
-    """The messages of a request with the verdict and reason of each (both None for an event that is no object)."""
+    """The messages of a request with the verdict and reason of each, and what the stream's parser made of them."""
 
     messages: list[Message]
     ids: list[str | None]
     verdicts: list[Verdict]
     reasons: list[str | None]
+    parsed: Parsed
 
 
 def judge(events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: int) -> Judged:
@@ -160,7 +169,7 @@ def judge(events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: in
         for mine, theirs in zip(refused, parsed.verdicts, strict=True)
     ]
     messages = [Message(stream.topic, key_of(event), value) for event, value in zip(objects, values, strict=True)]
-    return Judged(messages, [_id(event) for event in objects], verdicts, reasons)
+    return Judged(messages, [_id(event) for event in objects], verdicts, reasons, parsed)
 
 
 def records_of(values: Sequence[bytes], now: int) -> Records:
@@ -186,13 +195,20 @@ def _not_an_event(event: Any, stream: Stream) -> str | None:
     return f"unknown_field: field '{unknown}' requires a name of {', '.join(names)}; got another"
 
 
-async def post(judged: Judged, sink: EventSink) -> EventsResponse:
-    """What became of every event, once those that are not refused are acknowledged or given up.
+Keep = Callable[[Mapping[int, Placed]], Awaitable[None]]
+"""Takes, by their numbers, the events that Kafka has."""
+
+
+async def post(judged: Judged, sink: EventSink, keep: Keep | None = None) -> EventsResponse:
+    """What became of every event, once those that are not refused are acknowledged or given up, and kept.
 
     Raises ProblemError when none of them got through.
     """
     sent = [at for at, verdict in enumerate(judged.verdicts) if verdict != Verdict.DEAD_LETTER]
     outcomes = dict(zip(sent, await sink.send([judged.messages[at] for at in sent]), strict=True)) if sent else {}
+    placed = {at: outcome for at, outcome in outcomes.items() if isinstance(outcome, Placed)}
+    if keep is not None and placed:
+        await keep(placed)
     verdicts = [_verdict(judged, at, outcomes) for at in range(len(judged.messages))]
     counts = {status: sum(one.status == status for one in verdicts) for status in ("refused", "unknown")}
     accepted = len(verdicts) - counts["refused"] - counts["unknown"]
@@ -201,12 +217,13 @@ async def post(judged: Judged, sink: EventSink) -> EventsResponse:
     return EventsResponse(accepted=accepted, refused=counts["refused"], unknown=counts["unknown"], events=verdicts)
 
 
-def _verdict(judged: Judged, at: int, outcomes: Mapping[int, str | None]) -> EventVerdict:
+def _verdict(judged: Judged, at: int, outcomes: Mapping[int, Placed | str]) -> EventVerdict:
     verdict, reason = judged.verdicts[at], judged.reasons[at]
     if verdict == Verdict.DEAD_LETTER:
         return EventVerdict(index=at, event_id=judged.ids[at], status="refused", reason=reason)
-    if outcomes[at] is not None:
-        return EventVerdict(index=at, event_id=judged.ids[at], status="unknown", reason=outcomes[at])
+    outcome = outcomes[at]
+    if isinstance(outcome, str):
+        return EventVerdict(index=at, event_id=judged.ids[at], status="unknown", reason=outcome)
     return EventVerdict(
         index=at, event_id=judged.ids[at], status="late" if verdict == Verdict.LATE else "accepted", reason=reason
     )

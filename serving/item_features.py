@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.artefact import Artefact
+from features.definitions import FeatureView
 from features.state import FeatureMatrix
+from serving.attributes import Attributes
 from serving.retrieval import NO_ITEMS, ItemSnapshot, snapshot
 
 KEYS_A_READ = 1_024
@@ -29,12 +31,23 @@ class ItemFeatures:
         listed: the keys that the store holds.
         trending: feature → weight of what is trending.
         popular: feature → weight of what is popular.
+        view: the items' view, which ``read`` reads.
+        describing: more views of the items, whose attributes come before those of ``view``, and how each is read.
     """
 
-    def __init__(self, read: Read, listed: Listed, trending: Mapping[str, float], popular: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        read: Read,
+        listed: Listed,
+        trending: Mapping[str, float],
+        popular: Mapping[str, float],
+        view: FeatureView | None = None,
+        describing: Sequence[tuple[FeatureView, Read]] = (),
+    ) -> None:
         self.snapshot: ItemSnapshot = NO_ITEMS
         self._read, self._listed = read, listed
         self._trending, self._popular = trending, popular
+        self._view, self._describing = view, tuple(describing)
         self._inputs: tuple[tuple[Artefact, Inputs], ...] = ()
         self._refreshing = threading.Lock()
 
@@ -47,15 +60,23 @@ class ItemFeatures:
             keys = pc.unique(pa.concat_arrays([self._listed(), *(artefact.item_keys for artefact in artefacts)]))
             if not len(keys):
                 return
-            starts = range(0, len(keys), KEYS_A_READ)
-            matrix = joined([self._read(keys.slice(start, KEYS_A_READ)) for start in starts])
-            fresh = snapshot(keys.to_pylist(), matrix, self._trending, self._popular, now)
+            items, matrix = keys.to_pylist(), _whole(self._read, keys)
+            described = [(view, _whole(read, keys)) for view, read in self._describing]
+            if self._view is not None:
+                described.append((self._view, matrix))
+            attributes = Attributes.of(items, described)
+            fresh = snapshot(items, matrix, self._trending, self._popular, now, attributes)
             self._inputs = tuple((artefact, _inputs(artefact, matrix, keys)) for artefact in artefacts)
             self.snapshot = fresh
 
     def inputs(self, artefact: Artefact) -> Inputs | None:
         """The model's item matrix as it was read last; None before the first time."""
         return next((inputs for model, inputs in self._inputs if model is artefact), None)
+
+
+def _whole(read: Read, keys: pa.Array) -> FeatureMatrix:
+    starts = range(0, len(keys), KEYS_A_READ)
+    return joined([read(keys.slice(start, KEYS_A_READ)) for start in starts])
 
 
 def _inputs(artefact: Artefact, matrix: FeatureMatrix, keys: pa.Array) -> Inputs:

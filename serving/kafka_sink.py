@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serving.events import Message
+from serving.events import Message, Placed
 
 POLL_S = 0.05
 FLUSH_S = 5.0
@@ -42,18 +42,19 @@ class KafkaSink:
         while not self._closing.is_set():
             self._producer.poll(POLL_S)
 
-    async def send(self, messages: Sequence[Message]) -> list[str | None]:
-        """For each message None when Kafka has acknowledged it, else why that is not known."""
+    async def send(self, messages: Sequence[Message]) -> list[Placed | str]:
+        """For each message where Kafka has acknowledged it to be, else why that is not known."""
         return list(await asyncio.gather(*(self._sent(message) for message in messages)))
 
-    def _sent(self, message: Message) -> asyncio.Future[str | None]:
+    def _sent(self, message: Message) -> asyncio.Future[Placed | str]:
         from confluent_kafka import KafkaException
 
         loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[str | None] = loop.create_future()
+        outcome: asyncio.Future[Placed | str] = loop.create_future()
 
-        def acknowledged(error: Any, _: Any) -> None:
-            loop.call_soon_threadsafe(_settle, outcome, None if error is None else str(error.str()))
+        def acknowledged(error: Any, sent: Any) -> None:
+            placed = None if error is not None else Placed(sent.partition(), sent.offset(), sent.timestamp()[1])
+            loop.call_soon_threadsafe(_settle, outcome, placed or str(error.str()))
 
         try:
             self._producer.produce(message.topic, message.value, message.key, on_delivery=acknowledged)
@@ -70,6 +71,6 @@ class KafkaSink:
         self._poller.join(timeout=FLUSH_S)
 
 
-def _settle(outcome: asyncio.Future[str | None], value: str | None) -> None:
+def _settle(outcome: asyncio.Future[Placed | str], value: Placed | str) -> None:
     if not outcome.done():  # the request may be gone
         outcome.set_result(value)

@@ -36,6 +36,9 @@ class Registry(Protocol):
     def resolve(self) -> Pinned | None:
         """The version that the alias names now; None for none. Raises RegistryError."""
 
+    def find(self, name: str) -> Pinned | None:
+        """The version of this number, or that this alias names now; None for none. Raises RegistryError."""
+
     def fetch(self, pinned: Pinned) -> Path:
         """A local folder with the version's artefact. Raises RegistryError."""
 
@@ -127,13 +130,19 @@ class MlflowRegistry:
 
     def resolve(self) -> Pinned | None:
         """The version that the alias names now; None while there is no registry, model or alias."""
+        return self.find(self._alias)
+
+    def find(self, name: str) -> Pinned | None:
+        """The version of this number, or that this alias names now; None where there is none."""
         if not self._exists():
             return None
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
+        client = MlflowClient(self._tracking_uri)
+        ask = client.get_model_version if name.isdecimal() else client.get_model_version_by_alias
         try:
-            found = MlflowClient(self._tracking_uri).get_model_version_by_alias(self._name, self._alias)
+            found = ask(self._name, name)
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None

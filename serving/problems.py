@@ -52,6 +52,12 @@ def field_error(field: str, required: str, got: object) -> dict[str, str]:
     return {"field": field, "required": required, "got": got if isinstance(got, Nothing) else shown(got)}
 
 
+def field_problem(field: str, required: str, got: object, status: int = 422) -> ProblemError:
+    """The problem of one field, to be raised."""
+    error = field_error(field, required, got)
+    return ProblemError(status, f"field '{field}' requires {required}; got {error['got']}", [error])
+
+
 class Nothing(str):
     """Stands for a value that did not come."""
 

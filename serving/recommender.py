@@ -26,14 +26,24 @@ class Reason(StrEnum):
     MODEL_FAILED = "model_failed"
     NO_USER = "no_user"
     UNKNOWN_USER = "unknown_user"
+    UNKNOWN_SESSION = "unknown_session"
+    UNKNOWN_ITEM = "unknown_item"
+    NOTHING_SIMILAR = "nothing_similar"
 
 
+POOL, LEAST_POOL, MOST_POOL = 5, 50, 500
+"""Of so many times k items a varied answer is chosen, and of how many at least and at most."""
+KIND = "category"
+"""The attribute that makes two items alike."""
+UNSCORED = float("nan")
+"""The score of an item that nothing is known of."""
 SENTENCES = {
     "repeat": "the user came back to it before",
     "similar": "goes with what the user looked at",
     "trending": "on its way up with everybody",
     "popular": "popular with everybody",
     "asked": "among those asked for",
+    "unknown": "nothing is known of it",
 }
 """Source → why an item is in the answer."""
 
@@ -48,6 +58,10 @@ class Question:
         context: items of the moment, newest first; never recommended.
         exclude: items that must not come back.
         exclude_seen: nor any of the user's history.
+        session: the session's key text; None for none.
+        among: only these may come; None for all.
+        allowed: the items that meet the request's filter; None for all.
+        diversity: 0 to 1 (see ``diversified``).
     """
 
     user: str | None
@@ -55,14 +69,40 @@ class Question:
     context: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     exclude_seen: bool = False
+    session: str | None = None
+    among: tuple[str, ...] | None = None
+    allowed: frozenset[str] | None = None
+    diversity: float = 0.0
+
+    @property
+    def eligible(self) -> frozenset[str] | None:
+        """The items that may come at all; None for all."""
+        if self.among is None:
+            return self.allowed
+        asked = frozenset(self.among)
+        return asked if self.allowed is None else asked & self.allowed
+
+    @property
+    def unknown(self) -> Reason:
+        """What to say when nothing is known of whoever asks."""
+        if self.user is not None:
+            return Reason.UNKNOWN_USER
+        return Reason.NO_USER if self.session is None else Reason.UNKNOWN_SESSION
 
 
 @dataclass(frozen=True)
 class UserRead:
-    """What the store said of the user: a matrix of one row, or why there is none (both None: nobody was asked for)."""
+    """What is known of who asks: a matrix of one row, or why there is none (both None: nobody was asked for).
+
+    Args:
+        recent: the session's items, newest first.
+        given: whether the request brought features of its own.
+    """
 
     matrix: FeatureMatrix | None = None
     problem: Reason | None = None
+    recent: tuple[str, ...] = ()
+    given: bool = False
 
     @property
     def status(self) -> Status | None:
@@ -101,23 +141,116 @@ def recommend(
     """
     if artefact is None:
         return substitute(question, user.problem or Reason.NO_MODEL, items, None)
-    matrix = user.present
-    recent = [*question.context, *(artefact.recent_items(matrix) if matrix is not None else ())]
-    if not artefact.knows(question.user, recent):
-        unknown = Reason.NO_USER if question.user is None else Reason.UNKNOWN_USER
-        return substitute(question, user.problem or unknown, items, artefact)
+    recent = recent_items(question, user, artefact)
+    if not user.given and not artefact.knows(question.user, recent):
+        return substitute(question, user.problem or question.unknown, items, artefact)
     seen = artefact.seen(question.user, recent) if question.exclude_seen else []
     exclude = [*_excluded(question), *seen]
+    ranked = asked_of(artefact, question, user, items, inputs, exclude)
+    return Recommendation(_filled(ranked, question, exclude, items, artefact), user.problem, by_model=True)
+
+
+def rank(
+    question: Question,
+    user: UserRead,
+    artefact: Artefact | None,
+    items: ItemSnapshot,
+    inputs: NDArray[np.float64] | None,
+) -> Recommendation:
+    """Every item of ``question.among`` once: by the model, then those only fresh features know, then the unknown ones.
+
+    The model ranks for an unknown user too, by what it knows of the items; the reason says that it was unknown.
+    """
+    asked = tuple(dict.fromkeys(question.among or ()))
+    ranked: list[Ranked] = []
+    reason: Reason | None = user.problem or Reason.NO_MODEL
+    if artefact is not None:
+        known = user.given or artefact.knows(question.user, recent_items(question, user, artefact))
+        reason = user.problem or (None if known else question.unknown)
+        ranked = asked_of(artefact, question, user, items, inputs, ())
+    rest = unpersonal(items, artefact, len(asked), (), frozenset(asked))
+    unknown = (Ranked(item, UNSCORED, "unknown") for item in asked)
+    return Recommendation(first_of([ranked, rest, unknown], len(asked), ()), reason, by_model=bool(ranked))
+
+
+def similar(item: str, question: Question, artefact: Artefact | None, items: ItemSnapshot) -> Recommendation:
+    """At most k items that go with the item; where none does, what is trending and popular, and why."""
+    exclude = (item, *_excluded(question))
+    if artefact is None:
+        return substitute(question, Reason.NO_MODEL, items, None, (item,))
+    mask = None if question.allowed is None else artefact.allowing(question.allowed)
+    found = artefact.similar(item, question.k, exclude, mask)
+    if found:
+        return Recommendation(found, None, by_model=True)
+    known = item in artefact.tables.index
+    return substitute(question, Reason.NOTHING_SIMILAR if known else Reason.UNKNOWN_ITEM, items, artefact, (item,))
+
+
+def recent_items(question: Question, user: UserRead, artefact: Artefact) -> list[str]:
+    """The items of the moment, then of the session, then of the user's history: newest first."""
+    own = () if user.present is None else artefact.recent_items(user.present)
+    return [*question.context, *user.recent, *own]
+
+
+def asked_of(
+    artefact: Artefact,
+    question: Question,
+    user: UserRead,
+    items: ItemSnapshot,
+    inputs: NDArray[np.float64] | None,
+    exclude: Sequence[str],
+) -> list[Ranked]:
+    """The model's answer, varied where the question wants variety."""
+    pool = question.k if not question.diversity else min(max(POOL * question.k, LEAST_POOL), MOST_POOL)
     ranked = artefact.recommend(
-        recent,
-        None if matrix is None else artefact.user_row(matrix),
+        recent_items(question, user, artefact),
+        None if user.present is None else artefact.user_row(user.present),
         inputs,
-        question.k,
+        pool,
         user=question.user,
         as_of=as_of(user, items),
         exclude=exclude,
+        among=question.among,
+        allowed=None if question.allowed is None else artefact.allowing(question.allowed),
     )
-    return Recommendation(_filled(ranked, question, exclude, items, artefact), user.problem, by_model=True)
+    return varied(ranked, question, artefact, items) if question.diversity else ranked
+
+
+def varied(ranked: list[Ranked], question: Question, artefact: Artefact, items: ItemSnapshot) -> list[Ranked]:
+    """k of the ranked items in an order in which like does not follow like: of one kind, or often taken together."""
+    names = [one.item_id for one in ranked]
+    together = artefact.likeness(names)
+    kind = items.attributes.alike(names, KIND)
+    likeness = np.where(np.isnan(kind), together, (np.nan_to_num(kind) + together) / 2)
+    scores = np.array([one.score for one in ranked], dtype=np.float64)
+    return [ranked[place] for place in diversified(scores, likeness, question.k, question.diversity).tolist()]
+
+
+def diversified(
+    scores: NDArray[np.float64], likeness: NDArray[np.float64], k: int, diversity: float
+) -> NDArray[np.int64]:
+    """The places of at most k items, each the best of the rest by its score less its likeness to those before it.
+
+    Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): (1 − d) · score − d · the highest likeness to a
+    chosen one, with scores as shares of their range. 0 is the order of the scores, earlier places first where equal.
+
+    Args:
+        scores: (c,), higher is better.
+        likeness: (c, c), 0 to 1.
+    """
+    spread = float(np.ptp(scores)) if len(scores) else 0.0
+    relevance = (scores - scores.min()) / spread if spread > 0 else np.zeros(len(scores))
+    if diversity == 0:
+        return np.argsort(-scores, kind="stable")[:k]
+    nearest = np.zeros(len(scores))
+    open_ = np.ones(len(scores), dtype=bool)
+    chosen = np.empty(min(k, len(scores)), dtype=np.int64)
+    for rank_ in range(len(chosen)):
+        worth = np.where(open_, (1 - diversity) * relevance - diversity * nearest, -np.inf)
+        chosen[rank_] = place = int(np.argmax(worth))
+        open_[place] = False
+        nearest = np.maximum(nearest, likeness[place])
+    return chosen
 
 
 def as_of(user: UserRead, items: ItemSnapshot) -> int | None:
@@ -137,13 +270,16 @@ def _filled(
     """The ranked items; where they are too few, with what is popular after them."""
     if len(ranked) == question.k:
         return ranked
-    rest = unpersonal(items, artefact, question.k + len(ranked), exclude)
+    rest = unpersonal(items, artefact, question.k + len(ranked), exclude, question.eligible)
     return first_of([ranked, rest], question.k, exclude)
 
 
-def substitute(question: Question, reason: Reason, items: ItemSnapshot, artefact: Artefact | None) -> Recommendation:
+def substitute(
+    question: Question, reason: Reason, items: ItemSnapshot, artefact: Artefact | None, without: Sequence[str] = ()
+) -> Recommendation:
     """What is trending and popular, for a stated reason."""
-    return Recommendation(unpersonal(items, artefact, question.k, _excluded(question)), reason, by_model=False)
+    exclude = (*_excluded(question), *without)
+    return Recommendation(unpersonal(items, artefact, question.k, exclude, question.eligible), reason, by_model=False)
 
 
 def _excluded(question: Question) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from features.artefact import Artefact
 from features.recommendation import Ranked
 from features.state import FeatureMatrix
+from serving.attributes import NO_ATTRIBUTES, Attributes
 
 Floats = NDArray[np.float64]
 
@@ -45,12 +46,14 @@ class ItemSnapshot:
         matrix: the item view's features.
         boards: what is trending, then what is popular.
         read_at: epoch ms.
+        attributes: what the items are.
     """
 
     items: tuple[str, ...]
     matrix: FeatureMatrix | None
     boards: tuple[Board, ...]
     read_at: int
+    attributes: Attributes = NO_ATTRIBUTES
 
     @property
     def newest_event(self) -> int | None:
@@ -76,10 +79,11 @@ def snapshot(
     trending: Mapping[str, float],
     popular: Mapping[str, float],
     read_at: int,
+    attributes: Attributes = NO_ATTRIBUTES,
 ) -> ItemSnapshot:
     """The snapshot of these items, scored by weights of features; a feature that the view lacks counts nothing."""
     boards = (Board.of("trending", weighted(matrix, trending)), Board.of("popular", weighted(matrix, popular)))
-    return ItemSnapshot(tuple(items), matrix, boards, read_at)
+    return ItemSnapshot(tuple(items), matrix, boards, read_at, attributes)
 
 
 def weighted(matrix: FeatureMatrix, weights: Mapping[str, float]) -> Floats:
@@ -91,11 +95,24 @@ def weighted(matrix: FeatureMatrix, weights: Mapping[str, float]) -> Floats:
     return values
 
 
-def unpersonal(items: ItemSnapshot, artefact: Artefact | None, k: int, exclude: Sequence[str]) -> list[Ranked]:
-    """At most k items for anybody: by fresh features as far as they go, then by the model's own lists."""
+def unpersonal(
+    items: ItemSnapshot,
+    artefact: Artefact | None,
+    k: int,
+    exclude: Sequence[str],
+    eligible: frozenset[str] | None = None,
+) -> list[Ranked]:
+    """At most k items for anybody: by fresh features as far as they go, then by the model's own lists.
+
+    Args:
+        eligible: the items that may come; None for all.
+    """
     sources: list[Iterable[Ranked]] = [board.ranked(items.items) for board in items.boards]
     if artefact is not None:
-        sources += [artefact.trending(k, exclude), artefact.popular(k, exclude)]
+        most = k if eligible is None else len(artefact.items)
+        sources += [artefact.trending(most, exclude), artefact.popular(most, exclude)]
+    if eligible is not None:
+        sources = [[one for one in source if one.item_id in eligible] for source in sources]
     return first_of(sources, k, exclude)
 
 

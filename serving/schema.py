@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 MAX_K = 500
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 Ids = Annotated[list[Id], Field(max_length=1_000)]
+Scalar = StrictStr | StrictBool | StrictInt | StrictFloat
+Given = Scalar | list[Scalar] | None
+"""A feature that the request brings: as GET /v1/features shows it."""
+Filter = Annotated[dict[str, Scalar | list[Scalar] | dict[str, Scalar]], Field(max_length=20)]
 
 
 class Strict(BaseModel):
@@ -28,21 +32,80 @@ class Context(Strict):
     """The place on the page, for logs and metrics."""
 
 
-class RecommendRequest(Strict):
-    """POST /v1/recommend."""
+class Asking(Strict):
+    """Who asks, and in which moment."""
 
     user_id: Id | None = None
-    """Whom to recommend to; without one, what is popular or goes with the context."""
+    """Whom to recommend to; without one, what is popular or goes with the session or the context."""
+    session_id: Id | None = None
+    """The session: what was done in it, posted to /v1/events, counts as newest history, with or without a user."""
+    user_features: Annotated[dict[str, Given], Field(max_length=500)] = {}
+    """Features of the user by name, such as its newest items: they stand in for those of the store."""
     context: Context = Context()
     """What is known of the moment."""
+    explain: Annotated[bool, Field(strict=True)] = False
+    """Say for each item why it is there."""
+    model: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """Another model than the one that serves: an alias of the registered model, or the number of a version."""
+
+
+class RecommendRequest(Asking):
+    """POST /v1/recommend."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_id": "u1", "k": 5, "exclude_seen": True, "explain": True},
+                {"session_id": "s1", "context": {"item_id": "i42"}, "filter": {"category": ["mug", "teapot"]}},
+                {"user_id": "u1", "filter": {"price": {"max": 20}}, "diversity": 0.3},
+            ]
+        }
+    )
+
     k: Annotated[int, Field(ge=1, le=MAX_K, strict=True)] = 10
     """How many items."""
     exclude_seen: Annotated[bool, Field(strict=True)] = False
     """Leave out the items of the user's own recent history."""
     exclude: Ids = []
     """Leave out these items."""
+    candidates: Ids | None = None
+    """Only these items may come."""
+    filter: Filter = {}
+    """Only items whose attributes are so: a value, a list of which one must be it, or {"min", "max"}, both met too."""
+    diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How much an item is held back for being like those before it; 0 leaves the order to the scores."""
+
+
+class RankRequest(Asking):
+    """POST /v1/rank: the caller's items, the best first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"user_id": "u1", "items": ["i1", "i2", "i3"], "explain": True}]}
+    )
+
+    items: Annotated[list[Id], Field(min_length=1, max_length=1_000)]
+    """The items to rank; each comes back once, those that nothing is known of last, as source ``unknown``."""
+    diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How much an item is held back for being like those before it; 0 leaves the order to the scores."""
+
+
+class SimilarRequest(Strict):
+    """POST /v1/similar: items that go with an item."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"item_id": "i42", "k": 5}]})
+
+    item_id: Id
+    """The item; it is not in the answer."""
+    k: Annotated[int, Field(ge=1, le=MAX_K, strict=True)] = 10
+    """How many items; fewer where fewer go with it."""
+    exclude: Ids = []
+    """Leave out these items."""
+    filter: Filter = {}
+    """As in /v1/recommend."""
     explain: Annotated[bool, Field(strict=True)] = False
     """Say for each item why it is there."""
+    model: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """As in /v1/recommend."""
 
 
 class ModelUsed(Strict):
@@ -50,7 +113,8 @@ class ModelUsed(Strict):
 
     name: str
     version: str
-    alias: str
+    alias: str | None
+    """None where the request named a version."""
 
 
 class FeaturesUsed(Strict):
@@ -74,14 +138,15 @@ class RecommendedItem(Strict):
     """One item of an answer, the best first."""
 
     item_id: str
-    score: float
+    score: float | None
+    """Higher is better, within one source; None for an item of /v1/rank that nothing is known of."""
     rank: int
     source: str
     reasons: list[str] | None = None
 
 
 class RecommendResponse(Strict):
-    """The answer to POST /v1/recommend."""
+    """The answer to POST /v1/recommend, /v1/rank and /v1/similar."""
 
     recommendation_id: str
     model: ModelUsed | None

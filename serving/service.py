@@ -7,72 +7,40 @@ import functools
 import logging
 import threading
 import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from features.artefact import Artefact
 from features.columns import encode_key
-from features.definitions import FeatureView
-from features.errors import HeadraceError, StoreError
+from features.definitions import FeatureView, Stream
+from features.errors import ArtefactError, HeadraceError, StoreError
 from features.events.registry import schema_registry
-from features.feature_reader import ReadableRows
 from features.inspection import parsed_key
 from features.repo import FeatureRepo
-from features.state import FeatureMatrix, Status
+from features.state import Status
 from serving import events, schema
+from serving.answers import Answer, question_of, rank_question, response_of
+from serving.askers import Askers, Reader, Rows
+from serving.attributes import FieldError
 from serving.avro_events import judge_avro
 from serving.background import Repeated
 from serving.events import EventSink
-from serving.item_features import ItemFeatures
+from serving.item_features import Inputs, ItemFeatures, Read
 from serving.metrics import Metrics
 from serving.model_watch import ModelWatch, Registry, Served
-from serving.problems import ProblemError
-from serving.recommender import (
-    SENTENCES,
-    Question,
-    Reason,
-    Recommendation,
-    UserRead,
-    as_of,
-    newest_event,
-    recommend,
-    substitute,
-)
+from serving.other_models import OtherModels, UnknownModelError
+from serving.own_clicks import OwnClicks
+from serving.problems import ProblemError, field_problem
+from serving.recommender import Question, Reason, Recommendation, UserRead, rank, recommend, similar, substitute
+from serving.retrieval import ItemSnapshot
 from serving.settings import ServingSettings
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-class Reader(Protocol):
-    """The features of entities now, from the online store (see features.feature_reader)."""
-
-    def read(self, view_name: str, keys: pa.Array, as_of: int | None = None) -> FeatureMatrix:
-        """One row for each key. Raises StoreError."""
-
-
-class Rows(ReadableRows, Protocol):
-    """What else is asked of the online store."""
-
-    def current(self, view: str, /) -> int | None:
-        """The generation that readers read; None before the first."""
-
-    def keys(self, view: str, /) -> pa.Array:
-        """The key of every row that readers read."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A recommendation, and the model version and user that it was made of."""
-
-    recommendation: Recommendation
-    served: Served | None
-    user: UserRead
+Recommender = Callable[[Question, UserRead, Artefact | None, ItemSnapshot, Inputs | None], Recommendation]
 
 
 class OverloadedError(Exception):
@@ -89,6 +57,7 @@ class Service:
         rows: the store behind it.
         registry: where models are.
         sink: where posted events go; None where no Kafka is configured.
+        own: what makes accepted events count at once; None where they wait for the stream.
     """
 
     def __init__(
@@ -99,6 +68,7 @@ class Service:
         rows: Rows,
         registry: Registry,
         sink: EventSink | None,
+        own: OwnClicks | None = None,
     ) -> None:
         self.settings, self.repo, self.sink = settings, repo, sink
         self.metrics = Metrics()
@@ -106,11 +76,16 @@ class Service:
         self._schemas = schema_registry(settings.schema_registry, settings.registry_client)
         self.items = ItemFeatures(
             lambda keys: reader.read(settings.item_view, keys),
-            lambda: rows.keys(settings.item_view),
+            self._item_keys,
             settings.trending_weights,
             settings.popular_weights,
+            *self._item_views(),
         )
         self.models = ModelWatch(registry, self._prepare, self._swapped)
+        self.others = OtherModels(registry, self._prepare, settings.model_poll_s)
+        self._own = own
+        self._askers = Askers(settings.user_view, repo, reader, rows, own, self._tell_store)
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
         self._store_problem: str | None = "not asked yet"
         self._waiting = threading.BoundedSemaphore(settings.threads + settings.max_waiting)
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="answer")
@@ -119,6 +94,18 @@ class Service:
             Repeated("models", settings.model_poll_s, self._look, self._failed("registry")),
         )
 
+    def _item_views(self) -> tuple[FeatureView | None, list[tuple[FeatureView, Read]]]:
+        """The items' view, and the others of the same entity, with how they are read."""
+        main = self.repo.views.get(self.settings.item_view)
+        others = [] if main is None else [one for one in self.repo.views.values() if one.entity == main.entity]
+        return main, [(one, functools.partial(self._reader.read, one.name)) for one in others if one is not main]
+
+    def _item_keys(self) -> pa.Array:
+        """The items that any of their views knows."""
+        main, others = self._item_views()
+        names = [self.settings.item_view] if main is None else [main.name, *(view.name for view, _ in others)]
+        return pa.concat_arrays([self._rows.keys(name) for name in names])
+
     def start(self) -> None:
         """Items and models are read from now on."""
         for work in self._repeated:
@@ -126,27 +113,57 @@ class Service:
 
     def stop(self) -> None:
         """Nothing is read any more; a request that is worked on ends."""
+        self._loading.shutdown(wait=False, cancel_futures=True)
         for work in self._repeated:
             work.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    # --- recommend ---
+    # --- recommend, rank, similar ---
 
     async def recommend(self, request: schema.RecommendRequest) -> schema.RecommendResponse:
         """An answer within the deadline, whatever the store and the model do."""
+        return await self._personal(request, question_of(request, self._allowed(request.filter)), recommend)
+
+    async def rank(self, request: schema.RankRequest) -> schema.RecommendResponse:
+        """The request's items, each once, the best first."""
+        return await self._personal(request, rank_question(request), rank)
+
+    async def similar(self, request: schema.SimilarRequest) -> schema.RecommendResponse:
+        """Items that go with an item."""
+        question = Question(None, request.k, exclude=tuple(request.exclude), allowed=self._allowed(request.filter))
+        served = await self._named_model(request.model)
+
+        def answer() -> Answer:
+            artefact = served.artefact if served is not None else None
+            return Answer(similar(request.item_id, question, artefact, self.items.snapshot), served, UserRead())
+
+        return await self._answered(answer, question, served, request.explain, request.model)
+
+    async def _personal(
+        self, request: schema.Asking, question: Question, answer: Recommender
+    ) -> schema.RecommendResponse:
+        given = self._askers.given(request.user_features)
+        served = await self._named_model(request.model)
+        work = functools.partial(self._answer, answer, question, given, served)
+        return await self._answered(work, question, served, request.explain, request.model)
+
+    async def _answered(
+        self, work: Callable[[], Answer], question: Question, served: Served | None, explain: bool, model: str | None
+    ) -> schema.RecommendResponse:
+        """What the work comes to, or what stands in for it when it does not come in time."""
         started = time.perf_counter()
-        question = question_of(request)
         try:
-            answer = await self._in_time(functools.partial(self._answer, question))
+            answer = await self._in_time(work)
         except TimeoutError:
-            answer = self._substitute(question, Reason.DEADLINE)
+            answer = self._substitute(question, Reason.DEADLINE, served)
         except OverloadedError:
-            answer = self._substitute(question, Reason.OVERLOADED)
+            answer = self._substitute(question, Reason.OVERLOADED, served)
         took_s = time.perf_counter() - started
         self.metrics.recommend_seconds.observe(took_s)
         if answer.recommendation.reason is not None:
             self.metrics.fallbacks.labels(answer.recommendation.reason.value).inc()
-        return self._response(answer, took_s * 1000, explain=request.explain)
+        used = None if answer.served is None else self._model_used(answer.served, model)
+        return response_of(answer, used, self.items.snapshot, took_s * 1000, explain=explain)
 
     async def _in_time(self, work: Callable[[], T]) -> T:
         """The result of the work in a thread. Raises TimeoutError at the deadline, OverloadedError at once."""
@@ -156,66 +173,55 @@ class Service:
         future.add_done_callback(lambda _: self._waiting.release())
         return await asyncio.wait_for(asyncio.wrap_future(future), self.settings.deadline_ms / 1000)
 
-    def _answer(self, question: Question) -> Answer:
-        user = self._read_user(question.user)
-        served = self.models.current
+    def _answer(
+        self, answer: Recommender, question: Question, given: Mapping[str, pa.Array], served: Served | None
+    ) -> Answer:
+        user = self._askers.read(question, given)
         artefact = served.artefact if served is not None else None
         inputs = self.items.inputs(artefact) if artefact is not None else None
         try:
-            return Answer(recommend(question, user, artefact, self.items.snapshot, inputs), served, user)
+            return Answer(answer(question, user, artefact, self.items.snapshot, inputs), served, user)
         except Exception:  # whatever a model does, there is an answer
             logger.exception("model_failed version=%s", served.version if served else None)
             self.metrics.failures.labels("model").inc()
-            failed = substitute(question, Reason.MODEL_FAILED, self.items.snapshot, artefact)
-            return Answer(failed, served, user)
+            return self._substitute(question, Reason.MODEL_FAILED, served, user)
 
-    def _substitute(self, question: Question, reason: Reason) -> Answer:
-        served = self.models.current
+    def _substitute(
+        self, question: Question, reason: Reason, served: Served | None, user: UserRead | None = None
+    ) -> Answer:
         artefact = served.artefact if served is not None else None
-        return Answer(substitute(question, reason, self.items.snapshot, artefact), served, UserRead(problem=reason))
+        made = substitute(question, reason, self.items.snapshot, artefact)
+        return Answer(made, served, user or UserRead(problem=reason))
 
-    def _read_user(self, key: str | None) -> UserRead:
-        if key is None:
-            return UserRead()
-        view = self.settings.user_view
+    # --- what a request asks for ---
+
+    def _allowed(self, wanted: Mapping[str, Any]) -> frozenset[str] | None:
+        """The items that meet the filter; None without one. Raises ProblemError for one that cannot be met."""
+        if not wanted:
+            return None
         try:
-            matrix = self._reader.read(view, pa.array([key], pa.string()))
-            if matrix.status[0] == Status.NOT_FOUND and self._rows.current(view) is None:
-                return UserRead(problem=Reason.EMPTY_STORE)
-        except (HeadraceError, OSError) as error:
-            self._tell_store(error)
-            return UserRead(problem=Reason.STORE_DOWN)
-        return UserRead(matrix)
+            return self.items.snapshot.attributes.matching(wanted)
+        except FieldError as error:
+            raise field_problem(error.field, error.required, error.got) from None
 
-    def _response(self, answer: Answer, took_ms: float, *, explain: bool) -> schema.RecommendResponse:
-        items, made = self.items.snapshot, answer.recommendation
-        at = as_of(answer.user, items) or _now_ms()
-        newest = newest_event(answer.user, items)
-        status = answer.user.status
-        return schema.RecommendResponse(
-            recommendation_id=uuid.uuid4().hex,
-            model=self._model_used(answer.served) if answer.served is not None else None,
-            features=schema.FeaturesUsed(
-                as_of=at,
-                age_ms=None if newest is None else max(0, at - newest),
-                status=None if status is None else status.name,
-            ),
-            fallback=schema.Fallback(used=made.reason is not None, reason=made.reason and made.reason.value),
-            took_ms=round(took_ms, 3),
-            items=[
-                schema.RecommendedItem(
-                    item_id=one.item_id,
-                    score=one.score,
-                    rank=rank,
-                    source=one.source,
-                    reasons=[SENTENCES.get(one.source, one.source)] if explain else None,
-                )
-                for rank, one in enumerate(made.items, start=1)
-            ],
-        )
+    async def _named_model(self, name: str | None) -> Served | None:
+        """The version that serves, or the one that the request names, however long its loading takes the first time.
 
-    def _model_used(self, served: Served) -> schema.ModelUsed:
-        return schema.ModelUsed(name=self.settings.model_name, version=served.version, alias=self.settings.model_alias)
+        Raises ProblemError for one that is not there, and for one that must not answer.
+        """
+        if name is None:
+            return self.models.current
+        work = functools.partial(self.others.get, name, self.models.current, self.models.previous)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._loading, work)
+        except UnknownModelError as error:
+            raise field_problem("model", error.required, name, 404) from None
+        except ArtefactError as error:
+            raise field_problem("model", f"a model that can serve: {error}", name) from None
+
+    def _model_used(self, served: Served, name: str | None) -> schema.ModelUsed:
+        alias = self.settings.model_alias if name is None else None if name.isdecimal() else name
+        return schema.ModelUsed(name=self.settings.model_name, version=served.version, alias=alias)
 
     # --- features ---
 
@@ -260,10 +266,20 @@ class Service:
             judged = await asyncio.to_thread(judge_avro, posted.events, stream, horizon_ms, now, self._schemas)
         else:
             judged = events.judge(posted.events, stream, horizon_ms, now)
-        response = await events.post(judged, self.sink)
+        keep = None if self._own is None else functools.partial(self._kept, stream, judged)
+        response = await events.post(judged, self.sink, keep)
         for one in response.events:
             self.metrics.events.labels(one.status).inc()
         return response
+
+    async def _kept(self, stream: Stream, judged: events.Judged, placed: Mapping[int, events.Placed]) -> None:
+        """The events count in the next read; where that takes too long, once the stream has folded them."""
+        if self._own is None:
+            return
+        try:
+            await self._in_time(functools.partial(self._own.keep, stream, judged, placed))
+        except (HeadraceError, TimeoutError, OverloadedError):
+            self.metrics.failures.labels("own_clicks").inc()
 
     # --- models and readiness ---
 
@@ -298,7 +314,7 @@ class Service:
     def _refresh_items(self) -> None:
         served = [one.artefact for one in (self.models.current, self.models.previous) if one is not None]
         try:
-            self.items.refresh(served, _now_ms())
+            self.items.refresh([*served, *self.others.artefacts], _now_ms())
         except (HeadraceError, OSError) as error:
             self._tell_store(error)
             raise
@@ -314,9 +330,9 @@ class Service:
     def _prepare(self, artefact: Artefact) -> None:
         """The model fits the definitions, has its items' features, and has answered once."""
         artefact.check_views(self.repo.views)
-        current = self.models.current
+        served = [one.artefact for one in (self.models.current, self.models.previous) if one is not None]
         try:
-            self.items.refresh([artefact, *([current.artefact] if current is not None else [])], _now_ms())
+            self.items.refresh([artefact, *served, *self.others.artefacts], _now_ms())
         except (StoreError, OSError) as error:  # the model can do without, and items come when the store does
             self._tell_store(error)
         artefact.recommend(artefact.items[:1], None, self.items.inputs(artefact), 1)
@@ -331,13 +347,6 @@ class Service:
 
     def _failed(self, part: str) -> Callable[[], None]:
         return lambda: self.metrics.failures.labels(part).inc()
-
-
-def question_of(request: schema.RecommendRequest) -> Question:
-    """The request as the recommender takes it."""
-    first = () if request.context.item_id is None else (request.context.item_id,)
-    context = tuple(dict.fromkeys((*first, *request.context.items)))
-    return Question(request.user_id, request.k, context, tuple(request.exclude), request.exclude_seen)
 
 
 def _version(served: Served | None) -> schema.ModelVersion | None:

@@ -30,6 +30,14 @@ class ServingSettings(BaseModel):
     """The view that describes whoever is recommended to."""
     item_view: str = "item_activity"
     """The view that describes what is recommended."""
+    session_kinds: tuple[str, ...] = ("view", "click", "cart", "favorite", "purchase", "rating")
+    """Event types that say what a session is about."""
+    session_ttl_s: float = Field(default=1800, gt=0)
+    """How long a session is remembered after its last event."""
+    own_clicks: bool = True
+    """An event that POST /v1/events accepts counts in the next read, before the stream has folded it."""
+    pending_ttl_s: float = Field(default=300, gt=0)
+    """How long an accepted event waits for the stream at most; one that comes later than that counts from then on."""
     item_refresh_s: float = Field(default=2.0, gt=0)
     """Seconds between two readings of all item features into memory."""
     trending_weights: dict[str, float] = {"item_engaged_decayed_count_24h_30d": 1.0}
@@ -60,6 +68,8 @@ class ServingSettings(BaseModel):
     """How long POST /v1/events waits for Kafka's acknowledgement."""
     events_stream: str = "activity"
     """The stream that an event belongs to when the request does not say."""
+    replicas: int = Field(default=1, ge=1)
+    """How many processes answer."""
     threads: int = Field(default=4, ge=1)
     """How many requests are worked on at once."""
     max_waiting: int = Field(default=64, ge=1)

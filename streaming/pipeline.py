@@ -22,6 +22,7 @@ import numpy as np
 
 from features.batch import Offsets, Store
 from features.online_store.cells import Cells
+from features.online_store.pending import Pending
 from features.online_store.sweep import Sweeper
 from features.repo import FeatureRepo
 from features.windows import duration_ms
@@ -30,6 +31,7 @@ from streaming.crash_points import Reached, WatchedStore
 from streaming.driver_lock import only_driver
 from streaming.generations import Checkpoints, Generation, build_from_archive, new_generation, schemas_of
 from streaming.online_sink import BatchReport, OnlineSink, Schemas, SendDeadLetters, now_ms
+from streaming.pruning import Pruning
 from streaming.session import Java, SparkError, read_topics, running_session
 from streaming.source_batch import flat_offsets, nested_offsets
 from streaming.status import Recent, Totals, lag, write_status
@@ -67,6 +69,9 @@ class Rows(Cells, Protocol):
 
     def bytes_per_row(self) -> dict[str, float]:
         """How long a row of each view is on average."""
+
+    def pending(self) -> Pending:
+        """Where accepted events wait for the rows."""
 
 
 @dataclass(frozen=True)
@@ -237,10 +242,13 @@ class Pipeline:
         self._totals, self._totals_path = Totals.read(totals), totals
         self._ends = {"fold": log.standing(), "archive": archive_log.standing()}
 
+        pruning = Pruning(self._rows, list(self._repo.views), fold.stream_id)
+
         def folded(frame: DataFrame, batch_id: int) -> None:
             self._keep_lease(fold)
             self._fold_done(self._sink.fold(frame.toArrow(), batch_id))
             self._sweeper.tick(self._sink.clock_ms)
+            pruning.after_batch()
 
         def appended(frame: DataFrame, batch_id: int) -> None:
             self._archive_done(appender.append(frame.toArrow(), batch_id))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
+from features.batch import Offsets, Store
 from features.errors import StoreError
+from features.online_store.pending import Entry, Pending
 
 T = TypeVar("T")
 FAILURES = 3
@@ -86,8 +88,41 @@ class Readable(Protocol):
     def keys(self, view: str, /) -> pa.Array:
         """The key of every row that readers read."""
 
+    def pending(self) -> Pending:
+        """Where events wait for the rows."""
+
+    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None, /) -> Store:
+        """A generation's markers and memory of ids."""
+
     def close(self) -> None:
         """Close the connections."""
+
+
+class GuardedPending:
+    """Pending events behind a breaker."""
+
+    def __init__(self, pending: Pending, breaker: Breaker) -> None:
+        self._pending, self._breaker = pending, breaker
+
+    def put(self, entries: Sequence[Entry], ttl_ms: int) -> None:
+        """Keep the entries, each for at most this long."""
+        self._breaker.call(lambda: self._pending.put(entries, ttl_ms))
+
+    def of(self, view: str, keys: Sequence[str]) -> list[Entry]:
+        """The entries under these keys."""
+        return self._breaker.call(lambda: self._pending.of(view, keys))
+
+    def prune(self, ends: Offsets) -> None:
+        """Forget the entries before these offsets."""
+        self._breaker.call(lambda: self._pending.prune(ends))
+
+    def add_to_session(self, session: str, items: Sequence[str], ttl_ms: int) -> None:
+        """Let the session's newest items begin with these."""
+        self._breaker.call(lambda: self._pending.add_to_session(session, items, ttl_ms))
+
+    def session(self, session: str) -> tuple[str, ...]:
+        """The session's newest items, newest first."""
+        return self._breaker.call(lambda: self._pending.session(session))
 
 
 class GuardedRows:
@@ -111,6 +146,14 @@ class GuardedRows:
     def keys(self, view: str) -> pa.Array:
         """The key of every row of the view that readers can read."""
         return self._breaker.call(lambda: self._rows.keys(view))
+
+    def pending(self) -> GuardedPending:
+        """Where events wait for the rows, behind the same breaker."""
+        return GuardedPending(self._rows.pending(), self._breaker)
+
+    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Store:
+        """A generation's markers and memory of ids, for a read that pending events are counted in."""
+        return self._rows.generation(stream_id, horizons_ms)
 
     def close(self) -> None:
         """Close the connections; the next call opens others."""

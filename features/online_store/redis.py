@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from features.online_store.cells import Cursor, Put, Sweep, Version, held, lost, overtaken, rows_table
 from features.online_store.generation import Generation
+from features.online_store.pending_redis import RedisPending
 from features.online_store.redis_client import Command, Mode, RedisClient
 from features.online_store.redis_parts import HEAD, Places, head_key, table_key, tables_key
 from features.online_store.redis_scripts import RELEASE_LEASE, SWEEP, TAKE_LEASE, WRITE
@@ -44,6 +45,10 @@ class RedisRows:
     def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Generation:
         """A driver's way into the generation; see Generation for ``horizons_ms``."""
         return Generation(self, stream_id, horizons_ms)
+
+    def pending(self) -> RedisPending:
+        """Where events wait for these rows (see pending.py): on the same server."""
+        return RedisPending(self._client)
 
     def close(self) -> None:
         """Close the connections; the next call opens another."""

@@ -19,6 +19,7 @@ import pyarrow as pa
 from features.errors import StoreError
 from features.online_store.cells import Cursor, Put, Sweep, Version, held, overtaken, rows_table
 from features.online_store.generation import Generation
+from features.online_store.pending_sqlite import SqlitePending
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS generations (
@@ -55,6 +56,10 @@ class SqliteRows:
     def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Generation:
         """A driver's way into the generation; see Generation for ``horizons_ms``."""
         return Generation(self, stream_id, horizons_ms)
+
+    def pending(self) -> SqlitePending:
+        """Where events wait for these rows (see pending.py): a file beside this one."""
+        return SqlitePending(self._path.with_name(f"{self._path.name}.pending"))
 
     # --- connections and transactions ---
 

@@ -33,7 +33,13 @@ def test_both_domains_of_the_repo_load_with_everything_that_they_define() -> Non
     loaded = load_repo(ROOT / "feature_repo")
     assert set(loaded.entities) == {"user", "item", "customer", "terminal"}
     assert set(loaded.streams) == {"activity", "catalogue", "transactions", "fraud_labels"}
-    assert set(loaded.views) == {"user_activity", "item_activity", "customer_spending", "terminal_risk"}
+    assert set(loaded.views) == {
+        "user_activity",
+        "item_activity",
+        "item_catalogue",
+        "customer_spending",
+        "terminal_risk",
+    }
 
 
 def test_the_views_of_the_shop_are_of_a_size_that_a_ranker_can_use() -> None:

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from features.definitions import Field, Stream
 from features.events import Verdict
-from serving.events import Judged, Message, judge, key_of, message_of, post, read_body
+from serving.answers import question_of
+from serving.events import Judged, Message, Placed, judge, key_of, message_of, post, read_body
 from serving.problems import ProblemError, validation_errors
 from serving.schema import RecommendRequest
-from serving.service import question_of
 
 NOW = 1_700_000_000_000
 SHOP = Stream(
@@ -44,7 +44,7 @@ class Kafka:
 
     async def send(self, messages):
         self.kept += [one for one in messages if self.lost not in one.value]
-        return ["timed out" if self.lost in one.value else None for one in messages]
+        return ["timed out" if self.lost in one.value else Placed(0, at, NOW) for at, one in enumerate(messages)]
 
     def close(self):
         pass
@@ -67,6 +67,9 @@ def refusal(body: object) -> dict[str, str]:
         ({"user_id": 7}, "user_id", "a valid string", "7"),
         ({"context": {"items": ["a", None]}}, "context.items.1", "a valid string", "null"),
         ({"exclude": "a"}, "exclude", "a valid list", '"a"'),
+        ({"diversity": 1.5}, "diversity", "less than or equal to 1", "1.5"),
+        ({"candidates": ["a", 3]}, "candidates.1", "a valid string", "3"),
+        ({"filter": []}, "filter", "a valid dictionary", "[]"),
     ],
 )
 def test_a_bad_request_names_the_field_what_it_requires_and_what_came(body, field, required, got):

@@ -1,0 +1,217 @@
+"""Events that Kafka has and the rows have not yet: counted in a read by the kernels that will fold them, never twice.
+
+Whoever accepts an event puts it here, under the key of every entity that it concerns, before saying so. A read asks
+
+    pending entries ─► the generation's marker ─► rows ─► what was remembered of the entries' ids
+
+in this order, each step in a transaction of its own, and folds in memory what the row has not: an entry counts when
+its offset is at or beyond where the row's last batch ended. As entries and marker are older than the rows, a row can
+only have more than the marker says; its batch id tells, and then the read begins again. The stream deletes entries
+once a batch that holds them is done; until then, and where it does not, their offsets say that they are folded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.batch import Marker, Offsets, Store
+from features.columns import Int64s
+from features.definitions import Stream
+from features.duplicates import accept, distinct_ids
+from features.errors import StoreError
+from features.events import Records, Verdict, parse
+from features.repo import FeatureRepo
+from features.rows.layout import HEADER
+from features.state import BatchKey, PackedRows, fold
+from features.windows import duration_ms
+
+AFTER_ALL = 1 << 62
+"""The batch id of a row that was folded for one read only."""
+TRIES = 5
+SESSION_ITEMS = 50
+"""So many of a session's newest items are kept."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An accepted event under one entity's key.
+
+    Args:
+        place: 'topic/partition'; with ``offset``, where Kafka has it.
+        known_at: when Kafka took it, epoch ms.
+        value: the message's bytes.
+    """
+
+    view: str
+    key: str
+    place: str
+    offset: int
+    known_at: int
+    value: bytes
+
+
+class Pending(Protocol):
+    """Where entries are, shared by all who read and write the same online store."""
+
+    def put(self, entries: Sequence[Entry], ttl_ms: int) -> None:
+        """Keep the entries, each for at most this long; one that is there already stays. Raises StoreError."""
+
+    def of(self, view: str, keys: Sequence[str]) -> list[Entry]:
+        """The entries under these keys, in any order. Raises StoreError."""
+
+    def prune(self, ends: Offsets) -> None:
+        """Forget the entries before these offsets, and those whose time is over; those of other places stay."""
+
+    def add_to_session(self, session: str, items: Sequence[str], ttl_ms: int) -> None:
+        """Let the session's newest items begin with these (newest first), for this long from now."""
+
+    def session(self, session: str) -> tuple[str, ...]:
+        """The session's newest items, newest first; of a few dozen the newest."""
+
+
+class Rows(Protocol):
+    """The online store behind (SqliteRows, RedisRows)."""
+
+    def read(self, view: str, keys: pa.Array, /) -> tuple[pa.Array, int | None]:
+        """The row of each key, and the generation they are of."""
+
+    def current(self, view: str, /) -> int | None:
+        """The generation that readers of the view read."""
+
+    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None, /) -> Store:
+        """The generation's markers and memory of ids."""
+
+
+class RowsWithPending:
+    """An online store whose rows already have what is pending for them; everything else is the store's own."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        pending: Pending,
+        repo: FeatureRepo,
+        failed: Callable[[], Any] = lambda: None,
+        schemas: Callable[[int], str] | None = None,
+    ) -> None:
+        self._rows, self._pending, self._repo, self._failed = rows, pending, repo, failed
+        self._schemas = schemas
+        self._horizons = {name: duration_ms(stream.dedupe_horizon) for name, stream in repo.streams.items()}
+
+    def read(self, view: str, keys: pa.Array) -> tuple[pa.Array, int | None]:
+        """The row of each key with its pending events folded in, and the generation; as ReadableRows.read."""
+        try:
+            entries = self._pending.of(view, keys.to_pylist())
+        except StoreError:  # an answer without the last moment is better than none
+            self._failed()
+            entries = []
+        return self._with(view, keys, entries) if entries else self._rows.read(view, keys)
+
+    def _with(self, view: str, keys: pa.Array, entries: list[Entry]) -> tuple[pa.Array, int | None]:
+        for _ in range(TRIES):
+            current = self._rows.current(view)
+            store = None if current is None else self._rows.generation(current, self._horizons)
+            marker = None if store is None else store.marker()
+            values, stream_id = self._rows.read(view, keys)
+            if stream_id != current:  # readers were given another generation meanwhile
+                continue
+            if store is None or marker is None or stream_id is None:
+                return values, stream_id
+            reach = reached(marker, keys, values)
+            if reach is not None:
+                return self._folded(view, PackedRows(keys, values), entries, reach, store, stream_id), stream_id
+        return values, stream_id
+
+    def _folded(
+        self, name: str, rows: PackedRows, entries: list[Entry], reach: Reach, store: Store, stream_id: int
+    ) -> pa.Array:
+        view = self._repo.views[name]
+        events = {}
+        for stream in view.streams:
+            counted = self._counting(stream, entries, reach, store)
+            if counted is not None:
+                events[stream.name] = counted
+        if not events:
+            return rows.values
+        changed = fold(view, rows, events, BatchKey(stream_id, AFTER_ALL, 0))
+        at = pc.index_in(rows.keys, value_set=changed.keys)
+        return pc.if_else(at.is_valid(), changed.values.take(at), rows.values)
+
+    def _counting(self, stream: Stream, entries: Sequence[Entry], reach: Reach, store: Store) -> pa.Table | None:
+        """The stream's events among the entries that no row has, judged and decided as the fold will; None for none."""
+        by_batch: dict[int, list[Entry]] = {}
+        for entry in entries:
+            batch = reach.batch[entry.key]
+            if entry.place.rpartition("/")[0] == stream.topic and entry.offset >= reach.ends[batch].get(entry.place, 0):
+                by_batch.setdefault(batch, []).append(entry)
+        tables = [self._decided(stream, several, store, batch) for batch, several in by_batch.items()]
+        return pa.concat_tables(tables) if any(table.num_rows for table in tables) else None
+
+    def _decided(self, stream: Stream, entries: Sequence[Entry], store: Store, batch: int) -> pa.Table:
+        """The events that count after a batch, by what was remembered of their ids up to and with that batch."""
+        events = _events(stream, self._repo.horizon_ms(stream.name), entries, self._schemas)
+        if not events.num_rows:
+            return events
+        prior = store.remembered(stream.name, distinct_ids(events["event_id"].combine_chunks()), batch + 1)
+        return accept(events, self._horizons[stream.name], prior)[0]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Where the rows of one read stand: each key's last batch, and the offsets where that batch ended."""
+
+    ends: Mapping[int, Offsets]
+    """Batch → its end."""
+    batch: Mapping[str, int]
+    """Key → the batch that its row has everything of."""
+
+
+def done_end(marker: Marker) -> Offsets:
+    """Up to where every row has everything: what needs no entry any more."""
+    return marker.end if marker.done >= marker.batch_id else marker.start
+
+
+def reached(marker: Marker, keys: pa.Array, values: pa.Array) -> Reach | None:
+    """How far each row goes; None where one goes further than the marker knows, so that both must be read again.
+
+    A batch that is done is in every row; one that is being written is in those that carry its number.
+    """
+    written = [_batch_of(value) for value in values.to_pylist()]
+    if max(written, default=-1) > marker.batch_id:
+        return None
+    before = marker.batch_id if marker.done >= marker.batch_id else marker.batch_id - 1
+    batches = [max(before, one) if one == marker.batch_id else before for one in written]
+    ends = {marker.batch_id: marker.end, marker.batch_id - 1: marker.start}
+    return Reach(ends, dict(zip(keys.to_pylist(), batches, strict=True)))
+
+
+def _batch_of(value: bytes | None) -> int:
+    """The batch that wrote the row last; -1 for none, and for bytes that are no row (reading them will say so)."""
+    if value is None or len(value) < HEADER.itemsize:
+        return -1
+    return int(np.frombuffer(value[: HEADER.itemsize], HEADER)["batch_id"][0])
+
+
+def _events(
+    stream: Stream, horizon_ms: int | None, entries: Sequence[Entry], schemas: Callable[[int], str] | None
+) -> pa.Table:
+    """The valid ones, each once though it may stand under several keys."""
+    several = list({(one.place, one.offset): one for one in entries}.values())
+    partition = np.array([int(one.place.rpartition("/")[2]) for one in several], dtype=np.int32)
+    records = Records(
+        pa.array([one.value for one in several], pa.binary()),
+        _int64s(one.known_at for one in several),
+        partition,
+        _int64s(one.offset for one in several),
+    )
+    parsed = parse(records, stream, horizon_ms, schemas)
+    return parsed.events.filter(pa.array(parsed.verdicts[parsed.rows] == Verdict.VALID))
+
+
+def _int64s(values: Iterable[int]) -> Int64s:
+    return np.array(list(values), dtype=np.int64)

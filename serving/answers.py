@@ -1,0 +1,92 @@
+"""Between HTTP and the recommender: a request as a question, an answer as a response. Pure but for the id it gives."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from dataclasses import dataclass
+
+from features.recommendation import Ranked
+from serving import schema
+from serving.model_watch import Served
+from serving.recommender import SENTENCES, Question, Recommendation, UserRead, as_of, newest_event
+from serving.retrieval import ItemSnapshot
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A recommendation, and the model version and user that it was made of."""
+
+    recommendation: Recommendation
+    served: Served | None
+    user: UserRead
+
+
+def question_of(request: schema.RecommendRequest, allowed: frozenset[str] | None = None) -> Question:
+    """The request as the recommender takes it.
+
+    Args:
+        allowed: the items that meet its filter; None where it has none.
+    """
+    return Question(
+        request.user_id,
+        request.k,
+        context_of(request.context),
+        tuple(request.exclude),
+        request.exclude_seen,
+        request.session_id,
+        None if request.candidates is None else tuple(request.candidates),
+        allowed,
+        request.diversity,
+    )
+
+
+def rank_question(request: schema.RankRequest) -> Question:
+    """The request as the recommender takes it; items of the context are history here, and may be ranked too."""
+    return Question(
+        request.user_id,
+        len(request.items),
+        context_of(request.context),
+        session=request.session_id,
+        among=tuple(request.items),
+        diversity=request.diversity,
+    )
+
+
+def context_of(context: schema.Context) -> tuple[str, ...]:
+    """The items of the moment, newest first, each once."""
+    first = () if context.item_id is None else (context.item_id,)
+    return tuple(dict.fromkeys((*first, *context.items)))
+
+
+def response_of(
+    answer: Answer, model: schema.ModelUsed | None, items: ItemSnapshot, took_ms: float, *, explain: bool
+) -> schema.RecommendResponse:
+    """The answer as HTTP has it, under an id of its own."""
+    made = answer.recommendation
+    at = as_of(answer.user, items) or time.time_ns() // 1_000_000
+    newest = newest_event(answer.user, items)
+    status = answer.user.status
+    return schema.RecommendResponse(
+        recommendation_id=uuid.uuid4().hex,
+        model=model,
+        features=schema.FeaturesUsed(
+            as_of=at,
+            age_ms=None if newest is None else max(0, at - newest),
+            status=None if status is None else status.name,
+        ),
+        fallback=schema.Fallback(used=made.reason is not None, reason=made.reason and made.reason.value),
+        took_ms=round(took_ms, 3),
+        items=[_item(one, rank, explain=explain) for rank, one in enumerate(made.items, start=1)],
+    )
+
+
+def _item(one: Ranked, rank: int, *, explain: bool) -> schema.RecommendedItem:
+    return schema.RecommendedItem(
+        item_id=one.item_id,
+        score=None if math.isnan(one.score) else one.score,
+        rank=rank,
+        source=one.source,
+        reasons=[SENTENCES.get(one.source, one.source)] if explain else None,
+    )

@@ -1,0 +1,88 @@
+"""Who asks: what the store knows of the user and of the session, under what the request says itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from features.errors import HeadraceError
+from features.feature_reader import ReadableRows
+from features.repo import FeatureRepo
+from features.state import FeatureMatrix, Status
+from serving.attributes import FieldError
+from serving.given import given_columns, overridden
+from serving.own_clicks import OwnClicks
+from serving.problems import field_problem
+from serving.recommender import Question, Reason, UserRead
+
+
+class Reader(Protocol):
+    """The features of entities now, from the online store (see features.feature_reader)."""
+
+    def read(self, view_name: str, keys: pa.Array, as_of: int | None = None) -> FeatureMatrix:
+        """One row for each key. Raises StoreError."""
+
+
+class Rows(ReadableRows, Protocol):
+    """What else is asked of the online store."""
+
+    def current(self, view: str, /) -> int | None:
+        """The generation that readers read; None before the first."""
+
+    def keys(self, view: str, /) -> pa.Array:
+        """The key of every row that readers read."""
+
+
+class Askers:
+    """Reads who asks; may be shared by threads.
+
+    Args:
+        view: the view that describes users.
+        own: the sessions; None where none are remembered.
+        failed: is told why the store could not be read.
+    """
+
+    def __init__(
+        self,
+        view: str,
+        repo: FeatureRepo,
+        reader: Reader,
+        rows: Rows,
+        own: OwnClicks | None,
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._view, self._repo, self._reader, self._rows = view, repo, reader, rows
+        self._own, self._failed = own, failed
+
+    def given(self, features: Mapping[str, Any]) -> Mapping[str, pa.Array]:
+        """The request's own features as columns. Raises ProblemError for one that the view does not have so."""
+        if not features:
+            return {}
+        try:
+            return given_columns(self._repo.views[self._view], features)
+        except FieldError as error:
+            raise field_problem(error.field, error.required, error.got) from None
+
+    def read(self, question: Question, given: Mapping[str, pa.Array]) -> UserRead:
+        """What is known of who asks; a store that does not answer is a problem of the read and no error."""
+        matrix, problem, recent = self._read(question)
+        if given:
+            now = time.time_ns() // 1_000_000
+            matrix = overridden(self._repo.views[self._view], matrix, given, now)
+        return UserRead(matrix, problem, recent, given=bool(given))
+
+    def _read(self, question: Question) -> tuple[FeatureMatrix | None, Reason | None, tuple[str, ...]]:
+        try:
+            recent = () if self._own is None or question.session is None else self._own.items(question.session)
+            if question.user is None:
+                return None, None, recent
+            matrix = self._reader.read(self._view, pa.array([question.user], pa.string()))
+            if matrix.status[0] == Status.NOT_FOUND and self._rows.current(self._view) is None:
+                return None, Reason.EMPTY_STORE, recent
+        except (HeadraceError, OSError) as error:
+            self._failed(error)
+            return None, Reason.STORE_DOWN, ()
+        return matrix, None, recent

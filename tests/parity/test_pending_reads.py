@@ -1,0 +1,87 @@
+"""What was accepted counts once in every read, whatever the driver does between the read's own steps."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from features.online_store import pending
+from features.online_store.pending import Reach, RowsWithPending
+from features.simulation_reads import ReadStory, simulate_reads
+
+SEEDS_TO_CATCH = 150
+
+
+def test_every_read_counts_what_was_accepted_once(seed: int) -> None:
+    """Reads that begin before a batch, a crash, a loss or a rebuild, and end behind it, among them."""
+    outcomes = [simulate_reads(seed % 10**6 + number) for number in range(60)]
+    assert [(one.seed, one.wrong) for one in outcomes if one.wrong] == []
+
+
+def test_stories_have_reads_and_effects_of_the_driver_within_them() -> None:
+    """A reader to whom nothing happens proves nothing."""
+    stories = [ReadStory(number) for number in range(20)]
+    for story in stories:
+        story.run()
+    assert sum(story.reads for story in stories) > 60
+    assert sum(story.within for story in stories) > 30
+    assert sum(story.outcome.replays for story in stories) > 5
+
+
+def caught(rows_type: type[RowsWithPending] = RowsWithPending) -> bool:
+    """Whether some story shows the fault."""
+    return any(simulate_reads(number, rows_type).wrong for number in range(SEEDS_TO_CATCH))
+
+
+class RowsFirst(RowsWithPending):
+    """A planted fault: the rows are read before what is pending and how far they go."""
+
+    def read(self, view: str, keys: pa.Array) -> tuple[pa.Array, int | None]:
+        values, stream_id = self._rows.read(view, keys)
+        entries = self._pending.of(view, keys.to_pylist())
+        current = self._rows.current(view)
+        if not entries or current is None or stream_id != current:
+            return values, stream_id
+        store = self._rows.generation(current, self._horizons)
+        marker = store.marker()
+        reach = None if marker is None else pending.reached(marker, keys, values)
+        if reach is None:
+            return self.read(view, keys)
+        return self._folded(view, pending.PackedRows(keys, values), entries, reach, store, current), current
+
+
+def test_rows_that_are_read_first_are_caught() -> None:
+    """A batch that ends, and is pruned, between the rows and the entries would hide a click for a read."""
+    assert caught(RowsFirst)
+
+
+def test_a_batch_that_is_being_written_taken_for_done_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that the batch has not reached yet would lack its events."""
+    honest = pending.reached
+
+    def done(marker, keys, values):
+        reach = honest(marker, keys, values)
+        return None if reach is None else Reach(reach.ends, dict.fromkeys(reach.batch, marker.batch_id))
+
+    monkeypatch.setattr(pending, "reached", done)
+    assert caught()
+
+
+def test_entries_counted_beside_the_batch_that_wrote_their_row_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that the running batch has written already would count its events twice."""
+    honest = pending.reached
+
+    def not_begun(marker, keys, values):
+        reach = honest(marker, keys, values)
+        before = marker.batch_id if marker.done >= marker.batch_id else marker.batch_id - 1
+        return None if reach is None else Reach(reach.ends, dict.fromkeys(reach.batch, before))
+
+    monkeypatch.setattr(pending, "reached", not_begun)
+    assert caught()
+
+
+def test_repetitions_of_what_was_folded_before_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An id that the stream has accepted already would count once more until its repetition is folded."""
+    honest = pending.accept
+    monkeypatch.setattr(pending, "accept", lambda events, horizon_ms, _: honest(events, horizon_ms))
+    assert caught()

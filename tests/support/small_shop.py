@@ -1,0 +1,69 @@
+"""Five items, a model that knows them, and a user's and the items' features: all that the recommender is made of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from features.artefact import Artefact, Manifest, ViewInputs
+from features.hashing import hash_texts
+from features.recommendation import CandidateTables, SparseRows
+from features.state import FeatureMatrix, Status
+from serving.retrieval import snapshot
+
+ITEMS = ("tea", "cup", "pot", "pen", "ink")
+NOW = 1_700_000_000_000
+
+
+def inputs(view: str, *names: str) -> ViewInputs:
+    return ViewInputs(view=view, schema_hash="0" * 16, names=names)
+
+
+def model() -> Artefact:
+    """tea, cup and pot go together, and pen and ink; 'ann' bought tea before; pen is the most popular."""
+    neighbours = {"tea": ["cup", "pot"], "cup": ["tea", "pot"], "pot": ["tea", "cup"], "pen": ["ink"], "ink": ["pen"]}
+    columns = [[ITEMS.index(one) for one in neighbours[item]] for item in ITEMS]
+    starts = np.cumsum([0, *map(len, columns)])
+    tables = CandidateTables(
+        items=ITEMS,
+        neighbours=SparseRows(starts, np.concatenate(columns).astype(np.int32), np.ones(starts[-1], np.float32)),
+        popular=np.array([1, 2, 3, 9, 4], np.float32),
+        trending=np.array([0, 0, 0, 0, 0.5], np.float32),
+        users=hash_texts(pa.array(["ann"])),
+        histories=SparseRows(np.array([0, 1]), np.array([0], np.int32), np.ones(1, np.float32)),
+        own_count=np.ones(1, np.float32),
+        own_last_ms=np.array([NOW - 1000]),
+    )
+    manifest = Manifest(
+        name="shop",
+        created_ms=NOW,
+        as_of_ms=NOW,
+        target=("purchase",),
+        items=len(ITEMS),
+        user=inputs("user_activity"),
+        item=inputs("item_activity"),
+        recent_feature="recent",
+    )
+    return Artefact(manifest, tables)
+
+
+def features(status: Status = Status.PRESENT, recent: list[str] | None = None) -> FeatureMatrix:
+    """A user's row with its newest items."""
+    column = pa.array([recent], pa.list_(pa.string()))
+    return FeatureMatrix(("recent",), (column,), np.array([status], np.int8), np.array([NOW]), np.array([NOW - 5]))
+
+
+def fresh(**counts: float):
+    """A snapshot in which these items have these counts."""
+    matrix = FeatureMatrix(
+        ("hot",),
+        (pa.array(list(counts.values()), pa.float64()),),
+        np.zeros(len(counts), np.int8),
+        np.full(len(counts), NOW),
+        np.full(len(counts), NOW - 50),
+    )
+    return snapshot(list(counts), matrix, {"hot": 1.0, "absent": 5.0}, {}, NOW)
+
+
+def ids(found) -> list[str]:
+    return [one.item_id for one in found]

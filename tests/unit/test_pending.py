@@ -1,0 +1,132 @@
+"""Pending events and sessions on SQLite and Redis: the same script, the same answers."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+from redis import Redis
+from redis_server import running_redis
+
+from features.batch import Marker
+from features.errors import StoreError
+from features.online_store.pending import SESSION_ITEMS, Entry, Pending, done_end
+from features.online_store.pending_redis import MOST_BYTES
+from features.online_store.redis import RedisRows
+from features.online_store.sqlite import SqliteRows
+
+TTL_MS = 60_000
+ODD_KEYS = ["", "a\0b", "漢字", "'; DROP TABLE pending; --", "x" * 2_000, "{1}:rows"]
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory):
+    with running_redis(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def pending(request, tmp_path) -> Pending:
+    if request.param == "sqlite":
+        return SqliteRows(tmp_path / "not yet there" / "online.db").pending()
+    url = request.getfixturevalue("redis_url")
+    with closing(Redis.from_url(url)) as client:
+        client.flushall()
+    return RedisRows(url).pending()
+
+
+def entry(offset: int, key: str = "u1", view: str = "v", place: str = "t/0", value: bytes = b"{}") -> Entry:
+    return Entry(view, key, place, offset, 1_700_000_000_000 + offset, value)
+
+
+def found(pending: Pending, *keys: str, view: str = "v") -> list[Entry]:
+    return sorted(pending.of(view, list(keys)), key=lambda one: (one.key, one.place, one.offset))
+
+
+def test_entries_come_back_whole_under_their_view_and_key_and_no_other(pending):
+    several = [entry(1), entry(2, value=b"\0\xff" * 50), entry(1, "u2"), entry(1, view="w"), entry(1, place="t/1")]
+    pending.put(several, TTL_MS)
+    assert found(pending, "u1") == [several[0], several[1], several[4]]
+    assert found(pending, "u2", "u1", "nobody") == [several[0], several[1], several[4], several[2]]
+    assert found(pending, "u1", view="w") == [several[3]]
+    assert found(pending) == []
+
+
+def test_an_entry_that_is_put_again_is_there_once(pending):
+    pending.put([entry(1), entry(1)], TTL_MS)
+    pending.put([entry(1)], TTL_MS)
+    assert found(pending, "u1") == [entry(1)]
+
+
+def test_any_key_and_offset_can_be_kept(pending):
+    several = [entry(2**52, key) for key in ODD_KEYS]
+    pending.put(several, TTL_MS)
+    assert found(pending, *ODD_KEYS) == sorted(several, key=lambda one: one.key)
+
+
+def test_of_many_keys_those_with_entries_are_found(pending):
+    pending.put([entry(1, "k7"), entry(1, "k4999"), entry(1, "other")], TTL_MS)
+    assert [one.key for one in found(pending, *(f"k{number}" for number in range(5_000)))] == ["k4999", "k7"]
+
+
+def test_pruning_takes_what_is_before_each_places_end_and_leaves_the_rest(pending):
+    pending.put([entry(offset) for offset in range(4)], TTL_MS)
+    pending.put([entry(offset, "u2", "w") for offset in range(4)], TTL_MS)
+    pending.put([entry(0, place="t/1"), entry(0, place="other/0")], TTL_MS)
+    pending.prune({"t/0": 3, "t/1": 0})
+    assert found(pending, "u1") == [entry(0, place="other/0"), entry(3), entry(0, place="t/1")]
+    assert found(pending, "u2", view="w") == [entry(3, "u2", "w")]
+    pending.prune({"t/0": 4, "t/1": 1, "other/0": 1})
+    assert found(pending, "u1") == []
+    pending.prune({})
+
+
+def test_an_entry_is_gone_when_its_time_is_over(pending):
+    pending.put([entry(1)], 0)
+    assert found(pending, "u1") == []
+
+
+def test_a_hot_key_takes_no_more_memory_than_is_allowed(redis_url):
+    rows = RedisRows(redis_url).pending()
+    rows.put([entry(number, "hot", value=b"x" * 1_000) for number in range(100)], TTL_MS)
+    kept = found(rows, "hot")
+    assert 50 < len(kept) <= MOST_BYTES / 1_000
+    assert [one.offset for one in kept] == list(range(len(kept)))
+
+
+def test_a_session_has_its_newest_items_first_and_only_the_newest(pending):
+    pending.add_to_session("s1", ["b", "a"], TTL_MS)
+    pending.add_to_session("s1", ["c"], TTL_MS)
+    assert (pending.session("s1"), pending.session("s2")) == (("c", "b", "a"), ())
+    pending.add_to_session("s1", [str(number) for number in range(2 * SESSION_ITEMS)], TTL_MS)
+    assert pending.session("s1") == tuple(str(number) for number in range(SESSION_ITEMS))
+
+
+def test_a_session_is_forgotten_when_its_time_is_over(tmp_path):
+    pending = SqliteRows(tmp_path / "online.db").pending()
+    pending.add_to_session("s1", ["a"], 0)
+    assert pending.session("s1") == ()
+
+
+def test_another_process_of_the_same_store_sees_them_at_once(tmp_path, redis_url):
+    for one, other in (
+        (SqliteRows(tmp_path / "online.db"), SqliteRows(tmp_path / "online.db")),
+        (RedisRows(redis_url), RedisRows(redis_url)),
+    ):
+        one.pending().put([entry(1, "shared")], TTL_MS)
+        assert found(other.pending(), "shared") == [entry(1, "shared")]
+
+
+def test_a_store_that_does_not_answer_is_an_error_of_the_store(tmp_path):
+    (tmp_path / "online.db.pending").write_bytes(b"this is no database" * 1_000)
+    broken = SqliteRows(tmp_path / "online.db").pending()
+    for call in (lambda: broken.of("v", ["a"]), lambda: broken.put([entry(1)], TTL_MS), lambda: broken.session("s")):
+        with pytest.raises(StoreError, match="pending"):
+            call()
+    with pytest.raises(StoreError):
+        RedisRows("redis://127.0.0.1:1/0").pending().of("v", ["a"])
+
+
+def test_nothing_needs_an_entry_before_the_end_of_the_last_whole_batch():
+    assert done_end(Marker(4, {"t/0": 10}, {"t/0": 20}, 3)) == {"t/0": 10}
+    assert done_end(Marker(4, {"t/0": 10}, {"t/0": 20}, 4)) == {"t/0": 20}
