@@ -31,6 +31,7 @@ VERBS = {
     "recommend": ("serving.cli:recommend", "Ask the running service."),
     "bench": ("headrace_bench:bench", "Measure the core, and how fresh features are, on this machine."),
     "bench.point-in-time": ("features.bench_history:point_in_time", "Training sets, beside Feast's duckdb store."),
+    "bench.own-clicks": ("headrace_clicks:own_clicks", "How long a click and the next read take, counted once."),
     "tables": ("streaming.tables_cli:tables", "The offline store's tables: what they hold, and their upkeep."),
     "deadletters": ("streaming.cli:deadletters", "What was refused and why, and sending it again."),
     "doctor": ("headrace_doctor:doctor", "Check Python, packages, Java, ports, disk, memory and definitions."),

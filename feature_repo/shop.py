@@ -19,6 +19,7 @@ from features.aggregates import (
 )
 from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
 from features.expressions import product, ratio
+from features.served import served_log
 
 TYPES = ["view", "click", "impression", "search", "cart", "remove", "favorite", "purchase", "return", "rating"]
 # What a user chose to do: being shown something, or taking something back, says little about taste.
@@ -65,6 +66,8 @@ catalogue = Stream(
         "brand": "string",
     },
 )
+
+served = served_log("shop.served")
 
 user_activity = FeatureView(
     "user_activity",

@@ -153,6 +153,17 @@ class Query:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """All that a model was asked with, so that it can be asked the same again (see Artefact.recommend)."""
+
+    query: Query
+    user_row: Floats | None
+    item_matrix: Floats | None
+    among: Sequence[str] | None = None
+    allowed: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
 class Candidates:
     """c items by place, (c, len(PAIR_FEATURES)) what is known of user and item together, and each one's source."""
 

@@ -93,6 +93,8 @@ class ServingSettings(Section):
     """0 takes a free one."""
     deadline_ms: float = Field(default=150, gt=0)
     """After this a request is answered with what there is."""
+    served_log_share: float = Field(default=0.1, ge=0, le=1)
+    """How many answers are logged with what they were made of, where the definitions have a stream 'served'."""
     replicas: int = Field(default=1, ge=1)
     """How many processes answer."""
     own_clicks: bool = True

@@ -1,11 +1,11 @@
-"""Between HTTP and the recommender: a request as a question, an answer as a response. Pure but for the id it gives."""
+"""Between HTTP and the recommender: a request as a question, an answer as a response."""
 
 from __future__ import annotations
 
 import math
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from features.recommendation import Ranked
 from serving import schema
@@ -16,11 +16,13 @@ from serving.retrieval import ItemSnapshot
 
 @dataclass(frozen=True)
 class Answer:
-    """A recommendation, and the model version and user that it was made of."""
+    """A recommendation, the model version and user that it was made of, its id, and the time that it took."""
 
     recommendation: Recommendation
     served: Served | None
     user: UserRead
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    took_s: float = 0.0
 
 
 def question_of(request: schema.RecommendRequest, allowed: frozenset[str] | None = None) -> Question:
@@ -39,6 +41,7 @@ def question_of(request: schema.RecommendRequest, allowed: frozenset[str] | None
         None if request.candidates is None else tuple(request.candidates),
         allowed,
         request.diversity,
+        request.context.placement,
     )
 
 
@@ -51,6 +54,7 @@ def rank_question(request: schema.RankRequest) -> Question:
         session=request.session_id,
         among=tuple(request.items),
         diversity=request.diversity,
+        placement=request.context.placement,
     )
 
 
@@ -61,15 +65,15 @@ def context_of(context: schema.Context) -> tuple[str, ...]:
 
 
 def response_of(
-    answer: Answer, model: schema.ModelUsed | None, items: ItemSnapshot, took_ms: float, *, explain: bool
+    answer: Answer, model: schema.ModelUsed | None, items: ItemSnapshot, *, explain: bool
 ) -> schema.RecommendResponse:
-    """The answer as HTTP has it, under an id of its own."""
+    """The answer as HTTP has it."""
     made = answer.recommendation
     at = as_of(answer.user, items) or time.time_ns() // 1_000_000
     newest = newest_event(answer.user, items)
     status = answer.user.status
     return schema.RecommendResponse(
-        recommendation_id=uuid.uuid4().hex,
+        recommendation_id=answer.id,
         model=model,
         features=schema.FeaturesUsed(
             as_of=at,
@@ -77,7 +81,7 @@ def response_of(
             status=None if status is None else status.name,
         ),
         fallback=schema.Fallback(used=made.reason is not None, reason=made.reason and made.reason.value),
-        took_ms=round(took_ms, 3),
+        took_ms=round(1000 * answer.took_s, 3),
         items=[_item(one, rank, explain=explain) for rank, one in enumerate(made.items, start=1)],
     )
 

@@ -25,6 +25,7 @@ def chosen(settings: Settings, root: Path, **over: Any) -> ServingSettings:
         "host": settings.serving.host,
         "port": settings.serving.port,
         "deadline_ms": settings.serving.deadline_ms,
+        "served_log_share": settings.serving.served_log_share,
         "replicas": settings.serving.replicas,
         "own_clicks": settings.serving.own_clicks,
         "repo": str(repo.resolve()),

@@ -29,6 +29,7 @@ class ServiceError(HeadraceError):
 @click.option("--port", type=click.IntRange(0, 65_535), help="0 takes a free one; serving.port unless given.")
 @click.option("--kafka", "bootstrap_servers", help="Where posted events go; the settings' cluster unless given.")
 @click.option("--clock", type=click.Choice(["wall", "stream"]), help="stream for a replay that keeps its times.")
+@click.option("--replicas", type=click.IntRange(1), help="How many processes answer; serving.replicas unless given.")
 @click.option("--cpus", type=click.IntRange(1), default=2, show_default=True, help="What Ray may use.")
 @ROOT
 def serve(cpus: int, root: Path, **over: Any) -> None:

@@ -52,6 +52,9 @@ class EventSink(Protocol):
     async def send(self, messages: Sequence[Message]) -> list[Placed | str]:
         """For each message where it durably is, else why that is not known (it may be there)."""
 
+    def offer(self, message: Message, heard: Callable[[bool], None]) -> None:
+        """Send the message and wait for nothing; ``heard`` is told once whether it is durably there."""
+
     def close(self) -> None:
         """Nothing more is sent."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from serving.events import Message, Placed
@@ -63,6 +63,17 @@ class KafkaSink:
         except KafkaException as error:
             outcome.set_result(str(error.args[0].str()))
         return outcome
+
+    def offer(self, message: Message, heard: Callable[[bool], None]) -> None:
+        """Send the message and wait for nothing; ``heard`` is told once whether Kafka has it."""
+        from confluent_kafka import KafkaException
+
+        try:
+            self._producer.produce(
+                message.topic, message.value, message.key, on_delivery=lambda error, _: heard(error is None)
+            )
+        except (BufferError, KafkaException):
+            heard(False)
 
     def close(self) -> None:
         """What is on its way is acknowledged or given up within seconds, and nothing more is sent."""

@@ -28,6 +28,9 @@ class Metrics:
         self.failures = Counter(
             "headrace_failures_total", "Failed work by part: store, items, registry, model", ["part"], registry=registry
         )
+        self.served_log = Counter(
+            "headrace_served_log_total", "Sampled answers by what became of their event", ["status"], registry=registry
+        )
         self.model = Gauge(
             "headrace_model_info", "1 for the version that serves", ["name", "version"], registry=registry
         )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.artefact import Artefact
-from features.recommendation import Ranked
+from features.recommendation import Asked, Query, Ranked
 from features.state import FeatureMatrix, Status
 from serving.retrieval import ItemSnapshot, first_of, unpersonal
 
@@ -62,6 +62,7 @@ class Question:
         among: only these may come; None for all.
         allowed: the items that meet the request's filter; None for all.
         diversity: 0 to 1 (see ``diversified``).
+        placement: where the answer will be shown; for the log.
     """
 
     user: str | None
@@ -73,6 +74,7 @@ class Question:
     among: tuple[str, ...] | None = None
     allowed: frozenset[str] | None = None
     diversity: float = 0.0
+    placement: str | None = None
 
     @property
     def eligible(self) -> frozenset[str] | None:
@@ -117,11 +119,16 @@ class UserRead:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Items, the best first; ``reason`` where they are a fallback; whether the model's ranking is in them."""
+    """Items, the best first; ``reason`` where they are a fallback; whether the model's ranking is in them.
+
+    Args:
+        asked: what the model was asked with; None where it was not.
+    """
 
     items: list[Ranked]
     reason: Reason | None
     by_model: bool
+    asked: Asked | None = None
 
 
 def recommend(
@@ -146,8 +153,9 @@ def recommend(
         return substitute(question, user.problem or question.unknown, items, artefact)
     seen = artefact.seen(question.user, recent) if question.exclude_seen else []
     exclude = [*_excluded(question), *seen]
-    ranked = asked_of(artefact, question, user, items, inputs, exclude)
-    return Recommendation(_filled(ranked, question, exclude, items, artefact), user.problem, by_model=True)
+    asked = asking(artefact, question, user, items, inputs)
+    ranked = answered(artefact, question, asked, items, exclude)
+    return Recommendation(_filled(ranked, question, exclude, items, artefact), user.problem, by_model=True, asked=asked)
 
 
 def rank(
@@ -161,16 +169,19 @@ def rank(
 
     The model ranks for an unknown user too, by what it knows of the items; the reason says that it was unknown.
     """
-    asked = tuple(dict.fromkeys(question.among or ()))
+    wanted = tuple(dict.fromkeys(question.among or ()))
     ranked: list[Ranked] = []
+    asked: Asked | None = None
     reason: Reason | None = user.problem or Reason.NO_MODEL
     if artefact is not None:
         known = user.given or artefact.knows(question.user, recent_items(question, user, artefact))
         reason = user.problem or (None if known else question.unknown)
-        ranked = asked_of(artefact, question, user, items, inputs, ())
-    rest = unpersonal(items, artefact, len(asked), (), frozenset(asked))
-    unknown = (Ranked(item, UNSCORED, "unknown") for item in asked)
-    return Recommendation(first_of([ranked, rest, unknown], len(asked), ()), reason, by_model=bool(ranked))
+        asked = asking(artefact, question, user, items, inputs)
+        ranked = answered(artefact, question, asked, items, ())
+    rest = unpersonal(items, artefact, len(wanted), (), frozenset(wanted))
+    unknown = (Ranked(item, UNSCORED, "unknown") for item in wanted)
+    found = first_of([ranked, rest, unknown], len(wanted), ())
+    return Recommendation(found, reason, by_model=bool(ranked), asked=asked)
 
 
 def similar(item: str, question: Question, artefact: Artefact | None, items: ItemSnapshot) -> Recommendation:
@@ -192,26 +203,35 @@ def recent_items(question: Question, user: UserRead, artefact: Artefact) -> list
     return [*question.context, *user.recent, *own]
 
 
-def asked_of(
-    artefact: Artefact,
-    question: Question,
-    user: UserRead,
-    items: ItemSnapshot,
-    inputs: NDArray[np.float64] | None,
-    exclude: Sequence[str],
-) -> list[Ranked]:
-    """The model's answer, varied where the question wants variety."""
-    pool = question.k if not question.diversity else min(max(POOL * question.k, LEAST_POOL), MOST_POOL)
-    ranked = artefact.recommend(
-        recent_items(question, user, artefact),
+def asking(
+    artefact: Artefact, question: Question, user: UserRead, items: ItemSnapshot, inputs: NDArray[np.float64] | None
+) -> Asked:
+    """What the model is to be asked with."""
+    at = as_of(user, items) or artefact.manifest.as_of_ms
+    return Asked(
+        Query(question.user, recent_items(question, user, artefact), at),
         None if user.present is None else artefact.user_row(user.present),
         inputs,
-        pool,
-        user=question.user,
-        as_of=as_of(user, items),
+        question.among,
+        None if question.allowed is None else artefact.allowing(question.allowed),
+    )
+
+
+def answered(
+    artefact: Artefact, question: Question, asked: Asked, items: ItemSnapshot, exclude: Sequence[str]
+) -> list[Ranked]:
+    """The model's answer, varied where the question wants variety."""
+    query = asked.query
+    ranked = artefact.recommend(
+        query.recent,
+        asked.user_row,
+        asked.item_matrix,
+        question.k if not question.diversity else min(max(POOL * question.k, LEAST_POOL), MOST_POOL),
+        user=query.user,
+        as_of=query.as_of,
         exclude=exclude,
-        among=question.among,
-        allowed=None if question.allowed is None else artefact.allowing(question.allowed),
+        among=asked.among,
+        allowed=asked.allowed,
     )
     return varied(ranked, question, artefact, items) if question.diversity else ranked
 

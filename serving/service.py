@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -36,6 +37,7 @@ from serving.own_clicks import OwnClicks
 from serving.problems import ProblemError, field_problem
 from serving.recommender import Question, Reason, Recommendation, UserRead, rank, recommend, similar, substitute
 from serving.retrieval import ItemSnapshot
+from serving.served_log import ServedAnswer, ServedLog
 from serving.settings import ServingSettings
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,8 @@ class Service:
         registry: where models are.
         sink: where posted events go; None where no Kafka is configured.
         own: what makes accepted events count at once; None where they wait for the stream.
+
+    What is served is logged where the repo has the stream for it, and the sink is one that takes it.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Service:
         self.models = ModelWatch(registry, self._prepare, self._swapped)
         self.others = OtherModels(registry, self._prepare, settings.model_poll_s)
         self._own = own
+        self._served_log = self._log_of(sink)
         self._askers = Askers(settings.user_view, repo, reader, rows, own, self._tell_store)
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
         self._store_problem: str | None = "not asked yet"
@@ -106,16 +111,27 @@ class Service:
         names = [self.settings.item_view] if main is None else [main.name, *(view.name for view, _ in others)]
         return pa.concat_arrays([self._rows.keys(name) for name in names])
 
+    def _log_of(self, sink: EventSink | None) -> ServedLog | None:
+        stream = self.repo.streams.get(self.settings.served_stream)
+        if sink is None or stream is None or not self.settings.served_log_share:
+            return None
+        counts = self.metrics.served_log
+        return ServedLog(stream, sink, self.settings.served_log_share, lambda status: counts.labels(status).inc())
+
     def start(self) -> None:
         """Items and models are read from now on."""
         for work in self._repeated:
             work.start()
+        if self._served_log is not None:
+            self._served_log.start()
 
     def stop(self) -> None:
         """Nothing is read any more; a request that is worked on ends."""
         self._loading.shutdown(wait=False, cancel_futures=True)
         for work in self._repeated:
             work.stop()
+        if self._served_log is not None:
+            self._served_log.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     # --- recommend, rank, similar ---
@@ -137,7 +153,7 @@ class Service:
             artefact = served.artefact if served is not None else None
             return Answer(similar(request.item_id, question, artefact, self.items.snapshot), served, UserRead())
 
-        return await self._answered(answer, question, served, request.explain, request.model)
+        return self._response(await self._answered(answer, question, served), request)
 
     async def _personal(
         self, request: schema.Asking, question: Question, answer: Recommender
@@ -145,11 +161,12 @@ class Service:
         given = self._askers.given(request.user_features)
         served = await self._named_model(request.model)
         work = functools.partial(self._answer, answer, question, given, served)
-        return await self._answered(work, question, served, request.explain, request.model)
+        found = await self._answered(work, question, served)
+        if self._served_log is not None:
+            self._served_log.offer(ServedAnswer(found, question, self.items.snapshot))
+        return self._response(found, request)
 
-    async def _answered(
-        self, work: Callable[[], Answer], question: Question, served: Served | None, explain: bool, model: str | None
-    ) -> schema.RecommendResponse:
+    async def _answered(self, work: Callable[[], Answer], question: Question, served: Served | None) -> Answer:
         """What the work comes to, or what stands in for it when it does not come in time."""
         started = time.perf_counter()
         try:
@@ -158,12 +175,15 @@ class Service:
             answer = self._substitute(question, Reason.DEADLINE, served)
         except OverloadedError:
             answer = self._substitute(question, Reason.OVERLOADED, served)
-        took_s = time.perf_counter() - started
-        self.metrics.recommend_seconds.observe(took_s)
+        answer = replace(answer, took_s=time.perf_counter() - started)
+        self.metrics.recommend_seconds.observe(answer.took_s)
         if answer.recommendation.reason is not None:
             self.metrics.fallbacks.labels(answer.recommendation.reason.value).inc()
-        used = None if answer.served is None else self._model_used(answer.served, model)
-        return response_of(answer, used, self.items.snapshot, took_s * 1000, explain=explain)
+        return answer
+
+    def _response(self, answer: Answer, request: schema.Asking | schema.SimilarRequest) -> schema.RecommendResponse:
+        used = None if answer.served is None else self._model_used(answer.served, request.model)
+        return response_of(answer, used, self.items.snapshot, explain=request.explain)
 
     async def _in_time(self, work: Callable[[], T]) -> T:
         """The result of the work in a thread. Raises TimeoutError at the deadline, OverloadedError at once."""

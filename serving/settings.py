@@ -68,6 +68,10 @@ class ServingSettings(BaseModel):
     """How long POST /v1/events waits for Kafka's acknowledgement."""
     events_stream: str = "activity"
     """The stream that an event belongs to when the request does not say."""
+    served_stream: str = "served"
+    """The stream that what was served is logged to, where the repo has it and Kafka is configured."""
+    served_log_share: float = Field(default=0.1, ge=0, le=1)
+    """How many answers are logged, by their ids."""
     replicas: int = Field(default=1, ge=1)
     """How many processes answer."""
     threads: int = Field(default=4, ge=1)

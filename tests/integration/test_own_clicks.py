@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from serving_world import REPO, Http, plain, settings, until
 
+from features.archive_tables import open_table
 from features.feature_reader import FeatureReader
 from features.online_store.sqlite import SqliteRows
 from features.repo import load_repo
@@ -47,6 +48,12 @@ class Shop:
         reader = FeatureReader(SqliteRows(self.store), load_repo(self.root / "feature_repo"))
         return reader.read("user_activity", pa.array([user])).to_table()[VIEWS][0].as_py() or 0
 
+    def is_archived(self, recommendation_id: str) -> bool:
+        """Whether the offline store has what was served so."""
+        stream = load_repo(self.root / "feature_repo").streams["served"]
+        table = open_table(self.root / ".headrace" / "offline", stream)
+        return table is not None and recommendation_id in table.events()["recommendation_id"].to_pylist()
+
     def seen(self, http: Http, user: str) -> int:
         """How often by what a service says."""
         views = {one["view"]: one for one in http.ask(f"/v1/features/user/{user}")[1]["views"]}
@@ -60,16 +67,16 @@ def shop(tmp_path_factory, kafka: str, spark_jars: list[Path]) -> Iterator[Shop]
     (root / ".headrace" / "jars").symlink_to(spark_jars[0].parent.parent)
     (root / "feature_repo").mkdir()
     topic = f"clicks-{uuid.uuid4().hex[:8]}"
-    text = (
-        (REPO / "shop.py").read_text().replace('"shop.activity"', f'"{topic}"').replace('"shop.items"', f'"{topic}.i"')
-    )
+    text = (REPO / "shop.py").read_text()
+    for known in ("shop.activity", "shop.items", "shop.served"):
+        text = text.replace(f'"{known}"', f'"{topic}.{known}"')
     (root / "feature_repo" / "shop.py").write_text(text)
     stream = "[stream]\nspark_memory = '512m'\narchive_trigger_s = 1\n"
     (root / "settings.toml").write_text(f"[kafka]\nbootstrap_servers = '{kafka}'\n{stream}")
     ensure_topics(kafka, load_repo(root / "feature_repo").streams.values())
     chosen = [
         settings(root / ".headrace" / "online.db", "", bootstrap_servers=kafka).model_copy(
-            update={"repo": str(root / "feature_repo")}
+            update={"repo": str(root / "feature_repo"), "served_log_share": 1.0}
         )
         for _ in range(2)
     ]
@@ -100,9 +107,11 @@ def test_a_click_counts_in_the_next_read_of_any_replica_and_once_after_the_fold(
             if shop.seen(there, user) != counted[user]:
                 wrong.append((number, user, counted[user]))
         assert wrong == []
+        served = shop.one.recommend(user_id="user1", k=3)["recommendation_id"]
         until(lambda: all(shop.folded(user) == counted[user] for user in users), "the fold")
         assert [shop.seen(http, user) for http in (shop.one, shop.other) for user in users] == [*counted.values()] * 2
         until(lambda: not SqliteRows(shop.store).pending().of("user_activity", users), "the pruning")
+        until(lambda: shop.is_archived(served), "the archive of what was served")
     finally:
         stream.terminate()
         stream.wait(60)

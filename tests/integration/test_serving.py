@@ -12,6 +12,7 @@ import pytest
 from serving_world import ITEMS, MODEL, REPO, Http, Models, fill, free_port, ids, plain, settings, until
 
 from features.online_store.sqlite import SqliteRows
+from features.recommendation import PAIR_FEATURES
 from features.repo import FeatureRepo, load_repo
 from serving.ray_server import served
 from streaming.topics import ensure_topics
@@ -43,8 +44,8 @@ def models(tmp_path_factory: pytest.TempPathFactory, repo: FeatureRepo) -> Model
 @pytest.fixture(scope="module")
 def ray_http(store: Path, models: Models, kafka: str, repo: FeatureRepo) -> Iterator[Http]:
     models.promote(models.register(step=1))
-    ensure_topics(kafka, [repo.streams["activity"]])
-    with served(settings(store, models.uri, bootstrap_servers=kafka)) as url:
+    ensure_topics(kafka, [repo.streams["activity"], repo.streams["served"]])
+    with served(settings(store, models.uri, bootstrap_servers=kafka, served_log_share=1.0)) as url:
         http = Http(url)
         until(lambda: http.ask("/readyz")[0] == 200 and http.ask("/v1/models")[1]["current"], "a model")
         yield http
@@ -141,6 +142,16 @@ def test_events_are_accepted_once_kafka_has_them_and_stand_in_the_topic_as_sent(
     assert answer["events"][1]["reason"].startswith("unknown_value: field 'event_type'")
     found = consumed(kafka, "shop.activity", unique_name)
     assert found == [(b"u1", event), (b"u1", event)]
+
+
+def test_what_was_served_stands_in_the_logs_topic_with_the_rows_it_was_scored_by(ray_http, kafka):
+    answer = ray_http.recommend(user_id="u1", k=3, context={"placement": "home"})
+    until(lambda: consumed(kafka, "shop.served", answer["recommendation_id"]), "the event of the log")
+    ((key, event),) = consumed(kafka, "shop.served", answer["recommendation_id"])
+    assert (key, event["placement"], event["model_version"]) == (b"u1", "home", answer["model"]["version"])
+    listed = json.loads(event["items"])
+    assert [one[:2] for one in listed] == [[one["item_id"], one["score"]] for one in answer["items"]]
+    assert all(len(row) == len(PAIR_FEATURES) + 4 for *_, row in listed)
 
 
 def consumed(kafka: str, topic: str, event_id: str) -> list[tuple[bytes, dict]]:

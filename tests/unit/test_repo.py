@@ -32,7 +32,7 @@ def repo(folder: Path, **files: str) -> Path:
 def test_both_domains_of_the_repo_load_with_everything_that_they_define() -> None:
     loaded = load_repo(ROOT / "feature_repo")
     assert set(loaded.entities) == {"user", "item", "customer", "terminal"}
-    assert set(loaded.streams) == {"activity", "catalogue", "transactions", "fraud_labels"}
+    assert set(loaded.streams) == {"activity", "catalogue", "served", "transactions", "fraud_labels"}
     assert set(loaded.views) == {
         "user_activity",
         "item_activity",

@@ -1,0 +1,78 @@
+"""Examples from what was really served: the very rows that items were scored by, and whether they were taken after.
+
+"Log and wait": no feature is computed again, so nothing can differ between what a model learns from and what it is
+asked about; but only what was shown can be learnt from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.archive_tables import ALWAYS, Span, deduplicated, open_table
+from features.columns import integers
+from features.definitions import Stream
+from features.errors import UsageError
+from features.served import shown_items
+from training.dataset import Domain, Events, Interactions, interactions_of
+from training.ranker import Examples
+
+Int64s = NDArray[np.int64]
+
+
+def read_served(folder: Path, stream: Stream, span: Span = ALWAYS) -> pa.Table:
+    """The log's answers that became known in the span, each once. Raises UsageError where nothing was ever logged."""
+    table = open_table(folder, stream)
+    if table is None:
+        required = f"a table '{stream.name}' of what was served"
+        next_step = "Define the stream, set serving.served_log_share, and let the service answer for a while."
+        raise UsageError(f"offline store '{folder}'", required, "none", next_step)
+    return deduplicated(table.events(span=span), stream)
+
+
+def served_examples(
+    log: pa.Table, events: Events, domain: Domain, names: Sequence[str], targets: tuple[str, ...], within_ms: int
+) -> Examples:
+    """A row for each item that was shown to a user: what it was scored by, and whether the user took it soon after.
+
+    Args:
+        log: as read_served gives it.
+        names: the ranker's inputs in order; answers by other inputs are left out.
+        targets: event types that say that an item was taken.
+        within_ms: how long after the answer an event still counts.
+    """
+    shown = shown_items(log, names)
+    (key,) = domain.user.entity.keys
+    users = log[key].combine_chunks().take(pa.array(shown.answer))
+    at = integers(log["event_time"])[shown.answer]
+    named = np.asarray(users.is_valid())
+    taken = taken_after(
+        interactions_of(events, domain), users, pa.array(shown.items, pa.string()), at, targets, within_ms
+    )
+    return Examples(shown.inputs[named], taken[named])
+
+
+def taken_after(
+    history: Interactions, users: pa.Array, items: pa.Array, at: Int64s, targets: tuple[str, ...], within_ms: int
+) -> NDArray[np.bool_]:
+    """Which of these pairs of user and item have an event of the targets in (at, at + within_ms]."""
+    chosen = history.only(history.of(targets))
+    if not len(chosen) or not len(at):
+        return np.zeros(len(at), dtype=bool)
+    low, span = int(chosen.known_at.min()), int(np.ptp(chosen.known_at)) + 2
+    pairs = np.sort((chosen.user * len(chosen.items) + chosen.item) * span + (chosen.known_at - low))
+    user, item = _codes(users, chosen.users), _codes(items, chosen.items)
+    base = (user * len(chosen.items) + item) * span
+    first = np.clip(at + 1 - low, 0, span - 1)
+    last = np.clip(at + within_ms + 1 - low, 0, span - 1)
+    found = np.searchsorted(pairs, base + last) > np.searchsorted(pairs, base + first)
+    return found & (user >= 0) & (item >= 0)
+
+
+def _codes(texts: pa.Array, pool: pa.Array) -> Int64s:
+    return np.asarray(pc.fill_null(pc.index_in(texts, value_set=pool), -1), dtype=np.int64)
