@@ -29,7 +29,7 @@ class KafkaSink:
             "enable.idempotence": True,  # acks=all, in order, and a retry makes no copy
             "partitioner": "murmur2_random",  # as Java's clients place keys: a user stays in one partition
             "compression.type": "lz4",
-            "linger.ms": 5,
+            "linger.ms": 1,  # somebody waits for every message
             "message.timeout.ms": int(acknowledge_within_s * 1000),
             "log_level": 0,  # what goes wrong comes with the acknowledgement
         }
