@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import pytest
-from redis import Redis
-from redis_server import running_redis
+from store_script import emptied
 
 from features.batch import Marker
 from features.errors import StoreError
+from features.online_store.breaker import FAILURES, GuardedRows
 from features.online_store.pending import SESSION_ITEMS, Entry, Pending, done_end
 from features.online_store.pending_redis import MOST_BYTES
 from features.online_store.redis import RedisRows
@@ -19,20 +17,14 @@ TTL_MS = 60_000
 ODD_KEYS = ["", "a\0b", "漢字", "'; DROP TABLE pending; --", "x" * 2_000, "{1}:rows"]
 
 
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with running_redis(tmp_path_factory.mktemp("redis")) as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "cluster"])
 def pending(request, tmp_path) -> Pending:
     if request.param == "sqlite":
         return SqliteRows(tmp_path / "not yet there" / "online.db").pending()
-    url = request.getfixturevalue("redis_url")
-    with closing(Redis.from_url(url)) as client:
-        client.flushall()
-    return RedisRows(url).pending()
+    if request.param == "redis":
+        return RedisRows(emptied(request.getfixturevalue("redis_url"))).pending()
+    urls = [server.url for server in request.getfixturevalue("cluster")]
+    return RedisRows(emptied(*urls), mode="cluster").pending()
 
 
 def entry(offset: int, key: str = "u1", view: str = "v", place: str = "t/0", value: bytes = b"{}") -> Entry:
@@ -125,6 +117,16 @@ def test_a_store_that_does_not_answer_is_an_error_of_the_store(tmp_path):
             call()
     with pytest.raises(StoreError):
         RedisRows("redis://127.0.0.1:1/0").pending().of("v", ["a"])
+
+
+def test_a_store_that_is_silent_opens_the_readers_breaker(tmp_path):
+    """What is pending costs no reader its deadline again and again."""
+    silent = GuardedRows(RedisRows("redis://127.0.0.1:1/0")).pending()
+    for _ in range(FAILURES):
+        with pytest.raises(StoreError, match="answers; got"):
+            silent.of("v", ["a"])
+    with pytest.raises(StoreError, match="asked again in"):
+        silent.of("v", ["a"])
 
 
 def test_nothing_needs_an_entry_before_the_end_of_the_last_whole_batch():
