@@ -18,7 +18,8 @@ STORES: dict[str, tuple[Literal["sqlite", "redis"], str]] = {
     "RedisRowsOnlineStore": ("redis", "url"),
 }
 """Class of the Feast plug-in → its kind here, and the key of its address."""
-DEADLINE_MS = 100.0
+DEADLINE_MS = 500.0
+"""More than the service gives a request, which it answers without the store then: a busy machine is no dead store."""
 NOT_OURS = ("type", "definitions")
 
 

@@ -171,7 +171,7 @@ def settings(store: Path, models_uri: str, **more: object) -> ServingSettings:
     """Quick to look, slow to give up: a busy machine must not make fallbacks."""
     return ServingSettings(
         repo=str(REPO),
-        store=StoreSettings(address=str(store)),
+        store=StoreSettings(address=str(store), deadline_ms=20_000),
         tracking_uri=models_uri,
         port=free_port(),
         item_refresh_s=0.2,
