@@ -143,6 +143,7 @@ class Pipeline:
         self._ends: dict[str, Offsets] = {}
         self._leased_s = float("-inf")
         self._patiently = Patience(log)
+        self._told_patiently = Patience(log)
 
     def run(self, stop: threading.Event) -> None:
         """Run until ``stop`` is set; the batches that are running then are finished.
@@ -322,7 +323,7 @@ class Pipeline:
                 query.tick(now_s)
             if now_s >= due["status"]:
                 due["status"] = now_s + STATUS_EVERY_S
-                self._patiently(lambda: self._tell("running", queries))
+                self._told_patiently(lambda: self._tell("running", queries))
                 self._patiently(lambda: self._flip(fold, lambda: self._caught_up(queries[0])))
             if now_s >= due["check"]:
                 due["check"] = now_s + CHECK_EVERY_S
