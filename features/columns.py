@@ -55,6 +55,10 @@ class EventColumns:
             self._matches[conditions] = reduce(np.logical_and, verdicts, np.ones(len(self), dtype=bool))
         return self._matches[conditions]
 
+    def take(self, places: Int64s) -> EventColumns:
+        """The events at these places, in this order."""
+        return EventColumns(self._events.take(pa.array(places)), self.stream)
+
     def entity_keys(self, entity: Entity) -> pa.Array:
         """Each event's key of the entity as text, null where a part of the key is."""
         return entity_keys({name: self._events[name] for name in entity.keys}, entity)

@@ -1,0 +1,133 @@
+"""What each event of a batch met is what one would read before folding it, were the events folded one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from worlds import T0, WINDOWS, World, pair, table_of, view_of, worlds
+
+from features import before_events
+from features.aggregates import Count
+from features.before_events import features_before
+from features.columns import EventColumns
+from features.definitions import FeatureView
+from features.errors import UsageError
+from features.state import BatchKey, FeatureMatrix, PackedRows, finalize, fold
+
+STREAM_ID = 1
+Rows = dict[str, bytes]
+
+
+def stored(rows: Rows, keys: pa.Array) -> pa.Array:
+    return pa.array([rows.get(key) for key in keys.to_pylist()], pa.binary())
+
+
+def folded(view: FeatureView, rows: Rows, events: Mapping[str, pa.Table], batch_id: int) -> None:
+    """The events are in the rows."""
+    keys = pa.array(list(rows), pa.string())
+    changed = fold(view, PackedRows(keys, stored(rows, keys)), events, BatchKey(STREAM_ID, batch_id, 0))
+    rows |= dict(zip(changed.keys.to_pylist(), changed.values.to_pylist(), strict=True))
+
+
+def one_by_one(view: FeatureView, world: World, batches: list[dict[str, pa.Table]]) -> list[FeatureMatrix]:
+    """What is read just before each event of the stream 'events', in each batch in the order of its table."""
+    rows: Rows = {}
+    answers, number = [], 0
+    for batch in batches:
+        names = [stream.name for stream in view.streams if stream.name in batch]
+        ledger = [
+            (event["known_at"], names.index(name), (event["offset"], event["partition"]), name, place)
+            for name in names
+            for place, event in enumerate(batch[name].to_pylist())
+        ]
+        met: dict[int, FeatureMatrix] = {}
+        for known_at, _, _, name, place in sorted(ledger):
+            event = batch[name].slice(place, 1)
+            if name == "events":
+                (stream,) = (one for one in view.streams if one.name == name)
+                keys = EventColumns(event, stream).entity_keys(view.entity)
+                met[place] = finalize(view, PackedRows(keys, stored(rows, keys)), known_at + 1, STREAM_ID)
+            number += 1
+            folded(view, rows, {name: event}, number)
+        answers += [met[place] for place in sorted(met)]
+    return answers
+
+
+def in_batches(view: FeatureView, batches: list[dict[str, pa.Table]]) -> list[FeatureMatrix]:
+    rows: Rows = {}
+    answers = []
+    for number, batch in enumerate(batches, start=1):
+        (stream,) = (one for one in view.streams if one.name == "events")
+        key = BatchKey(STREAM_ID, number, 0)
+        answers.append(features_before(view, stream, batch, lambda keys: stored(rows, keys), key))
+        folded(view, rows, batch, number)
+    return answers
+
+
+def divided(world: World, cuts: list[int]) -> list[dict[str, pa.Table]]:
+    """The events in the order of becoming known, cut into batches; each batch's tables in no order."""
+    several = [(event["known_at"], name, event) for name, events in world.streams.items() for event in events]
+    several.sort(key=lambda one: one[0])
+    edges = [0, *sorted(min(cut, len(several)) for cut in cuts), len(several)]
+    parts = [several[start:stop] for start, stop in pairwise(edges)]
+    return [
+        {name: table_of([event for _, of, event in reversed(part) if of == name], name) for name in world.streams}
+        for part in parts
+    ]
+
+
+VIEWS = st.sampled_from([view_of(WINDOWS), view_of(WINDOWS[:2], entity=pair)])
+
+
+@given(
+    pairs=st.sampled_from([1, 4_000_000]),
+    view=VIEWS,
+    world=worlds(most=20),
+    cuts=st.lists(st.integers(0, 25), max_size=3),
+)
+def test_events_of_a_batch_meet_what_came_before_them_and_not_themselves(
+    pairs: int, view: FeatureView, world: World, cuts: list[int]
+) -> None:
+    batches = divided(world, cuts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(before_events, "MOST_PAIRS", pairs)
+        found = in_batches(view, batches)
+    expected = one_by_one(view, world, batches)
+    compare(found, expected)
+
+
+def compare(found: list[FeatureMatrix], expected: list[FeatureMatrix]) -> None:
+    for name in ("status", "as_of", "newest_event"):
+        left, right = (np.concatenate([[], *(getattr(one, name) for one in several)]) for several in (found, expected))
+        assert left.tolist() == right.tolist(), name
+    if not expected:
+        return
+    left, right = (pa.concat_tables([one.to_table() for one in several]) for several in (found, expected))
+    scale = 1e-9 * 1e12 * 25
+    for name in right.column_names:
+        if pa.types.is_floating(right[name].type):
+            one, other = (np.asarray(table[name].fill_null(np.nan)) for table in (left, right))
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=scale, err_msg=name)
+        else:
+            assert left[name].to_pylist() == right[name].to_pylist(), name
+
+
+def test_a_stream_that_the_view_does_not_read_is_refused() -> None:
+    view = view_of(WINDOWS)
+    stranger = replace(view.streams[0], name="stranger")
+    with pytest.raises(UsageError, match="to read stream 'stranger'"):
+        features_before(view, stranger, {}, lambda keys: keys, BatchKey(1, 1, 0))
+
+
+def test_of_three_events_of_one_entity_in_a_batch_the_first_meets_none_and_the_third_two() -> None:
+    given = {"event_time": T0, "known_at": T0, "user_id": "u1", "partition": 0}
+    batch = {"events": table_of([{**given, "event_id": f"e{number}", "offset": number} for number in (2, 0, 1)])}
+    (found,) = in_batches(view_of(["1m"], [Count()]), [batch])
+    assert found.columns[0].to_pylist() == [2, None, 1]
