@@ -1,7 +1,7 @@
 """From definitions to kernels: the tables that a view keeps, and how each feature is answered from them.
 
-A Plan is made once per view. Its tables hold what the stream folds (tables.py); ``answer`` finalizes every feature from
-the entries of the tables, whether they are a state row's tiles or the lifted events of a history.
+A Plan is made once per view. Its tables hold what the stream folds (tables.py); ``answer`` finalizes every feature of a
+history from its lifted events. State rows are answered by compiled kernels (kernels/), which give the same numbers.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Answer:
 
 
 class Source(Protocol):
-    """Where a finalizer finds its entries: a state row's tables, or a history's lifted events."""
+    """Where a finalizer finds its entries: a history's lifted events (see point_in_time.py)."""
 
     as_of: Int64s
 
@@ -87,16 +87,14 @@ class Plan:
         widest = {key: _widest([table for table, _ in uses if _same_kind(table) == key]) for key in merged}
         self.kept = tuple(Kept(widest[key], view.tiling.subset(windows)) for key, windows in merged.items())
         by_kind = dict(zip(merged, (kept.table for kept in self.kept), strict=True))
-        self._asked = tuple(
+        self.asked = tuple(
             (feature, tuple((part, by_kind[_same_kind(table)], window) for part, table, window in _parts_of(feature)))
             for feature in view.aggregated
         )
 
     def answer(self, source: Source) -> dict[str, Answer]:
         """Every feature of the view by name, in order."""
-        answers = {
-            feature.name: _combined([_answer(*part, source) for part in parts]) for feature, parts in self._asked
-        }
+        answers = {feature.name: _combined([_answer(*part, source) for part in parts]) for feature, parts in self.asked}
         numbers = {f.name: answers[f.name] for f in self.view.aggregated if f.dtype in ("int64", "float64")}
         floats = {name: _as_float(answer) for name, answer in numbers.items()}
         for feature in self.view.features:

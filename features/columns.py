@@ -109,3 +109,10 @@ def encode_key(values: Mapping[str, object], entity: Entity) -> str:
     """The key text of one entity, as entity_keys makes it."""
     columns = {name: pa.array([values[name]]).cast(pa.string()) for name in entity.keys}
     return str(entity_keys(columns, entity)[0].as_py())
+
+
+def arrow_type(dtype: str) -> pa.DataType:
+    """The Arrow type of a feature's dtype."""
+    if dtype.startswith("list<"):
+        return pa.list_(arrow_type(dtype[5:-1]))
+    return {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}[dtype]

@@ -18,12 +18,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.aggregations import Plan, plan_of
-from features.columns import EventColumns
+from features.columns import EventColumns, arrow_type
 from features.definitions import FeatureView
 from features.entries import Entries, concatenated, find, order_by_row_time, row_bounds
 from features.events import event_schema
 from features.ranges import Ranges
-from features.state import EntityEvents, FeatureMatrix, arrow_type, assembled, entity_events, statuses
+from features.state import EntityEvents, FeatureMatrix, assembled, entity_events, statuses
 from features.tables import Distinct, Histogram, Table
 from features.windows import Int64s, Tiling, Window
 

@@ -19,13 +19,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.aggregations import Answer, Kept, Plan, plan_of
-from features.columns import EventColumns, Values
+from features.answers import answered
+from features.columns import EventColumns, Values, arrow_type
 from features.definitions import FeatureView
-from features.entries import Entries, find, joined, order_by_row_time, run_starts
-from features.ranges import Ranges
+from features.entries import Entries, joined, order_by_row_time, run_starts
 from features.rows import Layout, RowState, decode, encode
-from features.tables import Distinct, Lane, LaneEvents, Table, empty_entries
-from features.windows import Int64s, Window
+from features.tables import Lane, LaneEvents, empty_entries
+from features.windows import Int64s
 
 ROWS_AT_ONCE = 1 << 15
 """Rows folded together: row and hash must fit one 64-bit key, and arrays of this size stay in the cache."""
@@ -273,32 +273,6 @@ def fold(view: FeatureView, stored: PackedRows, events: Mapping[str, pa.Table], 
 # --- finalize -------------------------------------------------------------------------------------------------------
 
 
-class _RowSource:
-    """Finds each row's entries inside a window among the decoded tables (see aggregations.Source)."""
-
-    def __init__(self, plan: Plan, state: RowState, as_of: Int64s) -> None:
-        self._plan = plan
-        self._entries = {kept.table: entries for kept, entries in zip(plan.kept, state.tables, strict=True)}
-        self._rows = np.arange(len(as_of))
-        self._ranges: dict[tuple[Table, Window], Ranges] = {}
-        self.as_of = as_of
-
-    def ranges(self, table: Table, window: Window) -> Ranges:
-        if (table, window) not in self._ranges:
-            entries, bounds = self._entries[table], self._plan.bounds[window]
-            lo, hi = (find(entries, self._rows, at) for at in (bounds.left(self.as_of), bounds.right(self.as_of)))
-            self._ranges[table, window] = Ranges(entries, lo, np.maximum(lo, hi))
-        return self._ranges[table, window]
-
-    def distinct(self, table: Distinct, window: Window) -> tuple[Int64s, NDArray[np.uint64]]:
-        entries, bounds = self._entries[table], self._plan.bounds[window]
-        left, right = bounds.left(self.as_of)[entries.row], bounds.right(self.as_of)[entries.row]
-        inside = np.flatnonzero((entries.time >= left) & (entries.time < right))
-        row, hashes = entries.row[inside], entries.columns["hash"][inside]
-        first = run_starts(row, hashes)
-        return row[first], hashes[first]
-
-
 def finalize(view: FeatureView, rows: PackedRows, as_of: int | Int64s, stream_id: int) -> FeatureMatrix:
     """Every feature of the rows' entities at ``as_of`` (ms, one for all or one each), in the order of the keys.
 
@@ -306,13 +280,12 @@ def finalize(view: FeatureView, rows: PackedRows, as_of: int | Int64s, stream_id
     clock, and the matrix says so. Rows that are null are NOT_FOUND, as are those whose newest event is older than twice
     the view's ttl; older than the ttl is OUTSIDE_MAX_AGE; both have null for every feature.
     """
-    state = decode(rows.values, rows.keys, layout_of(view, stream_id))
-    asked = np.broadcast_to(np.asarray(as_of, dtype=np.int64), len(rows))
-    clock, newest = state.headers["clock"].astype(np.int64), state.headers["newest"].astype(np.int64)
-    at = np.maximum(asked, clock)
-    status = statuses(view, newest, at, state.headers["magic"] != 0)
-    answers = plan_of(view).answer(_RowSource(plan_of(view), state, at))
-    return assembled(view, answers, status, at, newest)
+    found = answered(view, rows.values, as_of, stream_id)
+    if found is None:
+        decode(rows.values, rows.keys, layout_of(view, stream_id))
+        raise AssertionError("a row that only the compiled walk refuses")  # decode says which it is, and what is wrong
+    columns = tuple(found.columns[name] for name in view.names)
+    return FeatureMatrix(view.names, columns, found.status, found.as_of, found.newest)
 
 
 def statuses(view: FeatureView, newest: Int64s, as_of: Int64s, known: NDArray[np.bool_]) -> NDArray[np.int8]:
@@ -337,10 +310,3 @@ def _column(answer: Answer, dtype: pa.DataType, absent: NDArray[np.bool_]) -> pa
         return pc.if_else(pa.array(absent), pa.scalar(None, type=dtype), values) if absent.any() else values
     null = absent if answer.valid is None else absent | ~answer.valid
     return pa.array(answer.values, mask=null).cast(dtype)
-
-
-def arrow_type(dtype: str) -> pa.DataType:
-    """The Arrow type of a feature's dtype."""
-    if dtype.startswith("list<"):
-        return pa.list_(arrow_type(dtype[5:-1]))
-    return {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}[dtype]

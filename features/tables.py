@@ -5,8 +5,8 @@ kind of table has the four verbs of an aggregation (prepare / update / merge / f
 
 * ``lift`` (prepare): one entry per event;
 * ``merge`` (update and merge alike): entries of the same row and tile into one;
-* the finalizers in aggregations.py take the entries inside a window, be they tiles of a state row or lifted events of a
-  history: the same kernels answer both.
+* the finalizers take the entries inside a window: those in aggregations.py the lifted events of a history, those in
+  kernels/ the tiles of state rows. The parity tests hold them to the same numbers.
 """
 
 from __future__ import annotations

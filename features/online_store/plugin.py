@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import RLock
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -81,13 +82,27 @@ class PackedRowsOnlineStore(OnlineStore):
     def __init__(self) -> None:
         self._opened: tuple[GuardedRows, FeatureRepo] | None = None
         self._writable: SqliteRows | RedisRows | None = None
+        self._reader: FeatureReader | None = None
+        self._opening = RLock()
         self._resolved: dict[tuple[str, ...], Asked | None] = {}
 
     def _open(self, config: RepoConfig) -> tuple[GuardedRows, FeatureRepo]:
-        if self._opened is None:
-            repo = load_repo(_beside(config, config.online_store.definitions))
-            self._opened = _settings(config).open_to_read(), repo
-        return self._opened
+        with self._opening:
+            if self._opened is None:
+                repo = load_repo(_beside(config, config.online_store.definitions))
+                self._opened = _settings(config).open_to_read(), repo
+            return self._opened
+
+    def _readable(self, config: RepoConfig) -> FeatureReader:
+        """The reader of the store, made at the first read: `feast apply` need not wait for it."""
+        with self._opening:
+            if self._reader is None:
+                self._reader = FeatureReader(*self._open(config))
+            return self._reader
+
+    async def initialize(self, config: RepoConfig) -> None:
+        """The first request of a feature server finds the reader made."""
+        await asyncio.to_thread(self._readable, config)
 
     def _to_write(self, config: RepoConfig) -> SqliteRows | RedisRows:
         if self._writable is None:
@@ -168,9 +183,7 @@ class PackedRowsOnlineStore(OnlineStore):
     def _part(
         self, config: RepoConfig, name: str, wanted: Sequence[str], columns: Mapping[str, Sequence[Any]], full: bool
     ) -> Part:
-        rows, repo = self._open(config)
-        view = repo.views[name]
-        matrix = FeatureReader(rows, repo).read(name, _keys(view.entity, columns))
+        matrix = self._readable(config).read(name, _keys(self._defined(config, name).entity, columns))
         place = {feature: number for number, feature in enumerate(matrix.names)}
         return Part(matrix, {f"{name}__{one}" if full else one: place[one] for one in wanted})
 

@@ -1,0 +1,145 @@
+"""From stored rows to Arrow columns of features, by the compiled walk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from features import compiled
+from features.columns import arrow_type
+from features.definitions import FeatureView
+from features.expressions import evaluate
+from features.hashing import weights
+from features.kernels.contract import Answers, Stored
+from features.programs import Listed, Reading, reading_of
+from features.windows import Int64s
+
+ARROW = {"int64": pa.int64(), "float64": pa.float64()}
+SPARE = np.zeros(1, dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The features of n rows as Arrow columns by name, and each row's status, as_of and newest event time (ms)."""
+
+    columns: dict[str, pa.Array]
+    status: NDArray[np.int8]
+    as_of: Int64s
+    newest: Int64s
+
+
+def answered(view: FeatureView, rows: pa.Array, as_of: int | Int64s, stream_id: int) -> Answered | None:
+    """What the rows say at as_of; None where one of them is no row of this view and stream."""
+    reading = reading_of(view, stream_id)
+    # A null may have bytes; without them it is as long as no row is.
+    missing = rows.null_count
+    stored = _stored(rows.fill_null(b"") if missing else rows, as_of)
+    answers = _room(reading, len(rows))
+    bad = compiled.walk()(tuple(stored), tuple(reading.program), tuple(answers))
+    if bad >= 0 or _empty(stored) != missing:
+        return None
+    columns = _numbers(reading, answers)
+    for one in reading.lists:
+        columns[one.name] = _listed(view, one, stored, answers)
+    return Answered(columns | _later(reading, columns), answers.status, answers.as_of, answers.newest)
+
+
+def make_ready(view: FeatureView) -> None:
+    """The kernels are loaded, or compiled on a machine that never did, so that no read waits for that (20 s)."""
+    nobody = pa.nulls(1, pa.binary())
+    answered(view, nobody, 0, 0)
+    stored, answers = _stored(nobody, 0), _room(reading_of(view, 0), 1)
+    _texts(Listed("", 0, 0, 0, texts=True), stored, answers, np.zeros(1, dtype=np.int64))
+
+
+def _stored(rows: pa.Array, as_of: int | Int64s) -> Stored:
+    _, places, octets = rows.buffers()
+    offsets = np.frombuffer(places, dtype=np.int32)[rows.offset : rows.offset + len(rows) + 1]
+    data = np.frombuffer(octets, dtype=np.uint8) if octets is not None else SPARE
+    # One type of array for a kernel, whoever made the buffer.
+    data.flags.writeable = offsets.flags.writeable = False
+    asked = np.empty(len(rows), dtype=np.int64)
+    asked[:] = as_of
+    return Stored(data, offsets, weights(1), asked)
+
+
+def _empty(stored: Stored) -> int:
+    return int(np.count_nonzero(stored.offsets[1:] == stored.offsets[:-1]))
+
+
+def _room(reading: Reading, n: int) -> Answers:
+    many = len(reading.numbers)
+    return Answers(
+        numbers=np.zeros((many, n), dtype=np.int64),
+        valid=np.zeros((many, (n + 7) // 8), dtype=np.uint8),
+        known=np.zeros(many, dtype=np.int64),
+        counts=np.zeros((len(reading.lists), n), dtype=np.int64),
+        listed=np.empty((n, reading.width), dtype=np.int64),
+        lengths=np.empty((n, reading.width), dtype=np.int64),
+        status=np.zeros(n, dtype=np.int8),
+        as_of=np.empty(n, dtype=np.int64),
+        newest=np.zeros(n, dtype=np.int64),
+    )
+
+
+def _numbers(reading: Reading, answers: Answers) -> dict[str, pa.Array]:
+    n = len(answers.status)
+    numbers, bits = pa.py_buffer(answers.numbers), pa.py_buffer(answers.valid)
+    octets = answers.valid.shape[1]
+    columns = {}
+    for place, (feature, known) in enumerate(zip(reading.numbers, answers.known.tolist(), strict=True)):
+        valid = bits.slice(place * octets, octets) if known < n else None
+        buffers = [valid, numbers.slice(8 * place * n, 8 * n)]
+        column = pa.Array.from_buffers(ARROW.get(feature.dtype, pa.int64()), n, buffers, n - known)
+        columns[feature.name] = column if feature.dtype in ARROW else column.cast(pa.bool_())
+    return columns
+
+
+def _listed(view: FeatureView, one: Listed, stored: Stored, answers: Answers) -> pa.Array:
+
+    dtype = arrow_type(next(f.dtype for f in view.features if f.name == one.name))
+    counts = answers.counts[one.line]
+    bounds = np.zeros(len(counts) + 1, dtype=np.int32)
+    np.cumsum(counts, out=bounds[1:])
+    values = _texts(one, stored, answers, counts) if one.texts else _values(one, answers, counts, dtype.value_type)
+    absent = answers.status != 0
+    if dtype == pa.string():
+        return values.take(pa.array(bounds[:-1], mask=counts == 0))
+    if absent.any():
+        mask = pa.array(absent)
+        return pa.ListArray.from_arrays(pa.array(bounds), values, mask=mask)
+    return pa.ListArray.from_arrays(pa.array(bounds), values)
+
+
+def _texts(one: Listed, stored: Stored, answers: Answers, counts: Int64s) -> pa.Array:
+    inside = np.arange(one.k) < counts[:, None]
+    size = int(answers.lengths[:, one.base : one.base + one.k][inside].sum())
+    out, ends = np.empty(size, dtype=np.uint8), np.zeros(int(counts.sum()) + 1, dtype=np.int32)
+    compiled.gather()(stored.data, answers.listed, answers.lengths, counts, one.base, out, ends)
+    return pa.Array.from_buffers(pa.string(), len(ends) - 1, [None, pa.py_buffer(ends), pa.py_buffer(out)])
+
+
+def _values(one: Listed, answers: Answers, counts: Int64s, dtype: pa.DataType) -> pa.Array:
+    inside = np.arange(one.k) < counts[:, None]
+    values = answers.listed[:, one.base : one.base + one.k][inside]
+    return pa.array(values.view(np.float64)) if dtype == pa.float64() else pa.array(values).cast(dtype)
+
+
+def _later(reading: Reading, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """Derived features by numpy, from the others."""
+    if not reading.later:
+        return {}
+    floats = {
+        f.name: columns[f.name].cast(pa.float64()).to_numpy(zero_copy_only=False)
+        for f in reading.numbers
+        if f.dtype in ARROW
+    }
+    later = {}
+    for feature in reading.later:
+        if feature.expression is not None:
+            floats[feature.name] = evaluate(feature.expression, floats)
+            later[feature.name] = pa.array(floats[feature.name], from_pandas=True)
+    return later
