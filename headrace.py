@@ -30,6 +30,8 @@ VERBS = {
     "serve": ("serving.cli:serve", "Answer HTTP requests with the champion."),
     "recommend": ("serving.cli:recommend", "Ask the running service."),
     "bench": ("headrace_bench:bench", "Measure the core, and how fresh features are, on this machine."),
+    "bench.online-read": ("features.bench_online:online_read", "Reads of the online store, beside stock Feast's."),
+    "bench.online-write": ("features.bench_online:online_write", "Rows into the online store, beside stock Feast's."),
     "bench.point-in-time": ("features.bench_history:point_in_time", "Training sets, beside Feast's duckdb store."),
     "bench.own-clicks": ("headrace_clicks:own_clicks", "How long a click and the next read take, counted once."),
     "tables": ("streaming.tables_cli:tables", "The offline store's tables: what they hold, and their upkeep."),
