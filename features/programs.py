@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,10 +76,12 @@ class Reading:
         return sum(one.k for one in self.lists)
 
 
-@lru_cache(maxsize=64)
 def reading_of(view: FeatureView, stream_id: int) -> Reading:
     """The view's reading of the rows of a stream, made once."""
-    return _Builder(view).reading(stream_id)
+    readings: dict[int, Reading] = view.kept.setdefault("readings", {})
+    if stream_id not in readings:
+        readings[stream_id] = _Builder(view).reading(stream_id)
+    return readings[stream_id]
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,12 @@ class FeatureView:
             Feature(f"{self.entity.name}_{name}", "float64", expression=expression) for name, expression in derived
         )
 
-    @property
+    @cached_property
+    def kept(self) -> dict[str, Any]:
+        """What others made of the view once: found without comparing it with views that are equal."""
+        return {}
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The features' names, in order."""
         return tuple(feature.name for feature in self.features)

@@ -63,9 +63,7 @@ class Answers(NamedTuple):
     numbers: Any
     """int64, or the bits of a float64."""
     valid: Any
-    """uint8: Arrow's validity bits of ``numbers``."""
-    known: Any
-    """How many of ``numbers`` are valid."""
+    """uint8: Arrow's validity bits of ``numbers``, one column after the other."""
     counts: Any
     """How long each list is."""
     listed: Any

@@ -242,7 +242,7 @@ def _derive(program, work):
 @inner
 def _write(program, answers, reals, row, work):
     """The row's numbers go out; ``reals`` is the memory of answers.numbers."""
-    octet, bit = row // 8, U8(1 << (row % 8))
+    rows = len(answers.status)
     for out in range(len(program.outs)):
         place = program.outs[out, 0]
         if work.known[place]:
@@ -250,8 +250,8 @@ def _write(program, answers, reals, row, work):
                 answers.numbers[out, row] = work.whole[place]
             else:
                 reals[out, row] = work.real[place]
-            answers.valid[out, octet] |= bit
-            answers.known[out] += 1
+            bit = out * rows + row
+            answers.valid[bit // 8] |= U8(1 << (bit % 8))
 
 
 def answer_rows(rows, reading, out):

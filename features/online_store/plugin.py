@@ -304,11 +304,16 @@ def _references(features: list[str] | FeatureService) -> tuple[str, ...]:
 
 
 def _columns(entity_rows: list[dict[str, Any]] | Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
+    """The key columns; none where the rows have not all the same ones."""
     if isinstance(entity_rows, Mapping):
         return _plain(entity_rows)
-    if not entity_rows or any(row.keys() != entity_rows[0].keys() for row in entity_rows):
+    names = list(entity_rows[0]) if entity_rows else []
+    if any(size != len(names) for size in map(len, entity_rows)):
         return {}
-    return _plain({name: [row[name] for row in entity_rows] for name in entity_rows[0]})
+    try:
+        return _plain({name: [row[name] for row in entity_rows] for name in names})
+    except KeyError:
+        return {}
 
 
 def _plain(columns: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
