@@ -186,7 +186,9 @@ def ours(folder: Path, kind: str, address: str) -> feast.FeatureStore:
     (definitions / "bench.py").write_text(DEFINITIONS, encoding="utf-8")
     plugin = f"features.online_store.plugin.{'Redis' if kind == 'redis' else 'Sqlite'}RowsOnlineStore"
     where = {"url": f"redis://{address}/0"} if kind == "redis" else {"path": address}
-    store = feast_store(folder, f"ours_{kind}", {"type": plugin, "definitions": str(definitions), **where})
+    store = feast_store(
+        folder, f"ours_{kind}", {"type": plugin, "definitions": str(definitions), "deadline_ms": 60_000.0, **where}
+    )
     store.apply(list(objects_of(load_repo(definitions)).values()))
     return store
 

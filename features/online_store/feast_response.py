@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -90,6 +90,14 @@ def add_part(response: GetOnlineFeaturesResponse, part: Part) -> None:
         column = part.matrix.columns[place]
         response.metadata.feature_names.val.append(name)
         response.results.add(values=values_of(column), statuses=_with_nulls(statuses, column), event_timestamps=times)
+
+
+def mark_outdated(vectors: Iterable[GetOnlineFeaturesResponse.FeatureVector]) -> None:
+    """What Feast calls NOT_FOUND though it has an event time is OUTSIDE_MAX_AGE (see ordinary.read)."""
+    for vector in vectors:
+        for place, (status, time) in enumerate(zip(vector.statuses, vector.event_timestamps, strict=True)):
+            if status == FieldStatus.NOT_FOUND and (time.seconds or time.nanos):
+                vector.statuses[place] = FieldStatus.OUTSIDE_MAX_AGE
 
 
 def _with_nulls(statuses: list[Any], column: pa.Array) -> list[Any]:

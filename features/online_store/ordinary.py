@@ -1,15 +1,16 @@
 """Feast's ordinary feature views in the same store: one cell an entity, written under the same versions as rows.
 
 A write applies where its event time is the stored one or later, on either database; features that it does not have
-keep their values.
+keep their values. What is older than the view's ttl is not answered, nor kept from those who ask how old it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
+from feast import FeatureView
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesRequestV2
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
@@ -22,6 +23,7 @@ from features.online_store.cells import Cells, Put
 if TYPE_CHECKING:
     Written = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
+Answer = tuple[datetime | None, dict[str, Value] | None]
 FEAST = 0
 """Feast's own generation: no stream has this id."""
 ATTEMPTS = 100
@@ -36,11 +38,26 @@ class Values(Protocol):
 
 
 def read(
-    cells: Values, config: RepoConfig, view: str, entities: Sequence[EntityKey], wanted: Sequence[str] | None
-) -> list[tuple[datetime | None, dict[str, Value] | None]]:
-    """Event time and values of each entity, (None, None) where nothing was written."""
-    found = cells.get(FEAST, _table(config, view), [_key(config, entity) for entity in entities])
-    return [(None, None) if value is None else _decoded(value, wanted) for value in found]
+    cells: Values,
+    config: RepoConfig,
+    view: FeatureView,
+    entities: Sequence[EntityKey],
+    wanted: Sequence[str] | None,
+    now: datetime,
+) -> list[Answer]:
+    """Event time and values of each entity: (None, None) where nothing was written, or more than twice the ttl ago.
+
+    Older than the ttl has its time and no values, as our own views' rows do.
+    """
+    found = cells.get(FEAST, _table(config, view.name), [_key(config, entity) for entity in entities])
+    return [(None, None) if value is None else _aged(_decoded(value, wanted), view.ttl, now) for value in found]
+
+
+def _aged(answer: tuple[datetime, dict[str, Value]], ttl: timedelta | None, now: datetime) -> Answer:
+    age = now - answer[0]
+    if not ttl or age <= ttl:
+        return answer
+    return (answer[0], None) if age <= 2 * ttl else (None, None)
 
 
 def write(cells: Cells, config: RepoConfig, view: str, data: Sequence[Written]) -> None:

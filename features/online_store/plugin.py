@@ -31,7 +31,7 @@ from features.errors import UsageError
 from features.feature_reader import FeatureReader
 from features.online_store import ordinary
 from features.online_store.breaker import GuardedRows
-from features.online_store.feast_response import PackedResponse, Part, add_part, values_of
+from features.online_store.feast_response import PackedResponse, Part, add_part, mark_outdated, values_of
 from features.online_store.redis import RedisRows
 from features.online_store.settings import DEADLINE_MS, StoreSettings, settings_of
 from features.online_store.sqlite import SqliteRows
@@ -197,9 +197,10 @@ class PackedRowsOnlineStore(OnlineStore):
         full_feature_names: bool,
         include_feature_view_version_metadata: bool,
     ) -> None:
-        """As Feast's, but that our views keep their true statuses."""
+        """As Feast's, but that every view has its true statuses."""
         for table, wanted in grouped_refs:
             if self._view(config, table.name) is None:
+                before = len(online_features_response.results)
                 super()._read_features_per_fv(
                     config,
                     [(table, wanted)],
@@ -209,6 +210,7 @@ class PackedRowsOnlineStore(OnlineStore):
                     full_feature_names,
                     include_feature_view_version_metadata,
                 )
+                mark_outdated(online_features_response.results[before:])
                 continue
             values = utils._get_table_entity_values(table, entity_name_to_join_key_map, join_key_values)
             part = self._part(config, table.name, wanted, _plain(values), full=False)
@@ -226,7 +228,7 @@ class PackedRowsOnlineStore(OnlineStore):
         view = self._view(config, table.name)
         if view is None:
             rows = self._open(config)[0]
-            return ordinary.read(rows, config, table.name, entity_keys, requested_features)
+            return ordinary.read(rows, config, table, entity_keys, requested_features, datetime.now(UTC))
         columns: dict[str, list[Any]] = {key: [] for key in view.entity.keys}
         for entity in entity_keys:
             for key, value in zip(entity.join_keys, entity.entity_values, strict=True):

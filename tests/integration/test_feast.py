@@ -37,15 +37,28 @@ ITEMS = [f"i{number}" for number in range(40)]
 MINUTE_MS = 60_000
 ORDINARY = """
 from datetime import timedelta
-from feast import Entity, FeatureView, Field, FileSource, ValueType
+from pathlib import Path
+from feast import Entity, FeatureView, Field, FileSource, PushSource, ValueType
+from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, String
+from features.feast_objects import feast_objects
 
 driver = Entity(name="driver", join_keys=["user_id"], value_type=ValueType.STRING)
 stats = FeatureView(
     name="stats", entities=[driver], ttl=timedelta(days=1),
     schema=[Field(name="user_id", dtype=String), Field(name="trust", dtype=Float64)],
-    source=FileSource(name="stats_file", path="stats.parquet", timestamp_field="event_timestamp"),
+    source=PushSource(
+        name="stats_push",
+        batch_source=FileSource(name="stats_file", path="stats.parquet", timestamp_field="event_timestamp"),
+    ),
 )
+shop = feast_objects(Path(__file__).with_name("shop.py"))
+
+@on_demand_feature_view(
+    sources=[shop["user_activity_view"]], schema=[Field(name="views_twice", dtype=Float64)], mode="python"
+)
+def twice(inputs):
+    return {"views_twice": [None if one is None else 2.0 * one for one in inputs["user_view_count_1h"]]}
 """
 
 
@@ -211,14 +224,67 @@ def test_two_entities_can_be_asked_for_together(applied, feast_store, reader):
     assert response["user_view_count_1h"] == [1, None]
 
 
+def written(feast_store, user, trust, moment):
+    frame = pd.DataFrame({"user_id": [user], "trust": [trust], "event_timestamp": [moment]})
+    feast_store.write_to_online_store("stats", frame)
+
+
 def test_an_ordinary_view_is_written_and_read_and_keeps_the_newest(feast_store):
-    noon = datetime(2024, 5, 1, 12, tzinfo=UTC)
-    for trust, moment in ((0.5, noon), (0.9, noon - timedelta(hours=1)), (0.7, noon), (0.8, noon + timedelta(hours=1))):
-        frame = pd.DataFrame({"user_id": ["u0"], "trust": [trust], "event_timestamp": [moment]})
-        feast_store.write_to_online_store("stats", frame)
-        expected = {0.5: 0.5, 0.9: 0.5, 0.7: 0.7, 0.8: 0.8}[trust]
+    hour_ago, hour = datetime.now(UTC) - timedelta(hours=1), timedelta(minutes=30)
+    for trust, moment, expected in (
+        (0.5, hour_ago, 0.5),
+        (0.9, hour_ago - hour, 0.5),
+        (0.7, hour_ago, 0.7),
+        (0.8, hour_ago + hour, 0.8),
+    ):
+        written(feast_store, "u0", trust, moment)
         found = feast_store.get_online_features(["stats:trust"], {"user_id": ["u0", "nobody"]}).to_dict()
         assert found == {"user_id": ["u0", "nobody"], "trust": [expected, None]}
+
+
+def test_an_ordinary_view_can_be_pushed_to(feast_store):
+    frame = pd.DataFrame({"user_id": ["u7"], "trust": [0.25], "event_timestamp": [datetime.now(UTC)]})
+    feast_store.push("stats_push", frame)
+    assert feast_store.get_online_features(["stats:trust"], {"user_id": ["u7"]}).to_dict()["trust"] == [0.25]
+
+
+def test_an_ordinary_view_tells_what_is_older_than_its_ttl_from_what_is_not_there(feast_store):
+    from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
+
+    for user, age in (("u11", timedelta(hours=23)), ("u12", timedelta(hours=36)), ("u13", timedelta(hours=49))):
+        written(feast_store, user, 0.5, datetime.now(UTC) - age)
+    response = feast_store.get_online_features(["stats:trust"], {"user_id": ["u11", "u12", "u13", "u14"]})
+    expected = [FieldStatus.PRESENT, FieldStatus.OUTSIDE_MAX_AGE, FieldStatus.NOT_FOUND, FieldStatus.NOT_FOUND]
+    assert list(response.proto.results[1].statuses) == expected
+    assert response.to_dict()["trust"] == [0.5, None, None, None]
+
+
+def test_an_on_demand_view_computes_from_ours(feast_store):
+    features = ["twice:views_twice", "user_activity:user_view_count_1h"]
+    found = feast_store.get_online_features(features, {"user_id": ["u0", "u1"]}).to_dict()
+    assert found["views_twice"] == [2.0 * count for count in found["user_view_count_1h"]] == [2.0, 2.0]
+
+
+def test_entity_rows_may_come_as_columns_of_feasts_values(applied, feast_store):
+    from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
+
+    features = references(user_view(applied))
+    users = RepeatedValue(val=[Value(string_val=user) for user in USERS[:3]])
+    found = feast_store.get_online_features(features, {"user_id": users}).to_dict()
+    assert found == feast_store.get_online_features(features, [{"user_id": user} for user in USERS[:3]]).to_dict()
+
+
+def test_feasts_feature_server_answers_with_our_values_and_statuses(feast_store):
+    from fastapi.testclient import TestClient
+    from feast.feature_server import get_app
+
+    asked = {"features": ["user_activity:user_view_count_1h"], "entities": {"user_id": ["u0", "u485", "nobody"]}}
+    with TestClient(get_app(feast_store)) as client:
+        answer = client.post("/get-online-features", json=asked)
+    assert answer.status_code == 200, answer.text
+    by_name = dict(zip(answer.json()["metadata"]["feature_names"], answer.json()["results"], strict=True))
+    assert by_name["user_view_count_1h"]["values"] == [1, None, None]
+    assert by_name["user_view_count_1h"]["statuses"] == ["PRESENT", "OUTSIDE_MAX_AGE", "NOT_FOUND"]
 
 
 def test_an_ordinary_view_and_ours_can_be_asked_for_together_and_ours_keeps_its_statuses(applied, feast_store):
