@@ -140,6 +140,15 @@ def test_rows_come_back_as_they_were_put_in_the_order_of_the_keys_with_null_for_
     assert generation.rows("v", pa.array([], pa.string())).to_pylist() == []
 
 
+def test_every_key_finds_its_own_row_whatever_else_is_asked_for_and_how_often(store):
+    rows = packed(**{key: f"row {key}".encode() for key in ODD_KEYS})
+    generation = begun(store)
+    generation.put_rows("v", rows)
+    for keys in (["ä", "nobody", "a", "ä"], *([key] for key in ODD_KEYS), ODD_KEYS[::-1]):
+        expected = [f"row {key}".encode() if key in ODD_KEYS else None for key in keys]
+        assert generation.rows("v", pa.array(keys, pa.string())).to_pylist() == expected
+
+
 def test_many_rows_can_be_put_and_asked_for_at_once(store):
     generation = begun(store)
     keys = [f"k{number}" for number in range(9_000)]
