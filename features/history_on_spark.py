@@ -18,13 +18,12 @@ import pyarrow.compute as pc
 
 from features.accepted import Tables
 from features.archive_tables import ALWAYS, ArchiveTable, Span
-from features.columns import entity_keys, integers
+from features.columns import arrow_type, entity_keys, integers
 from features.definitions import RESERVED, FeatureView, Stream
 from features.duplicates import without_duplicates
 from features.events import event_schema
 from features.point_in_time import Spine, point_in_time
 from features.sampling import used_columns
-from features.state import arrow_type
 from features.windows import duration_ms
 
 if TYPE_CHECKING:

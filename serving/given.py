@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from features.columns import arrow_type
 from features.definitions import FeatureView
-from features.state import FeatureMatrix, Status, arrow_type
+from features.state import FeatureMatrix, Status
 from serving.attributes import FieldError
 
 
