@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 REACHABLE_S = 5.0
 PROGRESS_S = 1.0
+WORLDS = {"shop": (10_000, 2_000), "cards": (5_000, 10_000)}
+"""How many users and items a simulated world has; of cards, customers and terminals."""
 REPO = click.option("--repo", "folder", metavar="FOLDER", help="Folder with your definitions, if not the settings'.")
 KAFKA = click.option("--bootstrap-servers", metavar="HOST:PORT", help="The Kafka to send to, if not the settings'.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -90,7 +92,7 @@ def replay(  # noqa: PLR0913, PLR0917  # one parameter an option
 
 
 @click.command()
-@click.option("--domain", type=click.Choice(["shop", "cards"]), default="shop", show_default=True, help="Of what.")
+@click.option("--domain", type=click.Choice(list(WORLDS)), default="shop", show_default=True, help="Of what.")
 @click.option("--rate", default=20.0, show_default=True, type=float, metavar="N", help="Events a second, on average.")
 @click.option("--users", type=int, metavar="N", help="How many there are: 10,000, or 5,000 with cards.")
 @click.option("--items", type=int, metavar="N", help="How many the catalogue has: 2,000; terminals for cards: 10,000.")
@@ -130,10 +132,11 @@ def generate(  # noqa: PLR0913, PLR0917  # one parameter an option
     if not 0 <= history < float("inf") or (history and domain == "shop"):
         raise UsageError("--history", "a number of days, with --domain cards", f"{history:g}")
     project = _project(folder)
+    usual_users, usual_items = WORLDS[domain]
+    world = (seed, usual_users if users is None else users, usual_items if items is None else items)
     if domain == "shop":
-        sending = _send_shop(project, bootstrap_servers, (seed, users or 10_000, items or 2_000), rate, seconds)
+        sending = _send_shop(project, bootstrap_servers, world, rate, seconds)
     else:
-        world = (seed, users or 5_000, items or 10_000)
         sending = _send_cards(project, bootstrap_servers, world, history, rate, seconds)
     sending.finish(f"the simulated {domain}", as_json, Counter(), whole=False)
 

@@ -349,3 +349,9 @@ def test_without_a_broker_the_next_step_is_said(tmp_path: Path):
 )
 def test_a_shop_that_cannot_be_is_refused(option: str, value: str):
     assert isinstance(run(generate, option, value).exception, UsageError)
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("asked", [("--users", "0"), ("--items", "2"), ("--rate", "0"), ("--history", "-1")])
+def test_cards_that_cannot_be_are_refused(asked: tuple[str, str]):
+    assert isinstance(run(generate, "--domain", "cards", *asked).exception, UsageError)
