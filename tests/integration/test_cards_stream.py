@@ -22,7 +22,7 @@ from features.online_store.sqlite import SqliteRows
 from features.point_in_time import Spine, point_in_time
 from features.repo import load_repo
 from features.state import PackedRows, finalize
-from streaming.status import read_status
+from features.stream_status import read_status
 from streaming.watermarks import read_watermarks
 
 pytestmark = pytest.mark.integration

@@ -113,8 +113,9 @@ def project(tmp_path_factory):
     folder = home / "feature_repo"
     shutil.copytree(ROOT / "feature_repo", folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "more.py").write_text(MORE)
-    trust = {"user_id": ["u1", "u2", "u1"], "trust": [0.5, 0.7, 0.9]}
-    times = [TRUST_AT, TRUST_AT, datetime.fromtimestamp((T0 + 20 * DAY_MS) / 1000, UTC)]
+    trust = {"user_id": ["u1", "u2", "u1", "now"], "trust": [0.5, 0.7, 0.9, 0.8]}
+    now = datetime.now(UTC)  # of whom an online read still knows something
+    times = [TRUST_AT, TRUST_AT, datetime.fromtimestamp((T0 + 20 * DAY_MS) / 1000, UTC), now]
     pq.write_table(pa.table({**trust, "event_timestamp": times}), folder / "stats.parquet")
     repo = load_repo(folder)
     spec = importlib.util.spec_from_file_location("more", folder / "more.py")
@@ -365,8 +366,9 @@ def test_a_training_set_can_be_saved_and_read_again(project, feast_store, repo):
 
 
 def test_ordinary_views_are_materialized_and_ours_are_not_written_by_feast(feast_store):
-    feast_store.materialize(datetime(2023, 1, 1, tzinfo=UTC), datetime(2024, 6, 1, tzinfo=UTC), ["stats"])
-    assert feast_store.get_online_features(["stats:trust"], {"user_id": ["u2"]}).to_dict()["trust"] == [0.7]
+    feast_store.materialize(datetime(2023, 1, 1, tzinfo=UTC), datetime.now(UTC), ["stats"])
+    found = feast_store.get_online_features(["stats:trust"], {"user_id": ["now", "u2"]}).to_dict()
+    assert found["trust"] == [0.8, None]  # u2's is older than the view's ttl
     table = feast_store.get_feature_view("user_activity")
     with pytest.raises(UsageError, match="headrace import"):
         feast_store._get_provider().offline_store.offline_write_batch(feast_store.config, table, None, None)
