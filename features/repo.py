@@ -126,7 +126,7 @@ def _package(folder: Path) -> Iterator[str]:
         yield name
     finally:
         sys.meta_path.remove(finder)
-        for module in [one for one in sys.modules if one == name or one.startswith(f"{name}.")]:
+        for module in [one for one in list(sys.modules) if one == name or one.startswith(f"{name}.")]:
             del sys.modules[module]
 
 

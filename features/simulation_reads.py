@@ -104,7 +104,10 @@ class StoryRows:
         self._story.pending.between()
         return self._story.store.handle(stream_id, self._story.pending.between, lambda rows: rows)
 
-    def read(self, view: str, keys: pa.Array) -> tuple[pa.Array, int | None]:
+    def definitions(self, view: str, schema_hash: int) -> str | None:
+        """Stories have one definition."""
+
+    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
         self._story.pending.between()
         current = self._story.current
         if current is None:

@@ -76,8 +76,11 @@ class Breaker:
 class Readable(Protocol):
     """What readers ask of SqliteRows and RedisRows."""
 
-    def read(self, view: str, keys: pa.Array, /) -> tuple[pa.Array, int | None]:
+    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None, /) -> tuple[pa.Array, int | None]:
         """The row of each key, and their generation."""
+
+    def definitions(self, view: str, schema_hash: int, /) -> str | None:
+        """The stored definitions that hold this one of the view."""
 
     def get(self, stream_id: int, table: str, keys: Sequence[str], /) -> list[bytes | None]:
         """The value of each key."""
@@ -131,9 +134,13 @@ class GuardedRows:
     def __init__(self, rows: Readable, breaker: Breaker | None = None) -> None:
         self._rows, self._breaker = rows, breaker or Breaker()
 
-    def read(self, view: str, keys: pa.Array) -> tuple[pa.Array, int | None]:
+    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
         """The row of each key (null where there is none), and their generation (None: the view has none)."""
-        return self._breaker.call(lambda: self._rows.read(view, keys))
+        return self._breaker.call(lambda: self._rows.read(view, keys, schema_hash))
+
+    def definitions(self, view: str, schema_hash: int) -> str | None:
+        """The stored definitions that hold this one of the view; None where it has no rows."""
+        return self._breaker.call(lambda: self._rows.definitions(view, schema_hash))
 
     def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
         """The value of each key, None where there is none."""

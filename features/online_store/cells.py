@@ -3,13 +3,14 @@
     a generation (stream_id)   its version, its lease, and tables:
     rows/<view>                entity key → state row
     seen/<stream>/<number>     event_id → what was accepted for it
-    state                      'marker' and 'memory/<stream>'
-
-Beside the generations, each view has a current one: the one that readers read.
+    state                      'marker', 'definitions' and 'memory/<stream>'
 
 A store may keep a generation in parts (redis_parts.py), each with a version of its own. A write then moves the
 generation's version on first, with STATE in the same transaction, and each part after it: of a write that a crash ends,
 whole parts are missing. The batch that it was of runs again, and writes them.
+
+Beside the generations, each view has a current one, and so has each definition of a view (``of_schema``): a reader
+reads the one of its own definition, and goes on reading it when a changed definition has become current.
 """
 
 from __future__ import annotations
@@ -24,11 +25,17 @@ from features.errors import FenceError, LeaseError
 STATE = "state"
 Version = tuple[int, ...]
 """How often a generation was written to, and in a store of parts, each of them."""
+DEFINITIONS = "definitions"
 
 
 def rows_table(view: str) -> str:
     """The table of a view's rows."""
     return f"rows/{view}"
+
+
+def of_schema(view: str, schema_hash: int) -> str:
+    """The name under which the current generation of one definition of a view is kept, beside the view's own."""
+    return f"{view}@{schema_hash:016x}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from features.batch import Marker
 from features.duplicates import Decision, Prior
-from features.online_store.cells import STATE, Cells, Cursor, Put, Sweep, Version, rows_table
+from features.online_store.cells import DEFINITIONS, STATE, Cells, Cursor, Put, Sweep, Version, rows_table
 from features.online_store.memory_of_ids import Memory, merged, packed, prior_of
 from features.rows import HEADER
 from features.state import PackedRows
@@ -49,6 +49,15 @@ class Generation:
 
     def publish(self, marker: Marker) -> None:
         self._write({STATE: Put(["marker"], [_marker_bytes(marker)])})
+
+    def describe(self, definitions: str) -> None:
+        """Keep the definitions of its views (definitions/stored.py) with it."""
+        self._write({STATE: Put([DEFINITIONS], [definitions.encode()])})
+
+    def described(self) -> str | None:
+        """What describe() kept; None where nothing was."""
+        value = self._state(DEFINITIONS)
+        return None if value is None else value.decode()
 
     def rows(self, view: str, keys: pa.Array) -> pa.Array:
         found = self._cells.get(self.stream_id, rows_table(view), keys.to_pylist())

@@ -24,8 +24,9 @@ from features.batch import Marker, Offsets, Store
 from features.columns import Int64s
 from features.definitions import Stream
 from features.duplicates import accept, distinct_ids
-from features.errors import StoreError
+from features.errors import ForeignRowError, StoreError
 from features.events import Records, Verdict, parse
+from features.online_store.cells import of_schema
 from features.repo import FeatureRepo
 from features.rows.layout import HEADER
 from features.state import BatchKey, PackedRows, fold
@@ -78,11 +79,14 @@ class Pending(Protocol):
 class Rows(Protocol):
     """The online store behind (SqliteRows, RedisRows)."""
 
-    def read(self, view: str, keys: pa.Array, /) -> tuple[pa.Array, int | None]:
+    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None, /) -> tuple[pa.Array, int | None]:
         """The row of each key, and the generation they are of."""
 
     def current(self, view: str, /) -> int | None:
         """The generation that readers of the view read."""
+
+    def definitions(self, view: str, schema_hash: int, /) -> str | None:
+        """The stored definitions that hold this one of the view."""
 
     def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None, /) -> Store:
         """The generation's markers and memory of ids."""
@@ -103,29 +107,52 @@ class RowsWithPending:
         self._schemas = schemas
         self._horizons = {name: duration_ms(stream.dedupe_horizon) for name, stream in repo.streams.items()}
 
-    def read(self, view: str, keys: pa.Array) -> tuple[pa.Array, int | None]:
-        """The row of each key with its pending events folded in, and the generation; as ReadableRows.read."""
+    def current(self, view: str) -> int | None:
+        """The generation of the view, or of one definition of it; as ReadableRows.current."""
+        return self._rows.current(view)
+
+    def definitions(self, view: str, schema_hash: int) -> str | None:
+        """The stored definitions that hold this one of the view; as ReadableRows.definitions."""
+        return self._rows.definitions(view, schema_hash)
+
+    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
+        """The row of each key with its pending events folded in, and the generation; as ReadableRows.read.
+
+        Rows of another definition than the repo's are as they are stored: what is pending reaches them by the stream.
+        """
+        if schema_hash is not None and schema_hash != self._repo.views[view].schema_hash:
+            return self._rows.read(view, keys, schema_hash)
         try:
             entries = self._pending.of(view, keys.to_pylist())
         except StoreError:  # an answer without the last moment is better than none
             self._failed()
             entries = []
-        return self._with(view, keys, entries) if entries else self._rows.read(view, keys)
+        return self._with(view, keys, entries) if entries else self._rows.read(view, keys, schema_hash)
 
     def _with(self, view: str, keys: pa.Array, entries: list[Entry]) -> tuple[pa.Array, int | None]:
         for _ in range(TRIES):
-            current = self._rows.current(view)
+            current = self._current(view)
             store = None if current is None else self._rows.generation(current, self._horizons)
             marker = None if store is None else store.marker()
-            values, stream_id = self._rows.read(view, keys)
+            values, stream_id = self._rows.read(view, keys, self._repo.views[view].schema_hash)
             if stream_id != current:  # readers were given another generation meanwhile
                 continue
             if store is None or marker is None or stream_id is None:
                 return values, stream_id
             reach = reached(marker, keys, values)
             if reach is not None:
-                return self._folded(view, PackedRows(keys, values), entries, reach, store, stream_id), stream_id
-        return values, stream_id
+                break
+        else:
+            return values, stream_id
+        try:
+            return self._folded(view, PackedRows(keys, values), entries, reach, store, stream_id), stream_id
+        except ForeignRowError:  # rows of another definition, as this one has none yet: the reader says so
+            return values, stream_id
+
+    def _current(self, view: str) -> int | None:
+        """The generation of the repo's definition of the view; where it has none, that of the view."""
+        own = self._rows.current(of_schema(view, self._repo.views[view].schema_hash))
+        return self._rows.current(view) if own is None else own
 
     def _folded(
         self, name: str, rows: PackedRows, entries: list[Entry], reach: Reach, store: Store, stream_id: int

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.online_store.cells import Cursor, Put, Sweep, Version, held, lost, overtaken, rows_table
+from features.online_store.cells import Cursor, Put, Sweep, Version, held, lost, of_schema, overtaken, rows_table
 from features.online_store.generation import Generation
 from features.online_store.pending_redis import RedisPending
 from features.online_store.redis_client import Command, Mode, RedisClient
@@ -156,6 +156,11 @@ class RedisRows:
         (found,) = self._client.ask(("HGET", CURRENT, view))
         return _number(found)
 
+    def definitions(self, view: str, schema_hash: int) -> str | None:
+        """The stored definitions (definitions/stored.py) that hold this one of the view; None where it has no rows."""
+        stream_id = self.current(of_schema(view, schema_hash))
+        return None if stream_id is None else self.generation(stream_id).described()
+
     def set_current(self, view: str, stream_id: int) -> None:
         """Let readers of the view read this generation from now on."""
         self._client.ask(("HSET", CURRENT, view, stream_id))
@@ -188,21 +193,27 @@ class RedisRows:
 
     # --- readers ---
 
-    def read(self, view: str, keys: pa.Array) -> tuple[pa.Array, int | None]:
+    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
         """The row of each key (null where there is none), and the generation they are of (None: there is none).
 
-        One round trip: the generation that was current before is asked, together with which is current now.
+        With a schema_hash, of the generation that is current for that definition, where one is kept for it. One round
+        trip: the generation that was current before is asked, together with which is current now.
         """
-        asked = self._known_current.get(view) or self.current(view)
+        names = [view] if schema_hash is None else [of_schema(view, schema_hash), view]
+        asked = self._known_current.get(names[0]) or self._current_of(names)
         if asked is None:
             return pa.nulls(len(keys), pa.binary()), None
         commands, order = self._asking(asked, rows_table(view), keys)
-        current_now, *values = self._client.ask(("HGET", CURRENT, view), *commands)
-        if _number(current_now) != asked:
-            self._known_current.pop(view, None)
-            return self.read(view, keys)
-        self._known_current[view] = asked
+        current_now, *values = self._client.ask(("HMGET", CURRENT, *names), *commands)
+        if _first_number(current_now) != asked:
+            self._known_current.pop(names[0], None)
+            return self.read(view, keys, schema_hash)
+        self._known_current[names[0]] = asked
         return pa.array(_in_order(values, order), type=pa.binary()), asked
+
+    def _current_of(self, names: Sequence[str]) -> int | None:
+        (found,) = self._client.ask(("HMGET", CURRENT, *names))
+        return _first_number(found)
 
     def keys(self, view: str) -> pa.Array:
         """The key of every row of the view that readers can read, as text, in no stated order."""
@@ -212,7 +223,8 @@ class RedisRows:
 
     def bytes_per_row(self) -> dict[str, float]:
         """How long a row of each view is on average, by a sample of those that readers read."""
-        means = {view: self._mean_length(stream_id, view) for view, stream_id in self._currents()}
+        views = [(view, stream_id) for view, stream_id in self._currents() if "@" not in view]
+        means = {view: self._mean_length(stream_id, view) for view, stream_id in views}
         return {view: mean for view, mean in means.items() if mean is not None}
 
     def _mean_length(self, stream_id: int, view: str) -> float | None:
@@ -265,3 +277,7 @@ def _in_order(answers: Sequence[list[bytes | None]], order: NDArray[np.int64]) -
 
 def _number(value: bytes | None) -> int | None:
     return None if value is None else int(value)
+
+
+def _first_number(values: Sequence[bytes | None]) -> int | None:
+    return next((int(value) for value in values if value is not None), None)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from features.errors import StoreError
-from features.online_store.cells import Cursor, Put, Sweep, Version, held, overtaken, rows_table
+from features.online_store.cells import Cursor, Put, Sweep, Version, held, of_schema, overtaken, rows_table
 from features.online_store.generation import Generation
 from features.online_store.pending_sqlite import SqlitePending
 
@@ -184,6 +184,11 @@ class SqliteRows:
         with self._transaction("DEFERRED") as connection:
             return _current(connection, view)
 
+    def definitions(self, view: str, schema_hash: int) -> str | None:
+        """The stored definitions (definitions/stored.py) that hold this one of the view; None where it has no rows."""
+        stream_id = self.current(of_schema(view, schema_hash))
+        return None if stream_id is None else self.generation(stream_id).described()
+
     def set_current(self, view: str, stream_id: int) -> None:
         """Let readers of the view read this generation from now on."""
         with self._transaction("IMMEDIATE") as connection:
@@ -206,10 +211,14 @@ class SqliteRows:
 
     # --- readers ---
 
-    def read(self, view: str, keys: pa.Array) -> tuple[pa.Array, int | None]:
-        """The row of each key (null where there is none), and the generation they are of (None: there is none)."""
+    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
+        """The row of each key (null where there is none), and the generation they are of (None: there is none).
+
+        With a schema_hash, of the generation that is current for that definition, where one is kept for it.
+        """
         with self._transaction("DEFERRED") as connection:
-            stream_id = _current(connection, view)
+            stream_id = None if schema_hash is None else _current(connection, of_schema(view, schema_hash))
+            stream_id = _current(connection, view) if stream_id is None else stream_id
             if stream_id is None:
                 return pa.nulls(len(keys), pa.binary()), None
             found = _values(connection, stream_id, rows_table(view), keys.to_pylist())
@@ -226,7 +235,8 @@ class SqliteRows:
     def bytes_per_row(self) -> dict[str, float]:
         """How long a row of each view is on average, by a sample of those that readers read."""
         with self._transaction("DEFERRED") as connection:
-            views = connection.execute("SELECT view, stream_id FROM current ORDER BY view").fetchall()
+            named = "SELECT view, stream_id FROM current WHERE view NOT LIKE '%@%' ORDER BY view"
+            views = connection.execute(named).fetchall()
             means = {view: _mean_length(connection, stream_id, rows_table(view)) for view, stream_id in views}
         return {view: mean for view, mean in means.items() if mean is not None}
 

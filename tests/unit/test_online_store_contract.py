@@ -11,6 +11,7 @@ from store_script import aged, begun, emptied, marker
 
 from features.duplicates import NEVER, Decision, Prior
 from features.errors import LeaseError, StoreError
+from features.online_store.cells import of_schema
 from features.online_store.redis import RedisRows
 from features.online_store.sqlite import SqliteRows
 from features.state import PackedRows
@@ -173,6 +174,30 @@ def test_readers_read_the_current_generation_and_flip_with_it(store, opened):
         assert sorted(reader.keys("v").to_pylist()) == rows
     assert reader.read("w", keys)[1] is None
     assert reader.bytes_per_row() == {"v": 3.0}
+
+
+def test_readers_of_a_definition_read_its_generation_also_when_the_view_has_gone_on(store, opened):
+    reader, keys = opened(), pa.array(["a"])
+
+    def read(schema_hash):
+        values, found = reader.read("v", keys, schema_hash)
+        return values.to_pylist(), found
+
+    for number, value in ((1, b"old"), (2, b"new")):
+        generation = begun(store, number)
+        generation.describe(f"definitions {number}")
+        generation.put_rows("v", packed(a=value))
+    store.set_current("v", 1)
+    assert read(7) == ([b"old"], 1)  # nothing is kept for it: the view's own
+    assert reader.definitions("v", 7) is None
+    store.set_current(of_schema("v", 7), 1)
+    store.set_current(of_schema("v", 8), 2)
+    store.set_current("v", 2)
+    assert (read(7), read(8), read(None)) == (([b"old"], 1), ([b"new"], 2), ([b"new"], 2))
+    assert (reader.definitions("v", 7), reader.definitions("v", 8)) == ("definitions 1", "definitions 2")
+    assert reader.bytes_per_row() == {"v": 3.0}
+    store.drop_generation(1)
+    assert (read(7), reader.current(of_schema("v", 7))) == (([b"new"], 2), None)
 
 
 def test_a_generation_that_is_dropped_leaves_nothing_and_stops_its_driver(store):
