@@ -68,13 +68,30 @@ class ArchiveTable:
     """
 
     def __init__(
-        self, delta: DeltaTable, stream: Stream, horizon_ms: int | None = None, end: Mapping[str, int] | None = None
+        self,
+        delta: DeltaTable,
+        stream: Stream,
+        horizon_ms: int | None = None,
+        end: Mapping[str, int] | None = None,
+        only: pc.Expression | None = None,
     ) -> None:
         self._delta = delta
         self.stream = stream
         self.horizon_ms = horizon_ms
+        self._end = end
         self._ends = None if end is None else _ends(stream.topics, end)
+        self._only = only
         self.version = int(delta.version())
+
+    def only(self, expression: pc.Expression) -> ArchiveTable:
+        """The same with only the rows for which the expression is true."""
+        both = expression if self._only is None else self._only & expression
+        return ArchiveTable(self._delta, self.stream, self.horizon_ms, self._end, both)
+
+    def _filter(self, span: Span) -> pc.Expression | None:
+        if self._only is None or span.expression is None:
+            return span.expression if self._only is None else self._only
+        return self._only & span.expression
 
     def columns(self) -> list[str]:
         """Names of the columns that the table has."""
@@ -97,17 +114,25 @@ class ArchiveTable:
             if span.covers(least, most):
                 yield path, rows or 0
 
+    def known_between(self) -> tuple[int | None, int | None]:
+        """When the first and the last of its rows became known (ms), by the files' statistics; None without rows."""
+        found = pa.table(self._delta.get_add_actions(flatten=True))
+        first, last = (
+            [one for one in _column(found, f"{kind}.known_at") if one is not None] for kind in ("min", "max")
+        )
+        return min(first, default=None), max(last, default=None)
+
     def events(self, columns: Sequence[str] | None = None, span: Span = ALWAYS) -> pa.Table:
         """The events of the span that are not late, in the columns asked for (all of event_schema() unless given)."""
         wanted = event_schema(self.stream).names if columns is None else columns
         dataset, kept = self._dataset(wanted)
-        return self._conformed(dataset.to_table(columns=kept, filter=span.expression), wanted)
+        return self._conformed(dataset.to_table(columns=kept, filter=self._filter(span)), wanted)
 
     def batches(self, columns: Sequence[str], span: Span = ALWAYS) -> Iterator[pa.Table]:
         """The same, a bounded number of rows at a time."""
         dataset, kept = self._dataset(columns)
         read = dataset.to_batches(
-            columns=kept, filter=span.expression, batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1
+            columns=kept, filter=self._filter(span), batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1
         )
         for batch in read:
             if batch.num_rows:

@@ -65,6 +65,11 @@ class StreamSettings(Section):
     """The time between two commits to the offline store."""
     max_offsets_per_trigger: int = Field(default=50_000, ge=1)
     """The most records of a batch: what bounds memory, and the time to stop."""
+    keep_older_s: float = Field(default=600, ge=0)
+    """How long rows of an older definition stay and are folded on once readers have newer ones, at least; longer where
+    an alias names a model that needs them."""
+    freshness_slo_ms: float = Field(default=1_000, gt=0)
+    """How old an event should be at most when its features can be read."""
     spark_master: str = "local[2]"
     """local[cores], or the address of a Spark cluster."""
     spark_memory: str = "1g"

@@ -1,6 +1,8 @@
 """Which generation the fold drives, and where it came from: kept beside its checkpoint, as one is nothing without it.
 
-    checkpoints/fold/current.json       {"stream_id", "first", "schemas"}
+    checkpoints/fold/current.json       {"stream_id", "first", "schemas", "definitions"}
+    checkpoints/fold/older.json         those before it that are still folded on, oldest first
+    checkpoints/fold/building.json      the number of one that is being built
     checkpoints/fold/<stream_id>/       Spark's checkpoint
     checkpoints/archive/current.json    the same of the archive; stream_id is its name as a writer of tables
 
@@ -13,8 +15,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,7 @@ from features.accepted import ROWS_IN_MEMORY, Reading, columns_of
 from features.archive_tables import ArchiveTable
 from features.batch import Marker, Offsets, Store, build_generation, write_rows
 from features.definitions import FeatureView
+from features.definitions.stored import views_of_text, views_text
 from features.duplicates import Decision, Prior
 from features.events import event_schema
 from features.repo import FeatureRepo
@@ -45,11 +49,22 @@ class Generation:
         stream_id: its number, which no other has.
         first: where its batch 0 starts.
         schemas: view → schema_hash of its rows.
+        definitions: its views as text (definitions/stored.py).
+        superseded_at: since when readers have another, in ms; 0 while they have not.
     """
 
     stream_id: int
     first: Offsets
     schemas: Mapping[str, int]
+    definitions: str = ""
+    superseded_at: int = 0
+
+    def repo(self) -> FeatureRepo:
+        """The definitions that it was begun with; DefinitionError where this version does not take them."""
+        views = views_of_text(self.definitions)
+        streams = {stream.name: stream for view in views for stream in view.streams}
+        entities = {view.entity.name: view.entity for view in views}
+        return FeatureRepo(Path("the generation's own"), entities, streams, {view.name: view for view in views})
 
 
 @dataclass(frozen=True)
@@ -67,9 +82,59 @@ class Checkpoints:
         return found if self.path(found).is_dir() else None
 
     def start(self, generation: Generation) -> None:
-        """Make the generation current, with an empty checkpoint."""
+        """Make the generation current, with an empty checkpoint; the one that was goes to the older ones."""
         self.path(generation).mkdir(parents=True)
+        before = self.current()
+        if before is not None:
+            self._keep_older([*self.older(), before])
+        self.write(generation)
+
+    def write(self, generation: Generation) -> None:
+        """Replace what is kept of the current generation."""
         write_json(self._file, asdict(generation))
+
+    def older(self) -> list[Generation]:
+        """The generations before the current one that have not been dropped, oldest first."""
+        try:
+            found = [Generation(**one) for one in json.loads(self._older.read_text(encoding="utf-8"))]
+        except FileNotFoundError:
+            return []
+        current = self.current()
+        number = None if current is None else current.stream_id
+        return [one for one in found if one.stream_id != number and self.path(one).is_dir()]
+
+    def take_back(self, generation: Generation) -> None:
+        """Make one of the older generations current again, and the current one older."""
+        before = self.current()
+        rest = [one for one in self.older() if one.stream_id != generation.stream_id]
+        self._keep_older([*rest, *([before] if before is not None else [])])
+        self.write(replace(generation, superseded_at=0))
+
+    def superseded_since(self, generation: Generation, now: int) -> int:
+        """Since when readers have another (ms): now, the first time that it is asked."""
+        (kept,) = [one for one in self.older() if one.stream_id == generation.stream_id] or [generation]
+        if not kept.superseded_at:
+            aged = replace(kept, superseded_at=now)
+            self._keep_older([aged if one.stream_id == kept.stream_id else one for one in self.older()])
+        return kept.superseded_at or now
+
+    def drop(self, generation: Generation) -> None:
+        """Forget an older generation with its checkpoint."""
+        self._keep_older([one for one in self.older() if one.stream_id != generation.stream_id])
+        shutil.rmtree(self.path(generation), ignore_errors=True)
+        self.counts(generation).unlink(missing_ok=True)
+
+    def _keep_older(self, several: Sequence[Generation]) -> None:
+        write_json(self._older, [asdict(one) for one in several])
+
+    def counts(self, generation: Generation) -> Path:
+        """Where the totals of its records are."""
+        return self.folder / f"{generation.stream_id}.counts.json"
+
+    @property
+    def building(self) -> Path:
+        """Holds the number of a generation that is being built: one that is found at a start was not finished."""
+        return self.folder / "building.json"
 
     def path(self, generation: Generation) -> Path:
         """Where Spark keeps the generation's checkpoint."""
@@ -83,15 +148,22 @@ class Checkpoints:
     def _file(self) -> Path:
         return self.folder / "current.json"
 
+    @property
+    def _older(self) -> Path:
+        return self.folder / "older.json"
+
 
 def schemas_of(repo: FeatureRepo) -> dict[str, int]:
     """view → schema_hash."""
     return {view.name: view.schema_hash for view in repo.views.values()}
 
 
-def new_generation(first: Offsets, schemas: Mapping[str, int]) -> Generation:
-    """A generation with a number that no other has."""
-    return Generation(secrets.randbits(STREAM_ID_BITS), dict(first), dict(schemas))
+def new_generation(first: Offsets, repo: FeatureRepo | None = None) -> Generation:
+    """A generation of the repo's views (None: of no rows) with a number that no other has."""
+    number = secrets.randbits(STREAM_ID_BITS)
+    if repo is None:
+        return Generation(number, dict(first), {})
+    return Generation(number, dict(first), schemas_of(repo), views_text(repo.views.values()))
 
 
 def build_from_archive(
@@ -102,7 +174,7 @@ def build_from_archive(
     written_at: int,
     rows_in_memory: int = ROWS_IN_MEMORY,
 ) -> None:
-    """Make the generation's rows from the archive, up to where its batch 0 will start.
+    """Make the generation's rows from the archive, up to where its batch 0 will start and no further.
 
     Args:
         rows_in_memory: with more events, the rows are made a bucket of entities at a time, to the same bytes.

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from features.batch import Batch, BatchStep, Counts, Offsets, Store
-from features.columns import Int64s
+from features.columns import Int64s, integers
 from features.definitions import Stream
 from features.events import Parsed, Verdict, joined, parse
 from features.repo import FeatureRepo
@@ -27,6 +27,7 @@ class BatchReport:
 
     Args:
         appended_at: when the broker took each record, in ms.
+        event_times: by stream that is folded, when its valid events happened, in ms.
         finished_at: when its rows could be read, in ms.
     """
 
@@ -36,6 +37,7 @@ class BatchReport:
     records: int
     counts: Counts
     appended_at: Int64s
+    event_times: Mapping[str, Int64s]
     finished_at: int
     took_ms: float
 
@@ -85,11 +87,17 @@ class OnlineSink:
         parsed = [self._parsed(one) for one in messages]
         # Before the rows: a crash behind them would have to tell which of the letters have gone.
         self._send_dead_letters(messages, parsed)
-        counts = self._run(batch_id, start, end, by_stream(messages, parsed))
+        of_streams = by_stream(messages, parsed)
+        counts = self._run(batch_id, start, end, of_streams)
         self.clock_ms = max([self.clock_ms, *map(_newest, parsed)])
         took_ms = 1e3 * (time.perf_counter() - began)
         appended = np.asarray(table["timestamp"]).astype(np.int64)
-        return BatchReport(batch_id, start, end, table.num_rows, counts, appended, now_ms(), took_ms)
+        times = self._times(of_streams)
+        return BatchReport(batch_id, start, end, table.num_rows, counts, appended, times, now_ms(), took_ms)
+
+    def _times(self, parsed: Mapping[str, Parsed]) -> dict[str, Int64s]:
+        valid = {name: one.verdicts[one.rows] == Verdict.VALID for name, one in parsed.items() if name in self._folded}
+        return {name: integers(parsed[name].events["event_time"])[which] for name, which in valid.items()}
 
     def check_standing(self, committed: int) -> None:
         """Raise FenceError unless the store has all that the checkpoint counts as done."""

@@ -1,6 +1,7 @@
-"""The stream: topics → online store, archive and dead letters, by two supervised queries that share nothing.
+"""The stream: topics → online store, archive and dead letters, by supervised queries that share nothing.
 
 The fold has a short trigger and the archive a long one, so that a commit of a table is never in the way of a feature.
+While a new generation is built and catches up, the ones before it are folded on: readers never see features age.
 Here everything is wired; what a batch does is in online_sink.py and archive.py.
 """
 
@@ -8,99 +9,44 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from features.batch import Offsets, Store
-from features.online_store.cells import Cells
-from features.online_store.pending import Pending
+from features.errors import DefinitionError, HeadraceError, StoreError
 from features.online_store.sweep import Sweeper
 from features.repo import FeatureRepo
-from features.windows import duration_ms
-from streaming.archive import Archive, ArchiveReport, ArchiveSink
-from streaming.crash_points import Reached, WatchedStore
+from streaming.archive import Archive, ArchiveSink
+from streaming.builder import Builder
+from streaming.crash_points import Reached
 from streaming.driver_lock import only_driver
-from streaming.generations import Checkpoints, Generation, build_from_archive, new_generation, schemas_of
-from streaming.online_sink import BatchReport, OnlineSink, Schemas, SendDeadLetters, now_ms
+from streaming.generations import Checkpoints, Generation, schemas_of
+from streaming.lease import Lease
+from streaming.online_sink import OnlineSink, Schemas, SendDeadLetters, now_ms
 from streaming.pruning import Pruning
+from streaming.rebuild_request import take_rebuild
+from streaming.running import GenerationFold, Running
 from streaming.session import Java, SparkError, read_topics, running_session
-from streaming.source_batch import flat_offsets, nested_offsets
-from streaming.status import Recent, Totals, lag, write_status
-from streaming.supervisor import Handle, Log, Patience, SupervisedQuery
+from streaming.source_batch import nested_offsets
+from streaming.status import lag, write_status
+from streaming.stream_options import Rows, StreamOptions
+from streaming.succession import Needed, flip, is_current, superseded
+from streaming.supervisor import Handle, Log, Patience, SupervisedQuery, reason
 from streaming.watermarks import read_watermarks
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
 
-LEASE_S = 30.0
 TICK_S = 0.2
 STATUS_EVERY_S = 1.0
 CHECK_EVERY_S = 5.0
-UNKNOWN_AFTER_MS = 30_000  # Spark tells every 10 s that nothing came, unless it waits for Kafka
-
-
-class Rows(Cells, Protocol):
-    """What the pipeline needs of an online store (features/online_store)."""
-
-    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Store:
-        """A driver's way into a generation."""
-
-    def take_lease(self, stream_id: int, owner: str, ttl_s: float) -> None:
-        """Own the generation for a while, or raise LeaseError."""
-
-    def release_lease(self, stream_id: int, owner: str) -> None:
-        """Let others own it."""
-
-    def current(self, view: str) -> int | None:
-        """The generation that readers of the view read."""
-
-    def set_current(self, view: str, stream_id: int) -> None:
-        """Let readers of the view read this generation."""
-
-    def bytes_per_row(self) -> dict[str, float]:
-        """How long a row of each view is on average."""
-
-    def pending(self) -> Pending:
-        """Where accepted events wait for the rows."""
-
-
-@dataclass(frozen=True)
-class StreamOptions:
-    """How a stream runs.
-
-    Args:
-        home: the project's own folder, for checkpoints and status.
-        offline: where the archive's tables are.
-        bootstrap: Kafka's bootstrap servers.
-        client: further options of librdkafka.
-        spark_kafka: further options of Spark's Kafka source.
-        max_offsets: records in a batch of the fold at most; a batch of the archive has up to twice as many.
-        rows_in_memory: events of the archive that a rebuild reads at once.
-        archive_trigger_s: how long records wait for the archive at most.
-    """
-
-    home: Path
-    offline: Path
-    bootstrap: str
-    jars: list[Path] = field(default_factory=list)
-    client: Mapping[str, Any] = field(default_factory=dict)
-    spark_kafka: Mapping[str, str] = field(default_factory=dict)
-    master: str = "local[2]"
-    memory: str = "1g"
-    trigger_ms: int = 100
-    archive_trigger_s: float = 10.0
-    max_offsets: int = 50_000
-    rows_in_memory: int = 10_000_000
+BUILD_AGAIN_S = 60.0
 
 
 def _no_place(_: str) -> None:
@@ -108,13 +54,14 @@ def _no_place(_: str) -> None:
 
 
 class Pipeline:
-    """Runs the fold and the archive of a repo's streams until it is told to stop.
+    """Runs the folds and the archive of a repo's streams until it is told to stop.
 
     Args:
         send: takes dead letters.
         log: takes lines for a person.
         reached: is told of every effect (crash_points.py).
         schemas: the registry's, by number, for streams of Avro.
+        needed: the definitions of views that registered models need.
     """
 
     def __init__(
@@ -126,22 +73,25 @@ class Pipeline:
         log: Log,
         reached: Reached | None = None,
         schemas: Schemas | None = None,
+        needed: Needed = frozenset,
     ) -> None:
         self._options = options
         self._repo = repo
         self._rows = rows
         self._send = send
         self._log = log
-        self._watched = reached is not None
         self._reached = reached or _no_place
         self._schemas = schemas
+        self._needed = needed
         self._topics = list(dict.fromkeys(topic for stream in repo.streams.values() for topic in stream.topics))
-        self._owner = f"{socket.gethostname()}:{options.home.resolve()}"
         self._archive = Archive(options.offline, repo)
-        self._recent = {"fold": Recent(), "archive": Recent()}
-        self._last: dict[str, BatchReport | ArchiveReport] = {}
-        self._ends: dict[str, Offsets] = {}
-        self._leased_s = float("-inf")
+        self._builder = Builder(options, repo, rows, self._archive, log, reached)
+        self._archived, self._kept = self._builder.archived, self._builder.kept
+        self._folds: list[GenerationFold] = []
+        self._build: Future[Generation] | None = None
+        self._leaving: Future[list[Generation]] | None = None
+        self._wanted = False
+        self._build_error: str | None = None
         self._patiently = Patience(log)
         self._told_patiently = Patience(log)
 
@@ -153,13 +103,17 @@ class Pipeline:
             FenceError: the store contradicts the checkpoint; the message says how to go on.
             SparkError: Spark's Java process ended.
         """
-        with only_driver(self._options.home):
-            archived, fold = self._generations()
+        with only_driver(self._options.home), ThreadPoolExecutor(1, "generations") as self._worker:
+            archived = self._builder.archive_generation()
+            self._builder.forget_unfinished()
+            self._folds = self._as_they_were() or [self._fold_of(self._builder.built(archived), self._repo)]
             try:
                 with self._session() as (spark, java):
-                    self._supervise(self._queries(spark, archived, fold), fold, java, stop)
+                    self._supervise(spark, archived, java, stop)
             finally:
-                self._patiently(lambda: self._rows.release_lease(fold.stream_id, self._owner))
+                self._builder.stop.set()
+                for fold in self._folds:
+                    self._patiently(fold.lease.release)
 
     def rebuild(self) -> tuple[Generation, bool]:
         """A new generation with rows from the archive, which the next run goes on from; whether it has all of Kafka.
@@ -170,14 +124,15 @@ class Pipeline:
             LeaseError: another driver runs on the same project or owns the generation.
         """
         with only_driver(self._options.home):
-            archived, fold = self._generations(rebuild=True)
-            try:
-                high = read_watermarks(self._options.bootstrap, self._topics, self._options.client).high
-                # Behind the last record of the tables there may be refused ones: the archive has seen those as well.
-                whole = lag(self._checkpoints("archive").log(archived).standing(), high) == 0
-                self._flip(fold, caught_up=lambda: whole)
-            finally:
-                self._rows.release_lease(fold.stream_id, self._owner)
+            archived = self._builder.archive_generation()
+            self._builder.forget_unfinished()
+            fold = self._builder.built(archived)
+            high = read_watermarks(self._options.bootstrap, self._topics, self._options.client).high
+            # Behind the last record of the tables there may be refused ones: the archive has seen those as well.
+            whole = lag(self._archived.log(archived).standing(), high) == 0
+            flip(self._rows, fold, lambda: whole)
+            self._drop(self._superseded() if whole else [])
+            self._rows.release_lease(fold.stream_id, self._builder.owner)
         return fold, whole
 
     def _session(self) -> AbstractContextManager[tuple[SparkSession, Java]]:
@@ -186,98 +141,153 @@ class Pipeline:
 
     # --- generations ---
 
-    def _checkpoints(self, name: str) -> Checkpoints:
-        return Checkpoints(self._options.home / "checkpoints" / name)
+    def _as_they_were(self) -> list[GenerationFold]:
+        """Folds of the generations that a run has left, oldest first; that of today's definitions, if any, is last."""
+        current = self._kept.current()
+        if current is not None and current.schemas != schemas_of(self._repo):
+            again = [one for one in self._kept.older() if one.schemas == schemas_of(self._repo)]
+            if again:
+                self._kept.take_back(again[-1])
+                current = again[-1]
+        folds = [self._older_fold(one) for one in self._kept.older()]
+        if current is not None and current.schemas == schemas_of(self._repo):
+            folds.append(self._fold_of(self._builder.described(current), self._repo))
+        elif current is not None:
+            folds.append(self._older_fold(current))
+        return [fold for fold in folds if fold is not None]
 
-    def _generations(self, *, rebuild: bool = False) -> tuple[Generation, Generation]:
-        """The archive's and the fold's, as they were left or new."""
-        archived = self._checkpoints("archive").current()
-        fold = self._checkpoints("fold").current()
-        if archived is None or fold is None or rebuild or fold.schemas != schemas_of(self._repo):
-            first = self._first()
-            if archived is None:
-                archived = new_generation(first, {})
-                self._checkpoints("archive").start(archived)
-            fold = self._new_fold(first) if fold is None or rebuild or fold.schemas != schemas_of(self._repo) else fold
-        self._rows.take_lease(fold.stream_id, self._owner, LEASE_S)
-        return archived, fold
+    def _older_fold(self, generation: Generation) -> GenerationFold | None:
+        try:
+            return self._fold_of(generation, generation.repo())
+        except DefinitionError as error:
+            self._log(f"generation {generation.stream_id} is not folded on: {error}")
+            return None
 
-    def _first(self) -> Offsets:
-        """Where a new checkpoint starts: where the archive ends, or a partition begins."""
-        low = read_watermarks(self._options.bootstrap, self._topics, self._options.client).low
-        known = self._archive.end()
-        return {place: known.get(place, first) for place, first in low.items()}
-
-    def _new_fold(self, first: Offsets) -> Generation:
-        fold = new_generation(first, schemas_of(self._repo))
-        self._log(f"new generation {fold.stream_id}: making its rows from the archive")
-        self._rows.take_lease(fold.stream_id, self._owner, LEASE_S)
-        rows_in_memory = self._options.rows_in_memory
-        build_from_archive(self._store(fold), self._repo, self._archive, fold, now_ms(), rows_in_memory)
-        self._checkpoints("fold").start(fold)
-        return fold
-
-    def _keep_lease(self, fold: Generation) -> None:
-        """Make the lease last from now on, where that is not a moment ago."""
-        now_s = time.monotonic()
-        if now_s > self._leased_s + LEASE_S / 4:
-            self._rows.take_lease(fold.stream_id, self._owner, LEASE_S)
-            self._leased_s = now_s
-
-    def _store(self, fold: Generation) -> Store:
-        horizons = {name: duration_ms(stream.dedupe_horizon) for name, stream in self._repo.streams.items()}
-        store = self._rows.generation(fold.stream_id, horizons)
-        return WatchedStore(store, self._reached) if self._watched else store
+    def _fold_of(self, generation: Generation, repo: FeatureRepo) -> GenerationFold:
+        lease = Lease(self._rows, generation.stream_id, self._builder.owner)
+        number, log = generation.stream_id, self._kept.log(generation)
+        sink = OnlineSink(repo, self._builder.store(generation, repo), number, log, self._send_letters, self._schemas)
+        sweeper = Sweeper(self._rows, number, list(repo.views.values()))
+        pruning = Pruning(self._rows, list(repo.views), number)
+        return GenerationFold(generation, repo, sink, sweeper, pruning, lease, self._kept, self._options.slo_ms)
 
     # --- queries ---
 
-    def _queries(self, spark: SparkSession, archived: Generation, fold: Generation) -> list[SupervisedQuery]:
+    def _supervise(self, spark: SparkSession, archived: Generation, java: Java, stop: threading.Event) -> None:
+        self._spark = spark
+        self._archiving = self._archive_query(archived)
+        for fold in self._folds:
+            self._run_fold(fold)
+        self._wanted = self._folds[-1].generation.schemas != schemas_of(self._repo)
+        try:
+            with java.watched():
+                self._watch(archived, java, stop)
+        except SparkError as error:
+            for running in (self._archiving, *self._folds):
+                running.query.lose(str(error))
+            raise
+        finally:
+            for running in (self._archiving, *self._folds):
+                running.query.stop()
+            self._told_patiently(lambda: self._tell("stopped"))
+
+    def _watch(self, archived: Generation, java: Java, stop: threading.Event) -> None:
+        due = dict.fromkeys(("status", "check", "build"), 0.0)
+        while not stop.wait(TICK_S):
+            java.check()
+            now_s = time.monotonic()
+            self._archiving.query.tick(now_s)
+            self._each_fold(GenerationFold.tick)
+            if now_s >= due["build"] and self._look_after_build(archived):
+                due["build"] = now_s + BUILD_AGAIN_S
+            if now_s >= due["status"]:
+                due["status"] = now_s + STATUS_EVERY_S
+                self._told_patiently(lambda: self._tell("running"))
+                self._patiently(self._succeed)
+            if now_s >= due["check"]:
+                due["check"] = now_s + CHECK_EVERY_S
+                self._patiently(lambda: self._each_fold(GenerationFold.stand))
+                if self._build is not None:
+                    self._patiently(self._builder.keep_lease)
+
+    def _each_fold(self, work: Callable[[GenerationFold], None]) -> None:
+        """Do it for each; a final error ends the stream, unless a newer generation is on its way to replace the one."""
+        for fold in self._folds:
+            try:
+                work(fold)
+            except StoreError:
+                raise
+            except HeadraceError as error:
+                if fold is self._folds[-1] and self._build is None and not self._wanted:
+                    raise
+                self._log(f"generation {fold.generation.stream_id} is not folded on: {error}")
+
+    def _look_after_build(self, archived: Generation) -> bool:
+        """Begin a build that is wanted, and take over one that is done; True where it failed."""
+        if self._build is None:
+            self._wanted = take_rebuild(self._options.home) or self._wanted
+            if self._wanted:
+                self._build_error = None
+                self._build = self._worker.submit(self._builder.built, archived)
+        elif self._build.done():
+            done, self._build = self._build, None
+            try:
+                fold = self._fold_of(done.result(), self._repo)
+            except Exception as error:  # whatever it was, the generations before are still folded
+                self._build_error = reason(error, None)
+                self._log(f"the new generation could not be made: {self._build_error}")
+                if self._folds[-1].failed is not None:
+                    raise
+                return True
+            self._wanted, self._build_error = False, None
+            self._folds.append(fold)
+            self._run_fold(fold)
+        return False
+
+    def _run_fold(self, fold: GenerationFold) -> None:
         options = self._options
-        log = self._checkpoints("fold").log(fold)
-        self._sweeper = Sweeper(self._rows, fold.stream_id, list(self._repo.views.values()))
-        self._sink = OnlineSink(self._repo, self._store(fold), fold.stream_id, log, self._send_letters, self._schemas)
-        archive_log = self._checkpoints("archive").log(archived)
+        source = {"maxOffsetsPerTrigger": options.max_offsets}
+        name = f"fold-{fold.generation.stream_id}"
+        start = self._start(name, self._kept, fold.generation, fold.topics, source, options.trigger_ms)
+        fold.query = SupervisedQuery("fold", start, fold.handle, self._log)
+
+    def _archive_query(self, archived: Generation) -> Running:
+        options = self._options
+        log = self._archived.log(archived)
         app_id = f"headrace-archive-{archived.stream_id}"
-        appender = ArchiveSink(self._archive, self._repo, app_id, archive_log, self._reached, self._schemas)
-        totals = self._checkpoints("fold").folder / f"{fold.stream_id}.counts.json"
-        self._totals, self._totals_path = Totals.read(totals), totals
-        self._ends = {"fold": log.standing(), "archive": archive_log.standing()}
-
-        pruning = Pruning(self._rows, list(self._repo.views), fold.stream_id)
-
-        def folded(frame: DataFrame, batch_id: int) -> None:
-            self._keep_lease(fold)
-            self._fold_done(self._sink.fold(frame.toArrow(), batch_id))
-            self._sweeper.tick(self._sink.clock_ms)
-            pruning.after_batch()
+        appender = ArchiveSink(self._archive, self._repo, app_id, log, self._reached, self._schemas)
+        running = Running(log.standing())
 
         def appended(frame: DataFrame, batch_id: int) -> None:
-            self._archive_done(appender.append(frame.toArrow(), batch_id))
+            report = appender.append(frame.toArrow(), batch_id)
+            running.done(report.batch_id, report.end, report.records, np.empty(0, np.int64), report.took_ms)
 
-        fold_source = {"maxOffsetsPerTrigger": options.max_offsets}
         # A batch as soon as there are many records, or when the oldest has waited long enough: never in between.
-        archive_source = {
+        source = {
             "maxOffsetsPerTrigger": 2 * options.max_offsets,
             "minOffsetsPerTrigger": options.max_offsets,
             "maxTriggerDelay": f"{int(options.archive_trigger_s * 1000)}ms",
         }
-        folds = self._start(spark, "fold", fold, fold_source, options.trigger_ms)
-        archives = self._start(spark, "archive", archived, archive_source, 1_000)
-        return [
-            SupervisedQuery("fold", folds, folded, self._log),
-            SupervisedQuery("archive", archives, appended, self._log),
-        ]
+        start = self._start("archive", self._archived, archived, self._topics, source, 1_000)
+        running.query = SupervisedQuery("archive", start, appended, self._log)
+        return running
 
     def _start(
-        self, spark: SparkSession, name: str, generation: Generation, source: Mapping[str, Any], trigger_ms: int
+        self,
+        name: str,
+        checkpoints: Checkpoints,
+        generation: Generation,
+        topics: Sequence[str],
+        source: Mapping[str, Any],
+        trigger_ms: int,
     ) -> Callable[[Handle], StreamingQuery]:
         options = self._options
         first = {"startingOffsets": json.dumps(nested_offsets(generation.first))}
         given = {**{key: str(value) for key, value in source.items()}, **first, **options.spark_kafka}
-        checkpoint = self._checkpoints(name).path(generation)
+        checkpoint = checkpoints.path(generation)
 
         def start(handle: Handle) -> StreamingQuery:
-            messages = read_topics(spark, self._topics, options.bootstrap, given)
+            messages = read_topics(self._spark, topics, options.bootstrap, given)
             writer = messages.writeStream.queryName(name).foreachBatch(handle)
             writer = writer.option("checkpointLocation", str(checkpoint))
             return writer.trigger(processingTime=f"{trigger_ms} milliseconds").start()
@@ -289,98 +299,66 @@ class Pipeline:
         self._send(*letters)
         self._reached("after letters")
 
-    def _fold_done(self, report: BatchReport) -> None:
-        self._totals = self._totals.with_batch(report.batch_id, report.counts)
-        self._totals.write(self._totals_path)
-        self._recent["fold"].add(report.finished_at, report.records, report.ages_ms)
-        self._last["fold"], self._ends["fold"] = report, report.end
+    # --- who reads what ---
 
-    def _archive_done(self, report: ArchiveReport) -> None:
-        self._recent["archive"].add(now_ms(), report.records, np.empty(0, np.int64))
-        self._last["archive"], self._ends["archive"] = report, report.end
-
-    # --- supervision ---
-
-    def _supervise(self, queries: list[SupervisedQuery], fold: Generation, java: Java, stop: threading.Event) -> None:
-        try:
-            with java.watched():
-                self._watch(queries, fold, java, stop)
-        except SparkError as error:
-            for query in queries:
-                query.lose(str(error))
-            raise
-        finally:
-            for query in queries:
-                query.stop()
-            self._tell("stopped", queries)
-
-    def _watch(self, queries: list[SupervisedQuery], fold: Generation, java: Java, stop: threading.Event) -> None:
-        due = dict.fromkeys(("status", "check"), 0.0)
-        while not stop.wait(TICK_S):
-            java.check()
-            now_s = time.monotonic()
-            for query in queries:
-                query.tick(now_s)
-            if now_s >= due["status"]:
-                due["status"] = now_s + STATUS_EVERY_S
-                self._told_patiently(lambda: self._tell("running", queries))
-                self._patiently(lambda: self._flip(fold, lambda: self._caught_up(queries[0])))
-            if now_s >= due["check"]:
-                due["check"] = now_s + CHECK_EVERY_S
-                self._patiently(lambda: self._stand(fold, queries[0]))
-
-    def _stand(self, fold: Generation, query: SupervisedQuery) -> None:
-        """Keep the lease, and make sure that the store has what the checkpoint counts on, while no batch runs."""
-        if not query.busy.acquire(blocking=False):
+    def _succeed(self) -> None:
+        """Readers read the newest generation once it has caught up; older ones go when nobody needs them."""
+        newest = self._folds[-1]
+        self._turn_readers_to(newest)
+        if self._build is not None or not self._kept.older() or not is_current(self._rows, newest.generation):
             return
+        if self._leaving is None:
+            self._leaving = self._worker.submit(self._superseded)
+        elif self._leaving.done():
+            done, self._leaving = self._leaving, None
+            self._drop(done.result())
+
+    def _turn_readers_to(self, newest: GenerationFold) -> None:
+        """No reader sees a feature go back: the newest has what the one before has, which stands still meanwhile."""
+        before = self._folds[-2] if len(self._folds) > 1 else None
+        if before is None or before.failed is not None:
+            left = flip(self._rows, newest.generation, newest.caught_up)
+        elif before.query.busy.acquire(blocking=False):
+            try:
+                left = flip(self._rows, newest.generation, lambda: newest.caught_up() and newest.has_folded(before))
+            finally:
+                before.query.busy.release()
+        else:
+            return
+        known = {fold.generation.stream_id for fold in self._folds} | {one.stream_id for one in self._kept.older()}
+        for stream_id in left - known:  # of a checkpoint that is lost: nobody can fold it on
+            self._rows.drop_generation(stream_id)
+
+    def _superseded(self) -> list[Generation]:
+        """The older generations that nobody needs; none where the registry of models cannot say."""
         try:
-            self._keep_lease(fold)
-            self._sink.check_standing(self._checkpoints("fold").log(fold).committed())
-            self._sweeper.tick(self._sink.clock_ms)
-        finally:
-            query.busy.release()
+            grace_ms = int(self._options.grace_s * 1000)
+            return superseded(self._rows, self._kept, self._needed, grace_ms, now_ms())
+        except HeadraceError as error:
+            self._log(f"older generations stay, as nobody can say who needs them: {error}")
+            return []
 
-    def _flip(self, fold: Generation, caught_up: Callable[[], bool]) -> None:
-        """Let readers read this generation: at once where they have none, else when it has caught up."""
-        for view in self._repo.views:
-            current = self._rows.current(view)
-            if current is None or (current != fold.stream_id and caught_up()):
-                self._rows.set_current(view, fold.stream_id)
+    def _drop(self, gone: Sequence[Generation]) -> None:
+        for generation in gone:
+            for fold in [one for one in self._folds if one.generation.stream_id == generation.stream_id]:
+                self._folds.remove(fold)
+                fold.query.stop()
+            self._rows.drop_generation(generation.stream_id)
+            self._kept.drop(generation)
+            self._log(f"generation {generation.stream_id} has gone: nobody reads it")
 
-    def _caught_up(self, query: SupervisedQuery) -> bool:
-        return "fold" in self._last and self._lag(query) == 0
+    # --- status ---
 
-    def _tell(self, state: str, queries: list[SupervisedQuery]) -> None:
+    def _tell(self, state: str) -> None:
         status = {"state": state, "pid": os.getpid(), "bootstrap": self._options.bootstrap, "updated_at": now_ms()}
-        write_status(self._options.home, status | {"queries": {query.name: self._told(query) for query in queries}})
+        build = {"building": self._build is not None, "build_error": self._build_error}
+        queries = {name: running.told() for name, running in self._named().items()}
+        write_status(self._options.home, status | build | {"queries": queries})
 
-    def _told(self, query: SupervisedQuery) -> dict[str, Any]:
-        last, recent = self._last.get(query.name), self._recent[query.name]
-        return {
-            "state": query.state,
-            "error": query.error,
-            "restarts": query.restarts,
-            "batch_id": last.batch_id if last else None,
-            "batch_ms": round(last.took_ms, 1) if last else None,
-            "rows_per_s": round(recent.per_s(now_ms()), 1),
-            "age": recent.age_ms(now_ms()),
-            "lag": self._lag(query),
-            "end": dict(self._ends[query.name]),
-            "counts": vars(self._totals.after) if query.name == "fold" else {},
-        }
-
-    def _lag(self, query: SupervisedQuery) -> int | None:
-        """How far the query is behind where the topics ended when Spark looked last; None where that is long ago."""
-        progress = query.progress()
-        if progress is None or now_ms() - ms_of_progress(progress) > UNKNOWN_AFTER_MS:
-            return None
-        latest = [json.loads(one.get("latestOffset") or "null") for one in progress["sources"]]
-        if not all(latest) or not latest:
-            return None
-        ends = flat_offsets({topic: parts for one in latest for topic, parts in one.items()})
-        return lag(self._ends[query.name], ends)
-
-
-def ms_of_progress(progress: Mapping[str, Any]) -> int:
-    """When the trigger began that Spark tells of."""
-    return int(datetime.fromisoformat(progress["timestamp"]).timestamp() * 1000)
+    def _named(self) -> dict[str, Running]:
+        """The queries by what they are for readers now: the one they read, a next one, older ones some still read."""
+        *older, newest = self._folds
+        read = newest if not older or is_current(self._rows, newest.generation) else older[-1]
+        rest = {f"older {one.generation.stream_id}": one for one in older if one is not read}
+        after = {"next": newest} if read is not newest else {}
+        return {"fold": read, "archive": self._archiving, **after, **rest}

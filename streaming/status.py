@@ -13,6 +13,7 @@ import numpy as np
 
 from features.batch import Counts, Offsets
 from features.columns import Int64s
+from features.freshness import freshness_text, quantile_ms
 from features.stream_status import status_file
 from streaming.generations import write_json
 from streaming.online_sink import added
@@ -87,6 +88,13 @@ def lag(end: Offsets, latest: Offsets) -> int:
     return sum(max(last - end.get(place, 0), 0) for place, last in latest.items())
 
 
+def _fresh(told: Mapping[str, Any]) -> str:
+    """How soon events of a view could be read."""
+    p50, p99 = (quantile_ms(told, share) for share in (0.5, 0.99))
+    within = f"{100 * told['within_slo']:.1f} % within {told['slo_ms']:g} ms of the event"
+    return f"{within} (p50 up to {p50:g} ms, p99 up to {p99:g})"
+
+
 # --- the file -------------------------------------------------------------------------------------------------------
 
 
@@ -104,6 +112,8 @@ def metrics_text(status: Mapping[str, Any]) -> str:
         lines += [f"headrace_stream_{key}{label} {value}" for key, value in gauges.items()]
         for key, value in query.get("counts", {}).items():
             lines.append(f'headrace_stream_records_total{{query="{name}",end="{key}"}} {value}')
+        for view, told in query.get("freshness", {}).items():
+            lines += freshness_text("headrace_stream_servable_age_seconds", {"query": name, "view": view}, told)
         for key, value in query.get("age", {}).items():
             lines.append(f'headrace_stream_age_ms{{query="{name}",quantile="{key[1:3]}"}} {value}')
     return "\n".join(lines) + "\n"
@@ -114,6 +124,8 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
     if status["state"] == "absent":
         return ["stream: not running. Start it with 'headrace stream'."]
     lines = [f"stream: {status['state']} · process {status['pid']} · Kafka {status['bootstrap']}"]
+    lines += ["  a new generation is being made from the archive"] if status.get("building") else []
+    lines += [f"  {status['build_error']}"] if status.get("build_error") else []
     for name, query in status["queries"].items():
         age = query.get("age", {})
         fresh = f" · fresh in {age['p50_ms']:.0f} ms (p99 {age['p99_ms']:.0f})" if age else ""
@@ -122,6 +134,8 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         took = f" in {query['batch_ms']:.0f} ms" if query["batch_ms"] is not None else ""
         counts = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in query["counts"].items())
         lines.append(f"  {name}: {query['state']} · {rate}{took}{fresh}" + (f" · {counts}" if counts else ""))
+        for view, told in query.get("freshness", {}).items():
+            lines += [f"    {view}: {_fresh(told)}"] if told["count"] else []
         if query["error"]:
             lines.append(f"    {query['error']}")
     sizes = [f"{view} {size:,.0f}" for view, size in status.get("bytes_per_row", {}).items()]

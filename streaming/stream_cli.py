@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ from features.errors import StoreError
 if TYPE_CHECKING:
     from features.repo import FeatureRepo
     from features.settings import Settings
-    from streaming.pipeline import Pipeline, StreamOptions
+    from streaming.pipeline import Pipeline
+    from streaming.stream_options import StreamOptions
 
 
 def _say(line: str) -> None:
@@ -49,9 +51,10 @@ def stream() -> None:
 
 @click.command()
 def rebuild() -> None:
-    """Make the online rows anew from the offline store, while the stream does not run; it goes on from there.
+    """Make the online rows anew from the offline store; a stream that runs does it, and goes on meanwhile.
 
-    Readers keep the old rows until the new ones have all that is in Kafka.
+    Readers keep the old rows until the new ones have all that is in Kafka. Without a stream that runs, the rows are
+    made here, and the next stream goes on from there.
 
     \b
     Example:
@@ -60,9 +63,14 @@ def rebuild() -> None:
     from features.repo import load_repo
     from features.settings import read_settings
     from streaming.cluster import cluster
+    from streaming.rebuild_request import rebuilt_by_the_stream
 
     root = Path.cwd()
     settings = read_settings(root, os.environ)
+    generation = rebuilt_by_the_stream(root / settings.home, _say)
+    if generation is not None:
+        click.echo(f"generation {generation}: rows made from the archive by the stream that runs; readers have them")
+        return
     repo = load_repo(root / settings.stream.repo)
     with cluster(settings, root) as bootstrap:
         fold, whole = _pipeline(settings, root, repo, bootstrap).rebuild()
@@ -72,6 +80,7 @@ def rebuild() -> None:
 
 def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str) -> Pipeline:
     from features.events.registry import schema_registry
+    from features.model_needs import needed_schemas
     from features.online_store.settings import store_of
     from streaming.crash_points import crash_point
     from streaming.dead_letters import send_dead_letters
@@ -90,13 +99,14 @@ def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str)
         _say,
         crash_point(os.environ),
         schema_registry(settings.kafka.schema_registry, settings.kafka.registry),
+        partial(needed_schemas, settings.mlflow.tracking_uri, root),
     )
 
 
 def stream_options(settings: Settings, root: Path, bootstrap: str) -> StreamOptions:
     """The settings of a project in ``root`` as the stream takes them."""
     from streaming.jars import resolve_spark
-    from streaming.pipeline import StreamOptions
+    from streaming.stream_options import StreamOptions
 
     home = root / settings.home
     return StreamOptions(
@@ -112,6 +122,8 @@ def stream_options(settings: Settings, root: Path, bootstrap: str) -> StreamOpti
         archive_trigger_s=settings.stream.archive_trigger_s,
         max_offsets=settings.stream.max_offsets_per_trigger,
         rows_in_memory=settings.offline.rows_in_memory,
+        grace_s=settings.stream.keep_older_s,
+        slo_ms=settings.stream.freshness_slo_ms,
     )
 
 

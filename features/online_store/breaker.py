@@ -135,7 +135,10 @@ class GuardedRows:
         self._rows, self._breaker = rows, breaker or Breaker()
 
     def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
-        """The row of each key (null where there is none), and their generation (None: the view has none)."""
+        """The row of each key (null where there is none), and their generation (None: the view has none).
+
+        With a schema_hash, of the generation that is current for that definition, where one is kept for it.
+        """
         return self._breaker.call(lambda: self._rows.read(view, keys, schema_hash))
 
     def definitions(self, view: str, schema_hash: int) -> str | None:

@@ -14,6 +14,7 @@ from features.aggregates import Count
 from features.batch import Counts
 from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
 from features.errors import FenceError, LeaseError, UsageError
+from features.freshness import Freshness
 from features.memory_store import MemoryHandle, MemoryStore
 from features.repo import FeatureRepo, load_repo
 from features.state import PackedRows, finalize
@@ -21,7 +22,7 @@ from features.stream_status import age_ms, read_status, sentence
 from streaming.archive import Archive, ArchiveSink
 from streaming.crash_points import WatchedStore, crash_point
 from streaming.driver_lock import only_driver
-from streaming.generations import Checkpoints, build_from_archive, new_generation
+from streaming.generations import Checkpoints, Generation, build_from_archive, new_generation
 from streaming.online_sink import OnlineSink
 from streaming.source_batch import (
     OffsetLog,
@@ -129,7 +130,7 @@ def user_count(store: MemoryStore) -> int:
 def test_a_batch_is_folded_once_however_often_it_comes_and_its_counts_add_up(tmp_path: Path) -> None:
     store, sent, archive = MemoryStore(), [], Archive(tmp_path / "offline", REPO)
     log = checkpoint(tmp_path, {"t/0": 8, "n/0": 2})
-    generation = new_generation({"t/0": 3}, {})
+    generation = new_generation({"t/0": 3})
     handle = MemoryHandle(store, 7)
     build_from_archive(handle, REPO, archive, type(generation)(7, generation.first, {}), T0)
     good = [{"offset": 3 + number, "value": event(number)} for number in (0, 1)]
@@ -153,7 +154,7 @@ def test_the_archive_has_each_batch_once_and_a_new_generation_goes_on_where_it_e
     assert archive.end() == {"t/0": 6}
     assert archive.events(SHOP)["offset"].to_pylist() == [3, 4]
     store = MemoryStore()
-    build_from_archive(MemoryHandle(store, 7), REPO, archive, type(new_generation({}, {}))(7, archive.end(), {}), T0)
+    build_from_archive(MemoryHandle(store, 7), REPO, archive, Generation(7, archive.end(), {}), T0)
     assert user_count(store) == 1
     again = checkpoint(tmp_path / "next", {"t/0": 8})
     log = OffsetLog(again.checkpoint, archive.end())
@@ -177,7 +178,7 @@ def test_a_field_that_a_stream_has_gained_is_null_in_what_was_archived_before(tm
 
 
 def test_a_checkpoint_that_is_gone_is_no_generation_to_go_on_with(tmp_path: Path) -> None:
-    checkpoints, generation = Checkpoints(tmp_path), new_generation({"t/0": 3}, {"by_user": VIEW.schema_hash})
+    checkpoints, generation = Checkpoints(tmp_path), new_generation({"t/0": 3}, REPO)
     assert checkpoints.current() is None
     checkpoints.start(generation)
     assert checkpoints.current() == generation
@@ -235,6 +236,19 @@ def test_the_status_says_when_it_is_old_and_reads_as_lines_and_as_metrics(tmp_pa
     assert 'headrace_stream_records_total{query="fold",end="folded"} 4' in metrics_text(given)
 
 
+def test_the_status_says_how_fresh_each_view_is_and_that_a_generation_is_being_made() -> None:
+    fresh = Freshness(slo_ms=500)
+    fresh.add(T0, [T0 - np.array([40, 40, 40, 900])])
+    query = {"state": "running", "error": None, "batch_id": 1, "batch_ms": 2.0, "rows_per_s": 1.0, "lag": 0}
+    query |= {"counts": {}, "freshness": {"by_user": fresh.told()}}
+    given = {"state": "running", "pid": 1, "bootstrap": "b", "queries": {"fold": query}, "building": True}
+    lines = status_lines(given)
+    assert "  a new generation is being made from the archive" in lines
+    assert "    by_user: 75.0 % within 500 ms of the event (p50 up to 50 ms, p99 up to 1000)" in lines
+    bucket = 'headrace_stream_servable_age_seconds_bucket{query="fold",view="by_user",le="0.5"} 3'
+    assert bucket in metrics_text(given)
+
+
 def test_a_query_that_fails_again_waits_twice_as_long_up_to_a_bound_until_it_succeeds() -> None:
     backoff = Backoff()
     assert [backoff.next_s() for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
@@ -251,7 +265,7 @@ def test_a_crash_point_that_does_not_exist_is_refused_and_none_is_nothing() -> N
 def test_a_watched_store_tells_before_and_after_each_effect(tmp_path: Path) -> None:
     told: list[str] = []
     archive, handle = Archive(tmp_path, REPO), MemoryHandle(MemoryStore(), 7)
-    build_from_archive(WatchedStore(handle, told.append), REPO, archive, type(new_generation({}, {}))(7, {}, {}), T0)
+    build_from_archive(WatchedStore(handle, told.append), REPO, archive, Generation(7, archive.end(), {}), T0)
     assert told == ["before remember", "after remember", "before publish", "after publish"]
 
 

@@ -1,0 +1,83 @@
+"""Which definitions of views the registered models need: those that a version with an alias was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from features.errors import StoreError
+
+SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True)
+class Need:
+    """A model version that an alias names, and one view of its inputs: the definition's hash and the features."""
+
+    model: str
+    version: str
+    aliases: tuple[str, ...]
+    view: str
+    schema_hash: int
+    names: tuple[str, ...]
+
+
+def needed_schemas(tracking_uri: str, root: Path) -> set[tuple[str, int]]:
+    """The definitions (view, schema_hash) that a model with an alias needs; StoreError as model_needs()."""
+    return {(need.view, need.schema_hash) for need in model_needs(tracking_uri, root)}
+
+
+def model_needs(tracking_uri: str, root: Path) -> list[Need]:
+    """What the versions with an alias need, of every registered model; empty where there is no registry yet.
+
+    Args:
+        tracking_uri: MLflow's; the database of a relative path is below ``root``.
+
+    Raises:
+        StoreError: the registry does not answer, or a manifest cannot be read.
+    """
+    uri = _absolute(tracking_uri, root)
+    # Asking MLflow would make the database.
+    if not uri or (uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists()):
+        return []
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    try:
+        return [need for model in client.search_registered_models() for need in _of_model(client, model, uri)]
+    except (MlflowException, OSError) as error:
+        raise StoreError(f"registry {uri}", "an MLflow registry that answers", str(error)) from error
+
+
+def _of_model(client: Any, model: Any, uri: str) -> list[Need]:
+    versions: dict[str, list[str]] = {}
+    for alias, version in sorted(dict(model.aliases).items()):
+        versions.setdefault(str(version), []).append(alias)
+    needs = []
+    for version, aliases in versions.items():
+        manifest = _manifest(client.get_model_version(model.name, version).source, uri)
+        for inputs in (manifest.user, manifest.item):
+            asked = (inputs.view, int(inputs.schema_hash, 16), inputs.names)
+            needs.append(Need(model.name, version, tuple(aliases), *asked))
+    return needs
+
+
+def _manifest(source: str, uri: str) -> Any:
+    from mlflow.artifacts import download_artifacts
+    from pydantic import ValidationError
+
+    from features.artefact import MANIFEST, Manifest
+
+    path = download_artifacts(artifact_uri=f"{source}/{MANIFEST}", tracking_uri=uri)
+    try:
+        return Manifest.model_validate_json(Path(path).read_bytes())
+    except ValidationError as error:
+        raise StoreError(f"manifest '{path}'", "what training writes", str(error.errors()[0]["msg"])) from error
+
+
+def _absolute(tracking_uri: str, root: Path) -> str:
+    if not tracking_uri.startswith(SQLITE):
+        return tracking_uri
+    return f"{SQLITE}{(root / tracking_uri.removeprefix(SQLITE)).resolve()}"

@@ -1,0 +1,42 @@
+"""The lease of a generation, kept by the one who drives it."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+LEASE_S = 30.0
+
+
+class Leases(Protocol):
+    """What a lease needs of an online store."""
+
+    def take_lease(self, stream_id: int, owner: str, ttl_s: float) -> None:
+        """Own the generation for a while, or raise LeaseError."""
+
+    def release_lease(self, stream_id: int, owner: str) -> None:
+        """Let others own it."""
+
+
+class Lease:
+    """One generation's lease, taken when this is made.
+
+    Raises:
+        LeaseError: another owner holds it.
+    """
+
+    def __init__(self, rows: Leases, stream_id: int, owner: str) -> None:
+        self._rows, self._stream_id, self._owner = rows, stream_id, owner
+        self._taken_s = float("-inf")
+        self.keep()
+
+    def keep(self) -> None:
+        """The lease lasts from now on, where it was not taken a moment ago."""
+        now_s = time.monotonic()
+        if now_s > self._taken_s + LEASE_S / 4:
+            self._rows.take_lease(self._stream_id, self._owner, LEASE_S)
+            self._taken_s = now_s
+
+    def release(self) -> None:
+        """Others may take it."""
+        self._rows.release_lease(self._stream_id, self._owner)
