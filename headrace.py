@@ -17,6 +17,8 @@ from features.errors import HeadraceError, UsageError
 VERBS = {
     "features": ("features.cli:features", "What is defined, and its values, now or from a file."),
     "features.rebuild": ("streaming.stream_cli:rebuild", "Make the online rows anew from the offline store."),
+    "features.plan": ("features.plan_cli:plan", "What a change of the definitions means for what runs."),
+    "features.verify": ("features.verify_cli:verify", "Online against offline: what differs, by feature."),
     "demo": ("headrace_demo:demo", "The whole loop on this machine, told as it happens."),
     "up": ("headrace_up:up", "Kafka, the stream, the service and training of this project, until Ctrl-C."),
     "replay": ("streaming.producers_cli:replay", "Send a file's events to their topics."),

@@ -1,0 +1,116 @@
+"""`headrace features plan` on a project with rows, history and a registered model of before the change."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+from serving_world import MODEL, Models, fill
+
+from features.definitions.stored import views_text
+from features.events import from_columns
+from features.model_needs import model_needs, needed_schemas
+from features.online_store.cells import of_schema
+from features.online_store.sqlite import SqliteRows
+from features.repo import load_repo
+from headrace import cli
+
+pytestmark = [
+    pytest.mark.integration,
+    # Of the libraries that mlflow imports; our own warnings stay errors.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*noload.*"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Project:
+    """A project in a folder: the shop's definitions, their rows, a little history, a registry."""
+
+    def __init__(self, root: Path) -> None:
+        from deltalake import write_deltalake
+
+        self.root = root
+        shutil.copytree(ROOT / "feature_repo", root / "feature_repo", ignore=shutil.ignore_patterns("__pycache__"))
+        (root / "feature_repo" / "feature_store.yaml").unlink()
+        self.repo = load_repo(root / "feature_repo")
+        self.rows = SqliteRows(root / ".headrace" / "online.db")
+        fill(self.rows, self.repo)
+        views = [self.repo.views[name] for name in ("user_activity", "item_activity")]
+        for view in views:
+            self.rows.set_current(of_schema(view.name, view.schema_hash), self.stream_id)
+        generation = self.rows.generation(self.stream_id)
+        generation.begin()
+        generation.describe(views_text(views))
+        some = pa.table({"event_id": ["1"], "event_time": [1_750_000_000_000], "event_type": ["view"]})
+        events = from_columns(some, self.repo.streams["activity"]).events
+        write_deltalake(root / ".headrace" / "offline" / "activity", events.append_column("topic", pa.array(["t"])))
+
+    @property
+    def stream_id(self) -> int:
+        found = self.rows.current("user_activity")
+        assert found is not None
+        return found
+
+    def change(self, before: str, after: str) -> None:
+        path = self.root / "feature_repo" / "shop.py"
+        text = path.read_text(encoding="utf-8")
+        assert text.count(before) == 1
+        path.write_text(text.replace(before, after), encoding="utf-8")
+
+    def plan(self) -> tuple[int, dict[str, Any]]:
+        done = CliRunner().invoke(cli, ["features", "plan", "--json"])
+        assert done.exit_code in (0, 1), done.output
+        return done.exit_code, json.loads(done.stdout)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.chdir(tmp_path)
+    return Project(tmp_path)
+
+
+def views_of(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {one["view"]: one for one in found["views"]}
+
+
+def test_a_plan_says_what_is_new_what_is_rebuilt_from_which_history_and_which_models_keep_the_old_rows(
+    project: Project,
+) -> None:
+    (project.root / "mlruns").mkdir()
+    models = Models(project.root / "mlruns", project.repo)
+    models.promote(models.register(1))
+    models.register(2)  # no alias: nobody needs it
+    uri = "sqlite:///mlruns/mlflow.db"
+    needs = model_needs(uri, project.root)
+    assert {(one.model, one.version, one.aliases) for one in needs} == {(MODEL, "1", ("champion",))}
+    views = [project.repo.views[name] for name in ("user_activity", "item_activity")]
+    assert needed_schemas(uri, project.root) == {(view.name, view.schema_hash) for view in views}
+
+    project.change('[DecayedCount("1h"), DecayedCount("7d")]', '[DecayedCount("2h"), DecayedCount("7d")]')
+    status, found = project.plan()
+    user, item = views_of(found)["user_activity"], views_of(found)["item_activity"]
+    assert (status, found["todo"]) == (1, True)
+    assert (user["status"], user["rebuild"], item["status"]) == ("changed", True, "same")
+    assert (user["new"], user["removed"]) == (
+        ["user_engaged_decayed_count_2h_30d"],
+        ["user_engaged_decayed_count_1h_30d"],
+    )
+    (rebuild,) = [one for one in found["rebuilds"] if one["view"] == "user_activity"]
+    assert rebuild["rows"] == 1
+    assert [(one["model"], one["view"]) for one in found["models"]] == [(MODEL, "user_activity")]
+    text = CliRunner().invoke(cli, ["features", "plan"]).stdout
+    assert "shop-recommender 1 (champion) needs user_activity" in text
+
+
+def test_a_project_without_a_registry_gets_none_by_being_asked(project: Project) -> None:
+    assert needed_schemas("sqlite:///mlruns/mlflow.db", project.root) == set()
+    project.plan()
+    assert not (project.root / "mlruns").exists()
