@@ -5,6 +5,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from serving.read_ages import AGES_S
+
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -17,6 +19,13 @@ class Metrics:
         registry = self._registry
         self.recommend_seconds = Histogram(
             "headrace_recommend_seconds", "Time to answer /v1/recommend", buckets=SECONDS, registry=registry
+        )
+        self.read_age = Histogram(
+            "headrace_read_age_seconds",
+            "From an entity's newest event to a read of it",
+            ["view"],
+            buckets=AGES_S,
+            registry=registry,
         )
         self.requests = Counter(
             "headrace_http_requests_total", "Answered requests", ["method", "route", "status"], registry=registry

@@ -35,6 +35,7 @@ from serving.model_watch import ModelWatch, Registry, Served
 from serving.other_models import OtherModels, UnknownModelError
 from serving.own_clicks import OwnClicks
 from serving.problems import ProblemError, field_problem
+from serving.read_ages import ObservedReader
 from serving.recommender import Question, Reason, Recommendation, UserRead, rank, recommend, similar, substitute
 from serving.retrieval import ItemSnapshot
 from serving.served_log import ServedAnswer, ServedLog
@@ -76,6 +77,7 @@ class Service:
     ) -> None:
         self.settings, self.repo, self.sink = settings, repo, sink
         self.metrics = Metrics()
+        reader = ObservedReader(reader, self.metrics.read_age)
         self._reader, self._rows = reader, rows
         self._schemas = schema_registry(settings.schema_registry, settings.registry_client)
         self.items = ItemFeatures(

@@ -1,0 +1,38 @@
+"""Reads that answer requests are counted by how old the entity's newest event is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from features.state import FeatureMatrix, Status
+from serving.metrics import Metrics
+from serving.read_ages import ObservedReader
+
+
+class Answering:
+    """A reader of entities whose newest event was 2 s before."""
+
+    def __init__(self, status: Status) -> None:
+        self.status = status
+
+    def read(self, view_name: str, keys: pa.Array, as_of: int | None = None) -> FeatureMatrix:
+        many, at = len(keys), np.full(len(keys), 10_000)
+        return FeatureMatrix((), (), np.full(many, self.status, dtype=np.int8), at, at - 2_000)
+
+
+def observed(status: Status, *reads: int) -> str:
+    metrics = Metrics()
+    for many in reads:
+        ObservedReader(Answering(status), metrics.read_age).read("by_user", pa.array(["a"] * many))
+    return metrics.text().decode()
+
+
+def test_a_read_of_one_entity_is_counted_in_the_class_of_its_age():
+    text = observed(Status.PRESENT, 1, 1)
+    assert 'headrace_read_age_seconds_bucket{le="1.0",view="by_user"} 0.0' in text
+    assert 'headrace_read_age_seconds_bucket{le="2.5",view="by_user"} 2.0' in text
+
+
+def test_reads_of_many_and_of_nobody_are_not():
+    assert "view=" not in observed(Status.PRESENT, 5) + observed(Status.NOT_FOUND, 1)
