@@ -1,4 +1,4 @@
-"""`headrace bench`: the core on one processor, and how soon the running loop's features show an event."""
+"""`headrace bench`: the core, the running stream's throughput, and how soon its features show an event."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import click
 from features.bench import core
 from features.errors import UsageError
 from headrace_loop import Loop, LoopError, interrupts_end_it, own_repo, temporary_home
+from headrace_throughput import throughput
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,10 +50,12 @@ def bench() -> None:
     Examples:
       headrace bench core --json
       headrace bench freshness --json
+      headrace bench throughput --json
     """
 
 
 bench.add_command(core)
+bench.add_command(throughput)
 
 
 @bench.command()
@@ -85,7 +88,7 @@ def freshness(rate: int, seconds: int, as_json: bool) -> None:
     except KeyboardInterrupt:
         _say("stopped; everything that was started has ended")
         sys.exit(130)
-    report = {"bench": "freshness", "machine": _machine(), "ours": figures, "peer": None, "ratio": None}
+    report = {"bench": "freshness", "machine": machine(), "ours": figures, "peer": None, "ratio": None}
     click.echo(json.dumps(report, indent=2) if as_json else as_text(report))
 
 
@@ -102,7 +105,8 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _machine() -> str:
+def machine() -> str:
+    """What this is measured on."""
     return f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
 
 

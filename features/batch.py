@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from features.definitions import FeatureView
-from features.duplicates import Decision, Prior, accept, distinct_ids
+from features.duplicates import Decision, Prior, accept, encoded_ids
 from features.errors import FenceError
 from features.events import Parsed, Verdict
 from features.state import BatchKey, Fold, PackedRows
@@ -172,9 +172,11 @@ class BatchStep:
 
     def _decided(self, name: str, parsed: Parsed, batch: Batch) -> tuple[pa.Table, Decision]:
         """The stream's valid events without duplicates, and the decision."""
-        events = parsed.events.filter(pa.array(parsed.verdicts[parsed.rows] == Verdict.VALID))
-        prior = self._store.remembered(name, distinct_ids(events["event_id"].combine_chunks()), batch.batch_id)
-        return accept(events, duration_ms(self._streams[name].dedupe_horizon), prior)
+        valid = parsed.verdicts[parsed.rows] == Verdict.VALID
+        events = parsed.events if valid.all() else parsed.events.filter(pa.array(valid))
+        ids = encoded_ids(events["event_id"])
+        prior = self._store.remembered(name, ids.dictionary, batch.batch_id)
+        return accept(events, duration_ms(self._streams[name].dedupe_horizon), prior, ids)
 
     def _remember(self, decided: Mapping[str, tuple[pa.Table, Decision]], batch: Batch) -> None:
         for name, (_, decision) in decided.items():

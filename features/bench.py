@@ -41,12 +41,12 @@ def core(events: int, spine: int, batch: int, repeat: int, as_json: bool) -> Non
     Example:
       headrace bench core --json
     """
-    _on_one_processor()
+    on_one_processor()
     report = measure(events, spine, batch, repeat)
     click.echo(json.dumps(report, indent=2) if as_json else _as_text(report))
 
 
-def _on_one_processor() -> None:
+def on_one_processor() -> None:
     """Keep this process, and the threads of its libraries, on the first processor that it may use."""
     import pyarrow as pa
 
@@ -182,7 +182,7 @@ class Rows:
         return PackedRows(pa.array(self.values), pa.array(self.values.values(), type=pa.binary()))
 
 
-def folded(views: tuple[FeatureView, FeatureView], stores: Mapping[str, Rows], events: pa.Table, number: int) -> None:
+def folded(views: tuple[FeatureView, ...], stores: Mapping[str, Rows], events: pa.Table, number: int) -> None:
     """Fold one batch into both entities' rows."""
     from features.state import BatchKey, Fold
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.columns import integers, sequence
@@ -46,28 +45,40 @@ class Decision:
     last: Prior
 
 
-def distinct_ids(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The ids to ask a store about, in the order that decide() expects their prior in."""
-    return pc.unique(ids)
+def encoded_ids(ids: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
+    """The ids as codes of the distinct ones: its dictionary is what a store is asked about."""
+    whole = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+    return whole if isinstance(whole, pa.DictionaryArray) else whole.dictionary_encode()
 
 
 def decide(ids: pa.Array, known_at: Int64s, seq: Int64s, horizon_ms: int, prior: Prior | None = None) -> Decision:
     """Accept the first record of each id, and further ones only when the last accepted is more than horizon_ms before.
 
     Args:
-        ids: the event_id of each record.
-        prior: for each of distinct_ids(ids), what was accepted before; None for nothing.
+        ids: the event_id of each record, encoded or not.
+        prior: for each id of encoded_ids(ids).dictionary, what was accepted before; None for nothing.
     """
-    distinct = distinct_ids(ids)
-    group = pc.index_in(ids, value_set=distinct).to_numpy(zero_copy_only=False).astype(np.int64)
-    order = np.lexsort((seq, known_at, group))
-    group, known, seq = group[order], known_at[order], seq[order]
-    last = Prior.nothing(len(distinct)) if prior is None else Prior(prior.seq.copy(), prior.known_at.copy())
-    accepted = seq == last.seq[group]
-    _accept_chains(group, known, seq, last, horizon_ms, accepted)
-    back = np.empty(len(order), dtype=bool)
-    back[order] = accepted
-    return Decision(back, distinct, last)
+    encoded = encoded_ids(ids)
+    group = np.asarray(encoded.indices).astype(np.int64)
+    distinct = len(encoded.dictionary)
+    last = Prior.nothing(distinct) if prior is None else Prior(prior.seq.copy(), prior.known_at.copy())
+    # Nearly all ids come once and are new: only the others need an order.
+    accepted = (np.bincount(group, minlength=distinct)[group] == 1) & (last.known_at[group] == NEVER)
+    last.seq[group[accepted]], last.known_at[group[accepted]] = seq[accepted], known_at[accepted]
+    others = np.flatnonzero(~accepted)
+    order = others[np.lexsort((seq[others], known_at[others], group[others]))]
+    accepted[order] = _accepted_in_order(group[order], known_at[order], seq[order], last, horizon_ms)
+    return Decision(accepted, encoded.dictionary, last)
+
+
+def _accepted_in_order(group: Int64s, known: Int64s, seq: Int64s, last: Prior, horizon_ms: int) -> NDArray[np.bool_]:
+    """Which of the records, sorted by id and in the order that counts, are accepted; ``last`` is as it is then."""
+    ids, number = np.unique(group, return_inverse=True)
+    of_these = Prior(last.seq[ids], last.known_at[ids])
+    accepted: NDArray[np.bool_] = seq == of_these.seq[number]
+    _accept_chains(number, known, seq, of_these, horizon_ms, accepted)
+    last.seq[ids], last.known_at[ids] = of_these.seq, of_these.known_at
+    return accepted
 
 
 def _accept_chains(
@@ -89,12 +100,14 @@ def _accept_chains(
         last.seq[asking], last.known_at[asking] = seq[place], known[place]
 
 
-def accept(events: pa.Table, horizon_ms: int, prior: Prior | None = None) -> tuple[pa.Table, Decision]:
-    """The events that count, and the decision to remember."""
+def accept(
+    events: pa.Table, horizon_ms: int, prior: Prior | None = None, ids: pa.Array | None = None
+) -> tuple[pa.Table, Decision]:
+    """The events that count, and the decision to remember; ``ids`` are theirs, where they are encoded already."""
     seq = sequence(integers(events["partition"]), integers(events["offset"]))
-    ids = events["event_id"].combine_chunks()
+    ids = encoded_ids(events["event_id"]) if ids is None else ids
     decision = decide(ids, integers(events["known_at"]), seq, horizon_ms, prior)
-    return events.filter(pa.array(decision.accepted)), decision
+    return events if decision.accepted.all() else events.filter(pa.array(decision.accepted)), decision
 
 
 def without_duplicates(events: pa.Table, horizon_ms: int) -> pa.Table:

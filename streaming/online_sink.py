@@ -15,6 +15,7 @@ from features.definitions import Stream
 from features.events import Parsed, Verdict, joined, parse
 from features.repo import FeatureRepo
 from streaming.source_batch import Messages, OffsetLog, messages_by_topic
+from streaming.stages import Stopwatch, TimedStore
 
 SendDeadLetters = Callable[[Stream, Messages, Parsed], object]
 """Returns when the broker has acknowledged the stream's dead letters of the batch."""
@@ -55,7 +56,8 @@ def now_ms() -> int:
 class OnlineSink:
     """Folds batches into one generation, exactly once; dead letters go out at least once, keyed by their offset.
 
-    ``clock_ms`` is the newest known_at that it has seen; 0 before the first.
+    ``clock_ms`` is the newest known_at that it has seen; 0 before the first. ``watch`` knows how long each stage
+    (stages.py) took, of all batches so far.
     """
 
     def __init__(
@@ -67,8 +69,9 @@ class OnlineSink:
         send: SendDeadLetters,
         schemas: Schemas | None = None,
     ) -> None:
+        self.watch = Stopwatch()
         self._repo = repo
-        self._step = BatchStep(store, list(repo.views.values()), stream_id)
+        self._step = BatchStep(TimedStore(store, self.watch), list(repo.views.values()), stream_id)
         self._log = log
         self._send = send
         self._schemas = schemas
@@ -83,12 +86,15 @@ class OnlineSink:
         """
         began = time.perf_counter()
         start, end = self._log.between(batch_id)
-        messages = messages_by_topic(table, self._repo.streams.values())
-        parsed = [self._parsed(one) for one in messages]
+        with self.watch.at("parse"):
+            messages = messages_by_topic(table, self._repo.streams.values())
+            parsed = [self._parsed(one) for one in messages]
         # Before the rows: a crash behind them would have to tell which of the letters have gone.
-        self._send_dead_letters(messages, parsed)
+        with self.watch.at("dead letters"):
+            self._send_dead_letters(messages, parsed)
         of_streams = by_stream(messages, parsed)
-        counts = self._run(batch_id, start, end, of_streams)
+        with self.watch.at("fold"):
+            counts = self._run(batch_id, start, end, of_streams)
         self.clock_ms = max([self.clock_ms, *map(_newest, parsed)])
         took_ms = 1e3 * (time.perf_counter() - began)
         appended = np.asarray(table["timestamp"]).astype(np.int64)

@@ -112,7 +112,9 @@ class GenerationFold(Running):
     def handle(self, frame: DataFrame, batch_id: int) -> None:
         """Fold a batch."""
         self.lease.keep()
-        report = self._sink.fold(frame.toArrow(), batch_id)
+        with self._sink.watch.at("fetch"):
+            table = frame.toArrow()
+        report = self._sink.fold(table, batch_id)
         self._totals = self._totals.with_batch(report.batch_id, report.counts)
         self._totals.write(self._totals_path)
         for view in self.repo.views.values():
@@ -162,7 +164,9 @@ class GenerationFold(Running):
         """The query as status tells it, with its generation, counts and freshness by view."""
         fresh = {name: one.told() for name, one in self.freshness.items()}
         generation = str(self.generation.stream_id)
-        return super().told() | {"generation": generation, "counts": vars(self.counts), "freshness": fresh}
+        spent = dict(self._sink.watch.spent_ms)
+        own = {"generation": generation, "counts": vars(self.counts), "freshness": fresh, "spent_ms": spent}
+        return super().told() | own
 
 
 def ms_of_progress(progress: Mapping[str, Any]) -> int:

@@ -2,7 +2,7 @@
 
     a generation (stream_id)   its version, its lease, and tables:
     rows/<view>                entity key → state row
-    seen/<stream>/<number>     event_id → what was accepted for it
+    seen/<stream>/<number>     blocks of event ids and what was accepted for each (memory_of_ids.py)
     state                      'marker', 'definitions' and 'memory/<stream>'
 
 A store may keep a generation in parts (redis_parts.py), each with a version of its own. A write then moves the

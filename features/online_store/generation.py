@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from features.batch import Marker
 from features.duplicates import Decision, Prior
+from features.hashing import Uint64s, fingerprints
 from features.online_store.cells import DEFINITIONS, STATE, Cells, Cursor, Put, Sweep, Version, rows_table
-from features.online_store.memory_of_ids import Memory, merged, packed, prior_of
+from features.online_store.memory_of_ids import Index, Memory
+from features.online_store.seen_ids import Block
 from features.rows import HEADER
 from features.state import PackedRows
 
 NEWEST = HEADER.fields["newest"][1] if HEADER.fields else 0
 """The octet of a row at which the time of its newest event stands."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked of a stream's memory for a batch: its ids, their fingerprints, and the answer."""
+
+    batch_id: int
+    ids: pa.Array
+    prints: Uint64s
+    prior: Prior
 
 
 class Generation:
@@ -30,7 +43,8 @@ class Generation:
         self._cells = cells
         self._horizons_ms = dict(horizons_ms or {})
         self._version: Version = (0,)
-        self._asked: dict[str, tuple[int, pa.Array, Prior]] = {}
+        self._asked: dict[str, _Asked] = {}
+        self._index: dict[str, Index] = {}
         self.stream_id = stream_id
 
     def begin(self) -> None:
@@ -77,28 +91,28 @@ class Generation:
         return cursor, gone
 
     def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
-        memory = self._memory(stream, batch_id)
-        texts = ids.to_pylist()
-        tables = [self._cells.get(self.stream_id, table, texts) for table in memory.tables]
-        prior = prior_of(merged(tables, len(texts)), batch_id)
-        self._asked[stream] = (batch_id, ids, prior)
-        return prior
+        return self._asked_for(stream, ids, batch_id).prior
 
     def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
-        entries = packed(decision.last, self._before(stream, decision.ids, batch_id), batch_id)
-        memory = self._memory(stream, batch_id)
-        table, state = memory.with_batch(decision.last, batch_id)
-        self._write(
-            {table: Put(decision.ids.to_pylist(), entries), STATE: Put([f"memory/{stream}"], [state])},
-            drop=tuple(memory.forgotten),
-        )
+        asked, last = self._asked_for(stream, decision.ids, batch_id), decision.last
+        new = (last.seq != asked.prior.seq) | (last.known_at != asked.prior.known_at)
+        block = Block.of(asked.prints[new], Prior(last.seq[new], last.known_at[new]))
+        change = self._memory(stream, batch_id).with_batch(block, batch_id, self._read)
+        cells = {change.table: Put(list(change.cells), list(change.cells.values()))} if change.cells else {}
+        self._write({**cells, STATE: Put([f"memory/{stream}"], [change.state])}, drop=change.drop)
+        self._index[stream].written = change
 
-    def _before(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
+    def _asked_for(self, stream: str, ids: pa.Array, batch_id: int) -> _Asked:
         """What was accepted before the batch; asked once, as a write tells if it has changed since begin()."""
-        asked_for, asked_ids, prior = self._asked.get(stream, (None, None, None))
-        if prior is not None and asked_for == batch_id and ids.equals(asked_ids):
-            return prior
-        return self.remembered(stream, ids, batch_id)
+        asked = self._asked.get(stream)
+        if asked is None or asked.batch_id != batch_id or not ids.equals(asked.ids):
+            prints, index = fingerprints(ids), self._index.setdefault(stream, Index())
+            asked = _Asked(batch_id, ids, prints, index.prior(self._memory(stream, batch_id), prints, self._read))
+            self._asked[stream] = asked
+        return asked
+
+    def _read(self, table: str, keys: Sequence[str]) -> list[bytes | None]:
+        return self._cells.get(self.stream_id, table, keys)
 
     def _memory(self, stream: str, batch_id: int) -> Memory:
         """The stream's memory as it was before the batch."""

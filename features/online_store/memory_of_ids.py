@@ -1,7 +1,8 @@
-"""What a generation remembers of event ids: packed entries, in tables that are forgotten whole when they are old.
+"""What a generation remembers of event ids: blocks of them, in tables that are forgotten whole when they are old.
 
-An entry says what was accepted last for its id, by which batch, and what was before, so that the same batch run again
-decides as it did. So does the memory of a stream: it is kept as it is after a batch and as it was before it.
+Every batch adds a block (seen_ids.py); when there are many small ones they are written again as one. The state of a
+stream's memory is kept as it is after a batch and as it was before it, and the cells of the blocks before it stay: so
+the same batch run again decides as it did.
 
 A table takes the ids of one horizon of the stream's clock, and goes when its newest id is two horizons behind. The
 clock is the newest known_at of the partition that is furthest behind, as its records may still repeat what another
@@ -11,67 +12,75 @@ has; one that is a day behind has stopped, and is not waited for.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from features.columns import PARTITION_BITS
 from features.duplicates import NEVER, Prior
+from features.hashing import Uint64s
+from features.online_store.seen_ids import Block, SeenIds, merged, prior_of
 
-ENTRY = np.dtype([("batch_id", "<i8"), ("seq", "<i8"), ("known_at", "<i8"), ("seq_0", "<i8"), ("known_at_0", "<i8")])
-UNKNOWN = np.array([(-1, NEVER, NEVER, NEVER, NEVER)], dtype=ENTRY).tobytes()
 KEPT_HORIZONS = 2
 STOPPED_MS = 24 * 60 * 60 * 1000
-
-
-def packed(last: Prior, before: Prior, batch_id: int) -> list[bytes]:
-    """An entry for each id: what counts after the batch, and what did before it."""
-    entries = np.zeros(len(last.seq), dtype=ENTRY)
-    entries["batch_id"] = batch_id
-    entries["seq"], entries["known_at"] = last.seq, last.known_at
-    entries["seq_0"], entries["known_at_0"] = before.seq, before.known_at
-    octets = entries.tobytes()
-    return [octets[start : start + ENTRY.itemsize] for start in range(0, len(octets), ENTRY.itemsize)]
-
-
-def prior_of(entries: Sequence[bytes | None], batch_id: int) -> Prior:
-    """What was accepted before the batch, by the entries as they are now."""
-    found = np.frombuffer(b"".join([entry or UNKNOWN for entry in entries]), dtype=ENTRY)
-    own = found["batch_id"] >= batch_id
-    seq = np.where(own, found["seq_0"], found["seq"])
-    return Prior(seq, np.where(own, found["known_at_0"], found["known_at"]))
-
-
-def merged(tables: Sequence[Sequence[bytes | None]], count: int) -> list[bytes | None]:
-    """Each id's entry in the first table that has one."""
-    entries: list[bytes | None] = list(tables[0]) if tables else [None] * count
-    for table in tables[1:]:
-        entries = [old if old is not None else new for old, new in zip(entries, table, strict=True)]
-    return entries
+RECENT, RING = 64, 128
+"""So many small blocks become one; their cells go round, and none is written again while a state names it."""
+LARGE = 1 << 15
+"""A block of so many ids is not small."""
+CELLS_AT_ONCE = 32
+Read = Callable[[str, Sequence[str]], list[bytes | None]]
+"""(table, keys) → the values of the cells."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One table of ids: its number, the clock at which it was begun, and the newest known_at in it (ms)."""
+    """One table of ids: its number, the clock at which it was begun, and the newest known_at in it (ms).
+
+    Its cells are ``large`` blocks, then the small ones from ``first`` to before ``last``, with ``waiting`` ids in them.
+    """
 
     number: int
     begun: int
     newest: int
+    large: int = 0
+    first: int = 0
+    last: int = 0
+    waiting: int = 0
+
+    @property
+    def small_cells(self) -> list[str]:
+        """The keys of the small blocks, oldest first."""
+        return [f"small {number % RING}" for number in range(self.first, self.last)]
+
+    @property
+    def cells(self) -> list[str]:
+        """The keys of all its blocks, oldest first."""
+        return [f"large {number}" for number in range(self.large)] + self.small_cells
+
+    def with_block(self, block: Block, newest: int, read: Callable[[], Sequence[Block]]) -> tuple[Part, str, Block]:
+        """The part with the block in it, and the cell to write: the block, or all small ones (``read``) and it."""
+        part, ids = replace(self, newest=max(self.newest, newest)), self.waiting + len(block)
+        if ids < LARGE and self.last - self.first < RECENT - 1:
+            return replace(part, last=self.last + 1, waiting=ids), f"small {self.last % RING}", block
+        larger = replace(part, large=self.large + 1, first=self.last, waiting=0)
+        return larger, f"large {self.large}", merged([*read(), block]) if self.waiting else block
 
 
 @dataclass(frozen=True)
 class Memory:
     """A stream's tables before a batch, oldest first, and the newest known_at of each partition (ms).
 
-    Without a horizon there is only ever one table.
+    Without a horizon there is only ever one table. ``mark`` is different for every write that changed the memory.
     """
 
     stream: str
     horizon_ms: int | None
     newest: Mapping[str, int]
     parts: tuple[Part, ...]
+    mark: str = ""
 
     @classmethod
     def before(cls, stream: str, stored: bytes | None, batch_id: int, horizon_ms: int | None) -> Memory:
@@ -79,8 +88,8 @@ class Memory:
         if stored is None:
             return cls(stream, horizon_ms, {}, ())
         state = json.loads(stored)
-        newest, parts = state["before" if state["batch_id"] >= batch_id else "after"]
-        return cls(stream, horizon_ms, newest, tuple(Part(*part) for part in parts))
+        found = state["before" if state["batch_id"] >= batch_id else "after"]
+        return cls(stream, horizon_ms, found["newest"], tuple(Part(**part) for part in found["parts"]), found["mark"])
 
     @cached_property
     def clock(self) -> int:
@@ -101,11 +110,6 @@ class Memory:
         return tuple(part for part in self.parts if not self._is_old(part))
 
     @property
-    def tables(self) -> list[str]:
-        """The tables to look an id up in, newest first."""
-        return [self.table(part) for part in reversed(self.live)]
-
-    @property
     def forgotten(self) -> list[str]:
         """The tables to drop."""
         return [self.table(part) for part in self.parts if self._is_old(part)]
@@ -116,25 +120,78 @@ class Memory:
         full = self.horizon_ms is not None and self.clock - last.begun >= self.horizon_ms
         return Part(last.number + 1, self.clock, NEVER) if full or last not in self.live else last
 
-    def with_batch(self, last: Prior, batch_id: int) -> tuple[str, bytes]:
-        """The table for the ids of a batch that was decided so, and the memory to store with it."""
-        part = self._open()
-        batch = _newest(last)
-        written = Part(part.number, part.begun, max([part.newest, *batch.values()]))
-        # A table without ids would be the oldest of all, and go with what the next batch puts into it.
-        parts = [one for one in self.live if one.number != part.number] + [written] if batch else self.live
+    def with_batch(self, block: Block, batch_id: int, read: Read) -> Change:
+        """What to write for a batch with these new ids."""
+        batch = _newest(block)
         after = {key: max(self.newest.get(key, NEVER), batch.get(key, NEVER)) for key in {**self.newest, **batch}}
-        state = {"batch_id": batch_id, "before": _plain(self.newest, self.parts), "after": _plain(after, parts)}
-        return self.table(part), json.dumps(state).encode()
+        part = self._open()
+        # A table without ids would be the oldest of all, and go with what the next batch puts into it.
+        if not batch:
+            return self._change(batch_id, replace(self, newest=after, parts=self.live), part, {}, block)
+        table, small = self.table(part), part.small_cells
+        part, cell, written = part.with_block(block, max(batch.values()), lambda: _blocks(read, table, small))
+        parts = (*(one for one in self.live if one.number != part.number), part)
+        return self._change(batch_id, replace(self, newest=after, parts=parts), part, {cell: written.octets()}, block)
+
+    def _change(self, batch_id: int, after: Memory, part: Part, cells: dict[str, bytes], block: Block) -> Change:
+        after = replace(after, mark=secrets.token_hex(8))
+        state = {"batch_id": batch_id, "before": self._plain(), "after": after._plain()}
+        return Change(
+            self.table(part), cells, json.dumps(state).encode(), tuple(self.forgotten), after.mark, part.number, block
+        )
+
+    def _plain(self) -> dict[str, object]:
+        return {"newest": dict(self.newest), "parts": [asdict(part) for part in self.parts], "mark": self.mark}
 
 
-def _newest(last: Prior) -> dict[str, int]:
+@dataclass(frozen=True)
+class Change:
+    """What a batch writes: cells of a table, the state, tables to drop; ``block`` is what is new in part ``number``."""
+
+    table: str
+    cells: Mapping[str, bytes]
+    state: bytes
+    drop: tuple[str, ...]
+    mark: str
+    number: int
+    block: Block
+
+
+@dataclass
+class Index:
+    """The blocks of a memory, as they were when it had the ``mark``, and the change that was written last."""
+
+    mark: str | None = None
+    parts: dict[int, SeenIds] = field(default_factory=dict)
+    written: Change | None = None
+
+    def prior(self, memory: Memory, prints: Uint64s, read: Read) -> Prior:
+        """What was accepted last for each id before the batch; blocks are read only where the store has others."""
+        if self.written is not None and self.written.mark == memory.mark:
+            self.parts.setdefault(self.written.number, SeenIds()).add(self.written.block)
+        elif self.mark != memory.mark:
+            self.parts = {part.number: _seen(memory, part, read) for part in memory.live}
+        if self.mark != memory.mark:
+            self.mark, self.written = memory.mark, None
+        live = [part.number for part in memory.live]
+        self.parts = {number: self.parts.get(number, SeenIds()) for number in live}
+        return prior_of(self.parts.values(), prints)
+
+
+def _seen(memory: Memory, part: Part, read: Read) -> SeenIds:
+    seen = SeenIds()
+    for start in range(0, len(part.cells), CELLS_AT_ONCE):
+        for block in _blocks(read, memory.table(part), part.cells[start : start + CELLS_AT_ONCE]):
+            seen.add(block)
+    return seen
+
+
+def _blocks(read: Read, table: str, cells: Sequence[str]) -> list[Block]:
+    return [Block.read(octets) for octets in read(table, cells) if octets]
+
+
+def _newest(block: Block) -> dict[str, int]:
     """The newest known_at of each partition among what was accepted last."""
-    partitions, place = np.unique(last.seq & ((1 << PARTITION_BITS) - 1), return_inverse=True)
-    newest = np.full(len(partitions), NEVER)
-    np.maximum.at(newest, place, last.known_at)
-    return {str(partition): int(known) for partition, known in zip(partitions, newest, strict=True)}
-
-
-def _plain(newest: Mapping[str, int], parts: Sequence[Part]) -> list[object]:
-    return [dict(newest), [[part.number, part.begun, part.newest] for part in parts]]
+    of = block.seq & ((1 << PARTITION_BITS) - 1)
+    there = np.flatnonzero(np.bincount(of)).tolist()
+    return {str(partition): int(block.known_at[of == partition].max()) for partition in there}

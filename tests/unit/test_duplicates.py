@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.duplicates import NEVER, Prior, decide, distinct_ids
+from features.duplicates import NEVER, Prior, decide, encoded_ids
 
 HORIZON = 100
 records = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 400)), max_size=30).map(
@@ -47,7 +47,7 @@ def test_deciding_batch_by_batch_is_deciding_at_once_and_a_replay_decides_the_sa
     for place, ((one, known), accepted) in enumerate(zip(first, decided(first), strict=True)):
         if accepted:
             memory[one] = (place, known)
-    asked = distinct_ids(pa.array([one for one, _ in second], pa.string())).to_pylist()
+    asked = encoded_ids(pa.array([one for one, _ in second], pa.string())).dictionary.to_pylist()
     prior = Prior(
         np.array([memory[one][0] for one in asked], dtype=np.int64),
         np.array([memory[one][1] for one in asked], dtype=np.int64),
