@@ -267,7 +267,7 @@ def parse_limit(root: Path, settings: Settings, bootstrap: str) -> int:
             yield pa.RecordBatch.from_arrays([pa.array([parsed.events.num_rows])], ["events"])
 
     def run(most: int) -> float:
-        high = read_watermarks(bootstrap, [stream.topic], settings.kafka.client).high
+        high = read_watermarks(bootstrap, [stream.topic]).high
         chosen = {place: min(end, most // len(high)) for place, end in high.items()}
         ends, records = json.dumps(nested_offsets(chosen)), sum(chosen.values())
         given = SOURCE | {"kafka.bootstrap.servers": bootstrap, "subscribe": stream.topic, "endingOffsets": ends}

@@ -2,6 +2,9 @@
 
     decide duplicates ─► publish offsets ─► remember the decision ─► what needs the features before ─► rows ─► done
 
+Where the records are is the work's affair (Work): in this process, or on executors, which write rows beside each other
+in lanes of their own; done is published only where every lane stands where its writer left it.
+
 A crash between any two leaves a store from which the same batch, run again, ends the same: a decision is made from
 what was remembered before the batch, rows that have the batch are skipped, and a store that lost what a later batch
 builds on is refused. Offsets come before the memory of ids, as a batch that was planned anew must not meet its own
@@ -17,12 +20,13 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from features.columns import integers, sequence
 from features.definitions import FeatureView
-from features.duplicates import Decision, Prior, accept, encoded_ids
+from features.duplicates import Decision, Prior, accept, accepted_events, decide, encoded_ids
 from features.errors import FenceError
 from features.events import Parsed, Verdict
 from features.state import BatchKey, Fold, PackedRows
-from features.windows import duration_ms
+from features.windows import Int64s, duration_ms
 
 Offsets = Mapping[str, int]
 """'topic/partition' → the first offset that is not in the batch."""
@@ -60,17 +64,51 @@ class Counts:
     late: int
     dead_letter: int
 
+    @property
+    def all(self) -> int:
+        """How many records there were."""
+        return self.folded + self.duplicate + self.late + self.dead_letter
+
     @classmethod
-    def of(cls, batch: Batch, accepted: Mapping[str, pa.Table]) -> Counts:
-        """The counts of a batch of which these events were folded."""
+    def of(cls, batch: Batch, folded: int) -> Counts:
+        """The counts of a batch of which so many records were folded."""
         verdicts = np.concatenate([np.empty(0, np.int8), *(parsed.verdicts for parsed in batch.parsed.values())])
         counted = np.bincount(verdicts, minlength=len(Verdict))
-        folded = sum(table.num_rows for table in accepted.values())
         valid, late, dead_letter = (int(counted[verdict]) for verdict in Verdict)
         return cls(folded, valid - folded, late, dead_letter)
 
 
-class Store(Protocol):
+@dataclass(frozen=True)
+class Fence:
+    """What a writer beside others verifies: that the generation still has the version which its driver left."""
+
+    stream_id: int
+    version: tuple[int, ...]
+
+
+class RowStore(Protocol):
+    """The stored rows of views, as a fold reads and writes them."""
+
+    def rows(self, view: str, keys: pa.Array) -> pa.Array:
+        """The stored value of each key, null where there is none."""
+
+    def put_rows(self, view: str, rows: PackedRows) -> None:
+        """Durably replace rows; a crash may leave some of them written, each whole."""
+
+
+class RowLane(RowStore, Protocol):
+    """A way to write rows beside other writers: its writes check the fence, and leave the generation's version.
+
+    Each is one transaction that applies only when the version is the fence's and the lane stands where this writer
+    left it, else it raises LeaseError; so a writer whose lane another has taken stops, and so does one whose store has
+    lost writes and come back.
+    """
+
+    def standing(self) -> str:
+        """Where the last write of this writer left the lane: a word that no other write leaves."""
+
+
+class Store(RowStore, Protocol):
     """What the step needs of an online store, within one generation.
 
     A generation has a version. Every write is one transaction that applies only when the version is the one that this
@@ -86,11 +124,17 @@ class Store(Protocol):
             FenceError: a part of the store has lost writes that the generation knows of.
         """
 
+    def fence(self) -> Fence:
+        """What those verify who write beside each other until the next write of this handle."""
+
+    def lane(self, name: str) -> RowLane:
+        """A lane to write rows in, behind this handle's fence; of all writers of one name, the last to begin writes."""
+
     def marker(self) -> Marker | None:
         """The generation's marker; None when the store does not know the generation."""
 
-    def publish(self, marker: Marker) -> None:
-        """Durably replace the marker."""
+    def publish(self, marker: Marker, lanes: Mapping[str, str] | None = None) -> None:
+        """Durably replace the marker, where each of the lanes stands as named: else LeaseError, as rows are lost."""
 
     def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
         """What was accepted for each id before this batch (a batch's own decisions do not count for itself)."""
@@ -98,14 +142,66 @@ class Store(Protocol):
     def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
         """Keep what was accepted last for each id, and what was before it, until the stream's horizon has passed."""
 
-    def rows(self, view: str, keys: pa.Array) -> pa.Array:
-        """The stored value of each key, null where there is none."""
 
-    def put_rows(self, view: str, rows: PackedRows) -> None:
-        """Durably replace rows; a crash may leave some of them written, each whole."""
+@dataclass(frozen=True)
+class Ids:
+    """The event ids of a stream's valid records, encoded, with when each became known (ms) and its sequence."""
+
+    ids: pa.DictionaryArray
+    known_at: Int64s
+    seq: Int64s
+
+
+class Work(Protocol):
+    """The records of a batch, wherever they are."""
+
+    def ids(self) -> Mapping[str, Ids]:
+        """By stream, what a decision about repetitions needs."""
+
+    def fold(self, decided: Mapping[str, Decision], store: Store, key: BatchKey) -> Mapping[str, str]:
+        """Fold the accepted records into the rows of every view; where each lane stands that was written in."""
+
+    def counts(self, decided: Mapping[str, Decision]) -> Counts:
+        """How the records ended."""
 
 
 BeforeFold = Callable[[Batch, Mapping[str, pa.Table]], None]
+
+
+class OnDriver:
+    """A batch whose records are here, parsed."""
+
+    def __init__(self, batch: Batch, views: Sequence[FeatureView], before_fold: BeforeFold | None = None) -> None:
+        self._batch = batch
+        self._views = views
+        self._before_fold = before_fold
+        self._valid = {name: _valid(parsed) for name, parsed in batch.parsed.items()}
+
+    def ids(self) -> Mapping[str, Ids]:
+        return {name: ids_of(events) for name, events in self._valid.items()}
+
+    def fold(self, decided: Mapping[str, Decision], store: Store, key: BatchKey) -> Mapping[str, str]:
+        accepted = {name: accepted_events(self._valid[name], decision) for name, decision in decided.items()}
+        if self._before_fold is not None:
+            self._before_fold(self._batch, accepted)
+        for view in self._views:
+            write_rows(store, view, accepted, key)
+        return {}
+
+    def counts(self, decided: Mapping[str, Decision]) -> Counts:
+        folded = sum(int(decision.accepted.sum()) for decision in decided.values())
+        return Counts.of(self._batch, folded)
+
+
+def _valid(parsed: Parsed) -> pa.Table:
+    valid = parsed.verdicts[parsed.rows] == Verdict.VALID
+    return parsed.events if valid.all() else parsed.events.filter(pa.array(valid))
+
+
+def ids_of(events: pa.Table) -> Ids:
+    """What a decision about these events needs."""
+    seq = sequence(integers(events["partition"]), integers(events["offset"]))
+    return Ids(encoded_ids(events["event_id"]), integers(events["known_at"]), seq)
 
 
 class BatchStep:
@@ -121,23 +217,24 @@ class BatchStep:
         self._streams = {stream.name: stream for view in views for stream in view.streams}
 
     def run(self, batch: Batch) -> Counts:
-        """Fold the batch; run again with the same batch, it changes nothing more.
+        """Fold the batch here; run again with the same batch, it changes nothing more.
 
         Raises:
             FenceError: the store's marker contradicts the batch.
             LeaseError: another driver wrote, or the store lost writes, while the batch ran: run it again.
         """
+        return self.run_work(batch, OnDriver(batch, self._views, self._before_fold))
+
+    def run_work(self, batch: Batch, work: Work) -> Counts:
+        """The same with records that may be elsewhere: ``batch`` says its number, its offsets and the time."""
         self._store.begin()
         marker = self._checked(batch)
-        decided = {name: self._decided(name, parsed, batch) for name, parsed in batch.parsed.items()}
+        decided = {name: self._decided(name, ids, batch) for name, ids in work.ids().items()}
         self._store.publish(Marker(batch.batch_id, batch.start, batch.end, marker.done))
         self._remember(decided, batch)
-        accepted = {name: events for name, (events, _) in decided.items()}
-        if self._before_fold is not None:
-            self._before_fold(batch, accepted)
-        self._write(batch, accepted)
-        self._store.publish(Marker(batch.batch_id, batch.start, batch.end, batch.batch_id))
-        return Counts.of(batch, accepted)
+        lanes = work.fold(decided, self._store, self._key(batch))
+        self._store.publish(Marker(batch.batch_id, batch.start, batch.end, batch.batch_id), lanes)
+        return work.counts(decided)
 
     def check_standing(self, committed: int) -> None:
         """Raise FenceError unless the store has all that the checkpoint has committed; to be asked while idle too."""
@@ -170,21 +267,16 @@ class BatchStep:
             raise _refused(batch, f"offsets from {dict(marker.end)} on", _range(batch), REBUILD)
         return marker
 
-    def _decided(self, name: str, parsed: Parsed, batch: Batch) -> tuple[pa.Table, Decision]:
-        """The stream's valid events without duplicates, and the decision."""
-        valid = parsed.verdicts[parsed.rows] == Verdict.VALID
-        events = parsed.events if valid.all() else parsed.events.filter(pa.array(valid))
-        ids = encoded_ids(events["event_id"])
-        prior = self._store.remembered(name, ids.dictionary, batch.batch_id)
-        return accept(events, duration_ms(self._streams[name].dedupe_horizon), prior, ids)
-
-    def _remember(self, decided: Mapping[str, tuple[pa.Table, Decision]], batch: Batch) -> None:
-        for name, (_, decision) in decided.items():
+    def _remember(self, decided: Mapping[str, Decision], batch: Batch) -> None:
+        for name, decision in decided.items():
             self._store.remember(name, decision, batch.batch_id)
 
-    def _write(self, batch: Batch, accepted: Mapping[str, pa.Table]) -> None:
-        for view in self._views:
-            write_rows(self._store, view, accepted, BatchKey(self._stream_id, batch.batch_id, batch.written_at))
+    def _key(self, batch: Batch) -> BatchKey:
+        return BatchKey(self._stream_id, batch.batch_id, batch.written_at)
+
+    def _decided(self, name: str, ids: Ids, batch: Batch) -> Decision:
+        prior = self._store.remembered(name, ids.ids.dictionary, batch.batch_id)
+        return decide(ids.ids, ids.known_at, ids.seq, duration_ms(self._streams[name].dedupe_horizon), prior)
 
 
 REBUILD = "Run 'headrace features rebuild' to make the rows anew from the offline store."
@@ -198,7 +290,7 @@ def _range(batch: Batch) -> str:
     return f"{dict(batch.start)} to {dict(batch.end)}"
 
 
-def write_rows(store: Store, view: FeatureView, events: Mapping[str, pa.Table], key: BatchKey) -> None:
+def write_rows(store: RowStore, view: FeatureView, events: Mapping[str, pa.Table], key: BatchKey) -> None:
     """Fold the events into the view's stored rows, in writes of a bounded number of rows."""
     folding = Fold(view, events)
     if not len(folding.keys):

@@ -100,14 +100,16 @@ def _accept_chains(
         last.seq[asking], last.known_at[asking] = seq[place], known[place]
 
 
-def accept(
-    events: pa.Table, horizon_ms: int, prior: Prior | None = None, ids: pa.Array | None = None
-) -> tuple[pa.Table, Decision]:
-    """The events that count, and the decision to remember; ``ids`` are theirs, where they are encoded already."""
+def accept(events: pa.Table, horizon_ms: int) -> tuple[pa.Table, Decision]:
+    """The events that count where nothing was before them, and the decision to remember."""
     seq = sequence(integers(events["partition"]), integers(events["offset"]))
-    ids = encoded_ids(events["event_id"]) if ids is None else ids
-    decision = decide(ids, integers(events["known_at"]), seq, horizon_ms, prior)
-    return events if decision.accepted.all() else events.filter(pa.array(decision.accepted)), decision
+    decision = decide(encoded_ids(events["event_id"]), integers(events["known_at"]), seq, horizon_ms)
+    return accepted_events(events, decision), decision
+
+
+def accepted_events(events: pa.Table, decision: Decision) -> pa.Table:
+    """Those of the events that count."""
+    return events if decision.accepted.all() else events.filter(pa.array(decision.accepted))
 
 
 def without_duplicates(events: pa.Table, horizon_ms: int) -> pa.Table:

@@ -83,6 +83,24 @@ def fingerprints(texts: pa.Array) -> Uint64s:
     return result
 
 
+PRINT = pa.binary(16)
+"""A fingerprint as an Arrow value."""
+
+
+def packed_prints(texts: pa.Array) -> pa.FixedSizeBinaryArray:
+    """The fingerprint of each text, for those who have no need of the text itself."""
+    prints = np.ascontiguousarray(fingerprints(texts))
+    return pa.FixedSizeBinaryArray.from_buffers(PRINT, len(prints), [None, pa.py_buffer(prints)])
+
+
+def prints_of(ids: pa.Array) -> Uint64s:
+    """The fingerprints of texts, or of what packed_prints() has made of them, shape (n, 2)."""
+    if ids.type != PRINT:
+        return fingerprints(ids)
+    words = np.frombuffer(ids.buffers()[1], dtype="<u8").reshape(-1, 2)
+    return words[ids.offset : ids.offset + len(ids)]
+
+
 LANES = (np.uint64(0), GOLDEN)
 
 

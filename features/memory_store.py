@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from features.batch import Marker
+from features.batch import Fence, Marker
 from features.duplicates import NEVER, Decision, Prior
 from features.errors import LeaseError
 from features.state import PackedRows
@@ -63,13 +65,23 @@ class MemoryHandle:
     tear: Callable[[int], int] = lambda rows: rows
     version: int = 0
 
-    def _write(self, values: Mapping[tuple[Any, ...], Any]) -> None:
+    def _write(self, values: Mapping[tuple[Any, ...], Any], lanes: Mapping[str, str] = MappingProxyType({})) -> None:
         self.before_effect()
-        if self._version() != self.version:
-            raise LeaseError("a write", f"version {self.version} of the generation", f"{self._version()}")
+        self.check(self.version, lanes)
         self.version += 1
-        changed = {("version",): self.version, **values}
-        self.store.write({(self.stream_id, *key): value for key, value in changed.items()})
+        self.put({("version",): self.version, **values})
+
+    def check(self, version: int, lanes: Mapping[str, str]) -> None:
+        """Raise LeaseError unless the generation has the version and its lanes stand so."""
+        standing = {name: self._read("lane", name) or "" for name in lanes}
+        if self._version() != version or standing != lanes:
+            raise LeaseError(
+                "a write", f"version {version} of the generation, {lanes}", f"{self._version()}, {standing}"
+            )
+
+    def put(self, values: Mapping[tuple[Any, ...], Any]) -> None:
+        """One transaction, and what happens after it."""
+        self.store.write({(self.stream_id, *key): value for key, value in values.items()})
         self.before_effect()
 
     def _version(self) -> int:
@@ -79,6 +91,12 @@ class MemoryHandle:
     def begin(self) -> None:
         self.version = self._version()
 
+    def fence(self) -> Fence:
+        return Fence(self.stream_id, (self.version,))
+
+    def lane(self, name: str) -> MemoryLane:
+        return MemoryLane(self, self.version, name, self._read("lane", name) or "")
+
     def _read(self, *key: Any) -> Any:
         return self.store.values.get((self.stream_id, *key))
 
@@ -86,8 +104,8 @@ class MemoryHandle:
         marker: Marker | None = self._read("marker")
         return marker
 
-    def publish(self, marker: Marker) -> None:
-        self._write({("marker",): marker})
+    def publish(self, marker: Marker, lanes: Mapping[str, str] | None = None) -> None:
+        self._write({("marker",): marker}, lanes or {})
 
     def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
         priors = [self._prior(stream, event_id, batch_id) for event_id in ids.to_pylist()]
@@ -111,13 +129,43 @@ class MemoryHandle:
         return pa.array([self._read("row", view, key) for key in keys.to_pylist()], type=pa.binary())
 
     def put_rows(self, view: str, rows: PackedRows) -> None:
+        values, torn = self.torn(view, rows)
+        self._write(values)
+        if torn:
+            raise Crash  # a torn write: the rest never came, nor did the driver's next effect
+
+    def torn(self, view: str, rows: PackedRows) -> tuple[dict[tuple[Any, ...], Any], bool]:
+        """The rows as cells, so many as a torn write leaves, and whether it is one."""
         pairs = list(zip(rows.keys.to_pylist(), rows.values.to_pylist(), strict=True))
         written = self.tear(len(pairs))
-        self._write({("row", view, key): value for key, value in pairs[:written]})
-        if written < len(pairs):
-            raise Crash  # a torn write: the rest never came, nor did the driver's next effect
+        return {("row", view, key): value for key, value in pairs[:written]}, written < len(pairs)
 
     def all_rows(self, view: str) -> PackedRows:
         """Every row of the view in this generation."""
         found = {key[3]: value for key, value in self.store.values.items() if key[:3] == (self.stream_id, "row", view)}
         return PackedRows(pa.array(list(found), type=pa.string()), pa.array(list(found.values()), type=pa.binary()))
+
+
+@dataclass
+class MemoryLane:
+    """A writer beside others (batch.RowLane)."""
+
+    handle: MemoryHandle
+    version: int
+    name: str
+    at: str
+
+    def rows(self, view: str, keys: pa.Array) -> pa.Array:
+        return self.handle.rows(view, keys)
+
+    def put_rows(self, view: str, rows: PackedRows) -> None:
+        self.handle.before_effect()
+        self.handle.check(self.version, {self.name: self.at})
+        values, torn = self.handle.torn(view, rows)
+        self.at = secrets.token_hex(8)
+        self.handle.put({**values, ("lane", self.name): self.at})
+        if torn:
+            raise Crash
+
+    def standing(self) -> str:
+        return self.at

@@ -65,6 +65,8 @@ class StreamSettings(Section):
     """The time between two commits to the offline store."""
     max_offsets_per_trigger: int = Field(default=50_000, ge=1)
     """The most records of a batch: what bounds memory, and the time to stop."""
+    driver_records: int = Field(default=200_000, ge=0)
+    """The most records of a batch that the driver folds itself; executors fold a larger one."""
     keep_older_s: float = Field(default=600, ge=0)
     """How long rows of an older definition stay and are folded on once readers have newer ones, at least; longer where
     an alias names a model that needs them."""

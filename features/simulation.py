@@ -26,6 +26,7 @@ from features.definitions import Entity, FeatureSet, FeatureView, Stream
 from features.errors import FenceError, LeaseError
 from features.events import Parsed, Verdict, from_columns
 from features.memory_store import Action, Crash, MemoryStore
+from features.simulated_executors import Scattered
 from features.state import PackedRows, finalize
 from features.testing import disagreements, oracle
 from features.windows import Window
@@ -33,6 +34,7 @@ from features.windows import Window
 # --- the world ------------------------------------------------------------------------------------------------------
 
 REPEATED_SHARE = 0.2
+SCATTERED_SHARE = 0.4
 T0 = 1_700_000_000_000
 KEYS = ("a", "b", "c")
 STREAM = Stream("s", topic="t", fields={"key": "string", "label": "string", "value": "int64"}, dedupe_horizon="30s")
@@ -167,6 +169,7 @@ class Story:
         self, seed: int, step_type: type[BatchStep] = BatchStep, size: int = 40, store: FallibleStore | None = None
     ) -> None:
         self.rng = Random(seed)
+        self.executors = Random(f"executors {seed}")
         self.step_type = step_type
         self.log = make_log(self.rng, self.rng.randint(size // 2, size))
         self.store: FallibleStore = MemoryStore() if store is None else store
@@ -220,10 +223,16 @@ class Story:
         number, start, end = checkpoint.next_plan(self.rng, self.log.ends())
         batch = Batch(number, start, end, {"s": self.log.between(start, end)}, T0)
         steps = zip(self.generations, handles, strict=True)
-        counts = [self.step_type(handle, [VIEW], generation).run(batch) for generation, handle in steps]
+        counts = [self._stepped(self.step_type(handle, [VIEW], generation), batch) for generation, handle in steps]
         checkpoint.committed = max(checkpoint.committed, number)
         for one in counts:
             self._count(one, number)
+
+    def _stepped(self, step: BatchStep, batch: Batch) -> Counts:
+        """The batch folded here, or on executors."""
+        if self.executors.random() < SCATTERED_SHARE:
+            return step.run_work(batch, Scattered(batch, VIEW, STREAM, self.executors))
+        return step.run(batch)
 
     def _count(self, counts: Counts, number: int) -> None:
         before = self.counted.setdefault((self.life, number), counts)

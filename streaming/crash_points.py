@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
-from features.batch import Marker, Store
+from features.batch import Fence, Marker, RowLane, Store
 from features.duplicates import Decision, Prior
 from features.errors import UsageError
 from features.state import PackedRows
@@ -56,9 +56,15 @@ class WatchedStore:
     def marker(self) -> Marker | None:
         return self._store.marker()
 
-    def publish(self, marker: Marker) -> None:
+    def fence(self) -> Fence:
+        return self._store.fence()
+
+    def lane(self, name: str) -> RowLane:
+        return self._store.lane(name)
+
+    def publish(self, marker: Marker, lanes: Mapping[str, str] | None = None) -> None:
         self._reached("before publish")
-        self._store.publish(marker)
+        self._store.publish(marker, lanes)
         self._reached("after publish")
 
     def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:

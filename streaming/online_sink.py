@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,12 @@ from features.repo import FeatureRepo
 from streaming.source_batch import Messages, OffsetLog, messages_by_topic
 from streaming.stages import Stopwatch, TimedStore
 
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from features.online_store.cells import Cells
+    from streaming.executors import Recipe
+
 SendDeadLetters = Callable[[Stream, Messages, Parsed], object]
 """Returns when the broker has acknowledged the stream's dead letters of the batch."""
 Schemas = Callable[[int], str]
@@ -27,8 +34,8 @@ class BatchReport:
     """What became of a batch.
 
     Args:
-        appended_at: when the broker took each record, in ms.
-        event_times: by stream that is folded, when its valid events happened, in ms.
+        appended_at: when the broker took the records, or (from executors) some of them, in ms.
+        event_times: by stream that is folded, when its valid events happened, in ms; none from executors.
         finished_at: when its rows could be read, in ms.
     """
 
@@ -105,6 +112,22 @@ class OnlineSink:
         valid = {name: one.verdicts[one.rows] == Verdict.VALID for name, one in parsed.items() if name in self._folded}
         return {name: integers(parsed[name].events["event_time"])[which] for name, which in valid.items()}
 
+    def fold_elsewhere(self, frame: DataFrame, batch_id: int, recipe: Recipe, cells: Cells) -> BatchReport:
+        """The same, with the records left to Spark's executors: for what is too large for this process."""
+        from streaming.executors import OnExecutors
+
+        began = time.perf_counter()
+        start, end = self._log.between(batch_id)
+        work = OnExecutors(frame, recipe, cells, self._send, self.watch)
+        try:
+            with self.watch.at("fold"):
+                counts = self._step.run_work(Batch(batch_id, start, end, {}, now_ms()), work)
+        finally:
+            work.close()
+        self.clock_ms = max(self.clock_ms, work.clock_ms)
+        took_ms = 1e3 * (time.perf_counter() - began)
+        return BatchReport(batch_id, start, end, counts.all, counts, work.appended_at, {}, now_ms(), took_ms)
+
     def check_standing(self, committed: int) -> None:
         """Raise FenceError unless the store has all that the checkpoint counts as done."""
         self._step.check_standing(committed)
@@ -117,7 +140,7 @@ class OnlineSink:
         archived = Batch(batch_id, start, end, {name: one for name, one in parsed.items() if name not in folded}, 0)
         counts = self._step.run(Batch(batch_id, start, end, folded, now_ms()))
         # Nothing is folded from a stream that no view reads: its events are all for the archive.
-        return added(counts, Counts.of(archived, {name: one.events for name, one in archived.parsed.items()}))
+        return added(counts, Counts.of(archived, _valid_records(archived)))
 
     def _send_dead_letters(self, messages: Sequence[Messages], parsed: Sequence[Parsed]) -> None:
         for came, one in zip(messages, parsed, strict=True):
@@ -135,6 +158,10 @@ def by_stream(messages: Sequence[Messages], parsed: Sequence[Parsed]) -> dict[st
 
 def _newest(parsed: Parsed) -> int:
     return int(np.max(parsed.events["known_at"].to_numpy(), initial=0))
+
+
+def _valid_records(batch: Batch) -> int:
+    return sum(int((one.verdicts == Verdict.VALID).sum()) for one in batch.parsed.values())
 
 
 def added(one: Counts, other: Counts) -> Counts:

@@ -25,12 +25,13 @@ from streaming.archive import Archive, ArchiveSink
 from streaming.builder import Builder
 from streaming.crash_points import Reached
 from streaming.driver_lock import only_driver
+from streaming.executors import recipe_of
 from streaming.generations import Checkpoints, Generation, schemas_of
 from streaming.lease import Lease
 from streaming.online_sink import OnlineSink, Schemas, SendDeadLetters, now_ms
 from streaming.pruning import Pruning
 from streaming.rebuild_request import take_rebuild
-from streaming.running import GenerationFold, Running
+from streaming.running import Executors, GenerationFold, Running
 from streaming.session import Java, SparkError, read_topics, running_session
 from streaming.source_batch import nested_offsets
 from streaming.status import lag, write_status
@@ -249,6 +250,8 @@ class Pipeline:
         source = {"maxOffsetsPerTrigger": options.max_offsets}
         name = f"fold-{fold.generation.stream_id}"
         start = self._start(name, self._kept, fold.generation, fold.topics, source, options.trigger_ms)
+        recipe = recipe_of(fold.repo, self._spark.sparkContext.defaultParallelism, self._schemas)
+        fold.executors = Executors(recipe, self._rows, options.driver_records)
         fold.query = SupervisedQuery("fold", start, fold.handle, self._log)
 
     def _archive_query(self, archived: Generation) -> Running:

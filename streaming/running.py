@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,8 @@ from features.errors import HeadraceError
 from features.freshness import Freshness
 from features.online_store.sweep import Sweeper
 from streaming.generations import Checkpoints, Generation
-from streaming.online_sink import OnlineSink, now_ms
-from streaming.source_batch import flat_offsets
+from streaming.online_sink import BatchReport, OnlineSink, now_ms
+from streaming.source_batch import flat_offsets, records_between
 from streaming.status import Recent, Totals, lag
 from streaming.supervisor import FINAL, SupervisedQuery
 
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from features.repo import FeatureRepo
+    from streaming.executors import Recipe
     from streaming.lease import Lease
     from streaming.pruning import Pruning
+    from streaming.stream_options import Rows
 
 UNKNOWN_AFTER_MS = 30_000  # Spark tells every 10 s that nothing came, unless it waits for Kafka
 
@@ -72,6 +75,23 @@ class Running:
         return lag(self.end, ends)
 
 
+@dataclass(frozen=True)
+class Executors:
+    """What folds the batches that are too large for the driver.
+
+    Args:
+        above: with more records than this, a batch is.
+    """
+
+    recipe: Recipe
+    rows: Rows
+    above: int
+
+    def take(self, records: int) -> bool:
+        """Whether they fold a batch of so many records: where the store takes their writes."""
+        return records > self.above and self.rows.takes_lanes
+
+
 class GenerationFold(Running):
     """One generation that is folded on, by the definitions that it was begun with.
 
@@ -81,6 +101,8 @@ class GenerationFold(Running):
         pruning: takes out pending events that the rows have.
         lease: kept as long as batches come.
     """
+
+    executors: Executors
 
     def __init__(
         self,
@@ -112,9 +134,7 @@ class GenerationFold(Running):
     def handle(self, frame: DataFrame, batch_id: int) -> None:
         """Fold a batch."""
         self.lease.keep()
-        with self._sink.watch.at("fetch"):
-            table = frame.toArrow()
-        report = self._sink.fold(table, batch_id)
+        report = self._folded(frame, batch_id)
         self._totals = self._totals.with_batch(report.batch_id, report.counts)
         self._totals.write(self._totals_path)
         for view in self.repo.views.values():
@@ -123,6 +143,13 @@ class GenerationFold(Running):
         self._sweeper.tick(self._sink.clock_ms)
         self._pruning.after_batch()
         self.done(report.batch_id, report.end, report.records, report.ages_ms, report.took_ms)
+
+    def _folded(self, frame: DataFrame, batch_id: int) -> BatchReport:
+        if self.executors.take(records_between(*self._offsets.between(batch_id))):
+            return self._sink.fold_elsewhere(frame, batch_id, self.executors.recipe, self.executors.rows)
+        with self._sink.watch.at("fetch"):
+            table = frame.toArrow()
+        return self._sink.fold(table, batch_id)
 
     def tick(self) -> None:
         """As SupervisedQuery.tick(), until a failure is final."""

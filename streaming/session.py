@@ -21,6 +21,9 @@ ENDS_WITHIN_S = 3.0
 OPTIONS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.shuffle.partitions": "2",
+    # Plans are short and always the same: making them anew at every stage costs more than it could save.
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "50000",
     # An empty batch would cost its two log files and tell nobody anything.
     "spark.sql.streaming.noDataMicroBatches.enabled": "false",
     "spark.sql.streaming.stopTimeout": "20s",
@@ -69,9 +72,17 @@ def session_options(master: str, memory: str, jars: Sequence[Path], logging: Pat
     java = f"{JVM_OPTIONS} -Dlog4j2.configurationFile={logging.resolve().as_uri()}"
     local = master.startswith("local")
     paths = [str(jar) for jar in jars]
-    placed = {"spark.driver.extraClassPath": os.pathsep.join(paths)} if local else {"spark.jars": ",".join(paths)}
+    class_path = os.pathsep.join(paths)
+    here = {"spark.driver.extraClassPath": class_path, "spark.executor.extraClassPath": class_path}
+    placed = here if local else {"spark.jars": ",".join(paths)}
     given = {"spark.master": master, "spark.driver.memory": memory, "spark.driver.extraJavaOptions": java}
-    return OPTIONS | (LOCAL if local else {}) | given | (placed if jars else {})
+    return OPTIONS | (LOCAL if local else {}) | given | (placed if jars else {}) | _python_path()
+
+
+def _python_path() -> dict[str, str]:
+    """Executors import what this process imports, also where the package is not installed but on its path."""
+    path = os.environ.get("PYTHONPATH")
+    return {"spark.executorEnv.PYTHONPATH": path} if path else {}
 
 
 def spark_session(master: str, memory: str, jars: Sequence[Path], logs: Path) -> SparkSession:

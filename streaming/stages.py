@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pyarrow as pa
 
-from features.batch import Marker, Store
+from features.batch import Fence, Marker, RowLane, Store
 from features.duplicates import Decision, Prior
 from features.state import PackedRows
 
@@ -58,9 +58,15 @@ class TimedStore:
         with self._watch.at("markers"):
             return self._store.marker()
 
-    def publish(self, marker: Marker) -> None:
+    def fence(self) -> Fence:
+        return self._store.fence()
+
+    def lane(self, name: str) -> RowLane:
+        return self._store.lane(name)
+
+    def publish(self, marker: Marker, lanes: Mapping[str, str] | None = None) -> None:
         with self._watch.at("markers"):
-            self._store.publish(marker)
+            self._store.publish(marker, lanes)
 
     def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
         with self._watch.at("dedupe"):

@@ -124,6 +124,7 @@ def stream_options(settings: Settings, root: Path, bootstrap: str) -> StreamOpti
         rows_in_memory=settings.offline.rows_in_memory,
         grace_s=settings.stream.keep_older_s,
         slo_ms=settings.stream.freshness_slo_ms,
+        driver_records=settings.stream.driver_records,
     )
 
 

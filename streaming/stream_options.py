@@ -59,6 +59,7 @@ class StreamOptions:
         spark_kafka: further options of Spark's Kafka source.
         max_offsets: records in a batch of the fold at most; a batch of the archive has up to twice as many.
         rows_in_memory: events of the archive that a rebuild reads at once.
+        driver_records: a batch of the fold with more records is folded on executors.
         archive_trigger_s: how long records wait for the archive at most.
         grace_s: how long an older definition's rows are folded on at least, once readers have newer ones.
         slo_ms: how old an event should be at most when its row can be read.
@@ -76,5 +77,6 @@ class StreamOptions:
     archive_trigger_s: float = 10.0
     max_offsets: int = 50_000
     rows_in_memory: int = 10_000_000
+    driver_records: int = 200_000
     grace_s: float = 600.0
     slo_ms: float = 1_000.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 FINAL = (FenceError, DefinitionError, FormatError, UsageError)
 """What is the same on every attempt: somebody has to mend something first."""
+PYTHON_ERROR = re.compile(r"^[A-Za-z_][\w.]*Error: .+$", re.MULTILINE)
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
 Handle = Callable[["DataFrame", int], None]
@@ -141,10 +143,11 @@ class SupervisedQuery:
 
 
 def reason(failure: BaseException | None, told: Any) -> str:
-    """Why a query failed, in a line: what Java names as the cause of it all, where it was Java."""
+    """Why a query failed, in a line: what Java names as the cause of it all, or what a Python worker raised."""
     if isinstance(failure, HeadraceError):
         return str(failure)
     text = f"{type(failure).__name__}: {failure}" if failure is not None else str(told)
+    raised = PYTHON_ERROR.findall(text) if "Python worker" in text else []
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    causes = raised or [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
     return next(iter([*causes[-1:], *lines]), "it ended, and says nothing of why")

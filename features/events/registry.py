@@ -44,10 +44,14 @@ class SchemaRegistry:
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
-        self.url = url
-        self._client = _client(url, options or {})
+        self.url, self._options = url, dict(options or {})
+        self._client = _client(url, self._options)
         self._texts: dict[int, str] = {}
         self._absent_until_s: dict[int, float] = {}
+
+    def __reduce__(self) -> tuple[type[SchemaRegistry], tuple[str, dict[str, Any]]]:
+        """Another process asks by a client of its own."""
+        return SchemaRegistry, (self.url, self._options)
 
     def __call__(self, number: int) -> str:
         """The schema of that number as JSON text.

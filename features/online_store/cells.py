@@ -3,7 +3,7 @@
     a generation (stream_id)   its version, its lease, and tables:
     rows/<view>                entity key → state row
     seen/<stream>/<number>     blocks of event ids and what was accepted for each (memory_of_ids.py)
-    state                      'marker', 'definitions' and 'memory/<stream>'
+    state                      'marker', 'definitions', 'memory/<stream>' and 'lane/<name>'
 
 A store may keep a generation in parts (redis_parts.py), each with a version of its own. A write then moves the
 generation's version on first, with STATE in the same transaction, and each part after it: of a write that a crash ends,
@@ -63,8 +63,33 @@ Cursor = tuple[int, int]
 """Where the next page of a sweep begins; (0, 0) at first, and when all of the table was looked at."""
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What a write has to do with writers beside it.
+
+    Args:
+        lanes: cells of STATE and the value that each must have; empty for a cell that is not there.
+        moves: whether the write moves the generation's version on: a writer in a lane leaves it to the driver.
+    """
+
+    lanes: Mapping[str, bytes]
+    moves: bool = True
+
+
+ALONE = Beside({})
+
+
+def lane_cell(name: str) -> str:
+    """The cell of STATE that says where a lane stands."""
+    return f"lane/{name}"
+
+
 class Cells(Protocol):
     """What a generation needs of a database; every call is one transaction, or one round trip that reads."""
+
+    @property
+    def takes_lanes(self) -> bool:
+        """Whether writers may write beside each other: only where a write is one transaction, and not one a part."""
 
     def version(self, stream_id: int, *, whole: bool = True) -> Version:
         """The generation's version; zeros when nothing was ever written to it.
@@ -76,11 +101,21 @@ class Cells(Protocol):
     def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
         """The value of each key, None where there is none."""
 
-    def write(self, stream_id: int, version: Version, puts: Mapping[str, Put], drop: Sequence[str] = ()) -> Version:
-        """Replace cells, drop tables and move the version on, all or nothing (of each part); the version then.
+    def write(
+        self,
+        stream_id: int,
+        version: Version,
+        puts: Mapping[str, Put],
+        drop: Sequence[str] = (),
+        beside: Beside = ALONE,
+    ) -> Version:
+        """Replace cells, drop tables and move the version on (or not: Beside), all or nothing (of each part).
+
+        Returns:
+            The version then.
 
         Raises:
-            LeaseError: the generation's version is not ``version``.
+            LeaseError: the generation's version is not ``version``, or a lane stands elsewhere.
         """
 
     def sweep(

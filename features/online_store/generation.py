@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from features.batch import Marker
+from features.batch import Fence, Marker
 from features.duplicates import Decision, Prior
-from features.hashing import Uint64s, fingerprints
-from features.online_store.cells import DEFINITIONS, STATE, Cells, Cursor, Put, Sweep, Version, rows_table
-from features.online_store.memory_of_ids import Index, Memory
+from features.hashing import Uint64s, prints_of
+from features.online_store.cells import (
+    ALONE,
+    DEFINITIONS,
+    STATE,
+    Beside,
+    Cells,
+    Cursor,
+    Put,
+    Sweep,
+    Version,
+    lane_cell,
+    rows_table,
+)
+from features.online_store.index_of_ids import index_of
+from features.online_store.memory_of_ids import Memory
 from features.online_store.seen_ids import Block
 from features.rows import HEADER
 from features.state import PackedRows
@@ -31,6 +45,35 @@ class _Asked:
     prior: Prior
 
 
+class Lane:
+    """A batch.RowLane over the cells of any database: what an executor opens to write its share of a batch's rows."""
+
+    def __init__(self, cells: Cells, fence: Fence, name: str) -> None:
+        self._cells, self._fence, self._cell = cells, fence, lane_cell(name)
+        self._at = cells.get(fence.stream_id, STATE, [self._cell])[0] or b""
+
+    def rows(self, view: str, keys: pa.Array) -> pa.Array:
+        return _rows(self._cells, self._fence.stream_id, view, keys)
+
+    def put_rows(self, view: str, rows: PackedRows) -> None:
+        after = secrets.token_hex(8).encode()
+        puts = {**_put(view, rows), STATE: Put([self._cell], [after])}
+        beside = Beside({self._cell: self._at}, moves=False)
+        self._cells.write(self._fence.stream_id, self._fence.version, puts, (), beside)
+        self._at = after
+
+    def standing(self) -> str:
+        return self._at.decode()
+
+
+def _rows(cells: Cells, stream_id: int, view: str, keys: pa.Array) -> pa.Array:
+    return pa.array(cells.get(stream_id, rows_table(view), keys.to_pylist()), type=pa.binary())
+
+
+def _put(view: str, rows: PackedRows) -> dict[str, Put]:
+    return {rows_table(view): Put(rows.keys.to_pylist(), rows.values.to_pylist())}
+
+
 class Generation:
     """A batch.Store: every write checks the version that begin() or the write before has left.
 
@@ -44,15 +87,20 @@ class Generation:
         self._horizons_ms = dict(horizons_ms or {})
         self._version: Version = (0,)
         self._asked: dict[str, _Asked] = {}
-        self._index: dict[str, Index] = {}
         self.stream_id = stream_id
 
     def begin(self) -> None:
         self._version = self._cells.version(self.stream_id)
         self._asked.clear()
 
-    def _write(self, puts: Mapping[str, Put], drop: tuple[str, ...] = ()) -> None:
-        self._version = self._cells.write(self.stream_id, self._version, puts, drop)
+    def fence(self) -> Fence:
+        return Fence(self.stream_id, self._version)
+
+    def lane(self, name: str) -> Lane:
+        return Lane(self._cells, self.fence(), name)
+
+    def _write(self, puts: Mapping[str, Put], drop: tuple[str, ...] = (), beside: Beside = ALONE) -> None:
+        self._version = self._cells.write(self.stream_id, self._version, puts, drop, beside)
 
     def _state(self, key: str) -> bytes | None:
         return self._cells.get(self.stream_id, STATE, [key])[0]
@@ -61,8 +109,9 @@ class Generation:
         value = self._state("marker")
         return None if value is None else Marker(**json.loads(value))
 
-    def publish(self, marker: Marker) -> None:
-        self._write({STATE: Put(["marker"], [_marker_bytes(marker)])})
+    def publish(self, marker: Marker, lanes: Mapping[str, str] | None = None) -> None:
+        standing = {lane_cell(name): at.encode() for name, at in (lanes or {}).items()}
+        self._write({STATE: Put(["marker"], [_marker_bytes(marker)])}, beside=Beside(standing))
 
     def describe(self, definitions: str) -> None:
         """Keep the definitions of its views (definitions/stored.py) with it."""
@@ -74,11 +123,10 @@ class Generation:
         return None if value is None else value.decode()
 
     def rows(self, view: str, keys: pa.Array) -> pa.Array:
-        found = self._cells.get(self.stream_id, rows_table(view), keys.to_pylist())
-        return pa.array(found, type=pa.binary())
+        return _rows(self._cells, self.stream_id, view, keys)
 
     def put_rows(self, view: str, rows: PackedRows) -> None:
-        self._write({rows_table(view): Put(rows.keys.to_pylist(), rows.values.to_pylist())})
+        self._write(_put(view, rows))
 
     def sweep(self, view: str, below_ms: int, cursor: Cursor) -> tuple[Cursor, int]:
         """Delete rows whose newest event is older than ``below_ms`` from one page of the view's.
@@ -97,16 +145,17 @@ class Generation:
         asked, last = self._asked_for(stream, decision.ids, batch_id), decision.last
         new = (last.seq != asked.prior.seq) | (last.known_at != asked.prior.known_at)
         block = Block.of(asked.prints[new], Prior(last.seq[new], last.known_at[new]))
-        change = self._memory(stream, batch_id).with_batch(block, batch_id, self._read)
+        memory = self._memory(stream, batch_id)
+        change = memory.with_batch(block, batch_id, self._read)
         cells = {change.table: Put(list(change.cells), list(change.cells.values()))} if change.cells else {}
         self._write({**cells, STATE: Put([f"memory/{stream}"], [change.state])}, drop=change.drop)
-        self._index[stream].written = change
+        index_of(self._cells, self.stream_id, stream).wrote(change, memory.mark)
 
     def _asked_for(self, stream: str, ids: pa.Array, batch_id: int) -> _Asked:
         """What was accepted before the batch; asked once, as a write tells if it has changed since begin()."""
         asked = self._asked.get(stream)
         if asked is None or asked.batch_id != batch_id or not ids.equals(asked.ids):
-            prints, index = fingerprints(ids), self._index.setdefault(stream, Index())
+            prints, index = prints_of(ids), index_of(self._cells, self.stream_id, stream)
             asked = _Asked(batch_id, ids, prints, index.prior(self._memory(stream, batch_id), prints, self._read))
             self._asked[stream] = asked
         return asked

@@ -14,23 +14,23 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from features.columns import PARTITION_BITS
-from features.duplicates import NEVER, Prior
-from features.hashing import Uint64s
-from features.online_store.seen_ids import Block, SeenIds, merged, prior_of
+from features.duplicates import NEVER
+from features.online_store.seen_ids import Block, merged
 
 KEPT_HORIZONS = 2
 STOPPED_MS = 24 * 60 * 60 * 1000
 RECENT, RING = 64, 128
 """So many small blocks become one; their cells go round, and none is written again while a state names it."""
-LARGE = 1 << 15
-"""A block of so many ids is not small."""
-CELLS_AT_ONCE = 32
+LARGE, LARGEST = 1 << 15, 1 << 18
+"""A block of so many ids is not small, and one of more than so many (8 MB) is written in pieces."""
+TRAIL = 60
+"""So many writes are told of, for those who follow: fewer than would let a small cell be written again."""
 Read = Callable[[str, Sequence[str]], list[bytes | None]]
 """(table, keys) → the values of the cells."""
 
@@ -60,20 +60,33 @@ class Part:
         """The keys of all its blocks, oldest first."""
         return [f"large {number}" for number in range(self.large)] + self.small_cells
 
-    def with_block(self, block: Block, newest: int, read: Callable[[], Sequence[Block]]) -> tuple[Part, str, Block]:
-        """The part with the block in it, and the cell to write: the block, or all small ones (``read``) and it."""
+    def with_block(
+        self, block: Block, newest: int, read: Callable[[], Sequence[Block]]
+    ) -> tuple[Part, dict[str, Block]]:
+        """The part with the block in it, and the cells to write: the block, or all small ones (``read``) and it."""
         part, ids = replace(self, newest=max(self.newest, newest)), self.waiting + len(block)
         if ids < LARGE and self.last - self.first < RECENT - 1:
-            return replace(part, last=self.last + 1, waiting=ids), f"small {self.last % RING}", block
-        larger = replace(part, large=self.large + 1, first=self.last, waiting=0)
-        return larger, f"large {self.large}", merged([*read(), block]) if self.waiting else block
+            return replace(part, last=self.last + 1, waiting=ids), {f"small {self.last % RING}": block}
+        pieces = (merged([*read(), block]) if self.waiting else block).pieces(LARGEST)
+        larger = replace(part, large=self.large + len(pieces), first=self.last, waiting=0)
+        return larger, {f"large {number}": piece for number, piece in enumerate(pieces, self.large)}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A write to the memory: the mark that it left, and the cells of which part it wrote."""
+
+    mark: str
+    number: int
+    cells: list[str]
 
 
 @dataclass(frozen=True)
 class Memory:
     """A stream's tables before a batch, oldest first, and the newest known_at of each partition (ms).
 
-    Without a horizon there is only ever one table. ``mark`` is different for every write that changed the memory.
+    Without a horizon there is only ever one table. ``mark`` is different for every
+    write that changed the memory, and ``trail`` has the last of them, oldest first.
     """
 
     stream: str
@@ -81,6 +94,7 @@ class Memory:
     newest: Mapping[str, int]
     parts: tuple[Part, ...]
     mark: str = ""
+    trail: tuple[Step, ...] = ()
 
     @classmethod
     def before(cls, stream: str, stored: bytes | None, batch_id: int, horizon_ms: int | None) -> Memory:
@@ -89,7 +103,8 @@ class Memory:
             return cls(stream, horizon_ms, {}, ())
         state = json.loads(stored)
         found = state["before" if state["batch_id"] >= batch_id else "after"]
-        return cls(stream, horizon_ms, found["newest"], tuple(Part(**part) for part in found["parts"]), found["mark"])
+        parts, trail = (tuple(Part(**part) for part in found["parts"]), tuple(Step(*step) for step in found["trail"]))
+        return cls(stream, horizon_ms, found["newest"], parts, found["mark"], trail)
 
     @cached_property
     def clock(self) -> int:
@@ -97,9 +112,9 @@ class Memory:
         reading = max(self.newest.values(), default=NEVER) - STOPPED_MS
         return min((newest for newest in self.newest.values() if newest >= reading), default=NEVER)
 
-    def table(self, part: Part) -> str:
-        """The name of the part's table."""
-        return f"seen/{self.stream}/{part.number}"
+    def table(self, number: int) -> str:
+        """The name of a part's table."""
+        return f"seen/{self.stream}/{number}"
 
     def _is_old(self, part: Part) -> bool:
         return self.horizon_ms is not None and part.newest < self.clock - KEPT_HORIZONS * self.horizon_ms
@@ -112,7 +127,7 @@ class Memory:
     @property
     def forgotten(self) -> list[str]:
         """The tables to drop."""
-        return [self.table(part) for part in self.parts if self._is_old(part)]
+        return [self.table(part.number) for part in self.parts if self._is_old(part)]
 
     def _open(self) -> Part:
         """The part that takes the batch's ids: the newest, unless it has had its horizon."""
@@ -128,20 +143,22 @@ class Memory:
         # A table without ids would be the oldest of all, and go with what the next batch puts into it.
         if not batch:
             return self._change(batch_id, replace(self, newest=after, parts=self.live), part, {}, block)
-        table, small = self.table(part), part.small_cells
-        part, cell, written = part.with_block(block, max(batch.values()), lambda: _blocks(read, table, small))
+        table, small = self.table(part.number), part.small_cells
+        part, written = part.with_block(block, max(batch.values()), lambda: blocks(read, table, small))
         parts = (*(one for one in self.live if one.number != part.number), part)
-        return self._change(batch_id, replace(self, newest=after, parts=parts), part, {cell: written.octets()}, block)
+        cells = {cell: one.octets() for cell, one in written.items()}
+        return self._change(batch_id, replace(self, newest=after, parts=parts), part, cells, block)
 
     def _change(self, batch_id: int, after: Memory, part: Part, cells: dict[str, bytes], block: Block) -> Change:
-        after = replace(after, mark=secrets.token_hex(8))
+        step = Step(secrets.token_hex(8), part.number, list(cells))
+        after = replace(after, mark=step.mark, trail=(*self.trail, step)[-TRAIL:])
         state = {"batch_id": batch_id, "before": self._plain(), "after": after._plain()}
-        return Change(
-            self.table(part), cells, json.dumps(state).encode(), tuple(self.forgotten), after.mark, part.number, block
-        )
+        octets = json.dumps(state).encode()
+        return Change(self.table(part.number), cells, octets, tuple(self.forgotten), step.mark, part.number, block)
 
     def _plain(self) -> dict[str, object]:
-        return {"newest": dict(self.newest), "parts": [asdict(part) for part in self.parts], "mark": self.mark}
+        parts, trail = [asdict(part) for part in self.parts], [astuple(step) for step in self.trail]
+        return {"newest": dict(self.newest), "parts": parts, "mark": self.mark, "trail": trail}
 
 
 @dataclass(frozen=True)
@@ -157,36 +174,8 @@ class Change:
     block: Block
 
 
-@dataclass
-class Index:
-    """The blocks of a memory, as they were when it had the ``mark``, and the change that was written last."""
-
-    mark: str | None = None
-    parts: dict[int, SeenIds] = field(default_factory=dict)
-    written: Change | None = None
-
-    def prior(self, memory: Memory, prints: Uint64s, read: Read) -> Prior:
-        """What was accepted last for each id before the batch; blocks are read only where the store has others."""
-        if self.written is not None and self.written.mark == memory.mark:
-            self.parts.setdefault(self.written.number, SeenIds()).add(self.written.block)
-        elif self.mark != memory.mark:
-            self.parts = {part.number: _seen(memory, part, read) for part in memory.live}
-        if self.mark != memory.mark:
-            self.mark, self.written = memory.mark, None
-        live = [part.number for part in memory.live]
-        self.parts = {number: self.parts.get(number, SeenIds()) for number in live}
-        return prior_of(self.parts.values(), prints)
-
-
-def _seen(memory: Memory, part: Part, read: Read) -> SeenIds:
-    seen = SeenIds()
-    for start in range(0, len(part.cells), CELLS_AT_ONCE):
-        for block in _blocks(read, memory.table(part), part.cells[start : start + CELLS_AT_ONCE]):
-            seen.add(block)
-    return seen
-
-
-def _blocks(read: Read, table: str, cells: Sequence[str]) -> list[Block]:
+def blocks(read: Read, table: str, cells: Sequence[str]) -> list[Block]:
+    """The blocks in these cells of the table."""
     return [Block.read(octets) for octets in read(table, cells) if octets]
 
 

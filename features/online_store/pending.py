@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.batch import Marker, Offsets, Store
+from features.batch import Marker, Offsets, Store, ids_of
 from features.columns import Int64s
 from features.definitions import Stream
-from features.duplicates import accept, distinct_ids
+from features.duplicates import accepted_events, decide
 from features.errors import ForeignRowError, StoreError
 from features.events import Records, Verdict, parse
 from features.online_store.cells import of_schema
@@ -184,8 +184,10 @@ class RowsWithPending:
         events = _events(stream, self._repo.horizon_ms(stream.name), entries, self._schemas)
         if not events.num_rows:
             return events
-        prior = store.remembered(stream.name, distinct_ids(events["event_id"].combine_chunks()), batch + 1)
-        return accept(events, self._horizons[stream.name], prior)[0]
+        asked = ids_of(events)
+        prior = store.remembered(stream.name, asked.ids.dictionary, batch + 1)
+        decision = decide(asked.ids, asked.known_at, asked.seq, self._horizons[stream.name], prior)
+        return accepted_events(events, decision)
 
 
 @dataclass(frozen=True)

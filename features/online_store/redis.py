@@ -17,7 +17,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.online_store.cells import Cursor, Put, Sweep, Version, held, lost, of_schema, overtaken, rows_table
+from features.online_store.cells import (
+    ALONE,
+    STATE,
+    Beside,
+    Cursor,
+    Put,
+    Sweep,
+    Version,
+    held,
+    lost,
+    of_schema,
+    overtaken,
+    rows_table,
+)
 from features.online_store.generation import Generation
 from features.online_store.pending_redis import RedisPending
 from features.online_store.redis_client import Command, Mode, RedisClient
@@ -38,9 +51,19 @@ class RedisRows:
     """
 
     def __init__(self, url: str, timeout_s: float = 2.0, mode: Mode = "server") -> None:
+        self._opened = url, timeout_s, mode
         self._client = RedisClient(url, mode, timeout_s)
         self._places = Places(spread=mode == "cluster")
         self._known_current: dict[str, int] = {}
+
+    def __reduce__(self) -> tuple[type[RedisRows], tuple[str, float, Mode]]:
+        """Another process opens its own connections."""
+        return RedisRows, self._opened
+
+    @property
+    def takes_lanes(self) -> bool:
+        """Not in a cluster: what a lane is about is in a part, and the fence before it is not."""
+        return not self._places.spread
 
     def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Generation:
         """A driver's way into the generation; see Generation for ``horizons_ms``."""
@@ -86,7 +109,14 @@ class RedisRows:
             start = stop
         return commands, order
 
-    def write(self, stream_id: int, version: Version, puts: Mapping[str, Put], drop: Sequence[str] = ()) -> Version:
+    def write(
+        self,
+        stream_id: int,
+        version: Version,
+        puts: Mapping[str, Put],
+        drop: Sequence[str] = (),
+        beside: Beside = ALONE,
+    ) -> Version:
         head, parts = version[0], list(version[1:])
         shared = self._shared(puts)
         dropped = {HEAD: [table for table in drop if HEAD in self._places.of_table(table)]}
@@ -95,7 +125,7 @@ class RedisRows:
         ask = self._client.ask
         if head == 0:
             ask(("SADD", GENERATIONS, stream_id))
-        (found,) = ask(_write(stream_id, HEAD, head, known, shared.pop(HEAD, {}), dropped[HEAD]))
+        (found,) = ask(_write(stream_id, HEAD, head, known, shared.pop(HEAD, {}), dropped[HEAD], beside))
         if found != -1:
             raise overtaken(stream_id, head, found)
         written = sorted(shared.keys() | {part for part, tables in dropped.items() if tables and part != HEAD})
@@ -105,7 +135,7 @@ class RedisRows:
                 if found != -1:
                     raise overtaken(stream_id, parts[part], found)
                 parts[part] += 1
-        return head + 1, *parts
+        return head + int(beside.moves), *parts
 
     def _shared(self, puts: Mapping[str, Put]) -> dict[int, dict[str, Put]]:
         """The cells of each part, by table."""
@@ -241,12 +271,31 @@ class RedisRows:
 
 
 def _write(
-    stream_id: int, part: int, version: int, known: str, puts: Mapping[str, Put], drop: Sequence[str]
+    stream_id: int,
+    part: int,
+    version: int,
+    known: str,
+    puts: Mapping[str, Put],
+    drop: Sequence[str],
+    beside: Beside = ALONE,
 ) -> Command:
     """The script that writes to one part."""
-    tables = [table_key(stream_id, table, part) for table in (*puts, *drop)]
+    tables = [table_key(stream_id, table, part) for table in (STATE, *puts, *drop)]
+    lanes = [word for lane in beside.lanes.items() for word in lane]
     keys = [head_key(stream_id, part), tables_key(stream_id, part), *tables]
-    return ("EVAL", WRITE, len(keys), *keys, version, known, len(puts), *_cells(puts.values()))
+    return (
+        "EVAL",
+        WRITE,
+        len(keys),
+        *keys,
+        version,
+        known,
+        len(puts),
+        int(beside.moves),
+        len(lanes),
+        *lanes,
+        *_cells(puts.values()),
+    )
 
 
 def _cells(puts: Iterable[Put]) -> list[Any]:

@@ -3,28 +3,32 @@
 WRITE = """
 local found = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
 if found ~= tonumber(ARGV[1]) then return found end
-redis.call('HINCRBY', KEYS[1], 'version', 1)
+local puts, place = tonumber(ARGV[3]), 6 + tonumber(ARGV[5])
+for lane = 6, place - 1, 2 do
+  if (redis.call('HGET', KEYS[3], ARGV[lane]) or '') ~= ARGV[lane + 1] then return found end
+end
+redis.call('HINCRBY', KEYS[1], 'version', tonumber(ARGV[4]))
 if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'parts', ARGV[2]) end
-local place, puts = 4, tonumber(ARGV[3])
 for number = 1, puts do
-  local key, stop = KEYS[2 + number], place + 2 * tonumber(ARGV[place])
+  local key, stop = KEYS[3 + number], place + 2 * tonumber(ARGV[place])
   redis.call('SADD', KEYS[2], key)
   for start = place + 1, stop, 2000 do
     redis.call('HSET', key, unpack(ARGV, start, math.min(start + 1999, stop)))
   end
   place = stop + 1
 end
-for number = 3 + puts, #KEYS do
+for number = 4 + puts, #KEYS do
   redis.call('UNLINK', KEYS[number])
   redis.call('SREM', KEYS[2], KEYS[number])
 end
 return -1
 """
-"""KEYS: the part's head, the set of its tables, tables to put into, tables to drop.
+"""KEYS: the part's head, the set of its tables, its state, tables to put into, tables to drop.
 
-ARGV: version, the versions of the parts (or nothing), count of puts, and for each the count of its cells and key, value
-of each cell. The answer is -1, or the version where it is another. HSET takes 2,000 arguments at a time: Lua cannot
-unpack many more.
+ARGV: version, the versions of the parts (or nothing), count of puts, what to add to the version, count of the words
+about lanes and those: a cell of the state and the value that it must have; for each put the count of its cells and key,
+value of each cell. The answer is -1, or the version where it is another or a lane stands elsewhere. HSET takes 2,000
+arguments at a time: Lua cannot unpack many more.
 """
 
 SWEEP = """

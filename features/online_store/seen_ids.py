@@ -38,6 +38,16 @@ class Block:
         return cls(prints[order, 0], prints[order, 1], last.seq[order], last.known_at[order])
 
     @classmethod
+    def nothing(cls) -> Block:
+        """No ids."""
+        return cls.read(b"")
+
+    def pieces(self, most: int) -> list[Block]:
+        """The block cut into blocks of at most so many ids, in their order."""
+        parts = [slice(at, at + most) for at in range(0, len(self), most)]
+        return [Block(self.first[one], self.second[one], self.seq[one], self.known_at[one]) for one in parts]
+
+    @classmethod
     def read(cls, octets: bytes) -> Block:
         """The inverse of octets()."""
         columns = np.frombuffer(octets, dtype="<u8").reshape(4, -1)

@@ -18,7 +18,19 @@ from pathlib import Path
 import pyarrow as pa
 
 from features.errors import StoreError
-from features.online_store.cells import Cursor, Put, Sweep, Version, held, of_schema, overtaken, rows_table
+from features.online_store.cells import (
+    ALONE,
+    STATE,
+    Beside,
+    Cursor,
+    Put,
+    Sweep,
+    Version,
+    held,
+    of_schema,
+    overtaken,
+    rows_table,
+)
 from features.online_store.generation import Generation
 from features.online_store.pending_sqlite import SqlitePending
 
@@ -54,6 +66,10 @@ class SqliteRows:
         self._timeout_s = timeout_s
         self._deadline_s = deadline_s
         self._local = threading.local()
+
+    def __reduce__(self) -> tuple[type[SqliteRows], tuple[Path, float, float | None]]:
+        """Another process opens its own connections."""
+        return SqliteRows, (self._path, self._timeout_s, self._deadline_s)
 
     def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Generation:
         """A driver's way into the generation; see Generation for ``horizons_ms``."""
@@ -129,17 +145,33 @@ class SqliteRows:
         with self._transaction("DEFERRED") as connection:
             return _values(connection, stream_id, table, keys)
 
-    def write(self, stream_id: int, version: Version, puts: Mapping[str, Put], drop: Sequence[str] = ()) -> Version:
+    @property
+    def takes_lanes(self) -> bool:
+        """A write is one transaction."""
+        return True
+
+    def write(
+        self,
+        stream_id: int,
+        version: Version,
+        puts: Mapping[str, Put],
+        drop: Sequence[str] = (),
+        beside: Beside = ALONE,
+    ) -> Version:
         with self._transaction("IMMEDIATE") as connection:
             _check(connection, stream_id, version)
-            _move_on(connection, stream_id)
+            standing = _values(connection, stream_id, STATE, list(beside.lanes))
+            if [value or b"" for value in standing] != list(beside.lanes.values()):
+                raise overtaken(stream_id, version[0], version[0])
+            if beside.moves:
+                _move_on(connection, stream_id)
             for table, put in puts.items():
                 cells = zip(put.keys, put.values, strict=True)
                 place = _made(connection, stream_id, table)
                 connection.executemany(UPSERT.format(place), cells)
             for table in drop:
                 _drop(connection, stream_id, table)
-        return (version[0] + 1,)
+        return (version[0] + int(beside.moves),)
 
     def sweep(
         self, stream_id: int, version: Version, table: str, sweep: Sweep, cursor: Cursor

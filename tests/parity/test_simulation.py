@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from features import state
-from features.batch import Batch, BatchStep, Counts, Marker
+from features import memory_store, state
+from features.batch import Batch, BatchStep, Counts, Marker, Work
+from features.memory_store import MemoryHandle
 from features.simulation import MISHAPS, simulate
 
 REGRESSIONS = Path(__file__).with_name("simulation_seeds.txt")
@@ -38,30 +40,43 @@ def test_a_seed_that_failed_once_stays_mended(number: int) -> None:
 class DecidesLate(BatchStep):
     """A planted fault: what was accepted is remembered only after the rows."""
 
-    def run(self, batch: Batch) -> Counts:
+    def run_work(self, batch: Batch, work: Work) -> Counts:
         self._store.begin()
         marker = self._checked(batch)
-        decided = {name: self._decided(name, parsed, batch) for name, parsed in batch.parsed.items()}
-        accepted = {name: events for name, (events, _) in decided.items()}
+        decided = {name: self._decided(name, ids, batch) for name, ids in work.ids().items()}
         self._store.publish(Marker(batch.batch_id, batch.start, batch.end, marker.done))
-        self._write(batch, accepted)
-        self._store.publish(Marker(batch.batch_id, batch.start, batch.end, batch.batch_id))
+        lanes = work.fold(decided, self._store, self._key(batch))
+        self._store.publish(Marker(batch.batch_id, batch.start, batch.end, batch.batch_id), lanes)
         self._remember(decided, batch)
-        return Counts.of(batch, accepted)
+        return work.counts(decided)
 
 
 class PublishesAfterRows(BatchStep):
     """A planted fault: the batch's offsets are published only after its rows."""
 
-    def run(self, batch: Batch) -> Counts:
+    def run_work(self, batch: Batch, work: Work) -> Counts:
         self._store.begin()
         self._checked(batch)
-        decided = {name: self._decided(name, parsed, batch) for name, parsed in batch.parsed.items()}
+        decided = {name: self._decided(name, ids, batch) for name, ids in work.ids().items()}
         self._remember(decided, batch)
-        accepted = {name: events for name, (events, _) in decided.items()}
-        self._write(batch, accepted)
-        self._store.publish(Marker(batch.batch_id, batch.start, batch.end, batch.batch_id))
-        return Counts.of(batch, accepted)
+        lanes = work.fold(decided, self._store, self._key(batch))
+        self._store.publish(Marker(batch.batch_id, batch.start, batch.end, batch.batch_id), lanes)
+        return work.counts(decided)
+
+
+class TrustsTheLanes(MemoryHandle):
+    """A planted fault: that the rows which others wrote are still there when the batch is done is taken for granted."""
+
+    def publish(self, marker: Marker, lanes: Mapping[str, str] | None = None) -> None:
+        super().publish(marker)
+
+
+class LetsAnybodyWrite(MemoryHandle):
+    """A planted fault: a writer beside others asks nobody whether its driver has been overtaken."""
+
+    def check(self, version: int, lanes: Mapping[str, str]) -> None:
+        if not lanes:
+            super().check(version, lanes)
 
 
 def caught(step_type: type[BatchStep]) -> bool:
@@ -72,6 +87,15 @@ def caught(step_type: type[BatchStep]) -> bool:
 def test_a_decision_made_late_is_caught() -> None:
     """Duplicates remembered after the rows: a crash between lets a repetition through."""
     assert caught(DecidesLate)
+
+
+@pytest.mark.parametrize("handle", [TrustsTheLanes, LetsAnybodyWrite])
+def test_rows_that_writers_beside_each_other_lose_or_should_not_write_are_caught(
+    handle: type[MemoryHandle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that forgot an executor's rows must not pass for one that has them, nor an old executor for a new one."""
+    monkeypatch.setattr(memory_store, "MemoryHandle", handle)
+    assert caught(BatchStep)
 
 
 def test_offsets_published_after_the_rows_are_caught() -> None:

@@ -14,7 +14,7 @@ from redis import Redis
 from features.batch import Store
 from features.memory_store import Crash
 from features.online_store.cells import Version
-from features.online_store.generation import Generation
+from features.online_store.generation import Generation, Lane
 from features.online_store.redis import RedisRows
 from features.online_store.sqlite import SqliteRows
 
@@ -37,8 +37,8 @@ class StoryCells:
         return version
 
 
-class StoryGeneration(Generation):
-    """A generation whose writes of rows can be torn."""
+class Torn:
+    """Writes rows that can be torn."""
 
     tear: Callable[[int], int]
 
@@ -47,6 +47,19 @@ class StoryGeneration(Generation):
         super().put_rows(view, rows.slice(0, written))
         if written < len(rows):
             raise Crash
+
+
+class StoryLane(Torn, Lane):
+    """A lane whose writes of rows can be torn."""
+
+
+class StoryGeneration(Torn, Generation):
+    """A generation whose writes of rows can be torn."""
+
+    def lane(self, name):
+        made = StoryLane(self._cells, self.fence(), name)
+        made.tear = self.tear
+        return made
 
 
 class FallibleRows:

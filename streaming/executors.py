@@ -1,0 +1,266 @@
+"""A batch that is too large for the driver: parsed, shared out by entity and folded on Spark's executors.
+
+    Kafka ──► parse, a task a partition ──► ids ──► the driver decides what is a repetition
+                        └──► events by (view, share of its entities) ──► fold, a task a share ──► rows, in a lane each
+
+What comes to the driver is 32 bytes a record, what is refused, and where the lanes stand. Records travel between tasks
+as Arrow tables in single cells, so that Spark moves a few large values and never a record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.batch import Counts, Fence, Ids, Store, write_rows
+from features.columns import Int64s, integers, sequence
+from features.definitions import FeatureView, Stream
+from features.duplicates import Decision, encoded_ids
+from features.events import Parsed, Verdict, event_schema, parse
+from features.hashing import packed_prints
+from features.online_store.cells import Cells
+from features.online_store.generation import Lane
+from features.repo import FeatureRepo
+from features.shares import shares
+from features.state import BatchKey
+from streaming.source_batch import Messages, messages_by_topic
+from streaming.stages import Stopwatch
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from streaming.online_sink import Schemas, SendDeadLetters
+
+PIECES = pa.schema(
+    {
+        "kind": pa.string(),
+        "stream": pa.string(),
+        "view": pa.string(),
+        "share": pa.int32(),
+        "task": pa.int32(),
+        "payload": pa.binary(),
+    }
+)
+PIECES_SQL = "kind string, stream string, view string, share int, task int, payload binary"
+IDS, LETTERS, COUNTS, EVENTS = "ids", "letters", "counts", "events"
+STANDING = pa.schema({"lane": pa.string(), "standing": pa.string()})
+STANDING_SQL = "lane string, standing string"
+AGES = 256
+"""Of how many records a piece tells when the broker took them."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What executors must know to parse and share out a batch.
+
+    Args:
+        horizons_ms: by stream, from which age on a record is late.
+        shares: into how many tasks a view's entities are divided.
+        schemas: as parse() takes them.
+    """
+
+    streams: tuple[Stream, ...]
+    views: tuple[FeatureView, ...]
+    horizons_ms: Mapping[str, int | None]
+    shares: int
+    schemas: Schemas | None = None
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks fold a batch."""
+        return len(self.views) * self.shares
+
+    def task(self, view: str, share: int) -> int:
+        """The number of the task that folds the share of the view."""
+        return [one.name for one in self.views].index(view) * self.shares + share if view else 0
+
+    def readers(self, stream: Stream) -> list[FeatureView]:
+        """The views that fold the stream."""
+        return [view for view in self.views if stream.name in {one.name for one in view.streams}]
+
+
+def recipe_of(repo: FeatureRepo, shares: int, schemas: Schemas | None = None) -> Recipe:
+    """The recipe of a repo's streams and views."""
+    horizons_ms = {name: repo.horizon_ms(name) for name in repo.streams}
+    return Recipe(tuple(repo.streams.values()), tuple(repo.views.values()), horizons_ms, shares, schemas)
+
+
+# --- on executors ---------------------------------------------------------------------------------------------------
+
+
+def parsed_pieces(recipe: Recipe, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """What a task makes of its messages (session.COLUMNS): pieces of PIECES."""
+    for batch in batches:
+        for messages in messages_by_topic(pa.Table.from_batches([batch]), recipe.streams):
+            yield _pieces(recipe, messages)
+
+
+def _pieces(recipe: Recipe, messages: Messages) -> pa.RecordBatch:
+    stream = messages.stream
+    parsed = parse(messages.records, stream, recipe.horizons_ms[stream.name], recipe.schemas)
+    valid = parsed.events.filter(pa.array(parsed.verdicts[parsed.rows] == Verdict.VALID))
+    pieces: list[tuple[str, str, int, bytes]] = [(COUNTS, "", -1, _counts(messages, parsed))]
+    dead = pa.array(parsed.verdicts == Verdict.DEAD_LETTER)
+    letters = messages.table.filter(dead).append_column("reason", parsed.reasons.filter(dead))
+    if letters.num_rows:
+        pieces.append((LETTERS, "", -1, packed(letters)))
+    views = recipe.readers(stream)
+    if views:
+        pieces.append((IDS, "", -1, packed(_ids(valid))))
+    for view in views:
+        for share, events in shares(view, stream, valid, recipe.shares).items():
+            pieces.append((EVENTS, view.name, share, packed(events)))
+    kinds, names, numbers, payloads = zip(*pieces, strict=True)
+    tasks = [recipe.task(name, share) for name, share in zip(names, numbers, strict=True)]
+    columns = [kinds, [stream.name] * len(pieces), names, numbers, tasks, payloads]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, PIECES, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=PIECES)
+
+
+def _ids(events: pa.Table) -> pa.Table:
+    prints = packed_prints(events["event_id"].combine_chunks())
+    seq = sequence(integers(events["partition"]), integers(events["offset"]))
+    return pa.table({"print": prints, "known_at": events["known_at"], "seq": seq})
+
+
+def _counts(messages: Messages, parsed: Parsed) -> bytes:
+    appended = integers(messages.table["timestamp"])
+    verdicts = np.bincount(parsed.verdicts, minlength=len(Verdict)).tolist()
+    return json.dumps({"verdicts": verdicts, "appended": appended[:: max(len(appended) // AGES, 1)].tolist()}).encode()
+
+
+@dataclass(frozen=True)
+class FoldShare:
+    """What a task does with its share of a view: folds the accepted events into the rows, behind the driver's fence.
+
+    Args:
+        refused: by stream, the sequences of the records that are repetitions.
+    """
+
+    recipe: Recipe
+    cells: Cells
+    fence: Fence
+    key: BatchKey
+    refused: Mapping[str, Int64s]
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Where the lane of the share stands when its rows are written; nothing for a share without pieces."""
+        pieces = pa.Table.from_batches(batches, schema=PIECES)
+        if pieces.num_rows:
+            yield self._folded(pieces)
+
+    def _folded(self, pieces: pa.Table) -> pa.RecordBatch:
+        name, share = pieces["view"][0].as_py(), pieces["share"][0].as_py()
+        view = next(one for one in self.recipe.views if one.name == name)
+        lane = Lane(self.cells, self.fence, f"{name}/{share}")
+        write_rows(lane, view, {stream.name: self._events(stream, pieces) for stream in view.streams}, self.key)
+        return pa.RecordBatch.from_pydict({"lane": [f"{name}/{share}"], "standing": [lane.standing()]}, STANDING)
+
+    def _events(self, stream: Stream, pieces: pa.Table) -> pa.Table:
+        own = pieces.filter(pc.equal(pieces["stream"], stream.name))
+        tables = [unpacked(one) for one in own["payload"].to_pylist()]
+        events = pa.concat_tables([event_schema(stream).empty_table(), *tables]).combine_chunks()
+        seq = sequence(integers(events["partition"]), integers(events["offset"]))
+        return events.filter(pa.array(~np.isin(seq, self.refused[stream.name])))
+
+
+def packed(table: pa.Table) -> bytes:
+    """The table as an Arrow stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    octets: bytes = sink.getvalue().to_pybytes()
+    return octets
+
+
+def unpacked(octets: bytes) -> pa.Table:
+    """The inverse of packed()."""
+    return pa.ipc.open_stream(octets).read_all()
+
+
+# --- on the driver --------------------------------------------------------------------------------------------------
+
+
+class OnExecutors:
+    """A batch.Work whose records stay with Spark.
+
+    Args:
+        frame: the batch's messages.
+        cells: the online store, as another process can open it.
+        send: takes what is refused, before anything is written.
+    """
+
+    def __init__(self, frame: DataFrame, recipe: Recipe, cells: Cells, send: SendDeadLetters, watch: Stopwatch) -> None:
+        self._recipe, self._cells, self._send, self._watch = recipe, cells, send, watch
+        self._pieces = frame.mapInArrow(lambda batches: parsed_pieces(recipe, batches), PIECES_SQL).persist()
+        self._verdicts = {stream.name: np.zeros(len(Verdict), np.int64) for stream in recipe.streams}
+        self.appended_at: Int64s = np.empty(0, np.int64)
+        self._known: dict[str, Ids] = {}
+
+    def ids(self) -> Mapping[str, Ids]:
+        with self._watch.at("parse"):
+            came = self._pieces.where(f"kind <> '{EVENTS}'").toArrow()
+        for stream in self._recipe.streams:
+            own = came.filter(pc.equal(came["stream"], stream.name))
+            self._count(stream, _payloads(own, COUNTS))
+            with self._watch.at("dead letters"):
+                for octets in _payloads(own, LETTERS):
+                    refused, verdicts = _letters(unpacked(octets), stream)
+                    self._send(refused.stream, refused, verdicts)
+            if self._recipe.readers(stream):
+                self._known[stream.name] = _joined_ids([unpacked(octets) for octets in _payloads(own, IDS)])
+        return self._known
+
+    def _count(self, stream: Stream, told: Sequence[bytes]) -> None:
+        for one in map(json.loads, told):
+            self._verdicts[stream.name] += np.array(one["verdicts"])
+            self.appended_at = np.append(self.appended_at, np.array(one["appended"], dtype=np.int64))
+
+    def fold(self, decided: Mapping[str, Decision], store: Store, key: BatchKey) -> Mapping[str, str]:
+        refused = {name: self._known[name].seq[~decision.accepted] for name, decision in decided.items()}
+        share = FoldShare(self._recipe, self._cells, store.fence(), key, refused)
+        with self._watch.at("scatter"):
+            events = self._pieces.where(f"kind = '{EVENTS}'").repartitionById(self._recipe.tasks, "task")
+            # Spark takes a function, not an object that is callable.
+            written = events.mapInArrow(lambda pieces: share(pieces), STANDING_SQL).toArrow()  # noqa: PLW0108
+        return dict(zip(written["lane"].to_pylist(), written["standing"].to_pylist(), strict=True))
+
+    def counts(self, decided: Mapping[str, Decision]) -> Counts:
+        valid, late, dead = np.sum(list(self._verdicts.values()), axis=0).tolist()
+        # Of a stream that no view reads nothing is folded, nor a repetition: its events are all for the archive.
+        duplicate = sum(int((~decision.accepted).sum()) for decision in decided.values())
+        return Counts(valid - duplicate, duplicate, late, dead)
+
+    @property
+    def clock_ms(self) -> int:
+        """The newest known_at of the valid records; 0 for none."""
+        return max((int(one.known_at.max(initial=0)) for one in self._known.values()), default=0)
+
+    def close(self) -> None:
+        """Spark keeps the batch no longer."""
+        self._pieces.unpersist()
+
+
+def _payloads(pieces: pa.Table, kind: str) -> list[Any]:
+    payloads: list[Any] = pieces.filter(pc.equal(pieces["kind"], kind))["payload"].to_pylist()
+    return payloads
+
+
+def _joined_ids(tables: Sequence[pa.Table]) -> Ids:
+    schema = pa.schema({"print": pa.binary(16), "known_at": pa.int64(), "seq": pa.int64()})
+    joined = pa.concat_tables([schema.empty_table(), *tables])
+    return Ids(encoded_ids(joined["print"]), integers(joined["known_at"]), integers(joined["seq"]))
+
+
+def _letters(table: pa.Table, stream: Stream) -> tuple[Messages, Parsed]:
+    """Refused messages as a sender of dead letters takes them."""
+    (messages,) = messages_by_topic(table.drop_columns(["reason"]), [stream])
+    verdicts = np.full(table.num_rows, Verdict.DEAD_LETTER, dtype=np.int8)
+    nothing = event_schema(stream).empty_table()
+    return messages, Parsed(nothing, np.empty(0, np.int64), verdicts, table["reason"].combine_chunks())

@@ -1,0 +1,181 @@
+"""A batch folded on executors in processes of their own ends as one folded by the driver, also when one is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from features.batch import Marker
+from features.definitions import Stream
+from features.events import Parsed, Verdict
+from features.online_store.cells import Cells
+from features.online_store.sqlite import SqliteRows
+from features.repo import FeatureRepo, load_repo
+from streaming.executors import recipe_of
+from streaming.online_sink import OnlineSink
+from streaming.session import spark_session
+from streaming.source_batch import Messages
+from streaming.zipf_load import Templates, ZipfLoad
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+NOW = 1_790_000_000_000
+RECORDS, BATCHES, STREAM_ID = 3_000, 3, 7
+VIEWS = ("user_activity", "item_activity")
+MESSAGES = pa.schema(
+    {
+        "topic": pa.string(),
+        "partition": pa.int32(),
+        "offset": pa.int64(),
+        "timestamp": pa.int64(),
+        "key": pa.binary(),
+        "value": pa.binary(),
+        "headers": pa.list_(pa.struct({"key": pa.string(), "value": pa.binary()})),
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def spark(tmp_path_factory: pytest.TempPathFactory, spark_jars: list[Path]) -> Iterator[SparkSession]:
+    """Two executors of one core, each a Java process with Python workers of its own."""
+    folder = tmp_path_factory.mktemp("spark")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_WORKER_DIR", str(folder / "work"))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        session = spark_session("local-cluster[2,1,1024]", "512m", spark_jars, folder)
+        yield session
+        session.stop()
+
+
+@pytest.fixture(scope="module")
+def repo() -> FeatureRepo:
+    return load_repo(ROOT / "feature_repo")
+
+
+def load(stream: Stream, number: int) -> list[dict[str, bytes]]:
+    templates = Templates(ZipfLoad(users=200, items=50, seed=number), stream, 500)
+    return templates.batch(0, RECORDS, NOW + 60_000 * number)
+
+
+def messages(stream: Stream, number: int) -> pa.Table:
+    """A batch of two partitions: events by Zipf's law, some repeated in the batch and some from the one before."""
+    several = load(stream, number) + (load(stream, number - 1)[:50] if number else [])
+    place = np.arange(len(several))
+    return pa.table(
+        {
+            "topic": [stream.topic] * len(several),
+            "partition": place % 2,
+            "offset": RECORDS * 2 * number + place // 2,
+            "timestamp": np.full(len(several), NOW + 60_000 * number),
+            "key": [one["key"] for one in several],
+            "value": [one["value"] for one in several],
+            "headers": [None] * len(several),
+        },
+        schema=MESSAGES,
+    )
+
+
+class Plan:
+    """Where batches start and end."""
+
+    def between(self, batch_id: int) -> tuple[dict[str, int], dict[str, int]]:
+        return {"t/0": batch_id}, {"t/0": batch_id + 1}
+
+
+class Letters:
+    """What was refused."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, int, str]] = []
+
+    def __call__(self, stream: Stream, messages: Messages, parsed: Parsed) -> None:
+        dead = np.flatnonzero(parsed.verdicts == Verdict.DEAD_LETTER)
+        table = messages.table.take(pa.array(dead))
+        places = zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True)
+        reasons = parsed.reasons.take(pa.array(dead)).to_pylist()
+        self.sent += [(*place, reason) for place, reason in zip(places, reasons, strict=True)]
+
+
+def sink(repo: FeatureRepo, rows: SqliteRows, letters: Letters) -> OnlineSink:
+    generation = rows.generation(STREAM_ID, {"activity": 3_600_000})
+    generation.begin()
+    generation.publish(Marker(-1, {"t/0": 0}, {"t/0": 0}, -1))
+    return OnlineSink(repo, generation, STREAM_ID, Plan(), letters)  # type: ignore[arg-type]
+
+
+def rows_of(path: Path) -> dict[tuple[str, str], bytes]:
+    """Every row, without when it was written and the checksum of that."""
+    with closing(sqlite3.connect(path)) as connection:
+        tables = connection.execute("SELECT id, name FROM tables WHERE name LIKE 'rows/%'").fetchall()
+        found = {
+            (name, key): value
+            for one, name in tables
+            for key, value in connection.execute(f"SELECT * FROM cells_{one}")
+        }
+    return {key: value[:4] + value[8:48] + value[56:] for key, value in found.items()}
+
+
+@dataclass(frozen=True)
+class KillsItsExecutor:
+    """Cells that kill the executor, a Java process, in the middle of a batch: behind the first write of rows, once."""
+
+    rows: SqliteRows
+    once: Path
+
+    def version(self, stream_id: int) -> int:
+        return self.rows.version(stream_id)
+
+    def get(self, *asked: Any) -> list[bytes | None]:
+        return self.rows.get(*asked)
+
+    def write(self, *write: Any) -> None:
+        self.rows.write(*write)
+        if not self.once.exists():
+            self.once.touch()
+            daemon = Path(f"/proc/{os.getppid()}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            os.kill(int(daemon[1]), signal.SIGKILL)
+
+
+def framed(spark: SparkSession, folder: Path, stream: Stream, number: int) -> DataFrame:
+    path = folder / f"{number}.parquet"
+    if not path.exists():
+        pq.write_table(messages(stream, number), path, row_group_size=1_000)
+    return spark.read.parquet(str(path)).repartition(3)
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["whole", "one killed"])
+def test_executors_in_processes_of_their_own_leave_the_rows_that_the_driver_would(
+    spark: SparkSession, repo: FeatureRepo, tmp_path: Path, killed: bool
+) -> None:
+    """Batch by batch the same counts and dead letters, and at the end every row the same, byte for byte."""
+    stream, counted = repo.streams["activity"], {"here": [], "there": []}
+    letters: Mapping[str, Letters] = {name: Letters() for name in counted}
+    stores = {name: SqliteRows(tmp_path / f"{name}.db") for name in counted}
+    sinks = {name: sink(repo, stores[name], letters[name]) for name in counted}
+    cells: Cells = KillsItsExecutor(stores["there"], tmp_path / "killed") if killed else stores["there"]
+    cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
+    for number in range(BATCHES):
+        counted["here"].append(sinks["here"].fold(messages(stream, number), number).counts)
+        frame = framed(spark, tmp_path, stream, number)
+        counted["there"].append(sinks["there"].fold_elsewhere(frame, number, recipe_of(repo, 2), cells).counts)
+    assert counted["here"] == counted["there"]
+    assert all(one.duplicate > 10 and one.dead_letter > 0 for one in counted["here"][1:])
+    assert sorted(letters["here"].sent) == sorted(letters["there"].sent)
+    assert rows_of(tmp_path / "here.db") == rows_of(tmp_path / "there.db")
+    assert (tmp_path / "killed").exists() == killed
