@@ -10,7 +10,7 @@ Both take and return whole batches of rows; nothing here loops over entities or 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -109,9 +109,15 @@ class EntityEvents:
     time: Int64s
     known_at: Int64s
     seq: Int64s
+    lanes: dict[Lane, tuple[LaneEvents, NDArray[np.bool_]]] = field(default_factory=dict, init=False, compare=False)
 
     def lane(self, lane: Lane) -> tuple[LaneEvents, NDArray[np.bool_]]:
-        """The lane's events, and which of these events they are."""
+        """The lane's events, and which of these events they are; picked once, however many tables are of the lane."""
+        if lane not in self.lanes:
+            self.lanes[lane] = self._picked(lane)
+        return self.lanes[lane]
+
+    def _picked(self, lane: Lane) -> tuple[LaneEvents, NDArray[np.bool_]]:
         inside = lane.mask(self.columns)[self.place]
         values = self.columns.values(lane.column) if lane.column else None
         if values is not None:

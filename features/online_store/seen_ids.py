@@ -109,12 +109,14 @@ class SeenIds:
 
 def prior_of(parts: Iterable[SeenIds], prints: Uint64s) -> Prior:
     """What was accepted last for each id, by the newest block that has it; ``parts`` are oldest first."""
+    order = np.argsort(prints[:, 0])  # neighbours are found near each other: several times as fast
+    prints = prints[order]
     prior = Prior.nothing(len(prints))
     asking = np.arange(len(prints))
     for block in reversed([block for part in parts for block in part.blocks]):
         places = block.places(prints[asking])
         found = places >= 0
-        prior.seq[asking[found]] = block.seq[places[found]]
-        prior.known_at[asking[found]] = block.known_at[places[found]]
+        prior.seq[order[asking[found]]] = block.seq[places[found]]
+        prior.known_at[order[asking[found]]] = block.known_at[places[found]]
         asking = asking[~found]
     return prior
