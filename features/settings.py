@@ -63,7 +63,7 @@ class StreamSettings(Section):
     """The shortest time between two batches of the fold."""
     archive_trigger_s: float = Field(default=10, gt=0)
     """The time between two commits to the offline store."""
-    max_offsets_per_trigger: int = Field(default=50_000, ge=1)
+    max_offsets_per_trigger: int = Field(default=100_000, ge=1)
     """The most records of a batch: what bounds memory, and the time to stop."""
     driver_records: int = Field(default=200_000, ge=0)
     """The most records of a batch that the driver folds itself; executors fold a larger one."""

@@ -151,9 +151,9 @@ class FoldShare:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Where the lane of the share stands when its rows are written; nothing for a share without pieces."""
-        pieces = pa.Table.from_batches(batches, schema=PIECES)
-        if pieces.num_rows:
-            yield self._folded(pieces)
+        several = [batch for batch in batches if batch.num_rows]
+        if several:
+            yield self._folded(pa.Table.from_batches(several))
 
     def _folded(self, pieces: pa.Table) -> pa.RecordBatch:
         name, share = pieces["view"][0].as_py(), pieces["share"][0].as_py()

@@ -75,7 +75,7 @@ class StreamOptions:
     memory: str = "1g"
     trigger_ms: int = 100
     archive_trigger_s: float = 10.0
-    max_offsets: int = 50_000
+    max_offsets: int = 100_000
     rows_in_memory: int = 10_000_000
     driver_records: int = 200_000
     grace_s: float = 600.0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ import cloudpickle
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyspark
 import pytest
 
 from features.batch import Marker
@@ -56,11 +59,12 @@ def spark(tmp_path_factory: pytest.TempPathFactory, spark_jars: list[Path]) -> I
     """Two executors of one core, each a Java process with Python workers of its own."""
     folder = tmp_path_factory.mktemp("spark")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPARK_WORKER_DIR", str(folder / "work"))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
         session = spark_session("local-cluster[2,1,1024]", "512m", spark_jars, folder)
+        work = Path(pyspark.__file__).parent / "work" / session.sparkContext.applicationId
         yield session
         session.stop()
+        shutil.rmtree(work, ignore_errors=True)  # executors' logs, which a cluster of this kind keeps in Spark's home
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +173,7 @@ def test_executors_in_processes_of_their_own_leave_the_rows_that_the_driver_woul
     stores = {name: SqliteRows(tmp_path / f"{name}.db") for name in counted}
     sinks = {name: sink(repo, stores[name], letters[name]) for name in counted}
     cells: Cells = KillsItsExecutor(stores["there"], tmp_path / "killed") if killed else stores["there"]
-    cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
     for number in range(BATCHES):
         counted["here"].append(sinks["here"].fold(messages(stream, number), number).counts)
         frame = framed(spark, tmp_path, stream, number)

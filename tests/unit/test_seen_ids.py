@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from features.duplicates import NEVER, Decision, Prior
 from features.hashing import fingerprints
 from features.online_store import memory_of_ids, seen_ids
+from features.online_store.generation import Generation
 from features.online_store.seen_ids import Block, SeenIds, prior_of
 from features.online_store.sqlite import SqliteRows
 
@@ -75,3 +76,40 @@ def test_blocks_that_come_in_great_number_take_few_cells_and_are_all_remembered_
         (table,) = connection.execute("SELECT id FROM tables WHERE name = 'seen/s/0'").fetchone()
         (cells,) = connection.execute(f"SELECT count(*) FROM cells_{table}").fetchone()
     assert cells <= memory_of_ids.RING + 4
+
+
+def remembered(generation, number: int, name: str) -> None:
+    seq = np.array([number << 12])
+    generation.remember("s", Decision(np.ones(1, bool), pa.array([name]), Prior(seq, seq)), number)
+
+
+def test_a_reader_follows_the_memory_by_reading_what_is_new_and_asks_of_before_as_well(tmp_path):
+    """It reads all blocks once, then one a batch; where it comes back too late for the trail, all again."""
+    with closing(SqliteRows(tmp_path / "online.db")) as rows, closing(SqliteRows(tmp_path / "online.db")) as others:
+        driver, read = rows.generation(1), []
+        driver.begin()
+
+        class Counted:
+            def get(self, stream_id, table, keys):
+                read.extend(keys if table.startswith("seen/") else [])
+                return others.get(stream_id, table, keys)
+
+        cells = Counted()
+
+        def asked(name: str, batch_id: int) -> int:
+            return Generation(cells, 1).remembered("s", pa.array([name]), batch_id).seq.tolist()[0]
+
+        for number in range(5):
+            remembered(driver, number, f"id {number}")
+        assert asked("id 4", 5) == 4 << 12
+        assert len(read) == 5
+        remembered(driver, 5, "id 5")
+        remembered(driver, 6, "id 6")
+        assert [asked("id 6", batch) for batch in (7, 6, 7)] == [6 << 12, NEVER, 6 << 12]
+        assert asked("id 5", 6) == 5 << 12
+        assert len(read) == 7
+        for number in range(7, 7 + 2 * memory_of_ids.TRAIL):
+            remembered(driver, number, f"id {number}")
+        assert asked(f"id {6 + 2 * memory_of_ids.TRAIL}", 10**6) == 6 + 2 * memory_of_ids.TRAIL << 12
+        assert asked("id 0", 10**6) == 0
+        assert len(read) > 7 + 60
