@@ -164,6 +164,7 @@ class GenerationFold(Running):
             self.lease.keep()
             self._unless_final(lambda: self._sink.check_standing(self._offsets.committed()))
             self._sweeper.tick(self._sink.clock_ms)
+            self._pruning.after_batch()  # what the last batch left, when it came soon after the one before
         finally:
             self.query.busy.release()
 
