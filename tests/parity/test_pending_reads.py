@@ -36,8 +36,8 @@ def caught(rows_type: type[RowsWithPending] = RowsWithPending) -> bool:
 class RowsFirst(RowsWithPending):
     """A planted fault: the rows are read before what is pending and how far they go."""
 
-    def read(self, view: str, keys: pa.Array) -> tuple[pa.Array, int | None]:
-        values, stream_id = self._rows.read(view, keys)
+    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
+        values, stream_id = self._rows.read(view, keys, schema_hash)
         entries = self._pending.of(view, keys.to_pylist())
         current = self._rows.current(view)
         if not entries or current is None or stream_id != current:
@@ -46,7 +46,7 @@ class RowsFirst(RowsWithPending):
         marker = store.marker()
         reach = None if marker is None else pending.reached(marker, keys, values)
         if reach is None:
-            return self.read(view, keys)
+            return self.read(view, keys, schema_hash)
         return self._folded(view, pending.PackedRows(keys, values), entries, reach, store, current), current
 
 

@@ -18,7 +18,7 @@ from features.memory_store import MemoryHandle, MemoryStore
 from features.repo import FeatureRepo
 from features.state import PackedRows, finalize
 from streaming.archive import Archive, ArchiveSink
-from streaming.generations import build_from_archive, new_generation
+from streaming.generations import Generation, build_from_archive
 from streaming.messages import messages
 from streaming.online_sink import OnlineSink
 from streaming.source_batch import OffsetLog, messages_by_topic, nested_offsets
@@ -109,7 +109,7 @@ def test_records_of_two_topics_are_one_stream_with_places_of_their_own(tmp_path:
     store, letters = MemoryStore(), []
     ends = log(tmp_path / "fold", {"shop.web/0": 1, "shop.tills/0": 2})
     archive = Archive(tmp_path / "offline", REPO)
-    build_from_archive(MemoryHandle(store, 7), REPO, archive, type(new_generation({}, {}))(7, ends.first, {}), T0)
+    build_from_archive(MemoryHandle(store, 7), REPO, archive, Generation(7, ends.first, {}), T0)
 
     def keep(stream: Stream, came: Any, parsed: Any) -> None:
         letters.append((dead_letter_topic(stream.topic), came.table["partition"].to_pylist(), parsed.verdicts.tolist()))
