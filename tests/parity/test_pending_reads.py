@@ -82,6 +82,6 @@ def test_entries_counted_beside_the_batch_that_wrote_their_row_are_caught(monkey
 
 def test_repetitions_of_what_was_folded_before_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """An id that the stream has accepted already would count once more until its repetition is folded."""
-    honest = pending.accept
-    monkeypatch.setattr(pending, "accept", lambda events, horizon_ms, _: honest(events, horizon_ms))
+    honest = pending.decide
+    monkeypatch.setattr(pending, "decide", lambda *asked: honest(*asked[:-1]))
     assert caught()
