@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from stream_process import unfinished
 
 from features.archive_tables import IMPORT_PARTITION
 from features.definitions import FeatureView, Stream
@@ -211,13 +212,6 @@ class Project:
         of_this = status["state"] == "running" and status["pid"] == pid
         return of_this and all(query["end"] == high for query in status["queries"].values())
 
-    def unfinished(self, query: str) -> int:
-        """How many batches of the query were planned and not finished: those that a restart runs again."""
-        folder = self.root / ".headrace" / "checkpoints" / query
-        found = folder / str(json.loads((folder / "current.json").read_text())["stream_id"])
-        planned, finished = ({one.name for one in (found / part).glob("[0-9]*")} for part in ("offsets", "commits"))
-        return len(planned - finished)
-
     # --- what must be ---
 
     def check(self) -> None:
@@ -309,7 +303,7 @@ def test_every_record_ends_once_as_what_it_is_and_a_rebuild_from_the_archive_say
         assert process.wait(60) == 0, project.said()
     finally:
         end(process)
-    assert project.unfinished("fold") == 0
+    assert unfinished(project.root / ".headrace", "fold") == 0
     assert project.status()["state"] == "stopped"
     first = SqliteRows(project.root / ".headrace" / "online.db").current("by_user")
     rebuilding = project.start(verb="rebuild")
@@ -337,7 +331,7 @@ def test_a_driver_that_is_killed_between_effects_loses_nothing_and_does_nothing_
             assert process.wait(DEADLINE_S) == -signal.SIGKILL, (place, project.said())
         finally:
             end(process)
-        again += project.unfinished("fold") + project.unfinished("archive")
+        again += unfinished(project.root / ".headrace", "fold") + unfinished(project.root / ".headrace", "archive")
     assert again >= len(places)
     process = project.start()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,11 +17,22 @@ import pytest
 
 from features.repo import load_repo
 from features.stream_status import read_status
+from streaming.crash_points import VARIABLE
 from streaming.watermarks import read_watermarks
 
 DEADLINE_S = 120
 POLL_S = 0.1
 Process = subprocess.Popen[bytes]
+
+
+def unfinished(home: Path, query: str) -> int:
+    """How many batches of the query were planned and not finished: those that a restart runs again."""
+    folder = home / "checkpoints" / query
+    if not (folder / "current.json").exists():
+        return 0
+    found = folder / str(json.loads((folder / "current.json").read_text())["stream_id"])
+    planned, finished = ({one.name for one in (found / part).glob("[0-9]*")} for part in ("offsets", "commits"))
+    return len(planned - finished)
 
 
 @dataclass(frozen=True)
@@ -31,11 +43,16 @@ class StreamProcess:
     bootstrap: str
 
     @contextmanager
-    def running(self, *within: str) -> Iterator[Process]:
-        """It runs, started by the command ``within`` where one is given; whatever happens, it is gone afterwards."""
+    def running(self, *within: str, crash_at: str | None = None) -> Iterator[Process]:
+        """It runs, started by the command ``within`` where one is given; whatever happens, it is gone afterwards.
+
+        Args:
+            crash_at: where it is to die (streaming/crash_points.py).
+        """
         arguments = [*within, sys.executable, "-m", "headrace", "stream"]
+        environ = {**os.environ, **({VARIABLE: crash_at} if crash_at else {})}
         with (self.root / "log.txt").open("ab") as log:
-            process = subprocess.Popen(arguments, cwd=self.root, env=dict(os.environ), stdout=log, stderr=log)
+            process = subprocess.Popen(arguments, cwd=self.root, env=environ, stdout=log, stderr=log)
         try:
             yield process
         finally:
@@ -55,12 +72,26 @@ class StreamProcess:
         """The end of what it wrote."""
         return (self.root / "log.txt").read_text(encoding="utf-8", errors="replace")[-4_000:]
 
+    def status(self) -> dict[str, Any]:
+        """What it told last."""
+        return read_status(self.root / ".headrace", 0)
+
     def queries(self) -> dict[str, Any]:
         """What it told last of each query."""
-        return dict(read_status(self.root / ".headrace", 0).get("queries", {}))
+        return dict(self.status().get("queries", {}))
+
+    def is_running(self, process: Process) -> bool:
+        """Whether what was told last is of this process, and it works."""
+        status = self.status()
+        return status.get("pid") == process.pid and status.get("state") == "running"
 
     def is_drained(self) -> bool:
         """Whether both queries have finished all that the topics have."""
-        topics = [stream.topic for stream in load_repo(self.root / "feature_repo").streams.values()]
+        streams = load_repo(self.root / "feature_repo").streams.values()
+        topics = [topic for stream in streams for topic in stream.topics]
         high, queries = read_watermarks(self.bootstrap, topics).high, self.queries()
         return bool(queries) and all(query["end"] == high for query in queries.values())
+
+    def unfinished(self) -> int:
+        """How many batches of both queries a restart runs again."""
+        return sum(unfinished(self.root / ".headrace", query) for query in ("fold", "archive"))

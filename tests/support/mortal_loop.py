@@ -1,0 +1,150 @@
+"""A broker, a store and a stream of a test's own, which it kills as a failing machine would, and starts again."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from mixed_traffic import Sending
+from redis_server import RedisServer
+from stream_process import Process, StreamProcess
+
+from features.repo import FeatureRepo, load_repo
+from streaming.broker import EmbeddedBroker
+from streaming.jars import kafka_jars
+from streaming.topics import ensure_topics
+
+NEVER_FORGETS = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
+STORES = {
+    "sqlite": "{{type: features.online_store.plugin.SqliteRowsOnlineStore, path: ../.headrace/online.db{deadline}}}",
+    "redis": "{{type: features.online_store.plugin.RedisRowsOnlineStore, url: '{url}'{deadline}}}",
+}
+FEATURE_STORE = """project: truth
+provider: local
+registry: ../.headrace/registry.db
+online_store: {online}
+offline_store: {{type: features.offline_store.ArchiveOfflineStore, path: ../.headrace/offline}}
+entity_key_serialization_version: 3
+"""
+SETTINGS = """
+[kafka]
+bootstrap_servers = '{bootstrap}'
+[stream]
+spark_memory = '512m'
+archive_trigger_s = 0.5
+max_offsets_per_trigger = 50
+"""
+PLACES = tuple(
+    f"{side} {effect}"
+    for effect in ("letters", "publish", "remember", "rows", "archive")
+    for side in ("before", "after")
+)
+AT_ITS_PLACE, AT_ANY_TIME, BROKER, STORE = "driver at a place", "driver at any time", "broker", "store"
+LONGEST_PAUSE_S = 2.0
+
+
+@dataclass
+class MortalLoop:
+    """The parts, and how often each was killed."""
+
+    root: Path
+    broker: EmbeddedBroker
+    redis: RedisServer | None
+    repo: FeatureRepo
+    rng: Random
+    kills: Counter[str] = field(default_factory=Counter)
+    replayed: int = 0
+
+    @property
+    def stream(self) -> StreamProcess:
+        return StreamProcess(self.root, self.broker.bootstrap_servers)
+
+    def lives(self, kills: int) -> list[list[str]]:
+        """Lives of the driver, each as the kills that happen in it, its own death last; ``kills`` in all."""
+        places, times = 2 * kills // 5, kills // 5
+        others = [BROKER if number % 2 or self.redis is None else STORE for number in range(kills - places - times)]
+        spans = [[*others[number::times], AT_ANY_TIME] for number in range(times)]
+        lives = [*([AT_ITS_PLACE] for _ in range(places)), *spans]
+        self.rng.shuffle(lives)
+        return lives
+
+    def live(self, life: list[str], sending: Sending, share: int) -> None:
+        """The driver runs through this life and is dead; ``share`` messages may be sent for each kill."""
+        if life == [AT_ITS_PLACE]:
+            self._dies_at_a_place(sending, share)
+            return
+        with self.stream.running() as process:
+            for kill in life:
+                sending.release(share)
+                self.stream.wait(process, lambda: self.stream.is_running(process))
+                # Not for anything: an instant that nothing in the loop has chosen.
+                time.sleep(self.rng.random() * LONGEST_PAUSE_S)
+                self._kill(kill, process)
+                self.kills[kill] += 1
+                if kill != AT_ANY_TIME:
+                    self.drained(process, sending)
+        self.replayed += self.stream.unfinished()
+
+    def _dies_at_a_place(self, sending: Sending, share: int) -> None:
+        place = f"{self.rng.choice(PLACES)}:{self.rng.randint(1, 3)}"
+        sending.release(share)
+        with self.stream.running(crash_at=place) as process:
+            assert process.wait(120) == -signal.SIGKILL, (place, self.stream.said())
+        assert self.stream.unfinished() > 0, place
+        self.replayed += self.stream.unfinished()
+        self.kills[AT_ITS_PLACE] += 1
+
+    def _kill(self, what: str, process: Process) -> None:
+        if what == AT_ANY_TIME:
+            process.kill()
+            process.wait(30)
+        elif what == BROKER:
+            before = self.broker.bootstrap_servers
+            self.broker.kill()
+            assert self.broker.start() == before
+        elif self.redis is not None:
+            self.redis.kill()
+            self.redis.start()
+
+    def drained(self, process: Process, sending: Sending) -> None:
+        """This driver has finished all that was released."""
+        self.stream.wait(process, sending.is_answered)
+        self.stream.wait(process, lambda: self.stream.is_running(process) and self.stream.is_drained())
+
+    def counts(self) -> dict[str, int]:
+        """How the records ended, as the fold counts."""
+        return dict(self.stream.queries()["fold"]["counts"])
+
+
+@contextmanager
+def mortal_loop(root: Path, definitions: Path, domain: str, store: str, jars: Path, seed: int) -> Iterator[MortalLoop]:
+    """The broker and the store run, the topics are there, and the project is written; all is gone afterwards."""
+    with ExitStack() as stack:
+        broker = stack.enter_context(EmbeddedBroker(root / "broker", kafka_jars(jars), heap_mb=256))
+        redis = None
+        if store == "redis":
+            redis = RedisServer(root / "redis", NEVER_FORGETS)
+            stack.callback(redis.stop)
+            redis.start()
+        url = redis.url if redis else ""
+        repo = _written(root, definitions, domain, STORES[store].format(url=url, deadline=", deadline_ms: 10000"))
+        (root / "settings.toml").write_text(SETTINGS.format(bootstrap=broker.bootstrap_servers), encoding="utf-8")
+        (root / ".headrace" / "jars").symlink_to((jars / "jars").resolve())
+        ensure_topics(broker.bootstrap_servers, repo.streams.values())
+        yield MortalLoop(root, broker, redis, repo, Random(seed))
+
+
+def _written(root: Path, definitions: Path, domain: str, online: str) -> FeatureRepo:
+    folder = root / "feature_repo"
+    (root / ".headrace").mkdir(parents=True)
+    folder.mkdir()
+    shutil.copy(definitions / f"{domain}.py", folder)
+    (folder / "feature_store.yaml").write_text(FEATURE_STORE.format(online=online), encoding="utf-8")
+    return load_repo(folder)
