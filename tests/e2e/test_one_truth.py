@@ -182,7 +182,9 @@ def is_valid(parsed: Parsed) -> np.ndarray:
 def world(request: pytest.FixtureRequest, tmp_path: Path, seed: int) -> Iterator[World]:
     """The loop went through its kills while events were sent, and has finished all of them."""
     domain, store, kills = request.param
-    with mortal_loop(tmp_path, ROOT / "feature_repo", domain, store, ROOT / ".headrace", seed) as loop:
+    max_offsets = 50 if kills else 1_000  # small batches, so that every life of the driver has some to die in
+    folders = (tmp_path, ROOT / "feature_repo", ROOT / ".headrace")
+    with mortal_loop(*folders, domain, store, max_offsets, seed) as loop:
         sent = traffic(domain, loop.repo, now_ms(), seed)
         sending = Sending(loop.broker.bootstrap_servers, sent, PER_S)
         for life in loop.lives(kills):

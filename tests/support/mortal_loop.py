@@ -39,7 +39,7 @@ bootstrap_servers = '{bootstrap}'
 [stream]
 spark_memory = '512m'
 archive_trigger_s = 0.5
-max_offsets_per_trigger = 50
+max_offsets_per_trigger = {max_offsets}
 """
 PLACES = tuple(
     f"{side} {effect}"
@@ -124,7 +124,9 @@ class MortalLoop:
 
 
 @contextmanager
-def mortal_loop(root: Path, definitions: Path, domain: str, store: str, jars: Path, seed: int) -> Iterator[MortalLoop]:
+def mortal_loop(
+    root: Path, definitions: Path, jars: Path, domain: str, store: str, max_offsets: int, seed: int
+) -> Iterator[MortalLoop]:
     """The broker and the store run, the topics are there, and the project is written; all is gone afterwards."""
     with ExitStack() as stack:
         broker = stack.enter_context(EmbeddedBroker(root / "broker", kafka_jars(jars), heap_mb=256))
@@ -135,7 +137,8 @@ def mortal_loop(root: Path, definitions: Path, domain: str, store: str, jars: Pa
             redis.start()
         url = redis.url if redis else ""
         repo = _written(root, definitions, domain, STORES[store].format(url=url, deadline=", deadline_ms: 10000"))
-        (root / "settings.toml").write_text(SETTINGS.format(bootstrap=broker.bootstrap_servers), encoding="utf-8")
+        settings = SETTINGS.format(bootstrap=broker.bootstrap_servers, max_offsets=max_offsets)
+        (root / "settings.toml").write_text(settings, encoding="utf-8")
         (root / ".headrace" / "jars").symlink_to((jars / "jars").resolve())
         ensure_topics(broker.bootstrap_servers, repo.streams.values())
         yield MortalLoop(root, broker, redis, repo, Random(seed))
