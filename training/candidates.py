@@ -66,16 +66,33 @@ def ease(taken: csr_array, l2: float) -> Floats:
         taken: (users, items), 1 where the user took the item.
         l2: λ, above 0.
     """
-    gram = (taken.T @ taken).toarray().astype(np.float64)
+    inverse = _inverse_gram(csr_array(taken), l2)
+    weights: Floats = inverse / -np.diag(inverse)
+    np.fill_diagonal(weights, 0.0)
+    return weights
+
+
+def _inverse_gram(taken: csr_array, l2: float) -> Floats:
+    """(items, items) (XᵀX + λI)⁻¹; of fewer users than items by (XXᵀ + λI)⁻¹, which is smaller (Woodbury)."""
+    users, items = taken.shape
+    if users >= items:
+        return _inverse((taken.T @ taken).toarray(), l2)
+    kernel = np.ascontiguousarray(taken.T @ _inverse((taken @ taken.T).toarray(), l2))
+    inverse: Floats = np.asarray(taken.T @ kernel.T) / -l2
+    inverse[np.diag_indices(items)] += 1 / l2
+    return inverse
+
+
+def _inverse(gram: Floats, l2: float) -> Floats:
+    """(gram + λI)⁻¹ of a symmetric matrix without negative eigenvalues."""
+    gram = gram.astype(np.float64)
     gram[np.diag_indices_from(gram)] += l2
     factor, failed = lapack.dpotrf(gram, lower=True, overwrite_a=True)
     inverse, failed_too = lapack.dpotri(factor, lower=True, overwrite_c=True)
     if failed or failed_too:
         raise np.linalg.LinAlgError("XᵀX + λI is not positive definite")
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
-    weights: Floats = inverse / -np.diag(inverse)
-    np.fill_diagonal(weights, 0.0)
-    return weights
+    whole: Floats = np.tril(inverse) + np.tril(inverse, -1).T
+    return whole
 
 
 def strongest(weights: Floats, keep: int) -> SparseRows:

@@ -159,11 +159,11 @@ def interactions_of(events: Events, domain: Domain) -> Interactions:
     whole = np.logical_and.reduce([np.asarray(part.is_valid()) for part in parts])
     order = np.flatnonzero(whole)
     order = order[np.lexsort((columns.seq[order], columns.known_at[order]))]
-    (user, users), (item, items), (kind, kinds) = (_coded(part.take(pa.array(order))) for part in parts)
+    (user, users), (item, items), (kind, kinds) = (coded(part.take(pa.array(order))) for part in parts)
     return Interactions(users, items, tuple(kinds.to_pylist()), user, item, kind, columns.known_at[order])
 
 
-def _coded(texts: pa.Array) -> tuple[Int64s, pa.Array]:
+def coded(texts: pa.Array) -> tuple[Int64s, pa.Array]:
     """Codes, and the different texts in rising order, so that the same history has the same codes."""
     pool = pc.unique(texts)
     pool = pool.take(pc.sort_indices(pool))

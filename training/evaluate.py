@@ -92,12 +92,17 @@ def _best(tables: CandidateTables, candidates: Candidates, scores: Floats, k: in
 
 def _scored(artefact: Artefact, asked: Asked, of: Features | None, k: int) -> Lists:
     """The artefact's lists, with features as of each moment."""
+    scores = chances_of(artefact, asked, of)
+    return [_best(artefact.tables, one, part, k) for one, part in zip(asked.candidates, scores, strict=True)]
+
+
+def chances_of(artefact: Artefact, asked: Asked, of: Features | None) -> list[Floats]:
+    """For each moment the artefact's scores of its candidates (c,), with features as of then."""
     if of is None or artefact.ranker is None:
-        return [_best(artefact.tables, one, artefact.score(one, None, None), k) for one in asked.candidates]
+        return [artefact.score(one, None, None) for one in asked.candidates]
     rows = item_features(asked.candidates, asked.moments.as_of, artefact.tables, of)
     several = zip(asked.candidates, asked.user_rows, rows, strict=True)
     inputs = [ranker_inputs(one, user, item) for one, user, item in several]
     # All at once: a call has a price of its own, which is high where other programs use the same cores.
     scores = artefact.chances(np.concatenate(inputs)) if inputs else np.empty(0)
-    parts = np.split(scores, np.cumsum([len(one) for one in inputs])[:-1])
-    return [_best(artefact.tables, one, part, k) for one, part in zip(asked.candidates, parts, strict=True)]
+    return np.split(scores, np.cumsum([len(one) for one in inputs])[:-1])

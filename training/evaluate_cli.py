@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from features.errors import UsageError
+from training.lists_cli import leave_one_out_99, random_75_25, ranklens, session, time_split
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -22,7 +23,12 @@ def evaluate() -> None:
     \b
     Examples:
       headrace evaluate fraud-handbook --data card-transactions.parquet --train-start 2018-07-04
+      headrace evaluate time-split --data online-retail.parquet --format online-retail --test-days 30
     """
+
+
+for protocol in (random_75_25, leave_one_out_99, time_split, session, ranklens):
+    evaluate.add_command(protocol)
 
 
 @evaluate.command("fraud-handbook")
@@ -79,7 +85,7 @@ def fraud_handbook(  # noqa: PLR0913, PLR0917  # one parameter an option
         about = {"train_start": _date(start), "test_start": _date(days.test_start)}
         report["rows"] += [about | row for row in part.pop("rows")]
         report["parts"].append(about | part)
-    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_table(report["rows"])))
+    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(table(report["rows"])))
 
 
 def _chosen(models: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def _date(epoch_ms: int) -> str:
     return datetime.fromtimestamp(epoch_ms / 1_000, UTC).date().isoformat()
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows under their names; texts to the left, numbers to the right."""
     names = list(rows[0])
     cells = [[f"{row[name]:.4f}" if isinstance(row[name], float) else str(row[name]) for name in names] for row in rows]

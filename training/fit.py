@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,19 +74,11 @@ def train(
     history, of = interactions_of(events, domain), Features(events, domain)
     target = target_of(history, settings)
     split = time_split(_worth_splitting(history, target, settings), settings)
-    watch.begin("candidates", f"similar items from {len(history):,} interactions")
-    tables = fit_candidates(history, target, split.start, settings)
-    watch.begin("examples", "moments to learn from, with the features of then")
-    part = history.between(split.start, split.middle)
-    rng = np.random.default_rng(settings.seed)
-    moments = visits(part, part.of(target), settings.moments_per_user, rng)
-    asked = ask(tables, drawn_moments(moments, settings.moments, rng), history, events, domain)
-    rows = examples(asked, tables, history, of, settings)
-    watch.begin("ranker", f"a ranker from {len(rows.taken):,} examples, {int(rows.taken.sum()):,} of them taken")
-    ranker = fit_ranker(rows, settings)
+    learnt = learn(history, of, split, settings, watch)
+    ranker = learnt.ranker
     watch.begin("test", "testing on what came after")
     tables = fit_candidates(history, target, split.middle, settings)
-    manifest = _manifest(domain, settings, target, split.middle, now_ms)
+    manifest = manifest_of(domain, settings, target, split.middle, now_ms)
     tested = judged_rows(Artefact(manifest, tables, ranker), history, of, split, settings)
     watch.begin("final", "similar items from everything")
     final = fit_candidates(history, target, split.end, settings)
@@ -93,7 +86,30 @@ def train(
     manifest = manifest.model_copy(
         update={"as_of_ms": split.end, "items": len(final.items), "metrics": metrics_of(tested)}
     )
-    return Trained(Artefact(manifest, final, ranker), tables, tested, split, len(rows.taken), watch.took_s)
+    return Trained(Artefact(manifest, final, ranker), tables, tested, split, learnt.examples, watch.took_s)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A ranker (None of too few examples), and how many examples it is of."""
+
+    ranker: Any
+    examples: int
+
+
+def learn(history: Interactions, of: Features, split: Split, settings: TrainingSettings, watch: Stopwatch) -> Learnt:
+    """A ranker of [split.start, split.middle): candidates of what was known before, features of just then."""
+    target = target_of(history, settings)
+    watch.begin("candidates", f"similar items from {len(history):,} interactions")
+    tables = fit_candidates(history, target, split.start, settings)
+    watch.begin("examples", "moments to learn from, with the features of then")
+    part = history.between(split.start, split.middle)
+    rng = np.random.default_rng(settings.seed)
+    moments = visits(part, part.of(target), settings.moments_per_user, rng)
+    asked = ask(tables, drawn_moments(moments, settings.moments, rng), history, of.events, of.domain)
+    rows = examples(asked, tables, history, of, settings)
+    watch.begin("ranker", f"a ranker from {len(rows.taken):,} examples, {int(rows.taken.sum()):,} of them taken")
+    return Learnt(fit_ranker(rows, settings), len(rows.taken))
 
 
 def _worth_splitting(history: Interactions, target: tuple[str, ...], settings: TrainingSettings) -> NDArray[np.int64]:
@@ -129,9 +145,10 @@ def metrics_of(rows: list[Row]) -> dict[str, float]:
     return {name: value for name, value in named.items() if not np.isnan(value)}
 
 
-def _manifest(
+def manifest_of(
     domain: Domain, settings: TrainingSettings, target: tuple[str, ...], as_of_ms: int, now_ms: int
 ) -> Manifest:
+    """What a model of the domain is that knows what was known before as_of_ms; without items and metrics yet."""
     return Manifest(
         name=settings.name,
         created_ms=now_ms,

@@ -254,6 +254,7 @@ _ALL = (
     Format("taobao", ("activity",), _judged(datasets.taobao)),
     Format("rees46", ("activity",), _judged(datasets.rees46)),
     Format("movielens", ("catalogue", "activity"), _judged(datasets.movielens), folder=True),
+    Format("movielens-100k", ("activity",), _judged(datasets.movielens_100k)),
     Format("yoochoose", ("activity",), _judged(datasets.yoochoose)),
     Format("ranklens", ("catalogue", "activity"), _judged(_ranklens)),
     Format("cards", ("transactions", "fraud_labels"), _judged(datasets.cards)),

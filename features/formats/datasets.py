@@ -120,6 +120,12 @@ def movielens(source: Source) -> Tables:
     yield from _shaped(read_csv(ratings, dtypes), ratings, _ratings)
 
 
+def movielens_100k(source: Source) -> Tables:
+    """Lines of user, item, rating and seconds with tabs between: MovieLens-100K's u.data, NCF's .train.rating."""
+    dtypes = {"userId": "string", "movieId": "string", "rating": "float64", "timestamp": "int64"}
+    return _shaped(read_csv(source, dtypes, tabs=True), source, _ratings)
+
+
 def _first_rating_ms(ratings: Source) -> int:
     seconds = [pc.min(rows["timestamp"]).as_py() for rows in read_csv(ratings, {"timestamp": "int64"})]
     known = [second for second in seconds if second is not None]

@@ -130,11 +130,16 @@ def csv_header(source: Source) -> list[str]:
     return next(csv.reader(io.StringIO(head)), [])
 
 
-def read_csv(source: Source, dtypes: Mapping[str, str]) -> Iterator[pa.Table]:
-    """Those columns of a CSV file, of those dtypes; an empty cell is a null, and only that is."""
+def read_csv(source: Source, dtypes: Mapping[str, str], tabs: bool = False) -> Iterator[pa.Table]:
+    """Those columns of a CSV file, of those dtypes; an empty cell is a null, and only that is.
+
+    Args:
+        tabs: the file has tabs for commas and no header: its columns are those of dtypes, in their order.
+    """
     import pyarrow.csv as pacsv
 
-    require_columns(source, dtypes, csv_header(source))
+    if not tabs:
+        require_columns(source, dtypes, csv_header(source))
     types = {name: ARROW[dtype] for name, dtype in dtypes.items()}
     options = pacsv.ConvertOptions(
         column_types=types,
@@ -143,8 +148,8 @@ def read_csv(source: Source, dtypes: Mapping[str, str]) -> Iterator[pa.Table]:
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    reading = pacsv.ReadOptions(block_size=source.block_bytes)
-    parsing = pacsv.ParseOptions(newlines_in_values=True)
+    reading = pacsv.ReadOptions(block_size=source.block_bytes, column_names=list(dtypes) if tabs else None)
+    parsing = pacsv.ParseOptions(newlines_in_values=not tabs, delimiter="\t" if tabs else ",")
     with whole(source, "a whole CSV file"), pacsv.open_csv(source.path, reading, parsing, options) as reader:
         for batch in reader:
             yield pa.table(batch)

@@ -6,7 +6,7 @@ one, in C, into structs of just what is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -104,6 +104,16 @@ def ranklens(source: Source) -> Iterator[tuple[str, pa.Table]]:
             offsets = np.arange(starts[stream], starts[stream] + table.num_rows, dtype=np.int64)
             starts[stream] += table.num_rows
             yield stream, table.append_column("offset", pa.array(offsets))
+
+
+def item_fields(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(item id, its fields by name) of each item event, in the file's order: what ``catalogue`` has no column for."""
+    decoder = msgspec.json.Decoder(Record)
+    line = 0
+    for lines in read_lines(source):
+        records = [_decoded(decoder, text, number, source) for number, text in enumerate(lines, line + 1)]
+        line += len(lines)
+        yield from ((one.item, {f.name: f.value for f in one.fields}) for one in records if isinstance(one, Item))
 
 
 def _decoded(decoder: msgspec.json.Decoder[Record], line: bytes, number: int, source: Source) -> Record:

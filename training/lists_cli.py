@@ -1,0 +1,222 @@
+"""`headrace evaluate` of recommendations: protocols about ranked lists. Only click is imported here."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from features.errors import UsageError
+
+if TYPE_CHECKING:
+    from features.repo import FeatureRepo
+
+F = TypeVar("F", bound=Callable[..., Any])
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+MODEL = click.option("--model", "names", multiple=True, metavar="MODEL", help="Only this one; again for another.")
+SET = click.option("--set", "changed", multiple=True, metavar="MODEL.SETTING=N", help="Such as ease.l2=500.")
+SEED = click.option("--seed", default=42, show_default=True, help="Of what is drawn.")
+ENDS = ("_low", "_high")
+
+
+def data(default: str | None = None, required: bool = True) -> Callable[[F], F]:
+    """The options --data and --format, as parameters data and kind."""
+    of_format = click.option(
+        "--format", "kind", default=default, required=default is None, show_default=True, metavar="FORMAT"
+    )
+    of_data = click.option("--data", required=required, metavar="FILE", help="Events, as `headrace replay` reads them.")
+    return lambda command: of_data(of_format(command))
+
+
+@click.command("random-75-25")
+@data("movielens")
+@MODEL
+@SET
+@SEED
+@JSON
+def random_75_25(data: str, kind: str, names: Sequence[str], changed: Sequence[str], seed: int, as_json: bool) -> None:
+    """Hide a random quarter of each user's items, rank all that the user has not taken: NDCG@10 and more.
+
+    \b
+    Examples:
+      headrace evaluate random-75-25 --data movielens-small
+      headrace evaluate random-75-25 --data u.data --format movielens-100k --json
+    """
+    from training.protocols import lists
+    from training.protocols import random_split as protocol
+
+    models = chosen(lists.configured(protocol.models(), changed), names)
+    history = lists.read_interactions(Path(data), kind, _repo())
+    show(protocol.run(history, models, seed, _say), as_json)
+
+
+@click.command("leave-one-out-99")
+@data("movielens-100k", required=False)
+@click.option("--train", metavar="FILE", help="NCF's .train.rating, where the split is made already.")
+@click.option("--test", metavar="FILE", help="NCF's .test.rating; its items stand in the negatives too.")
+@click.option("--negatives", metavar="FILE", help="NCF's .test.negative: (user,item) and 99 others a line.")
+@MODEL
+@SET
+@SEED
+@JSON
+def leave_one_out_99(  # noqa: PLR0913, PLR0917  # one parameter an option
+    data: str | None,
+    kind: str,
+    train: str | None,
+    test: str | None,
+    negatives: str | None,
+    names: Sequence[str],
+    changed: Sequence[str],
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Rank each user's last item among 99 that the user has not taken: HR@10 and NDCG@10, as NCF and its critics do.
+
+    \b
+    Examples:
+      headrace evaluate leave-one-out-99 --data movielens-small --format movielens
+      headrace evaluate leave-one-out-99 --train ml-1m.train.rating --test ml-1m.test.rating \\
+        --negatives ml-1m.test.negative --json
+    """
+    from training.protocols import leave_one_out as protocol
+    from training.protocols import lists
+
+    if (data is None) == (train is None or negatives is None):
+        raise UsageError("headrace evaluate leave-one-out-99", "--data, or --train and --negatives", "not one of both")
+    models = chosen(lists.configured(protocol.models(), changed), names)
+    history = lists.read_interactions(Path(data or train or ""), kind, _repo())
+    tests = lists.read_interactions(Path(test), kind, _repo()) if test else None
+    split = protocol.left_out(history, seed) if negatives is None else protocol.from_files(history, Path(negatives))
+    if tests is not None and len(tests) != len(split.user):
+        raise UsageError(f"file '{test}'", f"the {len(split.user)} users of the negatives", f"{len(tests)} lines")
+    show(protocol.run(split, models, _say), as_json)
+
+
+@click.command("time-split")
+@data()
+@click.option("--test-days", type=click.FloatRange(min=0, min_open=True), help="The last part; a fifth of the events.")
+@click.option("--as-of", metavar="T", help="As if the file ended then: to choose settings on an earlier part.")
+@click.option("--train-set", "training", multiple=True, metavar="KEY=VALUE", help="A setting of `headrace train`.")
+@MODEL
+@SET
+@JSON
+def time_split(  # one parameter an option
+    data: str,
+    kind: str,
+    test_days: float | None,
+    as_of: str | None,
+    training: Sequence[str],
+    names: Sequence[str],
+    changed: Sequence[str],
+    as_json: bool,
+) -> None:
+    """What users take in the last part of time, recommended from what was known before it.
+
+    The model that `headrace train` fits stands beside simpler ones: for users who are known and who are not, in lists
+    with repeats and of what is new to the user only.
+
+    \b
+    Examples:
+      headrace evaluate time-split --data online-retail.parquet --format online-retail --test-days 30
+      headrace evaluate time-split --data movielens-small --format movielens --json
+    """
+    from features.inspection import parsed_time
+    from training.cli import training_settings
+    from training.dataset import Domain, read_file
+    from training.protocols import lists
+    from training.protocols import time_split as protocol
+
+    models = chosen(lists.configured(protocol.models(), changed), [*names, *([lists.BASELINE] if names else [])])
+    days = [] if test_days is None else [f"test_ms={round(test_days * 86_400_000)}"]
+    settings = training_settings(None, [*days, *training])
+    repo = _repo()
+    domain = Domain.of(repo, settings)
+    events = read_file(Path(data), kind, repo, domain, None if as_of is None else parsed_time(as_of))
+    show(protocol.run(events, domain, settings, models, _say), as_json)
+
+
+@click.command("session")
+@data("yoochoose")
+@click.option("--test-share", default=0.2, show_default=True, type=click.FloatRange(0.01, 0.9), help="Of the sessions.")
+@MODEL
+@SET
+@JSON
+def session(
+    data: str, kind: str, test_share: float, names: Sequence[str], changed: Sequence[str], as_json: bool
+) -> None:
+    """Each next click of the newest sessions from those before it: HR@20 and MRR@20.
+
+    \b
+    Examples:
+      headrace evaluate session --data yoochoose-clicks.parquet
+    """
+    from training.protocols import lists
+    from training.protocols import session as protocol
+
+    models = chosen(lists.configured(protocol.models(), changed), names)
+    history = lists.read_interactions(Path(data), kind, _repo(), ("session_id", "user_id"))
+    show(protocol.run(history, models, test_share, _say), as_json)
+
+
+@click.command("ranklens")
+@click.option("--data", required=True, metavar="FILE", help="Items, rankings and clicks, as Metarank has them.")
+@SEED
+@JSON
+def ranklens(data: str, seed: int, as_json: bool) -> None:
+    """Rank the items that were shown by what was known of them just before: NDCG@10 on the last fifth of the lists.
+
+    \b
+    Examples:
+      headrace evaluate ranklens --data ranklens.jsonl.gz
+    """
+    from training.protocols import ranklens as protocol
+
+    _say(f"reading {data}")
+    show(protocol.run(protocol.read(Path(data), _repo()), seed, _say), as_json)
+
+
+def chosen(models: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The models of these names and popularity, all where there are none."""
+    unknown = [name for name in names if name not in models]
+    if unknown:
+        raise UsageError("--model", f"one of {', '.join(models)}", ", ".join(unknown))
+    return {name: model for name, model in models.items() if not names or name in (*names, "popular")}
+
+
+def _repo() -> FeatureRepo:
+    from features.repo import load_repo
+    from features.settings import read_settings
+
+    return load_repo(read_settings(Path.cwd(), os.environ).stream.repo)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def show(report: Mapping[str, Any], as_json: bool) -> None:
+    """The report on stdout: JSON, or a table without the intervals but with the main metric's."""
+    from training.evaluate_cli import table
+
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    rows = [{name: "-" if value is None else value for name, value in row.items()} for row in report["rows"]]
+    kept = [{name: value for name, value in row.items() if "_above_" not in name} for row in rows]
+    click.echo("\n".join([*table(kept), "", *_differences(report["rows"])]))
+
+
+def _differences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How far each model is above another, with the interval; nothing of a model above itself."""
+    lines = []
+    for row in rows:
+        for name in (one for one in row if "_above_" in one and not one.endswith(ENDS)):
+            if row[name] and not name.endswith(f"_above_{row['model']}"):
+                about = " ".join(str(row[key]) for key in ("users", "lists") if key in row)
+                low, high = (row[name + end] for end in ENDS)
+                lines.append(f"{about} {row['model']}: {name} {row[name]:+.4f} ({low:+.4f} to {high:+.4f})".strip())
+    return lines

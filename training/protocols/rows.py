@@ -1,0 +1,52 @@
+"""The lines of a protocol's report: means with intervals, and how far each model is above others on the same lists."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training import metrics
+from training.evaluate import METRICS
+from training.intervals import bootstrap
+
+Floats = NDArray[np.float64]
+Int64s = NDArray[np.int64]
+PER_LIST = METRICS | {"map": metrics.average_precision_at_k}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model's value of each metric for each list, NaN where a list has none; and what is of no single list."""
+
+    model: str
+    values: Mapping[str, Floats]
+    whole: Mapping[str, float] = field(default_factory=dict)
+    fit_s: float = 0.0
+
+
+def values_of(hits: NDArray[np.bool_], relevant: Int64s, names: Sequence[str]) -> dict[str, Floats]:
+    """These metrics of (m, k) hits, as <metric>_at_<k>."""
+    return {f"{name}_at_{hits.shape[1]}": PER_LIST[name](hits, relevant) for name in names}
+
+
+def report_rows(tested: Sequence[Judged], main: str, baselines: Sequence[str]) -> list[dict[str, Any]]:
+    """A JSON object a model: means, the interval of the main metric, and of its difference to each baseline's."""
+    by_name = {one.model: one for one in tested}
+    return [_row(one, main, [by_name[name] for name in baselines if name in by_name]) for one in tested]
+
+
+def _row(one: Judged, main: str, baselines: Sequence[Judged]) -> dict[str, Any]:
+    row: dict[str, Any] = {"model": one.model} | {name: metrics.mean(values) for name, values in one.values.items()}
+    sure = bootstrap(one.values[main])
+    row |= {f"{main}_low": sure.low, f"{main}_high": sure.high}
+    for other in baselines:
+        above = bootstrap(one.values[main] - other.values[main])
+        name = f"{main}_above_{other.model}"
+        row |= {name: above.mean, f"{name}_low": above.low, f"{name}_high": above.high}
+    row |= {**one.whole, "fit_s": round(one.fit_s, 3)}
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}

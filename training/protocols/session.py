@@ -1,0 +1,77 @@
+"""session: the next click of a session from those before it; HR@20 and MRR@20, as session-rec has them.
+
+Sessions that begin in the last part of time are the test; every click of theirs but the first is asked for, and ranked
+among all items that anybody clicked before. Clicks on items that nobody had clicked before are left out, as there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import UsageError
+from training import metrics
+from training.dataset import Interactions
+from training.protocols.lists import BASELINE, Asked, Say, fitted, listed, said
+from training.protocols.rows import Judged, report_rows, values_of
+from training.recommenders import CoVisited, Popular, Recommender, SessionNeighbours, Taken, taken_of
+
+Int64s = NDArray[np.int64]
+PROTOCOL, K = "session", 20
+TEST_SHARE = 0.2
+NEVER_FADES = float("inf")
+
+
+def models() -> dict[str, Recommender]:
+    """Those that are compared, by name."""
+    return {
+        "popular": Popular(),
+        "co_visited": CoVisited(half_life_days=NEVER_FADES, shrink=2.0),
+        "session_neighbours": SessionNeighbours(),
+    }
+
+
+def run(
+    history: Interactions, several: Mapping[str, Recommender], share: float = TEST_SHARE, say: Say = lambda text: None
+) -> dict[str, Any]:
+    """The report: a row a model, on the sessions that began last, this share of all."""
+    every = taken_of(history, dict.fromkeys(history.kinds, 1.0))
+    begins = np.full(every.users, np.iinfo(np.int64).max)
+    np.minimum.at(begins, every.user, every.time_ms)
+    start_ms = int(np.sort(begins)[int(every.users * (1 - share))])
+    late = begins[every.user] >= start_ms
+    train = every.only(~late & (every.time_ms < start_ms))
+    known = np.bincount(train.item, minlength=every.items) > 0
+    test = every.only(late & known[every.item])
+    prefixes, wanted = questions(test)
+    if not len(wanted) or not len(train):
+        raise UsageError("protocol session", "sessions of two clicks and more, before and after", f"{every.users}")
+    tested = []
+    for one in fitted(several, train, start_ms, say):
+        top = listed(one.scorer, Asked(prefixes, None, np.empty((0, 0), dtype=bool)), K)
+        hits = top == wanted[:, None]
+        values = values_of(hits, np.ones(len(wanted), np.int64), ("hit_rate", "mrr", "ndcg"))
+        tested.append(Judged(one.name, values, {f"coverage_at_{K}": _coverage(top, every.items)}, one.fit_s))
+    rows = report_rows(tested, f"hit_rate_at_{K}", [BASELINE])
+    return said(PROTOCOL, rows, start_ms=start_ms, train=len(train), clicks=len(wanted), items=every.items)
+
+
+def _coverage(top: Int64s, items: int) -> float:
+    return metrics.coverage([top[top >= 0]], items)
+
+
+def questions(test: Taken) -> tuple[Taken, Int64s]:
+    """For each click but a session's first: the clicks before it as a user of their own, and the item clicked."""
+    order = np.lexsort((test.time_ms, test.user))
+    user, item = test.user[order], test.item[order]
+    counts = np.bincount(user, minlength=test.users)
+    place = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
+    asked = np.flatnonzero(place > 0)
+    row = np.repeat(np.arange(len(asked)), place[asked])
+    back = np.arange(len(row)) - np.repeat(np.cumsum(place[asked]) - place[asked], place[asked])
+    at = np.repeat(asked - place[asked], place[asked]) + back
+    times = test.time_ms[order][at]
+    return Taken(len(asked), test.items, row, item[at], test.weight[order][at], times), item[asked]
