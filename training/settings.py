@@ -30,8 +30,6 @@ class TrainingSettings(BaseModel):
     """Event types that say what a user likes."""
     engaged_weight: float = 0.2
     """What an event counts that is engaged but not the target, which counts 1."""
-    regretted: tuple[str, ...] = ("return", "remove")
-    """Event types that take a target back: each counts -1."""
     test_ms: int | None = None
     """How long the last part is that the model is tested on; None takes test_share of the events."""
     test_share: float = Field(0.2, gt=0, lt=0.5)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -170,6 +173,30 @@ def test_leave_one_out_reads_the_files_that_ncf_made(ratings, tmp_path):
     rows = rows_of("leave-one-out-99", "--train", train, "--test", test, "--negatives", negatives)
     assert set(rows["ease"]) >= {"hit_rate_at_10", "ndcg_at_10", "fit_s"}
     assert rows["ease"]["hit_rate_at_10"] == 1.0
+
+
+def test_a_time_split_tells_known_users_from_new_ones_and_has_the_model_that_train_fits(tmp_path):
+    kinds = "InvoiceNo", "StockCode", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID"
+    rng, lines = np.random.default_rng(4), []
+    for day in range(60):
+        for user in range(30 if day < 50 else 34):
+            item = (user % 2) + 2 * int(rng.integers(0, 10))
+            lines.append(
+                (f"{day}-{user}", f"i{item:02}", 1, datetime(2011, 1, 1, tzinfo=UTC) + timedelta(days=day), 2.0, user)
+            )
+    path = tmp_path / "shop.parquet"
+    pq.write_table(pa.table(dict(zip(kinds, map(list, zip(*lines, strict=True)), strict=True))), path)
+    options = ["--format", "online-retail", "--test-days", 10, "--train-set", "iterations=5"]
+    done = CliRunner().invoke(cli, ["evaluate", "time-split", "--data", str(path), *map(str, options), "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert (report["warm_users"], report["cold_users"], report["items"]) == (30, 4, 20)
+    rows = {(row["users"], row["lists"], row["model"]): row for row in report["rows"]}
+    warm = rows["warm", "with_repeats", "two_stage"]
+    assert warm["ndcg_at_10"] > rows["warm", "with_repeats", "popular"]["ndcg_at_10"]
+    assert warm["ndcg_at_10_above_popular_low"] > 0
+    assert rows["cold", "with_repeats", "popular"]["n"] == 4
+    assert 0 < rows["cold", "with_repeats", "popular"]["novelty_at_10"] < 10
 
 
 def test_a_line_of_negatives_that_is_none_is_named(tmp_path, ratings):

@@ -36,6 +36,8 @@ Int64s = NDArray[np.int64]
 PROTOCOL, TWO_STAGE = "time-split", "two_stage"
 OTHERS = (BASELINE, "own", "blend", "blend_of_new")
 """What every model's distance to is said."""
+REGRETTED = ("return", "remove")
+"""Event types that take a target back."""
 METRICS = ("ndcg", "recall", "precision", "hit_rate", "mrr")
 
 
@@ -86,10 +88,11 @@ def run(
     rows = []
     for group, chosen in (("warm", question.warm), ("cold", ~question.warm)):
         for lists, new in (("with_repeats", False), ("only_new", True)):
-            rows += _rows(every, part_of(question, chosen, new), settings.k, {"users": group, "lists": lists})
-    about = {"as_of_ms": split.middle, "end_ms": split.end, "target": list(target)}
+            about = {"users": group, "lists": lists}
+            rows += _rows(every, part_of(question, chosen, new), question.before, settings.k, about)
+    said_of = {"as_of_ms": split.middle, "end_ms": split.end, "target": list(target)}
     counts = {"warm_users": int(question.warm.sum()), "cold_users": int((~question.warm).sum())}
-    return said(PROTOCOL, rows, **about, **counts, items=question.before.items)
+    return said(PROTOCOL, rows, **said_of, **counts, items=question.before.items)
 
 
 def asked_at(history: Interactions, split: Split, target: tuple[str, ...], settings: TrainingSettings) -> Question:
@@ -112,7 +115,7 @@ def asked_at(history: Interactions, split: Split, target: tuple[str, ...], setti
 def event_weights(target: tuple[str, ...], settings: TrainingSettings) -> dict[str, float]:
     """What each kind of event counts: the target 1, what else is engaged less, what takes something back −1."""
     engaged = dict.fromkeys(settings.engaged, settings.engaged_weight)
-    return engaged | dict.fromkeys(settings.regretted, -1.0) | dict.fromkeys(target, 1.0)
+    return engaged | dict.fromkeys(REGRETTED, -1.0) | dict.fromkeys(target, 1.0)
 
 
 def part_of(question: Question, chosen: NDArray[np.bool_], new: bool) -> Asked:
@@ -123,17 +126,19 @@ def part_of(question: Question, chosen: NDArray[np.bool_], new: bool) -> Asked:
     return Asked(question.before.of(question.users[chosen]), hidden, relevant[chosen])
 
 
-def _rows(every: Sequence[Fitted], asked: Asked, k: int, about: Mapping[str, str]) -> list[dict[str, Any]]:
+def _rows(
+    every: Sequence[Fitted], asked: Asked, before: Taken, k: int, about: Mapping[str, str]
+) -> list[dict[str, Any]]:
     if not asked.taken.users:
         return []
-    took = csr_array(asked.taken.ones.T)
+    took = csr_array(before.ones.T)
     rows = [_tested(one, asked, took, k) for one in every]
     return [{**about, "n": asked.taken.users, **row} for row in report_rows(rows, f"ndcg_at_{k}", OTHERS)]
 
 
 def _tested(one: Fitted, asked: Asked, took: csr_array, k: int) -> Judged:
     top = listed(one.scorer, asked, k)
-    share = np.asarray(took.sum(axis=1), dtype=np.float64) / max(asked.taken.users, 1)
+    share = np.asarray(took.sum(axis=1), dtype=np.float64) / max(took.shape[1], 1)
     beyond = {
         f"diversity_at_{k}": metrics.diversity(top, took),
         f"novelty_at_{k}": metrics.novelty(top, share),
