@@ -40,6 +40,7 @@ from features.recommendation import (
     retrieve,
 )
 from features.state import FeatureMatrix
+from features.trial import Golden
 
 MODEL_NAME = "shop-recommender"
 """The registered model's name, unless settings say another."""
@@ -104,6 +105,8 @@ class Manifest(BaseModel):
     """Held-out metrics, such as ndcg_at_10 and popular_ndcg_at_10."""
     settings: dict[str, Any] = {}
     """What training was set to."""
+    golden: tuple[Golden, ...] = ()
+    """Questions, and what it answered when it was made."""
     files: dict[str, FileEntry] = {}
     """The other files; ``save`` fills it in."""
 

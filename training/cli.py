@@ -1,4 +1,4 @@
-"""`headrace train` and `headrace models`. Only click is imported here: the rest is when a command runs."""
+"""`headrace train`. Only click is imported here: the rest is when a command runs."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def train(
 ) -> None:
     """Train a recommender on the offline store, test it, register it, and let it serve when it is better.
 
-    NAME is the registered model's, shop-recommender unless given. Better is: above popularity, and not below the model
-    that serves now, in NDCG on the newest part of the events.
+    NAME is the registered model's, shop-recommender unless given. Better is: surely above popularity, and surely not
+    below the model that serves now by more than the tolerance, in NDCG on the newest part of the events.
 
     \b
     Examples:
@@ -65,9 +65,9 @@ def train(
     settings = read_settings(root, os.environ)
     repo = load_repo(root / settings.stream.repo)
     domain = Domain.of(repo, chosen)
-    events = _events(root, settings, repo, domain, (path, kind), as_of)
+    events = read_the_events(root, settings, repo, domain, (path, kind), as_of)
     now_ms = int(time.time() * 1_000)
-    done = refresh(events, domain, chosen, _registry(root, settings), now_ms, lambda text: click.echo(text, err=True))
+    done = refresh(events, domain, chosen, registry_of(root, settings), now_ms, lambda text: click.echo(text, err=True))
     report = done.report()
     write_status(root / settings.home / "status" / "train.json", report)
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
@@ -93,7 +93,7 @@ def training_settings(name: str | None, changed: Sequence[str]) -> TrainingSetti
         raise UsageError(where, first["msg"], repr(first.get("input"))) from error
 
 
-def _events(
+def read_the_events(
     root: Path,
     settings: Settings,
     repo: FeatureRepo,
@@ -114,7 +114,8 @@ def _events(
     return read_file(Path(path), kind, repo, domain, end_ms)
 
 
-def _registry(root: Path, settings: Settings) -> Registry:
+def registry_of(root: Path, settings: Settings) -> Registry:
+    """The registry that the project's settings name."""
     from training.registry import Registry
 
     return Registry(settings.mlflow.tracking_uri, root)
@@ -130,41 +131,3 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     took = sum(report["took_s"].values())
     about = f"{report['model']} version {report['version']} · {verdict} · {report['reason']} · {took:.0f} s"
     return [*lines, "", about]
-
-
-@click.group()
-def models() -> None:
-    """Show the registered models.
-
-    \b
-    Examples:
-      headrace models list
-    """
-
-
-@models.command("list")
-@click.argument("name", required=False)
-@ROOT
-@JSON
-def list_models(name: str | None, root: Path, as_json: bool) -> None:
-    """Show every version, the newest first: its aliases, and how it did beside popularity.
-
-    \b
-    Examples:
-      headrace models list
-      headrace models list shop-recommender --json
-    """
-    from dataclasses import asdict
-
-    from features.settings import read_settings
-
-    versions = _registry(root, read_settings(root, os.environ)).versions(name)
-    if as_json:
-        click.echo(json.dumps({"models": [asdict(one) for one in versions]}, indent=2))
-        return
-    click.echo("\n".join(_model_line(one.name, one.version, one.aliases, one.metrics) for one in versions) or "none")
-
-
-def _model_line(name: str, version: str, aliases: Sequence[str], metrics: Mapping[str, float]) -> str:
-    shown = [f"{key} {metrics[key]:.4f}" for key in sorted(metrics) if "ndcg" in key]
-    return f"{name} {version:>4}  {','.join(aliases) or '-':12} {'  '.join(shown)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
@@ -33,6 +33,8 @@ class Row:
     model: str
     metrics: Mapping[str, float]
     took_s: float
+    ndcg: Floats = field(default_factory=lambda: np.empty(0), compare=False)
+    """Of each list, NaN for one of which nothing is relevant: what two models are compared by, list by list."""
 
 
 def compared(
@@ -55,7 +57,7 @@ def _row(model: str, way: Callable[[], Lists], relevant: Lists, catalogue: int, 
     started = perf_counter()
     lists = way()
     took_s = perf_counter() - started
-    return Row(model, judged(lists, relevant, catalogue, k), took_s)
+    return Row(model, judged(lists, relevant, catalogue, k), took_s, metrics.ndcg_at_k(*found_in(lists, relevant, k)))
 
 
 def judged(lists: Lists, relevant: Lists, catalogue: int, k: int) -> dict[str, float]:
@@ -66,11 +68,16 @@ def judged(lists: Lists, relevant: Lists, catalogue: int, k: int) -> dict[str, f
         relevant: for each moment the places of what was taken; an item that the model does not know is -1, and counts
             as one that was not found.
     """
-    hits = [metrics.hits_of(ranked, wanted[wanted >= 0], k) for ranked, wanted in zip(lists, relevant, strict=True)]
-    found = np.array(hits, dtype=bool).reshape(len(hits), k)
-    counts = np.array([len(wanted) for wanted in relevant], dtype=np.int64)
+    found, counts = found_in(lists, relevant, k)
     values = {f"{name}_at_{k}": metrics.mean(function(found, counts)) for name, function in METRICS.items()}
     return values | {f"coverage_at_{k}": metrics.coverage((one[:k] for one in lists), catalogue)}
+
+
+def found_in(lists: Lists, relevant: Lists, k: int) -> tuple[NDArray[np.bool_], Int64s]:
+    """(m, k) whether the item at each rank was taken, and (m,) how many were taken."""
+    hits = [metrics.hits_of(ranked, wanted[wanted >= 0], k) for ranked, wanted in zip(lists, relevant, strict=True)]
+    counts = np.array([len(wanted) for wanted in relevant], dtype=np.int64)
+    return np.array(hits, dtype=bool).reshape(len(hits), k), counts
 
 
 def own_frequent(tables: CandidateTables, candidates: Candidates, k: int) -> Int64s:

@@ -73,7 +73,7 @@ def train(
     watch.begin("dataset", "reading who did what")
     history, of = interactions_of(events, domain), Features(events, domain)
     target = target_of(history, settings)
-    split = time_split(_worth_splitting(history, target, settings), settings)
+    split = time_split(worth_splitting(history, target, settings), settings)
     learnt = learn(history, of, split, settings, watch)
     ranker = learnt.ranker
     watch.begin("test", "testing on what came after")
@@ -112,7 +112,8 @@ def learn(history: Interactions, of: Features, split: Split, settings: TrainingS
     return Learnt(fit_ranker(rows, settings), len(rows.taken))
 
 
-def _worth_splitting(history: Interactions, target: tuple[str, ...], settings: TrainingSettings) -> NDArray[np.int64]:
+def worth_splitting(history: Interactions, target: tuple[str, ...], settings: TrainingSettings) -> NDArray[np.int64]:
+    """When the events became known by whose number the history is split."""
     return history.known_at[history.of((*settings.engaged, *target))]
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from features import verdicts
 from features.artefact import CHAMPION, DIGEST_TAG, Artefact, load, save
-from features.errors import ArtefactError
+from features.errors import ArtefactError, UsageError
+from features.trial import goldens_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,6 +36,17 @@ class Version:
     created_ms: int
     as_of_ms: int
     metrics: Mapping[str, float]
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why it must not serve; None where it may."""
+        return verdicts.refusal(self.tags)
+
+    @property
+    def since_ms(self) -> int:
+        """When it became champion last; 0 for never."""
+        return int(self.tags.get(verdicts.CHAMPION_SINCE, 0)) if verdicts.was_champion(self.tags) else 0
 
 
 class Registry:
@@ -60,8 +73,13 @@ class Registry:
         return self._client
 
     def register(self, artefact: Artefact, params: Mapping[str, Any], tags: Mapping[str, str]) -> Version:
-        """The artefact is a new version of the model that it is named after, with its numbers in a run of its own."""
-        manifest = artefact.manifest
+        """The artefact is a new version of the model that it is named after, with its numbers in a run of its own.
+
+        It has no verdict yet, and what it answers to the questions of its trial goes with it; ArtefactError where it
+        does not answer.
+        """
+        manifest = artefact.manifest.model_copy(update={"golden": goldens_of(artefact)})
+        artefact = replace(artefact, manifest=manifest)
         run = self.client.create_run(self._experiment(manifest.name), tags=dict(tags))
         run_id, status = run.info.run_id, "FAILED"
         try:
@@ -88,6 +106,42 @@ class Registry:
         """The alias names this version, and no other."""
         self.client.set_registered_model_alias(version.name, alias, version.version)
 
+    def judge(self, version: Version, passed: bool, reason: str) -> Version:
+        """The version has this verdict, which is about the files that it has now."""
+        return self._tagged(version, verdicts.verdict_tags(version.digest, passed, reason))
+
+    def promote(self, version: Version, now_ms: int) -> Version:
+        """The version is the champion. Raises UsageError for one that must not serve."""
+        if version.refusal is not None:
+            where = f"champion of model '{version.name}'"
+            raise UsageError(where, "a version that the gate let through", f"{version.version}: {version.refusal}")
+        if verdicts.SERVING_REFUSED in version.tags:
+            self.client.delete_model_version_tag(version.name, version.version, verdicts.SERVING_REFUSED)
+        self._tagged(version, verdicts.champion_tags(version.digest, now_ms))
+        self.set_alias(version, CHAMPION)
+        return self.get(version.name, version.version)
+
+    def rollback(self, name: str) -> Version:
+        """The version that was champion before the one that is, is it again.
+
+        A second rollback goes one further back. Raises UsageError where there is none.
+        """
+        now = self.find(name)
+        earlier = [one for one in self.versions(name) if one.since_ms and (now is None or one.version != now.version)]
+        if now is not None and now.since_ms:
+            earlier = [one for one in earlier if one.since_ms < now.since_ms]
+        if not earlier:
+            got = "no version" if now is None else f"version {now.version}, and none before it"
+            raise UsageError(f"rollback of model '{name}'", "a version that was champion before", got)
+        before = max(earlier, key=lambda one: one.since_ms)
+        self.set_alias(before, CHAMPION)
+        return self.get(name, before.version)
+
+    def _tagged(self, version: Version, tags: Mapping[str, str]) -> Version:
+        for key, value in tags.items():
+            self.client.set_model_version_tag(version.name, version.version, key, value)
+        return replace(version, tags={**version.tags, **tags})
+
     def drop_alias(self, name: str, alias: str) -> None:
         """The alias names no version."""
         self.client.delete_registered_model_alias(name, alias)
@@ -102,6 +156,19 @@ class Registry:
             if error.error_code in (MISSING, "INVALID_PARAMETER_VALUE"):  # the latter: a model without this alias
                 return None
             raise
+
+    def get(self, name: str, version: str) -> Version:
+        """The version of this number, or that this alias names. Raises UsageError where there is none."""
+        from mlflow.exceptions import MlflowException
+
+        ask = self.client.get_model_version if version.isdecimal() else self.client.get_model_version_by_alias
+        try:
+            return self._described(ask(name, version))
+        except MlflowException as error:
+            if error.error_code not in (MISSING, "INVALID_PARAMETER_VALUE"):
+                raise
+            next_step = "See 'headrace models list'."
+            raise UsageError(f"model '{name}'", "a version or an alias that it has", version, next_step) from None
 
     def versions(self, name: str | None = None) -> list[Version]:
         """Every registered version (of one model), the newest first."""
@@ -151,6 +218,7 @@ class Registry:
             created_ms=int(version.creation_timestamp),
             as_of_ms=int(version.tags.get("as_of_ms", 0)),
             metrics=metrics,
+            tags=dict(version.tags),
         )
 
 

@@ -73,7 +73,12 @@ class TrainingSettings(BaseModel):
     """Tested as of when: just before a user's first event of the test part, or the part's start for all alike."""
     tolerance: float = Field(0.02, ge=0, lt=1)
     """How much worse than the champion a model may be, as a share, and still take its place: it knows newer items and
-    users, which a test in which both rank the same candidates does not show."""
+    users, which a test in which both rank the same candidates does not show. The lower end of the difference's interval
+    must be above that."""
+    coverage_share: float = Field(0.5, ge=0, le=1)
+    """How much of what the champion's lists cover of the catalogue a new model's must cover."""
+    scoring_budget_ms: float = Field(50.0, gt=0)
+    """How long scoring 500 candidates may take."""
     k: int = 10
     """How many recommendations are judged."""
     seed: int = 0

@@ -1,0 +1,98 @@
+"""The registry's workflow in a real MLflow: verdicts, promotion, rollback, and what the command line tells of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from small_shop import model
+
+from features.artefact import CHAMPION
+from features.errors import UsageError
+from training.models_cli import models
+from training.registry import CHALLENGER, Registry, Version
+
+pytestmark = [
+    pytest.mark.integration,
+    # Of the libraries that mlflow imports; our own warnings stay errors.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*noload.*"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+NAME = "shop"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A project with a registry of four versions: 1, 2 and 3 passed the gate, 4 did not."""
+    root = tmp_path_factory.mktemp("project")
+    registry = Registry("sqlite:///mlruns/mlflow.db", root)
+    for number in range(1, 5):
+        made = model()
+        manifest = made.manifest.model_copy(update={"created_ms": number})
+        version = registry.register(replace(made, manifest=manifest), {}, {})
+        registry.judge(version, number < 4, f"reason {number}")
+    return root
+
+
+@pytest.fixture
+def registry(root) -> Registry:
+    """None is champion, and none was."""
+    registry = Registry("sqlite:///mlruns/mlflow.db", root)
+    for version in registry.versions(NAME):
+        for tag in {"champion_since_ms", "was_champion_sha256"} & set(version.tags):
+            registry.client.delete_model_version_tag(NAME, version.version, tag)
+        for alias in version.aliases:
+            registry.drop_alias(NAME, alias)
+    return registry
+
+
+def champion(registry: Registry) -> str:
+    found = registry.find(NAME, CHAMPION)
+    assert isinstance(found, Version)
+    return found.version
+
+
+def command(root: Path, *words: str):
+    return CliRunner().invoke(models, [*words, "--root", str(root)], catch_exceptions=False)
+
+
+def test_rollback_goes_back_champion_by_champion(registry):
+    for number, version in enumerate("123"):
+        registry.promote(registry.get(NAME, version), 1_000 + number)
+    assert champion(registry) == "3"
+    assert [registry.rollback(NAME).version for _ in range(2)] == ["2", "1"]
+    with pytest.raises(UsageError, match="none before it"):
+        registry.rollback(NAME)
+    assert champion(registry) == "1"
+    registry.promote(registry.get(NAME, "3"), 2_000)
+    assert registry.rollback(NAME).version == "2"
+
+
+def test_a_version_that_the_gate_refused_is_not_promoted_and_the_alias_stays(registry):
+    registry.promote(registry.get(NAME, "1"), 1)
+    with pytest.raises(UsageError, match="reason 4"):
+        registry.promote(registry.get(NAME, "4"), 2)
+    assert champion(registry) == "1"
+
+
+def test_promotion_and_rollback_are_one_command_each_and_the_list_says_why(root, registry):
+    registry.set_alias(registry.get(NAME, "2"), CHALLENGER)
+    assert "version 1 is the champion" in command(root, "promote", "1", "--name", NAME).stdout
+    promoted = json.loads(command(root, "promote", "challenger", "--name", NAME, "--json").stdout)
+    assert (promoted["version"], promoted["may_serve"]) == ("2", True)
+    assert set(promoted["aliases"]) == {CHALLENGER, CHAMPION}
+    assert "version 1 is the champion again" in command(root, "rollback", "--name", NAME).stdout
+    listed = {one["version"]: one for one in json.loads(command(root, "list", "--json").stdout)["models"]}
+    assert (listed["4"]["may_serve"], listed["4"]["reason"]) == (False, "the gate refused it: reason 4")
+    assert (listed["3"]["may_serve"], listed["3"]["reason"]) == (True, "reason 3")
+    assert "refused: the gate refused it: reason 4" in command(root, "list").stdout
+
+
+@pytest.mark.parametrize("version", ["99", "nobody"])
+def test_a_version_that_is_not_there_is_named(root, registry, version):
+    with pytest.raises(UsageError, match=version):
+        command(root, "promote", version, "--name", NAME)

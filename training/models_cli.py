@@ -1,0 +1,222 @@
+"""`headrace models`: the registered versions, which of them serves, and what may. Imports wait for a command."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from features.artefact import CHAMPION, MODEL_NAME
+from features.errors import ArtefactError
+from training.cli import JSON, ROOT, read_the_events, registry_of, training_settings
+
+if TYPE_CHECKING:
+    from training.gate import Verdict
+    from training.judging import Judge
+    from training.registry import Registry, Version
+
+NAME = click.option("--name", default=MODEL_NAME, show_default=True, help="The registered model.")
+FROM = click.option("--from", "path", metavar="FILE", help="Judge on a file instead of the offline store.")
+FORMAT = click.option("--format", "kind", metavar="FORMAT", help="Of the file, such as online-retail or jsonl.")
+SET = click.option("--set", "changed", multiple=True, metavar="KEY=VALUE", help="A training setting, such as k=20.")
+
+
+@click.group()
+def models() -> None:
+    """Show the registered models, and say which of them serves.
+
+    The service follows the alias champion within seconds, wherever it is moved: here, in MLflow's pages, by its client.
+    A version answers only when the gate let its files through, or when they were champion before.
+
+    \b
+    Examples:
+      headrace models list
+      headrace models promote 7
+      headrace models rollback
+    """
+
+
+@models.command("list")
+@click.argument("name", required=False)
+@ROOT
+@JSON
+def list_models(name: str | None, root: Path, as_json: bool) -> None:
+    """Show every version, the newest first: its aliases, how it did, and why it must not serve where it must not.
+
+    \b
+    Examples:
+      headrace models list
+      headrace models list shop-recommender --json
+    """
+    versions = _registry(root).versions(name)
+    if as_json:
+        click.echo(json.dumps({"models": [described(one) for one in versions]}, indent=2))
+        return
+    click.echo("\n".join(map(_line, versions)) or "none")
+
+
+@models.command()
+@click.argument("version")
+@NAME
+@FROM
+@FORMAT
+@SET
+@ROOT
+@JSON
+def promote(
+    version: str, name: str, path: str | None, kind: str | None, changed: Sequence[str], root: Path, as_json: bool
+) -> None:
+    """Make VERSION the champion; the gate judges it on the newest events first, unless it has let it through already.
+
+    VERSION is a number or an alias. Exit 1 where the gate refuses; the reason is kept with the version.
+
+    \b
+    Examples:
+      headrace models promote 7
+      headrace models promote challenger --json
+    """
+    registry = _registry(root)
+    found = registry.get(name, version)
+    if found.refusal is not None:
+        click.echo(f"version {found.version}: {found.refusal}; judging it on the newest events", err=True)
+        verdict, _ = _judge(root, name, path, kind, changed).registered(registry, found)
+        found = registry.judge(found, verdict.promoted, verdict.reason)
+        _refuse(found, verdict)
+    done = registry.promote(found, int(time.time() * 1000))
+    _tell(done, as_json, f"{name} version {done.version} is the champion")
+
+
+def _refuse(version: Version, verdict: Verdict) -> None:
+    if not verdict.promoted:
+        where = f"champion of model '{version.name}'"
+        raise ArtefactError(where, "a version that the gate lets through", f"version {version.version}", verdict.reason)
+
+
+@models.command()
+@NAME
+@ROOT
+@JSON
+def rollback(name: str, root: Path, as_json: bool) -> None:
+    """Make the version champion that was it before the one that is; once more goes one further back.
+
+    A service has it in memory still, and loses no request.
+
+    \b
+    Examples:
+      headrace models rollback
+    """
+    done = _registry(root).rollback(name)
+    _tell(done, as_json, f"{name} version {done.version} is the champion again")
+
+
+@models.command()
+@click.argument("one")
+@click.argument("other")
+@NAME
+@FROM
+@FORMAT
+@SET
+@ROOT
+@JSON
+def compare(
+    one: str,
+    other: str,
+    name: str,
+    path: str | None,
+    kind: str | None,
+    changed: Sequence[str],
+    root: Path,
+    as_json: bool,
+) -> None:
+    """Test two versions on the same newest events: their metrics, and the interval of the difference, list by list.
+
+    ONE and OTHER are numbers or aliases.
+
+    \b
+    Examples:
+      headrace models compare 7 champion
+      headrace models compare 7 6 --from online-retail.parquet --format online-retail --json
+    """
+    registry = _registry(root)
+    judge = _judge(root, name, path, kind, changed)
+    report = compared(judge, registry, (registry.get(name, one), registry.get(name, other)))
+    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_comparison(report)))
+
+
+def compared(judge: Judge, registry: Registry, pair: tuple[Version, Version]) -> dict[str, Any]:
+    """The rows of both, by the first one's target, and the difference of their NDCG."""
+    from dataclasses import asdict, replace
+
+    from training.gate import difference
+
+    artefacts = [judge.fetched(registry, one) for one in pair]
+    first, second = (judge.row(replace(one, manifest=artefacts[0].manifest)) for one in artefacts)
+    rows = [{"version": one.version, **row.metrics} for one, row in zip(pair, (first, second), strict=True)]
+    metric = f"ndcg_at_{judge.settings.k}"
+    apart = asdict(difference(first, second, judge.settings.seed))
+    return {"model": pair[0].name, "lists": len(first.ndcg), "rows": rows, "difference": {"metric": metric, **apart}}
+
+
+def described(version: Version) -> dict[str, Any]:
+    """The version as JSON."""
+    from dataclasses import asdict
+
+    told = {key: value for key, value in asdict(version).items() if key != "tags"}
+    return {**told, "may_serve": version.refusal is None, "reason": reason_of(version), "since_ms": version.since_ms}
+
+
+def reason_of(version: Version) -> str:
+    """Why it may serve, or why not: what the gate said, and what a service found that must have served it."""
+    from features.verdicts import GATE_REASON, SERVING_REFUSED
+
+    told = version.refusal or version.tags.get(GATE_REASON, "")
+    found = version.tags.get(SERVING_REFUSED, "")
+    return f"{told}; a service refused it: {found}" if found and found not in told else told
+
+
+def _judge(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> Judge:
+    from features.repo import load_repo
+    from features.settings import read_settings
+    from training.dataset import Domain
+    from training.judging import Judge
+
+    chosen, settings = training_settings(name, changed), read_settings(root, os.environ)
+    repo = load_repo(root / settings.stream.repo)
+    domain = Domain.of(repo, chosen)
+    return Judge.of_events(read_the_events(root, settings, repo, domain, (path, kind), None), domain, chosen)
+
+
+def _registry(root: Path) -> Registry:
+    from features.settings import read_settings
+
+    return registry_of(root, read_settings(root, os.environ))
+
+
+def _tell(version: Version, as_json: bool, text: str) -> None:
+    click.echo(json.dumps(described(version), indent=2) if as_json else text)
+
+
+def _line(version: Version) -> str:
+    shown = "  ".join(f"{key} {version.metrics[key]:.4f}" for key in sorted(version.metrics) if _telling(key))
+    mark = click.style("may serve", fg="green") if version.refusal is None else click.style("refused", fg="yellow")
+    aliases = ",".join(version.aliases) or "-"
+    head = f"{version.name} {version.version:>4}  {aliases:{len(CHAMPION) + 4}} {shown}".rstrip()
+    return f"{head}\n      {mark}: {reason_of(version)}"
+
+
+def _telling(metric: str) -> bool:
+    return metric.startswith(("ndcg", "popular_ndcg", "champion_ndcg"))
+
+
+def _comparison(report: Mapping[str, Any]) -> list[str]:
+    first, second = report["rows"]
+    lines = [f"{'version':18}{first['version']:>12}{second['version']:>12}"]
+    lines += [f"{key:18}{first[key]:>12.4f}{second[key]:>12.4f}" for key in first if key != "version"]
+    apart = report["difference"]
+    about = f"{apart['metric']} differs by {apart['mean']:+.4f}, between {apart['low']:+.4f} and {apart['high']:+.4f}"
+    return [*lines, "", f"{about} (95 % of bootstrap draws over {report['lists']} lists)"]
