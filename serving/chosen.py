@@ -31,6 +31,7 @@ def chosen(settings: Settings, root: Path, **over: Any) -> ServingSettings:
         "repo": str(repo.resolve()),
         "store": read_settings_of(repo / "feature_store.yaml"),
         "tracking_uri": absolute_uri(settings.mlflow.tracking_uri, root),
+        "kept_model": str((root / settings.home / "kept-model").resolve()),
         "bootstrap_servers": settings.kafka.bootstrap_servers or own_broker(root / settings.home),
         "kafka_client": settings.kafka.client,
         "schema_registry": settings.kafka.schema_registry,

@@ -1,19 +1,29 @@
 """The model that serves: the version which the registry's alias names, verified, loaded and swapped in one assignment.
 
-A version that cannot be loaded, or was trained on other definitions, never serves: the one before goes on.
+A version that has no passing verdict, cannot be loaded, was trained on other definitions, or does not answer as on the
+day it was made never serves: the one before goes on.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from features.artefact import DIGEST_TAG, Artefact, load
 from features.errors import ArtefactError, HeadraceError
+from features.trial import try_out
+from features.verdicts import SERVING_REFUSED, refusal
+from serving.kept_model import KeptModel
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""MLflow's own patience is minutes, for which a start without the registry would wait."""
 RETRY_REFUSED_S = 60.0
 
 
@@ -28,6 +38,8 @@ class Pinned:
     version: str
     source: str
     digest: str | None
+    refusal: str | None = None
+    """Why its tags say that it must not serve; None where they do not."""
 
 
 class Registry(Protocol):
@@ -42,6 +54,19 @@ class Registry(Protocol):
     def fetch(self, pinned: Pinned) -> Path:
         """A local folder with the version's artefact. Raises RegistryError."""
 
+    def tell(self, pinned: Pinned, reason: str) -> None:
+        """Whoever lists the versions reads that this one was refused, and why. Raises RegistryError."""
+
+
+def verified(pinned: Pinned, fetch: Callable[[Pinned], Path]) -> Artefact:
+    """The version's artefact, which may serve, is whole, and answers. Raises ArtefactError, or what fetch raises."""
+    if pinned.refusal is not None:
+        where, required = f"model version {pinned.version}", "a verdict of the gate by which it may serve"
+        raise ArtefactError(where, required, pinned.refusal, "See 'headrace models promote'.")
+    artefact = load(fetch(pinned), pinned.digest)
+    try_out(artefact)
+    return artefact
+
 
 @dataclass(frozen=True)
 class Served:
@@ -51,15 +76,22 @@ class Served:
     artefact: Artefact
     loaded_at: int
     """Epoch ms."""
+    digest: str | None = None
+    """Of its manifest."""
 
 
 @dataclass(frozen=True)
 class Refused:
     """A version that must not serve, why, and when that was found (monotonic seconds)."""
 
-    version: str
+    pinned: Pinned
     reason: str
     at: float
+
+    @property
+    def version(self) -> str:
+        """Its number."""
+        return self.pinned.version
 
 
 class ModelWatch:
@@ -69,6 +101,7 @@ class ModelWatch:
         registry: where models are.
         prepare: called with a loaded artefact before it serves; raises ArtefactError to refuse it.
         swapped: called after the swap.
+        kept: where the model that serves is copied to, for a start without the registry; None for nowhere.
     """
 
     def __init__(
@@ -76,8 +109,9 @@ class ModelWatch:
         registry: Registry,
         prepare: Callable[[Artefact], None] = lambda _: None,
         swapped: Callable[[Served], None] = lambda _: None,
+        kept: KeptModel | None = None,
     ) -> None:
-        self._registry, self._prepare, self._swapped = registry, prepare, swapped
+        self._registry, self._prepare, self._swapped, self._kept = registry, prepare, swapped, kept
         self.current: Served | None = None
         self.previous: Served | None = None
         self.refused: Refused | None = None
@@ -93,29 +127,62 @@ class ModelWatch:
                 self._take(pinned)
             self.problem = None
         except ArtefactError as error:
-            self.refused = Refused(pinned.version if pinned else "?", str(error), time.monotonic())
+            if pinned is not None:
+                self._refuse(pinned, str(error))
         except HeadraceError as error:
             self.problem = str(error)
         finally:
+            if self.current is None and self.problem is not None:
+                self._take_kept()
             self.looked = True
 
+    def _refuse(self, pinned: Pinned, reason: str) -> None:
+        self.refused = Refused(pinned, reason, time.monotonic())
+        try:
+            self._registry.tell(pinned, reason)
+        except HeadraceError as error:  # it is refused all the same
+            self.problem = str(error)
+
     def _is_news(self, pinned: Pinned) -> bool:
-        if self.current is not None and self.current.version == pinned.version:
+        if _is(self.current, pinned):
             return False
         refused = self.refused
-        tried = refused is not None and refused.version == pinned.version
+        tried = refused is not None and refused.pinned == pinned
         return not (tried and refused is not None and time.monotonic() - refused.at < RETRY_REFUSED_S)
 
     def _take(self, pinned: Pinned) -> None:
         before = self.previous
-        if before is not None and before.version == pinned.version:  # a rollback: still in memory, still verified
+        if before is not None and _is(before, pinned):  # a rollback: still in memory, still verified
             taken = before
         else:
-            taken = Served(pinned.version, load(self._registry.fetch(pinned), pinned.digest), _now_ms())
+            taken = Served(pinned.version, verified(pinned, self._registry.fetch), _now_ms(), pinned.digest)
         self._prepare(taken.artefact)
+        self._swap(taken)
+        if self._kept is not None and pinned.digest is not None:
+            self._kept.keep(pinned.version, pinned.digest, self._registry.fetch(pinned))
+
+    def _swap(self, taken: Served) -> None:
         self.previous, self.current = self.current, taken
         self.refused = None
         self._swapped(taken)
+
+    def _take_kept(self) -> None:
+        """The model that served here last, verified anew, where the registry does not answer."""
+        last = None if self._kept is None else self._kept.last()
+        if last is None:
+            return
+        pinned = Pinned(last.version, str(last.folder), last.digest)
+        try:
+            taken = Served(last.version, verified(pinned, lambda _: last.folder), _now_ms(), last.digest)
+            self._prepare(taken.artefact)
+        except ArtefactError as error:
+            self.refused = Refused(pinned, str(error), time.monotonic())
+        else:
+            self._swap(taken)
+
+
+def _is(served: Served | None, pinned: Pinned) -> bool:
+    return served is not None and (served.version, served.digest) == (pinned.version, pinned.digest)
 
 
 def _now_ms() -> int:
@@ -136,10 +203,9 @@ class MlflowRegistry:
         """The version of this number, or that this alias names now; None where there is none."""
         if not self._exists():
             return None
-        from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        client = MlflowClient(self._tracking_uri)
+        client = self._client()
         ask = client.get_model_version if name.isdecimal() else client.get_model_version_by_alias
         try:
             found = ask(self._name, name)
@@ -147,7 +213,26 @@ class MlflowRegistry:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise self._failed(error) from error
-        return Pinned(str(found.version), str(found.source), found.tags.get(DIGEST_TAG))
+        return Pinned(str(found.version), str(found.source), found.tags.get(DIGEST_TAG), refusal(found.tags))
+
+    def tell(self, pinned: Pinned, reason: str) -> None:
+        """The version's tag says why it was refused."""
+        from mlflow.exceptions import MlflowException
+
+        client = self._client()
+        try:
+            told = client.get_model_version(self._name, pinned.version).tags.get(SERVING_REFUSED)
+            if told != reason:
+                client.set_model_version_tag(self._name, pinned.version, SERVING_REFUSED, reason)
+        except MlflowException as error:
+            raise self._failed(error) from error
+
+    def _client(self) -> MlflowClient:
+        from mlflow import MlflowClient
+
+        for name, value in QUICK.items():
+            os.environ.setdefault(name, value)
+        return MlflowClient(self._tracking_uri)
 
     def fetch(self, pinned: Pinned) -> Path:
         """The version's folder, downloaded where it is not on this machine."""

@@ -8,9 +8,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from features.artefact import Artefact, load
+from features.artefact import Artefact
 from features.errors import HeadraceError
-from serving.model_watch import Pinned, Registry, Served
+from serving.model_watch import Pinned, Registry, Served, verified
 
 KEPT = 3
 """How many versions stay in memory beside those of the alias that serves."""
@@ -47,7 +47,7 @@ class OtherModels:
 
         Raises:
             UnknownModelError: there is none.
-            ArtefactError: it is damaged, or was trained on other definitions.
+            ArtefactError: it must not serve, is damaged, or was trained on other definitions.
             RegistryError: the registry does not answer.
         """
         pinned = self._named(name)
@@ -72,7 +72,8 @@ class OtherModels:
             if pinned.version in self._loaded:
                 self._loaded.move_to_end(pinned.version)
                 return self._loaded[pinned.version]
-        taken = Served(pinned.version, load(self._registry.fetch(pinned), pinned.digest), time.time_ns() // 1_000_000)
+        artefact = verified(pinned, self._registry.fetch)
+        taken = Served(pinned.version, artefact, time.time_ns() // 1_000_000, pinned.digest)
         self._prepare(taken.artefact)
         with self._lock:
             self._loaded[pinned.version] = taken

@@ -30,6 +30,7 @@ from serving.avro_events import judge_avro
 from serving.background import Repeated
 from serving.events import EventSink
 from serving.item_features import Inputs, ItemFeatures, Read
+from serving.kept_model import kept_model
 from serving.metrics import Metrics
 from serving.model_watch import ModelWatch, Registry, Served
 from serving.other_models import OtherModels, UnknownModelError
@@ -87,7 +88,7 @@ class Service:
             settings.popular_weights,
             *self._item_views(),
         )
-        self.models = ModelWatch(registry, self._prepare, self._swapped)
+        self.models = ModelWatch(registry, self._prepare, self._swapped, kept_model(settings.kept_model))
         self.others = OtherModels(registry, self._prepare, settings.model_poll_s)
         self._own = own
         self._served_log = self._log_of(sink)
@@ -350,7 +351,7 @@ class Service:
             self.metrics.failures.labels("registry").inc()
 
     def _prepare(self, artefact: Artefact) -> None:
-        """The model fits the definitions, has its items' features, and has answered once."""
+        """The model fits the definitions, and has its items' features."""
         artefact.check_views(self.repo.views)
         served = [one.artefact for one in (self.models.current, self.models.previous) if one is not None]
         try:

@@ -56,6 +56,9 @@ class ServingSettings(BaseModel):
     """The alias that says which version serves."""
     model_poll_s: float = Field(default=5.0, gt=0)
     """Seconds between two looks at the alias."""
+    kept_model: str = ""
+    """A folder of this machine where the model that serves is copied to, for a start without the registry; empty for
+    none."""
     bootstrap_servers: str = ""
     """Kafka's address, for POST /v1/events; empty for none."""
     kafka_client: dict[str, str | int | float | bool] = {}

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from shop_history import SETTINGS, shop
 
 from features.artefact import CHAMPION, MODEL_NAME
 from features.errors import ArtefactError, UsageError
-from features.events import from_columns
 from features.point_in_time import Spine, point_in_time
 from features.repo import load_repo
 from training.candidates import fit_candidates
@@ -25,7 +25,6 @@ from training.models_cli import models
 from training.ranker import ask
 from training.refresh import refresh
 from training.registry import CHALLENGER, Registry
-from training.settings import TrainingSettings
 from training.split import visits
 
 pytestmark = [
@@ -36,31 +35,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 ROOT = Path(__file__).resolve().parents[2]
-HOUR = 3_600_000
-SETTINGS = TrainingSettings(iterations=30, smallest_leaf=10, ease_l2=20.0, moments=600, target_events=50)
 
 
 @pytest.fixture(scope="module")
 def domain() -> Domain:
     return Domain.of(load_repo(ROOT / "feature_repo"), SETTINGS)
-
-
-def shop(domain: Domain, *, users: int = 80, items: int = 40, visits: int = 12, seed: int = 5) -> pa.Table:
-    """Users who each like one of four kinds of items: they view several of a kind, and buy some of those."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    times = np.sort(rng.integers(0, 40 * 24 * HOUR, users * visits)) + 1_700_000_000_000
-    for visit, start in enumerate(times.tolist()):
-        user = int(rng.integers(users))
-        liked = np.arange(user % 4, items, 4)
-        for step, item in enumerate(rng.choice(liked, 4, replace=False).tolist()):
-            seen = item if rng.random() < 0.9 else int(rng.integers(items))
-            row = {"event_time": start + step * 20_000, "user_id": f"u{user}", "item_id": f"i{seen}"}
-            rows.append({**row, "event_type": "view", "session_id": f"s{visit}", "price": 1.0 + seen, "quantity": 1})
-            if rng.random() < 0.4:
-                rows.append({**rows[-1], "event_type": "purchase", "event_time": start + step * 20_000 + 5_000})
-    table = pa.Table.from_pylist(sorted(rows, key=lambda row: row["event_time"]))
-    return from_columns(table, domain.stream).events
 
 
 @pytest.fixture(scope="module")

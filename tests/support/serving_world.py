@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,8 @@ from features.hashing import hash_texts
 from features.online_store.sqlite import SqliteRows
 from features.recommendation import CandidateTables, SparseRows
 from features.repo import FeatureRepo
+from features.trial import goldens_of
+from features.verdicts import verdict_tags
 from serving.settings import ServingSettings, StoreSettings
 
 REPO = Path(__file__).resolve().parent.parent.parent / "feature_repo"
@@ -104,15 +106,26 @@ class Models:
         return f"sqlite:///{self.folder / 'mlflow.db'}"
 
     def register(self, step: int) -> str:
-        """Registers a model and returns its version; no alias names it yet."""
+        """Registers a model that the gate let through, and returns its version; no alias names it yet."""
+        source = self.folder / f"model{step}"
+        made = model(self.repo, step)
+        golden = {"golden": goldens_of(made)}
+        digest = save(replace(made, manifest=made.manifest.model_copy(update=golden)), source)
+        return self.register_folder(source, {DIGEST_TAG: digest, **verdict_tags(digest, True, "as it was trained")})
+
+    def register_folder(self, source: Path, tags: dict[str, str]) -> str:
+        """Registers what stands in a folder under these tags, and returns its version."""
         from mlflow import MlflowClient
 
         client = MlflowClient(self.uri)
         if not client.search_registered_models():
             client.create_registered_model(MODEL)
-        source = self.folder / f"model{step}"
-        digest = save(model(self.repo, step), source)
-        return str(client.create_model_version(MODEL, str(source), tags={DIGEST_TAG: digest}).version)
+        return str(client.create_model_version(MODEL, str(source), tags=tags).version)
+
+    def tags(self, version: str) -> dict[str, str]:
+        from mlflow import MlflowClient
+
+        return dict(MlflowClient(self.uri).get_model_version(MODEL, version).tags)
 
     def promote(self, version: str) -> None:
         from mlflow import MlflowClient

@@ -1,0 +1,71 @@
+"""A good model, and seven that must never answer: each as a folder and the tags that somebody registers it with."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.tree import DecisionTreeClassifier
+
+from features.artefact import DIGEST_TAG, MANIFEST, RANKER, Artefact, save
+
+BAD = {
+    "throws": "AttributeError",
+    "answers NaN": "finite scores",
+    "of another signature": "schema",
+    "slow": "scoring 500 candidates takes",
+    "another digest": "SHA-256",
+    "a type that is not allowed": "DecisionTreeClassifier",
+    "worse by five per cent": "may be below the champion's",
+}
+"""What is wrong → what the reason says once the gate has judged it."""
+
+
+def bad(good: Artefact, kind: str, folder: Path) -> dict[str, str]:
+    """The folder holds a model that is bad in this way; returns its tags, without a verdict."""
+    digest = save(_spoilt(good, kind), folder)
+    if kind == "a type that is not allowed":
+        digest = _with_foreign_type(folder, good)
+    if kind == "another digest":
+        digest = "0" * 64
+    return {DIGEST_TAG: digest}
+
+
+def _spoilt(good: Artefact, kind: str) -> Artefact:
+    ranker = copy.deepcopy(good.ranker)
+    if kind == "throws":
+        ranker._bin_mapper = None
+    if kind == "answers NaN":
+        ranker._baseline_prediction = np.full_like(ranker._baseline_prediction, np.nan)
+    if kind == "slow":
+        ranker._predictors = ranker._predictors * 40
+    if kind == "worse by five per cent":
+        _turned(ranker, 4)
+    if kind != "of another signature":
+        return replace(good, ranker=ranker)
+    user = good.manifest.user.model_copy(update={"schema_hash": "0" * 16})
+    return replace(good, manifest=good.manifest.model_copy(update={"user": user}))
+
+
+def _turned(ranker: Any, trees: int) -> None:
+    """The first trees say the opposite."""
+    for (tree,) in ranker._predictors[:trees]:
+        tree.nodes["value"] *= -1
+
+
+def _with_foreign_type(folder: Path, good: Artefact) -> str:
+    """The ranker's file holds another classifier, and the manifest says so; returns the manifest's digest."""
+    import skops.io
+
+    path, manifest = folder / RANKER, folder / MANIFEST
+    columns = good.ranker.n_features_in_
+    skops.io.dump(DecisionTreeClassifier().fit(np.eye(2, columns), [0, 1]), path)
+    content, told = path.read_bytes(), json.loads(manifest.read_text())
+    told["files"][RANKER] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    manifest.write_text(json.dumps(told))
+    return hashlib.sha256(manifest.read_bytes()).hexdigest()

@@ -1,0 +1,163 @@
+"""The watch over the alias: what serves, what is refused, and what a start does without the registry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_shop import model
+
+from features.artefact import CANDIDATES, save
+from features.errors import ArtefactError
+from features.trial import Golden, goldens_of
+from serving.kept_model import KeptModel
+from serving.model_watch import ModelWatch, Pinned, RegistryError
+from serving.other_models import OtherModels
+
+
+class Folders:
+    """A registry that is a folder for each version, an alias, and a switch."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.down = root, False
+        self.versions: dict[str, Pinned] = {}
+        self.alias: str | None = None
+        self.told: dict[str, str] = {}
+
+    def add(self, created_ms: int, refusal: str | None = None, wrong: bool = False) -> str:
+        version = str(len(self.versions) + 1)
+        made = model()
+        goldens = goldens_of(made)
+        if wrong:
+            goldens = (Golden(recent=(), answer=(("pen", 0.123),)),)
+        manifest = made.manifest.model_copy(update={"created_ms": created_ms, "golden": goldens})
+        digest = save(replace(made, manifest=manifest), self.root / version)
+        self.versions[version] = Pinned(version, str(self.root / version), digest, refusal)
+        return version
+
+    def resolve(self) -> Pinned | None:
+        return None if self.alias is None and not self.down else self.find(self.alias or "")
+
+    def find(self, name: str) -> Pinned | None:
+        if self.down:
+            raise RegistryError("registry", "an answer", "none")
+        return self.versions.get(name)
+
+    def fetch(self, pinned: Pinned) -> Path:
+        return Path(pinned.source)
+
+    def tell(self, pinned: Pinned, reason: str) -> None:
+        self.told[pinned.version] = reason
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Folders:
+    return Folders(tmp_path / "registry")
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> KeptModel:
+    return KeptModel(tmp_path / "kept")
+
+
+def serving(watch: ModelWatch) -> str | None:
+    watch.look()
+    return watch.current.version if watch.current else None
+
+
+def test_a_version_without_a_verdict_does_not_serve_and_does_once_it_has_one(registry):
+    registry.alias = registry.add(1)
+    watch = ModelWatch(registry)
+    assert serving(watch) == "1"
+    registry.alias = registry.add(2, refusal="it has no verdict of the gate")
+    assert serving(watch) == "1"
+    assert "no verdict" in registry.told["2"]
+    registry.versions["2"] = replace(registry.versions["2"], refusal=None)
+    assert serving(watch) == "2"
+    assert watch.refused is None
+
+
+def test_a_version_that_does_not_answer_as_when_it_was_made_does_not_serve(registry):
+    registry.alias = registry.add(1)
+    watch = ModelWatch(registry)
+    watch.look()
+    registry.alias = registry.add(2, wrong=True)
+    assert serving(watch) == "1"
+    assert "when it was made" in watch.refused.reason
+
+
+def test_a_rollback_serves_the_very_model_that_served_before(registry):
+    registry.alias = first = registry.add(1)
+    watch = ModelWatch(registry)
+    watch.look()
+    artefact = watch.current.artefact
+    registry.alias = registry.add(2)
+    assert serving(watch) == "2"
+    (registry.root / first / CANDIDATES).unlink()
+    registry.alias = first
+    assert serving(watch) == first
+    assert watch.current.artefact is artefact
+
+
+def test_a_number_that_names_other_files_than_before_is_another_version(registry):
+    registry.alias = registry.add(1)
+    watch = ModelWatch(registry)
+    watch.look()
+    digest = watch.current.digest
+    other = registry.versions[registry.add(2)]
+    registry.versions["1"] = replace(other, version="1")
+    assert serving(watch) == "1"
+    assert watch.current.digest != digest
+
+
+def test_a_start_without_the_registry_serves_the_copy_of_what_served_last(registry, kept):
+    registry.alias = registry.add(1)
+    ModelWatch(registry, kept=kept).look()
+    registry.alias = registry.add(2)
+    ModelWatch(registry, kept=kept).look()
+    registry.down = True
+    watch = ModelWatch(registry, kept=kept)
+    assert serving(watch) == "2"
+    assert "registry" in watch.problem
+    registry.down = False
+    loaded_at = watch.current.artefact
+    assert serving(watch) == "2"
+    assert watch.current.artefact is loaded_at
+    assert watch.problem is None
+
+
+def test_a_registry_that_goes_away_changes_nothing(registry):
+    registry.alias = registry.add(1)
+    watch = ModelWatch(registry)
+    watch.look()
+    registry.down = True
+    assert serving(watch) == "1"
+
+
+def test_a_copy_that_was_damaged_does_not_serve(registry, kept, tmp_path):
+    registry.alias = registry.add(1)
+    ModelWatch(registry, kept=kept).look()
+    (path,) = (tmp_path / "kept").rglob(CANDIDATES)
+    path.write_bytes(path.read_bytes() + b"x")
+    registry.down = True
+    watch = ModelWatch(registry, kept=kept)
+    assert serving(watch) is None
+    assert CANDIDATES in watch.refused.reason
+
+
+def test_one_copy_is_kept_and_a_folder_of_nothing_is_no_copy(registry, kept, tmp_path):
+    assert kept.last() is None
+    for number in (1, 2, 3):
+        registry.alias = registry.add(number)
+        ModelWatch(registry, kept=kept).look()
+    assert [one.name for one in (tmp_path / "kept").iterdir() if one.is_dir()] == [registry.versions["3"].digest]
+    (tmp_path / "kept" / "last.json").write_text("{")
+    assert kept.last() is None
+
+
+def test_a_version_that_a_request_names_needs_a_verdict_too(registry):
+    registry.add(1, refusal="the gate refused it: too slow")
+    others = OtherModels(registry, lambda _: None, 60.0)
+    with pytest.raises(ArtefactError, match="too slow"):
+        others.get("1")
