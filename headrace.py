@@ -36,6 +36,7 @@ VERBS = {
     "bench.online-write": ("features.bench_online:online_write", "Rows into the online store, beside stock Feast's."),
     "bench.point-in-time": ("features.bench_history:point_in_time", "Training sets, beside Feast's duckdb store."),
     "bench.train": ("training.bench:train", "How long models take to fit a million rows, and in how much memory."),
+    "bench.serve": ("headrace_swaps:serve_bench", "Requests a second, and new champions under load: none is lost."),
     "bench.own-clicks": ("headrace_clicks:own_clicks", "How long a click and the next read take, counted once."),
     "tables": ("streaming.tables_cli:tables", "The offline store's tables: what they hold, and their upkeep."),
     "deadletters": ("streaming.cli:deadletters", "What was refused and why, and sending it again."),

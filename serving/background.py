@@ -10,7 +10,7 @@ from features.errors import HeadraceError
 
 logger = logging.getLogger(__name__)
 JOIN_S = 5.0
-IDLE_SHARE = 4
+IDLE_SHARE = 4.0
 """The work rests at least so many times as long as it takes, and so never has more than a fifth of a core."""
 
 
@@ -20,10 +20,19 @@ class Repeated:
     Args:
         name: of the thread, and of the work in the log.
         failed: called with no argument for each error.
+        idle_share: how many times as long as it takes the work rests at least.
     """
 
-    def __init__(self, name: str, every_s: float, work: Callable[[], None], failed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        every_s: float,
+        work: Callable[[], None],
+        failed: Callable[[], None],
+        idle_share: float = IDLE_SHARE,
+    ) -> None:
         self._name, self._every_s, self._work, self._failed = name, every_s, work, failed
+        self._idle_share = idle_share
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._said: str | None = None
@@ -43,7 +52,7 @@ class Repeated:
         while not self._stopping.is_set():
             began = monotonic()
             self._call()
-            self._stopping.wait(max(self._every_s, IDLE_SHARE * (monotonic() - began)))
+            self._stopping.wait(max(self._every_s, self._idle_share * (monotonic() - began)))
 
     def _call(self) -> None:
         try:

@@ -99,7 +99,8 @@ class Service:
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="answer")
         self._repeated = (
             Repeated("items", settings.item_refresh_s, self._refresh_items, self._failed("items")),
-            Repeated("models", settings.model_poll_s, self._look, self._failed("registry")),
+            # The first look takes as long as MLflow's import; a rest of much more would keep a new champion waiting.
+            Repeated("models", settings.model_poll_s, self._look, self._failed("registry"), idle_share=0.5),
         )
 
     def _item_views(self) -> tuple[FeatureView | None, list[tuple[FeatureView, Read]]]:

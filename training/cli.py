@@ -59,6 +59,7 @@ def train(
     from features.repo import load_repo
     from features.settings import read_settings
     from training.dataset import Domain
+    from training.record import came_from
     from training.refresh import refresh, write_status
 
     chosen = training_settings(name, changed)
@@ -67,7 +68,9 @@ def train(
     domain = Domain.of(repo, chosen)
     events = read_the_events(root, settings, repo, domain, (path, kind), as_of)
     now_ms = int(time.time() * 1_000)
-    done = refresh(events, domain, chosen, registry_of(root, settings), now_ms, lambda text: click.echo(text, err=True))
+    about = came_from(domain, root / settings.offline.path if path is None else None, root)
+    registry = registry_of(root, settings)
+    done = refresh(events, domain, chosen, registry, now_ms, lambda text: click.echo(text, err=True), about)
     report = done.report()
     write_status(root / settings.home / "status" / "train.json", report)
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))

@@ -35,6 +35,8 @@ class Row:
     took_s: float
     ndcg: Floats = field(default_factory=lambda: np.empty(0), compare=False)
     """Of each list, NaN for one of which nothing is relevant: what two models are compared by, list by list."""
+    by_k: tuple[float, ...] = ()
+    """Mean NDCG of the first, the first two, … the first k."""
 
 
 def compared(
@@ -57,7 +59,9 @@ def _row(model: str, way: Callable[[], Lists], relevant: Lists, catalogue: int, 
     started = perf_counter()
     lists = way()
     took_s = perf_counter() - started
-    return Row(model, judged(lists, relevant, catalogue, k), took_s, metrics.ndcg_at_k(*found_in(lists, relevant, k)))
+    found, counts = found_in(lists, relevant, k)
+    by_k = tuple(metrics.mean(metrics.ndcg_at_k(found[:, :first], counts)) for first in range(1, k + 1))
+    return Row(model, judged(lists, relevant, catalogue, k), took_s, metrics.ndcg_at_k(found, counts), by_k)
 
 
 def judged(lists: Lists, relevant: Lists, catalogue: int, k: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ from features.recommendation import CandidateTables
 from training.candidates import fit_candidates
 from training.dataset import Domain, Events, Interactions, interactions_of
 from training.evaluate import Row, compared
-from training.ranker import Features, ask, examples, fit_ranker, view_inputs
+from training.ranker import Asked, Features, ask, examples, fit_ranker, view_inputs
 from training.settings import TrainingSettings
 from training.split import Split, arrivals, drawn_moments, time_split, visits
 
@@ -126,14 +126,19 @@ def judged_rows(
     only: str | None = None,
 ) -> list[Row]:
     """Each way to recommend (or ``only`` one), tested on the users of the last part who had been seen before it."""
+    asked = tested(artefact, history, of, split, settings)
+    return compared(artefact, asked, history, of, settings.k, only)
+
+
+def tested(artefact: Artefact, history: Interactions, of: Features, split: Split, settings: TrainingSettings) -> Asked:
+    """The moments of the last part, of users who had been seen before it, with the artefact's candidates."""
     part = history.between(split.middle, split.end)
     before = np.unique(history.between(0, split.middle).user)
     part = part.only(np.isin(part.user, before))
     as_of = split.middle - 1 if settings.ask == "start" else None
     moments = arrivals(part, part.of(artefact.manifest.target), as_of)
     moments = drawn_moments(moments, settings.test_users, np.random.default_rng(settings.seed))
-    asked = ask(artefact.tables, moments, history, of.events, of.domain)
-    return compared(artefact, asked, history, of, settings.k, only)
+    return ask(artefact.tables, moments, history, of.events, of.domain)
 
 
 def metrics_of(rows: list[Row]) -> dict[str, float]:

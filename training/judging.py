@@ -14,9 +14,9 @@ from features.recommendation import CandidateTables
 from training.candidates import fit_candidates
 from training.dataset import Domain, Events, Interactions, interactions_of
 from training.evaluate import Row
-from training.fit import Trained, judged_rows, target_of, worth_splitting
+from training.fit import Trained, judged_rows, target_of, tested, worth_splitting
 from training.gate import Verdict, fault_of, gate
-from training.ranker import Features
+from training.ranker import Examples, Features, examples
 from training.registry import Registry, Version
 from training.settings import TrainingSettings
 from training.split import Split, time_split
@@ -55,6 +55,12 @@ class Judge:
         rival = Artefact(artefact.manifest, self.tables, artefact.ranker)
         (row,) = judged_rows(rival, self.history, self.of, self.split, self.settings, only)
         return row
+
+    def held_out(self, artefact: Artefact) -> Examples:
+        """Examples of the slice, which the artefact's ranker has not seen."""
+        rival = Artefact(artefact.manifest, self.tables, artefact.ranker)
+        asked = tested(rival, self.history, self.of, self.split, self.settings)
+        return examples(asked, self.tables, self.history, self.of, self.settings)
 
     def verdict(self, artefact: Artefact, rows: Sequence[Row]) -> Verdict:
         """The gate's, over these rows; refused for a fault of the artefact."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from training.evaluate import Row
 from training.fit import Trained, train
 from training.gate import Verdict
 from training.judging import Judge
+from training.record import files_of
 from training.registry import CHALLENGER, Registry, Version
 from training.settings import TrainingSettings
 
@@ -57,8 +58,12 @@ def refresh(
     registry: Registry,
     now_ms: int,
     say: Say = lambda text: None,
+    about: Mapping[str, str] | None = None,
 ) -> Refreshed:
     """A newly trained version stands in the registry, and is the champion when the gate lets it.
+
+    Args:
+        about: more tags of the version and its run, such as record.came_from.
 
     Raises UsageError when there is too little to train on; then nothing is registered.
     """
@@ -70,9 +75,10 @@ def refresh(
         trained.rows.extend(judge.champion_rows(registry, champion, trained.artefact.manifest))
     verdict = judge.verdict(trained.artefact, trained.rows)
     say("registering")
-    tags = {"target": ",".join(trained.artefact.manifest.target)}
+    tags = {"target": ",".join(trained.artefact.manifest.target), **(about or {})}
     params = {**settings.model_dump(mode="json"), **asdict(trained.split), "examples": trained.examples}
-    version = registry.register(trained.artefact, params, tags)
+    files = files_of(trained.artefact, trained.rows, judge.held_out(trained.artefact), settings.seed)
+    version = registry.register(trained.artefact, params, tags, files)
     version = settle(registry, version, verdict, now_ms)
     return Refreshed(version, verdict, trained)
 

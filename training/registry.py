@@ -21,6 +21,8 @@ CHALLENGER = "challenger"
 """The alias of the newest model that did not pass the gate."""
 FOLDER = "model"
 """Where the artefact stands among a run's artefacts."""
+RECORD = "record"
+"""Where what a person looks at stands among them."""
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
 
@@ -72,11 +74,17 @@ class Registry:
             self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         return self._client
 
-    def register(self, artefact: Artefact, params: Mapping[str, Any], tags: Mapping[str, str]) -> Version:
+    def register(
+        self,
+        artefact: Artefact,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        files: Mapping[str, bytes] | None = None,
+    ) -> Version:
         """The artefact is a new version of the model that it is named after, with its numbers in a run of its own.
 
-        It has no verdict yet, and what it answers to the questions of its trial goes with it; ArtefactError where it
-        does not answer.
+        The files stand beside it in the run's folder RECORD. The version has no verdict yet, and its answers to the
+        questions of its trial go with it; ArtefactError where it does not answer.
         """
         manifest = artefact.manifest.model_copy(update={"golden": goldens_of(artefact)})
         artefact = replace(artefact, manifest=manifest)
@@ -90,6 +98,7 @@ class Registry:
             with tempfile.TemporaryDirectory() as scratch:
                 digest = save(artefact, Path(scratch) / FOLDER)
                 self.client.log_artifacts(run_id, str(Path(scratch) / FOLDER), FOLDER)
+                self._log_files(run_id, Path(scratch) / RECORD, files or {})
             status = "FINISHED"
         finally:
             self.client.set_terminated(run_id, status)
@@ -101,6 +110,12 @@ class Registry:
             tags={DIGEST_TAG: digest, "as_of_ms": str(manifest.as_of_ms), **tags},
         )
         return self._described(version)
+
+    def _log_files(self, run_id: str, folder: Path, files: Mapping[str, bytes]) -> None:
+        folder.mkdir()
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        self.client.log_artifacts(run_id, str(folder), RECORD)
 
     def set_alias(self, version: Version, alias: str) -> None:
         """The alias names this version, and no other."""

@@ -183,9 +183,14 @@ def test_headrace_train_and_models_list_do_the_same_from_the_command_line(events
     done = CliRunner().invoke(train, ["mine", "--root", str(tmp_path), "--json", *options], catch_exceptions=False)
     assert done.exit_code == 0
     report = json.loads(done.stdout)
-    assert (report["model"], report["version"], report["promoted"]) == ("mine", "1", True)
+    assert (report["model"], report["version"], report["promoted"]) == ("mine", "1", True), report["reason"]
     assert [row["model"] for row in report["rows"]] == ["popular", "own_frequent", "ease", "blend", "model"]
     assert json.loads((tmp_path / ".headrace" / "status" / "train.json").read_text()) == report
+    version = Registry("sqlite:///mlruns/mlflow.db", tmp_path).get("mine", "1")
+    assert json.loads(version.tags["data_versions"]) == {"activity": 0}
+    assert set(json.loads(version.tags["schema_hashes"])) == {"user_activity", "item_activity"}
+    record = {path.name for path in (tmp_path / "mlruns" / "mine").rglob("record/*")}
+    assert {"signature.json", "ndcg_by_k.png", "importance.png", "calibration.png", "coverage.png"} <= record
     listed = CliRunner().invoke(models, ["list", "--root", str(tmp_path), "--json"], catch_exceptions=False)
     (one,) = json.loads(listed.stdout)["models"]
     assert (one["name"], one["version"], one["aliases"]) == ("mine", "1", [CHAMPION])

@@ -1,0 +1,57 @@
+"""The bench of the service: what counts as lost, as a stranger and as late; and, slowly, that none of it happens."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headrace_loop import LoopError
+from headrace_swaps import Answered, _visible, figures_of, held
+
+ROOT = Path(__file__).resolve().parents[2]
+FINE = {"failed": 0, "strangers": 0, "visible_s": [2.0, 14.9]}
+
+
+@pytest.mark.parametrize(
+    ("change", "fine"),
+    [
+        ({}, True),
+        ({"failed": 1}, False),
+        ({"strangers": 1}, False),
+        ({"visible_s": [2.0, None]}, False),
+        ({"visible_s": [15.1]}, False),
+    ],
+)
+def test_the_bench_fails_for_a_lost_request_a_stranger_or_a_late_swap(change, fine):
+    assert held(FINE | change) == fine
+
+
+def answered(version: str | None, at: float, status: int = 200, took_ms: float = 5.0) -> Answered:
+    return Answered(status, version, False, took_ms, at)
+
+
+def test_a_swap_is_seen_at_the_first_answer_of_the_version_after_the_alias_moved():
+    answers = [answered("2", 1.0), answered("1", 3.0), answered("2", 6.5), answered("2", 5.25)]
+    assert _visible(answers, "2", 2.0) == 3.25
+    assert _visible(answers, "3", 2.0) is None
+
+
+def test_what_was_not_answered_is_counted_and_not_timed():
+    figures = figures_of([answered("1", 1.0), answered(None, 2.0, status=0, took_ms=9_000.0)])
+    assert (figures["requests"], figures["failed"], figures["max_ms"]) == (2, 1, 5.0)
+    with pytest.raises(LoopError, match="none to 1"):
+        figures_of([answered(None, 2.0, status=503)])
+
+
+@pytest.mark.slow
+def test_a_minute_of_load_with_three_promotions_and_a_rollback_loses_no_request():
+    command = [sys.executable, "-m", "headrace", "bench", "serve", "--seconds", "60", "--rate", "100", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    swap = json.loads(done.stdout)["ours"]["swap"]
+    assert (swap["requests"], swap["failed"], swap["strangers"]) == (6_000, 0, 0)
+    assert swap["versions"] == ["2", "3", "4", "3"]

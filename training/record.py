@@ -1,0 +1,150 @@
+"""What a training is recorded with: what it came from, what the model takes, and pictures for a person to look at."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version as installed
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.archive_tables import open_table
+from features.artefact import Artefact, Manifest
+from training.dataset import Domain
+from training.evaluate import Row
+from training.ranker import Examples, Floats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ROWS, BINS, SHOWN = 2_000, 10, 20
+"""Examples that importance is measured on, bins of the calibration, and inputs that are shown."""
+
+
+def came_from(domain: Domain, folder: Path | None, root: Path) -> dict[str, str]:
+    """Tags: the version of the code, of the definitions, and of each Delta table that was read (none for a file)."""
+    hashes = {view.name: f"{view.schema_hash:016x}" for view in (domain.user, domain.item)}
+    tables = {} if folder is None else {name: open_table(folder, one) for name, one in domain.streams.items()}
+    versions = {name: table.version for name, table in tables.items() if table is not None}
+    data = {"data_versions": json.dumps(versions)} if versions else {}
+    return {"code_version": code_version(root), "schema_hashes": json.dumps(hashes), **data}
+
+
+def code_version(root: Path) -> str:
+    """What git calls the state of the project's folder; the version of the package where it is no repository."""
+    try:
+        words = ["git", "describe", "--always", "--dirty"]
+        done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return installed("headrace")
+    return done.stdout.strip() if done.returncode == 0 else installed("headrace")
+
+
+def input_names(manifest: Manifest) -> tuple[str, ...]:
+    """The ranker's inputs, in order."""
+    return (*manifest.pair_features, *manifest.user.names, *manifest.item.names)
+
+
+def signature(manifest: Manifest) -> dict[str, Any]:
+    """MLflow's signature of the ranker: its inputs in order, each a double that may be missing, and a score."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    inputs = Schema([ColSpec(DataType.double, name, required=False) for name in input_names(manifest)])
+    told: dict[str, Any] = ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.double, "score")])).to_dict()
+    return told
+
+
+def files_of(artefact: Artefact, rows: Sequence[Row], held_out: Examples, seed: int) -> dict[str, bytes]:
+    """The files of a run's record: signature.json, and the pictures as PNG; those of the ranker where there is one."""
+    files = {
+        "signature.json": json.dumps(signature(artefact.manifest), indent=1).encode(),
+        "ndcg_by_k.png": _png(lambda axes: _ndcg_by_k(axes, rows)),
+        "coverage.png": _png(lambda axes: _coverage(axes, rows)),
+    }
+    if artefact.ranker is not None and len(held_out.taken):
+        drops = importance(artefact, held_out, seed)
+        chances = artefact.chances(held_out.inputs)
+        files["importance.png"] = _png(lambda axes: _importance(axes, drops))
+        files["calibration.png"] = _png(lambda axes: _calibration(axes, chances, held_out.taken))
+    return files
+
+
+def importance(artefact: Artefact, held_out: Examples, seed: int) -> dict[str, float]:
+    """How much worse the ranker's log loss is on held-out examples when an input is shuffled; the most important first.
+
+    Permutation importance (Breiman, 2001) on at most ROWS examples.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(held_out.taken))[:ROWS]
+    inputs, taken = held_out.inputs[chosen], held_out.taken[chosen]
+    before = log_loss(artefact.chances(inputs), taken)
+    drops = {}
+    for column, name in enumerate(input_names(artefact.manifest)):
+        shuffled = inputs.copy()
+        shuffled[:, column] = rng.permutation(shuffled[:, column])
+        drops[name] = log_loss(artefact.chances(shuffled), taken) - before
+    return dict(sorted(drops.items(), key=lambda one: -one[1]))
+
+
+def log_loss(chances: Floats, taken: NDArray[np.bool_]) -> float:
+    """The mean of −ln of the chance that was given to what happened; chances are kept 1e-12 off 0 and 1."""
+    right = np.clip(np.where(taken, chances, 1 - chances), 1e-12, 1.0)
+    return float(-np.log(right).mean())
+
+
+def calibration(chances: Floats, taken: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """(b,) the mean chance and the share that was taken, in at most BINS bins of as many examples each."""
+    parts = [part for part in np.array_split(np.argsort(chances, kind="stable"), BINS) if len(part)]
+    return (np.array([chances[part].mean() for part in parts]), np.array([taken[part].mean() for part in parts]))
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def _png(draw: Callable[[Axes], None]) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure.add_subplot())
+    target = BytesIO()
+    figure.savefig(target, format="png", dpi=110)
+    return target.getvalue()
+
+
+def _ndcg_by_k(axes: Axes, rows: Sequence[Row]) -> None:
+    for row in rows:
+        axes.plot(range(1, len(row.by_k) + 1), row.by_k, label=row.model, lw=2 if row.model == "model" else 1)
+    axes.set(xlabel="k", ylabel="NDCG@k on the newest slice", ylim=(0, None))
+    axes.legend()
+
+
+def _coverage(axes: Axes, rows: Sequence[Row]) -> None:
+    shown: Mapping[str, float] = {
+        row.model: value for row in rows for name, value in row.metrics.items() if name.startswith("coverage")
+    }
+    axes.barh(list(shown), list(shown.values()))
+    axes.set(xlabel="share of the catalogue that stands in any list")
+
+
+def _importance(axes: Axes, drops: Mapping[str, float]) -> None:
+    shown = list(drops.items())[:SHOWN][::-1]
+    axes.barh([name for name, _ in shown], [drop for _, drop in shown])
+    axes.tick_params(axis="y", labelsize=6)
+    axes.set(xlabel="log loss more when shuffled, held-out examples")
+
+
+def _calibration(axes: Axes, chances: Floats, taken: NDArray[np.bool_]) -> None:
+    mean, share = calibration(chances, taken)
+    axes.plot([0, 1], [0, 1], "k:", lw=1)
+    axes.plot(mean, share, "o-")
+    most = max(float(mean.max()), float(share.max()), 0.01) * 1.05
+    axes.set(xlabel="chance that the ranker gave", ylabel="share that was taken", xlim=(0, most), ylim=(0, most))
+    axes.set_title("held-out examples, with negatives drawn as in training")
