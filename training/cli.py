@@ -48,7 +48,8 @@ def train(
     """Train a recommender on the offline store, test it, register it, and let it serve when it is better.
 
     NAME is the registered model's, shop-recommender unless given. Better is: surely above popularity, and surely not
-    below the model that serves now by more than the tolerance, in NDCG on the newest part of the events.
+    below the model that serves now by more than the tolerance, in NDCG on the newest part of the events. One training
+    of a project goes on at a time; one that is killed leaves nothing behind, and the next starts anew.
 
     \b
     Examples:
@@ -59,21 +60,38 @@ def train(
     from features.repo import load_repo
     from features.settings import read_settings
     from training.dataset import Domain
-    from training.record import came_from
-    from training.refresh import refresh, write_status
+    from training.turn import turn
 
     chosen = training_settings(name, changed)
     settings = read_settings(root, os.environ)
     repo = load_repo(root / settings.stream.repo)
     domain = Domain.of(repo, chosen)
-    events = read_the_events(root, settings, repo, domain, (path, kind), as_of)
+    with turn(root / settings.home):
+        report = _refreshed(root, settings, repo, domain, chosen, (path, kind), as_of)
+    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
+
+
+def _refreshed(
+    root: Path,
+    settings: Settings,
+    repo: FeatureRepo,
+    domain: Domain,
+    chosen: TrainingSettings,
+    file: tuple[str | None, str | None],
+    as_of: str | None,
+) -> dict[str, Any]:
+    """The report of a refresh, which stands in the status file too."""
+    from training.record import came_from
+    from training.refresh import refresh, write_status
+
+    events = read_the_events(root, settings, repo, domain, file, as_of)
     now_ms = int(time.time() * 1_000)
-    about = came_from(domain, root / settings.offline.path if path is None else None, root)
+    about = came_from(domain, root / settings.offline.path if file[0] is None else None, root)
     registry = registry_of(root, settings)
     done = refresh(events, domain, chosen, registry, now_ms, lambda text: click.echo(text, err=True), about)
     report = done.report()
     write_status(root / settings.home / "status" / "train.json", report)
-    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
+    return report
 
 
 def training_settings(name: str | None, changed: Sequence[str]) -> TrainingSettings:
