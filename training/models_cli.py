@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.artefact import CHAMPION, MODEL_NAME
-from features.errors import ArtefactError
+from features.errors import ArtefactError, UsageError
 from training.cli import JSON, ROOT, read_the_events, registry_of, training_settings
 
 if TYPE_CHECKING:
@@ -146,6 +147,49 @@ def compare(
     judge = _judge(root, name, path, kind, changed)
     report = compared(judge, registry, (registry.get(name, one), registry.get(name, other)))
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_comparison(report)))
+
+
+@models.command()
+@NAME
+@FROM
+@FORMAT
+@SET
+@ROOT
+@JSON
+def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str], root: Path, as_json: bool) -> None:
+    """Show how far the newest events are from those that the champion was tested on, input by input.
+
+    The population stability index of each input of the ranker and of its score: above 0.25 it is time to train anew,
+    and the exit code is 1.
+
+    \b
+    Examples:
+      headrace models drift
+      headrace models drift --json
+    """
+    registry = _registry(root)
+    report = drifted(_judge(root, name, path, kind, changed), registry, registry.get(name, CHAMPION))
+    lines = [f"{value:8.3f}  {key}" for key, value in report["psi"].items()]
+    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(lines))
+    if report["alarming"]:
+        click.echo(f"drifted: {', '.join(report['alarming'])}. Train anew: headrace train.", err=True)
+        sys.exit(1)
+
+
+def drifted(judge: Judge, registry: Registry, version: Version) -> dict[str, Any]:
+    """The PSI of the version's inputs and score. Raises UsageError for one that was not recorded with a reference."""
+    from training.drift import Reference, alarming, columns_of, drifts
+    from training.record import REFERENCE, input_names
+
+    recorded, artefact = registry.recorded(version, REFERENCE), judge.fetched(registry, version)
+    if recorded is None or artefact.ranker is None:
+        where, required = f"drift of model '{version.name}'", f"a ranker, and a record with {REFERENCE}"
+        raise UsageError(where, required, f"version {version.version} without", "Train anew.")
+    examples = judge.held_out(artefact)
+    columns = columns_of(input_names(artefact.manifest), examples.inputs, artefact.chances(examples.inputs))
+    found = drifts(Reference.model_validate_json(recorded), columns)
+    counted = {"model": version.name, "version": version.version, "examples": len(examples.taken)}
+    return {**counted, "psi": found, "alarming": alarming(found)}
 
 
 def compared(judge: Judge, registry: Registry, pair: tuple[Version, Version]) -> dict[str, Any]:

@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from features.archive_tables import open_table
 from features.artefact import Artefact, Manifest
 from training.dataset import Domain
+from training.drift import columns_of, reference_of
 from training.evaluate import Row
 from training.ranker import Examples, Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+REFERENCE = "reference.json"
+"""The file of histograms that drift is measured from."""
 ROWS, BINS, SHOWN = 2_000, 10, 20
 """Examples that importance is measured on, bins of the calibration, and inputs that are shown."""
 
@@ -70,6 +73,8 @@ def files_of(artefact: Artefact, rows: Sequence[Row], held_out: Examples, seed: 
     if artefact.ranker is not None and len(held_out.taken):
         drops = importance(artefact, held_out, seed)
         chances = artefact.chances(held_out.inputs)
+        columns = columns_of(input_names(artefact.manifest), held_out.inputs, chances)
+        files[REFERENCE] = reference_of(columns).model_dump_json().encode()
         files["importance.png"] = _png(lambda axes: _importance(axes, drops))
         files["calibration.png"] = _png(lambda axes: _calibration(axes, chances, held_out.taken))
     return files

@@ -207,6 +207,21 @@ class Registry:
             raise ArtefactError(where, f"its artefact in {source}", str(error), "Train anew.") from error
         return load(path, version.digest)
 
+    def recorded(self, version: Version, name: str) -> bytes | None:
+        """A file of the record of the version's run; None where there is none."""
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        run_id = self.client.get_model_version(version.name, version.version).run_id
+        if not run_id:
+            return None
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                where = {"run_id": run_id, "artifact_path": f"{RECORD}/{name}", "dst_path": scratch}
+                return Path(download_artifacts(**where, tracking_uri=self.uri)).read_bytes()
+        except (MlflowException, OSError):
+            return None
+
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is not None:

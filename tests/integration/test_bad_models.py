@@ -159,6 +159,9 @@ def test_a_registered_model_that_the_gate_lets_through_may_be_compared_and_promo
     report = json.loads(done.stdout)
     assert (report["difference"]["mean"], report["difference"]["low"]) == (0.0, 0.0)
     assert [row["version"] for row in report["rows"]] == [version, "1"]
+    done = CliRunner().invoke(command, ["drift", "--json", *options], catch_exceptions=False)
+    assert done.exit_code == 0, "the events are those that it was tested on"
+    assert max(json.loads(done.stdout)["psi"].values()) < 1e-9
     verdict, rows = world.judge.registered(world.registry, world.registry.get(MODEL, version))
     assert verdict.promoted, verdict.reason
     assert [row.model for row in rows] == ["popular", "model", "champion"]

@@ -54,7 +54,7 @@ def test_a_record_has_pictures_and_those_of_a_ranker_only_with_one():
     plain = files_of(model(), rows, held_out(), 0)
     assert set(plain) == {"signature.json", "ndcg_by_k.png", "coverage.png"}
     ranked = files_of(replace(model(), ranker=ByFirst()), rows, held_out(), 0)
-    assert set(ranked) - set(plain) == {"importance.png", "calibration.png"}
+    assert set(ranked) - set(plain) == {"importance.png", "calibration.png", "reference.json"}
     assert all(content.startswith(b"\x89PNG") for name, content in ranked.items() if name.endswith("png"))
 
 
