@@ -15,6 +15,7 @@ from features.errors import UsageError
 from features.expressions import NUMERIC
 from features.point_in_time import Spine, point_in_time
 from features.repo import FeatureRepo
+from features.state import FeatureMatrix
 from features.windows import Int64s
 
 Floats = NDArray[np.float64]
@@ -43,13 +44,12 @@ class EventInputs:
             got = ", ".join(repo.streams) or "none"
             raise UsageError(f"feature repo '{repo.path}'", f"a stream called '{stream}'", got)
         source = repo.streams[stream]
-        views = [view for view in repo.views.values() if set(view.entity.keys) <= set(source.dtypes)]
-        dtypes = source.dtypes | {feature.name: feature.dtype for view in views for feature in view.features}
+        dtypes = repo.columns_of(source)
         for name in names:
             if dtypes.get(name) not in NUMERIC:
                 required = f"numeric fields of '{stream}', or features of what its events name"
                 raise UsageError("a model's inputs", required, f"'{name}' ({dtypes.get(name, 'unknown')})")
-        used = tuple(view for view in views if set(names) & set(view.names) - set(source.dtypes))
+        used = tuple(view for view in repo.views_of(source) if set(names) & set(view.names) - set(source.dtypes))
         return cls(source, tuple(names), used)
 
     def matrix(self, events: pa.Table, as_of: Int64s, history: Events) -> Floats:
@@ -62,11 +62,24 @@ class EventInputs:
             history: of every stream that the views read.
         """
         columns = EventColumns(events, self.stream)
+        answers = {
+            view.name: point_in_time(view, Spine(columns.entity_keys(view.entity), as_of), history)
+            for view in self.views
+        }
+        return self.matrix_of(events, answers)
+
+    def matrix_of(self, events: pa.Table, answers: Mapping[str, FeatureMatrix]) -> Floats:
+        """(n, names): the inputs of each of the stream's events; NaN where there is no value.
+
+        Args:
+            events: of the stream.
+            answers: by view, what it says of the entity of each event, in their order.
+        """
+        columns = EventColumns(events, self.stream)
         found = {name: _floats(columns.values(name)) for name in self.names if name in self.stream.dtypes}
         for view in self.views:
             wanted = [name for name in self.names if name in view.names and name not in found]
-            answers = point_in_time(view, Spine(columns.entity_keys(view.entity), as_of), history).to_numpy(wanted)
-            found |= dict(zip(wanted, answers.T, strict=True))
+            found |= dict(zip(wanted, answers[view.name].to_numpy(wanted).T, strict=True))
         return np.column_stack([found[name] for name in self.names])
 
 

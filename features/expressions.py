@@ -51,7 +51,7 @@ class FrozenMap(Mapping[str, V]):
 
 @dataclass(frozen=True)
 class Compare:
-    """True where a number stands in this relation to ``value``; made by above(), at_least(), below(), at_most()."""
+    """True where a number stands in this relation to ``value``; made by above(), at_most() and such."""
 
     relation: str
     value: float
@@ -61,6 +61,7 @@ class Compare:
         "at_least": "greater_equal",
         "below": "less",
         "at_most": "less_equal",
+        "other_than": "not_equal",
     }
 
 
@@ -94,6 +95,11 @@ def at_most(value: float) -> Compare:
     return Compare("at_most", value)
 
 
+def other_than(value: float) -> Compare:
+    """True where the column is a number, and not ``value``."""
+    return Compare("other_than", value)
+
+
 def freeze_where(where: Mapping[str, Any] | None, place: str) -> FrozenMap[Condition]:
     """A checked, hashable copy of a filter as users write it: {column: value | [values] | above(x)}."""
     if where is None:
@@ -112,7 +118,9 @@ def _condition(value: object, place: str) -> Condition:
         return _condition(value.values, place)
     elif isinstance(value, Scalar) or (isinstance(value, Compare) and value.relation in Compare.KERNELS):
         return value
-    raise DefinitionError(place, "a value, a list of values, or above/at_least/below/at_most(number)", repr(value))
+    raise DefinitionError(
+        place, "a value, a list of values, or above/at_least/below/at_most/other_than(number)", repr(value)
+    )
 
 
 def check_where(where: Mapping[str, Condition], dtypes: Mapping[str, str], place: str) -> None:

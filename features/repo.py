@@ -14,22 +14,22 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from features.definitions import Entity, FeatureView, Stream, canonical
+from features.definitions import Entity, EventModel, FeatureView, Stream, canonical
 from features.errors import DefinitionError, HeadraceError, UsageError
 from features.expressions import FrozenMap
 
-Definition = Entity | Stream | FeatureView
+Definition = Entity | Stream | FeatureView | EventModel
 Found = dict[tuple[type, str], tuple[Definition, str]]
 """(kind, name) → the definition and the file where it stands."""
-D = TypeVar("D", Entity, Stream, FeatureView)
-KINDS: dict[type, str] = {Entity: "entity", Stream: "stream", FeatureView: "feature view"}
+D = TypeVar("D", Entity, Stream, FeatureView, EventModel)
+KINDS: dict[type, str] = {Entity: "entity", Stream: "stream", FeatureView: "feature view", EventModel: "event model"}
 _numbers = itertools.count()
 
 
@@ -41,6 +41,16 @@ class FeatureRepo:
     entities: Mapping[str, Entity]
     streams: Mapping[str, Stream]
     views: Mapping[str, FeatureView]
+    models: Mapping[str, EventModel] = field(default_factory=dict)
+
+    def views_of(self, stream: Stream) -> tuple[FeatureView, ...]:
+        """The views of the entities that the stream's events name."""
+        return tuple(view for view in self.views.values() if set(view.entity.keys) <= set(stream.dtypes))
+
+    def columns_of(self, stream: Stream) -> dict[str, str]:
+        """Name → dtype of all that a model of the stream's events can be asked about."""
+        features = {one.name: one.dtype for view in self.views_of(stream) for one in view.features}
+        return {**features, **stream.dtypes}
 
     def horizon_ms(self, stream: str) -> int | None:
         """The longest horizon of the views that read the stream; None where none does, so that nothing is late."""
@@ -66,7 +76,11 @@ def load_repo(path: str | Path) -> FeatureRepo:
     for file, module in _modules(path, _files(path)):
         for definition in _definitions(module):
             _add(found, definition, str(file))
-    return FeatureRepo(path, _of(Entity, found), _of(Stream, found), _of(FeatureView, found))
+    views, models = _of(FeatureView, found), _of(EventModel, found)
+    repo = FeatureRepo(path, _of(Entity, found), _of(Stream, found), views, models)
+    for model in models.values():
+        model.check(repo.columns_of(model.stream))
+    return repo
 
 
 def _files(path: Path) -> list[Path]:
@@ -167,7 +181,7 @@ def _definitions(module: ModuleType) -> Iterator[Definition]:
     for value in list(vars(module).values()):
         members = value if isinstance(value, list | tuple) else [value]
         for member in members:
-            if isinstance(member, Entity | Stream | FeatureView):
+            if isinstance(member, Definition):
                 yield from _with_parts(member)
 
 
@@ -175,6 +189,8 @@ def _with_parts(definition: Definition) -> Iterator[Definition]:
     if isinstance(definition, FeatureView):
         yield definition.entity
         yield from definition.streams
+    if isinstance(definition, EventModel):
+        yield from (definition.stream, definition.labels)
     yield definition
 
 

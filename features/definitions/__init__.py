@@ -25,6 +25,7 @@ from features.aggregates import (
     Sum,
     TimeSinceLast,
 )
+from features.definitions.event_models import AtPrecision, EventModel, Rule, TopADay
 from features.definitions.streams import (
     DTYPES,
     KEY_DTYPES,
@@ -45,6 +46,7 @@ from features.expressions import (
     difference,
     hour_within,
     log1p,
+    other_than,
     product,
     ratio,
     total,
@@ -54,11 +56,13 @@ from features.windows import Window
 
 __all__ = [
     "Aggregation",
+    "AtPrecision",
     "Count",
     "DTYPES",
     "DecayedCount",
     "DistinctCount",
     "Entity",
+    "EventModel",
     "Feature",
     "FeatureSet",
     "FeatureView",
@@ -73,10 +77,12 @@ __all__ = [
     "Quantile",
     "RESERVED",
     "Ratio",
+    "Rule",
     "Stream",
     "Sum",
     "TIME_UNITS_PER_MS",
     "TimeSinceLast",
+    "TopADay",
     "Topic",
     "Window",
     "above",
@@ -87,6 +93,7 @@ __all__ = [
     "difference",
     "hour_within",
     "log1p",
+    "other_than",
     "product",
     "ratio",
     "total",

@@ -38,6 +38,7 @@ def test_both_domains_of_the_repo_load_with_everything_that_they_define() -> Non
         "item_activity",
         "item_catalogue",
         "customer_spending",
+        "customer_recent",
         "terminal_risk",
     }
 
@@ -66,7 +67,11 @@ def test_a_streams_horizon_is_that_of_the_longest_view_which_reads_it(tmp_path: 
 
 
 def test_one_file_can_be_loaded_by_itself() -> None:
-    assert set(load_repo(ROOT / "feature_repo" / "cards.py").views) == {"customer_spending", "terminal_risk"}
+    assert set(load_repo(ROOT / "feature_repo" / "cards.py").views) == {
+        "customer_spending",
+        "customer_recent",
+        "terminal_risk",
+    }
 
 
 def test_files_of_a_repo_import_from_each_other_with_a_dot(tmp_path: Path) -> None:

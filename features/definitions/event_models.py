@@ -1,0 +1,152 @@
+"""Models of a stream's events, as data: what is asked of each event, when it alerts, and rules beside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from features.definitions.checks import check_mapping, check_name, freeze, several
+from features.definitions.streams import Stream
+from features.errors import DefinitionError
+from features.expressions import Condition, Expression, FrozenMap, check_expression, check_where, freeze_where
+from features.windows import duration_ms
+
+
+@dataclass(frozen=True)
+class TopADay:
+    """Alert so that about ``count`` events a day do, by the days that the model was tested on."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
+            raise DefinitionError("TopADay", "a whole number of alerts from 1 on", repr(self.count))
+
+
+@dataclass(frozen=True)
+class AtPrecision:
+    """Alert on as many events as keep this share of right alerts, by the days that the model was tested on."""
+
+    share: float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.share, bool) or not isinstance(self.share, int | float) or not 0 < self.share <= 1:
+            raise DefinitionError("AtPrecision", "a share above 0, at most 1", repr(self.share))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A filter over what is known of an event just before it: every event that meets all of ``where`` alerts.
+
+    Args:
+        where: numeric fields of the event, features of whom it names, or the model's ``derived`` → condition; what has
+            no value meets none.
+    """
+
+    name: str
+    where: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        check_name(self.name, f"rule {self.name!r}")
+        freeze(self, where=freeze_where(self.where, f"rule '{self.name}'"))
+        if not self.where:
+            raise DefinitionError(f"rule '{self.name}'", "at least one condition", "none")
+
+    @property
+    def filter(self) -> FrozenMap[Condition]:
+        """The checked form of ``where``."""
+        return self.where  # type: ignore[return-value]  # __post_init__ froze it
+
+
+@dataclass(frozen=True)
+class EventModel:
+    """A classifier of a stream's events, asked about each with what is known just before it.
+
+    Args:
+        name: as the registered model is called.
+        stream: the events.
+        labels: a stream whose events name, by the same event_id, those that were positive.
+        inputs: numeric fields of the stream, and numeric features of the entities that its events name, in order.
+        alert: where the threshold is: TopADay(100) or AtPrecision(0.9).
+        group: the field by which positives come together, such as an account; the test counts each group once a day.
+        label_delay: how long until a label is known.
+        derived: more columns for rules, from fields and features.
+        rules: each an alert source of its own.
+        usual: an input → the feature that says what is usual for it, which reasons name beside it.
+    """
+
+    name: str
+    stream: Stream
+    labels: Stream
+    inputs: Sequence[str]
+    alert: TopADay | AtPrecision
+    group: str
+    label_delay: str = "0s"
+    derived: Mapping[str, Expression] | None = None
+    rules: Sequence[Rule] = ()
+    usual: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        place = f"event model {self.name!r}"
+        if not isinstance(self.name, str) or not self.name.replace("-", "").replace("_", "").isalnum():
+            raise DefinitionError(place, "a name of letters, digits, - and _", repr(self.name))
+        if not isinstance(self.stream, Stream) or not isinstance(self.labels, Stream):
+            raise DefinitionError(place, "stream=Stream(…) and labels=Stream(…)", f"{self.stream!r}, {self.labels!r}")
+        if not isinstance(self.alert, TopADay | AtPrecision):
+            raise DefinitionError(place, "alert=TopADay(…) or AtPrecision(…)", repr(self.alert))
+        if self.group not in self.stream.dtypes:
+            raise DefinitionError(place, "a group that is a field of its stream", repr(self.group))
+        for value, what in ((self.derived, "derived"), (self.usual, "usual")):
+            check_mapping(value, f"{place}: {what}")
+        duration_ms(self.label_delay)
+        inputs, rules = tuple(several(self.inputs, place, "input")), tuple(self.rules)
+        self._check_rules(rules, place)
+        freeze(
+            self, inputs=inputs, rules=rules, derived=FrozenMap(self.derived or {}), usual=FrozenMap(self.usual or {})
+        )
+        if len(set(inputs)) < len(inputs):
+            raise DefinitionError(place, "inputs that differ", ", ".join(inputs))
+
+    def _check_rules(self, rules: Sequence[Rule], place: str) -> None:
+        if not all(isinstance(rule, Rule) for rule in rules) or len({rule.name for rule in rules}) < len(rules):
+            raise DefinitionError(place, "rules of different names: Rule('velocity', {…})", repr(rules))
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The checked form of ``inputs``."""
+        return self.inputs  # type: ignore[return-value]  # __post_init__ made it a tuple
+
+    @property
+    def derivations(self) -> FrozenMap[Expression]:
+        """The checked form of ``derived``."""
+        return self.derived  # type: ignore[return-value]  # __post_init__ froze it
+
+    @property
+    def habits(self) -> FrozenMap[str]:
+        """The checked form of ``usual``."""
+        return self.usual  # type: ignore[return-value]  # __post_init__ froze it
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Every field and feature that is asked for: the inputs, then what rules and reasons name besides."""
+        named = [*self.input_names, *self.habits.values()]
+        named += [operand for one in self.derivations.values() for operand in one.operands]
+        named += [column for rule in self.rules for column in rule.filter]
+        return tuple(name for name in dict.fromkeys(named) if name not in self.derivations)
+
+    def check(self, dtypes: Mapping[str, str]) -> None:
+        """Passes where these columns have what it names; DefinitionError names what is missing or no number."""
+        place = f"event model '{self.name}'"
+        for name in (*self.input_names, *self.habits, *self.habits.values()):
+            if dtypes.get(name) not in ("int64", "float64"):
+                required = f"numeric fields of '{self.stream.name}', or features of what its events name"
+                raise DefinitionError(place, required, f"'{name}' ({dtypes.get(name, 'unknown')})")
+        for name, expression in self.derivations.items():
+            if name in dtypes:
+                raise DefinitionError(f"{place}: derived", "a name of its own", f"'{name}'")
+            check_expression(expression, dtypes, f"{place}: derived {name!r}")
+        known = {**dtypes, **dict.fromkeys(self.derivations, "float64")}
+        numbers = {name: "float64" for name, dtype in known.items() if dtype in ("int64", "float64")}
+        for rule in self.rules:
+            check_where(rule.filter, numbers, f"{place}: rule '{rule.name}'")
