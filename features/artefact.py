@@ -10,12 +10,9 @@ version: a reader passes it to ``load``, so that nothing in the folder can chang
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +21,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from features.artefact_files import candidate_arrays, candidate_tables, load_ranker, read_arrays, save_ranker
+from features.artefact_files import (
+    candidate_arrays,
+    candidate_tables,
+    chances,
+    load_ranker,
+    read_arrays,
+    save_ranker,
+)
+from features.artefact_folder import MANIFEST, FileEntry, check_files, manifest_text, write_folder
 from features.definitions import FeatureView
 from features.errors import ArtefactError
 from features.recommendation import (
@@ -49,7 +54,7 @@ CHAMPION = "champion"
 DIGEST_TAG = "manifest_sha256"
 """The tag of a model version that holds the digest of its manifest.json."""
 
-MANIFEST, CANDIDATES, RANKER = "manifest.json", "candidates.npz", "ranker.skops"
+CANDIDATES, RANKER = "candidates.npz", "ranker.skops"
 
 
 class ViewInputs(BaseModel):
@@ -63,17 +68,6 @@ class ViewInputs(BaseModel):
     """16 hex digits of FeatureView.schema_hash at training."""
     names: tuple[str, ...]
     """Numeric features, in the order of a row."""
-
-
-class FileEntry(BaseModel):
-    """What a file of the artefact must be."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    sha256: str
-    """Hex digest of its bytes."""
-    size: int
-    """Bytes."""
 
 
 class Manifest(BaseModel):
@@ -189,12 +183,8 @@ class Artefact:
         return self.chances(ranker_inputs(candidates, user_row, item_rows))
 
     def chances(self, inputs: Floats) -> Floats:
-        """The ranker's probability of each row of its inputs, computed on the calling thread alone.
-
-        More threads would wait for each other longer than they compute, and on busy cores a hundred times that.
-        """
-        with _threads().limit(limits=1, user_api="openmp"):
-            return np.asarray(self.ranker.predict_proba(inputs)[:, 1], dtype=np.float64)
+        """The ranker's probability of each row of its inputs."""
+        return chances(self.ranker, inputs)
 
     def seen(self, user: str | None, recent: Sequence[str] = ()) -> list[str]:
         """The recent items, then those of the user's history in the model."""
@@ -281,14 +271,6 @@ class Artefact:
         return [Ranked(self.items[place], float(scores[place]), source) for place in wanted.tolist()]
 
 
-@lru_cache(maxsize=1)
-def _threads() -> Any:
-    """Finds the process's thread pools once, as that takes milliseconds; the limit is the calling thread's own."""
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
-
-    return ThreadpoolController()
-
-
 def _numbers(matrix: FeatureMatrix, names: Sequence[str]) -> Floats:
     return matrix.to_numpy(names) if names else np.empty((len(matrix.status), 0))
 
@@ -301,25 +283,16 @@ def save(artefact: Artefact, directory: str | Path) -> str:
 
     Raises ArtefactError when the folder exists already.
     """
-    directory = Path(directory)
-    if directory.exists():
-        raise ArtefactError(f"artefact '{directory}'", "a folder that does not exist yet", "one that does")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    parts = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
+
+    def fill(parts: Path) -> None:
         np.savez(parts / CANDIDATES, allow_pickle=False, **candidate_arrays(artefact.tables))
         if artefact.ranker is not None:
             save_ranker(artefact.ranker, parts / RANKER)
-        files = {path.name: _entry(path) for path in sorted(parts.iterdir())}
-        manifest = artefact.manifest.model_copy(update={"files": files, "items": len(artefact.items)})
-        text = manifest.model_dump_json(indent=1).encode()
-        (parts / MANIFEST).write_bytes(text)
-        parts.chmod(0o755)
-        parts.rename(directory)
-    except BaseException:
-        shutil.rmtree(parts, ignore_errors=True)
-        raise
-    return hashlib.sha256(text).hexdigest()
+
+    items = len(artefact.items)
+    return write_folder(
+        Path(directory), fill, lambda files: artefact.manifest.model_copy(update={"files": files, "items": items})
+    )
 
 
 def load(directory: str | Path, digest: str | None = None) -> Artefact:
@@ -334,10 +307,7 @@ def load(directory: str | Path, digest: str | None = None) -> Artefact:
     """
     directory = Path(directory)
     manifest = _manifest(directory / MANIFEST, digest)
-    for name, entry in manifest.files.items():
-        if _entry(directory / name) != entry:
-            required = f"the {entry.size} bytes that the manifest names"
-            raise ArtefactError(f"artefact file '{directory / name}'", required, "others", "Train anew.")
+    check_files(directory, manifest.files)
     tables = candidate_tables(read_arrays(directory / CANDIDATES), directory / CANDIDATES)
     if len(tables.items) != manifest.items:
         where = f"artefact file '{directory / CANDIDATES}'"
@@ -349,9 +319,7 @@ def load(directory: str | Path, digest: str | None = None) -> Artefact:
 
 def _manifest(path: Path, digest: str | None) -> Manifest:
     where = f"artefact file '{path}'"
-    text = _bytes(path)
-    if digest is not None and hashlib.sha256(text).hexdigest() != digest:
-        raise ArtefactError(where, f"SHA-256 {digest}", hashlib.sha256(text).hexdigest(), "Train anew.")
+    text = manifest_text(path, digest)
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -364,15 +332,3 @@ def _manifest(path: Path, digest: str | None) -> Manifest:
     if not {CANDIDATES} <= set(manifest.files) <= {CANDIDATES, RANKER}:
         raise ArtefactError(where, f"files {CANDIDATES} and {RANKER}", ", ".join(manifest.files) or "none")
     return manifest
-
-
-def _entry(path: Path) -> FileEntry:
-    content = _bytes(path)
-    return FileEntry(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ArtefactError(f"artefact file '{path}'", "a file that can be read", str(error), "Train anew.") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,23 @@ def load_ranker(path: Path, inputs: int) -> Any:
         got = f"{type(ranker).__name__} of {getattr(ranker, 'n_features_in_', 'no')}"
         raise _refused(path, f"a classifier of {inputs} inputs", got)
     return ranker
+
+
+def chances(classifier: Any, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The classifier's probability of each row of its inputs, computed on the calling thread alone.
+
+    More threads would wait for each other longer than they compute, and on busy cores a hundred times that.
+    """
+    with _threads().limit(limits=1, user_api="openmp"):
+        return np.asarray(classifier.predict_proba(inputs)[:, 1], dtype=np.float64)
+
+
+@lru_cache(maxsize=1)
+def _threads() -> Any:
+    """Finds the process's thread pools once, as that takes milliseconds; the limit is the calling thread's own."""
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
 
 
 def _check_types(path: Path) -> None:

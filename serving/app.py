@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -95,6 +96,11 @@ def _add_v1(app: FastAPI, service: Service) -> None:
     async def similar(request: schema.SimilarRequest) -> schema.RecommendResponse:
         """List items that go with an item; where none does, what is popular, and why."""
         return await service.similar(request)
+
+    @app.post("/v1/score")
+    async def score(request: schema.ScoreRequest) -> schema.ScoreResponse:
+        """Ask an event model about one event, with the features that it would meet now, and say why."""
+        return await asyncio.to_thread(service.scores.score, request)
 
     @app.post("/v1/events", status_code=202, responses={207: {"model": schema.EventsResponse}})
     async def post_events(request: Request, response: Response, stream: str | None = None) -> schema.EventsResponse:

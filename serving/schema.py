@@ -156,6 +156,55 @@ class RecommendResponse(Strict):
     items: list[RecommendedItem]
 
 
+class ScoreRequest(Strict):
+    """POST /v1/score."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "cards", "event": {"customer_id": 596, "terminal_id": 3156, "amount": 57.16}}]
+        }
+    )
+
+    model: Id
+    """An event model of the feature repo."""
+    event: Annotated[dict[str, Scalar | None], Field(max_length=500)]
+    """The event by our names: fields of the model's stream; event_time is now unless given."""
+    as_of: Annotated[int, Field(gt=0, strict=True)] | None = None
+    """Features as of this time (epoch ms), or of the row's own newest event where that is later; now unless given."""
+
+
+class ScoreReason(Strict):
+    """An input that raised the score: by how much, had it been as usual for whom the event names, or in training."""
+
+    feature: str
+    value: float | None
+    usual: float | None
+    effect: float
+
+
+class ScoreFeatures(Strict):
+    """Where features came from, as of when (epoch ms)."""
+
+    view: str
+    status: str
+    as_of: int
+    age_ms: int | None
+    """How old the newest event in them is."""
+
+
+class ScoreResponse(Strict):
+    """The answer to POST /v1/score: flagged from the threshold on; rules that the event meets besides."""
+
+    model: ModelUsed
+    score: float
+    threshold: float
+    flagged: bool
+    rules: list[str]
+    reasons: list[ScoreReason]
+    features: list[ScoreFeatures]
+    took_ms: float
+
+
 class EventVerdict(Strict):
     """What became of one event: accepted, late (archived, not folded), refused, or unknown (send it again)."""
 

@@ -39,6 +39,7 @@ from serving.problems import ProblemError, field_problem
 from serving.read_ages import ObservedReader
 from serving.recommender import Question, Reason, Recommendation, UserRead, rank, recommend, similar, substitute
 from serving.retrieval import ItemSnapshot
+from serving.scoring import EventScores
 from serving.served_log import ServedAnswer, ServedLog
 from serving.settings import ServingSettings
 
@@ -90,6 +91,7 @@ class Service:
         )
         self.models = ModelWatch(registry, self._prepare, self._swapped, kept_model(settings.kept_model))
         self.others = OtherModels(registry, self._prepare, settings.model_poll_s)
+        self.scores = EventScores(repo, reader, settings.tracking_uri, settings.model_alias)
         self._own = own
         self._served_log = self._log_of(sink)
         self._askers = Askers(settings.user_view, repo, reader, rows, own, self._tell_store)

@@ -51,20 +51,29 @@ def train(
     below the model that serves now by more than the tolerance, in NDCG on the newest part of the events. One training
     of a project goes on at a time; one that is killed leaves nothing behind, and the next starts anew.
 
+    Where the feature repo has an event model of that name, that is trained: better is above its first input alone, in
+    average precision on the newest part whose labels are known.
+
     \b
     Examples:
       headrace train
       headrace train --as-of 2011-11-09T00:00:00Z --json
+      headrace train cards
       headrace train retail --from online-retail.parquet --format online-retail --set test_ms=2592000000
     """
     from features.repo import load_repo
     from features.settings import read_settings
     from training.dataset import Domain
+    from training.events_cli import train_event_model
     from training.turn import turn
 
-    chosen = training_settings(name, changed)
     settings = read_settings(root, os.environ)
     repo = load_repo(root / settings.stream.repo)
+    if name is not None and name in repo.models:
+        with turn(root / settings.home):
+            train_event_model(root, settings, repo, name, (path, kind), as_of, changed, as_json=as_json)
+        return
+    chosen = training_settings(name, changed)
     domain = Domain.of(repo, chosen)
     with turn(root / settings.home):
         report = _refreshed(root, settings, repo, domain, chosen, (path, kind), as_of)

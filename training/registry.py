@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from features import verdicts
 from features.artefact import CHAMPION, DIGEST_TAG, Artefact, load, save
@@ -51,6 +51,22 @@ class Version:
         return int(self.tags.get(verdicts.CHAMPION_SINCE, 0)) if verdicts.was_champion(self.tags) else 0
 
 
+class Kept(Protocol):
+    """What the registry says of a manifest."""
+
+    @property
+    def name(self) -> str:
+        """The registered model's name."""
+
+    @property
+    def as_of_ms(self) -> int:
+        """What the model knows was known before this."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Held-out metrics."""
+
+
 class Registry:
     """One MLflow store: a database such as sqlite:///mlruns/mlflow.db, or the address of a server.
 
@@ -88,6 +104,22 @@ class Registry:
         """
         manifest = artefact.manifest.model_copy(update={"golden": goldens_of(artefact)})
         artefact = replace(artefact, manifest=manifest)
+        return self.keep(manifest, lambda folder: save(artefact, folder), params, tags, files)
+
+    def keep(
+        self,
+        manifest: Kept,
+        write: Callable[[Path], str],
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        files: Mapping[str, bytes] | None = None,
+    ) -> Version:
+        """A new version of the model of this manifest, of whatever kind, with its numbers in a run of its own.
+
+        Args:
+            files: stand beside it in the run's folder RECORD.
+            write: makes the folder of its artefact, and returns the digest of the manifest there.
+        """
         run = self.client.create_run(self._experiment(manifest.name), tags=dict(tags))
         run_id, status = run.info.run_id, "FAILED"
         try:
@@ -96,9 +128,10 @@ class Registry:
             for name, value in manifest.metrics.items():
                 self.client.log_metric(run_id, name, value)
             with tempfile.TemporaryDirectory() as scratch:
-                digest = save(artefact, Path(scratch) / FOLDER)
+                digest = write(Path(scratch) / FOLDER)
                 self.client.log_artifacts(run_id, str(Path(scratch) / FOLDER), FOLDER)
-                self._log_files(run_id, Path(scratch) / RECORD, files or {})
+                if files:
+                    self._log_files(run_id, Path(scratch) / RECORD, files)
             status = "FINISHED"
         finally:
             self.client.set_terminated(run_id, status)
@@ -194,6 +227,10 @@ class Registry:
 
     def fetch(self, version: Version, folder: Path) -> Artefact:
         """The version's artefact, copied into ``folder``; ArtefactError where it is not what was registered."""
+        return load(self.download(version, folder), version.digest)
+
+    def download(self, version: Version, folder: Path) -> Path:
+        """Where in ``folder`` the files of the version's artefact are now; ArtefactError where they cannot be had."""
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
@@ -202,10 +239,10 @@ class Registry:
         if not version.digest:
             raise ArtefactError(where, f"a tag {DIGEST_TAG}", "none", "Register it with 'headrace train'.")
         try:
-            path = download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self.uri)
+            found = download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self.uri)
         except (MlflowException, OSError) as error:
             raise ArtefactError(where, f"its artefact in {source}", str(error), "Train anew.") from error
-        return load(path, version.digest)
+        return Path(found)
 
     def recorded(self, version: Version, name: str) -> bytes | None:
         """A file of the record of the version's run; None where there is none."""

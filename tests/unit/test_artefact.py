@@ -14,7 +14,8 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from features.artefact import CANDIDATES, MANIFEST, RANKER, Artefact, Manifest, ViewInputs, load, save
+from features.artefact import CANDIDATES, RANKER, Artefact, Manifest, ViewInputs, load, save
+from features.artefact_folder import MANIFEST
 from features.errors import ArtefactError
 from features.hashing import hash_texts
 from features.recommendation import PAIR_FEATURES, CandidateTables, Query, SparseRows

@@ -25,6 +25,7 @@ from features.event_inputs import EventInputs, Events
 from features.formats import read_events
 from features.repo import FeatureRepo
 from features.windows import UNITS_MS, duration_ms
+from training.event_metrics import group_precision, ranking_metrics
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -157,31 +158,13 @@ def card_precision(test: Payments, scores: Floats, top: int = TOP) -> float:
 
     A card's score is its highest of the day; a card that was found leaves the days after it.
     """
-    day = test.time // DAY_MS
-    found: set[int] = set()
-    shares = []
-    for one in np.unique(day):
-        today = np.flatnonzero((day == one) & ~np.isin(test.card, list(found)))
-        cards, place = np.unique(test.card[today], return_inverse=True)
-        highest, compromised = np.full(len(cards), -np.inf), np.zeros(len(cards), dtype=bool)
-        np.maximum.at(highest, place, scores[today])
-        np.logical_or.at(compromised, place, test.fraud[today])
-        first = np.argsort(-highest, kind="stable")[:top]
-        hits = cards[first[compromised[first]]]
-        shares.append(len(hits) / top)
-        found |= set(hits.tolist())
-    return float(np.mean(shares)) if shares else float("nan")
+    return group_precision(test.time // DAY_MS, test.card, test.fraud, scores, top)
 
 
 def judged(test: Payments, scores: Floats) -> dict[str, float]:
     """AUC, average precision and card precision of the scores."""
-    from sklearn.metrics import average_precision_score, roc_auc_score  # type: ignore[import-untyped]
-
-    return {
-        "auc": float(roc_auc_score(test.fraud, scores)),
-        "ap": float(average_precision_score(test.fraud, scores)),
-        f"card_precision_at_{TOP}": card_precision(test, scores),
-    }
+    metrics = ranking_metrics(test.fraud, scores)
+    return {**metrics, f"card_precision_at_{TOP}": card_precision(test, scores)}
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

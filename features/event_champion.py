@@ -1,0 +1,118 @@
+"""The event model that serves: the version that the registry's alias names, verified, and followed when it changes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from features.artefact import CHAMPION, DIGEST_TAG
+from features.errors import ArtefactError, StoreError
+from features.event_artefact import EventClassifier, load_event_model
+from features.event_rules import EventColumnsOfModel
+
+logger = logging.getLogger(__name__)
+LOOK_EVERY_S = 1.0
+SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A version in memory."""
+
+    version: str
+    model: EventClassifier
+
+
+class EventChampion:
+    """Follows the alias of an event model; ``current`` looks at most so often, and keeps what it has where it cannot.
+
+    Args:
+        tracking_uri: the registry's.
+        asked: the model's definition; a version of another one is refused.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        asked: EventColumnsOfModel,
+        alias: str = CHAMPION,
+        look_every_s: float = LOOK_EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._uri, self._alias, self._every_s, self._clock = tracking_uri, alias, look_every_s, clock
+        self.asked = asked
+        self._looking = threading.Lock()
+        self._loaded: Loaded | None = None
+        self._due = float("-inf")
+        self._refused = ""
+        self.problem: str | None = None
+
+    def current(self) -> Loaded | None:
+        """The version that the alias named at the last look; the one before where it cannot be had; None where none."""
+        # While one thread looks, others go on with what there is; they wait only where there is nothing yet.
+        if self._clock() >= self._due and self._looking.acquire(blocking=self._loaded is None):
+            try:
+                if self._clock() >= self._due:
+                    self._look()
+                    self._due = self._clock() + self._every_s
+            finally:
+                self._looking.release()
+        return self._loaded
+
+    def _look(self) -> None:
+        version = ""
+        try:
+            found = self._find()
+            version = "" if found is None else str(found.version)
+            if found is not None and version != self._refused and not self._has(version):
+                self._loaded = self._load(found)
+                logger.info("event_model_loaded name=%s version=%s", self.asked.model.name, version)
+            self.problem = None if version != self._refused or not version else self.problem
+        except ArtefactError as error:
+            # Tried once: what is damaged or of another definition does not mend itself.
+            self._refused, self.problem = version, str(error)
+            logger.warning("event_model_refused version=%s reason=%s", version, error)
+        except StoreError as error:
+            self.problem = str(error)
+
+    def _has(self, version: str) -> bool:
+        return self._loaded is not None and self._loaded.version == version
+
+    def _find(self) -> Any:
+        # Asking MLflow for a SQLite registry that has no file would make one, and race with training.
+        if self._uri.startswith(SQLITE) and not Path(self._uri.removeprefix(SQLITE)).exists():
+            return None
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return MlflowClient(self._uri, self._uri).get_model_version_by_alias(self.asked.model.name, self._alias)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise self._failed(error) from error
+
+    def _load(self, found: Any) -> Loaded:
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        digest = found.tags.get(DIGEST_TAG)
+        if not digest:
+            where = f"model '{found.name}' version {found.version}"
+            raise ArtefactError(where, f"a tag {DIGEST_TAG}", "none", "Register it with 'headrace train'.")
+        try:
+            folder = download_artifacts(artifact_uri=found.source, tracking_uri=self._uri, registry_uri=self._uri)
+        except (MlflowException, OSError) as error:
+            raise self._failed(error) from error
+        model = load_event_model(folder, digest)
+        model.check(self.asked)
+        return Loaded(str(found.version), model)
+
+    def _failed(self, error: Exception) -> StoreError:
+        return StoreError(f"registry {self._uri}", "an MLflow registry that answers", str(error))

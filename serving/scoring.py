@@ -1,0 +1,107 @@
+"""POST /v1/score: what a registered event model says of one event, with what is known of whom it names."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from features.columns import EventColumns
+from features.definitions import Stream
+from features.event_champion import EventChampion, Loaded
+from features.event_decisions import Reason, reasons_of
+from features.event_rules import EventColumnsOfModel
+from features.repo import FeatureRepo
+from features.state import FeatureMatrix, Status
+from serving import schema
+from serving.askers import Reader
+from serving.events import judge
+from serving.problems import ProblemError, field_problem
+
+NO_ID = "scored-only"
+
+
+class EventScores:
+    """The event models of a repo, each followed by its alias from when it is first asked for.
+
+    Args:
+        reader: features of entities.
+        tracking_uri: where the registry of models is.
+    """
+
+    def __init__(self, repo: FeatureRepo, reader: Reader, tracking_uri: str, alias: str) -> None:
+        self._repo, self._reader, self._alias = repo, reader, alias
+        asked = {name: EventColumnsOfModel.of(repo, model) for name, model in repo.models.items()}
+        self._champions = {name: EventChampion(tracking_uri, one, alias) for name, one in asked.items()}
+
+    def score(self, request: schema.ScoreRequest) -> schema.ScoreResponse:
+        """The score of the event as of now or ``as_of``; what has been folded of the event itself counts.
+
+        Raises ProblemError for a model that is not there, and for an event that its stream would refuse.
+        """
+        started = time.perf_counter()
+        champion = self._champions.get(request.model)
+        if champion is None:
+            required = f"an event model of the feature repo ({', '.join(self._champions) or 'none'})"
+            raise field_problem("model", required, request.model, 404)
+        loaded = champion.current()
+        if loaded is None:
+            why = champion.problem or "none is registered. Run 'headrace train'"
+            raise ProblemError(503, f"POST /v1/score requires a champion of model '{request.model}'; got {why}.")
+        now = time.time_ns() // 1_000_000 if request.as_of is None else request.as_of
+        events = event_of(request.event, champion.asked.model.stream, now)
+        answers = self._answers(champion.asked, events, request.as_of)
+        response = _response(champion.asked, loaded, events, answers, self._alias)
+        return response.model_copy(update={"took_ms": round(1e3 * (time.perf_counter() - started), 3)})
+
+    def _answers(self, asked: EventColumnsOfModel, events: pa.Table, as_of: int | None) -> Mapping[str, FeatureMatrix]:
+        columns = EventColumns(events, asked.model.stream)
+        return {
+            view.name: self._reader.read(view.name, columns.entity_keys(view.entity), as_of)
+            for view in asked.source.views
+        }
+
+
+def event_of(fields: Mapping[str, Any], stream: Stream, now: int) -> pa.Table:
+    """The event that the stream would have, had it come ``now`` (epoch ms). Raises ProblemError for one it refuses."""
+    given = {"event_id": NO_ID, "event_time": now, **fields}
+    if stream.event_id is None:
+        given.pop("event_id")
+    judged = judge([given], stream, None, now)
+    if judged.parsed.events.num_rows != 1 or judged.reasons[0]:
+        raise field_problem("event", f"an event of stream '{stream.name}': {judged.reasons[0]}", dict(fields))
+    return judged.parsed.events
+
+
+def _response(
+    asked: EventColumnsOfModel,
+    loaded: Loaded,
+    events: pa.Table,
+    answers: Mapping[str, FeatureMatrix],
+    alias: str,
+) -> schema.ScoreResponse:
+    matrix = asked.source.matrix_of(events, answers)
+    score = float(loaded.model.scores(asked.inputs(matrix))[0])
+    threshold = loaded.model.manifest.threshold
+    return schema.ScoreResponse(
+        model=schema.ModelUsed(name=asked.model.name, version=loaded.version, alias=alias),
+        score=score,
+        threshold=threshold,
+        flagged=score >= threshold,
+        rules=[name for name, met in asked.rules_met(matrix).items() if met[0]],
+        reasons=[_reason(one) for one in reasons_of(asked, loaded.model, matrix)[0]],
+        features=[_features(name, one) for name, one in answers.items()],
+        took_ms=0.0,
+    )
+
+
+def _reason(reason: Reason) -> schema.ScoreReason:
+    return schema.ScoreReason(feature=reason.feature, value=reason.value, usual=reason.usual, effect=reason.effect)
+
+
+def _features(name: str, matrix: FeatureMatrix) -> schema.ScoreFeatures:
+    status, as_of = Status(int(matrix.status[0])), int(matrix.as_of[0])
+    age_ms = None if status == Status.NOT_FOUND else as_of - int(matrix.newest_event[0])
+    return schema.ScoreFeatures(view=name, status=status.name, as_of=as_of, age_ms=age_ms)

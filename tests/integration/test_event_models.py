@@ -1,0 +1,199 @@
+"""An event model is trained from events and labels, registered in MLflow, and loaded as it was registered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from serving_world import STREAM_ID, Http, plain, settings
+from small_cards import END_MS, simulated
+
+from features.batch import Marker, build_generation
+from features.errors import ArtefactError, UsageError
+from features.event_artefact import CLASSIFIER, load_event_model
+from features.event_champion import EventChampion
+from features.event_rules import EventColumnsOfModel, usual_of
+from features.online_store.sqlite import SqliteRows
+from features.repo import load_repo
+from serving.scoring import event_of
+from training.event_models import EventTrainingSettings, TrainedEvents, examples_between, train_events
+from training.registry import Registry
+
+REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
+ASKED = EventColumnsOfModel.of(REPO, REPO.models["cards"])
+SETTINGS = EventTrainingSettings(iterations=20)
+pytestmark = [
+    pytest.mark.integration,
+    # Of the libraries that mlflow imports; our own warnings stay errors.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*noload.*"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def events():
+    return simulated(REPO)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory) -> Registry:
+    return Registry("sqlite:///mlflow.db", tmp_path_factory.mktemp("registry"))
+
+
+@pytest.fixture(scope="module")
+def trained(events, registry) -> TrainedEvents:
+    return train_events(events, ASKED, SETTINGS, registry, 1)
+
+
+def test_a_model_better_than_its_first_input_alone_is_the_champion(trained: TrainedEvents, registry: Registry) -> None:
+    amount, model = (row["ap"] for row in trained.rows[:2])
+    assert trained.promoted == (model > amount)
+    assert trained.promoted
+    champion = registry.find("cards")
+    assert champion is not None
+    assert champion.version == trained.version.version
+    assert champion.metrics["amount_ap"] == pytest.approx(amount)
+
+
+def test_labels_of_what_is_learned_from_are_known_before_the_test_begins(trained: TrainedEvents) -> None:
+    week_ms = 7 * 86_400_000
+    assert trained.parts.test - trained.parts.middle == week_ms
+    assert trained.parts.end - trained.parts.test == week_ms
+
+
+def test_an_events_own_effect_is_not_among_its_inputs(events) -> None:
+    known = events["transactions"]["known_at"].to_numpy()
+    found = examples_between(events, ASKED, int(known[0]), int(known[0]) + 1)
+    count = ASKED.model.needed.index("customer_payment_count_30d")
+    assert np.nan_to_num(found.matrix[:, count]).tolist() == [0.0]
+
+
+def test_the_champion_is_loaded_by_its_alias_and_scores_as_it_was_trained(trained, registry, events) -> None:
+    champion = EventChampion(registry.uri, ASKED)
+    loaded = champion.current()
+    assert loaded is not None
+    assert loaded.version == trained.version.version
+    test = examples_between(events, ASKED, trained.parts.test, trained.parts.end)
+    scores = loaded.model.scores(ASKED.inputs(test.matrix))
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert loaded.model.manifest.threshold == trained.threshold
+    a_day = (scores >= trained.threshold).sum() / 7
+    assert a_day == pytest.approx(min(100, len(test) / 7), abs=1)
+
+
+def test_reasons_are_the_differences_to_the_score_of_what_is_usual(trained, registry, events) -> None:
+    loaded = EventChampion(registry.uri, ASKED).current()
+    assert loaded is not None
+    test = examples_between(events, ASKED, trained.parts.test, trained.parts.end)
+    inputs = ASKED.inputs(test.matrix)[:50]
+    usual = usual_of(ASKED, test.matrix[:50], np.array(loaded.model.manifest.typical))
+    effects = loaded.model.effects(inputs, usual)
+    amount = inputs.copy()
+    amount[:, 0] = usual[:, 0]
+    np.testing.assert_allclose(effects[:, 0], loaded.model.scores(inputs) - loaded.model.scores(amount))
+
+
+def test_a_model_that_is_worse_than_the_champion_does_not_serve(trained, registry, events) -> None:
+    worse = train_events(events, ASKED, SETTINGS.model_copy(update={"iterations": 1, "tolerance": 0.0}), registry, 2)
+    rows = {row["model"]: row["ap"] for row in worse.rows}
+    assert worse.promoted == (rows["model"] > rows["amount"] and rows["model"] >= rows["champion"])
+    assert rows["champion"] == pytest.approx(trained.rows[1]["ap"])
+    champion = registry.find("cards")
+    assert champion is not None
+    assert (champion.version == worse.version.version) == worse.promoted
+
+
+def test_a_file_of_the_model_that_was_changed_is_refused(trained, registry, tmp_path) -> None:
+    folder = registry.download(trained.version, tmp_path)
+    load_event_model(folder, trained.version.digest)
+    (folder / CLASSIFIER).write_bytes((folder / CLASSIFIER).read_bytes() + b"\0")
+    with pytest.raises(ArtefactError, match=CLASSIFIER):
+        load_event_model(folder, trained.version.digest)
+
+
+def test_a_model_of_other_inputs_is_refused_with_what_differs(trained, registry, tmp_path) -> None:
+    model = load_event_model(registry.download(trained.version, tmp_path), trained.version.digest)
+    fewer = replace(ASKED.model, inputs=ASKED.model.input_names[:-1])
+    with pytest.raises(ArtefactError, match="terminal_risk_30d_delay_7d"):
+        model.check(EventColumnsOfModel.of(REPO, fewer))
+
+
+def test_a_history_without_positives_is_refused_and_nothing_is_registered(events, tmp_path) -> None:
+    labels = events["fraud_labels"]
+    none = {**events, "fraud_labels": labels.slice(0, 1).set_column(0, "event_id", [["nobody"]])}
+    with pytest.raises(UsageError, match="positive"):
+        train_events(none, ASKED, SETTINGS, Registry("sqlite:///mlflow.db", tmp_path), 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- over HTTP ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def http(trained, registry, events, tmp_path_factory) -> Iterator[Http]:
+    rows = SqliteRows(store := tmp_path_factory.mktemp("store") / "online.db")
+    views = list(ASKED.source.views)
+    build_generation(rows.generation(STREAM_ID), views, STREAM_ID, events, Marker(0, {}, {}, 0), END_MS)
+    for view in views:
+        rows.set_current(view.name, STREAM_ID)
+    with plain(settings(store, registry.uri)) as client:
+        yield client
+
+
+def asked_of(http: Http, as_of: int = END_MS, **changed: object) -> dict:
+    event = {"customer_id": 3, "terminal_id": 9, "amount": 250.0, **changed}
+    status, answer, _ = http.ask("/v1/score", {"model": "cards", "event": event, "as_of": as_of})
+    assert status == 200, answer
+    return answer
+
+
+def test_the_service_gives_the_score_that_history_gives_for_the_same_event_and_time(http, events, registry) -> None:
+    loaded = EventChampion(registry.uri, ASKED).current()
+    assert loaded is not None
+    for customer, amount in ((3, 12.5), (4, 250.0), (5, 999.0)):
+        fields = {"customer_id": customer, "terminal_id": 9, "amount": amount}
+        matrix = ASKED.source.matrix(event_of(fields, ASKED.model.stream, END_MS), np.array([END_MS]), events)
+        answer = asked_of(http, **fields)
+        assert answer["score"] == pytest.approx(loaded.model.scores(ASKED.inputs(matrix))[0], abs=1e-9)
+        assert answer["flagged"] == (answer["score"] >= answer["threshold"])
+        assert answer["rules"] == [name for name, met in ASKED.rules_met(matrix).items() if met[0]]
+
+
+def test_the_answer_says_the_version_the_age_of_the_features_and_what_raised_the_score(http, registry) -> None:
+    champion = registry.find("cards")
+    assert champion is not None
+    answer = asked_of(http, amount=999.0)
+    assert answer["model"] == {"name": "cards", "version": champion.version, "alias": "champion"}
+    assert {one["view"] for one in answer["features"]} == {view.name for view in ASKED.source.views}
+    assert all(one["age_ms"] >= 0 for one in answer["features"] if one["status"] == "PRESENT")
+    assert answer["rules"] == ["above_p99"]
+    assert answer["reasons"][0]["effect"] >= answer["reasons"][-1]["effect"] > 0
+    amount = next(one for one in answer["reasons"] if one["feature"] == "amount")
+    assert amount["value"] == 999.0
+    assert amount["usual"] < 999.0
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ({"model": "horses", "event": {}}, 404, "model"),
+        ({"model": "cards", "event": {"weight": 1}}, 422, "event"),
+        ({"model": "cards", "event": {"customer_id": "three"}}, 422, "event"),
+        ({"model": "cards"}, 422, "event"),
+    ],
+)
+def test_a_question_that_cannot_be_asked_names_the_field(http, body: dict, status: int, field: str) -> None:
+    got, answer, kind = http.ask("/v1/score", body)
+    assert (got, kind) == (status, "application/problem+json")
+    assert field in [one["field"].split(".")[-1] for one in answer["errors"]]
+
+
+def test_without_a_champion_the_answer_says_how_to_get_one(tmp_path) -> None:
+    with plain(settings(tmp_path / "none.db", f"sqlite:///{tmp_path / 'none-mlflow.db'}")) as client:
+        status, answer, _ = client.ask("/v1/score", {"model": "cards", "event": {"amount": 1.0}})
+    assert status == 503
+    assert "headrace train" in answer["detail"]

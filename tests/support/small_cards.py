@@ -1,0 +1,41 @@
+"""Weeks of simulated payments with labels, as events of the streams of feature_repo/cards.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from features.columns import arrow_type
+from features.events import event_schema
+from features.expressions import evaluate
+from features.repo import FeatureRepo
+from streaming.cards_simulator import CardSimulator
+
+DAYS = 40
+END_MS = 1_700_006_400_000
+
+
+def simulated(repo: FeatureRepo, days: float = DAYS, customers: int = 60, seed: int = 3) -> Mapping[str, pa.Table]:
+    """Stream name → its events of so many days, in the order of becoming known."""
+    simulator = CardSimulator(seed, customers=customers, terminals=60)
+    names = {"atm": "transactions", "online": "transactions", "fraud_labels": "fraud_labels"}
+    parts: dict[str, list[pa.Table]] = {"transactions": [], "fraud_labels": []}
+    for block in simulator.history(days, END_MS):
+        for name, table in block.items():
+            parts[names[name]].append(table)
+    return {name: conformed(pa.concat_tables(several), repo, name) for name, several in parts.items()}
+
+
+def conformed(table: pa.Table, repo: FeatureRepo, name: str) -> pa.Table:
+    """The simulator's columns as the events of a stream, numbered in the order of becoming known."""
+    stream = repo.streams[name]
+    table = table.sort_by("known_at")
+    times = {"event_time": table["event_time"].to_numpy().astype(float)}
+    columns = {one: table[one] for one in table.column_names}
+    for field, expression in (stream.computed or {}).items():
+        columns[field] = pa.array(evaluate(expression, times)).cast(arrow_type(stream.dtypes[field]))
+    columns["partition"] = pa.array([0] * table.num_rows)
+    columns["offset"] = pa.array(range(table.num_rows))
+    schema = event_schema(stream)
+    return pa.table({one.name: columns[one.name] for one in schema}).cast(schema)

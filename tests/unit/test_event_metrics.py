@@ -1,0 +1,46 @@
+"""Thresholds and metrics of event models, by hand; their decisions and alerts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.event_metrics import (
+    group_precision,
+    ranking_metrics,
+    threshold_at_precision,
+    threshold_of_top,
+)
+
+SCORES = np.array([0.9, 0.8, 0.7, 0.6])
+
+
+def test_the_threshold_of_a_budget_lets_so_many_a_day_through() -> None:
+    assert threshold_of_top(SCORES, days=1, a_day=3) == 0.7
+    assert threshold_of_top(SCORES, days=2, a_day=1) == 0.8
+    assert threshold_of_top(SCORES, days=1, a_day=100) == 0.6
+
+
+@pytest.mark.parametrize(("share", "threshold"), [(1.0, 0.9), (0.6, 0.7), (0.5, 0.6)])
+def test_the_threshold_of_a_precision_is_the_lowest_that_keeps_it(share: float, threshold: float) -> None:
+    assert threshold_at_precision(np.array([True, False, True, False]), SCORES, share) == threshold
+
+
+def test_where_no_threshold_keeps_the_precision_nothing_alerts() -> None:
+    assert threshold_at_precision(np.zeros(4, bool), SCORES, 0.5) > 0.9
+
+
+def test_a_threshold_does_not_part_events_of_one_score() -> None:
+    positive, scores = np.array([True, False, True, False]), np.array([0.9, 0.9, 0.5, 0.5])
+    assert threshold_at_precision(positive, scores, 0.5) == 0.5
+    assert threshold_at_precision(positive, scores, 0.9) > 0.9
+
+
+def test_a_group_counts_once_a_day_and_leaves_when_it_was_found() -> None:
+    day, group = np.array([0, 0, 1, 1]), np.array([1, 2, 1, 2])
+    positive, scores = np.array([True, False, True, True]), np.array([0.9, 0.8, 0.9, 0.1])
+    assert group_precision(day, group, positive, scores, top=1) == 1.0
+
+
+def test_scores_in_the_right_order_have_full_marks() -> None:
+    assert ranking_metrics(np.array([True, True, False, False]), SCORES) == {"auc": 1.0, "ap": 1.0}

@@ -1,0 +1,56 @@
+"""How well scores of events find the positives: over all of them, and among the few that somebody has time for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64s = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def group_precision(day: Int64s, group: Int64s, positive: Bools, scores: Floats, top: int) -> float:
+    """The mean over the days of the share of positive groups among the ``top`` most suspicious ones; NaN without days.
+
+    A group's score is its highest of the day; a group that was found leaves the days after it. Le Borgne and others,
+    2022, chapter 4, "Card Precision top-k".
+    """
+    found: set[int] = set()
+    shares = []
+    for one in np.unique(day):
+        today = np.flatnonzero((day == one) & ~np.isin(group, list(found)))
+        groups, place = np.unique(group[today], return_inverse=True)
+        highest, any_positive = np.full(len(groups), -np.inf), np.zeros(len(groups), dtype=bool)
+        np.maximum.at(highest, place, scores[today])
+        np.logical_or.at(any_positive, place, positive[today])
+        first = np.argsort(-highest, kind="stable")[:top]
+        hits = groups[first[any_positive[first]]]
+        shares.append(len(hits) / top)
+        found |= set(hits.tolist())
+    return float(np.mean(shares)) if shares else float("nan")
+
+
+def ranking_metrics(positive: Bools, scores: Floats) -> dict[str, float]:
+    """AUC and average precision of the scores; there are positives and others."""
+    from sklearn.metrics import average_precision_score, roc_auc_score  # type: ignore[import-untyped]
+
+    return {"auc": float(roc_auc_score(positive, scores)), "ap": float(average_precision_score(positive, scores))}
+
+
+def threshold_of_top(scores: Floats, days: float, a_day: int) -> float:
+    """The score that about ``a_day`` events of each of the days reach; the lowest one where there are fewer."""
+    wanted = min(max(round(a_day * days), 1), len(scores))
+    return float(np.sort(scores)[::-1][wanted - 1])
+
+
+def threshold_at_precision(positive: Bools, scores: Floats, share: float) -> float:
+    """The lowest score from which on at least this share of the events is positive; above all where none is such."""
+    order = np.argsort(-scores, kind="stable")
+    ranked: Any = scores[order]
+    precision = np.cumsum(positive[order]) / np.arange(1, len(order) + 1)
+    last_of_score = np.append(np.diff(ranked) != 0, True)
+    enough = np.flatnonzero((precision >= share) & last_of_score)
+    return float(ranked[enough[-1]]) if len(enough) else float(np.nextafter(ranked[0], np.inf))
