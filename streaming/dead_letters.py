@@ -81,7 +81,7 @@ def send_dead_letters(producer: EventProducer, stream: Stream, messages: pa.Tabl
     rows = np.flatnonzero(parsed.verdicts == Verdict.DEAD_LETTER)
     refused = messages.take(pa.array(rows)).to_pylist()
     reasons = parsed.reasons.take(pa.array(rows)).to_pylist()
-    with _Acknowledged(producer, dead_letter_topic(stream.topic)) as send:
+    with Acknowledged(producer, dead_letter_topic(stream.topic)) as send:
         for record, reason in zip(refused, reasons, strict=True):
             given = tuple((one["key"], one["value"]) for one in record["headers"] or ())
             place = (stream.topic, record["partition"], record["offset"])
@@ -101,7 +101,7 @@ def original_headers(headers: RawHeaders) -> RawHeaders:
     return tuple((name, value) for name, value in headers if not name.startswith(PREFIX))
 
 
-class _Acknowledged:
+class Acknowledged:
     """Sends to one topic, and leaves its block only when Kafka has acknowledged everything.
 
     Raises:
@@ -201,10 +201,10 @@ def replay(producer: EventProducer, letters: Iterable[DeadLetter]) -> int:
     for letter in letters:
         by_topic.setdefault(letter.place[0], []).append(letter)
     for topic, several in by_topic.items():
-        with _Acknowledged(producer, topic) as send:
+        with Acknowledged(producer, topic) as send:
             for letter in several:
                 send(letter.key, letter.value, letter.headers)
-        with _Acknowledged(producer, dead_letter_topic(topic)) as send:
+        with Acknowledged(producer, dead_letter_topic(topic)) as send:
             for letter in several:
                 receipt = letter_headers((), letter.place, letter.reason, letter.time_ms)
                 send(letter.key, None, (*receipt, (REPLAYED, b"1")))

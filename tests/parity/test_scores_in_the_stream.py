@@ -1,0 +1,187 @@
+"""What the stream decides about each event is what history says, whatever the batches, and it is decided once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from small_cards import simulated
+
+from features.batch import Batch, BatchStep, Marker
+from features.event_artefact import EventClassifier, EventManifest
+from features.event_champion import EventChampion, Loaded
+from features.event_decisions import alerts_of
+from features.event_inputs import Floats
+from features.event_rules import EventColumnsOfModel
+from features.events import Parsed, Verdict
+from features.memory_store import MemoryStore
+from features.repo import load_repo
+from streaming.scoring import EventScoring
+from training.event_models import EventTrainingSettings, examples_between, fit
+
+REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
+ASKED = EventColumnsOfModel.of(REPO, REPO.models["cards"])
+STREAM, STREAM_ID = ASKED.model.stream.name, 5
+Events = Mapping[str, pa.Table]
+
+
+class Pinned(EventChampion):
+    """The versions that a registry would name, one a look; the last one from then on."""
+
+    def __init__(self, *versions: Loaded | None) -> None:
+        super().__init__("", ASKED)
+        self._versions = list(versions)
+        self.asked_for = 0
+
+    def current(self) -> Loaded | None:
+        self.asked_for += 1
+        return self._versions.pop(0) if len(self._versions) > 1 else self._versions[0]
+
+
+class Failing(EventClassifier):
+    """A model that fails."""
+
+    def scores(self, inputs: Floats) -> Floats:
+        raise ValueError("no such tree")
+
+
+@pytest.fixture(scope="module")
+def events() -> Events:
+    return simulated(REPO, days=20, customers=40)
+
+
+@pytest.fixture(scope="module")
+def champion(events: Events) -> Loaded:
+    known = events[STREAM]["known_at"].to_numpy()
+    examples = examples_between(events, ASKED, 0, int(known[-1]))
+    classifier = fit(examples, ASKED, EventTrainingSettings(iterations=10))
+    names = ASKED.model.input_names
+    typical = (0.0,) * len(names)
+    manifest = EventManifest(
+        name="cards",
+        created_ms=1,
+        as_of_ms=1,
+        stream=STREAM,
+        inputs=names,
+        typical=typical,
+        views=(),
+        threshold=0.3,
+    )
+    return Loaded("1", EventClassifier(manifest, classifier))
+
+
+def batches(events: Events, count: int, rng: np.random.Generator) -> Iterator[Batch]:
+    """The events in the order of becoming known, cut at random."""
+    last = max(int(table["known_at"].to_numpy()[-1]) for table in events.values())
+    first = min(int(table["known_at"].to_numpy()[0]) for table in events.values())
+    cuts = [first, *np.sort(rng.integers(first, last, count - 1)).tolist(), last + 1]
+    for number, (low, high) in enumerate(pairwise(cuts)):
+        parsed = {}
+        for name, table in events.items():
+            known = table["known_at"].to_numpy()
+            part = table.filter(pa.array((known >= low) & (known < high)))
+            verdicts = np.full(part.num_rows, Verdict.VALID, np.int8)
+            parsed[name] = Parsed(part, np.arange(part.num_rows), verdicts, pa.nulls(part.num_rows, pa.string()))
+        yield Batch(number, {"t/0": number}, {"t/0": number + 1}, parsed, high)
+
+
+class Run:
+    """A generation in memory with its scoring, and what was told."""
+
+    def __init__(self, folder: Path, *champions: EventChampion, store: MemoryStore | None = None) -> None:
+        self.told: list[pa.Table] = []
+        self.store = store or MemoryStore()
+        handle = self.store.handle(STREAM_ID)
+        handle.begin()
+        if handle.marker() is None:
+            handle.publish(Marker(-1, {}, {"t/0": 0}, -1))
+        scoring = EventScoring(champions, handle, STREAM_ID, folder, self.told.append)
+        self.step = BatchStep(handle, list(REPO.views.values()), STREAM_ID, scoring)
+
+    def decided(self) -> pa.Table:
+        return pa.concat_tables(self.told)
+
+
+def test_scores_are_those_of_point_in_time_whatever_the_batches(events, champion, tmp_path, seed) -> None:
+    rng = np.random.default_rng(seed)
+    run = Run(tmp_path, Pinned(champion))
+    for batch in batches(events, 9, rng):
+        run.step.run(batch)
+    decided = run.decided()
+    assert decided["event_id"].to_pylist() == events[STREAM]["event_id"].to_pylist()
+    scores = decided["score"].to_numpy()
+    for place in rng.integers(0, decided.num_rows, 40).tolist():
+        event = events[STREAM].slice(place, 1)
+        at = int(event["known_at"][0].as_py())
+        before = {
+            name: table.filter(
+                pc.less(table["known_at"], at) if name == STREAM else pc.less_equal(table["known_at"], at)
+            )
+            for name, table in events.items()
+        }
+        matrix = ASKED.source.matrix(event, np.array([at + 1]), before)
+        assert scores[place] == pytest.approx(champion.model.scores(ASKED.inputs(matrix))[0], abs=1e-9)
+
+
+def test_a_batch_that_runs_again_tells_what_was_decided_and_asks_no_model(events, champion, tmp_path, seed) -> None:
+    rng = np.random.default_rng(seed)
+    pinned = Pinned(champion, None)
+    run = Run(tmp_path, pinned)
+    first = next(batches(events, 3, rng))
+    run.step.run(first)
+    run.step.run(first)
+    again = Run(tmp_path, pinned, store=run.store)
+    again.step.run(first)
+    assert pinned.asked_for == 1
+    assert again.told[0].equals(run.told[0])
+    assert run.told[1].equals(run.told[0])
+
+
+def test_a_model_that_changes_is_taken_up_by_the_next_batch(events, champion, tmp_path, seed) -> None:
+    run = Run(tmp_path, Pinned(None, champion, Loaded("2", champion.model)))
+    for batch in batches(events, 3, np.random.default_rng(seed)):
+        run.step.run(batch)
+    assert [one["version"][0].as_py() for one in run.told] == [None, "1", "2"]
+    assert run.told[0]["score"].null_count == run.told[0].num_rows
+
+
+def test_a_failing_model_leaves_a_problem_and_rules_and_rows_go_on(events, champion, tmp_path, seed) -> None:
+    failing = Loaded("3", Failing(champion.model.manifest, champion.model.classifier))
+    run = Run(tmp_path, Pinned(failing, champion))
+    for batch in batches(events, 2, np.random.default_rng(seed)):
+        run.step.run(batch)
+    assert set(run.told[0]["problem"].to_pylist()) == {"model_failed: ValueError: no such tree"}
+    assert run.told[0]["score"].null_count == run.told[0].num_rows
+    assert run.told[1]["problem"].null_count == run.told[1].num_rows
+    assert {one["source"] for one in alerts_of(run.told[0])} <= {"rule:velocity", "rule:above_p99", "rule:elsewhere"}
+
+
+def test_an_alert_says_its_source_version_reasons_and_event_and_comes_once(events, champion, tmp_path) -> None:
+    run = Run(tmp_path, Pinned(champion))
+    for batch in batches(events, 4, np.random.default_rng(1)):
+        run.step.run(batch)
+    decided = run.decided()
+    alerts = alerts_of(decided)
+    by_model = [one for one in alerts if one["source"] == "model:cards"]
+    assert len({one["alert_id"] for one in alerts}) == len(alerts)
+    assert len(by_model) == int(pc.sum(pc.greater_equal(decided["score"], 0.3)).as_py()) > 0
+    assert len(alerts) - len(by_model) == sum(map(len, decided["rules"].to_pylist())) > 0
+    assert all(one["version"] == "1" and one["score"] >= one["threshold"] for one in by_model)
+    assert any(one["reasons"] for one in by_model)
+    assert all(reason["effect"] > 0 for one in by_model for reason in one["reasons"])
+    amounts = dict(zip(*(events[STREAM][name].to_pylist() for name in ("event_id", "amount")), strict=True))
+    assert all(one["event"]["amount"] == amounts[one["event_id"]] for one in alerts)
+    assert json.loads(json.dumps(alerts)) == alerts
+
+
+def test_only_the_decisions_of_batches_that_can_run_again_are_kept(events, champion, tmp_path) -> None:
+    run = Run(tmp_path, Pinned(champion))
+    for batch in batches(events, 6, np.random.default_rng(2)):
+        run.step.run(batch)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cards.4.arrow", "cards.5.arrow"]
