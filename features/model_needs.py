@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from features.errors import StoreError
+
+if TYPE_CHECKING:
+    from features.artefact import ViewInputs
 
 SQLITE = "sqlite:///"
 
@@ -57,24 +61,44 @@ def _of_model(client: Any, model: Any, uri: str) -> list[Need]:
         versions.setdefault(str(version), []).append(alias)
     needs = []
     for version, aliases in versions.items():
-        manifest = _manifest(client.get_model_version(model.name, version).source, uri)
-        for inputs in (manifest.user, manifest.item):
+        for inputs in _inputs(client.get_model_version(model.name, version).source, uri):
             asked = (inputs.view, int(inputs.schema_hash, 16), inputs.names)
             needs.append(Need(model.name, version, tuple(aliases), *asked))
     return needs
 
 
-def _manifest(source: str, uri: str) -> Any:
+def _inputs(source: str, uri: str) -> Sequence[ViewInputs]:
     from mlflow.artifacts import download_artifacts
     from pydantic import ValidationError
 
-    from features.artefact import MANIFEST, Manifest
+    from features.artefact_folder import MANIFEST
 
     path = download_artifacts(artifact_uri=f"{source}/{MANIFEST}", tracking_uri=uri)
     try:
-        return Manifest.model_validate_json(Path(path).read_bytes())
+        return inputs_of_manifest(Path(path).read_bytes())
     except ValidationError as error:
         raise StoreError(f"manifest '{path}'", "what training writes", str(error.errors()[0]["msg"])) from error
+
+
+def inputs_of_manifest(text: bytes) -> Sequence[ViewInputs]:
+    """The views that a model takes its inputs from: a recommender's of users and items, an event model's own.
+
+    Raises:
+        ValidationError: it is the manifest of neither.
+    """
+    from pydantic_core import from_json
+
+    from features.artefact import Manifest
+    from features.event_artefact import EventManifest
+
+    try:
+        kind = dict(from_json(text)).get("kind")
+    except (ValueError, TypeError):
+        kind = None
+    if kind == "events":
+        return EventManifest.model_validate_json(text).views
+    manifest = Manifest.model_validate_json(text)
+    return manifest.user, manifest.item
 
 
 def _absolute(tracking_uri: str, root: Path) -> str:

@@ -16,6 +16,7 @@ from features.errors import ArtefactError, UsageError
 from features.event_artefact import CLASSIFIER, load_event_model
 from features.event_champion import EventChampion
 from features.event_rules import EventColumnsOfModel, usual_of
+from features.model_needs import model_needs
 from features.online_store.sqlite import SqliteRows
 from features.repo import load_repo
 from serving.scoring import event_of
@@ -113,6 +114,11 @@ def test_a_file_of_the_model_that_was_changed_is_refused(trained, registry, tmp_
     (folder / CLASSIFIER).write_bytes((folder / CLASSIFIER).read_bytes() + b"\0")
     with pytest.raises(ArtefactError, match=CLASSIFIER):
         load_event_model(folder, trained.version.digest)
+
+
+def test_what_the_champion_needs_of_definitions_is_known_as_of_any_model(trained, registry, tmp_path) -> None:
+    needs = {need.view: need.schema_hash for need in model_needs(registry.uri, tmp_path)}
+    assert needs == {name: REPO.views[name].schema_hash for name in ("customer_spending", "terminal_risk")}
 
 
 def test_a_model_of_other_inputs_is_refused_with_what_differs(trained, registry, tmp_path) -> None:
