@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.artefact import MANIFEST
+from features.artefact_folder import MANIFEST
 
 LAST = "last.json"
 
