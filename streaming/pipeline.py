@@ -203,8 +203,8 @@ class Pipeline:
                 due["build"] = now_s + BUILD_AGAIN_S
             if now_s >= due["status"]:
                 due["status"] = now_s + STATUS_EVERY_S
+                self._patiently(self._succeed)  # first: what is told is never ahead of what readers read
                 self._told_patiently(lambda: self._tell("running"))
-                self._patiently(self._succeed)
             if now_s >= due["check"]:
                 due["check"] = now_s + CHECK_EVERY_S
                 self._patiently(lambda: self._each_fold(GenerationFold.stand))

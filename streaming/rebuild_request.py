@@ -34,29 +34,53 @@ def take_rebuild(home: Path) -> bool:
     return True
 
 
+def is_taken(home: Path) -> bool:
+    """Whether the stream has taken what was asked for."""
+    return not _path(home).exists()
+
+
 def rebuilt_by_the_stream(home: Path, say: Callable[[str], None]) -> str | None:
     """The new generation that readers have now, made by the stream that runs; None where none runs.
 
     Raises:
         StoreError: the stream could not make it, or ended meanwhile.
     """
-    before = _generation(read_status(home, now_ms()))
-    if before is None:
+    if _generation(read_status(home, now_ms())) is None:
         return None
     ask_rebuild(home)
-    said_s = time.monotonic()
-    while True:
-        status = read_status(home, now_ms())
-        found = _generation(status)
-        if found != before and found is not None:
-            return found
-        if found is None or status.get("build_error"):
-            got = status.get("build_error") or "one that has ended"
-            raise StoreError("headrace features rebuild", "a stream that runs and can read its archive", got)
-        if time.monotonic() > said_s + SAY_EVERY_S:
-            said_s = time.monotonic()
-            say(_progress(status))
-        time.sleep(POLL_S)
+    waiting = _Waiting(home, say)
+    waiting.until(lambda status: is_taken(home))
+    # Of the status before that, nobody knows which generation it is about: another may just have taken over.
+    taken_at = now_ms()
+    before = _generation(waiting.until(lambda status: status["updated_at"] > taken_at))
+    done = waiting.until(lambda status: _generation(status) != before and not _is_underway(status))
+    return _generation(done)
+
+
+class _Waiting:
+    """Looks at the status of a stream again and again, and says now and then how far it is."""
+
+    def __init__(self, home: Path, say: Callable[[str], None]) -> None:
+        self._home, self._say, self._said_s = home, say, time.monotonic()
+
+    def until(self, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first status of which it is true."""
+        while True:
+            status = read_status(self._home, now_ms())
+            if _generation(status) is None or status.get("build_error"):
+                got = status.get("build_error") or "one that has ended"
+                raise StoreError("headrace features rebuild", "a stream that runs and can read its archive", got)
+            if true(status):
+                return status
+            if time.monotonic() > self._said_s + SAY_EVERY_S:
+                self._said_s = time.monotonic()
+                self._say(_progress(status))
+            time.sleep(POLL_S)
+
+
+def _is_underway(status: dict[str, Any]) -> bool:
+    """Whether a generation is being made, or catches up."""
+    return bool(status.get("building")) or "next" in status["queries"]
 
 
 def _generation(status: dict[str, Any]) -> str | None:

@@ -210,7 +210,7 @@ def test_a_day_with_a_changed_definition_and_a_rebuild_says_the_same_online_as_o
     before = shop.repo
     shop.send(part)
     stream = shop.loop.start("stream", "stream")
-    shop.wait("the first quarter", shop.is_drained)
+    shop.wait("the first quarter", lambda: shop.has_todays_rows() and shop.is_drained())
     assert is_clean(shop.verified(before))
     stream.stop()
     shop.loop.children.remove(stream)
