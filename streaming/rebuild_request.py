@@ -45,16 +45,22 @@ def rebuilt_by_the_stream(home: Path, say: Callable[[str], None]) -> str | None:
     Raises:
         StoreError: the stream could not make it, or ended meanwhile.
     """
-    if _generation(read_status(home, now_ms())) is None:
+    status = read_status(home, now_ms())
+    if _generation(status) is None:
         return None
+    before = {query.get("generation") for query in status["queries"].values()}
     ask_rebuild(home)
     waiting = _Waiting(home, say)
     waiting.until(lambda status: is_taken(home))
-    # Of the status before that, nobody knows which generation it is about: another may just have taken over.
+    # What is told from now on knows of the build; one from before it may be of another that was just taking over.
     taken_at = now_ms()
-    before = _generation(waiting.until(lambda status: status["updated_at"] > taken_at))
-    done = waiting.until(lambda status: _generation(status) != before and not _is_underway(status))
-    return _generation(done)
+    return _generation(
+        waiting.until(
+            lambda status: (
+                status["updated_at"] > taken_at and not _is_underway(status) and _generation(status) not in before
+            )
+        )
+    )
 
 
 class _Waiting:
