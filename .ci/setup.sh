@@ -10,6 +10,7 @@ stamp=$venv/.setup-done             # what .venv was made from
 unfinished=$venv/.setup-unfinished  # there while a set-up runs, and after one that was interrupted
 log=$venv/setup.log
 java_stamp=$venv/.java-done         # the java that was found fit
+gomp_stamp=$venv/.gomp-done         # somebody has looked for libgomp, which ALS needs
 redis_stamp=$venv/.redis-done       # the redis-server that was found, or "none" where there is no way to one
 home=.headrace
 
@@ -31,7 +32,7 @@ has_java() { java=$(find_java) && [ "$(cat $java_stamp 2>/dev/null)" = "$java" ]
 has_redis() { case $(cat $redis_stamp 2>/dev/null) in "") return 1 ;; none) ;; *) [ -x "$(cat $redis_stamp)" ] ;; esac; }
 
 # A jar that was deleted is fetched again, hence more than a stamp: a tenth of a second.
-is_done() { has_packages && has_java && has_redis && $venv/bin/python -m streaming.jars --check $home; }
+is_done() { has_packages && has_java && has_redis && [ -e $gomp_stamp ] && $venv/bin/python -m streaming.jars --check $home; }
 
 is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
@@ -112,6 +113,19 @@ install_redis() {
   echo none >$redis_stamp
 }
 
+finds_gomp() { $venv/bin/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null; }
+
+# Only ALS (the package implicit) wants the system's own copy: where it cannot be had, all else goes on.
+install_gomp() {
+  : >$log
+  if ! finds_gomp && command -v apt-get >/dev/null && may_be_root; then
+    apt_update
+    apt_get_install libgomp1 || true
+  fi
+  finds_gomp || say "no libgomp, so that ALS cannot be fitted. To have it: sudo apt-get install libgomp1"
+  : >$gomp_stamp
+}
+
 explain() {
   if grep -qiE 'resolv|lookup address|connect|unreachable|timed out|failed to fetch|proxy|certificate|no such host' $log; then
     die "$1: the network did not answer (a proxy or SSL_CERT_FILE to set?). Details: $log. Then: make setup"
@@ -171,5 +185,6 @@ if ! has_packages; then
 fi
 has_java || install_java
 has_redis || install_redis
+[ -e $gomp_stamp ] || install_gomp
 $venv/bin/python -m streaming.jars $home || exit 1
 say "done in $(($(date +%s) - started)) s"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, csr_matrix, diags_array  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from features.errors import UsageError
 from training.candidates import decayed_counts, ease
 from training.dataset import Interactions
 
@@ -170,7 +171,11 @@ class Als:
     """Of the first factors."""
 
     def fit(self, taken: Taken, as_of_ms: int) -> Scorer:
-        from implicit.cpu.als import AlternatingLeastSquares  # type: ignore[import-untyped]
+        try:
+            from implicit.cpu.als import AlternatingLeastSquares  # type: ignore[import-untyped]
+        except ImportError as error:  # its wheel wants a library of the system
+            next_step = "Install it: sudo apt-get install libgomp1"
+            raise UsageError("recommender 'als'", "the library libgomp.so.1", str(error), next_step) from error
 
         with threadpool_limits(1, "blas"):
             model = AlternatingLeastSquares(

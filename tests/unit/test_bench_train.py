@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+from als_library import needs_als
 from click.testing import CliRunner
 
 from headrace import cli
@@ -12,6 +13,7 @@ from training.bench import simulated, simulated_examples
 
 
 def test_each_fit_has_its_rows_seconds_and_memory():
+    needs_als()
     done = CliRunner().invoke(cli, ["bench", "train", "--rows", "3000", "--json"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)

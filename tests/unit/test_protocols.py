@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from als_library import needs_als
 from click.testing import CliRunner
 
 from features.errors import FormatError
@@ -153,6 +154,7 @@ def rows_of(*args: object) -> dict[str, dict[str, float]]:
 
 
 def test_random_75_25_of_two_tastes_is_solved_by_all_but_popularity(ratings):
+    needs_als()
     rows = rows_of("random-75-25", "--data", ratings, "--format", "movielens-100k", "--set", "als.factors=4")
     assert rows["popular"]["ndcg_at_10"] < 0.8
     assert all(rows[name]["ndcg_at_10"] > 0.99 for name in ("co_visited", "ease"))
@@ -160,6 +162,7 @@ def test_random_75_25_of_two_tastes_is_solved_by_all_but_popularity(ratings):
 
 
 def test_leave_one_out_reads_the_files_that_ncf_made(ratings, tmp_path):
+    needs_als()
     train, test = tmp_path / "x.train.rating", tmp_path / "x.test.rating"
     lines = ratings.read_text().splitlines()
     out = [line for line in lines if int(line.split("\t")[1]) >= 10]
@@ -176,6 +179,7 @@ def test_leave_one_out_reads_the_files_that_ncf_made(ratings, tmp_path):
 
 
 def test_a_time_split_tells_known_users_from_new_ones_and_has_the_model_that_train_fits(tmp_path):
+    needs_als()
     kinds = "InvoiceNo", "StockCode", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID"
     rng, lines = np.random.default_rng(4), []
     for day in range(60):

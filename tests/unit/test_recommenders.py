@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from als_library import needs_als
 
 from training.recommenders import (
     DAY_MS,
@@ -46,8 +47,14 @@ def nobody(items: int = 10) -> Taken:
     return Taken(1, items, nothing, nothing, np.empty(0), nothing)
 
 
+def skip_what_is_missing(name):
+    if name == "als":
+        needs_als()
+
+
 @pytest.fixture(params=EVERY)
 def scorer(request):
+    skip_what_is_missing(request.param)
     return EVERY[request.param].fit(checkerboard(), NOW)
 
 
@@ -73,12 +80,14 @@ def test_nobody_at_all_has_no_scores(scorer):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_the_same_seed_and_data_give_the_same_scores(name):
+    skip_what_is_missing(name)
     first, second = (EVERY[name].fit(checkerboard(), NOW)(checkerboard()) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("name", SIMILAR)
 def test_on_a_checkerboard_the_best_new_item_is_the_one_that_was_left_out(name):
+    skip_what_is_missing(name)
     shop = checkerboard()
     scores = np.where(shop.had, -np.inf, EVERY[name].fit(shop, NOW)(shop))
     users = np.arange(20)
@@ -87,6 +96,7 @@ def test_on_a_checkerboard_the_best_new_item_is_the_one_that_was_left_out(name):
 
 @pytest.mark.parametrize("name", SIMILAR)
 def test_a_user_who_came_after_the_fit_is_served_by_recent_events_without_a_refit(name):
+    skip_what_is_missing(name)
     newcomer = Taken(1, 10, np.array([0, 0]), np.array([1, 3]), np.ones(2), np.array([NOW, NOW + 1]))
     scores = EVERY[name].fit(checkerboard(), NOW)(newcomer)[0]
     assert scores[[5, 7, 9]].min() > scores[[0, 2, 4, 6, 8]].max()
