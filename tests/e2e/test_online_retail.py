@@ -87,6 +87,7 @@ def shop(real_file: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
     path = real_file(FILE)
     home = tmp_path_factory.mktemp("online-retail") / "home"
     settings = read_settings(ROOT, os.environ)
+    home.mkdir()
     share_jars(ROOT / settings.home, home)
     repo = Path(shutil.copytree(ROOT / settings.stream.repo, home / "feature_repo"))
     tracking = f"sqlite:///{home / 'mlruns' / 'mlflow.db'}"
