@@ -237,10 +237,9 @@ class OnExecutors:
         duplicate = sum(int((~decision.accepted).sum()) for decision in decided.values())
         return Counts(valid - duplicate, duplicate, late, dead)
 
-    @property
-    def clock_ms(self) -> int:
-        """The newest known_at of the valid records; 0 for none."""
-        return max((int(one.known_at.max(initial=0)) for one in self._known.values()), default=0)
+    def clocks_ms(self) -> dict[str, int]:
+        """By stream, the newest known_at of the valid records; 0 for none."""
+        return {name: int(one.known_at.max(initial=0)) for name, one in self._known.items()}
 
     def close(self) -> None:
         """Spark keeps the batch no longer."""

@@ -63,7 +63,7 @@ def now_ms() -> int:
 class OnlineSink:
     """Folds batches into one generation, exactly once; dead letters go out at least once, keyed by their offset.
 
-    ``clock_ms`` is the newest known_at that it has seen; 0 before the first. ``watch`` knows how long each stage
+    ``clocks_ms`` is the newest known_at that it has seen of each stream. ``watch`` knows how long each stage
     (stages.py) took, of all batches so far.
     """
 
@@ -82,7 +82,7 @@ class OnlineSink:
         self._log = log
         self._send = send
         self._schemas = schemas
-        self.clock_ms = 0
+        self.clocks_ms: dict[str, int] = {}
         self._folded = {stream.name for view in repo.views.values() for stream in view.streams}
 
     def fold(self, table: pa.Table, batch_id: int) -> BatchReport:
@@ -102,7 +102,7 @@ class OnlineSink:
         of_streams = by_stream(messages, parsed)
         with self.watch.at("fold"):
             counts = self._run(batch_id, start, end, of_streams)
-        self.clock_ms = max([self.clock_ms, *map(_newest, parsed)])
+        self._saw({name: _newest(one) for name, one in of_streams.items()})
         took_ms = 1e3 * (time.perf_counter() - began)
         appended = np.asarray(table["timestamp"]).astype(np.int64)
         times = self._times(of_streams)
@@ -124,9 +124,13 @@ class OnlineSink:
                 counts = self._step.run_work(Batch(batch_id, start, end, {}, now_ms()), work)
         finally:
             work.close()
-        self.clock_ms = max(self.clock_ms, work.clock_ms)
+        self._saw(work.clocks_ms())
         took_ms = 1e3 * (time.perf_counter() - began)
         return BatchReport(batch_id, start, end, counts.all, counts, work.appended_at, {}, now_ms(), took_ms)
+
+    def _saw(self, newest_ms: Mapping[str, int]) -> None:
+        for name, newest in newest_ms.items():
+            self.clocks_ms[name] = max(self.clocks_ms.get(name, 0), newest)
 
     def check_standing(self, committed: int) -> None:
         """Raise FenceError unless the store has all that the checkpoint counts as done."""

@@ -140,7 +140,7 @@ class GenerationFold(Running):
         for view in self.repo.views.values():
             times = [report.event_times[one.name] for one in view.streams if one.name in report.event_times]
             self.freshness[view.name].add(report.finished_at, times)
-        self._sweeper.tick(self._sink.clock_ms)
+        self._sweeper.tick(self._sink.clocks_ms)
         self._pruning.after_batch()
         self.done(report.batch_id, report.end, report.records, report.ages_ms, report.took_ms)
 
@@ -163,7 +163,7 @@ class GenerationFold(Running):
         try:
             self.lease.keep()
             self._unless_final(lambda: self._sink.check_standing(self._offsets.committed()))
-            self._sweeper.tick(self._sink.clock_ms)
+            self._sweeper.tick(self._sink.clocks_ms)
             self._pruning.after_batch()  # what the last batch left, when it came soon after the one before
         finally:
             self.query.busy.release()

@@ -1,14 +1,15 @@
 """Rows of entities that were never seen again go: what every reader would call NOT_FOUND takes no room.
 
-A row goes when its newest event is older than twice the view's ttl by the stream's clock, as finalize() says; the
-wall's clock alone would take the rows of a replayed stream, and the stream's alone those of all who did nothing since a
-record from the future. One page at a time, so that no batch waits for it.
+A row goes when its newest event is older than twice the view's ttl by the clock of the view's own streams, as
+finalize() says. The wall's clock alone, or that of a stream that lives in another time, would take the rows of a
+replayed stream; the streams' alone those of all who did nothing since a record from the future. One page at a time, so
+that no batch waits for it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from features.definitions import FeatureView
 from features.online_store.cells import Cells, Cursor
@@ -30,15 +31,27 @@ class Sweeper:
         self._views = tuple(views)
         self._number, self._cursor = 0, START
 
-    def tick(self, clock_ms: int) -> None:
-        """Sweep a page, unless one was a moment ago or the stream's clock is not known yet (0)."""
+    def tick(self, clocks_ms: Mapping[str, int]) -> None:
+        """Sweep a page, unless one was a moment ago.
+
+        Args:
+            clocks_ms: by stream, the newest known_at; of a view none of whose streams is named, nothing goes.
+        """
         now_s = time.monotonic()
-        if clock_ms and now_s >= self._swept_s + self._every_s:
-            self._swept_s = now_s
+        if now_s < self._swept_s + self._every_s:
+            return
+        self._swept_s = now_s
+        clock_ms = max((clocks_ms.get(stream.name, 0) for stream in self._views[self._number].streams), default=0)
+        if clock_ms:
             self.page(min(clock_ms, time.time_ns() // 1_000_000))
+        else:
+            self._next_view()
 
     def page(self, clock_ms: int) -> int:
         """How many rows of the next page went.
+
+        Args:
+            clock_ms: that of the view whose turn it is.
 
         Raises:
             LeaseError, FenceError: as a batch's.
@@ -47,5 +60,8 @@ class Sweeper:
         self._generation.begin()
         self._cursor, gone = self._generation.sweep(view.name, clock_ms - 2 * view.ttl_ms, self._cursor)
         if self._cursor == START:
-            self._number = (self._number + 1) % len(self._views)
+            self._next_view()
         return gone
+
+    def _next_view(self) -> None:
+        self._number = (self._number + 1) % len(self._views)

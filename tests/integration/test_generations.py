@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,6 +82,13 @@ class Shop:
                 threading.Event().wait(0.1)  # traffic, not a test that waits
         tally.check("the day")
 
+    def answer_today(self) -> None:
+        """A service logs an answer by the wall's clock, which is far ahead of the day's."""
+        answer = {"event_id": "a1", "event_time": time.time_ns() // 1_000_000, "recommendation_id": "a1", "items": "[]"}
+        producer = EventProducer(self.loop.bootstrap)
+        producer.send(self.repo.streams["served"].topic, b"a1", json.dumps(answer).encode())
+        producer.flush()
+
     @contextmanager
     def traffic(self, count: int, per_s: float) -> Iterator[threading.Thread]:
         """So many events come meanwhile."""
@@ -147,7 +155,9 @@ def a_shop(
             shop = Shop(loop, simulator.history(1, UNTIL, per_user_day), load_repo(repo))
             shop.change('topic="shop.activity"', f'topic="{unique_name}"')
             shop.change('topic="shop.items"', f'topic="{unique_name}.items"')
+            shop.change('"shop.served"', f'"{unique_name}.served"')
             ensure_topics(kafka, shop.repo.streams.values())
+            shop.answer_today()
             return shop
 
         yield made

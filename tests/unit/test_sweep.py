@@ -51,12 +51,23 @@ def test_a_stream_whose_clock_is_not_known_and_one_ahead_of_the_wall_lose_nothin
     fresh = aged(time.time_ns() // 1_000_000)
     for clock_ms in (0, 2**60):
         begun(store).put_rows("v", fresh)
-        Sweeper(store, 1, VIEWS[:1]).tick(clock_ms)
+        Sweeper(store, 1, VIEWS[:1]).tick({"s": clock_ms})
         assert store.read("v", fresh.keys)[0].equals(fresh.values.cast(pa.binary()))
 
 
 def test_ticks_that_follow_each_other_closely_sweep_one_page(store):
     sweeper = Sweeper(store, 1, VIEWS, every_s=3_600)
     for _ in range(5):
-        sweeper.tick(NOW)
+        sweeper.tick({"s": NOW})
     assert keys(store) == [["k0", "k1"], ["k0", "k1", "k2"]]
+
+
+def test_a_stream_that_lives_in_another_time_takes_no_rows_of_a_replayed_one(store):
+    sweeper = Sweeper(store, 1, VIEWS, every_s=0)
+    before = keys(store)
+    for _ in range(4):
+        sweeper.tick({"served": NOW})
+    assert keys(store) == before
+    for _ in range(2):
+        sweeper.tick({"served": NOW + 9 * TTL_MS, "s": NOW})
+    assert keys(store) == [["k0", "k1"], ["k0", "k1"]]
