@@ -76,12 +76,17 @@ def champion(events: Events) -> Loaded:
     return Loaded("1", EventClassifier(manifest, classifier))
 
 
+def cut_times(events: Events, count: int, rng: np.random.Generator) -> list[int]:
+    """Where so many batches begin and end, each with at least one of the events that the model is asked about."""
+    known = {name: table["known_at"].to_numpy() for name, table in events.items()}
+    starts = np.unique(known[STREAM])[1:]
+    first, last = (int(edge(edge(times) for times in known.values())) for edge in (min, max))
+    return [first, *np.sort(rng.choice(starts, count - 1, replace=False)).tolist(), last + 1]
+
+
 def batches(events: Events, count: int, rng: np.random.Generator) -> Iterator[Batch]:
     """The events in the order of becoming known, cut at random."""
-    last = max(int(table["known_at"].to_numpy()[-1]) for table in events.values())
-    first = min(int(table["known_at"].to_numpy()[0]) for table in events.values())
-    cuts = [first, *np.sort(rng.integers(first, last, count - 1)).tolist(), last + 1]
-    for number, (low, high) in enumerate(pairwise(cuts)):
+    for number, (low, high) in enumerate(pairwise(cut_times(events, count, rng))):
         parsed = {}
         for name, table in events.items():
             known = table["known_at"].to_numpy()
