@@ -19,7 +19,7 @@ from features.errors import StoreError
 from features.events import Parsed, event_schema, parse
 from features.repo import FeatureRepo
 from streaming.online_sink import Schemas, by_stream
-from streaming.source_batch import Messages, OffsetLog, messages_by_topic
+from streaming.source_batch import Messages, OffsetLog, messages_by_topic, records_between
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -177,15 +177,21 @@ class ArchiveSink:
 
     def append(self, table: pa.Table, batch_id: int) -> ArchiveReport:
         """Append the valid and the late among the messages (session.COLUMNS) to their streams' tables."""
+        messages = messages_by_topic(table, self._repo.streams.values())
+        parsed = by_stream(messages, [self._parsed(one) for one in messages])
+        return self.append_events({name: one.events for name, one in parsed.items()}, batch_id)
+
+    def append_events(self, events: Mapping[str, pa.Table], batch_id: int) -> ArchiveReport:
+        """The same with what was parsed already, by stream."""
         began = time.perf_counter()
         appended = 0
-        messages = messages_by_topic(table, self._repo.streams.values())
-        for name, parsed in by_stream(messages, [self._parsed(one) for one in messages]).items():
+        for name, table in events.items():
             self._reached("before archive")
-            appended += self._archive.append(self._repo.streams[name], parsed.events, self._app_id, batch_id)
+            appended += self._archive.append(self._repo.streams[name], table, self._app_id, batch_id)
             self._reached("after archive")
         took_ms = 1e3 * (time.perf_counter() - began)
-        return ArchiveReport(batch_id, self._log.between(batch_id)[1], table.num_rows, appended, took_ms)
+        start, end = self._log.between(batch_id)
+        return ArchiveReport(batch_id, end, records_between(start, end), appended, took_ms)
 
     def _parsed(self, messages: Messages) -> Parsed:
         return parse(messages.records, messages.stream, self._repo.horizon_ms(messages.stream.name), self._schemas)

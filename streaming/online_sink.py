@@ -15,6 +15,7 @@ from features.columns import Int64s, integers
 from features.definitions import Stream
 from features.events import Parsed, Verdict, joined, parse
 from features.repo import FeatureRepo
+from streaming.handover import Handover
 from streaming.source_batch import Messages, OffsetLog, messages_by_topic
 from streaming.stages import Stopwatch, TimedStore
 
@@ -75,6 +76,7 @@ class OnlineSink:
         log: OffsetLog,
         send: SendDeadLetters,
         schemas: Schemas | None = None,
+        handover: Handover | None = None,
     ) -> None:
         self.watch = Stopwatch()
         self._repo = repo
@@ -82,6 +84,7 @@ class OnlineSink:
         self._log = log
         self._send = send
         self._schemas = schemas
+        self._handover = handover
         self.clocks_ms: dict[str, int] = {}
         self._folded = {stream.name for view in repo.views.values() for stream in view.streams}
 
@@ -96,10 +99,12 @@ class OnlineSink:
         with self.watch.at("parse"):
             messages = messages_by_topic(table, self._repo.streams.values())
             parsed = [self._parsed(one) for one in messages]
+        of_streams = by_stream(messages, parsed)
+        if self._handover is not None:
+            self._handover.give(start, end, {name: one.events for name, one in of_streams.items()})
         # Before the rows: a crash behind them would have to tell which of the letters have gone.
         with self.watch.at("dead letters"):
             self._send_dead_letters(messages, parsed)
-        of_streams = by_stream(messages, parsed)
         with self.watch.at("fold"):
             counts = self._run(batch_id, start, end, of_streams)
         self._saw({name: _newest(one) for name, one in of_streams.items()})
@@ -118,6 +123,8 @@ class OnlineSink:
 
         began = time.perf_counter()
         start, end = self._log.between(batch_id)
+        if self._handover is not None:
+            self._handover.skip(end)
         work = OnExecutors(frame, recipe, cells, self._send, self.watch)
         try:
             with self.watch.at("fold"):

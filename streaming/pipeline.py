@@ -1,4 +1,4 @@
-"""The stream: topics → online store, archive and dead letters, by supervised queries that share nothing.
+"""The stream: topics → online store, archive and dead letters, by supervised queries that owe each other nothing.
 
 The fold has a short trigger and the archive a long one, so that a commit of a table is never in the way of a feature.
 While a new generation is built and catches up, the ones before it are folded on: readers never see features age.
@@ -27,6 +27,7 @@ from streaming.crash_points import Reached
 from streaming.driver_lock import only_driver
 from streaming.executors import recipe_of
 from streaming.generations import Checkpoints, Generation, schemas_of
+from streaming.handover import Handover
 from streaming.lease import Lease
 from streaming.online_sink import OnlineSink, Schemas, SendDeadLetters, now_ms
 from streaming.pruning import Pruning
@@ -48,6 +49,8 @@ TICK_S = 0.2
 STATUS_EVERY_S = 1.0
 CHECK_EVERY_S = 5.0
 BUILD_AGAIN_S = 60.0
+HANDED_BATCHES = 5
+"""A batch of the archive has as many records as two of the fold, which goes on while they are written."""
 
 
 def _no_place(_: str) -> None:
@@ -86,6 +89,7 @@ class Pipeline:
         self._needed = needed
         self._topics = list(dict.fromkeys(topic for stream in repo.streams.values() for topic in stream.topics))
         self._archive = Archive(options.offline, repo)
+        self._handover = Handover(repo.streams, HANDED_BATCHES * options.max_offsets)
         self._builder = Builder(options, repo, rows, self._archive, log, reached)
         self._archived, self._kept = self._builder.archived, self._builder.kept
         self._folds: list[GenerationFold] = []
@@ -167,7 +171,8 @@ class Pipeline:
     def _fold_of(self, generation: Generation, repo: FeatureRepo) -> GenerationFold:
         lease = Lease(self._rows, generation.stream_id, self._builder.owner)
         number, log = generation.stream_id, self._kept.log(generation)
-        sink = OnlineSink(repo, self._builder.store(generation, repo), number, log, self._send_letters, self._schemas)
+        store, handover = self._builder.store(generation, repo), self._handover if repo is self._repo else None
+        sink = OnlineSink(repo, store, number, log, self._send_letters, self._schemas, handover)
         sweeper = Sweeper(self._rows, number, list(repo.views.values()))
         pruning = Pruning(self._rows, list(repo.views), number)
         return GenerationFold(generation, repo, sink, sweeper, pruning, lease, self._kept, self._options.slo_ms)
@@ -188,7 +193,7 @@ class Pipeline:
                 running.query.lose(str(error))
             raise
         finally:
-            for running in (self._archiving, *self._folds):
+            for running in (*self._folds, self._archiving):  # which waits for them no longer then
                 running.query.stop()
             self._told_patiently(lambda: self._tell("stopped"))
 
@@ -241,8 +246,8 @@ class Pipeline:
                     raise
                 return True
             self._wanted, self._build_error = False, None
-            self._folds.append(fold)
             self._run_fold(fold)
+            self._folds.append(fold)
         return False
 
     def _run_fold(self, fold: GenerationFold) -> None:
@@ -253,6 +258,8 @@ class Pipeline:
         recipe = recipe_of(fold.repo, self._spark.sparkContext.defaultParallelism, self._schemas)
         fold.executors = Executors(recipe, self._rows, options.driver_records)
         fold.query = SupervisedQuery("fold", start, fold.handle, self._log)
+        if fold.repo is self._repo:
+            self._handover.begin(fold.end)
 
     def _archive_query(self, archived: Generation) -> Running:
         options = self._options
@@ -262,7 +269,11 @@ class Pipeline:
         running = Running(log.standing())
 
         def appended(frame: DataFrame, batch_id: int) -> None:
-            report = appender.append(frame.toArrow(), batch_id)
+            events = self._handover.take(*log.between(batch_id), self._gives)
+            if events is None:
+                report = appender.append(frame.toArrow(), batch_id)
+            else:
+                report = appender.append_events(events, batch_id)
             running.done(report.batch_id, report.end, report.records, np.empty(0, np.int64), report.took_ms)
 
         # A batch as soon as there are many records, or when the oldest has waited long enough: never in between.
@@ -274,6 +285,11 @@ class Pipeline:
         start = self._start("archive", self._archived, archived, self._topics, source, 1_000)
         running.query = SupervisedQuery("archive", start, appended, self._log)
         return running
+
+    def _gives(self) -> bool:
+        """Whether a fold that parses what the archive does gets on."""
+        ours = [fold for fold in self._folds if fold.repo is self._repo and fold.failed is None]
+        return any(fold.query.state in ("starting", "running") for fold in ours)
 
     def _start(
         self,
