@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -67,9 +68,9 @@ COLUMNS = ("topic", "partition", "offset", "unix_millis(timestamp) AS timestamp"
 """What read_topics() has of each message; ``timestamp`` is in ms."""
 
 
-def session_options(master: str, memory: str, jars: Sequence[Path], logging: Path) -> dict[str, str]:
+def session_options(master: str, memory: str, jars: Sequence[Path], settings: Path) -> dict[str, str]:
     """The settings of a session: on one machine all on loopback and the jars on the class path, not copied about."""
-    java = f"{JVM_OPTIONS} -Dlog4j2.configurationFile={logging.resolve().as_uri()}"
+    java = f"{JVM_OPTIONS} -Dlog4j2.configurationFile={settings.resolve().as_uri()}"
     local = master.startswith("local")
     paths = [str(jar) for jar in jars]
     class_path = os.pathsep.join(paths)
@@ -92,19 +93,30 @@ def spark_session(master: str, memory: str, jars: Sequence[Path], logs: Path) ->
     if master.startswith("local"):
         os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     logs.mkdir(parents=True, exist_ok=True)
-    logging = logs / "log4j2.properties"
-    logging.write_text(LOGGING.format(folder=logs.resolve()), encoding="utf-8")
+    log_gateway(logs / "gateway.log")
+    settings = logs / "log4j2.properties"
+    settings.write_text(LOGGING.format(folder=logs.resolve()), encoding="utf-8")
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.appName("headrace")
-    for name, value in session_options(master, memory, jars, logging).items():
+    for name, value in session_options(master, memory, jars, settings).items():
         builder = builder.config(name, value)
     try:
         return builder.getOrCreate()
     except PySparkRuntimeError as error:
         got = str(error).strip().rstrip(".")
         raise SparkError("Spark", "a Java process that starts", got, "Run 'headrace doctor'.") from None
+
+
+def log_gateway(path: Path) -> None:
+    """What py4j says goes to this file: a call that Java's end interrupts is a traceback, and no news to a person."""
+    logger = logging.getLogger("py4j")
+    for handler in [one for one in logger.handlers if isinstance(one, logging.FileHandler)]:
+        logger.removeHandler(handler)
+        handler.close()
+    logger.addHandler(logging.FileHandler(path, encoding="utf-8", delay=True))
+    logger.propagate = False
 
 
 class SparkError(HeadraceError):
