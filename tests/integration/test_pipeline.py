@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from stream_process import unfinished
+from stream_process import DEADLINE_S, Process, StreamProcess
 
 from features.archive_tables import IMPORT_PARTITION
 from features.definitions import FeatureView, Stream
@@ -31,12 +29,10 @@ from features.online_store.sqlite import SqliteRows
 from features.point_in_time import Spine, point_in_time
 from features.repo import FeatureRepo, load_repo
 from features.state import PackedRows, finalize
-from features.stream_status import read_status
 from features.windows import duration_ms
 from streaming.dead_letters import read_dead_letters
 from streaming.producer import EventProducer, known_at_header
 from streaming.topics import ensure_topics
-from streaming.watermarks import read_watermarks
 
 pytestmark = pytest.mark.integration
 
@@ -70,8 +66,6 @@ by_user = FeatureView(
 by_city = FeatureView("by_city", sets=[FeatureSet(city, shop, [Count(), Sum("quantity")], ["1h", "24h"])])
 """
 USERS, CITIES = [f"u{number}" for number in range(40)], ["Rome", "Bonn", "Oslo", None]
-DEADLINE_S = 120
-POLL_S = 0.1
 
 
 @pytest.fixture(scope="module")
@@ -114,21 +108,22 @@ class Project:
     """A project on disk as a user has one, the stream as the process that he starts, and what it was sent."""
 
     def __init__(self, root: Path, bootstrap: str, jars: Path, topic: str, corpus: Any, seed: int) -> None:
-        self.root, self.bootstrap, self.corpus = root, bootstrap, corpus
+        self.root, self.corpus = root, corpus
+        self.stream, self.answered = StreamProcess(root, bootstrap), ""
         self.rng = Random(seed)
-        self.repo = self._written(jars, topic)
+        self.repo = self._written(bootstrap, jars, topic)
         ensure_topics(bootstrap, self.repo.streams.values())
         self.producer = EventProducer(bootstrap)
         self.sent = {name: Sent(stream) for name, stream in self.repo.streams.items()}
         self.number, self.known_at = 0, corpus.NOW
 
-    def _written(self, jars: Path, topic: str) -> FeatureRepo:
+    def _written(self, bootstrap: str, jars: Path, topic: str) -> FeatureRepo:
         (self.root / ".headrace").mkdir(parents=True)
         (self.root / ".headrace" / "jars").symlink_to(jars)
         (self.root / "feature_repo").mkdir()
         (self.root / "feature_repo" / "shop.py").write_text(DEFINITIONS.format(topic=topic), encoding="utf-8")
         stream = "[stream]\nspark_memory = '512m'\narchive_trigger_s = 0.5\nmax_offsets_per_trigger = 100\n"
-        settings = f"[kafka]\nbootstrap_servers = '{self.bootstrap}'\n{stream}"
+        settings = f"[kafka]\nbootstrap_servers = '{bootstrap}'\n{stream}"
         (self.root / "settings.toml").write_text(settings, encoding="utf-8")
         return load_repo(self.root / "feature_repo")
 
@@ -178,39 +173,22 @@ class Project:
 
     # --- the process ---
 
-    def start(self, crash_at: str | None = None, verb: str = "stream") -> subprocess.Popen[bytes]:
-        """The stream (or another verb of its) in a process of its own, whose words go to a file."""
-        environ = {**os.environ, **({"HEADRACE_CRASH_AT": crash_at} if crash_at else {})}
-        command = [sys.executable, "-c", f"from streaming.stream_cli import {verb}; {verb}()"]
-        return self._process(command, environ)
-
     def run(self, *arguments: str) -> None:
         """A headrace command, to its end."""
-        process = self._process([sys.executable, "-m", "headrace", *arguments], dict(os.environ))
-        assert process.wait(DEADLINE_S) == 0, self.said()
+        done = subprocess.run(
+            [sys.executable, "-m", "headrace", *arguments],
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DEADLINE_S,
+        )
+        assert done.returncode == 0, done.stderr
+        self.answered = done.stdout + done.stderr
 
-    def _process(self, command: list[str], environ: dict[str, str]) -> subprocess.Popen[bytes]:
-        with (self.root / "log.txt").open("ab") as log:
-            return subprocess.Popen(command, cwd=self.root, env=environ, stdout=log, stderr=log)
-
-    def wait(self, done: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + DEADLINE_S
-        while not done():
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"it ended with {process.poll()} or took too long:\n{self.said()}")
-            time.sleep(POLL_S)
-
-    def said(self) -> str:
-        return (self.root / "log.txt").read_text(encoding="utf-8", errors="replace")[-4_000:]
-
-    def status(self) -> dict[str, Any]:
-        return read_status(self.root / ".headrace", 0)
-
-    def is_drained(self, pid: int) -> bool:
-        status = self.status()
-        high = read_watermarks(self.bootstrap, [stream.topic for stream in self.repo.streams.values()]).high
-        of_this = status["state"] == "running" and status["pid"] == pid
-        return of_this and all(query["end"] == high for query in status["queries"].values())
+    def drain(self, process: Process) -> None:
+        """All that was sent has been folded and archived by this process."""
+        self.stream.wait(process, lambda: self.stream.is_running(process) and self.stream.is_drained())
 
     # --- what must be ---
 
@@ -221,7 +199,7 @@ class Project:
         refused = {name: self._check_letters(name) for name in self.sent}
         for name in self.sent:
             self._check_table(name)
-        counts = self.status()["queries"]["fold"]["counts"]
+        counts = self.stream.queries()["fold"]["counts"]
         assert sum(counts.values()) == sum(len(sent.values) for sent in self.sent.values())
         assert counts["dead_letter"] == sum(refused.values())
         assert counts["duplicate"] > 0
@@ -264,7 +242,7 @@ class Project:
             (sent.stream.topic, *sent.places[row]): (sent.values[row], reasons[row])
             for row in np.flatnonzero(parsed.verdicts == Verdict.DEAD_LETTER).tolist()
         }
-        letters = read_dead_letters(self.bootstrap, sent.stream.topic)
+        letters = read_dead_letters(self.stream.bootstrap, sent.stream.topic)
         assert {one.place: (one.value, one.reason) for one in letters} == expected
         return len(expected)
 
@@ -274,42 +252,32 @@ def project(tmp_path: Path, kafka: str, spark_jars: list[Path], unique_name: str
     return Project(tmp_path / "project", kafka, spark_jars[0].parent.parent, unique_name, malformed, seed)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Whatever happened, the process is gone."""
-    if process.poll() is None:
-        process.kill()
-    process.wait(30)
-
-
 def test_every_record_ends_once_as_what_it_is_and_a_rebuild_from_the_archive_says_the_same(project: Project) -> None:
     """Features equal the core's, the table has the valid and the late, the dead letters the rest with reasons.
 
     So it stays while history is imported and tables are compacted; the rebuilt rows have that history, too, once.
     """
     project.send(600)
-    process = project.start()
-    try:
-        project.wait(lambda: project.is_drained(process.pid), process)
+    stream = project.stream
+    with stream.running() as process:
+        project.drain(process)
         project.check()
-        second = project.start()
-        assert second.wait(60) != 0
-        assert "nobody else to drive its stream" in project.said()
+        with stream.running() as second:
+            assert second.wait(60) != 0
+        assert "nobody else to drive its stream" in stream.said()
         history = project.import_history(500)
         project.run("tables", "compact")
         project.send(100)
-        project.wait(lambda: project.is_drained(process.pid), process)
+        project.drain(process)
         project.check()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0, project.said()
-    finally:
-        end(process)
-    assert unfinished(project.root / ".headrace", "fold") == 0
-    assert project.status()["state"] == "stopped"
-    first = SqliteRows(project.root / ".headrace" / "online.db").current("by_user")
-    rebuilding = project.start(verb="rebuild")
-    assert rebuilding.wait(DEADLINE_S) == 0, project.said()
-    assert "readers have them" in project.said()
-    assert SqliteRows(project.root / ".headrace" / "online.db").current("by_user") not in (None, first)
+        assert process.wait(60) == 0, stream.said()
+    assert stream.unfinished() == 0
+    assert stream.status()["state"] == "stopped"
+    first = project.rows().current("by_user")
+    project.run("features", "rebuild")
+    assert "readers have them" in project.answered
+    assert project.rows().current("by_user") not in (None, first)
     for view in project.repo.views.values():
         project.check_rows(view, history)
 
@@ -326,16 +294,10 @@ def test_a_driver_that_is_killed_between_effects_loses_nothing_and_does_nothing_
     again = 0
     for place in places:
         project.send(200)
-        process = project.start(crash_at=f"{place}:{project.rng.randint(1, 3)}")
-        try:
-            assert process.wait(DEADLINE_S) == -signal.SIGKILL, (place, project.said())
-        finally:
-            end(process)
-        again += unfinished(project.root / ".headrace", "fold") + unfinished(project.root / ".headrace", "archive")
+        with project.stream.running(crash_at=f"{place}:{project.rng.randint(1, 3)}") as process:
+            assert process.wait(DEADLINE_S) == -signal.SIGKILL, (place, project.stream.said())
+        again += project.stream.unfinished()
     assert again >= len(places)
-    process = project.start()
-    try:
-        project.wait(lambda: project.is_drained(process.pid), process)
+    with project.stream.running() as process:
+        project.drain(process)
         project.check()
-    finally:
-        end(process)

@@ -52,7 +52,6 @@ def loaded(path: Path) -> ModuleType:
 
 
 pipeline = loaded(HERE / "test_pipeline.py")
-end = pipeline.end
 
 
 @pytest.fixture
@@ -76,35 +75,24 @@ def project(tmp_path: Path, kafka: str, spark_jars: list[Path], unique_name: str
     return made
 
 
-def drained(project: Any, process: subprocess.Popen[bytes]) -> None:
-    project.wait(lambda: project.is_drained(process.pid), process)
-
-
-def fails(project: Any, process: subprocess.Popen[bytes]) -> Callable[[], bool]:
+def fails(project: Any) -> Callable[[], bool]:
     """Whether the fold waits to be started again."""
-    return lambda: bool(project.status().get("queries", {}).get("fold", {}).get("error"))
+    return lambda: bool(project.stream.queries().get("fold", {}).get("error"))
 
 
 def stopped_for_a_rebuild(project: Any, process: subprocess.Popen[bytes]) -> None:
     """The stream has ended with the command that makes the rows anew."""
     assert process.wait(pipeline.DEADLINE_S) != 0
-    assert "headrace features rebuild" in project.said()
+    assert "headrace features rebuild" in project.stream.said()
 
 
 def rebuilt(project: Any) -> None:
     """That command was run, and a stream that goes on from it says what was sent."""
-    rebuilding = project.start(verb="rebuild")
-    try:
-        assert rebuilding.wait(pipeline.DEADLINE_S) == 0, project.said()
-    finally:
-        end(rebuilding)
-    process = project.start()
-    try:
-        drained(project, process)
+    project.run("features", "rebuild")
+    with project.stream.running() as process:
+        project.drain(process)
         for view in project.repo.views.values():
             project.check_rows(view)
-    finally:
-        end(process)
 
 
 def test_events_come_through_redis_to_feast_and_http_and_its_ends_are_survived_or_told(
@@ -112,22 +100,19 @@ def test_events_come_through_redis_to_feast_and_http_and_its_ends_are_survived_o
 ) -> None:
     """Killed and back with what its disk has: the stream goes on by itself. Emptied: it stops, and says why."""
     project.send(300)
-    process = project.start()
-    try:
-        drained(project, process)
+    with project.stream.running() as process:
+        project.drain(process)
         project.check()
         redis.kill()
         project.send(100)
-        project.wait(fails(project, process), process)
+        project.stream.wait(process, fails(project))
         redis.start()
-        drained(project, process)
+        project.drain(process)
         project.check()
         check_live(project, process)
         with Redis.from_url(redis.url) as client:
             client.flushall()
         stopped_for_a_rebuild(project, process)
-    finally:
-        end(process)
 
 
 def check_live(project: Any, process: subprocess.Popen[bytes]) -> None:
@@ -138,7 +123,7 @@ def check_live(project: Any, process: subprocess.Popen[bytes]) -> None:
         topic = project.sent["shop"].stream.topic
         project.producer.send(topic, b"u-live", json.dumps(event | {"price": 2.0}).encode())
     assert project.producer.flush(60) == 0
-    drained(project, process)
+    project.drain(process)
     (count,) = [name for name in project.repo.views["by_user"].names if name.endswith("_count_1h")]
     assert from_feast(project, count) == [LIVE, None]
     assert from_service(project)["features"][count] == LIVE
@@ -184,22 +169,19 @@ def from_service(project: Any) -> dict[str, Any]:
 def test_a_redis_that_comes_back_older_stops_the_stream_which_a_rebuild_mends(project: Any, redis: RedisServer) -> None:
     """It is killed, and starts with the files of some batches ago, as one that did not write its last second."""
     project.send(200)
-    process = project.start()
     older = redis.folder.with_name("older")
-    try:
-        drained(project, process)
+    with project.stream.running() as process:
+        project.drain(process)
         with Redis.from_url(redis.url) as client:
             client.bgrewriteaof()
-            project.wait(lambda: not client.info("persistence")["aof_rewrite_in_progress"], process)
+            project.stream.wait(process, lambda: not client.info("persistence")["aof_rewrite_in_progress"])
         shutil.copytree(redis.folder, older)
         project.send(200)
-        drained(project, process)
+        project.drain(process)
         redis.kill()
         shutil.rmtree(redis.folder)
         shutil.copytree(older, redis.folder)
         redis.start()
         project.send(50)
         stopped_for_a_rebuild(project, process)
-    finally:
-        end(process)
     rebuilt(project)
