@@ -40,6 +40,7 @@ VERBS = {
     "bench.own-clicks": ("headrace_clicks:own_clicks", "How long a click and the next read take, counted once."),
     "tables": ("streaming.tables_cli:tables", "The offline store's tables: what they hold, and their upkeep."),
     "deadletters": ("streaming.cli:deadletters", "What was refused and why, and sending it again."),
+    "alerts": ("streaming.alerts_cli:alerts", "What event models and rules told of, as it comes."),
     "doctor": ("headrace_doctor:doctor", "Check Python, packages, Java, ports, disk, memory and definitions."),
 }
 """Verb → where its click command is, and the line that stands for it in --help (which imports none of them).

@@ -53,6 +53,11 @@ class EventChampion:
         self._refused = ""
         self.problem: str | None = None
 
+    @property
+    def loaded(self) -> Loaded | None:
+        """What the last look left, without another one."""
+        return self._loaded
+
     def current(self) -> Loaded | None:
         """The version that the alias named at the last look; the one before where it cannot be had; None where none."""
         # While one thread looks, others go on with what there is; they wait only where there is nothing yet.

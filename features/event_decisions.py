@@ -75,26 +75,31 @@ DECISIONS = pa.schema(
         "reasons": pa.string(),
         "event": pa.string(),
         "problem": pa.string(),
+        "inputs": pa.string(),
     }
 )
 """What was decided about each event: ``score`` is null without a model (no version) or where it failed (``problem``);
-``reasons`` and ``event`` are JSON, of events that alert."""
+``reasons`` and ``event`` are JSON, of events that alert; ``inputs`` as well (and ``event``), of those with a problem:
+what the model is to be asked with again."""
 
 
-def decide(asked: EventColumnsOfModel, loaded: Loaded | None, events: pa.Table, matrix: Floats) -> pa.Table:
+def decide(
+    asked: EventColumnsOfModel, loaded: Loaded | None, events: pa.Table, matrix: Floats, missing: str | None = None
+) -> pa.Table:
     """The decision about each event, in the columns of DECISIONS; what a model raises is the decision's problem.
 
     Args:
         loaded: the version that scores; None for rules alone.
         matrix: (n, asked.model.needed), what was known just before each event.
+        missing: why there is no version though there may be one registered.
     """
-    scores, reasons, problem = _asked_of(asked, loaded, matrix)
+    scores, reasons, problem = _asked_of(asked, loaded, matrix, missing)
     threshold = np.inf if loaded is None else loaded.model.manifest.threshold
     met = asked.rules_met(matrix)
     rules = [[name for name, which in met.items() if which[row]] for row in range(len(matrix))] if met else None
     alerting = scores >= threshold
     told = alerting | np.logical_or.reduce([np.zeros(len(matrix), bool), *met.values()])
-    texts = _as_json(events, told)
+    texts = _as_json(events, told | (problem is not None))
     whys = [_reasons_json(one) if alerts else None for one, alerts in zip(reasons, alerting.tolist(), strict=True)]
     count = len(matrix)
     return pa.table(
@@ -111,19 +116,20 @@ def decide(asked: EventColumnsOfModel, loaded: Loaded | None, events: pa.Table, 
             "reasons": whys,
             "event": texts,
             "problem": [problem] * count,
+            "inputs": [None] * count if problem is None else inputs_as_json(asked, matrix),
         },
         schema=DECISIONS,
     )
 
 
 def _asked_of(
-    asked: EventColumnsOfModel, loaded: Loaded | None, matrix: Floats
+    asked: EventColumnsOfModel, loaded: Loaded | None, matrix: Floats, missing: str | None
 ) -> tuple[Floats, list[list[Reason]], str | None]:
     """Scores (NaN for none), the reasons of those that alert, and why there is no score."""
     nothing = np.full(len(matrix), np.nan)
     silent: list[list[Reason]] = [[] for _ in range(len(matrix))]
     if loaded is None:
-        return nothing, silent, None
+        return nothing, silent, missing
     try:
         scores = loaded.model.scores(asked.inputs(matrix))
         alerting = np.flatnonzero(scores >= loaded.model.manifest.threshold)
@@ -143,6 +149,12 @@ def _as_json(events: pa.Table, which: Bools) -> list[str | None]:
     for place, event in zip(chosen.tolist(), events.take(pa.array(chosen)).to_pylist(), strict=True):
         texts[place] = json.dumps(event)
     return texts
+
+
+def inputs_as_json(asked: EventColumnsOfModel, matrix: Floats) -> list[str]:
+    """What was known just before each event, by name, as JSON; null where there was no value."""
+    known = zip(*([_number(value) for value in column] for column in matrix.T), strict=True)
+    return [json.dumps(dict(zip(asked.model.needed, row, strict=True))) for row in known]
 
 
 def _reasons_json(reasons: list[Reason]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.errors import StoreError
+from features.settings import absolute_uri
 
 if TYPE_CHECKING:
     from features.artefact import ViewInputs
@@ -41,7 +42,7 @@ def model_needs(tracking_uri: str, root: Path) -> list[Need]:
     Raises:
         StoreError: the registry does not answer, or a manifest cannot be read.
     """
-    uri = _absolute(tracking_uri, root)
+    uri = absolute_uri(tracking_uri, root)
     # Asking MLflow would make the database.
     if not uri or (uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists()):
         return []
@@ -99,9 +100,3 @@ def inputs_of_manifest(text: bytes) -> Sequence[ViewInputs]:
         return EventManifest.model_validate_json(text).views
     manifest = Manifest.model_validate_json(text)
     return manifest.user, manifest.item
-
-
-def _absolute(tracking_uri: str, root: Path) -> str:
-    if not tracking_uri.startswith(SQLITE):
-        return tracking_uri
-    return f"{SQLITE}{(root / tracking_uri.removeprefix(SQLITE)).resolve()}"

@@ -76,6 +76,10 @@ class StreamSettings(Section):
     """local[cores], or the address of a Spark cluster."""
     spark_memory: str = "1g"
     """The heap of Spark's driver."""
+    scores_topic: str = "scores"
+    """The topic of what event models say of each event, where the definitions have such models."""
+    alerts_topic: str = "alerts"
+    """The topic of the events that reach a model's threshold or meet a rule."""
 
 
 class OfflineSettings(Section):
@@ -126,6 +130,14 @@ class Settings(Section):
     offline: OfflineSettings = OfflineSettings()
     serving: ServingSettings = ServingSettings()
     mlflow: MlflowSettings = MlflowSettings()
+
+
+def absolute_uri(tracking_uri: str, root: Path) -> str:
+    """The registry's address; a database of a relative path is below ``root``."""
+    prefix = "sqlite:///"
+    if not tracking_uri.startswith(prefix):
+        return tracking_uri
+    return f"{prefix}{(root / tracking_uri.removeprefix(prefix)).resolve()}"
 
 
 def read_settings(root: Path, environ: Mapping[str, str]) -> Settings:

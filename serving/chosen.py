@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from features.online_store.settings import read_settings_of
-from features.settings import Settings
+from features.settings import Settings, absolute_uri
 from serving.settings import ServingSettings
 
 
@@ -40,12 +40,6 @@ def chosen(settings: Settings, root: Path, **over: Any) -> ServingSettings:
     values |= {name: value for name, value in over.items() if value is not None}
     values["port"] = values["port"] or free_port(values["host"])
     return ServingSettings(**values)
-
-
-def absolute_uri(uri: str, root: Path) -> str:
-    """The registry's address; a database file of the project by its absolute path."""
-    prefix = "sqlite:///"
-    return f"{prefix}{(root / uri.removeprefix(prefix)).resolve()}" if uri.startswith(prefix) else uri
 
 
 def own_broker(home: Path) -> str:

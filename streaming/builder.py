@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from collections.abc import Callable
 
 from features.batch import Offsets, Store
 from features.repo import FeatureRepo
@@ -24,13 +25,21 @@ class Builder:
 
     Args:
         reached: is told of every effect (crash_points.py); None where nobody wants to know.
+        scored: how far the models of events were asked; rows that reach further would hide what is to be scored.
     """
 
     def __init__(
-        self, options: StreamOptions, repo: FeatureRepo, rows: Rows, archive: Archive, log: Log, reached: Reached | None
+        self,
+        options: StreamOptions,
+        repo: FeatureRepo,
+        rows: Rows,
+        archive: Archive,
+        log: Log,
+        reached: Reached | None,
+        scored: Callable[[], Offsets],
     ) -> None:
         self._options, self._repo, self._rows, self._archive, self._log = options, repo, rows, archive, log
-        self._reached = reached
+        self._reached, self._scored = reached, scored
         self._topics = list(dict.fromkeys(topic for stream in repo.streams.values() for topic in stream.topics))
         self.archived = Checkpoints(options.home / "checkpoints" / "archive")
         self.kept = Checkpoints(options.home / "checkpoints" / "fold")
@@ -76,8 +85,7 @@ class Builder:
 
     def built(self, archived: Generation) -> Generation:
         """A new generation with rows of all that the archive has, current for the driver and not yet for readers."""
-        stood = self.archived.log(archived).standing()
-        fold = new_generation({place: stood.get(place, first) for place, first in self._low().items()}, self._repo)
+        fold = new_generation(self._cut(archived), self._repo)
         self._log(f"new generation {fold.stream_id}: making its rows from the archive")
         write_json(self.kept.building, fold.stream_id)
         self._lease = Lease(self._rows, fold.stream_id, self.owner)
@@ -89,6 +97,13 @@ class Builder:
         self.kept.start(fold)
         self.kept.building.unlink()
         return fold
+
+    def _cut(self, archived: Generation) -> Offsets:
+        """Where the archive ends, or where events begin that no model was asked about and Kafka still has."""
+        stood, low, scored = self.archived.log(archived).standing(), self._low(), self._scored()
+        ends = {place: stood.get(place, first) for place, first in low.items()}
+        unscored = {place: max(scored[place], low[place]) for place in scored if place in low}
+        return {place: min(end, unscored.get(place, end)) for place, end in ends.items()}
 
     def _unless_stopped(self, _: str) -> None:
         if self.stop.is_set():

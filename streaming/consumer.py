@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -90,3 +91,37 @@ def _record(message: Any) -> Record:
         value=message.value(),
         headers=tuple(message.headers() or ()),
     )
+
+
+def follow_topic(
+    bootstrap_servers: str,
+    topic: str,
+    deadline_s: float,
+    client_options: Mapping[str, Any] | None = None,
+    *,
+    from_beginning: bool = False,
+) -> Iterator[Record]:
+    """Records as they come, those of a partition in order, until ``deadline_s`` on the monotonic clock.
+
+    Raises:
+        ReadError: the topic is not there, or cannot be read.
+        TopicError: the cluster does not answer.
+    """
+    from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, TopicPartition
+
+    partitions = topics(admin_client(bootstrap_servers, client_options), bootstrap_servers).get(topic, 0)
+    if not partitions:
+        raise ReadError(f"topic '{topic}'", "to be there", "no such topic", "Start 'headrace stream'.")
+    consumer = Consumer({**OPTIONS, **(client_options or {}), "bootstrap.servers": bootstrap_servers})
+    first = OFFSET_BEGINNING if from_beginning else OFFSET_END
+    try:
+        consumer.assign([TopicPartition(topic, number, first) for number in range(partitions)])
+        while time.monotonic() < deadline_s:
+            message = consumer.poll(min(POLL_S, max(deadline_s - time.monotonic(), 0.0)))
+            error = None if message is None else message.error()
+            if message is not None and error is None:
+                yield _record(message)
+            elif error is not None and error.code() != KafkaError._PARTITION_EOF and not error.retriable():
+                raise ReadError(f"topic '{topic}'", "to be read", error.str())
+    finally:
+        consumer.close()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from features.batch import Batch, BatchStep, Counts, Offsets, Store
+from features.batch import Batch, BatchStep, BeforeFold, Counts, Offsets, Store
 from features.columns import Int64s, integers
 from features.definitions import Stream
 from features.events import Parsed, Verdict, joined, parse
@@ -65,7 +65,8 @@ class OnlineSink:
     """Folds batches into one generation, exactly once; dead letters go out at least once, keyed by their offset.
 
     ``clocks_ms`` is the newest known_at that it has seen of each stream. ``watch`` knows how long each stage
-    (stages.py) took, of all batches so far.
+    (stages.py) took, of all batches so far. ``before_fold`` gets a batch's accepted events before any row of them is
+    written (features/batch.py).
     """
 
     def __init__(
@@ -77,10 +78,13 @@ class OnlineSink:
         send: SendDeadLetters,
         schemas: Schemas | None = None,
         handover: Handover | None = None,
+        before_fold: BeforeFold | None = None,
     ) -> None:
         self.watch = Stopwatch()
         self._repo = repo
-        self._step = BatchStep(TimedStore(store, self.watch), list(repo.views.values()), stream_id)
+        before = None if before_fold is None else self._timed(before_fold)
+        self._step = BatchStep(TimedStore(store, self.watch), list(repo.views.values()), stream_id, before)
+        self.asks_models = before_fold is not None
         self._log = log
         self._send = send
         self._schemas = schemas
@@ -112,6 +116,13 @@ class OnlineSink:
         appended = np.asarray(table["timestamp"]).astype(np.int64)
         times = self._times(of_streams)
         return BatchReport(batch_id, start, end, table.num_rows, counts, appended, times, now_ms(), took_ms)
+
+    def _timed(self, before_fold: BeforeFold) -> BeforeFold:
+        def before(batch: Batch, accepted: Mapping[str, pa.Table]) -> None:
+            with self.watch.at("score"):
+                before_fold(batch, accepted)
+
+        return before
 
     def _times(self, parsed: Mapping[str, Parsed]) -> dict[str, Int64s]:
         valid = {name: one.verdicts[one.rows] == Verdict.VALID for name, one in parsed.items() if name in self._folded}

@@ -33,11 +33,12 @@ from streaming.online_sink import OnlineSink, Schemas, SendDeadLetters, now_ms
 from streaming.pruning import Pruning
 from streaming.rebuild_request import take_rebuild
 from streaming.running import Executors, GenerationFold, Running
+from streaming.scoring import EventScoring
 from streaming.session import Java, SparkError, read_topics, running_session
 from streaming.source_batch import nested_offsets
 from streaming.status import lag, write_status
-from streaming.stream_options import Rows, StreamOptions
-from streaming.succession import Needed, flip, is_current, superseded
+from streaming.stream_options import Models, Rows, StreamOptions
+from streaming.succession import flip, is_current, superseded
 from streaming.supervisor import Handle, Log, Patience, SupervisedQuery, reason
 from streaming.watermarks import read_watermarks
 
@@ -65,7 +66,7 @@ class Pipeline:
         log: takes lines for a person.
         reached: is told of every effect (crash_points.py).
         schemas: the registry's, by number, for streams of Avro.
-        needed: the definitions of views that registered models need.
+        models: what registered models need, and what asks those of events.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Pipeline:
         log: Log,
         reached: Reached | None = None,
         schemas: Schemas | None = None,
-        needed: Needed = frozenset,
+        models: Models | None = None,
     ) -> None:
         self._options = options
         self._repo = repo
@@ -86,11 +87,12 @@ class Pipeline:
         self._log = log
         self._reached = reached or _no_place
         self._schemas = schemas
-        self._needed = needed
+        self._needed = models.needed if models else frozenset
+        self._scoring = (models and models.scoring) or EventScoring([])
         self._topics = list(dict.fromkeys(topic for stream in repo.streams.values() for topic in stream.topics))
         self._archive = Archive(options.offline, repo)
         self._handover = Handover(repo.streams, HANDED_BATCHES * options.max_offsets)
-        self._builder = Builder(options, repo, rows, self._archive, log, reached)
+        self._builder = Builder(options, repo, rows, self._archive, log, reached, self._scoring.reach)
         self._archived, self._kept = self._builder.archived, self._builder.kept
         self._folds: list[GenerationFold] = []
         self._build: Future[Generation] | None = None
@@ -117,6 +119,7 @@ class Pipeline:
                     self._supervise(spark, archived, java, stop)
             finally:
                 self._builder.stop.set()
+                self._scoring.close()
                 for fold in self._folds:
                     self._patiently(fold.lease.release)
 
@@ -134,7 +137,7 @@ class Pipeline:
             fold = self._builder.built(archived)
             high = read_watermarks(self._options.bootstrap, self._topics, self._options.client).high
             # Behind the last record of the tables there may be refused ones: the archive has seen those as well.
-            whole = lag(self._archived.log(archived).standing(), high) == 0
+            whole = lag(fold.first, high) == 0
             flip(self._rows, fold, lambda: whole)
             self._drop(self._superseded() if whole else [])
             self._rows.release_lease(fold.stream_id, self._builder.owner)
@@ -172,7 +175,9 @@ class Pipeline:
         lease = Lease(self._rows, generation.stream_id, self._builder.owner)
         number, log = generation.stream_id, self._kept.log(generation)
         store, handover = self._builder.store(generation, repo), self._handover if repo is self._repo else None
-        sink = OnlineSink(repo, store, number, log, self._send_letters, self._schemas, handover)
+        # Rows that have events which no model was asked about would show a model their effects: they ask none.
+        asks = None if self._scoring.lacks(log.standing()) else self._scoring.before_fold(repo, store, number)
+        sink = OnlineSink(repo, store, number, log, self._send_letters, self._schemas, handover, asks)
         sweeper = Sweeper(self._rows, number, list(repo.views.values()))
         pruning = Pruning(self._rows, list(repo.views), number)
         return GenerationFold(generation, repo, sink, sweeper, pruning, lease, self._kept, self._options.slo_ms)
@@ -181,10 +186,13 @@ class Pipeline:
 
     def _supervise(self, spark: SparkSession, archived: Generation, java: Java, stop: threading.Event) -> None:
         self._spark = spark
+        # Not beside Spark's start: Python's imports of both by two threads at once can fail.
+        self._scoring.start()
         self._archiving = self._archive_query(archived)
         for fold in self._folds:
             self._run_fold(fold)
-        self._wanted = self._folds[-1].generation.schemas != schemas_of(self._repo)
+        newest = self._folds[-1]
+        self._wanted = newest.generation.schemas != schemas_of(self._repo) or self._scoring.lacks(newest.end)
         try:
             with java.watched():
                 self._watch(archived, java, stop)

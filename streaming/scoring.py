@@ -2,187 +2,182 @@
 
     a batch's accepted events ──features before──► matrix ──champion, rules──► decisions ──► file ──► topics ──► rows
 
-The decisions of a batch are durable before anything is told of them and before any row of the batch is written: a batch
-that runs again finds them and tells the same again. A crash before the file finds the rows as they were, and decides
-anew; nothing had been told. What is told comes at least once, by the event's key.
+The decisions of a batch are durable before anything is told of them and before any row of the batch is written. A
+driver that starts tells again what the one before it may not have told, and decides about what lies beyond (0025). Of
+generations that are folded side by side, the first to meet an event decides; for the others it is decided.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from features.batch import Batch, Store
+from features.batch import Batch, BeforeFold, Offsets, RowStore
 from features.before_events import features_before
 from features.errors import UsageError
 from features.event_champion import EventChampion
-from features.event_decisions import alerts_of, decide
+from features.event_decisions import DECISIONS, decide
 from features.event_inputs import Floats
 from features.event_rules import EventColumnsOfModel
 from features.repo import FeatureRepo
 from features.state import BatchKey
-from streaming.dead_letters import Acknowledged, letter_headers
-from streaming.producer import EventProducer
-from streaming.topics import dead_letter_topic
+from streaming.champions import Champion, FollowedChampion
+from streaming.decision_topics import Telling
+from streaming.decisions import DecisionLog
 
 Reached = Callable[[str], None]
 
 
-class Telling(Protocol):
-    """Where decisions go."""
+def _no_place(_: str) -> None:
+    """What is reached where no crash is asked for."""
 
-    def __call__(self, decisions: pa.Table) -> None:
-        """Everything that follows from the decisions has been acknowledged."""
+
+class ModelScoring:
+    """Decides about the events of one model's stream, each once.
+
+    Args:
+        champion: whom the events are put to.
+        log: what was decided.
+        tell: sends what was decided.
+        reached: is told before and after decisions become durable, and after they were told.
+
+    Raises:
+        UsageError: the model has an input of a view that does not read the model's stream.
+    """
+
+    def __init__(self, champion: Champion, log: DecisionLog, tell: Telling, reached: Reached | None = None) -> None:
+        _check(champion.asked)
+        self.champion, self.log = champion, log
+        self._tell, self._reached = tell, reached or _no_place
+        # Generations are folded by threads of their own, and only one may decide about an event.
+        self._deciding = threading.Lock()
+
+    def decide(self, batch: Batch, accepted: Mapping[str, pa.Table], store: RowStore, stream_id: int) -> None:
+        """What is decided about the batch's events is durable, and told."""
+        with self._deciding:
+            self._tell_untold()
+            if self.log.is_beyond(batch.end):
+                decided = self._decided(batch, accepted, store, stream_id)
+                if decided.num_rows:
+                    self._reached("before scores")
+                self.log.keep(decided, batch.end)
+                self._tell_untold()
+                if decided.num_rows:
+                    self._reached("after scores")
+
+    def _tell_untold(self) -> None:
+        if self.log.untold is not None:
+            self._tell(self.log.untold)
+            self.log.untold = None
+
+    def _decided(self, batch: Batch, accepted: Mapping[str, pa.Table], store: RowStore, stream_id: int) -> pa.Table:
+        asked = self.champion.asked
+        events = accepted.get(asked.model.stream.name, DECISIONS.empty_table())
+        which = self.log.undecided(events)
+        if not which.any():
+            return DECISIONS.empty_table()
+        loaded = self.champion.current()
+        missing = None if loaded is not None or not self.champion.problem else f"no_model: {self.champion.problem}"
+        matrix = matrix_before(asked, accepted, store, BatchKey(stream_id, batch.batch_id, batch.written_at))
+        return decide(asked, loaded, events.filter(pa.array(which)), matrix[which], missing)
 
 
 class EventScoring:
-    """A before_fold of the batch step: decides about the events of every model's stream.
+    """The event models of a driver, asked by each generation of rows that has what they need.
 
     Args:
-        champions: the repo's event models.
-        store: the rows before the batch.
-        folder: where the decisions of the last batches are kept.
-        tell: sends what was decided.
-        reached: is told before and after the decisions became durable, and after they were told.
-
-    Raises:
-        UsageError: a model has an input of a view that does not read the model's stream.
+        models: by the model's name.
     """
 
-    def __init__(
-        self,
-        champions: Sequence[EventChampion],
-        store: Store,
-        stream_id: int,
-        folder: Path,
-        tell: Telling,
-        reached: Reached = lambda _: None,
-    ) -> None:
-        self._champions, self._store, self._stream_id = champions, store, stream_id
-        self._folder, self._tell, self._reached = folder, tell, reached
-        for one in champions:
-            _check(one)
+    def __init__(self, models: Sequence[ModelScoring]) -> None:
+        self._models = models
 
-    def __call__(self, batch: Batch, accepted: Mapping[str, pa.Table]) -> None:
-        """What was decided about the batch's events is durable, and told."""
-        for champion in self._champions:
-            events = accepted.get(champion.asked.model.stream.name)
-            if events is not None and events.num_rows:
-                self._tell(self._decisions(champion, batch, accepted))
-                self._reached("after scores")
+    def before_fold(self, repo: FeatureRepo, store: RowStore, stream_id: int) -> BeforeFold | None:
+        """What asks the models about a generation's batches; None where its definitions are not what they need.
 
-    def _decisions(self, champion: EventChampion, batch: Batch, accepted: Mapping[str, pa.Table]) -> pa.Table:
-        path = self._folder / f"{champion.asked.model.name}.{batch.batch_id}.arrow"
-        if path.exists():
-            return _read(path)
-        events = accepted[champion.asked.model.stream.name]
-        matrix = self._matrix(champion, batch, accepted)
-        decided = decide(champion.asked, champion.current(), events, matrix)
-        self._reached("before scores")
-        _write(path, decided)
-        self._forget(champion, batch.batch_id)
-        return decided
+        Args:
+            repo: the generation's definitions.
+            store: its rows.
+        """
+        able = [one for one in self._models if is_able(repo, one.champion.asked)]
+        if not able:
+            return None
 
-    def _matrix(self, champion: EventChampion, batch: Batch, accepted: Mapping[str, pa.Table]) -> Floats:
-        asked, key = champion.asked, BatchKey(self._stream_id, batch.batch_id, batch.written_at)
-        answers = {}
-        for view in asked.source.views:
-            rows = _rows_of(self._store, view.name)
-            answers[view.name] = features_before(view, asked.model.stream, accepted, rows, key)
-        return asked.source.matrix_of(accepted[asked.model.stream.name], answers)
+        def before(batch: Batch, accepted: Mapping[str, pa.Table]) -> None:
+            for model in able:
+                model.decide(batch, accepted, store, stream_id)
 
-    def _forget(self, champion: EventChampion, batch_id: int) -> None:
-        """Only the last batch can run again."""
-        for path in self._folder.glob(f"{champion.asked.model.name}.*.arrow"):
-            if int(path.name.split(".")[-2]) < batch_id - 1:
-                path.unlink(missing_ok=True)
+        return before
+
+    def lacks(self, standing: Offsets) -> bool:
+        """Whether rows that stand at these offsets have events that some model was not asked about."""
+        return any(one.log.lacks(standing) for one in self._models)
+
+    def reach(self) -> Offsets:
+        """By partition, the first offset that some model was not asked about; none of partitions that no model met."""
+        found: dict[str, int] = {}
+        for one in self._models:
+            for place, offset in one.log.reach.items():
+                found[place] = min(offset, found.get(place, offset))
+        return found
+
+    def start(self) -> None:
+        """The models are looked for from now on."""
+        for one in self._models:
+            one.champion.start()
+
+    def close(self) -> None:
+        """No registry is asked any more."""
+        for one in self._models:
+            one.champion.close()
 
 
-MakeScoring = Callable[[Store, int, Path, Reached], EventScoring]
-"""(rows before a batch, their generation, folder of decisions, who is told of effects) → what scores."""
+def event_scoring(
+    repo: FeatureRepo, tracking_uri: str, folder: Path, tell: Telling, reached: Reached | None = None
+) -> EventScoring:
+    """The scoring of the repo's event models.
+
+    Args:
+        folder: where decisions are kept.
+    """
+    asked = [EventColumnsOfModel.of(repo, model) for model in repo.models.values()]
+    champions = [FollowedChampion(EventChampion(tracking_uri, one)) for one in asked]
+    logs = [DecisionLog(folder / one.model.name, one.model.stream) for one in asked]
+    models = [ModelScoring(one, log, tell, reached) for one, log in zip(champions, logs, strict=True)]
+    return EventScoring(models)
 
 
-def scoring_of(repo: FeatureRepo, tracking_uri: str, tell: Telling) -> MakeScoring | None:
-    """What makes the scoring of the repo's event models; None where it has none."""
-    if not repo.models:
-        return None
-
-    def make(store: Store, stream_id: int, folder: Path, reached: Reached) -> EventScoring:
-        asked = [EventColumnsOfModel.of(repo, model) for model in repo.models.values()]
-        champions = [EventChampion(tracking_uri, one) for one in asked]
-        return EventScoring(champions, store, stream_id, folder, tell, reached)
-
-    return make
+def matrix_before(
+    asked: EventColumnsOfModel, accepted: Mapping[str, pa.Table], store: RowStore, key: BatchKey
+) -> Floats:
+    """(n, asked.model.needed): what was known just before each of the accepted events of the model's stream."""
+    answers = {}
+    for view in asked.source.views:
+        answers[view.name] = features_before(view, asked.model.stream, accepted, _rows_of(store, view.name), key)
+    return asked.source.matrix_of(accepted[asked.model.stream.name], answers)
 
 
-def _check(champion: EventChampion) -> None:
-    model = champion.asked.model
-    for view in champion.asked.source.views:
+def _rows_of(store: RowStore, view: str) -> Callable[[pa.Array], pa.Array]:
+    return lambda keys: store.rows(view, keys)
+
+
+def is_able(repo: FeatureRepo, asked: EventColumnsOfModel) -> bool:
+    """Whether rows and events by these definitions are those that the model's own definitions mean."""
+    meant = asked.model.stream
+    has = repo.streams.get(meant.name)
+    if has is None or (has.topics, has.dtypes) != (meant.topics, meant.dtypes):
+        return False
+    hashes = {view.name: view.schema_hash for view in repo.views.values()}
+    return all(hashes.get(view.name) == view.schema_hash for view in asked.source.views)
+
+
+def _check(asked: EventColumnsOfModel) -> None:
+    model = asked.model
+    for view in asked.source.views:
         if model.stream not in view.streams:
             where = f"event model '{model.name}': feature view '{view.name}'"
             got = ", ".join(one.name for one in view.streams)
             raise UsageError(where, f"to read stream '{model.stream.name}', whose events it is asked about", got)
-
-
-def _rows_of(store: Store, view: str) -> Callable[[pa.Array], pa.Array]:
-    return lambda keys: store.rows(view, keys)
-
-
-def _write(path: Path, decided: pa.Table) -> None:
-    """The decisions stand in the file, whole and on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}")
-    with part.open("wb") as file:
-        with pa.ipc.new_file(file, decided.schema) as writer:
-            writer.write_table(decided)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _read(path: Path) -> pa.Table:
-    with path.open("rb") as file:
-        return pa.ipc.open_file(file).read_all()
-
-
-# --- to Kafka -------------------------------------------------------------------------------------------------------
-
-
-class DecisionTopics:
-    """Sends scores and alerts, keyed by event; events that a model failed on are dead letters of the scores' topic.
-
-    Args:
-        producer: of the cluster that has the topics.
-        scores, alerts: their names.
-    """
-
-    def __init__(self, producer: EventProducer, scores: str, alerts: str) -> None:
-        self._producer, self._scores, self._alerts = producer, scores, alerts
-
-    def __call__(self, decisions: pa.Table) -> None:
-        """Kafka has all of it. Raises DeadLetterError where it did not acknowledge; some may be there then."""
-        failed = np.asarray(decisions["problem"].is_valid())
-        scored = decisions.filter(pc.is_valid(decisions["score"])).drop_columns(["reasons", "event", "problem"])
-        with Acknowledged(self._producer, self._scores) as send:
-            for one in scored.to_pylist():
-                send(one["event_id"].encode(), json.dumps(one).encode(), ())
-        with Acknowledged(self._producer, self._alerts) as send:
-            for one in alerts_of(decisions):
-                send(one["event_id"].encode(), json.dumps(one).encode(), ())
-        with Acknowledged(self._producer, dead_letter_topic(self._scores)) as send:
-            for one in decisions.filter(pa.array(failed)).to_pylist():
-                place = self._scores, one["partition"], one["offset"]
-                headers = letter_headers((), place, one["problem"], one["event_time"])
-                send(one["event_id"].encode(), json.dumps(one).encode(), headers)

@@ -13,7 +13,7 @@ from features.batch import Fence, Marker, RowLane, Store
 from features.duplicates import Decision, Prior
 from features.state import PackedRows
 
-STAGES = ("fetch", "parse", "dead letters", "dedupe", "markers", "read rows", "fold", "write rows", "scatter")
+STAGES = ("fetch", "parse", "dead letters", "dedupe", "markers", "score", "read rows", "fold", "write rows", "scatter")
 """In the order of a batch; 'scatter' is what executors do with a batch that is too large for the driver."""
 
 

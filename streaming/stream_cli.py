@@ -19,7 +19,10 @@ from features.errors import StoreError
 if TYPE_CHECKING:
     from features.repo import FeatureRepo
     from features.settings import Settings
+    from streaming.crash_points import Reached
     from streaming.pipeline import Pipeline
+    from streaming.producer import EventProducer
+    from streaming.scoring import EventScoring
     from streaming.stream_options import StreamOptions
 
 
@@ -86,20 +89,46 @@ def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str)
     from streaming.dead_letters import send_dead_letters
     from streaming.pipeline import Pipeline
     from streaming.producer import EventProducer
+    from streaming.stream_options import Models
     from streaming.topics import ensure_topics
 
     client = settings.kafka.client
     ensure_topics(bootstrap, repo.streams.values(), settings.kafka.partitions, client)
-    producer = EventProducer(bootstrap, client)
+    producer, reached = EventProducer(bootstrap, client), crash_point(os.environ)
+    needed = partial(needed_schemas, settings.mlflow.tracking_uri, root)
     return Pipeline(
         stream_options(settings, root, bootstrap),
         repo,
         store_of(root / settings.stream.repo, root / settings.home).open(),
         lambda one, messages, parsed: send_dead_letters(producer, one, messages.table, parsed),
         _say,
-        crash_point(os.environ),
+        reached,
         schema_registry(settings.kafka.schema_registry, settings.kafka.registry),
-        partial(needed_schemas, settings.mlflow.tracking_uri, root),
+        Models(needed, _scoring(settings, root, repo, producer, reached)),
+    )
+
+
+def _scoring(
+    settings: Settings, root: Path, repo: FeatureRepo, producer: EventProducer, reached: Reached | None
+) -> EventScoring | None:
+    """What asks the repo's event models and tells topics of their own, which are there; None where it has no models."""
+    from features.settings import absolute_uri
+    from streaming.decision_topics import DecisionTopics, problems_topic
+    from streaming.scoring import event_scoring
+    from streaming.topics import ensure_named_topics
+
+    if not repo.models:
+        return None
+    scores, alerts = settings.stream.scores_topic, settings.stream.alerts_topic
+    problems = [problems_topic(scores, model) for model in repo.models]
+    kafka = settings.kafka
+    ensure_named_topics(producer.bootstrap_servers, [scores, alerts], kafka.partitions, kafka.client, problems)
+    return event_scoring(
+        repo,
+        absolute_uri(settings.mlflow.tracking_uri, root),
+        root / settings.home / "checkpoints" / "scores",
+        DecisionTopics(producer, scores, alerts),
+        reached,
     )
 
 

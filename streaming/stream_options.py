@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from features.batch import Store
 from features.online_store.cells import Cells
 from features.online_store.pending import Pending
+from streaming.scoring import EventScoring
+from streaming.succession import Needed
 
 
 class DescribedStore(Store, Protocol):
@@ -45,6 +47,19 @@ class Rows(Cells, Protocol):
 
     def pending(self) -> Pending:
         """Where accepted events wait for the rows."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """What a stream has to do with registered models.
+
+    Args:
+        needed: the definitions of views that they need.
+        scoring: asks those of events about each event; None where the repo defines none.
+    """
+
+    needed: Needed = frozenset
+    scoring: EventScoring | None = None
 
 
 @dataclass(frozen=True)

@@ -51,13 +51,27 @@ def ensure_topics(
     Raises:
         TopicError: the cluster does not answer, or refuses.
     """
+    names = [topic for stream in streams for topic in stream.topics]
+    return ensure_named_topics(bootstrap_servers, names, partitions, client_options)
+
+
+def ensure_named_topics(
+    bootstrap_servers: str,
+    names: Iterable[str],
+    partitions: int = 2,
+    client_options: Mapping[str, Any] | None = None,
+    dead_letters_of: Iterable[str] = (),
+) -> list[str]:
+    """As ensure_topics, of topics by name; for names in ``dead_letters_of`` there is a topic of dead letters alone."""
     from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # its stubs forget it
 
     admin = admin_client(bootstrap_servers, client_options)
     there = topics(admin, bootstrap_servers)
     wanted = {}
-    for topic in dict.fromkeys(topic for stream in streams for topic in stream.topics):
+    for topic in dict.fromkeys(names):
         wanted[topic] = NewTopic(topic, partitions, config=STREAM_CONFIG)
+        wanted[dead_letter_topic(topic)] = NewTopic(dead_letter_topic(topic), 1, config=DEAD_CONFIG)
+    for topic in dead_letters_of:
         wanted[dead_letter_topic(topic)] = NewTopic(dead_letter_topic(topic), 1, config=DEAD_CONFIG)
     new = [one for name, one in wanted.items() if name not in there]
     return [name for name in _create(admin, new) if name]

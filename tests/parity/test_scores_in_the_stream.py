@@ -22,7 +22,8 @@ from features.event_rules import EventColumnsOfModel
 from features.events import Parsed, Verdict
 from features.memory_store import MemoryStore
 from features.repo import load_repo
-from streaming.scoring import EventScoring
+from streaming.decisions import DecisionLog
+from streaming.scoring import EventScoring, ModelScoring
 from training.event_models import EventTrainingSettings, examples_between, fit
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
@@ -93,21 +94,48 @@ def batches(events: Events, count: int, rng: np.random.Generator) -> Iterator[Ba
             part = table.filter(pa.array((known >= low) & (known < high)))
             verdicts = np.full(part.num_rows, Verdict.VALID, np.int8)
             parsed[name] = Parsed(part, np.arange(part.num_rows), verdicts, pa.nulls(part.num_rows, pa.string()))
-        yield Batch(number, {"t/0": number}, {"t/0": number + 1}, parsed, high)
+        start, end = (offsets_at(events, time) for time in (low, high))
+        yield Batch(number, start, end, parsed, high)
+
+
+def offsets_at(events: Events, time: int) -> dict[str, int]:
+    """Where each topic stands when all before this time is in it: its events are numbered as they became known."""
+    known = {name: table["known_at"].to_numpy() for name, table in events.items()}
+    return {place_of(name): int(np.searchsorted(times, time)) for name, times in known.items()}
+
+
+def place_of(stream: str) -> str:
+    """The partition in which the events stand."""
+    return f"{REPO.streams[stream].topic}/0"
 
 
 class Run:
-    """A generation in memory with its scoring, and what was told."""
+    """A generation in memory with its scoring, and what was told; the model of another run, or one of its own."""
 
-    def __init__(self, folder: Path, *champions: EventChampion, store: MemoryStore | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        champion: EventChampion | None = None,
+        store: MemoryStore | None = None,
+        stream_id: int = STREAM_ID,
+        model: ModelScoring | None = None,
+    ) -> None:
         self.told: list[pa.Table] = []
+        self.silent = False
         self.store = store or MemoryStore()
-        handle = self.store.handle(STREAM_ID)
+        handle = self.store.handle(stream_id)
         handle.begin()
         if handle.marker() is None:
-            handle.publish(Marker(-1, {}, {"t/0": 0}, -1))
-        scoring = EventScoring(champions, handle, STREAM_ID, folder, self.told.append)
-        self.step = BatchStep(handle, list(REPO.views.values()), STREAM_ID, scoring)
+            first = {place_of(name): 0 for name in REPO.streams}
+            handle.publish(Marker(-1, first, first, -1))
+        own = model or ModelScoring(champion, DecisionLog(folder, ASKED.model.stream), self.tell)
+        before = EventScoring([own]).before_fold(REPO, handle, stream_id)
+        self.step = BatchStep(handle, list(REPO.views.values()), stream_id, before)
+
+    def tell(self, decisions: pa.Table) -> None:
+        if self.silent:
+            raise ConnectionError
+        self.told.append(decisions)
 
     def decided(self) -> pa.Table:
         return pa.concat_tables(self.told)
@@ -134,7 +162,9 @@ def test_scores_are_those_of_point_in_time_whatever_the_batches(events, champion
         assert scores[place] == pytest.approx(champion.model.scores(ASKED.inputs(matrix))[0], abs=1e-9)
 
 
-def test_a_batch_that_runs_again_tells_what_was_decided_and_asks_no_model(events, champion, tmp_path, seed) -> None:
+def test_a_batch_that_runs_again_asks_no_model_and_a_new_driver_tells_once_more_what_was_decided(
+    events, champion, tmp_path, seed
+) -> None:
     rng = np.random.default_rng(seed)
     pinned = Pinned(champion, None)
     run = Run(tmp_path, pinned)
@@ -144,8 +174,41 @@ def test_a_batch_that_runs_again_tells_what_was_decided_and_asks_no_model(events
     again = Run(tmp_path, pinned, store=run.store)
     again.step.run(first)
     assert pinned.asked_for == 1
+    assert len(run.told) == len(again.told) == 1
     assert again.told[0].equals(run.told[0])
-    assert run.told[1].equals(run.told[0])
+
+
+def test_what_nobody_was_told_of_is_told_before_the_next_batch_is_decided(events, champion, tmp_path, seed) -> None:
+    run = Run(tmp_path, Pinned(champion))
+    first, second = list(batches(events, 2, np.random.default_rng(seed)))
+    run.silent = True
+    with pytest.raises(ConnectionError):
+        run.step.run(first)
+    run.silent = False
+    run.step.run(first)
+    run.step.run(second)
+    assert run.decided()["event_id"].to_pylist() == events[STREAM]["event_id"].to_pylist()
+
+
+def test_of_two_generations_each_event_is_decided_once_by_whichever_meets_it_first(
+    events, champion, tmp_path, seed
+) -> None:
+    """Their batches are cut at other places, and now the one is ahead, now the other."""
+    rng = np.random.default_rng(seed)
+    pinned = Pinned(champion)
+    told: list[pa.Table] = []
+    model = ModelScoring(pinned, DecisionLog(tmp_path, ASKED.model.stream), told.append)
+    runs = [Run(tmp_path, stream_id=number, model=model) for number in (5, 6)]
+    waiting = [list(batches(events, count, rng)) for count in (5, 7)]
+    while any(waiting):
+        which = rng.choice([number for number in (0, 1) if waiting[number]])
+        runs[which].step.run(waiting[which].pop(0))
+    assert pa.concat_tables(told)["event_id"].to_pylist() == events[STREAM]["event_id"].to_pylist()
+    alone = Run(tmp_path / "alone", Pinned(champion))
+    for batch in batches(events, 3, rng):
+        alone.step.run(batch)
+    scores = [table["score"].to_numpy() for table in (pa.concat_tables(told), alone.decided())]
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-9)
 
 
 def test_a_model_that_changes_is_taken_up_by_the_next_batch(events, champion, tmp_path, seed) -> None:
@@ -185,8 +248,8 @@ def test_an_alert_says_its_source_version_reasons_and_event_and_comes_once(event
     assert json.loads(json.dumps(alerts)) == alerts
 
 
-def test_only_the_decisions_of_batches_that_can_run_again_are_kept(events, champion, tmp_path) -> None:
+def test_only_the_last_decisions_are_kept(events, champion, tmp_path) -> None:
     run = Run(tmp_path, Pinned(champion))
     for batch in batches(events, 6, np.random.default_rng(2)):
         run.step.run(batch)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cards.4.arrow", "cards.5.arrow"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4.arrow", "5.arrow"]

@@ -1,0 +1,44 @@
+"""A quick champion of the cards' definitions, registered as `headrace train` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from small_cards import simulated
+
+from features.artefact import CHAMPION
+from features.event_artefact import EventClassifier, EventManifest, save_event_model, views_of
+from features.event_rules import EventColumnsOfModel
+from features.repo import FeatureRepo
+from training.event_models import EventTrainingSettings, examples_between, fit
+from training.registry import Registry
+
+TRACKING = "sqlite:///mlruns/mlflow.db"
+
+
+def quick_model(repo: FeatureRepo, threshold: float) -> EventClassifier:
+    """A classifier of simulated weeks; every event of this score or a higher one alerts."""
+    asked = EventColumnsOfModel.of(repo, repo.models["cards"])
+    events = simulated(repo, days=20, customers=40)
+    last = int(events[asked.model.stream.name]["known_at"].to_numpy()[-1])
+    classifier = fit(examples_between(events, asked, 0, last), asked, EventTrainingSettings(iterations=10))
+    names = asked.model.input_names
+    manifest = EventManifest(
+        name="cards",
+        created_ms=1,
+        as_of_ms=1,
+        stream=asked.model.stream.name,
+        inputs=names,
+        typical=(0.0,) * len(names),
+        views=views_of(asked),
+        threshold=threshold,
+    )
+    return EventClassifier(manifest, classifier)
+
+
+def make_champion(root: Path, model: EventClassifier) -> str:
+    """The model is the champion of the project's registry; returns its version."""
+    registry = Registry(TRACKING, root)
+    version = registry.keep(model.manifest, lambda folder: save_event_model(model, folder), {}, {})
+    registry.set_alias(version, CHAMPION)
+    return version.version
