@@ -38,6 +38,7 @@ VERBS = {
     "bench.train": ("training.bench:train", "How long models take to fit a million rows, and in how much memory."),
     "bench.serve": ("headrace_swaps:serve_bench", "Requests a second, and new champions under load: none is lost."),
     "bench.own-clicks": ("headrace_clicks:own_clicks", "How long a click and the next read take, counted once."),
+    "bench.alerts": ("headrace_alerts:alerts_bench", "How soon what a model or a rule tells of can be read."),
     "tables": ("streaming.tables_cli:tables", "The offline store's tables: what they hold, and their upkeep."),
     "deadletters": ("streaming.cli:deadletters", "What was refused and why, and sending it again."),
     "alerts": ("streaming.alerts_cli:alerts", "What event models and rules told of, as it comes."),

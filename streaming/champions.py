@@ -6,12 +6,13 @@ import logging
 import threading
 from typing import Protocol
 
-from features.event_champion import LOOK_EVERY_S, EventChampion, Loaded
+from features.event_champion import LOOK_EVERY_S, SQLITE, EventChampion, Loaded
 from features.event_rules import EventColumnsOfModel
 
 logger = logging.getLogger(__name__)
-FIRST_LOOK_S = 30.0
-"""A stream that starts waits once for the registry, for so long: it should not begin without a model."""
+FIRST_LOOK_S, OWN_FIRST_LOOK_S = 30.0, 300.0
+"""A stream that starts waits once for the registry, for so long: it should not begin without a model. A database of
+our own is never down, but a busy machine is slow to read it (and MLflow's code) for the first time."""
 
 
 class Champion(Protocol):
@@ -31,6 +32,11 @@ class Champion(Protocol):
 
     def close(self) -> None:
         """It is asked no more."""
+
+
+def first_look_s(tracking_uri: str) -> float:
+    """How long a stream that starts waits for this registry at most."""
+    return OWN_FIRST_LOOK_S if tracking_uri.startswith(SQLITE) else FIRST_LOOK_S
 
 
 class FollowedChampion:

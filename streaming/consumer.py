@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,8 +100,13 @@ def follow_topic(
     client_options: Mapping[str, Any] | None = None,
     *,
     from_beginning: bool = False,
+    going: Callable[[], bool] = lambda: True,
 ) -> Iterator[Record]:
     """Records as they come, those of a partition in order, until ``deadline_s`` on the monotonic clock.
+
+    Args:
+        from_beginning: those that are there already, too.
+        going: whether to go on; asked at least twice a second.
 
     Raises:
         ReadError: the topic is not there, or cannot be read.
@@ -116,7 +121,7 @@ def follow_topic(
     first = OFFSET_BEGINNING if from_beginning else OFFSET_END
     try:
         consumer.assign([TopicPartition(topic, number, first) for number in range(partitions)])
-        while time.monotonic() < deadline_s:
+        while going() and time.monotonic() < deadline_s:
             message = consumer.poll(min(POLL_S, max(deadline_s - time.monotonic(), 0.0)))
             error = None if message is None else message.error()
             if message is not None and error is None:

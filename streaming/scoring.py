@@ -24,7 +24,7 @@ from features.event_inputs import Floats
 from features.event_rules import EventColumnsOfModel
 from features.repo import FeatureRepo
 from features.state import BatchKey
-from streaming.champions import Champion, FollowedChampion
+from streaming.champions import Champion, FollowedChampion, first_look_s
 from streaming.decision_topics import Telling
 from streaming.decisions import DecisionLog
 
@@ -144,7 +144,7 @@ def event_scoring(
         folder: where decisions are kept.
     """
     asked = [EventColumnsOfModel.of(repo, model) for model in repo.models.values()]
-    champions = [FollowedChampion(EventChampion(tracking_uri, one)) for one in asked]
+    champions = [FollowedChampion(EventChampion(tracking_uri, one), first_look_s(tracking_uri)) for one in asked]
     logs = [DecisionLog(folder / one.model.name, one.model.stream) for one in asked]
     models = [ModelScoring(one, log, tell, reached) for one, log in zip(champions, logs, strict=True)]
     return EventScoring(models)

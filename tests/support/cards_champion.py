@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from small_cards import simulated
 
@@ -22,9 +23,14 @@ def quick_model(repo: FeatureRepo, threshold: float) -> EventClassifier:
     events = simulated(repo, days=20, customers=40)
     last = int(events[asked.model.stream.name]["known_at"].to_numpy()[-1])
     classifier = fit(examples_between(events, asked, 0, last), asked, EventTrainingSettings(iterations=10))
+    return model_of(asked, classifier, threshold)
+
+
+def model_of(asked: EventColumnsOfModel, classifier: Any, threshold: float) -> EventClassifier:
+    """The classifier as the model of these definitions."""
     names = asked.model.input_names
     manifest = EventManifest(
-        name="cards",
+        name=asked.model.name,
         created_ms=1,
         as_of_ms=1,
         stream=asked.model.stream.name,

@@ -60,9 +60,9 @@ class StreamProcess:
                 process.kill()
             process.wait(30)
 
-    def wait(self, process: Process, done: Callable[[], object]) -> None:
+    def wait(self, process: Process, done: Callable[[], object], within_s: float = DEADLINE_S) -> None:
         """Until it is done; fails the test when the process ends before, or the time does."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + within_s
         while not done():
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"it ended with {process.poll()} or took too long:\n{self.said()}")

@@ -1,0 +1,198 @@
+"""Weeks of real card payments through the stream: each score is history's, and as good as the offline evaluation's."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from cards_champion import make_champion, model_of
+from cards_project import Project
+from numpy.typing import NDArray
+from stream_process import StreamProcess
+
+from features.archive_tables import open_table
+from features.columns import EventColumns, integers
+from features.definitions import PARTITIONS_OF_A_TOPIC, FeatureView, Stream
+from features.event_artefact import EventClassifier
+from features.event_inputs import Events, Floats
+from features.event_rules import EventColumnsOfModel
+from features.expressions import Bools
+from features.point_in_time import Spine, point_in_time
+from features.state import FeatureMatrix
+from streaming.consumer import read_topic
+from streaming.source_batch import flat_offsets
+from training.protocols.fraud_handbook import (
+    INPUTS,
+    LABELS,
+    PAYMENTS,
+    Days,
+    judged,
+    last_start,
+    models,
+    payments_between,
+    read_history,
+    without_known_cards,
+)
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+FROM = "2018-06-01"
+"""A week, a month and three weeks before the end: what the last three weeks' features look back on, and a week more."""
+SCORED_WITHIN_S = 1_800
+Int64s = NDArray[np.int64]
+
+
+@pytest.fixture
+def project(tmp_path: Path, kafka: str, spark_jars: list[Path], unique_name: str) -> Project:
+    made = Project(tmp_path / "project", kafka, spark_jars[0].parent.parent, unique_name)
+    settings = made.root / "settings.toml"
+    topics = f"scores_topic = '{unique_name}.scores'\nalerts_topic = '{unique_name}.alerts'\n"
+    settings.write_text(settings.read_text(encoding="utf-8") + topics, encoding="utf-8")
+    return made
+
+
+def test_replayed_weeks_are_scored_as_history_says_and_as_well_as_offline(project: Project, real_file: Any) -> None:
+    file = project.root / "weeks.parquet"
+    rows = pq.read_table(real_file("card-transactions.parquet"))
+    pq.write_table(rows.filter(pc.greater_equal(rows["TX_DATETIME"], pa.scalar(FROM).cast(pa.timestamp("ns")))), file)
+    asked = EventColumnsOfModel.of(project.repo, project.repo.models["cards"])
+    assert asked.model.input_names == INPUTS
+    history = read_history(file, "cards", project.repo)
+    offline = Offline(history, asked)
+    make_champion(project.root, offline.model)
+    sent = project.run("replay", str(file), "--format", "cards")["topics"]
+    stream = StreamProcess(project.root, project.bootstrap)
+    with stream.running() as process:
+        stream.wait(process, stream.is_drained, SCORED_WITHIN_S)
+        ends = batch_ends(project)
+    scores = {one["event_id"]: one["score"] for one in told(project)}
+    assert len(scores) == sum(count for topic, count in sent.items() if not topic.endswith("labels"))
+    worst, untied = Ledger(project, ends).difference(asked, offline.model, scores)
+    metrics = offline.judged(np.array([scores[name] for name in offline.ids]))
+    told_counts = {"scores": len(scores), "batches": len(ends), "worst": worst, "untied": untied}
+    sys.stdout.write(f"{json.dumps(told_counts | {'stream': metrics, 'offline': offline.metrics})}\n")
+    assert worst <= 1e-9
+    assert untied > 0.99
+    assert metrics == pytest.approx(offline.metrics, abs=0.01)
+
+
+class Offline:
+    """The Handbook's evaluation of the last weeks, by features as of just before each payment."""
+
+    def __init__(self, history: Events, asked: EventColumnsOfModel) -> None:
+        days = Days(last_start(history, Days(0)))
+        every = payments_between(history, asked.source, days.start, days.test_end, before=True)
+        every = replace(every, inputs=asked.inputs(every.inputs))
+        train, kept = every.pick(every.time < days.train_end), without_known_cards(every, days)
+        self._test = every.pick(kept)
+        classifier = models()["hist_gradient_boosting"].fit(train.inputs, train.fraud)
+        self.model = model_of(asked, classifier, threshold=0.5)
+        self.metrics = judged(self._test, classifier.predict_proba(self._test.inputs)[:, 1])
+        payments = history[PAYMENTS]
+        time = payments["event_time"].to_numpy()
+        between = payments["event_id"].filter(pa.array((time >= days.start) & (time < days.test_end)))
+        self.ids = between.filter(pa.array(kept)).to_pylist()
+
+    def judged(self, scores: Floats) -> dict[str, float]:
+        """The metrics of these scores of the payments ``ids``."""
+        return judged(self._test, scores)
+
+
+class Ledger:
+    """The archived events with the batch of the fold that each was in."""
+
+    def __init__(self, project: Project, ends: list[dict[str, int]]) -> None:
+        self.repo, self.count = project.repo, len(ends)
+        self.events: dict[str, pa.Table] = {}
+        for name in (PAYMENTS, LABELS):
+            stream = project.repo.streams[name]
+            table = open_table(project.root / ".headrace" / "offline", stream)
+            assert table is not None
+            events = table.events()
+            self.events[name] = events.append_column("batch", pa.array(batches_of(events, stream, ends)))
+
+    def difference(self, asked: EventColumnsOfModel, model: EventClassifier, scores: Mapping[str, float]) -> Any:
+        """How far the scores are from those on history, but of ties; and the share that are no ties."""
+        worst, untied = 0.0, 0
+        for batch in range(self.count):
+            asked_about = self._of(PAYMENTS, batch)
+            answers = {view.name: self._known(view, asked_about, batch) for view in asked.source.views}
+            expected = model.scores(asked.inputs(asked.source.matrix_of(asked_about, answers)))
+            found = np.array([scores[name] for name in asked_about["event_id"].to_pylist()])
+            alone = without_ties(asked_about)
+            worst = max(worst, float(np.abs(found - expected)[alone].max(initial=0)))
+            untied += int(alone.sum())
+        return worst, untied / self.events[PAYMENTS].num_rows
+
+    def _of(self, stream: str, batch: int) -> pa.Table:
+        events = self.events[stream]
+        return events.filter(pc.equal(events["batch"], batch)).drop_columns(["batch"])
+
+    def _known(self, view: FeatureView, asked_about: pa.Table, batch: int) -> FeatureMatrix:
+        """The view's answers on what the batches before had, and what of this one was known before each payment."""
+        keys = EventColumns(asked_about, self.repo.streams[PAYMENTS]).entity_keys(view.entity)
+        as_of = np.maximum(integers(asked_about["known_at"]) + 1, self._clocks(view, keys, batch))
+        history = {stream.name: self._as_known(stream.name, batch) for stream in view.streams}
+        return point_in_time(view, Spine(keys, as_of), history)
+
+    def _as_known(self, stream: str, batch: int) -> pa.Table:
+        """Events until the batch: of earlier ones known for ever, of its own payments only after they were judged."""
+        events = self.events[stream]
+        events = events.filter(pc.less_equal(events["batch"], batch))
+        own = integers(events["batch"]) == batch
+        known = np.where(own, integers(events["known_at"]) + 2 * (stream == PAYMENTS), 0)
+        place = events.schema.get_field_index("known_at")
+        return events.set_column(place, "known_at", pa.array(known)).drop_columns(["batch"])
+
+    def _clocks(self, view: FeatureView, keys: pa.Array, batch: int) -> Int64s:
+        """The newest known_at of each entity's row before the batch; 0 without a row."""
+        found = pd.Series(0, index=keys.to_pandas().unique())
+        for stream in view.streams:
+            events = self.events[stream.name]
+            before = events.filter(pc.less(events["batch"], batch))
+            own = EventColumns(before.drop_columns(["batch"]), stream).entity_keys(view.entity).to_pandas()
+            newest = pd.Series(integers(before["known_at"])).groupby(own.to_numpy()).max()
+            found = np.maximum(found, newest.reindex(found.index).fillna(0))
+        return found.reindex(keys.to_pandas()).to_numpy().astype(np.int64)
+
+
+def batch_ends(project: Project) -> list[dict[str, int]]:
+    """Where each batch of the fold ended, by Spark's own log."""
+    folder = project.root / ".headrace" / "checkpoints" / "fold"
+    stream_id = json.loads((folder / "current.json").read_text(encoding="utf-8"))["stream_id"]
+    files = sorted((folder / str(stream_id) / "offsets").glob("[0-9]*"), key=lambda path: int(path.name))
+    assert [int(path.name) for path in files] == list(range(len(files)))
+    return [flat_offsets(json.loads(path.read_text(encoding="utf-8").splitlines()[-1])) for path in files]
+
+
+def batches_of(events: pa.Table, stream: Stream, ends: list[dict[str, int]]) -> Int64s:
+    """The number of the batch in which each event was."""
+    partition, offset = integers(events["partition"]), integers(events["offset"])
+    found = np.empty(len(offset), dtype=np.int64)
+    for number in np.unique(partition).tolist():
+        topic, part = divmod(number, PARTITIONS_OF_A_TOPIC)
+        of_place = np.array([one[f"{stream.topics[topic]}/{part}"] for one in ends])
+        found[partition == number] = np.searchsorted(of_place, offset[partition == number], side="right")
+    return found
+
+
+def without_ties(payments: pa.Table) -> Bools:
+    """Which payments are the only ones of their millisecond, by card and by terminal: the ledger orders the others."""
+    frame = payments.select(["known_at", "customer_id", "terminal_id"]).to_pandas()
+    tied = [frame.duplicated(["known_at", name], keep=False).to_numpy() for name in ("customer_id", "terminal_id")]
+    return ~np.logical_or(*tied)
+
+
+def told(project: Project) -> Iterator[dict[str, Any]]:
+    topic = tomllib.loads((project.root / "settings.toml").read_text(encoding="utf-8"))["stream"]["scores_topic"]
+    return (json.loads(one.value or b"{}") for one in read_topic(project.bootstrap, topic))
