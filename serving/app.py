@@ -105,7 +105,7 @@ def _add_v1(app: FastAPI, service: Service) -> None:
     @app.post("/v1/events", status_code=202, responses={207: {"model": schema.EventsResponse}})
     async def post_events(request: Request, response: Response, stream: str | None = None) -> schema.EventsResponse:
         """Send one event, a list, or {"events": [...], "stream": ...}; 202 when Kafka has acknowledged all of them."""
-        answer = await service.post_events(await request.body(), stream)
+        answer = await service.posted.post(await request.body(), stream)
         response.status_code = 207 if answer.refused or answer.unknown else 202
         return answer
 
@@ -117,7 +117,7 @@ def _add_v1(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models")
     async def models() -> schema.ModelsResponse:
         """List the versions of the model in this process."""
-        return service.list_models()
+        return service.models.listed()
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
 from features.artefact import Artefact
 from features.columns import encode_key
-from features.definitions import FeatureView, Stream
-from features.errors import ArtefactError, HeadraceError, StoreError
-from features.events.registry import schema_registry
+from features.definitions import FeatureView
+from features.errors import HeadraceError, StoreError
 from features.inspection import parsed_key
 from features.repo import FeatureRepo
 from features.state import Status
-from serving import events, schema
+from serving import schema
 from serving.answers import Answer, question_of, rank_question, response_of
 from serving.askers import Askers, Reader, Rows
 from serving.attributes import FieldError
-from serving.avro_events import judge_avro
 from serving.background import Repeated
 from serving.events import EventSink
 from serving.item_features import Inputs, ItemFeatures, Read
-from serving.kept_model import kept_model
 from serving.metrics import Metrics
-from serving.model_watch import ModelWatch, Registry, Served
-from serving.other_models import OtherModels, UnknownModelError
+from serving.model_versions import ModelVersions
+from serving.model_watch import Registry, Served
 from serving.own_clicks import OwnClicks
+from serving.posted_events import PostedEvents
 from serving.problems import ProblemError, field_problem
 from serving.read_ages import ObservedReader
 from serving.recommender import Question, Reason, Recommendation, UserRead, rank, recommend, similar, substitute
@@ -42,14 +37,10 @@ from serving.retrieval import ItemSnapshot
 from serving.scoring import EventScores
 from serving.served_log import ServedAnswer, ServedLog
 from serving.settings import ServingSettings
+from serving.workers import OverloadedError, Workers
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 Recommender = Callable[[Question, UserRead, Artefact | None, ItemSnapshot, Inputs | None], Recommendation]
-
-
-class OverloadedError(Exception):
-    """Raised when more requests wait for a thread than may."""
 
 
 class Service:
@@ -81,7 +72,6 @@ class Service:
         self.metrics = Metrics()
         reader = ObservedReader(reader, self.metrics.read_age)
         self._reader, self._rows = reader, rows
-        self._schemas = schema_registry(settings.schema_registry, settings.registry_client)
         self.items = ItemFeatures(
             lambda keys: reader.read(settings.item_view, keys),
             self._item_keys,
@@ -89,20 +79,17 @@ class Service:
             settings.popular_weights,
             *self._item_views(),
         )
-        self.models = ModelWatch(registry, self._prepare, self._swapped, kept_model(settings.kept_model))
-        self.others = OtherModels(registry, self._prepare, settings.model_poll_s)
+        self.models = ModelVersions(settings, repo, registry, self.items, self.metrics, self._tell_store)
         self.scores = EventScores(repo, reader, settings.tracking_uri, settings.model_alias)
-        self._own = own
+        self._workers = Workers(settings.threads, settings.max_waiting, settings.deadline_ms)
+        self.posted = PostedEvents(settings, repo, sink, own, self._workers, self.metrics)
         self._served_log = self._log_of(sink)
         self._askers = Askers(settings.user_view, repo, reader, rows, own, self._tell_store)
-        self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
         self._store_problem: str | None = "not asked yet"
-        self._waiting = threading.BoundedSemaphore(settings.threads + settings.max_waiting)
-        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="answer")
         self._repeated = (
             Repeated("items", settings.item_refresh_s, self._refresh_items, self._failed("items")),
             # The first look takes as long as MLflow's import; a rest of much more would keep a new champion waiting.
-            Repeated("models", settings.model_poll_s, self._look, self._failed("registry"), idle_share=0.5),
+            Repeated("models", settings.model_poll_s, self.models.look, self._failed("registry"), idle_share=0.5),
         )
 
     def _item_views(self) -> tuple[FeatureView | None, list[tuple[FeatureView, Read]]]:
@@ -133,12 +120,12 @@ class Service:
 
     def stop(self) -> None:
         """Nothing is read any more; a request that is worked on ends."""
-        self._loading.shutdown(wait=False, cancel_futures=True)
+        self.models.stop()
         for work in self._repeated:
             work.stop()
         if self._served_log is not None:
             self._served_log.stop()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._workers.stop()
 
     # --- recommend, rank, similar ---
 
@@ -153,7 +140,7 @@ class Service:
     async def similar(self, request: schema.SimilarRequest) -> schema.RecommendResponse:
         """Items that go with an item."""
         question = Question(None, request.k, exclude=tuple(request.exclude), allowed=self._allowed(request.filter))
-        served = await self._named_model(request.model)
+        served = await self.models.named(request.model)
 
         def answer() -> Answer:
             artefact = served.artefact if served is not None else None
@@ -165,7 +152,7 @@ class Service:
         self, request: schema.Asking, question: Question, answer: Recommender
     ) -> schema.RecommendResponse:
         given = self._askers.given(request.user_features)
-        served = await self._named_model(request.model)
+        served = await self.models.named(request.model)
         work = functools.partial(self._answer, answer, question, given, served)
         found = await self._answered(work, question, served)
         if self._served_log is not None:
@@ -176,7 +163,7 @@ class Service:
         """What the work comes to, or what stands in for it when it does not come in time."""
         started = time.perf_counter()
         try:
-            answer = await self._in_time(work)
+            answer = await self._workers.in_time(work)
         except TimeoutError:
             answer = self._substitute(question, Reason.DEADLINE, served)
         except OverloadedError:
@@ -188,16 +175,8 @@ class Service:
         return answer
 
     def _response(self, answer: Answer, request: schema.Asking | schema.SimilarRequest) -> schema.RecommendResponse:
-        used = None if answer.served is None else self._model_used(answer.served, request.model)
+        used = None if answer.served is None else self.models.used(answer.served, request.model)
         return response_of(answer, used, self.items.snapshot, explain=request.explain)
-
-    async def _in_time(self, work: Callable[[], T]) -> T:
-        """The result of the work in a thread. Raises TimeoutError at the deadline, OverloadedError at once."""
-        if not self._waiting.acquire(blocking=False):
-            raise OverloadedError
-        future = self._pool.submit(work)
-        future.add_done_callback(lambda _: self._waiting.release())
-        return await asyncio.wait_for(asyncio.wrap_future(future), self.settings.deadline_ms / 1000)
 
     def _answer(
         self, answer: Recommender, question: Question, given: Mapping[str, pa.Array], served: Served | None
@@ -230,25 +209,6 @@ class Service:
         except FieldError as error:
             raise field_problem(error.field, error.required, error.got) from None
 
-    async def _named_model(self, name: str | None) -> Served | None:
-        """The version that serves, or the one that the request names, however long its loading takes the first time.
-
-        Raises ProblemError for one that is not there, and for one that must not answer.
-        """
-        if name is None:
-            return self.models.current
-        work = functools.partial(self.others.get, name, self.models.current, self.models.previous)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._loading, work)
-        except UnknownModelError as error:
-            raise field_problem("model", error.required, name, 404) from None
-        except ArtefactError as error:
-            raise field_problem("model", f"a model that can serve: {error}", name) from None
-
-    def _model_used(self, served: Served, name: str | None) -> schema.ModelUsed:
-        alias = self.settings.model_alias if name is None else None if name.isdecimal() else name
-        return schema.ModelUsed(name=self.settings.model_name, version=served.version, alias=alias)
-
     # --- features ---
 
     async def features(self, entity_name: str, id_text: str) -> schema.FeaturesResponse:
@@ -261,7 +221,7 @@ class Service:
         values = parsed_key(views[0].entity, id_text)
         key = encode_key(values, views[0].entity)
         try:
-            matrices = await self._in_time(lambda: [self._matrix(view, key) for view in views])
+            matrices = await self._workers.in_time(lambda: [self._matrix(view, key) for view in views])
         except (TimeoutError, OverloadedError) as error:
             required = f"an answer within {self.settings.deadline_ms:g} ms"
             raise StoreError("the online store", required, type(error).__name__) from None
@@ -278,69 +238,24 @@ class Service:
             view=view.name, status=status.name, as_of=int(matrix.as_of[0]), newest_event=newest, features=values
         )
 
-    # --- events ---
-
-    async def post_events(self, body: bytes, stream_name: str | None) -> schema.EventsResponse:
-        """What became of each event of the body, once Kafka has those that are good."""
-        posted = events.read_body(body)
-        name = posted.stream or stream_name or self.settings.events_stream
-        stream = events.named_stream(self.repo.streams, name)
-        if self.sink is None:
-            raise ProblemError(503, "POST /v1/events requires Kafka's address; got none. See 'headrace serve --help'.")
-        horizon_ms, now = self.repo.horizon_ms(name), _now_ms()
-        if stream.format == "avro":  # in a thread of its own: the registry may be asked
-            judged = await asyncio.to_thread(judge_avro, posted.events, stream, horizon_ms, now, self._schemas)
-        else:
-            judged = events.judge(posted.events, stream, horizon_ms, now)
-        keep = None if self._own is None else functools.partial(self._kept, stream, judged)
-        response = await events.post(judged, self.sink, keep)
-        for one in response.events:
-            self.metrics.events.labels(one.status).inc()
-        return response
-
-    async def _kept(self, stream: Stream, judged: events.Judged, placed: Mapping[int, events.Placed]) -> None:
-        """The events count in the next read; where that takes too long, once the stream has folded them."""
-        if self._own is None:
-            return
-        try:
-            await self._in_time(functools.partial(self._own.keep, stream, judged, placed))
-        except (HeadraceError, TimeoutError, OverloadedError):
-            self.metrics.failures.labels("own_clicks").inc()
-
-    # --- models and readiness ---
-
-    def list_models(self) -> schema.ModelsResponse:
-        """The versions of the model in this process."""
-        watch = self.models
-        refused = watch.refused
-        return schema.ModelsResponse(
-            name=self.settings.model_name,
-            alias=self.settings.model_alias,
-            current=_version(watch.current),
-            previous=_version(watch.previous),
-            refused=None if refused is None else schema.RefusedVersion(version=refused.version, reason=refused.reason),
-            problem=watch.problem,
-        )
+    # --- readiness ---
 
     def readiness(self) -> schema.Readiness:
         """Whether everything was tried once, so that answers are as good as they get."""
-        current = self.models.current
-        model = f"version {current.version}" if current is not None else self.models.problem or "none yet"
-        tried = self.models.looked and self._store_problem != "not asked yet"
+        tried = self.models.champion.looked and self._store_problem != "not asked yet"
         return schema.Readiness(
             ready=tried,
             store=self._store_problem or "ok",
             items=len(self.items.snapshot.items),
-            model=model,
+            model=self.models.told,
             events="ok" if self.sink is not None else "no Kafka configured",
         )
 
     # --- work of the threads ---
 
     def _refresh_items(self) -> None:
-        served = [one.artefact for one in (self.models.current, self.models.previous) if one is not None]
         try:
-            self.items.refresh([*served, *self.others.artefacts], _now_ms())
+            self.items.refresh(self.models.artefacts, time.time_ns() // 1_000_000)
         except (HeadraceError, OSError) as error:
             self._tell_store(error)
             raise
@@ -348,46 +263,12 @@ class Service:
         self.metrics.items.set(len(self.items.snapshot.items))
         self.metrics.items_read_at.set(self.items.snapshot.read_at / 1000)
 
-    def _look(self) -> None:
-        self.models.look()
-        if self.models.problem is not None:
-            self.metrics.failures.labels("registry").inc()
-
-    def _prepare(self, artefact: Artefact) -> None:
-        """The model fits the definitions, and has its items' features."""
-        artefact.check_views(self.repo.views)
-        served = [one.artefact for one in (self.models.current, self.models.previous) if one is not None]
-        try:
-            self.items.refresh([artefact, *served, *self.others.artefacts], _now_ms())
-        except (StoreError, OSError) as error:  # the model can do without, and items come when the store does
-            self._tell_store(error)
-        artefact.recommend(artefact.items[:1], None, self.items.inputs(artefact), 1)
-
-    def _swapped(self, served: Served) -> None:
-        self.metrics.serving(self.settings.model_name, served.version)
-        logger.info("model_swapped name=%s version=%s", self.settings.model_name, served.version)
-
     def _tell_store(self, error: Exception) -> None:
         self._store_problem = str(error)
         self.metrics.failures.labels("store").inc()
 
     def _failed(self, part: str) -> Callable[[], None]:
         return lambda: self.metrics.failures.labels(part).inc()
-
-
-def _version(served: Served | None) -> schema.ModelVersion | None:
-    if served is None:
-        return None
-    return schema.ModelVersion(
-        version=served.version,
-        loaded_at=served.loaded_at,
-        items=len(served.artefact.items),
-        metrics=served.artefact.manifest.metrics,
-    )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def sink_of(settings: ServingSettings) -> EventSink | None:

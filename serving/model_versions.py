@@ -1,0 +1,132 @@
+"""The versions of the model that this process may answer with, and which one a request gets."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from features.artefact import Artefact
+from features.errors import ArtefactError, StoreError
+from features.repo import FeatureRepo
+from serving import schema
+from serving.item_features import ItemFeatures
+from serving.kept_model import kept_model
+from serving.metrics import Metrics
+from serving.model_watch import ModelWatch, Registry, Served
+from serving.other_models import OtherModels, UnknownModelError
+from serving.problems import field_problem
+from serving.settings import ServingSettings
+
+logger = logging.getLogger(__name__)
+
+
+class ModelVersions:
+    """The champion, and versions that requests name.
+
+    Args:
+        registry: where models are.
+        items: gets the features of the items that a version knows before it answers.
+        store_failed: is told why the store could not be read.
+    """
+
+    def __init__(
+        self,
+        settings: ServingSettings,
+        repo: FeatureRepo,
+        registry: Registry,
+        items: ItemFeatures,
+        metrics: Metrics,
+        store_failed: Callable[[Exception], None],
+    ) -> None:
+        self._settings, self._repo, self._items = settings, repo, items
+        self._metrics, self._store_failed = metrics, store_failed
+        self.champion = ModelWatch(registry, self._prepare, self._swapped, kept_model(settings.kept_model))
+        self._others = OtherModels(registry, self._prepare, settings.model_poll_s)
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
+
+    @property
+    def artefacts(self) -> list[Artefact]:
+        """Those in memory."""
+        served = (self.champion.current, self.champion.previous)
+        return [*(one.artefact for one in served if one is not None), *self._others.artefacts]
+
+    def look(self) -> None:
+        """The versions are those that the aliases name now."""
+        self.champion.look()
+        if self.champion.problem is not None:
+            self._metrics.failures.labels("registry").inc()
+
+    def stop(self) -> None:
+        """Nothing is loaded any more."""
+        self._loading.shutdown(wait=False, cancel_futures=True)
+
+    async def named(self, name: str | None) -> Served | None:
+        """The version that serves, or the one that the request names, however long its loading takes the first time.
+
+        Raises ProblemError for one that is not there, and for one that must not answer.
+        """
+        if name is None:
+            return self.champion.current
+        work = functools.partial(self._others.get, name, self.champion.current, self.champion.previous)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._loading, work)
+        except UnknownModelError as error:
+            raise field_problem("model", error.required, name, 404) from None
+        except ArtefactError as error:
+            raise field_problem("model", f"a model that can serve: {error}", name) from None
+
+    def used(self, served: Served, name: str | None) -> schema.ModelUsed:
+        """What a response says of the version that answered a request which named this one, or none."""
+        alias = self._settings.model_alias if name is None else None if name.isdecimal() else name
+        return schema.ModelUsed(name=self._settings.model_name, version=served.version, alias=alias)
+
+    def listed(self) -> schema.ModelsResponse:
+        """The versions in this process."""
+        watch = self.champion
+        refused = watch.refused
+        return schema.ModelsResponse(
+            name=self._settings.model_name,
+            alias=self._settings.model_alias,
+            current=_version(watch.current),
+            previous=_version(watch.previous),
+            refused=None if refused is None else schema.RefusedVersion(version=refused.version, reason=refused.reason),
+            problem=watch.problem,
+        )
+
+    @property
+    def told(self) -> str:
+        """Which version serves, or why none does."""
+        current = self.champion.current
+        return f"version {current.version}" if current is not None else self.champion.problem or "none yet"
+
+    def _prepare(self, artefact: Artefact) -> None:
+        """The model fits the definitions, and has its items' features."""
+        artefact.check_views(self._repo.views)
+        try:
+            self._items.refresh([artefact, *self.artefacts], _now_ms())
+        except (StoreError, OSError) as error:  # the model can do without, and items come when the store does
+            self._store_failed(error)
+        artefact.recommend(artefact.items[:1], None, self._items.inputs(artefact), 1)
+
+    def _swapped(self, served: Served) -> None:
+        self._metrics.serving(self._settings.model_name, served.version)
+        logger.info("model_swapped name=%s version=%s", self._settings.model_name, served.version)
+
+
+def _version(served: Served | None) -> schema.ModelVersion | None:
+    if served is None:
+        return None
+    return schema.ModelVersion(
+        version=served.version,
+        loaded_at=served.loaded_at,
+        items=len(served.artefact.items),
+        metrics=served.artefact.manifest.metrics,
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
