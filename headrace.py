@@ -28,7 +28,7 @@ VERBS = {
     "status": ("streaming.stream_cli:status", "How the stream is doing."),
     "train": ("training.cli:train", "Train a recommender, test it, and let it serve when it is better."),
     "evaluate": ("training.evaluate_cli:evaluate", "A published protocol on a file: its split, models and metrics."),
-    "models": ("training.models_cli:models", "The registered models: list, compare, promote, rollback, drift."),
+    "models": ("training.models_cli:models", "The registered models: list, compare, promote, canary, rollback, drift."),
     "serve": ("serving.cli:serve", "Answer HTTP requests with the champion."),
     "recommend": ("serving.cli:recommend", "Ask the running service."),
     "bench": ("headrace_bench:bench", "Measure the core, and how fresh features are, on this machine."),

@@ -33,8 +33,15 @@ FIELDS: dict[str, Field | str] = {
     "features_status": "string",
     "fallback": "string",
     "items": Field("string", required=True),
+    "shadow": "bool",
+    "overlap": "float64",
+    "took_ms": "float64",
 }
-"""``inputs``: inputs_hash of the rows' columns. ``items``: [[item_id, score, source, [the row] or null], …], ranked."""
+"""``inputs``: inputs_hash of the rows' columns. ``items``: [[item_id, score, source, [the row] or null], …], ranked.
+
+``shadow`` is true for what a challenger said beside the answer of the same recommendation_id, and nobody was shown;
+``overlap`` is the share of its items that were in that answer.
+"""
 
 
 def served_log(topic: str, name: str = "served") -> Stream:

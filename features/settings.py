@@ -106,6 +106,12 @@ class ServingSettings(Section):
     """After this a request is answered with what there is."""
     served_log_share: float = Field(default=0.1, ge=0, le=1)
     """How many answers are logged with what they were made of, where the definitions have a stream 'served'."""
+    canary_share: float = Field(default=0.05, ge=0, le=0.5)
+    """The share of the users whom the version of the alias canary answers; 'headrace models canary' may say another."""
+    canary_slower: float = Field(default=1.5, gt=1)
+    """A canary stops when its answers surely take longer, and at the median more than so many times as long."""
+    shadow_share: float = Field(default=0, ge=0, le=1)
+    """About how many answers the challenger is asked too, after them; what it says is logged and never answered."""
     replicas: int = Field(default=1, ge=1)
     """How many processes answer."""
     own_clicks: bool = True

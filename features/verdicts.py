@@ -22,6 +22,18 @@ CHAMPION_SINCE = "champion_since_ms"
 """The tag that says when it became champion, epoch ms."""
 SERVING_REFUSED = "serving_refused"
 """The tag that a service leaves on a version which the alias named and which it did not let answer."""
+CHALLENGER = "challenger"
+"""The alias of the newest version that did not pass the gate."""
+CANARY = "canary"
+"""The alias of a version that answers a share of the users."""
+CANARY_SHARE = "canary_share"
+"""The tag that says which share; the setting's where there is none."""
+MOST_SHARE = 0.5
+"""A canary answers no more of the users: the champion's answers beside it are what it is judged by."""
+CANARY_BEGUN = "canary_begun_ms"
+"""The tag that says when it was made the canary, epoch ms: what stopped it before that counts no more."""
+CANARY_STOPPED = "canary_stopped"
+"""The tag that a service leaves on a canary which it stopped, with the reason."""
 PASSED, REFUSED = "passed", "refused"
 
 
@@ -33,6 +45,11 @@ def verdict_tags(digest: str, passed: bool, reason: str) -> dict[str, str]:
 def champion_tags(digest: str, now_ms: int) -> dict[str, str]:
     """The tags of a version that becomes champion."""
     return {CHAMPION_DIGEST: digest, CHAMPION_SINCE: str(now_ms)}
+
+
+def canary_tags(share: float | None, now_ms: int) -> dict[str, str]:
+    """The tags of a version that becomes the canary, for a share of the users or the setting's."""
+    return {CANARY_BEGUN: str(now_ms), **({} if share is None else {CANARY_SHARE: str(share)})}
 
 
 def was_champion(tags: Mapping[str, str]) -> bool:

@@ -8,6 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from serving.read_ages import AGES_S
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+OVERLAPS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
@@ -39,6 +40,34 @@ class Metrics:
         )
         self.served_log = Counter(
             "headrace_served_log_total", "Sampled answers by what became of their event", ["status"], registry=registry
+        )
+        self.model_seconds = Histogram(
+            "headrace_model_seconds",
+            "Time of the model itself, by the alias that it answers by",
+            ["alias"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.model_answers = Counter(
+            "headrace_model_answers_total",
+            "Attempts of a model to answer, by version, alias and how they ended: answered, failed",
+            ["version", "alias", "status"],
+            registry=registry,
+        )
+        self.canary_stopped = Gauge(
+            "headrace_canary_stopped", "1 for a canary that was stopped here", ["version"], registry=registry
+        )
+        self.shadow = Counter(
+            "headrace_shadow_total",
+            "Questions for the challenger: scored, dropped, failed",
+            ["status"],
+            registry=registry,
+        )
+        self.shadow_overlap = Histogram(
+            "headrace_shadow_overlap",
+            "Share of the challenger's items that the champion answered too",
+            buckets=OVERLAPS,
+            registry=registry,
         )
         self.model = Gauge(
             "headrace_model_info", "1 for the version that serves", ["name", "version"], registry=registry

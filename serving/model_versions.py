@@ -1,4 +1,4 @@
-"""The versions of the model that this process may answer with, and which one a request gets."""
+"""The versions of the model that this process may ask, and which one answers a request."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from features.artefact import Artefact
-from features.errors import ArtefactError, StoreError
+from features.errors import ArtefactError, HeadraceError, StoreError
 from features.repo import FeatureRepo
+from features.verdicts import CHALLENGER
 from serving import schema
+from serving.canary import Canary
 from serving.item_features import ItemFeatures
 from serving.kept_model import kept_model
 from serving.metrics import Metrics
 from serving.model_watch import ModelWatch, Registry, Served
 from serving.other_models import OtherModels, UnknownModelError
 from serving.problems import field_problem
+from serving.rival import Rival
 from serving.settings import ServingSettings
 
 logger = logging.getLogger(__name__)
 
 
 class ModelVersions:
-    """The champion, and versions that requests name.
+    """The champion, the canary and the challenger beside it, and versions that requests name.
 
     Args:
         registry: where models are.
@@ -45,32 +48,48 @@ class ModelVersions:
         self._settings, self._repo, self._items = settings, repo, items
         self._metrics, self._store_failed = metrics, store_failed
         self.champion = ModelWatch(registry, self._prepare, self._swapped, kept_model(settings.kept_model))
+        self.canary = Canary(
+            registry, self._prepare, settings.canary_share, settings.canary_slower, self._canary_stopped
+        )
+        self._challenger = Rival(registry, CHALLENGER, self._prepare, answers=False)
         self._others = OtherModels(registry, self._prepare, settings.model_poll_s)
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
 
     @property
     def artefacts(self) -> list[Artefact]:
         """Those in memory."""
-        served = (self.champion.current, self.champion.previous)
+        served = (self.champion.current, self.champion.previous, self.canary.served, self.challenger)
         return [*(one.artefact for one in served if one is not None), *self._others.artefacts]
+
+    @property
+    def challenger(self) -> Served | None:
+        """The version that is asked beside the champion and never answers; None for none."""
+        return self._challenger.current
 
     def look(self) -> None:
         """The versions are those that the aliases name now."""
         self.champion.look()
         if self.champion.problem is not None:
             self._metrics.failures.labels("registry").inc()
+            return
+        try:
+            self.canary.look(self.champion.current)
+            if self._settings.shadow_share:
+                self._challenger.look(self.champion.current)
+        except HeadraceError:  # they stay what they were
+            self._metrics.failures.labels("registry").inc()
 
     def stop(self) -> None:
         """Nothing is loaded any more."""
         self._loading.shutdown(wait=False, cancel_futures=True)
 
-    async def named(self, name: str | None) -> Served | None:
-        """The version that serves, or the one that the request names, however long its loading takes the first time.
+    async def asked(self, name: str | None, who: str | None = None) -> Served | None:
+        """The version that answers this user or session, or the one that the request names, however long it loads.
 
         Raises ProblemError for one that is not there, and for one that must not answer.
         """
         if name is None:
-            return self.champion.current
+            return self.canary.of(who) or self.champion.current
         work = functools.partial(self._others.get, name, self.champion.current, self.champion.previous)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._loading, work)
@@ -79,9 +98,19 @@ class ModelVersions:
         except ArtefactError as error:
             raise field_problem("model", f"a model that can serve: {error}", name) from None
 
+    def answered(self, served: Served | None, failed: bool, took_s: float) -> None:
+        """An attempt of this version to answer ended so."""
+        if served is None:
+            return
+        alias = served.alias or self._settings.model_alias
+        self._metrics.model_seconds.labels(alias).observe(took_s)
+        self._metrics.model_answers.labels(served.version, alias, "failed" if failed else "answered").inc()
+        self.canary.answered(served, failed, took_s)
+
     def used(self, served: Served, name: str | None) -> schema.ModelUsed:
         """What a response says of the version that answered a request which named this one, or none."""
-        alias = self._settings.model_alias if name is None else None if name.isdecimal() else name
+        own = served.alias or self._settings.model_alias
+        alias = own if name is None else None if name.isdecimal() else name
         return schema.ModelUsed(name=self._settings.model_name, version=served.version, alias=alias)
 
     def listed(self) -> schema.ModelsResponse:
@@ -94,6 +123,9 @@ class ModelVersions:
             current=_version(watch.current),
             previous=_version(watch.previous),
             refused=None if refused is None else schema.RefusedVersion(version=refused.version, reason=refused.reason),
+            canary=_version(self.canary.served),
+            canary_state=self.canary.state,
+            challenger=_version(self.challenger),
             problem=watch.problem,
         )
 
@@ -111,6 +143,10 @@ class ModelVersions:
         except (StoreError, OSError) as error:  # the model can do without, and items come when the store does
             self._store_failed(error)
         artefact.recommend(artefact.items[:1], None, self._items.inputs(artefact), 1)
+
+    def _canary_stopped(self, served: Served, _: str) -> None:
+        self._metrics.canary_stopped.clear()
+        self._metrics.canary_stopped.labels(served.version).set(1)
 
     def _swapped(self, served: Served) -> None:
         self._metrics.serving(self._settings.model_name, served.version)

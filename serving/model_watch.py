@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Protocol
 from features.artefact import DIGEST_TAG, Artefact, load
 from features.errors import ArtefactError, HeadraceError
 from features.trial import try_out
-from features.verdicts import SERVING_REFUSED, refusal
+from features.verdicts import CANARY_BEGUN, CANARY_SHARE, CANARY_STOPPED, MOST_SHARE, SERVING_REFUSED, refusal
 from serving.kept_model import KeptModel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """MLflow's own patience is minutes, for which a start without the registry would wait."""
@@ -40,6 +41,12 @@ class Pinned:
     digest: str | None
     refusal: str | None = None
     """Why its tags say that it must not serve; None where they do not."""
+    canary_share: float | None = None
+    """The share of the users that it answers as the canary; None for the setting's."""
+    canary_begun: str | None = None
+    """When it was made the canary, as its tag has it."""
+    canary_stopped: str | None = None
+    """Why a service stopped it as the canary; None where none did."""
 
 
 class Registry(Protocol):
@@ -54,8 +61,8 @@ class Registry(Protocol):
     def fetch(self, pinned: Pinned) -> Path:
         """A local folder with the version's artefact. Raises RegistryError."""
 
-    def tell(self, pinned: Pinned, reason: str) -> None:
-        """Whoever lists the versions reads that this one was refused, and why. Raises RegistryError."""
+    def tell(self, pinned: Pinned, reason: str, tag: str = SERVING_REFUSED) -> None:
+        """Whoever lists the versions reads that this one was refused, or stopped, and why. Raises RegistryError."""
 
 
 def verified(pinned: Pinned, fetch: Callable[[Pinned], Path]) -> Artefact:
@@ -78,6 +85,8 @@ class Served:
     """Epoch ms."""
     digest: str | None = None
     """Of its manifest."""
+    alias: str | None = None
+    """The alias by which it answers, where that is not the champion's."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +153,7 @@ class ModelWatch:
             self.problem = str(error)
 
     def _is_news(self, pinned: Pinned) -> bool:
-        if _is(self.current, pinned):
+        if is_of(self.current, pinned):
             return False
         refused = self.refused
         tried = refused is not None and refused.pinned == pinned
@@ -152,7 +161,7 @@ class ModelWatch:
 
     def _take(self, pinned: Pinned) -> None:
         before = self.previous
-        if before is not None and _is(before, pinned):  # a rollback: still in memory, still verified
+        if before is not None and is_of(before, pinned):  # a rollback: still in memory, still verified
             taken = before
         else:
             taken = Served(pinned.version, verified(pinned, self._registry.fetch), _now_ms(), pinned.digest)
@@ -181,8 +190,31 @@ class ModelWatch:
             self._swap(taken)
 
 
-def _is(served: Served | None, pinned: Pinned) -> bool:
+def is_of(served: Served | None, pinned: Pinned) -> bool:
+    """True where what is in memory are these files."""
     return served is not None and (served.version, served.digest) == (pinned.version, pinned.digest)
+
+
+def _pinned(found: ModelVersion) -> Pinned:
+    tags = found.tags
+    return Pinned(
+        str(found.version),
+        str(found.source),
+        tags.get(DIGEST_TAG),
+        refusal(tags),
+        _share(tags.get(CANARY_SHARE)),
+        tags.get(CANARY_BEGUN),
+        tags.get(CANARY_STOPPED),
+    )
+
+
+def _share(text: str | None) -> float | None:
+    """The share that a tag says; None for a tag that is none, and for one that somebody wrote wrongly."""
+    try:
+        share = float(text or "")
+    except ValueError:
+        return None
+    return share if 0 <= share <= MOST_SHARE else None
 
 
 def _now_ms() -> int:
@@ -213,17 +245,17 @@ class MlflowRegistry:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise self._failed(error) from error
-        return Pinned(str(found.version), str(found.source), found.tags.get(DIGEST_TAG), refusal(found.tags))
+        return _pinned(found)
 
-    def tell(self, pinned: Pinned, reason: str) -> None:
-        """The version's tag says why it was refused."""
+    def tell(self, pinned: Pinned, reason: str, tag: str = SERVING_REFUSED) -> None:
+        """The version's tag says why it was refused, or stopped."""
         from mlflow.exceptions import MlflowException
 
         client = self._client()
         try:
-            told = client.get_model_version(self._name, pinned.version).tags.get(SERVING_REFUSED)
+            told = client.get_model_version(self._name, pinned.version).tags.get(tag)
             if told != reason:
-                client.set_model_version_tag(self._name, pinned.version, SERVING_REFUSED, reason)
+                client.set_model_version_tag(self._name, pinned.version, tag, reason)
         except MlflowException as error:
             raise self._failed(error) from error
 

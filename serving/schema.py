@@ -267,6 +267,12 @@ class ModelsResponse(Strict):
     current: ModelVersion | None
     previous: ModelVersion | None
     refused: RefusedVersion | None
+    canary: ModelVersion | None
+    """The version of the alias canary, whether it answers or has stopped."""
+    canary_state: str
+    """What the canary does, or why it does not; none where the alias names no version but the champion."""
+    challenger: ModelVersion | None
+    """The version that is asked beside the champion, and never answers."""
     problem: str | None
     """Why the registry could not be asked the last time."""
 
@@ -278,4 +284,6 @@ class Readiness(Strict):
     store: str
     items: int
     model: str
+    canary: str
+    """What the canary does, or why it has stopped."""
     events: str

@@ -43,12 +43,20 @@ class Outlet(Protocol):
 
 
 @dataclass(frozen=True)
+class Shadowed:
+    """Says that an answer was a challenger's, which nobody was shown, and how much of it the champion said too."""
+
+    overlap: float
+
+
+@dataclass(frozen=True)
 class ServedAnswer:
     """An answer, its question, and the items' features of then."""
 
     answer: Answer
     question: Question
     items: ItemSnapshot
+    shadow: Shadowed | None = None
 
 
 def is_sampled(recommendation_id: str, share: float) -> bool:
@@ -83,8 +91,8 @@ class ServedLog:
             self._thread.join()
 
     def offer(self, answer: ServedAnswer) -> None:
-        """Take the answer where it is sampled and there is room; returns at once."""
-        if not is_sampled(answer.answer.id, self._share):
+        """Take the answer where it is sampled (a shadow has been) and there is room; returns at once."""
+        if answer.shadow is None and not is_sampled(answer.answer.id, self._share):
             return
         try:
             self._queue.put_nowait(answer)
@@ -117,8 +125,9 @@ def event_of(logged: ServedAnswer, now: int) -> dict[str, object]:
     listed = [(one.item_id, None if math.isnan(one.score) else one.score, one.source) for one in made.items]
     names = () if manifest is None else (*PAIR_FEATURES, *manifest.user.names, *manifest.item.names)
     status = answer.user.status
+    shadow = logged.shadow
     event = {
-        "event_id": answer.id,
+        "event_id": answer.id if shadow is None else f"{answer.id}-shadow",
         "event_time": now,
         "recommendation_id": answer.id,
         "user_id": question.user,
@@ -133,6 +142,9 @@ def event_of(logged: ServedAnswer, now: int) -> dict[str, object]:
         "features_status": None if status is None else status.name,
         "fallback": None if made.reason is None else made.reason.value,
         "items": items_text(listed, _rows(answer, len(names))),
+        "shadow": shadow is not None,
+        "overlap": None if shadow is None else shadow.overlap,
+        "took_ms": round(1000 * answer.took_s, 3),
     }
     return {name: value for name, value in event.items() if value is not None}
 

@@ -37,6 +37,7 @@ from serving.retrieval import ItemSnapshot
 from serving.scoring import EventScores
 from serving.served_log import ServedAnswer, ServedLog
 from serving.settings import ServingSettings
+from serving.shadow import Asked, Shadow
 from serving.workers import OverloadedError, Workers
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,9 @@ class Service:
         self._workers = Workers(settings.threads, settings.max_waiting, settings.deadline_ms)
         self.posted = PostedEvents(settings, repo, sink, own, self._workers, self.metrics)
         self._served_log = self._log_of(sink)
+        self._shadow = Shadow(
+            settings.shadow_share, lambda: self.models.challenger, lambda: self._workers.busy, self.metrics, self._log
+        )
         self._askers = Askers(settings.user_view, repo, reader, rows, own, self._tell_store)
         self._store_problem: str | None = "not asked yet"
         self._repeated = (
@@ -117,12 +121,14 @@ class Service:
             work.start()
         if self._served_log is not None:
             self._served_log.start()
+        self._shadow.start()
 
     def stop(self) -> None:
         """Nothing is read any more; a request that is worked on ends."""
         self.models.stop()
         for work in self._repeated:
             work.stop()
+        self._shadow.stop()
         if self._served_log is not None:
             self._served_log.stop()
         self._workers.stop()
@@ -140,7 +146,7 @@ class Service:
     async def similar(self, request: schema.SimilarRequest) -> schema.RecommendResponse:
         """Items that go with an item."""
         question = Question(None, request.k, exclude=tuple(request.exclude), allowed=self._allowed(request.filter))
-        served = await self.models.named(request.model)
+        served = await self.models.asked(request.model)
 
         def answer() -> Answer:
             artefact = served.artefact if served is not None else None
@@ -152,12 +158,18 @@ class Service:
         self, request: schema.Asking, question: Question, answer: Recommender
     ) -> schema.RecommendResponse:
         given = self._askers.given(request.user_features)
-        served = await self.models.named(request.model)
+        served = await self.models.asked(request.model, question.user or question.session)
         work = functools.partial(self._answer, answer, question, given, served)
         found = await self._answered(work, question, served)
-        if self._served_log is not None:
-            self._served_log.offer(ServedAnswer(found, question, self.items.snapshot))
+        self._log(ServedAnswer(found, question, self.items.snapshot))
+        if found.recommendation.by_model and found.served is self.models.champion.current:
+            ask = functools.partial(self._asked, answer, question, found.user)
+            self._shadow.offer(Asked(found, question, self.items.snapshot, ask))
         return self._response(found, request)
+
+    def _log(self, answer: ServedAnswer) -> None:
+        if self._served_log is not None:
+            self._served_log.offer(answer)
 
     async def _answered(self, work: Callable[[], Answer], question: Question, served: Served | None) -> Answer:
         """What the work comes to, or what stands in for it when it does not come in time."""
@@ -182,14 +194,33 @@ class Service:
         self, answer: Recommender, question: Question, given: Mapping[str, pa.Array], served: Served | None
     ) -> Answer:
         user = self._askers.read(question, given)
-        artefact = served.artefact if served is not None else None
-        inputs = self.items.inputs(artefact) if artefact is not None else None
+        champion = self.models.champion.current
+        tried = (
+            (served,) if served is None or served.alias is None else (served, champion)
+        )  # a canary's users lose nothing
+        for one in tried:
+            made = self._attempt(answer, question, user, one)
+            if made is not None:
+                return made
+        return self._substitute(question, Reason.MODEL_FAILED, served, user)
+
+    def _attempt(self, answer: Recommender, question: Question, user: UserRead, served: Served | None) -> Answer | None:
+        """The version's answer; None where it fails, whatever it does."""
+        started = time.perf_counter()
+        made = None
         try:
-            return Answer(answer(question, user, artefact, self.items.snapshot, inputs), served, user)
-        except Exception:  # whatever a model does, there is an answer
+            made = self._asked(answer, question, user, served)
+        except Exception:
             logger.exception("model_failed version=%s", served.version if served else None)
             self.metrics.failures.labels("model").inc()
-            return self._substitute(question, Reason.MODEL_FAILED, served, user)
+        took_s = time.perf_counter() - started
+        self.models.answered(served, made is None or took_s > self.settings.deadline_ms / 1000, took_s)
+        return made
+
+    def _asked(self, answer: Recommender, question: Question, user: UserRead, served: Served | None) -> Answer:
+        artefact = served.artefact if served is not None else None
+        inputs = self.items.inputs(artefact) if artefact is not None else None
+        return Answer(answer(question, user, artefact, self.items.snapshot, inputs), served, user)
 
     def _substitute(
         self, question: Question, reason: Reason, served: Served | None, user: UserRead | None = None
@@ -248,6 +279,7 @@ class Service:
             store=self._store_problem or "ok",
             items=len(self.items.snapshot.items),
             model=self.models.told,
+            canary=self.models.canary.state,
             events="ok" if self.sink is not None else "no Kafka configured",
         )
 

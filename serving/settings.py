@@ -56,6 +56,12 @@ class ServingSettings(BaseModel):
     """The alias that says which version serves."""
     model_poll_s: float = Field(default=5.0, gt=0)
     """Seconds between two looks at the alias."""
+    canary_share: float = Field(default=0.05, ge=0, le=0.5)
+    """The share of the users whom the version of the alias canary answers, where its tag says no other."""
+    canary_slower: float = Field(default=1.5, gt=1)
+    """A canary stops when its answers surely take longer, and at the median more than so many times as long."""
+    shadow_share: float = Field(default=0, ge=0, le=1)
+    """About how many of the answers the challenger is asked too, after them and beside them."""
     kept_model: str = ""
     """A folder of this machine where the model that serves is copied to, for a start without the registry; empty for
     none."""

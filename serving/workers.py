@@ -28,14 +28,30 @@ class Workers:
         self._waiting = threading.BoundedSemaphore(threads + max_waiting)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="answer")
         self._deadline_s = deadline_ms / 1000
+        self._threads, self._begun = threads, 0
+        self._counting = threading.Lock()
 
     async def in_time(self, work: Callable[[], T]) -> T:
         """The result of the work in a thread. Raises TimeoutError at the deadline, OverloadedError at once."""
         if not self._waiting.acquire(blocking=False):
             raise OverloadedError
+        self._count(1)
         future = self._pool.submit(work)
-        future.add_done_callback(lambda _: self._waiting.release())
+        future.add_done_callback(lambda _: self._done())
         return await asyncio.wait_for(asyncio.wrap_future(future), self._deadline_s)
+
+    @property
+    def busy(self) -> bool:
+        """True while every thread has work."""
+        return self._begun >= self._threads
+
+    def _done(self) -> None:
+        self._count(-1)
+        self._waiting.release()
+
+    def _count(self, more: int) -> None:
+        with self._counting:
+            self._begun += more
 
     def stop(self) -> None:
         """No work begins any more; what is worked on ends."""

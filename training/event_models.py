@@ -22,6 +22,7 @@ from features.event_inputs import Events
 from features.event_rules import EventColumnsOfModel, filled
 from features.formats import read_events
 from features.repo import FeatureRepo
+from features.verdicts import CHALLENGER
 from features.windows import UNITS_MS, duration_ms
 from training.event_metrics import (
     Bools,
@@ -32,7 +33,7 @@ from training.event_metrics import (
     threshold_at_precision,
     threshold_of_top,
 )
-from training.registry import CHALLENGER, Registry, Version
+from training.registry import Registry, Version
 
 DAY_MS = UNITS_MS["d"]
 TOP = 100

@@ -99,6 +99,39 @@ def _refuse(version: Version, verdict: Verdict) -> None:
 
 
 @models.command()
+@click.argument("version", required=False)
+@click.option("--share", type=float, help="Of the users; serving.canary_share of the settings unless given.")
+@click.option("--stop", is_flag=True, help="The champion answers everybody again.")
+@NAME
+@ROOT
+@JSON
+def canary(version: str | None, share: float | None, stop: bool, name: str, root: Path, as_json: bool) -> None:
+    """Let VERSION, which the gate let through, answer a share of the users beside the champion: always the same ones.
+
+    A service stops it by itself when its answers surely fail more often, or take longer, than the champion's lately;
+    'headrace models list' then says why, and this command begins anew. 'headrace models promote canary' ends it well.
+
+    \b
+    Examples:
+      headrace models canary 7 --share 0.1
+      headrace models canary --stop
+    """
+    from features.verdicts import CANARY
+
+    registry = _registry(root)
+    if stop or version is None:
+        if not stop:
+            raise UsageError("headrace models canary", "VERSION, or --stop", "neither")
+        done = registry.get(name, CANARY)
+        registry.drop_alias(name, CANARY)
+        _tell(registry.get(name, done.version), as_json, f"{name} version {done.version} is the canary no more")
+        return
+    done = registry.begin_canary(registry.get(name, version), share, int(time.time() * 1000))
+    of = "the setting's share" if share is None else f"{share:.0%}"
+    _tell(done, as_json, f"{name} version {done.version} is the canary, for {of} of the users")
+
+
+@models.command()
 @NAME
 @ROOT
 @JSON
@@ -216,11 +249,12 @@ def described(version: Version) -> dict[str, Any]:
 
 def reason_of(version: Version) -> str:
     """Why it may serve, or why not: what the gate said, and what a service found that must have served it."""
-    from features.verdicts import GATE_REASON, SERVING_REFUSED
+    from features.verdicts import CANARY_STOPPED, GATE_REASON, SERVING_REFUSED
 
     told = version.refusal or version.tags.get(GATE_REASON, "")
-    found = version.tags.get(SERVING_REFUSED, "")
-    return f"{told}; a service refused it: {found}" if found and found not in told else told
+    found, stopped = version.tags.get(SERVING_REFUSED, ""), version.tags.get(CANARY_STOPPED, "")
+    refused = f"; a service refused it: {found}" if found and found not in told else ""
+    return f"{told}{refused}" + (f"; a service stopped it as the canary: {stopped}" if stopped else "")
 
 
 def _judge(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> Judge:

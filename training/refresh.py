@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from features.verdicts import CHALLENGER
 from training.dataset import Domain, Events
 from training.evaluate import Row
 from training.fit import Trained, train
 from training.gate import Verdict
 from training.judging import Judge
 from training.record import files_of
-from training.registry import CHALLENGER, Registry, Version
+from training.registry import Registry, Version
 from training.settings import TrainingSettings
 
 Say = Callable[[str], None]

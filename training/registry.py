@@ -12,13 +12,12 @@ from features import verdicts
 from features.artefact import CHAMPION, DIGEST_TAG, Artefact, load, save
 from features.errors import ArtefactError, UsageError
 from features.trial import goldens_of
+from features.verdicts import CANARY, MOST_SHARE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-CHALLENGER = "challenger"
-"""The alias of the newest model that did not pass the gate."""
 FOLDER = "model"
 """Where the artefact stands among a run's artefacts."""
 RECORD = "record"
@@ -167,6 +166,27 @@ class Registry:
             self.client.delete_model_version_tag(version.name, version.version, verdicts.SERVING_REFUSED)
         self._tagged(version, verdicts.champion_tags(version.digest, now_ms))
         self.set_alias(version, CHAMPION)
+        if CANARY in version.aliases:  # else a rollback would make it one again
+            self.drop_alias(version.name, CANARY)
+        return self.get(version.name, version.version)
+
+    def begin_canary(self, version: Version, share: float | None, now_ms: int) -> Version:
+        """The version answers a share of the users (None: the setting's); what stopped it before is forgotten.
+
+        Raises UsageError for one that must not serve, for the champion, and for a share that leaves it too few users.
+        """
+        where = f"canary of model '{version.name}'"
+        if version.refusal is not None:
+            raise UsageError(where, "a version that the gate let through", f"{version.version}: {version.refusal}")
+        if CHAMPION in version.aliases:
+            raise UsageError(where, "another version than the champion", version.version)
+        if share is not None and not 0 < share <= MOST_SHARE:
+            raise UsageError(where, f"a share above 0, and of at most {MOST_SHARE}", str(share))
+        for tag in (verdicts.CANARY_STOPPED, verdicts.CANARY_SHARE):
+            if tag in version.tags:
+                self.client.delete_model_version_tag(version.name, version.version, tag)
+        self._tagged(version, verdicts.canary_tags(share, now_ms))
+        self.set_alias(version, CANARY)
         return self.get(version.name, version.version)
 
     def rollback(self, name: str) -> Version:

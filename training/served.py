@@ -26,13 +26,17 @@ Int64s = NDArray[np.int64]
 
 
 def read_served(folder: Path, stream: Stream, span: Span = ALWAYS) -> pa.Table:
-    """The log's answers that became known in the span, each once. Raises UsageError where nothing was ever logged."""
+    """The log's answers that became known in the span, each once, without a challenger's, which nobody was shown.
+
+    Raises UsageError where nothing was ever logged.
+    """
     table = open_table(folder, stream)
     if table is None:
         required = f"a table '{stream.name}' of what was served"
         next_step = "Define the stream, set serving.served_log_share, and let the service answer for a while."
         raise UsageError(f"offline store '{folder}'", required, "none", next_step)
-    return deduplicated(table.events(span=span), stream)
+    log = deduplicated(table.events(span=span), stream)
+    return log.filter(pc.invert(pc.fill_null(log["shadow"], fill_value=False)))
 
 
 def served_examples(

@@ -36,10 +36,10 @@ STREAM_ID = 7
 # --- the world: a store, a registry, a model --------------------------------------------------------------------------
 
 
-def fill(rows: SqliteRows, repo: FeatureRepo, ago_ms: int = 60_000) -> None:
-    """User u1 looked at item3 and item4 some time ago (a minute); item9 is what everybody looks at."""
+def fill(rows: SqliteRows, repo: FeatureRepo, ago_ms: int = 60_000, others: int = 10) -> None:
+    """User u1 looked at item3 and item4 some time ago (a minute); item9 is what all others look at, u2 and on."""
     now = time.time_ns() // 1_000_000
-    looked = [("u1", "item3"), ("u1", "item4"), *((f"u{number}", "item9") for number in range(2, 12))]
+    looked = [("u1", "item3"), ("u1", "item4"), *((f"u{number}", "item9") for number in range(2, 2 + others))]
     table = pa.table(
         {
             "event_id": [str(number) for number in range(len(looked))],
@@ -105,12 +105,16 @@ class Models:
     def uri(self) -> str:
         return f"sqlite:///{self.folder / 'mlflow.db'}"
 
-    def register(self, step: int) -> str:
-        """Registers a model that the gate let through, and returns its version; no alias names it yet."""
+    def register(self, step: int, **told: object) -> str:
+        """Registers a model that the gate let through, and returns its version; no alias names it yet.
+
+        Args:
+            told: what its manifest says otherwise.
+        """
         source = self.folder / f"model{step}"
         made = model(self.repo, step)
-        golden = {"golden": goldens_of(made)}
-        digest = save(replace(made, manifest=made.manifest.model_copy(update=golden)), source)
+        manifest = made.manifest.model_copy(update={"golden": goldens_of(made), **told})
+        digest = save(replace(made, manifest=manifest), source)
         return self.register_folder(source, {DIGEST_TAG: digest, **verdict_tags(digest, True, "as it was trained")})
 
     def register_folder(self, source: Path, tags: dict[str, str]) -> str:

@@ -6,49 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_shop import model
+from model_folders import Folders
 
-from features.artefact import CANDIDATES, save
+from features.artefact import CANDIDATES
 from features.errors import ArtefactError
-from features.trial import Golden, goldens_of
 from serving.kept_model import KeptModel
-from serving.model_watch import ModelWatch, Pinned, RegistryError
+from serving.model_watch import ModelWatch
 from serving.other_models import OtherModels
-
-
-class Folders:
-    """A registry that is a folder for each version, an alias, and a switch."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.down = root, False
-        self.versions: dict[str, Pinned] = {}
-        self.alias: str | None = None
-        self.told: dict[str, str] = {}
-
-    def add(self, created_ms: int, refusal: str | None = None, wrong: bool = False) -> str:
-        version = str(len(self.versions) + 1)
-        made = model()
-        goldens = goldens_of(made)
-        if wrong:
-            goldens = (Golden(recent=(), answer=(("pen", 0.123),)),)
-        manifest = made.manifest.model_copy(update={"created_ms": created_ms, "golden": goldens})
-        digest = save(replace(made, manifest=manifest), self.root / version)
-        self.versions[version] = Pinned(version, str(self.root / version), digest, refusal)
-        return version
-
-    def resolve(self) -> Pinned | None:
-        return None if self.alias is None and not self.down else self.find(self.alias or "")
-
-    def find(self, name: str) -> Pinned | None:
-        if self.down:
-            raise RegistryError("registry", "an answer", "none")
-        return self.versions.get(name)
-
-    def fetch(self, pinned: Pinned) -> Path:
-        return Path(pinned.source)
-
-    def tell(self, pinned: Pinned, reason: str) -> None:
-        self.told[pinned.version] = reason
 
 
 @pytest.fixture

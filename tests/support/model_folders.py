@@ -1,0 +1,53 @@
+"""A registry of models that is a folder for each version, some aliases, and a switch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from small_shop import model
+
+from features.artefact import save
+from features.trial import Golden, goldens_of
+from features.verdicts import SERVING_REFUSED
+from serving.model_watch import Pinned, RegistryError
+
+
+class Folders:
+    """A registry that is a folder for each version, an alias, and a switch."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.down = root, False
+        self.versions: dict[str, Pinned] = {}
+        self.alias: str | None = None
+        self.aliases: dict[str, str] = {}
+        self.told: dict[str, str] = {}
+        self.tags: dict[str, dict[str, str]] = {}
+
+    def add(self, created_ms: int, refusal: str | None = None, wrong: bool = False) -> str:
+        version = str(len(self.versions) + 1)
+        made = model()
+        goldens = goldens_of(made)
+        if wrong:
+            goldens = (Golden(recent=(), answer=(("pen", 0.123),)),)
+        manifest = made.manifest.model_copy(update={"created_ms": created_ms, "golden": goldens})
+        digest = save(replace(made, manifest=manifest), self.root / version)
+        self.versions[version] = Pinned(version, str(self.root / version), digest, refusal)
+        return version
+
+    def resolve(self) -> Pinned | None:
+        return None if self.alias is None and not self.down else self.find(self.alias or "")
+
+    def find(self, name: str) -> Pinned | None:
+        if self.down:
+            raise RegistryError("registry", "an answer", "none")
+        return self.versions.get(self.aliases.get(name, name))
+
+    def fetch(self, pinned: Pinned) -> Path:
+        return Path(pinned.source)
+
+    def tell(self, pinned: Pinned, reason: str, tag: str = SERVING_REFUSED) -> None:
+        if self.down:
+            raise RegistryError("registry", "an answer", "none")
+        self.told[pinned.version] = reason
+        self.tags.setdefault(pinned.version, {})[tag] = reason

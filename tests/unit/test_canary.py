@@ -1,0 +1,195 @@
+"""The canary: who gets it, what stops it, and what of that the registry and other processes hear."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from model_folders import Folders
+
+from features.verdicts import CANARY, CANARY_STOPPED
+from serving.canary import LOOK_EVERY, Canary, is_chosen
+from serving.comparison import LEAST, WINDOW, Answered, Lately, fisher, longer, worse
+from serving.model_watch import ModelWatch
+
+USERS = [f"user{number}" for number in range(2_000)]
+
+# --- who --------------------------------------------------------------------------------------------------------------
+
+
+@given(st.text(), st.text(), st.floats(0, 1), st.floats(0, 1))
+def test_a_user_stays_with_the_canary_and_a_larger_share_has_all_of_a_smaller_one(who, digest, one, other):
+    least, most = sorted([one, other])
+    assert is_chosen(who, digest, least) == is_chosen(who, digest, least)
+    assert is_chosen(who, digest, most) or not is_chosen(who, digest, least)
+    assert is_chosen(who, digest, 1.0)
+    assert not is_chosen(who, digest, 0.0)
+
+
+def test_a_tenth_of_the_users_is_about_a_tenth_and_others_for_another_version():
+    one, other = ({user for user in USERS if is_chosen(user, digest, 0.1)} for digest in ("ab", "cd"))
+    assert 150 < len(one) < 250
+    assert len(one & other) < 50
+
+
+# --- surely worse -----------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.data())
+def test_the_chance_of_so_many_failures_is_fishers(of, other_of, data):
+    failed, other_failed = data.draw(st.integers(0, of)), data.draw(st.integers(0, other_of))
+    table = [[failed, of - failed], [other_failed, other_of - other_failed]]
+    expected = scipy.stats.fisher_exact(table, alternative="greater").pvalue
+    assert fisher(failed, of, other_failed, other_of) == pytest.approx(expected, rel=1e-9)
+
+
+times = st.lists(st.sampled_from([0.001 * step for step in range(1, 12)]), min_size=2, max_size=60).map(np.array)
+
+
+@given(times, times)
+def test_the_chance_of_such_long_times_is_that_of_mann_and_whitney(first, second):
+    assume(len(np.unique(np.concatenate([first, second]))) > 1)
+    how = {"alternative": "greater", "method": "asymptotic", "use_continuity": False}
+    assert longer(first, second) == pytest.approx(scipy.stats.mannwhitneyu(first, second, **how).pvalue, rel=1e-9)
+
+
+def test_times_that_are_all_the_same_tell_nothing():
+    assert longer(np.ones(30), np.ones(40)) == 1.0
+
+
+def lately(count: int, failed: int = 0, took_s: float = 0.01) -> Lately:
+    found = Lately()
+    for number in range(count):
+        found.add(Answered(number < failed, took_s * (1 + number / 1_000)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "why"),
+    [
+        (lately(100), lately(100), None),
+        (lately(LEAST - 1, failed=LEAST - 1), lately(100), None),
+        (lately(100, failed=1), lately(100), None),
+        (lately(100, failed=10), lately(100), "10 of its last 100 answers failed, and 0 of 100 beside them"),
+        (lately(100, failed=10), lately(100, failed=9), None),
+        (lately(100, took_s=0.014), lately(100), None),
+        (lately(100, took_s=0.02), lately(100), "it takes 21.0 ms at the median, and 10.5 ms are usual beside it"),
+        (lately(100), lately(100, took_s=0.02), None),
+    ],
+)
+def test_worse_is_surely_more_failures_or_surely_and_much_longer(one, other, why):
+    assert worse(one, other, slower=1.5) == why
+
+
+def test_two_that_are_alike_are_seldom_told_apart_over_a_thousand_looks():
+    rng = np.random.default_rng(3)
+    one, other = Lately(), Lately()
+    stops = 0
+    for _ in range(1_000):
+        for _ in range(LOOK_EVERY):
+            one.add(Answered(bool(rng.random() < 0.02), rng.gamma(2.0, 0.005)))
+            other.add(Answered(bool(rng.random() < 0.02), rng.gamma(2.0, 0.005)))
+        stops += worse(one, other, slower=1.5) is not None
+    assert stops <= 20
+    assert len(one) == WINDOW
+
+
+# --- its life ---------------------------------------------------------------------------------------------------------
+
+
+class World:
+    def __init__(self, root: Path) -> None:
+        self.registry = Folders(root)
+        self.registry.alias = self.registry.add(1)
+        self.registry.aliases[CANARY] = self.registry.add(2)
+        self.watch = ModelWatch(self.registry)
+        self.watch.look()
+        self.stops: list[str] = []
+        self.canary = self.process()
+
+    def process(self) -> Canary:
+        made = Canary(self.registry, lambda _: None, 0.5, 1.5, lambda _, why: self.stops.append(why))
+        made.look(self.watch.current)
+        return made
+
+    def tag(self, **changed: object) -> None:
+        """The canary's tags say something else."""
+        self.registry.versions["2"] = replace(self.registry.versions["2"], **changed)
+        self.canary.look(self.watch.current)
+
+    def chosen(self) -> set[str | None]:
+        return {found.version if (found := self.canary.of(user)) else None for user in USERS[:200]}
+
+    def answer(self, count: int, failed: bool = False) -> None:
+        for _ in range(count):
+            self.canary.answered(self.watch.current, failed=False, took_s=0.01)
+            self.canary.answered(self.canary.served, failed=failed, took_s=0.01)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "registry")
+
+
+def test_a_share_of_the_users_is_answered_and_nobody_who_is_not_known_by_name(world):
+    assert world.chosen() == {"2", None}
+    assert world.canary.of(None) is None
+    assert world.canary.state == "version 2 answers 50% of the users"
+    world.tag(canary_share=0.0)
+    assert world.chosen() == {None}
+
+
+def test_it_goes_when_its_alias_does_or_names_the_champion(world):
+    world.registry.aliases[CANARY] = "1"
+    world.canary.look(world.watch.current)
+    assert (world.chosen(), world.canary.state) == ({None}, "none")
+    world.registry.aliases[CANARY] = "2"
+    world.canary.look(world.watch.current)
+    assert world.chosen() == {"2", None}
+    del world.registry.aliases[CANARY]
+    world.canary.look(world.watch.current)
+    assert (world.chosen(), world.canary.state) == ({None}, "none")
+
+
+def test_without_a_verdict_it_answers_nobody_and_the_registry_hears_why(world):
+    world.tag(refusal="the gate refused it: too slow")
+    assert world.chosen() == {None}
+    assert "too slow" in world.canary.state
+    assert "too slow" in world.registry.told["2"]
+
+
+def test_failures_stop_it_for_good_and_the_registry_hears_why(world):
+    world.answer(100)
+    world.answer(LOOK_EVERY, failed=True)
+    assert (world.chosen(), len(world.stops)) == ({None}, 1)
+    assert "20 of its last 120 answers failed" in world.canary.state
+    world.canary.look(world.watch.current)
+    assert world.registry.tags["2"][CANARY_STOPPED] == world.stops[0]
+    world.answer(1_000)
+    world.canary.look(world.watch.current)
+    assert world.chosen() == {None}
+
+
+def test_another_process_that_reads_the_tag_stops_too_and_a_new_beginning_starts_it(world):
+    world.tag(canary_stopped="it takes too long")
+    assert world.chosen() == {None}
+    assert world.process().state == "version 2 stopped: it takes too long"
+    world.tag(canary_stopped=None, canary_begun="5")
+    assert world.chosen() == {"2", None}
+
+
+def test_what_could_not_be_told_is_told_when_the_registry_is_back(world):
+    world.answer(LEAST)
+    world.answer(2 * LOOK_EVERY, failed=True)
+    assert world.chosen() == {None}
+    world.registry.down = True
+    with pytest.raises(Exception, match="registry"):
+        world.canary.look(world.watch.current)
+    world.registry.down = False
+    world.canary.look(world.watch.current)
+    assert CANARY_STOPPED in world.registry.tags["2"]
