@@ -8,22 +8,18 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from features.definitions import FeatureView
 from features.errors import HeadraceError
 from features.feature_reader import ReadableRows
 from features.repo import FeatureRepo
 from features.state import FeatureMatrix, Status
 from serving.attributes import FieldError
 from serving.given import given_columns, overridden
+from serving.model_watch import Served
 from serving.own_clicks import OwnClicks
 from serving.problems import field_problem
+from serving.read_ages import Reader
 from serving.recommender import Question, Reason, UserRead
-
-
-class Reader(Protocol):
-    """The features of entities now, from the online store (see features.feature_reader)."""
-
-    def read(self, view_name: str, keys: pa.Array, as_of: int | None = None) -> FeatureMatrix:
-        """One row for each key. Raises StoreError."""
 
 
 class Rows(ReadableRows, Protocol):
@@ -57,29 +53,43 @@ class Askers:
         self._view, self._repo, self._reader, self._rows = view, repo, reader, rows
         self._own, self._failed = own, failed
 
-    def given(self, features: Mapping[str, Any]) -> Mapping[str, pa.Array]:
-        """The request's own features as columns. Raises ProblemError for one that the view does not have so."""
+    def given(self, features: Mapping[str, Any], served: Served | None) -> Mapping[str, pa.Array]:
+        """The request's own features as columns. Raises ProblemError for one that the model's view does not have so."""
         if not features:
             return {}
         try:
-            return given_columns(self._repo.views[self._view], features)
+            return given_columns(self._view_of(served), features)
         except FieldError as error:
             raise field_problem(error.field, error.required, error.got) from None
 
-    def read(self, question: Question, given: Mapping[str, pa.Array]) -> UserRead:
-        """What is known of who asks; a store that does not answer is a problem of the read and no error."""
-        matrix, problem, recent = self._read(question)
+    def read(self, question: Question, given: Mapping[str, pa.Array], served: Served | None) -> UserRead:
+        """What is known of who asks, by the definition that the model was trained on (the repo's without a model).
+
+        A store that does not answer is a problem of the read and no error.
+        """
+        schema_hash = self.schema_hash(served)
+        matrix, problem, recent = self._read(question, schema_hash)
         if given:
             now = time.time_ns() // 1_000_000
-            matrix = overridden(self._repo.views[self._view], matrix, given, now)
-        return UserRead(matrix, problem, recent, given=bool(given))
+            matrix = overridden(self._view_of(served), matrix, given, now)
+        return UserRead(matrix, problem, recent, bool(given), schema_hash)
 
-    def _read(self, question: Question) -> tuple[FeatureMatrix | None, Reason | None, tuple[str, ...]]:
+    def schema_hash(self, served: Served | None) -> int | None:
+        """Of the definition that who asks is read by; None for the repo's."""
+        own = None if served is None else served.artefact.manifest.user
+        return None if own is None or own.view != self._view else int(own.schema_hash, 16)
+
+    def _view_of(self, served: Served | None) -> FeatureView:
+        return self._reader.view(self._view, self.schema_hash(served))
+
+    def _read(
+        self, question: Question, schema_hash: int | None
+    ) -> tuple[FeatureMatrix | None, Reason | None, tuple[str, ...]]:
         try:
             recent = () if self._own is None or question.session is None else self._own.items(question.session)
             if question.user is None:
                 return None, None, recent
-            matrix = self._reader.read(self._view, pa.array([question.user], pa.string()))
+            matrix = self._reader.read(self._view, pa.array([question.user], pa.string()), None, schema_hash)
             if matrix.status[0] == Status.NOT_FOUND and self._rows.current(self._view) is None:
                 return None, Reason.EMPTY_STORE, recent
         except (HeadraceError, OSError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from features.definitions import FeatureView
 from features.feature_reader import FeatureReader, ReadableRows
 from features.repo import FeatureRepo
 from features.state import FeatureMatrix
@@ -19,11 +20,17 @@ class StreamClockReader:
         self._now = 0
         self._reader = FeatureReader(rows, repo, lambda: self._now)
 
-    def read(self, view_name: str, keys: pa.Array, as_of: int | None = None) -> FeatureMatrix:
+    def view(self, name: str, schema_hash: int | None = None) -> FeatureView:
+        """As FeatureReader.view."""
+        return self._reader.view(name, schema_hash)
+
+    def read(
+        self, view_name: str, keys: pa.Array, as_of: int | None = None, schema_hash: int | None = None
+    ) -> FeatureMatrix:
         """The features of each key as of the stream's clock or ``as_of`` (ms). Raises what FeatureReader does."""
-        matrix = self._reader.read(view_name, keys, as_of)
+        matrix = self._reader.read(view_name, keys, as_of, schema_hash)
         newest = int(matrix.as_of.max(initial=0))
         if as_of is not None or newest <= self._now:
             return matrix
         self._now = newest  # a row is read as of its own clock at least, so this one was newer than we knew
-        return self._reader.read(view_name, keys)
+        return self._reader.read(view_name, keys, None, schema_hash)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from serving.retrieval import NO_ITEMS, ItemSnapshot, snapshot
 KEYS_A_READ = 1_024
 """So many items are read at once: a request that comes meanwhile waits for no more than that."""
 Read = Callable[[pa.Array], FeatureMatrix]
+ReadOf = Callable[[int, pa.Array], FeatureMatrix]
 Listed = Callable[[], pa.Array]
 Inputs = NDArray[np.float64]
 
@@ -33,6 +35,7 @@ class ItemFeatures:
         popular: feature → weight of what is popular.
         view: the items' view, which ``read`` reads.
         describing: more views of the items, whose attributes come before those of ``view``, and how each is read.
+        read_of: the features by another definition of ``view``, for models that were trained on one (schema hash).
     """
 
     def __init__(
@@ -43,11 +46,12 @@ class ItemFeatures:
         popular: Mapping[str, float],
         view: FeatureView | None = None,
         describing: Sequence[tuple[FeatureView, Read]] = (),
+        read_of: ReadOf | None = None,
     ) -> None:
         self.snapshot: ItemSnapshot = NO_ITEMS
         self._read, self._listed = read, listed
         self._trending, self._popular = trending, popular
-        self._view, self._describing = view, tuple(describing)
+        self._view, self._describing, self._read_of = view, tuple(describing), read_of
         self._inputs: tuple[tuple[Artefact, Inputs], ...] = ()
         self._refreshing = threading.Lock()
 
@@ -66,8 +70,21 @@ class ItemFeatures:
                 described.append((self._view, matrix))
             attributes = Attributes.of(items, described)
             fresh = snapshot(items, matrix, self._trending, self._popular, now, attributes)
-            self._inputs = tuple((artefact, _inputs(artefact, matrix, keys)) for artefact in artefacts)
+            self._inputs = self._inputs_of(artefacts, matrix, keys)
             self.snapshot = fresh
+
+    def _inputs_of(
+        self, artefacts: Sequence[Artefact], matrix: FeatureMatrix, keys: pa.Array
+    ) -> tuple[tuple[Artefact, Inputs], ...]:
+        """Each model's item matrix, by the definition that it was trained on."""
+        of_today = None if self._view is None else f"{self._view.schema_hash:016x}"
+        known: dict[str | None, FeatureMatrix] = {of_today: matrix}
+        for one in {artefact.manifest.item.schema_hash for artefact in artefacts} - {of_today}:
+            if self._read_of is None or of_today is None:
+                known[one] = matrix
+            else:
+                known[one] = _whole(partial(self._read_of, int(one, 16)), keys)
+        return tuple((one, _inputs(one, known[one.manifest.item.schema_hash], keys)) for one in artefacts)
 
     def inputs(self, artefact: Artefact) -> Inputs | None:
         """The model's item matrix as it was read last; None before the first time."""

@@ -8,9 +8,11 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from features.artefact import Artefact
-from features.errors import ArtefactError, HeadraceError, StoreError
+from features.definitions import FeatureView
+from features.errors import ArtefactError, HeadraceError, StoreError, UsageError
 from features.repo import FeatureRepo
 from features.verdicts import CHALLENGER
 from serving import schema
@@ -21,6 +23,7 @@ from serving.metrics import Metrics
 from serving.model_watch import ModelWatch, Registry, Served
 from serving.other_models import OtherModels, UnknownModelError
 from serving.problems import field_problem
+from serving.read_ages import Reader
 from serving.rival import Rival
 from serving.settings import ServingSettings
 
@@ -32,6 +35,7 @@ class ModelVersions:
 
     Args:
         registry: where models are.
+        reader: knows which definitions have rows.
         items: gets the features of the items that a version knows before it answers.
         store_failed: is told why the store could not be read.
     """
@@ -41,11 +45,12 @@ class ModelVersions:
         settings: ServingSettings,
         repo: FeatureRepo,
         registry: Registry,
+        reader: Reader,
         items: ItemFeatures,
         metrics: Metrics,
         store_failed: Callable[[Exception], None],
     ) -> None:
-        self._settings, self._repo, self._items = settings, repo, items
+        self._settings, self._repo, self._reader, self._items = settings, repo, reader, items
         self._metrics, self._store_failed = metrics, store_failed
         self.champion = ModelWatch(registry, self._prepare, self._swapped, kept_model(settings.kept_model))
         self.canary = Canary(
@@ -136,13 +141,21 @@ class ModelVersions:
         return f"version {current.version}" if current is not None else self.champion.problem or "none yet"
 
     def _prepare(self, artefact: Artefact) -> None:
-        """The model fits the definitions, and has its items' features."""
-        artefact.check_views(self._repo.views)
+        """The model fits the definitions, or older ones whose rows are kept for it, and has its items' features."""
+        artefact.check_views({**self._repo.views, **self._own_views(artefact)})
         try:
             self._items.refresh([artefact, *self.artefacts], _now_ms())
         except (StoreError, OSError) as error:  # the model can do without, and items come when the store does
             self._store_failed(error)
         artefact.recommend(artefact.items[:1], None, self._items.inputs(artefact), 1)
+
+    def _own_views(self, artefact: Artefact) -> dict[str, FeatureView]:
+        """The definitions that the model was trained on, of which there are rows. Raises StoreError."""
+        found = {}
+        for inputs in (artefact.manifest.user, artefact.manifest.item):
+            with suppress(UsageError):  # without rows it is not there, and the check says so
+                found[inputs.view] = self._reader.view(inputs.view, int(inputs.schema_hash, 16))
+        return found
 
     def _canary_stopped(self, served: Served, _: str) -> None:
         self._metrics.canary_stopped.clear()

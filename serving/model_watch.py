@@ -184,7 +184,7 @@ class ModelWatch:
         try:
             taken = Served(last.version, verified(pinned, lambda _: last.folder), _now_ms(), last.digest)
             self._prepare(taken.artefact)
-        except ArtefactError as error:
+        except HeadraceError as error:
             self.refused = Refused(pinned, str(error), time.monotonic())
         else:
             self._swap(taken)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from features.definitions import FeatureView
 from features.state import FeatureMatrix, Status
 
 AGES_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600, 86_400, 604_800)
@@ -13,10 +14,15 @@ AGES_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600, 86_400, 604_800)
 
 
 class Reader(Protocol):
-    """The features of entities now (features.feature_reader)."""
+    """The features of entities now, from the online store (see features.feature_reader)."""
 
-    def read(self, view_name: str, keys: pa.Array, as_of: int | None = None) -> FeatureMatrix:
-        """One row for each key."""
+    def view(self, name: str, schema_hash: int | None = None) -> FeatureView:
+        """The view, or another definition of it which has rows. Raises StoreError, and UsageError where none has."""
+
+    def read(
+        self, view_name: str, keys: pa.Array, as_of: int | None = None, schema_hash: int | None = None
+    ) -> FeatureMatrix:
+        """One row for each key, by the view of the repo or by another definition. Raises as ``view``."""
 
 
 class ObservedReader:
@@ -29,9 +35,15 @@ class ObservedReader:
     def __init__(self, reader: Reader, ages: Any) -> None:
         self._reader, self._ages = reader, ages
 
-    def read(self, view_name: str, keys: pa.Array, as_of: int | None = None) -> FeatureMatrix:
+    def view(self, name: str, schema_hash: int | None = None) -> FeatureView:
         """As the reader's."""
-        matrix = self._reader.read(view_name, keys, as_of)
+        return self._reader.view(name, schema_hash)
+
+    def read(
+        self, view_name: str, keys: pa.Array, as_of: int | None = None, schema_hash: int | None = None
+    ) -> FeatureMatrix:
+        """As the reader's."""
+        matrix = self._reader.read(view_name, keys, as_of, schema_hash)
         if len(keys) == 1 and matrix.status[0] != Status.NOT_FOUND:
             age_ms = max(int(matrix.as_of[0]) - int(matrix.newest_event[0]), 0)
             self._ages.labels(view_name).observe(age_ms / 1000)

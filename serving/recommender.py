@@ -99,12 +99,14 @@ class UserRead:
     Args:
         recent: the session's items, newest first.
         given: whether the request brought features of its own.
+        schema_hash: of the definition that the matrix was read by; None for the repo's.
     """
 
     matrix: FeatureMatrix | None = None
     problem: Reason | None = None
     recent: tuple[str, ...] = ()
     given: bool = False
+    schema_hash: int | None = None
 
     @property
     def status(self) -> Status | None:

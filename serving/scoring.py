@@ -16,9 +16,9 @@ from features.event_rules import EventColumnsOfModel
 from features.repo import FeatureRepo
 from features.state import FeatureMatrix, Status
 from serving import schema
-from serving.askers import Reader
 from serving.events import judge
 from serving.problems import ProblemError, field_problem
+from serving.read_ages import Reader
 
 NO_ID = "scored-only"
 

@@ -20,7 +20,7 @@ from features.repo import FeatureRepo
 from features.state import Status
 from serving import schema
 from serving.answers import Answer, question_of, rank_question, response_of
-from serving.askers import Askers, Reader, Rows
+from serving.askers import Askers, Rows
 from serving.attributes import FieldError
 from serving.background import Repeated
 from serving.events import EventSink
@@ -31,7 +31,7 @@ from serving.model_watch import Registry, Served
 from serving.own_clicks import OwnClicks
 from serving.posted_events import PostedEvents
 from serving.problems import ProblemError, field_problem
-from serving.read_ages import ObservedReader
+from serving.read_ages import ObservedReader, Reader
 from serving.recommender import Question, Reason, Recommendation, UserRead, rank, recommend, similar, substitute
 from serving.retrieval import ItemSnapshot
 from serving.scoring import EventScores
@@ -41,6 +41,7 @@ from serving.shadow import Asked, Shadow
 from serving.workers import OverloadedError, Workers
 
 logger = logging.getLogger(__name__)
+Given = Mapping[str, pa.Array]
 Recommender = Callable[[Question, UserRead, Artefact | None, ItemSnapshot, Inputs | None], Recommendation]
 
 
@@ -79,8 +80,9 @@ class Service:
             settings.trending_weights,
             settings.popular_weights,
             *self._item_views(),
+            lambda schema_hash, keys: reader.read(settings.item_view, keys, None, schema_hash),
         )
-        self.models = ModelVersions(settings, repo, registry, self.items, self.metrics, self._tell_store)
+        self.models = ModelVersions(settings, repo, registry, reader, self.items, self.metrics, self._tell_store)
         self.scores = EventScores(repo, reader, settings.tracking_uri, settings.model_alias)
         self._workers = Workers(settings.threads, settings.max_waiting, settings.deadline_ms)
         self.posted = PostedEvents(settings, repo, sink, own, self._workers, self.metrics)
@@ -157,13 +159,13 @@ class Service:
     async def _personal(
         self, request: schema.Asking, question: Question, answer: Recommender
     ) -> schema.RecommendResponse:
-        given = self._askers.given(request.user_features)
         served = await self.models.asked(request.model, question.user or question.session)
+        given = self._askers.given(request.user_features, served)
         work = functools.partial(self._answer, answer, question, given, served)
         found = await self._answered(work, question, served)
         self._log(ServedAnswer(found, question, self.items.snapshot))
         if found.recommendation.by_model and found.served is self.models.champion.current:
-            ask = functools.partial(self._asked, answer, question, found.user)
+            ask = functools.partial(self._asked, answer, question, given, found.user)
             self._shadow.offer(Asked(found, question, self.items.snapshot, ask))
         return self._response(found, request)
 
@@ -190,26 +192,21 @@ class Service:
         used = None if answer.served is None else self.models.used(answer.served, request.model)
         return response_of(answer, used, self.items.snapshot, explain=request.explain)
 
-    def _answer(
-        self, answer: Recommender, question: Question, given: Mapping[str, pa.Array], served: Served | None
-    ) -> Answer:
-        user = self._askers.read(question, given)
-        champion = self.models.champion.current
-        tried = (
-            (served,) if served is None or served.alias is None else (served, champion)
-        )  # a canary's users lose nothing
-        for one in tried:
-            made = self._attempt(answer, question, user, one)
-            if made is not None:
-                return made
-        return self._substitute(question, Reason.MODEL_FAILED, served, user)
+    def _answer(self, answer: Recommender, question: Question, given: Given, served: Served | None) -> Answer:
+        user = self._askers.read(question, given, served)
+        made = self._attempt(answer, question, given, user, served)
+        if made is None and served is not None and served.alias is not None:  # a canary's users lose nothing
+            made = self._attempt(answer, question, given, user, self.models.champion.current)
+        return made or self._substitute(question, Reason.MODEL_FAILED, served, user)
 
-    def _attempt(self, answer: Recommender, question: Question, user: UserRead, served: Served | None) -> Answer | None:
+    def _attempt(
+        self, answer: Recommender, question: Question, given: Given, user: UserRead, served: Served | None
+    ) -> Answer | None:
         """The version's answer; None where it fails, whatever it does."""
         started = time.perf_counter()
         made = None
         try:
-            made = self._asked(answer, question, user, served)
+            made = self._asked(answer, question, given, user, served)
         except Exception:
             logger.exception("model_failed version=%s", served.version if served else None)
             self.metrics.failures.labels("model").inc()
@@ -217,7 +214,12 @@ class Service:
         self.models.answered(served, made is None or took_s > self.settings.deadline_ms / 1000, took_s)
         return made
 
-    def _asked(self, answer: Recommender, question: Question, user: UserRead, served: Served | None) -> Answer:
+    def _asked(
+        self, answer: Recommender, question: Question, given: Given, user: UserRead, served: Served | None
+    ) -> Answer:
+        """The version's answer about a user as read, or read anew where it was trained on another definition."""
+        if user.schema_hash != self._askers.schema_hash(served):
+            user = self._askers.read(question, given, served)
         artefact = served.artefact if served is not None else None
         inputs = self.items.inputs(artefact) if artefact is not None else None
         return Answer(answer(question, user, artefact, self.items.snapshot, inputs), served, user)

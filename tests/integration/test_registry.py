@@ -12,8 +12,9 @@ from small_shop import model
 
 from features.artefact import CHAMPION
 from features.errors import UsageError
+from features.verdicts import CHALLENGER
 from training.models_cli import models
-from training.registry import CHALLENGER, Registry, Version
+from training.registry import Registry, Version
 
 pytestmark = [
     pytest.mark.integration,

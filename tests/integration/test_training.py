@@ -16,6 +16,7 @@ from features.artefact import CHAMPION, MODEL_NAME
 from features.errors import ArtefactError, UsageError
 from features.point_in_time import Spine, point_in_time
 from features.repo import load_repo
+from features.verdicts import CHALLENGER
 from training.candidates import fit_candidates
 from training.cli import train
 from training.dataset import Domain, interactions_of, read_offline
@@ -24,7 +25,7 @@ from training.fit import train as fit
 from training.models_cli import models
 from training.ranker import ask
 from training.refresh import refresh
-from training.registry import CHALLENGER, Registry
+from training.registry import Registry
 from training.split import visits
 
 pytestmark = [
