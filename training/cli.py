@@ -90,6 +90,7 @@ def _refreshed(
     as_of: str | None,
 ) -> dict[str, Any]:
     """The report of a refresh, which stands in the status file too."""
+    from training.parity import asked_of
     from training.record import came_from
     from training.refresh import refresh, write_status
 
@@ -97,7 +98,9 @@ def _refreshed(
     now_ms = int(time.time() * 1_000)
     about = came_from(domain, root / settings.offline.path if file[0] is None else None, root)
     registry = registry_of(root, settings)
-    done = refresh(events, domain, chosen, registry, now_ms, lambda text: click.echo(text, err=True), about)
+    views = (domain.user, domain.item)
+    ask = None if file[0] is not None else asked_of(root, settings, repo, views, chosen, lambda _: None)
+    done = refresh(events, domain, chosen, registry, now_ms, lambda text: click.echo(text, err=True), about, ask)
     report = done.report()
     write_status(root / settings.home / "status" / "train.json", report)
     return report

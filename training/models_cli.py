@@ -85,11 +85,25 @@ def promote(
     found = registry.get(name, version)
     if found.refusal is not None:
         click.echo(f"version {found.version}: {found.refusal}; judging it on the newest events", err=True)
-        verdict, _ = _judge(root, name, path, kind, changed).registered(registry, found)
+        judge = _judge(root, name, path, kind, changed)
+        verdict, _ = judge.registered(registry, found)
+        if verdict.promoted and path is None:
+            verdict = _with_parity(verdict, root, judge)
         found = registry.judge(found, verdict.promoted, verdict.reason)
         _refuse(found, verdict)
     done = registry.promote(found, int(time.time() * 1000))
     _tell(done, as_json, f"{name} version {done.version} is the champion")
+
+
+def _with_parity(verdict: Verdict, root: Path, judge: Judge) -> Verdict:
+    from features.repo import load_repo
+    from features.settings import read_settings
+    from training.parity import asked_of, with_parity
+
+    settings, chosen, domain = read_settings(root, os.environ), judge.settings, judge.of.domain
+    repo = load_repo(root / settings.stream.repo)
+    ask = asked_of(root, settings, repo, (domain.user, domain.item), chosen, lambda line: click.echo(line, err=True))
+    return verdict if chosen.parity == "skip" else with_parity(verdict, ask(), chosen.parity)
 
 
 def _refuse(version: Version, verdict: Verdict) -> None:

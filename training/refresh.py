@@ -16,6 +16,7 @@ from training.evaluate import Row
 from training.fit import Trained, train
 from training.gate import Verdict
 from training.judging import Judge
+from training.parity import Ask, with_parity
 from training.record import files_of
 from training.registry import Registry, Version
 from training.settings import TrainingSettings
@@ -60,11 +61,13 @@ def refresh(
     now_ms: int,
     say: Say = lambda text: None,
     about: Mapping[str, str] | None = None,
+    ask_parity: Ask | None = None,
 ) -> Refreshed:
     """A newly trained version stands in the registry, and is the champion when the gate lets it.
 
     Args:
         about: more tags of the version and its run, such as record.came_from.
+        ask_parity: whether features are the same online as offline, for a model that would be promoted.
 
     Raises UsageError when there is too little to train on; then nothing is registered.
     """
@@ -75,6 +78,9 @@ def refresh(
         say(f"testing version {champion.version}, which serves now, on the same")
         trained.rows.extend(judge.champion_rows(registry, champion, trained.artefact.manifest))
     verdict = judge.verdict(trained.artefact, trained.rows)
+    if verdict.promoted and ask_parity is not None and settings.parity != "skip":
+        say("comparing features online with the archive's")
+        verdict = with_parity(verdict, ask_parity(), settings.parity)
     say("registering")
     tags = {"target": ",".join(trained.artefact.manifest.target), **(about or {})}
     params = {**settings.model_dump(mode="json"), **asdict(trained.split), "examples": trained.examples}

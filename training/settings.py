@@ -79,6 +79,11 @@ class TrainingSettings(BaseModel):
     """How much of what the champion's lists cover of the catalogue a new model's must cover."""
     scoring_budget_ms: float = Field(50.0, gt=0)
     """How long scoring 500 candidates may take."""
+    parity: Literal["require", "ask", "skip"] = "ask"
+    """Whether a model is promoted only when a sample of the features is the same online as offline. Where nobody can
+    know (no rows, a stream that does not run) ``ask`` promotes and says so, ``require`` does not; ``skip`` asks not."""
+    parity_entities: int = Field(100, ge=1)
+    """Entities of each view in that sample."""
     k: int = 10
     """How many recommendations are judged."""
     seed: int = 0
