@@ -16,7 +16,9 @@ class Answering:
     def __init__(self, status: Status) -> None:
         self.status = status
 
-    def read(self, view_name: str, keys: pa.Array, as_of: int | None = None) -> FeatureMatrix:
+    def read(
+        self, view_name: str, keys: pa.Array, as_of: int | None = None, schema_hash: int | None = None
+    ) -> FeatureMatrix:
         many, at = len(keys), np.full(len(keys), 10_000)
         return FeatureMatrix((), (), np.full(many, self.status, dtype=np.int8), at, at - 2_000)
 
