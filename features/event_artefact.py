@@ -53,6 +53,8 @@ class EventManifest(BaseModel):
     """Held-out metrics, such as ap and baseline_ap."""
     settings: dict[str, Any] = {}
     """What training was set to."""
+    golden: tuple[float, ...] = ()
+    """What it scored the questions of its trial (features/event_trial.py) when it was made."""
     files: dict[str, FileEntry] = {}
     """The other files; ``save_event_model`` fills it in."""
 

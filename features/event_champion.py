@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from features import verdicts
 from features.artefact import CHAMPION, DIGEST_TAG
 from features.errors import ArtefactError, StoreError
 from features.event_artefact import EventClassifier, load_event_model
 from features.event_rules import EventColumnsOfModel
+from features.event_trial import try_out
 
 logger = logging.getLogger(__name__)
 LOOK_EVERY_S = 1.0
@@ -50,7 +52,7 @@ class EventChampion:
         self._looking = threading.Lock()
         self._loaded: Loaded | None = None
         self._due = float("-inf")
-        self._refused = ""
+        self._refused: tuple[str, str | None] | None = None
         self.problem: str | None = None
 
     @property
@@ -71,23 +73,23 @@ class EventChampion:
         return self._loaded
 
     def _look(self) -> None:
-        version = ""
+        seen = None
         try:
             found = self._find()
-            version = "" if found is None else str(found.version)
-            if found is not None and version != self._refused and not self._has(version):
+            seen = None if found is None else (str(found.version), verdicts.refusal(found.tags))
+            if found is not None and seen != self._refused and not self._serves(seen):
                 self._loaded = self._load(found)
-                logger.info("event_model_loaded name=%s version=%s", self.asked.model.name, version)
-            self.problem = None if version != self._refused or not version else self.problem
+                logger.info("event_model_loaded name=%s version=%s", self.asked.model.name, found.version)
+            self.problem = self.problem if seen and seen == self._refused else None
         except ArtefactError as error:
-            # Tried once: what is damaged or of another definition does not mend itself.
-            self._refused, self.problem = version, str(error)
-            logger.warning("event_model_refused version=%s reason=%s", version, error)
+            # Tried once: a version does not mend itself, but its verdict may come later.
+            self._refused, self.problem = seen, str(error)
+            logger.warning("event_model_refused name=%s reason=%s", self.asked.model.name, error)
         except StoreError as error:
             self.problem = str(error)
 
-    def _has(self, version: str) -> bool:
-        return self._loaded is not None and self._loaded.version == version
+    def _serves(self, seen: tuple[str, str | None] | None) -> bool:
+        return self._loaded is not None and seen == (self._loaded.version, None)
 
     def _find(self) -> Any:
         # Asking MLflow for a SQLite registry that has no file would make one, and race with training.
@@ -107,16 +109,20 @@ class EventChampion:
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
-        digest = found.tags.get(DIGEST_TAG)
-        if not digest:
-            where = f"model '{found.name}' version {found.version}"
-            raise ArtefactError(where, f"a tag {DIGEST_TAG}", "none", "Register it with 'headrace train'.")
+        refusal = verdicts.refusal(found.tags)
+        if refusal is not None:
+            where, required = (
+                f"model '{found.name}' version {found.version}",
+                "a verdict of the gate by which it may serve",
+            )
+            raise ArtefactError(where, required, refusal, f"See 'headrace models promote --model {found.name}'.")
         try:
             folder = download_artifacts(artifact_uri=found.source, tracking_uri=self._uri, registry_uri=self._uri)
         except (MlflowException, OSError) as error:
             raise self._failed(error) from error
-        model = load_event_model(folder, digest)
+        model = load_event_model(folder, found.tags[DIGEST_TAG])
         model.check(self.asked)
+        try_out(model)
         return Loaded(str(found.version), model)
 
     def _failed(self, error: Exception) -> StoreError:

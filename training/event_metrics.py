@@ -41,9 +41,17 @@ def ranking_metrics(positive: Bools, scores: Floats) -> dict[str, float]:
 
 
 def threshold_of_top(scores: Floats, days: float, a_day: int) -> float:
-    """The score that about ``a_day`` events of each of the days reach; the lowest one where there are fewer."""
-    wanted = min(max(round(a_day * days), 1), len(scores))
-    return float(np.sort(scores)[::-1][wanted - 1])
+    """The lowest score that at most ``a_day`` events a day reach, on average over the days; never is it exceeded.
+
+    Events of one score alert together or not at all, as a budget is what somebody has time for: where too many have the
+    highest score, none reaches the threshold.
+    """
+    budget = int(a_day * days)
+    ranked = np.sort(scores)[::-1]
+    if len(ranked) <= budget:
+        return float(ranked[-1])
+    above = ranked[ranked > ranked[budget]]
+    return float(above[-1]) if len(above) else float(np.nextafter(ranked[0], np.inf))
 
 
 def threshold_at_precision(positive: Bools, scores: Floats, share: float) -> float:
@@ -54,3 +62,15 @@ def threshold_at_precision(positive: Bools, scores: Floats, share: float) -> flo
     last_of_score = np.append(np.diff(ranked) != 0, True)
     enough = np.flatnonzero((precision >= share) & last_of_score)
     return float(ranked[enough[-1]]) if len(enough) else float(np.nextafter(ranked[0], np.inf))
+
+
+def at_threshold(positive: Bools, scores: Floats, threshold: float, days: float) -> dict[str, float]:
+    """What alerting from this score on came to: alerts a day, the share of them that was right, of positives found.
+
+    The precision of no alerts is NaN.
+    """
+    told = scores >= threshold
+    right = float((told & positive).sum())
+    count = int(told.sum())
+    precision = right / count if count else float("nan")
+    return {"alerts_a_day": count / days, "alert_precision": precision, "alert_recall": right / positive.sum()}

@@ -12,12 +12,16 @@ import click
 from pydantic import ValidationError
 
 from features.errors import UsageError
+from features.event_inputs import Events
 from features.event_rules import EventColumnsOfModel
 from features.inspection import parsed_time
 from features.repo import FeatureRepo
 from features.settings import Settings
-from training.event_models import EventTrainingSettings, read_archive, read_event_file, train_events
-from training.registry import Registry
+from training.event_examples import EventTrainingSettings, read_archive, read_event_file
+from training.event_gate import EventJudge
+from training.event_models import train_events
+from training.gate import Verdict
+from training.registry import Registry, Version
 
 
 def train_event_model(
@@ -34,19 +38,44 @@ def train_event_model(
     """The event model is trained, tested beside its first input alone, registered, and champion where it is better."""
     asked = EventColumnsOfModel.of(repo, repo.models[name])
     end_ms = None if as_of is None else parsed_time(as_of)
-    path, kind = file
     chosen = event_settings(changed)
-    if path is None:
-        events = read_archive(root / settings.offline.path, repo, asked, end_ms)
-    elif kind is None:
-        raise UsageError("headrace train --from", "--format", "none")
-    else:
-        events = read_event_file(Path(path), kind, repo, asked, end_ms)
+    events = _events(root, settings, repo, asked, file, end_ms)
     registry = Registry(settings.mlflow.tracking_uri, root)
     now_ms = int(time.time() * 1_000)
     done = train_events(events, asked, chosen, registry, now_ms, lambda text: click.echo(text, err=True))
     report = done.report()
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
+
+
+def verdict_on_event_model(
+    root: Path,
+    settings: Settings,
+    repo: FeatureRepo,
+    version: Version,
+    file: tuple[str | None, str | None],
+    changed: Sequence[str],
+) -> Verdict:
+    """What the gate says of a registered version of an event model, by the newest events whose labels are known."""
+    asked = EventColumnsOfModel.of(repo, repo.models[version.name])
+    events = _events(root, settings, repo, asked, file, None)
+    judge = EventJudge.of_events(events, asked, event_settings(changed))
+    return judge.registered(Registry(settings.mlflow.tracking_uri, root), version)
+
+
+def _events(
+    root: Path,
+    settings: Settings,
+    repo: FeatureRepo,
+    asked: EventColumnsOfModel,
+    file: tuple[str | None, str | None],
+    end_ms: int | None,
+) -> Events:
+    path, kind = file
+    if path is None:
+        return read_archive(root / settings.offline.path, repo, asked, end_ms)
+    if kind is None:
+        raise UsageError("option --from", "--format", "none")
+    return read_event_file(Path(path), kind, repo, asked, end_ms)
 
 
 def event_settings(changed: Sequence[str]) -> EventTrainingSettings:
@@ -66,4 +95,7 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     lines += [f"{row['model']:14}" + "".join(f"{row[name]:>24.4f}" for name in names) for row in report["rows"]]
     verdict = click.style("champion", fg="green") if report["promoted"] else click.style("not promoted", fg="yellow")
     about = f"{report['model']} version {report['version']} · {verdict} · {report['reason']}"
-    return [*lines, "", f"{about} · alerts from {report['threshold']:.4f} on"]
+    alerts = report["alerts"]
+    told = f"alerts from {report['threshold']:.4f} on: {alerts['alerts_a_day']:.1f} a day"
+    right = "" if alerts["alert_precision"] is None else f", {100 * alerts['alert_precision']:.0f} % of them right"
+    return [*lines, "", f"{about} · {told}{right}, which finds {100 * alerts['alert_recall']:.0f} % of the positives"]

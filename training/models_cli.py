@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from training.judging import Judge
     from training.registry import Registry, Version
 
-NAME = click.option("--name", default=MODEL_NAME, show_default=True, help="The registered model.")
+NAME = click.option("--name", "--model", "name", default=MODEL_NAME, show_default=True, help="The registered model.")
 FROM = click.option("--from", "path", metavar="FILE", help="Judge on a file instead of the offline store.")
 FORMAT = click.option("--format", "kind", metavar="FORMAT", help="Of the file, such as online-retail or jsonl.")
 SET = click.option("--set", "changed", multiple=True, metavar="KEY=VALUE", help="A training setting, such as k=20.")
@@ -43,10 +43,11 @@ def models() -> None:
 
 
 @models.command("list")
-@click.argument("name", required=False)
+@click.argument("given", metavar="[NAME]", required=False)
+@click.option("--name", "--model", "name", help="The same as NAME.")
 @ROOT
 @JSON
-def list_models(name: str | None, root: Path, as_json: bool) -> None:
+def list_models(given: str | None, name: str | None, root: Path, as_json: bool) -> None:
     """Show every version, the newest first: its aliases, how it did, and why it must not serve where it must not.
 
     \b
@@ -54,7 +55,7 @@ def list_models(name: str | None, root: Path, as_json: bool) -> None:
       headrace models list
       headrace models list shop-recommender --json
     """
-    versions = _registry(root).versions(name)
+    versions = _registry(root).versions(given or name)
     if as_json:
         click.echo(json.dumps({"models": [described(one) for one in versions]}, indent=2))
         return
@@ -80,15 +81,13 @@ def promote(
     Examples:
       headrace models promote 7
       headrace models promote challenger --json
+      headrace models promote 3 --model cards
     """
     registry = _registry(root)
     found = registry.get(name, version)
     if found.refusal is not None:
         click.echo(f"version {found.version}: {found.refusal}; judging it on the newest events", err=True)
-        judge = _judge(root, name, path, kind, changed)
-        verdict, _ = judge.registered(registry, found)
-        if verdict.promoted and path is None:
-            verdict = _with_parity(verdict, root, judge)
+        verdict = _verdict(root, found, path, kind, changed)
         found = registry.judge(found, verdict.promoted, verdict.reason)
         _refuse(found, verdict)
     done = registry.promote(found, int(time.time() * 1000))
@@ -271,6 +270,21 @@ def reason_of(version: Version) -> str:
     return f"{told}{refused}" + (f"; a service stopped it as the canary: {stopped}" if stopped else "")
 
 
+def _verdict(root: Path, version: Version, path: str | None, kind: str | None, changed: Sequence[str]) -> Verdict:
+    """What the gate says of a registered version, a recommender or an event model, by the newest events."""
+    from features.repo import load_repo
+    from features.settings import read_settings
+    from training.events_cli import verdict_on_event_model
+
+    settings = read_settings(root, os.environ)
+    repo = load_repo(root / settings.stream.repo)
+    if version.name in repo.models:
+        return verdict_on_event_model(root, settings, repo, version, (path, kind), changed)
+    judge = _judge(root, version.name, path, kind, changed)
+    verdict, _ = judge.registered(_registry(root), version)
+    return _with_parity(verdict, root, judge) if verdict.promoted and path is None else verdict
+
+
 def _judge(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> Judge:
     from features.repo import load_repo
     from features.settings import read_settings
@@ -279,6 +293,8 @@ def _judge(root: Path, name: str, path: str | None, kind: str | None, changed: S
 
     chosen, settings = training_settings(name, changed), read_settings(root, os.environ)
     repo = load_repo(root / settings.stream.repo)
+    if name in repo.models:
+        raise UsageError(f"model '{name}'", "a recommender, for this", "an event model")
     domain = Domain.of(repo, chosen)
     return Judge.of_events(read_the_events(root, settings, repo, domain, (path, kind), None), domain, chosen)
 
@@ -302,7 +318,7 @@ def _line(version: Version) -> str:
 
 
 def _telling(metric: str) -> bool:
-    return metric.startswith(("ndcg", "popular_ndcg", "champion_ndcg"))
+    return metric.startswith(("ndcg", "popular_ndcg", "champion_ndcg", "ap", "auc", "champion_ap"))
 
 
 def _comparison(report: Mapping[str, Any]) -> list[str]:

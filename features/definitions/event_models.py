@@ -15,7 +15,7 @@ from features.windows import duration_ms
 
 @dataclass(frozen=True)
 class TopADay:
-    """Alert so that about ``count`` events a day do, by the days that the model was tested on."""
+    """Alert so that at most ``count`` events a day do, on average over the days that the model was tested on."""
 
     count: int
 

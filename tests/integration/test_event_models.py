@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from click.testing import CliRunner, Result
 from serving_world import STREAM_ID, Http, plain, settings
 from small_cards import END_MS, simulated
 
+import headrace
+from features.artefact import CHAMPION
 from features.batch import Marker, build_generation
 from features.errors import ArtefactError, UsageError
-from features.event_artefact import CLASSIFIER, load_event_model
+from features.event_artefact import CLASSIFIER, EventClassifier, load_event_model
 from features.event_champion import EventChampion
 from features.event_rules import EventColumnsOfModel, usual_of
+from features.event_trial import golden_scores
 from features.model_needs import model_needs
 from features.online_store.sqlite import SqliteRows
 from features.repo import load_repo
 from serving.scoring import event_of
-from training.event_models import EventTrainingSettings, TrainedEvents, examples_between, train_events
-from training.registry import Registry
+from streaming.archive import append_rows
+from training.event_examples import EventTrainingSettings, examples_between
+from training.event_gate import EventJudge
+from training.event_models import TrainedEvents, registered, train_events
+from training.registry import Registry, Version
 
-REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
+CARDS = Path(__file__).parents[2] / "feature_repo" / "cards.py"
+REPO = load_repo(CARDS)
 ASKED = EventColumnsOfModel.of(REPO, REPO.models["cards"])
 SETTINGS = EventTrainingSettings(iterations=20)
 pytestmark = [
@@ -106,6 +117,103 @@ def test_a_model_that_is_worse_than_the_champion_does_not_serve(trained, registr
     champion = registry.find("cards")
     assert champion is not None
     assert (champion.version == worse.version.version) == worse.promoted
+
+
+# --- no verdict, no traffic -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unjudged(trained, registry, tmp_path) -> Iterator[tuple[Version, EventClassifier]]:
+    """A version of the champion's own files that nobody judged; the champion is the champion again afterwards."""
+    model = load_event_model(registry.download(trained.version, tmp_path), trained.version.digest)
+    yield registered(registry, model, SETTINGS), model
+    registry.set_alias(trained.version, CHAMPION)
+
+
+def test_a_version_without_a_verdict_is_not_asked_and_one_that_gets_it_is(registry, unjudged) -> None:
+    version, _ = unjudged
+    registry.set_alias(version, CHAMPION)
+    champion = EventChampion(registry.uri, ASKED, look_every_s=0.0)
+    assert champion.current() is None
+    assert champion.problem is not None
+    assert "it has no verdict of the gate" in champion.problem
+    registry.judge(version, True, "better")
+    loaded = champion.current()
+    assert loaded is not None
+    assert (loaded.version, champion.problem) == (version.version, None)
+
+
+def test_an_alias_that_is_moved_to_a_refused_version_leaves_the_one_that_served(trained, registry, unjudged) -> None:
+    version, _ = unjudged
+    champion = EventChampion(registry.uri, ASKED, look_every_s=0.0)
+    assert champion.current() is not None
+    registry.judge(version, False, "worse than a coin")
+    registry.set_alias(version, CHAMPION)
+    for _ in range(2):
+        loaded = champion.current()
+        assert loaded is not None
+        assert loaded.version == trained.version.version
+        assert "worse than a coin" in (champion.problem or "")
+
+
+def test_a_model_that_scores_otherwise_than_when_it_was_made_is_not_asked(registry, unjudged) -> None:
+    _, model = unjudged
+    (first, *rest) = model.manifest.golden
+    other = replace(model, manifest=model.manifest.model_copy(update={"golden": (first + 1e-6, *rest)}))
+    version = registry.judge(registered(registry, other, SETTINGS), True, "better")
+    registry.set_alias(version, CHAMPION)
+    champion = EventChampion(registry.uri, ASKED)
+    assert champion.current() is None
+    assert "when it was made" in (champion.problem or "")
+
+
+def test_a_model_that_fails_or_gives_no_chances_is_not_registered(unjudged) -> None:
+    _, model = unjudged
+
+    class Broken(EventClassifier):
+        def scores(self, inputs):
+            return np.full(len(inputs), np.nan)
+
+    with pytest.raises(ArtefactError, match="from 0 to 1"):
+        golden_scores(Broken(model.manifest, model.classifier))
+
+
+def test_the_gate_judges_a_registered_version_as_it_judges_a_training(trained, registry, events, unjudged) -> None:
+    version, _ = unjudged
+    judge = EventJudge.of_events(events, ASKED, SETTINGS)
+    verdict = judge.registered(registry, version)
+    assert verdict.promoted
+    assert f"{trained.rows[1]['ap']:.4f}" in verdict.reason
+    fewer = replace(ASKED, model=replace(ASKED.model, inputs=ASKED.model.input_names[:-1]))
+    assert "inputs" in replace(judge, asked=fewer).registered(registry, version).reason
+
+
+def test_models_of_events_are_listed_promoted_and_rolled_back_by_command(
+    trained, registry, events, unjudged, tmp_path, monkeypatch
+) -> None:
+    version, _ = unjudged
+    root = tmp_path / "project"
+    shutil.copytree(CARDS.parent, root / "feature_repo", ignore=shutil.ignore_patterns("__pycache__", "shop.py"))
+    for name, table in events.items():
+        topic = pa.array([REPO.streams[name].topic] * table.num_rows)
+        append_rows(root / "offline" / name, table.append_column("topic", topic), {})
+    monkeypatch.setenv("HEADRACE_MLFLOW__TRACKING_URI", registry.uri)
+    monkeypatch.setenv("HEADRACE_OFFLINE__PATH", "offline")
+
+    def asked_for(*arguments: str) -> Result:
+        return CliRunner().invoke(headrace.cli, ["models", *arguments, "--root", str(root)])
+
+    assert asked_for("promote", version.version, "--model", "cards").exit_code == 0
+    found = json.loads(asked_for("list", "--model", "cards", "--json").stdout)["models"]
+    assert {one["version"]: one["may_serve"] for one in found}[version.version]
+    assert next(one for one in found if "champion" in one["aliases"])["version"] == version.version
+    rolled = json.loads(asked_for("rollback", "--model", "cards", "--json").stdout)
+    assert rolled["version"] == trained.version.version
+    compared = asked_for("compare", "1", "2", "--model", "cards")
+    assert (compared.exit_code, "an event model" in compared.output) == (2, True)
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
 
 
 def test_a_file_of_the_model_that_was_changed_is_refused(trained, registry, tmp_path) -> None:
@@ -196,6 +304,15 @@ def test_a_question_that_cannot_be_asked_names_the_field(http, body: dict, statu
     got, answer, kind = http.ask("/v1/score", body)
     assert (got, kind) == (status, "application/problem+json")
     assert field in [one["field"].split(".")[-1] for one in answer["errors"]]
+
+
+def test_a_champion_without_a_verdict_answers_nobody(registry, unjudged, tmp_path) -> None:
+    version, _ = unjudged
+    registry.set_alias(version, CHAMPION)
+    with plain(settings(tmp_path / "none.db", registry.uri)) as client:
+        status, answer, _ = client.ask("/v1/score", {"model": "cards", "event": {"amount": 1.0}})
+    assert status == 503
+    assert "no verdict of the gate" in answer["detail"]
 
 
 def test_without_a_champion_the_answer_says_how_to_get_one(tmp_path) -> None:

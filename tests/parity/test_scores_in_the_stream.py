@@ -24,7 +24,8 @@ from features.memory_store import MemoryStore
 from features.repo import load_repo
 from streaming.decisions import DecisionLog
 from streaming.scoring import EventScoring, ModelScoring
-from training.event_models import EventTrainingSettings, examples_between, fit
+from training.event_examples import EventTrainingSettings, examples_between
+from training.event_models import fit
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
 ASKED = EventColumnsOfModel.of(REPO, REPO.models["cards"])

@@ -1,0 +1,140 @@
+"""Labelled events with what was known just before each of them, of the offline store or a file, parted by time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field
+
+from features.archive_tables import Span, deduplicated, open_table
+from features.definitions import EventModel, Stream
+from features.errors import UsageError
+from features.event_inputs import Events
+from features.event_rules import EventColumnsOfModel
+from features.formats import read_events
+from features.repo import FeatureRepo
+from features.windows import UNITS_MS, duration_ms
+from training.event_metrics import Bools, Floats, Int64s
+
+DAY_MS = UNITS_MS["d"]
+
+
+class EventTrainingSettings(BaseModel):
+    """An event model's training; times in ms."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train_ms: int = Field(28 * DAY_MS, gt=0)
+    """How long the part is that it learns from, at most."""
+    test_ms: int = Field(7 * DAY_MS, gt=0)
+    """How long the part is that it is tested on: the last whose labels are known."""
+    iterations: int = Field(100, gt=0)
+    """Trees."""
+    tolerance: float = Field(0.02, ge=0)
+    """By which share of the champion's average precision a new model may be below it."""
+    seed: int = 0
+    """Of whatever is random."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """n events: when (ms), of which group (a code), whether positive; (n, model.needed) what was known just before."""
+
+    time: Int64s
+    group: Int64s
+    positive: Bools
+    matrix: Floats
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def between(self, start_ms: int, end_ms: int) -> Examples:
+        """Those of [start, end)."""
+        which = (self.time >= start_ms) & (self.time < end_ms)
+        return Examples(self.time[which], self.group[which], self.positive[which], self.matrix[which])
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Learn from [start, middle), test on [test, end), ms; labels of the first part are known when the test begins."""
+
+    start: int
+    middle: int
+    test: int
+    end: int
+
+
+def streams_of(asked: EventColumnsOfModel) -> dict[str, Stream]:
+    """Every stream that the model's examples are made of, by name."""
+    read = [asked.model.stream, asked.model.labels, *(one for view in asked.source.views for one in view.streams)]
+    return {one.name: one for one in read}
+
+
+def read_archive(folder: Path, repo: FeatureRepo, asked: EventColumnsOfModel, end_ms: int | None) -> Events:
+    """The model's events that were known before ``end_ms``, of the offline store; UsageError where it has none."""
+    found = {}
+    for name, stream in streams_of(asked).items():
+        table = open_table(folder, stream, repo.horizon_ms(name))
+        if table is not None:
+            found[name] = deduplicated(table.events(span=Span(None, end_ms)), stream)
+    next_step = "Start 'headrace stream', or bring history in with 'headrace import'."
+    return _whole(found, asked, f"offline store '{folder}'", next_step)
+
+
+def read_event_file(path: Path, kind: str, repo: FeatureRepo, asked: EventColumnsOfModel, end_ms: int | None) -> Events:
+    """The model's events of a file (see features.formats) that were known before ``end_ms``."""
+    streams = streams_of(asked)
+    parts: dict[str, list[pa.Table]] = {}
+    for name, parsed in read_events(path, kind, repo.streams, repo.horizon_ms):
+        if name in streams:
+            parts.setdefault(name, []).append(parsed.events)
+    tables = {name: pa.concat_tables(several) for name, several in parts.items()}
+    if end_ms is not None:
+        tables = {name: table.filter(pc.less(table["known_at"], end_ms)) for name, table in tables.items()}
+    found = {name: deduplicated(table, streams[name]) for name, table in tables.items()}
+    return _whole(found, asked, f"file '{path}'", "")
+
+
+def _whole(found: Events, asked: EventColumnsOfModel, where: str, next_step: str) -> Events:
+    for stream in (asked.model.stream, asked.model.labels):
+        if stream.name not in found or not found[stream.name].num_rows:
+            raise UsageError(where, f"events of stream '{stream.name}'", ", ".join(found) or "none", next_step)
+    return found
+
+
+def parts_of(events: Events, model: EventModel, settings: EventTrainingSettings) -> Parts:
+    """The parts of a training: the test ends where labels are known, and begins when those of the first part were."""
+    delay = duration_ms(model.label_delay)
+    known = events[model.stream.name]["known_at"]
+    end = int(pc.max(known).as_py()) + 1 - delay
+    test = end - settings.test_ms
+    middle = test - delay
+    return Parts(max(middle - settings.train_ms, int(pc.min(known).as_py())), middle, test, end)
+
+
+def examples_between(events: Events, asked: EventColumnsOfModel, start_ms: int, end_ms: int) -> Examples:
+    """The events of [start, end) with what was known just before each of them became known."""
+    model = asked.model
+    every = events[model.stream.name]
+    known = every["known_at"].to_numpy()
+    chosen = every.filter(pa.array((known >= start_ms) & (known < end_ms)))
+    at = chosen["known_at"].to_numpy()
+    matrix = asked.source.matrix(chosen, at - 1, events)
+    labels = pc.unique(events[model.labels.name]["event_id"])
+    positive = np.asarray(pc.is_in(chosen["event_id"], value_set=labels))
+    group = chosen[model.group].combine_chunks().dictionary_encode()
+    codes = pc.fill_null(group.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return Examples(at, codes, positive, matrix)
+
+
+def with_both(part: Examples) -> Examples:
+    """The part, which has positives and others; else UsageError."""
+    if part.positive.all() or not part.positive.any():
+        got = f"{len(part)} events, {int(part.positive.sum())} of them positive"
+        next_step = "Bring in more history, or change train_ms and test_ms."
+        raise UsageError("a part of the training", "events, some of them positive", got, next_step)
+    return part
