@@ -41,7 +41,8 @@ VERBS = {
     "bench.alerts": ("headrace_alerts:alerts_bench", "How soon what a model or a rule tells of can be read."),
     "tables": ("streaming.tables_cli:tables", "The offline store's tables: what they hold, and their upkeep."),
     "deadletters": ("streaming.cli:deadletters", "What was refused and why, and sending it again."),
-    "alerts": ("streaming.alerts_cli:alerts", "What event models and rules told of, as it comes."),
+    "alerts": ("streaming.alerts_cli:alerts", "What event models and rules told of, as it comes and to where."),
+    "alerts.deliver": ("streaming.deliver_cli:deliver", "Take alerts to a table, PostgreSQL and a webhook."),
     "doctor": ("headrace_doctor:doctor", "Check Python, packages, Java, ports, disk, memory and definitions."),
 }
 """Verb → where its click command is, and the line that stands for it in --help (which imports none of them).

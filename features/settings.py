@@ -7,19 +7,25 @@ A value of the environment is ``HEADRACE_<SECTION>__<KEY>`` (two underscores), a
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from features.errors import UsageError
 
 FILES = ("settings.toml", "settings.local.toml")
 PREFIX = "HEADRACE_"
+VARIABLE = "the variable "
 NOT_OURS = ("HEADRACE_DATA", "HEADRACE_SEED")
 """Variables of the tests."""
+SECRETS = (("alerts", "postgres_password"), ("alerts", "webhook_token"))
+"""Read from the environment alone, as the text that stands there."""
+UNSPOKEN = (*SECRETS, ("alerts", "postgres"), ("alerts", "webhook"))
+"""What may hold a secret: no message shows it."""
 
 
 class Section(BaseModel):
@@ -125,6 +131,41 @@ class MlflowSettings(Section):
     """A database below the project, or the address of a server."""
 
 
+class AlertsSettings(Section):
+    """Where `headrace alerts deliver` takes alerts."""
+
+    table: str = "alerts"
+    """A Delta table of this name beside those of the streams; empty for none."""
+    table_every_s: float = Field(default=10, ge=0)
+    """How long an alert may wait for others to be committed with."""
+    postgres: str = ""
+    """A database as libpq takes it, such as "host=db dbname=fraud", without a password; empty for none."""
+    postgres_table: str = Field(default="alerts", pattern=r"^[^.]+(\.[^.]+)?$")
+    """NAME or SCHEMA.NAME; it is made when it is not there."""
+    postgres_password: SecretStr = SecretStr("")
+    """Only HEADRACE_ALERTS__POSTGRES_PASSWORD; empty for what libpq finds itself (PGPASSWORD, ~/.pgpass)."""
+    webhook: str = ""
+    """Each alert is posted there; empty for none. An address that is a secret itself: HEADRACE_ALERTS__WEBHOOK."""
+    webhook_token: SecretStr = SecretStr("")
+    """Only HEADRACE_ALERTS__WEBHOOK_TOKEN: sent as Authorization: Bearer; empty for none."""
+    webhook_timeout_s: float = Field(default=10, gt=0)
+    """How long the receiver is waited for."""
+
+    @field_validator("postgres")
+    @classmethod
+    def _has_no_password(cls, value: str) -> str:
+        if re.search(r"password\s*=|//[^/@]*:[^/@]+@", value):
+            raise ValueError("no password in it: HEADRACE_ALERTS__POSTGRES_PASSWORD is for that")
+        return value
+
+    @field_validator("webhook")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if not re.fullmatch(r"(https?://[^/\s]+\S*)?", value):
+            raise ValueError("an address http://… or https://…")
+        return value
+
+
 class Settings(Section):
     """Everything that a deployment chooses."""
 
@@ -136,6 +177,7 @@ class Settings(Section):
     offline: OfflineSettings = OfflineSettings()
     serving: ServingSettings = ServingSettings()
     mlflow: MlflowSettings = MlflowSettings()
+    alerts: AlertsSettings = AlertsSettings()
 
 
 def absolute_uri(tracking_uri: str, root: Path) -> str:
@@ -156,10 +198,19 @@ def read_settings(root: Path, environ: Mapping[str, str]) -> Settings:
     origins: dict[tuple[str, ...], str] = {}
     for origin, values in [*_files(root), *_variables(environ)]:
         _merge(merged, values, origin, origins)
+    _check_secrets(origins)
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
         raise _explained(error, origins) from None
+
+
+def _check_secrets(origins: Mapping[tuple[str, ...], str]) -> None:
+    for path in SECRETS:
+        origin = origins.get(path, VARIABLE)
+        if not origin.startswith(VARIABLE):
+            variable = f"{PREFIX}{'__'.join(path).upper()}"
+            raise UsageError(f"secret '{'.'.join(path)}'", f"the variable {variable}", f"a line in {origin}")
 
 
 def _files(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -182,7 +233,8 @@ def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]
     for name in sorted(environ):
         path = name.removeprefix(PREFIX).lower().split("__", 1)
         if name.startswith(PREFIX) and name not in NOT_OURS and (len(path) > 1 or path[0] in sections):
-            yield f"the variable {name}", _nested(path, _value(environ[name]))
+            value = environ[name] if tuple(path) in SECRETS else _value(environ[name])
+            yield f"{VARIABLE}{name}", _nested(path, value)
 
 
 def _nested(path: Sequence[str], value: Any) -> dict[str, Any]:
@@ -224,7 +276,7 @@ def _explained(error: ValidationError, origins: Mapping[tuple[str, ...], str]) -
         near = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"Did you mean '{near[0]}'?" if near else ""
         return UsageError(where, f"a name of {', '.join(known)}", f"'{path[-1]}'", hint)
-    return UsageError(where, _required(first["msg"]), repr(first["input"]))
+    return UsageError(where, _required(first["msg"]), "another" if path in UNSPOKEN else repr(first["input"]))
 
 
 def _origin(path: tuple[str, ...], origins: Mapping[tuple[str, ...], str]) -> str:
@@ -244,5 +296,5 @@ def _known(path: Sequence[str]) -> list[str]:
 
 def _required(message: str) -> str:
     """Pydantic's sentence as what is required."""
-    text = message.removeprefix("Input should be ").removeprefix("a valid ")
+    text = message.removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("a valid ")
     return text[:1].lower() + text[1:]

@@ -18,11 +18,12 @@ REMEMBERED = 200_000
 
 @click.group()
 def alerts() -> None:
-    """Show what event models and rules of the feature repo told of.
+    """Show what event models and rules of the feature repo told of, and take it to a table, PostgreSQL and a webhook.
 
     \b
-    Example:
+    Examples:
       headrace alerts tail
+      headrace alerts deliver
     """
 
 

@@ -74,14 +74,15 @@ def _until_ends(consumer: Any, topic: str, partitions: int) -> Iterator[Record]:
         error = message.error()
         if error is None:
             if message.partition() in open_ends:
-                yield _record(message)
+                yield record_of(message)
         elif error.code() == KafkaError._PARTITION_EOF:
             open_ends.discard(message.partition())
         elif not error.retriable():
             raise ReadError(f"topic '{topic}'", "to be read to its end", error.str())
 
 
-def _record(message: Any) -> Record:
+def record_of(message: Any) -> Record:
+    """The record that a message of the client is."""
     return Record(
         topic=message.topic(),
         partition=message.partition(),
@@ -125,7 +126,7 @@ def follow_topic(
             message = consumer.poll(min(POLL_S, max(deadline_s - time.monotonic(), 0.0)))
             error = None if message is None else message.error()
             if message is not None and error is None:
-                yield _record(message)
+                yield record_of(message)
             elif error is not None and error.code() != KafkaError._PARTITION_EOF and not error.retriable():
                 raise ReadError(f"topic '{topic}'", "to be read", error.str())
     finally:

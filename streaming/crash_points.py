@@ -19,7 +19,7 @@ from features.state import PackedRows
 VARIABLE = "HEADRACE_CRASH_AT"
 PLACES = tuple(
     f"{side} {effect}"
-    for effect in ("letters", "publish", "remember", "scores", "rows", "archive", "import")
+    for effect in ("letters", "publish", "remember", "scores", "rows", "archive", "import", "delivery")
     for side in ("before", "after")
 )
 Reached = Callable[[str], None]

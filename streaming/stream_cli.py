@@ -47,7 +47,7 @@ def stream() -> None:
     root = Path.cwd()
     settings = read_settings(root, os.environ)
     repo = load_repo(root / settings.stream.repo)
-    with _until_told() as stop, cluster(settings, root) as bootstrap:
+    with until_told() as stop, cluster(settings, root) as bootstrap:
         _pipeline(settings, root, repo, bootstrap).run(stop)
     _say("stopped; what was read is folded, and the rest waits in Kafka")
 
@@ -158,7 +158,7 @@ def stream_options(settings: Settings, root: Path, bootstrap: str) -> StreamOpti
 
 
 @contextmanager
-def _until_told() -> Iterator[threading.Event]:
+def until_told() -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set."""
     stop = threading.Event()
     before = {one: signal.signal(one, lambda *_: stop.set()) for one in (signal.SIGTERM, signal.SIGINT)}
@@ -175,7 +175,7 @@ def _until_told() -> Iterator[threading.Event]:
 def status(as_json: bool, metrics: bool) -> None:
     """Show what the stream does: records a second, lag, batch time, how fresh features are, and how records ended.
 
-    Also the bytes that an entity takes in the online store, by view, from a sample.
+    Also the bytes that an entity takes in the online store, by view, from a sample; and how alerts are delivered.
 
     \b
     Examples:
@@ -184,6 +184,7 @@ def status(as_json: bool, metrics: bool) -> None:
     """
     from features.settings import read_settings
     from features.stream_status import read_status
+    from streaming.alert_status import delivery_lines, delivery_metrics, read_delivery
     from streaming.online_sink import now_ms
     from streaming.status import metrics_text, status_lines
 
@@ -192,12 +193,13 @@ def status(as_json: bool, metrics: bool) -> None:
     found = read_status(root / settings.home, now_ms())
     if found["state"] != "absent":
         found["bytes_per_row"] = _bytes_per_row(settings, root)
+    alerts = read_delivery(root / settings.home, now_ms())
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(found | ({} if alerts is None else {"alerts": alerts}), indent=2))
     elif metrics:
-        click.echo(metrics_text(found), nl=False)
+        click.echo(metrics_text(found) + ("" if alerts is None else delivery_metrics(alerts)), nl=False)
     else:
-        click.echo("\n".join(status_lines(found)))
+        click.echo("\n".join([*status_lines(found), *([] if alerts is None else delivery_lines(alerts))]))
 
 
 def _bytes_per_row(settings: Settings, root: Path) -> dict[str, float]:

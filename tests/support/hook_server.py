@@ -1,0 +1,77 @@
+"""A webhook of a test's own: what it was sent, and answers as it is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was posted, and the status that it was answered with."""
+
+    key: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+    status: int
+
+
+class Hook:
+    """What was posted, in its order. ``answers`` (status, headers) are given first, one each, and then 200."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.requests: list[Request] = []
+        self.answers: list[tuple[int, dict[str, str]]] = []
+        self.refused: dict[str, int] = {}
+        """Idempotency-Key → the status that it always gets."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/secret-path"
+
+    def taken(self) -> list[str]:
+        """The keys of what was answered 200."""
+        return [one.key for one in self.requests if one.status == 200]
+
+    def answer(self, key: str) -> tuple[int, dict[str, str]]:
+        if key in self.refused:
+            return self.refused[key], {}
+        return self.answers.pop(0) if self.answers else (200, {})
+
+
+@contextmanager
+def running_hook(port: int = 0) -> Iterator[Hook]:
+    """The server answers in a thread, and is gone with the block."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            key = self.headers["Idempotency-Key"]
+            status, headers = hook.answer(key)
+            hook.requests.append(Request(key, dict(self.headers), body, status))
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.daemon_threads = True
+    hook = Hook(server.server_port)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield hook
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
