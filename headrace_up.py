@@ -16,6 +16,8 @@ import click
 from headrace_loop import Child, Loop, LoopError, interrupts_end_it
 
 TELL_EVERY_S = 3.0
+AGAIN_S = 10.0
+"""After which a delivery of alerts that has ended is started again: it is never what ends the rest."""
 ATTEMPTS = 5
 LIVED_S = 60.0
 """A part that ran so long had started well: its next failure is the first again."""
@@ -37,8 +39,8 @@ Tell = Callable[[str], None]
 def up(minutes: float) -> None:
     """Run the project here: Kafka, unless the settings name one, the stream, the service, and training now and then.
 
-    A line says how it is doing. Ctrl-C or SIGTERM ends everything that was started, and so does the end of any part; a
-    stream that fails is started again first.
+    Alerts are delivered where the definitions have event models. A line says how it is doing. Ctrl-C or SIGTERM ends
+    everything that was started, and so does the end of any part; a stream that fails is started again first.
 
     \b
     Examples:
@@ -57,17 +59,27 @@ def up(minutes: float) -> None:
             training = Schedule(loop, 60 * minutes)
             every_s = 60 * settings.offline.compact_every_min
             upkeep = Schedule(loop, every_s, ("tables", "compact"), ("upkeep", "upkept"), time.monotonic() + every_s)
+            again_s = AGAIN_S if has_sinks(loop) else 0.0
+            delivery = Schedule(loop, again_s, ("alerts", "deliver"), ("delivery of alerts", "alerts delivered"))
             try:
-                run(loop, training, upkeep)
+                run(loop, training, (upkeep, delivery))
             finally:
-                training.stop()
-                upkeep.stop()
+                for one in (training, upkeep, delivery):
+                    one.stop()
     except KeyboardInterrupt:
         click.echo("stopped; everything that was started has ended", err=True)
         sys.exit(0)
 
 
-def run(loop: Loop, training: Schedule, upkeep: Schedule) -> None:
+def has_sinks(loop: Loop) -> bool:
+    """True when there may be alerts, and the settings name somewhere to take them."""
+    from features.repo import load_repo
+
+    chosen = loop.settings.alerts
+    return bool(chosen.table or chosen.postgres or chosen.webhook) and bool(load_repo(loop.repo).models)
+
+
+def run(loop: Loop, training: Schedule, others: Sequence[Schedule]) -> None:
     """Start the parts, and tell how they are doing until one of them ends."""
     click.echo(f"Kafka answers on {loop.start_broker()}", err=True)
     stream = Kept(loop, "stream")
@@ -78,11 +90,12 @@ def run(loop: Loop, training: Schedule, upkeep: Schedule) -> None:
             stream.tick(time.monotonic())
             loop.check()
             training.tick(time.monotonic())
-            upkeep.tick(time.monotonic())
+            for one in others:
+                one.tick(time.monotonic())
             ready = loop.ask("/readyz", timeout_s=1.0)
             told = training.told(time.monotonic())
-            failed = f" · {upkeep.last}" if "failed" in upkeep.last else ""
-            tell(status_line(stream_status(loop.home), ready, told + failed))
+            failed = [one.last for one in others if "failed" in one.last]
+            tell(status_line(stream_status(loop.home), ready, " · ".join([told, *failed])))
             time.sleep(TELL_EVERY_S)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from click.testing import CliRunner, Result
 from serving_world import STREAM_ID, Http, plain, settings
@@ -17,17 +18,21 @@ from small_cards import END_MS, simulated
 
 import headrace
 from features.artefact import CHAMPION
-from features.batch import Marker, build_generation
+from features.batch import Batch, BatchStep, Marker, build_generation
 from features.errors import ArtefactError, UsageError
 from features.event_artefact import CLASSIFIER, EventClassifier, load_event_model
 from features.event_champion import EventChampion
 from features.event_rules import EventColumnsOfModel, usual_of
 from features.event_trial import golden_scores
+from features.events import Parsed, Verdict
 from features.model_needs import model_needs
 from features.online_store.sqlite import SqliteRows
 from features.repo import load_repo
 from serving.scoring import event_of
 from streaming.archive import append_rows
+from streaming.champions import FollowedChampion
+from streaming.decisions import DecisionLog
+from streaming.scoring import EventScoring, ModelScoring
 from training.event_examples import EventTrainingSettings, examples_between
 from training.event_gate import EventJudge
 from training.event_models import TrainedEvents, registered, train_events
@@ -275,6 +280,49 @@ def test_the_service_gives_the_score_that_history_gives_for_the_same_event_and_t
         assert answer["score"] == pytest.approx(loaded.model.scores(ASKED.inputs(matrix))[0], abs=1e-9)
         assert answer["flagged"] == (answer["score"] >= answer["threshold"])
         assert answer["rules"] == [name for name, met in ASKED.rules_met(matrix).items() if met[0]]
+
+
+def one_at_a_time(events, first: int) -> Iterator[Batch]:
+    """Each payment from this place on as a batch of its own, as if nothing else became known meanwhile."""
+    stream = ASKED.model.stream
+    place, every = f"{stream.topic}/0", events[stream.name]
+    for number, at in enumerate(range(first, every.num_rows), start=1):
+        row = every.slice(at, 1)
+        parsed = Parsed(row, np.arange(1), np.full(1, Verdict.VALID, np.int8), pa.nulls(1, pa.string()))
+        known_at = int(row["known_at"][0].as_py())
+        yield Batch(number, {place: at}, {place: at + 1}, {stream.name: parsed}, known_at)
+
+
+def test_the_service_says_of_a_payment_what_the_stream_decides_about_it(trained, registry, events, tmp_path) -> None:
+    """To 1e-9, for the same payment and time: asked just before the stream has it, with what the stream has stored."""
+    stream, views = ASKED.model.stream, list(ASKED.source.views)
+    first = events[stream.name].num_rows - 15
+    cut = int(events[stream.name]["known_at"][first].as_py())
+    known = {name: table.filter(pc.less(table["known_at"], cut)) for name, table in events.items()}
+    first = known[stream.name].num_rows
+    store = tmp_path / "online.db"
+    rows = SqliteRows(store)
+    stored = rows.generation(STREAM_ID)
+    place = f"{stream.topic}/0"
+    build_generation(stored, views, STREAM_ID, known, Marker(0, {place: 0}, {place: first}, 0), cut - 1)
+    for view in views:
+        rows.set_current(view.name, STREAM_ID)
+    told: list[pa.Table] = []
+    champion = FollowedChampion(EventChampion(registry.uri, ASKED))
+    champion.start()
+    scoring = EventScoring([ModelScoring(champion, DecisionLog(tmp_path / "decisions", stream), told.append)])
+    step = BatchStep(stored, views, STREAM_ID, scoring.before_fold(REPO, stored, STREAM_ID))
+    with plain(settings(store, registry.uri)) as client:
+        for batch in one_at_a_time(events, first):
+            (event,) = batch.parsed[stream.name].events.to_pylist()
+            fields = {name: event[name] for name in ("event_time", "customer_id", "terminal_id", "amount")}
+            answer = asked_of(client, event["known_at"] + 1, **fields)
+            step.run(batch)
+            (decided,) = told.pop().to_pylist()
+            assert decided["event_id"] == event["event_id"]
+            assert answer["score"] == pytest.approx(decided["score"], abs=1e-9)
+            assert (answer["model"]["version"], answer["rules"]) == (decided["version"], decided["rules"])
+    scoring.close()
 
 
 def test_the_answer_says_the_version_the_age_of_the_features_and_what_raised_the_score(http, registry) -> None:

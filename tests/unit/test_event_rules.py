@@ -1,4 +1,4 @@
-"""The rules of feature_repo/cards.py on payments made by hand: each fires where it should, and nowhere else."""
+"""Rules of feature_repo/cards.py on payments made by hand: each fires where it should, nowhere else; and late labels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from small_cards import conformed
@@ -15,6 +16,7 @@ from features.event_rules import EventColumnsOfModel
 from features.events import event_schema
 from features.expressions import above
 from features.repo import load_repo
+from training.event_examples import examples_between
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
 MODEL = REPO.models["cards"]
@@ -32,9 +34,8 @@ class Payment:
     customer: int = 7
 
 
-def fired(payments: Sequence[Payment], *more: Rule) -> list[set[str]]:
-    """The rules that each payment meets, with what was known just before it became known."""
-    asked = EventColumnsOfModel.of(REPO, replace(MODEL, rules=[*MODEL.rules, *more]))
+def table_of(payments: Sequence[Payment]) -> pa.Table:
+    """The payments as events, each known when it was made."""
     rows = [
         {
             "event_id": f"p-{number}",
@@ -46,12 +47,18 @@ def fired(payments: Sequence[Payment], *more: Rule) -> list[set[str]]:
         }
         for number, one in enumerate(sorted(payments, key=lambda one: one.at_ms))
     ]
-    table = conformed(pa.Table.from_pylist(rows), REPO, "transactions")
+    return conformed(pa.Table.from_pylist(rows), REPO, "transactions")
+
+
+def fired(payments: Sequence[Payment], *more: Rule) -> list[set[str]]:
+    """The rules that each payment meets, with what was known just before it became known."""
+    asked = EventColumnsOfModel.of(REPO, replace(MODEL, rules=[*MODEL.rules, *more]))
+    table = table_of(payments)
     labels = event_schema(REPO.streams["fraud_labels"]).empty_table()
     events = {"transactions": table, "fraud_labels": labels}
     matrix = asked.source.matrix(table, table["known_at"].to_numpy() - 1, events)
     met = asked.rules_met(matrix)
-    return [{name for name, which in met.items() if which[row]} for row in range(len(rows))]
+    return [{name for name, which in met.items() if which[row]} for row in range(table.num_rows)]
 
 
 def places(found: Sequence[set[str]], rule: str) -> list[int]:
@@ -115,3 +122,39 @@ def test_a_line_adds_a_rule_of_fields_features_and_what_is_derived_of_them() -> 
     large = Rule("large", {"amount": above(100), "customer_payment_count_24h": above(1)})
     found = fired([Payment(0, 500.0), Payment(SECOND, 50.0), Payment(2 * SECOND, 101.0)], large)
     assert found == [set(), set(), {"large"}]
+
+
+# --- what comes back ------------------------------------------------------------------------------------------------
+
+
+def test_a_label_that_comes_days_later_raises_the_risk_of_its_terminal_from_then_on_and_no_sooner() -> None:
+    """Two payments at a terminal, and nine days later somebody knows that the first was a fraud."""
+    payments = table_of([Payment(0, terminal=3, customer=1), Payment(MINUTE, terminal=3, customer=2)])
+    fraud = {
+        "event_id": "p-0",
+        "event_time": NOON_MS,
+        "known_at": NOON_MS + 9 * DAY,
+        "customer_id": 1,
+        "terminal_id": 3,
+    }
+    labels = conformed(pa.Table.from_pylist([fraud]), REPO, "fraud_labels")
+    events = {"transactions": payments, "fraud_labels": labels}
+    asked = EventColumnsOfModel.of(REPO, MODEL)
+    days = np.array([6.0, 8.5, 9.0, 10.0])
+    at = NOON_MS + (days * DAY).astype(np.int64)
+    probes = payments.slice(0, 1).take(pa.array([0] * len(at)))
+    columns = asked.by_name(asked.source.matrix(probes, at, events))
+    risk = columns["terminal_risk_7d_delay_7d"]
+    assert columns["terminal_payment_count_7d_delay_7d"].tolist() == [0.0, 2.0, 2.0, 2.0]
+    assert np.nan_to_num(risk).tolist() == [0.0, 0.0, 0.5, 0.5]
+
+
+def test_a_payment_is_a_positive_of_training_once_its_label_is_known() -> None:
+    payments = table_of([Payment(0, customer=1), Payment(MINUTE, customer=2)])
+    fraud = {"event_id": "p-1", "event_time": NOON_MS + MINUTE, "known_at": NOON_MS + 9 * DAY, "terminal_id": 1}
+    labels = conformed(pa.Table.from_pylist([{**fraud, "customer_id": 2}]), REPO, "fraud_labels")
+    asked = EventColumnsOfModel.of(REPO, MODEL)
+    for known, positive in ((labels.slice(0, 0), [False, False]), (labels, [False, True])):
+        events = {"transactions": payments, "fraud_labels": known}
+        found = examples_between(events, asked, NOON_MS, NOON_MS + DAY)
+        assert found.positive.tolist() == positive

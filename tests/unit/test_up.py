@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 import headrace
-from features.settings import Settings
+from features.settings import AlertsSettings, Settings
 from headrace_loop import LoopError
-from headrace_up import ATTEMPTS, LIVED_S, Kept, Project, Schedule, status_line
+from headrace_up import ATTEMPTS, LIVED_S, Kept, Project, Schedule, has_sinks, status_line
 
 STARTING = {"state": "absent"}
 FOLD = {"state": "running", "error": None, "lag": 1_234, "rows_per_s": 200.4, "age": {"p50_ms": 219.9, "p99_ms": 445.0}}
@@ -119,3 +120,12 @@ def test_a_part_that_was_asked_wrongly_is_not_started_again(project):
     kept.tick(0.0)
     with pytest.raises(LoopError, match="'stream' requires to run; got exit 2"):
         project.check()
+
+
+def test_alerts_are_delivered_where_there_may_be_some_and_the_settings_say_where(project):
+    definitions = Path(__file__).parents[2] / "feature_repo"
+    cards = replace(project, repo=definitions / "cards.py")
+    assert has_sinks(cards)
+    assert not has_sinks(replace(project, repo=definitions / "shop.py"))
+    nowhere = project.settings.model_copy(update={"alerts": AlertsSettings(table="")})
+    assert not has_sinks(replace(cards, settings=nowhere))
