@@ -1,4 +1,4 @@
-"""Rules of feature_repo/cards.py on payments made by hand: each fires where it should, nowhere else; and late labels."""
+"""Rules of feature_repo/cards.py on payments made by hand: each fires where it should, nowhere else; late labels."""
 
 from __future__ import annotations
 
