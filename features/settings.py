@@ -134,6 +134,8 @@ class MlflowSettings(Section):
 class AlertsSettings(Section):
     """Where `headrace alerts deliver` takes alerts."""
 
+    group: str = "headrace-alerts"
+    """Whose places in the topic they are: with another, another process takes all alerts once more, elsewhere."""
     table: str = "alerts"
     """A Delta table of this name beside those of the streams; empty for none."""
     table_every_s: float = Field(default=10, ge=0)

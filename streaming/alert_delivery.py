@@ -23,7 +23,6 @@ from streaming.supervisor import Backoff
 from streaming.topics import dead_letter_topic
 
 logger = logging.getLogger(__name__)
-GROUP = "headrace-alerts"
 TELL_EVERY_S = 1.0
 END_WITHIN_S = 15.0
 Log = Callable[[str], None]

@@ -41,6 +41,7 @@ def deliver() -> None:
     from streaming.alert_delivery import deliver_all
     from streaming.cluster import cluster
     from streaming.stream_cli import until_told
+    from streaming.supervisor import Patience
 
     root = Path.cwd()
     settings = read_settings(root, os.environ)
@@ -48,7 +49,9 @@ def deliver() -> None:
     with until_told() as stop, _only_one(root / settings.home), cluster(settings, root) as bootstrap:
         deliveries = _deliveries(settings, bootstrap, sinks)
         _say(f"alerts of '{settings.stream.alerts_topic}' to {', '.join(one.name for one in sinks)}")
-        deliver_all(deliveries, _teller(root / settings.home, settings.stream.alerts_topic, stop.is_set), stop)
+        tell = partial(_tell, root / settings.home, settings.stream.alerts_topic, stop.is_set)
+        patience = Patience(_say)  # what others are told is no reason to stop, such as on a disk without room
+        deliver_all(deliveries, lambda sinks: patience(partial(tell, sinks)), stop)
 
 
 def sinks_of(settings: AlertsSettings, offline: Path, repo: FeatureRepo) -> list[Sink]:
@@ -76,7 +79,7 @@ def sinks_of(settings: AlertsSettings, offline: Path, repo: FeatureRepo) -> list
 
 
 def _deliveries(settings: Settings, bootstrap: str, sinks: Sequence[Sink]) -> list[Delivery]:
-    from streaming.alert_delivery import GROUP, Delivery, Letters
+    from streaming.alert_delivery import Delivery, Letters
     from streaming.alert_topic import AlertTopic
     from streaming.crash_points import crash_point
     from streaming.producer import EventProducer
@@ -86,17 +89,13 @@ def _deliveries(settings: Settings, bootstrap: str, sinks: Sequence[Sink]) -> li
     return [
         Delivery(
             sink,
-            AlertTopic(bootstrap, topic, f"{GROUP}-{sink.name}", client),
+            AlertTopic(bootstrap, topic, f"{settings.alerts.group}-{sink.name}", client),
             letters,
             _say,
             reached,
         )
         for sink in sinks
     ]
-
-
-def _teller(home: Path, topic: str, is_over: Callable[[], bool]) -> Callable[[Mapping[str, Any]], None]:
-    return partial(_tell, home, topic, is_over)
 
 
 def _tell(home: Path, topic: str, is_over: Callable[[], bool], sinks: Mapping[str, Any]) -> None:
