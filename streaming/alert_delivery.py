@@ -19,7 +19,7 @@ from streaming.alert_topic import AlertTopic
 from streaming.consumer import Record
 from streaming.dead_letters import Acknowledged, letter_headers
 from streaming.producer import EventProducer
-from streaming.supervisor import Backoff
+from streaming.supervisor import FIRST_WAIT_S, Backoff
 from streaming.topics import dead_letter_topic
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ class Delivery:
     def _failed(self, text: str, error: HeadraceError | None = None) -> float:
         """How long to wait before it is tried again; it is said once where it is the same again."""
         asked_s = error.after_s if isinstance(error, SinkError) else None
-        wait_s = max(self._backoff.next_s(), asked_s or 0.0)
+        wait_s = self._backoff.next_s() if asked_s is None else max(asked_s, FIRST_WAIT_S)
         if self.state != "retrying" or self.last_error is None or self.last_error["text"] != text:
             self.log(f"alerts to '{self.sink.name}' wait: {text}")
         self.state, self.last_error = "retrying", {"text": text, "at_ms": int(1_000 * self.clock())}

@@ -154,7 +154,7 @@ def test_a_sink_that_is_away_holds_up_no_other_and_gets_all_when_it_is_back(plac
     place.server.stop()
     try:
         send(place.producer, place.topic, [*alerts[:20], *alerts[5:15]])
-        place.hook.answers = [(503, {}), (500, {})]
+        place.hook.answers = [(429, {"Retry-After": "2"}), (500, {})]
         with place.delivering() as by_name:
             until(lambda: place.in_table() == sorted(ids(alerts[:20])), "the table has them")
             until(lambda: place.in_hook() == sorted(ids(alerts[:20])), "the webhook has them")
@@ -172,6 +172,8 @@ def test_a_sink_that_is_away_holds_up_no_other_and_gets_all_when_it_is_back(plac
         if place.server.process is None:
             place.server.start()
     assert len(place.hook.taken()) == 50
+    first, second = (one.at_s for one in place.hook.requests[:2])
+    assert second - first >= 2
     assert place.letters() == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Request:
-    """What was posted, and the status that it was answered with."""
+    """What was posted, the status that it was answered with, and when (monotonic seconds)."""
 
     key: str
     headers: dict[str, str]
     body: dict[str, Any]
     status: int
+    at_s: float
 
 
 class Hook:
@@ -54,7 +56,7 @@ def running_hook(port: int = 0) -> Iterator[Hook]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             key = self.headers["Idempotency-Key"]
             status, headers = hook.answer(key)
-            hook.requests.append(Request(key, dict(self.headers), body, status))
+            hook.requests.append(Request(key, dict(self.headers), body, status, time.monotonic()))
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
