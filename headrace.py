@@ -29,6 +29,8 @@ VERBS = {
     "train": ("training.cli:train", "Train a recommender, test it, and let it serve when it is better."),
     "evaluate": ("training.evaluate_cli:evaluate", "A published protocol on a file: its split, models and metrics."),
     "models": ("training.models_cli:models", "The registered models: list, compare, promote, canary, rollback, drift."),
+    "models.examples": ("training.own_models_cli:examples", "What a ranker learns from, as a Parquet file."),
+    "models.register": ("training.own_models_cli:register", "An MLflow model of yours as the ranker, judged."),
     "serve": ("serving.cli:serve", "Answer HTTP requests with the champion."),
     "recommend": ("serving.cli:recommend", "Ask the running service."),
     "bench": ("headrace_bench:bench", "Measure the core, and how fresh features are, on this machine."),

@@ -3,6 +3,7 @@
     manifest.json    what the model is: its inputs in order, schema hashes, metrics, and the SHA-256 of the other files
     candidates.npz   plain arrays (see recommendation.CandidateTables); nothing in it is a pickled object
     ranker.skops     the ranker, of types that stand in our own list and of no others; absent where there is none
+    own.zip          instead of it, an MLflow model that somebody brought (see own_ranker.py)
 
 The digest of manifest.json itself is what ``save`` returns, and the registry keeps it as the tag DIGEST_TAG of a model
 version: a reader passes it to ``load``, so that nothing in the folder can change unnoticed.
@@ -32,6 +33,7 @@ from features.artefact_files import (
 from features.artefact_folder import MANIFEST, FileEntry, check_files, manifest_text, write_folder
 from features.definitions import FeatureView
 from features.errors import ArtefactError
+from features.own_ranker import OWN, OwnRanker
 from features.recommendation import (
     PAIR_FEATURES,
     Candidates,
@@ -286,7 +288,9 @@ def save(artefact: Artefact, directory: str | Path) -> str:
 
     def fill(parts: Path) -> None:
         np.savez(parts / CANDIDATES, allow_pickle=False, **candidate_arrays(artefact.tables))
-        if artefact.ranker is not None:
+        if isinstance(artefact.ranker, OwnRanker):
+            (parts / OWN).write_bytes(artefact.ranker.packed)
+        elif artefact.ranker is not None:
             save_ranker(artefact.ranker, parts / RANKER)
 
     items = len(artefact.items)
@@ -295,12 +299,13 @@ def save(artefact: Artefact, directory: str | Path) -> str:
     )
 
 
-def load(directory: str | Path, digest: str | None = None) -> Artefact:
+def load(directory: str | Path, digest: str | None = None, *, trusted: bool = False) -> Artefact:
     """The artefact of a folder, after every byte of it was checked against its manifest.
 
     Args:
         directory: as ``save`` wrote it; files that the manifest does not name are not looked at.
         digest: hex SHA-256 that manifest.json must have (the DIGEST_TAG of the model version).
+        trusted: whether a ranker that somebody brought may run its code; one of training's runs none.
 
     Raises ArtefactError, which names the file, for one that is missing, damaged or foreign, and for a ranker that holds
     a type which is not in our list (before anything of it is built).
@@ -312,9 +317,18 @@ def load(directory: str | Path, digest: str | None = None) -> Artefact:
     if len(tables.items) != manifest.items:
         where = f"artefact file '{directory / CANDIDATES}'"
         raise ArtefactError(where, f"{manifest.items} items", f"{len(tables.items)}", "Train anew.")
-    inputs = len(manifest.pair_features) + len(manifest.user.names) + len(manifest.item.names)
-    ranker = load_ranker(directory / RANKER, inputs) if RANKER in manifest.files else None
-    return Artefact(manifest, tables, ranker)
+    return Artefact(manifest, tables, _ranker(directory, manifest, trusted=trusted))
+
+
+def _ranker(directory: Path, manifest: Manifest, *, trusted: bool) -> Any:
+    names = (*manifest.pair_features, *manifest.user.names, *manifest.item.names)
+    if OWN in manifest.files:
+        if not trusted:
+            where, got = f"model '{manifest.name}'", "no word that they are"
+            required = "trusted files, as a model that somebody brought runs its own code"
+            raise ArtefactError(where, required, got, "Run 'headrace models register … --trust'.")
+        return OwnRanker((directory / OWN).read_bytes(), names)
+    return load_ranker(directory / RANKER, len(names)) if RANKER in manifest.files else None
 
 
 def _manifest(path: Path, digest: str | None) -> Manifest:
@@ -329,6 +343,6 @@ def _manifest(path: Path, digest: str | None) -> Manifest:
     if manifest.pair_features != PAIR_FEATURES:
         got = ", ".join(manifest.pair_features)
         raise ArtefactError(where, f"pair features {', '.join(PAIR_FEATURES)}", got, "Train anew.")
-    if not {CANDIDATES} <= set(manifest.files) <= {CANDIDATES, RANKER}:
-        raise ArtefactError(where, f"files {CANDIDATES} and {RANKER}", ", ".join(manifest.files) or "none")
+    if set(manifest.files) not in ({CANDIDATES}, {CANDIDATES, RANKER}, {CANDIDATES, OWN}):
+        raise ArtefactError(where, f"files {CANDIDATES} and {RANKER} or {OWN}", ", ".join(manifest.files) or "none")
     return manifest

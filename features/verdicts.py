@@ -16,6 +16,8 @@ GATE_DIGEST = "gate_manifest_sha256"
 """The tag that holds the digest of the manifest which the gate judged."""
 GATE_REASON = "gate_reason"
 """The tag that says why."""
+TRUSTED = "trusted_manifest_sha256"
+"""The tag that holds the digest of the manifest whose files may run their own code."""
 CHAMPION_DIGEST = "was_champion_sha256"
 """The tag that holds the digest which a version had when it became champion: it may become champion again."""
 CHAMPION_SINCE = "champion_since_ms"
@@ -55,6 +57,11 @@ def canary_tags(share: float | None, now_ms: int) -> dict[str, str]:
 def was_champion(tags: Mapping[str, str]) -> bool:
     """True when these files were champion before."""
     return bool(tags.get(DIGEST_TAG)) and tags.get(CHAMPION_DIGEST) == tags[DIGEST_TAG]
+
+
+def trusted(tags: Mapping[str, str]) -> bool:
+    """True when somebody said that these very files may run their own code."""
+    return bool(tags.get(DIGEST_TAG)) and tags.get(TRUSTED) == tags[DIGEST_TAG]
 
 
 def passed(tags: Mapping[str, str]) -> bool:

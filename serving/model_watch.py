@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from features.artefact import DIGEST_TAG, Artefact, load
 from features.errors import ArtefactError, HeadraceError
 from features.trial import try_out
-from features.verdicts import CANARY_BEGUN, CANARY_SHARE, CANARY_STOPPED, MOST_SHARE, SERVING_REFUSED, refusal
+from features.verdicts import CANARY_BEGUN, CANARY_SHARE, CANARY_STOPPED, MOST_SHARE, SERVING_REFUSED, refusal, trusted
 from serving.kept_model import KeptModel
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Pinned:
     digest: str | None
     refusal: str | None = None
     """Why its tags say that it must not serve; None where they do not."""
+    trusted: bool = False
+    """Whether its tags say that these files may run their own code."""
     canary_share: float | None = None
     """The share of the users that it answers as the canary; None for the setting's."""
     canary_begun: str | None = None
@@ -70,7 +72,7 @@ def verified(pinned: Pinned, fetch: Callable[[Pinned], Path]) -> Artefact:
     if pinned.refusal is not None:
         where, required = f"model version {pinned.version}", "a verdict of the gate by which it may serve"
         raise ArtefactError(where, required, pinned.refusal, "See 'headrace models promote'.")
-    artefact = load(fetch(pinned), pinned.digest)
+    artefact = load(fetch(pinned), pinned.digest, trusted=pinned.trusted)
     try_out(artefact)
     return artefact
 
@@ -180,7 +182,7 @@ class ModelWatch:
         last = None if self._kept is None else self._kept.last()
         if last is None:
             return
-        pinned = Pinned(last.version, str(last.folder), last.digest)
+        pinned = Pinned(last.version, str(last.folder), last.digest, trusted=True)  # it was when it was copied here
         try:
             taken = Served(last.version, verified(pinned, lambda _: last.folder), _now_ms(), last.digest)
             self._prepare(taken.artefact)
@@ -202,6 +204,7 @@ def _pinned(found: ModelVersion) -> Pinned:
         str(found.source),
         tags.get(DIGEST_TAG),
         refusal(tags),
+        trusted(tags),
         _share(tags.get(CANARY_SHARE)),
         tags.get(CANARY_BEGUN),
         tags.get(CANARY_STOPPED),

@@ -19,6 +19,7 @@ from training.cli import JSON, ROOT, read_the_events, registry_of, training_sett
 if TYPE_CHECKING:
     from training.gate import Verdict
     from training.judging import Judge
+    from training.parity import Ask
     from training.registry import Registry, Version
 
 NAME = click.option("--name", "--model", "name", default=MODEL_NAME, show_default=True, help="The registered model.")
@@ -55,7 +56,7 @@ def list_models(given: str | None, name: str | None, root: Path, as_json: bool) 
       headrace models list
       headrace models list shop-recommender --json
     """
-    versions = _registry(root).versions(given or name)
+    versions = registry_in(root).versions(given or name)
     if as_json:
         click.echo(json.dumps({"models": [described(one) for one in versions]}, indent=2))
         return
@@ -83,29 +84,37 @@ def promote(
       headrace models promote challenger --json
       headrace models promote 3 --model cards
     """
-    registry = _registry(root)
+    registry = registry_in(root)
     found = registry.get(name, version)
     if found.refusal is not None:
         click.echo(f"version {found.version}: {found.refusal}; judging it on the newest events", err=True)
         verdict = _verdict(root, found, path, kind, changed)
         found = registry.judge(found, verdict.promoted, verdict.reason)
-        _refuse(found, verdict)
+        refuse(found, verdict)
     done = registry.promote(found, int(time.time() * 1000))
-    _tell(done, as_json, f"{name} version {done.version} is the champion")
+    tell(done, as_json, f"{name} version {done.version} is the champion")
 
 
 def _with_parity(verdict: Verdict, root: Path, judge: Judge) -> Verdict:
+    from training.parity import with_parity
+
+    demand = judge.settings.parity
+    return verdict if demand == "skip" else with_parity(verdict, parity_asked(root, judge)(), demand)
+
+
+def parity_asked(root: Path, judge: Judge) -> Ask:
+    """How the gate asks whether the project's features are the same online as offline."""
     from features.repo import load_repo
     from features.settings import read_settings
-    from training.parity import asked_of, with_parity
+    from training.parity import asked_of
 
-    settings, chosen, domain = read_settings(root, os.environ), judge.settings, judge.of.domain
-    repo = load_repo(root / settings.stream.repo)
-    ask = asked_of(root, settings, repo, (domain.user, domain.item), chosen, lambda line: click.echo(line, err=True))
-    return verdict if chosen.parity == "skip" else with_parity(verdict, ask(), chosen.parity)
+    settings, domain = read_settings(root, os.environ), judge.of.domain
+    repo, views = load_repo(root / settings.stream.repo), (domain.user, domain.item)
+    return asked_of(root, settings, repo, views, judge.settings, lambda line: click.echo(line, err=True))
 
 
-def _refuse(version: Version, verdict: Verdict) -> None:
+def refuse(version: Version, verdict: Verdict) -> None:
+    """Passes where the gate let the version through; ArtefactError has its reason where not."""
     if not verdict.promoted:
         where = f"champion of model '{version.name}'"
         raise ArtefactError(where, "a version that the gate lets through", f"version {version.version}", verdict.reason)
@@ -131,17 +140,17 @@ def canary(version: str | None, share: float | None, stop: bool, name: str, root
     """
     from features.verdicts import CANARY
 
-    registry = _registry(root)
+    registry = registry_in(root)
     if stop or version is None:
         if not stop:
             raise UsageError("headrace models canary", "VERSION, or --stop", "neither")
         done = registry.get(name, CANARY)
         registry.drop_alias(name, CANARY)
-        _tell(registry.get(name, done.version), as_json, f"{name} version {done.version} is the canary no more")
+        tell(registry.get(name, done.version), as_json, f"{name} version {done.version} is the canary no more")
         return
     done = registry.begin_canary(registry.get(name, version), share, int(time.time() * 1000))
     of = "the setting's share" if share is None else f"{share:.0%}"
-    _tell(done, as_json, f"{name} version {done.version} is the canary, for {of} of the users")
+    tell(done, as_json, f"{name} version {done.version} is the canary, for {of} of the users")
 
 
 @models.command()
@@ -157,8 +166,8 @@ def rollback(name: str, root: Path, as_json: bool) -> None:
     Examples:
       headrace models rollback
     """
-    done = _registry(root).rollback(name)
-    _tell(done, as_json, f"{name} version {done.version} is the champion again")
+    done = registry_in(root).rollback(name)
+    tell(done, as_json, f"{name} version {done.version} is the champion again")
 
 
 @models.command()
@@ -189,8 +198,8 @@ def compare(
       headrace models compare 7 champion
       headrace models compare 7 6 --from online-retail.parquet --format online-retail --json
     """
-    registry = _registry(root)
-    judge = _judge(root, name, path, kind, changed)
+    registry = registry_in(root)
+    judge = judge_of(root, name, path, kind, changed)
     report = compared(judge, registry, (registry.get(name, one), registry.get(name, other)))
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_comparison(report)))
 
@@ -213,8 +222,8 @@ def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str],
       headrace models drift
       headrace models drift --json
     """
-    registry = _registry(root)
-    report = drifted(_judge(root, name, path, kind, changed), registry, registry.get(name, CHAMPION))
+    registry = registry_in(root)
+    report = drifted(judge_of(root, name, path, kind, changed), registry, registry.get(name, CHAMPION))
     lines = [f"{value:8.3f}  {key}" for key, value in report["psi"].items()]
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(lines))
     if report["alarming"]:
@@ -280,12 +289,13 @@ def _verdict(root: Path, version: Version, path: str | None, kind: str | None, c
     repo = load_repo(root / settings.stream.repo)
     if version.name in repo.models:
         return verdict_on_event_model(root, settings, repo, version, (path, kind), changed)
-    judge = _judge(root, version.name, path, kind, changed)
-    verdict, _ = judge.registered(_registry(root), version)
+    judge = judge_of(root, version.name, path, kind, changed)
+    verdict, _ = judge.registered(registry_in(root), version)
     return _with_parity(verdict, root, judge) if verdict.promoted and path is None else verdict
 
 
-def _judge(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> Judge:
+def judge_of(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> Judge:
+    """The newest slice of the project's events, or of a file's, on which versions of the model are judged."""
     from features.repo import load_repo
     from features.settings import read_settings
     from training.dataset import Domain
@@ -299,13 +309,15 @@ def _judge(root: Path, name: str, path: str | None, kind: str | None, changed: S
     return Judge.of_events(read_the_events(root, settings, repo, domain, (path, kind), None), domain, chosen)
 
 
-def _registry(root: Path) -> Registry:
+def registry_in(root: Path) -> Registry:
+    """The registry of the project in this folder."""
     from features.settings import read_settings
 
     return registry_of(root, read_settings(root, os.environ))
 
 
-def _tell(version: Version, as_json: bool, text: str) -> None:
+def tell(version: Version, as_json: bool, text: str) -> None:
+    """The version is on stdout as JSON, or this text is."""
     click.echo(json.dumps(described(version), indent=2) if as_json else text)
 
 

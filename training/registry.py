@@ -157,6 +157,10 @@ class Registry:
         """The version has this verdict, which is about the files that it has now."""
         return self._tagged(version, verdicts.verdict_tags(version.digest, passed, reason))
 
+    def trust(self, version: Version) -> Version:
+        """The version's files, as they are now, may run their own code."""
+        return self._tagged(version, {verdicts.TRUSTED: version.digest})
+
     def promote(self, version: Version, now_ms: int) -> Version:
         """The version is the champion. Raises UsageError for one that must not serve."""
         if version.refusal is not None:
@@ -247,7 +251,7 @@ class Registry:
 
     def fetch(self, version: Version, folder: Path) -> Artefact:
         """The version's artefact, copied into ``folder``; ArtefactError where it is not what was registered."""
-        return load(self.download(version, folder), version.digest)
+        return load(self.download(version, folder), version.digest, trusted=verdicts.trusted(version.tags))
 
     def download(self, version: Version, folder: Path) -> Path:
         """Where in ``folder`` the files of the version's artefact are now; ArtefactError where they cannot be had."""

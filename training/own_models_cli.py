@@ -1,0 +1,85 @@
+"""`headrace models examples` and `register`: a model that you fit yourself, on what ours learns from."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from features.errors import UsageError
+from training.cli import JSON, ROOT
+from training.models_cli import FORMAT, FROM, NAME, SET, judge_of, parity_asked, refuse, registry_in, tell
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@NAME
+@FROM
+@FORMAT
+@SET
+@ROOT
+def examples(file: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str], root: Path) -> None:
+    """Write what a ranker learns from to FILE (Parquet): its inputs by name, and whether the item was taken.
+
+    Each row is an item that could have been recommended to a user at some moment, with the features of just then.
+
+    \b
+    Examples:
+      headrace models examples examples.parquet
+    """
+    import pyarrow.parquet as pq
+
+    from training.own_models import learning_examples
+
+    table = learning_examples(judge_of(root, name, path, kind, changed))
+    pq.write_table(table, file)
+    taken = sum(table["taken"].to_pylist())
+    click.echo(f"{table.num_rows:,} examples of {table.num_columns - 1} inputs, {taken:,} taken: {file}", err=True)
+
+
+@click.command()
+@click.argument("uri")
+@click.option("--trust", is_flag=True, help="It may run its code: here, and in every service that it answers in.")
+@NAME
+@FROM
+@FORMAT
+@SET
+@ROOT
+@JSON
+def register(
+    uri: str,
+    trust: bool,
+    name: str,
+    path: str | None,
+    kind: str | None,
+    changed: Sequence[str],
+    root: Path,
+    as_json: bool,
+) -> None:
+    """Register an MLflow model of yours as the ranker, judge it, and let it serve when it is better.
+
+    URI is of MLflow (runs:/…, models:/…) or a folder. Its signature names inputs of the ranker, of type double or
+    float; 'headrace models examples' writes rows of them. The version has a copy of its files, and --trust is about
+    these bytes alone. Exit 1 where the gate refuses; the reason is kept with the version.
+
+    \b
+    Examples:
+      headrace models register ./my-model --trust
+      headrace models register runs:/4c1f…/model --trust --json
+    """
+    from training.own_models import fetched
+    from training.own_models import register as registered
+
+    if not trust:
+        raise UsageError("headrace models register", "--trust, as loading an MLflow model runs what it holds", "none")
+    judge = judge_of(root, name, path, kind, changed)
+    registry = registry_in(root)
+    ask = None if path is not None else parity_asked(root, judge)
+    with tempfile.TemporaryDirectory() as scratch:
+        model = fetched(registry, uri, Path(scratch))
+        version, verdict = registered(model, judge, registry, int(time.time() * 1000), {"own": uri}, ask)
+    refuse(version, verdict)
+    tell(version, as_json, f"{name} version {version.version} is the champion: {verdict.reason}")
