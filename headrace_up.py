@@ -23,6 +23,7 @@ LIVED_S = 60.0
 """A part that ran so long had started well: its next failure is the first again."""
 NOT_AGAIN = (None, 0, 2)
 """Statuses of a part that runs, that was told to end, and that was asked wrongly."""
+WHEN_DRIFTED = ("train", "--when-drifted")
 Tell = Callable[[str], None]
 
 
@@ -36,7 +37,16 @@ Tell = Callable[[str], None]
     metavar="MINUTES",
     help="Once the offline store has events, and then so often; 0 never trains.",
 )
-def up(minutes: float) -> None:
+@click.option(
+    "--drift-every",
+    "drift_minutes",
+    default=15.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    metavar="MINUTES",
+    help="So often it looks whether events have moved away from the champion's, and trains where they have; 0 never.",
+)
+def up(minutes: float, drift_minutes: float) -> None:
     """Run the project here: Kafka, unless the settings name one, the stream, the service, and training now and then.
 
     Alerts are delivered where the definitions have event models. A line says how it is doing. Ctrl-C or SIGTERM ends
@@ -57,14 +67,16 @@ def up(minutes: float) -> None:
     try:
         with interrupts_end_it(), Project(root, settings, root / settings.home, repo, port, tracking) as loop:
             training = Schedule(loop, 60 * minutes)
+            drift_s = 60 * drift_minutes
+            drift = Schedule(loop, drift_s, WHEN_DRIFTED, ("drift", "drift"), time.monotonic() + drift_s)
             every_s = 60 * settings.offline.compact_every_min
             upkeep = Schedule(loop, every_s, ("tables", "compact"), ("upkeep", "upkept"), time.monotonic() + every_s)
             again_s = AGAIN_S if has_sinks(loop) else 0.0
             delivery = Schedule(loop, again_s, ("alerts", "deliver"), ("delivery of alerts", "alerts delivered"))
             try:
-                run(loop, training, (upkeep, delivery))
+                run(loop, training, drift, (upkeep, delivery))
             finally:
-                for one in (training, upkeep, delivery):
+                for one in (training, drift, upkeep, delivery):
                     one.stop()
     except KeyboardInterrupt:
         click.echo("stopped; everything that was started has ended", err=True)
@@ -79,7 +91,7 @@ def has_sinks(loop: Loop) -> bool:
     return bool(chosen.table or chosen.postgres or chosen.webhook) and bool(load_repo(loop.repo).models)
 
 
-def run(loop: Loop, training: Schedule, others: Sequence[Schedule]) -> None:
+def run(loop: Loop, training: Schedule, drift: Schedule, others: Sequence[Schedule]) -> None:
     """Start the parts, and tell how they are doing until one of them ends."""
     click.echo(f"Kafka answers on {loop.start_broker()}", err=True)
     stream = Kept(loop, "stream")
@@ -89,12 +101,14 @@ def run(loop: Loop, training: Schedule, others: Sequence[Schedule]) -> None:
         while True:
             stream.tick(time.monotonic())
             loop.check()
-            training.tick(time.monotonic())
+            for one, other in ((training, drift), (drift, training)):
+                if other.running is None:  # one training of a project goes on at a time
+                    one.tick(time.monotonic())
             for one in others:
                 one.tick(time.monotonic())
             ready = loop.ask("/readyz", timeout_s=1.0)
             told = training.told(time.monotonic())
-            failed = [one.last for one in others if "failed" in one.last]
+            failed = [one.last for one in (drift, *others) if "failed" in one.last]
             tell(status_line(stream_status(loop.home), ready, " · ".join([told, *failed])))
             time.sleep(TELL_EVERY_S)
 
@@ -215,6 +229,8 @@ def status_line(stream: Mapping[str, Any], ready: Mapping[str, Any] | None, trai
     fold = stream.get("queries", {}).get("fold")
     streaming = _stream(fold) if stream["state"] == "running" and fold else ["stream starts"]
     service = f"service ready, model {ready['model']}" if ready else "service starts"
+    canary = ready.get("canary", "none") if ready else "none"
+    service += "" if canary == "none" else f", canary {canary}"
     return " · ".join([time.strftime("%H:%M:%S"), *streaming, service, training])
 
 

@@ -175,13 +175,15 @@ def until_told() -> Iterator[threading.Event]:
 def status(as_json: bool, metrics: bool) -> None:
     """Show what the stream does: records a second, lag, batch time, how fresh features are, and how records ended.
 
-    Also the bytes that an entity takes in the online store, by view, from a sample; and how alerts are delivered.
+    Also the bytes that an entity takes in the online store, by view, from a sample; how alerts are delivered; and how
+    far events have moved from those that the champion was tested on, where that was measured.
 
     \b
     Examples:
       headrace status
       headrace status --json
     """
+    from features.drift_status import drift_line, drift_metrics, read_drift
     from features.settings import read_settings
     from features.stream_status import read_status
     from streaming.alert_status import delivery_lines, delivery_metrics, read_delivery
@@ -190,16 +192,19 @@ def status(as_json: bool, metrics: bool) -> None:
 
     root = Path.cwd()
     settings = read_settings(root, os.environ)
-    found = read_status(root / settings.home, now_ms())
+    found, drift = read_status(root / settings.home, now_ms()), read_drift(root / settings.home)
     if found["state"] != "absent":
         found["bytes_per_row"] = _bytes_per_row(settings, root)
     alerts = read_delivery(root / settings.home, now_ms())
     if as_json:
-        click.echo(json.dumps(found | ({} if alerts is None else {"alerts": alerts}), indent=2))
+        also = {name: one for name, one in (("alerts", alerts), ("drift", drift)) if one is not None}
+        click.echo(json.dumps(found | also, indent=2))
     elif metrics:
         click.echo(metrics_text(found) + ("" if alerts is None else delivery_metrics(alerts)), nl=False)
+        click.echo("" if drift is None else drift_metrics(drift), nl=False)
     else:
-        click.echo("\n".join([*status_lines(found), *([] if alerts is None else delivery_lines(alerts))]))
+        lines = [*status_lines(found), *([] if alerts is None else delivery_lines(alerts))]
+        click.echo("\n".join([*lines, *([] if drift is None else [drift_line(drift, now_ms())])]))
 
 
 def _bytes_per_row(settings: Settings, root: Path) -> dict[str, float]:

@@ -34,14 +34,16 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--set", "changed", multiple=True, metavar="KEY=VALUE", help="A training setting, such as test_ms=2592000000."
 )
+@click.option("--when-drifted", is_flag=True, help="Only where the events have moved away from the champion's.")
 @ROOT
 @JSON
-def train(
+def train(  # one parameter an option
     name: str | None,
     as_of: str | None,
     path: str | None,
     kind: str | None,
     changed: Sequence[str],
+    when_drifted: bool,
     root: Path,
     as_json: bool,
 ) -> None:
@@ -58,6 +60,7 @@ def train(
     Examples:
       headrace train
       headrace train --as-of 2011-11-09T00:00:00Z --json
+      headrace train --when-drifted
       headrace train cards
       headrace train retail --from online-retail.parquet --format online-retail --set test_ms=2592000000
     """
@@ -76,7 +79,7 @@ def train(
     chosen = training_settings(name, changed)
     domain = Domain.of(repo, chosen)
     with turn(root / settings.home):
-        report = _refreshed(root, settings, repo, domain, chosen, (path, kind), as_of)
+        report = _refreshed(root, settings, repo, domain, chosen, (path, kind), as_of, when_drifted=when_drifted)
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
 
 
@@ -88,8 +91,12 @@ def _refreshed(
     chosen: TrainingSettings,
     file: tuple[str | None, str | None],
     as_of: str | None,
+    *,
+    when_drifted: bool,
 ) -> dict[str, Any]:
-    """The report of a refresh, which stands in the status file too."""
+    """The report of a refresh, which stands in the status file too; that of the drift where none was needed."""
+    from training.drifted import needless
+    from training.judging import Judge
     from training.parity import asked_of
     from training.record import came_from
     from training.refresh import refresh, write_status
@@ -98,6 +105,11 @@ def _refreshed(
     now_ms = int(time.time() * 1_000)
     about = came_from(domain, root / settings.offline.path if file[0] is None else None, root)
     registry = registry_of(root, settings)
+    if when_drifted:
+        judge = Judge.of_events(events, domain, chosen)
+        found = needless(judge, registry, root / settings.home, now_ms, lambda text: click.echo(text, err=True))
+        if found is not None:
+            return {**found, "trained": False}
     views = (domain.user, domain.item)
     ask = None if file[0] is not None else asked_of(root, settings, repo, views, chosen, lambda _: None)
     done = refresh(events, domain, chosen, registry, now_ms, lambda text: click.echo(text, err=True), about, ask)
@@ -155,6 +167,9 @@ def registry_of(root: Path, settings: Settings) -> Registry:
 
 
 def _lines(report: Mapping[str, Any]) -> list[str]:
+    if report.get("trained") is False:
+        most = max(report["psi"].values(), default=0.0)
+        return [f"{report['model']} version {report['version']} stays: no input has drifted (PSI at most {most:.2f})"]
     names = [key for key in report["rows"][0] if key not in ("model", "took_s")]
     lines = [f"{'':14}" + "".join(f"{name:>17}" for name in names)]
     for row in report["rows"]:

@@ -215,36 +215,25 @@ def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str],
     """Show how far the newest events are from those that the champion was tested on, input by input.
 
     The population stability index of each input of the ranker and of its score: above 0.25 it is time to train anew,
-    and the exit code is 1.
+    and the exit code is 1. 'headrace status' shows what was found last.
 
     \b
     Examples:
       headrace models drift
       headrace models drift --json
     """
+    from features.settings import read_settings
+    from training.drifted import drifted, tell_drift
+
     registry = registry_in(root)
     report = drifted(judge_of(root, name, path, kind, changed), registry, registry.get(name, CHAMPION))
+    if path is None:
+        tell_drift(root / read_settings(root, os.environ).home, report, int(time.time() * 1000))
     lines = [f"{value:8.3f}  {key}" for key, value in report["psi"].items()]
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(lines))
     if report["alarming"]:
         click.echo(f"drifted: {', '.join(report['alarming'])}. Train anew: headrace train.", err=True)
         sys.exit(1)
-
-
-def drifted(judge: Judge, registry: Registry, version: Version) -> dict[str, Any]:
-    """The PSI of the version's inputs and score. Raises UsageError for one that was not recorded with a reference."""
-    from training.drift import Reference, alarming, columns_of, drifts
-    from training.record import REFERENCE, input_names
-
-    recorded, artefact = registry.recorded(version, REFERENCE), judge.fetched(registry, version)
-    if recorded is None or artefact.ranker is None:
-        where, required = f"drift of model '{version.name}'", f"a ranker, and a record with {REFERENCE}"
-        raise UsageError(where, required, f"version {version.version} without", "Train anew.")
-    examples = judge.held_out(artefact)
-    columns = columns_of(input_names(artefact.manifest), examples.inputs, artefact.chances(examples.inputs))
-    found = drifts(Reference.model_validate_json(recorded), columns)
-    counted = {"model": version.name, "version": version.version, "examples": len(examples.taken)}
-    return {**counted, "psi": found, "alarming": alarming(found)}
 
 
 def compared(judge: Judge, registry: Registry, pair: tuple[Version, Version]) -> dict[str, Any]:

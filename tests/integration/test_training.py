@@ -200,6 +200,28 @@ def test_headrace_train_and_models_list_do_the_same_from_the_command_line(events
     assert "may serve: ndcg_at_10" in shown.stdout
 
 
+def test_training_when_drifted_trains_without_a_champion_and_then_where_events_have_moved(events, domain, tmp_path):
+    from deltalake import write_deltalake
+
+    (tmp_path / "feature_repo").symlink_to(ROOT / "feature_repo")
+    archive = tmp_path / ".headrace" / "offline" / "activity"
+    write_deltalake(archive, events["activity"])
+    options = ["--root", str(tmp_path), "--json", "--when-drifted"]
+    for text in ("iterations=10", "ease_l2=20", "target_events=50", "moments=300"):
+        options += ["--set", text]
+
+    def trained() -> dict:
+        return json.loads(CliRunner().invoke(train, ["mine", *options], catch_exceptions=False).stdout)
+
+    assert trained()["promoted"] is True
+    report = trained()
+    assert (report["trained"], report["version"], report["alarming"]) == (False, "1", [])
+    told = json.loads((tmp_path / ".headrace" / "status" / "drift.json").read_text())
+    assert told["psi"] == report["psi"]
+    write_deltalake(archive, shop(domain, visits=40), mode="overwrite")
+    assert trained()["version"] == "2"
+
+
 @pytest.mark.parametrize("text", ["iterations", "unheard=1", "test_share=2"])
 def test_a_training_setting_that_cannot_be_is_named(text, tmp_path):
     with pytest.raises(UsageError):

@@ -1,0 +1,43 @@
+"""What training told of drift, as the status shows it and as a metric."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from features.drift_status import drift_file, drift_line, drift_metrics, read_drift
+from headrace import cli
+
+MINUTE = 60_000
+CALM = {"model": "shop", "version": "3", "psi": {"a": 0.08, "b": 0.01}, "alarming": [], "at_ms": 10 * MINUTE}
+DRIFTED = {**CALM, "psi": {"a": 0.9, "b": 0.5, "c": 0.4, "d": 0.3, "e": 0.1}, "alarming": ["a", "b", "c", "d"]}
+
+
+def test_the_line_says_when_it_was_measured_and_what_has_drifted():
+    head = "model: shop version 3 · drift measured 5 min ago"
+    assert drift_line(CALM, 15 * MINUTE) == f"{head} · none (PSI at most 0.08)"
+    named = "drifted: a 0.90, b 0.50, c 0.40 and 1 more. Train anew: headrace train"
+    assert drift_line(DRIFTED, 15 * MINUTE) == f"{head} · {named}"
+
+
+def test_the_alarm_is_a_metric_and_so_is_each_input_that_alarms():
+    of = '{model="shop",version="3"}'
+    assert drift_metrics(CALM) == f"headrace_model_drift_alarm{of} 0\nheadrace_model_drift_psi_max{of} 0.08\n"
+    lines = drift_metrics(DRIFTED).splitlines()
+    assert lines[:2] == [f"headrace_model_drift_alarm{of} 1", f"headrace_model_drift_psi_max{of} 0.9"]
+    assert lines[2] == 'headrace_model_drift_psi{model="shop",version="3",input="a"} 0.9'
+    assert len(lines) == 6
+
+
+def test_the_status_shows_it_where_it_was_measured(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / ".headrace"
+    assert read_drift(home) is None
+    assert "drift" not in CliRunner().invoke(cli, ["status"]).stdout
+    drift_file(home).parent.mkdir(parents=True)
+    drift_file(home).write_text(json.dumps(DRIFTED))
+    assert "drifted: a 0.90" in CliRunner().invoke(cli, ["status"]).stdout
+    assert "headrace_model_drift_alarm" in CliRunner().invoke(cli, ["status", "--metrics"]).stdout
+    assert json.loads(CliRunner().invoke(cli, ["status", "--json"]).stdout)["drift"] == DRIFTED
