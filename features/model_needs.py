@@ -81,6 +81,29 @@ def _inputs(source: str, uri: str) -> Sequence[ViewInputs]:
         raise StoreError(f"manifest '{path}'", "what training writes", str(error.errors()[0]["msg"])) from error
 
 
+def ranker_inputs_of(tracking_uri: str, root: Path, model: str, version: str) -> tuple[Sequence[str], Sequence[str]]:
+    """All inputs of the ranker of a recommender's version, in order, and those among them that are the user's.
+
+    Raises StoreError where the registry has no such version, or does not answer.
+    """
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    from features.artefact import Manifest
+    from features.artefact_folder import MANIFEST
+
+    uri = absolute_uri(tracking_uri, root)
+    try:
+        source = MlflowClient(tracking_uri=uri, registry_uri=uri).get_model_version(model, version).source
+        path = download_artifacts(artifact_uri=f"{source}/{MANIFEST}", tracking_uri=uri)
+        manifest = Manifest.model_validate_json(Path(path).read_bytes())
+    except (MlflowException, OSError, ValueError) as error:
+        raise StoreError(f"model '{model}' version {version} in {uri}", "its manifest", str(error)) from error
+    user = manifest.user.names
+    return (*manifest.pair_features, *user, *manifest.item.names), user
+
+
 def inputs_of_manifest(text: bytes) -> Sequence[ViewInputs]:
     """The views that a model takes its inputs from: a recommender's of users and items, an event model's own.
 

@@ -31,6 +31,7 @@ FIELDS: dict[str, Field | str] = {
     "item_schema": "string",
     "as_of": "int64",
     "features_status": "string",
+    "user_newest": "int64",
     "fallback": "string",
     "items": Field("string", required=True),
     "shadow": "bool",
@@ -39,8 +40,9 @@ FIELDS: dict[str, Field | str] = {
 }
 """``inputs``: inputs_hash of the rows' columns. ``items``: [[item_id, score, source, [the row] or null], …], ranked.
 
-``shadow`` is true for what a challenger said beside the answer of the same recommendation_id, and nobody was shown;
-``overlap`` is the share of its items that were in that answer.
+``user_newest`` is when the newest event was that is in the user's features, epoch ms; null for who has none, and where
+the request brought features of its own. ``shadow`` is true for what a challenger said beside the answer of the same
+recommendation_id, and nobody was shown; ``overlap`` is the share of its items that were in that answer.
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -96,7 +96,8 @@ class Verifier:
             some = keys.slice(start, KEYS_AT_ONCE)
             for held in self._held(view, some, findings, asked.as_of):
                 self._wait_for_archive(held.end)
-                compare(findings, view, held, self._events(view, held), asked.as_of, self._clock(view))
+                events = events_of(self._tables(view, held.end), view, held.keys)
+                compare(findings, view, held, events, asked.as_of, self._clock(view))
             self._say(f"{view.name}: {start + len(some):,} of {len(keys):,} entities")
         return findings
 
@@ -163,24 +164,6 @@ class Verifier:
         }
         return {name: table for name, table in found.items() if table is not None}
 
-    def _events(self, view: FeatureView, held: HeldRows) -> dict[str, pa.Table]:
-        """The deduplicated events before held.end of the entities, in memory that these bound.
-
-        The table is read twice: which of two records with one event id counts depends on both, and the other may be
-        another entity's.
-        """
-        events = {}
-        for name, before in self._tables(view, held.end).items():
-            stream = before.stream
-            ids = [pa.array([], pa.string())]
-            for batch in before.batches([*view.entity.keys, "event_id"]):
-                keys = entity_keys({one: batch[one] for one in view.entity.keys}, view.entity)
-                mine = pc.fill_null(pc.is_in(keys, value_set=held.keys), fill_value=False)
-                ids.append(pc.unique(batch["event_id"].filter(mine)))
-            wanted = before.only(pc.field("event_id").isin(pc.unique(pa.concat_arrays(ids))))
-            events[name] = deduplicated(wanted.events(used_columns(view, stream)), stream)
-        return events
-
     def _clock(self, view: FeatureView) -> int:
         """The newest known_at of the view's streams in the archive (ms)."""
         return max([0, *(table.newest_ms() for table in self._tables(view).values())])
@@ -205,3 +188,22 @@ def _some(keys: pa.Array, count: int, rng: np.random.Generator) -> pa.Array:
     if len(keys) <= count:
         return keys.cast(pa.string())
     return keys.take(pa.array(np.sort(rng.choice(len(keys), max(count, 0), replace=False)))).cast(pa.string())
+
+
+def events_of(tables: Mapping[str, ArchiveTable], view: FeatureView, entities: pa.Array) -> dict[str, pa.Table]:
+    """By stream, the deduplicated events of these entities (keys as text), in memory that they bound.
+
+    A table is read twice: which of two records with one event id counts depends on both, and the other may be another
+    entity's.
+    """
+    events = {}
+    for name, table in tables.items():
+        stream = table.stream
+        ids = [pa.array([], pa.string())]
+        for batch in table.batches([*view.entity.keys, "event_id"]):
+            keys = entity_keys({one: batch[one] for one in view.entity.keys}, view.entity)
+            mine = pc.fill_null(pc.is_in(keys, value_set=entities), fill_value=False)
+            ids.append(pc.unique(batch["event_id"].filter(mine)))
+        wanted = table.only(pc.field("event_id").isin(pc.unique(pa.concat_arrays(ids))))
+        events[name] = deduplicated(wanted.events(used_columns(view, stream)), stream)
+    return events

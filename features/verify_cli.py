@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from features.errors import UsageError
+
+if TYPE_CHECKING:
+    from features.definitions import FeatureView
+    from features.repo import FeatureRepo
+    from features.settings import Settings
+    from features.verified_stores import Asked
 
 
 @click.command()
@@ -21,14 +28,21 @@ from features.errors import UsageError
 @click.option("--as-of", "as_of", metavar="T", help="RFC 3339 or epoch ms; now unless given.")
 @click.option("--threshold", default=0.0, show_default=True, type=click.FloatRange(0, 1), help="Share that may differ.")
 @click.option("--seed", type=click.IntRange(0), help="Chooses the entities; a new one unless given.")
+@click.option("--served", is_flag=True, help="Also what answers were made of, by the served log.")
+@click.option(
+    "--settle-s", default=10.0, show_default=True, type=click.FloatRange(0), help="Stream's lag at most then."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify(
+def verify(  # noqa: PLR0913  # one parameter an option
     view_name: str | None,
     sample: int,
     everybody: bool,
     as_of: str | None,
     threshold: float,
     seed: int | None,
+    *,
+    served: bool,
+    settle_s: float,
     as_json: bool,
 ) -> None:
     """Compare the online store with the offline store; exit 1 where more than the threshold differs.
@@ -37,10 +51,14 @@ def verify(
     now: a stream that runs, or lags, explains no difference. History that was imported since the rows were made does:
     run 'headrace features rebuild' first.
 
+    With --served, also the users' features in the served log with history as of the instant of each answer; answers
+    within --settle-s of another event of the user are left out, as the stream may have been behind it.
+
     \b
     Examples:
       headrace features verify
       headrace features verify --all --json
+      headrace features verify --served
     """
     from features.feature_reader import wall_clock_ms
     from features.inspection import parsed_time
@@ -62,9 +80,34 @@ def verify(
     rows = open_rows(repo.path, home)
     verifier = Verifier(rows, repo, root / settings.offline.path, home, lambda line: click.echo(line, err=True))
     found = report([verifier.verify(view, asked) for view in views], {one.name: len(one.features) for one in views})
+    if served:
+        found["served"] = report_of_the_log(root, settings, repo, views, asked, round(1_000 * settle_s))
     click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(found)))
-    wrong = found["mismatch"] + found["missing"] + found["extra"]
-    click.get_current_context().exit(1 if wrong > threshold * found["compared"] else 0)
+    several = [found, *found.get("served", [])]
+    wrong = sum(one["mismatch"] + one["missing"] + one["extra"] for one in several)
+    click.get_current_context().exit(1 if wrong > threshold * sum(one["compared"] for one in several) else 0)
+
+
+def report_of_the_log(
+    root: Path, settings: Settings, repo: FeatureRepo, views: Sequence[FeatureView], asked: Asked, settle_ms: int
+) -> list[dict[str, Any]]:
+    """What differs between each served log of the repo and history, for each view that it can be about."""
+    from features.model_needs import ranker_inputs_of
+    from features.served import FIELDS
+    from features.verification import report
+    from features.verified_log import LogVerifier
+
+    inputs_of = partial(ranker_inputs_of, settings.mlflow.tracking_uri, root)
+    verifier = LogVerifier(repo, root / settings.offline.path, inputs_of, settle_ms)
+    logs = [one for one in repo.streams.values() if set(FIELDS) <= set(one.fields)]
+    told = []
+    for view, log in ((view, log) for view in views for log in logs if set(view.entity.keys) <= set(log.fields)):
+        found = verifier.verify(view, log, asked.sample, asked.seed)
+        counts = report([found.findings], {view.name: len(view.features)})
+        told.append(
+            {"log": log.name, "view": view.name, "answers": found.answers, "unsettled": found.unsettled} | counts
+        )
+    return told
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
@@ -73,6 +116,10 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name}: {view['entities']:,} entities · {view['compared']:,} values compared · {kinds}"
         for feature, count in list(view["by_feature"].items())[:5]:
             yield f"    {feature}: {count:,}"
-    for one in found["worst"][:10]:
+    for one in found.get("served", []):
+        kinds = " · ".join(f"{one[kind]:,} {kind}" for kind in ("mismatch", "extra"))
+        about = f"{one['answers']:,} answers, {one['unsettled']:,} of them unsettled"
+        yield f"{one['log']} → {one['view']}: {about} · {one['compared']:,} values compared · {kinds}"
+    for one in [one for each in (found, *found.get("served", [])) for one in each["worst"][:10]]:
         values = f"{one['online']!r} online, {one['offline']!r} offline, as of {one['as_of']}"
         yield f"  {one['kind']}: {one['view']} {one['entity']} {one['feature']}: {values}"

@@ -26,7 +26,7 @@ from features.recommendation import PAIR_FEATURES, Asked, Candidates, Floats, ra
 from features.served import inputs_hash, items_text
 from serving.answers import Answer
 from serving.events import Message, message_of
-from serving.recommender import Question, as_of
+from serving.recommender import Question, UserRead, as_of
 from serving.retrieval import ItemSnapshot
 
 logger = logging.getLogger(__name__)
@@ -140,6 +140,7 @@ def event_of(logged: ServedAnswer, now: int) -> dict[str, object]:
         "item_schema": None if manifest is None else manifest.item.schema_hash,
         "as_of": as_of(answer.user, logged.items),
         "features_status": None if status is None else status.name,
+        "user_newest": newest_of(answer.user),
         "fallback": None if made.reason is None else made.reason.value,
         "items": items_text(listed, _rows(answer, len(names))),
         "shadow": shadow is not None,
@@ -147,6 +148,11 @@ def event_of(logged: ServedAnswer, now: int) -> dict[str, object]:
         "took_ms": round(1000 * answer.took_s, 3),
     }
     return {name: value for name, value in event.items() if value is not None}
+
+
+def newest_of(user: UserRead) -> int | None:
+    """When the newest event was that the stored features know of; None for none, and where the request brought some."""
+    return None if user.given or user.present is None else int(user.present.newest_event[0])
 
 
 def _rows(answer: Answer, width: int) -> Floats:
