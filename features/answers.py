@@ -12,13 +12,12 @@ from features import compiled
 from features.columns import arrow_type
 from features.definitions import FeatureView
 from features.expressions import evaluate
-from features.hashing import weights
+from features.folding import fold_nothing, stored_rows
 from features.kernels.contract import Answers, Stored
 from features.programs import Listed, Reading, reading_of
 from features.windows import Int64s
 
 ARROW = {"int64": pa.int64(), "float64": pa.float64()}
-SPARE = np.zeros(1, dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -53,17 +52,13 @@ def make_ready(view: FeatureView) -> None:
     answered(view, nobody, 0, 0)
     stored, answers = _stored(nobody, 0), _room(reading_of(view, 0), 1)
     _texts(Listed("", 0, 0, 0, texts=True), stored, answers, np.zeros(1, dtype=np.int64))
+    fold_nothing(view)
 
 
 def _stored(rows: pa.Array, as_of: int | Int64s) -> Stored:
-    _, places, octets = rows.buffers()
-    offsets = np.frombuffer(places, dtype=np.int32)[rows.offset : rows.offset + len(rows) + 1]
-    data = np.frombuffer(octets, dtype=np.uint8) if octets is not None else SPARE
-    # One type of array for a kernel, whoever made the buffer.
-    data.flags.writeable = offsets.flags.writeable = False
     asked = np.empty(len(rows), dtype=np.int64)
     asked[:] = as_of
-    return Stored(data, offsets, weights(1), asked)
+    return stored_rows(rows, asked)
 
 
 def _empty(stored: Stored) -> int:

@@ -51,9 +51,17 @@ class EventColumns:
     def matches(self, conditions: tuple[tuple[str, Condition], ...]) -> Bools:
         """Which events meet all the conditions."""
         if conditions not in self._matches:
-            verdicts = [matches(self._events, {column: condition}) for column, condition in conditions]
+            verdicts = [self._meets(column, condition) for column, condition in conditions]
             self._matches[conditions] = reduce(np.logical_and, verdicts, np.ones(len(self), dtype=bool))
         return self._matches[conditions]
+
+    def _meets(self, column: str, condition: Condition) -> Bools:
+        """Which events meet the condition; of a column of texts each different one is asked once."""
+        if self.stream.dtypes[column] != "string":
+            return matches(self._events, {column: condition})
+        values = self.values(column)
+        verdicts = matches(pa.table({column: values.pool}), {column: condition})
+        return values.valid & verdicts[values.numbers] if len(verdicts) else values.valid & False
 
     def take(self, places: Int64s) -> EventColumns:
         """The events at these places, in this order."""

@@ -26,6 +26,16 @@ def gather() -> Callable[..., None]:
     return _compiled("gather_texts")
 
 
+def read_heads() -> Callable[..., int]:
+    """kernels.fold.read_heads, compiled."""
+    return _compiled("read_heads")
+
+
+def fold_rows() -> Callable[..., int]:
+    """kernels.fold.fold_rows, compiled."""
+    return _compiled("fold_rows")
+
+
 def _compiled(name: str) -> Callable[..., Any]:
     with _one_at_a_time:
         return _load(name)
@@ -35,11 +45,12 @@ def _compiled(name: str) -> Callable[..., Any]:
 def _load(name: str) -> Callable[..., Any]:
     from numba import njit
 
-    from features.kernels import walk as module
+    from features.kernels import fold as folding
+    from features.kernels import walk
 
-    function = getattr(module, name)
+    function = getattr(folding if hasattr(folding, name) else walk, name)
     # Numba looks for changes in the file of this function only; by its name it looks for those of all kernels.
-    function.__qualname__ = f"{name}_{_digest(Path(module.__file__).parent)}"
+    function.__qualname__ = f"{name}_{_digest(Path(walk.__file__).parent)}"
     try:
         return njit(nogil=True, cache=True)(function)
     except RuntimeError:

@@ -37,10 +37,6 @@ class Entries:
         columns = {name: column[which] for name, column in self.columns.items()}
         return Entries(self.row[which], self.time[which], columns, self.pool)
 
-    def at_times(self, time: Int64s) -> Entries:
-        """The same entries at other times."""
-        return Entries(self.row, time, self.columns, self.pool)
-
     def prefix_sums(self, name: str) -> Int64s:
         """m + 1 running sums of an integer column, from 0."""
         key = f"prefix {name}"
@@ -48,20 +44,6 @@ class Entries:
             self.cache[key] = np.concatenate([[0], np.cumsum(self.columns[name], dtype=np.int64)])
         sums: Int64s = self.cache[key]
         return sums
-
-
-def joined(first: Entries, second: Entries) -> Entries:
-    """Both, one after the other; the second's codes are shifted to the joint pool."""
-    if not len(first):
-        return second
-    if not len(second):
-        return first
-    columns = {name: np.concatenate([column, second.columns[name]]) for name, column in first.columns.items()}
-    pool = first.pool
-    if first.pool is not None and second.pool is not None:
-        columns["value"] = np.concatenate([first.columns["value"], second.columns["value"] + len(first.pool)])
-        pool = pa.concat_arrays([first.pool, second.pool])
-    return Entries(np.concatenate([first.row, second.row]), np.concatenate([first.time, second.time]), columns, pool)
 
 
 def concatenated(starts: Int64s, lengths: Int64s) -> Int64s:

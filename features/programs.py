@@ -118,7 +118,7 @@ class _Builder:
         program = Program(
             identity=np.array([self.view.schema_hash, stream_id], dtype=np.uint64),
             ttl_ms=self.view.ttl_ms,
-            tables=_lines(
+            tables=lines_of(
                 [
                     (KINDS[type(kept.table)], kept.tiling.finest_ms, len(kept.table.columns), end)
                     for kept, end in zip(plan.kept, ends, strict=True)
@@ -129,14 +129,14 @@ class _Builder:
                 [CODECS.get(spec.codec, contract.UNSIGNED) for kept in plan.kept for spec in kept.table.columns],
                 dtype=np.int64,
             ),
-            windows=_lines([(b.length_ms + b.delay_ms, b.delay_ms, b.tile_ms) for b in plan.bounds.values()], 3),
-            runs=_lines(runs, 2),
-            asks=_lines([(one.what, *one.columns, one.start, one.k, one.base) for one in ordered], 6),
+            windows=lines_of([(b.length_ms + b.delay_ms, b.delay_ms, b.tile_ms) for b in plan.bounds.values()], 3),
+            runs=lines_of(runs, 2),
+            asks=lines_of([(one.what, *one.columns, one.start, one.k, one.base) for one in ordered], 6),
             parameters=np.array([one.parameter for one in ordered], dtype=np.float64),
             representatives=np.concatenate([np.empty(0), *self.buckets]),
-            derived=_lines([(what, first, last) for what, first, last, _ in derived], 3),
+            derived=lines_of([(what, first, last) for what, first, last, _ in derived], 3),
             operands=np.array([place for *_, operands in derived for place in operands], dtype=np.int64),
-            outs=_lines([(names[f.name], int(f.dtype in ("int64", "bool"))) for f in outs], 2),
+            outs=lines_of([(names[f.name], int(f.dtype in ("int64", "bool"))) for f in outs], 2),
         )
         return Reading(program, tuple(outs), tuple(self.lists), later)
 
@@ -220,5 +220,6 @@ def _before_the_first_other(expressions: Sequence[tuple[Feature, Expression]]) -
     return next(others, len(expressions))
 
 
-def _lines(lines: Sequence[Sequence[int]], width: int) -> Int64s:
+def lines_of(lines: Sequence[Sequence[int]], width: int) -> Int64s:
+    """The lines as an array of so many columns, also where there are none."""
     return np.array(lines, dtype=np.int64).reshape(len(lines), width)

@@ -18,13 +18,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.aggregations import Answer, Kept, Plan, plan_of
+from features.aggregations import Answer, Plan, plan_of
 from features.answers import answered
 from features.columns import EventColumns, Values, arrow_type
 from features.definitions import FeatureView
-from features.entries import Entries, joined, order_by_row_time, run_starts
-from features.rows import Layout, RowState, decode, encode
-from features.tables import Lane, LaneEvents, empty_entries
+from features.entries import Entries, order_by_row_time, run_starts
+from features.errors import HeadraceError
+from features.folding import folded, old_rows
+from features.kernels.contract import Heads
+from features.rows import Layout, decode
+from features.tables import Lane, LaneEvents, Table
 from features.windows import Int64s
 
 ROWS_AT_ONCE = 1 << 15
@@ -200,34 +203,28 @@ class Fold:
         )
 
     def _chunk(self, start: int, values: pa.Array, batch: BatchKey) -> PackedRows:
-        layout = layout_of(self.view, batch.stream_id)
         keys = self.keys.slice(start, ROWS_AT_ONCE)
-        old = decode(values, keys, layout)
-        open_rows = (old.headers["magic"] == 0) | is_open(old.headers["batch_id"].astype(np.int64), batch.batch_id)
+        old = old_rows(self.view, batch.stream_id, values)
+        if old is None:
+            raise refused(self.view, PackedRows(keys, values), batch.stream_id)
+        heads = old.heads
+        open_rows = ~heads.known | is_open(heads.batch_id, batch.batch_id)
         events = [_between(one, start, len(keys), open_rows) for one in self._events]
-        touched = np.zeros(len(keys), dtype=bool)
         for one in events:
-            touched[one.row] = True
-        headers = _new_headers(old.headers, events, batch)
-        tables = tuple(
-            self._merged(kept, entries, events, headers["clock"].astype(np.int64), touched)
-            for kept, entries in zip(self.plan.kept, old.tables, strict=True)
+            heads.touched[one.row] = True
+        _move_on(heads, events, batch)
+        return PackedRows(
+            keys.filter(pa.array(heads.touched)), folded(old, [_lifted(kept.table, events) for kept in self.plan.kept])
         )
-        encoded = encode(_compacted(RowState(headers, tables), touched), layout)
-        return PackedRows(keys.filter(pa.array(touched)), encoded)
 
-    def _merged(
-        self, kept: Kept, old: Entries, events: list[EntityEvents], clock: Int64s, touched: NDArray[np.bool_]
-    ) -> Entries:
-        table, tiling = kept.table, kept.tiling
-        if not touched.all():
-            old = old.pick(touched[old.row])
-        for one in events:
-            if one.columns.stream.name == table.lane.stream:
-                lane, _ = one.lane(table.lane)
-                new = table.merge(table.lift(lane), tiling, clock) if len(lane.row) else empty_entries(table)
-                old = table.merge(joined(old, new), tiling, clock)
-        return old
+
+def _lifted(table: Table, events: list[EntityEvents]) -> Entries | None:
+    """The entries of the events in the table's lane; None where there are none."""
+    for one in events:
+        if one.columns.stream.name == table.lane.stream:
+            lane, _ = one.lane(table.lane)
+            return table.lift(lane) if len(lane.row) else None
+    return None
 
 
 def is_open(written_by: Int64s, batch_id: int) -> NDArray[np.bool_]:
@@ -244,29 +241,18 @@ def _between(events: EntityEvents, start: int, count: int, open_rows: NDArray[np
     return EntityEvents(events.columns, *(array[keep] for array in arrays))
 
 
-def _new_headers(old: NDArray[np.void], events: list[EntityEvents], batch: BatchKey) -> NDArray[np.void]:
-    headers = old.copy()
-    fresh = headers["magic"] == 0
+def _move_on(heads: Heads, events: list[EntityEvents], batch: BatchKey) -> None:
+    """The heads say what the rows are to say: their newest event and clock, and which batch writes them."""
     lowest = np.iinfo(np.int64).min
-    for name, attribute in (("newest", "time"), ("clock", "known_at")):
-        column = np.where(fresh, lowest, headers[name]).astype(np.int64)
+    for old, new, attribute in ((heads.newest, heads.newest, "time"), (heads.clock, heads.fresh_clock, "known_at")):
+        latest = np.where(heads.known, old, lowest)
         for one in events:
             starts = run_starts(one.row)
             if len(starts):
                 rows = one.row[starts]
-                column[rows] = np.maximum(column[rows], np.maximum.reduceat(getattr(one, attribute), starts))
-        headers[name] = np.where(column == lowest, 0, column)
-    headers["batch_id"], headers["written_at"] = batch.batch_id, batch.written_at
-    return headers
-
-
-def _compacted(state: RowState, touched: NDArray[np.bool_]) -> RowState:
-    """Only the touched rows, numbered anew."""
-    if touched.all():
-        return state
-    number = np.cumsum(touched) - 1
-    tables = tuple(Entries(number[e.row], e.time, e.columns, e.pool) for e in state.tables)
-    return RowState(state.headers[touched], tables)
+                latest[rows] = np.maximum(latest[rows], np.maximum.reduceat(getattr(one, attribute), starts))
+        new[:] = np.where(latest == lowest, 0, latest)
+    heads.batch[:] = batch.batch_id, batch.written_at
 
 
 def fold(view: FeatureView, stored: PackedRows, events: Mapping[str, pa.Table], batch: BatchKey) -> PackedRows:
@@ -274,6 +260,15 @@ def fold(view: FeatureView, stored: PackedRows, events: Mapping[str, pa.Table], 
     folding = Fold(view, events)
     places = pc.index_in(folding.keys, value_set=stored.keys)
     return folding.rows(stored.values.take(places) if len(stored) else pa.nulls(len(folding.keys), pa.binary()), batch)
+
+
+def refused(view: FeatureView, rows: PackedRows, stream_id: int) -> Exception:
+    """Which of the rows that a kernel refused is none of the view and stream, and what is wrong with it."""
+    try:
+        decode(rows.values, rows.keys, layout_of(view, stream_id))
+    except HeadraceError as error:
+        return error
+    return AssertionError("a row that only the compiled kernels refuse")
 
 
 # --- finalize -------------------------------------------------------------------------------------------------------
@@ -288,8 +283,7 @@ def finalize(view: FeatureView, rows: PackedRows, as_of: int | Int64s, stream_id
     """
     found = answered(view, rows.values, as_of, stream_id)
     if found is None:
-        decode(rows.values, rows.keys, layout_of(view, stream_id))
-        raise AssertionError("a row that only the compiled walk refuses")  # decode says which it is, and what is wrong
+        raise refused(view, rows, stream_id)
     columns = tuple(found.columns[name] for name in view.names)
     return FeatureMatrix(view.names, columns, found.status, found.as_of, found.newest)
 

@@ -1,10 +1,10 @@
-"""The kernels: what each kind of table keeps of the events of a lane, for many rows at once.
+"""What each kind of table keeps of the events of a lane, for many rows at once.
 
 A lane is the events that a table is about: those of one stream that pass a filter and whose column is not null. Each
 kind of table has the four verbs of an aggregation (prepare / update / merge / finalize; Chronon's algebra):
 
-* ``lift`` (prepare): one entry per event;
-* ``merge`` (update and merge alike): entries of the same row and tile into one;
+* ``lift`` (prepare): one entry per event, here;
+* merge (update and merge alike): entries of the same row and tile into one, in kernels/merging.py;
 * the finalizers take the entries inside a window: those in aggregations.py the lifted events of a history, those in
   kernels/ the tiles of state rows. The parity tests hold them to the same numbers.
 """
@@ -14,17 +14,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import log
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.columns import EventColumns, Values
-from features.entries import Column, Entries, order_by_row_time, run_ends, run_starts
+from features.entries import Column, Entries
 from features.expressions import Condition
 from features.hashing import hash_numbers, hash_texts
-from features.windows import Tiling
 
 Int64s = NDArray[np.int64]
 HASH_BITS = 48
@@ -71,7 +68,7 @@ class ColumnSpec:
 
 @dataclass(frozen=True)
 class Table(ABC):
-    """What is kept of a lane, and how entries of one row become fewer."""
+    """What is kept of a lane; how entries of one row become fewer is in kernels/merging.py."""
 
     lane: Lane
 
@@ -86,20 +83,6 @@ class Table(ABC):
     @abstractmethod
     def lift(self, events: LaneEvents) -> Entries:
         """One entry per event, in the same order."""
-
-    @abstractmethod
-    def merge(self, entries: Entries, tiling: Tiling, clock: Int64s) -> Entries:
-        """The entries as a row keeps them at its clock (int64 ms per row): sorted, none to merge, none out of sight."""
-
-    def visible(self, entries: Entries, tiling: Tiling, clock: Int64s) -> Entries:
-        """The entries at the tile starts that the clock allows, without those that no window sees any more."""
-        oldest = tiling.oldest(clock)[entries.row]
-        alive = entries.time >= oldest
-        if not alive.all():
-            entries = entries.pick(alive)
-        if self.exact_times or not len(entries):
-            return entries
-        return entries.at_times(tiling.floor(entries.time, clock, entries.row))
 
 
 @dataclass(frozen=True)
@@ -125,29 +108,6 @@ class Tiles(Table):
             else:
                 columns[slot] = events.value().astype(np.float64)
         return Entries(events.row, events.time, columns)
-
-    def merge(self, entries: Entries, tiling: Tiling, clock: Int64s) -> Entries:
-        tiles = self.visible(entries, tiling, clock)
-        tiles = self._decay_from(tiles, entries, tiling, clock)
-        tiles = tiles.pick(order_by_row_time(tiles.row, tiles.time))
-        starts = run_starts(tiles.row, tiles.time)
-        if len(starts) == len(tiles):
-            return tiles
-        columns = {name: REDUCERS.get(name, np.add).reduceat(column, starts) for name, column in tiles.columns.items()}
-        return Entries(tiles.row[starts], tiles.time[starts], columns)
-
-    def _decay_from(self, tiles: Entries, entries: Entries, tiling: Tiling, clock: Int64s) -> Entries:
-        """Weights moved to the new tile start: w at t counts w · 2^((t - start) / half life) at start."""
-        slots = [slot for slot in self.slots if slot.startswith("decay")]
-        if not slots:
-            return tiles
-        alive = entries.time >= tiling.oldest(clock)[entries.row]
-        moved = (entries.time[alive] - tiles.time).astype(np.float64)
-        weights = {slot: tiles.columns[slot] * np.exp2(moved / half_life_of(slot)) for slot in slots}
-        return Entries(tiles.row, tiles.time, {**tiles.columns, **weights}, tiles.pool)
-
-
-REDUCERS: dict[str, np.ufunc] = {"min": np.minimum, "max": np.maximum}
 
 
 def half_life_of(slot: str) -> int:
@@ -175,29 +135,6 @@ class Recent(Table):
         columns["value"] = events.value()
         return Entries(events.row, events.time, columns, events.values.pool if events.values else None)
 
-    def merge(self, entries: Entries, tiling: Tiling, clock: Int64s) -> Entries:
-        entries = sorted_by_sequence(self.visible(entries, tiling, clock))
-        settled = entries.time < tiling.settled(clock)[entries.row]
-        if settled.all():
-            starts = run_starts(entries.row)
-        else:
-            group = np.where(settled, np.int64(-1), tiling.floor(entries.time, clock, entries.row))
-            starts = run_starts(entries.row, group)
-        ends = run_ends(starts, len(entries))
-        from_end = np.repeat(ends, ends - starts) - np.arange(len(entries))
-        keep = from_end <= self.k
-        return entries if keep.all() else entries.pick(keep)
-
-
-def sorted_by_sequence(entries: Entries) -> Entries:
-    """The entries by row, time, then sequence; the last key is only sorted where a tie is out of order."""
-    entries = entries.pick(order_by_row_time(entries.row, entries.time))
-    seq = entries.columns["seq"]
-    tied = (entries.row[1:] == entries.row[:-1]) & (entries.time[1:] == entries.time[:-1])
-    if not (tied & (seq[1:] < seq[:-1])).any():
-        return entries
-    return entries.pick(np.lexsort((seq, entries.time, entries.row)))
-
 
 @dataclass(frozen=True)
 class Distinct(Table):
@@ -215,46 +152,6 @@ class Distinct(Table):
 
     def lift(self, events: LaneEvents) -> Entries:
         return Entries(events.row, events.time, {"hash": hashes_of(events.values)})
-
-    def merge(self, entries: Entries, tiling: Tiling, clock: Int64s) -> Entries:
-        entries = self.visible(entries, tiling, clock)
-        settled = entries.time < tiling.settled(clock)[entries.row]
-        key = (entries.row.astype(np.uint64) << np.uint64(HASH_BITS)) | entries.columns["hash"]
-        return self._capped(_newest_of_each(entries, key) if settled.all() else _newest_settled(entries, settled))
-
-    def _capped(self, entries: Entries) -> Entries:
-        """At most the k + 1 smallest hashes in each tile of a row: one more than is exact tells that there are more."""
-        crowded = np.bincount(entries.row)[entries.row] > self.k + 1 if len(entries) else np.zeros(0, dtype=bool)
-        if not crowded.any():
-            return entries
-        places = np.flatnonzero(crowded)
-        row, time = entries.row[places], entries.time[places]
-        # Entries of a row are in the order of their hashes: a stable sort by tile keeps that order within each tile.
-        order = order_by_row_time(row, time)
-        starts = run_starts(row[order], time[order])
-        rank = np.arange(len(order)) - np.repeat(starts, run_ends(starts, len(order)) - starts)
-        dropped = places[order[rank > self.k]]
-        return entries.pick(np.delete(np.arange(len(entries)), dropped)) if len(dropped) else entries
-
-
-def _newest_of_each(entries: Entries, key: NDArray[np.uint64]) -> Entries:
-    """One entry per key, at its newest time."""
-    order = np.argsort(key, kind="stable")
-    entries = entries.pick(order)
-    starts = run_starts(key[order])
-    if len(starts) == len(entries):
-        return entries
-    newest = np.maximum.reduceat(entries.time, starts)
-    return entries.pick(starts).at_times(newest)
-
-
-def _newest_settled(entries: Entries, settled: NDArray[np.bool_]) -> Entries:
-    """One entry per row, hash and tile; of the settled tiles only the newest."""
-    group = np.where(settled, np.int64(-1), entries.time)
-    order = np.lexsort((entries.time, group, entries.columns["hash"], entries.row))
-    entries, group = entries.pick(order), group[order]
-    starts = run_starts(entries.row, entries.columns["hash"], group)
-    return entries.pick(run_ends(starts, len(entries)) - 1)
 
 
 def hashes_of(values: Values | None) -> NDArray[np.uint64]:
@@ -279,17 +176,6 @@ class Histogram(Table):
         ones = np.ones(len(events.row), dtype=np.int64)
         return Entries(events.row, events.time, {"bucket": self.bucket(events.value()), "count": ones})
 
-    def merge(self, entries: Entries, tiling: Tiling, clock: Int64s) -> Entries:
-        tiles = self.visible(entries, tiling, clock)
-        tiles = tiles.pick(np.lexsort((tiles.columns["bucket"], tiles.time, tiles.row)))
-        starts = run_starts(tiles.row, tiles.time, tiles.columns["bucket"])
-        if len(starts) == len(tiles):
-            return tiles
-        count = np.add.reduceat(tiles.columns["count"], starts)
-        return Entries(
-            tiles.row[starts], tiles.time[starts], {"bucket": tiles.columns["bucket"][starts], "count": count}
-        )
-
     @property
     def _log_gamma(self) -> float:
         return log((1 + self.relative_error) / (1 - self.relative_error))
@@ -310,11 +196,3 @@ class Histogram(Table):
         gamma = np.exp(self._log_gamma)
         magnitude = 2 * np.exp((np.abs(bucket) - self._shift) * self._log_gamma) / (gamma + 1)
         return np.where(bucket == 0, 0.0, np.sign(bucket) * magnitude)
-
-
-def empty_entries(table: Table) -> Entries:
-    """No entries, with the table's columns."""
-    dtypes: dict[str, Any] = {"float": np.float64, "hash": np.uint64}
-    columns = {spec.name: np.empty(0, dtype=dtypes.get(spec.codec, np.int64)) for spec in table.columns}
-    pool = pa.array([], type=pa.string()) if any(spec.codec == "text" for spec in table.columns) else None
-    return Entries(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), columns, pool)

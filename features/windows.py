@@ -132,6 +132,10 @@ class Tiling:
         """The window as the kernels need it."""
         return self._bounds[window]
 
+    def all_bounds(self) -> tuple[Bounds, ...]:
+        """Those of every window."""
+        return tuple(self._bounds.values())
+
     @cached_property
     def horizon_ms(self) -> int:
         """The longest delay + length: an event older than this before its known_at is late."""
@@ -150,7 +154,7 @@ class Tiling:
         return tuple(sorted(ends))
 
     @cached_property
-    def _levels(self) -> tuple[tuple[int, int], ...]:
+    def levels(self) -> tuple[tuple[int, int], ...]:
         """(age, tile) steps, youngest first: past that age a tile of that size is fine enough for every later end."""
         levels: list[tuple[int, int]] = []
         for position, (age, _) in enumerate(self._edges[:-1]):
@@ -160,33 +164,9 @@ class Tiling:
                 levels.append((age, later))
         return tuple(levels)
 
-    def floor(self, times: Int64s, clock: Int64s, row: Int64s) -> Int64s:
-        """The start of the tile that holds each time of a row, when the rows' clocks (newest known_at) are as given.
-
-        A tile behind every end of the windows with finer tiles is as coarse as the ends still ahead of it allow. Ends
-        only move forward with the clock, so a row may be coarsened at any later clock without changing an answer;
-        starts stay in order, so sorted tiles stay sorted.
-        """
-        starts = floored(times, self.finest_ms)
-        old: Int64s | None = None
-        previous = self.finest_ms
-        for age, tile in self._levels:
-            edge = floored(clock - age, previous)
-            # Only what is behind this end can be behind the next one, which is older.
-            old = np.flatnonzero(times < edge[row]) if old is None else old[times[old] < edge[row[old]]]
-            if not len(old):
-                break
-            starts[old] = floored(times[old], tile)
-            previous = tile
-        return starts
-
     def oldest(self, clock: Int64s) -> Int64s:
         """First tile start that a read at ``clock`` or later can still see."""
         return least([bounds.left(clock) for bounds in self._bounds.values()])
-
-    def settled(self, clock: Int64s) -> Int64s:
-        """End (exclusive) of what every window's right end has passed at ``clock`` already."""
-        return least([bounds.right(clock) for bounds in self._bounds.values()])
 
     def widest(self, as_of: Int64s) -> tuple[Int64s, Int64s]:
         """[left, right) of all windows together."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.errors import DefinitionError, HeadraceError, StoreError
+from features.folding import fold_nothing
 from features.online_store.sweep import Sweeper
 from features.repo import FeatureRepo
 from streaming.archive import Archive, ArchiveSink
@@ -111,6 +112,8 @@ class Pipeline:
             SparkError: Spark's Java process ended.
         """
         with only_driver(self._options.home), ThreadPoolExecutor(1, "generations") as self._worker:
+            for view in self._repo.views.values():
+                fold_nothing(view)
             archived = self._builder.archive_generation()
             self._builder.forget_unfinished()
             self._folds = self._as_they_were() or [self._fold_of(self._builder.built(archived), self._repo)]

@@ -1,4 +1,4 @@
-"""What the walk over rows takes and gives: arrays in three named tuples, and the numbers that stand for words."""
+"""What the kernels over rows take and give: arrays in named tuples, and the numbers that stand for words."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ COUNT, SUM, MEAN, MIN, MAX, DECAYED, SINCE, LAST, LAST_FLOAT, LISTED_NUMBERS, LI
 PRODUCT, RATIO, DIFFERENCE, TOTAL = range(4)
 """What is answered from other answers."""
 PRESENT, OUTSIDE_MAX_AGE, NOT_FOUND = range(3)
+SAME, ADDED, SUMMED, SMALLER, LARGER = range(5)
+"""What becomes of a column where entries become one: it is alike in both, or by integers, floats, min, max."""
 
 
 class Stored(NamedTuple):
@@ -93,3 +95,77 @@ class Work(NamedTuple):
     """as float64, NaN for null,"""
     known: Any
     """and which are not null."""
+
+
+class Merge(NamedTuple):
+    """What a view's rows hold and how entries become fewer; int64 but where it says another."""
+
+    identity: Any
+    """As in Program, like ``columns`` and the first three of ``tables``."""
+    tables: Any
+    """Of each table: kind, unit, how many columns, ends of its windows and of its levels, k, whether it has texts."""
+    columns: Any
+    reducers: Any
+    """What becomes of each column."""
+    half_lives: Any
+    """float64, in ms: of each column that decays, else 0."""
+    windows: Any
+    """Of each window of a table: length + delay, delay and tile in ms."""
+    levels: Any
+    """Of each step of a table's tiles: from which age on, and how long they are, in ms."""
+
+
+class Fresh(NamedTuple):
+    """New entries, sorted by row: of each table a line of times, one for each column, and where its texts begin."""
+
+    bounds: Any
+    """Of each table: where each row's entries begin in its lines, and after the last."""
+    lines: Any
+    """Where each line begins in the numbers."""
+    numbers: Any
+    """int64, or the bits of a float64; a text is its length, and -1 minus its place in ``texts``."""
+    texts: Any
+    """uint8."""
+
+
+class Heads(NamedTuple):
+    """Of each row: what its header says, or is to say; int64 but where it says another."""
+
+    known: Any
+    """bool: there is a row."""
+    touched: Any
+    """bool: it is folded."""
+    batch_id: Any
+    newest: Any
+    clock: Any
+    """As stored,"""
+    fresh_clock: Any
+    """and as it will be."""
+    batch: Any
+    """Two numbers: the batch that writes, and when."""
+
+
+class Packed(NamedTuple):
+    """Rows as they come out: row i is the bytes [offsets[i], offsets[i + 1]), none where it is not touched."""
+
+    data: Any
+    """uint8, as much as there was room for."""
+    offsets: Any
+    """int64."""
+
+
+class Desk(NamedTuple):
+    """Room for one row and one table at a time, as the fold needs it."""
+
+    cursor: Any
+    ints: Any
+    floats: Any
+    """As in Work."""
+    order: Any
+    """The places of the entries, in the order in which they are stored."""
+    spare: Any
+    rest: Any
+    line: Any
+    """uint64: the numbers of a column as they are stored."""
+    at: Any
+    """Where the row's next code goes, and where its next column does."""

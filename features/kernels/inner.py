@@ -21,6 +21,12 @@ def inner(function: F) -> F:
     return compiled
 
 
+def called(function: F) -> F:
+    """As inner, but called: for what is long, and used in several places."""
+    compiled: F = njit(_nrt=False)(function)  # type: ignore[call-overload]
+    return compiled
+
+
 def inner_sum(function: F) -> F:
     """As inner, for a loop whose additions may be made in any order: eight at once."""
     compiled: F = njit(_nrt=False, fastmath={"reassoc"})(function)  # type: ignore[call-overload]
@@ -42,3 +48,18 @@ def _word_at(_: Any, data: Any, __: Any) -> Any:
 
 
 word_at: Any = intrinsic(_word_at)
+
+
+def _put_word(_: Any, data: Any, __: Any, ___: Any) -> Any:
+    """A number as the 8 bytes of ``data`` (uint8) from any place on, little-endian; data[at : at + 8] must be there."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        pointer = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(64).as_pointer())
+        builder.store(args[2], pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.none(data, types.int64, types.uint64), code
+
+
+put_word: Any = intrinsic(_put_word)

@@ -26,14 +26,20 @@ def mixed(value):
 
 
 @inner
-def is_whole(data, start, size, weights):
-    """Whether the row's words give its checksum (see layout.checksums)."""
-    first = word_at(data, start)
-    total = (first & U64(0xFFFFFFFF)) * weights[0]
+def weighed(data, start, size, weights):
+    """The sum of the row's words, each times the weight of its place, the checksum field taken as zero."""
+    total = (word_at(data, start) & U64(0xFFFFFFFF)) * weights[0]
     for place in range(1, size // 8):
         weight = weights[place] if place < len(weights) else mixed(U64(place)) | U64(1)
         total += word_at(data, start + 8 * place) * weight
-    return mixed(total ^ U64(size // 8)) >> U64(32) == first >> U64(32)
+    return total
+
+
+@inner
+def is_whole(data, start, size, weights):
+    """Whether the row's words give its checksum (see layout.checksums)."""
+    total = weighed(data, start, size, weights)
+    return mixed(total ^ U64(size // 8)) >> U64(32) == word_at(data, start) >> U64(32)
 
 
 @inner

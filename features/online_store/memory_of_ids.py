@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -157,7 +157,7 @@ class Memory:
         return Change(self.table(part.number), cells, octets, tuple(self.forgotten), step.mark, part.number, block)
 
     def _plain(self) -> dict[str, object]:
-        parts, trail = [asdict(part) for part in self.parts], [astuple(step) for step in self.trail]
+        parts, trail = [vars(part) for part in self.parts], [tuple(vars(step).values()) for step in self.trail]
         return {"newest": dict(self.newest), "parts": parts, "mark": self.mark, "trail": trail}
 
 

@@ -18,7 +18,7 @@ from worlds import T0, WINDOWS, table_of, view_of, worlds
 from features.aggregates import Count, DistinctCount, Last, LastK, Mean, Quantile, Ratio, Sum
 from features.definitions import FeatureSet, FeatureView
 from features.expressions import difference, log1p, product, ratio, total
-from features.kernels import walk
+from features.kernels import stored
 from features.rows.layout import HEADER
 from features.state import BatchKey, PackedRows, Status, finalize, fold
 from features.testing import derived_disagreements, differences
@@ -116,10 +116,11 @@ def test_more_entries_than_the_row_before_had_room_for_are_answered() -> None:
     assert many["item_last_1000_1m"] == [f"item-{number}" for number in range(899, 0, -1)]
 
 
-def test_the_walk_reads_the_header_where_the_encoder_writes_it() -> None:
+def test_kernels_read_the_header_where_the_encoder_writes_it() -> None:
     fields = {name: place for name, (_, place) in HEADER.fields.items()}
-    places = {"directory": walk.DIRECTORY, "schema_hash": walk.SCHEMA_HASH, "stream_id": walk.STREAM_ID}
-    places |= {"newest": walk.NEWEST, "clock": walk.CLOCK}
+    places = {"directory": stored.DIRECTORY, "schema_hash": stored.SCHEMA_HASH, "stream_id": stored.STREAM_ID}
+    places |= {"batch_id": stored.BATCH_ID, "newest": stored.NEWEST, "clock": stored.CLOCK}
+    places |= {"written_at": stored.WRITTEN_AT}
     assert {name: fields[name] for name in places} == places
 
 
