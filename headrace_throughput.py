@@ -58,6 +58,7 @@ def throughput(seconds: int, rate: int, stores: tuple[str, ...], as_json: bool) 
     \b
     Examples:
       headrace bench throughput
+      HEADRACE_STREAM__LONG_RUNNING=true headrace bench throughput
       headrace bench throughput --seconds 60 --store sqlite --json
     """
     from features.settings import read_settings

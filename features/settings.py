@@ -82,6 +82,9 @@ class StreamSettings(Section):
     """local[cores], or the address of a Spark cluster."""
     spark_memory: str = "1g"
     """The heap of Spark's driver."""
+    long_running: bool = False
+    """Spark's Java is compiled for hours of load: half the processor time a record after some minutes, for five seconds
+    more of it at the start."""
     scores_topic: str = "scores"
     """The topic of what event models say of each event, where the definitions have such models."""
     alerts_topic: str = "alerts"

@@ -148,7 +148,8 @@ class Pipeline:
 
     def _session(self) -> AbstractContextManager[tuple[SparkSession, Java]]:
         options = self._options
-        return running_session(options.master, options.memory, options.jars, options.home / "logs")
+        logs = options.home / "logs"
+        return running_session(options.master, options.memory, options.jars, logs, options.long_running)
 
     # --- generations ---
 

@@ -147,6 +147,7 @@ def stream_options(settings: Settings, root: Path, bootstrap: str) -> StreamOpti
         spark_kafka={f"kafka.{name}": value for name, value in settings.kafka.spark.items()},
         master=settings.stream.spark_master,
         memory=settings.stream.spark_memory,
+        long_running=settings.stream.long_running,
         trigger_ms=settings.stream.trigger_ms,
         archive_trigger_s=settings.stream.archive_trigger_s,
         max_offsets=settings.stream.max_offsets_per_trigger,

@@ -73,6 +73,7 @@ class StreamOptions:
         client: further options of librdkafka.
         spark_kafka: further options of Spark's Kafka source.
         max_offsets: records in a batch of the fold at most; a batch of the archive has up to twice as many.
+        long_running: Spark's Java compiles for hours of load, not to be ready soon.
         rows_in_memory: events of the archive that a rebuild reads at once.
         driver_records: a batch of the fold with more records is folded on executors.
         archive_trigger_s: how long records wait for the archive at most.
@@ -88,6 +89,7 @@ class StreamOptions:
     spark_kafka: Mapping[str, str] = field(default_factory=dict)
     master: str = "local[2]"
     memory: str = "1g"
+    long_running: bool = False
     trigger_ms: int = 100
     archive_trigger_s: float = 10.0
     max_offsets: int = 100_000
