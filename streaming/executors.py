@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from streaming.online_sink import Schemas, SendDeadLetters
+    from streaming.scoring import Asks, Question
 
 PIECES = pa.schema(
     {
@@ -159,10 +161,11 @@ class FoldShare:
         name, share = pieces["view"][0].as_py(), pieces["share"][0].as_py()
         view = next(one for one in self.recipe.views if one.name == name)
         lane = Lane(self.cells, self.fence, f"{name}/{share}")
-        write_rows(lane, view, {stream.name: self._events(stream, pieces) for stream in view.streams}, self.key)
+        write_rows(lane, view, {stream.name: self.events(stream, pieces) for stream in view.streams}, self.key)
         return pa.RecordBatch.from_pydict({"lane": [f"{name}/{share}"], "standing": [lane.standing()]}, STANDING)
 
-    def _events(self, stream: Stream, pieces: pa.Table) -> pa.Table:
+    def events(self, stream: Stream, pieces: pa.Table) -> pa.Table:
+        """The stream's events among the pieces, without repetitions."""
         own = pieces.filter(pc.equal(pieces["stream"], stream.name))
         tables = [unpacked(one) for one in own["payload"].to_pylist()]
         events = pa.concat_tables([event_schema(stream).empty_table(), *tables]).combine_chunks()
@@ -194,10 +197,19 @@ class OnExecutors:
         frame: the batch's messages.
         cells: the online store, as another process can open it.
         send: takes what is refused, before anything is written.
+        asks: asks event models about the batch, before any row of it is written; None where nobody does.
     """
 
-    def __init__(self, frame: DataFrame, recipe: Recipe, cells: Cells, send: SendDeadLetters, watch: Stopwatch) -> None:
-        self._recipe, self._cells, self._send, self._watch = recipe, cells, send, watch
+    def __init__(
+        self,
+        frame: DataFrame,
+        recipe: Recipe,
+        cells: Cells,
+        send: SendDeadLetters,
+        watch: Stopwatch,
+        asks: Asks | None = None,
+    ) -> None:
+        self._recipe, self._cells, self._send, self._watch, self._asks = recipe, cells, send, watch, asks
         self._pieces = frame.mapInArrow(lambda batches: parsed_pieces(recipe, batches), PIECES_SQL).persist()
         self._verdicts = {stream.name: np.zeros(len(Verdict), np.int64) for stream in recipe.streams}
         self.appended_at: Int64s = np.empty(0, np.int64)
@@ -225,11 +237,19 @@ class OnExecutors:
     def fold(self, decided: Mapping[str, Decision], store: Store, key: BatchKey) -> Mapping[str, str]:
         refused = {name: self._known[name].seq[~decision.accepted] for name, decision in decided.items()}
         share = FoldShare(self._recipe, self._cells, store.fence(), key, refused)
+        events = self._pieces.where(f"kind = '{EVENTS}'").repartitionById(self._recipe.tasks, "task")
+        if self._asks is not None:
+            with self._watch.at("score"):
+                self._asks(partial(self._answered, events, share))
         with self._watch.at("scatter"):
-            events = self._pieces.where(f"kind = '{EVENTS}'").repartitionById(self._recipe.tasks, "task")
             # Spark takes a function, not an object that is callable.
             written = events.mapInArrow(lambda pieces: share(pieces), STANDING_SQL).toArrow()  # noqa: PLW0108
         return dict(zip(written["lane"].to_pylist(), written["standing"].to_pylist(), strict=True))
+
+    def _answered(self, events: DataFrame, share: FoldShare, question: Question) -> pa.Table:
+        from streaming.scoring_tasks import decided_elsewhere
+
+        return decided_elsewhere(events, share, question)
 
     def counts(self, decided: Mapping[str, Decision]) -> Counts:
         valid, late, dead = np.sum(list(self._verdicts.values()), axis=0).tolist()

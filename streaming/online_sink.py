@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from features.batch import Batch, BatchStep, BeforeFold, Counts, Offsets, Store
+from features.batch import Batch, BatchStep, Counts, Offsets, Store
 from features.columns import Int64s, integers
 from features.definitions import Stream
 from features.events import Parsed, Verdict, joined, parse
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from features.online_store.cells import Cells
     from streaming.executors import Recipe
+    from streaming.scoring import Asking
 
 SendDeadLetters = Callable[[Stream, Messages, Parsed], object]
 """Returns when the broker has acknowledged the stream's dead letters of the batch."""
@@ -65,8 +67,8 @@ class OnlineSink:
     """Folds batches into one generation, exactly once; dead letters go out at least once, keyed by their offset.
 
     ``clocks_ms`` is the newest known_at that it has seen of each stream. ``watch`` knows how long each stage
-    (stages.py) took, of all batches so far. ``before_fold`` gets a batch's accepted events before any row of them is
-    written (features/batch.py).
+    (stages.py) took, of all batches so far. ``asking`` puts a batch's accepted events to models before any row of
+    them is written.
     """
 
     def __init__(
@@ -78,13 +80,13 @@ class OnlineSink:
         send: SendDeadLetters,
         schemas: Schemas | None = None,
         handover: Handover | None = None,
-        before_fold: BeforeFold | None = None,
+        asking: Asking | None = None,
     ) -> None:
         self.watch = Stopwatch()
         self._repo = repo
-        before = None if before_fold is None else self._timed(before_fold)
+        self._asking = asking
+        before = None if asking is None else self._ask
         self._step = BatchStep(TimedStore(store, self.watch), list(repo.views.values()), stream_id, before)
-        self.asks_models = before_fold is not None
         self._log = log
         self._send = send
         self._schemas = schemas
@@ -117,12 +119,10 @@ class OnlineSink:
         times = self._times(of_streams)
         return BatchReport(batch_id, start, end, table.num_rows, counts, appended, times, now_ms(), took_ms)
 
-    def _timed(self, before_fold: BeforeFold) -> BeforeFold:
-        def before(batch: Batch, accepted: Mapping[str, pa.Table]) -> None:
+    def _ask(self, batch: Batch, accepted: Mapping[str, pa.Table]) -> None:
+        if self._asking is not None:
             with self.watch.at("score"):
-                before_fold(batch, accepted)
-
-        return before
+                self._asking.here(batch, accepted)
 
     def _times(self, parsed: Mapping[str, Parsed]) -> dict[str, Int64s]:
         valid = {name: one.verdicts[one.rows] == Verdict.VALID for name, one in parsed.items() if name in self._folded}
@@ -136,7 +136,8 @@ class OnlineSink:
         start, end = self._log.between(batch_id)
         if self._handover is not None:
             self._handover.skip(end)
-        work = OnExecutors(frame, recipe, cells, self._send, self.watch)
+        asks = None if self._asking is None else partial(self._asking.elsewhere, end)
+        work = OnExecutors(frame, recipe, cells, self._send, self.watch, asks)
         try:
             with self.watch.at("fold"):
                 counts = self._step.run_work(Batch(batch_id, start, end, {}, now_ms()), work)

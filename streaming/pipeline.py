@@ -180,7 +180,7 @@ class Pipeline:
         number, log = generation.stream_id, self._kept.log(generation)
         store, handover = self._builder.store(generation, repo), self._handover if repo is self._repo else None
         # Rows that have events which no model was asked about would show a model their effects: they ask none.
-        asks = None if self._scoring.lacks(log.standing()) else self._scoring.before_fold(repo, store, number)
+        asks = None if self._scoring.lacks(log.standing()) else self._scoring.asking(repo, store, number)
         sink = OnlineSink(repo, store, number, log, self._send_letters, self._schemas, handover, asks)
         sweeper = Sweeper(self._rows, number, list(repo.views.values()))
         pruning = Pruning(self._rows, list(repo.views), number)

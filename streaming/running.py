@@ -145,8 +145,7 @@ class GenerationFold(Running):
         self.done(report.batch_id, report.end, report.records, report.ages_ms, report.took_ms)
 
     def _folded(self, frame: DataFrame, batch_id: int) -> BatchReport:
-        large = self.executors.take(records_between(*self._offsets.between(batch_id)))
-        if large and not self._sink.asks_models:
+        if self.executors.take(records_between(*self._offsets.between(batch_id))):
             return self._sink.fold_elsewhere(frame, batch_id, self.executors.recipe, self.executors.rows)
         with self._sink.watch.at("fetch"):
             table = frame.toArrow()

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from features.batch import Batch, BeforeFold, Offsets, RowStore
+from features.batch import Batch, Offsets, RowStore
 from features.before_events import features_before
 from features.errors import UsageError
-from features.event_champion import EventChampion
+from features.event_champion import EventChampion, Loaded
 from features.event_decisions import DECISIONS, decide
-from features.event_inputs import Floats
 from features.event_rules import EventColumnsOfModel
 from features.repo import FeatureRepo
 from features.state import BatchKey
@@ -29,6 +29,24 @@ from streaming.decision_topics import Telling
 from streaming.decisions import DecisionLog
 
 Reached = Callable[[str], None]
+Ask = Callable[["Question"], pa.Table]
+"""A question → the decisions about all of a batch's events that it is for."""
+Asks = Callable[[Ask], None]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a model is asked with: the version that answers, or why there is none though there may be one."""
+
+    asked: EventColumnsOfModel
+    loaded: Loaded | None
+    missing: str | None
+
+    def columns_of(self, view: str) -> list[str]:
+        """The model's columns that are features of the view."""
+        (found,) = (one for one in self.asked.source.views if one.name == view)
+        own = self.asked.model.stream.dtypes
+        return [name for name in self.asked.model.needed if name in found.names and name not in own]
 
 
 def _no_place(_: str) -> None:
@@ -55,15 +73,20 @@ class ModelScoring:
         # Generations are folded by threads of their own, and only one may decide about an event.
         self._deciding = threading.Lock()
 
-    def decide(self, batch: Batch, accepted: Mapping[str, pa.Table], store: RowStore, stream_id: int) -> None:
-        """What is decided about the batch's events is durable, and told."""
+    def decide(self, end: Offsets, ask: Ask) -> None:
+        """What is decided about a batch's events is durable, and told.
+
+        Args:
+            end: of the batch.
+            ask: puts the batch's accepted events to the model.
+        """
         with self._deciding:
             self._tell_untold()
-            if self.log.is_beyond(batch.end):
-                decided = self._decided(batch, accepted, store, stream_id)
+            if self.log.is_beyond(end):
+                decided = self._decided(ask)
                 if decided.num_rows:
                     self._reached("before scores")
-                self.log.keep(decided, batch.end)
+                self.log.keep(decided, end)
                 self._tell_untold()
                 if decided.num_rows:
                     self._reached("after scores")
@@ -73,16 +96,33 @@ class ModelScoring:
             self._tell(self.log.untold)
             self.log.untold = None
 
-    def _decided(self, batch: Batch, accepted: Mapping[str, pa.Table], store: RowStore, stream_id: int) -> pa.Table:
-        asked = self.champion.asked
-        events = accepted.get(asked.model.stream.name, DECISIONS.empty_table())
-        which = self.log.undecided(events)
-        if not which.any():
-            return DECISIONS.empty_table()
-        loaded = self.champion.current()
-        missing = None if loaded is not None or not self.champion.problem else f"no_model: {self.champion.problem}"
-        matrix = matrix_before(asked, accepted, store, BatchKey(stream_id, batch.batch_id, batch.written_at))
-        return decide(asked, loaded, events.filter(pa.array(which)), matrix[which], missing)
+    def _decided(self, ask: Ask) -> pa.Table:
+        loaded, problem = self.champion.current(), self.champion.problem
+        missing = f"no_model: {problem}" if loaded is None and problem else None
+        decided = ask(Question(self.champion.asked, loaded, missing))
+        return decided.filter(pa.array(self.log.undecided(decided)))
+
+
+class Asking:
+    """Asks the models about a generation's batches, wherever their records are.
+
+    Args:
+        models: those that its rows can answer for.
+        store: its rows.
+    """
+
+    def __init__(self, models: Sequence[ModelScoring], store: RowStore, stream_id: int) -> None:
+        self._models, self._store, self._stream_id = models, store, stream_id
+
+    def here(self, batch: Batch, accepted: Mapping[str, pa.Table]) -> None:
+        """What is decided about a batch whose events are here is durable, and told."""
+        key = BatchKey(self._stream_id, batch.batch_id, batch.written_at)
+        self.elsewhere(batch.end, lambda question: decided_here(question, accepted, self._store, key))
+
+    def elsewhere(self, end: Offsets, ask: Ask) -> None:
+        """The same of a batch that ends there and is put to a model by ``ask``."""
+        for model in self._models:
+            model.decide(end, ask)
 
 
 class EventScoring:
@@ -95,7 +135,7 @@ class EventScoring:
     def __init__(self, models: Sequence[ModelScoring]) -> None:
         self._models = models
 
-    def before_fold(self, repo: FeatureRepo, store: RowStore, stream_id: int) -> BeforeFold | None:
+    def asking(self, repo: FeatureRepo, store: RowStore, stream_id: int) -> Asking | None:
         """What asks the models about a generation's batches; None where its definitions are not what they need.
 
         Args:
@@ -103,14 +143,7 @@ class EventScoring:
             store: its rows.
         """
         able = [one for one in self._models if is_able(repo, one.champion.asked)]
-        if not able:
-            return None
-
-        def before(batch: Batch, accepted: Mapping[str, pa.Table]) -> None:
-            for model in able:
-                model.decide(batch, accepted, store, stream_id)
-
-        return before
+        return Asking(able, store, stream_id) if able else None
 
     def lacks(self, standing: Offsets) -> bool:
         """Whether rows that stand at these offsets have events that some model was not asked about."""
@@ -150,14 +183,16 @@ def event_scoring(
     return EventScoring(models)
 
 
-def matrix_before(
-    asked: EventColumnsOfModel, accepted: Mapping[str, pa.Table], store: RowStore, key: BatchKey
-) -> Floats:
-    """(n, asked.model.needed): what was known just before each of the accepted events of the model's stream."""
+def decided_here(question: Question, accepted: Mapping[str, pa.Table], store: RowStore, key: BatchKey) -> pa.Table:
+    """The decisions about the accepted events of the model's stream, with what was known just before each."""
+    asked, stream = question.asked, question.asked.model.stream
+    events = accepted.get(stream.name)
+    if events is None or not events.num_rows:
+        return DECISIONS.empty_table()
     answers = {}
     for view in asked.source.views:
-        answers[view.name] = features_before(view, asked.model.stream, accepted, _rows_of(store, view.name), key)
-    return asked.source.matrix_of(accepted[asked.model.stream.name], answers)
+        answers[view.name] = features_before(view, stream, accepted, _rows_of(store, view.name), key)
+    return decide(asked, question.loaded, events, asked.source.matrix_of(events, answers), question.missing)
 
 
 def _rows_of(store: RowStore, view: str) -> Callable[[pa.Array], pa.Array]:

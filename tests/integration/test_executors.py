@@ -19,15 +19,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyspark
 import pytest
+from cards_champion import quick_model
+from small_cards import simulated
 
 from features.batch import Marker
 from features.definitions import Stream
+from features.event_artefact import EventClassifier
+from features.event_champion import Loaded
+from features.event_decisions import alerts_of
+from features.event_rules import EventColumnsOfModel
 from features.events import Parsed, Verdict
 from features.online_store.cells import Cells
 from features.online_store.sqlite import SqliteRows
 from features.repo import FeatureRepo, load_repo
+from streaming.decisions import DecisionLog
 from streaming.executors import recipe_of
+from streaming.messages import messages as as_sent
 from streaming.online_sink import OnlineSink
+from streaming.scoring import EventScoring, ModelScoring
 from streaming.session import spark_session
 from streaming.source_batch import Messages
 from streaming.zipf_load import Templates, ZipfLoad
@@ -183,3 +192,95 @@ def test_executors_in_processes_of_their_own_leave_the_rows_that_the_driver_woul
     assert sorted(letters["here"].sent) == sorted(letters["there"].sent)
     assert rows_of(tmp_path / "here.db") == rows_of(tmp_path / "there.db")
     assert (tmp_path / "killed").exists() == killed
+
+
+# --- event models ---------------------------------------------------------------------------------------------------
+
+
+class Payments:
+    """Weeks of simulated payments of both topics, and their labels, in batches: what Spark would hand over."""
+
+    def __init__(self, repo: FeatureRepo) -> None:
+        events = simulated(repo, days=20, customers=40)
+        self.last = int(events["transactions"]["known_at"].to_numpy()[-1]) + 1
+        online, machines = repo.streams["transactions"].parts
+        odd = np.arange(events["transactions"].num_rows) % 2 == 1
+        parts = [
+            (online, events["transactions"].filter(pa.array(~odd))),
+            (machines, events["transactions"].filter(pa.array(odd))),
+            (repo.streams["fraud_labels"], events["fraud_labels"]),
+        ]
+        self._sent = [(part.topic, one, list(as_sent(one, part))) for part, one in parts]
+
+    def upto(self, number: int) -> dict[str, int]:
+        """How many records of each topic are in the batches before this one."""
+        middle = np.searchsorted(self._sent[0][1]["known_at"].to_numpy(), self.last - 4 * 86_400_000)
+        time = [0, int(self._sent[0][1]["known_at"][int(middle)].as_py()), self.last][number]
+        return {f"{name}/0": int(np.searchsorted(one["known_at"].to_numpy(), time)) for name, one, _ in self._sent}
+
+    def between(self, batch_id: int) -> tuple[dict[str, int], dict[str, int]]:
+        return self.upto(batch_id), self.upto(batch_id + 1)
+
+    def batch(self, number: int) -> pa.Table:
+        start, end = self.between(number)
+        tables = []
+        for name, one, sent in self._sent:
+            low, high = start[f"{name}/0"], end[f"{name}/0"]
+            keys, values = [message[0] for message in sent[low:high]], [message[1] for message in sent[low:high]]
+            columns = {
+                "topic": [name] * (high - low),
+                "partition": np.zeros(high - low, np.int32),
+                "offset": np.arange(low, high),
+                "timestamp": one["known_at"].to_numpy()[low:high],
+                "key": keys,
+                "value": values,
+                "headers": [None] * (high - low),
+            }
+            tables.append(pa.table(columns, schema=MESSAGES))
+        return pa.concat_tables(tables)
+
+
+class Fixed:
+    """A champion that nobody changes."""
+
+    problem: str | None = None
+
+    def __init__(self, asked: EventColumnsOfModel, model: EventClassifier) -> None:
+        self.asked, self._model = asked, model
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def current(self) -> Loaded:
+        return Loaded("1", self._model)
+
+
+def test_executors_decide_about_each_event_what_the_driver_would(
+    spark: SparkSession, repo: FeatureRepo, tmp_path: Path
+) -> None:
+    payments, asked = Payments(repo), EventColumnsOfModel.of(repo, repo.models["cards"])
+    champion = Fixed(asked, quick_model(repo, 0.3))
+    told: dict[str, list[pa.Table]] = {"here": [], "there": []}
+    sinks = {}
+    for name, tables in told.items():
+        generation = SqliteRows(tmp_path / f"{name}.db").generation(STREAM_ID)
+        generation.begin()
+        generation.publish(Marker(-1, payments.upto(0), payments.upto(0), -1))
+        scoring = ModelScoring(champion, DecisionLog(tmp_path / name, asked.model.stream), tables.append)
+        asking = EventScoring([scoring]).asking(repo, generation, STREAM_ID)
+        letters = Letters()
+        sinks[name] = OnlineSink(repo, generation, STREAM_ID, payments, letters, asking=asking)  # type: ignore[arg-type]
+    for number in range(2):
+        sinks["here"].fold(payments.batch(number), number)
+        path = tmp_path / f"payments {number}.parquet"
+        pq.write_table(payments.batch(number), path, row_group_size=500)
+        frame = spark.read.parquet(str(path)).repartition(3)
+        sinks["there"].fold_elsewhere(frame, number, recipe_of(repo, 2), SqliteRows(tmp_path / "there.db"))
+    here, there = (pa.concat_tables(tables).sort_by("event_id") for tables in told.values())
+    assert here.num_rows == sum(payments.upto(2)[f"{topic}/0"] for topic in asked.model.stream.topics) > 1_000
+    np.testing.assert_allclose(here["score"].to_numpy(), there["score"].to_numpy(), rtol=0, atol=1e-12)
+    others = [name for name in here.column_names if name not in ("score", "reasons")]
+    assert here.select(others).equals(there.select(others))
+    assert alerts_of(here) == alerts_of(there) != []
+    assert rows_of(tmp_path / "here.db") == rows_of(tmp_path / "there.db")
