@@ -53,6 +53,7 @@ class Canary:
         self._lock = threading.Lock()
         self._began: tuple[str, str | None] | None = None
         self._own, self._champion = Lately(), Lately()
+        self._beside: Served | None = None
         self._since_judged = 0
         self._stopped: str | None = None
         self._told = True
@@ -81,6 +82,8 @@ class Canary:
             if fresh != self._began:
                 self._began, self._stopped, self._told = fresh, None, True
                 self._own, self._champion = Lately(), Lately()
+            if champion is not self._beside:  # what another champion did says nothing of this one
+                self._beside, self._champion = champion, Lately()
             if named is not None and named.canary_stopped is not None:
                 self._stopped = self._stopped or named.canary_stopped
 

@@ -175,6 +175,18 @@ def test_failures_stop_it_for_good_and_the_registry_hears_why(world):
     assert world.chosen() == {None}
 
 
+def test_it_is_compared_with_the_champion_of_now_and_not_with_the_one_before(world):
+    world.answer(100)
+    world.registry.alias = world.registry.add(3)
+    world.watch.look()
+    world.canary.look(world.watch.current)
+    for _ in range(LOOK_EVERY):
+        world.canary.answered(world.canary.served, failed=True, took_s=0.01)
+    assert world.chosen() == {"2", None}, "of the new champion nothing is known yet"
+    world.answer(4 * LOOK_EVERY, failed=True)
+    assert world.chosen() == {None}
+
+
 def test_another_process_that_reads_the_tag_stops_too_and_a_new_beginning_starts_it(world):
     world.tag(canary_stopped="it takes too long")
     assert world.chosen() == {None}
