@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
+from features.batch import Marker, build_generation
 from features.errors import StoreError
+from features.events import from_columns
+from features.online_store.cells import of_schema
+from features.online_store.sqlite import SqliteRows
 from features.repo import load_repo
+from features.settings import Settings
+from features.stream_status import status_file
 from features.verification import Difference, Findings
 from features.verified_stores import Asked
 from training.gate import Verdict
-from training.parity import Parity, parity, with_parity
+from training.parity import Parity, asked_of, parity, with_parity
+from training.settings import TrainingSettings
 
-VIEW = load_repo(Path(__file__).resolve().parents[2] / "feature_repo").views["user_activity"]
+REPO = load_repo(Path(__file__).resolve().parents[2] / "feature_repo")
+VIEW, ACTIVITY = REPO.views["user_activity"], REPO.streams["activity"]
+NOW = time.time_ns() // 1_000_000 - 1_000_000
+"""Of a while ago: a verification also asks about this very moment, when the windows are to have something in them."""
 ASKED = Asked(10, 1, 0)
 BETTER = Verdict(True, "it is better")
 
@@ -63,3 +78,55 @@ def test_where_nothing_can_be_compared_that_is_said_and_refuses_only_where_it_is
 
 def test_no_parity_makes_a_worse_model_better():
     assert with_parity(Verdict(False, "worse"), Parity(compared=5), "ask").promoted is False
+
+
+# --- on a real store and a real archive -------------------------------------------------------------------------------
+
+
+def looked(count: int) -> pa.Table:
+    """Users who look at items, one a second."""
+    table = pa.table(
+        {
+            "event_id": [f"e{number}" for number in range(count)],
+            "event_time": pa.array([NOW + 1_000 * number for number in range(count)]),
+            "event_type": ["view"] * count,
+            "user_id": [f"u{number % 7}" for number in range(count)],
+            "item_id": [f"i{number % 5}" for number in range(count)],
+        }
+    )
+    return from_columns(table, ACTIVITY).events
+
+
+def project(root: Path, archived: int, folded: int) -> Parity:
+    """What the gate hears of a project whose archive has so many events, of which the rows have the first ones."""
+    write_deltalake(root / ".headrace" / "offline" / "activity", looked(archived))
+    rows, end = SqliteRows(root / ".headrace" / "online.db"), {f"{ACTIVITY.topic}/0": archived}
+    generation, events = rows.generation(7), {"activity": looked(archived).slice(0, folded)}
+    build_generation(generation, [VIEW], 7, events, Marker(0, {}, end, 0), NOW + 900_000)
+    for name in (VIEW.name, of_schema(VIEW.name, VIEW.schema_hash)):
+        rows.set_current(name, 7)
+    status = {"state": "stopped", "updated_at": NOW, "queries": {"archive": {"end": end}}}
+    status_file(root / ".headrace").parent.mkdir()
+    status_file(root / ".headrace").write_text(json.dumps(status))
+    repo = SimpleNamespace(path=root, horizon_ms=REPO.horizon_ms)
+    return asked_of(root, Settings(), repo, [VIEW], TrainingSettings(), lambda _: None)()
+
+
+def test_rows_that_have_what_the_archive_has_agree(tmp_path):
+    found = project(tmp_path, archived=50, folded=50)
+    assert (found.unavailable, found.wrong) == (None, 0)
+    assert found.compared == 2 * 7 * len(VIEW.features)
+
+
+def test_rows_that_lack_an_event_keep_a_better_model_from_being_promoted(tmp_path):
+    found = project(tmp_path, archived=50, folded=49)
+    verdict = with_parity(BETTER, found, "ask")
+    assert (verdict.promoted, found.wrong > 0) == (False, True)
+    assert "u0" in verdict.reason
+
+
+def test_a_project_without_a_stream_has_nothing_to_compare_and_gets_no_store_by_being_asked(tmp_path):
+    repo = SimpleNamespace(path=tmp_path, horizon_ms=REPO.horizon_ms)
+    found = asked_of(tmp_path, Settings(), repo, [VIEW], TrainingSettings(), lambda _: None)()
+    assert "never ran" in found.told
+    assert list(tmp_path.iterdir()) == []
