@@ -28,6 +28,7 @@ def test_the_demo_proves_the_loop_and_leaves_nothing_behind() -> None:
     assert done.returncode == 0, done.stderr[-4000:]
     seen = json.loads(done.stdout)
     assert all(seen["checks"].values()), seen["checks"]
+    assert "values agree" in seen["model"]["reason"], "features online and offline, as the gate asked"
     assert seen["stream"]["counts"]["folded"] == seen["sent"]["events"]
     assert seen["clicks"]["before"]["fallback"] == {"used": True, "reason": "unknown_user"}
     assert seen["clicks"]["after"]["model"]["version"] == "1"
