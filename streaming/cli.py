@@ -19,6 +19,7 @@ from features.errors import UsageError
 if TYPE_CHECKING:
     from features.settings import Settings
     from streaming.dead_letters import DeadLetter
+    from streaming.producer import EventProducer
 
 SHOWN = 20
 TOPIC = click.option("--topic", metavar="TOPIC", help="Only of this topic.")
@@ -116,7 +117,8 @@ def show(place: str, as_json: bool) -> None:
 def replay(places: Sequence[str], topic: str | None, reason: str | None, as_json: bool) -> None:
     """Send records that were refused to their topics again, as they came: mend what refused them first.
 
-    Without places: all that were not sent again yet, or those that --topic and --reason leave.
+    Without places: all that were not sent again yet, or those that --topic and --reason leave. Events that a model
+    failed on are put to today's champion instead, with what was known of them then.
 
     \b
     Examples:
@@ -129,8 +131,31 @@ def replay(places: Sequence[str], topic: str | None, reason: str | None, as_json
     with _kafka() as kafka:
         found = kafka.letters(topic)
         letters = _named(places, found) if places else _chosen(found, reason, everything=False)
-        count = send_again(EventProducer(kafka.bootstrap_servers, kafka.settings.kafka.client), letters)
+        producer = EventProducer(kafka.bootstrap_servers, kafka.settings.kafka.client)
+        refused_by_models = _of_models(letters, kafka.settings)
+        count = _ask_again(refused_by_models, kafka.settings, producer)
+        count += send_again(producer, [letter for letter in letters if letter not in refused_by_models])
     click.echo(json.dumps({"replayed": count}) if as_json else f"{count} sent again")
+
+
+def _of_models(letters: Sequence[DeadLetter], settings: Settings) -> list[DeadLetter]:
+    """Those that are events which a model failed on, and no records of a topic."""
+    prefix = f"{settings.stream.scores_topic}."
+    return [letter for letter in letters if letter.place[0].startswith(prefix)]
+
+
+def _ask_again(letters: Sequence[DeadLetter], settings: Settings, producer: EventProducer) -> int:
+    """The letters have been scored and told; returns how many."""
+    from features.repo import load_repo
+    from features.settings import absolute_uri
+    from streaming.asked_again import ask_again
+
+    if not letters:
+        return 0
+    root = Path.cwd()
+    uri = absolute_uri(settings.mlflow.tracking_uri, root)
+    topics = settings.stream.scores_topic, settings.stream.alerts_topic
+    return ask_again(letters, load_repo(root / settings.stream.repo), uri, producer, topics)
 
 
 def _chosen(letters: Sequence[DeadLetter], reason: str | None, everything: bool) -> list[DeadLetter]:

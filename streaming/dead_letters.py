@@ -204,8 +204,13 @@ def replay(producer: EventProducer, letters: Iterable[DeadLetter]) -> int:
         with Acknowledged(producer, topic) as send:
             for letter in several:
                 send(letter.key, letter.value, letter.headers)
-        with Acknowledged(producer, dead_letter_topic(topic)) as send:
-            for letter in several:
-                receipt = letter_headers((), letter.place, letter.reason, letter.time_ms)
-                send(letter.key, None, (*receipt, (REPLAYED, b"1")))
+        send_receipts(producer, topic, several)
     return sum(map(len, by_topic.values()))
+
+
+def send_receipts(producer: EventProducer, topic: str, letters: Iterable[DeadLetter]) -> None:
+    """The letters of this topic are marked as replayed. Raises DeadLetterError where Kafka did not acknowledge it."""
+    with Acknowledged(producer, dead_letter_topic(topic)) as send:
+        for letter in letters:
+            receipt = letter_headers((), letter.place, letter.reason, letter.time_ms)
+            send(letter.key, None, (*receipt, (REPLAYED, b"1")))

@@ -18,11 +18,20 @@ OF_FEW = ["reasons", "event", "problem", "inputs"]
 """Columns of decisions that a score does not have: of events that alert, or that a model failed on."""
 
 
+RULE = "rule:"
+
+
 class Telling(Protocol):
     """Where decisions go."""
 
     def __call__(self, decisions: pa.Table) -> None:
         """Everything that follows from the decisions has been acknowledged."""
+
+
+def scores_of(scored: pa.Table) -> list[dict[str, object]]:
+    """What the topic of scores says of events that have one."""
+    said: list[dict[str, object]] = scored.drop_columns(OF_FEW).to_pylist()
+    return said
 
 
 def problems_topic(scores: str, model: str) -> str:
@@ -46,10 +55,17 @@ class DecisionTopics:
         scored = decisions.filter(pc.is_valid(decisions["score"]))
         failed = decisions.filter(pc.is_valid(decisions["problem"]))
         with ExitStack() as all_of_it:
-            self._send(all_of_it, self._scores, scored.drop_columns(OF_FEW).to_pylist())
+            self._send(all_of_it, self._scores, scores_of(scored))
             self._send(all_of_it, self._alerts, alerts_of(decisions))
             for model in pc.unique(failed["model"]).to_pylist():
                 self._refuse(all_of_it, model, failed.filter(pc.equal(failed["model"], model)))
+
+    def tell_again(self, scored: pa.Table) -> None:
+        """Kafka has the scores, and the models' alerts, of events that were refused before: rules were told then."""
+        with ExitStack() as all_of_it:
+            self._send(all_of_it, self._scores, scores_of(scored))
+            by_model = [one for one in alerts_of(scored) if not one["source"].startswith(RULE)]
+            self._send(all_of_it, self._alerts, by_model)
 
     def _send(self, all_of_it: ExitStack, topic: str, several: list[dict[str, object]]) -> None:
         send = all_of_it.enter_context(Acknowledged(self._producer, topic))

@@ -23,7 +23,8 @@ from streaming.consumer import read_topic
 from streaming.topics import ensure_topics
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
-DIES_WITHIN_S = 300
+WITHIN_S = 300.0
+"""A busy machine takes long to start a stream, and to read the registry of models for the first time."""
 THRESHOLDS = {"1": 0.0, "2": 0.05}
 """By version; the first alerts on every payment."""
 
@@ -75,10 +76,10 @@ def test_every_payment_is_scored_and_every_alert_is_one_whatever_happens_meanwhi
     place = Random(seed).choice(["before scores", "after scores"])
     payments.send(150)
     with stream.running(crash_at=f"{place}:1") as process:
-        assert process.wait(DIES_WITHIN_S) == -signal.SIGKILL
+        assert process.wait(WITHIN_S) == -signal.SIGKILL
     assert bool(scored(project)) == (place == "after scores")
     with stream.running() as process:
-        stream.wait(process, lambda: len(scored(project)) == 150)
+        stream.wait(process, lambda: len(scored(project)) == 150, WITHIN_S)
         changed = model.manifest.model_copy(update={"threshold": THRESHOLDS["2"]})
         assert make_champion(project.root, type(model)(changed, model.classifier)) == "2"
         payments.send(30)
@@ -87,8 +88,8 @@ def test_every_payment_is_scored_and_every_alert_is_one_whatever_happens_meanwhi
         assert broker.start() == before
         payments.evolve()
         payments.send(60)
-        stream.wait(process, lambda: later_versions(project, payments))
-        stream.wait(process, lambda: len(scored(project)) == len(payments.sent))
+        stream.wait(process, lambda: later_versions(project, payments), WITHIN_S)
+        stream.wait(process, lambda: len(scored(project)) == len(payments.sent), WITHIN_S)
     check(project, payments)
 
 

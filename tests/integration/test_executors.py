@@ -68,7 +68,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory, spark_jars: list[Path]) -> I
     """Two executors of one core, each a Java process with Python workers of its own."""
     folder = tmp_path_factory.mktemp("spark")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        seen = str(ROOT), str(ROOT / "tests" / "support"), os.environ.get("PYTHONPATH", "")
+        patch.setenv("PYTHONPATH", os.pathsep.join(seen))
         session = spark_session("local-cluster[2,1,1024]", "512m", spark_jars, folder)
         work = Path(pyspark.__file__).parent / "work" / session.sparkContext.applicationId
         yield session
