@@ -171,7 +171,7 @@ class AlertAges:
         self.read.setdefault(alert["alert_id"], (place_of(alert["event"], self.stream), now))
 
     def _figures(self, sent: int, took_s: float) -> dict[str, Any]:
-        from headrace_bench import ages_of
+        from features.freshness import ages_of
 
         known = [(place, at) for place, at in self.read.values() if place in self.acknowledged]
         if len(known) < LEAST:

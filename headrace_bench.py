@@ -215,6 +215,8 @@ class Freshness:
                 stop.set()
             reader.result()
         self._check_commits(committed, seconds)
+        from features.freshness import ages_of
+
         ages = {**ages_of(self.watch.ages_ms), "events": len(self.watch.ages_ms)}
         traffic = {"sent": sent, "rate": round(sent / took_s, 1), "seconds": round(took_s, 1)}
         return {**ages, **traffic, "archive_commits": committed}
@@ -287,14 +289,6 @@ def _shop(repo: FeatureRepo) -> tuple[Stream, FeatureView]:
         required = f"a stream '{STREAM}' and a view '{VIEW}' with '{SHOWS}', as the shop's definitions have"
         raise UsageError("bench freshness", required, ", ".join([*repo.streams, *repo.views]) or "nothing")
     return stream, view
-
-
-def ages_of(ages_ms: list[float]) -> dict[str, float]:
-    """Median, 99th percentile and largest, in ms."""
-    import numpy as np
-
-    p50, p99 = np.percentile(ages_ms, [50, 99])
-    return {"p50_ms": round(float(p50), 1), "p99_ms": round(float(p99), 1), "max_ms": round(max(ages_ms), 1)}
 
 
 def as_text(report: Mapping[str, Any]) -> str:

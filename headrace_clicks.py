@@ -62,6 +62,8 @@ def own_clicks(clicks: int, replicas: int, as_json: bool) -> None:
 
 def measured(loop: Loop, clicks: int, replicas: int) -> dict[str, Any]:
     """Times of the pairs, how many clicks the next read had, and how many the rows have once they were folded."""
+    from features.freshness import ages_of
+
     loop.start_broker()
     loop.start("stream", "stream")
     loop.start("serve", "serve", "--replicas", str(replicas))
@@ -84,7 +86,7 @@ def measured(loop: Loop, clicks: int, replicas: int) -> dict[str, Any]:
     more = sum(client.seen(user) > count for user, count in counted.items())
     if more:
         raise LoopError("the rows after the fold", "every click once", f"more than that for {more} users")
-    return {**times(pairs), "clicks": clicks, "replicas": replicas, "counted": right, "once": once}
+    return {**ages_of(pairs), "clicks": clicks, "replicas": replicas, "counted": right, "once": once}
 
 
 class Client:
@@ -118,14 +120,6 @@ class Client:
         self._asked("POST", "/v1/events", event | {"user_id": user, "item_id": f"i{number % 7}"})
         seen = self.seen(user)
         return 1e3 * (time.perf_counter() - began), seen
-
-
-def times(pairs_ms: list[float]) -> dict[str, float]:
-    """Median, 99th percentile and largest, in ms."""
-    import numpy as np
-
-    p50, p99 = np.percentile(pairs_ms, [50, 99])
-    return {"p50_ms": round(float(p50), 1), "p99_ms": round(float(p99), 1), "max_ms": round(max(pairs_ms), 1)}
 
 
 def as_text(report: Mapping[str, Any]) -> str:

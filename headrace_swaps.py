@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headrace_clicks import times
 from headrace_loop import Loop, LoopError, interrupts_end_it, own_repo, temporary_home, with_group_gone
 
 if TYPE_CHECKING:
@@ -264,7 +263,9 @@ def figures_of(answers: list[Answered]) -> dict[str, Any]:
     if not good:
         raise LoopError("the bench's requests", "answers", f"none to {len(answers)}")
     counts = {"requests": len(answers), "failed": len(answers) - len(good), "fallbacks": sum(a.fallback for a in good)}
-    return {**times([one.took_ms for one in good]), **counts}
+    from features.freshness import ages_of
+
+    return {**ages_of([one.took_ms for one in good]), **counts}
 
 
 def swapped(

@@ -294,10 +294,9 @@ def in_turns(
 
 def in_ms(seconds: Sequence[float]) -> dict[str, float]:
     """Median and 99th percentile."""
-    import numpy as np
+    from features.freshness import percentiles_ms
 
-    p50, p99 = np.percentile(seconds, [50, 99]) * 1e3
-    return {"p50_ms": round(float(p50), 4), "p99_ms": round(float(p99), 4)}
+    return percentiles_ms([1e3 * one for one in seconds], digits=4)
 
 
 def ratios(found: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from features.expressions import Bools, Condition, matches
 
 Int64s = NDArray[np.int64]
 PARTITION_BITS = 12
+FEW = 64
+"""So many texts are compared sooner than Arrow is called."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,14 @@ class EventColumns:
         if self.stream.dtypes[column] != "string":
             return matches(self._events, {column: condition})
         values = self.values(column)
-        verdicts = matches(pa.table({column: values.pool}), {column: condition})
-        return values.valid & verdicts[values.numbers] if len(verdicts) else values.valid & False
+        if values.pool is None or not len(values.pool):
+            return np.zeros(len(self), dtype=bool)
+        if isinstance(condition, str) and len(values.pool) < FEW:
+            verdicts = np.array([text == condition for text in values.pool.to_pylist()])
+        else:
+            verdicts = matches(pa.table({column: values.pool}), {column: condition})
+        met: Bools = values.valid & verdicts[values.numbers]
+        return met
 
     def take(self, places: Int64s) -> EventColumns:
         """The events at these places, in this order."""

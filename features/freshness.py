@@ -52,6 +52,19 @@ class Freshness:
         }
 
 
+def percentiles_ms(ages_ms: Sequence[float] | Int64s, digits: int = 1) -> dict[str, float]:
+    """Median and 99th percentile; empty where there is no age."""
+    if not len(ages_ms):
+        return {}
+    found = zip((50, 99), np.percentile(ages_ms, [50, 99]), strict=True)
+    return {f"p{share}_ms": round(float(age), digits) for share, age in found}
+
+
+def ages_of(ages_ms: Sequence[float], digits: int = 1) -> dict[str, float]:
+    """Median, 99th percentile and largest; of one age at least."""
+    return {**percentiles_ms(ages_ms, digits), "max_ms": round(float(max(ages_ms)), digits)}
+
+
 def quantile_ms(told: Mapping[str, Any], share: float) -> float | None:
     """The upper end of the class that the quantile is in; None without events, inf beyond the last class."""
     if not told["count"]:

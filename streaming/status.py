@@ -13,7 +13,7 @@ import numpy as np
 
 from features.batch import Counts, Offsets
 from features.columns import Int64s
-from features.freshness import freshness_text, quantile_ms
+from features.freshness import freshness_text, percentiles_ms, quantile_ms
 from features.stream_status import status_file
 from streaming.generations import write_json
 from streaming.online_sink import added
@@ -74,7 +74,7 @@ class Recent:
         """Percentiles of how long a record took from the broker to its row; empty where there was none."""
         self._forget(now)
         ages = np.concatenate([np.empty(0, np.int64), *(one for _, one in self.ages)])
-        return {f"p{q}_ms": float(np.percentile(ages, q)) for q in (50, 99)} if len(ages) else {}
+        return percentiles_ms(ages)
 
     def _forget(self, now: int) -> None:
         while self.records and self.records[0][0] < now - RATE_OVER_MS:

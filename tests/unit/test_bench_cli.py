@@ -17,10 +17,11 @@ from features.batch import Marker, build_generation
 from features.bench import core
 from features.errors import UsageError
 from features.feature_reader import wall_clock_ms
+from features.freshness import ages_of
 from features.online_store.sqlite import SqliteRows
 from features.settings import Settings
 from features.simulation import VIEW
-from headrace_bench import SAMPLED, SAMPLED_USER, Watch, ages_of, as_text, commits, own_broker, sampled
+from headrace_bench import SAMPLED, SAMPLED_USER, Watch, as_text, commits, own_broker, sampled
 
 SHOWS = "e_all_value_sum_10s"
 
