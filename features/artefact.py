@@ -22,30 +22,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from features.artefact_files import (
-    candidate_arrays,
-    candidate_tables,
-    chances,
-    load_ranker,
-    read_arrays,
-    save_ranker,
-)
+from features.artefact_files import chances, load_ranker, save_ranker
 from features.artefact_folder import MANIFEST, FileEntry, check_files, manifest_text, write_folder
+from features.candidate_arrays import candidate_arrays, candidate_tables, read_arrays
+from features.candidate_tables import CandidateTables, Floats
 from features.definitions import FeatureView
 from features.errors import ArtefactError
 from features.own_ranker import OWN, OwnRanker
-from features.recommendation import (
-    PAIR_FEATURES,
-    Candidates,
-    CandidateTables,
-    Floats,
-    Query,
-    Ranked,
-    best_first,
-    blended,
-    ranker_inputs,
-    retrieve,
-)
+from features.pairs import PAIR_FEATURES, Query, blended
+from features.recommendation import Candidates, Ranked, best_first, ranker_inputs, retrieve
 from features.state import FeatureMatrix
 from features.trial import Golden
 

@@ -1,4 +1,4 @@
-"""The two binary files of an artefact, read without running anything that they hold."""
+"""The file of a fitted classifier, read without running anything that it holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import ArtefactError
-from features.recommendation import CandidateTables, SparseRows
 
 HISTOGRAMS = "sklearn.ensemble._hist_gradient_boosting"
 RANKER_TYPES: Mapping[str, tuple[str, ...]] = {
@@ -37,84 +36,6 @@ RANKER_TYPES: Mapping[str, tuple[str, ...]] = {
 }
 """Every type that a fitted ranker is made of, and how skops may build it. skops' own list is longer, and its file says
 how each part is built: a trusted type's name alone would let a file choose a way that runs what it likes."""
-ARRAYS: Mapping[str, str] = {
-    "items": "U",
-    "neighbour_starts": "i8",
-    "neighbour_items": "i4",
-    "neighbour_weights": "f4",
-    "popular": "f4",
-    "trending": "f4",
-    "users": "u8",
-    "history_starts": "i8",
-    "history_items": "i4",
-    "own_count": "f4",
-    "own_last_ms": "i8",
-}
-"""Array of candidates.npz → its dtype."""
-Arrays = dict[str, NDArray[Any]]
-
-
-def candidate_arrays(tables: CandidateTables) -> Arrays:
-    """The tables as the arrays of candidates.npz."""
-    arrays = {
-        "items": np.array(tables.items, dtype=np.str_),
-        "neighbour_starts": tables.neighbours.starts,
-        "neighbour_items": tables.neighbours.column,
-        "neighbour_weights": tables.neighbours.weight,
-        "popular": tables.popular,
-        "trending": tables.trending,
-        "users": tables.users,
-        "history_starts": tables.histories.starts,
-        "history_items": tables.histories.column,
-        "own_count": tables.own_count,
-        "own_last_ms": tables.own_last_ms,
-    }
-    return {name: np.asarray(array, dtype=ARRAYS[name]) for name, array in arrays.items()}
-
-
-def read_arrays(path: Path) -> Arrays:
-    """The arrays of candidates.npz, each of its dtype; ArtefactError for a file that is no such thing."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in ARRAYS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise _refused(path, f"arrays {', '.join(ARRAYS)}", str(error)) from error
-    for name, kind in ARRAYS.items():
-        dtype = arrays[name].dtype
-        if (dtype.kind if kind == "U" else dtype.str[1:]) != kind or arrays[name].ndim != 1:
-            raise _refused(path, f"array '{name}' of {kind} in one dimension", f"{dtype} in {arrays[name].ndim}")
-    return arrays
-
-
-def candidate_tables(arrays: Arrays, path: Path) -> CandidateTables:
-    """The tables of these arrays; ArtefactError where they do not fit together."""
-    n, u = len(arrays["items"]), len(arrays["users"])
-    neighbours = _sparse(arrays, path, ("neighbour_starts", "neighbour_items", "neighbour_weights"), n, n)
-    histories = _sparse(arrays, path, ("history_starts", "history_items", "own_count"), u, n)
-    if not len(arrays["popular"]) == len(arrays["trending"]) == n or len(histories.column) != len(
-        arrays["own_last_ms"]
-    ):
-        raise _refused(path, "arrays whose lengths agree", "others")
-    return CandidateTables(
-        items=tuple(arrays["items"].tolist()),
-        neighbours=neighbours,
-        popular=arrays["popular"],
-        trending=arrays["trending"],
-        users=arrays["users"],
-        histories=histories,
-        own_count=arrays["own_count"],
-        own_last_ms=arrays["own_last_ms"],
-    )
-
-
-def _sparse(arrays: Arrays, path: Path, names: tuple[str, str, str], rows: int, width: int) -> SparseRows:
-    starts, column, weight = (arrays[name] for name in names)
-    whole = len(starts) == rows + 1 and starts[0] == 0 and starts[-1] == len(column) == len(weight)
-    rising = whole and bool((np.diff(starts) >= 0).all())
-    inside = rising and bool(((column >= 0) & (column < width)).all())
-    if not inside:
-        raise _refused(path, f"arrays {', '.join(names)} of {rows} rows over {width} items", "others")
-    return SparseRows(starts, column, weight)
 
 
 def save_ranker(ranker: Any, path: Path) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from features.candidate_tables import Floats
 from features.definitions import Field, Stream
 from features.errors import UsageError
-from features.recommendation import Floats
 
 FIELDS: dict[str, Field | str] = {
     "recommendation_id": Field("string", required=True),

@@ -183,6 +183,8 @@ class Settings(Section):
     serving: ServingSettings = ServingSettings()
     mlflow: MlflowSettings = MlflowSettings()
     alerts: AlertsSettings = AlertsSettings()
+    training: dict[str, Any] = {}
+    """What `headrace train` is set to, by the names of training.settings.TrainingSettings, which checks it."""
 
 
 def absolute_uri(tracking_uri: str, root: Path) -> str:

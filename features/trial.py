@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from features.candidate_tables import Floats
 from features.errors import ArtefactError
-from features.recommendation import Floats, Query, best_first
+from features.pairs import Query
+from features.recommendation import best_first
 
 if TYPE_CHECKING:
     from features.artefact import Artefact

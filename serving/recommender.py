@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.artefact import Artefact
-from features.recommendation import Asked, Query, Ranked
+from features.pairs import Query
+from features.recommendation import Asked, Ranked
 from features.state import FeatureMatrix, Status
 from serving.retrieval import ItemSnapshot, first_of, unpersonal
 

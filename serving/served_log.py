@@ -21,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.artefact import Artefact
+from features.candidate_tables import Floats
 from features.definitions import Stream
-from features.recommendation import PAIR_FEATURES, Asked, Candidates, Floats, ranker_inputs
+from features.pairs import PAIR_FEATURES
+from features.recommendation import Asked, Candidates, ranker_inputs
 from features.served import inputs_hash, items_text
 from serving.answers import Answer
 from serving.events import Message, message_of

@@ -93,7 +93,7 @@ def simulated_examples(rows: int, seed: int) -> Examples:
     """So many rows of as many inputs as a shop's ranker has, a tenth of them null; a few inputs say what is taken."""
     import numpy as np
 
-    from features.recommendation import PAIR_FEATURES
+    from features.pairs import PAIR_FEATURES
     from training.ranker import Examples
 
     rng = np.random.default_rng(seed)

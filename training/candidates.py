@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +14,20 @@ from scipy.linalg import lapack  # type: ignore[import-untyped]
 from scipy.sparse import csr_array  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from features.candidate_tables import CandidateTables, SparseRows
 from features.hashing import hash_texts
-from features.recommendation import CandidateTables, SparseRows
 from training.dataset import Interactions
 from training.settings import TrainingSettings
+from training.together import (
+    FactorSettings,
+    co_visits,
+    factors_of,
+    latest_sessions,
+    missing_library,
+    session_items,
+    sessions_of,
+    strongest_of,
+)
 
 Floats = NDArray[np.float64]
 Int64s = NDArray[np.int64]
@@ -28,28 +41,109 @@ def fit_candidates(
 ) -> CandidateTables:
     """Everything that retrieval needs, from the interactions that were known before as_of (ms).
 
-    The items and users are those of the interactions that are engaged or the target; the items' places are their order
-    in the pool.
+    The items and users are those of the interactions that count more than 0; the items' places are their order in the
+    pool. What takes back counts less than 0: what a user took and gave back was not taken, and is not popular.
     """
-    target_kinds = history.of(target)
-    liked = history.of((*settings.engaged, *target)) & (history.known_at < as_of)
-    history, weight = history.only(liked), np.where(target_kinds, 1.0, settings.engaged_weight)[liked]
-    codes, item = np.unique(history.item, return_inverse=True)
-    popular = decayed_counts(item, weight, as_of - history.known_at, settings.popular_half_life_ms, len(codes))
-    rows = _pairs(history.user, item, weight, history.known_at)
-    users, starts = np.unique(rows.user, return_index=True)
+    events = _counted(history.only(history.known_at < as_of), settings.counted(target), settings.session_gap_ms)
+    history, weight, item, items = events.history, events.weight, events.item, len(events.codes)
+    age = as_of - history.known_at
+    popular = np.maximum(decayed_counts(item, weight, age, settings.popular_half_life_ms, items), 0.0)
+    rows = _pairs(history.user, item, weight, history.known_at, np.where(history.of(target), events.session, -1))
+    kept = rows.only(rows.weight > 0)
+    users, starts = np.unique(kept.user, return_index=True)
     hashes = hash_texts(history.users.take(pa.array(users)))
-    own = _own(rows, np.append(starts, len(rows.user)), settings.own_items, np.argsort(hashes))
+    place, order = _own(kept, np.append(starts, len(kept.user)), settings.own_items, np.argsort(hashes))
+    own = kept.only(order)
     return CandidateTables(
-        items=tuple(history.items.take(pa.array(codes)).to_pylist()),
-        neighbours=_neighbours(rows, popular, len(users), settings),
+        items=tuple(history.items.take(pa.array(events.codes)).to_pylist()),
+        neighbours=_neighbours(kept, popular, len(users), settings),
         popular=popular.astype(np.float32),
-        trending=trends(item, weight, as_of - history.known_at, popular, settings).astype(np.float32),
+        trending=trends(item, weight, age, popular, settings).astype(np.float32),
         users=np.sort(hashes),
-        histories=own[0],
-        own_count=own[0].weight,
-        own_last_ms=own[1],
+        histories=SparseRows(place, own.item.astype(np.int32), own.weight.astype(np.float32)),
+        own_count=own.weight.astype(np.float32),
+        own_last_ms=own.last_ms,
+        own_visits=own.visits.astype(np.float32),
+        own_first_ms=own.first_ms,
+        category=_newest(item, history.categories, items, -1, np.int32),
+        price=_newest(item, history.prices, items, np.nan, np.float32),
+        repeats=_repeat(rows, settings),
+        **_further(events, kept, as_of, settings),
     )
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """Interactions that count, what each counts, its item's place, its session; and the places' codes in the pool."""
+
+    history: Interactions
+    weight: Floats
+    item: Int64s
+    session: Int64s
+    codes: Int64s
+
+
+def _counted(history: Interactions, counted: Mapping[str, float], gap_ms: int) -> _Counted:
+    """Those whose type counts, of the items that anything counts more than 0 of."""
+    of_kind = np.array([counted.get(kind, 0.0) for kind in history.kinds], dtype=np.float64)
+    weight = of_kind[history.kind] if len(of_kind) else np.empty(0)
+    codes = np.unique(history.item[weight > 0])
+    place = np.full(len(history.items), -1)
+    place[codes] = np.arange(len(codes))
+    keep = (weight != 0) & (place[history.item] >= 0)
+    history = history.only(keep)
+    session = sessions_of(history.user, history.known_at, gap_ms)
+    return _Counted(history, weight[keep], place[history.item], session, codes)
+
+
+def _further(events: _Counted, pairs: _Pairs, as_of: int, settings: TrainingSettings) -> dict[str, Any]:
+    """The tables of the sources that the settings name; no vectors where their library lacks what it needs."""
+    items, sources = len(events.codes), settings.sources
+    made: dict[str, Any] = {}
+    liked = events.weight > 0
+    if "lasting" in sources:
+        counts = np.bincount(events.item, events.weight, minlength=items)
+        made["lasting"] = np.maximum(counts, 0.0).astype(np.float32)
+    if "factor" in sources and missing_library(sources) is None:
+        users, user = np.unique(pairs.user, return_inverse=True)
+        taken = csr_array((np.ones(len(user)), (user, pairs.item)), shape=(len(users), items))
+        made["factors"] = factors_of(taken, _factor_settings(settings))
+    if {"together", "session"} & set(sources):
+        taken = session_items(events.session[liked], events.item[liked], items, settings.session_items)
+    if "together" in sources:
+        last = np.zeros(taken.shape[0], dtype=np.int64)
+        np.maximum.at(last, events.session[liked], events.history.known_at[liked])
+        fade = np.exp2(-(as_of - last) / settings.together_half_life_ms)
+        made["together"] = strongest_of(co_visits(taken, fade, settings.together_shrink), settings.together_items)
+    if "session" in sources:
+        made["sessions"] = latest_sessions(taken, settings.sessions)
+    return made
+
+
+def _factor_settings(settings: TrainingSettings) -> FactorSettings:
+    regularization, alpha = settings.factor_regularization, settings.factor_alpha
+    return FactorSettings(
+        settings.factors, regularization, alpha, settings.factor_iterations, settings.threads, settings.seed
+    )
+
+
+def _newest(item: Int64s, values: NDArray[Any] | None, items: int, absent: float, dtype: Any) -> NDArray[Any] | None:
+    """(items,) the last value of each item that is there; ``absent`` where none is."""
+    if values is None:
+        return None
+    newest = np.full(items, absent, dtype=dtype)
+    there = values >= 0
+    newest[item[there]] = values[there]
+    return newest
+
+
+def _repeat(rows: _Pairs, settings: TrainingSettings) -> bool:
+    """Whether users come back to what they took (see TrainingSettings.repeats)."""
+    if settings.repeats is not None:
+        return settings.repeats
+    taken = rows.visits[rows.visits > 0]
+    again = (taken - 1).sum()
+    return bool(again >= settings.repeat_share * taken.sum())
 
 
 # --- similar items --------------------------------------------------------------------------------------------------
@@ -153,38 +247,56 @@ def _mass(half_life_ms: float, span_ms: float) -> float:
 # --- own histories --------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
 class _Pairs:
-    """Each different (user, item), sorted by both: how much of it there was, and when last."""
+    """Each different (user, item), sorted by both: how much of it there was, when first and last, and how often.
 
-    def __init__(self, user: Int64s, item: Int64s, weight: Floats, last_ms: Int64s) -> None:
-        self.user, self.item, self.weight, self.last_ms = user, item, weight, last_ms
+    Args:
+        visits: in how many sessions it was taken as the target.
+    """
+
+    user: Int64s
+    item: Int64s
+    weight: Floats
+    first_ms: Int64s
+    last_ms: Int64s
+    visits: Int64s
+
+    def only(self, keep: NDArray[Any]) -> _Pairs:
+        """Some of them."""
+        return _Pairs(*(getattr(self, one.name)[keep] for one in fields(self)))
 
 
-def _pairs(user: Int64s, item: Int64s, weight: Floats, known_at: Int64s) -> _Pairs:
-    order = np.lexsort((item, user))
-    user, item, weight, known_at = user[order], item[order], weight[order], known_at[order]
+def _pairs(user: Int64s, item: Int64s, weight: Floats, known_at: Int64s, session: Int64s) -> _Pairs:
+    """The pairs of these events.
+
+    Args:
+        session: -1 for one that is not of the target.
+    """
+    order = np.lexsort((session, item, user))
+    user, item, known_at, session = user[order], item[order], known_at[order], session[order]
+    weight = weight[order]
     first = np.ones(len(user), dtype=bool)
     first[1:] = (np.diff(user) != 0) | (np.diff(item) != 0)
+    visit = (session >= 0) & (first | (np.diff(session, prepend=-1) != 0))
     starts = np.flatnonzero(first)
     if not len(starts):
-        return _Pairs(user, item, weight, known_at)
-    total, last = np.add.reduceat(weight, starts), np.maximum.reduceat(known_at, starts)
-    return _Pairs(user[starts], item[starts], total, last)
+        return _Pairs(user, item, weight, known_at, known_at, session)
+    add, least, most = np.add.reduceat, np.minimum.reduceat, np.maximum.reduceat
+    total, visits = add(weight, starts), add(visit.astype(np.int64), starts)
+    return _Pairs(user[starts], item[starts], total, least(known_at, starts), most(known_at, starts), visits)
 
 
-def _own(pairs: _Pairs, starts: Int64s, most: int, order: Int64s) -> tuple[SparseRows, Int64s]:
-    """Each user's most frequent items, the newest of equals first, the users in ``order``; and when each was last."""
+def _own(pairs: _Pairs, starts: Int64s, most: int, order: Int64s) -> tuple[Int64s, Int64s]:
+    """Where each user's rows start, the users in ``order``; and the pairs that are the rows, the most frequent first.
+
+    Of equally frequent ones the newest is first.
+    """
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     row = np.repeat(place, np.diff(starts))
     by_row = np.lexsort((-pairs.last_ms, -pairs.weight, row))
     length = np.diff(starts)[order]
     rank = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
-    kept = by_row[rank < most]
     ends = np.cumsum(np.minimum(length, most))
-    own = SparseRows(
-        np.concatenate([[0], ends]).astype(np.int64),
-        pairs.item[kept].astype(np.int32),
-        pairs.weight[kept].astype(np.float32),
-    )
-    return own, pairs.last_ms[kept]
+    return np.concatenate([[0], ends]).astype(np.int64), by_row[rank < most]

@@ -32,7 +32,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--from", "path", metavar="FILE", help="Train on a file instead of the offline store.")
 @click.option("--format", "kind", metavar="FORMAT", help="Of the file, such as online-retail or jsonl.")
 @click.option(
-    "--set", "changed", multiple=True, metavar="KEY=VALUE", help="A training setting, such as test_ms=2592000000."
+    "--set", "changed", multiple=True, metavar="KEY=VALUE", help="A setting, such as weights.view=0.1; over [training]."
 )
 @click.option("--when-drifted", is_flag=True, help="Only where the events have moved away from the champion's.")
 @ROOT
@@ -76,7 +76,7 @@ def train(  # one parameter an option
         with turn(root / settings.home):
             train_event_model(root, settings, repo, name, (path, kind), as_of, changed, as_json=as_json)
         return
-    chosen = training_settings(name, changed)
+    chosen = training_settings(name, changed, settings.training)
     domain = Domain.of(repo, chosen)
     with turn(root / settings.home):
         report = _refreshed(root, settings, repo, domain, chosen, (path, kind), as_of, when_drifted=when_drifted)
@@ -118,24 +118,36 @@ def _refreshed(
     return report
 
 
-def training_settings(name: str | None, changed: Sequence[str]) -> TrainingSettings:
-    """The settings with these KEY=VALUE; UsageError names the one that cannot be."""
+def training_settings(
+    name: str | None, changed: Sequence[str], written: Mapping[str, Any] | None = None
+) -> TrainingSettings:
+    """The settings as they are written, with these KEY=VALUE over them; UsageError names the one that cannot be.
+
+    Args:
+        written: the section [training] of the project's settings.
+    """
     from pydantic import ValidationError
 
     from training.settings import TrainingSettings
 
-    values: dict[str, Any] = {} if name is None else {"name": name}
+    values: dict[str, Any] = {**(written or {}), **({} if name is None else {"name": name})}
     for text in changed:
         key, sign, value = text.partition("=")
         if not (key and sign):
             raise UsageError("--set", "KEY=VALUE, such as iterations=200", repr(text))
-        values[key] = value.split(",") if key in ("targets", "engaged") else value
+        section, dot, inner = key.partition(".")
+        values[section] = {**values.get(section, {}), inner: value} if dot else _listed(key, value)
     try:
         return TrainingSettings(**values)
     except ValidationError as error:
         first = error.errors()[0]
         where = f"training setting '{'.'.join(map(str, first['loc']))}'"
         raise UsageError(where, first["msg"], repr(first.get("input"))) from error
+
+
+def _listed(key: str, value: str) -> str | list[str]:
+    """The value of a setting that is a list as one."""
+    return [one for one in value.split(",") if one] if key in ("targets", "sources") else value
 
 
 def read_the_events(

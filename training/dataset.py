@@ -22,6 +22,7 @@ from features.sampling import used_columns
 from training.settings import TrainingSettings
 
 Int64s = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Events = Mapping[str, pa.Table]
 """Stream name → its deduplicated events, with the columns of event_schema()."""
 D = TypeVar("D")
@@ -34,14 +35,24 @@ class Domain:
     stream: Stream
     user: FeatureView
     item: FeatureView
+    category: str | None = None
+    """The stream's field that says of which kind an item is."""
+    price: str | None = None
+    """The stream's field that says what an item costs."""
 
     @classmethod
     def of(cls, repo: FeatureRepo, settings: TrainingSettings) -> Domain:
-        """The repo's definitions that the settings name; UsageError for one that it lacks."""
+        """The repo's definitions that the settings name; UsageError for one that it lacks.
+
+        A field of items counts where the stream has it as such: a text is a category, a number a price.
+        """
+        stream = _named(repo.streams, settings.stream, "stream")
         return cls(
-            _named(repo.streams, settings.stream, "stream"),
+            stream,
             _named(repo.views, settings.user_view, "feature view"),
             _named(repo.views, settings.item_view, "feature view"),
+            settings.category_field if stream.dtypes.get(settings.category_field) == "string" else None,
+            settings.price_field if stream.dtypes.get(settings.price_field) == "float64" else None,
         )
 
     @property
@@ -97,6 +108,7 @@ def _columns(domain: Domain, stream: Stream) -> list[str]:
     used = {name for view in (domain.user, domain.item) for name in used_columns(view, stream)}
     if stream.name == domain.stream.name:
         used |= {"event_type", *domain.user.entity.keys, *domain.item.entity.keys}
+        used |= {name for name in (domain.category, domain.price) if name is not None}
     return [*RESERVED, *(name for name in stream.dtypes if name in used)]
 
 
@@ -131,14 +143,20 @@ class Interactions:
     item: Int64s
     kind: Int64s
     known_at: Int64s
+    categories: Int64s | None = None
+    """Aligned: the code of the item's category, -1 for null; None where the stream has no such field."""
+    prices: Floats | None = None
+    """Aligned: the item's price, NaN for null; None where the stream has no such field."""
 
     def __len__(self) -> int:
         return len(self.user)
 
     def only(self, keep: NDArray[np.bool_] | slice) -> Interactions:
         """Some of them, with the same pools."""
-        arrays = (array[keep] for array in (self.user, self.item, self.kind, self.known_at))
-        return Interactions(self.users, self.items, self.kinds, *arrays)
+        user, item, kind, known_at = (array[keep] for array in (self.user, self.item, self.kind, self.known_at))
+        categories = None if self.categories is None else self.categories[keep]
+        prices = None if self.prices is None else self.prices[keep]
+        return Interactions(self.users, self.items, self.kinds, user, item, kind, known_at, categories, prices)
 
     def between(self, start_ms: int, end_ms: int) -> Interactions:
         """Those that became known in [start_ms, end_ms)."""
@@ -160,7 +178,22 @@ def interactions_of(events: Events, domain: Domain) -> Interactions:
     order = np.flatnonzero(whole)
     order = order[np.lexsort((columns.seq[order], columns.known_at[order]))]
     (user, users), (item, items), (kind, kinds) = (coded(part.take(pa.array(order))) for part in parts)
-    return Interactions(users, items, tuple(kinds.to_pylist()), user, item, kind, columns.known_at[order])
+    told = _told_of_items(events[domain.stream.name].take(pa.array(order)), domain)
+    return Interactions(users, items, tuple(kinds.to_pylist()), user, item, kind, columns.known_at[order], *told)
+
+
+def _told_of_items(table: pa.Table, domain: Domain) -> tuple[Int64s | None, Floats | None]:
+    """The codes of each event's category, -1 for null, and its price, NaN for null; None where there is no such field.
+
+    The codes are those of the categories in rising order.
+    """
+    codes, prices = None, None
+    if domain.category is not None:
+        texts = table[domain.category].combine_chunks()
+        codes = np.where(np.asarray(texts.is_valid()), coded(pc.fill_null(texts, ""))[0], -1)
+    if domain.price is not None:
+        prices = np.asarray(table[domain.price].to_numpy(), dtype=np.float64)
+    return codes, prices
 
 
 def coded(texts: pa.Array) -> tuple[Int64s, pa.Array]:

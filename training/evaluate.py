@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.artefact import Artefact
-from features.recommendation import PAIR_FEATURES, Candidates, CandidateTables, Floats, ranker_inputs
+from features.candidate_tables import CandidateTables, Floats
+from features.pairs import PAIR_FEATURES
+from features.recommendation import Candidates, ranker_inputs
 from training import metrics
 from training.dataset import Interactions
 from training.ranker import Asked, Features, item_features, places_of

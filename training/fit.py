@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.artefact import Artefact, Manifest
-from features.recommendation import CandidateTables
+from features.candidate_tables import CandidateTables
 from training.candidates import fit_candidates
 from training.dataset import Domain, Events, Interactions, interactions_of
 from training.evaluate import Row, compared
 from training.ranker import Asked, Features, ask, examples, fit_ranker, view_inputs
 from training.settings import TrainingSettings
-from training.split import Split, arrivals, drawn_moments, time_split, visits
+from training.split import Split, arrivals, drawn_moments, joined, time_split, visits
+from training.together import missing_library
 
 Say = Callable[[str], None]
 
@@ -38,14 +39,14 @@ class Stopwatch:
     """Says what begins, and remembers how long each thing took."""
 
     def __init__(self, say: Say) -> None:
-        self._say = say
+        self.say = say
         self._since: tuple[str, float] | None = None
         self.took_s: dict[str, float] = {}
 
     def begin(self, what: str, about: str) -> None:
         """Ends what was going on, and begins this."""
         self.end()
-        self._say(about)
+        self.say(about)
         self._since = what, perf_counter()
 
     def end(self) -> None:
@@ -100,13 +101,17 @@ class Learnt:
 def learn(history: Interactions, of: Features, split: Split, settings: TrainingSettings, watch: Stopwatch) -> Learnt:
     """A ranker of [split.start, split.middle): candidates of what was known before, features of just then."""
     target = target_of(history, settings)
+    if (missing := missing_library(settings.sources)) is not None:
+        watch.say(f"without items as vectors: {missing}")
     watch.begin("candidates", f"similar items from {len(history):,} interactions")
     tables = fit_candidates(history, target, split.start, settings)
     watch.begin("examples", "moments to learn from, with the features of then")
     part = history.between(split.start, split.middle)
     rng = np.random.default_rng(settings.seed)
-    moments = visits(part, part.of(target), settings.moments_per_user, rng)
-    asked = ask(tables, drawn_moments(moments, settings.moments, rng), history, of.events, of.domain)
+    moments = drawn_moments(visits(part, part.of(target), settings.moments_per_user, rng), settings.moments, rng)
+    # Between visits a user's newest features are of longer ago: as of the start, everybody is asked about at once.
+    starts = drawn_moments(arrivals(part, part.of(target), split.start - 1), settings.moments, rng)
+    asked = ask(tables, joined(moments, starts), history, of.events, of.domain)
     rows = examples(asked, tables, history, of, settings)
     watch.begin("ranker", f"a ranker from {len(rows.taken):,} examples, {int(rows.taken.sum()):,} of them taken")
     return Learnt(fit_ranker(rows, settings), len(rows.taken))

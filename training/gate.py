@@ -9,9 +9,9 @@ from time import thread_time
 import numpy as np
 
 from features.artefact import Artefact
+from features.candidate_tables import Floats
 from features.definitions import FeatureView
 from features.errors import ArtefactError
-from features.recommendation import Floats
 from features.trial import made_up, try_out
 from training.evaluate import Row
 from training.intervals import Interval, bootstrap

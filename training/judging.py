@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from features.artefact import Artefact, Manifest
+from features.candidate_tables import CandidateTables
 from features.definitions import FeatureView
 from features.errors import ArtefactError
-from features.recommendation import CandidateTables
 from training.candidates import fit_candidates
 from training.dataset import Domain, Events, Interactions, interactions_of
 from training.evaluate import Row

@@ -290,7 +290,8 @@ def judge_of(root: Path, name: str, path: str | None, kind: str | None, changed:
     from training.dataset import Domain
     from training.judging import Judge
 
-    chosen, settings = training_settings(name, changed), read_settings(root, os.environ)
+    settings = read_settings(root, os.environ)
+    chosen = training_settings(name, changed, settings.training)
     repo = load_repo(root / settings.stream.repo)
     if name in repo.models:
         raise UsageError(f"model '{name}'", "a recommender, for this", "an event model")

@@ -10,9 +10,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.artefact import ViewInputs
+from features.candidate_tables import CandidateTables
 from features.definitions import FeatureView
+from features.pairs import PAIR_FEATURES, Query
 from features.point_in_time import Spine, point_in_time
-from features.recommendation import PAIR_FEATURES, Candidates, CandidateTables, Query, ranker_inputs, retrieve
+from features.recommendation import Candidates, ranker_inputs, retrieve
 from training.dataset import Domain, Events, Interactions
 from training.settings import TrainingSettings
 from training.split import Moments
@@ -28,6 +30,14 @@ RISING = {
     "own_share": 1,
     "own_rank": -1,
     "blended": 1,
+    "together_score": 1,
+    "together_rank": -1,
+    "factor_score": 1,
+    "factor_rank": -1,
+    "session_score": 1,
+    "session_rank": -1,
+    "lasting_score": 1,
+    "own_visits": 1,
 }
 """Pair features of which more (1) or less (-1) never makes an item worse: with few examples, trees would say so."""
 NUMERIC = ("int64", "float64", "bool")

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, csr_matrix, diags_array  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from features.errors import UsageError
 from training.candidates import decayed_counts, ease
 from training.dataset import Interactions
+from training.together import FactorSettings, fitted_factors
 
 Floats = NDArray[np.float64]
 Int64s = NDArray[np.int64]
@@ -154,39 +154,11 @@ class Ease:
 
 
 @dataclass(frozen=True)
-class Als:
-    """Implicit-feedback matrix factorisation (Hu, Koren and Volinsky, ICDM 2008), never rating prediction."""
-
-    factors: int = 32
-    """The width of a user and an item."""
-    regularization: float = 5.0
-    """Of both factors, for each user and item alike."""
-    alpha: float = 5.0
-    """How much more something taken counts than something not taken."""
-    iterations: int = 15
-    """Rounds over users and items."""
-    threads: int = 1
-    """Of the solver."""
-    seed: int = 0
-    """Of the first factors."""
+class Als(FactorSettings):
+    """Implicit-feedback matrix factorisation, never rating prediction (see together.fitted_factors)."""
 
     def fit(self, taken: Taken, as_of_ms: int) -> Scorer:
-        try:
-            from implicit.cpu.als import AlternatingLeastSquares  # type: ignore[import-untyped]
-        except ImportError as error:  # its wheel wants a library of the system
-            next_step = "Install it: sudo apt-get install libgomp1"
-            raise UsageError("recommender 'als'", "the library libgomp.so.1", str(error), next_step) from error
-
-        with threadpool_limits(1, "blas"):
-            model = AlternatingLeastSquares(
-                factors=self.factors,
-                regularization=self.regularization,
-                alpha=self.alpha,
-                iterations=self.iterations,
-                num_threads=self.threads,
-                random_state=self.seed,
-            )
-            model.fit(csr_matrix(taken.ones, dtype=np.float32), show_progress=False)
+        model = fitted_factors(taken.ones, self)
 
         def scores(asked: Taken) -> Floats:
             with threadpool_limits(1, "blas"):

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from features.artefact import MODEL_NAME
+
+WEIGHTS = {
+    "view": 0.2,
+    "click": 0.2,
+    "favorite": 0.4,
+    "cart": 0.5,
+    "rating": 1.0,
+    "purchase": 1.0,
+    "remove": -0.3,
+    "return": -1.0,
+    "dislike": -1.0,
+}
+Source = Literal["together", "factor", "session", "lasting"]
+SOURCES: tuple[Source, ...] = ("factor", "lasting")
+"""Those whose lack made lists worse on one of the files that they were tried on (docs/adr/0021)."""
 
 
 class TrainingSettings(BaseModel):
@@ -26,10 +42,9 @@ class TrainingSettings(BaseModel):
     """Event types worth predicting, the best first: the first that target_events of the events have is the target."""
     target_events: int = 200
     """How many events a target needs."""
-    engaged: tuple[str, ...] = ("view", "click", "cart", "favorite", "purchase", "rating")
-    """Event types that say what a user likes."""
-    engaged_weight: float = 0.2
-    """What an event counts that is engaged but not the target, which counts 1."""
+    weights: dict[str, float] = WEIGHTS
+    """What an event of each type counts: more where the user gave more for it, less than 0 for what takes back. Types
+    that are not said count as usual, others nothing, and those of the target at least 1."""
     test_ms: int | None = None
     """How long the last part is that the model is tested on; None takes test_share of the events."""
     test_share: float = Field(0.2, gt=0, lt=0.5)
@@ -45,9 +60,40 @@ class TrainingSettings(BaseModel):
     """How many items are kept of each user: the most frequent."""
     popular_half_life_ms: int = 30 * 86_400_000
     """How long until a user's event counts half for popularity."""
+    sources: tuple[Source, ...] = SOURCES
+    """Which further candidates a model has, besides similar, popular and trending items and the user's own."""
+    session_gap_ms: int = 30 * 60_000
+    """A user's events that are no further apart are of one session."""
+    session_items: int = 50
+    """How many items of a session count: the last."""
+    sessions: int = 20_000
+    """How many sessions a model remembers: the latest."""
+    together_items: int = 60
+    """How many items of the same sessions are kept of each."""
+    together_half_life_ms: int = 90 * 86_400_000
+    """How long until a session counts half for what goes together."""
+    together_shrink: float = 20.0
+    """Items that rarely stand in the same sessions are not called similar: how much is added to the norms."""
+    factors: int = 32
+    """The width of an item's vector."""
+    factor_regularization: float = 5.0
+    """Of the vectors."""
+    factor_alpha: float = 5.0
+    """How much more something taken counts than something not taken."""
+    factor_iterations: int = 15
+    """Rounds over users and items."""
+    repeats: bool | None = None
+    """Whether users come back to what they took; None learns it: where fewer than repeat_share of the targets are of
+    an item that the user took in an earlier session, nobody is recommended what they took."""
+    repeat_share: float = Field(0.01, ge=0, le=1)
+    """See repeats."""
+    category_field: str = "category"
+    """The stream's field that says of which kind an item is; unused where the stream has none."""
+    price_field: str = "price"
+    """The stream's field that says what an item costs; unused where the stream has none."""
 
     moments: int = 4_000
-    """How many moments of asking the ranker learns from, at most."""
+    """How many moments of asking the ranker learns from, at most, and how many users at the part's start besides."""
     moments_per_user: int = 3
     """After how many of a user's events it is asked, besides on arrival, at most."""
     negatives: int = 20
@@ -88,3 +134,18 @@ class TrainingSettings(BaseModel):
     """How many recommendations are judged."""
     seed: int = 0
     """Of everything that is drawn."""
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _over_the_usual(cls, weights: object) -> object:
+        """Only what differs needs to be said."""
+        return {**WEIGHTS, **weights} if isinstance(weights, Mapping) else weights
+
+    @property
+    def engaged(self) -> tuple[str, ...]:
+        """The event types that say what a user likes."""
+        return tuple(kind for kind, weight in self.weights.items() if weight > 0)
+
+    def counted(self, target: tuple[str, ...]) -> dict[str, float]:
+        """What an event of each type counts where this is the target."""
+        return {**self.weights, **{kind: max(self.weights.get(kind, 1.0), 1.0) for kind in target}}

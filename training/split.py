@@ -112,6 +112,13 @@ def drawn_moments(moments: Moments, most: int, rng: np.random.Generator) -> Mome
     return moments.chosen(np.sort(rng.choice(len(moments), most, replace=False)))
 
 
+def joined(one: Moments, other: Moments) -> Moments:
+    """The moments of both, one after the other."""
+    starts = np.concatenate([one.starts, other.starts[1:] + one.starts[-1]])
+    user, as_of = np.concatenate([one.user, other.user]), np.concatenate([one.as_of, other.as_of])
+    return Moments(user, as_of, starts, np.concatenate([one.items, other.items]))
+
+
 def _moments(user: Int64s, as_of: Int64s, taken: list[Int64s]) -> Moments:
     starts = np.concatenate([[0], np.cumsum([len(one) for one in taken])]).astype(np.int64)
     return Moments(user, as_of, starts, np.concatenate([np.empty(0, dtype=np.int64), *taken]))

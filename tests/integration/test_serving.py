@@ -12,7 +12,7 @@ import pytest
 from serving_world import ITEMS, MODEL, REPO, Http, Models, fill, free_port, ids, plain, settings, until
 
 from features.online_store.sqlite import SqliteRows
-from features.recommendation import PAIR_FEATURES
+from features.pairs import PAIR_FEATURES
 from features.repo import FeatureRepo, load_repo
 from serving.ray_server import served
 from streaming.topics import ensure_topics

@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from features.artefact import DIGEST_TAG, Artefact, Manifest, ViewInputs, save
 from features.batch import Marker, build_generation
+from features.candidate_tables import CandidateTables, SparseRows
 from features.events import from_columns
 from features.hashing import hash_texts
 from features.online_store.sqlite import SqliteRows
-from features.recommendation import CandidateTables, SparseRows
 from features.repo import FeatureRepo
 from features.trial import goldens_of
 from features.verdicts import verdict_tags

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from features.artefact import Artefact, Manifest, ViewInputs
+from features.candidate_tables import CandidateTables, SparseRows
 from features.hashing import hash_texts
-from features.recommendation import CandidateTables, SparseRows
 from features.state import FeatureMatrix, Status
 from serving.retrieval import snapshot
 

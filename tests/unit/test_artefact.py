@@ -16,9 +16,10 @@ from sklearn.tree import DecisionTreeClassifier
 
 from features.artefact import CANDIDATES, RANKER, Artefact, Manifest, ViewInputs, load, save
 from features.artefact_folder import MANIFEST
+from features.candidate_tables import CandidateTables, SparseRows
 from features.errors import ArtefactError
 from features.hashing import hash_texts
-from features.recommendation import PAIR_FEATURES, CandidateTables, Query, SparseRows
+from features.pairs import PAIR_FEATURES, Query
 from features.repo import load_repo
 
 ITEMS = ("apple", "bread", "cheese", "dates", "eggs")

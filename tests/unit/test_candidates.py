@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 from scipy.sparse import csr_array
 
-from features.recommendation import PAIR_FEATURES, Query, retrieve
+from features.pairs import PAIR_FEATURES, Query
+from features.recommendation import retrieve
 from training.candidates import decayed_counts, ease, fit_candidates, strongest
 from training.dataset import Interactions
 from training.settings import TrainingSettings

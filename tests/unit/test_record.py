@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from small_shop import model
 
-from features.recommendation import PAIR_FEATURES
+from features.pairs import PAIR_FEATURES
 from training.evaluate import Row
 from training.ranker import Examples
 from training.record import calibration, code_version, files_of, importance, signature

@@ -16,7 +16,8 @@ from small_shop import NOW, features, fresh, model
 
 from features.errors import UsageError
 from features.events import from_columns
-from features.recommendation import PAIR_FEATURES, ranker_inputs
+from features.pairs import PAIR_FEATURES
+from features.recommendation import ranker_inputs
 from features.repo import load_repo
 from features.served import inputs_hash, items_text, served_log, shown_items
 from serving.answers import Answer

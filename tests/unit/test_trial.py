@@ -11,7 +11,7 @@ from small_shop import model
 
 from features.artefact import Artefact, load, save
 from features.errors import ArtefactError
-from features.recommendation import PAIR_FEATURES
+from features.pairs import PAIR_FEATURES
 from features.trial import Golden, goldens_of, try_out
 
 

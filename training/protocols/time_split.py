@@ -36,8 +36,6 @@ Int64s = NDArray[np.int64]
 PROTOCOL, TWO_STAGE = "time-split", "two_stage"
 OTHERS = (BASELINE, "own", "blend", "blend_of_new")
 """What every model's distance to is said."""
-REGRETTED = ("return", "remove")
-"""Event types that take a target back."""
 METRICS = ("ndcg", "recall", "precision", "hit_rate", "mrr")
 
 
@@ -97,7 +95,7 @@ def run(
 
 def asked_at(history: Interactions, split: Split, target: tuple[str, ...], settings: TrainingSettings) -> Question:
     """Who took a target in the split's last part."""
-    weights = event_weights(target, settings)
+    weights = settings.counted(target)
     before = taken_of(history.between(0, split.middle), weights)
     later = taken_of(history.between(split.middle, split.end), dict.fromkeys(target, 1.0))
     users = np.unique(later.user)
@@ -110,12 +108,6 @@ def asked_at(history: Interactions, split: Split, target: tuple[str, ...], setti
         relevant=later.of(users).ones.toarray() > 0,
         had=before.of(users).had,
     )
-
-
-def event_weights(target: tuple[str, ...], settings: TrainingSettings) -> dict[str, float]:
-    """What each kind of event counts: the target 1, what else is engaged less, what takes something back −1."""
-    engaged = dict.fromkeys(settings.engaged, settings.engaged_weight)
-    return engaged | dict.fromkeys(REGRETTED, -1.0) | dict.fromkeys(target, 1.0)
 
 
 def part_of(question: Question, chosen: NDArray[np.bool_], new: bool) -> Asked:
