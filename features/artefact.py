@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from features.artefact_files import chances, load_ranker, save_ranker
 from features.artefact_folder import MANIFEST, FileEntry, check_files, manifest_text, write_folder
+from features.calibration import Calibration
 from features.candidate_arrays import candidate_arrays, candidate_tables, read_arrays
 from features.candidate_tables import CandidateTables, Floats
 from features.definitions import FeatureView
@@ -82,6 +83,8 @@ class Manifest(BaseModel):
     """The user view's list of newest items, which a request passes as ``recent``; None where the view has none."""
     pair_features: tuple[str, ...] = PAIR_FEATURES
     """What retrieval says about user and item together; the ranker's first inputs."""
+    calibration: Calibration | None = None
+    """What makes the ranker's answers probabilities; None leaves them as they are."""
     metrics: dict[str, float] = {}
     """Held-out metrics, such as ndcg_at_10 and popular_ndcg_at_10."""
     settings: dict[str, Any] = {}
@@ -170,8 +173,9 @@ class Artefact:
         return self.chances(ranker_inputs(candidates, user_row, item_rows))
 
     def chances(self, inputs: Floats) -> Floats:
-        """The ranker's probability of each row of its inputs."""
-        return chances(self.ranker, inputs)
+        """The probability that each row of the ranker's inputs is taken."""
+        answers, calibration = chances(self.ranker, inputs), self.manifest.calibration
+        return answers if calibration is None else calibration.of(answers)
 
     def seen(self, user: str | None, recent: Sequence[str] = ()) -> list[str]:
         """The recent items, then those of the user's history in the model."""

@@ -25,9 +25,10 @@ ARRAYS: Mapping[str, str] = {
     "history_items": "i4",
     "own_count": "f4",
     "own_last_ms": "i8",
+    "half_life_ms": "f8",
     "repeats": "b1",
 }
-"""Array of candidates.npz → its dtype; of ``repeats`` there is one value."""
+"""Array of candidates.npz → its dtype; of ``half_life_ms`` and ``repeats`` there is one value."""
 FURTHER: Mapping[str, Mapping[str, str]] = {
     "own": {"own_visits": "f4", "own_first_ms": "i8"},
     "lasting": {"lasting": "f4"},
@@ -55,7 +56,8 @@ def candidate_arrays(tables: CandidateTables) -> Arrays:
         "history_items": tables.histories.column,
         "own_count": tables.own_count,
         "own_last_ms": tables.own_last_ms,
-        "repeats": np.array([tables.repeats]),
+        "half_life_ms": [tables.half_life_ms],
+        "repeats": [tables.repeats],
         "own_visits": tables.own_visits,
         "own_first_ms": tables.own_first_ms,
         "lasting": tables.lasting,
@@ -100,7 +102,9 @@ def candidate_tables(arrays: Arrays, path: Path) -> CandidateTables:
     histories = _checked(arrays, path, ("history_starts", "history_items", "own_count"), u, n)
     _same_length(arrays, path, ("popular", "trending", "lasting", "category", "price"), n)
     _same_length(arrays, path, ("own_last_ms", "own_visits", "own_first_ms"), len(histories.column))
-    _same_length(arrays, path, ("repeats",), 1)
+    _same_length(arrays, path, ("half_life_ms", "repeats"), 1)
+    if not arrays["half_life_ms"][0] > 0:
+        raise _refused(path, "a half_life_ms above 0", str(arrays["half_life_ms"][0]))
     return CandidateTables(
         items=tuple(arrays["items"].tolist()),
         neighbours=neighbours,
@@ -118,6 +122,7 @@ def candidate_tables(arrays: Arrays, path: Path) -> CandidateTables:
         sessions=_sessions(arrays, path, n) if "session_starts" in arrays else None,
         category=arrays.get("category"),
         price=arrays.get("price"),
+        half_life_ms=float(arrays["half_life_ms"][0]),
         repeats=bool(arrays["repeats"][0]),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -136,6 +137,7 @@ class CandidateTables:
         sessions: the latest sessions.
         category: (n,) the code of the item's category, -1 where it is not known.
         price: (n,) the item's last price, NaN where it is not known.
+        half_life_ms: how long until what a user took counts half for what is similar; infinite where it does not fade.
         repeats: whether users come back to what they took: where not, what they took is no candidate.
     """
 
@@ -155,6 +157,7 @@ class CandidateTables:
     sessions: Sessions | None = None
     category: NDArray[np.int32] | None = None
     price: NDArray[np.float32] | None = None
+    half_life_ms: float = math.inf
     repeats: bool = True
 
     @cached_property

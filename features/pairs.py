@@ -67,11 +67,12 @@ class Known:
     tables: CandidateTables
     own: slice
     recent: Int64s
+    as_of: int
 
     @classmethod
     def of(cls, tables: CandidateTables, query: Query) -> Known:
         """What is known of this query's user."""
-        return cls(tables, tables.user(query.user), tables.places(query.recent))
+        return cls(tables, tables.user(query.user), tables.places(query.recent), query.as_of)
 
     @cached_property
     def own_items(self) -> Int64s:
@@ -82,6 +83,15 @@ class Known:
     def every(self) -> Int64s:
         """The places of history and newest items, each once."""
         return np.unique(np.concatenate([self.own_items, self.recent]))
+
+    @cached_property
+    def shares(self) -> Floats:
+        """Aligned with ``every``: 1 for the newest items, and for the history's less the longer ago they were last."""
+        ages = np.maximum(self.as_of - self.tables.own_last_ms[self.own], 0)
+        shares = np.zeros(len(self.every))
+        shares[np.searchsorted(self.every, self.own_items)] = np.exp2(-ages / self.tables.half_life_ms)
+        shares[np.searchsorted(self.every, self.recent)] = 1.0
+        return shares
 
     @cached_property
     def trail(self) -> Int64s:
@@ -100,7 +110,7 @@ class Known:
 def scores_of(known: Known) -> dict[str, Floats]:
     """Source → (n,) score of every item, higher is better; only the sources that the tables have."""
     tables, n = known.tables, len(known.tables.items)
-    scores = {"similar": tables.neighbours.total(known.every, n)}
+    scores = {"similar": tables.neighbours.total(known.every, n, known.shares)}
     if tables.together is not None:
         scores["together"] = tables.together.total(known.trail, n, lateness(len(known.trail)))
     if tables.factors is not None:
@@ -142,7 +152,7 @@ def best(scores: Floats, count: int) -> Int64s:
     return highest[scores[highest] > 0]
 
 
-def pairs_of(known: Known, as_of: int, scores: Mapping[str, Floats], places: Int64s) -> Floats:
+def pairs_of(known: Known, scores: Mapping[str, Floats], places: Int64s) -> Floats:
     """(c, len(PAIR_FEATURES)) for the items at these places; NaN where there is nothing to say."""
     pairs = np.full((len(places), len(PAIR_FEATURES)), np.nan)
 
@@ -157,7 +167,7 @@ def pairs_of(known: Known, as_of: int, scores: Mapping[str, Floats], places: Int
     put("popular_rank", tables.popular_rank[places])
     put("trending_score", tables.trending[places].astype(np.float64))
     put("lasting_score", tables.lasting_log[places])
-    for name, values in _own(known, as_of, places).items():
+    for name, values in _own(known, places).items():
         put(name, values)
     at = _number_of(known.recent, len(tables.items))[places]
     put("recent_place", np.where(at >= 0, at, np.nan))
@@ -177,11 +187,11 @@ def _ranks(scores: Floats, most: int) -> Floats:
     return ranks
 
 
-def _own(known: Known, as_of: int, places: Int64s) -> dict[str, Floats]:
+def _own(known: Known, places: Int64s) -> dict[str, Floats]:
     """(c,) what the user's own history says of each item."""
     tables, own = known.tables, known.own
     counts = tables.own_count[own].astype(np.float64)
-    age = (as_of - tables.own_last_ms[own]).astype(np.float64)
+    age = (known.as_of - tables.own_last_ms[own]).astype(np.float64)
     ranks = np.empty(len(counts))
     ranks[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
     columns = {

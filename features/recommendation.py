@@ -73,7 +73,7 @@ def retrieve(
         sources = np.full(len(places), SOURCES.index("asked"), dtype=np.int8)
     else:
         places, sources = _named(known, scores, allowed)
-    return Candidates(places, pairs_of(known, query.as_of, scores, places), sources)
+    return Candidates(places, pairs_of(known, scores, places), sources)
 
 
 def _named(

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from features.candidate_tables import CandidateTables, SparseRows
 from features.hashing import hash_texts
 from training.dataset import Interactions
-from training.settings import TrainingSettings
+from training.settings import FADE_LEAST_MS, FADE_SHARE, TrainingSettings
 from training.together import (
     FactorSettings,
     co_visits,
@@ -54,9 +54,10 @@ def fit_candidates(
     hashes = hash_texts(history.users.take(pa.array(users)))
     place, order = _own(kept, np.append(starts, len(kept.user)), settings.own_items, np.argsort(hashes))
     own = kept.only(order)
+    half_life = settings.fade_half_life_ms or max(FADE_SHARE * float(age.max(initial=0)), FADE_LEAST_MS)
     return CandidateTables(
         items=tuple(history.items.take(pa.array(events.codes)).to_pylist()),
-        neighbours=_neighbours(kept, popular, len(users), settings),
+        neighbours=_neighbours(kept, popular, np.exp2(-(as_of - kept.last_ms) / half_life), settings),
         popular=popular.astype(np.float32),
         trending=trends(item, weight, age, popular, settings).astype(np.float32),
         users=np.sort(hashes),
@@ -67,6 +68,7 @@ def fit_candidates(
         own_first_ms=own.first_ms,
         category=_newest(item, history.categories, items, -1, np.int32),
         price=_newest(item, history.prices, items, np.nan, np.float32),
+        half_life_ms=half_life,
         repeats=_repeat(rows, settings),
         **_further(events, kept, as_of, settings),
     )
@@ -202,17 +204,17 @@ def strongest(weights: Floats, keep: int) -> SparseRows:
     return SparseRows(starts, column[kept].astype(np.int32), value[kept].astype(np.float32))
 
 
-def _neighbours(rows: _Pairs, popular: Floats, users: int, settings: TrainingSettings) -> SparseRows:
-    """EASE over the most popular items; the others have no neighbours."""
+def _neighbours(rows: _Pairs, popular: Floats, fade: Floats, settings: TrainingSettings) -> SparseRows:
+    """EASE over the most popular items, of pairs that count what they have faded to; the others have no neighbours."""
     chosen = np.sort(np.argsort(-popular, kind="stable")[: settings.ease_items])
     place = np.full(len(popular), -1)
     place[chosen] = np.arange(len(chosen))
     inside = place[rows.item] >= 0
-    user = np.unique(rows.user, return_inverse=True)[1][inside]
-    ones = np.ones(int(inside.sum()))
-    taken = csr_array((ones, (user, place[rows.item[inside]])), shape=(users, len(chosen)))
+    users, user = np.unique(rows.user, return_inverse=True)
+    taken = csr_array((fade[inside], (user[inside], place[rows.item[inside]])), shape=(len(users), len(chosen)))
+    l2 = settings.ease_l2 * float((taken.data**2).mean()) if taken.nnz else settings.ease_l2
     with threadpool_limits(settings.threads):
-        kept = strongest(ease(taken, settings.ease_l2), settings.neighbours)
+        kept = strongest(ease(taken, l2), settings.neighbours)
     length = np.zeros(len(popular), dtype=np.int64)
     length[chosen] = np.diff(kept.starts)
     return SparseRows(np.concatenate([[0], np.cumsum(length)]), chosen[kept.column].astype(np.int32), kept.weight)

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from features.settings import Settings
     from training.dataset import Domain, Events
     from training.registry import Registry
+    from training.search import Trial
     from training.settings import TrainingSettings
 
 ROOT = click.option(
@@ -35,15 +37,29 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     "--set", "changed", multiple=True, metavar="KEY=VALUE", help="A setting, such as weights.view=0.1; over [training]."
 )
 @click.option("--when-drifted", is_flag=True, help="Only where the events have moved away from the champion's.")
+@click.option(
+    "--search",
+    "trials",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Try N settings of the ranker first, on the part of time before the newest, and take the best.",
+)
+@click.option(
+    "--impressions",
+    type=click.Choice(["auto", "served", "split"]),
+    help="Learn from what was shown: where there is enough of it, only from it, or not.",
+)
 @ROOT
 @JSON
-def train(  # one parameter an option
+def train(  # noqa: PLR0913, PLR0917  # one parameter an option
     name: str | None,
     as_of: str | None,
     path: str | None,
     kind: str | None,
     changed: Sequence[str],
     when_drifted: bool,
+    trials: int | None,
+    impressions: str | None,
     root: Path,
     as_json: bool,
 ) -> None:
@@ -61,6 +77,7 @@ def train(  # one parameter an option
       headrace train
       headrace train --as-of 2011-11-09T00:00:00Z --json
       headrace train --when-drifted
+      headrace train --search 8
       headrace train cards
       headrace train retail --from online-retail.parquet --format online-retail --set test_ms=2592000000
     """
@@ -76,10 +93,12 @@ def train(  # one parameter an option
         with turn(root / settings.home):
             train_event_model(root, settings, repo, name, (path, kind), as_of, changed, as_json=as_json)
         return
+    changed = [*changed, *([] if impressions is None else [f"impressions={impressions}"])]
     chosen = training_settings(name, changed, settings.training)
     domain = Domain.of(repo, chosen)
     with turn(root / settings.home):
-        report = _refreshed(root, settings, repo, domain, chosen, (path, kind), as_of, when_drifted=when_drifted)
+        source = (path, kind, as_of)
+        report = _refreshed(root, settings, repo, domain, chosen, source, trials, when_drifted=when_drifted)
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
 
 
@@ -89,8 +108,8 @@ def _refreshed(
     repo: FeatureRepo,
     domain: Domain,
     chosen: TrainingSettings,
-    file: tuple[str | None, str | None],
-    as_of: str | None,
+    source: tuple[str | None, str | None, str | None],
+    trials: int | None,
     *,
     when_drifted: bool,
 ) -> dict[str, Any]:
@@ -100,22 +119,34 @@ def _refreshed(
     from training.parity import asked_of
     from training.record import came_from
     from training.refresh import refresh, write_status
+    from training.search import search
 
+    file, as_of = source[:2], source[2]
     events = read_the_events(root, settings, repo, domain, file, as_of)
     now_ms = int(time.time() * 1_000)
     about = came_from(domain, root / settings.offline.path if file[0] is None else None, root)
+    if file[0] is None and chosen.impressions != "split":
+        events = {**events, **served_log(root, settings, repo, chosen, as_of)}
     registry = registry_of(root, settings)
     if when_drifted:
         judge = Judge.of_events(events, domain, chosen)
-        found = needless(judge, registry, root / settings.home, now_ms, lambda text: click.echo(text, err=True))
+        found = needless(judge, registry, root / settings.home, now_ms, _say)
         if found is not None:
             return {**found, "trained": False}
+    tried: Sequence[Trial] = ()
+    if trials is not None:
+        chosen, tried = search(events, domain, chosen, trials, _say)
     views = (domain.user, domain.item)
     ask = None if file[0] is not None else asked_of(root, settings, repo, views, chosen, lambda _: None)
-    done = refresh(events, domain, chosen, registry, now_ms, lambda text: click.echo(text, err=True), about, ask)
-    report = done.report()
+    done = refresh(events, domain, chosen, registry, now_ms, _say, about, ask)
+    registry.log_trials(done.version, tried, f"ndcg_at_{chosen.k}")
+    report = {**done.report(), "search": [asdict(trial) for trial in tried]}
     write_status(root / settings.home / "status" / "train.json", report)
     return report
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def training_settings(
@@ -169,6 +200,24 @@ def read_the_events(
     if kind is None:
         raise UsageError("headrace train --from", "--format", "none")
     return read_file(Path(path), kind, repo, domain, end_ms)
+
+
+def served_log(
+    root: Path, settings: Settings, repo: FeatureRepo, chosen: TrainingSettings, as_of: str | None
+) -> Events:
+    """What was served before as_of, by the name of its stream; nothing where it is not logged."""
+    from features.archive_tables import Span
+    from features.inspection import parsed_time
+    from training.served import read_served
+
+    stream = repo.streams.get(chosen.served_stream)
+    if stream is None:
+        return {}
+    end_ms = None if as_of is None else parsed_time(as_of)
+    try:
+        return {stream.name: read_served(root / settings.offline.path, stream, Span(None, end_ms))}
+    except UsageError:  # nothing was ever logged
+        return {}
 
 
 def registry_of(root: Path, settings: Settings) -> Registry:

@@ -42,17 +42,26 @@ class Row:
 
 
 def compared(
-    artefact: Artefact, asked: Asked, history: Interactions, of: Features, k: int, only: str | None = None
+    artefact: Artefact,
+    asked: Asked,
+    history: Interactions,
+    of: Features,
+    k: int,
+    only: str | None = None,
+    scores: list[Floats] | None = None,
 ) -> list[Row]:
-    """A row for each way to recommend (or ``only`` one), on the same moments: the artefact as 'model' last."""
-    tables = artefact.tables
-    relevant = [places_of(tables, history)[asked.moments.taken(moment)] for moment in range(len(asked.moments))]
+    """A row for each way to recommend (or ``only`` one), on the same moments: the artefact as 'model' last.
+
+    Args:
+        scores: what chances_of says of artefact and moments, where it is known already.
+    """
+    tables, relevant = artefact.tables, relevant_of(artefact.tables, asked, history)
     ways: dict[str, Callable[[], Lists]] = {
         "popular": lambda: [tables.most_popular[:k]] * len(asked.moments),
         "own_frequent": lambda: [own_frequent(tables, one, k) for one in asked.candidates],
         "ease": lambda: [_by_column(tables, one, "similar_score", k) for one in asked.candidates],
-        "blend": lambda: _scored(Artefact(artefact.manifest, tables), asked, None, k),
-        "model": lambda: _scored(artefact, asked, of, k),
+        "blend": lambda: _ranked(tables, asked, chances_of(Artefact(artefact.manifest, tables), asked, None), k),
+        "model": lambda: _ranked(tables, asked, scores or chances_of(artefact, asked, of), k),
     }
     return [_row(name, way, relevant, len(tables.items), k) for name, way in ways.items() if only in (None, name)]
 
@@ -103,19 +112,33 @@ def _best(tables: CandidateTables, candidates: Candidates, scores: Floats, k: in
     return candidates.places[np.lexsort((tables.popular_rank[candidates.places], -scores))[:k]]
 
 
-def _scored(artefact: Artefact, asked: Asked, of: Features | None, k: int) -> Lists:
-    """The artefact's lists, with features as of each moment."""
-    scores = chances_of(artefact, asked, of)
-    return [_best(artefact.tables, one, part, k) for one, part in zip(asked.candidates, scores, strict=True)]
+def _ranked(tables: CandidateTables, asked: Asked, scores: list[Floats], k: int) -> Lists:
+    """For each moment the places of the candidates with the best scores."""
+    return [_best(tables, one, part, k) for one, part in zip(asked.candidates, scores, strict=True)]
+
+
+def relevant_of(tables: CandidateTables, asked: Asked, history: Interactions) -> Lists:
+    """For each moment the places of what was taken then, -1 for an item that the tables do not know."""
+    place = places_of(tables, history)
+    return [place[asked.moments.taken(moment)] for moment in range(len(asked.moments))]
 
 
 def chances_of(artefact: Artefact, asked: Asked, of: Features | None) -> list[Floats]:
     """For each moment the artefact's scores of its candidates (c,), with features as of then."""
     if of is None or artefact.ranker is None:
         return [artefact.score(one, None, None) for one in asked.candidates]
-    rows = item_features(asked.candidates, asked.moments.as_of, artefact.tables, of)
+    return chances_by(artefact, inputs_of(artefact.tables, asked, of))
+
+
+def inputs_of(tables: CandidateTables, asked: Asked, of: Features) -> list[Floats]:
+    """For each moment the ranker's inputs of its candidates (c, inputs), with features as of then."""
+    rows = item_features(asked.candidates, asked.moments.as_of, tables, of)
     several = zip(asked.candidates, asked.user_rows, rows, strict=True)
-    inputs = [ranker_inputs(one, user, item) for one, user, item in several]
+    return [ranker_inputs(one, user, item) for one, user, item in several]
+
+
+def chances_by(artefact: Artefact, inputs: list[Floats]) -> list[Floats]:
+    """For each moment the artefact's scores by these inputs."""
     # All at once: a call has a price of its own, which is high where other programs use the same cores.
     scores = artefact.chances(np.concatenate(inputs)) if inputs else np.empty(0)
     return np.split(scores, np.cumsum([len(one) for one in inputs])[:-1])

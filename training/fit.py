@@ -12,15 +12,27 @@ from numpy.typing import NDArray
 
 from features.artefact import Artefact, Manifest
 from features.candidate_tables import CandidateTables
+from features.errors import UsageError
+from training.calibration import Checked, checked
 from training.candidates import fit_candidates
 from training.dataset import Domain, Events, Interactions, interactions_of
-from training.evaluate import Row, compared
-from training.ranker import Asked, Features, ask, examples, fit_ranker, view_inputs
+from training.evaluate import Row, chances_of, compared, relevant_of
+from training.ranker import Asked, Examples, Features, ask, examples, fit_ranker, view_inputs
+from training.served import shown_between
 from training.settings import TrainingSettings
 from training.split import Split, arrivals, drawn_moments, joined, time_split, visits
 from training.together import missing_library
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A ranker (None of too few examples), of how many examples it is, and how many of them were really shown."""
+
+    ranker: Any
+    examples: int
+    shown: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,8 @@ class Trained:
     tested_tables: CandidateTables
     rows: list[Row]
     split: Split
-    examples: int
+    learnt: Learnt
+    checked: Checked
     took_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -80,26 +93,40 @@ def train(
     watch.begin("test", "testing on what came after")
     tables = fit_candidates(history, target, split.middle, settings)
     manifest = manifest_of(domain, settings, target, split.middle, now_ms)
-    tested = judged_rows(Artefact(manifest, tables, ranker), history, of, split, settings)
+    artefact = Artefact(manifest, tables, ranker)
+    asked = tested(artefact, history, of, split, settings)
+    scores = chances_of(artefact, asked, of)
+    rows = compared(artefact, asked, history, of, settings.k, scores=scores)
+    looked = Checked() if ranker is None else checked(scores, taken_of(asked, tables, history), asked.moments.as_of)
     watch.begin("final", "similar items from everything")
     final = fit_candidates(history, target, split.end, settings)
     watch.end()
-    manifest = manifest.model_copy(
-        update={"as_of_ms": split.end, "items": len(final.items), "metrics": metrics_of(tested)}
-    )
-    return Trained(Artefact(manifest, final, ranker), tables, tested, split, learnt.examples, watch.took_s)
+    known = {"as_of_ms": split.end, "items": len(final.items), "calibration": looked.calibration}
+    manifest = manifest.model_copy(update={**known, "metrics": metrics_of(rows) | looked.metrics})
+    return Trained(Artefact(manifest, final, ranker), tables, rows, split, learnt, looked, watch.took_s)
 
 
-@dataclass(frozen=True)
-class Learnt:
-    """A ranker (None of too few examples), and how many examples it is of."""
-
-    ranker: Any
-    examples: int
+def taken_of(asked: Asked, tables: CandidateTables, history: Interactions) -> list[NDArray[np.bool_]]:
+    """For each moment which of its candidates were taken then."""
+    relevant = relevant_of(tables, asked, history)
+    return [np.isin(one.places, wanted) for one, wanted in zip(asked.candidates, relevant, strict=True)]
 
 
 def learn(history: Interactions, of: Features, split: Split, settings: TrainingSettings, watch: Stopwatch) -> Learnt:
-    """A ranker of [split.start, split.middle): candidates of what was known before, features of just then."""
+    """A ranker of the examples of [split.start, split.middle)."""
+    rows, shown = examples_of(history, of, split, settings, watch)
+    count, taken = len(rows.taken), int(rows.taken.sum())
+    watch.begin("ranker", f"a ranker from {count:,} examples, {taken:,} of them taken")
+    return Learnt(fit_ranker(rows, settings), count, shown)
+
+
+def examples_of(
+    history: Interactions, of: Features, split: Split, settings: TrainingSettings, watch: Stopwatch
+) -> tuple[Examples, int]:
+    """What to learn from in [split.start, split.middle), and how many of the examples were really shown.
+
+    Candidates are of what was known before the part, features of just then.
+    """
     target = target_of(history, settings)
     if (missing := missing_library(settings.sources)) is not None:
         watch.say(f"without items as vectors: {missing}")
@@ -113,8 +140,36 @@ def learn(history: Interactions, of: Features, split: Split, settings: TrainingS
     starts = drawn_moments(arrivals(part, part.of(target), split.start - 1), settings.moments, rng)
     asked = ask(tables, joined(moments, starts), history, of.events, of.domain)
     rows = examples(asked, tables, history, of, settings)
-    watch.begin("ranker", f"a ranker from {len(rows.taken):,} examples, {int(rows.taken.sum()):,} of them taken")
-    return Learnt(fit_ranker(rows, settings), len(rows.taken))
+    shown = shown_examples(history, of, split, target, settings, watch.say)
+    if shown is not None:
+        both = (rows, shown) if settings.impressions == "auto" else (shown,)
+        rows = Examples(np.concatenate([one.inputs for one in both]), np.concatenate([one.taken for one in both]))
+    return rows, 0 if shown is None else len(shown.taken)
+
+
+def shown_examples(
+    history: Interactions, of: Features, split: Split, target: tuple[str, ...], settings: TrainingSettings, say: Say
+) -> Examples | None:
+    """What was really shown in the part that the ranker learns from; None where that is not wanted, or too little.
+
+    Raises UsageError where only that is wanted, and too little.
+    """
+    if settings.impressions == "split":
+        return None
+    log, least, got = of.events.get(settings.served_stream), settings.ranker_positives, "none"
+    try:
+        found = shown_between(log, history, of.domain, target, split, settings.taken_within_ms)
+        taken = 0 if found is None else int(found.taken.sum())
+        got = f"{taken} of {0 if found is None else len(found.taken)}"
+    except UsageError as error:
+        found, taken, got = None, 0, str(error)
+    if taken >= least:
+        say(f"and {got} items that were shown and then taken")
+        return found
+    if settings.impressions == "served":
+        hint = "Let the service answer for a while (serving.served_log_share), or train with --impressions auto."
+        raise UsageError("training from what was served", f"{least} shown items that were taken", got, hint)
+    return None
 
 
 def worth_splitting(history: Interactions, target: tuple[str, ...], settings: TrainingSettings) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from features.artefact import Artefact, Manifest
 from features.errors import ArtefactError
 from features.own_ranker import OwnRanker, pack
+from training.calibration import Checked
 from training.candidates import fit_candidates
 from training.fit import manifest_of, metrics_of, target_of
 from training.gate import Verdict
@@ -93,7 +94,7 @@ def register(
         verdict = with_parity(verdict, ask_parity(), judge.settings.parity)
     metrics = metrics_of(rows)
     artefact = replace(artefact, manifest=manifest.model_copy(update={"items": len(tables.items), "metrics": metrics}))
-    files = files_of(artefact, rows, judge.held_out(artefact), judge.settings.seed)
+    files = files_of(artefact, rows, judge.held_out(artefact), Checked(), judge.settings.seed)
     tags = {"target": ",".join(manifest.target), **tags}
     version = registry.register(artefact, judge.settings.model_dump(mode="json"), tags, files)
     return settle(registry, registry.trust(version), verdict, now_ms), verdict

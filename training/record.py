@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from features.archive_tables import open_table
 from features.artefact import Artefact, Manifest
+from training.calibration import Checked, calibration, calibration_error
 from training.dataset import Domain
 from training.drift import columns_of, reference_of
 from training.evaluate import Row
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference.json"
 """The file of histograms that drift is measured from."""
-ROWS, BINS, SHOWN = 2_000, 10, 20
-"""Examples that importance is measured on, bins of the calibration, and inputs that are shown."""
+ROWS, SHOWN = 2_000, 20
+"""Examples that importance is measured on, and inputs that are shown."""
+LEAST_SHOWN = 1e-4
+"""What a share of nothing is drawn as."""
 
 
 def came_from(domain: Domain, folder: Path | None, root: Path) -> dict[str, str]:
@@ -63,7 +66,9 @@ def signature(manifest: Manifest) -> dict[str, Any]:
     return told
 
 
-def files_of(artefact: Artefact, rows: Sequence[Row], held_out: Examples, seed: int) -> dict[str, bytes]:
+def files_of(
+    artefact: Artefact, rows: Sequence[Row], held_out: Examples, checked: Checked, seed: int
+) -> dict[str, bytes]:
     """The files of a run's record: signature.json, and the pictures as PNG; those of the ranker where there is one."""
     files = {
         "signature.json": json.dumps(signature(artefact.manifest), indent=1).encode(),
@@ -76,7 +81,8 @@ def files_of(artefact: Artefact, rows: Sequence[Row], held_out: Examples, seed: 
         columns = columns_of(input_names(artefact.manifest), held_out.inputs, chances)
         files[REFERENCE] = reference_of(columns).model_dump_json().encode()
         files["importance.png"] = _png(lambda axes: _importance(axes, drops))
-        files["calibration.png"] = _png(lambda axes: _calibration(axes, chances, held_out.taken))
+    if len(checked.taken):
+        files["calibration.png"] = _png(lambda axes: _calibration(axes, checked))
     return files
 
 
@@ -101,12 +107,6 @@ def log_loss(chances: Floats, taken: NDArray[np.bool_]) -> float:
     """The mean of −ln of the chance that was given to what happened; chances are kept 1e-12 off 0 and 1."""
     right = np.clip(np.where(taken, chances, 1 - chances), 1e-12, 1.0)
     return float(-np.log(right).mean())
-
-
-def calibration(chances: Floats, taken: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """(b,) the mean chance and the share that was taken, in at most BINS bins of as many examples each."""
-    parts = [part for part in np.array_split(np.argsort(chances, kind="stable"), BINS) if len(part)]
-    return (np.array([chances[part].mean() for part in parts]), np.array([taken[part].mean() for part in parts]))
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------
@@ -146,10 +146,19 @@ def _importance(axes: Axes, drops: Mapping[str, float]) -> None:
     axes.set(xlabel="log loss more when shuffled, held-out examples")
 
 
-def _calibration(axes: Axes, chances: Floats, taken: NDArray[np.bool_]) -> None:
-    mean, share = calibration(chances, taken)
-    axes.plot([0, 1], [0, 1], "k:", lw=1)
-    axes.plot(mean, share, "o-")
-    most = max(float(mean.max()), float(share.max()), 0.01) * 1.05
-    axes.set(xlabel="chance that the ranker gave", ylabel="share that was taken", xlim=(0, most), ylim=(0, most))
-    axes.set_title("held-out examples, with negatives drawn as in training")
+def _calibration(axes: Axes, checked: Checked) -> None:
+    """On scales of logarithms, as most candidates have small chances."""
+    lines = {"as the ranker said": checked.before}
+    if checked.calibration is not None:
+        lines["calibrated"] = checked.chances
+    every = []
+    for name, chances in lines.items():
+        mean, share = calibration(chances, checked.taken)
+        every += [*mean, *share]
+        error = calibration_error(chances, checked.taken)
+        axes.plot(mean, np.maximum(share, LEAST_SHOWN), "o-", label=f"{name}: error {error:.4f}")
+    low, high = max(min(every), LEAST_SHOWN), max(*every, LEAST_SHOWN)
+    axes.plot([low, high], [low, high], "k:", lw=1)
+    axes.set(xlabel="chance that the model gave", ylabel="share that was taken", xscale="log", yscale="log")
+    axes.set_title("all candidates of the later half of the newest slice")
+    axes.legend()

@@ -46,7 +46,9 @@ class Refreshed:
             "split": asdict(self.trained.split),
             "items": len(artefact.items),
             "users": len(artefact.tables.users),
-            "examples": self.trained.examples,
+            "examples": self.trained.learnt.examples,
+            "shown": self.trained.learnt.shown,
+            **self.trained.checked.metrics,
             "rows": [_plain(row) for row in self.trained.rows],
             "baseline": "popular",
             "took_s": self.trained.took_s,
@@ -83,8 +85,8 @@ def refresh(
         verdict = with_parity(verdict, ask_parity(), settings.parity)
     say("registering")
     tags = {"target": ",".join(trained.artefact.manifest.target), **(about or {})}
-    params = {**settings.model_dump(mode="json"), **asdict(trained.split), "examples": trained.examples}
-    files = files_of(trained.artefact, trained.rows, judge.held_out(trained.artefact), settings.seed)
+    params = {**settings.model_dump(mode="json"), **asdict(trained.split), "examples": trained.learnt.examples}
+    files = files_of(trained.artefact, trained.rows, judge.held_out(trained.artefact), trained.checked, settings.seed)
     version = registry.register(trained.artefact, params, tags, files)
     version = settle(registry, version, verdict, now_ms)
     return Refreshed(version, verdict, trained)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +17,8 @@ from features.verdicts import CANARY, MOST_SHARE
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+    from training.search import Trial
 
 FOLDER = "model"
 """Where the artefact stands among a run's artefacts."""
@@ -142,6 +144,21 @@ class Registry:
             tags={DIGEST_TAG: digest, "as_of_ms": str(manifest.as_of_ms), **tags},
         )
         return self._described(version)
+
+    def log_trials(self, version: Version, trials: Sequence[Trial], metric: str) -> None:
+        """Each trial of the search that chose the version's settings is a child of its run, with this metric."""
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+        run_id = self.client.get_model_version(version.name, version.version).run_id
+        for number, trial in enumerate(trials):
+            tags = {MLFLOW_PARENT_RUN_ID: str(run_id), "trial": str(number)}
+            child = self.client.create_run(
+                self._experiment(version.name), tags=tags, run_name=f"trial {number}"
+            ).info.run_id
+            for name, value in trial.changed.items():
+                self.client.log_param(child, name, value)
+            self.client.log_metric(child, metric, trial.ndcg)
+            self.client.set_terminated(child, "FINISHED")
 
     def _log_files(self, run_id: str, folder: Path, files: Mapping[str, bytes]) -> None:
         folder.mkdir()

@@ -18,11 +18,14 @@ from features.archive_tables import ALWAYS, Span, deduplicated, open_table
 from features.columns import integers
 from features.definitions import Stream
 from features.errors import UsageError
+from features.pairs import PAIR_FEATURES
 from features.served import shown_items
-from training.dataset import Domain, Events, Interactions, interactions_of
-from training.ranker import Examples
+from training.dataset import Domain, Interactions
+from training.ranker import Examples, view_inputs
+from training.split import Split
 
 Int64s = NDArray[np.int64]
+POSITION_INPUT = "position"
 
 
 def read_served(folder: Path, stream: Stream, span: Span = ALWAYS) -> pa.Table:
@@ -40,25 +43,47 @@ def read_served(folder: Path, stream: Stream, span: Span = ALWAYS) -> pa.Table:
 
 
 def served_examples(
-    log: pa.Table, events: Events, domain: Domain, names: Sequence[str], targets: tuple[str, ...], within_ms: int
+    log: pa.Table, history: Interactions, key: str, names: Sequence[str], targets: tuple[str, ...], within_ms: int
 ) -> Examples:
     """A row for each item that was shown to a user: what it was scored by, and whether the user took it soon after.
 
+    The input POSITION_INPUT, which is the same of all when the model is asked, is here where the item stood: what was
+    due to the place is not learnt as due to the item.
+
     Args:
         log: as read_served gives it.
+        key: the column of the user's key.
         names: the ranker's inputs in order; answers by other inputs are left out.
         targets: event types that say that an item was taken.
         within_ms: how long after the answer an event still counts.
     """
     shown = shown_items(log, names)
-    (key,) = domain.user.entity.keys
     users = log[key].combine_chunks().take(pa.array(shown.answer))
     at = integers(log["event_time"])[shown.answer]
     named = np.asarray(users.is_valid())
-    taken = taken_after(
-        interactions_of(events, domain), users, pa.array(shown.items, pa.string()), at, targets, within_ms
-    )
+    taken = taken_after(history, users, pa.array(shown.items, pa.string()), at, targets, within_ms)
+    if POSITION_INPUT in names:
+        shown.inputs[:, names.index(POSITION_INPUT)] = shown.rank
     return Examples(shown.inputs[named], taken[named])
+
+
+def shown_between(
+    log: pa.Table | None, history: Interactions, domain: Domain, target: tuple[str, ...], split: Split, within_ms: int
+) -> Examples | None:
+    """The served examples of answers in [split.start, split.middle − within_ms), by the inputs of the domain's models.
+
+    Nothing that was taken from split.middle on plays a part. None where there are no such answers.
+
+    Raises UsageError where there are, and all of them are by other inputs.
+    """
+    (key,) = domain.user.entity.keys if len(domain.user.entity.keys) == 1 else ("",)
+    if log is None or key not in log.column_names:
+        return None
+    at = integers(log["event_time"])
+    log = log.filter(pa.array((at >= split.start) & (at + within_ms < split.middle)))
+    names = (*PAIR_FEATURES, *view_inputs(domain.user).names, *view_inputs(domain.item).names)
+    found = served_examples(log, history.between(0, split.middle), key, names, target, within_ms)
+    return found if len(found.taken) else None
 
 
 def taken_after(

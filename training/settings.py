@@ -20,6 +20,8 @@ WEIGHTS = {
     "return": -1.0,
     "dislike": -1.0,
 }
+FADE_SHARE, FADE_LEAST_MS = 0.25, 90 * 86_400_000.0
+"""See fade_half_life_ms."""
 Source = Literal["together", "factor", "session", "lasting"]
 SOURCES: tuple[Source, ...] = ("factor", "lasting")
 """Those whose lack made lists worse on one of the files that they were tried on (docs/adr/0021)."""
@@ -53,7 +55,10 @@ class TrainingSettings(BaseModel):
     ease_items: int = 5_000
     """EASE inverts a matrix of this many items at most: the most popular."""
     ease_l2: float = 300.0
-    """EASE's regularisation."""
+    """EASE's regularisation, of weights that do not fade; of those that do, as much less as their squares are."""
+    fade_half_life_ms: float | None = Field(None, gt=0)
+    """How long until what a user took counts half for what is similar; None takes FADE_SHARE of the history's length,
+    but FADE_LEAST_MS at least."""
     neighbours: int = 200
     """How many similar items are kept of each."""
     own_items: int = 200
@@ -98,6 +103,13 @@ class TrainingSettings(BaseModel):
     """After how many of a user's events it is asked, besides on arrival, at most."""
     negatives: int = 20
     """Candidates that were not taken which are kept of each moment."""
+    impressions: Literal["auto", "served", "split"] = "auto"
+    """What the ranker learns from: ``split``, candidates that were taken later or not; ``served``, only items that were
+    really shown; ``auto``, both where enough of the shown ones were taken (ranker_positives), else the former."""
+    served_stream: str = "served"
+    """The stream of what was shown."""
+    taken_within_ms: int = 30 * 60_000
+    """How long after an answer what was shown in it can be taken."""
     iterations: int = 80
     """Trees of the ranker."""
     learning_rate: float = 0.1

@@ -180,14 +180,18 @@ def test_headrace_train_and_models_list_do_the_same_from_the_command_line(events
     (tmp_path / "feature_repo").symlink_to(ROOT / "feature_repo")
     write_deltalake(tmp_path / ".headrace" / "offline" / "activity", events["activity"])
     settings = ("iterations=10", "ease_l2=20", "target_events=50", "moments=300")
-    options = [word for text in settings for word in ("--set", text)]
+    options = [*(word for text in settings for word in ("--set", text)), "--search", "2"]
     done = CliRunner().invoke(train, ["mine", "--root", str(tmp_path), "--json", *options], catch_exceptions=False)
     assert done.exit_code == 0
     report = json.loads(done.stdout)
     assert (report["model"], report["version"], report["promoted"]) == ("mine", "1", True), report["reason"]
     assert [row["model"] for row in report["rows"]] == ["popular", "own_frequent", "ease", "blend", "model"]
     assert json.loads((tmp_path / ".headrace" / "status" / "train.json").read_text()) == report
-    version = Registry("sqlite:///mlruns/mlflow.db", tmp_path).get("mine", "1")
+    registry = Registry("sqlite:///mlruns/mlflow.db", tmp_path)
+    version = registry.get("mine", "1")
+    children = registry.client.search_runs([registry._experiment("mine")], "tags.trial != ''")
+    assert sorted(one.data.metrics["ndcg_at_10"] for one in children) == sorted(one["ndcg"] for one in report["search"])
+    assert version.metrics["calibration_error"] < 0.2
     assert json.loads(version.tags["data_versions"]) == {"activity": 0}
     assert set(json.loads(version.tags["schema_hashes"])) == {"user_activity", "item_activity"}
     record = {path.name for path in (tmp_path / "mlruns" / "mine").rglob("record/*")}

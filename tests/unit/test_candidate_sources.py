@@ -15,7 +15,7 @@ from features.candidate_tables import Factors, Sessions, SparseRows
 from features.errors import ArtefactError
 from features.pairs import COLUMN, PAIR_FEATURES, POSITION, TRAIL, Known, Query, lateness, session_scores
 from features.recommendation import SOURCES, retrieve
-from training.candidates import fit_candidates
+from training.candidates import ease, fit_candidates
 from training.dataset import Interactions
 from training.settings import WEIGHTS, TrainingSettings
 from training.together import (
@@ -178,6 +178,35 @@ def test_a_weight_that_is_set_leaves_the_others_as_they_are():
     assert settings.counted(("view",))["view"] == 1.0
 
 
+def test_what_a_user_took_counts_half_after_each_half_life_and_newest_items_count_whole():
+    rows = [("ann", "tea", "purchase", 48), ("ann", "cup", "purchase", 24), ("bob", "pot", "purchase", 1)]
+    tables = fit_candidates(shop(rows), ("purchase",), NOW, PURE.model_copy(update={"fade_half_life_ms": DAY}))
+    known = Known.of(tables, Query("ann", ("pot", "tea"), NOW))
+    shares = dict(zip((tables.items[place] for place in known.every), known.shares.tolist(), strict=True))
+    assert shares == {"tea": 1.0, "cup": 0.5, "pot": 1.0}
+
+
+def test_where_nothing_fades_similar_items_are_those_of_ones():
+    rows = [(f"u{n % 9}", f"i{(n * n) % 13:02}", "purchase", n + 1) for n in range(60)]
+    forever = PURE.model_copy(update={"fade_half_life_ms": 1e18, "ease_l2": 2.0})
+    tables = fit_candidates(shop(rows), ("purchase",), NOW, forever)
+    taken = np.zeros((9, len(tables.items)))
+    for user, item, *_ in rows:
+        taken[int(user[1:]), tables.index[item]] = 1
+    weights = ease(csr_array(taken), 2.0)
+    for place in range(len(tables.items)):
+        found = tables.neighbours.total(np.array([place]), len(tables.items))
+        np.testing.assert_allclose(found, weights[place], atol=1e-6)
+
+
+def test_a_younger_pair_of_items_is_more_similar_than_an_older_one():
+    old = [(f"o{n}", item, "purchase", 200 * 24) for n in range(6) for item in ("tea", "cup")]
+    new = [(f"n{n}", item, "purchase", 24) for n in range(6) for item in ("tea", "pot")]
+    tables = fit_candidates(shop([*old, *new]), ("purchase",), NOW, PURE)
+    found = tables.neighbours.total(np.array([tables.index["tea"]]), len(tables.items))
+    assert found[tables.index["pot"]] > found[tables.index["cup"]]
+
+
 # --- repeats --------------------------------------------------------------------------------------------------------
 
 
@@ -293,6 +322,7 @@ def test_tables_come_back_from_their_file_as_they_were(sources, tmp_path, seed):
         ("factors", np.array([np.nan], np.float32)),
         ("factor_settings", np.zeros(2)),
         ("repeats", np.array([], dtype=bool)),
+        ("half_life_ms", np.zeros(1)),
     ],
 )
 def test_further_arrays_that_do_not_fit_are_refused(name, array, tmp_path):

@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 from small_shop import model
 
+from features.calibration import Calibration
 from features.pairs import PAIR_FEATURES
+from training.calibration import Checked
 from training.evaluate import Row
 from training.ranker import Examples
-from training.record import calibration, code_version, files_of, importance, signature
+from training.record import code_version, files_of, importance, signature
 
 N = 1_000
 INPUTS = np.random.default_rng(3).random((N, len(PAIR_FEATURES)))
@@ -35,13 +37,6 @@ def test_only_the_input_that_a_ranker_looks_at_is_important():
     assert {drop for _, drop in others} == {0.0}
 
 
-def test_chances_that_come_true_as_often_as_they_say_are_on_the_diagonal():
-    mean, share = calibration(INPUTS[:, 0], held_out().taken)
-    assert len(mean) == 10
-    np.testing.assert_allclose(mean, share, atol=0.16)
-    assert calibration(np.array([0.5]), np.array([True]))[1].tolist() == [1.0]
-
-
 def test_the_signature_names_every_input_in_its_order():
     told = signature(model().manifest)
     assert [one in told["inputs"] for one in PAIR_FEATURES] == [True] * len(PAIR_FEATURES)
@@ -51,9 +46,10 @@ def test_the_signature_names_every_input_in_its_order():
 
 def test_a_record_has_pictures_and_those_of_a_ranker_only_with_one():
     rows = [Row("model", {"ndcg_at_3": 0.5, "coverage_at_3": 0.1}, 0.0, np.ones(2), (0.1, 0.2, 0.5))]
-    plain = files_of(model(), rows, held_out(), 0)
+    plain = files_of(model(), rows, held_out(), Checked(), 0)
     assert set(plain) == {"signature.json", "ndcg_by_k.png", "coverage.png"}
-    ranked = files_of(replace(model(), ranker=ByFirst()), rows, held_out(), 0)
+    looked = Checked(Calibration(slope=1, intercept=-1), INPUTS[:, 0], INPUTS[:, 0] / 2, held_out().taken)
+    ranked = files_of(replace(model(), ranker=ByFirst()), rows, held_out(), looked, 0)
     assert set(ranked) - set(plain) == {"importance.png", "calibration.png", "reference.json"}
     assert all(content.startswith(b"\x89PNG") for name, content in ranked.items() if name.endswith("png"))
 

@@ -1,0 +1,67 @@
+"""A search over settings: what is tried, what is taken, and that the part of the test plays no part in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from shop_history import SETTINGS, shop
+
+from features.errors import UsageError
+from features.repo import load_repo
+from training.dataset import Domain
+from training.fit import target_of, worth_splitting
+from training.search import SPACE, drawn, interactions_of, search
+from training.split import time_split
+
+REPO = load_repo(Path(__file__).resolve().parents[2] / "feature_repo")
+DOMAIN = Domain.of(REPO, SETTINGS)
+QUICK = SETTINGS.model_copy(update={"moments": 150, "test_users": 40, "ranker_positives": 20, "sources": ()})
+
+
+@pytest.fixture(scope="module")
+def events() -> dict[str, pa.Table]:
+    return {"activity": shop(DOMAIN)}
+
+
+def test_the_first_trial_changes_nothing_and_no_two_are_the_same(seed):
+    several = drawn(12, seed)
+    assert several[0] == {}
+    assert len({tuple(sorted(one.items())) for one in several}) == 12
+    assert all(set(one) == set(SPACE) for one in several[1:])
+    assert drawn(5, seed) == several[:5]
+    assert drawn(1, seed) == [{}]
+
+
+def test_the_best_trial_is_taken_and_the_same_seed_makes_the_same_ones(events):
+    said: list[str] = []
+    chosen, trials = search(events, DOMAIN, QUICK, 3, said.append)
+    best = max(trials, key=lambda one: one.ndcg)
+    assert chosen == QUICK.model_copy(update=dict(best.changed))
+    assert len(trials) == 3
+    assert len(said) == 4
+    again, repeated = search(events, DOMAIN, QUICK, 3)
+    assert (again, repeated) == (chosen, trials)
+
+
+def test_nothing_of_the_part_that_a_model_is_tested_on_plays_a_part(events):
+    history = interactions_of(events, DOMAIN)
+    split = time_split(worth_splitting(history, target_of(history, QUICK), QUICK), QUICK)
+    table = events["activity"]
+    # As many events of the same times in the test's part, so that the split is the same, but none of what they were.
+    late = pc.greater_equal(table["known_at"], split.middle)
+    other = pa.array(["i0"] * table.num_rows)
+    place = table.schema.get_field_index("item_id")
+    changed = table.set_column(
+        place, table.schema.field(place), pc.if_else(late, other, table["item_id"].combine_chunks())
+    )
+    assert changed["item_id"] != table["item_id"]
+    assert search({"activity": changed}, DOMAIN, QUICK, 2) == search(events, DOMAIN, QUICK, 2)
+
+
+def test_too_little_history_for_a_part_of_its_own_is_said(events):
+    few = {"activity": events["activity"].slice(0, 2)}
+    with pytest.raises(UsageError, match="three parts"):
+        search(few, DOMAIN, QUICK, 2)
