@@ -107,8 +107,28 @@ class Known:
         return self.own_items[:0] if visits is None else self.own_items[visits[self.own] > 0]
 
 
-def scores_of(known: Known) -> dict[str, Floats]:
-    """Source → (n,) score of every item, higher is better; only the sources that the tables have."""
+@dataclass(frozen=True)
+class Scored:
+    """(n,) what a source says of every item, higher is better, and how many candidates it names."""
+
+    values: Floats
+    count: int
+
+    @cached_property
+    def top(self) -> Int64s:
+        """The places of the items that it names, in no order."""
+        return best(self.values, self.count)
+
+    @cached_property
+    def ranks(self) -> Floats:
+        """(n,) 0 for the highest score, of equal ones the lower place first; ``count`` for what it does not name."""
+        ranks = np.full(len(self.values), float(self.count))
+        ranks[self.top[np.lexsort((self.top, -self.values[self.top]))]] = np.arange(len(self.top))
+        return ranks
+
+
+def scores_of(known: Known) -> dict[str, Scored]:
+    """Source → what it says; only the sources that the tables have."""
     tables, n = known.tables, len(known.tables.items)
     scores = {"similar": tables.neighbours.total(known.every, n, known.shares)}
     if tables.together is not None:
@@ -117,7 +137,7 @@ def scores_of(known: Known) -> dict[str, Floats]:
         scores["factor"] = tables.factors.scores(known.every)
     if tables.sessions is not None:
         scores["session"] = session_scores(tables.sessions, known.trail, n)
-    return scores
+    return {source: Scored(values, SCORED[source]) for source, values in scores.items()}
 
 
 def lateness(count: int) -> Floats:
@@ -152,7 +172,7 @@ def best(scores: Floats, count: int) -> Int64s:
     return highest[scores[highest] > 0]
 
 
-def pairs_of(known: Known, scores: Mapping[str, Floats], places: Int64s) -> Floats:
+def pairs_of(known: Known, scores: Mapping[str, Scored], places: Int64s) -> Floats:
     """(c, len(PAIR_FEATURES)) for the items at these places; NaN where there is nothing to say."""
     pairs = np.full((len(places), len(PAIR_FEATURES)), np.nan)
 
@@ -160,9 +180,9 @@ def pairs_of(known: Known, scores: Mapping[str, Floats], places: Int64s) -> Floa
         pairs[:, COLUMN[name]] = values
 
     tables = known.tables
-    for source, values in scores.items():
-        put(f"{source}_score", values[places])
-        put(f"{source}_rank", _ranks(values, SCORED[source])[places])
+    for source, scored in scores.items():
+        put(f"{source}_score", scored.values[places])
+        put(f"{source}_rank", scored.ranks[places])
     put("popular_score", tables.popular_log[places])
     put("popular_rank", tables.popular_rank[places])
     put("trending_score", tables.trending[places].astype(np.float64))
@@ -177,14 +197,6 @@ def pairs_of(known: Known, scores: Mapping[str, Floats], places: Int64s) -> Floa
     put("position", POSITION)
     put("blended", blended(pairs))
     return pairs
-
-
-def _ranks(scores: Floats, most: int) -> Floats:
-    """0 for the highest positive score, ``most`` from that many on; equal scores in no order that would be the same."""
-    chosen = best(scores, most)
-    ranks = np.full(len(scores), float(most))
-    ranks[chosen[np.lexsort((chosen, -scores[chosen]))]] = np.arange(len(chosen))
-    return ranks
 
 
 def _own(known: Known, places: Int64s) -> dict[str, Floats]:

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.candidate_tables import CandidateTables, Floats, Int64s
-from features.pairs import SCORED, Known, Query, best, pairs_of, scores_of
+from features.pairs import Known, Query, Scored, best, pairs_of, scores_of
 
 SOURCES = ("repeat", "similar", "together", "session", "factor", "trending", "popular", "lasting", "asked")
 """Where a candidate comes from; one that several sources name has the first of them here."""
 TOP_OWN, TOP_TRENDING, TOP_POPULAR, TOP_LASTING = 60, 20, 40, 20
-"""How many candidates these sources name; the others' numbers are SCORED."""
+"""How many candidates these sources name; the others' numbers are pairs.SCORED."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def retrieve(
 
 
 def _named(
-    known: Known, scores: dict[str, Floats], allowed: NDArray[np.bool_] | None
+    known: Known, scores: dict[str, Scored], allowed: NDArray[np.bool_] | None
 ) -> tuple[Int64s, NDArray[np.int8]]:
     """The places that any source names, each once, and the first source that does."""
     tables = known.tables
@@ -91,8 +91,9 @@ def _named(
         "popular": _inside(tables.most_popular, allowed)[:TOP_POPULAR],
         "lasting": _inside(tables.most_lasting, allowed)[:TOP_LASTING],
     }
-    for source, values in scores.items():
-        named[source] = best(values if allowed is None else np.where(allowed, values, 0.0), SCORED[source])
+    for source, scored in scores.items():
+        chosen = None if allowed is None else best(np.where(allowed, scored.values, 0.0), scored.count)
+        named[source] = scored.top if chosen is None else chosen
     ordered = [named.get(source, own[:0]) for source in SOURCES]
     every = np.concatenate(ordered)
     sources = np.repeat(np.arange(len(SOURCES), dtype=np.int8), [len(one) for one in ordered])
