@@ -119,7 +119,7 @@ class Watch:
     """
 
     def __init__(self, rows: ReadableRows, view: FeatureView, shows: str) -> None:
-        self._rows, self._view, self._shows = rows, view, shows
+        self._rows, self.view, self._shows = rows, view, shows
         self._waiting: dict[str, float] = {}
         self.ages_ms: list[float] = []
 
@@ -142,12 +142,12 @@ class Watch:
         keys = pa.array(list(self._waiting), type=pa.string())
         if not len(keys):
             return
-        values, stream_id = self._rows.read(self._view.name, keys)
+        values, stream_id = self._rows.read(self.view.name, keys)
         there = values.is_valid()
         if stream_id is None or not there.true_count:
             return
         keys = keys.filter(there)
-        matrix = finalize(self._view, PackedRows(keys, values.filter(there)), wall_clock_ms(), stream_id)
+        matrix = finalize(self.view, PackedRows(keys, values.filter(there)), wall_clock_ms(), stream_id)
         counts = matrix.to_table()[self._shows].to_pylist()
         now = time.monotonic()
         seen = [user for user, count in zip(keys.to_pylist(), counts, strict=True) if count]
@@ -198,11 +198,14 @@ class Freshness:
         Raises:
             LoopError: a part of the loop ends; an event is not seen in time; the archive commits too seldom.
         """
+        from features.answers import make_ready
+
         _say("starting a broker and the stream")
         self.loop.start_broker()
         self.loop.start("stream", "stream")
         self._warm_up()
         _say(f"measuring {seconds} s at {self.rate} events/s")
+        make_ready(self.watch.view)  # as a service does before it answers
         events = self._made(seconds, measured=True)
         before, began, stop = self._commits(), time.monotonic(), threading.Event()
         with ThreadPoolExecutor(1, "reader") as threads:

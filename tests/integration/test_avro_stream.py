@@ -148,7 +148,7 @@ def posted(project: Project, body: dict[str, Any]) -> list[str]:
     )
     service = service_of(settings)
     assert service.sink is not None
-    answer = asyncio.run(service.post_events(json.dumps(body).encode(), None))
+    answer = asyncio.run(service.posted.post(json.dumps(body).encode(), None))
     service.sink.close()
     return [one.status for one in answer.events]
 

@@ -311,7 +311,9 @@ def test_the_service_says_of_a_payment_what_the_stream_decides_about_it(trained,
     champion = FollowedChampion(EventChampion(registry.uri, ASKED))
     champion.start()
     scoring = EventScoring([ModelScoring(champion, DecisionLog(tmp_path / "decisions", stream), told.append)])
-    step = BatchStep(stored, views, STREAM_ID, scoring.before_fold(REPO, stored, STREAM_ID))
+    asking = scoring.asking(REPO, stored, STREAM_ID)
+    assert asking is not None
+    step = BatchStep(stored, views, STREAM_ID, asking.here)
     with plain(settings(store, registry.uri)) as client:
         for batch in one_at_a_time(events, first):
             (event,) = batch.parsed[stream.name].events.to_pylist()
