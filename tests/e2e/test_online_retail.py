@@ -131,7 +131,8 @@ def sent_again(shop: Shop) -> int:
 def both_at_end(shop: Shop, began: float, seconds: dict[str, float], rates: list[float]) -> bool:
     """Whether both queries have finished all; notes when each had, and how fast the fold was over each ten seconds."""
     queries = shop.loop.status().get("queries", {})
-    high = read_watermarks(shop.loop.bootstrap, [one.topic for one in shop.repo.streams.values()]).high
+    topics = [topic for one in shop.repo.streams.values() for topic in one.topics]
+    high = read_watermarks(shop.loop.bootstrap, topics).high
     rates.append(queries.get("fold", {}).get("rows_per_s", 0.0))
     for name in ("fold", "archive"):
         if queries.get(name, {}).get("end") == high:
