@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from headrace_loop import Loop, LoopError, interrupts_end_it, own_repo, temporary_home
+from headrace_loop import Loop, LoopError
 
 if TYPE_CHECKING:
     from features.definitions import Stream
@@ -45,19 +42,10 @@ def alerts_bench(rate: int, seconds: int, as_json: bool) -> None:
       headrace bench alerts
       headrace bench alerts --rate 500 --seconds 120 --json
     """
-    from features.settings import read_settings
-    from headrace_bench import machine, own_broker
+    from headrace_bench import machine, own_loop
 
-    root = Path.cwd()
-    settings = own_broker(read_settings(root, os.environ))
-    try:
-        with interrupts_end_it(), temporary_home(root / settings.home, "bench-") as home:
-            repo = own_repo(root / settings.stream.repo, home)
-            with Loop(root, settings, home, repo, 0, f"sqlite:///{home / 'mlflow.db'}") as loop:
-                figures = AlertAges(loop).measure(rate, seconds)
-    except KeyboardInterrupt:
-        click.echo("stopped; everything that was started has ended", err=True)
-        sys.exit(130)
+    with own_loop() as loop:
+        figures = AlertAges(loop).measure(rate, seconds)
     report = {"bench": "alerts", "machine": machine(), "ours": figures, "peer": None, "ratio": None}
     click.echo(json.dumps(report, indent=2) if as_json else as_text(report))
 

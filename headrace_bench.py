@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,20 +77,34 @@ def freshness(rate: int, seconds: int, as_json: bool) -> None:
       headrace bench freshness
       headrace bench freshness --rate 500 --seconds 120 --json
     """
+    with own_loop() as loop:
+        figures = Freshness(loop, rate).measure(seconds)
+    report = {"bench": "freshness", "machine": machine(), "ours": figures, "peer": None, "ratio": None}
+    click.echo(json.dumps(report, indent=2) if as_json else as_text(report))
+
+
+@contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """Ctrl-C in the block ends the command with 130, once what the block had started has ended."""
+    try:
+        with interrupts_end_it():
+            yield
+    except KeyboardInterrupt:
+        _say("stopped; everything that was started has ended")
+        sys.exit(130)
+
+
+@contextmanager
+def own_loop(port: int = 0) -> Iterator[Loop]:
+    """The parts of a loop by the project's settings and definitions, to be started, in a folder that ends with it."""
     from features.settings import read_settings
 
     root = Path.cwd()
     settings = own_broker(read_settings(root, os.environ))
-    try:
-        with interrupts_end_it(), temporary_home(root / settings.home, "bench-") as home:
-            repo = own_repo(root / settings.stream.repo, home)
-            with Loop(root, settings, home, repo, 0, f"sqlite:///{home / 'mlflow.db'}") as loop:
-                figures = Freshness(loop, rate).measure(seconds)
-    except KeyboardInterrupt:
-        _say("stopped; everything that was started has ended")
-        sys.exit(130)
-    report = {"bench": "freshness", "machine": machine(), "ours": figures, "peer": None, "ratio": None}
-    click.echo(json.dumps(report, indent=2) if as_json else as_text(report))
+    with ended_by_ctrl_c(), temporary_home(root / settings.home, "bench-") as home:
+        repo = own_repo(root / settings.stream.repo, home)
+        with Loop(root, settings, home, repo, port, f"sqlite:///{home / 'mlflow.db'}") as loop:
+            yield loop
 
 
 def own_broker(settings: Settings) -> Settings:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import platform
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from headrace_loop import Loop, LoopError, interrupts_end_it, own_repo, temporary_home
+from headrace_loop import Loop, LoopError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,23 +35,12 @@ def own_clicks(clicks: int, replicas: int, as_json: bool) -> None:
       headrace bench own-clicks
       headrace bench own-clicks --clicks 1000 --json
     """
-    from features.settings import read_settings
-    from headrace_bench import own_broker
+    from headrace_bench import machine, own_loop
     from streaming.ports import free_port
 
-    root = Path.cwd()
-    settings = own_broker(read_settings(root, os.environ))
-    try:
-        with interrupts_end_it(), temporary_home(root / settings.home, "bench-") as home:
-            repo = own_repo(root / settings.stream.repo, home)
-            port = free_port()
-            with Loop(root, settings, home, repo, port, f"sqlite:///{home / 'mlflow.db'}") as loop:
-                figures = measured(loop, clicks, replicas)
-    except KeyboardInterrupt:
-        click.echo("stopped; everything that was started has ended", err=True)
-        sys.exit(130)
-    machine = f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
-    report = {"bench": "own-clicks", "machine": machine, "ours": figures, "peer": None, "ratio": None}
+    with own_loop(free_port()) as loop:
+        figures = measured(loop, clicks, replicas)
+    report = {"bench": "own-clicks", "machine": machine(), "ours": figures, "peer": None, "ratio": None}
     click.echo(json.dumps(report, indent=2) if as_json else as_text(report))
     if figures["counted"] != clicks or figures["once"] != clicks:
         sys.exit(1)

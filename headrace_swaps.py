@@ -6,7 +6,6 @@ import http.client
 import itertools
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headrace_loop import Loop, LoopError, interrupts_end_it, own_repo, temporary_home, with_group_gone
+from headrace_loop import Loop, LoopError, own_repo, temporary_home, with_group_gone
 
 if TYPE_CHECKING:
     from features.artefact import Artefact
@@ -58,19 +57,15 @@ def serve_bench(seconds: int, rate: int, replicas: int, as_json: bool) -> None:
       headrace bench serve --seconds 20 --rate 50 --json
     """
     from features.settings import read_settings
+    from headrace_bench import ended_by_ctrl_c, machine
 
     root = Path.cwd()
     settings = read_settings(root, os.environ)
-    try:
-        with interrupts_end_it(), temporary_home(root / settings.home, "bench-") as home:
-            ours = of_headrace(root, settings, home, (seconds, rate, replicas))
-            peer = of_bare_server(root, home)
-    except KeyboardInterrupt:
-        click.echo("stopped; everything that was started has ended", err=True)
-        sys.exit(130)
-    machine = f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
+    with ended_by_ctrl_c(), temporary_home(root / settings.home, "bench-") as home:
+        ours = of_headrace(root, settings, home, (seconds, rate, replicas))
+        peer = of_bare_server(root, home)
     ratio = round(ours["clients_64"]["per_s"] / peer["clients_64"]["per_s"], 4)
-    report = {"bench": "serve", "machine": machine, "ours": ours, "peer": peer, "ratio": ratio}
+    report = {"bench": "serve", "machine": machine(), "ours": ours, "peer": peer, "ratio": ratio}
     click.echo(json.dumps(report, indent=2) if as_json else as_text(report))
     if not held(ours["swap"]):
         sys.exit(1)

@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
-from headrace_loop import OWN_STORE, Loop, interrupts_end_it, own_repo, temporary_home
+from headrace_loop import OWN_STORE, Loop, own_repo, temporary_home
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,23 +61,16 @@ def throughput(seconds: int, rate: int, stores: tuple[str, ...], as_json: bool) 
       headrace bench throughput --seconds 60 --store sqlite --json
     """
     from features.settings import read_settings
-    from headrace_bench import machine, own_broker
+    from headrace_bench import ended_by_ctrl_c, machine, own_broker
 
     root = Path.cwd()
     settings = own_broker(read_settings(root, os.environ))
     if "redis" in (stores or STORES) and shutil.which("redis-server") is None:
         got = "no such program on the PATH"
         raise UsageError("bench throughput", "redis-server", got, "Install it, or measure --store sqlite alone.")
-    try:
-        with interrupts_end_it():
-            ours = {one: measured(one, root, settings, seconds, rate) for one in stores or STORES}
-            limits = {
-                "spark_parse_noop_per_s": ours[next(iter(ours))].pop("limit"),
-                **_apart(fold_limit, root, settings),
-            }
-    except KeyboardInterrupt:
-        _say("stopped; everything that was started has ended")
-        sys.exit(130)
+    with ended_by_ctrl_c():
+        ours = {one: measured(one, root, settings, seconds, rate) for one in stores or STORES}
+        limits = {"spark_parse_noop": most(ours), **_apart(fold_limit, root, settings)}
     report = {"bench": "throughput", "machine": machine(), "ours": ours, "limits": limits, "peer": None, "ratio": None}
     click.echo(json.dumps(report, indent=2) if as_json else as_text(report))
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from features.definitions import Stream
 from features.events import Records, Verdict, parse
-from headrace_throughput import Sample, as_text, figures_of
+from headrace_throughput import Sample, as_text, figures_of, most
 from streaming.stages import Stopwatch
 from streaming.zipf_load import KINDS, Templates, ZipfLoad, zipf
 
@@ -49,8 +49,12 @@ def test_figures_are_of_what_came_between_the_first_and_the_last_word_of_the_str
     assert (figures["per_s"], figures["events"], figures["seconds"]) == (100, 1_900, 19.0)
     assert figures["us_per_event"] == {"fold": 100.0}
     assert figures["lag"] == {"first_quarter": 993, "last_quarter": 978, "end": 976}
-    limits = {"spark_parse_noop": {"per_s": 1}, "fold_alone": {"per_s": 2}}
-    assert "100 events/s for 19 s" in as_text({"machine": "m", "ours": {"sqlite": figures}, "limits": limits})
+    ours = {"sqlite": {**figures, "limit": 1}, "redis": {**figures, "limit": 3}}
+    limits = {"spark_parse_noop": most(ours), "fold_alone": {"per_s": 2}}
+    assert ours == {"sqlite": figures, "redis": figures}
+    told = as_text({"machine": "m", "ours": ours, "limits": limits})
+    assert "100 events/s for 19 s" in told
+    assert "no sink 3 events/s" in told
 
 
 def test_a_stage_inside_another_stops_the_outer_ones_time():
