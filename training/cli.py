@@ -69,8 +69,9 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
     below the model that serves now by more than the tolerance, in NDCG on the newest part of the events. One training
     of a project goes on at a time; one that is killed leaves nothing behind, and the next starts anew.
 
-    Where the feature repo has an event model of that name, that is trained: better is above its first input alone, in
-    average precision on the newest part whose labels are known.
+    Where the feature repo has an event model of that name, that is trained: better is surely above its first input
+    alone, and surely not below the model that serves now by more than the tolerance, in average precision on the newest
+    part whose labels are known.
 
     \b
     Examples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -34,8 +35,15 @@ class EventTrainingSettings(BaseModel):
     """How long the part is that it is tested on: the last whose labels are known."""
     iterations: int = Field(100, gt=0)
     """Trees."""
-    tolerance: float = Field(0.02, ge=0)
-    """By which share of the champion's average precision a new model may be below it."""
+    tolerance: float = Field(0.05, ge=0, lt=1)
+    """How much worse than the champion a model may be, as a share of its average precision: the lower end of the
+    difference's interval must be above that."""
+    scoring_budget_ms: float = Field(50.0, gt=0)
+    """How long scoring 500 events may take."""
+    parity: Literal["require", "ask", "skip"] = "ask"
+    """Whether a model is promoted only when a sample of the features is the same online as offline; see [training]."""
+    parity_entities: int = Field(100, ge=1)
+    """Entities of each view in that sample."""
     seed: int = 0
     """Of whatever is random."""
 

@@ -1,30 +1,61 @@
-"""Whether an event model may serve: it answers, and is above its first input alone and not below the champion."""
+"""Whether an event model may serve: it answers in time, and is surely better than its first input alone."""
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from features.errors import ArtefactError
 from features.event_artefact import EventClassifier, load_event_model
 from features.event_inputs import Events
 from features.event_rules import EventColumnsOfModel, filled
 from features.event_trial import try_out
+from features.trial import made_up
 from training.event_examples import DAY_MS, EventTrainingSettings, Examples, examples_between, parts_of, with_both
-from training.event_metrics import Floats, group_precision, ranking_metrics
-from training.gate import Verdict
+from training.event_metrics import Floats, group_precision, precision_draws, ranking_metrics
+from training.gate import Verdict, least_ms, told
+from training.intervals import Interval, interval_of
 from training.registry import Registry, Version
 
 TOP = 100
-Row = dict[str, Any]
+MODEL, CHAMPION = "model", "champion"
+"""The names of the rows of what is judged, and of what serves now."""
+BATCH = 500
+"""How many events are scored at once to see how long it takes."""
 
 
-def judged(test: Examples, scores: Floats) -> dict[str, float]:
-    """AUC, average precision, and the precision among the groups that there is time for."""
-    precision = group_precision(test.time // DAY_MS, test.group, test.positive, scores, TOP)
-    return {**ranking_metrics(test.positive, scores), f"group_precision_at_{TOP}": precision}
+@dataclass(frozen=True)
+class Judged:
+    """What the scores of somebody came to on the test.
+
+    Args:
+        draws: average precision in draws of the test's groups (see precision_draws), the same for all that are judged.
+    """
+
+    model: str
+    metrics: dict[str, float]
+    draws: Floats
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """As a row of a report."""
+        return {"model": self.model, **self.metrics}
+
+
+def difference(one: Judged, other: Judged) -> Interval:
+    """The interval of the first's average precision less the second's, draw by draw of the same groups."""
+    return interval_of(one.metrics["ap"] - other.metrics["ap"], one.draws - other.draws)
+
+
+def differences(rows: Sequence[Judged]) -> dict[str, dict[str, float]]:
+    """By the name of each other row, the interval of the model's average precision less that one's."""
+    model = next(row for row in rows if row.model == MODEL)
+    return {row.model: asdict(difference(model, row)) for row in rows if row is not model}
 
 
 @dataclass(frozen=True)
@@ -45,15 +76,46 @@ class EventJudge:
         return cls(asked, with_both(examples_between(events, asked, parts.test, parts.end)), settings)
 
     def scores(self, model: EventClassifier) -> Floats:
-        """(n,) of the test's events."""
-        return model.scores(self.asked.inputs(self.test.matrix))
+        """(n,) of the test's events. Raises ArtefactError for a model that fails, or whose scores are none."""
+        where = f"model '{model.manifest.name}'"
+        try:
+            scores = model.scores(self.asked.inputs(self.test.matrix))
+        except Exception as error:  # a model may fail in any way at all
+            raise ArtefactError(where, "scores of the test", f"{type(error).__name__}: {error}") from error
+        wrong = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
+        if len(wrong):
+            got = f"{scores[wrong[0]]} of {len(wrong):,} of {len(scores):,} events"
+            raise ArtefactError(where, "scores from 0 to 1", got)
+        return scores
 
-    def rows(self, model: EventClassifier, champion: EventClassifier | None) -> list[Row]:
-        """The first input alone, the model, and the champion where there is one."""
+    def judged(self, name: str, scores: Floats) -> Judged:
+        """AUC, average precision with its interval, and the precision among the groups that there is time for."""
+        test = self.test
+        draws = precision_draws(test.group, test.positive, scores, self.settings.seed)
+        metrics = ranking_metrics(test.positive, scores)
+        sure = interval_of(metrics["ap"], draws)
+        of_groups = group_precision(test.time // DAY_MS, test.group, test.positive, scores, TOP)
+        found = {**metrics, "ap_low": sure.low, "ap_high": sure.high, f"group_precision_at_{TOP}": of_groups}
+        return Judged(name, found, draws)
+
+    def rows(self, model: EventClassifier, champion: EventClassifier | None) -> list[Judged]:
+        """The first input alone, the model, and the champion where there is one. Raises ArtefactError as ``scores``."""
         first = filled(self.test.matrix)[:, 0]
-        rows = [{"model": self.asked.model.input_names[0], **judged(self.test, first)}]
-        rows += [{"model": "model", **judged(self.test, self.scores(model))}]
-        return rows if champion is None else [*rows, {"model": "champion", **judged(self.test, self.scores(champion))}]
+        rows = [self.judged(self.asked.model.input_names[0], first), self.judged(MODEL, self.scores(model))]
+        return rows if champion is None else [*rows, self.judged(CHAMPION, self.scores(champion))]
+
+    def fault_of(self, model: EventClassifier) -> str | None:
+        """What is wrong with a model before anything is compared: definitions, answers, time; None where nothing is."""
+        try:
+            model.check(self.asked)
+            try_out(model)
+            self.scores(model)
+        except ArtefactError as error:
+            return str(error)
+        took_ms = scoring_ms(model)
+        if took_ms > self.settings.scoring_budget_ms:
+            return f"scoring {BATCH} events takes {took_ms:.1f} ms; {self.settings.scoring_budget_ms:g} ms are allowed"
+        return None
 
     def champion(self, registry: Registry, but: str | None = None) -> EventClassifier | None:
         """The champion, unless it is this version; None where it must not serve, or cannot."""
@@ -61,17 +123,15 @@ class EventJudge:
         if version is None or version.version == but or version.refusal is not None:
             return None
         try:
-            return self.fetched(registry, version)
+            model = self.fetched(registry, version)
         except ArtefactError:
             return None
+        return model if self.fault_of(model) is None else None
 
     def fetched(self, registry: Registry, version: Version) -> EventClassifier:
-        """The version's model, whole, of these definitions, and one that answers. Raises ArtefactError."""
+        """The version's model, whole. Raises ArtefactError."""
         with tempfile.TemporaryDirectory() as scratch:
-            model = load_event_model(registry.download(version, Path(scratch)), version.digest)
-        model.check(self.asked)
-        try_out(model)
-        return model
+            return load_event_model(registry.download(version, Path(scratch)), version.digest)
 
     def registered(self, registry: Registry, version: Version) -> Verdict:
         """The verdict on a registered version."""
@@ -79,16 +139,35 @@ class EventJudge:
             model = self.fetched(registry, version)
         except ArtefactError as error:
             return Verdict(False, str(error))
+        fault = self.fault_of(model)
+        if fault is not None:
+            return Verdict(False, fault)
         return gate(self.rows(model, self.champion(registry, version.version)), self.settings)
 
 
-def gate(rows: list[dict[str, Any]], settings: EventTrainingSettings) -> Verdict:
-    """Whether the model serves, and why: above its first input alone, not below the champion but for a tolerance."""
-    by_name = {row["model"]: row["ap"] for row in rows[1:]}
-    baseline, model, champion = rows[0]["ap"], by_name["model"], by_name.get("champion")
-    alone = f"{baseline:.4f}, that of {rows[0]['model']} alone"
-    if not model > baseline:
-        return Verdict(False, f"average precision {model:.4f} is not above {alone}")
-    if champion is not None and not model >= champion * (1 - settings.tolerance):
-        return Verdict(False, f"average precision {model:.4f} is below the champion's {champion:.4f}")
-    return Verdict(True, f"average precision {model:.4f} is above {alone}")
+def scoring_ms(model: EventClassifier) -> float:
+    """The least processor time of scoring BATCH events."""
+    inputs = made_up(np.arange(BATCH), len(model.manifest.inputs))
+    return least_ms(lambda: model.scores(inputs))
+
+
+def gate(rows: Sequence[Judged], settings: EventTrainingSettings) -> Verdict:
+    """Let through when surely above its first input alone, and surely not below the champion by more than allowed.
+
+    Surely is by the 95 % interval of the paired difference of average precision in draws of groups; allowed is
+    settings.tolerance of the champion's.
+    """
+    by_name = {row.model: row for row in rows[1:]}
+    first, model, champion = rows[0], by_name[MODEL], by_name.get(CHAMPION)
+    over, precision = difference(model, first), model.metrics["ap"]
+    about = f"average precision {precision:.4f} is {{}}above {first.metrics['ap']:.4f}, that of {first.model} alone"
+    if not over.low > 0:
+        return Verdict(False, f"{about.format('not surely ')}: {told(over)}")
+    if champion is None:
+        return Verdict(True, f"{about.format('')}; there is no champion yet")
+    beside, other = difference(model, champion), champion.metrics["ap"]
+    allowed = settings.tolerance * other
+    if not beside.low >= -allowed:
+        reason = f"average precision {precision:.4f} may be below the champion's {other:.4f} by more than {allowed:.4f}"
+        return Verdict(False, f"{reason}: {told(beside)}")
+    return Verdict(True, f"{about.format('')}; the champion has {other:.4f}, {told(beside)}")

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.intervals import drawn_weights
+
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -38,6 +40,42 @@ def ranking_metrics(positive: Bools, scores: Floats) -> dict[str, float]:
     from sklearn.metrics import average_precision_score, roc_auc_score  # type: ignore[import-untyped]
 
     return {"auc": float(roc_auc_score(positive, scores)), "ap": float(average_precision_score(positive, scores))}
+
+
+def precision_draws(group: Int64s, positive: Bools, scores: Floats, seed: int) -> Floats:
+    """(DRAWS,) the average precision in draws of whole groups, as many as there are; NaN of a draw without positives.
+
+    Events of a group (such as a card's) are not independent, so they are drawn together, those without one (-1) each
+    by itself. Draws of one seed are of the same groups: differences of two scores' draws are paired.
+    """
+    from scipy.sparse import coo_array  # type: ignore[import-untyped]
+
+    cluster = _clusters(group)
+    levels = np.unique(scores[positive])
+    # Precision counts where a positive comes in: at the highest of the positives' scores that an event reaches.
+    level = len(levels) - np.searchsorted(levels, scores, side="right")
+    shape = (len(levels) + 1, int(cluster.max()) + 1)
+    every, right = (
+        coo_array((one.astype(np.float64), (level, cluster)), shape=shape).tocsr()[: len(levels)]
+        for one in (np.ones(len(level)), positive)
+    )
+    parts = drawn_weights(shape[1], seed, width=len(levels))
+    return np.concatenate([_average_precision(every @ drawn.T, right @ drawn.T) for drawn in parts])
+
+
+def _clusters(group: Int64s) -> Int64s:
+    """Whom each event is drawn with: a number from 0 on for every group, and for every event without one."""
+    alone = group < 0
+    own = np.where(alone, group.max(initial=0) + np.cumsum(alone), group)
+    return np.unique(own, return_inverse=True)[1].astype(np.int64)
+
+
+def _average_precision(every: Floats, right: Floats) -> Floats:
+    """(draws,) of how many events come in at each level, and of how many positives, (levels, draws), highest first."""
+    with np.errstate(invalid="ignore"):
+        precision = np.cumsum(right, axis=0) / np.cumsum(every, axis=0)
+        found: Floats = np.nansum(right * precision, axis=0) / right.sum(axis=0)
+    return found
 
 
 def threshold_of_top(scores: Floats, days: float, a_day: int) -> float:

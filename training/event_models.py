@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,15 @@ from training.event_examples import (
     parts_of,
     with_both,
 )
-from training.event_gate import EventJudge, gate
+from training.event_gate import MODEL, EventJudge, Judged, differences, gate
 from training.event_metrics import Floats, at_threshold, threshold_at_precision, threshold_of_top
+from training.gate import Verdict
+from training.parity import Ask, asked_parity
 from training.refresh import settle
 from training.registry import Registry, Version
 
 Say = Callable[[str], None]
+_TOLD = ("promoted", "reason", "rows", "differences", "examples", "threshold")
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,14 @@ class TrainedEvents:
     reason: str
     parts: Parts
     rows: list[dict[str, Any]]
+    differences: Mapping[str, Mapping[str, float]]
     examples: Mapping[str, int]
     threshold: float
     alerts: Mapping[str, float]
 
     def report(self) -> dict[str, Any]:
         """The JSON that --json prints."""
-        told = {name: getattr(self, name) for name in ("promoted", "reason", "rows", "examples", "threshold")}
+        told = {name: getattr(self, name) for name in _TOLD}
         told["alerts"] = {name: None if np.isnan(value) else value for name, value in self.alerts.items()}
         baseline = {"baseline": self.rows[0]["model"], "split": vars(self.parts)}
         return {"model": self.version.name, "version": self.version.version, **told, **baseline}
@@ -77,30 +81,51 @@ def train_events(
     registry: Registry,
     now_ms: int,
     say: Say = lambda text: None,
+    ask_parity: Ask | None = None,
 ) -> TrainedEvents:
     """A newly trained version stands in the registry, and is the champion when the gate lets it.
 
+    Args:
+        ask_parity: whether features are the same online as offline, for a model that would be promoted.
+
     Raises UsageError when a part has no positives, or nothing else; then nothing is registered.
     """
-    model, parts = asked.model, parts_of(events, asked.model, settings)
+    parts = parts_of(events, asked.model, settings)
     say("what was known just before each event")
     every = examples_between(events, asked, parts.start, parts.end)
     learned, test = with_both(every.between(parts.start, parts.middle)), with_both(every.between(parts.test, parts.end))
     say(f"a classifier from {len(learned):,} events, {int(learned.positive.sum()):,} of them positive")
     made = EventClassifier(_manifest(asked, learned, parts, settings, now_ms), fit(learned, asked, settings))
     judge = EventJudge(asked, test, settings)
+    say("testing it beside the champion")
     rows = judge.rows(made, judge.champion(registry))
-    verdict = gate(rows, settings)
-    scores, days = judge.scores(made), settings.test_ms / DAY_MS
-    threshold = threshold_of(model, test, scores, days)
-    alerts = at_threshold(test.positive, scores, threshold, days)
-    metrics = {**metrics_of(rows), **{name: value for name, value in alerts.items() if not np.isnan(value)}}
-    found = {"threshold": threshold, "metrics": metrics, "golden": golden_scores(made)}
-    made = EventClassifier(made.manifest.model_copy(update=found), made.classifier)
+    verdict = asked_parity(verdict_on(judge, made, rows), ask_parity, settings.parity)
+    made, alerts = with_threshold(judge, made, rows)
     say("registering")
     version = settle(registry, registered(registry, made, settings), verdict, now_ms)
     count = {"learned": len(learned), "tested": len(test), "positive": int(every.positive.sum())}
-    return TrainedEvents(version, verdict.promoted, verdict.reason, parts, rows, count, threshold, alerts)
+    told = [row.row for row in rows], differences(rows)
+    return TrainedEvents(
+        version, verdict.promoted, verdict.reason, parts, *told, count, made.manifest.threshold, alerts
+    )
+
+
+def verdict_on(judge: EventJudge, made: EventClassifier, rows: Sequence[Judged]) -> Verdict:
+    """The gate's, over these rows; refused for a fault of the model."""
+    fault = judge.fault_of(made)
+    return gate(rows, judge.settings) if fault is None else Verdict(False, fault)
+
+
+def with_threshold(
+    judge: EventJudge, made: EventClassifier, rows: Sequence[Judged]
+) -> tuple[EventClassifier, dict[str, float]]:
+    """The model as it is registered: with its threshold, metrics and golden scores; and what alerting came to."""
+    scores, days = judge.scores(made), judge.settings.test_ms / DAY_MS
+    threshold = threshold_of(judge.asked.model, judge.test, scores, days)
+    alerts = at_threshold(judge.test.positive, scores, threshold, days)
+    metrics = {**metrics_of(rows), **{name: value for name, value in alerts.items() if not np.isnan(value)}}
+    found = {"threshold": threshold, "metrics": metrics, "golden": golden_scores(made)}
+    return EventClassifier(made.manifest.model_copy(update=found), made.classifier), alerts
 
 
 def registered(registry: Registry, made: EventClassifier, settings: EventTrainingSettings) -> Version:
@@ -126,11 +151,11 @@ def _manifest(
     )
 
 
-def metrics_of(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The model's metrics under their own names, the others' with the model's name before them."""
+def metrics_of(rows: Sequence[Judged]) -> dict[str, float]:
+    """The model's metrics under their own names, the others' with their name before them."""
     return {
-        name if row["model"] == "model" else f"{row['model']}_{name}": value
+        name if row.model == MODEL else f"{row.model}_{name}": value
         for row in rows
-        for name, value in row.items()
-        if name != "model"
+        for name, value in row.metrics.items()
+        if not np.isnan(value)
     }

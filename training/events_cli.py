@@ -21,6 +21,7 @@ from training.event_examples import EventTrainingSettings, read_archive, read_ev
 from training.event_gate import EventJudge
 from training.event_models import train_events
 from training.gate import Verdict
+from training.parity import asked_of, asked_parity
 from training.registry import Registry, Version
 
 
@@ -42,7 +43,8 @@ def train_event_model(
     events = _events(root, settings, repo, asked, file, end_ms)
     registry = Registry(settings.mlflow.tracking_uri, root)
     now_ms = int(time.time() * 1_000)
-    done = train_events(events, asked, chosen, registry, now_ms, lambda text: click.echo(text, err=True))
+    ask = None if file[0] is not None else asked_of(root, settings, repo, asked.source.views, chosen, lambda _: None)
+    done = train_events(events, asked, chosen, registry, now_ms, lambda text: click.echo(text, err=True), ask)
     report = done.report()
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
 
@@ -57,9 +59,11 @@ def verdict_on_event_model(
 ) -> Verdict:
     """What the gate says of a registered version of an event model, by the newest events whose labels are known."""
     asked = EventColumnsOfModel.of(repo, repo.models[version.name])
-    events = _events(root, settings, repo, asked, file, None)
-    judge = EventJudge.of_events(events, asked, event_settings(changed))
-    return judge.registered(Registry(settings.mlflow.tracking_uri, root), version)
+    chosen = event_settings(changed)
+    judge = EventJudge.of_events(_events(root, settings, repo, asked, file, None), asked, chosen)
+    ask = None if file[0] is not None else asked_of(root, settings, repo, asked.source.views, chosen, lambda _: None)
+    verdict = judge.registered(Registry(settings.mlflow.tracking_uri, root), version)
+    return asked_parity(verdict, ask, chosen.parity)
 
 
 def _events(
@@ -78,6 +82,22 @@ def _events(
     return read_event_file(Path(path), kind, repo, asked, end_ms)
 
 
+def table_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows of metrics for a person; between what the average precision lies stands beside it."""
+    names = [key for key in rows[0] if key not in ("model", "ap_low", "ap_high")]
+    lines = [f"{'':14}" + "".join(f"{name:>24}" for name in names)]
+    for row in rows:
+        shown = {**row, "ap": f"{row['ap_low']:.3f} … {row['ap_high']:.3f}  {row['ap']:.4f}"}
+        cells = (shown[name] if isinstance(shown[name], str) else f"{shown[name]:.4f}" for name in names)
+        lines.append(f"{row['model']:14}" + "".join(f"{cell:>24}" for cell in cells))
+    return lines
+
+
+def told_beside(name: str, apart: Mapping[str, float]) -> str:
+    """A difference and its interval in words."""
+    return f"less that of {name}: {apart['mean']:+.4f}, between {apart['low']:+.4f} and {apart['high']:+.4f}"
+
+
 def event_settings(changed: Sequence[str]) -> EventTrainingSettings:
     """The settings with these KEY=VALUE; UsageError names the one that cannot be."""
     pairs = [text.partition("=") for text in changed]
@@ -90,9 +110,8 @@ def event_settings(changed: Sequence[str]) -> EventTrainingSettings:
 
 
 def _lines(report: Mapping[str, Any]) -> list[str]:
-    names = [key for key in report["rows"][0] if key != "model"]
-    lines = [f"{'':14}" + "".join(f"{name:>24}" for name in names)]
-    lines += [f"{row['model']:14}" + "".join(f"{row[name]:>24.4f}" for name in names) for row in report["rows"]]
+    lines = [*table_of(report["rows"]), ""]
+    lines += [f"average precision, {told_beside(name, apart)}" for name, apart in report["differences"].items()]
     verdict = click.style("champion", fg="green") if report["promoted"] else click.style("not promoted", fg="yellow")
     about = f"{report['model']} version {report['version']} · {verdict} · {report['reason']}"
     alerts = report["alerts"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import thread_time
 
 import numpy as np
 
 from features.artefact import Artefact
-from features.candidate_tables import Floats
 from features.definitions import FeatureView
 from features.errors import ArtefactError
 from features.trial import made_up, try_out
@@ -88,20 +87,25 @@ def fault_of(artefact: Artefact, views: Mapping[str, FeatureView], settings: Tra
 
 
 def scoring_ms(artefact: Artefact) -> float:
-    """The least processor time of scoring CANDIDATES candidates, after a first time; 0 for a model without a ranker.
-
-    The least, and of this thread alone: what the model costs, whatever else the machine does meanwhile.
-    """
+    """The least processor time of scoring CANDIDATES candidates; 0 for a model without a ranker."""
     if artefact.ranker is None:
         return 0.0
     manifest = artefact.manifest
     columns = len(manifest.pair_features) + len(manifest.user.names) + len(manifest.item.names)
     inputs = made_up(np.arange(CANDIDATES), columns)
-    artefact.chances(inputs)
-    return min(_took_ms(artefact, inputs) for _ in range(TIMES))
+    return least_ms(lambda: artefact.chances(inputs))
 
 
-def _took_ms(artefact: Artefact, inputs: Floats) -> float:
+def least_ms(ask: Callable[[], object]) -> float:
+    """The least processor time of this thread that asking takes, of TIMES times after a first one.
+
+    The least, and of this thread alone: what the model costs, whatever else the machine does meanwhile.
+    """
+    ask()
+    return min(_took_ms(ask) for _ in range(TIMES))
+
+
+def _took_ms(ask: Callable[[], object]) -> float:
     started = thread_time()
-    artefact.chances(inputs)
+    ask()
     return (thread_time() - started) * 1000

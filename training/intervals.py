@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,14 +31,25 @@ def bootstrap(values: Floats, seed: int = 0, draws: int = DRAWS) -> Interval:
     there = values[~np.isnan(values)]
     if not len(there):
         return Interval(float("nan"), float("nan"), float("nan"))
-    rng, chunk = np.random.default_rng(seed), max(1, CELLS // len(there))
-    sizes = [min(chunk, draws - start) for start in range(0, draws, chunk)]
-    means = np.concatenate([_means(there, size, rng) for size in sizes])
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(there.mean()), float(low), float(high))
+    means = [drawn @ there / len(there) for drawn in drawn_weights(len(there), seed, draws)]
+    return interval_of(float(there.mean()), np.concatenate(means))
 
 
-def _means(values: Floats, draws: int, rng: np.random.Generator) -> Floats:
-    drawn = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=draws)
-    means: Floats = drawn @ values / len(values)
-    return means
+def drawn_weights(count: int, seed: int, draws: int = DRAWS, width: int = 0) -> Iterator[NDArray[np.int64]]:
+    """How often each of ``count`` things is drawn, (some of the draws, count) at a time: those of a seed are the same.
+
+    Args:
+        width: how much a draw is made into, where that is more than count: it bounds how many come at a time.
+    """
+    rng, chunk = np.random.default_rng(seed), max(1, CELLS // max(count, width))
+    for start in range(0, draws, chunk):
+        yield rng.multinomial(count, np.full(count, 1 / count), size=min(chunk, draws - start))
+
+
+def interval_of(value: float, drawn: Floats) -> Interval:
+    """The interval of a statistic that has this value, and these ones in draws; NaN among them are left out."""
+    there = drawn[~np.isnan(drawn)]
+    if not len(there):
+        return Interval(value, float("nan"), float("nan"))
+    low, high = np.quantile(there, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value, float(low), float(high))

@@ -95,13 +95,6 @@ def promote(
     tell(done, as_json, f"{name} version {done.version} is the champion")
 
 
-def _with_parity(verdict: Verdict, root: Path, judge: Judge) -> Verdict:
-    from training.parity import with_parity
-
-    demand = judge.settings.parity
-    return verdict if demand == "skip" else with_parity(verdict, parity_asked(root, judge)(), demand)
-
-
 def parity_asked(root: Path, judge: Judge) -> Ask:
     """How the gate asks whether the project's features are the same online as offline."""
     from features.repo import load_repo
@@ -273,6 +266,7 @@ def _verdict(root: Path, version: Version, path: str | None, kind: str | None, c
     from features.repo import load_repo
     from features.settings import read_settings
     from training.events_cli import verdict_on_event_model
+    from training.parity import asked_parity
 
     settings = read_settings(root, os.environ)
     repo = load_repo(root / settings.stream.repo)
@@ -280,7 +274,8 @@ def _verdict(root: Path, version: Version, path: str | None, kind: str | None, c
         return verdict_on_event_model(root, settings, repo, version, (path, kind), changed)
     judge = judge_of(root, version.name, path, kind, changed)
     verdict, _ = judge.registered(registry_in(root), version)
-    return _with_parity(verdict, root, judge) if verdict.promoted and path is None else verdict
+    ask = None if path is not None else parity_asked(root, judge)
+    return asked_parity(verdict, ask, judge.settings.parity)
 
 
 def judge_of(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> Judge:
@@ -320,7 +315,9 @@ def _line(version: Version) -> str:
 
 
 def _telling(metric: str) -> bool:
-    return metric.startswith(("ndcg", "popular_ndcg", "champion_ndcg", "ap", "auc", "champion_ap"))
+    return metric.startswith(
+        ("ndcg", "popular_ndcg", "champion_ndcg", "ap", "auc", "champion_ap")
+    ) and not metric.endswith(("_low", "_high"))
 
 
 def _comparison(report: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from training.candidates import fit_candidates
 from training.fit import manifest_of, metrics_of, target_of
 from training.gate import Verdict
 from training.judging import Judge
-from training.parity import Ask, with_parity
+from training.parity import Ask, asked_parity
 from training.ranker import Examples, ask, examples
 from training.record import files_of, input_names
 from training.refresh import settle
@@ -89,9 +89,7 @@ def register(
     rows = [judge.row(artefact, "popular"), judge.row(artefact)]
     champion = registry.find(manifest.name)
     rows += [] if champion is None else judge.champion_rows(registry, champion, manifest)
-    verdict = judge.verdict(artefact, rows)
-    if verdict.promoted and ask_parity is not None and judge.settings.parity != "skip":
-        verdict = with_parity(verdict, ask_parity(), judge.settings.parity)
+    verdict = asked_parity(judge.verdict(artefact, rows), ask_parity, judge.settings.parity)
     metrics = metrics_of(rows)
     artefact = replace(artefact, manifest=manifest.model_copy(update={"items": len(tables.items), "metrics": metrics}))
     files = files_of(artefact, rows, judge.held_out(artefact), Checked(), judge.settings.seed)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from features.repo import FeatureRepo
     from features.settings import Settings
     from features.verification import Findings
-    from training.settings import TrainingSettings
 
 Ask = Callable[[], "Parity"]
 
@@ -26,6 +25,18 @@ class Comparing(Protocol):
 
     def verify(self, view: FeatureView, asked: Asked, /) -> Findings:
         """What differs. Raises HeadraceError where nothing can be compared."""
+
+
+class Sampled(Protocol):
+    """How much is compared: a part of a training's settings."""
+
+    @property
+    def parity_entities(self) -> int:
+        """Entities of each view."""
+
+    @property
+    def seed(self) -> int:
+        """Of which entities these are."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,13 @@ def parity(verifier: Comparing, views: Sequence[FeatureView], asked: Asked) -> P
     return Parity(compared, sum(sum(one.kinds.values()) for one in found), example)
 
 
+def asked_parity(verdict: Verdict, ask: Ask | None, demand: Literal["require", "ask", "skip"]) -> Verdict:
+    """The verdict with what is asked about features where it promotes; nobody is asked without ``ask``, or to skip."""
+    if not verdict.promoted or ask is None or demand == "skip":
+        return verdict
+    return with_parity(verdict, ask(), demand)
+
+
 def with_parity(verdict: Verdict, found: Parity, demand: Literal["require", "ask"]) -> Verdict:
     """The verdict where the features agree; refused where they differ, and where that is required and not known."""
     if found.unavailable is not None and demand == "ask":
@@ -76,7 +94,7 @@ def asked_of(
     settings: Settings,
     repo: FeatureRepo,
     views: Sequence[FeatureView],
-    chosen: TrainingSettings,
+    chosen: Sampled,
     say: Callable[[str], None],
 ) -> Ask:
     """How the gate asks about a project in ``root``: its online store beside its archive."""
