@@ -22,6 +22,9 @@ ENVIRONMENT = {
     # The service answers from threads of its own and never blocks Ray's loop: one thread less to hop over.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    # A proxy that is not ready after three times so many seconds is killed, and the start with it; 5 is too few for a
+    # machine that compiles, trains and starts Java meanwhile.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "20",
 }
 
 
@@ -69,6 +72,7 @@ def _check_port(settings: ServingSettings) -> None:
 
 def _start_application(settings: ServingSettings) -> None:
     from ray import serve
+    from ray.exceptions import RayError
 
     from serving.app import build_app
 
@@ -76,7 +80,7 @@ def _start_application(settings: ServingSettings) -> None:
     try:
         serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config={"log_level": "ERROR"})
         serve.run(build_app(settings), name=APPLICATION, route_prefix="/")
-    except (RuntimeError, TimeoutError) as error:
+    except (RuntimeError, TimeoutError, RayError) as error:
         raise ServeError("Ray Serve", "the application to start", _first_line(error)) from error
 
 
