@@ -46,7 +46,7 @@ def plan(as_json: bool) -> None:
     """
     from features.feature_reader import wall_clock_ms
     from features.model_needs import model_needs
-    from features.online_store.opened import open_rows
+    from features.online_store.settings import store_of
     from features.plan import planned, rebuild_of
     from features.repo import load_repo
     from features.settings import read_settings
@@ -54,7 +54,7 @@ def plan(as_json: bool) -> None:
     root = Path.cwd()
     settings = read_settings(root, os.environ)
     repo = load_repo(root / settings.stream.repo)
-    rows = open_rows(repo.path, root / settings.home)
+    rows = store_of(repo.path, root / settings.home).open()
     plans = planned(stored_views(rows, repo), repo.views)
     histories = histories_of(repo, root / settings.offline.path)
     rebuilt = [repo.views[one.view] for one in plans if one.rebuild]

@@ -62,7 +62,7 @@ def verify(  # noqa: PLR0913  # one parameter an option
     """
     from features.feature_reader import wall_clock_ms
     from features.inspection import parsed_time
-    from features.online_store.opened import open_rows
+    from features.online_store.settings import store_of
     from features.repo import load_repo
     from features.settings import read_settings
     from features.verification import report
@@ -77,7 +77,7 @@ def verify(  # noqa: PLR0913  # one parameter an option
     seed = secrets.randbelow(1 << 32) if seed is None else seed
     asked = Asked(None if everybody else sample, wall_clock_ms() if as_of is None else parsed_time(as_of), seed)
     home = root / settings.home
-    rows = open_rows(repo.path, home)
+    rows = store_of(repo.path, home).open()
     verifier = Verifier(rows, repo, root / settings.offline.path, home, lambda line: click.echo(line, err=True))
     found = report([verifier.verify(view, asked) for view in views], {one.name: len(one.features) for one in views})
     if served:
@@ -100,8 +100,14 @@ def report_of_the_log(
     inputs_of = partial(ranker_inputs_of, settings.mlflow.tracking_uri, root)
     verifier = LogVerifier(repo, root / settings.offline.path, inputs_of, settle_ms)
     logs = [one for one in repo.streams.values() if set(FIELDS) <= set(one.fields)]
+    single = [view for view in views if len(view.entity.keys) == 1]
+    pairs = [(view, log) for view in single for log in logs if set(view.entity.keys) <= set(log.fields)]
+    if not pairs:
+        got = f"{', '.join(one.name for one in logs) or 'none'} for {', '.join(view.name for view in views)}"
+        next_step = 'A log is a stream: served = served_log("shop.served"), from features.served.'
+        raise UsageError("--served", "a stream that is a log of answers, and a view of who is in it", got, next_step)
     told = []
-    for view, log in ((view, log) for view in views for log in logs if set(view.entity.keys) <= set(log.fields)):
+    for view, log in pairs:
         found = verifier.verify(view, log, asked.sample, asked.seed)
         counts = report([found.findings], {view.name: len(view.features)})
         told.append(

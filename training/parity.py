@@ -101,14 +101,14 @@ def asked_of(
 
     def ask() -> Parity:
         from features.feature_reader import wall_clock_ms
-        from features.online_store.opened import open_rows
+        from features.online_store.settings import store_of
         from features.stream_status import status_file
 
         home = root / settings.home
         if not status_file(home).exists():  # asking a store that is not there would make it
             return Parity(unavailable="the stream never ran here")
         try:
-            rows = open_rows(repo.path, home)
+            rows = store_of(repo.path, home).open()
         except HeadraceError as error:
             return Parity(unavailable=str(error))
         verifier = Verifier(rows, repo, root / settings.offline.path, home, say)

@@ -13,6 +13,7 @@ from deltalake import write_deltalake
 from serving_world import MODEL, REPO, STREAM_ID, Models, model
 
 from features.batch import Marker, build_generation
+from features.errors import UsageError
 from features.events import from_columns
 from features.feature_reader import FeatureReader
 from features.online_store.sqlite import SqliteRows
@@ -150,6 +151,13 @@ def test_a_user_whom_the_archive_does_not_know_is_extra(world):
     found = world.verify().findings
     assert (found.kinds["extra"], found.worst[0].entity) == (1, "u5")
     assert world.verify(sample=5).answers == 5
+
+
+@pytest.mark.parametrize("view", ["item_activity", "customer_spending"])
+def test_a_log_that_names_nobody_of_a_view_is_asked_wrongly(world, view):
+    views = [REPOSITORY.views[view]]
+    with pytest.raises(UsageError, match=f"got served for {view}"):
+        report_of_the_log(world.root, Settings(), REPOSITORY, views, Asked(None, 0, 0), SETTLE_MS)
 
 
 def test_the_report_finds_the_log_its_models_and_its_view_by_itself(world):

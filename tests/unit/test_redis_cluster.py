@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 
 import fallible
 import pytest
+from click.testing import CliRunner
 from redis import Redis
 from store_script import aged, begun, emptied, marker
 
 from features.batch import BatchStep
+from features.definitions.stored import views_text
 from features.errors import FenceError, LeaseError
+from features.online_store.cells import of_schema
 from features.online_store.redis import RedisRows
 from features.online_store.redis_scripts import WRITE
+from features.repo import load_repo
 from features.simulation import simulate
+from headrace import cli
 
 
 def test_in_a_cluster_every_node_has_a_share_of_a_views_rows(cluster):
@@ -48,6 +54,41 @@ def lossy_batch(generation):
     generation.put_rows("v", aged(1))
     generation.publish(marker(2))
     BatchStep(generation, [], generation.stream_id).check_standing(1)
+
+
+DEFINITIONS = """
+from features.definitions import Count, Entity, FeatureSet, FeatureView, Stream
+
+shop = Stream("shop", topic="t", fields={"user_id": "string"})
+by_user = FeatureView(
+    "by_user", sets=[FeatureSet(Entity("user", keys={"user_id": "string"}), shop, [Count()], ["1h"])]
+)
+"""
+STORE = """
+online_store:
+  type: features.online_store.plugin.RedisRowsOnlineStore
+  url: %s
+  mode: cluster
+"""
+
+
+def test_plan_and_verify_find_a_clusters_rows_wherever_they_are(cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "feature_repo").mkdir()
+    (tmp_path / "feature_repo" / "shop.py").write_text(DEFINITIONS)
+    (tmp_path / "feature_repo" / "feature_store.yaml").write_text(STORE % cluster[0].url)
+    view = load_repo(tmp_path / "feature_repo").views["by_user"]
+    with closing(RedisRows(emptied(*(server.url for server in cluster)), mode="cluster")) as store:
+        generation = begun(store)
+        generation.describe(views_text([view]))
+        generation.publish(marker(0))
+        for name in (view.name, of_schema(view.name, view.schema_hash)):
+            store.set_current(name, generation.stream_id)
+    plan = CliRunner().invoke(cli, ["features", "plan"])
+    assert (plan.exit_code, plan.stdout) == (0, "by_user: same\n"), plan.stderr
+    verify = CliRunner().invoke(cli, ["features", "verify", "--json"])
+    assert verify.exit_code == 0, verify.stderr
+    assert json.loads(verify.stdout)["views"]["by_user"]["entities"] == 0
 
 
 class TornBetweenParts(fallible.FallibleRedis):
