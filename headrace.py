@@ -18,6 +18,7 @@ VERBS = {
     "features": ("features.cli:features", "What is defined, and its values, now or from a file."),
     "features.rebuild": ("streaming.stream_cli:rebuild", "Make the online rows anew from the offline store."),
     "features.plan": ("features.plan_cli:plan", "What a change of the definitions means for what runs."),
+    "features.backfill": ("features.backfill_cli:backfill", "The features of a file's rows as they were then."),
     "features.verify": ("features.verify_cli:verify", "Online against offline: what differs, by feature."),
     "demo": ("headrace_demo:demo", "The whole loop on this machine, told as it happens."),
     "up": ("headrace_up:up", "Kafka, the stream, the service and training of this project, until Ctrl-C."),
