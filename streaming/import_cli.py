@@ -43,8 +43,8 @@ def import_files(
 ) -> None:
     """Bring the events of files into the offline store, each file once: a second import adds nothing.
 
-    Events are known when they happened. They end where the stream's own topic begins, or at --until; what is later is
-    not imported, as the topic has it. What is no event goes to the table _import_rejects, with its reason.
+    Events are known when they happened. They end where the archive has the stream's own topic from, or at --until; what
+    is later is not imported, as the topic has it. What is no event goes to the table _import_rejects, with its reason.
 
     \b
     Examples:
@@ -93,7 +93,13 @@ def _project(
 
     reached = crash_point(os.environ) or (lambda _: None)
     return read, Importer(
-        Archive(offline, repo), offline, repo.streams, until_ms, progress=_progress(), reached=reached
+        Archive(offline, repo),
+        offline,
+        repo.streams,
+        until_ms,
+        progress=_progress(),
+        reached=reached,
+        say=lambda line: click.echo(line, err=True),
     )
 
 

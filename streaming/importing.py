@@ -31,6 +31,10 @@ OFFSETS = "headrace-import"
 """The writer whose version is the next free offset of a table's imported events."""
 REJECTS = "_import_rejects"
 """The table, beside those of the streams, of what was refused."""
+UNCUT = (
+    "stream '{}': nothing of {} is archived yet, so all of the file is taken. Events that the topic has too will count "
+    "twice: say with --until when it begins, or let 'headrace stream' archive it first."
+)
 
 
 @dataclass
@@ -80,6 +84,7 @@ class Importer:
         until_ms: the cut for all streams; None is when the first event of each stream's topic became known.
         commit_rows: records that go into one commit.
         progress: is told the counts after every chunk.
+        say: takes a line for a person.
         reached: is told of every effect (crash_points.py).
     """
 
@@ -92,6 +97,7 @@ class Importer:
         commit_rows: int = COMMIT_ROWS,
         progress: Callable[[Mapping[str, Counts]], object] = lambda _: None,
         reached: Callable[[str], object] = lambda _: None,
+        say: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._archive = archive
         self._folder = folder
@@ -100,6 +106,7 @@ class Importer:
         self._commit_rows = commit_rows
         self._progress = progress
         self._reached = reached
+        self._say = say
 
     def run(self, source: Source) -> dict[str, Counts]:
         """Everything of the source that is before the cut is in the tables, once; what became of it, by stream.
@@ -132,6 +139,8 @@ class Importer:
         cut = self._until_ms if self._until_ms is not None else first_known_ms(self._archive, stream)
         refused = Rejects(self._folder / REJECTS, f"{app_id}-{stream.name}", source.name, stream.name)
         done = self._archive.transaction(stream, app_id) or 0
+        if cut is None and not done:
+            self._say(UNCUT.format(stream.name, " and ".join(stream.topics)))
         counts = Counts(until_ms=cut)
         return _Part(self._archive, stream, source, app_id, refused, self._reached, self._commit_rows, done, counts)
 

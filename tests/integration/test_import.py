@@ -211,6 +211,9 @@ def test_the_command_says_what_became_of_each_file_and_what_to_do_next(project):
         "rows.parquet  198 of 200 imported into shop · 2 refused (2 missing_field), see the table _import_rejects\n",
     )
     assert "headrace features rebuild" in done.stderr
+    assert "nothing of shop is archived yet" in done.stderr
+    cut = headrace(project, "import", path.name, "--format", "parquet", "--until", str(T0))
+    assert "archived yet" not in cut.stderr
     assert "200 there already" in headrace(project, "import", path.name, "--format", "parquet").stdout
     wrong = headrace(project, "import", path.name)
     assert (wrong.returncode, "--format" in wrong.stderr) == (2, True)
