@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from streaming.stream_options import StreamOptions
 
 
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
 def _say(line: str) -> None:
     click.echo(line, err=True)
 
@@ -53,15 +56,17 @@ def stream() -> None:
 
 
 @click.command()
-def rebuild() -> None:
+@JSON
+def rebuild(as_json: bool) -> None:
     """Make the online rows anew from the offline store; a stream that runs does it, and goes on meanwhile.
 
     Readers keep the old rows until the new ones have all that is in Kafka. Without a stream that runs, the rows are
     made here, and the next stream goes on from there.
 
     \b
-    Example:
+    Examples:
       headrace features rebuild
+      headrace features rebuild --json
     """
     from features.repo import load_repo
     from features.settings import read_settings
@@ -70,15 +75,17 @@ def rebuild() -> None:
 
     root = Path.cwd()
     settings = read_settings(root, os.environ)
-    generation = rebuilt_by_the_stream(root / settings.home, _say)
-    if generation is not None:
-        click.echo(f"generation {generation}: rows made from the archive by the stream that runs; readers have them")
-        return
     repo = load_repo(root / settings.stream.repo)
-    with cluster(settings, root) as bootstrap:
-        fold, whole = _pipeline(settings, root, repo, bootstrap).rebuild()
-    then = "readers have them" if whole else "readers have them when 'headrace stream' has folded what Kafka has beyond"
-    click.echo(f"generation {fold.stream_id}: rows of {', '.join(repo.views)} made from the archive; {then}")
+    generation, live = rebuilt_by_the_stream(root / settings.home, _say), True
+    by = " by the stream that runs"
+    if generation is None:
+        with cluster(settings, root) as bootstrap:
+            fold, live = _pipeline(settings, root, repo, bootstrap).rebuild()
+        generation, by = str(fold.stream_id), ""
+    told = {"generation": generation, "views": list(repo.views), "by_stream": bool(by), "live": live}
+    then = "readers have them" if live else "readers have them when 'headrace stream' has folded what Kafka has beyond"
+    text = f"generation {generation}: rows of {', '.join(repo.views)} made from the archive{by}; {then}"
+    click.echo(json.dumps(told, indent=2) if as_json else text)
 
 
 def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str) -> Pipeline:
@@ -171,7 +178,7 @@ def until_told() -> Iterator[threading.Event]:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 @click.option("--metrics", is_flag=True, help="Print Prometheus' text format.")
 def status(as_json: bool, metrics: bool) -> None:
     """Show what the stream does: records a second, lag, batch time, how fresh features are, and how records ended.

@@ -275,9 +275,11 @@ def test_every_record_ends_once_as_what_it_is_and_a_rebuild_from_the_archive_say
     assert stream.unfinished() == 0
     assert stream.status()["state"] == "stopped"
     first = project.rows().current("by_user")
-    project.run("features", "rebuild")
-    assert "readers have them" in project.answered
-    assert project.rows().current("by_user") not in (None, first)
+    project.run("features", "rebuild", "--json")
+    made = project.rows().current("by_user")
+    assert made not in (None, first)
+    told = {"generation": str(made), "views": list(project.repo.views), "by_stream": False, "live": True}
+    assert json.JSONDecoder().raw_decode(project.answered)[0] == told
     for view in project.repo.views.values():
         project.check_rows(view, history)
 
