@@ -26,10 +26,14 @@ T0 = 1_700_000_000_000
 
 
 @click.command()
-@click.option("--events", default=1_000_000, show_default=True, help="Events of the typical case, 100 for each entity.")
-@click.option("--spine", default=200_000, show_default=True, help="Spine rows of the history.")
-@click.option("--batch", default=50_000, show_default=True, help="Events folded at a time.")
-@click.option("--repeat", default=5, show_default=True, help="Measurements of each figure; the median is given.")
+@click.option(
+    "--events", default=1_000_000, show_default=True, type=click.IntRange(100), help="Events, 100 for each entity."
+)
+@click.option("--spine", default=200_000, show_default=True, type=click.IntRange(1), help="Spine rows of the history.")
+@click.option("--batch", default=50_000, show_default=True, type=click.IntRange(1), help="Events folded at a time.")
+@click.option(
+    "--repeat", default=5, show_default=True, type=click.IntRange(1), help="Measurements of each; the median is given."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def core(events: int, spine: int, batch: int, repeat: int, as_json: bool) -> None:
     """Fold with two entities an event, finalize, history, and bytes a row: typical density and every tile live.

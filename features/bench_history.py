@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.bench import T0, Load, bench_views
+from features.freshness import percentiles_ms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +48,13 @@ entity_key_serialization_version: 3
 
 
 @click.command("point-in-time")
-@click.option("--spine", default=200_000, show_default=True, help="Rows that want features.")
-@click.option("--events", default=1_000_000, show_default=True, help="Events in the offline store.")
-@click.option("--repeat", default=3, show_default=True, help="Measurements of each; the median is given.")
+@click.option("--spine", default=200_000, show_default=True, type=click.IntRange(1), help="Rows that want features.")
+@click.option(
+    "--events", default=1_000_000, show_default=True, type=click.IntRange(1), help="Events in the offline store."
+)
+@click.option(
+    "--repeat", default=3, show_default=True, type=click.IntRange(1), help="Measurements of each; the median is given."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def point_in_time(spine: int, events: int, repeat: int, as_json: bool) -> None:
     """Feast's get_historical_features over the archive, beside Feast's duckdb store on the same files.
@@ -96,7 +101,8 @@ def figures(seconds: list[float], rows: int, spine: int) -> dict[str, Any]:
     """Median, spread, rate, and how many of the spine's rows came back."""
     median = statistics.median(seconds)
     spread = {"seconds": round(median, 3), "min_s": round(min(seconds), 3), "max_s": round(max(seconds), 3)}
-    return {**spread, "per_s": round(spine / median), "rows_back": rows}
+    times = percentiles_ms([1e3 * one for one in seconds])
+    return {**spread, **times, "per_s": round(spine / median), "rows_back": rows}
 
 
 def peer_name() -> str:

@@ -58,7 +58,7 @@ def _options(*several: Callable[[Command], Command]) -> Callable[[Command], Comm
     return decorated
 
 
-REPO = click.option("--repo", "folder", default="feature_repo", show_default=True, help="Folder with your definitions.")
+REPO = click.option("--repo", "folder", metavar="FOLDER", help="Folder with your definitions, if not the settings'.")
 VIEW = click.option("--view", "view_name", metavar="VIEW", help="Only this feature view.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 FILE = _options(
@@ -73,7 +73,7 @@ FILE = _options(
 
 @features.command("list")
 @_options(REPO, VIEW, JSON)
-def list_features(folder: str, view_name: str | None, as_json: bool) -> None:
+def list_features(folder: str | None, view_name: str | None, as_json: bool) -> None:
     """Show every feature: its name, dtype, stream, window, tile, and what it means.
 
     \b
@@ -82,13 +82,19 @@ def list_features(folder: str, view_name: str | None, as_json: bool) -> None:
       headrace features list --view user_activity --json
     """
     from features.meanings import view_summary
-    from features.repo import load_repo
 
-    repo = load_repo(folder)
+    repo = _repo(folder)
     views = [view_summary(view) for view in _views(repo, view_name)]
     click.echo(
         json.dumps({"views": views}, indent=2, ensure_ascii=False) if as_json else "\n\n".join(map(_listed, views))
     )
+
+
+def _repo(folder: str | None) -> FeatureRepo:
+    from features.repo import load_repo
+    from features.settings import read_settings
+
+    return load_repo(folder or read_settings(Path.cwd(), os.environ).stream.repo)
 
 
 def _views(repo: FeatureRepo, name: str | None) -> list[FeatureView]:
@@ -200,7 +206,7 @@ def _views_of_file(repo: FeatureRepo, name: str | None, entity: str | None, fill
 )
 @click.option("--explain", is_flag=True, help=f"Show the events behind the values, the newest {EVENTS_SHOWN}.")
 def show(
-    file: _File, entity: str, id_text: str, folder: str, view_name: str | None, as_of: str | None, **flags: bool
+    file: _File, entity: str, id_text: str, folder: str | None, view_name: str | None, as_of: str | None, **flags: bool
 ) -> None:
     """Show the features of one entity: from the online store as they are, or computed from a file as of any time.
 
@@ -214,9 +220,8 @@ def show(
       headrace features show user u1 --from my.csv --format csv --stream activity --column user_id=customer --explain
     """
     from features.inspection import parsed_key, parsed_time
-    from features.repo import load_repo
 
-    repo = load_repo(folder)
+    repo = _repo(folder)
     if entity not in repo.entities:
         raise UsageError("an entity", f"one of {', '.join(repo.entities)}", repr(entity))
     key = parsed_key(repo.entities[entity], id_text)
@@ -317,7 +322,7 @@ def _shown_events(events: Sequence[Mapping[str, Any]], more: int) -> Iterator[st
 @click.option("--times", default=20, show_default=True, type=click.IntRange(1), help="At how many times each.")
 @click.option("--seed", type=click.IntRange(0), help="Chooses entities, times and batches; a new one unless given.")
 def check(
-    file: _File, folder: str, view_name: str | None, entities: int, times: int, seed: int | None, as_json: bool
+    file: _File, folder: str | None, view_name: str | None, entities: int, times: int, seed: int | None, as_json: bool
 ) -> None:
     """Check on a file that every path gives the same numbers; exit 1 where one does not.
 
@@ -330,9 +335,8 @@ def check(
       headrace features check --from my.csv --format csv --stream activity --entities 500 --seed 7
     """
     from features.checks import Sizes
-    from features.repo import load_repo
 
-    repo = load_repo(folder)
+    repo = _repo(folder)
     read = file.reader(repo, "headrace features check")
     views = _views_of_file(repo, view_name, None, file.fills(repo))
     seed = secrets.randbelow(1 << 32) if seed is None else seed

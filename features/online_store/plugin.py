@@ -26,7 +26,7 @@ from feast.type_map import feast_value_type_to_python_type
 from pydantic import StrictStr
 
 from features import definitions
-from features.columns import entity_keys
+from features.columns import arrow_type, entity_keys
 from features.errors import UsageError
 from features.feature_reader import FeatureReader
 from features.online_store import ordinary
@@ -329,8 +329,14 @@ def _plain(columns: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
 
 
 def _keys(entity: definitions.Entity, columns: Mapping[str, Sequence[Any]]) -> pa.Array:
-    types = {"string": pa.string(), "int64": pa.int64()}
-    return entity_keys({key: pa.array(columns[key], type=types[dtype]) for key, dtype in entity.keys.items()}, entity)
+    return entity_keys({key: _key(columns[key], key, dtype) for key, dtype in entity.keys.items()}, entity)
+
+
+def _key(values: Sequence[Any], name: str, dtype: str) -> pa.Array:
+    try:
+        return pa.array(values, type=arrow_type(dtype))
+    except (pa.ArrowException, OverflowError) as error:
+        raise UsageError(f"entity key '{name}'", f"values of {dtype}", str(error).rstrip(".")) from None
 
 
 def _rows_of(part: Part) -> list[tuple[datetime | None, dict[str, Value] | None]]:

@@ -317,6 +317,19 @@ def test_what_feast_refuses_is_refused_as_feast_does(feast_store, features, rows
         feast_store.get_online_features(features, rows).to_dict()
 
 
+@pytest.mark.parametrize(
+    ("feature", "rows", "message"),
+    [
+        ("customer_spending:customer_payment_count_24h", {"customer_id": ["ann"]}, "'customer_id' requires .* int64"),
+        ("customer_spending:customer_payment_count_24h", {"customer_id": [2**64]}, "'customer_id' requires .* int64"),
+        ("user_activity:user_view_count_1h", {"user_id": [7]}, "'user_id' requires values of string"),
+    ],
+)
+def test_a_key_that_is_not_of_its_type_is_refused_by_its_name(feast_store, feature, rows, message):
+    with pytest.raises(UsageError, match=message):
+        feast_store.get_online_features([feature], rows)
+
+
 def test_an_empty_store_has_nobody(applied, feast_store, reader):
     assert set(reader.read("customer_spending", pa.array(["1"])).status) == {Status.NOT_FOUND}
     found = feast_store.get_online_features(["customer_spending:customer_payment_count_24h"], {"customer_id": [1]})

@@ -116,6 +116,13 @@ def test_list_has_every_feature_in_order_with_what_follows_from_its_definition()
     assert user_orders["features"][4]["meaning"] == "price_sum_1m / count_1m"
 
 
+def test_the_definitions_are_those_that_the_settings_name() -> None:
+    Path("feature_repo").rename("mine")
+    Path("settings.toml").write_text('[stream]\nrepo = "mine"\n')
+    assert run("list").stdout == run("list", "--repo", "mine").stdout != ""
+    assert show("user", "ann")["views"]
+
+
 def test_list_is_a_table_for_people_without_escape_codes_where_nobody_looks() -> None:
     text = run("list", "--view", "user_orders").stdout
     assert text.splitlines()[0].startswith("user_orders · user (user_id string) from orders · version 3 · schema ")
