@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import mlflow
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -102,7 +103,7 @@ def test_a_pyfunc_that_knows_nothing_is_registered_and_stays_challenger_with_the
     class Constant(mlflow.pyfunc.PythonModel):
         """Knows nothing."""
 
-        def predict(self, context, model_input, params=None):
+        def predict(self, context, model_input: pd.DataFrame, params=None):
             return model_input["similar_score"] * 0.0
 
     mlflow.pyfunc.save_model(folder, python_model=Constant(), signature=infer_signature(inputs), pip_requirements=[])
