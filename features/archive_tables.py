@@ -83,6 +83,11 @@ class ArchiveTable:
         self._only = only
         self.version = int(delta.version())
 
+    @property
+    def table_id(self) -> str:
+        """What a table that was made anew has another of."""
+        return str(self._delta.metadata().id)
+
     def only(self, expression: pc.Expression) -> ArchiveTable:
         """The same with only the rows for which the expression is true."""
         both = expression if self._only is None else self._only & expression

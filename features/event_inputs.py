@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ from features.windows import Int64s
 Floats = NDArray[np.float64]
 Events = Mapping[str, pa.Table]
 """Stream name → its deduplicated events."""
+Answering = Callable[[FeatureView, Spine], FeatureMatrix]
+"""Says what was known of a spine's entities, in its order."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,12 @@ class EventInputs:
                 (at its very time it counts unless that is where a tile starts).
             history: of every stream that the views read.
         """
+        return self.matrix_by(events, as_of, lambda view, spine: point_in_time(view, spine, history))
+
+    def matrix_by(self, events: pa.Table, as_of: Int64s, features: Answering) -> Floats:
+        """The same, of features from wherever they come."""
         columns = EventColumns(events, self.stream)
-        answers = {
-            view.name: point_in_time(view, Spine(columns.entity_keys(view.entity), as_of), history)
-            for view in self.views
-        }
+        answers = {view.name: features(view, Spine(columns.entity_keys(view.entity), as_of)) for view in self.views}
         return self.matrix_of(events, answers)
 
     def matrix_of(self, events: pa.Table, answers: Mapping[str, FeatureMatrix]) -> Floats:

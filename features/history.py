@@ -32,13 +32,19 @@ class Asked:
     spine: Spine
 
 
-def history(asked: Sequence[Asked], reading: Reading) -> list[FeatureMatrix]:
-    """The features of every spine, each in its own order; nothing that became known after as_of plays a part."""
+def history(
+    asked: Sequence[Asked], reading: Reading, repeated: Mapping[str, Int64s] | None = None
+) -> list[FeatureMatrix]:
+    """The features of every spine, each in its own order; nothing that became known after as_of plays a part.
+
+    Args:
+        repeated: what Reading.repeated() found of all the streams, where that is known already.
+    """
     reading = replace(reading, span=span_of(asked), tables=_tables_of(asked, reading))
     if reading.fits():
         events = reading.whole([one.view for one in asked])
         return [point_in_time(one.view, one.spine, events) for one in asked]
-    repeated = reading.repeated()
+    repeated = reading.repeated() if repeated is None else repeated
     return [_by_parts(one, reading, repeated) for one in asked]
 
 

@@ -15,10 +15,10 @@ import click
 from features.errors import UsageError
 
 if TYPE_CHECKING:
-    from features.repo import FeatureRepo
-    from features.settings import Settings
-    from training.dataset import Domain, Events
-    from training.registry import Registry
+    from training.dataset import Events
+    from training.kept_stages import About, Stages
+    from training.progress import Say
+    from training.project import Project
     from training.search import Trial
     from training.settings import TrainingSettings
 
@@ -44,6 +44,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     metavar="N",
     help="Try N settings of the ranker first, on the part of time before the newest, and take the best.",
 )
+@click.option("--anew", is_flag=True, help="Do not go on with a training that was killed.")
 @click.option(
     "--impressions",
     type=click.Choice(["auto", "served", "split"]),
@@ -59,6 +60,7 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
     changed: Sequence[str],
     when_drifted: bool,
     trials: int | None,
+    anew: bool,
     impressions: str | None,
     root: Path,
     as_json: bool,
@@ -67,7 +69,11 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
 
     NAME is the registered model's, shop-recommender unless given. Better is: surely above popularity, and surely not
     below the model that serves now by more than the tolerance, in NDCG on the newest part of the events. One training
-    of a project goes on at a time; one that is killed leaves nothing behind, and the next starts anew.
+    of a project goes on at a time. Where one was killed, the next of the same settings and code goes on with the stages
+    that it had finished, on the events of then, for six hours.
+
+    Of more events than fit into memory (max_events) it reads those of some users with all that they did, and says so;
+    what is told of items is of everybody's.
 
     Where the feature repo has an event model of that name, that is trained: better is surely above its first input
     alone, and surely not below the model that serves now by more than the tolerance, in average precision on the newest
@@ -84,8 +90,9 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
     """
     from features.repo import load_repo
     from features.settings import read_settings
-    from training.dataset import Domain
     from training.events_cli import train_event_model
+    from training.progress import told
+    from training.project import Project, Source
     from training.turn import turn
 
     settings = read_settings(root, os.environ)
@@ -96,58 +103,60 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
         return
     changed = [*changed, *([] if impressions is None else [f"impressions={impressions}"])]
     chosen = training_settings(name, changed, settings.training)
-    domain = Domain.of(repo, chosen)
-    with turn(root / settings.home):
-        source = (path, kind, as_of)
-        report = _refreshed(root, settings, repo, domain, chosen, source, trials, when_drifted=when_drifted)
+    project = Project(root, settings, repo, chosen, Source(path, kind, as_of))
+    with turn(project.home), told() as say:
+        if anew:
+            project.unfinished.forget()
+        report = _refreshed(project, trials, say, when_drifted=when_drifted)
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
 
 
-def _refreshed(
-    root: Path,
-    settings: Settings,
-    repo: FeatureRepo,
-    domain: Domain,
-    chosen: TrainingSettings,
-    source: tuple[str | None, str | None, str | None],
-    trials: int | None,
-    *,
-    when_drifted: bool,
-) -> dict[str, Any]:
+def _refreshed(project: Project, trials: int | None, say: Say, *, when_drifted: bool) -> dict[str, Any]:
     """The report of a refresh, which stands in the status file too; that of the drift where none was needed."""
+    from training.project import begins
+
+    now_ms = int(time.time() * 1_000)
+    about, resumed = project.begin(trials, now_ms)
+    say(begins(resumed))
+    events = project.events(say, about.tables)
+    found = _needless(project, events, now_ms, say) if when_drifted and not resumed else None
+    if found is not None:
+        return {**found, "trained": False}
+    events = project.with_served(events, about.tables)
+    with project.unfinished.begun(about, resumed, say) as kept:
+        report = _trained(project, events, trials, (about, kept), now_ms, say)
+    return {**report, "resumed": resumed}
+
+
+def _needless(project: Project, events: Events, now_ms: int, say: Say) -> dict[str, Any] | None:
     from training.drifted import needless
     from training.judging import Judge
+
+    judge = Judge.of_events(events, project.domain, project.chosen)
+    return needless(judge, project.registry, project.home, now_ms, say)
+
+
+def _trained(
+    project: Project, events: Events, trials: int | None, begun: tuple[About, Stages], now_ms: int, say: Say
+) -> dict[str, Any]:
     from training.parity import asked_of
-    from training.record import came_from
     from training.refresh import refresh, write_status
     from training.search import search
 
-    file, as_of = source[:2], source[2]
-    events = read_the_events(root, settings, repo, domain, file, as_of)
-    now_ms = int(time.time() * 1_000)
-    about = came_from(domain, root / settings.offline.path if file[0] is None else None, root)
-    if file[0] is None and chosen.impressions != "split":
-        events = {**events, **served_log(root, settings, repo, chosen, as_of)}
-    registry = registry_of(root, settings)
-    if when_drifted:
-        judge = Judge.of_events(events, domain, chosen)
-        found = needless(judge, registry, root / settings.home, now_ms, _say)
-        if found is not None:
-            return {**found, "trained": False}
+    (about, kept), chosen, domain, registry = begun, project.chosen, project.domain, project.registry
     tried: Sequence[Trial] = ()
     if trials is not None:
-        chosen, tried = search(events, domain, chosen, trials, _say)
+        chosen, tried = search(events, domain, chosen, trials, say, kept)
     views = (domain.user, domain.item)
-    ask = None if file[0] is not None else asked_of(root, settings, repo, views, chosen, lambda _: None)
-    done = refresh(events, domain, chosen, registry, now_ms, _say, about, ask)
+    ask = None
+    if project.source.path is None:
+        ask = asked_of(project.root, project.settings, project.repo, views, chosen, lambda _: None)
+    tags = project.came_from(about.tables)
+    done = refresh(events, domain, chosen, registry, now_ms, say, tags, ask, kept)
     registry.log_trials(done.version, tried, f"ndcg_at_{chosen.k}")
     report = {**done.report(), "search": [asdict(trial) for trial in tried]}
-    write_status(root / settings.home / "status" / "train.json", report)
+    write_status(project.home / "status" / "train.json", report)
     return report
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
 
 
 def training_settings(
@@ -180,52 +189,6 @@ def training_settings(
 def _listed(key: str, value: str) -> str | list[str]:
     """The value of a setting that is a list as one."""
     return [one for one in value.split(",") if one] if key in ("targets", "sources") else value
-
-
-def read_the_events(
-    root: Path,
-    settings: Settings,
-    repo: FeatureRepo,
-    domain: Domain,
-    file: tuple[str | None, str | None],
-    as_of: str | None,
-) -> Events:
-    """Every event that was known before as_of, of the file if there is one, else of the offline store."""
-    from features.inspection import parsed_time
-    from training.dataset import read_file, read_offline
-
-    end_ms = None if as_of is None else parsed_time(as_of)
-    path, kind = file
-    if path is None:
-        return read_offline(root / settings.offline.path, domain, end_ms=end_ms)
-    if kind is None:
-        raise UsageError("headrace train --from", "--format", "none")
-    return read_file(Path(path), kind, repo, domain, end_ms)
-
-
-def served_log(
-    root: Path, settings: Settings, repo: FeatureRepo, chosen: TrainingSettings, as_of: str | None
-) -> Events:
-    """What was served before as_of, by the name of its stream; nothing where it is not logged."""
-    from features.archive_tables import Span
-    from features.inspection import parsed_time
-    from training.served import read_served
-
-    stream = repo.streams.get(chosen.served_stream)
-    if stream is None:
-        return {}
-    end_ms = None if as_of is None else parsed_time(as_of)
-    try:
-        return {stream.name: read_served(root / settings.offline.path, stream, Span(None, end_ms))}
-    except UsageError:  # nothing was ever logged
-        return {}
-
-
-def registry_of(root: Path, settings: Settings) -> Registry:
-    """The registry that the project's settings name."""
-    from training.registry import Registry
-
-    return Registry(settings.mlflow.tracking_uri, root)
 
 
 def _lines(report: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,8 @@ from features.errors import UsageError
 from features.formats import read_events
 from features.repo import FeatureRepo
 from features.sampling import used_columns
+from training.bounds import Bound
+from training.sampled import SampledEvents, WholeArchive
 from training.settings import TrainingSettings
 
 Int64s = NDArray[np.int64]
@@ -60,6 +62,11 @@ class Domain:
         """Every stream that training reads, by name."""
         return {one.name: one for one in (self.stream, *self.user.streams, *self.item.streams)}
 
+    @property
+    def of_users(self) -> frozenset[str]:
+        """The streams that say what a user did: the others are only of items."""
+        return frozenset(one.name for one in (self.stream, *self.user.streams))
+
     def horizon_ms(self, stream: Stream) -> int | None:
         """The longer horizon of the two views that read the stream; None where neither does."""
         views = [one for one in (self.user, self.item) if stream in one.streams]
@@ -82,26 +89,41 @@ def _named(several: Mapping[str, D], name: str, kind: str) -> D:
 # --- the offline store ----------------------------------------------------------------------------------------------
 
 
-def read_offline(folder: Path, domain: Domain, start_ms: int | None = None, end_ms: int | None = None) -> Events:
+def read_offline(
+    folder: Path,
+    domain: Domain,
+    start_ms: int | None = None,
+    end_ms: int | None = None,
+    bound: Bound | None = None,
+    versions: Mapping[str, int] | None = None,
+) -> Events:
     """The deduplicated events that became known in [start_ms, end_ms), of the Delta table of each stream that has one.
 
     Only the columns that the features or the model depend on are read, and only the files that may hold such times.
+    Of more events than the bound allows, they are those of some users (SampledEvents).
+
+    Args:
+        versions: stream → the version of its table that is read, none of a stream that is not there; the newest unless
+            given.
 
     Raises:
         UsageError: the model's own stream has no table yet.
         FormatError: a table has no place or time for its events. A field that its stream has gained since is null.
     """
-    tables = {}
     span = Span(start_ms, end_ms)
-    for name, stream in domain.streams.items():
-        table = open_table(folder, stream, domain.horizon_ms(stream))
-        if table is not None:
-            tables[name] = deduplicated(table.events(_columns(domain, stream), span), stream)
+    streams = {name: one for name, one in domain.streams.items() if versions is None or name in versions}
+    of = versions or {}
+    found = {name: open_table(folder, one, domain.horizon_ms(one), of.get(name)) for name, one in streams.items()}
+    tables = {name: table for name, table in found.items() if table is not None}
     if domain.stream.name not in tables:
         where = f"offline store '{folder}'"
         next_step = "Start 'headrace stream', or bring history in with 'headrace import'."
         raise UsageError(where, f"a table '{domain.stream.name}'", ", ".join(tables) or "none", next_step)
-    return tables
+    columns = {name: _columns(domain, table.stream) for name, table in tables.items()}
+    if bound is None or sum(table.rows(span) for table in tables.values()) <= bound.events:
+        return {name: deduplicated(table.events(columns[name], span), table.stream) for name, table in tables.items()}
+    of_users = {name: columns[name] for name in tables if name in domain.of_users}
+    return SampledEvents.drawn(WholeArchive(tables, span, bound), domain.user.entity, of_users)
 
 
 def _columns(domain: Domain, stream: Stream) -> list[str]:
@@ -112,21 +134,34 @@ def _columns(domain: Domain, stream: Stream) -> list[str]:
     return [*RESERVED, *(name for name in stream.dtypes if name in used)]
 
 
-def read_file(path: Path, kind: str, repo: FeatureRepo, domain: Domain, end_ms: int | None = None) -> Events:
+def read_file(
+    path: Path, kind: str, repo: FeatureRepo, domain: Domain, end_ms: int | None = None, bound: Bound | None = None
+) -> Events:
     """The deduplicated events of a file (see features.formats) that became known before end_ms.
 
-    Raises UsageError for a file, or a format, that is not there.
+    Raises UsageError for a file, or a format, that is not there, and for one of more events than the bound allows.
     """
     parts: dict[str, list[pa.Table]] = {name: [] for name in domain.streams}
+    left = None if bound is None else bound.events
     for name, parsed in read_events(path, kind, repo.streams, repo.horizon_ms):
         if name in parts:
             parts[name].append(parsed.events)
+            left = None if left is None else left - parsed.events.num_rows
+        if left is not None and left < 0:
+            raise too_many(path, bound)
     tables = {name: pa.concat_tables(several) for name, several in parts.items() if several}
     if domain.stream.name not in tables:
         raise UsageError(f"file '{path}'", f"events of stream '{domain.stream.name}'", ", ".join(tables) or "none")
     if end_ms is not None:
         tables = {name: table.filter(pc.less(table["known_at"], end_ms)) for name, table in tables.items()}
     return {name: deduplicated(table, domain.streams[name]) for name, table in tables.items()}
+
+
+def too_many(path: Path, bound: Bound | None) -> UsageError:
+    """Of a file that does not fit: from the offline store a sample can be drawn."""
+    most = "fewer" if bound is None else f"at most {bound.events:,} (max_events)"
+    next_step = "Bring it in with 'headrace import', and train on the offline store."
+    return UsageError(f"file '{path}'", f"{most} events", "more", next_step)
 
 
 # --- interactions ---------------------------------------------------------------------------------------------------

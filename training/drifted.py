@@ -10,8 +10,9 @@ from features.drift_status import drift_file
 from features.errors import ArtefactError, UsageError
 from training.drift import Reference, alarming, columns_of, drifts
 from training.judging import Judge
+from training.progress import Say
 from training.record import REFERENCE, input_names
-from training.refresh import Say, write_status
+from training.refresh import write_status
 from training.registry import Registry, Version
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from features.archive_tables import Span, deduplicated, open_table
+from features.columns import integers
 from features.definitions import EventModel, Stream
 from features.errors import UsageError
 from features.event_inputs import Events
@@ -19,7 +21,11 @@ from features.event_rules import EventColumnsOfModel
 from features.formats import read_events
 from features.repo import FeatureRepo
 from features.windows import UNITS_MS, duration_ms
+from training.bounds import Bound
+from training.dataset import too_many
 from training.event_metrics import Bools, Floats, Int64s
+from training.event_sources import InArchive, Source, source_of
+from training.sampled import Sample, WholeArchive
 
 DAY_MS = UNITS_MS["d"]
 
@@ -44,6 +50,9 @@ class EventTrainingSettings(BaseModel):
     """Whether a model is promoted only when a sample of the features is the same online as offline; see [training]."""
     parity_entities: int = Field(100, ge=1)
     """Entities of each view in that sample."""
+    max_events: int | None = Field(None, ge=1)
+    """More events than these are not read into memory: then it learns from those of some groups, drawn by the seed, and
+    is tested on everybody's, half as many at most. None takes what half of the machine's memory has room for."""
     seed: int = 0
     """Of whatever is random."""
 
@@ -56,6 +65,8 @@ class Examples:
     group: Int64s
     positive: Bools
     matrix: Floats
+    sample: Sample | None = None
+    """What they are of all events; None where they are all."""
 
     def __len__(self) -> int:
         return len(self.time)
@@ -82,61 +93,85 @@ def streams_of(asked: EventColumnsOfModel) -> dict[str, Stream]:
     return {one.name: one for one in read}
 
 
-def read_archive(folder: Path, repo: FeatureRepo, asked: EventColumnsOfModel, end_ms: int | None) -> Events:
-    """The model's events that were known before ``end_ms``, of the offline store; UsageError where it has none."""
-    found = {}
-    for name, stream in streams_of(asked).items():
-        table = open_table(folder, stream, repo.horizon_ms(name))
-        if table is not None:
-            found[name] = deduplicated(table.events(span=Span(None, end_ms)), stream)
+def read_archive(
+    folder: Path, repo: FeatureRepo, asked: EventColumnsOfModel, end_ms: int | None, bound: Bound | None = None
+) -> Source:
+    """The model's events that were known before ``end_ms``, of the offline store; UsageError where it has none.
+
+    Where they are more than the bound allows, none of them is read yet.
+    """
+    opened = {name: open_table(folder, one, repo.horizon_ms(name)) for name, one in streams_of(asked).items()}
+    tables = {name: table for name, table in opened.items() if table is not None}
+    span = Span(None, end_ms)
     next_step = "Start 'headrace stream', or bring history in with 'headrace import'."
-    return _whole(found, asked, f"offline store '{folder}'", next_step)
+    whole = WholeArchive(tables, span, bound or Bound(0))
+    _there({name: table.rows(span) for name, table in tables.items()}, asked, f"offline store '{folder}'", next_step)
+    if bound is not None and whole.rows() > bound.events:
+        return InArchive(whole, asked.model)
+    found = {name: deduplicated(table.events(span=span), table.stream) for name, table in tables.items()}
+    _there({name: table.num_rows for name, table in found.items()}, asked, f"offline store '{folder}'", next_step)
+    return found
 
 
-def read_event_file(path: Path, kind: str, repo: FeatureRepo, asked: EventColumnsOfModel, end_ms: int | None) -> Events:
-    """The model's events of a file (see features.formats) that were known before ``end_ms``."""
-    streams = streams_of(asked)
+def read_event_file(
+    path: Path,
+    kind: str,
+    repo: FeatureRepo,
+    asked: EventColumnsOfModel,
+    end_ms: int | None,
+    bound: Bound | None = None,
+) -> Events:
+    """The model's events of a file (see features.formats) that were known before ``end_ms``.
+
+    Raises UsageError for a file without them, and for one of more events than the bound allows.
+    """
+    streams, left = streams_of(asked), None if bound is None else bound.events
     parts: dict[str, list[pa.Table]] = {}
     for name, parsed in read_events(path, kind, repo.streams, repo.horizon_ms):
         if name in streams:
             parts.setdefault(name, []).append(parsed.events)
+            left = None if left is None else left - parsed.events.num_rows
+        if left is not None and left < 0:
+            raise too_many(path, bound)
     tables = {name: pa.concat_tables(several) for name, several in parts.items()}
     if end_ms is not None:
         tables = {name: table.filter(pc.less(table["known_at"], end_ms)) for name, table in tables.items()}
     found = {name: deduplicated(table, streams[name]) for name, table in tables.items()}
-    return _whole(found, asked, f"file '{path}'", "")
-
-
-def _whole(found: Events, asked: EventColumnsOfModel, where: str, next_step: str) -> Events:
-    for stream in (asked.model.stream, asked.model.labels):
-        if stream.name not in found or not found[stream.name].num_rows:
-            raise UsageError(where, f"events of stream '{stream.name}'", ", ".join(found) or "none", next_step)
+    _there({name: table.num_rows for name, table in found.items()}, asked, f"file '{path}'", "")
     return found
 
 
-def parts_of(events: Events, model: EventModel, settings: EventTrainingSettings) -> Parts:
+def _there(rows: Mapping[str, int], asked: EventColumnsOfModel, where: str, next_step: str) -> None:
+    for stream in (asked.model.stream, asked.model.labels):
+        if not rows.get(stream.name):
+            raise UsageError(where, f"events of stream '{stream.name}'", ", ".join(rows) or "none", next_step)
+
+
+def parts_of(events: Source, model: EventModel, settings: EventTrainingSettings) -> Parts:
     """The parts of a training: the test ends where labels are known, and begins when those of the first part were."""
     delay = duration_ms(model.label_delay)
-    known = events[model.stream.name]["known_at"]
-    end = int(pc.max(known).as_py()) + 1 - delay
+    first, last = source_of(events, model).known_between()
+    end = last + 1 - delay
     test = end - settings.test_ms
     middle = test - delay
-    return Parts(max(middle - settings.train_ms, int(pc.min(known).as_py())), middle, test, end)
+    return Parts(max(middle - settings.train_ms, first), middle, test, end)
 
 
-def examples_between(events: Events, asked: EventColumnsOfModel, start_ms: int, end_ms: int) -> Examples:
-    """The events of [start, end) with what was known just before each of them became known."""
-    model = asked.model
-    every = events[model.stream.name]
-    known = every["known_at"].to_numpy()
-    chosen = every.filter(pa.array((known >= start_ms) & (known < end_ms)))
-    at = chosen["known_at"].to_numpy()
-    matrix = asked.source.matrix(chosen, at - 1, events)
-    labels = pc.unique(events[model.labels.name]["event_id"])
-    positive = np.asarray(pc.is_in(chosen["event_id"], value_set=labels))
+def examples_between(
+    events: Source, asked: EventColumnsOfModel, start_ms: int, end_ms: int, whole_from_ms: int | None = None
+) -> Examples:
+    """The events of [start, end) with what was known just before each of them became known.
+
+    Args:
+        whole_from_ms: from then on all of them, and before at least some, as many as fit into memory; all unless given.
+    """
+    model, source = asked.model, source_of(events, asked.model)
+    found = source.between(start_ms, end_ms, start_ms if whole_from_ms is None else whole_from_ms)
+    chosen, at = found.events, integers(found.events["known_at"])
+    matrix = asked.source.matrix_by(chosen, at - 1, source.features)
     group = chosen[model.group].combine_chunks().dictionary_encode()
     codes = pc.fill_null(group.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return Examples(at, codes, positive, matrix)
+    return Examples(at, codes, source.positive(chosen["event_id"]), matrix, found.sample)
 
 
 def with_both(part: Examples) -> Examples:

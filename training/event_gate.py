@@ -12,12 +12,12 @@ import numpy as np
 
 from features.errors import ArtefactError
 from features.event_artefact import EventClassifier, load_event_model
-from features.event_inputs import Events
 from features.event_rules import EventColumnsOfModel, filled
 from features.event_trial import try_out
 from features.trial import made_up
 from training.event_examples import DAY_MS, EventTrainingSettings, Examples, examples_between, parts_of, with_both
 from training.event_metrics import Floats, group_precision, precision_draws, ranking_metrics
+from training.event_sources import Source
 from training.gate import Verdict, least_ms, told
 from training.intervals import Interval, interval_of
 from training.registry import Registry, Version
@@ -70,7 +70,7 @@ class EventJudge:
     settings: EventTrainingSettings
 
     @classmethod
-    def of_events(cls, events: Events, asked: EventColumnsOfModel, settings: EventTrainingSettings) -> EventJudge:
+    def of_events(cls, events: Source, asked: EventColumnsOfModel, settings: EventTrainingSettings) -> EventJudge:
         """The test that a training on these events would have. Raises UsageError where it has no positives."""
         parts = parts_of(events, asked.model, settings)
         return cls(asked, with_both(examples_between(events, asked, parts.test, parts.end)), settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,6 @@ import numpy as np
 
 from features.definitions import EventModel, TopADay
 from features.event_artefact import EventClassifier, EventManifest, save_event_model, views_of
-from features.event_inputs import Events
 from features.event_rules import EventColumnsOfModel, filled
 from features.event_trial import golden_scores
 from training.event_examples import (
@@ -24,10 +24,12 @@ from training.event_examples import (
 )
 from training.event_gate import MODEL, EventJudge, Judged, differences, gate
 from training.event_metrics import Floats, at_threshold, threshold_at_precision, threshold_of_top
+from training.event_sources import Source
 from training.gate import Verdict
 from training.parity import Ask, asked_parity
 from training.refresh import settle
 from training.registry import Registry, Version
+from training.sampled import Sample
 
 Say = Callable[[str], None]
 _TOLD = ("promoted", "reason", "rows", "differences", "examples", "threshold")
@@ -46,11 +48,14 @@ class TrainedEvents:
     examples: Mapping[str, int]
     threshold: float
     alerts: Mapping[str, float]
+    sample: Sample | None = None
+    """What of the events it was trained and tested on; None for all of them."""
 
     def report(self) -> dict[str, Any]:
         """The JSON that --json prints."""
         told = {name: getattr(self, name) for name in _TOLD}
         told["alerts"] = {name: None if np.isnan(value) else value for name, value in self.alerts.items()}
+        told["sample"] = None if self.sample is None else self.sample.report()
         baseline = {"baseline": self.rows[0]["model"], "split": vars(self.parts)}
         return {"model": self.version.name, "version": self.version.version, **told, **baseline}
 
@@ -75,7 +80,7 @@ def threshold_of(model: EventModel, test: Examples, scores: Floats, days: float)
 
 
 def train_events(
-    events: Events,
+    events: Source,
     asked: EventColumnsOfModel,
     settings: EventTrainingSettings,
     registry: Registry,
@@ -92,7 +97,9 @@ def train_events(
     """
     parts = parts_of(events, asked.model, settings)
     say("what was known just before each event")
-    every = examples_between(events, asked, parts.start, parts.end)
+    every = examples_between(events, asked, parts.start, parts.end, parts.test)
+    if every.sample is not None:
+        say(f"{every.sample}, but for the test")
     learned, test = with_both(every.between(parts.start, parts.middle)), with_both(every.between(parts.test, parts.end))
     say(f"a classifier from {len(learned):,} events, {int(learned.positive.sum()):,} of them positive")
     made = EventClassifier(_manifest(asked, learned, parts, settings, now_ms), fit(learned, asked, settings))
@@ -102,11 +109,11 @@ def train_events(
     verdict = asked_parity(verdict_on(judge, made, rows), ask_parity, settings.parity)
     made, alerts = with_threshold(judge, made, rows)
     say("registering")
-    version = settle(registry, registered(registry, made, settings), verdict, now_ms)
+    version = settle(registry, registered(registry, made, settings, every.sample), verdict, now_ms)
     count = {"learned": len(learned), "tested": len(test), "positive": int(every.positive.sum())}
     told = [row.row for row in rows], differences(rows)
     return TrainedEvents(
-        version, verdict.promoted, verdict.reason, parts, *told, count, made.manifest.threshold, alerts
+        version, verdict.promoted, verdict.reason, parts, *told, count, made.manifest.threshold, alerts, every.sample
     )
 
 
@@ -128,9 +135,11 @@ def with_threshold(
     return EventClassifier(made.manifest.model_copy(update=found), made.classifier), alerts
 
 
-def registered(registry: Registry, made: EventClassifier, settings: EventTrainingSettings) -> Version:
+def registered(
+    registry: Registry, made: EventClassifier, settings: EventTrainingSettings, sample: Sample | None = None
+) -> Version:
     """A new version of the model that it is named after; without a verdict, so that nobody asks it."""
-    tags = {"stream": made.manifest.stream}
+    tags = {"stream": made.manifest.stream, **({} if sample is None else {"sample": json.dumps(sample.report())})}
     return registry.keep(made.manifest, lambda folder: save_event_model(made, folder), settings.model_dump(), tags)
 
 

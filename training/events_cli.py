@@ -12,14 +12,15 @@ import click
 from pydantic import ValidationError
 
 from features.errors import UsageError
-from features.event_inputs import Events
 from features.event_rules import EventColumnsOfModel
 from features.inspection import parsed_time
 from features.repo import FeatureRepo
 from features.settings import Settings
+from training.bounds import Bound
 from training.event_examples import EventTrainingSettings, read_archive, read_event_file
 from training.event_gate import EventJudge
 from training.event_models import train_events
+from training.event_sources import Source
 from training.gate import Verdict
 from training.parity import asked_of, asked_parity
 from training.registry import Registry, Version
@@ -40,7 +41,7 @@ def train_event_model(
     asked = EventColumnsOfModel.of(repo, repo.models[name])
     end_ms = None if as_of is None else parsed_time(as_of)
     chosen = event_settings(changed)
-    events = _events(root, settings, repo, asked, file, end_ms)
+    events = _events(root, settings, repo, asked, chosen, file, end_ms)
     registry = Registry(settings.mlflow.tracking_uri, root)
     now_ms = int(time.time() * 1_000)
     ask = None if file[0] is not None else asked_of(root, settings, repo, asked.source.views, chosen, lambda _: None)
@@ -60,7 +61,7 @@ def verdict_on_event_model(
     """What the gate says of a registered version of an event model, by the newest events whose labels are known."""
     asked = EventColumnsOfModel.of(repo, repo.models[version.name])
     chosen = event_settings(changed)
-    judge = EventJudge.of_events(_events(root, settings, repo, asked, file, None), asked, chosen)
+    judge = EventJudge.of_events(_events(root, settings, repo, asked, chosen, file, None), asked, chosen)
     ask = None if file[0] is not None else asked_of(root, settings, repo, asked.source.views, chosen, lambda _: None)
     verdict = judge.registered(Registry(settings.mlflow.tracking_uri, root), version)
     return asked_parity(verdict, ask, chosen.parity)
@@ -71,15 +72,17 @@ def _events(
     settings: Settings,
     repo: FeatureRepo,
     asked: EventColumnsOfModel,
+    chosen: EventTrainingSettings,
     file: tuple[str | None, str | None],
     end_ms: int | None,
-) -> Events:
+) -> Source:
+    bound = Bound.of(chosen.max_events, chosen.seed)
     path, kind = file
     if path is None:
-        return read_archive(root / settings.offline.path, repo, asked, end_ms)
+        return read_archive(root / settings.offline.path, repo, asked, end_ms, bound)
     if kind is None:
         raise UsageError("option --from", "--format", "none")
-    return read_event_file(Path(path), kind, repo, asked, end_ms)
+    return read_event_file(Path(path), kind, repo, asked, end_ms, bound)
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:

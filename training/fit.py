@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -17,13 +16,13 @@ from training.calibration import Checked, checked
 from training.candidates import fit_candidates
 from training.dataset import Domain, Events, Interactions, interactions_of
 from training.evaluate import Row, chances_of, compared, relevant_of
+from training.kept_stages import ARRAYS, NOWHERE, TABLES, Arrays, Stages, ranker_of
+from training.progress import Say, Stage
 from training.ranker import Asked, Examples, Features, ask, examples, fit_ranker, view_inputs
 from training.served import shown_between
 from training.settings import TrainingSettings
 from training.split import Split, arrivals, drawn_moments, joined, time_split, visits
 from training.together import missing_library
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Stopwatch:
     def begin(self, what: str, about: str) -> None:
         """Ends what was going on, and begins this."""
         self.end()
-        self.say(about)
+        self.say(Stage(what, about))
         self._since = what, perf_counter()
 
     def end(self) -> None:
@@ -77,9 +76,17 @@ def target_of(history: Interactions, settings: TrainingSettings) -> tuple[str, .
 
 
 def train(
-    events: Events, domain: Domain, settings: TrainingSettings, now_ms: int, say: Say = lambda text: None
+    events: Events,
+    domain: Domain,
+    settings: TrainingSettings,
+    now_ms: int,
+    say: Say = lambda text: None,
+    kept: Stages = NOWHERE,
 ) -> Trained:
     """A model of these events: ranker and test from the split's parts, candidates then made anew from everything.
+
+    Args:
+        kept: stages that are finished already are taken from there, and the others left there.
 
     Raises UsageError when there is too little to split.
     """
@@ -88,18 +95,22 @@ def train(
     history, of = interactions_of(events, domain), Features(events, domain)
     target = target_of(history, settings)
     split = time_split(worth_splitting(history, target, settings), settings)
-    learnt = learn(history, of, split, settings, watch)
+    learnt = learn(history, of, split, settings, watch, kept)
     ranker = learnt.ranker
     watch.begin("test", "testing on what came after")
-    tables = fit_candidates(history, target, split.middle, settings)
+    tables = kept.keep("tested", TABLES, lambda: fit_candidates(history, target, split.middle, settings))
     manifest = manifest_of(domain, settings, target, split.middle, now_ms)
     artefact = Artefact(manifest, tables, ranker)
     asked = tested(artefact, history, of, split, settings)
-    scores = chances_of(artefact, asked, of)
+    lengths = np.cumsum([len(one) for one in asked.candidates])[:-1]
+    made = kept.keep(
+        "scores", ARRAYS, lambda: {"scores": np.concatenate([np.empty(0), *chances_of(artefact, asked, of)])}
+    )
+    scores = np.split(made["scores"], lengths) if asked.candidates else []
     rows = compared(artefact, asked, history, of, settings.k, scores=scores)
     looked = Checked() if ranker is None else checked(scores, taken_of(asked, tables, history), asked.moments.as_of)
     watch.begin("final", "similar items from everything")
-    final = fit_candidates(history, target, split.end, settings)
+    final = kept.keep("final", TABLES, lambda: fit_candidates(history, target, split.end, settings))
     watch.end()
     known = {"as_of_ms": split.end, "items": len(final.items), "calibration": looked.calibration}
     manifest = manifest.model_copy(update={**known, "metrics": metrics_of(rows) | looked.metrics})
@@ -112,21 +123,51 @@ def taken_of(asked: Asked, tables: CandidateTables, history: Interactions) -> li
     return [np.isin(one.places, wanted) for one, wanted in zip(asked.candidates, relevant, strict=True)]
 
 
-def learn(history: Interactions, of: Features, split: Split, settings: TrainingSettings, watch: Stopwatch) -> Learnt:
+def learn(
+    history: Interactions,
+    of: Features,
+    split: Split,
+    settings: TrainingSettings,
+    watch: Stopwatch,
+    kept: Stages = NOWHERE,
+) -> Learnt:
     """A ranker of the examples of [split.start, split.middle)."""
-    rows, shown = examples_of(history, of, split, settings, watch)
+    rows, shown = examples_of(history, of, split, settings, watch, kept)
     count, taken = len(rows.taken), int(rows.taken.sum())
     watch.begin("ranker", f"a ranker from {count:,} examples, {taken:,} of them taken")
-    return Learnt(fit_ranker(rows, settings), count, shown)
+    if taken < settings.ranker_positives:
+        return Learnt(None, count, shown)
+    form = ranker_of(rows.inputs.shape[1])
+    return Learnt(kept.keep("ranker", form, lambda: fit_ranker(rows, settings)), count, shown)
 
 
 def examples_of(
-    history: Interactions, of: Features, split: Split, settings: TrainingSettings, watch: Stopwatch
+    history: Interactions,
+    of: Features,
+    split: Split,
+    settings: TrainingSettings,
+    watch: Stopwatch,
+    kept: Stages = NOWHERE,
+    name: str = "examples",
 ) -> tuple[Examples, int]:
     """What to learn from in [split.start, split.middle), and how many of the examples were really shown.
 
     Candidates are of what was known before the part, features of just then.
+
+    Args:
+        name: of the stage.
     """
+    found = kept.keep(name, ARRAYS, lambda: _arrays_of(*_made_examples(history, of, split, settings, watch)))
+    return Examples(found["inputs"], found["taken"]), int(found["shown"][0])
+
+
+def _arrays_of(rows: Examples, shown: int) -> Arrays:
+    return {"inputs": rows.inputs, "taken": rows.taken, "shown": np.array([shown])}
+
+
+def _made_examples(
+    history: Interactions, of: Features, split: Split, settings: TrainingSettings, watch: Stopwatch
+) -> tuple[Examples, int]:
     target = target_of(history, settings)
     if (missing := missing_library(settings.sources)) is not None:
         watch.say(f"without items as vectors: {missing}")

@@ -14,7 +14,7 @@ import click
 
 from features.artefact import CHAMPION, MODEL_NAME
 from features.errors import ArtefactError, UsageError
-from training.cli import JSON, ROOT, read_the_events, registry_of, training_settings
+from training.cli import JSON, ROOT, training_settings
 
 if TYPE_CHECKING:
     from training.gate import Verdict
@@ -282,23 +282,24 @@ def judge_of(root: Path, name: str, path: str | None, kind: str | None, changed:
     """The newest slice of the project's events, or of a file's, on which versions of the model are judged."""
     from features.repo import load_repo
     from features.settings import read_settings
-    from training.dataset import Domain
     from training.judging import Judge
+    from training.project import Project, Source
 
     settings = read_settings(root, os.environ)
     chosen = training_settings(name, changed, settings.training)
     repo = load_repo(root / settings.stream.repo)
     if name in repo.models:
         raise UsageError(f"model '{name}'", "a recommender, for this", "an event model")
-    domain = Domain.of(repo, chosen)
-    return Judge.of_events(read_the_events(root, settings, repo, domain, (path, kind), None), domain, chosen)
+    project = Project(root, settings, repo, chosen, Source(path, kind))
+    return Judge.of_events(project.events(lambda text: click.echo(text, err=True)), project.domain, chosen)
 
 
 def registry_in(root: Path) -> Registry:
     """The registry of the project in this folder."""
     from features.settings import read_settings
+    from training.registry import Registry
 
-    return registry_of(root, read_settings(root, os.environ))
+    return Registry(read_settings(root, os.environ).mlflow.tracking_uri, root)
 
 
 def tell(version: Version, as_json: bool, text: str) -> None:

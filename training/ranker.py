@@ -15,7 +15,9 @@ from features.definitions import FeatureView
 from features.pairs import PAIR_FEATURES, Query
 from features.point_in_time import Spine, point_in_time
 from features.recommendation import Candidates, ranker_inputs, retrieve
+from features.state import FeatureMatrix
 from training.dataset import Domain, Events, Interactions
+from training.sampled import SampledEvents
 from training.settings import TrainingSettings
 from training.split import Moments
 
@@ -78,7 +80,7 @@ def item_features(candidates: list[Candidates], as_of: Int64s, tables: Candidate
     new[1:] = (np.diff(times[order]) != 0) | (np.diff(places[order]) != 0)
     first = order[new]
     keys = pa.array(tables.items, pa.string()).take(pa.array(places[first]))
-    matrix = point_in_time(of.domain.item, Spine(keys, times[first]), of.events)
+    matrix = of.of_items(Spine(keys, times[first]))
     row = np.empty(len(order), dtype=np.int64)
     row[order] = np.cumsum(new) - 1
     rows = matrix.to_numpy(view_inputs(of.domain.item).names)[row]
@@ -91,6 +93,12 @@ class Features:
 
     events: Events
     domain: Domain
+
+    def of_items(self, spine: Spine) -> FeatureMatrix:
+        """The item view's features of the spine: of everybody's events, whoever was drawn to learn from."""
+        if isinstance(self.events, SampledEvents):
+            return self.events.whole.features(self.domain.item, spine)
+        return point_in_time(self.domain.item, spine, self.events)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.archive_tables import open_table
 from features.artefact import Artefact, Manifest
 from training.calibration import Checked, calibration, calibration_error
 from training.dataset import Domain
@@ -32,12 +31,10 @@ LEAST_SHOWN = 1e-4
 """What a share of nothing is drawn as."""
 
 
-def came_from(domain: Domain, folder: Path | None, root: Path) -> dict[str, str]:
+def came_from(domain: Domain, versions: Mapping[str, int], root: Path) -> dict[str, str]:
     """Tags: the version of the code, of the definitions, and of each Delta table that was read (none for a file)."""
     hashes = {view.name: f"{view.schema_hash:016x}" for view in (domain.user, domain.item)}
-    tables = {} if folder is None else {name: open_table(folder, one) for name, one in domain.streams.items()}
-    versions = {name: table.version for name, table in tables.items() if table is not None}
-    data = {"data_versions": json.dumps(versions)} if versions else {}
+    data = {"data_versions": json.dumps(dict(versions))} if versions else {}
     return {"code_version": code_version(root), "schema_hashes": json.dumps(hashes), **data}
 
 

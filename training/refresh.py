@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from training.evaluate import Row
 from training.fit import Trained, train
 from training.gate import Verdict
 from training.judging import Judge
+from training.kept_stages import NOWHERE, Stages
 from training.parity import Ask, with_parity
+from training.progress import Say, Stage
 from training.record import files_of
 from training.registry import Registry, Version
+from training.sampled import Sample, sample_of
 from training.settings import TrainingSettings
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Refreshed:
     version: Version
     verdict: Verdict
     trained: Trained
+    sample: Sample | None = None
+    """What of the events it was trained on; None for all of them."""
 
     def report(self) -> dict[str, Any]:
         """The JSON that --json prints, and that the status file holds."""
@@ -46,6 +49,7 @@ class Refreshed:
             "split": asdict(self.trained.split),
             "items": len(artefact.items),
             "users": len(artefact.tables.users),
+            "sample": None if self.sample is None else self.sample.report(),
             "examples": self.trained.learnt.examples,
             "shown": self.trained.learnt.shown,
             **self.trained.checked.metrics,
@@ -55,7 +59,7 @@ class Refreshed:
         }
 
 
-def refresh(
+def refresh(  # noqa: PLR0913, PLR0917  # one parameter a thing that is given to a training
     events: Events,
     domain: Domain,
     settings: TrainingSettings,
@@ -64,32 +68,36 @@ def refresh(
     say: Say = lambda text: None,
     about: Mapping[str, str] | None = None,
     ask_parity: Ask | None = None,
+    kept: Stages = NOWHERE,
 ) -> Refreshed:
     """A newly trained version stands in the registry, and is the champion when the gate lets it.
 
     Args:
         about: more tags of the version and its run, such as record.came_from.
         ask_parity: whether features are the same online as offline, for a model that would be promoted.
+        kept: where the stages of a training are left that may not end, and taken from.
 
     Raises UsageError when there is too little to train on; then nothing is registered.
     """
-    trained = train(events, domain, settings, now_ms, say)
+    trained = train(events, domain, settings, now_ms, say, kept)
     judge = Judge.of_trained(trained, events, domain, settings)
     champion = registry.find(settings.name)
     if champion is not None:
-        say(f"testing version {champion.version}, which serves now, on the same")
+        say(Stage("champion", f"testing version {champion.version}, which serves now, on the same"))
         trained.rows.extend(judge.champion_rows(registry, champion, trained.artefact.manifest))
     verdict = judge.verdict(trained.artefact, trained.rows)
     if verdict.promoted and ask_parity is not None and settings.parity != "skip":
-        say("comparing features online with the archive's")
+        say(Stage("parity", "comparing features online with the archive's"))
         verdict = with_parity(verdict, ask_parity(), settings.parity)
-    say("registering")
-    tags = {"target": ",".join(trained.artefact.manifest.target), **(about or {})}
+    say(Stage("registering", "registering"))
+    sample = sample_of(events)
+    drawn = {} if sample is None else {"sample": json.dumps(sample.report())}
+    tags = {"target": ",".join(trained.artefact.manifest.target), **drawn, **(about or {})}
     params = {**settings.model_dump(mode="json"), **asdict(trained.split), "examples": trained.learnt.examples}
     files = files_of(trained.artefact, trained.rows, judge.held_out(trained.artefact), trained.checked, settings.seed)
     version = registry.register(trained.artefact, params, tags, files)
     version = settle(registry, version, verdict, now_ms)
-    return Refreshed(version, verdict, trained)
+    return Refreshed(version, verdict, trained, sample)
 
 
 def settle(registry: Registry, version: Version, verdict: Verdict, now_ms: int) -> Version:

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from features.artefact import Artefact
 from training.candidates import fit_candidates
-from training.dataset import Domain, Events, interactions_of
+from training.dataset import Domain, Events, Interactions, interactions_of
 from training.evaluate import chances_by, compared, inputs_of
-from training.fit import Say, Stopwatch, examples_of, manifest_of, target_of, tested, worth_splitting
-from training.ranker import Features, fit_ranker
+from training.fit import Stopwatch, examples_of, manifest_of, target_of, tested, worth_splitting
+from training.kept_stages import ARRAYS, NOWHERE, Stages
+from training.progress import Say, Stage
+from training.ranker import Asked, Examples, Features, Floats, fit_ranker
 from training.settings import TrainingSettings
-from training.split import time_split
+from training.split import Split, time_split
 
 SPACE: Mapping[str, Sequence[float]] = {
     "iterations": (40, 80, 120),
@@ -39,7 +42,12 @@ class Trial:
 
 
 def search(
-    events: Events, domain: Domain, settings: TrainingSettings, trials: int, say: Say = lambda text: None
+    events: Events,
+    domain: Domain,
+    settings: TrainingSettings,
+    trials: int,
+    say: Say = lambda text: None,
+    kept: Stages = NOWHERE,
 ) -> tuple[TrainingSettings, list[Trial]]:
     """The settings of the best of so many trials, of which the first changes nothing; and all of them, in their order.
 
@@ -47,25 +55,70 @@ def search(
 
     Raises UsageError where there is too little history before the part that a training would be tested on.
     """
-    every, of, watch = interactions_of(events, domain), Features(events, domain), Stopwatch(lambda text: None)
-    target = target_of(every, settings)
-    history = every.between(0, time_split(worth_splitting(every, target, settings), settings).middle)
-    split = time_split(worth_splitting(history, target, settings), settings)
-    say(f"searching: {trials} trials on the part before the newest")
-    rows, _ = examples_of(history, of, split, settings, watch)
-    tables = fit_candidates(history, target, split.middle, settings)
-    artefact = Artefact(manifest_of(domain, settings, target, split.middle, 0), tables)
-    asked = tested(artefact, history, of, split, settings)
-    inputs, done = inputs_of(tables, asked, of), []
+    say(Stage("search", f"searching: {trials} trials on the part before the newest"))
+    look, done = _Look(events, domain, settings, kept), []
     for number, changed in enumerate(drawn(trials, settings.seed), start=1):
-        chosen = settings.model_copy(update=dict(changed))
-        tried = Artefact(artefact.manifest, tables, fit_ranker(rows, chosen))
-        scores = None if tried.ranker is None else chances_by(tried, inputs)
-        (row,) = compared(tried, asked, history, of, settings.k, "model", scores)
-        done.append(Trial(changed, row.metrics[f"ndcg_at_{settings.k}"]))
-        say(f"trial {number} of {trials}: {done[-1].ndcg:.4f} with {_told(changed)}")
+        tried = partial(look.ndcg, settings.model_copy(update=dict(changed)))
+        found = kept.keep(f"trial-{number}", ARRAYS, lambda tried=tried: {"ndcg": np.array([tried()])})  # type: ignore[misc]
+        done.append(Trial(changed, float(found["ndcg"][0])))
+        text = f"trial {number} of {trials}: {done[-1].ndcg:.4f} with {_told(changed)}"
+        say(Stage("search", text, number / trials))
     best = max(done, key=lambda trial: trial.ndcg)
     return settings.model_copy(update=dict(best.changed)), done
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The part that is looked at, and what trials learn from; made when the first trial asks."""
+
+    events: Events
+    domain: Domain
+    settings: TrainingSettings
+    kept: Stages
+
+    def ndcg(self, chosen: TrainingSettings) -> float:
+        """What a ranker of these settings comes to."""
+        rows, artefact, history = self._rows, self._artefact, self._history
+        tried = Artefact(artefact.manifest, artefact.tables, fit_ranker(rows, chosen))
+        scores = None if tried.ranker is None else chances_by(tried, self._inputs)
+        (row,) = compared(tried, self._asked, history, self._of, self.settings.k, "model", scores)
+        return row.metrics[f"ndcg_at_{self.settings.k}"]
+
+    @cached_property
+    def _of(self) -> Features:
+        return Features(self.events, self.domain)
+
+    @cached_property
+    def _target(self) -> tuple[str, ...]:
+        return target_of(interactions_of(self.events, self.domain), self.settings)
+
+    @cached_property
+    def _history(self) -> Interactions:
+        """What came before the part that a training is tested on."""
+        every = interactions_of(self.events, self.domain)
+        return every.between(0, time_split(worth_splitting(every, self._target, self.settings), self.settings).middle)
+
+    @cached_property
+    def _split(self) -> Split:
+        return time_split(worth_splitting(self._history, self._target, self.settings), self.settings)
+
+    @cached_property
+    def _rows(self) -> Examples:
+        watch = Stopwatch(lambda text: None)
+        return examples_of(self._history, self._of, self._split, self.settings, watch, self.kept, "searched")[0]
+
+    @cached_property
+    def _artefact(self) -> Artefact:
+        manifest = manifest_of(self.domain, self.settings, self._target, self._split.middle, 0)
+        return Artefact(manifest, fit_candidates(self._history, self._target, self._split.middle, self.settings))
+
+    @cached_property
+    def _asked(self) -> Asked:
+        return tested(self._artefact, self._history, self._of, self._split, self.settings)
+
+    @cached_property
+    def _inputs(self) -> list[Floats]:
+        return inputs_of(self._artefact.tables, self._asked, self._of)
 
 
 def drawn(trials: int, seed: int) -> list[Mapping[str, Any]]:

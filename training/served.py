@@ -7,6 +7,7 @@ asked about; but only what was shown can be learnt from.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +15,65 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.archive_tables import ALWAYS, Span, deduplicated, open_table
+from features.archive_tables import ALWAYS, ArchiveTable, Span, deduplicated, open_table
 from features.columns import integers
-from features.definitions import Stream
+from features.definitions import Entity, Stream
 from features.errors import UsageError
+from features.events import event_schema
 from features.pairs import PAIR_FEATURES
 from features.served import shown_items
+from training.bounds import Bound
 from training.dataset import Domain, Interactions
 from training.ranker import Examples, view_inputs
+from training.sampled import Drawn, WholeArchive, drawn
 from training.split import Split
 
 Int64s = NDArray[np.int64]
 POSITION_INPUT = "position"
+ANSWER_EVENTS = 20
+"""An answer of the log takes the memory of about so many events: it has all that its items were scored by."""
 
 
-def read_served(folder: Path, stream: Stream, span: Span = ALWAYS) -> pa.Table:
+@dataclass(frozen=True)
+class Listeners:
+    """To whom the answers were given that are read: everybody, those who were drawn, or as many as fit."""
+
+    entity: Entity
+    bound: Bound
+    who: Drawn | None = None
+
+    def of(self, table: ArchiveTable, span: Span) -> pa.Table:
+        """The log's answers to them, each once."""
+        name, most = table.stream.name, max(self.bound.events // ANSWER_EVENTS, 1)
+        if not set(self.entity.keys) <= set(table.stream.dtypes):
+            return deduplicated(table.events(span=span), table.stream)
+        if self.who is None and table.rows(span) <= most:
+            return deduplicated(table.events(span=span), table.stream)
+        log = WholeArchive({name: table}, span, self.bound)
+        counts = log.counted([name], self.entity, self.bound.seed)
+        among = np.ones(len(counts), dtype=bool) if self.who is None else self.who.buckets
+        who = drawn(np.where(among, counts, 0), most, self.bound.seed)
+        chosen = Drawn(who.buckets & among, self.bound.seed)
+        return log.of(chosen, name, self.entity, event_schema(table.stream).names)
+
+
+def read_served(
+    folder: Path, stream: Stream, span: Span = ALWAYS, to: Listeners | None = None, version: int | None = None
+) -> pa.Table:
     """The log's answers that became known in the span, each once, without a challenger's, which nobody was shown.
+
+    Args:
+        to: whose answers are read; everybody's unless given.
+        version: of the table; the newest unless given.
 
     Raises UsageError where nothing was ever logged.
     """
-    table = open_table(folder, stream)
+    table = open_table(folder, stream, version=version)
     if table is None:
         required = f"a table '{stream.name}' of what was served"
         next_step = "Define the stream, set serving.served_log_share, and let the service answer for a while."
         raise UsageError(f"offline store '{folder}'", required, "none", next_step)
-    log = deduplicated(table.events(span=span), stream)
+    log = deduplicated(table.events(span=span), stream) if to is None else to.of(table, span)
     return log.filter(pc.invert(pc.fill_null(log["shadow"], fill_value=False)))
 
 

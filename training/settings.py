@@ -51,6 +51,10 @@ class TrainingSettings(BaseModel):
     """How long the last part is that the model is tested on; None takes test_share of the events."""
     test_share: float = Field(0.2, gt=0, lt=0.5)
     """The share of events in the test part, and in the part before it that the ranker learns from."""
+    max_events: int | None = Field(None, ge=1)
+    """More events than these are not read into memory: then the model is of some users with all that they did, drawn by
+    the seed, and of items' features from everybody's events. None takes what half of the machine's memory has room for.
+    """
 
     ease_items: int = 5_000
     """EASE inverts a matrix of this many items at most: the most popular."""

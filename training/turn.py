@@ -20,7 +20,7 @@ def turn(home: Path) -> Iterator[None]:
     """No other training of this home begins until the block ends; BusyError names the process where one goes on.
 
     A training that is killed leaves nothing that the next one must clean up: a version is registered in one call, after
-    its files are whole, and until then no alias names anything of it. The next one starts anew.
+    its files are whole, and until then no alias names anything of it. What it had finished is kept (kept_stages.py).
     """
     path = home / "train.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
