@@ -44,7 +44,7 @@ def alerts_bench(rate: int, seconds: int, as_json: bool) -> None:
     """
     from headrace_bench import machine, own_loop
 
-    with own_loop() as loop:
+    with own_loop("bench alerts") as loop:
         figures = AlertAges(loop).measure(rate, seconds)
     report = {"bench": "alerts", "machine": machine(), "ours": figures, "peer": None, "ratio": None}
     click.echo(json.dumps(report, indent=2) if as_json else as_text(report))

@@ -77,7 +77,7 @@ def freshness(rate: int, seconds: int, as_json: bool) -> None:
       headrace bench freshness
       headrace bench freshness --rate 500 --seconds 120 --json
     """
-    with own_loop() as loop:
+    with own_loop("bench freshness") as loop:
         figures = Freshness(loop, rate).measure(seconds)
     report = {"bench": "freshness", "machine": machine(), "ours": figures, "peer": None, "ratio": None}
     click.echo(json.dumps(report, indent=2) if as_json else as_text(report))
@@ -95,22 +95,31 @@ def ended_by_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def own_loop(port: int = 0) -> Iterator[Loop]:
-    """The parts of a loop by the project's settings and definitions, to be started, in a folder that ends with it."""
+def own_loop(where: str, port: int = 0) -> Iterator[Loop]:
+    """The parts of a loop by the project's settings and definitions, to be started, in a folder that ends with it.
+
+    Args:
+        where: the command that asks.
+        port: of the service.
+    """
     from features.settings import read_settings
 
     root = Path.cwd()
-    settings = own_broker(read_settings(root, os.environ))
+    settings = own_broker(read_settings(root, os.environ), where)
     with ended_by_ctrl_c(), temporary_home(root / settings.home, "bench-") as home:
         repo = own_repo(root / settings.stream.repo, home)
         with Loop(root, settings, home, repo, port, f"sqlite:///{home / 'mlflow.db'}") as loop:
             yield loop
 
 
-def own_broker(settings: Settings) -> Settings:
-    """The settings with a broker on a free port; UsageError where they name a cluster, in which others would see us."""
+def own_broker(settings: Settings, where: str) -> Settings:
+    """The settings with a broker on a free port; UsageError where they name a cluster, in which others would see us.
+
+    Args:
+        where: the command that asks.
+    """
     if settings.kafka.bootstrap_servers:
-        where, required = "bench freshness", "no kafka.bootstrap_servers, as it sends made-up events"
+        required = "no kafka.bootstrap_servers, as it sends made-up events"
         hint = "Run it with HEADRACE_KAFKA__BOOTSTRAP_SERVERS= (nothing) for a broker of its own."
         raise UsageError(where, required, f"'{settings.kafka.bootstrap_servers}'", hint)
     return settings.model_copy(update={"broker": settings.broker.model_copy(update={"port": 0})})

@@ -38,7 +38,7 @@ def own_clicks(clicks: int, replicas: int, as_json: bool) -> None:
     from headrace_bench import machine, own_loop
     from streaming.ports import free_port
 
-    with own_loop(free_port()) as loop:
+    with own_loop("bench own-clicks", free_port()) as loop:
         figures = measured(loop, clicks, replicas)
     report = {"bench": "own-clicks", "machine": machine(), "ours": figures, "peer": None, "ratio": None}
     click.echo(json.dumps(report, indent=2) if as_json else as_text(report))

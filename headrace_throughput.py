@@ -64,7 +64,7 @@ def throughput(seconds: int, rate: int, stores: tuple[str, ...], as_json: bool) 
     from headrace_bench import ended_by_ctrl_c, machine, own_broker
 
     root = Path.cwd()
-    settings = own_broker(read_settings(root, os.environ))
+    settings = own_broker(read_settings(root, os.environ), "bench throughput")
     if "redis" in (stores or STORES) and shutil.which("redis-server") is None:
         got = "no such program on the PATH"
         raise UsageError("bench throughput", "redis-server", got, "Install it, or measure --store sqlite alone.")

@@ -92,6 +92,10 @@ class StreamProcess:
         high, queries = read_watermarks(self.bootstrap, topics).high, self.queries()
         return bool(queries) and all(query["end"] == high for query in queries.values())
 
+    def is_building(self) -> bool:
+        """Whether a new generation's rows were begun and not finished: a restart forgets them and begins anew."""
+        return (self.root / ".headrace" / "checkpoints" / "fold" / "building.json").exists()
+
     def unfinished(self) -> int:
         """How many batches of both queries a restart runs again."""
         return sum(unfinished(self.root / ".headrace", query) for query in ("fold", "archive"))

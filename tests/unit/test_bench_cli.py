@@ -15,7 +15,6 @@ import headrace_bench
 from features.answers import make_ready
 from features.batch import Marker, build_generation
 from features.bench import core
-from features.errors import UsageError
 from features.feature_reader import wall_clock_ms
 from features.freshness import ages_of
 from features.online_store.sqlite import SqliteRows
@@ -71,15 +70,17 @@ def test_what_is_too_short_for_three_commits_or_too_much_is_asked_wrongly(argume
     assert arguments[0] in result.stderr
 
 
-def test_made_up_events_go_to_nobodys_cluster():
-    settings = Settings.model_validate({"kafka": {"bootstrap_servers": "kafka.example:9092"}})
-    with pytest.raises(UsageError, match=r"no kafka\.bootstrap_servers"):
-        own_broker(settings)
+@pytest.mark.parametrize("verb", ["alerts", "freshness", "own-clicks", "throughput"])
+def test_made_up_events_go_to_nobodys_cluster_and_the_bench_that_would_send_them_says_so(verb, monkeypatch):
+    monkeypatch.setenv("HEADRACE_KAFKA__BOOTSTRAP_SERVERS", "kafka.example:9092")
+    result = run("bench", verb)
+    assert result.exit_code == 2
+    assert f"bench {verb} requires no kafka.bootstrap_servers" in result.stderr
 
 
 def test_its_broker_is_beside_the_projects_and_the_rest_is_as_set():
     settings = Settings.model_validate({"broker": {"port": 9092, "heap_mb": 256}, "stream": {"trigger_ms": 50}})
-    ours = own_broker(settings)
+    ours = own_broker(settings, "bench freshness")
     assert (ours.broker.port, ours.broker.heap_mb, ours.stream) == (0, 256, settings.stream)
 
 
