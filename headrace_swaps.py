@@ -158,7 +158,7 @@ def shop_with_models(loop: Loop) -> tuple[Registry, list[Version]]:
 
     click.echo("a shop, and a model of it", err=True)
     now_ms = time.time_ns() // 1_000_000
-    repo, chosen = load_repo(loop.repo), TrainingSettings(moments=1_000, test_users=500)
+    repo, chosen = load_repo(loop.repo), TrainingSettings.model_validate({"moments": 1_000, "test_users": 500})
     domain = Domain.of(repo, chosen)
     history = ShopSimulator(SEED, USERS, ITEMS).history(DAYS, now_ms)
     events = {domain.stream.name: from_columns(history, domain.stream).events}
