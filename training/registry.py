@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from features import verdicts
 from features.artefact import CHAMPION, DIGEST_TAG, Artefact, load, save
-from features.errors import ArtefactError, UsageError
+from features.errors import ArtefactError, StoreError, UsageError
 from features.trial import goldens_of
 from features.verdicts import CANARY, MOST_SHARE
 
@@ -26,6 +28,10 @@ RECORD = "record"
 """Where what a person looks at stands among them."""
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
+QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""For the first question, after which MLflow may be as patient as it is."""
+LISTED, PAGE = 200, 200
+"""Versions that are listed at most, and that are asked for at once."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Version:
 
     @property
     def since_ms(self) -> int:
-        """When it became champion last; 0 for never."""
+        """When it became champion last; 0 for never, and after a rollback from it."""
         return int(self.tags.get(verdicts.CHAMPION_SINCE, 0)) if verdicts.was_champion(self.tags) else 0
 
 
@@ -82,13 +88,19 @@ class Registry:
 
     @property
     def client(self) -> MlflowClient:
-        """The client, connected when it is first asked for: the database is made then, which takes seconds."""
+        """The client, connected when it is first asked for: the database is made then, which takes seconds.
+
+        Raises StoreError where a server does not answer.
+        """
         if self._client is None:
             from mlflow import MlflowClient
 
             if self._artefacts is not None:
                 self._artefacts.mkdir(parents=True, exist_ok=True)
-            self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            if self._artefacts is None:
+                _asked(client, self.uri)
+            self._client = client
         return self._client
 
     def register(
@@ -213,10 +225,14 @@ class Registry:
     def rollback(self, name: str) -> Version:
         """The version that was champion before the one that is, is it again.
 
-        A second rollback goes one further back. Raises UsageError where there is none.
+        A second rollback goes one further back. No later one comes to a version that was left, unless that is promoted
+        again. Raises UsageError where there is none.
         """
         now = self.find(name)
-        earlier = [one for one in self.versions(name) if one.since_ms and (now is None or one.version != now.version)]
+        promoted = [
+            self.get(name, str(one.version)) for one in self._found(name) if verdicts.CHAMPION_SINCE in one.tags
+        ]
+        earlier = [one for one in promoted if one.since_ms and (now is None or one.version != now.version)]
         if now is not None and now.since_ms:
             earlier = [one for one in earlier if one.since_ms < now.since_ms]
         if not earlier:
@@ -224,6 +240,8 @@ class Registry:
             raise UsageError(f"rollback of model '{name}'", "a version that was champion before", got)
         before = max(earlier, key=lambda one: one.since_ms)
         self.set_alias(before, CHAMPION)
+        if now is not None and now.since_ms:
+            self.client.delete_model_version_tag(name, now.version, verdicts.CHAMPION_SINCE)
         return self.get(name, before.version)
 
     def _tagged(self, version: Version, tags: Mapping[str, str]) -> Version:
@@ -260,11 +278,22 @@ class Registry:
             raise UsageError(f"model '{name}'", "a version or an alias that it has", version, next_step) from None
 
     def versions(self, name: str | None = None) -> list[Version]:
-        """Every registered version (of one model), the newest first."""
-        query = f"name = '{name}'" if name else None
-        found = self.client.search_model_versions(query, order_by=["creation_timestamp DESC"], max_results=200)
+        """The LISTED newest registered versions (of one model), the newest first."""
         # The list has no aliases, each version has.
-        return [self._described(self.client.get_model_version(one.name, one.version)) for one in found]
+        newest = islice(self._found(name), LISTED)
+        return [self._described(self.client.get_model_version(one.name, one.version)) for one in newest]
+
+    def _found(self, name: str | None) -> Iterator[ModelVersion]:
+        """Every registered version (of one model) without its aliases, the newest first."""
+        if name and "'" in name:  # which no query can say
+            return
+        query, page = (f"name = '{name}'" if name else None), None
+        while True:
+            several = self.client.search_model_versions(query, PAGE, ["creation_timestamp DESC"], page)
+            yield from several
+            page = several.token
+            if not page:
+                return
 
     def fetch(self, version: Version, folder: Path) -> Artefact:
         """The version's artefact, copied into ``folder``; ArtefactError where it is not what was registered."""
@@ -328,6 +357,22 @@ class Registry:
             metrics=metrics,
             tags=dict(version.tags),
         )
+
+
+def _asked(client: MlflowClient, uri: str) -> None:
+    """Passes when the registry answers; StoreError where not, sooner than MLflow's own patience of minutes ends."""
+    from mlflow.exceptions import MlflowException
+
+    before = {name: os.environ.get(name) for name in QUICK}
+    os.environ.update({name: value for name, value in QUICK.items() if before[name] is None})
+    try:
+        client.search_registered_models(max_results=1)
+    except MlflowException as error:
+        next_step = "See mlflow.tracking_uri of the settings."
+        raise StoreError(f"registry {uri}", "an MLflow registry that answers", str(error), next_step) from error
+    finally:
+        for name in (one for one, value in before.items() if value is None):
+            del os.environ[name]
 
 
 def _absolute(tracking_uri: str, root: Path) -> tuple[str, Path | None]:

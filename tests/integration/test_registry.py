@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from click.testing import CliRunner
 from small_shop import model
 
 from features.artefact import CHAMPION
-from features.errors import UsageError
+from features.errors import StoreError, UsageError
 from features.verdicts import CHALLENGER
 from training.models_cli import models
 from training.registry import Registry, Version
@@ -69,8 +71,25 @@ def test_rollback_goes_back_champion_by_champion(registry):
     with pytest.raises(UsageError, match="none before it"):
         registry.rollback(NAME)
     assert champion(registry) == "1"
-    registry.promote(registry.get(NAME, "3"), 2_000)
-    assert registry.rollback(NAME).version == "2"
+
+
+def test_what_was_left_by_a_rollback_is_not_what_a_later_one_comes_back_to(registry):
+    registry.promote(registry.get(NAME, "1"), 1_000)
+    registry.promote(registry.get(NAME, "2"), 1_001)
+    assert registry.rollback(NAME).version == "1"
+    registry.promote(registry.get(NAME, "3"), 1_002)
+    assert registry.rollback(NAME).version == "1", "the one that served before, not the bad one before that"
+    left = registry.get(NAME, "2")
+    assert (left.since_ms, left.refusal) == (0, None)
+    registry.promote(left, 1_003)
+    assert (champion(registry), registry.rollback(NAME).version) == ("2", "1")
+
+
+def test_a_rollback_finds_the_champion_before_however_many_versions_came_after_it(registry, monkeypatch):
+    monkeypatch.setattr("training.registry.PAGE", 1)
+    registry.promote(registry.get(NAME, "1"), 1_000)
+    registry.promote(registry.get(NAME, "3"), 1_001)
+    assert registry.rollback(NAME).version == "1"
 
 
 def test_a_version_that_the_gate_refused_is_not_promoted_and_the_alias_stays(registry):
@@ -97,3 +116,21 @@ def test_promotion_and_rollback_are_one_command_each_and_the_list_says_why(root,
 def test_a_version_that_is_not_there_is_named(root, registry, version):
     with pytest.raises(UsageError, match=version):
         command(root, "promote", version, "--name", NAME)
+
+
+def test_a_name_that_no_model_can_have_is_of_none(root):
+    assert command(root, "list", "shop's").stdout == "none\n"
+
+
+def test_a_registry_that_does_not_answer_is_said_to_be_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and never listens
+        (tmp_path / "settings.toml").write_text(
+            f'[mlflow]\ntracking_uri = "http://127.0.0.1:{nobody.getsockname()[1]}"\n'
+        )
+        with pytest.raises(StoreError, match="an MLflow registry that answers"):
+            command(tmp_path, "list")
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
+    assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
