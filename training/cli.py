@@ -177,7 +177,9 @@ def training_settings(
         if not (key and sign):
             raise UsageError("--set", "KEY=VALUE, such as iterations=200", repr(text))
         section, dot, inner = key.partition(".")
-        values[section] = {**values.get(section, {}), inner: value} if dot else _listed(key, value)
+        before = values.get(section)
+        inside = before if isinstance(before, Mapping) else {}
+        values[section] = {**inside, inner: value} if dot else _listed(key, value)
     try:
         return TrainingSettings(**values)
     except ValidationError as error:

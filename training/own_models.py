@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from features.artefact import Artefact, Manifest
@@ -14,26 +13,20 @@ from features.errors import ArtefactError
 from features.own_ranker import OwnRanker, pack
 from training.calibration import Checked
 from training.candidates import fit_candidates
-from training.fit import manifest_of, metrics_of, target_of
+from training.fit import Say, Stopwatch, examples_of, manifest_of, metrics_of, target_of
 from training.gate import Verdict
 from training.judging import Judge
 from training.parity import Ask, asked_parity
-from training.ranker import Examples, ask, examples
+from training.ranker import Examples
 from training.record import files_of, input_names
 from training.refresh import settle
 from training.registry import Registry, Version
-from training.split import drawn_moments, visits
 
 
-def learning_examples(judge: Judge) -> pa.Table:
+def learning_examples(judge: Judge, say: Say = lambda text: None) -> pa.Table:
     """What training's own ranker learns from: its inputs by name, double, null where missing, and whether ``taken``."""
-    settings, history, split = judge.settings, judge.history, judge.split
-    target = target_of(history, settings)
-    tables = fit_candidates(history, target, split.start, settings)
-    part, rng = history.between(split.start, split.middle), np.random.default_rng(settings.seed)
-    moments = drawn_moments(visits(part, part.of(target), settings.moments_per_user, rng), settings.moments, rng)
-    asked = ask(tables, moments, history, judge.of.events, judge.of.domain)
-    return frame_of(examples(asked, tables, history, judge.of, settings), input_names(manifest_for(judge, 0)))
+    rows, _ = examples_of(judge.history, judge.of, judge.split, judge.settings, Stopwatch(say))
+    return frame_of(rows, input_names(manifest_for(judge, 0)))
 
 
 def frame_of(rows: Examples, names: tuple[str, ...]) -> pa.Table:

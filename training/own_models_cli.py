@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from features.errors import UsageError
-from training.cli import JSON, ROOT
+from training.cli import JSON, ROOT, served_log
 from training.models_cli import FORMAT, FROM, NAME, SET, judge_of, parity_asked, refuse, registry_in, tell
+
+if TYPE_CHECKING:
+    from training.judging import Judge
 
 
 @click.command()
@@ -34,10 +40,22 @@ def examples(file: Path, name: str, path: str | None, kind: str | None, changed:
 
     from training.own_models import learning_examples
 
-    table = learning_examples(judge_of(root, name, path, kind, changed))
+    judge = judge_of(root, name, path, kind, changed)
+    judge = judge if path is not None else _with_served_log(root, judge)
+    table = learning_examples(judge, lambda text: click.echo(text, err=True))
     pq.write_table(table, file)
     taken = sum(table["taken"].to_pylist())
     click.echo(f"{table.num_rows:,} examples of {table.num_columns - 1} inputs, {taken:,} taken: {file}", err=True)
+
+
+def _with_served_log(root: Path, judge: Judge) -> Judge:
+    """The judge's events with what was served, which a ranker may learn from."""
+    from features.repo import load_repo
+    from features.settings import read_settings
+
+    settings = read_settings(root, os.environ)
+    log = served_log(root, settings, load_repo(root / settings.stream.repo), judge.settings, None)
+    return replace(judge, of=replace(judge.of, events={**judge.of.events, **log}))
 
 
 @click.command()

@@ -18,11 +18,13 @@ from features.point_in_time import Spine, point_in_time
 from features.repo import load_repo
 from features.verdicts import CHALLENGER
 from training.candidates import fit_candidates
-from training.cli import train
+from training.cli import train, training_settings
 from training.dataset import Domain, interactions_of, read_offline
 from training.evaluate import Row
 from training.fit import train as fit
+from training.judging import Judge
 from training.models_cli import models
+from training.own_models import learning_examples
 from training.ranker import ask
 from training.refresh import refresh
 from training.registry import Registry
@@ -224,6 +226,18 @@ def test_training_when_drifted_trains_without_a_champion_and_then_where_events_h
     assert told["psi"] == report["psi"]
     write_deltalake(archive, shop(domain, visits=40), mode="overwrite")
     assert trained()["version"] == "2"
+
+
+def test_the_examples_that_a_ranker_of_ones_own_is_given_are_those_that_ours_learnt_from(trained, events, domain):
+    told: list[str] = []
+    table = learning_examples(Judge.of_trained(trained, events, domain, SETTINGS), told.append)
+    assert table.num_rows == trained.learnt.examples
+    assert any("moments to learn from" in line for line in told)
+
+
+def test_a_setting_within_one_that_has_no_parts_is_named():
+    with pytest.raises(UsageError, match="'iterations'"):
+        training_settings(None, ["iterations.most=1"], {"iterations": 5})
 
 
 @pytest.mark.parametrize("text", ["iterations", "unheard=1", "test_share=2"])
