@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -162,6 +162,12 @@ def too_many(path: Path, bound: Bound | None) -> UsageError:
     most = "fewer" if bound is None else f"at most {bound.events:,} (max_events)"
     next_step = "Bring it in with 'headrace import', and train on the offline store."
     return UsageError(f"file '{path}'", f"{most} events", "more", next_step)
+
+
+def joined(several: Sequence[Events]) -> Events:
+    """The events of all, stream by stream."""
+    names = sorted({name for one in several for name in one})
+    return {name: pa.concat_tables([one[name] for one in several if name in one]) for name in names}
 
 
 # --- interactions ---------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,15 +36,29 @@ def bootstrap(values: Floats, seed: int = 0, draws: int = DRAWS) -> Interval:
     return interval_of(float(there.mean()), np.concatenate(means))
 
 
-def drawn_weights(count: int, seed: int, draws: int = DRAWS, width: int = 0) -> Iterator[NDArray[np.int64]]:
+def drawn_weights(count: int, seed: int, draws: int = DRAWS, width: int = 0) -> Iterator[Floats]:
     """How often each of ``count`` things is drawn, (some of the draws, count) at a time: those of a seed are the same.
 
     Args:
         width: how much a draw is made into, where that is more than count: it bounds how many come at a time.
     """
-    rng, chunk = np.random.default_rng(seed), max(1, CELLS // max(count, width))
+    chunk = max(1, CELLS // max(count, width))
+    if draws <= chunk:
+        yield _few_weights(count, seed, draws)
+        return
+    rng = np.random.default_rng(seed)
     for start in range(0, draws, chunk):
-        yield rng.multinomial(count, np.full(count, 1 / count), size=min(chunk, draws - start))
+        yield _drawn(count, min(chunk, draws - start), rng)
+
+
+@lru_cache(maxsize=2)
+def _few_weights(count: int, seed: int, draws: int) -> Floats:
+    """Kept, as a report asks for the interval of metric after metric of the same lists."""
+    return _drawn(count, draws, np.random.default_rng(seed))
+
+
+def _drawn(count: int, draws: int, rng: np.random.Generator) -> Floats:
+    return rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
 
 
 def interval_of(value: float, drawn: Floats) -> Interval:

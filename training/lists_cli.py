@@ -20,6 +20,8 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 MODEL = click.option("--model", "names", multiple=True, metavar="MODEL", help="Only this one; again for another.")
 SET = click.option("--set", "changed", multiple=True, metavar="MODEL.SETTING=N", help="Such as ease.l2=500.")
 SEED = click.option("--seed", default=42, show_default=True, help="Of what is drawn.")
+TRAIN = click.option("--train", metavar="FILE", help="What came before, where the split is made already.")
+TEST = click.option("--test", metavar="FILE", help="What came after it.")
 ENDS = ("_low", "_high")
 
 
@@ -97,16 +99,20 @@ def leave_one_out_99(  # noqa: PLR0913, PLR0917  # one parameter an option
 
 
 @click.command("time-split")
-@data()
+@data(required=False)
+@TRAIN
+@TEST
 @click.option("--test-days", type=click.FloatRange(min=0, min_open=True), help="The last part; a fifth of the events.")
 @click.option("--as-of", metavar="T", help="As if the file ended then: to choose settings on an earlier part.")
 @click.option("--train-set", "training", multiple=True, metavar="KEY=VALUE", help="A setting of `headrace train`.")
 @MODEL
 @SET
 @JSON
-def time_split(  # one parameter an option
-    data: str,
+def time_split(  # noqa: PLR0913, PLR0917  # one parameter an option
+    data: str | None,
     kind: str,
+    train: str | None,
+    test: str | None,
     test_days: float | None,
     as_of: str | None,
     training: Sequence[str],
@@ -122,21 +128,26 @@ def time_split(  # one parameter an option
     \b
     Examples:
       headrace evaluate time-split --data online-retail.parquet --format online-retail --test-days 30
-      headrace evaluate time-split --data movielens-small --format movielens --json
+      headrace evaluate time-split --train until-june.parquet --test july.parquet --format online-retail --json
     """
     from features.inspection import parsed_time
     from training.cli import training_settings
-    from training.dataset import Domain, read_file
+    from training.dataset import Domain, joined, read_file
     from training.protocols import lists
     from training.protocols import time_split as protocol
 
+    files = parts_of("time-split", data, train, test)
+    if test_days is not None and len(files) > 1:
+        raise UsageError("headrace evaluate time-split", "--test-days, or --train and --test", "both")
     models = chosen(lists.configured(protocol.models(), changed), [*names, *([lists.BASELINE] if names else [])])
     days = [] if test_days is None else [f"test_ms={round(test_days * 86_400_000)}"]
     settings = training_settings(None, [*days, *training])
     repo = _repo()
     domain = Domain.of(repo, settings)
-    events = read_file(Path(data), kind, repo, domain, None if as_of is None else parsed_time(as_of))
-    show(protocol.run(events, domain, settings, models, _say), as_json)
+    end_ms = None if as_of is None else parsed_time(as_of)
+    several = [read_file(path, kind, repo, domain, end_ms) for path in files]
+    since_ms = protocol.first_ms(several[1], domain) if len(several) > 1 else None
+    show(protocol.run(joined(several), domain, settings, models, _say, since_ms), as_json)
 
 
 @click.command("session")
@@ -163,20 +174,35 @@ def session(
 
 
 @click.command("ranklens")
-@click.option("--data", required=True, metavar="FILE", help="Items, rankings and clicks, as Metarank has them.")
+@click.option("--data", metavar="FILE", help="Items, rankings and clicks, as Metarank has them.")
+@TRAIN
+@TEST
 @SEED
 @JSON
-def ranklens(data: str, seed: int, as_json: bool) -> None:
+def ranklens(data: str | None, train: str | None, test: str | None, seed: int, as_json: bool) -> None:
     """Rank the items that were shown by what was known of them just before: NDCG@10 on the last fifth of the lists.
+
+    Or on the lists of a file of their own, which came after those of another.
 
     \b
     Examples:
       headrace evaluate ranklens --data ranklens.jsonl.gz
+      headrace evaluate ranklens --train first.jsonl.gz --test last.jsonl.gz --json
     """
     from training.protocols import ranklens as protocol
 
-    _say(f"reading {data}")
-    show(protocol.run(protocol.read(Path(data), _repo()), seed, _say), as_json)
+    files = parts_of("ranklens", data, train, test)
+    _say(f"reading {', '.join(map(str, files))}")
+    show(protocol.run(protocol.read(files, _repo()), seed, _say), as_json)
+
+
+def parts_of(protocol: str, data: str | None, train: str | None, test: str | None) -> list[Path]:
+    """The file that is to be split, or the two that it was split into; UsageError where neither is named, or both."""
+    several = [one for one in (train, test) if one is not None]
+    if (data is None) != (len(several) == 2) or (data is not None and several):  # noqa: PLR2004
+        got = ", ".join(name for name, one in (("--data", data), ("--train", train), ("--test", test)) if one)
+        raise UsageError(f"headrace evaluate {protocol}", "--data, or --train and --test", got or "none of them")
+    return [Path(one) for one in (several or [str(data)])]
 
 
 def chosen(models: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -199,14 +225,16 @@ def _say(text: str) -> None:
 
 
 def show(report: Mapping[str, Any], as_json: bool) -> None:
-    """The report on stdout: JSON, or a table without the intervals but with the main metric's."""
+    """The report on stdout: JSON, or a table without the intervals but with the main metric's and its differences'."""
     from training.evaluate_cli import table
 
     if as_json:
         click.echo(json.dumps(report, indent=2))
         return
     rows = [{name: "-" if value is None else value for name, value in row.items()} for row in report["rows"]]
-    kept = [{name: value for name, value in row.items() if "_above_" not in name} for row in rows]
+    ours = {name.partition("_above_")[0] for row in rows for name in row if "_above_" in name}
+    hidden = {one + end for row in rows for one in row for end in ENDS if one not in ours}
+    kept = [{k: v for k, v in row.items() if "_above_" not in k and k not in hidden} for row in rows]
     click.echo("\n".join([*table(kept), "", *_differences(report["rows"])]))
 
 

@@ -13,10 +13,11 @@ from features.errors import ArtefactError
 from features.own_ranker import OwnRanker, pack
 from training.calibration import Checked
 from training.candidates import fit_candidates
-from training.fit import Say, Stopwatch, examples_of, manifest_of, metrics_of, target_of
+from training.fit import Stopwatch, examples_of, manifest_of, metrics_of, target_of
 from training.gate import Verdict
 from training.judging import Judge
 from training.parity import Ask, asked_parity
+from training.progress import Say
 from training.ranker import Examples
 from training.record import files_of, input_names
 from training.refresh import settle

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from features.errors import UsageError
-from training.cli import JSON, ROOT, served_log
+from training.cli import JSON, ROOT
 from training.models_cli import FORMAT, FROM, NAME, SET, judge_of, parity_asked, refuse, registry_in, tell
 
 if TYPE_CHECKING:
@@ -52,10 +52,11 @@ def _with_served_log(root: Path, judge: Judge) -> Judge:
     """The judge's events with what was served, which a ranker may learn from."""
     from features.repo import load_repo
     from features.settings import read_settings
+    from training.project import Project
 
     settings = read_settings(root, os.environ)
-    log = served_log(root, settings, load_repo(root / settings.stream.repo), judge.settings, None)
-    return replace(judge, of=replace(judge.of, events={**judge.of.events, **log}))
+    project = Project(root, settings, load_repo(root / settings.stream.repo), judge.settings)
+    return replace(judge, of=replace(judge.of, events=project.with_served(judge.of.events)))
 
 
 @click.command()

@@ -78,6 +78,14 @@ def test_a_difference_is_paired_so_that_a_model_is_no_better_than_itself():
     np.testing.assert_allclose([rows[1]["m_above_popular_low"], rows[1]["m_above_popular_high"]], [0.1, 0.1])
 
 
+def test_every_metric_has_its_interval_and_not_only_the_main_one():
+    lists = {"ndcg": np.array([0.0, 0.5, 1.0]), "recall": np.array([0.25, 0.25, np.nan])}
+    (row,) = report_rows([Judged("popular", lists)], "ndcg", ["popular"])
+    assert (row["recall"], row["recall_low"], row["recall_high"]) == (0.25, 0.25, 0.25)
+    assert row["ndcg_low"] < row["ndcg"] < row["ndcg_high"]
+    assert "recall_above_popular" not in row
+
+
 def test_three_of_four_rows_of_each_user_are_drawn_and_the_seed_decides_which():
     user = np.repeat([0, 1, 2], [4, 8, 1])
     drawn = stratified(user, 0.75, 1)
@@ -178,6 +186,37 @@ def test_leave_one_out_reads_the_files_that_ncf_made(ratings, tmp_path):
     assert rows["ease"]["hit_rate_at_10"] == 1.0
 
 
+def metarank(rankings: range, rng: np.random.Generator) -> str:
+    """Lists of four of six items, of which the first two are liked; four of the lists in each second."""
+    lines = []
+    for number in rankings:
+        shown = [f"i{item}" for item in rng.permutation(6)[:4]]
+        items = ",".join(f'{{"id":"{item}"}}' for item in shown)
+        about = f'"timestamp":"{1000 * (number // 4)}","user":"u{number % 5}","session":"s{number}"'
+        lines.append(f'{{"event":"ranking","id":"r{number}",{about},"fields":[],"items":[{items}]}}')
+        taken = next(item for item in [*("i0", "i1"), *shown] if item in shown)
+        lines.append(
+            f'{{"event":"interaction","id":"c{number}",{about},"ranking":"r{number}","item":"{taken}","type":"click",'
+            '"fields":[]}'
+        )
+    return "\n".join(lines) + "\n"
+
+
+def test_lists_to_test_on_may_have_a_file_of_their_own_which_came_after(tmp_path):
+    rng = np.random.default_rng(3)
+    first, last = metarank(range(1, 161), rng), metarank(range(161, 201), rng)
+    for name, text in (("whole", first + last), ("first", first), ("last", last)):
+        (tmp_path / name).write_text(text)
+    whole = rows_of("ranklens", "--data", tmp_path / "whole")
+    parts = rows_of("ranklens", "--train", tmp_path / "first", "--test", tmp_path / "last")
+    assert whole["ranker"]["ndcg_at_10"] > whole["random"]["ndcg_at_10"]
+    assert [{**row, "fit_s": 0} for row in parts.values()] == [{**row, "fit_s": 0} for row in whole.values()]
+    done = CliRunner().invoke(
+        cli, ["evaluate", "ranklens", "--train", str(tmp_path / "last"), "--test", str(tmp_path / "first")]
+    )
+    assert (done.exit_code, "rankings of 50000 ms or later" in done.output) == (2, True)
+
+
 def test_a_time_split_tells_known_users_from_new_ones_and_has_the_model_that_train_fits(tmp_path):
     needs_als()
     kinds = "InvoiceNo", "StockCode", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID"
@@ -188,10 +227,12 @@ def test_a_time_split_tells_known_users_from_new_ones_and_has_the_model_that_tra
             lines.append(
                 (f"{day}-{user}", f"i{item:02}", 1, datetime(2011, 1, 1, tzinfo=UTC) + timedelta(days=day), 2.0, user)
             )
-    path = tmp_path / "shop.parquet"
-    pq.write_table(pa.table(dict(zip(kinds, map(list, zip(*lines, strict=True)), strict=True))), path)
+    parts, days = [], 50 * 30
+    for name, chosen in (("shop", lines), ("before", lines[:days]), ("after", lines[days:])):
+        parts.append(str(tmp_path / f"{name}.parquet"))
+        pq.write_table(pa.table(dict(zip(kinds, map(list, zip(*chosen, strict=True)), strict=True))), parts[-1])
     options = ["--format", "online-retail", "--test-days", 10, "--train-set", "iterations=5"]
-    done = CliRunner().invoke(cli, ["evaluate", "time-split", "--data", str(path), *map(str, options), "--json"])
+    done = CliRunner().invoke(cli, ["evaluate", "time-split", "--data", parts[0], *map(str, options), "--json"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     assert (report["warm_users"], report["cold_users"], report["items"]) == (30, 4, 20)
@@ -201,6 +242,16 @@ def test_a_time_split_tells_known_users_from_new_ones_and_has_the_model_that_tra
     assert warm["ndcg_at_10_above_popular_low"] > 0
     assert rows["cold", "with_repeats", "popular"]["n"] == 4
     assert 0 < rows["cold", "with_repeats", "popular"]["novelty_at_10"] < 10
+
+    # The same where the last part has a file of its own.
+    words = ["time-split", "--train", parts[1], "--test", parts[2], "--model", "popular", *options[:2], *options[4:]]
+    done = CliRunner().invoke(cli, ["evaluate", *words, "--json"])
+    assert done.exit_code == 0, done.output
+    apart = json.loads(done.stdout)
+    assert apart["as_of_ms"] == datetime(2011, 1, 1, tzinfo=UTC).timestamp() * 1_000 + 50 * 86_400_000
+    assert [apart[name] for name in ("warm_users", "cold_users", "items", "end_ms")] == [30, 4, 20, report["end_ms"]]
+    recall = {row["users"]: row["recall_at_10"] for row in apart["rows"] if row["model"] == "popular"}
+    assert recall["warm"] == rows["warm", "with_repeats", "popular"]["recall_at_10"]
 
 
 def test_a_line_of_negatives_that_is_none_is_named(tmp_path, ratings):
@@ -219,6 +270,12 @@ def test_the_split_is_made_of_a_file_where_there_are_no_files_of_it(ratings):
     ("args", "message"),
     [
         (["leave-one-out-99"], "requires --data, or --train and --negatives"),
+        (["ranklens"], "requires --data, or --train and --test; got none of them"),
+        (["ranklens", "--data", "x", "--test", "y"], "requires --data, or --train and --test; got --data, --test"),
+        (
+            ["time-split", "--train", "x", "--format", "movielens"],
+            "requires --data, or --train and --test; got --train",
+        ),
         (["random-75-25", "--data", "x", "--set", "ease.l3=1"], "requires one of"),
         (["random-75-25", "--data", "x", "--set", "ease.l2=much"], "requires a number"),
         (["random-75-25", "--data", "x", "--model", "magic"], "requires one of popular"),

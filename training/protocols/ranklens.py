@@ -6,7 +6,7 @@ A plain running click-through of each item stands beside: most of what there is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_array  # type: ignore[import-untyped]
 
+from features.columns import integers
 from features.errors import UsageError
 from features.formats import read_events
 from features.formats.files import Source
@@ -51,19 +52,39 @@ class Impressions:
 
     shown: Shown
     about: Metadata
+    train_lists: int | None = None
+    """How many of the lists, the first, are to learn from; None where a share of those with clicks is."""
 
 
-def read(path: Path, repo: FeatureRepo) -> Impressions:
-    """The lists of a file in Metarank's format; UsageError where it has none that was clicked."""
-    tables = [parsed.events for name, parsed in read_events(path, "ranklens", repo.streams) if name == "activity"]
-    if not tables:
-        raise UsageError(f"file '{path}'", "rankings and clicks", "none")
+def read(paths: Sequence[Path], repo: FeatureRepo) -> Impressions:
+    """The lists of files in Metarank's format, of which a second has those to test on.
+
+    Raises UsageError where one has none, none was clicked, or those to test on did not come after the others.
+    """
+    tables = [_activity(path, repo) for path in paths]
     events = pa.concat_tables(tables)
     items = pc.unique(events["item_id"]).sort()
     shown = shown_of(events, items)
     if not shown.clicked.any():
-        raise UsageError(f"file '{path}'", "rankings of which items were clicked", f"{shown.lists} of no click")
-    return Impressions(shown, metadata(path, items))
+        where = f"file '{paths[-1]}'"
+        raise UsageError(where, "rankings of which items were clicked", f"{shown.lists} of no click")
+    if len(paths) == 1:
+        return Impressions(shown, metadata(paths, items))
+    earlier, later = (one.filter(pc.equal(one["event_type"], "impression")) for one in tables)
+    last = int(integers(earlier["event_time"]).max(initial=0))
+    first = int(integers(later["event_time"]).min(initial=np.iinfo(np.int64).max))
+    if not last <= first:
+        required = f"rankings of {last} ms or later, as '{paths[0]}' ends there"
+        raise UsageError(f"file '{paths[1]}'", required, f"{first} ms at first")
+    # Of the same millisecond, lists of the first file stand before those of the second.
+    return Impressions(shown, metadata(paths, items), len(pc.unique(earlier["recommendation_id"])))
+
+
+def _activity(path: Path, repo: FeatureRepo) -> pa.Table:
+    tables = [parsed.events for name, parsed in read_events(path, "ranklens", repo.streams) if name == "activity"]
+    if not tables:
+        raise UsageError(f"file '{path}'", "rankings and clicks", "none")
+    return pa.concat_tables(tables)
 
 
 def shown_of(events: pa.Table, items: pa.Array) -> Shown:
@@ -115,11 +136,11 @@ def _numbers(table: pa.Table, name: str) -> NDArray[np.int64]:
     return np.asarray(table[name].to_numpy(), dtype=np.int64)
 
 
-def metadata(path: Path, items: pa.Array) -> Metadata:
-    """What the file's item events say: fields of numbers, and of texts or lists of them as sets of words."""
+def metadata(paths: Sequence[Path], items: pa.Array) -> Metadata:
+    """What the files' item events say: fields of numbers, and of texts or lists of them as sets of words."""
     from features.formats.metarank import item_fields
 
-    known = dict(item_fields(Source(path)))
+    known = {item: about for path in paths for item, about in item_fields(Source(path))}
     fields = [known.get(item, {}) for item in items.to_pylist()]
     names = sorted({name for one in fields for name in one if name not in PROSE})
     numeric = [name for name in names if all(isinstance(one.get(name, 0.0), int | float) for one in fields)]
@@ -137,7 +158,7 @@ def _words(fields: list[Mapping[str, Any]], name: str) -> csr_array:
 
 
 def run(data: Impressions, seed: int = 0, say: Say = lambda text: None) -> dict[str, Any]:
-    """The report: how well each way ranks the lists of the last fifth."""
+    """The report: how well each way ranks the lists of the last fifth, or of the file of those to test on."""
     say(f"what was known before each of {data.shown.lists:,} lists")
     started = perf_counter()
     columns = inputs(data.shown, data.about)
@@ -145,6 +166,11 @@ def run(data: Impressions, seed: int = 0, say: Say = lambda text: None) -> dict[
     clicked = np.bincount(data.shown.list_of, data.shown.clicked, data.shown.lists) > 0
     chosen = np.flatnonzero(clicked)
     middle = int(len(chosen) * TRAIN_SHARE)
+    if data.train_lists is not None:
+        middle = int(np.searchsorted(chosen, data.train_lists))
+    if not 0 < middle < len(chosen):
+        got = f"{middle} and {len(chosen) - middle}"
+        raise UsageError("protocol ranklens", "lists with clicks to learn from, and others to test on", got)
     train, test = (np.isin(data.shown.list_of, part) for part in (chosen[:middle], chosen[middle:]))
     say(f"a ranker from {int(train.sum()):,} shown items")
     started = perf_counter()

@@ -35,18 +35,15 @@ def values_of(hits: NDArray[np.bool_], relevant: Int64s, names: Sequence[str]) -
 
 
 def report_rows(tested: Sequence[Judged], main: str, baselines: Sequence[str]) -> list[dict[str, Any]]:
-    """A JSON object a model: means, the interval of the main metric, and of its difference to each baseline's."""
+    """A JSON object a model: means, also of how far its main metric is above each baseline's, and their intervals."""
     by_name = {one.model: one for one in tested}
     return [_row(one, main, [by_name[name] for name in baselines if name in by_name]) for one in tested]
 
 
 def _row(one: Judged, main: str, baselines: Sequence[Judged]) -> dict[str, Any]:
-    row: dict[str, Any] = {"model": one.model} | {name: metrics.mean(values) for name, values in one.values.items()}
-    sure = bootstrap(one.values[main])
-    row |= {f"{main}_low": sure.low, f"{main}_high": sure.high}
-    for other in baselines:
-        above = bootstrap(one.values[main] - other.values[main])
-        name = f"{main}_above_{other.model}"
-        row |= {name: above.mean, f"{name}_low": above.low, f"{name}_high": above.high}
+    beside = {f"{main}_above_{other.model}": one.values[main] - other.values[main] for other in baselines}
+    sure = {name: bootstrap(values) for name, values in [*one.values.items(), *beside.items()]}
+    row: dict[str, Any] = {"model": one.model} | {name: each.mean for name, each in sure.items()}
+    row |= {f"{name}_{end}": getattr(each, end) for name, each in sure.items() for end in ("low", "high")}
     row |= {**one.whole, "fit_s": round(one.fit_s, 3)}
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array  # type: ignore[import-untyped]
 
 from features.artefact import Artefact
+from features.columns import integers
 from training import metrics
 from training.candidates import fit_candidates
 from training.dataset import Domain, Events, Interactions, interactions_of
 from training.evaluate import chances_of
-from training.fit import Stopwatch, learn, manifest_of, target_of
+from training.fit import Stopwatch, learn, manifest_of, target_of, worth_splitting
 from training.protocols.lists import BASELINE, Asked, Fitted, Say, fitted, judged, listed, said
 from training.protocols.rows import Judged, report_rows
 from training.ranker import Asked as AskedMoments
@@ -75,11 +76,19 @@ def run(
     settings: TrainingSettings,
     several: Mapping[str, Recommender],
     say: Say = lambda text: None,
+    since_ms: int | None = None,
 ) -> dict[str, Any]:
-    """The report: for warm and cold users, with repeats and only new, a row a model."""
+    """The report: for warm and cold users, with repeats and only new, a row a model.
+
+    Args:
+        since_ms: when the last part begins; None for what the settings say.
+    """
     history, of = interactions_of(events, domain), Features(events, domain)
     target = target_of(history, settings)
-    split = time_split(history.known_at[history.of((*settings.engaged, *target))], settings)
+    known_at = worth_splitting(history, target, settings)
+    if since_ms is not None and len(known_at):
+        settings = settings.model_copy(update={"test_ms": int(known_at[-1]) + 1 - since_ms})
+    split = time_split(known_at, settings)
     question = asked_at(history, split, target, settings)
     every = [*fitted(several, question.before, question.as_of_ms, say)]
     every.append(two_stage(history, of, split, settings, question, say))
@@ -91,6 +100,11 @@ def run(
     said_of = {"as_of_ms": split.middle, "end_ms": split.end, "target": list(target)}
     counts = {"warm_users": int(question.warm.sum()), "cold_users": int((~question.warm).sum())}
     return said(PROTOCOL, rows, **said_of, **counts, items=question.before.items)
+
+
+def first_ms(events: Events, domain: Domain) -> int:
+    """When the first of these became known."""
+    return int(integers(events[domain.stream.name]["known_at"]).min())
 
 
 def asked_at(history: Interactions, split: Split, target: tuple[str, ...], settings: TrainingSettings) -> Question:
