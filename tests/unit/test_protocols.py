@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from features.errors import FormatError
 from features.repo import load_repo
 from headrace import cli
+from training.dataset import Interactions
 from training.impressions import Metadata, Shown, click_through, clicked_before, inputs, rank_in_list
 from training.intervals import bootstrap
 from training.metrics import average_precision_at_k, diversity, hits_at_k, novelty, popularity_bias, top_k
@@ -24,6 +25,7 @@ from training.protocols.lists import read_interactions
 from training.protocols.random_split import stratified
 from training.protocols.rows import Judged, report_rows
 from training.protocols.session import questions
+from training.protocols.time_split import item_click_through
 from training.recommenders import Taken
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -252,6 +254,19 @@ def test_a_time_split_tells_known_users_from_new_ones_and_has_the_model_that_tra
     assert [apart[name] for name in ("warm_users", "cold_users", "items", "end_ms")] == [30, 4, 20, report["end_ms"]]
     recall = {row["users"]: row["recall_at_10"] for row in apart["rows"] if row["model"] == "popular"}
     assert recall["warm"] == rows["warm", "with_repeats", "popular"]["recall_at_10"]
+
+
+def test_an_items_click_through_is_its_targets_over_its_views_and_there_is_none_without_views():
+    kinds = ("purchase", "view")
+    item = np.array([0, 0, 0, 1, 1, 2])
+    kind = np.array([1, 1, 0, 1, 0, 1])
+    names = pa.array(["a", "b", "c", "d"])
+    history = Interactions(names[:1], names, kinds, np.zeros(6, np.int64), item, kind, np.arange(6))
+    nobody = Taken(2, 4, *(np.empty(0, kind) for kind in (np.int64, np.int64, np.float64, np.int64)))
+    (found,) = item_click_through(history, ("purchase",))
+    np.testing.assert_allclose(found.scorer(nobody), [[2 / 12, 2 / 11, 1 / 11, 1 / 10]] * 2)
+    assert item_click_through(history.only(kind == 0), ("purchase",)) == []
+    assert item_click_through(history.only(kind == 1), ("view",)) == []
 
 
 def test_a_line_of_negatives_that_is_none_is_named(tmp_path, ratings):

@@ -25,6 +25,7 @@ from training.candidates import fit_candidates
 from training.dataset import Domain, Events, Interactions, interactions_of
 from training.evaluate import chances_of
 from training.fit import Stopwatch, learn, manifest_of, target_of, worth_splitting
+from training.impressions import PRIOR_CLICKS, PRIOR_SHOWN
 from training.protocols.lists import BASELINE, Asked, Fitted, Say, fitted, judged, listed, said
 from training.protocols.rows import Judged, report_rows
 from training.ranker import Asked as AskedMoments
@@ -34,10 +35,12 @@ from training.settings import TrainingSettings
 from training.split import Moments, Split, time_split
 
 Int64s = NDArray[np.int64]
-PROTOCOL, TWO_STAGE = "time-split", "two_stage"
+PROTOCOL, TWO_STAGE, CLICK_THROUGH = "time-split", "two_stage", "item_click_through"
 OTHERS = (BASELINE, "own", "blend", "blend_of_new")
 """What every model's distance to is said."""
 METRICS = ("ndcg", "recall", "precision", "hit_rate", "mrr")
+SHOWN = ("view", "click")
+"""Types of events by which an item was before a user's eyes."""
 
 
 def models() -> dict[str, Recommender]:
@@ -91,6 +94,7 @@ def run(
     split = time_split(known_at, settings)
     question = asked_at(history, split, target, settings)
     every = [*fitted(several, question.before, question.as_of_ms, say)]
+    every += item_click_through(history.between(0, split.middle), target)
     every.append(two_stage(history, of, split, settings, question, say))
     rows = []
     for group, chosen in (("warm", question.warm), ("cold", ~question.warm)):
@@ -100,6 +104,16 @@ def run(
     said_of = {"as_of_ms": split.middle, "end_ms": split.end, "target": list(target)}
     counts = {"warm_users": int(question.warm.sum()), "cold_users": int((~question.warm).sum())}
     return said(PROTOCOL, rows, **said_of, **counts, items=question.before.items)
+
+
+def item_click_through(history: Interactions, target: tuple[str, ...]) -> list[Fitted]:
+    """The item's targets over its views, with a prior, for everybody alike; none where the history has no views."""
+    shown = history.of(SHOWN) & ~history.of(target)
+    if not shown.any():
+        return []
+    counts = [np.bincount(history.item[of], minlength=len(history.items)) for of in (history.of(target), shown)]
+    rate = (counts[0] + PRIOR_CLICKS) / (counts[1] + PRIOR_SHOWN)
+    return [Fitted(CLICK_THROUGH, lambda taken: np.tile(rate, (taken.users, 1)), 0.0)]
 
 
 def first_ms(events: Events, domain: Domain) -> int:
