@@ -114,18 +114,20 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
 def _refreshed(project: Project, trials: int | None, say: Say, *, when_drifted: bool) -> dict[str, Any]:
     """The report of a refresh, which stands in the status file too; that of the drift where none was needed."""
     from training.project import begins
+    from training.refresh import write_status
 
     now_ms = int(time.time() * 1_000)
     about, resumed = project.begin(trials, now_ms)
     say(begins(resumed))
-    events = project.events(say, about.tables)
-    found = _needless(project, events, now_ms, say) if when_drifted and not resumed else None
-    if found is not None:
-        return {**found, "trained": False}
-    events = project.with_served(events, about.tables)
     with project.unfinished.begun(about, resumed, say) as kept:
-        report = _trained(project, events, trials, (about, kept), now_ms, say)
-    return {**report, "resumed": resumed}
+        events = project.events(say, about.tables)
+        found = _needless(project, events, now_ms, say) if when_drifted and not resumed else None
+        if found is not None:
+            return {**found, "trained": False}
+        events = project.with_served(events, about.tables)
+        report = {**_trained(project, events, trials, (about, kept), now_ms, say), "resumed": resumed}
+        write_status(project.home / "status" / "train.json", report)
+    return report
 
 
 def _needless(project: Project, events: Events, now_ms: int, say: Say) -> dict[str, Any] | None:
@@ -140,7 +142,7 @@ def _trained(
     project: Project, events: Events, trials: int | None, begun: tuple[About, Stages], now_ms: int, say: Say
 ) -> dict[str, Any]:
     from training.parity import asked_of
-    from training.refresh import refresh, write_status
+    from training.refresh import refresh
     from training.search import search
 
     (about, kept), chosen, domain, registry = begun, project.chosen, project.domain, project.registry
@@ -154,9 +156,7 @@ def _trained(
     tags = project.came_from(about.tables)
     done = refresh(events, domain, chosen, registry, now_ms, say, tags, ask, kept)
     registry.log_trials(done.version, tried, f"ndcg_at_{chosen.k}")
-    report = {**done.report(), "search": [asdict(trial) for trial in tried]}
-    write_status(project.home / "status" / "train.json", report)
-    return report
+    return {**done.report(), "search": [asdict(trial) for trial in tried]}
 
 
 def training_settings(

@@ -15,7 +15,7 @@ from features.pairs import PAIR_FEATURES
 from features.recommendation import Candidates, ranker_inputs
 from training import metrics
 from training.dataset import Interactions
-from training.ranker import Asked, Features, item_features, places_of
+from training.ranker import Asked, Features, places_of, told_of_items
 
 Int64s = NDArray[np.int64]
 Lists = list[Int64s]
@@ -132,7 +132,7 @@ def chances_of(artefact: Artefact, asked: Asked, of: Features | None) -> list[Fl
 
 def inputs_of(tables: CandidateTables, asked: Asked, of: Features) -> list[Floats]:
     """For each moment the ranker's inputs of its candidates (c, inputs), with features as of then."""
-    rows = item_features(asked.candidates, asked.moments.as_of, tables, of)
+    rows = told_of_items(asked, tables, of).item_rows or []
     several = zip(asked.candidates, asked.user_rows, rows, strict=True)
     return [ranker_inputs(one, user, item) for one, user, item in several]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,11 @@ from training.event_metrics import Floats, at_threshold, threshold_at_precision,
 from training.event_sources import Source
 from training.gate import Verdict
 from training.parity import Ask, asked_parity
+from training.progress import Say, Stage
 from training.refresh import settle
 from training.registry import Registry, Version
 from training.sampled import Sample
 
-Say = Callable[[str], None]
 _TOLD = ("promoted", "reason", "rows", "differences", "examples", "threshold")
 
 
@@ -96,19 +96,20 @@ def train_events(
     Raises UsageError when a part has no positives, or nothing else; then nothing is registered.
     """
     parts = parts_of(events, asked.model, settings)
-    say("what was known just before each event")
+    say(Stage("examples", "what was known just before each event"))
     every = examples_between(events, asked, parts.start, parts.end, parts.test)
     if every.sample is not None:
         say(f"{every.sample}, but for the test")
     learned, test = with_both(every.between(parts.start, parts.middle)), with_both(every.between(parts.test, parts.end))
-    say(f"a classifier from {len(learned):,} events, {int(learned.positive.sum()):,} of them positive")
+    about = f"a classifier from {len(learned):,} events, {int(learned.positive.sum()):,} of them positive"
+    say(Stage("ranker", about))
     made = EventClassifier(_manifest(asked, learned, parts, settings, now_ms), fit(learned, asked, settings))
     judge = EventJudge(asked, test, settings)
-    say("testing it beside the champion")
+    say(Stage("test", "testing it beside the champion"))
     rows = judge.rows(made, judge.champion(registry))
     verdict = asked_parity(verdict_on(judge, made, rows), ask_parity, settings.parity)
     made, alerts = with_threshold(judge, made, rows)
-    say("registering")
+    say(Stage("registering", "registering"))
     version = settle(registry, registered(registry, made, settings, every.sample), verdict, now_ms)
     count = {"learned": len(learned), "tested": len(test), "positive": int(every.positive.sum())}
     told = [row.row for row in rows], differences(rows)

@@ -23,6 +23,7 @@ from training.event_models import train_events
 from training.event_sources import Source
 from training.gate import Verdict
 from training.parity import asked_of, asked_parity
+from training.progress import Stage, told
 from training.registry import Registry, Version
 
 
@@ -41,12 +42,13 @@ def train_event_model(
     asked = EventColumnsOfModel.of(repo, repo.models[name])
     end_ms = None if as_of is None else parsed_time(as_of)
     chosen = event_settings(changed)
-    events = _events(root, settings, repo, asked, chosen, file, end_ms)
     registry = Registry(settings.mlflow.tracking_uri, root)
     now_ms = int(time.time() * 1_000)
     ask = None if file[0] is not None else asked_of(root, settings, repo, asked.source.views, chosen, lambda _: None)
-    done = train_events(events, asked, chosen, registry, now_ms, lambda text: click.echo(text, err=True), ask)
-    report = done.report()
+    with told() as say:
+        say(Stage("reading", "reading events"))
+        events = _events(root, settings, repo, asked, chosen, file, end_ms)
+        report = train_events(events, asked, chosen, registry, now_ms, say, ask).report()
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
 
 

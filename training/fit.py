@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -18,7 +18,7 @@ from training.dataset import Domain, Events, Interactions, interactions_of
 from training.evaluate import Row, chances_of, compared, relevant_of
 from training.kept_stages import ARRAYS, NOWHERE, TABLES, Arrays, Stages, ranker_of
 from training.progress import Say, Stage
-from training.ranker import Asked, Examples, Features, ask, examples, fit_ranker, view_inputs
+from training.ranker import Asked, Examples, Features, ask, examples, fit_ranker, told_of_items, view_inputs
 from training.served import shown_between
 from training.settings import TrainingSettings
 from training.split import Split, arrivals, drawn_moments, joined, time_split, visits
@@ -44,6 +44,9 @@ class Trained:
     split: Split
     learnt: Learnt
     checked: Checked
+    history: Interactions
+    asked: Asked
+    """The test's moments, with ``tested_tables``'s candidates: others are tested on the same."""
     took_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -102,11 +105,9 @@ def train(
     manifest = manifest_of(domain, settings, target, split.middle, now_ms)
     artefact = Artefact(manifest, tables, ranker)
     asked = tested(artefact, history, of, split, settings)
-    lengths = np.cumsum([len(one) for one in asked.candidates])[:-1]
-    made = kept.keep(
-        "scores", ARRAYS, lambda: {"scores": np.concatenate([np.empty(0), *chances_of(artefact, asked, of)])}
-    )
-    scores = np.split(made["scores"], lengths) if asked.candidates else []
+    if ranker is not None:
+        asked = _told(asked, tables, of, kept)
+    scores = chances_of(artefact, asked, of)
     rows = compared(artefact, asked, history, of, settings.k, scores=scores)
     looked = Checked() if ranker is None else checked(scores, taken_of(asked, tables, history), asked.moments.as_of)
     watch.begin("final", "similar items from everything")
@@ -114,7 +115,18 @@ def train(
     watch.end()
     known = {"as_of_ms": split.end, "items": len(final.items), "calibration": looked.calibration}
     manifest = manifest.model_copy(update={**known, "metrics": metrics_of(rows) | looked.metrics})
-    return Trained(Artefact(manifest, final, ranker), tables, rows, split, learnt, looked, watch.took_s)
+    return Trained(Artefact(manifest, final, ranker), tables, rows, split, learnt, looked, history, asked, watch.took_s)
+
+
+def _told(asked: Asked, tables: CandidateTables, of: Features, kept: Stages) -> Asked:
+    """The same with the item features of all candidates."""
+
+    def make() -> Arrays:
+        return {"rows": np.concatenate(told_of_items(asked, tables, of).item_rows or [np.empty((0, 0))])}
+
+    rows = kept.keep("told", ARRAYS, make)["rows"]
+    parts = np.split(rows, np.cumsum([len(one) for one in asked.candidates])[:-1]) if asked.candidates else []
+    return replace(asked, item_rows=parts)
 
 
 def taken_of(asked: Asked, tables: CandidateTables, history: Interactions) -> list[NDArray[np.bool_]]:
@@ -216,19 +228,6 @@ def shown_examples(
 def worth_splitting(history: Interactions, target: tuple[str, ...], settings: TrainingSettings) -> NDArray[np.int64]:
     """When the events became known by whose number the history is split."""
     return history.known_at[history.of((*settings.engaged, *target))]
-
-
-def judged_rows(
-    artefact: Artefact,
-    history: Interactions,
-    of: Features,
-    split: Split,
-    settings: TrainingSettings,
-    only: str | None = None,
-) -> list[Row]:
-    """Each way to recommend (or ``only`` one), tested on the users of the last part who had been seen before it."""
-    asked = tested(artefact, history, of, split, settings)
-    return compared(artefact, asked, history, of, settings.k, only)
 
 
 def tested(artefact: Artefact, history: Interactions, of: Features, split: Split, settings: TrainingSettings) -> Asked:

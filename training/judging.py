@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from features.artefact import Artefact, Manifest
@@ -13,10 +13,10 @@ from features.definitions import FeatureView
 from features.errors import ArtefactError
 from training.candidates import fit_candidates
 from training.dataset import Domain, Events, Interactions, interactions_of
-from training.evaluate import Row
-from training.fit import Trained, judged_rows, target_of, tested, worth_splitting
+from training.evaluate import Row, compared
+from training.fit import Trained, target_of, tested, worth_splitting
 from training.gate import Verdict, fault_of, gate
-from training.ranker import Examples, Features, examples
+from training.ranker import Asked, Examples, Features, examples, told_of_items
 from training.registry import Registry, Version
 from training.settings import TrainingSettings
 from training.split import Split, time_split
@@ -34,12 +34,15 @@ class Judge:
     split: Split
     tables: CandidateTables
     settings: TrainingSettings
+    moments: dict[tuple[str, ...], Asked] = field(default_factory=dict, repr=False, compare=False)
+    """Target → the slice's moments with what was known then: asked once for all that are tested."""
 
     @classmethod
     def of_trained(cls, trained: Trained, events: Events, domain: Domain, settings: TrainingSettings) -> Judge:
         """The slice that a training was tested on."""
-        of = Features(events, domain)
-        return cls(interactions_of(events, domain), of, trained.split, trained.tested_tables, settings)
+        known = {trained.artefact.manifest.target: trained.asked}
+        of, tables = Features(events, domain), trained.tested_tables
+        return cls(trained.history, of, trained.split, tables, settings, known)
 
     @classmethod
     def of_events(cls, events: Events, domain: Domain, settings: TrainingSettings) -> Judge:
@@ -53,14 +56,21 @@ class Judge:
     def row(self, artefact: Artefact, only: str = "model") -> Row:
         """The row of the artefact's ranker, or of another way to recommend, by the target of its manifest."""
         rival = Artefact(artefact.manifest, self.tables, artefact.ranker)
-        (row,) = judged_rows(rival, self.history, self.of, self.split, self.settings, only)
+        (row,) = compared(rival, self._asked(rival), self.history, self.of, self.settings.k, only)
         return row
+
+    def _asked(self, rival: Artefact) -> Asked:
+        """The moments of the rival's target, of users who had been seen before the slice."""
+        target = rival.manifest.target
+        if target not in self.moments:
+            asked = tested(rival, self.history, self.of, self.split, self.settings)
+            self.moments[target] = told_of_items(asked, self.tables, self.of)
+        return self.moments[target]
 
     def held_out(self, artefact: Artefact) -> Examples:
         """Examples of the slice, which the artefact's ranker has not seen."""
         rival = Artefact(artefact.manifest, self.tables, artefact.ranker)
-        asked = tested(rival, self.history, self.of, self.split, self.settings)
-        return examples(asked, self.tables, self.history, self.of, self.settings)
+        return examples(self._asked(rival), self.tables, self.history, self.of, self.settings)
 
     def verdict(self, artefact: Artefact, rows: Sequence[Row]) -> Verdict:
         """The gate's, over these rows; refused for a fault of the artefact."""

@@ -151,7 +151,8 @@ class Unfinished:
         except HeadraceError:
             self.forget()
             raise
-        self.forget()
+        else:
+            self.forget()
 
     def forget(self) -> None:
         """Nothing is kept."""

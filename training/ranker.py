@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,8 @@ class Asked:
     moments: Moments
     user_rows: Floats
     candidates: list[Candidates]
+    item_rows: list[Floats] | None = None
+    """What was known of each moment's candidates, where it has been asked already (see told_of_items)."""
 
 
 def ask(tables: CandidateTables, moments: Moments, history: Interactions, events: Events, domain: Domain) -> Asked:
@@ -69,6 +71,13 @@ def ask(tables: CandidateTables, moments: Moments, history: Interactions, events
     asked = zip(keys.to_pylist(), recents, moments.as_of.tolist(), strict=True)
     candidates = [retrieve(tables, Query(user, recent or (), as_of)) for user, recent, as_of in asked]
     return Asked(moments, matrix.to_numpy(view_inputs(domain.user).names), candidates)
+
+
+def told_of_items(asked: Asked, tables: CandidateTables, of: Features) -> Asked:
+    """The same with the item features of all candidates: asked once for all who rank them."""
+    if asked.item_rows is not None:
+        return asked
+    return replace(asked, item_rows=item_features(asked.candidates, asked.moments.as_of, tables, of))
 
 
 def item_features(candidates: list[Candidates], as_of: Int64s, tables: CandidateTables, of: Features) -> list[Floats]:
@@ -115,7 +124,7 @@ def examples(
     """Of each moment every candidate that was then taken, and some that were not; only moments with both."""
     rng = np.random.default_rng(settings.seed)
     item_of_code = places_of(tables, history)
-    kept, users, taken, as_of = [], [], [], []
+    kept, users, taken, as_of, rows = [], [], [], [], []
     for moment, candidates in enumerate(asked.candidates):
         positive = np.isin(candidates.places, item_of_code[asked.moments.taken(moment)])
         negative = np.flatnonzero(~positive)
@@ -126,7 +135,9 @@ def examples(
             users.append(asked.user_rows[moment])
             taken.append(positive[keep])
             as_of.append(asked.moments.as_of[moment])
-    rows = item_features(kept, np.array(as_of, dtype=np.int64), tables, of)
+            rows += [] if asked.item_rows is None else [asked.item_rows[moment][keep]]
+    if asked.item_rows is None:
+        rows = item_features(kept, np.array(as_of, dtype=np.int64), tables, of)
     width = len(view_inputs(of.domain.user).names) + len(view_inputs(of.domain.item).names)
     inputs = [ranker_inputs(*one) for one in zip(kept, users, rows, strict=True)]
     return Examples(
