@@ -35,7 +35,7 @@ LOOK_EVERY_S = 0.1
 STARTED_WITHIN_S, READY_WITHIN_S = 120.0, 10.0
 BATCHES_AHEAD = 4
 """How many batches the producer may be ahead: the lag that the stream is to hold."""
-LIMIT_RECORDS, LIMIT_BATCHES = 1_000_000, 8
+LIMIT_RECORDS, LIMIT_BATCHES = 500_000, 8
 REDIS_STORE = OWN_STORE.replace("Sqlite", "Redis").replace("path: ../online.db", "url: {url}")
 
 
@@ -236,16 +236,16 @@ def parse_limit(root: Path, settings: Settings, bootstrap: str) -> int:
     """Records a second from Kafka through mapInArrow and the parser into no sink; each task is a core of the master."""
     from features.repo import load_repo
     from streaming.jars import resolve_spark
-    from streaming.session import SOURCE, spark_session
+    from streaming.session import COLUMNS, SOURCE, spark_session
     from streaming.source_batch import nested_offsets
     from streaming.watermarks import read_watermarks
 
     repo = load_repo(root / settings.stream.repo)
     stream, horizon_ms = repo.streams[STREAM], repo.horizon_ms(STREAM)
     home = root / settings.home
-    spark = spark_session(
-        settings.stream.spark_master, settings.stream.spark_memory, resolve_spark(home), home / "logs"
-    )
+    chosen = settings.stream
+    jars, logs = resolve_spark(home), home / "logs"
+    spark = spark_session(chosen.spark_master, chosen.spark_memory, jars, logs, chosen.long_running)
 
     def counted(tables: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import numpy as np
@@ -255,21 +255,20 @@ def parse_limit(root: Path, settings: Settings, bootstrap: str) -> int:
 
         for one in tables:
             places = np.asarray(one["partition"]), np.asarray(one["offset"])
-            known = np.asarray(one["timestamp"].cast(pa.int64())) // 1_000
-            parsed = parse(Records(one["value"], known, *places), stream, horizon_ms)
+            parsed = parse(Records(one["value"], np.asarray(one["timestamp"]), *places), stream, horizon_ms)
             yield pa.RecordBatch.from_arrays([pa.array([parsed.events.num_rows])], ["events"])
 
     def run(most: int) -> float:
         high = read_watermarks(bootstrap, [stream.topic]).high
-        chosen = {place: min(end, most // len(high)) for place, end in high.items()}
-        ends, records = json.dumps(nested_offsets(chosen)), sum(chosen.values())
+        until = {place: min(end, most // len(high)) for place, end in high.items()}
+        ends, records = json.dumps(nested_offsets(until)), sum(until.values())
         given = SOURCE | {"kafka.bootstrap.servers": bootstrap, "subscribe": stream.topic, "endingOffsets": ends}
-        frame = spark.read.format("kafka").options(**given).load()
+        frame = spark.read.format("kafka").options(**given).load().selectExpr(*COLUMNS)
         began = time.perf_counter()
         frame.mapInArrow(counted, "events long").write.format("noop").mode("overwrite").save()
         return records / (time.perf_counter() - began)
 
-    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(settings.stream.max_offsets_per_trigger))
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(chosen.max_offsets_per_trigger))
     try:
         run(LIMIT_RECORDS // 5)
         return round(run(LIMIT_RECORDS))

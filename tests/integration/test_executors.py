@@ -37,8 +37,8 @@ from streaming.executors import recipe_of
 from streaming.messages import messages as as_sent
 from streaming.online_sink import OnlineSink
 from streaming.scoring import EventScoring, ModelScoring
-from streaming.session import spark_session
-from streaming.source_batch import Messages
+from streaming.session import COLUMNS, spark_session
+from streaming.source_batch import Messages, known_at
 from streaming.zipf_load import Templates, ZipfLoad
 
 if TYPE_CHECKING:
@@ -171,6 +171,17 @@ def framed(spark: SparkSession, folder: Path, stream: Stream, number: int) -> Da
     if not path.exists():
         pq.write_table(messages(stream, number), path, row_group_size=1_000)
     return spark.read.parquet(str(path)).repartition(3)
+
+
+def test_a_message_without_headers_has_an_empty_list_of_them_as_nulls_cost_spark_the_square_of_their_number(
+    spark: SparkSession,
+) -> None:
+    """How Spark hands batches to Python; see streaming/session.py."""
+    none = "cast(null AS array<struct<key: string, value: binary>>) AS headers"
+    given = ("'t' AS topic", "0 AS partition", "id AS offset", "current_timestamp() AS timestamp", "null AS key")
+    came = spark.range(3).selectExpr(*given, "cast('x' AS binary) AS value", none).selectExpr(*COLUMNS).toArrow()
+    assert came["headers"].to_pylist() == [[], [], []]
+    assert np.all(known_at(came) == came["timestamp"].to_numpy())
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["whole", "one killed"])
