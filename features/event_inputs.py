@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ from features.columns import EventColumns, Values
 from features.definitions import FeatureView, Stream
 from features.errors import UsageError
 from features.expressions import NUMERIC
-from features.point_in_time import Spine, point_in_time
+from features.point_in_time import Places, Spine, point_in_time
 from features.repo import FeatureRepo
 from features.state import FeatureMatrix
 from features.windows import Int64s
@@ -59,17 +60,29 @@ class EventInputs:
 
         Args:
             events: of the stream.
-            as_of: one for each event: a millisecond after its time counts the event itself, one before leaves it out
-                (at its very time it counts unless that is where a tile starts).
+            as_of: one for each event; what was known by then counts, and the event itself may be of it.
             history: of every stream that the views read.
         """
-        return self.matrix_by(events, as_of, lambda view, spine: point_in_time(view, spine, history))
+        return self._matrix(events, as_of, None, partial(_of_history, history))
 
-    def matrix_by(self, events: pa.Table, as_of: Int64s, features: Answering) -> Floats:
-        """The same, of features from wherever they come."""
+    def matrix_before(self, events: pa.Table, features: Answering | Events) -> Floats:
+        """(n, names): the inputs of each of the stream's events as the stream meets them: just before it, without it.
+
+        As of the millisecond after its known_at, of what stands before it in the ledger's order (before_events.py).
+
+        Args:
+            events: of the stream.
+            features: of every stream that the views read, the events among it; or what answers about them.
+        """
         columns = EventColumns(events, self.stream)
-        answers = {view.name: features(view, Spine(columns.entity_keys(view.entity), as_of)) for view in self.views}
-        return self.matrix_of(events, answers)
+        places = Places(self.stream.name, columns.known_at, columns.seq)
+        answering = features if callable(features) else partial(_of_history, features)
+        return self._matrix(events, columns.known_at + 1, places, answering)
+
+    def _matrix(self, events: pa.Table, as_of: Int64s, before: Places | None, features: Answering) -> Floats:
+        columns = EventColumns(events, self.stream)
+        spines = ((view, Spine(columns.entity_keys(view.entity), as_of, before)) for view in self.views)
+        return self.matrix_of(events, {view.name: features(view, spine) for view, spine in spines})
 
     def matrix_of(self, events: pa.Table, answers: Mapping[str, FeatureMatrix]) -> Floats:
         """(n, names): the inputs of each of the stream's events; NaN where there is no value.
@@ -84,6 +97,10 @@ class EventInputs:
             wanted = [name for name in self.names if name in view.names and name not in found]
             found |= dict(zip(wanted, answers[view.name].to_numpy(wanted).T, strict=True))
         return np.column_stack([found[name] for name in self.names])
+
+
+def _of_history(history: Events, view: FeatureView, spine: Spine) -> FeatureMatrix:
+    return point_in_time(view, spine, history)
 
 
 def _floats(values: Values) -> Floats:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.accepted import Reading
@@ -71,10 +70,8 @@ def _by_parts(asked: Asked, reading: Reading, repeated: Mapping[str, Int64s]) ->
         places = part.holds(spine.keys)
         left[places] = False
         if len(places):
-            rows = Spine(spine.keys.take(pa.array(places)), spine.as_of[places])
-            answered.append((places, point_in_time(view, rows, part.events)))
+            answered.append((places, point_in_time(view, spine.take(places), part.events)))
     nobody = np.flatnonzero(left)
     if len(nobody) or not answered:
-        rows = Spine(spine.keys.take(pa.array(nobody)), spine.as_of[nobody])
-        answered.append((nobody, point_in_time(view, rows, {})))
+        answered.append((nobody, point_in_time(view, spine.take(nobody), {})))
     return in_order(answered, view, spine)

@@ -4,6 +4,8 @@ An event counts at ``as_of`` when it was known by then (``known_at <= as_of``) a
 sorted once by entity and time, so that a window is a run of them; each lane's events are lifted to entries and the
 finalizers of aggregations.py answer from the runs. Where some event around as_of was known out of its order, a run
 would hold the wrong events: such a spine row gets a copy of the events it may see, as a row of its own.
+
+A spine may ask instead what stood before an event in the ledger's order (before_events.py): what the stream met.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from features.events import event_schema
 from features.ranges import Ranges
 from features.state import EntityEvents, FeatureMatrix, assembled, entity_events, statuses
 from features.tables import Distinct, Histogram, Table
-from features.windows import Int64s, Tiling, Window
+from features.windows import Int64s, Tiling, Window, floored
 
 MOST_PIECES = 256
 PAIRS_AT_ONCE = 16_000_000
@@ -33,11 +35,34 @@ PAIRS_AT_ONCE = 16_000_000
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where n events of a stream stand in the ledger's order: by known_at (ms), then stream, then sequence."""
+
+    stream: str
+    known_at: Int64s
+    seq: Int64s
+
+    def take(self, places: Int64s) -> Places:
+        """Some of them."""
+        return Places(self.stream, self.known_at[places], self.seq[places])
+
+
+@dataclass(frozen=True)
 class Spine:
-    """Which entity (key text, see columns.entity_keys) is asked about as of when (ms); n rows in the caller's order."""
+    """Which entity (key text, see columns.entity_keys) is asked about as of when (ms); n rows in the caller's order.
+
+    Args:
+        before: where there is one, an event counts that stands before this place, not one that was known by as_of.
+    """
 
     keys: pa.Array
     as_of: Int64s
+    before: Places | None = None
+
+    def take(self, places: Int64s) -> Spine:
+        """Some of its rows."""
+        before = None if self.before is None else self.before.take(places)
+        return Spine(self.keys.take(pa.array(places)), self.as_of[places], before)
 
 
 def point_in_time(view: FeatureView, spine: Spine, events: Mapping[str, pa.Table]) -> FeatureMatrix:
@@ -50,25 +75,60 @@ def point_in_time(view: FeatureView, spine: Spine, events: Mapping[str, pa.Table
     """
     keys = pc.unique(spine.keys)
     rows = pc.index_in(spine.keys, value_set=keys).to_numpy(zero_copy_only=False).astype(np.int64)
-    timelines = {one.columns.stream.name: Timeline(view.tiling, one) for one in _streams(view, keys, events)}
+    timelines, known_by = _timelines(view, spine, _streams(view, keys, events))
+    every = _Asked(rows, spine.as_of, known_by)
     order = order_by_row_time(rows, spine.as_of)
     own = np.zeros(len(order), dtype=bool)
-    for timeline in timelines.values():
-        own |= timeline.out_of_order(rows[order], spine.as_of[order])
+    for name, timeline in timelines.items():
+        own |= timeline.out_of_order(rows[order], spine.as_of[order], known_by[name][order])
     answered: list[tuple[Int64s, FeatureMatrix]] = []
     for places, copies in ((order[~own], False), (order[own], True)):
         for chunk in _chunks(plan_of(view), timelines, rows, spine.as_of, places, copies=copies):
-            asked = _Asked(rows[chunk], spine.as_of[chunk])
-            answered.append((chunk, _answered(view, timelines, asked, copies=copies)))
+            found = _answered(view, timelines, every.take(chunk), copies=copies)
+            answered.append((chunk, found))
     return in_order(answered, view, spine)
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """Part of a spine: rows of the timelines, and as_of."""
+    """Part of a spine: rows of the timelines, as_of, and for each stream up to where what is known counts."""
 
     row: Int64s
     as_of: Int64s
+    known_by: Mapping[str, Int64s]
+
+    def take(self, places: Int64s) -> _Asked:
+        return _Asked(self.row[places], self.as_of[places], {name: one[places] for name, one in self.known_by.items()})
+
+
+def _timelines(
+    view: FeatureView, spine: Spine, streams: list[EntityEvents]
+) -> tuple[dict[str, Timeline], dict[str, Int64s]]:
+    """Each stream's timeline, and for each up to where what is known counts, row by row of the spine."""
+    names = [one.columns.stream.name for one in streams]
+    known = [_known(names, number, one, spine) for number, one in enumerate(streams)]
+    timelines = {
+        name: Timeline(view.tiling, one, when) for name, one, (when, _) in zip(names, streams, known, strict=True)
+    }
+    return timelines, {name: by for name, (_, by) in zip(names, known, strict=True)}
+
+
+def _known(names: list[str], number: int, events: EntityEvents, spine: Spine) -> tuple[Int64s, Int64s]:
+    """When each event became known, as a number, and the last such number that counts for each row of the spine.
+
+    Of a stream that the asked events are not of, known_at alone parts what stands before them from the rest.
+    """
+    before = spine.before
+    if before is None:
+        return events.known_at, spine.as_of
+    if names[number] != before.stream:
+        asked = names.index(before.stream) if before.stream in names else len(names)
+        return events.known_at, before.known_at - int(number > asked)
+    # Stable: of a place and the event that stands there the place is first.
+    known_at, seq = (np.concatenate(both) for both in ((before.known_at, events.known_at), (before.seq, events.seq)))
+    rank = np.empty(len(seq), dtype=np.int64)
+    rank[np.lexsort((seq, known_at))] = np.arange(len(seq))
+    return rank[len(before.seq) :], rank[: len(before.seq)]
 
 
 def _streams(view: FeatureView, keys: pa.Array, events: Mapping[str, pa.Table]) -> list[EntityEvents]:
@@ -106,12 +166,16 @@ def _chunks(
 
 def _answered(view: FeatureView, timelines: Mapping[str, Timeline], asked: _Asked, *, copies: bool) -> FeatureMatrix:
     lowest = np.iinfo(np.int64).min
-    newest = np.maximum.reduce([timeline.newest(asked.row, asked.as_of, lowest) for timeline in timelines.values()])
+    newest = np.maximum.reduce(
+        [timeline.newest(asked.row, asked.known_by[name], lowest) for name, timeline in timelines.items()]
+    )
     known = newest != lowest
     newest = np.where(known, newest, 0)
     if copies:
-        timelines = {name: timeline.copied(asked.row, asked.as_of) for name, timeline in timelines.items()}
-        asked = _Asked(np.arange(len(asked.row)), asked.as_of)
+        timelines = {
+            name: timeline.copied(asked.row, asked.as_of, asked.known_by[name]) for name, timeline in timelines.items()
+        }
+        asked = _Asked(np.arange(len(asked.row)), asked.as_of, asked.known_by)
     plan = plan_of(view)
     answers = plan.answer(_HistorySource(timelines, asked))
     return assembled(view, answers, statuses(view, newest, asked.as_of, known), asked.as_of, newest)
@@ -137,12 +201,14 @@ def in_order(answered: list[tuple[Int64s, FeatureMatrix]], view: FeatureView, sp
 class Timeline:
     """One stream's events of the spine's entities, sorted by row and time, and what has been lifted from them.
 
-    ``complete`` says that every event of a row was known when it is asked about (the rows are copies made for that);
-    else what was not known at as_of are the events after it (out_of_order tells the rows where this is not so).
+    ``known`` says when each became known (known_at, or its rank in the ledger's order). ``complete`` says that every
+    event of a row was known when it is asked about (the rows are copies made for that); else what was not known are
+    the last events of the row (out_of_order tells the rows where this is not so).
     """
 
-    def __init__(self, tiling: Tiling, events: EntityEvents, *, complete: bool = False) -> None:
+    def __init__(self, tiling: Tiling, events: EntityEvents, known: Int64s, *, complete: bool = False) -> None:
         self.tiling = tiling
+        self._known = known
         self._complete = complete
         self._lifted: dict[Table, tuple[Entries, Int64s]] = {}
         self.events = events
@@ -154,68 +220,70 @@ class Timeline:
 
     @cached_property
     def _by_known(self) -> tuple[Entries, Int64s]:
-        """Rows and known_at in the order of becoming known, and the newest event time so far in each row."""
-        order = order_by_row_time(self.events.row, self.events.known_at)
+        """Rows and when known in the order of becoming known, and the newest event time so far in each row."""
+        order = order_by_row_time(self.events.row, self._known)
         row = self.events.row[order]
-        return Entries(row, self.events.known_at[order], {}), running_maximum(row, self.events.time[order])
+        return Entries(row, self._known[order], {}), running_maximum(row, self.events.time[order])
 
-    def newest(self, row: Int64s, as_of: Int64s, none: int) -> Int64s:
-        """The newest event time that was known at as_of; ``none`` where no event was."""
+    def newest(self, row: Int64s, known_by: Int64s, none: int) -> Int64s:
+        """The newest event time that was known by then; ``none`` where no event was."""
         known, newest = self._by_known
         if not len(known):
             return np.full(len(row), none)
-        end = find(known, row, as_of + 1)
+        end = self.known_end(row, known_by)
         start = find(known, row, np.full(len(row), known.time.min()))
         return np.where(end > start, newest[np.maximum(end - 1, 0)], none)
 
-    def run(self, row: Int64s, as_of: Int64s, window: Window) -> tuple[Int64s, Int64s]:
-        """[lo, hi) among the events: those of the row inside the window that were known."""
+    def known_end(self, row: Int64s, known_by: Int64s) -> Int64s:
+        """Where the row's known events end: there are as many in the order of time as in that of becoming known."""
+        if self._complete:
+            return np.full(len(row), len(self.base), dtype=np.int64)
+        return find(self._by_known[0], row, known_by + 1)
+
+    def run(self, row: Int64s, as_of: Int64s, known_end: Int64s, window: Window) -> tuple[Int64s, Int64s]:
+        """[lo, hi) among the events: those of the row inside the window, of those that were known."""
         bounds = self.tiling.bounds(window)
-        right = bounds.right(as_of)
-        if not self._complete:
-            right = np.minimum(right, as_of + 1)
         lo = find(self.base, row, bounds.left(as_of))
-        return lo, np.maximum(lo, find(self.base, row, right))
+        hi = np.minimum(find(self.base, row, bounds.right(as_of)), known_end)
+        return lo, np.maximum(lo, hi)
 
     def widest(self, tiling: Tiling, row: Int64s, as_of: Int64s) -> tuple[Int64s, Int64s]:
         """[lo, hi) among the events: what all of the tiling's windows together may hold."""
         left, right = tiling.widest(as_of)
         return find(self.base, row, left), find(self.base, row, right)
 
-    def out_of_order(self, row: Int64s, as_of: Int64s) -> NDArray[np.bool_]:
-        """Where an event before a window's end was not known at as_of, or one after as_of was."""
+    def out_of_order(self, row: Int64s, as_of: Int64s, known_by: Int64s) -> NDArray[np.bool_]:
+        """Where what is known is not the first of the row, or, of delayed windows alone, not all before an end."""
         wrong = np.zeros(len(row), dtype=bool)
         if not len(self.base):
             return wrong
         events = self.events
         bounds = row_bounds(events.row, int(max(events.row.max(), row.max(initial=0))) + 1)
-        latest_known = running_maximum(events.row, events.known_at)
-        for delayed, right in self._ends(as_of):
-            end = find(self.base, row, right)
-            wrong |= (end > bounds[row]) & (latest_known[np.maximum(end - 1, 0)] > as_of)
-            if not delayed:
-                first_known = -running_maximum(-events.row[::-1], -events.known_at[::-1])[::-1]
-                wrong |= (end < bounds[row + 1]) & (first_known[np.minimum(end, len(first_known) - 1)] <= as_of)
+        latest_known = running_maximum(events.row, self._known)
+        for end in self._ends(row, as_of, known_by):
+            wrong |= (end > bounds[row]) & (latest_known[np.maximum(end - 1, 0)] > known_by)
         return wrong
 
-    def _ends(self, as_of: Int64s) -> Iterator[tuple[bool, Int64s]]:
-        """The different right ends of the windows: just after as_of without a delay, each delayed one's own."""
+    def _ends(self, row: Int64s, as_of: Int64s, known_by: Int64s) -> Iterator[Int64s]:
+        """Where events that must all be known end: as many as are known, or each different end of a delayed window."""
         if any(not window.delay_ms for window in self.tiling.windows):
-            yield False, as_of + 1
-        delayed = {(w.delay_ms, self.tiling.bounds(w).tile_ms): w for w in self.tiling.windows if w.delay_ms}
-        for window in delayed.values():
-            yield True, self.tiling.bounds(window).right(as_of)
+            yield self.known_end(row, known_by)
+            return
+        bounds = {self.tiling.bounds(window) for window in self.tiling.windows}
+        for delay_ms, tile_ms in {(one.delay_ms, one.tile_ms) for one in bounds}:
+            yield find(self.base, row, floored(as_of - delay_ms, tile_ms))
 
-    def copied(self, row: Int64s, as_of: Int64s) -> Timeline:
-        """A timeline with a row of its own for each of these, which holds the events that were known at its as_of."""
+    def copied(self, row: Int64s, as_of: Int64s, known_by: Int64s) -> Timeline:
+        """A timeline with a row of its own for each of these, which holds the events that were known by then."""
         lo, hi = self.widest(self.tiling, row, as_of)
         length = np.maximum(hi - lo, 0)
         places, copy = concatenated(lo, length), np.repeat(np.arange(len(lo)), length)
-        known = self.events.known_at[places] <= as_of[copy]
+        known = self._known[places] <= known_by[copy]
         places, copy = places[known], copy[known]
         events = self.events
         arrays = (array[places] for array in (events.time, events.known_at, events.seq))
-        return Timeline(self.tiling, EntityEvents(events.columns, events.place[places], copy, *arrays), complete=True)
+        own = EntityEvents(events.columns, events.place[places], copy, *arrays)
+        return Timeline(self.tiling, own, self._known[places], complete=True)
 
     def lifted(self, table: Table) -> tuple[Entries, Int64s]:
         """The table's lifted events, and how many of them stand before each of the events."""
@@ -240,6 +308,9 @@ class _HistorySource:
     def __init__(self, timelines: Mapping[str, Timeline], asked: _Asked) -> None:
         self._timelines = timelines
         self._asked = asked
+        self._known_ends = {
+            name: timeline.known_end(asked.row, asked.known_by[name]) for name, timeline in timelines.items()
+        }
         self._runs: dict[tuple[str, Window], tuple[Int64s, Int64s]] = {}
         self._ranges: dict[tuple[Table, Window], Ranges] = {}
         self.as_of = asked.as_of
@@ -259,7 +330,8 @@ class _HistorySource:
 
     def _run(self, stream: str, window: Window) -> tuple[Int64s, Int64s]:
         if (stream, window) not in self._runs:
-            self._runs[stream, window] = self._timelines[stream].run(self._asked.row, self._asked.as_of, window)
+            asked, end = self._asked, self._known_ends[stream]
+            self._runs[stream, window] = self._timelines[stream].run(asked.row, asked.as_of, end, window)
         return self._runs[stream, window]
 
 

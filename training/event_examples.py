@@ -168,7 +168,7 @@ def examples_between(
     model, source = asked.model, source_of(events, asked.model)
     found = source.between(start_ms, end_ms, start_ms if whole_from_ms is None else whole_from_ms)
     chosen, at = found.events, integers(found.events["known_at"])
-    matrix = asked.source.matrix_by(chosen, at - 1, source.features)
+    matrix = asked.source.matrix_before(chosen, source.features)
     group = chosen[model.group].combine_chunks().dictionary_encode()
     codes = pc.fill_null(group.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     return Examples(at, codes, source.positive(chosen["event_id"]), matrix, found.sample)

@@ -17,9 +17,11 @@ from features import before_events
 from features.aggregates import Count
 from features.before_events import features_before
 from features.columns import EventColumns
-from features.definitions import FeatureView
+from features.definitions import FeatureView, Stream
 from features.errors import UsageError
+from features.point_in_time import Places, Spine, point_in_time
 from features.state import BatchKey, FeatureMatrix, PackedRows, finalize, fold
+from features.windows import Window
 
 STREAM_ID = 1
 Rows = dict[str, bytes]
@@ -101,6 +103,53 @@ def test_events_of_a_batch_meet_what_came_before_them_and_not_themselves(
         found = in_batches(view, batches)
     expected = one_by_one(view, world, batches)
     compare(found, expected)
+
+
+@given(view=VIEWS, world=worlds(most=20))
+def test_history_says_of_each_event_what_the_stream_met(view: FeatureView, world: World) -> None:
+    """Of one batch, whose ledger's order is that of all: training asks what serving answers."""
+    tables = world.tables()
+    if not tables["events"].num_rows:
+        return
+    (stream,) = (one for one in view.streams if one.name == "events")
+    met = in_batches(view, [tables])
+    compare([known_before(view, stream, tables["events"], tables)], met)
+
+
+def known_before(view: FeatureView, stream: Stream, asked: pa.Table, history: Mapping[str, pa.Table]) -> FeatureMatrix:
+    """What history says of these events of the stream, by their places in the ledger's order."""
+    columns = EventColumns(asked, stream)
+    places = Places(stream.name, columns.known_at, columns.seq)
+    return point_in_time(view, Spine(columns.entity_keys(view.entity), columns.known_at + 1, places), history)
+
+
+def test_at_a_tiles_edge_history_counts_what_the_stream_counts_and_not_a_tile_more() -> None:
+    """Whole seconds and tiles of a second: a ms sooner the window begins a tile sooner."""
+    times = [T0 - 61_000, T0 - 60_000, T0]
+    given = {"user_id": "u1", "partition": 0}
+    rows = [
+        {**given, "event_id": f"e{number}", "event_time": time, "known_at": time, "offset": number}
+        for number, time in enumerate(times)
+    ]
+    view, batch = view_of([Window("1m", tile="1s"), Window("10m", tile="1s")], [Count()]), {"events": table_of(rows)}
+    (met,) = in_batches(view, [batch])
+    history = known_before(view, view.streams[0], batch["events"], batch)
+    assert met.columns[0].to_pylist() == history.columns[0].to_pylist() == [None, 1, 1]
+
+
+def test_of_events_at_one_millisecond_history_counts_those_that_stand_before_in_the_ledger() -> None:
+    """Streams in the view's order, then offsets: here two of each stream at one time."""
+    given = {"event_time": T0, "known_at": T0, "user_id": "u1", "partition": 0, "kind": "view"}
+    rows = [{**given, "event_id": f"e{number}", "offset": number} for number in (1, 0)]
+    batch = {"events": table_of(rows), "other": table_of(rows, "other")}
+    view = view_of(["1m"], [Count()])
+    other_stream = next(one for one in view.streams if one.name == "other")
+    ours = known_before(view, view.streams[0], batch["events"], batch)
+    theirs = known_before(view, other_stream, batch["other"], batch)
+    counts = [dict(zip(one.names, one.columns, strict=True)) for one in (ours, theirs)]
+    names = [name for name in counts[0] if "count" in name]
+    found = [[one[name].to_pylist() for name in names] for one in counts]
+    assert [[value or 0 for value in values] for one in found for values in one] == [[1, 0], [0, 0], [2, 2], [1, 0]]
 
 
 def compare(found: list[FeatureMatrix], expected: list[FeatureMatrix]) -> None:

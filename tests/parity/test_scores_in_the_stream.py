@@ -150,6 +150,8 @@ def test_scores_are_those_of_point_in_time_whatever_the_batches(events, champion
     decided = run.decided()
     assert decided["event_id"].to_pylist() == events[STREAM]["event_id"].to_pylist()
     scores = decided["score"].to_numpy()
+    as_trained = ASKED.source.matrix_before(events[STREAM], events)
+    np.testing.assert_allclose(scores, champion.model.scores(ASKED.inputs(as_trained)), atol=1e-9)
     for place in rng.integers(0, decided.num_rows, 40).tolist():
         event = events[STREAM].slice(place, 1)
         at = int(event["known_at"][0].as_py())

@@ -56,7 +56,7 @@ def fired(payments: Sequence[Payment], *more: Rule) -> list[set[str]]:
     table = table_of(payments)
     labels = event_schema(REPO.streams["fraud_labels"]).empty_table()
     events = {"transactions": table, "fraud_labels": labels}
-    matrix = asked.source.matrix(table, table["known_at"].to_numpy() - 1, events)
+    matrix = asked.source.matrix_before(table, events)
     met = asked.rules_met(matrix)
     return [{name for name, which in met.items() if which[row]} for row in range(table.num_rows)]
 

@@ -123,7 +123,7 @@ def payments_between(history: Events, inputs: EventInputs, start: int, end: int,
     time = every["event_time"].to_numpy()
     chosen = every.filter(pa.array((time >= start) & (time < end)))
     at = chosen["event_time"].to_numpy()
-    matrix = inputs.matrix(chosen, at - 1 if before else at + 1, history)
+    matrix = inputs.matrix_before(chosen, history) if before else inputs.matrix(chosen, at + 1, history)
     fraud = np.asarray(pc.is_in(chosen["event_id"], value_set=pc.unique(history[LABELS]["event_id"])))
     return Payments(at, chosen[CARD].to_numpy(), fraud, np.nan_to_num(matrix, nan=0.0))
 
