@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from streaming.topics import ensure_topics
 from streaming.watermarks import read_watermarks
 
 pytestmark = pytest.mark.integration
+LOG = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DAY_MS = 24 * 60 * 60 * 1000
@@ -39,6 +41,7 @@ UNTIL = 1_750_000_000_000
 WITHIN_S = 180.0
 BEFORE, AFTER = 'HABIT = ["24h", "7d", "30d"]', 'HABIT = ["24h", "7d", "14d", "30d"]'
 PLANTED = 10
+FIGURES = ("compared", "mismatch", "missing", "extra", "wrong_entities")
 OPTIONS = {
     "HEADRACE_STREAM__SPARK_MEMORY": "512m",
     "HEADRACE_STREAM__ARCHIVE_TRIGGER_S": "1",
@@ -163,7 +166,8 @@ def a_shop(
         yield made
 
 
-def is_clean(found: dict[str, Any]) -> bool:
+def is_clean(when: str, found: dict[str, Any]) -> bool:
+    LOG.warning("%s: %s", when, {name: found[name] for name in FIGURES})
     assert found["worst"] == []
     return found["compared"] > 0 and found["mismatch"] == found["missing"] == found["extra"] == 0
 
@@ -221,7 +225,7 @@ def test_a_day_with_a_changed_definition_and_a_rebuild_says_the_same_online_as_o
     shop.send(part)
     stream = shop.loop.start("stream", "stream")
     shop.wait("the first quarter", lambda: shop.has_todays_rows() and shop.is_drained())
-    assert is_clean(shop.verified(before))
+    assert is_clean("at rest", shop.verified(before))
     stream.stop()
     shop.loop.children.remove(stream)
 
@@ -230,26 +234,27 @@ def test_a_day_with_a_changed_definition_and_a_rebuild_says_the_same_online_as_o
     with shop.traffic(part, per_s):
         shop.loop.start("stream", "stream")
         shop.wait("rows of the changed definitions", shop.has_todays_rows)
-        assert is_clean(shop.verified(shop.repo, sample=100))
-        assert is_clean(shop.verified(before, sample=100))
+        assert is_clean("under load, changed", shop.verified(shop.repo, sample=100))
+        assert is_clean("under load, as before", shop.verified(before, sample=100))
     assert all(first[name] != current for name, current in shop.rebuilt().items())
 
     second = shop.rebuilt()
     with shop.traffic(part, per_s):
         subprocess.run(rebuild, cwd=ROOT, env=shop.loop.environment, check=True)
         assert all(second[name] != current for name, current in shop.rebuilt().items())
-        assert is_clean(shop.verified(shop.repo, sample=100))
+        assert is_clean("under load, rebuilt", shop.verified(shop.repo, sample=100))
     shop.send(part)
 
     shop.wait("all of the day", shop.is_drained)
     status, found = shop.headrace("features", "verify", "--all", "--json")
     assert status == 0
-    assert is_clean(found)
-    assert is_clean(shop.verified(before))
+    assert is_clean("at rest, all", found)
+    assert is_clean("at rest, as before", shop.verified(before))
     third = shop.rebuilt()
     subprocess.run(rebuild, cwd=ROOT, env=shop.loop.environment, check=True)
     assert all(third[name] != current for name, current in shop.rebuilt().items())
     planted = plant(shop)
     status, found = shop.headrace("features", "verify", "--all", "--json")
+    LOG.warning("planted %d: %s", PLANTED, {name: found[name] for name in FIGURES})
     assert (status, found["wrong_entities"]) == (1, PLANTED)
     assert {one["entity"] for one in found["worst"]} <= planted
