@@ -11,15 +11,26 @@ SHOWN = 3
 """So many inputs are named in a line."""
 
 
-def drift_file(home: Path) -> Path:
-    """Where it is."""
-    return home / "status" / "drift.json"
+def drift_file(home: Path, event_model: str | None = None) -> Path:
+    """Where it is: of a recommender, or of the event model of this name."""
+    folder = home / "status"
+    return folder / "drift.json" if event_model is None else folder / "drift" / f"{event_model}.json"
 
 
 def read_drift(home: Path) -> dict[str, Any] | None:
     """What training told last (models drift --json, with ``at_ms``); None where it never told anything."""
+    return _read(drift_file(home))
+
+
+def read_event_drift(home: Path) -> dict[str, dict[str, Any]]:
+    """The same of each event model, by name."""
+    files = sorted(drift_file(home, "any").parent.glob("[!.]*.json"))
+    return {path.stem: found for path in files if (found := _read(path)) is not None}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads(drift_file(home).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     return found
@@ -34,7 +45,11 @@ def drift_line(found: Mapping[str, Any], now_ms: int) -> str:
         return f"{head} · none (PSI at most {max(psi.values(), default=0.0):.2f})"
     named = ", ".join(f"{name} {psi[name]:.2f}" for name in alarming[:SHOWN])
     more = f" and {len(alarming) - SHOWN} more" if len(alarming) > SHOWN else ""
-    return f"{head} · drifted: {named}{more}. Train anew: headrace train"
+    return f"{head} · drifted: {named}{more}. Train anew: {_command(found)}"
+
+
+def _command(found: Mapping[str, Any]) -> str:
+    return f"headrace train {found['model']}" if found.get("kind") == "events" else "headrace train"
 
 
 def drift_metrics(found: Mapping[str, Any]) -> str:

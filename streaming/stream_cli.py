@@ -191,7 +191,7 @@ def status(as_json: bool, metrics: bool) -> None:
       headrace status
       headrace status --json
     """
-    from features.drift_status import drift_line, drift_metrics, read_drift
+    from features.drift_status import drift_line, drift_metrics, read_drift, read_event_drift
     from features.settings import read_settings
     from features.stream_status import read_status
     from streaming.alert_status import delivery_lines, delivery_metrics, read_delivery
@@ -201,18 +201,21 @@ def status(as_json: bool, metrics: bool) -> None:
     root = Path.cwd()
     settings = read_settings(root, os.environ)
     found, drift = read_status(root / settings.home, now_ms()), read_drift(root / settings.home)
+    of_events = read_event_drift(root / settings.home)
+    drifts = [*([] if drift is None else [drift]), *of_events.values()]
     if found["state"] != "absent":
         found["bytes_per_row"] = _bytes_per_row(settings, root)
     alerts = read_delivery(root / settings.home, now_ms())
     if as_json:
-        also = {name: one for name, one in (("alerts", alerts), ("drift", drift)) if one is not None}
+        also = {"alerts": alerts, "drift": drift, "event_drift": of_events or None}
+        also = {name: one for name, one in also.items() if one is not None}
         click.echo(json.dumps(found | also, indent=2))
     elif metrics:
         click.echo(metrics_text(found) + ("" if alerts is None else delivery_metrics(alerts)), nl=False)
-        click.echo("" if drift is None else drift_metrics(drift), nl=False)
+        click.echo("".join(map(drift_metrics, drifts)), nl=False)
     else:
         lines = [*status_lines(found), *([] if alerts is None else delivery_lines(alerts))]
-        click.echo("\n".join([*lines, *([] if drift is None else [drift_line(drift, now_ms())])]))
+        click.echo("\n".join([*lines, *(drift_line(one, now_ms()) for one in drifts)]))
 
 
 def _bytes_per_row(settings: Settings, root: Path) -> dict[str, float]:

@@ -90,7 +90,7 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
     """
     from features.repo import load_repo
     from features.settings import read_settings
-    from training.events_cli import train_event_model
+    from training.events_cli import EventProject, train_event_model
     from training.progress import told
     from training.project import Project, Source
     from training.turn import turn
@@ -99,7 +99,8 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
     repo = load_repo(root / settings.stream.repo)
     if name is not None and name in repo.models:
         with turn(root / settings.home):
-            train_event_model(root, settings, repo, name, (path, kind), as_of, changed, as_json=as_json)
+            events = EventProject(root, settings, repo, name, (path, kind), changed)
+            train_event_model(events, as_of, when_drifted=when_drifted, as_json=as_json)
         return
     changed = [*changed, *([] if impressions is None else [f"impressions={impressions}"])]
     chosen = training_settings(name, changed, settings.training)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,25 @@ def drifted(judge: Judge, registry: Registry, version: Version) -> dict[str, Any
 
 def tell_drift(home: Path, report: Mapping[str, Any], now_ms: int) -> None:
     """'headrace status' shows this report from now on."""
-    write_status(drift_file(home), {**report, "at_ms": now_ms})
+    of_events = report["model"] if report.get("kind") == "events" else None
+    write_status(drift_file(home, of_events), {**report, "at_ms": now_ms})
 
 
 def needless(judge: Judge, registry: Registry, home: Path, now_ms: int, say: Say) -> dict[str, Any] | None:
     """The drift of the champion where it is no reason to train anew; None where it is, or cannot be measured."""
-    champion = registry.find(judge.settings.name)
+    return unmoved(judge.settings.name, registry, lambda one: drifted(judge, registry, one), home, now_ms, say)
+
+
+def unmoved(
+    name: str, registry: Registry, measure: Callable[[Version], dict[str, Any]], home: Path, now_ms: int, say: Say
+) -> dict[str, Any] | None:
+    """What is measured of the model's champion, which is told too, where nothing of it alarms; else None."""
+    champion = registry.find(name)
     if champion is None:
         say("there is no champion yet")
         return None
     try:
-        report = drifted(judge, registry, champion)
+        report = measure(champion)
     except (UsageError, ArtefactError) as error:
         say(str(error))
         return None

@@ -34,11 +34,13 @@ class Judged:
     """What the scores of somebody came to on the test.
 
     Args:
+        scores: (n,) of the test's events.
         draws: average precision in draws of the test's groups (see precision_draws), the same for all that are judged.
     """
 
     model: str
     metrics: dict[str, float]
+    scores: Floats
     draws: Floats
 
     @property
@@ -96,7 +98,7 @@ class EventJudge:
         sure = interval_of(metrics["ap"], draws)
         of_groups = group_precision(test.time // DAY_MS, test.group, test.positive, scores, TOP)
         found = {**metrics, "ap_low": sure.low, "ap_high": sure.high, f"group_precision_at_{TOP}": of_groups}
-        return Judged(name, found, draws)
+        return Judged(name, found, scores, draws)
 
     def rows(self, model: EventClassifier, champion: EventClassifier | None) -> list[Judged]:
         """The first input alone, the model, and the champion where there is one. Raises ArtefactError as ``scores``."""
@@ -143,6 +145,27 @@ class EventJudge:
         if fault is not None:
             return Verdict(False, fault)
         return gate(self.rows(model, self.champion(registry, version.version)), self.settings)
+
+
+def compared(judge: EventJudge, registry: Registry, pair: tuple[Version, Version]) -> dict[str, Any]:
+    """Both versions on the judge's test, and the difference of their average precision.
+
+    Raises ArtefactError for a version that is damaged, of other definitions, or fails.
+    """
+    rows = []
+    for version in pair:
+        model = judge.fetched(registry, version)
+        model.check(judge.asked)
+        rows.append(judge.judged(version.version, judge.scores(model)))
+    test, apart = judge.test, difference(*rows)
+    return {
+        "model": pair[0].name,
+        "events": len(test),
+        "positives": int(test.positive.sum()),
+        "groups": len(np.unique(test.group)),
+        "rows": [{"version": row.model, **row.metrics} for row in rows],
+        "difference": {"metric": "ap", **asdict(apart)},
+    }
 
 
 def scoring_ms(model: EventClassifier) -> float:

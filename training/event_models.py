@@ -24,6 +24,7 @@ from training.event_examples import (
 )
 from training.event_gate import MODEL, EventJudge, Judged, differences, gate
 from training.event_metrics import Floats, at_threshold, threshold_at_precision, threshold_of_top
+from training.event_record import files_of
 from training.event_sources import Source
 from training.gate import Verdict
 from training.parity import Ask, asked_parity
@@ -87,11 +88,13 @@ def train_events(
     now_ms: int,
     say: Say = lambda text: None,
     ask_parity: Ask | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> TrainedEvents:
     """A newly trained version stands in the registry, and is the champion when the gate lets it.
 
     Args:
         ask_parity: whether features are the same online as offline, for a model that would be promoted.
+        about: more tags of the version and its run, such as event_record.came_from.
 
     Raises UsageError when a part has no positives, or nothing else; then nothing is registered.
     """
@@ -101,8 +104,8 @@ def train_events(
     if every.sample is not None:
         say(f"{every.sample}, but for the test")
     learned, test = with_both(every.between(parts.start, parts.middle)), with_both(every.between(parts.test, parts.end))
-    about = f"a classifier from {len(learned):,} events, {int(learned.positive.sum()):,} of them positive"
-    say(Stage("ranker", about))
+    counted = f"{len(learned):,} events, {int(learned.positive.sum()):,} of them positive"
+    say(Stage("ranker", f"a classifier from {counted}"))
     made = EventClassifier(_manifest(asked, learned, parts, settings, now_ms), fit(learned, asked, settings))
     judge = EventJudge(asked, test, settings)
     say(Stage("test", "testing it beside the champion"))
@@ -110,11 +113,13 @@ def train_events(
     verdict = asked_parity(verdict_on(judge, made, rows), ask_parity, settings.parity)
     made, alerts = with_threshold(judge, made, rows)
     say(Stage("registering", "registering"))
-    version = settle(registry, registered(registry, made, settings, every.sample), verdict, now_ms)
+    told = {**(about or {}), **({} if every.sample is None else {"sample": json.dumps(every.sample.report())})}
+    version = registered(registry, made, settings, told, files_of(judge, made, rows))
+    version = settle(registry, version, verdict, now_ms)
     count = {"learned": len(learned), "tested": len(test), "positive": int(every.positive.sum())}
-    told = [row.row for row in rows], differences(rows)
+    shown = [row.row for row in rows], differences(rows)
     return TrainedEvents(
-        version, verdict.promoted, verdict.reason, parts, *told, count, made.manifest.threshold, alerts, every.sample
+        version, verdict.promoted, verdict.reason, parts, *shown, count, made.manifest.threshold, alerts, every.sample
     )
 
 
@@ -137,11 +142,22 @@ def with_threshold(
 
 
 def registered(
-    registry: Registry, made: EventClassifier, settings: EventTrainingSettings, sample: Sample | None = None
+    registry: Registry,
+    made: EventClassifier,
+    settings: EventTrainingSettings,
+    about: Mapping[str, str] | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> Version:
-    """A new version of the model that it is named after; without a verdict, so that nobody asks it."""
-    tags = {"stream": made.manifest.stream, **({} if sample is None else {"sample": json.dumps(sample.report())})}
-    return registry.keep(made.manifest, lambda folder: save_event_model(made, folder), settings.model_dump(), tags)
+    """A new version of the model that it is named after; without a verdict, so that nobody asks it.
+
+    Args:
+        about: more tags.
+        files: its record.
+    """
+    tags = {"stream": made.manifest.stream, **(about or {})}
+    return registry.keep(
+        made.manifest, lambda folder: save_event_model(made, folder), settings.model_dump(), tags, files
+    )
 
 
 def _manifest(

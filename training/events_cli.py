@@ -1,90 +1,145 @@
-"""`headrace train NAME` where NAME is an event model of the feature repo."""
+"""`headrace train NAME`, and of `headrace models` what differs, where NAME is an event model of the feature repo."""
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import click
 from pydantic import ValidationError
 
+from features.artefact import CHAMPION
 from features.errors import UsageError
 from features.event_rules import EventColumnsOfModel
 from features.inspection import parsed_time
-from features.repo import FeatureRepo
-from features.settings import Settings
+from features.repo import FeatureRepo, load_repo
+from features.settings import Settings, read_settings
 from training.bounds import Bound
+from training.drifted import tell_drift, unmoved
+from training.event_drift import drifted, newest
 from training.event_examples import EventTrainingSettings, read_archive, read_event_file
 from training.event_gate import EventJudge
 from training.event_models import train_events
+from training.event_record import came_from
 from training.event_sources import Source
 from training.gate import Verdict
-from training.parity import asked_of, asked_parity
-from training.progress import Stage, told
+from training.parity import Ask, asked_of, asked_parity
+from training.progress import Say, Stage, told
 from training.registry import Registry, Version
 
 
-def train_event_model(
-    root: Path,
-    settings: Settings,
-    repo: FeatureRepo,
-    name: str,
-    file: tuple[str | None, str | None],
-    as_of: str | None,
-    changed: Sequence[str],
-    *,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True)
+class EventProject:
+    """An event model of a project, and what its commands were given.
+
+    Args:
+        file: a file and its format instead of the archive.
+        changed: settings, KEY=VALUE.
+    """
+
+    root: Path
+    settings: Settings
+    repo: FeatureRepo
+    name: str
+    file: tuple[str | None, str | None] = (None, None)
+    changed: Sequence[str] = ()
+
+    @classmethod
+    def found(cls, root: Path, name: str, file: tuple[str | None, str | None], changed: Sequence[str]) -> Self | None:
+        """The event model of this name of the project in this folder; None where the name is no event model's."""
+        settings = read_settings(root, os.environ)
+        repo = load_repo(root / settings.stream.repo)
+        return cls(root, settings, repo, name, file, changed) if name in repo.models else None
+
+    @cached_property
+    def asked(self) -> EventColumnsOfModel:
+        """Its definition."""
+        return EventColumnsOfModel.of(self.repo, self.repo.models[self.name])
+
+    @cached_property
+    def chosen(self) -> EventTrainingSettings:
+        """How it is trained. Raises UsageError for a setting that cannot be."""
+        return event_settings(self.changed)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Where its versions are."""
+        return Registry(self.settings.mlflow.tracking_uri, self.root)
+
+    @property
+    def home(self) -> Path:
+        """Where the project keeps what commands tell each other."""
+        return self.root / self.settings.home
+
+    @property
+    def archive(self) -> Path | None:
+        """The offline store; None where a file is read instead."""
+        return self.root / self.settings.offline.path if self.file[0] is None else None
+
+    @property
+    def ask_parity(self) -> Ask | None:
+        """How the gate asks whether features are the same online as offline; of a file nobody can say."""
+        views = self.asked.source.views
+        if self.archive is None:
+            return None
+        return asked_of(self.root, self.settings, self.repo, views, self.chosen, lambda _: None)
+
+    def events(self, end_ms: int | None = None) -> Source:
+        """Its events that were known before ``end_ms``. Raises UsageError where there are none."""
+        path, kind = self.file
+        bound = Bound.of(self.chosen.max_events, self.chosen.seed)
+        if path is None:
+            return read_archive(self.root / self.settings.offline.path, self.repo, self.asked, end_ms, bound)
+        if kind is None:
+            raise UsageError("option --from", "--format", "none")
+        return read_event_file(Path(path), kind, self.repo, self.asked, end_ms, bound)
+
+    def judge(self) -> EventJudge:
+        """The newest events whose labels are known, to test versions on."""
+        return EventJudge.of_events(self.events(), self.asked, self.chosen)
+
+
+def train_event_model(project: EventProject, as_of: str | None, *, when_drifted: bool, as_json: bool) -> None:
     """The event model is trained, tested beside its first input alone, registered, and champion where it is better."""
-    asked = EventColumnsOfModel.of(repo, repo.models[name])
-    end_ms = None if as_of is None else parsed_time(as_of)
-    chosen = event_settings(changed)
-    registry = Registry(settings.mlflow.tracking_uri, root)
     now_ms = int(time.time() * 1_000)
-    ask = None if file[0] is not None else asked_of(root, settings, repo, asked.source.views, chosen, lambda _: None)
     with told() as say:
         say(Stage("reading", "reading events"))
-        events = _events(root, settings, repo, asked, chosen, file, end_ms)
-        report = train_events(events, asked, chosen, registry, now_ms, say, ask).report()
+        events = project.events(None if as_of is None else parsed_time(as_of))
+        report = _unmoved(project, events, now_ms, say) if when_drifted else None
+        if report is None:
+            about, ask = came_from(project.asked, project.archive, project.root), project.ask_parity
+            report = train_events(
+                events, project.asked, project.chosen, project.registry, now_ms, say, ask, about
+            ).report()
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
 
 
-def verdict_on_event_model(
-    root: Path,
-    settings: Settings,
-    repo: FeatureRepo,
-    version: Version,
-    file: tuple[str | None, str | None],
-    changed: Sequence[str],
-) -> Verdict:
-    """What the gate says of a registered version of an event model, by the newest events whose labels are known."""
-    asked = EventColumnsOfModel.of(repo, repo.models[version.name])
-    chosen = event_settings(changed)
-    judge = EventJudge.of_events(_events(root, settings, repo, asked, chosen, file, None), asked, chosen)
-    ask = None if file[0] is not None else asked_of(root, settings, repo, asked.source.views, chosen, lambda _: None)
-    verdict = judge.registered(Registry(settings.mlflow.tracking_uri, root), version)
-    return asked_parity(verdict, ask, chosen.parity)
+def _unmoved(project: EventProject, events: Source, now_ms: int, say: Say) -> dict[str, Any] | None:
+    """The drift of the champion where it is no reason to train anew; None where it is, or cannot be measured."""
+    judge, registry = newest(events, project.asked, project.chosen), project.registry
+    found = unmoved(project.name, registry, lambda one: drifted(judge, registry, one), project.home, now_ms, say)
+    return None if found is None else {**found, "trained": False}
 
 
-def _events(
-    root: Path,
-    settings: Settings,
-    repo: FeatureRepo,
-    asked: EventColumnsOfModel,
-    chosen: EventTrainingSettings,
-    file: tuple[str | None, str | None],
-    end_ms: int | None,
-) -> Source:
-    bound = Bound.of(chosen.max_events, chosen.seed)
-    path, kind = file
-    if path is None:
-        return read_archive(root / settings.offline.path, repo, asked, end_ms, bound)
-    if kind is None:
-        raise UsageError("option --from", "--format", "none")
-    return read_event_file(Path(path), kind, repo, asked, end_ms, bound)
+def verdict_on_event_model(project: EventProject, version: Version) -> Verdict:
+    """What the gate says of a registered version, by the newest events whose labels are known."""
+    verdict = project.judge().registered(project.registry, version)
+    return asked_parity(verdict, project.ask_parity, project.chosen.parity)
+
+
+def drift_of_event_model(project: EventProject) -> dict[str, Any]:
+    """How far the newest events are from those that the champion was tested on; the status shows it from now on."""
+    judge = newest(project.events(), project.asked, project.chosen)
+    report = drifted(judge, project.registry, project.registry.get(project.name, CHAMPION))
+    if project.archive is not None:
+        tell_drift(project.home, report, int(time.time() * 1_000))
+    return report
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -115,6 +170,9 @@ def event_settings(changed: Sequence[str]) -> EventTrainingSettings:
 
 
 def _lines(report: Mapping[str, Any]) -> list[str]:
+    if report.get("trained") is False:
+        most = max(report["psi"].values(), default=0.0)
+        return [f"{report['model']} version {report['version']} stays: no input has drifted (PSI at most {most:.2f})"]
     lines = [*table_of(report["rows"]), ""]
     lines += [f"average precision, {told_beside(name, apart)}" for name, apart in report["differences"].items()]
     verdict = click.style("champion", fg="green") if report["promoted"] else click.style("not promoted", fg="yellow")

@@ -182,18 +182,27 @@ def compare(
     root: Path,
     as_json: bool,
 ) -> None:
-    """Test two versions on the same newest events: their metrics, and the interval of the difference, list by list.
+    """Test two versions on the same newest events: their metrics, and the interval of the difference.
 
-    ONE and OTHER are numbers or aliases.
+    ONE and OTHER are numbers or aliases. Of recommenders it is NDCG, list by list; of event models average precision,
+    by draws of whole groups, such as cards.
 
     \b
     Examples:
       headrace models compare 7 champion
       headrace models compare 7 6 --from online-retail.parquet --format online-retail --json
+      headrace models compare challenger champion --model cards
     """
+    from training import event_gate
+    from training.events_cli import EventProject
+
     registry = registry_in(root)
-    judge = judge_of(root, name, path, kind, changed)
-    report = compared(judge, registry, (registry.get(name, one), registry.get(name, other)))
+    pair = registry.get(name, one), registry.get(name, other)
+    events = EventProject.found(root, name, (path, kind), changed)
+    if events is not None:
+        report = event_gate.compared(events.judge(), registry, pair)
+    else:
+        report = compared(judge_of(root, name, path, kind, changed), registry, pair)
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_comparison(report)))
 
 
@@ -208,24 +217,32 @@ def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str],
     """Show how far the newest events are from those that the champion was tested on, input by input.
 
     The population stability index of each input of the ranker and of its score: above 0.25 it is time to train anew,
-    and the exit code is 1. 'headrace status' shows what was found last.
+    and the exit code is 1. 'headrace status' shows what was found last. Of an event model the newest events are those
+    of the last test_ms, with labels or without.
 
     \b
     Examples:
       headrace models drift
+      headrace models drift --model cards
       headrace models drift --json
     """
     from features.settings import read_settings
     from training.drifted import drifted, tell_drift
+    from training.events_cli import EventProject, drift_of_event_model
 
     registry = registry_in(root)
-    report = drifted(judge_of(root, name, path, kind, changed), registry, registry.get(name, CHAMPION))
-    if path is None:
-        tell_drift(root / read_settings(root, os.environ).home, report, int(time.time() * 1000))
+    events = EventProject.found(root, name, (path, kind), changed)
+    if events is not None:
+        report = drift_of_event_model(events)
+    else:
+        report = drifted(judge_of(root, name, path, kind, changed), registry, registry.get(name, CHAMPION))
+        if path is None:
+            tell_drift(root / read_settings(root, os.environ).home, report, int(time.time() * 1000))
     lines = [f"{value:8.3f}  {key}" for key, value in report["psi"].items()]
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(lines))
     if report["alarming"]:
-        click.echo(f"drifted: {', '.join(report['alarming'])}. Train anew: headrace train.", err=True)
+        of = "" if events is None else f" {name}"
+        click.echo(f"drifted: {', '.join(report['alarming'])}. Train anew: headrace train{of}.", err=True)
         sys.exit(1)
 
 
@@ -263,15 +280,12 @@ def reason_of(version: Version) -> str:
 
 def _verdict(root: Path, version: Version, path: str | None, kind: str | None, changed: Sequence[str]) -> Verdict:
     """What the gate says of a registered version, a recommender or an event model, by the newest events."""
-    from features.repo import load_repo
-    from features.settings import read_settings
-    from training.events_cli import verdict_on_event_model
+    from training.events_cli import EventProject, verdict_on_event_model
     from training.parity import asked_parity
 
-    settings = read_settings(root, os.environ)
-    repo = load_repo(root / settings.stream.repo)
-    if version.name in repo.models:
-        return verdict_on_event_model(root, settings, repo, version, (path, kind), changed)
+    events = EventProject.found(root, version.name, (path, kind), changed)
+    if events is not None:
+        return verdict_on_event_model(events, version)
     judge = judge_of(root, version.name, path, kind, changed)
     verdict, _ = judge.registered(registry_in(root), version)
     ask = None if path is not None else parity_asked(root, judge)
@@ -327,4 +341,10 @@ def _comparison(report: Mapping[str, Any]) -> list[str]:
     lines += [f"{key:18}{first[key]:>12.4f}{second[key]:>12.4f}" for key in first if key != "version"]
     apart = report["difference"]
     about = f"{apart['metric']} differs by {apart['mean']:+.4f}, between {apart['low']:+.4f} and {apart['high']:+.4f}"
-    return [*lines, "", f"{about} (95 % of bootstrap draws over {report['lists']} lists)"]
+    return [*lines, "", f"{about} (95 % of bootstrap draws over {_counted(report)})"]
+
+
+def _counted(report: Mapping[str, Any]) -> str:
+    if "lists" in report:
+        return f"{report['lists']} lists"
+    return f"{report['groups']:,} groups of {report['events']:,} events, {report['positives']:,} of them positive"

@@ -23,6 +23,8 @@ from training.ranker import Examples, Floats
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from features.definitions import FeatureView
+
 REFERENCE = "reference.json"
 """The file of histograms that drift is measured from."""
 ROWS, SHOWN = 2_000, 20
@@ -33,7 +35,12 @@ LEAST_SHOWN = 1e-4
 
 def came_from(domain: Domain, versions: Mapping[str, int], root: Path) -> dict[str, str]:
     """Tags: the version of the code, of the definitions, and of each Delta table that was read (none for a file)."""
-    hashes = {view.name: f"{view.schema_hash:016x}" for view in (domain.user, domain.item)}
+    return origin((domain.user, domain.item), versions, root)
+
+
+def origin(views: Sequence[FeatureView], versions: Mapping[str, int], root: Path) -> dict[str, str]:
+    """The same of any views."""
+    hashes = {view.name: f"{view.schema_hash:016x}" for view in views}
     data = {"data_versions": json.dumps(dict(versions))} if versions else {}
     return {"code_version": code_version(root), "schema_hashes": json.dumps(hashes), **data}
 
@@ -54,11 +61,16 @@ def input_names(manifest: Manifest) -> tuple[str, ...]:
 
 
 def signature(manifest: Manifest) -> dict[str, Any]:
-    """MLflow's signature of the ranker: its inputs in order, each a double that may be missing, and a score."""
+    """MLflow's signature of the ranker."""
+    return signature_of(input_names(manifest))
+
+
+def signature_of(names: Sequence[str]) -> dict[str, Any]:
+    """MLflow's signature of a model of these inputs, in order, each a double that may be missing; it gives a score."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
-    inputs = Schema([ColSpec(DataType.double, name, required=False) for name in input_names(manifest)])
+    inputs = Schema([ColSpec(DataType.double, name, required=False) for name in names])
     told: dict[str, Any] = ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.double, "score")])).to_dict()
     return told
 
@@ -69,34 +81,41 @@ def files_of(
     """The files of a run's record: signature.json, and the pictures as PNG; those of the ranker where there is one."""
     files = {
         "signature.json": json.dumps(signature(artefact.manifest), indent=1).encode(),
-        "ndcg_by_k.png": _png(lambda axes: _ndcg_by_k(axes, rows)),
-        "coverage.png": _png(lambda axes: _coverage(axes, rows)),
+        "ndcg_by_k.png": png(lambda axes: _ndcg_by_k(axes, rows)),
+        "coverage.png": png(lambda axes: _coverage(axes, rows)),
     }
     if artefact.ranker is not None and len(held_out.taken):
         drops = importance(artefact, held_out, seed)
         chances = artefact.chances(held_out.inputs)
         columns = columns_of(input_names(artefact.manifest), held_out.inputs, chances)
         files[REFERENCE] = reference_of(columns).model_dump_json().encode()
-        files["importance.png"] = _png(lambda axes: _importance(axes, drops))
+        files["importance.png"] = png(lambda axes: draw_importance(axes, drops))
     if len(checked.taken):
-        files["calibration.png"] = _png(lambda axes: _calibration(axes, checked))
+        files["calibration.png"] = png(lambda axes: _calibration(axes, checked))
     return files
 
 
 def importance(artefact: Artefact, held_out: Examples, seed: int) -> dict[str, float]:
-    """How much worse the ranker's log loss is on held-out examples when an input is shuffled; the most important first.
+    """The importance of the ranker's inputs on held-out examples (see ``importance_of``)."""
+    return importance_of(input_names(artefact.manifest), held_out.inputs, held_out.taken, artefact.chances, seed)
+
+
+def importance_of(
+    names: Sequence[str], inputs: Floats, taken: NDArray[np.bool_], chances: Callable[[Floats], Floats], seed: int
+) -> dict[str, float]:
+    """How much worse the log loss of chances is when an input is shuffled; the most important first.
 
     Permutation importance (Breiman, 2001) on at most ROWS examples.
     """
     rng = np.random.default_rng(seed)
-    chosen = rng.permutation(len(held_out.taken))[:ROWS]
-    inputs, taken = held_out.inputs[chosen], held_out.taken[chosen]
-    before = log_loss(artefact.chances(inputs), taken)
+    chosen = rng.permutation(len(taken))[:ROWS]
+    inputs, taken = inputs[chosen], taken[chosen]
+    before = log_loss(chances(inputs), taken)
     drops = {}
-    for column, name in enumerate(input_names(artefact.manifest)):
+    for column, name in enumerate(names):
         shuffled = inputs.copy()
         shuffled[:, column] = rng.permutation(shuffled[:, column])
-        drops[name] = log_loss(artefact.chances(shuffled), taken) - before
+        drops[name] = log_loss(chances(shuffled), taken) - before
     return dict(sorted(drops.items(), key=lambda one: -one[1]))
 
 
@@ -109,7 +128,8 @@ def log_loss(chances: Floats, taken: NDArray[np.bool_]) -> float:
 # --- pictures -------------------------------------------------------------------------------------------------------
 
 
-def _png(draw: Callable[[Axes], None]) -> bytes:
+def png(draw: Callable[[Axes], None]) -> bytes:
+    """What is drawn, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -136,7 +156,8 @@ def _coverage(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set(xlabel="share of the catalogue that stands in any list")
 
 
-def _importance(axes: Axes, drops: Mapping[str, float]) -> None:
+def draw_importance(axes: Axes, drops: Mapping[str, float]) -> None:
+    """The most important inputs as bars."""
     shown = list(drops.items())[:SHOWN][::-1]
     axes.barh([name for name, _ in shown], [drop for _, drop in shown])
     axes.tick_params(axis="y", labelsize=6)

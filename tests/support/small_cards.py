@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -10,6 +12,7 @@ from features.columns import arrow_type
 from features.events import event_schema
 from features.expressions import evaluate
 from features.repo import FeatureRepo
+from streaming.archive import append_rows
 from streaming.cards_simulator import CardSimulator
 
 DAYS = 40
@@ -39,3 +42,14 @@ def conformed(table: pa.Table, repo: FeatureRepo, name: str) -> pa.Table:
     columns["offset"] = pa.array(range(table.num_rows))
     schema = event_schema(stream)
     return pa.table({one.name: columns[one.name] for one in schema}).cast(schema)
+
+
+def cards_in(root: Path, events: Mapping[str, pa.Table], repo: FeatureRepo) -> Path:
+    """The folder is a project with the cards' definitions and these events in its archive."""
+    ignored = shutil.ignore_patterns("__pycache__", "shop.py")
+    shutil.copytree(Path(__file__).parents[2] / "feature_repo", root / "feature_repo", ignore=ignored)
+    for name, table in events.items():
+        topic = pa.array([repo.streams[name].topic] * table.num_rows)
+        append_rows(root / ".headrace" / "offline" / name, table.append_column("topic", topic), {})
+    (root / "settings.toml").write_text('[mlflow]\ntracking_uri = "sqlite:///mlflow.db"\n', encoding="utf-8")
+    return root

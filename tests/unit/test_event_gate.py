@@ -31,7 +31,7 @@ POSITIVE, CLEAR = scored(3.0)
 
 def judged(name: str, scores: np.ndarray, positive: np.ndarray = POSITIVE, group: np.ndarray = GROUP) -> Judged:
     draws = precision_draws(group, positive, scores, seed=0)
-    return Judged(name, {"ap": float(average_precision_score(positive, scores))}, draws)
+    return Judged(name, {"ap": float(average_precision_score(positive, scores))}, scores, draws)
 
 
 AMOUNT = judged("amount", np.random.default_rng(2).random(len(POSITIVE)))
