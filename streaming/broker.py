@@ -301,6 +301,11 @@ def running_broker(home: Path) -> str | None:
     return found if FolderLock(folder / "owner").is_held() else None
 
 
+def has_data(home: Path) -> bool:
+    """True when a broker of ours has run on the home: what it was sent is there."""
+    return not _has_no_topics(home.absolute() / "kafka" / "data")
+
+
 def _has_no_topics(data: Path) -> bool:
     """True before the first start has come so far as to make a folder: that of the cluster's metadata is the first."""
     return not data.exists() or not any(path.is_dir() for path in data.iterdir())

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from features.settings import Settings
-from streaming.broker import BrokerError, EmbeddedBroker, running_broker
+from streaming.broker import BrokerError, EmbeddedBroker, has_data, running_broker
 from streaming.jars import resolve_kafka
 
 
@@ -32,6 +32,12 @@ def find_cluster(settings: Settings, root: Path) -> str:
         next_step = "Start it: headrace stream (or name a cluster in settings.toml: [kafka] bootstrap_servers)."
         raise BrokerError("Kafka", f"a broker that runs on {root / settings.home}", "none", next_step)
     return found
+
+
+def has_cluster(settings: Settings, root: Path) -> bool:
+    """True when the settings name a cluster, or our broker runs or ran on the project: it may have events."""
+    home = root / settings.home
+    return bool(settings.kafka.bootstrap_servers or running_broker(home) or has_data(home))
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,9 @@ import click
 from features.errors import UsageError
 
 if TYPE_CHECKING:
+    from features.repo import FeatureRepo
+    from features.settings import Settings
+    from streaming.cuts import TopicStarts
     from streaming.importing import Counts, Importer, Source
 
 PROGRESS_S = 1.0
@@ -43,8 +45,9 @@ def import_files(
 ) -> None:
     """Bring the events of files into the offline store, each file once: a second import adds nothing.
 
-    Events are known when they happened. They end where the archive has the stream's own topic from, or at --until; what
-    is later is not imported, as the topic has it. What is no event goes to the table _import_rejects, with its reason.
+    Events are known when they happened. They end where the stream's own topic begins, by the archive and by Kafka where
+    there is one, or at --until; what is later is left to the topic, until a later --until asks for it. What is no event
+    goes to the table _import_rejects, with its reason.
 
     \b
     Examples:
@@ -77,6 +80,7 @@ def _project(
     from features.settings import read_settings
     from streaming.archive import Archive
     from streaming.crash_points import crash_point
+    from streaming.cuts import Cuts
     from streaming.importing import Importer, Source, digest_of
     from streaming.producers_cli import renaming
 
@@ -96,11 +100,26 @@ def _project(
         Archive(offline, repo),
         offline,
         repo.streams,
-        until_ms,
+        Cuts(until_ms, _topic_starts(settings, repo)),
         progress=_progress(),
         reached=reached,
         say=lambda line: click.echo(line, err=True),
     )
+
+
+def _topic_starts(settings: Settings, repo: FeatureRepo) -> TopicStarts | None:
+    """Asks the project's Kafka when each stream's topics begin; None where it has none."""
+    from streaming.cluster import cluster, has_cluster
+    from streaming.topic_starts import topic_starts
+
+    if not has_cluster(settings, Path.cwd()):
+        return None
+
+    def asked() -> Mapping[str, int]:
+        with cluster(settings, Path.cwd()) as bootstrap:
+            return topic_starts(bootstrap, repo.streams.values(), settings.kafka.client)
+
+    return asked
 
 
 def _progress() -> Callable[[Mapping[str, Counts]], None]:
@@ -136,13 +155,12 @@ def _lines(file: str, several: Mapping[str, Counts]) -> list[str]:
 
 
 def _line(file: str, stream: str, counts: Counts) -> str:
+    from streaming.cuts import instant
+
     parts = [f"{counts.imported:,} of {counts.records:,} imported into {stream}"]
     parts += [f"{counts.already:,} there already"] if counts.already else []
-    parts += [f"{counts.after_cut:,} from {_when(counts.until_ms)} on left to the topic"] if counts.after_cut else []
+    cut = "" if counts.until_ms is None else instant(counts.until_ms)
+    parts += [f"{counts.after_cut:,} from {cut} on left to the topic"] if counts.after_cut else []
     reasons = ", ".join(f"{count:,} {code}" for code, count in counts.reasons.most_common())
     parts += [f"{counts.rejected:,} refused ({reasons}), see the table _import_rejects"] if counts.rejected else []
     return f"{file}  " + " · ".join(parts)
-
-
-def _when(ms: int | None) -> str:
-    return "the end" if ms is None else datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")

@@ -3,7 +3,7 @@
 A commit holds events together with how many of the file's records it ends behind, so that a crash leaves the table
 between two commits, and the next import goes on there. Imported events stand in topics that no broker has
 ('import:<digest>'), in a partition that no topic has; they are known when they happened, unless the format says later.
-They end at a cut: from there on it is the topic that knows, and nothing is counted by both.
+They end at a cut (cuts.py); what lies past it is not done, and a later one brings it (imported.py).
 """
 
 from __future__ import annotations
@@ -23,18 +23,16 @@ from features.definitions import Stream
 from features.errors import LeaseError
 from features.events import Parsed, Verdict
 from streaming.archive import Archive, append_rows
+from streaming.cuts import Cuts
 from streaming.folder_lock import FolderLock
+from streaming.imported import WRITER, Passes
 
 COMMIT_ROWS = 250_000
 """Records that are held at once, and that a crash may cost to read again."""
-OFFSETS = "headrace-import"
+OFFSETS = WRITER
 """The writer whose version is the next free offset of a table's imported events."""
 REJECTS = "_import_rejects"
 """The table, beside those of the streams, of what was refused."""
-UNCUT = (
-    "stream '{}': nothing of {} is archived yet, so all of the file is taken. Events that the topic has too will count "
-    "twice: say with --until when it begins, or let 'headrace stream' archive it first."
-)
 
 
 @dataclass
@@ -45,6 +43,7 @@ class Counts:
         already: were in the table, or refused, before.
         after_cut: are the topic's.
         until_ms: the cut; None: there is none.
+        until_by: who says so: --until, the archive or Kafka.
         reasons: how many were refused for which kind of reason.
     """
 
@@ -54,6 +53,7 @@ class Counts:
     rejected: int = 0
     after_cut: int = 0
     until_ms: int | None = None
+    until_by: str | None = None
     reasons: Counter[str] = field(default_factory=Counter)
 
 
@@ -81,7 +81,7 @@ class Importer:
     """Writes files into the archive, one importer at a time.
 
     Args:
-        until_ms: the cut for all streams; None is when the first event of each stream's topic became known.
+        cuts: where the history of each stream ends; None is where its topic begins, by the archive.
         commit_rows: records that go into one commit.
         progress: is told the counts after every chunk.
         say: takes a line for a person.
@@ -93,7 +93,7 @@ class Importer:
         archive: Archive,
         folder: Path,
         streams: Mapping[str, Stream],
-        until_ms: int | None = None,
+        cuts: Cuts | None = None,
         commit_rows: int = COMMIT_ROWS,
         progress: Callable[[Mapping[str, Counts]], object] = lambda _: None,
         reached: Callable[[str], object] = lambda _: None,
@@ -102,7 +102,7 @@ class Importer:
         self._archive = archive
         self._folder = folder
         self._streams = streams
-        self._until_ms = until_ms
+        self._cuts = cuts or Cuts()
         self._commit_rows = commit_rows
         self._progress = progress
         self._reached = reached
@@ -113,6 +113,7 @@ class Importer:
 
         Raises:
             LeaseError: another import is running.
+            StoreError: Kafka does not say when a topic begins; nothing of that stream was written.
         """
         lock = FolderLock(self._folder / ".import.lock")
         if not lock.take():
@@ -135,34 +136,27 @@ class Importer:
         return {name: part.counts for name, part in parts.items()}
 
     def _part(self, stream: Stream, source: Source) -> _Part:
-        app_id = f"{OFFSETS}-{source.digest}"
-        cut = self._until_ms if self._until_ms is not None else first_known_ms(self._archive, stream)
-        refused = Rejects(self._folder / REJECTS, f"{app_id}-{stream.name}", source.name, stream.name)
-        done = self._archive.transaction(stream, app_id) or 0
-        if cut is None and not done:
-            self._say(UNCUT.format(stream.name, " and ".join(stream.topics)))
-        counts = Counts(until_ms=cut)
-        return _Part(self._archive, stream, source, app_id, refused, self._reached, self._commit_rows, done, counts)
-
-
-def first_known_ms(archive: Archive, stream: Stream) -> int | None:
-    """When the first archived event of the stream's own topic became known; None where there is none."""
-    table = archive.read(stream)
-    return None if table is None else table.first_known_ms()
+        cut = self._cuts.of(stream, self._archive)
+        passes = Passes(self._archive, stream, source.digest, cut.until_ms)
+        if cut.sentence and (cut.until_ms is not None or not passes.seen):
+            self._say(cut.sentence)
+        writer = f"{OFFSETS}-{source.digest}-{stream.name}"
+        refused = Rejects(self._folder / REJECTS, writer, source.name, stream.name)
+        counts = Counts(until_ms=cut.until_ms, until_by=cut.by)
+        return _Part(self._archive, stream, source, passes, refused, self._reached, self._commit_rows, counts)
 
 
 @dataclass
 class _Part:
-    """A file's records of one stream on their way into its table; the first ``done`` of them are there."""
+    """A file's records of one stream on their way into its table; ``passes`` says which of them are there."""
 
     archive: Archive
     stream: Stream
     source: Source
-    app_id: str
+    passes: Passes
     rejects: Rejects
     reached: Callable[[str], object]
     commit_rows: int
-    done: int
     counts: Counts
     waiting: list[pa.Table] = field(default_factory=list)
     refused: list[pa.Table] = field(default_factory=list)
@@ -172,26 +166,31 @@ class _Part:
         """The next records; those that are in the table already are passed over."""
         start, number = self.counts.records, len(parsed.verdicts)
         self.counts.records += number
-        skipped = min(max(self.done - start, 0), number)
-        self.counts.already += skipped
-        events = parsed.events.filter(pa.array(parsed.rows >= skipped)) if skipped else parsed.events
-        bad = np.flatnonzero(parsed.verdicts == Verdict.DEAD_LETTER)
-        bad = bad[bad >= skipped]
-        reasons = parsed.reasons.take(pa.array(bad))
-        self.refused.append(self.rejects.table(start + bad, reasons))
-        self.counts.reasons.update(text.partition(":")[0] for text in reasons.to_pylist())
-        self.waiting.append(self._before_cut(events))
-        self.counts.rejected += len(bad)
-        self.held += number - skipped
+        refused, fresh = self._refuse(start, parsed), self._before_cut(start, parsed)
+        self.waiting.append(fresh)
+        self.held += refused + len(fresh)
         if self.held >= self.commit_rows:
             self.commit()
 
-    def _before_cut(self, events: pa.Table) -> pa.Table:
-        if self.counts.until_ms is None:
-            return events
-        before = events.filter(pc.less(events["known_at"], self.counts.until_ms))
-        self.counts.after_cut += len(events) - len(before)
-        return before
+    def _refuse(self, start: int, parsed: Parsed) -> int:
+        """Those that are no events wait for their table; returns how many no import saw before."""
+        bad = np.flatnonzero(parsed.verdicts == Verdict.DEAD_LETTER)
+        fresh = bad[start + bad >= self.passes.seen]
+        reasons = parsed.reasons.take(pa.array(fresh))
+        self.refused.append(self.rejects.table(start + fresh, reasons))
+        self.counts.reasons.update(text.partition(":")[0] for text in reasons.to_pylist())
+        self.counts.rejected += len(fresh)
+        self.counts.already += len(bad) - len(fresh)
+        return len(fresh)
+
+    def _before_cut(self, start: int, parsed: Parsed) -> pa.Table:
+        """The events that are not in the table yet, and are not the topic's."""
+        known = np.asarray(parsed.events["known_at"])
+        there = self.passes.taken(start + parsed.rows, known)
+        later = np.zeros(len(known), dtype=bool) if self.counts.until_ms is None else known >= self.counts.until_ms
+        self.counts.already += int(there.sum())
+        self.counts.after_cut += int((later & ~there).sum())
+        return parsed.events.filter(pa.array(~there & ~later))
 
     def commit(self) -> None:
         """What waits is in the tables: first what was refused, then the events, which say how far this is."""
@@ -215,7 +214,7 @@ class _Part:
         }
         for name, column in places.items():
             events = events.set_column(events.schema.get_field_index(name), name, column)
-        versions = {OFFSETS: first + len(events), self.app_id: self.counts.records}
+        versions = {OFFSETS: first + len(events)} | self.passes.versions(self.counts.records)
         return events, pa.repeat(pa.scalar(f"{IMPORTED}{self.source.digest}"), len(events)), versions
 
 

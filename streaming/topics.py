@@ -77,7 +77,7 @@ def ensure_named_topics(
     return [name for name in _create(admin, new) if name]
 
 
-def topics(admin: Any, bootstrap_servers: str) -> dict[str, int]:
+def topics(admin: Any, bootstrap_servers: str, timeout_s: float = TIMEOUT_S) -> dict[str, int]:
     """The cluster's topics with the number of their partitions.
 
     Raises:
@@ -86,7 +86,7 @@ def topics(admin: Any, bootstrap_servers: str) -> dict[str, int]:
     from confluent_kafka import KafkaException
 
     try:
-        found = admin.list_topics(timeout=TIMEOUT_S).topics
+        found = admin.list_topics(timeout=timeout_s).topics
     except KafkaException as error:
         got = f"no answer ({error.args[0].str()})"
         raise TopicError("Kafka", f"a cluster at {bootstrap_servers}", got, "See headrace doctor.") from error

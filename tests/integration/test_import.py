@@ -13,16 +13,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from confluent_kafka import Producer
 from deltalake import DeltaTable
 
 from features.archive_tables import IMPORT_PARTITION, open_table
-from features.errors import LeaseError
+from features.errors import LeaseError, StoreError
 from features.events import from_columns
 from features.formats import read_events
 from features.repo import load_repo
 from streaming.archive import Archive
+from streaming.cuts import Cuts
 from streaming.folder_lock import FolderLock
 from streaming.importing import COMMIT_ROWS, REJECTS, Importer, Source, digest_of
+from streaming.ports import free_port
+from streaming.producer import known_at_header
+from streaming.topic_starts import topic_starts
+from streaming.topics import ensure_topics
 
 pytestmark = pytest.mark.integration
 
@@ -137,8 +143,80 @@ def test_imported_history_ends_where_the_topic_begins(project, repo):
 
 def test_a_cut_that_is_given_is_the_cut(project, repo):
     path = write_rows(project / "rows.parquet", 90)
-    counts = importer_of(project, repo, until_ms=T0 + 10_000).run(source_of(path, repo))["shop"]
+    counts = importer_of(project, repo, cuts=Cuts(T0 + 10_000)).run(source_of(path, repo))["shop"]
     assert (counts.imported, counts.after_cut) == (10, 80)
+
+
+def test_what_lies_past_a_cut_is_brought_by_a_later_one_and_nothing_twice(project, repo, seed):
+    times = T0 + 1_000 * np.random.default_rng(seed).permutation(1_000)  # no order of times in the file
+    path = project / "rows.parquet"
+    users = [None if number % 100 == 99 else "u1" for number in range(1_000)]
+    pq.write_table(pa.table({"event_time": times, "user_id": users}), path)
+    good = times[np.arange(1_000) % 100 != 99]
+    first, second = Cuts(T0 + 200_000), Cuts(T0 + 700_000)
+    counts = importer_of(project, repo, cuts=first).run(source_of(path, repo))["shop"]
+    early = int((good < T0 + 200_000).sum())
+    assert (counts.imported, counts.rejected, counts.after_cut) == (early, 10, 990 - early)
+    with pytest.raises(PowerCutError):
+        importer_of(project, repo, cuts=second, commit_rows=100, reached=dying_at("after import", 1)).run(
+            source_of(path, repo, chunk_rows=100)
+        )
+    for cuts in (first, second, Cuts(), first):
+        importer_of(project, repo, cuts=cuts).run(source_of(path, repo, chunk_rows=77))
+        there = archived(project, repo)
+        assert len(there) == len(set(there["event_id"].to_pylist()))
+    assert sorted(there["event_time"].to_pylist()) == sorted(good.tolist())
+    assert there["offset"].to_pylist() == list(range(990))
+    assert DeltaTable(project / "offline" / REJECTS).to_pyarrow_table().num_rows == 10
+
+
+def sent(topic: str, kafka: str, partition: int, known_ms: int) -> None:
+    """One event that was known then, into this partition."""
+    producer, errors = Producer({"bootstrap.servers": kafka}), []
+    value = json.dumps({"event_time": known_ms, "user_id": "u1"}).encode()
+    header = known_at_header(known_ms)
+    producer.produce(
+        topic, value, partition=partition, headers=[header], on_delivery=lambda error, _: errors.append(error)
+    )
+    assert (producer.flush(60), errors) == (0, [None])
+
+
+@pytest.fixture
+def of_topic(project, unique_name):
+    """The project with a topic that no other test has."""
+    path = project / "feature_repo" / "shop.py"
+    path.write_text(DEFINITIONS.replace('topic="shop"', f'topic="{unique_name}"'))
+    return unique_name
+
+
+def test_history_ends_where_a_topic_begins_that_nothing_was_archived_of(project, kafka, of_topic):
+    path = write_rows(project / "rows.parquet", 1_000)
+    repo = load_repo(project / "feature_repo")
+    assert topic_starts(kafka, repo.streams.values()) == {}
+    ensure_topics(kafka, repo.streams.values())
+    assert topic_starts(kafka, repo.streams.values()) == {}
+    for partition, after_s in ((1, 800), (1, 900), (0, 500)):
+        sent(of_topic, kafka, partition, T0 + 1_000 * after_s)
+    command = ["import", path.name, "--format", "parquet", "--json"]
+    done = headrace(project, *command, HEADRACE_KAFKA__BOOTSTRAP_SERVERS=kafka)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)["files"][path.name]["shop"]
+    assert (counts["imported"], counts["after_cut"], counts["until_ms"]) == (495, 495, T0 + 500_000)
+    assert f"left to {of_topic}, which begins then by Kafka" in done.stderr
+    later = headrace(project, *command, "--until", str(T0 + 600_000), HEADRACE_KAFKA__BOOTSTRAP_SERVERS=kafka)
+    assert (json.loads(later.stdout)["imported"], "by Kafka" in later.stderr) == (99, False)
+
+
+def test_nothing_is_imported_while_kafka_does_not_say_where_the_topic_begins(project, repo):
+    def asked():
+        return topic_starts(f"127.0.0.1:{free_port()}", repo.streams.values(), timeout_s=0.5)
+
+    path = write_rows(project / "rows.parquet", 10)
+    with pytest.raises(StoreError, match="say with --until when the topic begins"):
+        importer_of(project, repo, cuts=Cuts(None, asked)).run(source_of(path, repo))
+    assert open_table(project / "offline", repo.streams["shop"]) is None
+    counts = importer_of(project, repo, cuts=Cuts(T0 + 5_000, asked)).run(source_of(path, repo))["shop"]
+    assert counts.imported == 5
 
 
 class PowerCutError(Exception):
