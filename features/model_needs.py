@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from features.artefact import ViewInputs
 
 SQLITE = "sqlite:///"
+GONE = "RESOURCE_DOES_NOT_EXIST"
+"""MLflow's word for a version that was never there or was deleted."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,16 @@ def _inputs(source: str, uri: str) -> Sequence[ViewInputs]:
         raise StoreError(f"manifest '{path}'", "what training writes", str(error.errors()[0]["msg"])) from error
 
 
-def ranker_inputs_of(tracking_uri: str, root: Path, model: str, version: str) -> tuple[Sequence[str], Sequence[str]]:
+def ranker_inputs_of(
+    tracking_uri: str, root: Path, model: str, version: str
+) -> tuple[Sequence[str], Sequence[str]] | None:
     """All inputs of the ranker of a recommender's version, in order, and those among them that are the user's.
 
-    Raises StoreError where the registry has no such version, or does not answer.
+    None where the registry has no such version, or none any more. Raises StoreError where it does not answer.
     """
+    uri = absolute_uri(tracking_uri, root)
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+        return None
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -93,12 +100,13 @@ def ranker_inputs_of(tracking_uri: str, root: Path, model: str, version: str) ->
     from features.artefact import Manifest
     from features.artefact_folder import MANIFEST
 
-    uri = absolute_uri(tracking_uri, root)
     try:
         source = MlflowClient(tracking_uri=uri, registry_uri=uri).get_model_version(model, version).source
         path = download_artifacts(artifact_uri=f"{source}/{MANIFEST}", tracking_uri=uri)
         manifest = Manifest.model_validate_json(Path(path).read_bytes())
     except (MlflowException, OSError, ValueError) as error:
+        if getattr(error, "error_code", None) == GONE:
+            return None
         raise StoreError(f"model '{model}' version {version} in {uri}", "its manifest", str(error)) from error
     user = manifest.user.names
     return (*manifest.pair_features, *user, *manifest.item.names), user

@@ -4,14 +4,16 @@ An answer holds the user's row as the ranker got it, the instant that it was rea
 in it (``user_newest``). History as of that instant knows what Kafka had by then, whoever posted it; a service knows an
 event once it is folded, or at once where the service took it itself. So an answer is compared where that makes no
 difference: the archive goes on for ``settle_ms`` after it, and no event of the user became known within ``settle_ms``
-before it, or one did and is in the row, being its newest.
+before it, or one did and is in the row, being its newest. Answers by a version that the registry has no more are not
+compared: what their rows hold stood in its manifest.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +37,8 @@ CLOSE = 1e-9
 """Relative difference below which two values of a feature that is not exact are the same."""
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-InputsOf = Callable[[str, str], tuple[Sequence[str], Sequence[str]]]
-"""(model, version) → all of the ranker's inputs, and those among them that are the user's."""
+InputsOf = Callable[[str, str], tuple[Sequence[str], Sequence[str]] | None]
+"""(model, version) → all of the ranker's inputs, and those among them that are the user's; None: there is no such."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,15 @@ class Answers:
 
 @dataclass
 class LogFindings:
-    """What a comparison of the log came to; ``unsettled`` answers were not compared."""
+    """What a comparison of the log came to; ``unsettled`` answers were not compared.
+
+    ``gone`` are those of them by versions that the registry has no more: 'model version' → how many.
+    """
 
     findings: Findings
     answers: int = 0
     unsettled: int = 0
+    gone: Counter[str] = field(default_factory=Counter)
 
 
 class LogVerifier:
@@ -88,21 +94,21 @@ class LogVerifier:
             raise UsageError(f"the served log '{stream.name}'", "a table in the offline store", "none", next_step)
         found = LogFindings(Findings(f"{stream.name} → {view.name}"))
         archived_ms = max(one.newest_ms() for one in (table, *self._tables(view).values()))
-        for answers in self._answers(_of_users(table, view), view, sample, seed):
+        for answers in self._answers(found, _sampled(_of_users(table, view), sample, seed), view):
             self._compare(found, view, answers, archived_ms - self._settle_ms)
         return found
 
-    def _answers(self, log: pa.Table, view: FeatureView, sample: int | None, seed: int) -> list[Answers]:
-        if sample is not None and log.num_rows > sample:
-            chosen = np.random.default_rng(seed).choice(log.num_rows, sample, replace=False)
-            log = log.take(pa.array(np.sort(chosen)))
-        found = []
+    def _answers(self, found: LogFindings, log: pa.Table, view: FeatureView) -> Iterator[Answers]:
+        """The answers by each model and version; those that cannot be read any more are only counted."""
         for one in log.group_by(["model", "model_version"]).aggregate([]).to_pylist():
-            names, own = self._inputs_of(one["model"], one["model_version"])
             same = pc.and_(pc.equal(log["model"], one["model"]), pc.equal(log["model_version"], one["model_version"]))
-            mine = log.filter(pc.and_(same, pc.equal(log["inputs"], inputs_hash(names))))
-            found.append(_answers_of(mine, view, names, own))
-        return found
+            mine, inputs = log.filter(same), self._inputs_of(one["model"], one["model_version"])
+            if inputs is None:
+                found.answers += mine.num_rows
+                found.unsettled += mine.num_rows
+                found.gone[f"{one['model']} {one['model_version']}"] = mine.num_rows
+                continue
+            yield _answers_of(mine.filter(pc.equal(mine["inputs"], inputs_hash(inputs[0]))), view, *inputs)
 
     def _compare(self, found: LogFindings, view: FeatureView, answers: Answers, until_ms: int) -> None:
         tables = self._tables(view)
@@ -120,6 +126,13 @@ class LogVerifier:
     def _tables(self, view: FeatureView) -> dict[str, ArchiveTable]:
         found = {one.name: open_table(self._offline, one, self._repo.horizon_ms(one.name)) for one in view.streams}
         return {name: table for name, table in found.items() if table is not None}
+
+
+def _sampled(log: pa.Table, sample: int | None, seed: int) -> pa.Table:
+    if sample is None or log.num_rows <= sample:
+        return log
+    chosen = np.random.default_rng(seed).choice(log.num_rows, sample, replace=False)
+    return log.take(pa.array(np.sort(chosen)))
 
 
 def _of_users(table: ArchiveTable, view: FeatureView) -> pa.Table:

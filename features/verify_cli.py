@@ -52,7 +52,8 @@ def verify(  # noqa: PLR0913  # one parameter an option
     run 'headrace features rebuild' first.
 
     With --served, also the users' features in the served log with history as of the instant of each answer; answers
-    within --settle-s of another event of the user are left out, as the stream may have been behind it.
+    within --settle-s of another event of the user are left out, as the stream may have been behind it, and so are those
+    by a version that the registry has no more.
 
     \b
     Examples:
@@ -110,9 +111,8 @@ def report_of_the_log(
     for view, log in pairs:
         found = verifier.verify(view, log, asked.sample, asked.seed)
         counts = report([found.findings], {view.name: len(view.features)})
-        told.append(
-            {"log": log.name, "view": view.name, "answers": found.answers, "unsettled": found.unsettled} | counts
-        )
+        about = {"log": log.name, "view": view.name, "answers": found.answers, "unsettled": found.unsettled}
+        told.append(about | {"gone": dict(found.gone)} | counts)
     return told
 
 
@@ -126,6 +126,9 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         kinds = " · ".join(f"{one[kind]:,} {kind}" for kind in ("mismatch", "extra"))
         about = f"{one['answers']:,} answers, {one['unsettled']:,} of them unsettled"
         yield f"{one['log']} → {one['view']}: {about} · {one['compared']:,} values compared · {kinds}"
+        yield from (
+            f"    {count:,} answers by {name}, which the registry has no more" for name, count in one["gone"].items()
+        )
     for one in [one for each in (found, *found.get("served", [])) for one in each["worst"][:10]]:
         values = f"{one['online']!r} online, {one['offline']!r} offline, as of {one['as_of']}"
         yield f"  {one['kind']}: {one['view']} {one['entity']} {one['feature']}: {values}"

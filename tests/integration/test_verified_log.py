@@ -170,6 +170,10 @@ def test_the_report_finds_the_log_its_models_and_its_view_by_itself(world):
         {"offline": {"path": "offline"}, "mlflow": {"tracking_uri": f"sqlite:///{world.root / 'mlflow.db'}"}}
     )
     views = list(REPOSITORY.views.values())
+    gone = [{**one, "event_id": f"gone-{one['event_id']}", "model_version": "77"} for one in world.log[:3]]
+    world.log += gone
+    world.archive(events, later=200)
     (told,) = report_of_the_log(world.root, settings, REPOSITORY, views, Asked(None, 0, 0), SETTLE_MS)
-    assert (told["log"], told["view"], told["answers"], told["unsettled"]) == ("served", VIEW.name, USERS, 0)
+    assert told["gone"] == {f"{MODEL} 77": 3}
+    assert (told["log"], told["view"], told["answers"], told["unsettled"]) == ("served", VIEW.name, USERS + 3, 3)
     assert (told["compared"], told["mismatch"], told["worst"]) == (2 * USERS, 0, [])
