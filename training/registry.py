@@ -15,6 +15,7 @@ from features.artefact import CHAMPION, DIGEST_TAG, Artefact, load, save
 from features.errors import ArtefactError, StoreError, UsageError
 from features.trial import goldens_of
 from features.verdicts import CANARY, MOST_SHARE
+from training.mlmodel import SIGNATURE, write_mlmodel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -130,7 +131,7 @@ class Registry:
         """A new version of the model of this manifest, of whatever kind, with its numbers in a run of its own.
 
         Args:
-            files: stand beside it in the run's folder RECORD.
+            files: stand beside it in the run's folder RECORD; the signature among them is what MLflow shows.
             write: makes the folder of its artefact, and returns the digest of the manifest there.
         """
         run = self.client.create_run(self._experiment(manifest.name), tags=dict(tags))
@@ -142,6 +143,8 @@ class Registry:
                 self.client.log_metric(run_id, name, value)
             with tempfile.TemporaryDirectory() as scratch:
                 digest = write(Path(scratch) / FOLDER)
+                if files and SIGNATURE in files:
+                    write_mlmodel(Path(scratch) / FOLDER, run_id, FOLDER, files[SIGNATURE])
                 self.client.log_artifacts(run_id, str(Path(scratch) / FOLDER), FOLDER)
                 if files:
                     self._log_files(run_id, Path(scratch) / RECORD, files)

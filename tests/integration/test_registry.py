@@ -12,10 +12,12 @@ import pytest
 from click.testing import CliRunner
 from small_shop import model
 
-from features.artefact import CHAMPION
+from features.artefact import CHAMPION, load
 from features.errors import StoreError, UsageError
 from features.verdicts import CHALLENGER
+from training.mlmodel import MLMODEL, SIGNATURE
 from training.models_cli import models
+from training.record import input_names, signature
 from training.registry import Registry, Version
 
 pytestmark = [
@@ -36,7 +38,8 @@ def root(tmp_path_factory) -> Path:
     for number in range(1, 5):
         made = model()
         manifest = made.manifest.model_copy(update={"created_ms": number})
-        version = registry.register(replace(made, manifest=manifest), {}, {})
+        record = {SIGNATURE: json.dumps(signature(manifest)).encode()}
+        version = registry.register(replace(made, manifest=manifest), {}, {}, record)
         registry.judge(version, number < 4, f"reason {number}")
     return root
 
@@ -61,6 +64,20 @@ def champion(registry: Registry) -> str:
 
 def command(root: Path, *words: str):
     return CliRunner().invoke(models, [*words, "--root", str(root)], catch_exceptions=False)
+
+
+def test_mlflow_shows_what_a_version_takes_and_nothing_that_serves_reads_that_file(registry, tmp_path, monkeypatch):
+    from mlflow.models import get_model_info
+
+    version = registry.get(NAME, "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
+    told = get_model_info(f"models:/{NAME}/1")
+    assert told.signature.inputs.input_names() == list(input_names(model().manifest))
+    assert told.signature.outputs.input_names() == ["score"]
+    assert "python_function" not in told.flavors, "what MLflow would load and run"
+    folder = registry.download(version, tmp_path / "changed")
+    (folder / MLMODEL).write_text("nonsense")
+    assert load(folder, version.digest).items == model().items
 
 
 def test_rollback_goes_back_champion_by_champion(registry):
