@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ ROOT = click.option(
     "--root", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="The project's folder."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+NEAR = 0.75
+"""How alike two names are (difflib) of which one may have been meant by the other: one letter of five is."""
 
 
 @click.command()
@@ -67,10 +70,11 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
 ) -> None:
     """Train a recommender on the offline store, test it, register it, and let it serve when it is better.
 
-    NAME is the registered model's, shop-recommender unless given. Better is: surely above popularity, and surely not
-    below the model that serves now by more than the tolerance, in NDCG on the newest part of the events. One training
-    of a project goes on at a time. Where one was killed, the next of the same settings and code goes on with the stages
-    that it had finished, on the events of then, for six hours.
+    NAME is the registered model's, shop-recommender unless given; a new one that is all but one that there is may be
+    a slip, and is asked back about. Better is: surely above popularity, and surely not below the model that serves now
+    by more than the tolerance, in NDCG on the newest part of the events. One training of a project goes on at a time.
+    Where one was killed, the next of the same settings and code goes on with the stages that it had finished, on the
+    events of then, for six hours.
 
     Of more events than fit into memory (max_events) it reads those of some users with all that they did, and says so;
     what is told of items is of everybody's.
@@ -88,20 +92,26 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
       headrace train cards
       headrace train retail --from online-retail.parquet --format online-retail --set test_ms=2592000000
     """
+    from features.artefact import MODEL_NAME
     from features.repo import load_repo
     from features.settings import read_settings
     from training.events_cli import EventProject, train_event_model
     from training.progress import told
     from training.project import Project, Source
+    from training.registry import Registry
     from training.turn import turn
 
     settings = read_settings(root, os.environ)
     repo = load_repo(root / settings.stream.repo)
+    registry = Registry(settings.mlflow.tracking_uri, root)
+    registry.reach()  # now, and not after all that is done for it
     if name is not None and name in repo.models:
         with turn(root / settings.home):
             events = EventProject(root, settings, repo, name, (path, kind), changed)
             train_event_model(events, as_of, when_drifted=when_drifted, as_json=as_json)
         return
+    if name is not None:
+        check_name(name, {*repo.models, str(settings.training.get("name", MODEL_NAME)), *registry.names()})
     changed = [*changed, *([] if impressions is None else [f"impressions={impressions}"])]
     chosen = training_settings(name, changed, settings.training)
     project = Project(root, settings, repo, chosen, Source(path, kind, as_of))
@@ -158,6 +168,14 @@ def _trained(
     done = refresh(events, domain, chosen, registry, now_ms, say, tags, ask, kept)
     registry.log_trials(done.version, tried, f"ndcg_at_{chosen.k}")
     return {**done.report(), "search": [asdict(trial) for trial in tried]}
+
+
+def check_name(name: str, known: Collection[str]) -> None:
+    """Passes for a known name, and for a new one that is not near a known one; UsageError has the nearest."""
+    near = get_close_matches(name, sorted(known), n=1, cutoff=NEAR)
+    if name not in known and near:
+        next_step = f"Did you mean '{near[0]}'? For a new recommender: headrace train --set name={name}."
+        raise UsageError("headrace train", "the name of a model, or one unlike any", f"'{name}'", next_step)
 
 
 def training_settings(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from features import verdicts
 from features.artefact import CHAMPION, DIGEST_TAG, Artefact, load, save
-from features.errors import ArtefactError, StoreError, UsageError
+from features.errors import ArtefactError, UsageError
 from features.trial import goldens_of
 from features.verdicts import CANARY, MOST_SHARE
+from training.connection import absolute, connected, made
 from training.mlmodel import SIGNATURE, write_mlmodel
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ RECORD = "record"
 """Where what a person looks at stands among them."""
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
-QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""For the first question, after which MLflow may be as patient as it is."""
 LISTED, PAGE = 200, 200
 """Versions that are listed at most, and that are asked for at once."""
+MODELS = 1_000
+"""Names of models that are asked for; MLflow's own limit."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Registry:
     """
 
     def __init__(self, tracking_uri: str, root: Path) -> None:
-        self.uri, self._artefacts = _absolute(tracking_uri, root)
+        self.uri, self._artefacts = absolute(tracking_uri, root)
         self._client: MlflowClient | None = None
 
     @property
@@ -94,15 +94,19 @@ class Registry:
         Raises StoreError where a server does not answer.
         """
         if self._client is None:
-            from mlflow import MlflowClient
-
-            if self._artefacts is not None:
-                self._artefacts.mkdir(parents=True, exist_ok=True)
-            client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-            if self._artefacts is None:
-                _asked(client, self.uri)
-            self._client = client
+            self._client = connected(self.uri, self._artefacts)
         return self._client
+
+    def reach(self) -> None:
+        """Passes where a server answers, StoreError where not; a database of our own always does."""
+        if self._artefacts is None:
+            connected(self.uri, None)
+
+    def names(self) -> list[str]:
+        """The registered models' names; none, and no database either, before the first of them."""
+        if not made(self.uri):
+            return []
+        return [one.name for one in self.client.search_registered_models(max_results=MODELS)]
 
     def register(
         self,
@@ -360,28 +364,3 @@ class Registry:
             metrics=metrics,
             tags=dict(version.tags),
         )
-
-
-def _asked(client: MlflowClient, uri: str) -> None:
-    """Passes when the registry answers; StoreError where not, sooner than MLflow's own patience of minutes ends."""
-    from mlflow.exceptions import MlflowException
-
-    before = {name: os.environ.get(name) for name in QUICK}
-    os.environ.update({name: value for name, value in QUICK.items() if before[name] is None})
-    try:
-        client.search_registered_models(max_results=1)
-    except MlflowException as error:
-        next_step = "See mlflow.tracking_uri of the settings."
-        raise StoreError(f"registry {uri}", "an MLflow registry that answers", str(error), next_step) from error
-    finally:
-        for name in (one for one, value in before.items() if value is None):
-            del os.environ[name]
-
-
-def _absolute(tracking_uri: str, root: Path) -> tuple[str, Path | None]:
-    """The store's address, and the folder for artefacts where we choose it: beside a database of our own."""
-    prefix = "sqlite:///"
-    if not tracking_uri.startswith(prefix):
-        return tracking_uri, None
-    path = (root / tracking_uri.removeprefix(prefix)).resolve()
-    return f"{prefix}{path}", path.parent

@@ -15,6 +15,7 @@ from small_shop import model
 from features.artefact import CHAMPION, load
 from features.errors import StoreError, UsageError
 from features.verdicts import CHALLENGER
+from training.cli import train
 from training.mlmodel import MLMODEL, SIGNATURE
 from training.models_cli import models
 from training.record import input_names, signature
@@ -28,12 +29,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 NAME = "shop"
+REPO = Path(__file__).resolve().parents[2] / "feature_repo"
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """A project with a registry of four versions: 1, 2 and 3 passed the gate, 4 did not."""
     root = tmp_path_factory.mktemp("project")
+    (root / "feature_repo").symlink_to(REPO)
     registry = Registry("sqlite:///mlruns/mlflow.db", root)
     for number in range(1, 5):
         made = model()
@@ -54,6 +57,16 @@ def registry(root) -> Registry:
         for alias in version.aliases:
             registry.drop_alias(NAME, alias)
     return registry
+
+
+@pytest.fixture
+def nobody(tmp_path):
+    """The project of tmp_path has a registry at an address where nobody answers."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and never listens
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        (tmp_path / "settings.toml").write_text(f'[mlflow]\ntracking_uri = "{address}"\n')
+        yield
 
 
 def champion(registry: Registry) -> str:
@@ -139,15 +152,32 @@ def test_a_name_that_no_model_can_have_is_of_none(root):
     assert command(root, "list", "shop's").stdout == "none\n"
 
 
-def test_a_registry_that_does_not_answer_is_said_to_be_so(tmp_path, monkeypatch):
+def test_a_registry_that_does_not_answer_is_said_to_be_so(nobody, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # and never listens
-        (tmp_path / "settings.toml").write_text(
-            f'[mlflow]\ntracking_uri = "http://127.0.0.1:{nobody.getsockname()[1]}"\n'
-        )
-        with pytest.raises(StoreError, match="an MLflow registry that answers"):
-            command(tmp_path, "list")
+    with pytest.raises(StoreError, match="an MLflow registry that answers"):
+        command(tmp_path, "list")
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+
+
+@pytest.mark.parametrize("name", ["shop-recommender", "cards"])
+def test_a_training_asks_the_registry_before_it_reads_an_event(nobody, name, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    (tmp_path / "feature_repo").symlink_to(REPO)
+    with pytest.raises(StoreError, match="an MLflow registry that answers"):  # and not that there are no events
+        CliRunner().invoke(train, [name, "--root", str(tmp_path)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("carrds", "cards"), ("shops", "shop"), ("shop-recomender", "shop-recommender")]
+)
+def test_a_name_that_is_all_but_one_that_there_is_is_asked_back_about(root, typed, meant):
+    with pytest.raises(UsageError, match=f"Did you mean '{meant}'.*--set name={typed}"):
+        CliRunner().invoke(train, [typed, "--root", str(root)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("words", [["books"], ["shop"], ["shop-recommender"], ["--set", "name=carrds"]])
+def test_a_name_that_is_known_or_new_or_meant_is_trained(root, words):
+    with pytest.raises(UsageError, match="table 'activity'"):  # by events, of which there are none
+        CliRunner().invoke(train, [*words, "--root", str(root)], catch_exceptions=False)
