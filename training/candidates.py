@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,8 @@ from scipy.sparse import csr_array  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from features.candidate_tables import CandidateTables, SparseRows
-from features.hashing import hash_texts
 from training.dataset import Interactions
+from training.histories import Counted, Own, Pairs, counted
 from training.settings import FADE_LEAST_MS, FADE_SHARE, TrainingSettings
 from training.together import (
     FactorSettings,
@@ -25,7 +23,6 @@ from training.together import (
     latest_sessions,
     missing_library,
     session_items,
-    sessions_of,
     strongest_of,
 )
 
@@ -44,28 +41,19 @@ def fit_candidates(
     The items and users are those of the interactions that count more than 0; the items' places are their order in the
     pool. What takes back counts less than 0: what a user took and gave back was not taken, and is not popular.
     """
-    events = _counted(history.only(history.known_at < as_of), settings.counted(target), settings.session_gap_ms)
+    events = counted(history.only(history.known_at < as_of), settings.counted(target), settings.session_gap_ms)
     history, weight, item, items = events.history, events.weight, events.item, len(events.codes)
     age = as_of - history.known_at
     popular = np.maximum(decayed_counts(item, weight, age, settings.popular_half_life_ms, items), 0.0)
-    rows = _pairs(history.user, item, weight, history.known_at, np.where(history.of(target), events.session, -1))
+    rows = Pairs.of(events, target)
     kept = rows.only(rows.weight > 0)
-    users, starts = np.unique(kept.user, return_index=True)
-    hashes = hash_texts(history.users.take(pa.array(users)))
-    place, order = _own(kept, np.append(starts, len(kept.user)), settings.own_items, np.argsort(hashes))
-    own = kept.only(order)
     half_life = settings.fade_half_life_ms or max(FADE_SHARE * float(age.max(initial=0)), FADE_LEAST_MS)
     return CandidateTables(
         items=tuple(history.items.take(pa.array(events.codes)).to_pylist()),
         neighbours=_neighbours(kept, popular, np.exp2(-(as_of - kept.last_ms) / half_life), settings),
         popular=popular.astype(np.float32),
         trending=trends(item, weight, age, popular, settings).astype(np.float32),
-        users=np.sort(hashes),
-        histories=SparseRows(place, own.item.astype(np.int32), own.weight.astype(np.float32)),
-        own_count=own.weight.astype(np.float32),
-        own_last_ms=own.last_ms,
-        own_visits=own.visits.astype(np.float32),
-        own_first_ms=own.first_ms,
+        **Own.of(kept, history.users, settings.own_items).tables(),
         category=_newest(item, history.categories, items, -1, np.int32),
         price=_newest(item, history.prices, items, np.nan, np.float32),
         half_life_ms=half_life,
@@ -74,31 +62,7 @@ def fit_candidates(
     )
 
 
-@dataclass(frozen=True)
-class _Counted:
-    """Interactions that count, what each counts, its item's place, its session; and the places' codes in the pool."""
-
-    history: Interactions
-    weight: Floats
-    item: Int64s
-    session: Int64s
-    codes: Int64s
-
-
-def _counted(history: Interactions, counted: Mapping[str, float], gap_ms: int) -> _Counted:
-    """Those whose type counts, of the items that anything counts more than 0 of."""
-    of_kind = np.array([counted.get(kind, 0.0) for kind in history.kinds], dtype=np.float64)
-    weight = of_kind[history.kind] if len(of_kind) else np.empty(0)
-    codes = np.unique(history.item[weight > 0])
-    place = np.full(len(history.items), -1)
-    place[codes] = np.arange(len(codes))
-    keep = (weight != 0) & (place[history.item] >= 0)
-    history = history.only(keep)
-    session = sessions_of(history.user, history.known_at, gap_ms)
-    return _Counted(history, weight[keep], place[history.item], session, codes)
-
-
-def _further(events: _Counted, pairs: _Pairs, as_of: int, settings: TrainingSettings) -> dict[str, Any]:
+def _further(events: Counted, pairs: Pairs, as_of: int, settings: TrainingSettings) -> dict[str, Any]:
     """The tables of the sources that the settings name; no vectors where their library lacks what it needs."""
     items, sources = len(events.codes), settings.sources
     made: dict[str, Any] = {}
@@ -139,7 +103,7 @@ def _newest(item: Int64s, values: NDArray[Any] | None, items: int, absent: float
     return newest
 
 
-def _repeat(rows: _Pairs, settings: TrainingSettings) -> bool:
+def _repeat(rows: Pairs, settings: TrainingSettings) -> bool:
     """Whether users come back to what they took (see TrainingSettings.repeats)."""
     if settings.repeats is not None:
         return settings.repeats
@@ -204,7 +168,7 @@ def strongest(weights: Floats, keep: int) -> SparseRows:
     return SparseRows(starts, column[kept].astype(np.int32), value[kept].astype(np.float32))
 
 
-def _neighbours(rows: _Pairs, popular: Floats, fade: Floats, settings: TrainingSettings) -> SparseRows:
+def _neighbours(rows: Pairs, popular: Floats, fade: Floats, settings: TrainingSettings) -> SparseRows:
     """EASE over the most popular items, of pairs that count what they have faded to; the others have no neighbours."""
     chosen = np.sort(np.argsort(-popular, kind="stable")[: settings.ease_items])
     place = np.full(len(popular), -1)
@@ -244,61 +208,3 @@ def trends(item: Int64s, weight: Floats, age_ms: Int64s, popular: Floats, settin
 def _mass(half_life_ms: float, span_ms: float) -> float:
     """What a steady rate of one event a ms over the span comes to."""
     return half_life_ms / math.log(2) * (1 - 2 ** (-span_ms / half_life_ms))
-
-
-# --- own histories --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """Each different (user, item), sorted by both: how much of it there was, when first and last, and how often.
-
-    Args:
-        visits: in how many sessions it was taken as the target.
-    """
-
-    user: Int64s
-    item: Int64s
-    weight: Floats
-    first_ms: Int64s
-    last_ms: Int64s
-    visits: Int64s
-
-    def only(self, keep: NDArray[Any]) -> _Pairs:
-        """Some of them."""
-        return _Pairs(*(getattr(self, one.name)[keep] for one in fields(self)))
-
-
-def _pairs(user: Int64s, item: Int64s, weight: Floats, known_at: Int64s, session: Int64s) -> _Pairs:
-    """The pairs of these events.
-
-    Args:
-        session: -1 for one that is not of the target.
-    """
-    order = np.lexsort((session, item, user))
-    user, item, known_at, session = user[order], item[order], known_at[order], session[order]
-    weight = weight[order]
-    first = np.ones(len(user), dtype=bool)
-    first[1:] = (np.diff(user) != 0) | (np.diff(item) != 0)
-    visit = (session >= 0) & (first | (np.diff(session, prepend=-1) != 0))
-    starts = np.flatnonzero(first)
-    if not len(starts):
-        return _Pairs(user, item, weight, known_at, known_at, session)
-    add, least, most = np.add.reduceat, np.minimum.reduceat, np.maximum.reduceat
-    total, visits = add(weight, starts), add(visit.astype(np.int64), starts)
-    return _Pairs(user[starts], item[starts], total, least(known_at, starts), most(known_at, starts), visits)
-
-
-def _own(pairs: _Pairs, starts: Int64s, most: int, order: Int64s) -> tuple[Int64s, Int64s]:
-    """Where each user's rows start, the users in ``order``; and the pairs that are the rows, the most frequent first.
-
-    Of equally frequent ones the newest is first.
-    """
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    row = np.repeat(place, np.diff(starts))
-    by_row = np.lexsort((-pairs.last_ms, -pairs.weight, row))
-    length = np.diff(starts)[order]
-    rank = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
-    ends = np.cumsum(np.minimum(length, most))
-    return np.concatenate([[0], ends]).astype(np.int64), by_row[rank < most]

@@ -16,9 +16,11 @@ from training.calibration import Checked, checked
 from training.candidates import fit_candidates
 from training.dataset import Domain, Events, Interactions, interactions_of
 from training.evaluate import Row, chances_of, compared, relevant_of
+from training.histories import of_everybody
 from training.kept_stages import ARRAYS, NOWHERE, TABLES, Arrays, Stages, ranker_of
 from training.progress import Say, Stage
 from training.ranker import Asked, Examples, Features, ask, examples, fit_ranker, told_of_items, view_inputs
+from training.sampled import SampledEvents
 from training.served import shown_between
 from training.settings import TrainingSettings
 from training.split import Split, arrivals, drawn_moments, joined, time_split, visits
@@ -111,11 +113,21 @@ def train(
     rows = compared(artefact, asked, history, of, settings.k, scores=scores)
     looked = Checked() if ranker is None else checked(scores, taken_of(asked, tables, history), asked.moments.as_of)
     watch.begin("final", "similar items from everything")
-    final = kept.keep("final", TABLES, lambda: fit_candidates(history, target, split.end, settings))
+    final = kept.keep("final", TABLES, lambda: _final(history, of, target, split.end, settings, say))
     watch.end()
     known = {"as_of_ms": split.end, "items": len(final.items), "calibration": looked.calibration}
     manifest = manifest.model_copy(update={**known, "metrics": metrics_of(rows) | looked.metrics})
     return Trained(Artefact(manifest, final, ranker), tables, rows, split, learnt, looked, history, asked, watch.took_s)
+
+
+def _final(
+    history: Interactions, of: Features, target: tuple[str, ...], end: int, settings: TrainingSettings, say: Say
+) -> CandidateTables:
+    """Candidates of everything, and what everybody took, whoever was drawn to learn from."""
+    tables = fit_candidates(history, target, end, settings)
+    if not isinstance(of.events, SampledEvents):
+        return tables
+    return of_everybody(tables, of.events, of.domain, target, end, settings, say)
 
 
 def _told(asked: Asked, tables: CandidateTables, of: Features, kept: Stages) -> Asked:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.accepted import Reading, Tables, without
+from features.accepted import SPARE, Reading, Tables, without
 from features.archive_tables import Span
 from features.columns import Int64s, entity_keys
 from features.definitions import RESERVED, Entity, FeatureView
@@ -113,6 +113,11 @@ class WholeArchive:
     def rows(self) -> int:
         """How many events there are, at most."""
         return sum(table.rows(self.span) for table in self.tables.values())
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts they are cut, so that one fits."""
+        return max(-(-SPARE * self.rows() // self._reading.rows_in_memory), 1)
 
     def batches(self, stream: str, columns: Sequence[str], span: Span | None = None) -> Iterator[pa.Table]:
         """The stream's events, each once, a bounded number at a time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,21 @@ from deltalake import write_deltalake
 from shop_history import SETTINGS, shop
 from small_cards import simulated
 
+from features.archive_tables import ALWAYS
 from features.errors import UsageError
 from features.event_rules import EventColumnsOfModel, filled
 from features.point_in_time import Spine, point_in_time
 from features.repo import load_repo
 from features.settings import Settings
 from training.bounds import Bound
+from training.candidates import fit_candidates
 from training.dataset import Domain, interactions_of, read_file, read_offline
 from training.event_examples import EventTrainingSettings, examples_between, parts_of, read_archive
 from training.event_sources import InArchive
+from training.histories import of_everybody
 from training.project import Project
 from training.ranker import Features
-from training.sampled import SampledEvents, sample_of
+from training.sampled import SampledEvents, WholeArchive, sample_of
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +96,32 @@ def test_what_is_told_of_items_is_of_everybodys_events(events, sample):
     fewer = point_in_time(DOMAIN.item, spine, sample)
     assert told.to_table().equals(expected.to_table())
     assert not told.to_table().equals(fewer.to_table())
+
+
+def test_a_model_of_a_sample_remembers_what_everybody_took(events, sample):
+    target, end = ("purchase",), int(pc.max(events["known_at"]).as_py())  # the last event is not known yet
+    every = fit_candidates(interactions_of({"activity": events}, DOMAIN), target, end, SETTINGS)
+    some = fit_candidates(interactions_of(sample, DOMAIN), target, end, SETTINGS)
+    assert some.items == every.items
+    said: list[str] = []
+    found = of_everybody(some, sample, DOMAIN, target, end, SETTINGS, said.append)
+    assert len(some.users) < len(every.users)
+    assert said == []
+    for name in ("users", "own_count", "own_last_ms", "own_visits", "own_first_ms"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(every, name), name)
+    np.testing.assert_array_equal(found.histories.column, every.histories.column)
+    np.testing.assert_array_equal(found.histories.starts, every.histories.starts)
+
+
+def test_histories_that_do_not_fit_are_left_out_and_counted(events, sample):
+    target, end = ("purchase",), int(pc.max(events["known_at"]).as_py())
+    some = fit_candidates(interactions_of(sample, DOMAIN), target, end, SETTINGS)
+    tight = SampledEvents(dict(sample), WholeArchive(sample.whole.tables, ALWAYS, Bound(20)), sample.who, sample.sample)
+    said: list[str] = []
+    found = of_everybody(some, tight, DOMAIN, target, end, SETTINGS, said.append)
+    (told,) = said
+    left = int(re.search(r"of (\d+) users", told)[1])
+    assert len(found.users) + left == len(pc.unique(events["user_id"]))
 
 
 def test_everything_is_read_where_it_fits(events, offline):
