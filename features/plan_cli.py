@@ -28,6 +28,9 @@ class DescribedRows(Protocol):
     def current(self, view: str, /) -> int | None:
         """The generation of the view."""
 
+    def views(self) -> list[str]:
+        """The views that have rows."""
+
     def generation(self, stream_id: int, /) -> Any:
         """One generation, which has described()."""
 
@@ -74,11 +77,15 @@ def plan(as_json: bool) -> None:
 
 
 def stored_views(rows: DescribedRows, repo: FeatureRepo) -> dict[str, FeatureView]:
-    """The definitions of the generations that readers read; of those, all that stand beside today's views."""
+    """The definitions of the generations that readers of today's views read, with all that stands beside those there.
+
+    Where no view of today has rows, all that is stored: those views are gone, or are called something else now.
+    """
     from features.definitions.stored import views_of_text
 
     found: dict[str, FeatureView] = {}
-    for stream_id in {rows.current(name) for name in repo.views} - {None}:
+    of_today = {rows.current(name) for name in repo.views} - {None}
+    for stream_id in of_today or {rows.current(name) for name in rows.views()}:
         text = rows.generation(int(stream_id or 0)).described()
         try:
             views = views_of_text(text) if text is not None else ()

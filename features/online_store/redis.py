@@ -191,6 +191,10 @@ class RedisRows:
         stream_id = self.current(of_schema(view, schema_hash))
         return None if stream_id is None else self.generation(stream_id).described()
 
+    def views(self) -> list[str]:
+        """The views that readers read, by name: those of before a change, too, as long as their rows are kept."""
+        return [view for view, _ in self._currents() if "@" not in view]
+
     def set_current(self, view: str, stream_id: int) -> None:
         """Let readers of the view read this generation from now on."""
         self._client.ask(("HSET", CURRENT, view, stream_id))

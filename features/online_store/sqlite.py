@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -50,11 +50,12 @@ STEPS_A_LOOK = 20_000
 """SQLite's steps between two looks at the clock: about a millisecond."""
 KEYS_A_QUERY = 512
 NUL = "\\u0000"
+READING = "DEFERRED"
 SAMPLED_ROWS = 1_000
 
 
 class SqliteRows:
-    """The rows of any number of generations and views in the SQLite file ``path``, which is made when missing.
+    """The rows of any number of generations and views in the SQLite file ``path``, which the first write makes.
 
     Args:
         timeout_s: how long a call may wait for another writer before StoreError.
@@ -89,6 +90,16 @@ class SqliteRows:
         connection: sqlite3.Connection = self._local.connection
         return connection
 
+    @contextmanager
+    def _connection_for(self, kind: str) -> Iterator[sqlite3.Connection]:
+        """This thread's connection; to read where there is no file, one to an empty store that nobody else sees."""
+        if kind != READING or hasattr(self._local, "connection") or self._path.exists():
+            yield self._connection
+            return
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+            connection.executescript(SCHEMA)
+            yield connection
+
     def _connected(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         # autocommit: transactions are the ones written below, and no others.
@@ -120,15 +131,15 @@ class SqliteRows:
         """A transaction that is undone by any error; one of kind IMMEDIATE is the only writer."""
         self._local.began = time.monotonic()
         try:
-            connection = self._connection
-            connection.execute(f"BEGIN {kind}")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:  # a full disk has ended it already
-                    connection.execute("ROLLBACK")
-                raise
+            with self._connection_for(kind) as connection:
+                connection.execute(f"BEGIN {kind}")
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:  # a full disk has ended it already
+                        connection.execute("ROLLBACK")
+                    raise
         except sqlite3.Error as error:
             where, got = f"online store {self._path}", f"{type(error).__name__}: {error}"
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
@@ -138,11 +149,11 @@ class SqliteRows:
     # --- cells ---
 
     def version(self, stream_id: int, *, whole: bool = True) -> Version:  # one part, which has lost all or nothing
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(READING) as connection:
             return (_version(connection, stream_id),)
 
     def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(READING) as connection:
             return _values(connection, stream_id, table, keys)
 
     @property
@@ -215,13 +226,19 @@ class SqliteRows:
 
     def current(self, view: str) -> int | None:
         """The generation that readers of the view read; None before the first."""
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(READING) as connection:
             return _current(connection, view)
 
     def definitions(self, view: str, schema_hash: int) -> str | None:
         """The stored definitions (definitions/stored.py) that hold this one of the view; None where it has no rows."""
         stream_id = self.current(of_schema(view, schema_hash))
         return None if stream_id is None else self.generation(stream_id).described()
+
+    def views(self) -> list[str]:
+        """The views that readers read, by name: those of before a change, too, as long as their rows are kept."""
+        with self._transaction(READING) as connection:
+            found = connection.execute("SELECT view FROM current WHERE view NOT LIKE '%@%' ORDER BY view").fetchall()
+        return [view for (view,) in found]
 
     def set_current(self, view: str, stream_id: int) -> None:
         """Let readers of the view read this generation from now on."""
@@ -230,7 +247,7 @@ class SqliteRows:
 
     def generations(self) -> list[int]:
         """The stream_id of every generation that the store knows."""
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(READING) as connection:
             found = connection.execute("SELECT stream_id FROM generations ORDER BY stream_id").fetchall()
             return [stream_id for (stream_id,) in found]
 
@@ -250,7 +267,7 @@ class SqliteRows:
 
         With a schema_hash, of the generation that is current for that definition, where one is kept for it.
         """
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(READING) as connection:
             stream_id = None if schema_hash is None else _current(connection, of_schema(view, schema_hash))
             stream_id = _current(connection, view) if stream_id is None else stream_id
             if stream_id is None:
@@ -260,7 +277,7 @@ class SqliteRows:
 
     def keys(self, view: str) -> pa.Array:
         """The key of every row of the view that readers can read, as text, in no stated order."""
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(READING) as connection:
             stream_id = _current(connection, view)
             place = None if stream_id is None else _place(connection, stream_id, rows_table(view))
             found = [] if place is None else connection.execute(f"SELECT key FROM cells_{place}").fetchall()
@@ -268,7 +285,7 @@ class SqliteRows:
 
     def bytes_per_row(self) -> dict[str, float]:
         """How long a row of each view is on average, by a sample of those that readers read."""
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(READING) as connection:
             named = "SELECT view, stream_id FROM current WHERE view NOT LIKE '%@%' ORDER BY view"
             views = connection.execute(named).fetchall()
             means = {view: _mean_length(connection, stream_id, rows_table(view)) for view, stream_id in views}

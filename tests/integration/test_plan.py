@@ -29,6 +29,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+STATUSES = ("same", "new", "removed", "changed")
 
 
 class Project:
@@ -108,6 +109,30 @@ def test_a_plan_says_what_is_new_what_is_rebuilt_from_which_history_and_which_mo
     assert [(one["model"], one["view"]) for one in found["models"]] == [(MODEL, "user_activity")]
     text = CliRunner().invoke(cli, ["features", "plan"]).stdout
     assert "shop-recommender 1 (champion) needs user_activity" in text
+
+
+def test_views_that_are_all_called_something_else_are_new_and_those_of_before_are_named_as_removed(
+    project: Project,
+) -> None:
+    for name in ("shop.py", "cards.py"):
+        path = project.root / "feature_repo" / name
+        path.write_text(path.read_text(encoding="utf-8").replace('FeatureView(\n    "', 'FeatureView(\n    "renamed_'))
+    project.repo = load_repo(project.root / "feature_repo")
+    status, found = project.plan()
+    by_status = {kind: {name for name, one in views_of(found).items() if one["status"] == kind} for kind in STATUSES}
+    assert (status, by_status["removed"]) == (1, {"user_activity", "item_activity"})
+    assert by_status["new"] == set(project.repo.views)
+    assert project.rows.views() == ["item_activity", "user_activity"]
+
+
+def test_a_plan_of_a_project_that_never_ran_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "feature_repo", tmp_path / "feature_repo", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "feature_repo" / "feature_store.yaml").unlink()
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, ["features", "plan", "--json"])
+    assert (done.exit_code, {one["status"] for one in json.loads(done.stdout)["views"]}) == (1, {"new"})
+    assert CliRunner().invoke(cli, ["features", "show", "user", "u1"]).exit_code == 0
+    assert not (tmp_path / ".headrace").exists()
 
 
 def test_a_project_without_a_registry_gets_none_by_being_asked(project: Project) -> None:
