@@ -100,7 +100,7 @@ class OfflineSettings(Section):
     """Events that a rebuild reads at once; more are built a part of the entities at a time."""
     compact_every_min: float = Field(default=60, ge=0)
     """How often `headrace up` makes few large files of many small ones; 0 for never."""
-    keep_versions_h: float = Field(default=168, ge=1)
+    keep_versions_h: int = Field(default=168, ge=1)
     """For how long files that a compaction replaced stay, for readers of older versions."""
 
 

@@ -64,7 +64,7 @@ def state_of(name: str, table: DeltaTable) -> TableState:
     return TableState(name, rows, len(files), size, int(table.version()))
 
 
-def kept_up(name: str, table: DeltaTable, keep_h: float) -> Upkeep:
+def kept_up(name: str, table: DeltaTable, keep_h: int) -> Upkeep:
     """The table has few large files, and none of versions older than ``keep_h`` hours.
 
     Raises:
@@ -72,7 +72,7 @@ def kept_up(name: str, table: DeltaTable, keep_h: float) -> Upkeep:
     """
     before = state_of(name, table).files
     _compacted(name, table)
-    deleted = table.vacuum(retention_hours=int(keep_h), dry_run=False, enforce_retention_duration=False)
+    deleted = table.vacuum(retention_hours=keep_h, dry_run=False, enforce_retention_duration=False)
     table.create_checkpoint()
     after = state_of(name, table)
     return Upkeep(name, before, after.files, len(deleted), after.version)

@@ -38,9 +38,9 @@ def tables(context: click.Context, as_json: bool) -> None:
 
 
 @tables.command()
-@click.option("--keep-hours", type=click.FloatRange(min=1), help="Keep older versions so long, if not the settings'.")
+@click.option("--keep-hours", type=click.IntRange(min=1), help="Keep older versions so long, if not the settings'.")
 @JSON
-def compact(keep_hours: float | None, as_json: bool) -> None:
+def compact(keep_hours: int | None, as_json: bool) -> None:
     """Make few large files of many small ones, and delete the files of old versions; the stream may go on meanwhile.
 
     \b

@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from deltalake import DeltaTable
 
 from features.archive_tables import Span, open_table
 from features.definitions import Entity, Stream
 from features.events import from_columns
 from features.repo import FeatureRepo
+from headrace import cli
 from streaming.archive import Archive, append_rows
 from streaming.table_care import kept_up, state_of, tables_of
 
@@ -116,6 +118,8 @@ def test_the_command_shows_tables_and_compacts_them(archive, tmp_path):
     assert shown == {"table": "shop", "rows": 30 * ROWS, "files": 30, "bytes": state.bytes, "version": 29}
     (done,) = json.loads(headrace("compact", "--json").stdout)
     assert (done["files_before"], done["files_after"]) == (30, 1)
+    refused = CliRunner().invoke(cli, ["tables", "compact", "--keep-hours", "1.5"])
+    assert (refused.exit_code, "'1.5' is not a valid integer" in refused.output) == (2, True)
     assert headrace().stdout.split()[:5] == ["table", "rows", "files", "bytes", "version"]
 
 
