@@ -121,6 +121,8 @@ class ServingSettings(Section):
     """A canary stops when its answers surely take longer, and at the median more than so many times as long."""
     shadow_share: float = Field(default=0, ge=0, le=1)
     """About how many answers the challenger is asked too, after them; what it says is logged and never answered."""
+    read_age_slo_s: float = Field(default=86_400, gt=0)
+    """How old the newest event of whom a request reads should be at most: /metrics says for how many it is."""
     replicas: int = Field(default=1, ge=1)
     """How many processes answer."""
     own_clicks: bool = True

@@ -34,13 +34,17 @@ from features.windows import Int64s
 
 CLOSE = 1e-12
 """Relative difference below which two floats are the same without asking the oracle."""
+KINDS = ("mismatch", "missing", "extra")
 WORST = 20
 """Examples that are kept."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One value that is not the same: kind is 'mismatch', 'missing' (not online) or 'extra' (not offline)."""
+    """One value that is not the same: kind is 'mismatch', 'missing' (not online) or 'extra' (not offline).
+
+    ``feature`` is 'status' where there is nobody on one side, and 'the row' where it cannot be read.
+    """
 
     kind: str
     view: str
@@ -54,21 +58,24 @@ class Difference:
 
 @dataclass
 class Findings:
-    """What a comparison has found so far: values compared, differences by kind and feature, and the worst of them."""
+    """What a comparison has found so far: values compared, differences by feature and kind, and the worst of them."""
 
     view: str
     entities: int = 0
     compared: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
-    by_feature: Counter[str] = field(default_factory=Counter)
+    by_feature: dict[str, Counter[str]] = field(default_factory=dict)
     wrong: set[str] = field(default_factory=set)
     worst: list[Difference] = field(default_factory=list)
+
+    @property
+    def kinds(self) -> Counter[str]:
+        """How many differences there are of each kind."""
+        return sum(self.by_feature.values(), Counter[str]())
 
     def add(self, differences: Sequence[Difference]) -> None:
         """Count them, and keep the worst, of different entities first."""
         for one in differences:
-            self.kinds[one.kind] += 1
-            self.by_feature[one.feature] += 1
+            self.by_feature.setdefault(one.feature, Counter())[one.kind] += 1
             if one.entity not in self.wrong or len(self.worst) < WORST:
                 self.worst.append(one)
             self.wrong.add(one.entity)
@@ -198,8 +205,14 @@ def _compared(
             excess = judge.excess(feature, keys[place].as_py(), int(offline.as_of[place]), *values)
             if excess > 1:
                 at = int(offline.as_of[place])
-                found.append(Difference("mismatch", view.name, texts[place], feature.name, at, *values, excess))
+                kind = kind_of(*values)
+                found.append(Difference(kind, view.name, texts[place], feature.name, at, *values, excess))
     return [*found, *_underived(view, texts, online)]
+
+
+def kind_of(online: object, offline: object) -> str:
+    """How two values differ, one of which may be none."""
+    return "missing" if online is None else "extra" if offline is None else "mismatch"
 
 
 def _same(one: pa.Array, other: pa.Array, feature: Feature) -> NDArray[np.bool_]:
@@ -286,22 +299,28 @@ def report(several: Sequence[Findings], features: Mapping[str, int]) -> dict[str
         "entities": sum(one.entities for one in several),
         "features": sum(features.values()),
         "compared": sum(one.compared for one in several),
-        "mismatch": kinds["mismatch"],
-        "missing": kinds["missing"],
-        "extra": kinds["extra"],
+        **_by_kind(kinds),
         "wrong_entities": sum(len(one.wrong) for one in several),
         "worst": [_example(one) for one in worst],
         "views": {
             one.view: {
                 "entities": one.entities,
                 "compared": one.compared,
-                **{kind: one.kinds[kind] for kind in ("mismatch", "missing", "extra")},
+                **_by_kind(one.kinds),
                 "wrong_entities": len(one.wrong),
-                "by_feature": dict(one.by_feature.most_common()),
+                "by_feature": {feature: _by_kind(kinds) for feature, kinds in _most_first(one.by_feature)},
             }
             for one in several
         },
     }
+
+
+def _by_kind(kinds: Counter[str]) -> dict[str, int]:
+    return {kind: kinds[kind] for kind in KINDS}
+
+
+def _most_first(by_feature: Mapping[str, Counter[str]]) -> list[tuple[str, Counter[str]]]:
+    return sorted(by_feature.items(), key=lambda one: -one[1].total())
 
 
 def _example(one: Difference) -> dict[str, Any]:

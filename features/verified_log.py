@@ -30,7 +30,7 @@ from features.repo import FeatureRepo
 from features.served import inputs_hash
 from features.state import FeatureMatrix, Status
 from features.testing import is_exact
-from features.verification import Difference, Findings
+from features.verification import Difference, Findings, kind_of
 from features.verified_stores import events_of
 
 CLOSE = 1e-9
@@ -195,8 +195,9 @@ def differences(view: FeatureView, answers: Answers, history: FeatureMatrix, set
         tolerance = 0.0 if exact[name] else CLOSE
         same = np.isclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
         found += [
-            Difference("mismatch", view.name, users[at], name, int(answers.as_of[at]), _told(one[at]), _told(other[at]))
+            Difference(kind_of(*values), view.name, users[at], name, int(answers.as_of[at]), *values)
             for at in np.flatnonzero(settled & there & ~same).tolist()
+            for values in [(_told(one[at]), _told(other[at]))]
         ]
     return found
 

@@ -118,17 +118,23 @@ def report_of_the_log(
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     for name, view in found["views"].items():
-        kinds = " · ".join(f"{view[kind]:,} {kind}" for kind in ("mismatch", "missing", "extra"))
-        yield f"{name}: {view['entities']:,} entities · {view['compared']:,} values compared · {kinds}"
-        for feature, count in list(view["by_feature"].items())[:5]:
-            yield f"    {feature}: {count:,}"
+        yield f"{name}: {view['entities']:,} entities · {view['compared']:,} values compared · {_kinds(view)}"
+        yield from _by_feature(view)
     for one in found.get("served", []):
-        kinds = " · ".join(f"{one[kind]:,} {kind}" for kind in ("mismatch", "extra"))
         about = f"{one['answers']:,} answers, {one['unsettled']:,} of them unsettled"
-        yield f"{one['log']} → {one['view']}: {about} · {one['compared']:,} values compared · {kinds}"
+        yield f"{one['log']} → {one['view']}: {about} · {one['compared']:,} values compared · {_kinds(one)}"
         yield from (
             f"    {count:,} answers by {name}, which the registry has no more" for name, count in one["gone"].items()
         )
     for one in [one for each in (found, *found.get("served", [])) for one in each["worst"][:10]]:
         values = f"{one['online']!r} online, {one['offline']!r} offline, as of {one['as_of']}"
         yield f"  {one['kind']}: {one['view']} {one['entity']} {one['feature']}: {values}"
+
+
+def _kinds(one: Mapping[str, int]) -> str:
+    return " · ".join(f"{one[kind]:,} {kind}" for kind in ("mismatch", "missing", "extra"))
+
+
+def _by_feature(view: Mapping[str, Any]) -> Iterator[str]:
+    """The features that differ most, each with how."""
+    yield from (f"    {feature}: {_kinds(kinds)}" for feature, kinds in list(view["by_feature"].items())[:5])

@@ -29,6 +29,7 @@ def chosen(settings: Settings, root: Path, **over: Any) -> ServingSettings:
         "canary_share": settings.serving.canary_share,
         "canary_slower": settings.serving.canary_slower,
         "shadow_share": settings.serving.shadow_share,
+        "read_age_slo_s": settings.serving.read_age_slo_s,
         "replicas": settings.serving.replicas,
         "own_clicks": settings.serving.own_clicks,
         "repo": str(repo.resolve()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from serving.read_ages import AGES_S
+from serving.read_ages import AGES_S, READ_AGE_SLO_S, shares_within
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 OVERLAPS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -13,9 +13,13 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """The counters of one replica, in a registry of their own."""
+    """The counters of one replica, in a registry of their own.
 
-    def __init__(self) -> None:
+    Args:
+        read_age_slo_s: how old the newest event of whom a request reads should be at most.
+    """
+
+    def __init__(self, read_age_slo_s: float = READ_AGE_SLO_S) -> None:
         self._registry = CollectorRegistry()
         registry = self._registry
         self.recommend_seconds = Histogram(
@@ -25,7 +29,15 @@ class Metrics:
             "headrace_read_age_seconds",
             "From an entity's newest event to a read of it",
             ["view"],
-            buckets=AGES_S,
+            buckets=sorted({*AGES_S, read_age_slo_s}),  # a class ends at the SLO, so that the share is exact
+            registry=registry,
+        )
+        self._read_age_slo_s = read_age_slo_s
+        Gauge("headrace_read_age_slo_seconds", "What reads are held to", registry=registry).set(read_age_slo_s)
+        self._reads_within = Gauge(
+            "headrace_reads_within_slo_ratio",
+            "Share of the reads whose entity's newest event was no older than headrace_read_age_slo_seconds",
+            ["view"],
             registry=registry,
         )
         self.requests = Counter(
@@ -84,4 +96,6 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""
+        for view, share in shares_within(self.read_age, self._read_age_slo_s).items():
+            self._reads_within.labels(view).set(share)
         return generate_latest(self._registry)

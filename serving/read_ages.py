@@ -11,6 +11,16 @@ from features.state import FeatureMatrix, Status
 
 AGES_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600, 86_400, 604_800)
 """Upper ends of the histogram's classes, in seconds."""
+READ_AGE_SLO_S = 86_400.0
+"""A day: whom the service answers was mostly there lately, or what it answers from is old."""
+
+
+def shares_within(ages: Any, slo_s: float) -> dict[str, float]:
+    """View → the share of its reads that the histogram has in the classes up to ``slo_s``, where one ends."""
+    samples = [one for family in ages.collect() for one in family.samples]
+    total = {one.labels["view"]: one.value for one in samples if one.name.endswith("_count")}
+    upto = [one for one in samples if one.name.endswith("_bucket") and float(one.labels["le"]) == slo_s]
+    return {one.labels["view"]: one.value / total[one.labels["view"]] for one in upto if total[one.labels["view"]]}
 
 
 class Reader(Protocol):

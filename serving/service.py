@@ -71,7 +71,7 @@ class Service:
         own: OwnClicks | None = None,
     ) -> None:
         self.settings, self.repo, self.sink = settings, repo, sink
-        self.metrics = Metrics()
+        self.metrics = Metrics(settings.read_age_slo_s)
         reader = ObservedReader(reader, self.metrics.read_age)
         self._reader, self._rows = reader, rows
         self.items = ItemFeatures(

@@ -81,6 +81,8 @@ class ServingSettings(BaseModel):
     """The stream that what was served is logged to, where the repo has it and Kafka is configured."""
     served_log_share: float = Field(default=0.1, ge=0, le=1)
     """How many answers are logged, by their ids."""
+    read_age_slo_s: float = Field(default=86_400, gt=0)
+    """How old the newest event of whom a request reads should be at most."""
     replicas: int = Field(default=1, ge=1)
     """How many processes answer."""
     threads: int = Field(default=4, ge=1)

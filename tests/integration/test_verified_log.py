@@ -139,8 +139,14 @@ def test_rows_that_lost_an_event_are_found_and_so_is_a_value_that_was_changed(wo
     for one in listed:
         one[3][place] += 1.0
     world.log[3]["items"] = json.dumps(listed)
+    nulled = json.loads(world.log[4]["items"])
+    for one in nulled:
+        one[3][place] = None
+    world.log[4]["items"] = json.dumps(nulled)
     world.archive(events, later=200)
-    (worst,) = world.verify().findings.worst
+    findings = world.verify().findings
+    assert findings.by_feature == {"user_view_count_1h": {"mismatch": 1, "missing": 1}}
+    (worst,) = [one for one in findings.worst if one.kind == "mismatch"]
     assert (worst.entity, worst.feature, worst.online - worst.offline) == ("u3", "user_view_count_1h", 1.0)
 
 

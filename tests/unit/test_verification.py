@@ -192,7 +192,11 @@ def test_rows_into_which_an_event_was_folded_twice_are_found_all_of_them(world: 
     found = world.verify()
     assert found["wrong_entities"] == planted
     assert {one["entity"] for one in found["worst"]} <= set(chosen)
-    assert found["views"]["by_user"]["by_feature"]["user_count_24h"] == 2 * planted
+    assert found["views"]["by_user"]["by_feature"]["user_count_24h"] == {
+        "mismatch": 2 * planted,
+        "missing": 0,
+        "extra": 0,
+    }
 
 
 def test_a_row_with_a_flipped_bit_is_found_and_the_others_are_still_compared(world: World) -> None:
@@ -213,6 +217,7 @@ def test_a_row_that_is_gone_is_missing_and_one_of_nobody_is_extra(world: World) 
         database.execute(f"DELETE FROM cells_{table} WHERE key = 'u6'")
     found = world.verify()
     assert kinds(found) == (0, 2, 2)  # at both instants
+    assert found["views"]["by_user"]["by_feature"] == {"status": {"mismatch": 0, "missing": 2, "extra": 2}}
     assert {(one["kind"], one["entity"]) for one in found["worst"]} == {("missing", "u6"), ("extra", "stranger")}
 
 
