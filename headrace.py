@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -52,6 +53,9 @@ VERBS = {
 
 A name with a dot is a verb of a group that is another package's: what `features` cannot import is put into it here.
 """
+
+QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+"""What MLflow, which reads it when it is imported, says unless the environment wants more: only what is wrong."""
 
 
 class AskedWrongly(click.ClickException):
@@ -138,6 +142,8 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Never returns: runs the command line and ends the process with its exit status."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     cli(prog_name="headrace")
     raise SystemExit(0)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from small_shop import model
 from features.artefact import CHAMPION, load
 from features.errors import StoreError, UsageError
 from features.verdicts import CHALLENGER
+from headrace import QUIET
 from training.cli import train
 from training.mlmodel import MLMODEL, SIGNATURE
 from training.models_cli import models
@@ -167,6 +170,25 @@ def test_a_training_asks_the_registry_before_it_reads_an_event(nobody, name, tmp
     (tmp_path / "feature_repo").symlink_to(REPO)
     with pytest.raises(StoreError, match="an MLflow registry that answers"):  # and not that there are no events
         CliRunner().invoke(train, [name, "--root", str(tmp_path)], catch_exceptions=False)
+
+
+def test_mlflow_says_what_is_wrong_and_nothing_else(tmp_path):
+    program = """if True:
+        import logging, headrace
+        try:
+            headrace.main()
+        except SystemExit:
+            from mlflow.utils.file_utils import ArtifactProgressBar
+            with ArtifactProgressBar.files("Downloading artifacts", 1) as bar:
+                bar.update()
+            logging.getLogger("mlflow.store").error("no room")
+    """
+    words = [sys.executable, "-c", program, "models", "list", "--root", str(tmp_path)]
+    ours = {name: value for name, value in os.environ.items() if name not in QUIET}
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=ours)
+    assert (tmp_path / "mlruns" / "mlflow.db").exists()
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("ERROR mlflow.store: no room")
 
 
 @pytest.mark.parametrize(
