@@ -46,17 +46,21 @@ def models() -> None:
 @models.command("list")
 @click.argument("given", metavar="[NAME]", required=False)
 @click.option("--name", "--model", "name", help="The same as NAME.")
+@click.option("--limit", default=200, show_default=True, type=click.IntRange(min=1), help="The newest so many.")
 @ROOT
 @JSON
-def list_models(given: str | None, name: str | None, root: Path, as_json: bool) -> None:
-    """Show every version, the newest first: its aliases, how it did, and why it must not serve where it must not.
+def list_models(given: str | None, name: str | None, limit: int, root: Path, as_json: bool) -> None:
+    """Show versions, the newest first: their aliases, how they did, and why one must not serve where it must not.
 
     \b
     Examples:
       headrace models list
       headrace models list shop-recommender --json
     """
-    versions = registry_in(root).versions(given or name)
+    found = registry_in(root).versions(given or name, limit + 1)
+    versions = found[:limit]
+    if len(found) > limit:
+        click.echo(f"the {limit} newest; there are older ones: --limit shows more", err=True)
     if as_json:
         click.echo(json.dumps({"models": [described(one) for one in versions]}, indent=2))
         return

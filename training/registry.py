@@ -29,10 +29,8 @@ RECORD = "record"
 """Where what a person looks at stands among them."""
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
-LISTED, PAGE = 200, 200
-"""Versions that are listed at most, and that are asked for at once."""
-MODELS = 1_000
-"""Names of models that are asked for; MLflow's own limit."""
+PAGE, MODELS = 200, 1_000
+"""Versions that MLflow is asked for at once, and names of models: its own limit."""
 
 
 @dataclass(frozen=True)
@@ -284,10 +282,10 @@ class Registry:
             next_step = "See 'headrace models list'."
             raise UsageError(f"model '{name}'", "a version or an alias that it has", version, next_step) from None
 
-    def versions(self, name: str | None = None) -> list[Version]:
-        """The LISTED newest registered versions (of one model), the newest first."""
+    def versions(self, name: str | None = None, most: int | None = None) -> list[Version]:
+        """The registered versions (of one model), the newest first: at most so many, where that is given."""
         # The list has no aliases, each version has.
-        newest = islice(self._found(name), LISTED)
+        newest = islice(self._found(name), most)
         return [self._described(self.client.get_model_version(one.name, one.version)) for one in newest]
 
     def _found(self, name: str | None) -> Iterator[ModelVersion]:

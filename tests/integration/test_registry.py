@@ -145,6 +145,13 @@ def test_promotion_and_rollback_are_one_command_each_and_the_list_says_why(root,
     assert "refused: the gate refused it: reason 4" in command(root, "list").stdout
 
 
+def test_a_list_that_is_cut_says_so_and_a_whole_one_does_not(root):
+    cut, whole = (command(root, "list", "--json", "--limit", str(most)) for most in (3, 4))
+    assert [one["version"] for one in json.loads(cut.stdout)["models"]] == ["4", "3", "2"]
+    assert "the 3 newest; there are older ones" in cut.stderr
+    assert (len(json.loads(whole.stdout)["models"]), whole.stderr) == (4, "")
+
+
 @pytest.mark.parametrize("version", ["99", "nobody"])
 def test_a_version_that_is_not_there_is_named(root, registry, version):
     with pytest.raises(UsageError, match=version):
