@@ -14,7 +14,6 @@ from typing import Any, Self
 import click
 from pydantic import ValidationError
 
-from features.artefact import CHAMPION
 from features.errors import UsageError
 from features.event_rules import EventColumnsOfModel
 from features.inspection import parsed_time
@@ -133,10 +132,10 @@ def verdict_on_event_model(project: EventProject, version: Version) -> Verdict:
     return asked_parity(verdict, project.ask_parity, project.chosen.parity)
 
 
-def drift_of_event_model(project: EventProject) -> dict[str, Any]:
+def drift_of_event_model(project: EventProject, champion: Version) -> dict[str, Any]:
     """How far the newest events are from those that the champion was tested on; the status shows it from now on."""
     judge = newest(project.events(), project.asked, project.chosen)
-    report = drifted(judge, project.registry, project.registry.get(project.name, CHAMPION))
+    report = drifted(judge, project.registry, champion)
     if project.archive is not None:
         tell_drift(project.home, report, int(time.time() * 1_000))
     return report

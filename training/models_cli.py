@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from training.gate import Verdict
     from training.judging import Judge
     from training.parity import Ask
+    from training.project import Project
     from training.registry import Registry, Version
 
 NAME = click.option("--name", "--model", "name", default=MODEL_NAME, show_default=True, help="The registered model.")
@@ -235,11 +236,12 @@ def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str],
     from training.events_cli import EventProject, drift_of_event_model
 
     registry = registry_in(root)
+    champion = registry.get(name, CHAMPION)
     events = EventProject.found(root, name, (path, kind), changed)
     if events is not None:
-        report = drift_of_event_model(events)
+        report = drift_of_event_model(events, champion)
     else:
-        report = drifted(judge_of(root, name, path, kind, changed), registry, registry.get(name, CHAMPION))
+        report = drifted(judge_of(root, name, path, kind, changed), registry, champion)
         if path is None:
             tell_drift(root / read_settings(root, os.environ).home, report, int(time.time() * 1000))
     lines = [f"{value:8.3f}  {key}" for key, value in report["psi"].items()]
@@ -296,11 +298,10 @@ def _verdict(root: Path, version: Version, path: str | None, kind: str | None, c
     return asked_parity(verdict, ask, judge.settings.parity)
 
 
-def judge_of(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> Judge:
-    """The newest slice of the project's events, or of a file's, on which versions of the model are judged."""
+def project_of(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> Project:
+    """The recommender of this name of the project in this folder. Raises UsageError for an event model."""
     from features.repo import load_repo
     from features.settings import read_settings
-    from training.judging import Judge
     from training.project import Project, Source
 
     settings = read_settings(root, os.environ)
@@ -308,8 +309,16 @@ def judge_of(root: Path, name: str, path: str | None, kind: str | None, changed:
     repo = load_repo(root / settings.stream.repo)
     if name in repo.models:
         raise UsageError(f"model '{name}'", "a recommender, for this", "an event model")
-    project = Project(root, settings, repo, chosen, Source(path, kind))
-    return Judge.of_events(project.events(lambda text: click.echo(text, err=True)), project.domain, chosen)
+    return Project(root, settings, repo, chosen, Source(path, kind))
+
+
+def judge_of(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> Judge:
+    """The newest slice of the project's events, or of a file's, on which versions of the model are judged."""
+    from training.judging import Judge
+
+    project = project_of(root, name, path, kind, changed)
+    events = project.events(lambda text: click.echo(text, err=True))
+    return Judge.of_events(events, project.domain, project.chosen)
 
 
 def registry_in(root: Path) -> Registry:

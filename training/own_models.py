@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from features.artefact import Artefact, Manifest
 from features.errors import ArtefactError
-from features.own_ranker import OwnRanker, pack
+from features.own_ranker import OwnRanker, pack, wanted
 from training.calibration import Checked
 from training.candidates import fit_candidates
+from training.dataset import Domain
 from training.fit import Stopwatch, examples_of, manifest_of, metrics_of, target_of
 from training.gate import Verdict
 from training.judging import Judge
@@ -22,6 +23,7 @@ from training.ranker import Examples
 from training.record import files_of, input_names
 from training.refresh import settle
 from training.registry import Registry, Version
+from training.settings import TrainingSettings
 
 
 def learning_examples(judge: Judge, say: Say = lambda text: None) -> pa.Table:
@@ -59,6 +61,14 @@ def fetched(registry: Registry, uri: str, folder: Path) -> Path:
         return Path(download_artifacts(**where))
     except (MlflowException, OSError) as error:
         raise ArtefactError(f"model '{uri}'", "an MLflow model, or a folder with one", str(error)) from error
+
+
+def check_inputs(model: Path, domain: Domain, settings: TrainingSettings) -> None:
+    """Passes where the signature of the model in this folder names inputs of the ranker; none of its code runs.
+
+    Raises ArtefactError.
+    """
+    wanted(model, input_names(manifest_of(domain, settings, (), 0, 0)))
 
 
 def register(

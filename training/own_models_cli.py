@@ -14,7 +14,7 @@ import click
 
 from features.errors import UsageError
 from training.cli import JSON, ROOT
-from training.models_cli import FORMAT, FROM, NAME, SET, judge_of, parity_asked, refuse, registry_in, tell
+from training.models_cli import FORMAT, FROM, NAME, SET, judge_of, parity_asked, project_of, refuse, registry_in, tell
 
 if TYPE_CHECKING:
     from training.judging import Judge
@@ -89,16 +89,17 @@ def register(
       headrace models register ./my-model --trust
       headrace models register runs:/4c1f…/model --trust --json
     """
-    from training.own_models import fetched
+    from training.own_models import check_inputs, fetched
     from training.own_models import register as registered
 
     if not trust:
         raise UsageError("headrace models register", "--trust, as loading an MLflow model runs what it holds", "none")
-    judge = judge_of(root, name, path, kind, changed)
-    registry = registry_in(root)
-    ask = None if path is not None else parity_asked(root, judge)
+    registry, project = registry_in(root), project_of(root, name, path, kind, changed)
     with tempfile.TemporaryDirectory() as scratch:
         model = fetched(registry, uri, Path(scratch))
+        check_inputs(model, project.domain, project.chosen)
+        judge = judge_of(root, name, path, kind, changed)
+        ask = None if path is not None else parity_asked(root, judge)
         version, verdict = registered(model, judge, registry, int(time.time() * 1000), {"own": uri}, ask)
     refuse(version, verdict)
     tell(version, as_json, f"{name} version {version.version} is the champion: {verdict.reason}")

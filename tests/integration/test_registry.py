@@ -15,12 +15,13 @@ from click.testing import CliRunner
 from small_shop import model
 
 from features.artefact import CHAMPION, load
-from features.errors import StoreError, UsageError
+from features.errors import ArtefactError, StoreError, UsageError
 from features.verdicts import CHALLENGER
 from headrace import QUIET
 from training.cli import train
 from training.mlmodel import MLMODEL, SIGNATURE
 from training.models_cli import models
+from training.own_models_cli import register as own_register
 from training.record import input_names, signature
 from training.registry import Registry, Version
 
@@ -158,6 +159,26 @@ def test_a_version_that_is_not_there_is_named(root, registry, version):
         command(root, "promote", version, "--name", NAME)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["compare", "1", "99", "--name", NAME], "99"),
+        (["drift", "--name", NAME], "an alias that it has; got champion"),
+        (["drift", "--name", "cards"], "an alias that it has; got champion"),
+    ],
+)
+def test_a_version_is_looked_for_before_an_event_is_read(root, registry, words, said):
+    with pytest.raises(UsageError, match=said):  # and not that there are no events
+        command(root, *words)
+
+
+def test_a_model_of_ones_own_is_looked_at_before_an_event_is_read(root, tmp_path):
+    (tmp_path / "MLmodel").write_text("flavors: {}\n")
+    for folder, said in ((tmp_path, "a signature that names its inputs"), (tmp_path / "absent", "an MLflow model")):
+        with pytest.raises(ArtefactError, match=said):
+            CliRunner().invoke(own_register, [str(folder), "--trust", "--root", str(root)], catch_exceptions=False)
+
+
 def test_a_name_that_no_model_can_have_is_of_none(root):
     assert command(root, "list", "shop's").stdout == "none\n"
 
@@ -179,7 +200,7 @@ def test_a_training_asks_the_registry_before_it_reads_an_event(nobody, name, tmp
         CliRunner().invoke(train, [name, "--root", str(tmp_path)], catch_exceptions=False)
 
 
-def test_mlflow_says_what_is_wrong_and_nothing_else(tmp_path):
+def test_mlflow_says_what_is_wrong_and_nothing_else():
     program = """if True:
         import logging, headrace
         try:
@@ -188,12 +209,12 @@ def test_mlflow_says_what_is_wrong_and_nothing_else(tmp_path):
             from mlflow.utils.file_utils import ArtifactProgressBar
             with ArtifactProgressBar.files("Downloading artifacts", 1) as bar:
                 bar.update()
+            logging.getLogger("mlflow.store").info("Creating initial MLflow database tables...")
             logging.getLogger("mlflow.store").error("no room")
     """
-    words = [sys.executable, "-c", program, "models", "list", "--root", str(tmp_path)]
     ours = {name: value for name, value in os.environ.items() if name not in QUIET}
+    words = [sys.executable, "-c", program, "--version"]
     done = subprocess.run(words, capture_output=True, text=True, check=True, env=ours)
-    assert (tmp_path / "mlruns" / "mlflow.db").exists()
     (line,) = done.stderr.splitlines()
     assert line.endswith("ERROR mlflow.store: no room")
 
