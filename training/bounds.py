@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-EVENT_BYTES = 1_000
+EVENT_BYTES = 1_200
 """What a training takes an event, at its peak (docs/adr/0029 has the measurement)."""
 MEMORY_SHARE = 0.5
 """How much of the memory a training takes: stream, store and service are on the same machine where it is a laptop."""

@@ -13,9 +13,10 @@ from deltalake import write_deltalake
 from shop_history import SETTINGS, shop
 from small_cards import simulated
 
-from features.archive_tables import ALWAYS
+from features.archive_tables import ALWAYS, open_table
 from features.errors import UsageError
 from features.event_rules import EventColumnsOfModel, filled
+from features.events import event_schema
 from features.point_in_time import Spine, point_in_time
 from features.repo import load_repo
 from features.settings import Settings
@@ -85,6 +86,19 @@ def test_the_sample_depends_on_events_and_seed_and_not_on_files_or_repetitions(e
     assert mine == theirs
     assert len(theirs) == again["activity"].num_rows
     assert others != mine
+
+
+def test_a_table_is_read_a_row_group_at_a_time_however_many_there_are(events, tmp_path):
+    parts = 24
+    for _ in range(parts):
+        archived(tmp_path, "activity", events)
+    table = open_table(tmp_path, DOMAIN.stream)
+    before, most, rows = pa.total_allocated_bytes(), 0, 0
+    for batch in table.batches(event_schema(DOMAIN.stream).names):
+        rows += batch.num_rows
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert rows == parts * events.num_rows
+    assert most < parts / 4 * events.nbytes
 
 
 def test_what_is_told_of_items_is_of_everybodys_events(events, sample):
