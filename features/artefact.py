@@ -29,7 +29,7 @@ from features.candidate_arrays import candidate_arrays, candidate_tables, read_a
 from features.candidate_tables import CandidateTables, Floats
 from features.definitions import FeatureView
 from features.errors import ArtefactError
-from features.own_ranker import OWN, OwnRanker
+from features.own_ranker import OWN, OwnRanker, open_trusted
 from features.pairs import PAIR_FEATURES, Query, blended
 from features.recommendation import Candidates, Ranked, best_first, ranker_inputs, retrieve
 from features.state import FeatureMatrix
@@ -312,11 +312,7 @@ def load(directory: str | Path, digest: str | None = None, *, trusted: bool = Fa
 def _ranker(directory: Path, manifest: Manifest, *, trusted: bool) -> Any:
     names = (*manifest.pair_features, *manifest.user.names, *manifest.item.names)
     if OWN in manifest.files:
-        if not trusted:
-            where, got = f"model '{manifest.name}'", "no word that they are"
-            required = "trusted files, as a model that somebody brought runs its own code"
-            raise ArtefactError(where, required, got, "Run 'headrace models register … --trust'.")
-        return OwnRanker((directory / OWN).read_bytes(), names)
+        return open_trusted(directory, names, manifest.name, trusted=trusted)
     return load_ranker(directory / RANKER, len(names)) if RANKER in manifest.files else None
 
 

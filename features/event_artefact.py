@@ -2,6 +2,7 @@
 
 manifest.json       what the model is: its inputs in order, schema hashes, threshold, metrics, digests
 classifier.skops    the classifier, of types that stand in our own list and of no others
+own.zip             instead of it, an MLflow model that somebody brought (see own_ranker.py)
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from features.artefact_folder import MANIFEST, FileEntry, check_files, manifest_
 from features.definitions import EventModel
 from features.errors import ArtefactError
 from features.event_inputs import Floats
-from features.event_rules import EventColumnsOfModel, filled
+from features.event_rules import EventColumnsOfModel, filled, rounded
+from features.own_ranker import OWN, OwnRanker, open_trusted
 
 CLASSIFIER = "classifier.skops"
 
@@ -66,13 +68,26 @@ class EventClassifier:
     manifest: EventManifest
     classifier: Any
 
+    @property
+    def own(self) -> bool:
+        """Whether somebody brought it: it is told where there is no value, and its files run their own code."""
+        return isinstance(self.classifier, OwnRanker)
+
     def scores(self, inputs: Floats) -> Floats:
-        """(n,) the chance of each event to be a positive, 0 to 1.
+        """(n,) the chance of each event to be a positive, 0 to 1; ValueError where somebody's own model says another.
 
         Args:
             inputs: (n, manifest.inputs), NaN for no value.
         """
-        return chances(self.classifier, filled(inputs)) if len(inputs) else np.empty(0)
+        if not len(inputs):
+            return np.empty(0)
+        if not self.own:
+            return chances(self.classifier, filled(inputs))
+        scores = chances(self.classifier, rounded(inputs))
+        if not ((scores >= 0) & (scores <= 1)).all():
+            message = f"scores must be from 0 to 1; got {scores[~((scores >= 0) & (scores <= 1))][0]}"
+            raise ValueError(message)
+        return scores
 
     def effects(self, inputs: Floats, usual: Floats) -> Floats:
         """(n, inputs) by how much each score is higher than it were with that input as usual."""
@@ -112,18 +127,26 @@ def views_of(asked: EventColumnsOfModel) -> tuple[ViewInputs, ...]:
 
 def save_event_model(model: EventClassifier, directory: str | Path) -> str:
     """The model stands in a new folder, whole or not at all; returns the hex SHA-256 of its manifest.json."""
+
+    def fill(parts: Path) -> None:
+        if isinstance(model.classifier, OwnRanker):
+            (parts / OWN).write_bytes(model.classifier.packed)
+        else:
+            save_ranker(model.classifier, parts / CLASSIFIER)
+
     return write_folder(
         Path(directory),
-        lambda parts: save_ranker(model.classifier, parts / CLASSIFIER),
+        fill,
         lambda files: model.manifest.model_copy(update={"files": files}),
     )
 
 
-def load_event_model(directory: str | Path, digest: str | None = None) -> EventClassifier:
+def load_event_model(directory: str | Path, digest: str | None = None, *, trusted: bool = False) -> EventClassifier:
     """The event model of a folder, after every byte of it was checked against its manifest; else ArtefactError.
 
     Args:
         digest: hex SHA-256 that manifest.json must have (the DIGEST_TAG of the model version).
+        trusted: whether a model that somebody brought may run its code; one of training's runs none.
     """
     directory = Path(directory)
     path = directory / MANIFEST
@@ -131,7 +154,10 @@ def load_event_model(directory: str | Path, digest: str | None = None) -> EventC
         manifest = EventManifest.model_validate_json(manifest_text(path, digest))
     except ValidationError as error:
         raise ArtefactError(f"artefact file '{path}'", "the manifest of an event model", str(error)) from error
-    if set(manifest.files) != {CLASSIFIER} or len(manifest.typical) != len(manifest.inputs):
-        raise ArtefactError(f"artefact file '{path}'", f"file {CLASSIFIER}", ", ".join(manifest.files) or "none")
+    if set(manifest.files) not in ({CLASSIFIER}, {OWN}) or len(manifest.typical) != len(manifest.inputs):
+        got = ", ".join(manifest.files) or "none"
+        raise ArtefactError(f"artefact file '{path}'", f"file {CLASSIFIER} or {OWN}", got)
     check_files(directory, manifest.files)
+    if OWN in manifest.files:
+        return EventClassifier(manifest, open_trusted(directory, manifest.inputs, manifest.name, trusted=trusted))
     return EventClassifier(manifest, load_ranker(directory / CLASSIFIER, len(manifest.inputs)))

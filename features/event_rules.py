@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from features.definitions import EventModel
 from features.event_inputs import EventInputs, Floats
@@ -59,10 +58,15 @@ def usual_of(asked: EventColumnsOfModel, matrix: Floats, typical: Floats) -> Flo
     return usual
 
 
-def filled(inputs: Floats) -> NDArray[np.float64]:
-    """The inputs as a classifier takes them: 0 where there is no value, and to seven digits.
+def filled(inputs: Floats) -> Floats:
+    """The inputs as a classifier of training's takes them: ``rounded``, and 0 where there is no value."""
+    return rounded(np.nan_to_num(inputs, nan=0.0))
+
+
+def rounded(inputs: Floats) -> Floats:
+    """The inputs to seven digits.
 
     Sums of the same numbers in another order differ in their last bits, and a tree that is cut between two such would
     say something else of an event in the stream than in history.
     """
-    return np.nan_to_num(inputs, nan=0.0).astype(np.float32).astype(np.float64)
+    return inputs.astype(np.float32).astype(np.float64)

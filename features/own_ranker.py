@@ -1,4 +1,4 @@
-"""A ranker that somebody brings: an MLflow model whose signature names inputs of a ranker, in a zip of its folder.
+"""A model that somebody brings: an MLflow model whose signature names inputs of ours, in a zip of its folder.
 
 Loading it runs what it holds, so it is loaded only where somebody said that these very files are trusted.
 """
@@ -9,6 +9,7 @@ import io
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ Floats = NDArray[np.float64]
 
 
 class OwnRanker:
-    """Scores rows of a ranker's inputs by the model, which gets those that its signature names as a data frame.
+    """Scores rows of a ranker's or an event model's inputs by the model, which gets those that its signature names.
 
     A scikit-learn classifier scores by the probability of its second class, any other model by what it predicts.
 
@@ -40,7 +41,7 @@ class OwnRanker:
     """
 
     def __init__(self, packed: bytes, names: Sequence[str]) -> None:
-        self.packed = packed
+        self.packed, self._names = packed, tuple(names)
         self._folder = tempfile.TemporaryDirectory(prefix="headrace-own-")  # as long as the model may read from it
         try:
             zipfile.ZipFile(io.BytesIO(packed)).extractall(self._folder.name)
@@ -53,6 +54,10 @@ class OwnRanker:
         self._places = [list(names).index(name) for name in self.takes]
         self.n_features_in_ = len(names)
 
+    def __reduce__(self) -> tuple[Callable[[bytes, tuple[str, ...]], OwnRanker], tuple[bytes, tuple[str, ...]]]:
+        """By its files: what they hold is loaded anew, once a process."""
+        return _opened, (self.packed, self._names)
+
     def predict_proba(self, inputs: Floats) -> Floats:
         """(n, 2) the model's score of each row in the second column, higher is better; ValueError for other shapes."""
         import pandas as pd
@@ -64,6 +69,20 @@ class OwnRanker:
             message = f"the model must give one score a row; it gives {scores.shape[1]}"
             raise ValueError(message)
         return np.column_stack([1 - scores, scores])
+
+
+@lru_cache(maxsize=4)
+def _opened(packed: bytes, names: tuple[str, ...]) -> OwnRanker:
+    return OwnRanker(packed, names)
+
+
+def open_trusted(folder: Path, names: Sequence[str], model: str, *, trusted: bool) -> OwnRanker:
+    """The model in an artefact's folder; ArtefactError, before any of it runs, unless somebody trusts these files."""
+    if not trusted:
+        required = "trusted files, as a model that somebody brought runs its own code"
+        next_step = "Run 'headrace models register … --trust'."
+        raise ArtefactError(f"model '{model}'", required, "no word that they are", next_step)
+    return OwnRanker((folder / OWN).read_bytes(), names)
 
 
 def wanted(folder: Path, names: Sequence[str]) -> dict[str, str]:
@@ -79,7 +98,10 @@ def wanted(folder: Path, names: Sequence[str]) -> dict[str, str]:
     asked = dict(zip(signature.inputs.input_names(), signature.inputs.input_types(), strict=True))
     unknown = [name for name in asked if name not in names]
     if unknown:
-        raise _refused(f"inputs of a ranker ({len(names)}, see 'headrace models examples')", ", ".join(unknown))
+        raise _refused(
+            f"inputs of a ranker or of the event model ({len(names)}, see 'headrace models examples')",
+            ", ".join(unknown),
+        )
     others = [f"{name} {_type(kind)}" for name, kind in asked.items() if _type(kind) not in FLOATS]
     if others:
         raise _refused("inputs of type double or float, as any may be missing", ", ".join(others))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,7 @@ from serving.events import judge
 from serving.problems import ProblemError, field_problem
 from serving.read_ages import Reader
 
+logger = logging.getLogger(__name__)
 NO_ID = "scored-only"
 
 
@@ -39,7 +41,7 @@ class EventScores:
     def score(self, request: schema.ScoreRequest) -> schema.ScoreResponse:
         """The score of the event as of now or ``as_of``; what has been folded of the event itself counts.
 
-        Raises ProblemError for a model that is not there, and for an event that its stream would refuse.
+        Raises ProblemError for a model that is not there or fails, and for an event that its stream would refuse.
         """
         started = time.perf_counter()
         champion = self._champions.get(request.model)
@@ -53,7 +55,13 @@ class EventScores:
         now = time.time_ns() // 1_000_000 if request.as_of is None else request.as_of
         events = event_of(request.event, champion.asked.model.stream, now)
         answers = self._answers(champion.asked, events, request.as_of)
-        response = _response(champion.asked, loaded, events, answers, self._alias)
+        try:
+            response = _response(champion.asked, loaded, events, answers, self._alias)
+        except Exception as error:  # a model may fail in any way at all
+            logger.exception("event_model_failed name=%s version=%s", request.model, loaded.version)
+            got = f"{type(error).__name__}: {error}"
+            required = f"POST /v1/score requires an answer of model '{request.model}' version {loaded.version}"
+            raise ProblemError(503, f"{required}; got {got}.") from error
         return response.model_copy(update={"took_ms": round(1e3 * (time.perf_counter() - started), 3)})
 
     def _answers(self, asked: EventColumnsOfModel, events: pa.Table, as_of: int | None) -> Mapping[str, FeatureMatrix]:

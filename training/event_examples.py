@@ -41,6 +41,8 @@ class EventTrainingSettings(BaseModel):
     """How long the part is that it is tested on: the last whose labels are known."""
     iterations: int = Field(100, gt=0)
     """Trees."""
+    learning_rate: float = Field(0.03, gt=0, le=1)
+    """How much of its answer each tree gives: with so few positives, trees that give a tenth learn noise."""
     tolerance: float = Field(0.05, ge=0, lt=1)
     """How much worse than the champion a model may be, as a share of its average precision: the lower end of the
     difference's interval must be above that."""
@@ -70,6 +72,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.time)
+
+    @property
+    def told(self) -> str:
+        """How many they are, in words."""
+        return f"{len(self):,} events, {int(self.positive.sum()):,} of them positive"
 
     def between(self, start_ms: int, end_ms: int) -> Examples:
         """Those of [start, end)."""

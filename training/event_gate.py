@@ -15,6 +15,7 @@ from features.event_artefact import EventClassifier, load_event_model
 from features.event_rules import EventColumnsOfModel, filled
 from features.event_trial import try_out
 from features.trial import made_up
+from features.verdicts import trusted
 from training.event_examples import DAY_MS, EventTrainingSettings, Examples, examples_between, parts_of, with_both
 from training.event_metrics import Floats, group_precision, precision_draws, ranking_metrics
 from training.event_sources import Source
@@ -133,7 +134,8 @@ class EventJudge:
     def fetched(self, registry: Registry, version: Version) -> EventClassifier:
         """The version's model, whole. Raises ArtefactError."""
         with tempfile.TemporaryDirectory() as scratch:
-            return load_event_model(registry.download(version, Path(scratch)), version.digest)
+            folder = registry.download(version, Path(scratch))
+            return load_event_model(folder, version.digest, trusted=trusted(version.tags))
 
     def registered(self, registry: Registry, version: Version) -> Verdict:
         """The verdict on a registered version."""

@@ -67,7 +67,10 @@ def fit(examples: Examples, asked: EventColumnsOfModel, settings: EventTrainingS
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     made = HistGradientBoostingClassifier(
-        max_iter=settings.iterations, early_stopping=False, random_state=settings.seed
+        max_iter=settings.iterations,
+        learning_rate=settings.learning_rate,
+        early_stopping=False,
+        random_state=settings.seed,
     )
     with threadpool_limits(limits=1, user_api="openmp"):
         return made.fit(filled(asked.inputs(examples.matrix)), examples.positive)
@@ -98,28 +101,67 @@ def train_events(
 
     Raises UsageError when a part has no positives, or nothing else; then nothing is registered.
     """
+    on = divided(events, asked, settings, say)
+    say(Stage("ranker", f"a classifier from {on.learned.told}"))
+    made = EventClassifier(manifest_of(asked, on, settings, now_ms), fit(on.learned, asked, settings))
+    return put_forward(made, on, EventJudge(asked, on.test, settings), registry, now_ms, say, ask_parity, about)
+
+
+@dataclass(frozen=True)
+class Divided:
+    """The parts of a training, with their examples; those that are learned from may be a sample."""
+
+    parts: Parts
+    learned: Examples
+    test: Examples
+    sample: Sample | None
+
+
+def divided(events: Source, asked: EventColumnsOfModel, settings: EventTrainingSettings, say: Say) -> Divided:
+    """What is learned from and tested on. Raises UsageError when a part has no positives, or nothing else."""
     parts = parts_of(events, asked.model, settings)
     say(Stage("examples", "what was known just before each event"))
     every = examples_between(events, asked, parts.start, parts.end, parts.test)
     if every.sample is not None:
         say(f"{every.sample}, but for the test")
-    learned, test = with_both(every.between(parts.start, parts.middle)), with_both(every.between(parts.test, parts.end))
-    counted = f"{len(learned):,} events, {int(learned.positive.sum()):,} of them positive"
-    say(Stage("ranker", f"a classifier from {counted}"))
-    made = EventClassifier(_manifest(asked, learned, parts, settings, now_ms), fit(learned, asked, settings))
-    judge = EventJudge(asked, test, settings)
+    learned, test = every.between(parts.start, parts.middle), every.between(parts.test, parts.end)
+    return Divided(parts, with_both(learned), with_both(test), every.sample)
+
+
+def put_forward(
+    made: EventClassifier,
+    on: Divided,
+    judge: EventJudge,
+    registry: Registry,
+    now_ms: int,
+    say: Say,
+    ask_parity: Ask | None,
+    about: Mapping[str, str] | None,
+) -> TrainedEvents:
+    """The model is tested, registered (trusted where somebody brought it), judged, and champion where the gate lets it.
+
+    Raises ArtefactError for one that does not answer; then nothing is registered.
+    """
     say(Stage("test", "testing it beside the champion"))
     rows = judge.rows(made, judge.champion(registry))
-    verdict = asked_parity(verdict_on(judge, made, rows), ask_parity, settings.parity)
+    verdict = asked_parity(verdict_on(judge, made, rows), ask_parity, judge.settings.parity)
     made, alerts = with_threshold(judge, made, rows)
     say(Stage("registering", "registering"))
-    told = {**(about or {}), **({} if every.sample is None else {"sample": json.dumps(every.sample.report())})}
-    version = registered(registry, made, settings, told, files_of(judge, made, rows))
-    version = settle(registry, version, verdict, now_ms)
-    count = {"learned": len(learned), "tested": len(test), "positive": int(every.positive.sum())}
-    shown = [row.row for row in rows], differences(rows)
+    told = {**(about or {}), **({} if on.sample is None else {"sample": json.dumps(on.sample.report())})}
+    version = registered(registry, made, judge.settings, told, files_of(judge, made, rows))
+    version = settle(registry, registry.trust(version) if made.own else version, verdict, now_ms)
+    positive = int(on.learned.positive.sum() + on.test.positive.sum())
     return TrainedEvents(
-        version, verdict.promoted, verdict.reason, parts, *shown, count, made.manifest.threshold, alerts, every.sample
+        version=version,
+        promoted=verdict.promoted,
+        reason=verdict.reason,
+        parts=on.parts,
+        rows=[row.row for row in rows],
+        differences=differences(rows),
+        examples={"learned": len(on.learned), "tested": len(on.test), "positive": positive},
+        threshold=made.manifest.threshold,
+        alerts=alerts,
+        sample=on.sample,
     )
 
 
@@ -160,17 +202,15 @@ def registered(
     )
 
 
-def _manifest(
-    asked: EventColumnsOfModel, learned: Examples, parts: Parts, settings: EventTrainingSettings, now_ms: int
-) -> EventManifest:
+def manifest_of(asked: EventColumnsOfModel, on: Divided, settings: EventTrainingSettings, now_ms: int) -> EventManifest:
     """What is known of the model before it was tested: it alerts on nothing."""
     return EventManifest(
         name=asked.model.name,
         created_ms=now_ms,
-        as_of_ms=parts.end,
+        as_of_ms=on.parts.end,
         stream=asked.model.stream.name,
         inputs=asked.model.input_names,
-        typical=tuple(np.median(filled(asked.inputs(learned.matrix)), axis=0).tolist()),
+        typical=tuple(np.median(filled(asked.inputs(on.learned.matrix)), axis=0).tolist()),
         views=views_of(asked),
         threshold=1.0,
         settings=settings.model_dump(mode="json"),

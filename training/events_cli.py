@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import click
+import pyarrow as pa
 from pydantic import ValidationError
 
 from features.errors import UsageError
 from features.event_rules import EventColumnsOfModel
 from features.inspection import parsed_time
+from features.own_ranker import wanted
 from features.repo import FeatureRepo, load_repo
 from features.settings import Settings, read_settings
 from training.bounds import Bound
@@ -24,7 +26,7 @@ from training.drifted import tell_drift, unmoved
 from training.event_drift import drifted, newest
 from training.event_examples import EventTrainingSettings, read_archive, read_event_file
 from training.event_gate import EventJudge
-from training.event_models import train_events
+from training.event_models import divided, train_events
 from training.event_record import came_from
 from training.event_sources import Source
 from training.gate import Verdict
@@ -124,6 +126,29 @@ def _unmoved(project: EventProject, events: Source, now_ms: int, say: Say) -> di
     judge, registry = newest(events, project.asked, project.chosen), project.registry
     found = unmoved(project.name, registry, lambda one: drifted(judge, registry, one), project.home, now_ms, say)
     return None if found is None else {**found, "trained": False}
+
+
+def examples_of_event_model(project: EventProject) -> pa.Table:
+    """What the event model's own classifier learns from (see own_event_models)."""
+    from training.own_event_models import learning_examples
+
+    return learning_examples(project.events(), project.asked, project.chosen, _say)
+
+
+def register_event_model(project: EventProject, model: Path, uri: str) -> tuple[Version, Verdict]:
+    """The MLflow model in the folder is a version of the event model, judged, and champion where that passed."""
+    from training.own_event_models import register
+
+    wanted(model, project.asked.model.input_names)  # before the archive is read
+    about = {**came_from(project.asked, project.archive, project.root), "own": uri}
+    on = divided(project.events(), project.asked, project.chosen, _say)
+    judge, now_ms = EventJudge(project.asked, on.test, project.chosen), int(time.time() * 1_000)
+    done = register(model, on, judge, project.registry, now_ms, _say, project.ask_parity, about)
+    return done.version, Verdict(done.promoted, done.reason)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def verdict_on_event_model(project: EventProject, version: Version) -> Verdict:

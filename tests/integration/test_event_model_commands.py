@@ -24,8 +24,8 @@ from training.registry import Registry
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
 ASKED = EventColumnsOfModel.of(REPO, REPO.models["cards"])
-SETTINGS = EventTrainingSettings(iterations=20)
-QUICK = ("--set", "iterations=20")
+SETTINGS = EventTrainingSettings(iterations=20, learning_rate=0.1)
+QUICK = ("--set", "iterations=20", "--set", "learning_rate=0.1")
 DRIFT = ("models", "drift", "--model", "cards", *QUICK)
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 

@@ -40,7 +40,7 @@ from training.registry import Registry, Version
 CARDS = Path(__file__).parents[2] / "feature_repo" / "cards.py"
 REPO = load_repo(CARDS)
 ASKED = EventColumnsOfModel.of(REPO, REPO.models["cards"])
-SETTINGS = EventTrainingSettings(iterations=20)
+SETTINGS = EventTrainingSettings(iterations=20, learning_rate=0.1)
 pytestmark = [
     pytest.mark.integration,
     # Of the libraries that mlflow imports; our own warnings stay errors.

@@ -183,7 +183,7 @@ def cards(payments, tmp_path_factory) -> Path:
 
 def test_an_event_model_learns_from_some_groups_and_is_tested_on_all_with_features_of_everybody(payments, cards):
     every = sum(table.num_rows for table in payments.values())
-    settings = EventTrainingSettings(iterations=10)
+    settings = EventTrainingSettings(iterations=10, learning_rate=0.1)
     parts = parts_of(payments, CARDS.model, settings)
     expected = examples_between(payments, CARDS, parts.start, parts.end, parts.test)
     read = read_archive(cards, REPO, CARDS, None, Bound(every // 2))

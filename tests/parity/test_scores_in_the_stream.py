@@ -62,7 +62,7 @@ def events() -> Events:
 def champion(events: Events) -> Loaded:
     known = events[STREAM]["known_at"].to_numpy()
     examples = examples_between(events, ASKED, 0, int(known[-1]))
-    classifier = fit(examples, ASKED, EventTrainingSettings(iterations=10))
+    classifier = fit(examples, ASKED, EventTrainingSettings(iterations=10, learning_rate=0.1))
     names = ASKED.model.input_names
     typical = (0.0,) * len(names)
     manifest = EventManifest(

@@ -21,7 +21,9 @@ def quick_model(repo: FeatureRepo, threshold: float) -> EventClassifier:
     asked = EventColumnsOfModel.of(repo, repo.models["cards"])
     events = simulated(repo, days=20, customers=40)
     last = int(events[asked.model.stream.name]["known_at"].to_numpy()[-1])
-    classifier = fit(examples_between(events, asked, 0, last), asked, EventTrainingSettings(iterations=10))
+    classifier = fit(
+        examples_between(events, asked, 0, last), asked, EventTrainingSettings(iterations=10, learning_rate=0.1)
+    )
     return model_of(asked, classifier, threshold)
 
 
