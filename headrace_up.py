@@ -69,14 +69,12 @@ def up(minutes: float, drift_minutes: float) -> None:
             training = Schedule(loop, 60 * minutes)
             drift_s = 60 * drift_minutes
             drift = Schedule(loop, drift_s, WHEN_DRIFTED, ("drift", "drift"), time.monotonic() + drift_s)
-            every_s = 60 * settings.offline.compact_every_min
-            upkeep = Schedule(loop, every_s, ("tables", "compact"), ("upkeep", "upkept"), time.monotonic() + every_s)
             again_s = AGAIN_S if has_sinks(loop) else 0.0
             delivery = Schedule(loop, again_s, ("alerts", "deliver"), ("delivery of alerts", "alerts delivered"))
             try:
-                run(loop, training, drift, (upkeep, delivery))
+                run(loop, training, drift, delivery)
             finally:
-                for one in (training, drift, upkeep, delivery):
+                for one in (training, drift, delivery):
                     one.stop()
     except KeyboardInterrupt:
         click.echo("stopped; everything that was started has ended", err=True)
@@ -91,7 +89,7 @@ def has_sinks(loop: Loop) -> bool:
     return bool(chosen.table or chosen.postgres or chosen.webhook) and bool(load_repo(loop.repo).models)
 
 
-def run(loop: Loop, training: Schedule, drift: Schedule, others: Sequence[Schedule]) -> None:
+def run(loop: Loop, training: Schedule, drift: Schedule, delivery: Schedule) -> None:
     """Start the parts, and tell how they are doing until one of them ends."""
     click.echo(f"Kafka answers on {loop.start_broker()}", err=True)
     stream = Kept(loop, "stream")
@@ -104,11 +102,10 @@ def run(loop: Loop, training: Schedule, drift: Schedule, others: Sequence[Schedu
             for one, other in ((training, drift), (drift, training)):
                 if other.running is None:  # one training of a project goes on at a time
                     one.tick(time.monotonic())
-            for one in others:
-                one.tick(time.monotonic())
+            delivery.tick(time.monotonic())
             ready = loop.ask("/readyz", timeout_s=1.0)
             told = training.told(time.monotonic())
-            failed = [one.last for one in (drift, *others) if "failed" in one.last]
+            failed = [one.last for one in (drift, delivery) if "failed" in one.last]
             tell(status_line(stream_status(loop.home), ready, " · ".join([told, *failed])))
             time.sleep(TELL_EVERY_S)
 

@@ -99,7 +99,7 @@ class OfflineSettings(Section):
     rows_in_memory: int = Field(default=10_000_000, ge=1)
     """Events that a rebuild reads at once; more are built a part of the entities at a time."""
     compact_every_min: float = Field(default=60, ge=0)
-    """How often `headrace up` makes few large files of many small ones; 0 for never."""
+    """How often `headrace stream` makes few large files of many small ones; 0 for never."""
     keep_versions_h: int = Field(default=168, ge=1)
     """For how long files that a compaction replaced stay, for readers of older versions."""
 

@@ -37,7 +37,8 @@ def _say(line: str) -> None:
 def stream() -> None:
     """Fold the topics into the online store and archive them, until Ctrl-C or SIGTERM.
 
-    Our own broker is started for it where the settings name no cluster and none runs.
+    Our own broker is started for it where the settings name no cluster and none runs. Every offline.compact_every_min
+    the offline store's tables are compacted, as by 'headrace tables compact'.
 
     \b
     Example:
@@ -46,11 +47,13 @@ def stream() -> None:
     from features.repo import load_repo
     from features.settings import read_settings
     from streaming.cluster import cluster
+    from streaming.upkeep import kept_up_every
 
     root = Path.cwd()
     settings = read_settings(root, os.environ)
     repo = load_repo(root / settings.stream.repo)
-    with until_told() as stop, cluster(settings, root) as bootstrap:
+    upkeep = kept_up_every(60 * settings.offline.compact_every_min, root, _say)
+    with until_told() as stop, cluster(settings, root) as bootstrap, upkeep:
         _pipeline(settings, root, repo, bootstrap).run(stop)
     _say("stopped; what was read is folded, and the rest waits in Kafka")
 

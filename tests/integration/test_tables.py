@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,13 +18,14 @@ import pytest
 from click.testing import CliRunner
 from deltalake import DeltaTable
 
+import headrace
 from features.archive_tables import Span, open_table
 from features.definitions import Entity, Stream
 from features.events import from_columns
 from features.repo import FeatureRepo
-from headrace import cli
 from streaming.archive import Archive, append_rows
 from streaming.table_care import kept_up, state_of, tables_of
+from streaming.upkeep import kept_up_every
 
 pytestmark = pytest.mark.integration
 
@@ -106,21 +108,50 @@ def test_compacted_files_still_say_which_times_they_hold(archive):
 
 
 def test_the_command_shows_tables_and_compacts_them(archive, tmp_path):
-    def headrace(*arguments):
+    def run(*arguments):
         command = [sys.executable, "-m", "headrace", "tables", *arguments]
         ours = os.environ | {"HEADRACE_OFFLINE__PATH": "offline"}
         done = subprocess.run(command, cwd=tmp_path, env=ours, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done
 
-    (shown,) = json.loads(headrace("--json").stdout)
+    (shown,) = json.loads(run("--json").stdout)
     (state,) = (state_of(name, table) for name, table in tables_of(tmp_path / "offline"))
     assert shown == {"table": "shop", "rows": 30 * ROWS, "files": 30, "bytes": state.bytes, "version": 29}
-    (done,) = json.loads(headrace("compact", "--json").stdout)
+    (done,) = json.loads(run("compact", "--json").stdout)
     assert (done["files_before"], done["files_after"]) == (30, 1)
-    refused = CliRunner().invoke(cli, ["tables", "compact", "--keep-hours", "1.5"])
+    refused = CliRunner().invoke(headrace.cli, ["tables", "compact", "--keep-hours", "1.5"])
     assert (refused.exit_code, "'1.5' is not a valid integer" in refused.output) == (2, True)
-    assert headrace().stdout.split()[:5] == ["table", "rows", "files", "bytes", "version"]
+    assert run().stdout.split()[:5] == ["table", "rows", "files", "bytes", "version"]
+
+
+def test_tables_are_kept_up_beside_whatever_runs_and_a_failure_is_told(archive, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADRACE_OFFLINE__PATH", "offline")
+    monkeypatch.setenv("PYTHONPATH", str(Path(headrace.__file__).parent))
+    said = []
+    with kept_up_every(0.1, tmp_path, said.append):
+        until(lambda: len(DeltaTable(archive.path(SHOP)).file_uris()) == 1)
+    assert (offsets(archive), said) == (list(range(30 * ROWS)), [])
+    with kept_up_every(0.1, tmp_path, said.append, [sys.executable, "-c", "raise SystemExit(3)"]):
+        until(lambda: said)
+    assert "failed (exit 3); by hand: headrace tables compact" in said[0]
+
+
+def test_upkeep_that_runs_when_all_ends_is_ended_too(tmp_path):
+    left = "from pathlib import Path; import time; Path('began').touch(); time.sleep(600); Path('ended').touch()"
+    said = []
+    with kept_up_every(0.1, tmp_path, said.append, [sys.executable, "-c", left]):
+        until((tmp_path / "began").exists)
+    assert (said, (tmp_path / "ended").exists()) == ([], False)
+    assert "upkeep" not in [thread.name for thread in threading.enumerate()]
+
+
+def until(seen):
+    """Return when it is seen; two minutes are for a busy machine."""
+    deadline = time.monotonic() + 120
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_writers_that_make_a_table_at_the_same_time_lose_nothing(tmp_path):
