@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-COMMAND = (sys.executable, "-m", "headrace", "tables", "compact")
+COMMAND = (sys.executable, "-m", "headrace", "tables", "compact", "--json")
 POLL_S = 0.2
 STOP_S = 10.0
 """How long one that is told to end may take: a compaction is a single commit at its end, or none."""
