@@ -17,6 +17,7 @@ from features.errors import HeadraceError, UsageError
 
 VERBS = {
     "features": ("features.cli:features", "What is defined, and its values, now or from a file."),
+    "features.check": ("features.check_cli:check", "The laws and the parity of all paths on a file of yours."),
     "features.rebuild": ("streaming.stream_cli:rebuild", "Make the online rows anew from the offline store."),
     "features.plan": ("features.plan_cli:plan", "What a change of the definitions means for what runs."),
     "features.backfill": ("features.backfill_cli:backfill", "The features of a file's rows as they were then."),

@@ -1,4 +1,4 @@
-"""`headrace features`: what is defined, its values now or computed from a file, and the laws checked on a file.
+"""`headrace features`: what is defined, and its values now or computed from a file.
 
 Only click is imported here: the rest is when a command runs.
 """
@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,17 +18,14 @@ import click
 from features.errors import UsageError
 
 if TYPE_CHECKING:
-    from features.checks import Report, Sizes
     from features.definitions import FeatureView
     from features.events import Parsed
     from features.inspection import Found
     from features.repo import FeatureRepo
 
 EVENTS_SHOWN = 20
+CLOCKS = ("wall", "stream")
 LIST_COLUMNS = ("feature", "dtype", "stream", "window", "tile", "meaning")
-OTHER_CHUNK_ROWS = 7_919
-"""Rows at once in the second reading of `check`: any number that is not the first's."""
-COLOURS = {"ok": "green", "none": "yellow", "FAILED": "red"}
 Command = Callable[..., Any]
 Read = Callable[..., "Iterator[tuple[str, Parsed]]"]
 
@@ -47,7 +43,7 @@ def features() -> None:
     """
 
 
-def _options(*several: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def options(*several: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """One decorator of several, the first one shown first in --help."""
 
     def decorated(command: Command) -> Command:
@@ -61,7 +57,7 @@ def _options(*several: Callable[[Command], Command]) -> Callable[[Command], Comm
 REPO = click.option("--repo", "folder", metavar="FOLDER", help="Folder with your definitions, if not the settings'.")
 VIEW = click.option("--view", "view_name", metavar="VIEW", help="Only this feature view.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-FILE = _options(
+FILE = options(
     click.option("--from", "path", metavar="FILE", help="Read events from this file."),
     click.option("--format", "kind", metavar="FORMAT", help="Such as online-retail, cards, jsonl, csv."),
     click.option("--stream", "stream", metavar="STREAM", help="For csv, parquet, jsonl: the stream of the rows."),
@@ -72,7 +68,7 @@ FILE = _options(
 
 
 @features.command("list")
-@_options(REPO, VIEW, JSON)
+@options(REPO, VIEW, JSON)
 def list_features(folder: str | None, view_name: str | None, as_json: bool) -> None:
     """Show every feature: its name, dtype, stream, window, tile, and what it means.
 
@@ -83,14 +79,15 @@ def list_features(folder: str | None, view_name: str | None, as_json: bool) -> N
     """
     from features.meanings import view_summary
 
-    repo = _repo(folder)
+    repo = repo_of_settings(folder)
     views = [view_summary(view) for view in _views(repo, view_name)]
     click.echo(
         json.dumps({"views": views}, indent=2, ensure_ascii=False) if as_json else "\n\n".join(map(_listed, views))
     )
 
 
-def _repo(folder: str | None) -> FeatureRepo:
+def repo_of_settings(folder: str | None) -> FeatureRepo:
+    """The definitions in the folder, or in the one that the settings name."""
     from features.repo import load_repo
     from features.settings import read_settings
 
@@ -127,7 +124,7 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]
 
 
 @dataclass(frozen=True)
-class _File:
+class File:
     """The options that name a file."""
 
     path: str | None
@@ -158,12 +155,12 @@ class _File:
         return {name for name in streams if name in repo.streams}
 
 
-def _file_options(command: Command) -> Command:
+def file_options(command: Command) -> Command:
     """The command with these options, as one argument ``file``."""
 
     @wraps(command)
     def collected(path: str | None, kind: str | None, stream: str | None, renamed: Sequence[str], **rest: Any) -> Any:
-        return command(file=_File(path, kind, stream, renamed), **rest)
+        return command(file=File(path, kind, stream, renamed), **rest)
 
     return FILE(collected)
 
@@ -184,7 +181,7 @@ def _views_of(repo: FeatureRepo, name: str | None, entity: str | None) -> list[F
     return found
 
 
-def _views_of_file(repo: FeatureRepo, name: str | None, entity: str | None, filled: set[str]) -> list[FeatureView]:
+def views_of_file(repo: FeatureRepo, name: str | None, entity: str | None, filled: set[str]) -> list[FeatureView]:
     """The views (of the entity, if one is given) that read one of the streams; UsageError where there is none."""
     of_entity = _views_of(repo, name, entity)
     views = [view for view in of_entity if filled & {one.name for one in view.streams}]
@@ -200,33 +197,46 @@ def _views_of_file(repo: FeatureRepo, name: str | None, entity: str | None, fill
 @features.command()
 @click.argument("entity")
 @click.argument("id_text", metavar="ID")
-@_options(_file_options, REPO, VIEW, JSON)
+@options(file_options, REPO, VIEW, JSON)
 @click.option(
     "--as-of", "as_of", metavar="T", help="RFC 3339 or epoch ms; now unless given, or the file's newest event."
 )
+@click.option("--clock", type=click.Choice(CLOCKS), help="What now is; stream for old data that kept its times.")
 @click.option("--explain", is_flag=True, help=f"Show the events behind the values, the newest {EVENTS_SHOWN}.")
 def show(
-    file: _File, entity: str, id_text: str, folder: str | None, view_name: str | None, as_of: str | None, **flags: bool
+    file: File,
+    entity: str,
+    id_text: str,
+    folder: str | None,
+    view_name: str | None,
+    as_of: str | None,
+    clock: str | None,
+    **flags: bool,
 ) -> None:
     """Show the features of one entity: from the online store as they are, or computed from a file as of any time.
 
-    ID is the key's value; of a composite key, all of them: user_id=7,shop=3.
+    ID is the key's value; of a composite key, all of them: user_id=7,shop=3. Where a row is older than its view lets it
+    be read, that is said, with how old it is; --clock stream reads as of the newest event of the view's streams.
 
     \b
     Examples:
       headrace features show user u1 --explain
+      headrace features show customer 596 --clock stream
       headrace features show user 12747 --from online-retail.parquet --format online-retail
       headrace features show customer 596 --from card-transactions.parquet --format cards --as-of 2018-07-01T00:00:00Z
       headrace features show user u1 --from my.csv --format csv --stream activity --column user_id=customer --explain
     """
     from features.inspection import parsed_key, parsed_time
 
-    repo = _repo(folder)
+    repo = repo_of_settings(folder)
     if entity not in repo.entities:
         raise UsageError("an entity", f"one of {', '.join(repo.entities)}", repr(entity))
     key = parsed_key(repo.entities[entity], id_text)
     asked = None if as_of is None else parsed_time(as_of)
-    answer = _from_store if file.path is None and file.kind is None else partial(_from_file, file)
+    stored = file.path is None and file.kind is None
+    if clock is not None and (asked is not None or not stored):
+        raise UsageError("--clock", "a read of the online store without --as-of", "both" if stored else "--from")
+    answer = partial(_from_store, clock or CLOCKS[0]) if stored else partial(_from_file, file)
     shown = {"entity": entity, "key": key, **answer(repo, view_name, entity, key, asked, explain=flags["explain"])}
     if flags["as_json"]:
         click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
@@ -236,7 +246,7 @@ def show(
 
 
 def _from_file(
-    file: _File,
+    file: File,
     repo: FeatureRepo,
     view_name: str | None,
     entity: str,
@@ -248,7 +258,7 @@ def _from_file(
     from features.inspection import find_entity
 
     read = file.reader(repo, "headrace features show")
-    views = _views_of_file(repo, view_name, entity, file.fills(repo))
+    views = views_of_file(repo, view_name, entity, file.fills(repo))
     click.echo(f"reading {file.path}", err=True)
     found = find_entity(read, repo.streams, repo.entities[entity], key)
     moment = found.clock if asked is None else asked
@@ -259,13 +269,22 @@ def _from_file(
 
 
 def _from_store(
-    repo: FeatureRepo, view_name: str | None, entity: str, key: Mapping[str, Any], asked: int | None, *, explain: bool
+    clock: str,
+    repo: FeatureRepo,
+    view_name: str | None,
+    entity: str,
+    key: Mapping[str, Any],
+    asked: int | None,
+    *,
+    explain: bool,
 ) -> dict[str, Any]:
     from features.settings import read_settings
     from features.stored_entity import as_stored
 
     settings, views = read_settings(Path.cwd(), os.environ), _views_of(repo, view_name, entity)
-    told, notes = as_stored(repo, settings, views, key, asked, EVENTS_SHOWN if explain else None)
+    told, notes = as_stored(
+        repo, settings, views, key, clock if asked is None else asked, EVENTS_SHOWN if explain else None
+    )
     click.echo("\n".join(notes), err=True)
     return told
 
@@ -311,77 +330,3 @@ def _shown_events(events: Sequence[Mapping[str, Any]], more: int) -> Iterator[st
     yield from ("", *_table(names, rows))
     if more:
         yield f"and {more:,} older"
-
-
-# --- check ------------------------------------------------------------------------------------------------------------
-
-
-@features.command()
-@_options(_file_options, REPO, VIEW, JSON)
-@click.option("--entities", default=100, show_default=True, type=click.IntRange(1), help="How many of each view.")
-@click.option("--times", default=20, show_default=True, type=click.IntRange(1), help="At how many times each.")
-@click.option("--seed", type=click.IntRange(0), help="Chooses entities, times and batches; a new one unless given.")
-def check(
-    file: _File, folder: str | None, view_name: str | None, entities: int, times: int, seed: int | None, as_json: bool
-) -> None:
-    """Check on a file that every path gives the same numbers; exit 1 where one does not.
-
-    A naive oracle recomputes some entities; history and stream (in random batches, shuffled, torn and folded again)
-    must agree with it. The file's events are held in memory.
-
-    \b
-    Examples:
-      headrace features check --from online-retail.parquet --format online-retail
-      headrace features check --from my.csv --format csv --stream activity --entities 500 --seed 7
-    """
-    from features.checks import Sizes
-
-    repo = _repo(folder)
-    read = file.reader(repo, "headrace features check")
-    views = _views_of_file(repo, view_name, None, file.fills(repo))
-    seed = secrets.randbelow(1 << 32) if seed is None else seed
-    click.echo(f"seed {seed} (--seed {seed} checks the same again)", err=True)
-    reports = []
-    for report in _checked(repo, read, views, Sizes(entities, times), seed):
-        reports.append(report)
-        if not as_json:
-            click.echo("\n".join(_law(report)))
-    ok = all(report.mismatches == 0 for report in reports)
-    if as_json:
-        click.echo(json.dumps({"ok": ok, "seed": seed, "laws": [asdict(report) for report in reports]}, indent=2))
-    click.get_current_context().exit(0 if ok else 1)
-
-
-def _checked(repo: FeatureRepo, read: Read, views: Sequence[FeatureView], sizes: Sizes, seed: int) -> Iterator[Report]:
-    from numpy.random import default_rng
-
-    from features.checks import check_view, valid_events, verdicts_add_up, verdicts_are_the_records_own
-
-    click.echo("reading the file twice, in chunks of two sizes", err=True)
-    first, second = _by_stream(read()), _by_stream(read(chunk_rows=OTHER_CHUNK_ROWS))
-    if not first:
-        raise UsageError("the file", "at least one record of a stream of the feature repo", "none")
-    for name in first:
-        yield verdicts_add_up(repo.streams[name], first[name])
-        yield verdicts_are_the_records_own(name, first[name], second.pop(name))
-    events = {name: valid_events(parsed) for name, parsed in first.items()}
-    for view in views:
-        yield from check_view(view, events, sizes, default_rng(seed), lambda text: click.echo(text, err=True))
-
-
-def _by_stream(read: Iterator[tuple[str, Parsed]]) -> dict[str, list[Parsed]]:
-    found: dict[str, list[Parsed]] = {}
-    for name, parsed in read:
-        found.setdefault(name, []).append(parsed)
-    return found
-
-
-def _law(report: Report) -> Iterator[str]:
-    status = "FAILED" if report.mismatches else "ok" if report.compared else "none"
-    said = [f"{report.compared:,} compared"]
-    said += [f"{report.mismatches:,} differ"] if report.mismatches else []
-    said += [report.note] if report.note else []
-    word = click.style(f"{status:6}", fg=COLOURS[status])
-    yield f"{word}  {report.view or 'file':20}  {report.law:46}  {' · '.join(said)}"
-    for example in report.worst:
-        yield f"{'':8}{example}"

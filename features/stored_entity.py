@@ -22,6 +22,10 @@ from features.repo import FeatureRepo
 from features.settings import Settings
 from features.state import Status
 from features.stream_status import age_ms, read_status, sentence
+from features.windows import UNITS_MS, duration_text
+
+STREAM = "stream"
+"""In place of an instant: what is read is as of the newest event of the streams."""
 
 
 def as_stored(
@@ -29,24 +33,61 @@ def as_stored(
     settings: Settings,
     views: Sequence[FeatureView],
     key: Mapping[str, Any],
-    asked: int | None,
+    asked: int | str,
     explained: int | None,
 ) -> tuple[dict[str, Any], list[str]]:
     """What readers of the online store get of the views of one entity, and what a person should know of it.
 
     Args:
-        asked: as of when (ms); None is now.
+        asked: as of when (ms); 'wall' is now, and 'stream' the newest known_at of the views' streams.
         explained: how many events behind each view are told; None is not to.
     """
     now, home = wall_clock_ms(), Path(settings.home)
-    at = now if asked is None else asked
     reader = FeatureReader(store_of(repo.path, home).open(), repo)
+    at = asked if isinstance(asked, int) else now
+    if asked == STREAM:
+        at = _stream_clock(reader, Path(settings.offline.path), views, key) or now
     answers = [stored_answer(reader, view, key, at) for view in views]
     notes = [_later(answer) for answer in answers if answer["as_of"] > at]
+    ways = "--as-of shows it" if asked == STREAM else "--clock stream or --as-of shows it"
+    old = (_old(reader, view, key, answer) for view, answer in zip(views, answers, strict=True))
+    notes += [f"{told}; {ways} as of then" for told in old if told]
     if explained is not None:
         answers = events_stored(answers, views, key, Path(settings.offline.path), repo, explained)
     status = read_status(home, now)
     return {"as_of": at, "age_ms": age_ms(status, now), "views": answers}, [*notes, sentence(status, now)]
+
+
+def _stream_clock(reader: FeatureReader, folder: Path, views: Sequence[FeatureView], key: Mapping[str, Any]) -> int:
+    """The newest known_at (ms) of the views' streams in the archive, or in the entity's rows, which have it sooner."""
+    tables = (open_table(folder, stream) for view in views for stream in view.streams)
+    archived = max((table.newest_ms() for table in tables if table is not None), default=0)
+    rows = (stored_answer(reader, view, key, max(archived, 0)) for view in views)
+    return max(0, archived, *(int(row["as_of"]) for row in rows))
+
+
+def _old(reader: FeatureReader, view: FeatureView, key: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
+    """That the row's newest event is too old to be read, or for every window; empty where it is not, or there is none.
+
+    Each row can be read as of its own clock, which an ``as_of`` of 0 comes to.
+    """
+    newest = answer["newest_event"] or stored_answer(reader, view, key, 0)["newest_event"]
+    if newest is None or (answer["status"] == Status.PRESENT.name and answer["idle_ms"] <= view.horizon_ms):
+        return ""
+    ttl = duration_text(view.ttl_ms)
+    than = {
+        Status.PRESENT.name: f"its longest window, {duration_text(view.horizon_ms)}",
+        Status.OUTSIDE_MAX_AGE.name: f"its ttl, {ttl}",
+        Status.NOT_FOUND.name: f"twice its ttl, {ttl}",
+    }
+    age = f"{age_text(answer['as_of'] - newest)} old: more than {than[answer['status']]}"
+    return f"{view.name}: the row's newest event, of {moment_text(newest)}, is {age}"
+
+
+def age_text(milliseconds: int) -> str:
+    """A length of time in the largest unit of which it is one at least: 3.2 d, 14.0 h."""
+    unit = next((one for one in ("d", "h", "m", "s") if milliseconds >= UNITS_MS[one]), "ms")
+    return f"{milliseconds / UNITS_MS[unit]:,.1f} {unit}"
 
 
 def _later(answer: Mapping[str, Any]) -> str:

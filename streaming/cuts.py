@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
+from features.checks import moment_text
 from features.definitions import Stream
 from streaming.archive import Archive
 
@@ -53,7 +53,7 @@ class Cuts:
         if not known:
             return Cut(sentence="" if self._ask else UNCUT.format(stream.name, topics))
         first, by = min(known)
-        return Cut(first, by, CUT.format(stream.name, instant(first), topics, by))
+        return Cut(first, by, CUT.format(stream.name, moment_text(first), topics, by))
 
     def _topic_start(self, stream: Stream) -> int | None:
         if self._starts is None:
@@ -65,8 +65,3 @@ def first_known_ms(archive: Archive, stream: Stream) -> int | None:
     """When the first archived event of the stream's own topic became known; None where there is none."""
     table = archive.read(stream)
     return None if table is None else table.first_known_ms()
-
-
-def instant(ms: int) -> str:
-    """A time for a person, to the millisecond."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")

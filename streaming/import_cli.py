@@ -155,11 +155,11 @@ def _lines(file: str, several: Mapping[str, Counts]) -> list[str]:
 
 
 def _line(file: str, stream: str, counts: Counts) -> str:
-    from streaming.cuts import instant
+    from features.checks import moment_text
 
     parts = [f"{counts.imported:,} of {counts.records:,} imported into {stream}"]
     parts += [f"{counts.already:,} there already"] if counts.already else []
-    cut = "" if counts.until_ms is None else instant(counts.until_ms)
+    cut = "" if counts.until_ms is None else moment_text(counts.until_ms)
     parts += [f"{counts.after_cut:,} from {cut} on left to the topic"] if counts.after_cut else []
     reasons = ", ".join(f"{count:,} {code}" for code, count in counts.reasons.most_common())
     parts += [f"{counts.rejected:,} refused ({reasons}), see the table _import_rejects"] if counts.rejected else []

@@ -94,6 +94,31 @@ def test_a_time_before_a_rows_newest_event_is_answered_as_of_that_and_says_so() 
     assert "is shown as of then; --from FILE goes back further" in result.stderr
 
 
+def test_a_row_that_is_too_old_to_be_read_says_how_old_and_the_streams_clock_reads_it() -> None:
+    store(archived=True)
+    now = show("user", "ann", "--json", "--view", "user_orders")
+    assert views(now)["user_orders"]["status"] == "NOT_FOUND"
+    assert "user_orders: the row's newest event, of 2023-11-14T22:14:10.000Z, is" in now.stderr
+    assert "more than twice its ttl, 1m; --clock stream or --as-of shows it as of then" in now.stderr
+    outside = show("user", "ann", "--as-of", str(T0 + 130_000))
+    assert "is 1.3 m old: more than its ttl, 1m" in outside.stderr
+    assert "newest event" not in show("user", "nobody").stderr
+    (found,) = views(show("user", "ann", "--clock", "stream", "--json", "--view", "user_orders")).values()
+    assert (found["status"], found["as_of"], found["idle_ms"]) == ("PRESENT", T0 + 50_000, 0)
+    bob = views(show("user", "bob", "--clock", "stream", "--json", "--view", "user_orders"))["user_orders"]
+    assert (bob["status"], bob["as_of"], bob["idle_ms"]) == ("PRESENT", T0 + 50_000, 30_000)
+
+
+def test_the_streams_clock_is_the_rows_own_where_nothing_is_archived_yet_and_is_no_instant_beside_another() -> None:
+    store(archived=False)
+    result = show("user", "ann", "--clock", "stream", "--json", "--view", "user_orders")
+    assert views(result)["user_orders"]["as_of"] == T0 + 50_000
+    assert "is shown as of then" not in result.stderr
+    for others in (AS_OF, FILE):
+        wrong = show("user", "ann", "--clock", "stream", *others)
+        assert (wrong.exit_code, "--clock requires a read of the online store" in wrong.stderr) == (2, True)
+
+
 def test_what_nobody_has_folded_is_not_found_and_what_nobody_has_archived_is_not_explained() -> None:
     assert {view["status"] for view in views(show("user", "ann", "--json")).values()} == {"NOT_FOUND"}
     store(archived=False)
