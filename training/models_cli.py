@@ -158,7 +158,8 @@ def canary(version: str | None, share: float | None, stop: bool, name: str, root
 def rollback(name: str, root: Path, as_json: bool) -> None:
     """Make the version champion that was it before the one that is; once more goes one further back.
 
-    A service has it in memory still, and loses no request.
+    That is by promotions, of training or 'headrace models promote': from a version that the alias was moved to by hand,
+    and that was never promoted, it goes to the last that was. A service has it in memory still, and loses no request.
 
     \b
     Examples:

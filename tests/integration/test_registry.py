@@ -119,6 +119,13 @@ def test_what_was_left_by_a_rollback_is_not_what_a_later_one_comes_back_to(regis
     assert (champion(registry), registry.rollback(NAME).version) == ("2", "1")
 
 
+def test_a_rollback_from_a_version_that_only_a_hand_made_champion_goes_to_the_last_that_was_promoted(registry):
+    for number, version in enumerate("12"):
+        registry.promote(registry.get(NAME, version), 1_000 + number)
+    registry.set_alias(registry.get(NAME, "3"), CHAMPION)
+    assert registry.rollback(NAME).version == "2"
+
+
 def test_a_rollback_finds_the_champion_before_however_many_versions_came_after_it(registry, monkeypatch):
     monkeypatch.setattr("training.registry.PAGE", 1)
     registry.promote(registry.get(NAME, "1"), 1_000)
