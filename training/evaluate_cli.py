@@ -66,14 +66,13 @@ def fraud_handbook(  # noqa: PLR0913, PLR0917  # one parameter an option
       headrace evaluate fraud-handbook --data card-transactions.parquet --train-start 2018-07-04
       headrace evaluate fraud-handbook --data card-transactions.parquet --model logistic_regression --json
     """
-    from features.inspection import parsed_time
     from features.repo import load_repo
     from features.settings import read_settings
     from training.protocols import fraud_handbook as protocol
 
     chosen = _chosen(protocol.models(), names)
     lengths = (train_days, delay_days, test_days)
-    asked = [parsed_time(f"{start}T00:00:00Z") for start in starts]
+    asked = [_midnight(start) for start in starts]
     repo = load_repo(folder or read_settings(Path.cwd(), os.environ).stream.repo)
     _say(f"reading {data}")
     history = protocol.read_history(Path(data), kind, repo)
@@ -98,6 +97,16 @@ def _chosen(models: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 def _say(text: str) -> None:
     click.echo(text, err=True)
+
+
+def _midnight(date: str) -> int:
+    """Epoch ms of the beginning of this day of UTC."""
+    from features.inspection import parsed_time
+
+    try:
+        return parsed_time(f"{date}T00:00:00Z")
+    except UsageError as error:
+        raise UsageError("--train-start", "a date, such as 2018-07-04", repr(date)) from error
 
 
 def _date(epoch_ms: int) -> str:

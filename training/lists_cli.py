@@ -87,8 +87,10 @@ def leave_one_out_99(  # noqa: PLR0913, PLR0917  # one parameter an option
     from training.protocols import leave_one_out as protocol
     from training.protocols import lists
 
-    if (data is None) == (train is None or negatives is None):
-        raise UsageError("headrace evaluate leave-one-out-99", "--data, or --train and --negatives", "not one of both")
+    own = {"--train": train, "--negatives": negatives, "--test": test}
+    if (data is None and (train is None or negatives is None)) or (data is not None and any(own.values())):
+        got = ", ".join(name for name, one in {"--data": data, **own}.items() if one) or "none of them"
+        raise UsageError("headrace evaluate leave-one-out-99", "--data, or --train and --negatives", got)
     models = chosen(lists.configured(protocol.models(), changed), names)
     history = lists.read_interactions(Path(data or train or ""), kind, _repo())
     tests = lists.read_interactions(Path(test), kind, _repo()) if test else None
@@ -122,8 +124,9 @@ def time_split(  # noqa: PLR0913, PLR0917  # one parameter an option
 ) -> None:
     """What users take in the last part of time, recommended from what was known before it.
 
-    The model that `headrace train` fits stands beside simpler ones: for users who are known and who are not, in lists
-    with repeats and of what is new to the user only.
+    The model that `headrace train` fits, two_stage, stands beside simpler ones: for users who are known and who are
+    not, in lists with repeats and of what is new to the user only; and below, by how much it is above them. --json has
+    that of every model. Popularity, item_click_through (where there are views) and two_stage always stand there.
 
     \b
     Examples:
@@ -139,7 +142,7 @@ def time_split(  # noqa: PLR0913, PLR0917  # one parameter an option
     files = parts_of("time-split", data, train, test)
     if test_days is not None and len(files) > 1:
         raise UsageError("headrace evaluate time-split", "--test-days, or --train and --test", "both")
-    models = chosen(lists.configured(protocol.models(), changed), [*names, *([lists.BASELINE] if names else [])])
+    models = chosen(lists.configured(protocol.models(), changed), names, (protocol.TWO_STAGE, protocol.CLICK_THROUGH))
     days = [] if test_days is None else [f"test_ms={round(test_days * 86_400_000)}"]
     settings = training_settings(None, [*days, *training])
     repo = _repo()
@@ -205,11 +208,15 @@ def parts_of(protocol: str, data: str | None, train: str | None, test: str | Non
     return [Path(one) for one in (several or [str(data)])]
 
 
-def chosen(models: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The models of these names and popularity, all where there are none."""
-    unknown = [name for name in names if name not in models]
+def chosen(models: Mapping[str, Any], names: Sequence[str], always: Sequence[str] = ()) -> dict[str, Any]:
+    """The models of these names and popularity, all where there are none.
+
+    Args:
+        always: names of what is there whether it is named or not.
+    """
+    unknown = [name for name in names if name not in (*models, *always)]
     if unknown:
-        raise UsageError("--model", f"one of {', '.join(models)}", ", ".join(unknown))
+        raise UsageError("--model", f"one of {', '.join((*models, *always))}", ", ".join(unknown))
     return {name: model for name, model in models.items() if not names or name in (*names, "popular")}
 
 
@@ -225,7 +232,10 @@ def _say(text: str) -> None:
 
 
 def show(report: Mapping[str, Any], as_json: bool) -> None:
-    """The report on stdout: JSON, or a table without the intervals but with the main metric's and its differences'."""
+    """The report on stdout: JSON, or a table without the intervals but with the main metric's and its differences'.
+
+    Where the report names the model that is ``tested``, only the differences of that.
+    """
     from training.evaluate_cli import table
 
     if as_json:
@@ -235,7 +245,8 @@ def show(report: Mapping[str, Any], as_json: bool) -> None:
     ours = {name.partition("_above_")[0] for row in rows for name in row if "_above_" in name}
     hidden = {one + end for row in rows for one in row for end in ENDS if one not in ours}
     kept = [{k: v for k, v in row.items() if "_above_" not in k and k not in hidden} for row in rows]
-    click.echo("\n".join([*table(kept), "", *_differences(report["rows"])]))
+    tested = [row for row in report["rows"] if report.get("tested") in (None, row["model"])]
+    click.echo("\n".join([*table(kept), "", *_differences(tested)]))
 
 
 def _differences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -243,7 +254,7 @@ def _differences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
     for row in rows:
         for name in (one for one in row if "_above_" in one and not one.endswith(ENDS)):
-            if row[name] and not name.endswith(f"_above_{row['model']}"):
+            if row[name] is not None and not name.endswith(f"_above_{row['model']}"):
                 about = " ".join(str(row[key]) for key in ("users", "lists") if key in row)
                 low, high = (row[name + end] for end in ENDS)
                 lines.append(f"{about} {row['model']}: {name} {row[name]:+.4f} ({low:+.4f} to {high:+.4f})".strip())

@@ -19,6 +19,7 @@ from headrace import cli
 from training.dataset import Interactions
 from training.impressions import Metadata, Shown, click_through, clicked_before, inputs, rank_in_list
 from training.intervals import bootstrap
+from training.lists_cli import ENDS, show
 from training.metrics import average_precision_at_k, diversity, hits_at_k, novelty, popularity_bias, top_k
 from training.protocols.leave_one_out import from_files
 from training.protocols.lists import read_interactions
@@ -219,7 +220,7 @@ def test_lists_to_test_on_may_have_a_file_of_their_own_which_came_after(tmp_path
     assert (done.exit_code, "rankings of 50000 ms or later" in done.output) == (2, True)
 
 
-def test_a_time_split_tells_known_users_from_new_ones_and_has_the_model_that_train_fits(tmp_path):
+def test_a_time_split_tells_known_users_from_new_ones_and_has_the_model_that_train_fits(tmp_path, capsys):
     needs_als()
     kinds = "InvoiceNo", "StockCode", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID"
     rng, lines = np.random.default_rng(4), []
@@ -245,8 +246,20 @@ def test_a_time_split_tells_known_users_from_new_ones_and_has_the_model_that_tra
     assert rows["cold", "with_repeats", "popular"]["n"] == 4
     assert 0 < rows["cold", "with_repeats", "popular"]["novelty_at_10"] < 10
 
+    # How far it is above a user's own items and a blend, in every part: as a person reads it, and as a program does.
+    show(report, as_json=False)
+    text = capsys.readouterr().out
+    for users, lists, name in rows:
+        if name == "two_stage":
+            for other in ("own", "blend"):
+                mean, low, high = (rows[users, lists, name][f"ndcg_at_10_above_{other}{end}"] for end in ("", *ENDS))
+                assert low <= mean <= high
+                line = f"{users} {lists} two_stage: ndcg_at_10_above_{other} {mean:+.4f} ({low:+.4f} to {high:+.4f})"
+                assert line in text.splitlines()
+    assert "ease: ndcg_at_10_above_" not in text
+
     # The same where the last part has a file of its own.
-    words = ["time-split", "--train", parts[1], "--test", parts[2], "--model", "popular", *options[:2], *options[4:]]
+    words = ["time-split", "--train", parts[1], "--test", parts[2], "--model", "two_stage", *options[:2], *options[4:]]
     done = CliRunner().invoke(cli, ["evaluate", *words, "--json"])
     assert done.exit_code == 0, done.output
     apart = json.loads(done.stdout)
@@ -291,6 +304,11 @@ def test_the_split_is_made_of_a_file_where_there_are_no_files_of_it(ratings):
             ["time-split", "--train", "x", "--format", "movielens"],
             "requires --data, or --train and --test; got --train",
         ),
+        (["leave-one-out-99", "--data", "x", "--train", "y"], "--train and --negatives; got --data, --train"),
+        (["leave-one-out-99", "--data", "x", "--negatives", "y"], "--train and --negatives; got --data, --negatives"),
+        (["leave-one-out-99", "--train", "x", "--test", "y"], "--train and --negatives; got --train, --test"),
+        (["fraud-handbook", "--data", "x", "--train-start", "foo"], "a date, such as 2018-07-04; got 'foo'"),
+        (["time-split", "--data", "x", "--format", "movielens", "--model", "magic"], "blend_of_new, two_stage"),
         (["random-75-25", "--data", "x", "--set", "ease.l3=1"], "requires one of"),
         (["random-75-25", "--data", "x", "--set", "ease.l2=much"], "requires a number"),
         (["random-75-25", "--data", "x", "--model", "magic"], "requires one of popular"),

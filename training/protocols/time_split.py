@@ -103,7 +103,7 @@ def run(
             rows += _rows(every, part_of(question, chosen, new), question.before, settings.k, about)
     said_of = {"as_of_ms": split.middle, "end_ms": split.end, "target": list(target)}
     counts = {"warm_users": int(question.warm.sum()), "cold_users": int((~question.warm).sum())}
-    return said(PROTOCOL, rows, **said_of, **counts, items=question.before.items)
+    return said(PROTOCOL, rows, tested=TWO_STAGE, **said_of, **counts, items=question.before.items)
 
 
 def item_click_through(history: Interactions, target: tuple[str, ...]) -> list[Fitted]:
