@@ -17,6 +17,7 @@ from training.drift import columns_of, reference_of
 from training.event_examples import streams_of
 from training.event_gate import MODEL, EventJudge, Judged
 from training.event_metrics import Bools, Floats
+from training.mlmodel import SIGNATURE
 from training.record import REFERENCE, draw_importance, importance_of, origin, png, signature_of
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def files_of(judge: EventJudge, made: EventClassifier, rows: Sequence[Judged]) -
     scores = next(row.scores for row in rows if row.model == MODEL)
     drops = importance_of(names, inputs, test.positive, made.scores, judge.settings.seed)
     return {
-        "signature.json": json.dumps(signature_of(names), indent=1).encode(),
+        SIGNATURE: json.dumps(signature_of(names), indent=1).encode(),
         REFERENCE: reference_of(columns_of(names, inputs, scores)).model_dump_json().encode(),
         "precision_recall.png": png(lambda axes: _precision_recall(axes, rows, test.positive)),
         "calibration.png": png(lambda axes: _calibration(axes, scores, test.positive)),

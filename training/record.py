@@ -18,6 +18,7 @@ from training.calibration import Checked, calibration, calibration_error
 from training.dataset import Domain
 from training.drift import columns_of, reference_of
 from training.evaluate import Row
+from training.mlmodel import SIGNATURE
 from training.ranker import Examples, Floats
 
 if TYPE_CHECKING:
@@ -78,9 +79,9 @@ def signature_of(names: Sequence[str]) -> dict[str, Any]:
 def files_of(
     artefact: Artefact, rows: Sequence[Row], held_out: Examples, checked: Checked, seed: int
 ) -> dict[str, bytes]:
-    """The files of a run's record: signature.json, and the pictures as PNG; those of the ranker where there is one."""
+    """The files of a run's record: the signature, and the pictures as PNG; those of the ranker where there is one."""
     files = {
-        "signature.json": json.dumps(signature(artefact.manifest), indent=1).encode(),
+        SIGNATURE: json.dumps(signature(artefact.manifest), indent=1).encode(),
         "ndcg_by_k.png": png(lambda axes: _ndcg_by_k(axes, rows)),
         "coverage.png": png(lambda axes: _coverage(axes, rows)),
     }
