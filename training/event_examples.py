@@ -43,7 +43,7 @@ class EventTrainingSettings(BaseModel):
     """Trees."""
     learning_rate: float = Field(0.03, gt=0, le=1)
     """How much of its answer each tree gives: with so few positives, trees that give a tenth learn noise."""
-    tolerance: float = Field(0.05, ge=0, lt=1)
+    tolerance: float = Field(0.03, ge=0, lt=1)
     """How much worse than the champion a model may be, as a share of its average precision: the lower end of the
     difference's interval must be above that."""
     scoring_budget_ms: float = Field(50.0, gt=0)
