@@ -37,6 +37,7 @@ class EventChampion:
         tracking_uri: the registry's.
         asked: the model's definition; a version of another one is refused.
         clock: monotonic seconds.
+        answers: whether anybody hears what it says, for which it needs the gate's verdict.
     """
 
     def __init__(
@@ -46,9 +47,11 @@ class EventChampion:
         alias: str = CHAMPION,
         look_every_s: float = LOOK_EVERY_S,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        answers: bool = True,
     ) -> None:
         self._uri, self._alias, self._every_s, self._clock = tracking_uri, alias, look_every_s, clock
-        self.asked = asked
+        self.asked, self._answers = asked, answers
         self._looking = threading.Lock()
         self._loaded: Loaded | None = None
         self._due = float("-inf")
@@ -76,10 +79,12 @@ class EventChampion:
         seen = None
         try:
             found = self._find()
-            seen = None if found is None else (str(found.version), verdicts.refusal(found.tags))
+            seen = None if found is None else (str(found.version), self._refusal(found))
             if found is not None and seen != self._refused and not self._serves(seen):
                 self._loaded = self._load(found)
                 logger.info("event_model_loaded name=%s version=%s", self.asked.model.name, found.version)
+            if found is None and not self._answers:
+                self._loaded = None
             self.problem = self.problem if seen and seen == self._refused else None
         except ArtefactError as error:
             # Tried once: a version does not mend itself, but its verdict may come later.
@@ -90,6 +95,12 @@ class EventChampion:
 
     def _serves(self, seen: tuple[str, str | None] | None) -> bool:
         return self._loaded is not None and seen == (self._loaded.version, None)
+
+    def _refusal(self, found: Any) -> str | None:
+        """Why the version must not be asked; one that nobody hears needs no more than to be whole."""
+        if self._answers or not found.tags.get(DIGEST_TAG):
+            return verdicts.refusal(found.tags)
+        return None
 
     def _find(self) -> Any:
         # Asking MLflow for a SQLite registry that has no file would make one, and race with training.
@@ -109,7 +120,7 @@ class EventChampion:
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
-        refusal = verdicts.refusal(found.tags)
+        refusal = self._refusal(found)
         if refusal is not None:
             where, required = (
                 f"model '{found.name}' version {found.version}",

@@ -81,6 +81,25 @@ class Metrics:
             buckets=OVERLAPS,
             registry=registry,
         )
+        self.score_shadow = Counter(
+            "headrace_score_shadow_total",
+            "Scored events that an event model's challenger was asked about too: scored, dropped, failed",
+            ["model", "status"],
+            registry=registry,
+        )
+        self.score_shadow_difference = Histogram(
+            "headrace_score_shadow_difference",
+            "How far the challenger's score is from the champion's",
+            ["model"],
+            buckets=OVERLAPS,
+            registry=registry,
+        )
+        self.score_shadow_flagged = Counter(
+            "headrace_score_shadow_flagged_total",
+            "Events that both were asked about, by which of them flagged it",
+            ["model", "champion", "challenger"],
+            registry=registry,
+        )
         self.model = Gauge(
             "headrace_model_info", "1 for the version that serves", ["name", "version"], registry=registry
         )

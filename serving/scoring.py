@@ -13,13 +13,17 @@ from features.columns import EventColumns
 from features.definitions import Stream
 from features.event_champion import EventChampion, Loaded
 from features.event_decisions import Reason, reasons_of
+from features.event_inputs import Floats
 from features.event_rules import EventColumnsOfModel
 from features.repo import FeatureRepo
 from features.state import FeatureMatrix, Status
+from features.verdicts import CHALLENGER
 from serving import schema
 from serving.events import judge
+from serving.metrics import Metrics
 from serving.problems import ProblemError, field_problem
 from serving.read_ages import Reader
+from serving.score_shadow import Scored, ScoreShadow
 
 logger = logging.getLogger(__name__)
 NO_ID = "scored-only"
@@ -31,12 +35,23 @@ class EventScores:
     Args:
         reader: features of entities.
         tracking_uri: where the registry of models is.
+        shadow_share: of the questions that the challengers are asked too.
     """
 
-    def __init__(self, repo: FeatureRepo, reader: Reader, tracking_uri: str, alias: str) -> None:
+    def __init__(
+        self,
+        repo: FeatureRepo,
+        reader: Reader,
+        tracking_uri: str,
+        alias: str,
+        metrics: Metrics,
+        shadow_share: float = 0.0,
+    ) -> None:
         self._repo, self._reader, self._alias = repo, reader, alias
         asked = {name: EventColumnsOfModel.of(repo, model) for name, model in repo.models.items()}
         self._champions = {name: EventChampion(tracking_uri, one, alias) for name, one in asked.items()}
+        challengers = {n: EventChampion(tracking_uri, one, CHALLENGER, answers=False) for n, one in asked.items()}
+        self.shadow = ScoreShadow(shadow_share, challengers, metrics)
 
     def score(self, request: schema.ScoreRequest) -> schema.ScoreResponse:
         """The score of the event as of now or ``as_of``; what has been folded of the event itself counts.
@@ -55,13 +70,15 @@ class EventScores:
         now = time.time_ns() // 1_000_000 if request.as_of is None else request.as_of
         events = event_of(request.event, champion.asked.model.stream, now)
         answers = self._answers(champion.asked, events, request.as_of)
+        matrix = champion.asked.source.matrix_of(events, answers)
         try:
-            response = _response(champion.asked, loaded, events, answers, self._alias)
+            response = _response(champion.asked, loaded, matrix, answers, self._alias)
         except Exception as error:  # a model may fail in any way at all
             logger.exception("event_model_failed name=%s version=%s", request.model, loaded.version)
             got = f"{type(error).__name__}: {error}"
             required = f"POST /v1/score requires an answer of model '{request.model}' version {loaded.version}"
             raise ProblemError(503, f"{required}; got {got}.") from error
+        self.shadow.offer(request.model, Scored(loaded, champion.asked.inputs(matrix), response.score))
         return response.model_copy(update={"took_ms": round(1e3 * (time.perf_counter() - started), 3)})
 
     def _answers(self, asked: EventColumnsOfModel, events: pa.Table, as_of: int | None) -> Mapping[str, FeatureMatrix]:
@@ -86,11 +103,10 @@ def event_of(fields: Mapping[str, Any], stream: Stream, now: int) -> pa.Table:
 def _response(
     asked: EventColumnsOfModel,
     loaded: Loaded,
-    events: pa.Table,
+    matrix: Floats,
     answers: Mapping[str, FeatureMatrix],
     alias: str,
 ) -> schema.ScoreResponse:
-    matrix = asked.source.matrix_of(events, answers)
     score = float(loaded.model.scores(asked.inputs(matrix))[0])
     threshold = loaded.model.manifest.threshold
     return schema.ScoreResponse(

@@ -83,7 +83,8 @@ class Service:
             lambda schema_hash, keys: reader.read(settings.item_view, keys, None, schema_hash),
         )
         self.models = ModelVersions(settings, repo, registry, reader, self.items, self.metrics, self._tell_store)
-        self.scores = EventScores(repo, reader, settings.tracking_uri, settings.model_alias)
+        uri, share = settings.tracking_uri, settings.shadow_share
+        self.scores = EventScores(repo, reader, uri, settings.model_alias, self.metrics, share)
         self._workers = Workers(settings.threads, settings.max_waiting, settings.deadline_ms)
         self.posted = PostedEvents(settings, repo, sink, own, self._workers, self.metrics)
         self._served_log = self._log_of(sink)
@@ -124,6 +125,7 @@ class Service:
         if self._served_log is not None:
             self._served_log.start()
         self._shadow.start()
+        self.scores.shadow.start()
 
     def stop(self) -> None:
         """Nothing is read any more; a request that is worked on ends."""
@@ -131,6 +133,7 @@ class Service:
         for work in self._repeated:
             work.stop()
         self._shadow.stop()
+        self.scores.shadow.stop()
         if self._served_log is not None:
             self._served_log.stop()
         self._workers.stop()

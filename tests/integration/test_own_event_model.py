@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from mlflow.models import infer_signature
-from serving_world import STREAM_ID, plain, settings
+from serving_world import STREAM_ID, plain, settings, until
 from small_cards import cards_in, simulated
 
 import headrace
@@ -89,6 +89,29 @@ def last_payment(events) -> Batch:
     return Batch(1, {place: last}, {place: last + 1}, {STREAM.name: parsed}, known_at)
 
 
+@pytest.fixture(scope="module")
+def store(events, tmp_path_factory) -> Path:
+    """Rows of all but the newest payment."""
+    batch = last_payment(events)
+    known = {name: table.filter(pc.less(table["known_at"], batch.written_at)) for name, table in events.items()}
+    rows = SqliteRows(path := tmp_path_factory.mktemp("store") / "online.db")
+    views = list(ASKED.source.views)
+    first = Marker(0, batch.start, batch.start, 0)
+    build_generation(rows.generation(STREAM_ID), views, STREAM_ID, known, first, batch.written_at - 1)
+    for view in views:
+        rows.set_current(view.name, STREAM_ID)
+    return path
+
+
+@pytest.fixture(scope="module")
+def challenger(root, registered, tmp_path_factory) -> str:
+    """The version of a pyfunc that knows nothing, which the gate has refused."""
+    saying(0.5, folder := tmp_path_factory.mktemp("models") / "constant", root)
+    with pytest.raises(click.ClickException, match="not surely above"):
+        run(root, "register", str(folder), "--trust")
+    return str(json.loads(run(root, "list", "--json"))["models"][0]["version"])
+
+
 def test_the_models_examples_are_what_ours_learns_from(root) -> None:
     table = pq.read_table(root / "payments.parquet")
     assert table.column_names == [*ASKED.model.input_names, "positive"]
@@ -97,17 +120,11 @@ def test_the_models_examples_are_what_ours_learns_from(root) -> None:
 
 
 def test_an_own_model_is_champion_by_its_verdict_and_stream_and_service_say_what_it_says(
-    root, registered, registry, events, tmp_path
+    root, registered, registry, events, store, tmp_path
 ) -> None:
     assert (registered["may_serve"], registered["aliases"]) == (True, ["champion"]), registered["reason"]
     batch = last_payment(events)
-    known_at = batch.written_at
-    known = {name: table.filter(pc.less(table["known_at"], known_at)) for name, table in events.items()}
-    rows = SqliteRows(store := tmp_path / "online.db")
-    stored, views = rows.generation(STREAM_ID), list(ASKED.source.views)
-    build_generation(stored, views, STREAM_ID, known, Marker(0, batch.start, batch.start, 0), known_at - 1)
-    for view in views:
-        rows.set_current(view.name, STREAM_ID)
+    stored, views = SqliteRows(store).generation(STREAM_ID), list(ASKED.source.views)
     champion = FollowedChampion(EventChampion(registry.uri, ASKED))
     champion.start()
     told: list[pa.Table] = []
@@ -117,7 +134,7 @@ def test_an_own_model_is_champion_by_its_verdict_and_stream_and_service_say_what
     (event,) = batch.parsed[STREAM.name].events.to_pylist()
     fields = {name: event[name] for name in ("event_time", "customer_id", "terminal_id", "amount")}
     with plain(settings(store, registry.uri)) as http:
-        status, answer, _ = http.ask("/v1/score", {"model": "cards", "event": fields, "as_of": known_at + 1})
+        status, answer, _ = http.ask("/v1/score", {"model": "cards", "event": fields, "as_of": batch.written_at + 1})
     assert status == 200, answer
     BatchStep(stored, views, STREAM_ID, asking.here).run(batch)
     scoring.close()
@@ -160,7 +177,7 @@ def test_without_a_word_of_trust_for_these_very_files_nothing_loads_it(root, reg
     (folder / OWN).write_bytes(whole)
 
 
-def saying(answer: float, folder: Path, inputs: pd.DataFrame) -> None:
+def saying(answer: float, folder: Path, root: Path) -> None:
     """A model in the folder that says the same of every event."""
 
     class Constant(mlflow.pyfunc.PythonModel):
@@ -169,18 +186,31 @@ def saying(answer: float, folder: Path, inputs: pd.DataFrame) -> None:
         def predict(self, context, model_input: pd.DataFrame, params=None):
             return model_input["amount"] * 0.0 + answer
 
-    signature = infer_signature(inputs)
+    signature = infer_signature(pq.read_table(root / "payments.parquet").to_pandas()[["amount"]])
     mlflow.pyfunc.save_model(folder, python_model=Constant(), signature=signature, pip_requirements=[])
 
 
-def test_a_pyfunc_that_knows_nothing_stays_challenger_and_one_that_says_no_chances_is_refused(
-    root, registered, registry, tmp_path
+def test_a_model_that_knows_nothing_stays_challenger_and_one_that_says_no_chances_is_refused(
+    root, challenger, registered, registry, tmp_path
 ) -> None:
-    inputs = pq.read_table(root / "payments.parquet").to_pandas()[["amount"]]
-    for answer, why in ((0.5, "not surely above"), (7.0, "from 0 to 1")):
-        folder = tmp_path / str(answer)
-        saying(answer, folder, inputs)
-        with pytest.raises(click.ClickException, match=why):
-            run(root, "register", str(folder), "--trust")
-    found = registry.versions("cards")
-    assert [one.aliases for one in found] == [("challenger",), (CHAMPION,)]
+    saying(7.0, tmp_path / "seven", root)
+    with pytest.raises(click.ClickException, match="from 0 to 1"):
+        run(root, "register", str(tmp_path / "seven"), "--trust")
+    found = {one.version: one.aliases for one in registry.versions("cards")}
+    assert found == {challenger: ("challenger",), registered["version"]: (CHAMPION,)}
+
+
+def test_a_challenger_is_asked_beside_the_champion_and_never_answers(challenger, registered, registry, store) -> None:
+    event = {"customer_id": 3, "terminal_id": 9, "amount": 250.0}
+    with plain(settings(store, registry.uri, shadow_share=1.0)) as http:
+        answers = [http.ask("/v1/score", {"model": "cards", "event": event})[1] for _ in range(3)]
+        until(
+            lambda: 'headrace_score_shadow_total{model="cards",status="scored"} 3.0' in http.text("/metrics"),
+            "the shadow",
+        )
+        told = http.text("/metrics")
+    assert {one["model"]["version"] for one in answers} == {registered["version"]}
+    assert all(one["score"] != 0.5 for one in answers)
+    apart = abs(answers[0]["score"] - 0.5)
+    (total,) = (line for line in told.splitlines() if line.startswith("headrace_score_shadow_difference_sum"))
+    assert float(total.split()[-1]) == pytest.approx(3 * apart, abs=1e-6)
