@@ -35,7 +35,7 @@ Tell = Callable[[str], None]
     show_default=True,
     type=click.FloatRange(min=0),
     metavar="MINUTES",
-    help="Once the offline store has events, and then so often; 0 never trains.",
+    help="Every model, once the offline store has its events, and then so often; 0 never trains.",
 )
 @click.option(
     "--drift-every",
@@ -66,19 +66,36 @@ def up(minutes: float, drift_minutes: float) -> None:
     repo, tracking = root / settings.stream.repo, settings.mlflow.tracking_uri
     try:
         with interrupts_end_it(), Project(root, settings, root / settings.home, repo, port, tracking) as loop:
-            training = Schedule(loop, 60 * minutes)
-            drift_s = 60 * drift_minutes
-            drift = Schedule(loop, drift_s, WHEN_DRIFTED, ("drift", "drift"), time.monotonic() + drift_s)
+            trainings = trainings_of(loop, 60 * minutes, 60 * drift_minutes)
             again_s = AGAIN_S if has_sinks(loop) else 0.0
             delivery = Schedule(loop, again_s, ("alerts", "deliver"), ("delivery of alerts", "alerts delivered"))
             try:
-                run(loop, training, drift, delivery)
+                run(loop, trainings, delivery)
             finally:
-                for one in (training, drift, delivery):
+                for one in (*trainings, delivery):
                     one.stop()
     except KeyboardInterrupt:
         click.echo("stopped; everything that was started has ended", err=True)
         sys.exit(0)
+
+
+def trainings_of(loop: Loop, every_s: float, drift_s: float) -> list[Schedule]:
+    """The recommender's training, what trains it where events have drifted, and the same of each event model."""
+    from features.repo import load_repo
+
+    first = time.monotonic() + drift_s
+    own = (str(loop.settings.training.get("stream", "activity")),)
+    found = [
+        Schedule(loop, every_s, tables=own),
+        Schedule(loop, drift_s, WHEN_DRIFTED, ("drift", "drift"), first, own),
+    ]
+    for name, model in load_repo(loop.repo).models.items():
+        tables = (model.stream.name, model.labels.name)
+        found += [
+            Schedule(loop, every_s, ("train", name), (f"training {name}", f"{name} trained"), tables=tables),
+            Schedule(loop, drift_s, ("train", name, "--when-drifted"), (f"drift of {name}", name), first, tables),
+        ]
+    return found
 
 
 def has_sinks(loop: Loop) -> bool:
@@ -89,7 +106,7 @@ def has_sinks(loop: Loop) -> bool:
     return bool(chosen.table or chosen.postgres or chosen.webhook) and bool(load_repo(loop.repo).models)
 
 
-def run(loop: Loop, training: Schedule, drift: Schedule, delivery: Schedule) -> None:
+def run(loop: Loop, trainings: Sequence[Schedule], delivery: Schedule) -> None:
     """Start the parts, and tell how they are doing until one of them ends."""
     click.echo(f"Kafka answers on {loop.start_broker()}", err=True)
     stream = Kept(loop, "stream")
@@ -99,14 +116,14 @@ def run(loop: Loop, training: Schedule, drift: Schedule, delivery: Schedule) -> 
         while True:
             stream.tick(time.monotonic())
             loop.check()
-            for one, other in ((training, drift), (drift, training)):
-                if other.running is None:  # one training of a project goes on at a time
+            for one in trainings:
+                if not any(other.running for other in trainings if other is not one):  # one at a time in a project
                     one.tick(time.monotonic())
             delivery.tick(time.monotonic())
             ready = loop.ask("/readyz", timeout_s=1.0)
-            told = training.told(time.monotonic())
-            failed = [one.last for one in (drift, delivery) if "failed" in one.last]
-            tell(status_line(stream_status(loop.home), ready, " · ".join([told, *failed])))
+            told = [one.told(time.monotonic()) for one in trainings[:1]]
+            told += [one.last for one in (*trainings[1:], delivery) if "failed" in one.last]
+            tell(status_line(stream_status(loop.home), ready, " · ".join(told)))
             time.sleep(TELL_EVERY_S)
 
 
@@ -174,6 +191,7 @@ class Schedule:
         verb: what is run.
         words: what it is called while it runs, and once it has.
         due: when it starts first.
+        tables: of these streams, in the offline store; without all of them there is nothing to run it on.
     """
 
     loop: Loop
@@ -181,6 +199,7 @@ class Schedule:
     verb: Sequence[str] = ("train",)
     words: tuple[str, str] = ("training", "trained")
     due: float = 0.0
+    tables: Sequence[str] = ()
     last: str = ""
     running: Child | None = field(default=None)
 
@@ -202,7 +221,7 @@ class Schedule:
 
     def _has_events(self) -> bool:
         offline = self.loop.root / self.loop.settings.offline.path
-        return any(offline.glob("*/_delta_log/*.json"))
+        return all(any(offline.glob(f"{name}/_delta_log/*.json")) for name in self.tables or ("*",))
 
     def told(self, now: float) -> str:
         """What it does, in a few words."""

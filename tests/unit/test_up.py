@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import headrace
 from features.settings import AlertsSettings, Settings
 from headrace_loop import LoopError
-from headrace_up import ATTEMPTS, LIVED_S, Kept, Project, Schedule, has_sinks, status_line
+from headrace_up import ATTEMPTS, LIVED_S, Kept, Project, Schedule, has_sinks, status_line, trainings_of
 
 STARTING = {"state": "absent"}
 FOLD = {"state": "running", "error": None, "lag": 1_234, "rows_per_s": 200.4, "age": {"p50_ms": 219.9, "p99_ms": 445.0}}
@@ -32,8 +32,8 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path, settings, tmp_path / settings.home, tmp_path / "feature_repo", 8123, "", "127.0.0.1:9")
 
 
-def archive(project: Project) -> None:
-    log = project.root / project.settings.offline.path / "activity" / "_delta_log"
+def archive(project: Project, stream: str = "activity") -> None:
+    log = project.root / project.settings.offline.path / stream / "_delta_log"
     log.mkdir(parents=True)
     (log / "0.json").write_text("{}")
 
@@ -88,6 +88,28 @@ def test_a_training_that_fails_says_where_to_look_and_the_next_comes_in_time(pro
     assert training.running is not None
     training.stop()
     assert training.running.process.returncode is not None
+
+
+def test_every_model_trains_once_there_are_the_events_that_it_is_of(project, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(headrace.__file__).parent))
+    project.repo = Path(headrace.__file__).parent / "feature_repo"
+    every = trainings_of(project, 60.0, 30.0)
+    verbs = [("train",), ("train", "--when-drifted"), ("train", "cards"), ("train", "cards", "--when-drifted")]
+    assert [one.verb for one in every] == verbs
+    recommender, _, cards, _ = every
+    archive(project, "transactions")
+    for one in every:
+        one.tick(0.0)
+    assert [one.running for one in every] == [None] * 4  # no labels of cards yet, and nothing of the shop
+    archive(project, "fraud_labels")
+    recommender.tick(0.0)
+    cards.tick(0.0)
+    assert (recommender.running, recommender.told(0.0)) == (None, "training waits for events")
+    assert cards.running is not None
+    assert cards.told(0.0) == "training cards"
+    cards.running.process.wait()
+    cards.tick(1.0)
+    assert "training cards failed" in cards.last
 
 
 def test_a_time_between_trainings_below_0_is_asked_wrongly():
