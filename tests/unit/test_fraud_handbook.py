@@ -129,7 +129,7 @@ def test_without_a_start_the_last_days_of_the_file_are_tested_on(file) -> None:
     ("asked", "said"),
     [
         (["--model", "prophecy"], "logistic_regression"),
-        (["--train-start", "in July"], "RFC 3339"),
+        (["--train-start", "in July"], "requires a date, such as 2018-07-04; got 'in July'"),
         (["--train-start", "2017-01-01"], "Take another start"),
         (["--format", "taobao"], "'behavior'"),
     ],
