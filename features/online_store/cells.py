@@ -19,10 +19,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import pyarrow as pa
+
 from features.batch import REBUILD
 from features.errors import FenceError, LeaseError
 
 STATE = "state"
+MOST_BYTES = 2**31 - 1
+"""In a column of binary."""
 Version = tuple[int, ...]
 """How often a generation was written to, and in a store of parts, each of them."""
 DEFINITIONS = "definitions"
@@ -156,3 +161,14 @@ def lost(stream_id: int, known: int, found: int) -> FenceError:
         f"one that has {found} in a part: it lost writes",
         REBUILD,
     )
+
+
+def binaries(values: Sequence[bytes | None]) -> pa.Array:
+    """The values as an Arrow column, by one copy of their bytes: a builder's growing buffers are ever new pages."""
+    there = [value for value in values if value is not None]
+    bounds = np.zeros(len(there) + 1, dtype=np.int64)
+    np.cumsum(np.fromiter(map(len, there), np.int64, len(there)), out=bounds[1:])
+    if len(there) < len(values) or bounds[-1] > MOST_BYTES:
+        return pa.array(values, type=pa.binary())
+    buffers = [None, pa.py_buffer(bounds.astype(np.int32)), pa.py_buffer(b"".join(there))]
+    return pa.Array.from_buffers(pa.binary(), len(there), buffers)

@@ -310,7 +310,7 @@ def _columns(entity_rows: list[dict[str, Any]] | Mapping[str, Any]) -> Mapping[s
     if isinstance(entity_rows, Mapping):
         return _plain(entity_rows)
     names = list(entity_rows[0]) if entity_rows else []
-    if any(size != len(names) for size in map(len, entity_rows)):
+    if sum(map(len, entity_rows)) != len(names) * len(entity_rows):  # one that has fewer lacks a key
         return {}
     try:
         return _plain({name: [row[name] for row in entity_rows] for name in names})

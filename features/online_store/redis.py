@@ -25,6 +25,7 @@ from features.online_store.cells import (
     Put,
     Sweep,
     Version,
+    binaries,
     held,
     lost,
     of_schema,
@@ -243,7 +244,7 @@ class RedisRows:
             self._known_current.pop(names[0], None)
             return self.read(view, keys, schema_hash)
         self._known_current[names[0]] = asked
-        return pa.array(_in_order(values, order), type=pa.binary()), asked
+        return binaries(_in_order(values, order)), asked
 
     def _current_of(self, names: Sequence[str]) -> int | None:
         (found,) = self._client.ask(("HMGET", CURRENT, *names))

@@ -7,6 +7,9 @@ answer it asks every command again, one after the other, so that a read would ta
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
+import weakref
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -18,6 +21,24 @@ Command = tuple[Any, ...]
 """Name, then arguments; its key is the first of them, or the first key of an EVAL. One slot a command."""
 
 
+class _Own:
+    """A connection of a server's pool that one thread keeps, and gives back when it ends."""
+
+    def __init__(self, pool: Any, connection: Any) -> None:
+        self.process, self._connection = os.getpid(), connection
+        weakref.finalize(self, pool.release, connection).atexit = False
+
+    def answers(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers of one try; it connects again where the connection was closed."""
+        connection = self._connection
+        try:
+            connection.send_packed_command(connection.pack_commands(commands))
+            return [connection.read_response() for _ in commands]
+        except BaseException:  # answers may be left in it
+            connection.disconnect()
+            raise
+
+
 class RedisClient:
     """A server, or the cluster that it is one of; nothing connects before the first command.
 
@@ -27,6 +48,7 @@ class RedisClient:
 
     def __init__(self, url: str, mode: Mode = "server", timeout_s: float = 2.0) -> None:
         self._url, self._mode, self._timeout_s = url, mode, timeout_s
+        self._held = threading.local()
 
     def ask(self, *commands: Command) -> list[Any]:
         """The answer to each command, in one round trip to every node.
@@ -45,6 +67,7 @@ class RedisClient:
 
     def close(self) -> None:
         """Close the connections; the next command opens others."""
+        self._held = threading.local()
         if "_redis" in self.__dict__:
             self._redis.close()
             del self._redis
@@ -86,6 +109,8 @@ class RedisClient:
 
     def _round(self, commands: Sequence[Command]) -> list[Any]:
         """The answers, of one try; a connection with answers left in it is closed."""
+        if self._mode == "server":
+            return self._own().answers(commands)
         places: dict[Any, list[int]] = {}
         for number, command in enumerate(commands):
             places.setdefault(self._pool(command), []).append(number)
@@ -105,8 +130,14 @@ class RedisClient:
         connection.send_packed_command(connection.pack_commands(commands))
         return connection
 
+    def _own(self) -> _Own:
+        """This thread's connection: to lend one for every read costs as much as the rest of it."""
+        own: _Own | None = getattr(self._held, "own", None)
+        if own is None or own.process != os.getpid():
+            pool = self._redis.connection_pool
+            own = self._held.own = _Own(pool, pool.get_connection())
+        return own
+
     def _pool(self, command: Command) -> Any:
-        if self._mode == "server":
-            return self._redis.connection_pool
         node = self._redis.get_node_from_key(command[3] if command[0] == "EVAL" else command[1])
         return self._redis.get_redis_connection(node).connection_pool

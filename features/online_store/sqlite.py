@@ -26,6 +26,7 @@ from features.online_store.cells import (
     Put,
     Sweep,
     Version,
+    binaries,
     held,
     of_schema,
     overtaken,
@@ -273,7 +274,7 @@ class SqliteRows:
             if stream_id is None:
                 return pa.nulls(len(keys), pa.binary()), None
             found = _values(connection, stream_id, rows_table(view), keys.to_pylist())
-        return pa.array(found, type=pa.binary()), stream_id
+        return binaries(found), stream_id
 
     def keys(self, view: str) -> pa.Array:
         """The key of every row of the view that readers can read, as text, in no stated order."""

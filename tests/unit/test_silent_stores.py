@@ -15,7 +15,9 @@ from store_script import begun, emptied
 
 from features.errors import StoreError
 from features.online_store.breaker import Breaker, GuardedRows
+from features.online_store.cells import binaries
 from features.online_store.redis import RedisRows
+from features.online_store.redis_client import RedisClient
 from features.online_store.settings import StoreSettings
 from features.online_store.sqlite import SqliteRows
 from features.state import PackedRows
@@ -171,3 +173,32 @@ def test_a_read_that_needs_longer_than_its_deadline_is_ended(tmp_path):
     reader = GuardedRows(SqliteRows(tmp_path / "online.db", deadline_s=0.0))
     with closing(reader), pytest.raises(StoreError, match="interrupted"):
         reader.read("v", keys)
+
+
+def test_a_thread_keeps_its_connection_gives_it_back_and_connects_again_where_it_was_closed(redis_url):
+    import redis
+
+    client = RedisClient(redis_url)
+    server = redis.Redis.from_url(redis_url)
+    (first,) = client.ask(("CLIENT", "ID"))
+    assert client.ask(("CLIENT", "ID"), ("CLIENT", "ID")) == [first, first]
+    others: list[int] = []
+    for _ in range(2):  # the second thread is given what the first gave back
+        thread = threading.Thread(target=lambda: others.extend(client.ask(("CLIENT", "ID"))))
+        thread.start()
+        thread.join()
+    assert others[0] == others[1] != first
+    server.client_kill_filter(_id=first)
+    (after,) = client.ask(("CLIENT", "ID"))
+    assert after not in {first, *others}
+    with pytest.raises(StoreError):
+        client.ask(("NO SUCH COMMAND",), ("CLIENT", "ID"))
+    assert client.ask(("ECHO", "whole")) == [b"whole"]  # nothing of before is left in it
+    client.close()
+    server.close()
+
+
+def test_a_column_of_bytes_is_the_same_whichever_way_it_is_made():
+    for values in ([], [b""], [b"a", b"", b"bcd"], [b"a", None], [None, None]):
+        assert binaries(values).equals(pa.array(values, pa.binary()))
+        binaries(values).validate(full=True)
