@@ -42,7 +42,7 @@ def chosen(settings: Settings, root: Path, **over: Any) -> ServingSettings:
         "registry_client": settings.kafka.registry,
     }
     values |= {name: value for name, value in over.items() if value is not None}
-    values["port"] = values["port"] or free_port(values["host"])
+    values["port"] = values["port"] or free_ports(values["host"], 1)[0]
     return ServingSettings(**values)
 
 
@@ -54,11 +54,16 @@ def own_broker(home: Path) -> str:
         return ""
 
 
-def free_port(host: str) -> int:
-    """A port of the host that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+def free_ports(host: str, count: int) -> list[int]:
+    """Different ports of the host that nobody has now."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind((host, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
 
 
 def origin(settings: Mapping[str, Any]) -> str:
