@@ -1,6 +1,6 @@
 """From definitions to kernels: the tables that a view keeps, and how each feature is answered from them.
 
-A Plan is made once per view. Its tables hold what the stream folds (tables.py); ``answer`` finalizes every feature of a
+A Plan is made once per view. Its tables hold what the stream folds (tables.py); ``finalized`` answers every feature of a
 history from its lifted events. State rows are answered by compiled kernels (kernels/), which give the same numbers.
 """
 
@@ -92,18 +92,6 @@ class Plan:
             for feature in view.aggregated
         )
 
-    def answer(self, source: Source) -> dict[str, Answer]:
-        """Every feature of the view by name, in order."""
-        answers = {feature.name: _combined([_answer(*part, source) for part in parts]) for feature, parts in self.asked}
-        numbers = {f.name: answers[f.name] for f in self.view.aggregated if f.dtype in ("int64", "float64")}
-        floats = {name: _as_float(answer) for name, answer in numbers.items()}
-        for feature in self.view.features:
-            if feature.expression is not None:
-                values = evaluate(feature.expression, floats)
-                floats[feature.name] = values
-                answers[feature.name] = Answer(np.nan_to_num(values), ~np.isnan(values))
-        return answers
-
 
 @lru_cache(maxsize=64)
 def plan_of(view: FeatureView) -> Plan:
@@ -134,6 +122,19 @@ def _answer(part: Aggregation, table: Table, window: Window, source: Source) -> 
         rows, hashes = source.distinct(table, window)
         return Answer(distinct_count(rows, hashes, len(source.as_of), table.k))
     return FINALIZERS[type(part)](part, source.ranges(table, window), source.as_of)
+
+
+def finalized(plan: Plan, source: Source) -> dict[str, Answer]:
+    """Every feature of the plan's view by name, in order."""
+    answers = {feature.name: _combined([_answer(*part, source) for part in parts]) for feature, parts in plan.asked}
+    numbers = {f.name: answers[f.name] for f in plan.view.aggregated if f.dtype in ("int64", "float64")}
+    floats = {name: _as_float(answer) for name, answer in numbers.items()}
+    for feature in plan.view.features:
+        if feature.expression is not None:
+            values = evaluate(feature.expression, floats)
+            floats[feature.name] = values
+            answers[feature.name] = Answer(np.nan_to_num(values), ~np.isnan(values))
+    return answers
 
 
 def _combined(parts: list[Answer]) -> Answer:

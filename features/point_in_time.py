@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.aggregations import Plan, plan_of
+from features.aggregations import Plan, finalized, plan_of
 from features.columns import EventColumns, arrow_type
 from features.definitions import FeatureView
 from features.entries import Entries, concatenated, find, order_by_row_time, row_bounds
@@ -177,7 +177,7 @@ def _answered(view: FeatureView, timelines: Mapping[str, Timeline], asked: _Aske
         }
         asked = _Asked(np.arange(len(asked.row)), asked.as_of, asked.known_by)
     plan = plan_of(view)
-    answers = plan.answer(_HistorySource(timelines, asked))
+    answers = finalized(plan, _HistorySource(timelines, asked))
     return assembled(view, answers, statuses(view, newest, asked.as_of, known), asked.as_of, newest)
 
 
