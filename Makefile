@@ -30,7 +30,7 @@ test-slow: ready
 	@$(bin)/pytest -m slow $(args)
 
 simulate: ready
-	@$(bin)/python -m features.simulation --seeds 10000 --keep tests/parity/simulation_seeds.txt $(args)
+	@$(bin)/python tests/simulation/stories.py --seeds 10000 --keep tests/parity/simulation_seeds.txt $(args)
 
 lint: ready
 	@status=0; \

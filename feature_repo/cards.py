@@ -1,9 +1,9 @@
 """The cards domain: payments, frauds that become known a week later, and the Fraud Detection Handbook's inputs."""
 
-from features.aggregates import Count, Last, Max, Mean, Quantile
-from features.definitions import Entity, EventModel, FeatureSet, FeatureView, Rule, Stream, TopADay, Topic
-from features.expressions import above, at_least, difference, hour_within, other_than, ratio, weekday_within
-from features.windows import Window
+from headrace import (
+    Count, Entity, EventModel, FeatureSet, FeatureView, Last, Max, Mean, Quantile, Rule, Stream, TopADay, Topic, Window,
+    above, at_least, difference, hour_within, other_than, ratio, weekday_within,
+)
 
 customer = Entity("customer", keys={"customer_id": "int64"})
 terminal = Entity("terminal", keys={"terminal_id": "int64"})

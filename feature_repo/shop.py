@@ -4,22 +4,10 @@ Definitions only. Names, dtypes, order, the stream's fold, the backfill and the 
 `headrace features list` shows what they come to.
 """
 
-from features.aggregates import (
-    Count,
-    DecayedCount,
-    DistinctCount,
-    Last,
-    LastK,
-    Max,
-    Mean,
-    Quantile,
-    Ratio,
-    Sum,
-    TimeSinceLast,
+from headrace import (
+    Count, DecayedCount, DistinctCount, Entity, FeatureSet, FeatureView, Field, Last, LastK, Max, Mean, Quantile,
+    Ratio, Stream, Sum, TimeSinceLast, product, ratio, served_log,
 )
-from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
-from features.expressions import product, ratio
-from features.served import served_log
 
 TYPES = ["view", "click", "impression", "search", "cart", "remove", "favorite", "purchase", "return", "rating"]
 # What a user chose to do: being shown something, or taking something back, says little about taste.

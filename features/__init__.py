@@ -1,1 +1,27 @@
-"""What a feature means: definitions, verdicts, state rows and history, with no Spark, Kafka or Ray."""
+"""What a feature means: definitions, events and their verdicts, state rows, history, stores; no Spark, Kafka or Ray.
+
+In: a feature repo, records of streams, files. Out: events with verdicts, state rows, feature values of any instant.
+``__all__`` names the modules and packages that other packages import from; each package's own ``__all__`` names what.
+"""
+
+from features.renamed import accept_old_paths
+
+__all__ = [
+    "arrays",
+    "checks",
+    "definitions",
+    "driver_lock",
+    "errors",
+    "events",
+    "feast",
+    "files",
+    "formats",
+    "hashing",
+    "history",
+    "online_store",
+    "rows",
+    "times",
+    "turn",
+]
+
+accept_old_paths()

@@ -1,1 +1,6 @@
-"""Request to ranked items. Its parts arrive with the running loop."""
+"""Request to ranked items and scores, over HTTP.
+
+In: requests; the online store and the registry. Out: answers that name the version and the age of their features.
+"""
+
+__all__ = ["server", "settings"]

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from features.events.registry import schema_registry
-from features.feature_reader import FeatureReader
-from features.online_store.pending import Pending, RowsWithPending
-from features.repo import FeatureRepo, load_repo
-from serving import problems, schema
-from serving.clock import StreamClockReader
-from serving.edge import Edge
+from features.definitions import FeatureRepo, load_repo
+from features.events.avro import schema_registry
+from features.online_store import FeatureReader, Pending, RowsWithPending
+from models.registry import MlflowRegistry
+from serving.events import OwnClicks
+from serving.http import Edge, problems, schema
 from serving.metrics import CONTENT_TYPE
-from serving.model_watch import MlflowRegistry
-from serving.own_clicks import OwnClicks
+from serving.recommend import StreamClockReader
 from serving.service import Service, sink_of
 from serving.settings import ServingSettings
 

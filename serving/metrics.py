@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from serving.read_ages import AGES_S, READ_AGE_SLO_S, shares_within
+READ_AGE_SLO_S = 86_400.0
+"""A day: whom the service answers was mostly there lately, or what it answers from is old."""
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+
 OVERLAPS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
@@ -118,3 +123,15 @@ class Metrics:
         for view, share in shares_within(self.read_age, self._read_age_slo_s).items():
             self._reads_within.labels(view).set(share)
         return generate_latest(self._registry)
+
+
+AGES_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600, 86_400, 604_800)
+"""Upper ends of the histogram's classes, in seconds."""
+
+
+def shares_within(ages: Any, slo_s: float) -> dict[str, float]:
+    """View → the share of its reads that the histogram has in the classes up to ``slo_s``, where one ends."""
+    samples = [one for family in ages.collect() for one in family.samples]
+    total = {one.labels["view"]: one.value for one in samples if one.name.endswith("_count")}
+    upto = [one for one in samples if one.name.endswith("_bucket") and float(one.labels["le"]) == slo_s]
+    return {one.labels["view"]: one.value / total[one.labels["view"]] for one in upto if total[one.labels["view"]]}

@@ -9,21 +9,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from features.columns import EventColumns
-from features.definitions import Stream
-from features.event_champion import EventChampion, Loaded
-from features.event_decisions import Reason, reasons_of
-from features.event_inputs import Floats
-from features.event_rules import EventColumnsOfModel
-from features.repo import FeatureRepo
-from features.state import FeatureMatrix, Status
-from features.verdicts import CHALLENGER
-from serving import schema
+from features.arrays import Floats
+from features.definitions import FeatureRepo, Stream
+from features.events import EventColumns
+from features.rows import FeatureMatrix, Status
+from models.event_champion import EventChampion
+from models.event_model import EventColumnsOfModel, Loaded, Reason, reasons_of
+from models.tags import CHALLENGER
 from serving.events import judge
+from serving.http import ProblemError, field_problem, schema
 from serving.metrics import Metrics
-from serving.problems import ProblemError, field_problem
-from serving.read_ages import Reader
-from serving.score_shadow import Scored, ScoreShadow
+from serving.recommend import Reader
+from serving.versions import Scored, ScoreShadow
 
 logger = logging.getLogger(__name__)
 NO_ID = "scored-only"

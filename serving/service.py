@@ -11,33 +11,45 @@ from typing import Any
 
 import pyarrow as pa
 
-from features.artefact import Artefact
-from features.columns import encode_key
-from features.definitions import FeatureView
+from features.definitions import FeatureRepo, FeatureView
 from features.errors import HeadraceError, StoreError
-from features.inspection import parsed_key
-from features.repo import FeatureRepo
-from features.state import Status
-from serving import schema
-from serving.answers import Answer, question_of, rank_question, response_of
-from serving.askers import Askers, Rows
-from serving.attributes import FieldError
+from features.events import encode_key, parsed_key
+from features.rows import Status
+from models.followed import Served
+from models.recommender import Artefact
+from models.registry import Registry
 from serving.background import Repeated
-from serving.events import EventSink
-from serving.item_features import Inputs, ItemFeatures, Read
+from serving.events import EventSink, OwnClicks, PostedEvents
+from serving.http import ProblemError, field_problem, schema
 from serving.metrics import Metrics
-from serving.model_versions import ModelVersions
-from serving.model_watch import Registry, Served
-from serving.own_clicks import OwnClicks
-from serving.posted_events import PostedEvents
-from serving.problems import ProblemError, field_problem
-from serving.read_ages import ObservedReader, Reader
-from serving.recommender import Question, Reason, Recommendation, UserRead, rank, recommend, similar, substitute
-from serving.retrieval import ItemSnapshot
+from serving.recommend import (
+    Answer,
+    Askers,
+    FieldError,
+    Inputs,
+    ItemFeatures,
+    ItemSnapshot,
+    ObservedReader,
+    Question,
+    Read,
+    Reader,
+    Reason,
+    Recommendation,
+    Rows,
+    ServedAnswer,
+    ServedLog,
+    UserRead,
+    question_of,
+    rank,
+    rank_question,
+    recommend,
+    response_of,
+    similar,
+    substitute,
+)
 from serving.scoring import EventScores
-from serving.served_log import ServedAnswer, ServedLog
 from serving.settings import ServingSettings
-from serving.shadow import Asked, Shadow
+from serving.versions import Asked, ModelVersions, Shadow
 from serving.workers import OverloadedError, Workers
 
 logger = logging.getLogger(__name__)
@@ -310,7 +322,7 @@ class Service:
 
 def sink_of(settings: ServingSettings) -> EventSink | None:
     """The sink of the configured Kafka; None where none is."""
-    from serving.kafka_sink import KafkaSink
+    from serving.events import KafkaSink
 
     if not settings.bootstrap_servers:
         return None

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from features.online_store.settings import StoreSettings
+from features.online_store import StoreSettings
 
 
 class ServingSettings(BaseModel):

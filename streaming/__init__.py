@@ -1,1 +1,20 @@
-"""Topic to online store, offline store and dead letters. Its parts arrive with the running loop."""
+"""Topics to state rows, archive, scores and alerts.
+
+In: records of topics. Out: rows in the online store, Delta tables, dead letters, decisions.
+"""
+
+__all__ = [
+    "alerts",
+    "archive",
+    "dead_letters",
+    "fold",
+    "generations",
+    "kafka",
+    "options",
+    "pipeline",
+    "replay",
+    "scoring",
+    "spark",
+    "status",
+    "supervisor",
+]

@@ -17,9 +17,7 @@ import pyarrow as pa
 from features.definitions import Stream
 from features.errors import HeadraceError
 from features.events import Parsed, Verdict
-from streaming.consumer import Record, read_topic
-from streaming.producer import EventProducer
-from streaming.topics import DEAD, admin_client, dead_letter_topic, topics
+from streaming.kafka import DEAD, EventProducer, Record, admin_client, dead_letter_topic, read_topic, topics
 
 PREFIX = "hr_"
 TOPIC, PARTITION, OFFSET, REASON, TIME = (

@@ -14,43 +14,53 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from features.definitions import FeatureRepo
+from features.driver_lock import only_driver
 from features.errors import DefinitionError, HeadraceError, StoreError
-from features.folding import fold_nothing
-from features.online_store.sweep import Sweeper
-from features.repo import FeatureRepo
+from features.online_store import Rows, Sweeper
+from features.rows import fold_nothing
+from features.times import now_ms
 from streaming.archive import Archive, ArchiveSink
-from streaming.builder import Builder
-from streaming.crash_points import Reached
-from streaming.driver_lock import only_driver
-from streaming.executors import recipe_of
-from streaming.generations import Checkpoints, Generation, schemas_of
-from streaming.handover import Handover
-from streaming.lease import Lease
-from streaming.online_sink import OnlineSink, Schemas, SendDeadLetters, now_ms
-from streaming.pruning import Pruning
-from streaming.rebuild_request import take_rebuild
-from streaming.running import Executors, GenerationFold, Running
+from streaming.fold import Handover, OnlineSink, Pruning, Reached, recipe_of
+from streaming.generations import (
+    Builder,
+    Checkpoints,
+    Executors,
+    Generation,
+    GenerationFold,
+    Lease,
+    Needed,
+    Running,
+    flip,
+    is_current,
+    schemas_of,
+    superseded,
+    take_rebuild,
+)
+from streaming.kafka import read_watermarks
+from streaming.options import StreamOptions
 from streaming.scoring import EventScoring
-from streaming.session import Java, SparkError, read_topics, running_session
-from streaming.source_batch import nested_offsets
+from streaming.spark import Java, Schemas, SendDeadLetters, SparkError, nested_offsets, read_topics, running_session
 from streaming.status import lag, write_status
-from streaming.stream_options import Models, Rows, StreamOptions
-from streaming.succession import flip, is_current, superseded
 from streaming.supervisor import Handle, Log, Patience, SupervisedQuery, reason
-from streaming.watermarks import read_watermarks
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
 
 TICK_S = 0.2
+
 STATUS_EVERY_S = 1.0
+
 CHECK_EVERY_S = 5.0
+
 BUILD_AGAIN_S = 60.0
+
 HANDED_BATCHES = 5
 """A batch of the archive has as many records as two of the fold, which goes on while they are written."""
 
@@ -180,8 +190,8 @@ class Pipeline:
         number, log = generation.stream_id, self._kept.log(generation)
         store, handover = self._builder.store(generation, repo), self._handover if repo is self._repo else None
         # Rows that have events which no model was asked about would show a model their effects: they ask none.
-        asks = None if self._scoring.lacks(log.standing()) else self._scoring.asking(repo, store, number)
-        sink = OnlineSink(repo, store, number, log, self._send_letters, self._schemas, handover, asks)
+        scoring = None if self._scoring.lacks(log.standing()) else self._scoring.asking(repo, store, number)
+        sink = OnlineSink(repo, store, number, log, self._send_letters, self._schemas, handover, scoring)
         sweeper = Sweeper(self._rows, number, list(repo.views.values()))
         pruning = Pruning(self._rows, list(repo.views), number)
         return GenerationFold(generation, repo, sink, sweeper, pruning, lease, self._kept, self._options.slo_ms)
@@ -393,3 +403,16 @@ class Pipeline:
         rest = {f"older {one.generation.stream_id}": one for one in older if one is not read}
         after = {"next": newest} if read is not newest else {}
         return {"fold": read, "archive": self._archiving, **after, **rest}
+
+
+@dataclass(frozen=True)
+class Models:
+    """What a stream has to do with registered models.
+
+    Args:
+        needed: the definitions of views that they need.
+        scoring: asks those of events about each event; None where the repo defines none.
+    """
+
+    needed: Needed = frozenset
+    scoring: EventScoring | None = None

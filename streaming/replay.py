@@ -15,23 +15,25 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from features.arrays import Int64s
 from features.definitions import Stream
 from features.errors import HeadraceError, UsageError
 from features.events import Parsed, Verdict
-from features.events.registry import SchemaRegistry
-from streaming.messages import Message, messages
-from streaming.producer import Headers, OnAck
+from features.events.avro import SchemaRegistry
+from streaming.kafka import Headers, Message, OnAck, messages
 
 Events = Iterable[tuple[str, Parsed]]
+
 Tables = Iterator[tuple[str, pa.Table]]
-Int64s = NDArray[np.int64]
 
 SLICE = 1_000
 """So many messages are sent between two looks at whether to stop."""
+
 MERGED_ROWS = 8_192
+
 LONGEST_NAP_S = 0.1
+
 FLUSH_S = 60.0
 
 
@@ -107,9 +109,6 @@ class Pace:
         return (due_ms - self.now_ms()) / 1_000 / self.speed
 
 
-# --- what is sent ---------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Batch:
     """Messages in order, each with its topic, and when each is due by the stream's clock."""
@@ -174,9 +173,6 @@ def in_time_order(
 
 def _known_at(events: pa.Table) -> Int64s:
     return np.asarray(events["known_at"], dtype=np.int64)
-
-
-# --- sending --------------------------------------------------------------------------------------------------------
 
 
 def send_all(

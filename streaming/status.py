@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from features.batch import Counts, Offsets
-from features.columns import Int64s
-from features.freshness import freshness_text, percentiles_ms, quantile_ms
-from features.stream_status import status_file
-from streaming.generations import write_json
-from streaming.online_sink import added
+from features.arrays import Int64s
+from features.files import write_json
+from features.online_store import Counts, Offsets, added, status_file
+from streaming.fold import freshness_text, percentiles_ms, quantile_ms
 
 RATE_OVER_MS = 10_000
 AGES_OVER_MS = 60_000

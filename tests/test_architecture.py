@@ -7,65 +7,120 @@ import importlib.metadata
 import io
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from source_tree import (
+    DOORS,
+    OURS,
+    PACKAGES,
+    at_import,
+    door_of,
+    dotted,
+    imported_anywhere,
+    imported_at_import,
+    imports_in,
+    is_inside,
+    modules,
+    offences,
+    our_imports,
+    parsed,
+    relative,
+)
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("features", "streaming", "serving", "training")
-ROOT_MODULES = tuple(sorted(path.name for path in ROOT.glob("headrace*.py")))
 ENGINES = {"pyspark", "ray", "confluent_kafka", "feast"}
-FEAST_PLUGINS = ("features/online_store/", "features/offline_store.py")
+FEAST_PLUGINS = ("features/feast/", "headrace/feast.py")
 HEAVY = sorted(ENGINES | {"pandas", "polars", "fastavro", "mlflow", "sklearn", "deltalake", "hypothesis"})
 LINES = 400
+FILES = 12
 
+LAYERS = {
+    "": "headrace > serving streaming training > models > features",
+    "features": (
+        "checks feast > history online_store > formats rows > events > definitions driver_lock turn > "
+        "arrays errors files hashing renamed times"
+    ),
+    "features.checks": (
+        "served_log > laws stores > comparison sampling stored_entity > entity oracle reference_encoder"
+    ),
+    "features.definitions": (
+        "changes describe repo serialized > event_models views > aggregations streams > expressions > checks windows"
+    ),
+    "features.events": "parsing > avro json split_columns > decoded dedupe > columns served_answers timestamps",
+    "features.events.avro": "writer > messages registry",
+    "features.events.json": "messages > exact shapes",
+    "features.feast": "online_store > objects offline_store ordinary_views response",
+    "features.formats": "reading > datasets metarank > files",
+    "features.history": (
+        "on_spark spines > point_in_time_join > finalizers reading > archive buckets ranges within_batch"
+    ),
+    "features.online_store": (
+        "settings > redis sqlite sweep > generation pending > batch_step breaker reader seen_ids > port stream_status"
+    ),
+    "features.online_store.redis": "rows > pending > client scripts slots",
+    "features.online_store.seen_ids": "index > memory > blocks",
+    "features.online_store.sqlite": "rows > pending",
+    "features.rows": (
+        "folding > finalizing > compiled programs > decoder kernels > layout > entities plan > matrix tables"
+    ),
+    "features.rows.kernels": "fold > packing walk > stored > merging runs unpacking > contract inner",
+    "headrace": "bench commands > __main__ chosen cluster loop > cli console feast settings simulators",
+    "headrace.bench": "history loop online > core parse train workload",
+    "headrace.bench.loop": "freshness > alerts own_clicks serve throughput > running",
+    "headrace.commands": "demo doctor features models serve stream up",
+    "headrace.commands.features": "check > backfill plan show verify",
+    "headrace.commands.models": "evaluate register > evaluate_lists models > train > project train_events",
+    "headrace.commands.stream": "deliver import_ > alerts deadletters produce stream tables",
+    "headrace.simulators": "cards_traffic > cards shop zipf",
+    "models": (
+        "champions rival > event_champion followed needs > event_model local_copy recommender registry > "
+        "classifier_file folder golden tags user_model"
+    ),
+    "models.event_model": "decisions trial > artefact > columns > inputs",
+    "models.recommender": "golden > artefact > retrieval > arrays pairs > calibration tables",
+    "serving": (
+        "server > app > service > scoring > versions > recommend > events > http > background metrics settings workers"
+    ),
+    "serving.events": "posted > avro kafka_sink pending > verdicts",
+    "serving.http": "limits > problems schema",
+    "serving.recommend": (
+        "served_log > convert users > items recommender > request_features unpersonal > attributes clock readers"
+    ),
+    "serving.server": "ray_server > haproxy",
+    "serving.versions": "versions > canary > comparison named score_shadow shadow",
+    "streaming": (
+        "pipeline > generations > archive scoring status > alerts fold > dead_letters replay spark > "
+        "kafka options supervisor"
+    ),
+    "streaming.alerts": "delivery > sinks status topic",
+    "streaming.alerts.sinks": "delta postgres webhook > port",
+    "streaming.archive": "importing > cutoff passes > maintenance sink topic_bounds upkeep",
+    "streaming.fold": "sink > executors > crash_points freshness handover observed_store pruning shares",
+    "streaming.generations": "builder running switchover > checkpoints lease rebuild_request",
+    "streaming.kafka": "broker consumer encoding > jars ports producer topic_admin watermarks",
+    "streaming.scoring": "scoring > on_executors rescoring > decision_log request topics",
+    "streaming.spark": "session source",
+    "training": (
+        "own_event_models protocols > event_model refresh user_models > judging > registry > recommender > "
+        "data resume > mlmodel progress settings"
+    ),
+    "training.data": "labelled_events split > dataset event_sources > sampling > bounds",
+    "training.event_model": "fit > drift record > gate > metrics",
+    "training.judging": "drift > judge parity > gate record > confidence drift_status psi",
+    "training.protocols": (
+        "leave_one_out random_split session time_split > lists ranklens > fraud_handbook impressions report"
+    ),
+    "training.recommender": (
+        "settings_search > fit scorers > candidates > evaluate shown_items user_histories > "
+        "calibrating co_occurrence metrics ranker"
+    ),
+}
+"""Each package's modules and sub-packages from the highest layer to the lowest; '' is the project.
 
-def modules(*folders: str) -> list[Path]:
-    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
-
-
-def imports_in(nodes: Iterator[ast.AST]) -> Iterator[str]:
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-
-
-def at_import(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that run when a module is imported: outside of functions and of `if TYPE_CHECKING`."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
-        yield child
-        yield from at_import(child)
-
-
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
-
-
-def imported_anywhere(path: Path) -> set[str]:
-    return {name.partition(".")[0] for name in imports_in(ast.walk(parsed(path)))}
-
-
-def imported_at_import(path: Path) -> set[str]:
-    return {name.partition(".")[0] for name in imports_in(at_import(parsed(path)))}
-
-
-def relative(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
-
-
-def offences(found: dict[str, set[str]]) -> dict[str, set[str]]:
-    return {path: names for path, names in found.items() if names}
+What stands on one layer imports from the layers below it alone: never from beside it, nor from above.
+"""
 
 
 def test_the_reader_of_imports_sees_what_runs_at_import_and_only_that():
@@ -84,19 +139,108 @@ def test_features_imports_no_engine_when_it_is_imported():
     assert offences(found) == {}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_imports_features_and_no_other_of_ours(package):
-    strangers = {*PACKAGES, "headrace", "headrace_doctor"} - {"features", package}
-    assert offences({relative(path): imported_anywhere(path) & strangers for path in modules(package)}) == {}
+def unit_in(package: str, module: str) -> str:
+    """The module or sub-package of the package that the module is, or is in; '' where it is outside, or the door."""
+    inside = module.removeprefix(f"{package}.") if module.startswith(f"{package}.") else ""
+    return (inside if package else module).partition(".")[0]
+
+
+def layers_of(package: str) -> dict[str, int]:
+    levels = LAYERS[package].split(" > ")
+    return {unit: -number for number, level in enumerate(levels) for unit in level.split()}
+
+
+@pytest.mark.parametrize("package", sorted(LAYERS))
+def test_imports_run_from_layer_to_layer_downwards(package):
+    layer, wrong = layers_of(package), []
+    for importer, path in OURS.items():
+        unit = unit_in(package, importer)
+        for line, module, _ in our_imports(path):
+            target = unit_in(package, module)
+            if unit and target and unit != target and layer[target] >= layer[unit]:
+                wrong.append(f"{relative(path)}:{line}: {unit} imports {target}, which is no layer below it")
+    assert wrong == []
+
+
+def test_every_module_has_a_layer():
+    units = {package: {unit_in(package, module) for module in OURS} - {""} for package in ("", *DOORS)}
+    expected = {package: found for package, found in units.items() if len(found) > 1}
+    assert {package: set(layers_of(package)) for package in LAYERS} == expected
+
+
+def passes_a_door(importer: str, module: str, name: str) -> bool:
+    """Whether this import of a package from outside of it asks for what that package's ``__all__`` has."""
+    if module in DOORS and name:
+        return is_inside(importer, module) or name in door_of(module)
+    package, _, last = module.rpartition(".")
+    return not package or is_inside(importer, package) or last in door_of(package)
+
+
+def test_what_is_imported_from_another_package_is_in_its_all():
+    wrong = [
+        f"{relative(path)}:{line}: {module} {name}"
+        for importer, path in OURS.items()
+        for line, module, name in our_imports(path)
+        if not passes_a_door(importer, module, name)
+    ]
+    assert wrong == []
+
+
+def test_no_module_imports_from_the_door_of_its_own_package():
+    """What is behind a door knows its neighbours by their modules: the door is imported after them."""
+    wrong = [
+        f"{relative(path)}:{line}: {module} {name}"
+        for importer, path in OURS.items()
+        for line, module, name in our_imports(path)
+        if name and importer not in DOORS and module in DOORS and is_inside(importer, module)
+    ]
+    assert wrong == []
+
+
+def test_every_package_says_what_goes_in_and_what_comes_out():
+    docs = {package: ast.get_docstring(parsed(OURS[package])) or "" for package in DOORS}
+    assert [package for package, text in docs.items() if len(text.splitlines()) < 2] == []
+
+
+def test_every_name_of_a_door_is_there():
+    named = {package: [name for name in door_of(package) if f"{package}.{name}" not in OURS] for package in DOORS}
+    program = (
+        "import importlib, json, sys\n"
+        "for package, names in json.loads(sys.argv[1]).items():\n"
+        "    door = importlib.import_module(package)\n"
+        "    for name in names: getattr(door, name)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(named)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_name_of_a_door_hides_a_module_behind_it():
+    hidden = [
+        f"{package}.{alias.name}"
+        for package in DOORS
+        for node in parsed(OURS[package]).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if f"{package}.{alias.name}" in OURS and f"{node.module}.{alias.name}" not in OURS
+    ]
+    assert hidden == []
+
+
+def test_no_folder_holds_more_than_a_dozen_files():
+    folders = {path.parent for path in OURS.values()}
+    assert {relative(one): len(list(one.glob("*.py"))) for one in folders if len(list(one.glob("*.py"))) > FILES} == {}
 
 
 def test_nobody_imports_the_users_feature_repo_or_the_tests_by_name():
-    every = [*modules(*PACKAGES, "tests", "benchmarks", "feature_repo"), *(ROOT / name for name in ROOT_MODULES)]
+    every = modules(*PACKAGES, "tests", "feature_repo")
     assert offences({relative(path): imported_anywhere(path) & {"feature_repo", "tests"} for path in every}) == {}
 
 
-def test_a_feature_repo_imports_features_and_none_of_the_programs():
-    strangers = {*PACKAGES, *(Path(name).stem for name in ROOT_MODULES)} - {"features"}
+def test_a_feature_repo_imports_headrace_alone():
+    """The one name that users import: the packages behind it may move, and a repo may have a features/ of its own."""
+    strangers = {*PACKAGES} - {"headrace"}
     assert offences({relative(path): imported_anywhere(path) & strangers for path in modules("feature_repo")}) == {}
 
 
@@ -105,10 +249,6 @@ def test_no_other_distribution_owns_the_import_name(package):
     """`streaming` is mosaicml-streaming's name too: with both, which one is imported depends on the folder."""
     owners = importlib.metadata.packages_distributions()
     assert set(owners[package]) == {"headrace"}
-
-
-def dotted(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def test_importing_features_loads_nothing_heavy_starts_nothing_and_writes_nothing(tmp_path):
@@ -133,14 +273,14 @@ def test_importing_features_loads_nothing_heavy_starts_nothing_and_writes_nothin
 
 
 def test_no_module_is_longer_than_a_reader_keeps_in_mind():
-    every = [*modules(*PACKAGES, "tests", "feature_repo", "benchmarks"), *(ROOT / name for name in ROOT_MODULES)]
+    every = modules(*PACKAGES, "tests", "feature_repo")
     lengths = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in every}
     assert {path: length for path, length in lengths.items() if length > LINES} == {}
 
 
 ABOUT_CARDS = (
-    *("features/formats/", "streaming/cards_", "streaming/producers_cli.py"),
-    *("training/protocols/", "training/evaluate_cli.py"),
+    *("features/formats/", "headrace/simulators/", "headrace/commands/stream/produce.py"),
+    *("training/protocols/", "headrace/commands/models/evaluate.py", "headrace/bench/"),
 )
 """Readers of its files, its simulator and its protocol; everything else knows of the domain what definitions say."""
 
@@ -159,61 +299,13 @@ def test_the_engine_has_no_word_of_the_cards_domain():
 
 def test_no_module_is_named_after_nothing():
     nothing = {"utils", "util", "helpers", "helper", "misc", "common", "manager"}
-    assert [relative(path) for path in modules(*PACKAGES, "tests", "benchmarks") if path.stem in nothing] == []
+    assert [relative(path) for path in modules(*PACKAGES, "tests") if path.stem in nothing] == []
 
 
 def test_no_package_validates_with_assert():
     """`python -O` removes assert, and its message says nothing to a user."""
     found = {
         relative(path): {f"line {node.lineno}" for node in ast.walk(parsed(path)) if isinstance(node, ast.Assert)}
-        for path in [*modules(*PACKAGES), *(ROOT / name for name in ROOT_MODULES)]
+        for path in modules(*PACKAGES)
     }
     assert offences(found) == {}
-
-
-def test_test_folders_cannot_hide_a_package():
-    """A tests/features/ would be what `import features` finds; an __init__.py makes a folder importable."""
-    assert [relative(path) for path in (ROOT / "tests").rglob("__init__.py")] == []
-    assert [folder for folder in PACKAGES if (ROOT / "tests" / folder).exists()] == []
-
-
-def our_files() -> list[Path]:
-    if not shutil.which("git") or not (ROOT / ".git").exists():
-        pytest.skip("needs a git checkout, to know which files are ours")
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
-    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
-
-
-def lines_matching(pattern: str) -> list[str]:
-    found = re.compile(pattern, re.IGNORECASE)
-    return [
-        f"{relative(path)}:{number}: {line.strip()[:100]}"
-        for path in our_files()
-        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1)
-        if found.search(line)
-    ]
-
-
-def test_no_file_names_a_package_registry():
-    """An address pins everybody to the mirror of whoever wrote it."""
-    # In pieces, so that this file does not name them either.
-    hosts = ["py" + r"pi\.org", "python" + r"hosted\.", r"maven\." + "org", "repo1?" + r"\.maven", "deb" + r"\.debian"]
-    hosts += ["registry" + r"\.npmjs", "crates" + r"\.io", "proxy" + r"\.golang", "--(extra-)?index" + "-url"]
-    assert lines_matching("|".join(hosts)) == []
-
-
-def test_no_file_holds_a_path_of_one_machine():
-    folders = ["wo" + "rk", "fa" + "rm", "ro" + "ot", "ho" + r"me/\w+", "Us" + r"ers/\w+", "tmp/bash" + "_jobs"]
-    assert lines_matching(rf"(?<![\w.$}}~-])/({'|'.join(folders)})/") == []
-
-
-def test_the_lock_has_exact_versions_and_nothing_else():
-    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if not re.fullmatch(r"[a-z0-9._-]+==[A-Za-z0-9.+!]+", line)] == []
-
-
-def test_every_direct_requirement_is_locked():
-    names = re.findall(r"^([A-Za-z0-9._-]+)", (ROOT / "requirements.in").read_text(encoding="utf-8"), re.MULTILINE)
-    locked = re.findall(r"^([a-z0-9._-]+)==", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(names) - set(locked) == set()

@@ -7,15 +7,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from features.event_artefact import EventClassifier
-from features.event_inputs import Floats
-from features.event_rules import EventColumnsOfModel, rounded
-from features.own_ranker import OwnRanker, pack
-from training.event_examples import EventTrainingSettings
-from training.event_gate import EventJudge
-from training.event_models import Divided, TrainedEvents, divided, manifest_of, put_forward
-from training.event_sources import Source
-from training.parity import Ask
+from features.arrays import Floats
+from models.event_model import EventClassifier, EventColumnsOfModel, rounded
+from models.user_model import OwnRanker, pack
+from training.data import EventTrainingSettings, Source
+from training.event_model import Divided, EventJudge, TrainedEvents, divided, manifest_of, put_forward
+from training.judging import Ask
 from training.progress import Say
 from training.registry import Registry
 

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from features.verdicts import CHALLENGER
-from training.dataset import Domain, Events
-from training.evaluate import Row
-from training.fit import Trained, train
-from training.gate import Verdict
-from training.judging import Judge
-from training.kept_stages import NOWHERE, Stages
-from training.parity import Ask, with_parity
+from training.data import Domain, Events, Sample, sample_of
+from training.judging import Ask, Judge, Verdict, files_of, settle, with_parity
 from training.progress import Say, Stage
-from training.record import files_of
+from training.recommender import Row, Trained, train
 from training.registry import Registry, Version
-from training.sampled import Sample, sample_of
+from training.resume import NOWHERE, Stages
 from training.settings import TrainingSettings
 
 
@@ -100,24 +92,7 @@ def refresh(  # noqa: PLR0913, PLR0917  # one parameter a thing that is given to
     return Refreshed(version, verdict, trained, sample)
 
 
-def settle(registry: Registry, version: Version, verdict: Verdict, now_ms: int) -> Version:
-    """The version has its verdict, and is the champion by it or else the challenger."""
-    version = registry.judge(version, verdict.promoted, verdict.reason)
-    if verdict.promoted:
-        return registry.promote(version, now_ms)
-    registry.set_alias(version, CHALLENGER)
-    return registry.get(version.name, version.version)
-
-
 def _plain(row: Row) -> dict[str, Any]:
     """The row as JSON, which has no NaN."""
     values = {name: None if math.isnan(value) else value for name, value in row.metrics.items()}
     return {"model": row.model, **values, "took_s": round(row.took_s, 3)}
-
-
-def write_status(path: Path, report: dict[str, Any]) -> None:
-    """The report stands in a file, whole or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(report))
-    part.replace(path)

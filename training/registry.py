@@ -9,19 +9,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from features import verdicts
-from features.artefact import CHAMPION, DIGEST_TAG, Artefact, load, save
 from features.errors import ArtefactError, UsageError
-from features.trial import goldens_of
-from features.verdicts import CANARY, MOST_SHARE
-from training.connection import absolute, connected, made
+from models import tags as verdicts
+from models.recommender import Artefact, goldens_of, load, save
+from models.registry import absolute, connected, made
+from models.tags import CANARY, CHAMPION, DIGEST_TAG, MOST_SHARE
 from training.mlmodel import SIGNATURE, write_mlmodel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-    from training.search import Trial
+    from training.recommender import Trial
 
 FOLDER = "model"
 """Where the artefact stands among a run's artefacts."""

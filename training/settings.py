@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from features.artefact import MODEL_NAME
+from models.tags import MODEL_NAME
 
 WEIGHTS = {
     "view": 0.2,

@@ -10,7 +10,7 @@ Every definition is frozen, hashable and checked when it is made; a wrong one ra
 it is, what is required, what came and what to do.
 """
 
-from features.aggregates import (
+from features.definitions.aggregations import (
     Aggregation,
     Count,
     DecayedCount,
@@ -25,7 +25,32 @@ from features.aggregates import (
     Sum,
     TimeSinceLast,
 )
+from features.definitions.changes import History, ViewPlan, planned, rebuild_of
+from features.definitions.describe import view_summary
 from features.definitions.event_models import AtPrecision, EventModel, Rule, TopADay
+from features.definitions.expressions import (
+    NUMERIC,
+    Compare,
+    Condition,
+    Expression,
+    OneOf,
+    above,
+    at_least,
+    at_most,
+    below,
+    difference,
+    evaluate,
+    hour_within,
+    log1p,
+    matches,
+    other_than,
+    product,
+    ratio,
+    total,
+    weekday_within,
+)
+from features.definitions.repo import FeatureRepo, load_repo
+from features.definitions.serialized import views_of_text, views_text
 from features.definitions.streams import (
     DTYPES,
     KEY_DTYPES,
@@ -37,42 +62,47 @@ from features.definitions.streams import (
     Stream,
     Topic,
 )
-from features.definitions.views import Feature, FeatureSet, FeatureView, canonical
-from features.expressions import (
-    above,
-    at_least,
-    at_most,
-    below,
-    difference,
-    hour_within,
-    log1p,
-    other_than,
-    product,
-    ratio,
-    total,
-    weekday_within,
+from features.definitions.views import Feature, FeatureSet, FeatureView, canonical, used_columns
+from features.definitions.windows import (
+    FUTURE_TOLERANCE_MS,
+    UNITS_MS,
+    Bounds,
+    Tiling,
+    Window,
+    age_text,
+    duration_ms,
+    duration_text,
+    floored,
 )
-from features.windows import Window
 
 __all__ = [
     "Aggregation",
     "AtPrecision",
+    "Bounds",
+    "Compare",
+    "Condition",
     "Count",
     "DTYPES",
     "DecayedCount",
     "DistinctCount",
     "Entity",
     "EventModel",
+    "Expression",
+    "FUTURE_TOLERANCE_MS",
     "Feature",
+    "FeatureRepo",
     "FeatureSet",
     "FeatureView",
     "Field",
+    "History",
     "KEY_DTYPES",
     "Last",
     "LastK",
     "Max",
     "Mean",
     "Min",
+    "NUMERIC",
+    "OneOf",
     "PARTITIONS_OF_A_TOPIC",
     "Quantile",
     "RESERVED",
@@ -81,21 +111,38 @@ __all__ = [
     "Stream",
     "Sum",
     "TIME_UNITS_PER_MS",
+    "Tiling",
     "TimeSinceLast",
     "TopADay",
     "Topic",
+    "UNITS_MS",
+    "ViewPlan",
     "Window",
     "above",
+    "age_text",
+    "aggregations",
     "at_least",
     "at_most",
     "below",
     "canonical",
     "difference",
+    "duration_ms",
+    "duration_text",
+    "evaluate",
+    "floored",
     "hour_within",
+    "load_repo",
     "log1p",
+    "matches",
     "other_than",
+    "planned",
     "product",
     "ratio",
+    "rebuild_of",
     "total",
+    "used_columns",
+    "view_summary",
+    "views_of_text",
+    "views_text",
     "weekday_within",
 ]

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from features.definitions.checks import check_mapping, check_name, freeze, several
+from features.definitions.expressions import (
+    Condition,
+    Expression,
+    FrozenMap,
+    check_expression,
+    check_where,
+    freeze_where,
+)
 from features.definitions.streams import Stream
+from features.definitions.windows import duration_ms
 from features.errors import DefinitionError
-from features.expressions import Condition, Expression, FrozenMap, check_expression, check_where, freeze_where
-from features.windows import duration_ms
 
 
 @dataclass(frozen=True)

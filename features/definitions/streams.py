@@ -8,13 +8,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from features.definitions.checks import check_mapping, check_name, check_path, freeze
+from features.definitions.expressions import Expression, FrozenMap, check_expression
+from features.definitions.windows import duration_ms
 from features.errors import DefinitionError
-from features.expressions import (
-    Expression,
-    FrozenMap,
-    check_expression,
-)
-from features.windows import duration_ms
 
 DTYPES = ("string", "int64", "float64", "bool")
 KEY_DTYPES = ("string", "int64")

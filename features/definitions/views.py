@@ -9,11 +9,9 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
-from features.aggregates import Aggregation, DecayedCount
+from features.definitions.aggregations import Aggregation, DecayedCount, Ratio
 from features.definitions.checks import check_mapping, check_name, freeze, several
-from features.definitions.streams import Entity, Stream
-from features.errors import DefinitionError
-from features.expressions import (
+from features.definitions.expressions import (
     Condition,
     Expression,
     FrozenMap,
@@ -22,7 +20,9 @@ from features.expressions import (
     freeze_where,
     where_label,
 )
-from features.windows import Tiling, Window, duration_ms, duration_text, nested_tiles
+from features.definitions.streams import RESERVED, Entity, Stream
+from features.definitions.windows import Tiling, Window, duration_ms, duration_text, nested_tiles
+from features.errors import DefinitionError
 
 MOST_HALF_LIVES = 500
 """How many half lives a tile may be long."""
@@ -270,3 +270,21 @@ def canonical(value: object) -> Any:
     if isinstance(value, tuple | list):
         return [canonical(item) for item in value]
     return value
+
+
+def used_columns(view: FeatureView, stream: Stream) -> list[str]:
+    """The columns of the stream's events that the view's features depend on."""
+    used = {*RESERVED, *view.entity.keys}
+    for one in view.sets:
+        if one.source.name == stream.name:
+            used |= set(one.filter)
+            for aggregation in one.aggregations:
+                used |= _columns_of(aggregation)
+    return [*RESERVED, *(name for name in stream.dtypes if name in used)]
+
+
+def _columns_of(aggregation: Aggregation) -> set[str]:
+    parts = (aggregation.numerator, aggregation.denominator) if isinstance(aggregation, Ratio) else ()
+    column: str | None = getattr(aggregation, "column", None)
+    own = {*aggregation.filter, *([] if column is None else [column])}
+    return own.union(*map(_columns_of, parts))

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.definitions import Stream
-from features.events.times import ms_of_datetimes, ms_of_numbers, ms_of_text
+from features.events.timestamps import ms_of_datetimes, ms_of_numbers, ms_of_text
 
 INT64 = range(-(2**63), 2**63)
 SHOWN_CHARACTERS = 60

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from features.definitions import Stream
 from features.errors import FormatError
 from features.events.decoded import ARROW, Decoded, Problems, show, whole, wrong, wrong_times
-from features.events.times import ms_of_text, ms_of_timestamps
+from features.events.timestamps import ms_of_text, ms_of_timestamps
 
 Places = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]
 

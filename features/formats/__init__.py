@@ -1,266 +1,34 @@
-"""The formats that history comes in, by name, and ``read_events``: any such file as events with their verdicts.
+"""Files as events: every format that history comes in, with the verdicts of the topic.
 
-A reader yields (stream name, table of our columns) in the file's order and in bounded chunks. What a file does not say:
-
-* ``event_id`` is the first 8 hex digits of the file's SHA-256, '-', the row, where the file has no id of its own;
-* ``known_at`` is the event's time, but for labels, which become known later;
-* ``offset`` is the row in the file, from 0.
-
-The verdicts are those of the topic: every reader ends in ``from_columns``, or in ``parse`` where lines are messages.
-``docs/data.md`` has each format's columns.
+In: a path and a format's name. Out: (stream name, ``Parsed``) in bounded chunks.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-
-import numpy as np
-import pyarrow as pa
-
-from features.definitions import Stream
-from features.errors import FormatError, UsageError
-from features.events import Parsed, Records, from_columns, parse
-from features.formats import datasets
 from features.formats.files import (
-    CHUNK_ROWS,
-    Columns,
     Source,
     cast,
     csv_header,
     csv_ms,
-    file_digest,
-    numbered,
     parquet_columns,
     read_csv,
     read_lines,
     read_parquet,
-    row_ids,
     to_ms,
 )
+from features.formats.metarank import item_fields
+from features.formats.reading import FORMATS, find_format, read_events
 
-Tables = Iterator[tuple[str, pa.Table]]
-Events = Iterator[tuple[str, Parsed]]
-Horizon = Callable[[str], int | None]
-ToMs = Callable[[Columns, str, str], Columns]
-"""(time column, unit of its numbers, where it is) → what from_columns takes for a time."""
-
-OURS = ("event_id", "event_time", "known_at", "offset")
-"""What a table has besides the stream's fields, as far as the file says it."""
-TIMES = {"event_time", "known_at"}
-ANY_TIME_MS = np.iinfo(np.int64).max // 2
-"""A known_at that no event is late for or ahead of."""
-
-
-@dataclass(frozen=True)
-class Format:
-    """A way to read files: the streams that it fills; none where a Stream of the caller's maps the columns."""
-
-    name: str
-    streams: tuple[str, ...]
-    read: Callable[[Source, Mapping[str, Stream], Horizon], Events]
-    folder: bool = False
-
-
-def nothing_is_late(stream: str) -> int | None:
-    """No horizon, for any stream."""
-    return None
-
-
-def read_events(
-    path: str | Path,
-    format: str,  # noqa: A002  (what the command line calls it)
-    streams: Mapping[str, Stream],
-    horizon_ms: Horizon = nothing_is_late,
-    *,
-    stream: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    chunk_rows: int = CHUNK_ROWS,
-) -> Events:
-    """(stream name, events with their verdicts) of a file, chunk by chunk, in its order.
-
-    Args:
-        path: a file, ``.gz`` or not (for movielens, the folder).
-        format: a name in FORMATS.
-        streams: the feature repo's streams by name; events of a stream that it lacks are left out.
-        horizon_ms: stream name → the horizon of the views that read it, as FeatureRepo.horizon_ms gives it.
-        stream: for csv, parquet and jsonl, the stream that the rows are of; not needed where there is only one.
-        columns: for csv and parquet, our column → the file's, where that is not the stream's own path.
-        chunk_rows: about how many rows are held at once.
-
-    Raises UsageError at once for what is not there, and FormatError, while reading, for what is not as it is called.
-    """
-    chosen = find_format(format)
-    source = Source(_existing(Path(path), chosen), None, columns, chunk_rows)
-    if not chosen.streams:
-        source = replace(source, target=_target(chosen, streams, stream))
-    elif not set(chosen.streams) & set(streams):
-        required = f"a stream called {' or '.join(map(repr, chosen.streams))} in the feature repo"
-        next_step = "Define it, or read the file as csv or parquet."
-        raise UsageError(f"format '{chosen.name}'", required, _names(streams), next_step)
-    return chosen.read(source, streams, horizon_ms)
-
-
-def find_format(name: str) -> Format:
-    """The format of that name; UsageError where there is none."""
-    if name not in FORMATS:
-        raise UsageError("a file's format", f"one of {', '.join(FORMATS)}", repr(name))
-    return FORMATS[name]
-
-
-def _existing(path: Path, chosen: Format) -> Path:
-    required = "a folder" if chosen.folder else "a file"
-    if not path.exists():
-        raise UsageError(f"path '{path}'", f"{required} that exists", "nothing there")
-    if path.is_dir() != chosen.folder:
-        got = "a file" if chosen.folder else "a folder"
-        raise UsageError(f"path '{path}'", f"{required} for format '{chosen.name}'", got)
-    return path
-
-
-def _target(chosen: Format, streams: Mapping[str, Stream], name: str | None) -> Stream:
-    if name is None and len(streams) == 1:
-        return next(iter(streams.values()))
-    if name is None or name not in streams:
-        got = "none" if name is None else repr(name)
-        next_step = f"The feature repo has {_names(streams)}."
-        raise UsageError(f"format '{chosen.name}'", "the name of the stream that the rows are of", got, next_step)
-    return streams[name]
-
-
-def _names(streams: Iterable[str]) -> str:
-    return ", ".join(streams) or "no streams"
-
-
-# --- tables that a reader already gave our names --------------------------------------------------------------------
-
-
-def _judged(tables: Callable[[Source], Tables]) -> Callable[[Source, Mapping[str, Stream], Horizon], Events]:
-    """A reader of events, made of one of tables."""
-
-    def read(source: Source, streams: Mapping[str, Stream], horizon_ms: Horizon) -> Events:
-        for name, table in tables(source):
-            if name in streams and table.num_rows:
-                ours = conformed(table, streams[name], source.where)
-                yield name, from_columns(ours, streams[name], horizon_ms(name))
-
-    return read
-
-
-def conformed(table: pa.Table, stream: Stream, where: str) -> pa.Table:
-    """The table with columns of the stream only, each of its dtype; FormatError where that would lose something."""
-    columns = {name: table[name] for name in OURS if name in table.column_names}
-    for name, field in stream.mapped.items():
-        if name in table.column_names:
-            columns[name] = cast(table[name], field.dtype, f"{where}: column '{name}'")
-        elif field.required:
-            required = f"a column for '{name}', which stream '{stream.name}' requires"
-            raise FormatError(where, required, _names(table.column_names))
-    return pa.table(columns)
-
-
-# --- any table, by a Stream as its mapping --------------------------------------------------------------------------
-
-
-def mapping(source: Source, present: Iterable[str]) -> dict[str, str]:
-    """Our column → the file's, for all that the file has; FormatError where one is missing that may not."""
-    stream, present = _stream(source), list(present)
-    asked = dict(source.columns or {})
-    ours = {name: field.path or name for name, field in stream.mapped.items()}
-    ours |= {"event_time": stream.event_time, "event_id": stream.event_id or "event_id", "known_at": "known_at"}
-    unknown = [name for name in asked if name not in ours]
-    if unknown:
-        raise UsageError(f"the columns of {source.where}", f"names of ours ({', '.join(ours)})", ", ".join(unknown))
-    needed = {"event_time", *asked, *(name for name, field in stream.mapped.items() if field.required)}
-    ours |= asked
-    missing = [f"'{ours[name]}' (our {name})" for name in ours if name in needed and ours[name] not in present]
-    if missing:
-        next_step = f"Say which one it is with columns, or map it in stream '{stream.name}'."
-        raise FormatError(source.where, f"column {', '.join(missing)}", ", ".join(present) or "no columns", next_step)
-    return {name: column for name, column in ours.items() if column in present}
-
-
-def _stream(source: Source) -> Stream:
-    if source.target is None:
-        raise UsageError(source.where, "a stream whose fields say which column is which", "none")
-    return source.target
-
-
-def _mapped_parquet(source: Source) -> Tables:
-    names = mapping(source, parquet_columns(source).names)
-    return _named(read_parquet(source, names.values()), names, source, to_ms)
-
-
-def _mapped_csv(source: Source) -> Tables:
-    names = mapping(source, csv_header(source))
-    fields = _stream(source).mapped
-    dtypes = {column: fields[name].dtype if name in fields else "string" for name, column in names.items()}
-    return _named(read_csv(source, dtypes), names, source, csv_ms)
-
-
-def _named(tables: Iterable[pa.Table], names: Mapping[str, str], source: Source, in_ms: ToMs) -> Tables:
-    stream = _stream(source)
-    ours = (_with_our_names(table, names, source, in_ms) for table in tables)
-    return ((stream.name, table) for table in numbered(ours, source.path))
-
-
-def _with_our_names(table: pa.Table, names: Mapping[str, str], source: Source, in_ms: ToMs) -> pa.Table:
-    columns = {ours: table[column] for ours, column in names.items()}
-    for name in TIMES & columns.keys():
-        columns[name] = in_ms(columns[name], _stream(source).time_unit, f"{source.where}: column '{names[name]}'")
-    if "event_id" in columns:
-        columns["event_id"] = cast(columns["event_id"], "string", f"{source.where}: column '{names['event_id']}'")
-    return pa.table(columns)
-
-
-# --- lines that are messages of a topic -----------------------------------------------------------------------------
-
-
-def _messages(source: Source, streams: Mapping[str, Stream], horizon_ms: Horizon) -> Events:
-    """Each line judged as a message that became known when it happened: none is late, none ahead of its time.
-
-    Lines are JSON, whatever the stream's topic holds.
-    """
-    stream, digest, start = _stream(source), file_digest(source.path), 0
-    as_lines = replace(stream, format="json", schema=None)
-    for lines in read_lines(source):
-        offsets = np.arange(start, start + len(lines), dtype=np.int64)
-        start += len(lines)
-        known_at = np.full(len(lines), ANY_TIME_MS, dtype=np.int64)
-        records = Records(pa.array(lines, pa.binary()), known_at, np.zeros(len(lines), np.int32), offsets)
-        parsed = parse(records, as_lines, None)
-        yield stream.name, replace(parsed, events=_as_history(parsed.events, stream, digest))
-
-
-def _as_history(events: pa.Table, stream: Stream, digest: str) -> pa.Table:
-    events = _put(events, "known_at", events["event_time"])
-    return events if stream.event_id else _put(events, "event_id", row_ids(digest, events["offset"]))
-
-
-def _put(table: pa.Table, name: str, column: Columns) -> pa.Table:
-    place = table.schema.get_field_index(name)
-    return table.set_column(place, table.schema.field(place), column)
-
-
-def _ranklens(source: Source) -> Tables:
-    from features.formats.metarank import ranklens
-
-    return ranklens(source)
-
-
-_ALL = (
-    Format("online-retail", ("activity",), _judged(datasets.online_retail)),
-    Format("taobao", ("activity",), _judged(datasets.taobao)),
-    Format("rees46", ("activity",), _judged(datasets.rees46)),
-    Format("movielens", ("catalogue", "activity"), _judged(datasets.movielens), folder=True),
-    Format("movielens-100k", ("activity",), _judged(datasets.movielens_100k)),
-    Format("yoochoose", ("activity",), _judged(datasets.yoochoose)),
-    Format("ranklens", ("catalogue", "activity"), _judged(_ranklens)),
-    Format("cards", ("transactions", "fraud_labels"), _judged(datasets.cards)),
-    Format("jsonl", (), _messages),
-    Format("csv", (), _judged(_mapped_csv)),
-    Format("parquet", (), _judged(_mapped_parquet)),
-)
-FORMATS: Mapping[str, Format] = {one.name: one for one in _ALL}
-"""Every format by the name that --format takes."""
+__all__ = [
+    "FORMATS",
+    "Source",
+    "cast",
+    "csv_header",
+    "csv_ms",
+    "find_format",
+    "item_fields",
+    "parquet_columns",
+    "read_csv",
+    "read_events",
+    "read_lines",
+    "read_parquet",
+    "to_ms",
+]

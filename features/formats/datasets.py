@@ -11,9 +11,9 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features.definitions import UNITS_MS
 from features.errors import FormatError
 from features.formats.files import Columns, Source, cast, numbered, read_csv, read_parquet, to_ms, whole
-from features.windows import UNITS_MS
 
 Tables = Iterator[tuple[str, pa.Table]]
 Shape = Callable[[pa.Table], list[tuple[str, pa.Table]]]

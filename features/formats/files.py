@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from features.definitions import Stream
 from features.errors import FormatError
-from features.events.decoded import ARROW
+from features.events import ARROW
 
 Columns = Any
 """A pa.ChunkedArray or pa.Array; pyarrow has no stubs to tell them apart."""

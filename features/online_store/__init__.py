@@ -1,12 +1,72 @@
-"""Online stores that hold packed state rows, and the same as Feast plug-ins.
+"""Online stores: state rows by generation, written by one driver and read by many.
 
-    cells.py        the port: what a database must do for a generation to live in it
-    generation.py   batch.Store over the port: one driver's way into a generation
-    sqlite.py       the port on one SQLite file, and SqliteRows
-    redis.py        the port on a Redis server or cluster, and RedisRows (redis_client, redis_parts, redis_scripts)
-    settings.py     which store feature_store.yaml names, opened to write or to read
-    breaker.py      readers of a store that does not answer
+In: batches of events with their offsets; keys to read. Out: rows that are fenced against replays, and feature values.
 
-Everything that decides what a row, a marker or a remembered id means stands above the port, so that two databases
-cannot disagree on it.
+Everything that decides what a row, a marker or a remembered id means stands above the port (port.py), so that two
+databases cannot disagree on it.
 """
+
+from features.online_store.batch_step import Batch, BatchStep, Counts, Ids, added, build_generation, write_rows
+from features.online_store.breaker import GuardedRows
+from features.online_store.generation import Lane
+from features.online_store.pending import RowsWithPending, done_end
+from features.online_store.port import (
+    Cells,
+    Entry,
+    Fence,
+    Marker,
+    Offsets,
+    Pending,
+    Put,
+    ReadableRows,
+    RowLane,
+    Rows,
+    RowStore,
+    Store,
+    of_schema,
+)
+from features.online_store.reader import FeatureReader
+from features.online_store.settings import DEADLINE_MS, StoreSettings, read_settings_of, settings_of, store_of
+from features.online_store.stream_status import ABSENT_AFTER_MS, age_ms, read_status, sentence, status_file
+from features.online_store.sweep import Sweeper
+
+__all__ = [
+    "ABSENT_AFTER_MS",
+    "Batch",
+    "BatchStep",
+    "Cells",
+    "Counts",
+    "DEADLINE_MS",
+    "Entry",
+    "FeatureReader",
+    "Fence",
+    "GuardedRows",
+    "Ids",
+    "Lane",
+    "Marker",
+    "Offsets",
+    "Pending",
+    "Put",
+    "ReadableRows",
+    "RowLane",
+    "RowStore",
+    "Rows",
+    "RowsWithPending",
+    "Store",
+    "StoreSettings",
+    "Sweeper",
+    "added",
+    "age_ms",
+    "build_generation",
+    "done_end",
+    "of_schema",
+    "read_settings_of",
+    "read_status",
+    "redis",
+    "sentence",
+    "settings_of",
+    "sqlite",
+    "status_file",
+    "store_of",
+    "write_rows",
+]

@@ -9,9 +9,8 @@ from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
-from features.batch import Offsets, Store
 from features.errors import StoreError
-from features.online_store.pending import Entry, Pending
+from features.online_store.port import Entry, Offsets, Pending, Store
 
 T = TypeVar("T")
 FAILURES = 3

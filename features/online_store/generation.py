@@ -9,27 +9,25 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from features.batch import Fence, Marker
-from features.duplicates import Decision, Prior
+from features.events import Decision, Prior
 from features.hashing import Uint64s, prints_of
-from features.online_store.cells import (
+from features.online_store.port import (
     ALONE,
     DEFINITIONS,
     STATE,
     Beside,
     Cells,
     Cursor,
+    Fence,
+    Marker,
     Put,
     Sweep,
     Version,
     lane_cell,
     rows_table,
 )
-from features.online_store.index_of_ids import index_of
-from features.online_store.memory_of_ids import Memory
-from features.online_store.seen_ids import Block
-from features.rows import HEADER
-from features.state import PackedRows
+from features.online_store.seen_ids import Block, Memory, index_of
+from features.rows import HEADER, PackedRows
 
 NEWEST = HEADER.fields["newest"][1] if HEADER.fields else 0
 """The octet of a row at which the time of its newest event stands."""

@@ -20,60 +20,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.batch import Marker, Offsets, Store, ids_of
-from features.columns import Int64s
-from features.definitions import Stream
-from features.duplicates import accepted_events, decide
+from features.arrays import Int64s
+from features.definitions import FeatureRepo, Stream, duration_ms
 from features.errors import ForeignRowError, StoreError
-from features.events import Records, Verdict, parse
-from features.online_store.cells import of_schema
-from features.repo import FeatureRepo
-from features.rows.layout import HEADER
-from features.state import BatchKey, PackedRows, fold
-from features.windows import duration_ms
+from features.events import Records, Verdict, accepted_events, decide, parse
+from features.online_store.batch_step import ids_of
+from features.online_store.port import Entry, Marker, Offsets, Pending, Store, of_schema
+from features.rows import HEADER, BatchKey, PackedRows, fold
 
 AFTER_ALL = 1 << 62
 """The batch id of a row that was folded for one read only."""
+
 TRIES = 5
+
 SESSION_ITEMS = 50
 """So many of a session's newest items are kept."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An accepted event under one entity's key.
-
-    Args:
-        place: 'topic/partition'; with ``offset``, where Kafka has it.
-        known_at: when Kafka took it, epoch ms.
-        value: the message's bytes.
-    """
-
-    view: str
-    key: str
-    place: str
-    offset: int
-    known_at: int
-    value: bytes
-
-
-class Pending(Protocol):
-    """Where entries are, shared by all who read and write the same online store."""
-
-    def put(self, entries: Sequence[Entry], ttl_ms: int) -> None:
-        """Keep the entries, each for at most this long; one that is there already stays. Raises StoreError."""
-
-    def of(self, view: str, keys: Sequence[str]) -> list[Entry]:
-        """The entries under these keys, in any order. Raises StoreError."""
-
-    def prune(self, ends: Offsets) -> None:
-        """Forget the entries before these offsets, and those whose time is over; those of other places stay."""
-
-    def add_to_session(self, session: str, items: Sequence[str], ttl_ms: int) -> None:
-        """Let the session's newest items begin with these (newest first), for this long from now."""
-
-    def session(self, session: str) -> tuple[str, ...]:
-        """The session's newest items, newest first; of a few dozen the newest."""
 
 
 class Rows(Protocol):

@@ -12,8 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from features.definitions import FeatureView
-from features.online_store.cells import Cells, Cursor
 from features.online_store.generation import Generation
+from features.online_store.port import Cells, Cursor
 
 START: Cursor = (0, 0)
 

@@ -1,20 +1,71 @@
-"""The bytes of state rows: many rows encoded and decoded at once, each one a self-checking value.
+"""State rows: what the online store keeps of an entity, folded from events and finalized at read.
 
-A row is, little-endian, padded with zeros to a multiple of 8 bytes:
-
-    header (56 bytes)   magic 'HR' | version | directory width | checksum (u32) | schema hash (u64) | stream id (u64)
-                        | batch id | newest event time | clock | written at (i64 each, ms)
-    directory           how many entries each table has (2 or 4 bytes each)
-    codes               one byte for each column of each table: high nibble the form, low nibble bytes a number (0 to 8)
-    columns             each table's times, then its columns; a text column's lengths are followed by the texts
-
-Numbers take as many bytes as the largest of the row's column needs. Times are stored as the difference to the next
-(tiles, in units of the finest tile) or to the clock. Floats are whole numbers or hundredths where that loses nothing,
-as spending and counts mostly are; else 8 bytes. The checksum is the multilinear hash of the row's 8-byte words.
+In: rows as bytes, events of a batch, instants. Out: changed rows, or a ``FeatureMatrix``. Whole batches at a time.
 """
 
-from features.rows.decoder import decode
-from features.rows.encoder import encode
-from features.rows.layout import HEADER, Layout, RowState
+from features.rows.decoder import decode, layout_of
+from features.rows.entities import EntityEvents, entity_events, event_columns, rows_of_events
+from features.rows.finalizing import finalize, statuses
+from features.rows.folding import Fold, fold, fold_nothing, make_ready
+from features.rows.layout import (
+    EXACT,
+    HEADER,
+    HUNDREDTHS,
+    MAGIC,
+    RAW,
+    VERSION,
+    WHOLE,
+    WIDTH_LIMITS,
+    Layout,
+    RowState,
+    binary_array,
+    checksums,
+    different,
+    offsets_of,
+    zigzag,
+)
+from features.rows.matrix import BatchKey, FeatureMatrix, PackedRows, Status
+from features.rows.plan import Kept, Plan, plan_of
+from features.rows.tables import HASH_BITS, Distinct, Histogram, Lane, Table
 
-__all__ = ["HEADER", "Layout", "RowState", "decode", "encode"]
+__all__ = [
+    "BatchKey",
+    "Distinct",
+    "EXACT",
+    "EntityEvents",
+    "FeatureMatrix",
+    "Fold",
+    "HASH_BITS",
+    "HEADER",
+    "HUNDREDTHS",
+    "Histogram",
+    "Kept",
+    "Lane",
+    "Layout",
+    "MAGIC",
+    "PackedRows",
+    "Plan",
+    "RAW",
+    "RowState",
+    "Status",
+    "Table",
+    "VERSION",
+    "WHOLE",
+    "WIDTH_LIMITS",
+    "binary_array",
+    "checksums",
+    "decode",
+    "different",
+    "entity_events",
+    "event_columns",
+    "finalize",
+    "fold",
+    "fold_nothing",
+    "layout_of",
+    "make_ready",
+    "offsets_of",
+    "plan_of",
+    "rows_of_events",
+    "statuses",
+    "zigzag",
+]

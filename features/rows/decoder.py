@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.aggregations import Kept
-from features.entries import Column, Entries, concatenated
-from features.errors import CorruptRowError, ForeignRowError
+from features.arrays import Column, Entries, Int64s, concatenated
+from features.definitions import FeatureView
+from features.errors import CorruptRowError, ForeignRowError, HeadraceError
 from features.hashing import Uint64s
 from features.rows.layout import (
     HEADER,
@@ -19,7 +19,6 @@ from features.rows.layout import (
     RAW,
     VERSION,
     WIDTH_MASKS,
-    Int64s,
     Layout,
     RowState,
     binary_array,
@@ -28,7 +27,9 @@ from features.rows.layout import (
     offsets_of,
     unzigzag,
 )
-from features.tables import Distinct
+from features.rows.matrix import PackedRows
+from features.rows.plan import Kept, plan_of
+from features.rows.tables import Distinct
 
 
 def decode(rows: pa.Array, keys: Sequence[object] | pa.Array, layout: Layout) -> RowState:
@@ -204,3 +205,17 @@ def _floats(numbers: Uint64s, form: NDArray[np.uint8]) -> NDArray[np.float64]:
     if raw.any():
         values[raw] = numbers[raw].view(np.float64)
     return values
+
+
+def layout_of(view: FeatureView, stream_id: int) -> Layout:
+    """How the rows of this view and stream are stored."""
+    return Layout(view.name, view.schema_hash, stream_id, plan_of(view).kept)
+
+
+def refused(view: FeatureView, rows: PackedRows, stream_id: int) -> Exception:
+    """Which of the rows that a kernel refused is none of the view and stream, and what is wrong with it."""
+    try:
+        decode(rows.values, rows.keys, layout_of(view, stream_id))
+    except HeadraceError as error:
+        return error
+    return AssertionError("a row that only the compiled kernels refuse")

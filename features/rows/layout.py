@@ -1,4 +1,17 @@
-"""What a state row's bytes are: header, widths, forms, checksum (see rows/__init__.py for the picture)."""
+"""The bytes of state rows: many rows encoded and decoded at once, each one a self-checking value.
+
+A row is, little-endian, padded with zeros to a multiple of 8 bytes:
+
+    header (56 bytes)   magic 'HR' | version | directory width | checksum (u32) | schema hash (u64) | stream id (u64)
+                        | batch id | newest event time | clock | written at (i64 each, ms)
+    directory           how many entries each table has (2 or 4 bytes each)
+    codes               one byte for each column of each table: high nibble the form, low nibble bytes a number (0 to 8)
+    columns             each table's times, then its columns; a text column's lengths are followed by the texts
+
+Numbers take as many bytes as the largest of the row's column needs. Times are stored as the difference to the next
+(tiles, in units of the finest tile) or to the clock. Floats are whole numbers or hundredths where that loses nothing,
+as spending and counts mostly are; else 8 bytes. The checksum is the multilinear hash of the row's 8-byte words.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +21,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.aggregations import Kept
-from features.entries import Entries
+from features.arrays import Entries, Int64s
 from features.hashing import Uint64s, mix, segment_sums, weights
+from features.rows.plan import Kept
 
-Int64s = NDArray[np.int64]
 VERSION = 1
+
 MAGIC = int.from_bytes(b"HR", "little")
+
 HEADER = np.dtype(
     [
         ("magic", "<u2"),
@@ -29,10 +43,14 @@ HEADER = np.dtype(
         ("written_at", "<i8"),
     ]
 )
+
 WHOLE, HUNDREDTHS, RAW = 0, 1, 2
 """Forms of a float column."""
+
 WIDTH_MASKS = np.array([0] + [(1 << (8 * width)) - 1 for width in range(1, 8)] + [2**64 - 1], dtype=np.uint64)
+
 WIDTH_LIMITS = WIDTH_MASKS[:8]
+
 EXACT = 2.0**53
 
 

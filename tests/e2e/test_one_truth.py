@@ -25,25 +25,25 @@ import pytest
 from mixed_traffic import DAY_MS, DEAD_LETTER, DUPLICATE, FOLDED, HOUR_MS, LATE, Sending, Sent, traffic
 from mortal_loop import MortalLoop, mortal_loop
 
-from features.accepted import Reading
-from features.archive_tables import ArchiveTable, open_table
-from features.columns import entity_keys
+from features.checks.oracle import Expected, answers, disagreements, histories
 from features.definitions import PARTITIONS_OF_A_TOPIC, FeatureView
-from features.events import Parsed, Records, Verdict, parse
-from features.feast_objects import objects_of
-from features.feature_reader import FeatureReader
-from features.history import Asked, history
-from features.history_on_spark import history_on_spark
+from features.events.columns import entity_keys
+from features.events.parsing import Parsed, Records, Verdict, parse
+from features.feast.objects import objects_of
+from features.history.archive import ArchiveTable, open_table
+from features.history.on_spark import history_on_spark
+from features.history.point_in_time_join import Spine
+from features.history.reading import Reading
+from features.history.spines import Asked, history
+from features.online_store.reader import FeatureReader
 from features.online_store.settings import store_of
-from features.point_in_time import Spine
-from features.state import FeatureMatrix, Status
-from features.testing import Expected, answers, disagreements, histories
-from streaming.consumer import read_topic
+from features.rows.matrix import FeatureMatrix, Status
+from features.times import now_ms
 from streaming.dead_letters import read_dead_letters
-from streaming.online_sink import now_ms
-from streaming.producer import KNOWN_AT
-from streaming.session import spark_session
-from streaming.watermarks import read_watermarks
+from streaming.kafka.consumer import read_topic
+from streaming.kafka.producer import KNOWN_AT
+from streaming.kafka.watermarks import read_watermarks
+from streaming.spark.session import spark_session
 
 pytestmark = [
     pytest.mark.slow,
@@ -298,7 +298,7 @@ def paths(
     from feast import FeatureStore
 
     def clock(instant: int) -> None:
-        monkeypatch.setattr("features.feature_reader.time.time_ns", lambda: instant * 1_000_000)
+        monkeypatch.setattr("features.times.time.time_ns", lambda: instant * 1_000_000)
 
     feast = FeatureStore(repo_path=str(world.loop.root / "feature_repo"))
     feast.apply(list(objects_of(world.loop.repo).values()))

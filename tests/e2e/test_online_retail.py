@@ -17,24 +17,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from features.checks import valid_events
+from features.checks.laws import valid_events
+from features.checks.oracle import Expected, answers, compared, derived_disagreements, excess_of, histories, is_exact
 from features.definitions import FeatureView
-from features.duplicates import without_duplicates
-from features.formats import read_events
+from features.definitions.repo import FeatureRepo, load_repo
+from features.definitions.windows import duration_ms
+from features.events.dedupe import without_duplicates
+from features.formats.reading import read_events
+from features.history.point_in_time_join import Spine, point_in_time
 from features.online_store.settings import store_of
-from features.online_store.sqlite import SqliteRows
-from features.point_in_time import Spine, point_in_time
-from features.repo import FeatureRepo, load_repo
-from features.settings import read_settings
-from features.state import FeatureMatrix, PackedRows, Status, finalize
-from features.testing import Expected, answers, compared, derived_disagreements, excess_of, histories, is_exact
-from features.windows import duration_ms
-from headrace_loop import Loop, share_jars
+from features.online_store.sqlite.rows import SqliteRows
+from features.rows.finalizing import finalize
+from features.rows.matrix import FeatureMatrix, PackedRows, Status
+from headrace.loop import Loop, share_jars
+from headrace.settings import read_settings
 from streaming.dead_letters import read_dead_letters
-from streaming.ports import free_port
-from streaming.producer import EventProducer
+from streaming.kafka.ports import free_port
+from streaming.kafka.producer import EventProducer
+from streaming.kafka.watermarks import read_watermarks
 from streaming.replay import Stop, Tally, in_file_order, send_all
-from streaming.watermarks import read_watermarks
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 

@@ -21,20 +21,20 @@ from hook_server import Hook, running_hook
 from postgres_server import PostgresServer, running_postgres
 from told_alerts import ids, send, told
 
-import headrace
-from features.settings import AlertsSettings
-from streaming.alert_delivery import Delivery, Letters, deliver_all
-from streaming.alert_sinks.delta import DeltaSink
-from streaming.alert_sinks.port import Sink
-from streaming.alert_sinks.postgres import PostgresSink
-from streaming.alert_sinks.webhook import WebhookSink
-from streaming.alert_topic import AlertTopic
-from streaming.consumer import ReadError, Record
-from streaming.crash_points import VARIABLE
+from headrace.cli import cli
+from headrace.commands.stream.deliver import sinks_of
+from headrace.settings import AlertsSettings
+from streaming.alerts.delivery import Delivery, Letters, deliver_all
+from streaming.alerts.sinks.delta import DeltaSink
+from streaming.alerts.sinks.port import Sink
+from streaming.alerts.sinks.postgres import PostgresSink
+from streaming.alerts.sinks.webhook import WebhookSink
+from streaming.alerts.topic import AlertTopic
 from streaming.dead_letters import DeadLetter, read_dead_letters
-from streaming.deliver_cli import sinks_of
-from streaming.producer import EventProducer
-from streaming.topics import ensure_named_topics
+from streaming.fold.crash_points import VARIABLE
+from streaming.kafka.consumer import ReadError, Record
+from streaming.kafka.producer import EventProducer
+from streaming.kafka.topic_admin import ensure_named_topics
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]
@@ -258,7 +258,7 @@ def process(root: Path, crash_at: str | None = None) -> Iterator[subprocess.Pope
 
 
 def asked(*arguments: str) -> str:
-    done = CliRunner().invoke(headrace.cli, arguments, catch_exceptions=False)
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
 
@@ -273,7 +273,7 @@ def test_killed_between_a_sink_and_its_place_each_alert_is_once_in_every_sink(pr
     with process(project.root) as running:
         until(lambda: project.in_table() == project.in_postgres() == project.in_hook() == sorted(ids(alerts)), "all")
         until(lambda: delivered_by(running) == [12] * 3, "it says so, each counted once")
-        another = CliRunner().invoke(headrace.cli, ["alerts", "deliver"])
+        another = CliRunner().invoke(cli, ["alerts", "deliver"])
         assert (another.exit_code, f"process {running.pid}" in another.output) == (2, True)
         running.terminate()
         assert running.wait(DEADLINE_S) == 0
@@ -305,13 +305,13 @@ def delivered_by(running: subprocess.Popen[bytes]) -> list[int]:
 def test_sinks_that_cannot_be_are_refused_before_anything_starts(project: Place, monkeypatch, changed, said) -> None:
     for name, value in changed.items():
         monkeypatch.setenv(name, value)
-    done = CliRunner().invoke(headrace.cli, ["alerts", "deliver"])
+    done = CliRunner().invoke(cli, ["alerts", "deliver"])
     assert (done.exit_code, said in done.output) == (2, True), done.output
 
 
 def test_without_any_sink_it_says_which_settings_name_one(tmp_path: Path) -> None:
+    from features.definitions.repo import load_repo
     from features.errors import UsageError
-    from features.repo import load_repo
 
     with pytest.raises(UsageError, match=r"alerts\.webhook"):
         sinks_of(AlertsSettings(table=""), tmp_path, load_repo(ROOT / "feature_repo"))

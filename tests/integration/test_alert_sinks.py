@@ -17,10 +17,10 @@ from hook_server import Hook, running_hook
 from postgres_server import PostgresServer, running_postgres
 from told_alerts import NOON_MS, as_read, ids, told
 
-from streaming.alert_sinks.delta import SCHEMA, DeltaSink
-from streaming.alert_sinks.port import Alert, SinkError
-from streaming.alert_sinks.postgres import COLUMNS, PostgresSink
-from streaming.alert_sinks.webhook import GIVE_UP_AFTER_S, LONGEST_AFTER_S, WebhookSink, retry_after_s
+from streaming.alerts.sinks.delta import SCHEMA, DeltaSink
+from streaming.alerts.sinks.port import Alert, SinkError
+from streaming.alerts.sinks.postgres import COLUMNS, PostgresSink
+from streaming.alerts.sinks.webhook import GIVE_UP_AFTER_S, LONGEST_AFTER_S, WebhookSink, retry_after_s
 
 pytestmark = pytest.mark.integration
 PASSWORD = "hunter2"

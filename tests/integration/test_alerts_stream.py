@@ -18,9 +18,9 @@ from cards_project import Project
 from schema_registry import Registry
 from stream_process import StreamProcess
 
-from streaming.broker import EmbeddedBroker
-from streaming.consumer import read_topic
-from streaming.topics import ensure_topics
+from streaming.kafka.broker import EmbeddedBroker
+from streaming.kafka.consumer import read_topic
+from streaming.kafka.topic_admin import ensure_topics
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 WITHIN_S = 300.0

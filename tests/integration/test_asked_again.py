@@ -13,15 +13,15 @@ from cards_champion import make_champion, quick_model
 from cards_project import Project
 from small_cards import simulated
 
-from features.event_champion import Loaded
-from features.event_decisions import decide
-from features.event_inputs import Floats
-from features.event_rules import EventColumnsOfModel
-from streaming.consumer import read_topic
+from features.arrays import Floats
+from models.event_model.artefact import Loaded
+from models.event_model.columns import EventColumnsOfModel
+from models.event_model.decisions import decide
 from streaming.dead_letters import read_dead_letters
-from streaming.decision_topics import DecisionTopics
-from streaming.producer import EventProducer
-from streaming.topics import ensure_named_topics
+from streaming.kafka.consumer import read_topic
+from streaming.kafka.producer import EventProducer
+from streaming.kafka.topic_admin import ensure_named_topics
+from streaming.scoring.topics import DecisionTopics
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 

@@ -17,21 +17,22 @@ import pytest
 from schema_registry import Registry
 from stream_process import StreamProcess
 
-from features.events.avro_writer import avro_writer
-from features.events.registry import SchemaRegistry
-from features.repo import load_repo
+from features.definitions.repo import load_repo
+from features.events.avro.registry import SchemaRegistry
+from features.events.avro.writer import avro_writer
+from features.online_store.settings import StoreSettings
 from serving.app import service_of
-from serving.settings import ServingSettings, StoreSettings
+from serving.settings import ServingSettings
 from streaming.dead_letters import read_dead_letters
-from streaming.producer import EventProducer
-from streaming.topics import ensure_topics
+from streaming.kafka.producer import EventProducer
+from streaming.kafka.topic_admin import ensure_topics
 
 pytestmark = pytest.mark.integration
 
 DEFINITIONS = """
 from pathlib import Path
 
-from features.aggregates import Count, Sum
+from headrace import Count, Sum
 from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
 
 user = Entity("user", keys={{"user_id": "string"}})

@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from features.events import from_columns
-from features.repo import load_repo
-from headrace import cli
-from streaming.archive import Archive
+from features.definitions.repo import load_repo
+from features.events.parsing import from_columns
+from headrace.cli import cli
+from streaming.archive.sink import Archive
 
 pytestmark = pytest.mark.integration
 DEFINITIONS = """
-from features.aggregates import Count, Sum
+from headrace import Count, Sum
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
 
 orders = Stream("orders", topic="orders", fields={"user_id": "string", "shop": "int64", "price": "float64"})

@@ -14,15 +14,15 @@ from click.testing import CliRunner
 from serving_world import MODEL, REPO, Http, Models, fill, plain, settings, until
 from shop_history import SETTINGS, shop
 
-from features.artefact import DIGEST_TAG, Artefact
+from features.definitions.repo import load_repo
 from features.errors import ArtefactError
-from features.online_store.sqlite import SqliteRows
-from features.repo import load_repo
-from features.verdicts import verdict_tags
-from training.dataset import Domain, Events
-from training.gate import scoring_ms
-from training.judging import Judge
-from training.models_cli import models as command
+from features.online_store.sqlite.rows import SqliteRows
+from headrace.commands.models.models import models as command
+from models.recommender.artefact import Artefact
+from models.tags import DIGEST_TAG, verdict_tags
+from training.data.dataset import Domain, Events
+from training.judging.gate import scoring_ms
+from training.judging.judge import Judge
 from training.refresh import refresh
 from training.registry import Registry
 

@@ -7,10 +7,10 @@ import json
 import pytest
 from click.testing import CliRunner
 
-import headrace
-from features.bench_online import Bench, filled, in_turns, ratios
-from features.bench_stores import bench_view, redis_server, typical_events, users
-from features.feature_reader import wall_clock_ms
+from features.times import now_ms
+from headrace.bench.online import Bench, filled, in_turns, ratios
+from headrace.bench.workload import bench_view, redis_server, typical_events, users
+from headrace.cli import cli
 
 pytestmark = [
     pytest.mark.integration,
@@ -22,8 +22,8 @@ pytestmark = [
 
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
 def test_ours_and_stock_feast_are_asked_for_the_same_and_answer_the_same(tmp_path, monkeypatch, kind):
-    now = wall_clock_ms()
-    monkeypatch.setattr("features.feature_reader.time.time_ns", lambda: now * 1_000_000)
+    now = now_ms()
+    monkeypatch.setattr("features.times.time.time_ns", lambda: now * 1_000_000)
     view = bench_view(50)
     asked = [[{"user_id": user} for user in users(20)]] * 6
     with redis_server(tmp_path) as redis:
@@ -51,7 +51,7 @@ def test_the_ratio_of_reads_is_that_of_the_store_where_it_is_worse():
 
 
 def test_the_bench_of_writes_reports_rows_a_second_of_both_sides():
-    result = CliRunner().invoke(headrace.cli, ["bench", "online-write", "--rows", "30", "--repeat", "1", "--json"])
+    result = CliRunner().invoke(cli, ["bench", "online-write", "--rows", "30", "--repeat", "1", "--json"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["bench"] == "online-write"

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from features.definitions import Stream
-from streaming.broker import BrokerError, EmbeddedBroker, running_broker
-from streaming.consumer import read_topic
-from streaming.jars import JarsError
-from streaming.jars import kafka_jars as find_kafka_jars
-from streaming.ports import is_free
-from streaming.producer import EventProducer
-from streaming.topics import TopicError, admin_client, ensure_topics
+from streaming.kafka.broker import BrokerError, EmbeddedBroker, running_broker
+from streaming.kafka.consumer import read_topic
+from streaming.kafka.jars import JarsError
+from streaming.kafka.jars import kafka_jars as find_kafka_jars
+from streaming.kafka.ports import is_free
+from streaming.kafka.producer import EventProducer
+from streaming.kafka.topic_admin import TopicError, admin_client, ensure_topics
 
 pytestmark = pytest.mark.integration
 
@@ -103,7 +103,7 @@ def test_stopping_leaves_no_process_port_or_lock(tmp_path, kafka_jars):
 
 def test_the_broker_ends_with_the_process_that_started_it_even_when_that_is_killed(tmp_path, kafka_jars):
     program = (
-        "import sys, pathlib; from streaming.broker import EmbeddedBroker\n"
+        "import sys, pathlib; from streaming.kafka.broker import EmbeddedBroker\n"
         "broker = EmbeddedBroker(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), heap_mb=256)\n"
         "print(broker.start(), flush=True); sys.stdin.read()\n"
     )
@@ -152,7 +152,7 @@ def test_a_jar_that_is_gone_is_named_with_the_command_that_fetches_it(tmp_path, 
 @pytest.mark.parametrize("room_kb", [8, 24])
 def test_a_disk_without_room_is_said_whether_we_or_kafka_find_out(tmp_path, kafka_jars, room_kb):
     program = (
-        "import sys, pathlib; from streaming.broker import EmbeddedBroker\n"
+        "import sys, pathlib; from streaming.kafka.broker import EmbeddedBroker\n"
         "EmbeddedBroker(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), heap_mb=256).start()\n"
     )
     mounted = f'mount -t tmpfs -o size={room_kb}k tmpfs "$1" && shift && exec "$@"'
@@ -228,7 +228,7 @@ def murmur2(data: bytes) -> int:
 
 
 def test_a_cluster_that_does_not_answer_is_named(monkeypatch):
-    monkeypatch.setattr("streaming.topics.TIMEOUT_S", 0.5)
+    monkeypatch.setattr("streaming.kafka.topic_admin.TIMEOUT_S", 0.5)
     with pytest.raises(TopicError, match=r"requires a cluster at 127.0.0.1:1; got no answer"):
         ensure_topics("127.0.0.1:1", [CLICKS])
 

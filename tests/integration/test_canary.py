@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 from serving_world import MODEL, REPO, Http, Models, fill, plain, settings, until
 
+from features.definitions.repo import load_repo
 from features.errors import UsageError
-from features.online_store.sqlite import SqliteRows
-from features.repo import load_repo
-from features.verdicts import CANARY_STOPPED, CHALLENGER
-from training.models_cli import models as command
+from features.online_store.sqlite.rows import SqliteRows
+from headrace.commands.models.models import models as command
+from models.tags import CANARY_STOPPED, CHALLENGER
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 USERS = [f"u{number}" for number in range(1, 100)]

@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 import pytest
 from cards_project import Project
 
-from features.archive_tables import open_table
-from features.online_store.sqlite import SqliteRows
-from features.point_in_time import Spine, point_in_time
-from features.state import PackedRows, finalize
-from streaming.watermarks import read_watermarks
+from features.history.archive import open_table
+from features.history.point_in_time_join import Spine, point_in_time
+from features.online_store.sqlite.rows import SqliteRows
+from features.rows.finalizing import finalize
+from features.rows.matrix import PackedRows
+from streaming.kafka.watermarks import read_watermarks
 
 pytestmark = pytest.mark.integration
 

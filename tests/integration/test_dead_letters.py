@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
-import headrace
 from features.definitions import Field, Stream
-from features.events import Parsed, Records, Verdict, parse
-from streaming.consumer import Record, read_topic
+from features.events.parsing import Parsed, Records, Verdict, parse
+from headrace.cli import cli
 from streaming.dead_letters import DeadLetterError, read_dead_letters, replay, send_dead_letters
-from streaming.producer import EventProducer
-from streaming.topics import dead_letter_topic, ensure_topics
+from streaming.kafka.consumer import Record, read_topic
+from streaming.kafka.producer import EventProducer
+from streaming.kafka.topic_admin import dead_letter_topic, ensure_topics
 
 pytestmark = pytest.mark.integration
 
@@ -76,9 +76,9 @@ def refuse_all(kafka: str, producer: EventProducer, stream: Stream) -> list[Reco
     return records
 
 
-def cli(kafka: str, *arguments: str) -> Result:
+def deadletters(kafka: str, *arguments: str) -> Result:
     environment = {"HEADRACE_KAFKA__BOOTSTRAP_SERVERS": f'"{kafka}"'}
-    return CliRunner().invoke(headrace.cli, ["deadletters", *arguments], env=environment, prog_name="headrace")
+    return CliRunner().invoke(cli, ["deadletters", *arguments], env=environment, prog_name="headrace")
 
 
 def test_each_kind_of_bad_record_is_kept_as_it_came_with_its_place_time_and_reason(kafka, producer, stream):
@@ -123,31 +123,31 @@ def test_a_replayed_record_is_in_its_topic_again_as_it_came_and_is_no_longer_wai
 
 def test_the_command_line_lists_shows_and_replays(kafka, producer, stream):
     refuse_all(kafka, producer, stream)
-    listed = json.loads(cli(kafka, "list", "--topic", stream.topic, "--json").stdout)
+    listed = json.loads(deadletters(kafka, "list", "--topic", stream.topic, "--json").stdout)
     assert len(listed) == len(BAD)
     wrong = next(one for one in listed if one["key"] == "a wrong type")
     assert wrong["reason"].startswith("wrong_type: ")
     assert wrong["headers"] == [["kind", "a wrong type"], ["nothing", None]]
 
-    shown = cli(kafka, "show", wrong["place"])
+    shown = deadletters(kafka, "show", wrong["place"])
     assert '"price": "much"' in shown.stdout
-    assert json.loads(cli(kafka, "show", wrong["place"], "--json").stdout) == wrong
+    assert json.loads(deadletters(kafka, "show", wrong["place"], "--json").stdout) == wrong
     blob = next(one for one in listed if one["key"] == "not UTF-8")
     assert blob["value"] == {"base64": "//4="}
 
-    assert json.loads(cli(kafka, "replay", wrong["place"], "--json").stdout) == {"replayed": 1}
-    left = cli(kafka, "list", "--topic", stream.topic)
+    assert json.loads(deadletters(kafka, "replay", wrong["place"], "--json").stdout) == {"replayed": 1}
+    left = deadletters(kafka, "list", "--topic", stream.topic)
     assert wrong["place"] not in left.stdout
     assert f"{len(BAD) - 1} of {len(BAD) - 1} shown: " in left.stderr
-    assert wrong["place"] in cli(kafka, "list", "--topic", stream.topic, "--all").stdout
+    assert wrong["place"] in deadletters(kafka, "list", "--topic", stream.topic, "--all").stdout
 
-    everything = cli(kafka, "replay", "--topic", stream.topic)
+    everything = deadletters(kafka, "replay", "--topic", stream.topic)
     assert everything.stdout == f"{len(BAD) - 1} sent again\n"
-    assert "no dead letters" in cli(kafka, "list", "--topic", stream.topic).stderr
+    assert "no dead letters" in deadletters(kafka, "list", "--topic", stream.topic).stderr
 
 
 def test_a_place_without_a_dead_letter_is_asked_wrongly(kafka, stream):
-    result = cli(kafka, "show", f"{stream.topic}/0/7")
+    result = deadletters(kafka, "show", f"{stream.topic}/0/7")
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"dead letter '{stream.topic}/0/7' requires a place that 'headrace deadletters list' shows" in result.stderr
 

@@ -12,14 +12,14 @@ import pytest
 from click.testing import CliRunner, Result
 from small_cards import cards_in, simulated
 
-import headrace
-from features.artefact import CHAMPION
-from features.event_artefact import EventClassifier
-from features.event_rules import EventColumnsOfModel
-from features.repo import load_repo
-from training.event_examples import EventTrainingSettings, examples_between, parts_of
-from training.event_gate import EventJudge
-from training.event_models import fit, registered
+from features.definitions.repo import load_repo
+from headrace.cli import cli
+from models.event_model.artefact import EventClassifier
+from models.event_model.columns import EventColumnsOfModel
+from models.tags import CHAMPION
+from training.data.labelled_events import EventTrainingSettings, examples_between, parts_of
+from training.event_model.fit import fit, registered
+from training.event_model.gate import EventJudge
 from training.registry import Registry
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
@@ -51,7 +51,7 @@ def registry(root) -> Registry:
 
 def run(root: Path, *words: str) -> Result:
     place = () if words[0] == "status" else ("--root", str(root))
-    return CliRunner().invoke(headrace.cli, [*words, *place])
+    return CliRunner().invoke(cli, [*words, *place])
 
 
 def told(root: Path, *words: str) -> dict[str, Any]:
@@ -89,11 +89,11 @@ def test_two_versions_are_compared_on_the_same_events_with_an_interval(root, reg
 def test_drift_is_told_and_trains_the_model_anew(root, registry, monkeypatch) -> None:
     psi = told(root, *DRIFT)["psi"]
     assert set(psi) == {*ASKED.model.input_names, "score"}
-    monkeypatch.setattr("training.drift.ALARM", max(psi.values()))
+    monkeypatch.setattr("training.judging.psi.ALARM", max(psi.values()))
     assert run(root, *DRIFT).exit_code == 0
     calm = told(root, "train", "cards", "--when-drifted", *QUICK)
     assert (calm["trained"], calm["version"]) == (False, "1")
-    monkeypatch.setattr("training.drift.ALARM", -1.0)
+    monkeypatch.setattr("training.judging.psi.ALARM", -1.0)
     alarmed = run(root, *DRIFT)
     assert (alarmed.exit_code, "Train anew: headrace train cards." in alarmed.stderr) == (1, True)
     monkeypatch.chdir(root)

@@ -15,26 +15,26 @@ from click.testing import CliRunner, Result
 from serving_world import STREAM_ID, Http, plain, settings
 from small_cards import END_MS, cards_in, simulated
 
-import headrace
-from features.artefact import CHAMPION
-from features.batch import Batch, BatchStep, Marker, build_generation
+from features.definitions.repo import load_repo
 from features.errors import ArtefactError, UsageError
-from features.event_artefact import CLASSIFIER, EventClassifier, load_event_model
-from features.event_champion import EventChampion
-from features.event_rules import EventColumnsOfModel, usual_of
-from features.event_trial import golden_scores
-from features.events import Parsed, Verdict
-from features.model_needs import model_needs
-from features.online_store.sqlite import SqliteRows
-from features.repo import load_repo
-from features.verdicts import GATE_REASON
+from features.events.parsing import Parsed, Verdict
+from features.online_store.batch_step import Batch, BatchStep, build_generation
+from features.online_store.port import Marker
+from features.online_store.sqlite.rows import SqliteRows
+from headrace.cli import cli
+from models.champions import FollowedChampion
+from models.event_champion import EventChampion
+from models.event_model.artefact import CLASSIFIER, EventClassifier, load_event_model
+from models.event_model.columns import EventColumnsOfModel, usual_of
+from models.event_model.trial import golden_scores
+from models.needs import model_needs
+from models.tags import CHAMPION, GATE_REASON
 from serving.scoring import event_of
-from streaming.champions import FollowedChampion
-from streaming.decisions import DecisionLog
-from streaming.scoring import EventScoring, ModelScoring
-from training.event_examples import EventTrainingSettings, examples_between
-from training.event_gate import EventJudge
-from training.event_models import TrainedEvents, registered, train_events
+from streaming.scoring.decision_log import DecisionLog
+from streaming.scoring.scoring import EventScoring, ModelScoring
+from training.data.labelled_events import EventTrainingSettings, examples_between
+from training.event_model.fit import TrainedEvents, registered, train_events
+from training.event_model.gate import EventJudge
 from training.registry import Registry, Version
 
 CARDS = Path(__file__).parents[2] / "feature_repo" / "cards.py"
@@ -205,7 +205,7 @@ def test_models_of_events_are_listed_promoted_and_rolled_back_by_command(
     monkeypatch.setenv("HEADRACE_MLFLOW__TRACKING_URI", registry.uri)
 
     def asked_for(*arguments: str) -> Result:
-        return CliRunner().invoke(headrace.cli, ["models", *arguments, "--root", str(root)])
+        return CliRunner().invoke(cli, ["models", *arguments, "--root", str(root)])
 
     assert asked_for("promote", version.version, "--model", "cards").exit_code == 0
     found = json.loads(asked_for("list", "--model", "cards", "--json").stdout)["models"]

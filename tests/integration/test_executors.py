@@ -22,24 +22,22 @@ import pytest
 from cards_champion import quick_model
 from small_cards import simulated
 
-from features.batch import Marker
 from features.definitions import Stream
-from features.event_artefact import EventClassifier
-from features.event_champion import Loaded
-from features.event_decisions import alerts_of
-from features.event_rules import EventColumnsOfModel
-from features.events import Parsed, Verdict
-from features.online_store.cells import Cells
-from features.online_store.sqlite import SqliteRows
-from features.repo import FeatureRepo, load_repo
-from streaming.decisions import DecisionLog
-from streaming.executors import recipe_of
-from streaming.messages import messages as as_sent
-from streaming.online_sink import OnlineSink
-from streaming.scoring import EventScoring, ModelScoring
-from streaming.session import COLUMNS, spark_session
-from streaming.source_batch import Messages, known_at
-from streaming.zipf_load import Templates, ZipfLoad
+from features.definitions.repo import FeatureRepo, load_repo
+from features.events.parsing import Parsed, Verdict
+from features.online_store.port import Cells, Marker
+from features.online_store.sqlite.rows import SqliteRows
+from headrace.simulators.zipf import Templates, ZipfLoad
+from models.event_model.artefact import EventClassifier, Loaded
+from models.event_model.columns import EventColumnsOfModel
+from models.event_model.decisions import alerts_of
+from streaming.fold.shares import recipe_of
+from streaming.fold.sink import OnlineSink
+from streaming.kafka.encoding import messages as as_sent
+from streaming.scoring.decision_log import DecisionLog
+from streaming.scoring.scoring import EventScoring, ModelScoring
+from streaming.spark.session import COLUMNS, spark_session
+from streaming.spark.source import Messages, known_at
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -176,7 +174,7 @@ def framed(spark: SparkSession, folder: Path, stream: Stream, number: int) -> Da
 def test_a_message_without_headers_has_an_empty_list_of_them_as_nulls_cost_spark_the_square_of_their_number(
     spark: SparkSession,
 ) -> None:
-    """How Spark hands batches to Python; see streaming/session.py."""
+    """How Spark hands batches to Python; see streaming/spark/session.py."""
     none = "cast(null AS array<struct<key: string, value: binary>>) AS headers"
     given = ("'t' AS topic", "0 AS partition", "id AS offset", "current_timestamp() AS timestamp", "null AS key")
     came = spark.range(3).selectExpr(*given, "cast('x' AS binary) AS value", none).selectExpr(*COLUMNS).toArrow()

@@ -16,13 +16,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from features.batch import Marker, build_generation
+from features.definitions.repo import load_repo
 from features.errors import UsageError
-from features.events import event_schema, from_columns
-from features.feature_reader import FeatureReader, wall_clock_ms
-from features.online_store.sqlite import SqliteRows
-from features.repo import load_repo
-from features.state import Status
+from features.events.parsing import event_schema, from_columns
+from features.online_store.batch_step import build_generation
+from features.online_store.port import Marker
+from features.online_store.reader import FeatureReader
+from features.online_store.sqlite.rows import SqliteRows
+from features.rows.matrix import Status
+from features.times import now_ms
 
 pytestmark = [
     pytest.mark.integration,
@@ -41,7 +43,7 @@ from pathlib import Path
 from feast import Entity, FeatureView, Field, FileSource, PushSource, ValueType
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, String
-from features.feast_objects import feast_objects
+from headrace.feast import feast_objects
 
 driver = Entity(name="driver", join_keys=["user_id"], value_type=ValueType.STRING)
 stats = FeatureView(
@@ -100,7 +102,7 @@ def applied(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     repo = load_repo(folder)
-    now = wall_clock_ms()
+    now = now_ms()
     parsed = from_columns(shop_events(now), repo.streams["activity"], repo.horizon_ms("activity"))
     views = [repo.views["user_activity"], repo.views["item_activity"]]
     with closing(SqliteRows(home / ".headrace" / "online.db")) as rows:
@@ -136,8 +138,8 @@ def reader(applied):
 @pytest.fixture(autouse=True)
 def stopped_clock(monkeypatch):
     """Feast's read and ours are as of the same instant."""
-    now = wall_clock_ms()
-    monkeypatch.setattr("features.feature_reader.time.time_ns", lambda: now * 1_000_000)
+    now = now_ms()
+    monkeypatch.setattr("features.times.time.time_ns", lambda: now * 1_000_000)
 
 
 def references(view):
@@ -158,7 +160,9 @@ def test_feast_knows_every_view_with_its_features_in_order_and_with_its_ttl(appl
 
 
 def test_loading_the_definitions_of_a_repo_that_feast_uses_does_not_import_feast(applied):
-    program = "import sys; from features.repo import load_repo; load_repo('.'); sys.exit('feast' in sys.modules)"
+    program = (
+        "import sys; from features.definitions.repo import load_repo; load_repo('.'); sys.exit('feast' in sys.modules)"
+    )
     (applied / "ordinary.py").rename(applied / "ordinary.txt")
     try:
         done = subprocess.run([sys.executable, "-c", program], cwd=applied, capture_output=True, text=True, check=False)

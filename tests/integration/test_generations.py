@@ -18,19 +18,20 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from features.online_store.cells import of_schema
-from features.online_store.sqlite import SqliteRows
-from features.repo import FeatureRepo, load_repo
-from features.settings import read_settings
-from features.state import BatchKey, PackedRows, fold
-from features.verification import report
-from features.verified_stores import Asked, Verifier
-from headrace_loop import Loop, own_repo, share_jars
-from streaming.generator import ShopSimulator
-from streaming.producer import EventProducer
+from features.checks.comparison import report
+from features.checks.stores import Asked, Verifier
+from features.definitions.repo import FeatureRepo, load_repo
+from features.online_store.port import of_schema
+from features.online_store.sqlite.rows import SqliteRows
+from features.rows.folding import fold
+from features.rows.matrix import BatchKey, PackedRows
+from headrace.loop import Loop, own_repo, share_jars
+from headrace.settings import read_settings
+from headrace.simulators.shop import ShopSimulator
+from streaming.kafka.producer import EventProducer
+from streaming.kafka.topic_admin import ensure_topics
+from streaming.kafka.watermarks import read_watermarks
 from streaming.replay import Stop, Tally, in_file_order, send_all
-from streaming.topics import ensure_topics
-from streaming.watermarks import read_watermarks
 
 pytestmark = pytest.mark.integration
 LOG = logging.getLogger(__name__)
@@ -185,7 +186,7 @@ def plant(shop: Shop) -> set[str]:
     keys = shop.rows.keys(view.name).slice(0, PLANTED)
     values = generation.rows(view.name, keys)
     again = shop.events.filter(pa.compute.is_in(shop.events["user_id"], value_set=keys))
-    from features.events import from_columns
+    from features.events.parsing import from_columns
 
     events = {"activity": from_columns(again, shop.repo.streams["activity"]).events}
     folded = fold(view, PackedRows(keys, values), events, BatchKey(stream_id, marker.done + 1, 0))

@@ -15,19 +15,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.accepted import Reading
-from features.archive_tables import open_table
-from features.batch import Marker, build_generation
-from features.columns import entity_keys
+from features.checks.oracle import differences, disagreements, oracle
+from features.definitions.repo import load_repo
 from features.errors import UsageError
-from features.events import from_columns
-from features.feast_objects import objects_of
-from features.history import Asked, history
-from features.online_store.sqlite import SqliteRows
-from features.point_in_time import Spine
-from features.repo import load_repo
-from features.testing import differences, disagreements, oracle
-from streaming.archive import Archive
+from features.events.columns import entity_keys
+from features.events.parsing import from_columns
+from features.feast.objects import objects_of
+from features.history.archive import open_table
+from features.history.point_in_time_join import Spine
+from features.history.reading import Reading
+from features.history.spines import Asked, history
+from features.online_store.batch_step import build_generation
+from features.online_store.port import Marker
+from features.online_store.sqlite.rows import SqliteRows
+from streaming.archive.sink import Archive
 
 pytestmark = [
     pytest.mark.integration,
@@ -167,7 +168,7 @@ def references(view):
 
 def matrix_of(view, table, found):
     """Feast's answer in the form that the oracle is compared with: its statuses and times are the oracle's own."""
-    from features.state import FeatureMatrix
+    from features.rows.matrix import FeatureMatrix
 
     columns = tuple(table[name].combine_chunks() for name in view.names)
     return FeatureMatrix(view.names, columns, found.status, found.as_of, found.newest_event)
@@ -197,7 +198,7 @@ def test_history_at_the_clock_is_what_an_online_read_says_then(
 ):
     view = repo.views[name]
     clock = max(int(one.events(["known_at"])["known_at"].to_numpy().max()) for one in tables.values())
-    monkeypatch.setattr("features.feature_reader.time.time_ns", lambda: clock * 1_000_000)
+    monkeypatch.setattr("features.times.time.time_ns", lambda: clock * 1_000_000)
     archive = {one.name: tables[one.name].events() for one in view.streams}
     with closing(SqliteRows(project.parent / ".headrace" / "online.db")) as rows:
         build_generation(rows.generation(GENERATION), [view], GENERATION, archive, Marker(0, {}, {}, 0), clock)
@@ -229,7 +230,7 @@ def test_more_events_than_may_be_in_memory_give_the_same_bits(repo, tables, name
 
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory):
-    from streaming.session import spark_session
+    from streaming.spark.session import spark_session
 
     session = spark_session("local[2]", "512m", [], tmp_path_factory.mktemp("logs"))
     yield session
@@ -238,7 +239,7 @@ def spark(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["user_activity", "terminal_risk"])
 def test_spark_says_the_same_as_one_process(spark, repo, tables, name):
-    from features.history_on_spark import history_on_spark
+    from features.history.on_spark import history_on_spark
 
     view = repo.views[name]
     frame, as_of = spine_of(view, 150, 6)
@@ -257,7 +258,7 @@ def test_spark_says_the_same_as_one_process(spark, repo, tables, name):
 
 
 def test_spark_answers_a_spine_that_nothing_is_known_of(spark, repo):
-    from features.history_on_spark import history_on_spark
+    from features.history.on_spark import history_on_spark
 
     view = repo.views["terminal_risk"]
     frame, _ = spine_of(view, 3, 1)

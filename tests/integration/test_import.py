@@ -16,24 +16,24 @@ import pytest
 from confluent_kafka import Producer
 from deltalake import DeltaTable
 
-from features.archive_tables import IMPORT_PARTITION, open_table
+from features.definitions.repo import load_repo
 from features.errors import LeaseError, StoreError
-from features.events import from_columns
-from features.formats import read_events
-from features.repo import load_repo
-from streaming.archive import Archive
-from streaming.cuts import Cuts
-from streaming.folder_lock import FolderLock
-from streaming.importing import COMMIT_ROWS, REJECTS, Importer, Source, digest_of
-from streaming.ports import free_port
-from streaming.producer import known_at_header
-from streaming.topic_starts import topic_starts
-from streaming.topics import ensure_topics
+from features.events.parsing import from_columns
+from features.files import FolderLock
+from features.formats.reading import read_events
+from features.history.archive import IMPORT_PARTITION, open_table
+from streaming.archive.cutoff import Cuts
+from streaming.archive.importing import COMMIT_ROWS, REJECTS, Importer, Source, digest_of
+from streaming.archive.sink import Archive
+from streaming.archive.topic_bounds import topic_starts
+from streaming.kafka.ports import free_port
+from streaming.kafka.producer import known_at_header
+from streaming.kafka.topic_admin import ensure_topics
 
 pytestmark = pytest.mark.integration
 
 DEFINITIONS = """
-from features.aggregates import Count, Sum
+from headrace import Count, Sum
 from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
 
 user = Entity("user", keys={"user_id": "string"})

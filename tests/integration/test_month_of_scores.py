@@ -21,17 +21,18 @@ from cards_project import Project
 from numpy.typing import NDArray
 from stream_process import StreamProcess
 
-from features.archive_tables import open_table
-from features.columns import EventColumns, integers, sequence
+from features.arrays import Floats
 from features.definitions import PARTITIONS_OF_A_TOPIC, FeatureView, Stream
-from features.event_artefact import EventClassifier
-from features.event_inputs import Events, Floats
-from features.event_rules import EventColumnsOfModel, filled
-from features.events import event_schema
-from features.point_in_time import Spine, point_in_time
-from features.state import FeatureMatrix
-from streaming.consumer import read_topic
-from streaming.source_batch import flat_offsets
+from features.events.columns import EventColumns, integers, sequence
+from features.events.parsing import event_schema
+from features.history.archive import open_table
+from features.history.point_in_time_join import Spine, point_in_time
+from features.rows.matrix import FeatureMatrix
+from models.event_model.artefact import EventClassifier
+from models.event_model.columns import EventColumnsOfModel, filled
+from models.event_model.inputs import Events
+from streaming.kafka.consumer import read_topic
+from streaming.spark.source import flat_offsets
 from training.protocols.fraud_handbook import (
     INPUTS,
     LABELS,

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 from serving_world import REPO, Http, Models, fill, ids, plain, settings, until
 
-from features.batch import Marker, build_generation
-from features.definitions.stored import views_text
-from features.events import from_columns
-from features.online_store.cells import of_schema
-from features.online_store.sqlite import SqliteRows
-from features.repo import FeatureRepo, load_repo
+from features.definitions.repo import FeatureRepo, load_repo
+from features.definitions.serialized import views_text
+from features.events.parsing import from_columns
+from features.online_store.batch_step import build_generation
+from features.online_store.port import Marker, of_schema
+from features.online_store.sqlite.rows import SqliteRows
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 VIEWS = ("user_activity", "item_activity")

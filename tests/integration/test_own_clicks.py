@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 from serving_world import REPO, Http, plain, settings, until
 
-from features.archive_tables import open_table
-from features.feature_reader import FeatureReader
-from features.online_store.sqlite import SqliteRows
-from features.repo import load_repo
-from streaming.topics import ensure_topics
+from features.definitions.repo import load_repo
+from features.history.archive import open_table
+from features.online_store.reader import FeatureReader
+from features.online_store.sqlite.rows import SqliteRows
+from streaming.kafka.topic_admin import ensure_topics
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 VIEWS = "user_view_count_1h"
@@ -35,7 +35,7 @@ class Shop:
     other: Http
 
     def start_stream(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", "from streaming.stream_cli import stream; stream()"]
+        command = [sys.executable, "-c", "from headrace.commands.stream.stream import stream; stream()"]
         with (self.root / "log.txt").open("ab") as log:
             return subprocess.Popen(command, cwd=self.root, env=dict(os.environ), stdout=log, stderr=log)
 

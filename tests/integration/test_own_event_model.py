@@ -20,21 +20,21 @@ from mlflow.models import infer_signature
 from serving_world import STREAM_ID, plain, settings, until
 from small_cards import cards_in, simulated
 
-import headrace
-from features.artefact import CHAMPION
-from features.batch import Batch, BatchStep, Marker, build_generation
+from features.definitions.repo import load_repo
 from features.errors import ArtefactError
-from features.event_artefact import load_event_model
-from features.event_champion import EventChampion
-from features.event_rules import EventColumnsOfModel, rounded
-from features.events import Parsed, Verdict
-from features.online_store.sqlite import SqliteRows
-from features.own_ranker import OWN, OwnRanker
-from features.repo import load_repo
-from features.verdicts import TRUSTED
-from streaming.champions import FollowedChampion
-from streaming.decisions import DecisionLog
-from streaming.scoring import EventScoring, ModelScoring
+from features.events.parsing import Parsed, Verdict
+from features.online_store.batch_step import Batch, BatchStep, build_generation
+from features.online_store.port import Marker
+from features.online_store.sqlite.rows import SqliteRows
+from headrace.cli import cli
+from models.champions import FollowedChampion
+from models.event_champion import EventChampion
+from models.event_model.artefact import load_event_model
+from models.event_model.columns import EventColumnsOfModel, rounded
+from models.tags import CHAMPION, TRUSTED
+from models.user_model import OWN, OwnRanker
+from streaming.scoring.decision_log import DecisionLog
+from streaming.scoring.scoring import EventScoring, ModelScoring
 from training.registry import Registry
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
@@ -74,7 +74,7 @@ def registry(root) -> Registry:
 
 def run(root: Path, *words: str) -> str:
     words = (*words, "--model", "cards", "--root", str(root))
-    done = CliRunner().invoke(headrace.cli, ["models", *words], standalone_mode=False)
+    done = CliRunner().invoke(cli, ["models", *words], standalone_mode=False)
     if done.exception is not None:
         raise done.exception
     return done.stdout

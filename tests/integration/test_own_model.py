@@ -16,14 +16,14 @@ from mlflow.models import infer_signature
 from serving_world import MODEL, REPO, Models, fill, plain, settings, until
 from shop_history import shop
 
-from features.artefact import load
+from features.definitions.repo import load_repo
 from features.errors import ArtefactError
-from features.online_store.sqlite import SqliteRows
-from features.own_ranker import OWN, OwnRanker, pack
-from features.repo import load_repo
-from features.verdicts import TRUSTED
-from headrace import cli
-from training.dataset import Domain
+from features.online_store.sqlite.rows import SqliteRows
+from headrace.cli import cli
+from models.recommender.artefact import load
+from models.tags import TRUSTED
+from models.user_model import OWN, OwnRanker, pack
+from training.data.dataset import Domain
 from training.settings import TrainingSettings
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]

@@ -20,25 +20,26 @@ import pyarrow.parquet as pq
 import pytest
 from stream_process import DEADLINE_S, Process, StreamProcess
 
-from features.archive_tables import IMPORT_PARTITION
 from features.definitions import FeatureView, Stream
-from features.duplicates import without_duplicates
-from features.events import Parsed, Records, Verdict, parse
-from features.formats import read_events
-from features.online_store.sqlite import SqliteRows
-from features.point_in_time import Spine, point_in_time
-from features.repo import FeatureRepo, load_repo
-from features.state import PackedRows, finalize
-from features.windows import duration_ms
+from features.definitions.repo import FeatureRepo, load_repo
+from features.definitions.windows import duration_ms
+from features.events.dedupe import without_duplicates
+from features.events.parsing import Parsed, Records, Verdict, parse
+from features.formats.reading import read_events
+from features.history.archive import IMPORT_PARTITION
+from features.history.point_in_time_join import Spine, point_in_time
+from features.online_store.sqlite.rows import SqliteRows
+from features.rows.finalizing import finalize
+from features.rows.matrix import PackedRows
 from streaming.dead_letters import read_dead_letters
-from streaming.producer import EventProducer, known_at_header
-from streaming.topics import ensure_topics
+from streaming.kafka.producer import EventProducer, known_at_header
+from streaming.kafka.topic_admin import ensure_topics
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEFINITIONS = """
-from features.aggregates import Count, DistinctCount, LastK, Sum
+from headrace import Count, DistinctCount, LastK, Sum
 from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
 
 user = Entity("user", keys={{"user_id": "string"}})

@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner
 from serving_world import MODEL, Models, fill
 
-from features.definitions.stored import views_text
-from features.events import from_columns
-from features.model_needs import model_needs, needed_schemas
-from features.online_store.cells import of_schema
-from features.online_store.sqlite import SqliteRows
-from features.repo import load_repo
-from headrace import cli
+from features.definitions.repo import load_repo
+from features.definitions.serialized import views_text
+from features.events.parsing import from_columns
+from features.online_store.port import of_schema
+from features.online_store.sqlite.rows import SqliteRows
+from headrace.cli import cli
+from models.needs import model_needs, needed_schemas
 
 pytestmark = [
     pytest.mark.integration,

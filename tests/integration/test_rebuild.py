@@ -9,15 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features.aggregates import Count, DistinctCount, LastK, Sum
-from features.batch import Batch, BatchStep
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
-from features.events import from_columns
-from features.online_store.sqlite import SqliteRows
-from features.repo import FeatureRepo
-from features.state import PackedRows, finalize
-from streaming.archive import Archive
-from streaming.generations import Generation, build_from_archive
+from features.definitions.aggregations import Count, DistinctCount, LastK, Sum
+from features.definitions.repo import FeatureRepo
+from features.events.parsing import from_columns
+from features.online_store.batch_step import Batch, BatchStep
+from features.online_store.sqlite.rows import SqliteRows
+from features.rows.finalizing import finalize
+from features.rows.matrix import PackedRows
+from streaming.archive.sink import Archive
+from streaming.generations.checkpoints import Generation, build_from_archive
 
 pytestmark = pytest.mark.integration
 

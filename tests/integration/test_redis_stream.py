@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 CHOSEN = """project: test
 provider: local
 registry: registry.db
-online_store: {{type: features.online_store.plugin.RedisRowsOnlineStore, url: "{url}", deadline_ms: 2000}}
+online_store: {{type: headrace.feast.RedisRowsOnlineStore, url: "{url}", deadline_ms: 2000}}
 offline_store: {{type: file}}
 entity_key_serialization_version: 3
 """

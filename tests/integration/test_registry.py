@@ -14,15 +14,15 @@ import pytest
 from click.testing import CliRunner
 from small_shop import model
 
-from features.artefact import CHAMPION, load
 from features.errors import ArtefactError, StoreError, UsageError
-from features.verdicts import CHALLENGER
-from headrace import QUIET
-from training.cli import train
+from headrace.cli import QUIET
+from headrace.commands.models.models import models
+from headrace.commands.models.register import register as own_register
+from headrace.commands.models.train import train
+from models.recommender.artefact import load
+from models.tags import CHALLENGER, CHAMPION
+from training.judging.record import input_names, signature
 from training.mlmodel import MLMODEL, SIGNATURE
-from training.models_cli import models
-from training.own_models_cli import register as own_register
-from training.record import input_names, signature
 from training.registry import Registry, Version
 
 pytestmark = [

@@ -19,14 +19,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from features.definitions import Stream
+from features.definitions.repo import load_repo
 from features.errors import FormatError, HeadraceError, UsageError
-from features.events import Parsed, Records, Verdict, parse
-from features.formats import read_events
-from features.repo import load_repo
-from streaming.producer import EventProducer
-from streaming.producers_cli import generate, replay
+from features.events.parsing import Parsed, Records, Verdict, parse
+from features.formats.reading import read_events
+from headrace.commands.stream.produce import generate, replay
+from streaming.kafka.producer import EventProducer
+from streaming.kafka.topic_admin import ensure_topics
 from streaming.replay import Stop, Tally, in_file_order, in_time_order, send_all, taken
-from streaming.topics import ensure_topics
 
 pytestmark = pytest.mark.integration
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo")
@@ -240,7 +240,7 @@ def test_limit_sends_the_first_of_the_file(kafka: str, project: dict[str, Stream
 
 
 def started(verb: str, *arguments: object) -> subprocess.Popen[str]:
-    program = f"from streaming.producers_cli import {verb}; {verb}()"
+    program = f"from headrace.commands.stream.produce import {verb}; {verb}()"
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

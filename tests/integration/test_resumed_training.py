@@ -13,11 +13,11 @@ from click.testing import CliRunner
 from deltalake import write_deltalake
 from shop_history import SETTINGS, shop
 
-from features.repo import load_repo
-from training.bounds import Bound
-from training.cli import train
-from training.dataset import Domain, read_offline
-from training.fit import train as fit
+from features.definitions.repo import load_repo
+from headrace.commands.models.train import train
+from training.data.bounds import Bound
+from training.data.dataset import Domain, read_offline
+from training.recommender.fit import train as fit
 from training.registry import Registry
 from training.settings import TrainingSettings
 

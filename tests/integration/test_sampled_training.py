@@ -13,22 +13,22 @@ from deltalake import write_deltalake
 from shop_history import SETTINGS, shop
 from small_cards import simulated
 
-from features.archive_tables import ALWAYS, open_table
+from features.definitions.repo import load_repo
 from features.errors import UsageError
-from features.event_rules import EventColumnsOfModel, filled
-from features.events import event_schema
-from features.point_in_time import Spine, point_in_time
-from features.repo import load_repo
-from features.settings import Settings
-from training.bounds import Bound
-from training.candidates import fit_candidates
-from training.dataset import Domain, interactions_of, read_file, read_offline
-from training.event_examples import EventTrainingSettings, examples_between, parts_of, read_archive
-from training.event_sources import InArchive
-from training.histories import of_everybody
-from training.project import Project
-from training.ranker import Features
-from training.sampled import SampledEvents, WholeArchive, sample_of
+from features.events.parsing import event_schema
+from features.history.archive import ALWAYS, open_table
+from features.history.point_in_time_join import Spine, point_in_time
+from headrace.commands.models.project import Project
+from headrace.settings import Settings
+from models.event_model.columns import EventColumnsOfModel, filled
+from training.data.bounds import Bound
+from training.data.dataset import Domain, interactions_of, read_file, read_offline
+from training.data.event_sources import InArchive
+from training.data.labelled_events import EventTrainingSettings, examples_between, parts_of, read_archive
+from training.data.sampling import SampledEvents, WholeArchive, sample_of
+from training.recommender.candidates import fit_candidates
+from training.recommender.ranker import Features
+from training.recommender.user_histories import of_everybody
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]

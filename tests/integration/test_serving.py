@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from serving_world import ITEMS, MODEL, REPO, Http, Models, fill, free_port, ids, plain, settings, until
 
-from features.online_store.sqlite import SqliteRows
-from features.pairs import PAIR_FEATURES
-from features.repo import FeatureRepo, load_repo
-from serving.ray_server import served
-from streaming.topics import ensure_topics
+from features.definitions.repo import FeatureRepo, load_repo
+from features.online_store.sqlite.rows import SqliteRows
+from models.recommender.pairs import PAIR_FEATURES
+from serving.server.ray_server import served
+from streaming.kafka.topic_admin import ensure_topics
 
 # Warnings of Ray's and MLflow's own code are not news about ours.
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 from serving_world import REPO, Http, Models, fill, ids, plain, settings, until
 
-from features.batch import Marker, build_generation
-from features.events import from_columns
-from features.online_store.sqlite import SqliteRows
-from features.repo import FeatureRepo, load_repo
+from features.definitions.repo import FeatureRepo, load_repo
+from features.events.parsing import from_columns
+from features.online_store.batch_step import build_generation
+from features.online_store.port import Marker
+from features.online_store.sqlite.rows import SqliteRows
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 CATALOGUE_ID = 8

@@ -15,16 +15,17 @@ import pyarrow as pa
 import pytest
 from stream_process import StreamProcess
 
-from features.online_store.sqlite import SqliteRows
-from features.repo import load_repo
-from features.state import PackedRows, finalize
-from streaming.producer import EventProducer
-from streaming.topics import ensure_topics
+from features.definitions.repo import load_repo
+from features.online_store.sqlite.rows import SqliteRows
+from features.rows.finalizing import finalize
+from features.rows.matrix import PackedRows
+from streaming.kafka.producer import EventProducer
+from streaming.kafka.topic_admin import ensure_topics
 
 pytestmark = pytest.mark.integration
 
 DEFINITIONS = """
-from features.aggregates import Count, LastK
+from headrace import Count, LastK
 from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
 
 user = Entity("user", keys={{"user_id": "string"}})

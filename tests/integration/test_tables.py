@@ -19,13 +19,14 @@ from click.testing import CliRunner
 from deltalake import DeltaTable
 
 import headrace
-from features.archive_tables import Span, open_table
 from features.definitions import Entity, Stream
-from features.events import from_columns
-from features.repo import FeatureRepo
-from streaming.archive import Archive, append_rows
-from streaming.table_care import kept_up, state_of, tables_of
-from streaming.upkeep import kept_up_every
+from features.definitions.repo import FeatureRepo
+from features.events.parsing import from_columns
+from features.history.archive import Span, open_table
+from headrace.cli import cli
+from streaming.archive.maintenance import kept_up, state_of, tables_of
+from streaming.archive.sink import Archive, append_rows
+from streaming.archive.upkeep import kept_up_every
 
 pytestmark = pytest.mark.integration
 
@@ -120,14 +121,14 @@ def test_the_command_shows_tables_and_compacts_them(archive, tmp_path):
     assert shown == {"table": "shop", "rows": 30 * ROWS, "files": 30, "bytes": state.bytes, "version": 29}
     (done,) = json.loads(run("compact", "--json").stdout)
     assert (done["files_before"], done["files_after"]) == (30, 1)
-    refused = CliRunner().invoke(headrace.cli, ["tables", "compact", "--keep-hours", "1.5"])
+    refused = CliRunner().invoke(cli, ["tables", "compact", "--keep-hours", "1.5"])
     assert (refused.exit_code, "'1.5' is not a valid integer" in refused.output) == (2, True)
     assert run().stdout.split()[:5] == ["table", "rows", "files", "bytes", "version"]
 
 
 def test_tables_are_kept_up_beside_whatever_runs_and_a_failure_is_told(archive, tmp_path, monkeypatch):
     monkeypatch.setenv("HEADRACE_OFFLINE__PATH", "offline")
-    monkeypatch.setenv("PYTHONPATH", str(Path(headrace.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(headrace.__file__).parent.parent))
     said = []
     with kept_up_every(0.1, tmp_path, said.append):
         until(lambda: len(DeltaTable(archive.path(SHOP)).file_uris()) == 1)

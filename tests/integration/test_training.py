@@ -12,23 +12,22 @@ import pytest
 from click.testing import CliRunner
 from shop_history import SETTINGS, shop
 
-from features.artefact import CHAMPION, MODEL_NAME
+from features.definitions.repo import load_repo
 from features.errors import ArtefactError, UsageError
-from features.point_in_time import Spine, point_in_time
-from features.repo import load_repo
-from features.verdicts import CHALLENGER
-from training.candidates import fit_candidates
-from training.cli import train, training_settings
-from training.dataset import Domain, interactions_of, read_offline
-from training.evaluate import Row
-from training.fit import train as fit
-from training.judging import Judge
-from training.models_cli import models
-from training.own_models import learning_examples
-from training.ranker import ask
+from features.history.point_in_time_join import Spine, point_in_time
+from headrace.commands.models.models import models
+from headrace.commands.models.train import train, training_settings
+from models.tags import CHALLENGER, CHAMPION, MODEL_NAME
+from training.data.dataset import Domain, interactions_of, read_offline
+from training.data.split import visits
+from training.judging.judge import Judge
+from training.recommender.candidates import fit_candidates
+from training.recommender.evaluate import Row
+from training.recommender.fit import train as fit
+from training.recommender.ranker import ask
 from training.refresh import refresh
 from training.registry import Registry
-from training.split import visits
+from training.user_models import learning_examples
 
 pytestmark = [
     pytest.mark.integration,

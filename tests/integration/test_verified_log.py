@@ -12,21 +12,22 @@ import pytest
 from deltalake import write_deltalake
 from serving_world import MODEL, REPO, STREAM_ID, Models, model
 
-from features.batch import Marker, build_generation
+from features.checks.served_log import LogVerifier
+from features.checks.stores import Asked
+from features.definitions.repo import load_repo
 from features.errors import UsageError
-from features.events import from_columns
-from features.feature_reader import FeatureReader
-from features.online_store.sqlite import SqliteRows
-from features.repo import load_repo
-from features.settings import Settings
-from features.verified_log import LogVerifier
-from features.verified_stores import Asked
-from features.verify_cli import report_of_the_log
-from serving.answers import Answer
-from serving.model_watch import Served
-from serving.recommender import Question, UserRead, recommend
-from serving.retrieval import NO_ITEMS
-from serving.served_log import ServedAnswer, event_of
+from features.events.parsing import from_columns
+from features.online_store.batch_step import build_generation
+from features.online_store.port import Marker
+from features.online_store.reader import FeatureReader
+from features.online_store.sqlite.rows import SqliteRows
+from headrace.commands.features.verify import report_of_the_log
+from headrace.settings import Settings
+from models.followed import Served
+from serving.recommend.convert import Answer
+from serving.recommend.recommender import Question, UserRead, recommend
+from serving.recommend.served_log import ServedAnswer, event_of
+from serving.recommend.unpersonal import NO_ITEMS
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 REPOSITORY = load_repo(REPO)

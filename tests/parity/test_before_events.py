@@ -13,15 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import T0, WINDOWS, World, pair, table_of, view_of, worlds
 
-from features import before_events
-from features.aggregates import Count
-from features.before_events import features_before
-from features.columns import EventColumns
 from features.definitions import FeatureView, Stream
+from features.definitions.aggregations import Count
+from features.definitions.windows import Window
 from features.errors import UsageError
-from features.point_in_time import Places, Spine, point_in_time
-from features.state import BatchKey, FeatureMatrix, PackedRows, finalize, fold
-from features.windows import Window
+from features.events.columns import EventColumns
+from features.history import within_batch as before_events
+from features.history.point_in_time_join import Places, Spine, point_in_time
+from features.history.within_batch import features_before
+from features.rows.finalizing import finalize
+from features.rows.folding import fold
+from features.rows.matrix import BatchKey, FeatureMatrix, PackedRows
 
 STREAM_ID = 1
 Rows = dict[str, bytes]

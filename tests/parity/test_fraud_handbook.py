@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from features.event_inputs import EventInputs
-from features.repo import load_repo
+from features.definitions.repo import load_repo
+from models.event_model.inputs import EventInputs
 from training.protocols.fraud_handbook import INPUTS, PAYMENTS, Days, models, payments_between, read_history, run
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo")

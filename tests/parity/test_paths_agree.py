@@ -10,19 +10,22 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_store import MemoryHandle, MemoryStore
 from worlds import AGGREGATIONS, WINDOWS, World, pair, spine_of, view_of, worlds
 
-from features import ranges
-from features.aggregates import DecayedCount
-from features.batch import Batch, BatchStep, Marker
+from features.checks.oracle import disagreements, oracle
 from features.definitions import FeatureView, Stream
-from features.duplicates import without_duplicates
-from features.events import from_columns
-from features.memory_store import MemoryHandle, MemoryStore
-from features.point_in_time import point_in_time
-from features.state import BatchKey, PackedRows, finalize, fold
-from features.testing import disagreements, oracle
-from features.windows import Window, duration_ms
+from features.definitions.aggregations import DecayedCount
+from features.definitions.windows import Window, duration_ms
+from features.events.dedupe import without_duplicates
+from features.events.parsing import from_columns
+from features.history import ranges
+from features.history.point_in_time_join import point_in_time
+from features.online_store.batch_step import Batch, BatchStep
+from features.online_store.port import Marker
+from features.rows.finalizing import finalize
+from features.rows.folding import fold
+from features.rows.matrix import BatchKey, PackedRows
 
 VIEW = view_of(WINDOWS)
 SLOW = tuple(DecayedCount("10d") if isinstance(one, DecayedCount) else one for one in AGGREGATIONS)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+from reader_stories import ReadStory, simulate_reads
 
 from features.online_store import pending
 from features.online_store.pending import Reach, RowsWithPending
-from features.simulation_reads import ReadStory, simulate_reads
 
 SEEDS_TO_CATCH = 150
 

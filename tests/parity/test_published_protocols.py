@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from headrace import cli
+from headrace.cli import cli
 
 RealFile = Callable[[str], Path]
 Rows = dict[tuple[str, str], dict[str, Any]]

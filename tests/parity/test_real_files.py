@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.checks import Report, Sizes, check_view, valid_events, verdicts_add_up
-from features.events import Parsed
-from features.formats import read_events
-from features.repo import load_repo
+from features.checks.laws import Report, Sizes, check_view, valid_events, verdicts_add_up
+from features.definitions.repo import load_repo
+from features.events.parsing import Parsed
+from features.formats.reading import read_events
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo")
 SIZES = Sizes(entities=250, times=20)

@@ -11,21 +11,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from memory_store import MemoryStore
 from small_cards import simulated
 
-from features.batch import Batch, BatchStep, Marker
-from features.event_artefact import EventClassifier, EventManifest
-from features.event_champion import EventChampion, Loaded
-from features.event_decisions import alerts_of
-from features.event_inputs import Floats
-from features.event_rules import EventColumnsOfModel
-from features.events import Parsed, Verdict
-from features.memory_store import MemoryStore
-from features.repo import load_repo
-from streaming.decisions import DecisionLog
-from streaming.scoring import EventScoring, ModelScoring
-from training.event_examples import EventTrainingSettings, examples_between
-from training.event_models import fit
+from features.arrays import Floats
+from features.definitions.repo import load_repo
+from features.events.parsing import Parsed, Verdict
+from features.online_store.batch_step import Batch, BatchStep
+from features.online_store.port import Marker
+from models.event_champion import EventChampion
+from models.event_model.artefact import EventClassifier, EventManifest, Loaded
+from models.event_model.columns import EventColumnsOfModel
+from models.event_model.decisions import alerts_of
+from streaming.scoring.decision_log import DecisionLog
+from streaming.scoring.scoring import EventScoring, ModelScoring
+from training.data.labelled_events import EventTrainingSettings, examples_between
+from training.event_model.fit import fit
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
 ASKED = EventColumnsOfModel.of(REPO, REPO.models["cards"])

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import memory_store
 import pytest
+from memory_store import MemoryHandle
+from stories import MISHAPS, simulate
 
-from features import memory_store, state
-from features.batch import Batch, BatchStep, Counts, Marker, Work
-from features.memory_store import MemoryHandle
-from features.simulation import MISHAPS, simulate
+from features.online_store.batch_step import Batch, BatchStep, Counts, Work
+from features.online_store.port import Marker
+from features.rows import folding as state
 
 REGRESSIONS = Path(__file__).with_name("simulation_seeds.txt")
 SEEDS_TO_CATCH = 400

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from sklearn.tree import DecisionTreeClassifier
 
-from features.artefact import DIGEST_TAG, MANIFEST, RANKER, Artefact, save
+from models.folder import MANIFEST
+from models.recommender.artefact import RANKER, Artefact, save
+from models.tags import DIGEST_TAG
 
 BAD = {
     "throws": "AttributeError",

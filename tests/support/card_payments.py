@@ -12,7 +12,7 @@ import fastavro
 from schema_registry import Registry
 
 from features.definitions import Stream
-from streaming.producer import EventProducer
+from streaming.kafka.producer import EventProducer
 
 CUSTOMERS, TERMINALS = 12, 20
 

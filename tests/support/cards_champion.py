@@ -7,10 +7,11 @@ from typing import Any
 
 from small_cards import simulated
 
-from features.event_artefact import EventClassifier, EventManifest, save_event_model, views_of
-from features.event_rules import EventColumnsOfModel
-from features.repo import FeatureRepo
-from training.event_models import EventTrainingSettings, examples_between, fit
+from features.definitions.repo import FeatureRepo
+from models.event_model.artefact import EventClassifier, EventManifest, save_event_model, views_of
+from models.event_model.columns import EventColumnsOfModel
+from training.data.labelled_events import EventTrainingSettings, examples_between
+from training.event_model.fit import fit
 from training.registry import Registry
 
 TRACKING = "sqlite:///mlruns/mlflow.db"

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from features.repo import load_repo
-from features.stream_status import read_status
-from streaming.watermarks import read_watermarks
+from features.definitions.repo import load_repo
+from features.online_store.stream_status import read_status
+from streaming.kafka.watermarks import read_watermarks
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 120

@@ -9,14 +9,13 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
+from memory_store import Crash
 from redis import Redis
 
-from features.batch import Store
-from features.memory_store import Crash
-from features.online_store.cells import Version
 from features.online_store.generation import Generation, Lane
-from features.online_store.redis import RedisRows
-from features.online_store.sqlite import SqliteRows
+from features.online_store.port import Store, Version
+from features.online_store.redis.rows import RedisRows
+from features.online_store.sqlite.rows import SqliteRows
 
 KEPT_WRITES = 6
 

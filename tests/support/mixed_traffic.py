@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from features.definitions import Stream
-from features.repo import FeatureRepo
-from streaming.cards_simulator import CardSimulator
-from streaming.cards_traffic import streams_of
-from streaming.generator import ShopSimulator
-from streaming.messages import messages
-from streaming.producer import EventProducer, known_at_header
+from features.definitions.repo import FeatureRepo
+from headrace.simulators.cards import CardSimulator
+from headrace.simulators.cards_traffic import streams_of
+from headrace.simulators.shop import ShopSimulator
+from streaming.kafka.encoding import messages
+from streaming.kafka.producer import EventProducer, known_at_header
 from streaming.replay import in_time_order
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000

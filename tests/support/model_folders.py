@@ -7,10 +7,10 @@ from pathlib import Path
 
 from small_shop import model
 
-from features.artefact import save
-from features.trial import Golden, goldens_of
-from features.verdicts import SERVING_REFUSED
-from serving.model_watch import Pinned, RegistryError
+from models.recommender.artefact import Golden, save
+from models.recommender.golden import goldens_of
+from models.registry import Pinned, RegistryError
+from models.tags import SERVING_REFUSED
 
 
 class Folders:

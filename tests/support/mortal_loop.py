@@ -16,21 +16,21 @@ from mixed_traffic import Sending
 from redis_server import RedisServer
 from stream_process import Process, StreamProcess
 
-from features.repo import FeatureRepo, load_repo
-from streaming.broker import EmbeddedBroker
-from streaming.jars import kafka_jars
-from streaming.topics import ensure_topics
+from features.definitions.repo import FeatureRepo, load_repo
+from streaming.kafka.broker import EmbeddedBroker
+from streaming.kafka.jars import kafka_jars
+from streaming.kafka.topic_admin import ensure_topics
 
 NEVER_FORGETS = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
 STORES = {
-    "sqlite": "{{type: features.online_store.plugin.SqliteRowsOnlineStore, path: ../.headrace/online.db{deadline}}}",
-    "redis": "{{type: features.online_store.plugin.RedisRowsOnlineStore, url: '{url}'{deadline}}}",
+    "sqlite": "{{type: headrace.feast.SqliteRowsOnlineStore, path: ../.headrace/online.db{deadline}}}",
+    "redis": "{{type: headrace.feast.RedisRowsOnlineStore, url: '{url}'{deadline}}}",
 }
 FEATURE_STORE = """project: truth
 provider: local
 registry: ../.headrace/registry.db
 online_store: {online}
-offline_store: {{type: features.offline_store.ArchiveOfflineStore, path: ../.headrace/offline}}
+offline_store: {{type: headrace.feast.ArchiveOfflineStore, path: ../.headrace/offline}}
 entity_key_serialization_version: 3
 """
 SETTINGS = """

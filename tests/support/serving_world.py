@@ -16,16 +16,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from features.artefact import DIGEST_TAG, Artefact, Manifest, ViewInputs, save
-from features.batch import Marker, build_generation
-from features.candidate_tables import CandidateTables, SparseRows
-from features.events import from_columns
+from features.definitions.repo import FeatureRepo
+from features.events.parsing import from_columns
 from features.hashing import hash_texts
-from features.online_store.sqlite import SqliteRows
-from features.repo import FeatureRepo
-from features.trial import goldens_of
-from features.verdicts import verdict_tags
-from serving.settings import ServingSettings, StoreSettings
+from features.online_store.batch_step import build_generation
+from features.online_store.port import Marker
+from features.online_store.settings import StoreSettings
+from features.online_store.sqlite.rows import SqliteRows
+from models.folder import ViewInputs
+from models.recommender.artefact import Artefact, Manifest, save
+from models.recommender.golden import goldens_of
+from models.recommender.tables import CandidateTables, SparseRows
+from models.tags import DIGEST_TAG, verdict_tags
+from serving.settings import ServingSettings
 
 REPO = Path(__file__).resolve().parent.parent.parent / "feature_repo"
 MODEL = "shop-recommender"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from features.events import from_columns
-from training.dataset import Domain
+from features.events.parsing import from_columns
+from training.data.dataset import Domain
 from training.settings import TrainingSettings
 
 HOUR = 3_600_000

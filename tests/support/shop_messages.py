@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from features.definitions import Field, Stream, product
-from features.events import Records, json_messages
+from features.events.json import messages as json_messages
+from features.events.parsing import Records
 
 NOW = 1_780_000_000_000
 SHOP = Stream(

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from features.columns import arrow_type
-from features.events import event_schema
-from features.expressions import evaluate
-from features.repo import FeatureRepo
-from streaming.archive import append_rows
-from streaming.cards_simulator import CardSimulator
+from features.definitions.expressions import evaluate
+from features.definitions.repo import FeatureRepo
+from features.events.columns import arrow_type
+from features.events.parsing import event_schema
+from headrace.simulators.cards import CardSimulator
+from streaming.archive.sink import append_rows
 
 DAYS = 40
 END_MS = 1_700_006_400_000

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from features.artefact import Artefact, Manifest, ViewInputs
-from features.candidate_tables import CandidateTables, SparseRows
 from features.hashing import hash_texts
-from features.state import FeatureMatrix, Status
-from serving.retrieval import snapshot
+from features.rows.matrix import FeatureMatrix, Status
+from models.folder import ViewInputs
+from models.recommender.artefact import Artefact, Manifest
+from models.recommender.tables import CandidateTables, SparseRows
+from serving.recommend.unpersonal import snapshot
 
 ITEMS = ("tea", "cup", "pot", "pen", "ink")
 NOW = 1_700_000_000_000

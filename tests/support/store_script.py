@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from redis import Redis
 
-from features.batch import Marker
-from features.rows import HEADER
-from features.state import PackedRows
+from features.online_store.port import Marker
+from features.rows.layout import HEADER
+from features.rows.matrix import PackedRows
 
 
 def emptied(*urls):

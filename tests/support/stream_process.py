@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from features.repo import load_repo
-from features.stream_status import read_status
-from streaming.crash_points import VARIABLE
-from streaming.watermarks import read_watermarks
+from features.definitions.repo import load_repo
+from features.online_store.stream_status import read_status
+from streaming.fold.crash_points import VARIABLE
+from streaming.kafka.watermarks import read_watermarks
 
 DEADLINE_S = 120
 POLL_S = 0.1
@@ -47,7 +47,7 @@ class StreamProcess:
         """It runs, started by the command ``within`` where one is given; whatever happens, it is gone afterwards.
 
         Args:
-            crash_at: where it is to die (streaming/crash_points.py).
+            crash_at: where it is to die (streaming/fold/crash_points.py).
         """
         arguments = [*within, sys.executable, "-m", "headrace", "stream"]
         environ = {**os.environ, **({VARIABLE: crash_at} if crash_at else {})}

@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from features.event_decisions import DECISIONS, alerts_of
-from streaming.alert_sinks.port import Alert, read_alert
-from streaming.consumer import Record
-from streaming.producer import EventProducer
+from models.event_model.decisions import DECISIONS, alerts_of
+from streaming.alerts.sinks.port import Alert, read_alert
+from streaming.kafka.consumer import Record
+from streaming.kafka.producer import EventProducer
 
 NOON_MS = 1_750_000_000_123
 

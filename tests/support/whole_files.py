@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from features.definitions import Stream
-from features.events import Parsed, Verdict
-from features.formats import read_events
-from features.repo import load_repo
+from features.definitions.repo import load_repo
+from features.events.parsing import Parsed, Verdict
+from features.formats.reading import read_events
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo")
 

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from features.aggregates import (
+from features.definitions import Entity, FeatureSet, FeatureView, Stream
+from features.definitions.aggregations import (
     Aggregation,
     Count,
     DecayedCount,
@@ -25,12 +26,11 @@ from features.aggregates import (
     Sum,
     TimeSinceLast,
 )
-from features.columns import encode_key
-from features.definitions import Entity, FeatureSet, FeatureView, Stream
-from features.events import event_schema
-from features.expressions import above, difference, ratio
-from features.point_in_time import Spine
-from features.windows import Window
+from features.definitions.expressions import above, difference, ratio
+from features.definitions.windows import Window
+from features.events.columns import encode_key
+from features.events.parsing import event_schema
+from features.history.point_in_time_join import Spine
 
 T0 = 1_700_000_000_000
 NAMES = ("a", "b", "çà", "", "a long name, longer than eight bytes")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-import headrace
-import streaming.alerts_cli
 from features.definitions import PARTITIONS_OF_A_TOPIC
-from features.repo import load_repo
-from headrace_alerts import as_text, place_of
-from streaming.alerts_cli import each_once, line_of
+from features.definitions.repo import load_repo
+from headrace.bench.loop.alerts import as_text, place_of
+from headrace.cli import cli
+from headrace.commands.stream import alerts as alerts_command
+from headrace.commands.stream.alerts import each_once, line_of
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
 REASON = {"feature": "amount", "value": 512.5, "usual": 40.25, "effect": 0.4}
@@ -34,7 +34,7 @@ def test_an_alert_that_was_sent_again_comes_once_and_what_is_no_alert_does_not()
 
 
 def test_alerts_of_long_ago_are_forgotten(monkeypatch) -> None:
-    monkeypatch.setattr(streaming.alerts_cli, "REMEMBERED", 2)
+    monkeypatch.setattr(alerts_command, "REMEMBERED", 2)
     names = ["a", "b", "c", "c", "a"]
     assert [one["alert_id"] for one in each_once(json.dumps({"alert_id": name}).encode() for name in names)] == [
         *("a", "b", "c", "a")
@@ -63,6 +63,6 @@ def test_the_benchs_text_has_its_figures() -> None:
 
 def test_both_verbs_have_help_with_an_example() -> None:
     for verb in (["alerts", "tail"], ["bench", "alerts"]):
-        said = CliRunner().invoke(headrace.cli, [*verb, "--help"], prog_name="headrace")
+        said = CliRunner().invoke(cli, [*verb, "--help"], prog_name="headrace")
         assert said.exit_code == 0
         assert f"headrace {' '.join(verb)}" in said.output

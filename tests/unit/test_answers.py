@@ -15,13 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import T0, WINDOWS, table_of, view_of, worlds
 
-from features.aggregates import Count, DistinctCount, Last, LastK, Mean, Quantile, Ratio, Sum
+from features.checks.oracle import derived_disagreements, differences
 from features.definitions import FeatureSet, FeatureView
-from features.expressions import difference, log1p, product, ratio, total
-from features.kernels import stored
+from features.definitions.aggregations import Count, DistinctCount, Last, LastK, Mean, Quantile, Ratio, Sum
+from features.definitions.expressions import difference, log1p, product, ratio, total
+from features.rows.finalizing import finalize
+from features.rows.folding import fold
+from features.rows.kernels import stored
 from features.rows.layout import HEADER
-from features.state import BatchKey, PackedRows, Status, finalize, fold
-from features.testing import derived_disagreements, differences
+from features.rows.matrix import BatchKey, PackedRows, Status
 
 VIEW = view_of(WINDOWS)
 NOTHING = PackedRows(pa.array([], pa.string()), pa.array([], pa.binary()))
@@ -127,7 +129,7 @@ def test_kernels_read_the_header_where_the_encoder_writes_it() -> None:
 def test_a_source_that_cannot_be_written_has_its_kernels_kept_elsewhere(tmp_path: Path) -> None:
     """A folder may be named for them: a second process finds there what the first one made."""
     program = (
-        "from features import compiled\n"
+        "from features.rows import compiled\n"
         "import numpy as np\n"
         "none = np.zeros((0, 0), np.int64)\n"
         "compiled.gather()(np.zeros(1, np.uint8), none, none, np.zeros(0, np.int64), 0, np.zeros(0, np.uint8),"

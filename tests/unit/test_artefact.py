@@ -14,13 +14,13 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from features.artefact import CANDIDATES, RANKER, Artefact, Manifest, ViewInputs, load, save
-from features.artefact_folder import MANIFEST
-from features.candidate_tables import CandidateTables, SparseRows
+from features.definitions.repo import load_repo
 from features.errors import ArtefactError
 from features.hashing import hash_texts
-from features.pairs import PAIR_FEATURES, Query
-from features.repo import load_repo
+from models.folder import MANIFEST, ViewInputs
+from models.recommender.artefact import CANDIDATES, RANKER, Artefact, Manifest, load, save
+from models.recommender.pairs import PAIR_FEATURES, Query
+from models.recommender.tables import CandidateTables, SparseRows
 
 ITEMS = ("apple", "bread", "cheese", "dates", "eggs")
 USER, ITEM = ("user_a", "user_b"), ("item_a",)

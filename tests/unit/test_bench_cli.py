@@ -9,35 +9,37 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from stories import VIEW
 
-import headrace
-import headrace_bench
-from features.answers import make_ready
-from features.batch import Marker, build_generation
-from features.bench import core
-from features.feature_reader import wall_clock_ms
-from features.freshness import ages_of
-from features.online_store.sqlite import SqliteRows
-from features.settings import Settings
-from features.simulation import VIEW
-from headrace_bench import SAMPLED, SAMPLED_USER, Watch, as_text, commits, own_broker, sampled
+from features.online_store.batch_step import build_generation
+from features.online_store.port import Marker
+from features.online_store.sqlite.rows import SqliteRows
+from features.rows.folding import make_ready
+from features.times import now_ms
+from headrace.bench.core import core
+from headrace.bench.loop import running
+from headrace.bench.loop.freshness import SAMPLED, SAMPLED_USER, Watch, as_text, commits, sampled
+from headrace.bench.loop.running import own_broker
+from headrace.cli import cli
+from headrace.settings import Settings
+from streaming.fold.freshness import ages_of
 
 SHOWS = "e_all_value_sum_10s"
 
 
 def run(*arguments: str):
-    return CliRunner().invoke(headrace.cli, list(arguments), prog_name="headrace")
+    return CliRunner().invoke(cli, list(arguments), prog_name="headrace")
 
 
 def view_of(key: str, value: int = 1) -> pa.Table:
     """One event, just now."""
-    now = wall_clock_ms()
+    now = now_ms()
     times = {"event_time": [now], "known_at": [now], "partition": [0], "offset": [0]}
     return pa.table({"event_id": [key], **times, "key": [key], "label": ["x"], "value": [value]})
 
 
 def build(rows: SqliteRows, number: int, events: pa.Table) -> None:
-    build_generation(rows.generation(number), [VIEW], number, {"s": events}, Marker(0, {}, {}, 0), wall_clock_ms())
+    build_generation(rows.generation(number), [VIEW], number, {"s": events}, Marker(0, {}, {}, 0), now_ms())
     rows.set_current(VIEW.name, number)
 
 
@@ -59,8 +61,8 @@ def events(count: int) -> pa.Table:
 
 
 def test_the_core_bench_is_the_one_of_features():
-    assert headrace_bench.bench.commands["core"] is core
-    assert set(headrace_bench.bench.commands) >= {"core", "freshness", "throughput"}
+    assert running.bench.commands["core"] is core
+    assert set(running.bench.commands) >= {"core", "freshness", "throughput"}
 
 
 @pytest.mark.parametrize("arguments", [("--seconds", "39"), ("--rate", "5000"), ("--rate", "0")])

@@ -8,8 +8,8 @@ import numpy as np
 from als_library import needs_als
 from click.testing import CliRunner
 
-from headrace import cli
-from training.bench import simulated, simulated_examples
+from headrace.bench.train import simulated, simulated_examples
+from headrace.cli import cli
 
 
 def test_each_fit_has_its_rows_seconds_and_memory():

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 from small_shop import model
 
-from features.calibration import Calibration, log_odds
-from training.calibration import (
+from models.recommender.calibration import Calibration, log_odds
+from training.recommender.calibrating import (
     POSITIVES,
     Checked,
     calibration,

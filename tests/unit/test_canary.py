@@ -12,10 +12,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from model_folders import Folders
 
-from features.verdicts import CANARY, CANARY_STOPPED
-from serving.canary import LOOK_EVERY, Canary, is_chosen
-from serving.comparison import LEAST, WINDOW, Answered, Lately, fisher, longer, worse
-from serving.model_watch import ModelWatch
+from models.followed import ModelWatch
+from models.tags import CANARY, CANARY_STOPPED
+from serving.versions.canary import LOOK_EVERY, Canary, is_chosen
+from serving.versions.comparison import LEAST, WINDOW, Answered, Lately, fisher, longer, worse
 
 USERS = [f"user{number}" for number in range(2_000)]
 

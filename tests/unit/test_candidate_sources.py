@@ -10,15 +10,14 @@ import pytest
 from als_library import needs_als
 from scipy.sparse import csr_array, csr_matrix
 
-from features.candidate_arrays import candidate_arrays, candidate_tables, read_arrays
-from features.candidate_tables import Factors, Sessions, SparseRows
 from features.errors import ArtefactError
-from features.pairs import COLUMN, PAIR_FEATURES, POSITION, TRAIL, Known, Query, lateness, session_scores
-from features.recommendation import SOURCES, retrieve
-from training.candidates import ease, fit_candidates
-from training.dataset import Interactions
-from training.settings import WEIGHTS, TrainingSettings
-from training.together import (
+from models.recommender.arrays import candidate_arrays, candidate_tables, read_arrays
+from models.recommender.pairs import COLUMN, PAIR_FEATURES, POSITION, TRAIL, Known, Query, lateness, session_scores
+from models.recommender.retrieval import SOURCES, retrieve
+from models.recommender.tables import Factors, Sessions, SparseRows
+from training.data.dataset import Interactions
+from training.recommender.candidates import ease, fit_candidates
+from training.recommender.co_occurrence import (
     FactorSettings,
     co_visits,
     fitted_factors,
@@ -27,6 +26,7 @@ from training.together import (
     sessions_of,
     strongest_of,
 )
+from training.settings import WEIGHTS, TrainingSettings
 
 HOUR, DAY = 3_600_000, 86_400_000
 NOW = 1_000 * DAY

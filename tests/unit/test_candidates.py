@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 from scipy.sparse import csr_array
 
-from features.pairs import PAIR_FEATURES, Query
-from features.recommendation import retrieve
-from training.candidates import decayed_counts, ease, fit_candidates, strongest
-from training.dataset import Interactions
+from models.recommender.pairs import PAIR_FEATURES, Query
+from models.recommender.retrieval import retrieve
+from training.data.dataset import Interactions
+from training.recommender.candidates import decayed_counts, ease, fit_candidates, strongest
 from training.settings import TrainingSettings
 
 DAY = 86_400_000

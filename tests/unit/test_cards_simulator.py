@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from features.definitions.repo import load_repo
+from features.definitions.windows import UNITS_MS
 from features.errors import UsageError
-from features.events import Verdict, from_columns
-from features.repo import load_repo
-from features.windows import UNITS_MS
-from streaming.cards_simulator import Block, CardSimulator
+from features.events.parsing import Verdict, from_columns
+from headrace.simulators.cards import Block, CardSimulator
 
 DAY_MS = UNITS_MS["d"]
 UNTIL = 17_600 * DAY_MS

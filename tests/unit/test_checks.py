@@ -9,13 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import checks, state
-from features.aggregates import Count, DistinctCount, LastK, Ratio, Sum
-from features.checks import Report, Sizes, check_view, moment_text, verdicts_add_up, verdicts_are_the_records_own
+from features.checks import laws as checks
+from features.checks.laws import Report, Sizes, check_view, verdicts_add_up, verdicts_are_the_records_own
+from features.checks.sampling import moments_along, records_of, sampled_entities, spread
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
-from features.events import Parsed, from_columns
-from features.sampling import moments_along, records_of, sampled_entities, spread, used_columns
-from features.windows import Window
+from features.definitions.aggregations import Count, DistinctCount, LastK, Ratio, Sum
+from features.definitions.views import used_columns
+from features.definitions.windows import Window
+from features.events.parsing import Parsed, from_columns
+from features.rows import folding as state
+from features.times import moment_text
 
 T0 = 1_700_000_000_000
 LAWS = [

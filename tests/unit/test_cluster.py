@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from features.settings import KafkaSettings, Settings
-from streaming.broker import BrokerError, running_broker
-from streaming.cluster import cluster, find_cluster
-from streaming.folder_lock import FolderLock
+from features.files import FolderLock
+from headrace.cluster import cluster, find_cluster
+from headrace.settings import KafkaSettings, Settings
+from streaming.kafka.broker import BrokerError, running_broker
 
 NAMED = Settings(kafka=KafkaSettings(bootstrap_servers="kafka.example:9092"))
 

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from whole_files import REPO, Read, whole
 
+from features.definitions.windows import UNITS_MS
 from features.errors import FormatError
-from features.events import Verdict
-from features.windows import UNITS_MS
+from features.events.parsing import Verdict
 
 ROOT = Path(__file__).parents[2]
 RealFile = Callable[[str], Path]

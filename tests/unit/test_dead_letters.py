@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from streaming.consumer import Record
 from streaming.dead_letters import REPLAYED, letter_headers, letters_of, original_headers
+from streaming.kafka.consumer import Record
 
 PLACE = ("shop.activity", 1, 1841)
 

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pytest
 
 from features.definitions import PARTITIONS_OF_A_TOPIC
-from features.event_champion import EventChampion, Loaded
-from features.event_decisions import DECISIONS
-from features.event_rules import EventColumnsOfModel
-from features.repo import FeatureRepo, load_repo
-from streaming.champions import FollowedChampion
-from streaming.decisions import DecisionLog
-from streaming.scoring import EventScoring, ModelScoring, is_able
+from features.definitions.repo import FeatureRepo, load_repo
+from models.champions import FollowedChampion
+from models.event_champion import EventChampion
+from models.event_model.artefact import Loaded
+from models.event_model.columns import EventColumnsOfModel
+from models.event_model.decisions import DECISIONS
+from streaming.scoring.decision_log import DecisionLog
+from streaming.scoring.scoring import EventScoring, ModelScoring, is_able
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
 ASKED = EventColumnsOfModel.of(REPO, REPO.models["cards"])

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from features.aggregates import (
+from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
+from features.definitions.aggregations import (
     Aggregation,
     Count,
     DecayedCount,
@@ -23,10 +24,9 @@ from features.aggregates import (
     Sum,
     TimeSinceLast,
 )
-from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
+from features.definitions.expressions import OneOf, above, at_most, hour_within, log1p, product, ratio
+from features.definitions.windows import Window
 from features.errors import DefinitionError
-from features.expressions import OneOf, above, at_most, hour_within, log1p, product, ratio
-from features.windows import Window
 
 ROOT = Path(__file__).parents[2]
 FIELDS = {
@@ -359,7 +359,7 @@ def test_a_change_that_no_stored_row_shows_keeps_the_schema_hash() -> None:
 
 def test_the_schema_hash_is_the_same_in_every_process() -> None:
     program = (
-        "from features.repo import load_repo\n"
+        "from features.definitions.repo import load_repo\n"
         f"for view in load_repo({str(ROOT / 'feature_repo')!r}).views.values(): print(view.name, view.schema_hash)"
     )
     said = {

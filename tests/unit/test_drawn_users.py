@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from training.bounds import EVENT_BYTES, MEMORY_SHARE, Bound, events_in, machine_bytes
-from training.sampled import BUCKET_BITS, Drawn, buckets_of, drawn
+from training.data.bounds import EVENT_BYTES, MEMORY_SHARE, Bound, events_in, machine_bytes
+from training.data.sampling import BUCKET_BITS, Drawn, buckets_of, drawn
 
 KEYS = pa.array([f"user-{number}" for number in range(20_000)])
 

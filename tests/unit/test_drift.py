@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from training.drift import Histogram, Reference, alarming, columns_of, drifts, reference_of
+from training.judging.psi import Histogram, Reference, alarming, columns_of, drifts, reference_of
 
 RNG = np.random.default_rng(5)
 BEFORE = RNG.normal(size=20_000)

@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.duplicates import NEVER, Prior, decide, encoded_ids
+from features.events.dedupe import NEVER, Prior, decide, encoded_ids
 
 HORIZON = 100
 records = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 400)), max_size=30).map(

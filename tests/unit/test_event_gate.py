@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from training.event_examples import EventTrainingSettings
-from training.event_gate import Judged, difference, gate
-from training.event_metrics import precision_draws
-from training.intervals import DRAWS, drawn_weights
+from training.data.labelled_events import EventTrainingSettings
+from training.event_model.gate import Judged, difference, gate
+from training.event_model.metrics import precision_draws
+from training.judging.confidence import DRAWS, drawn_weights
 
 SETTINGS = EventTrainingSettings(tolerance=0.05)
 CARDS, A_CARD = 300, 6
@@ -54,7 +54,7 @@ def test_a_draw_is_the_average_precision_of_the_events_of_the_groups_that_are_dr
 
 def test_draws_do_not_depend_on_how_many_are_made_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = precision_draws(GROUP, POSITIVE, CLEAR, seed=0)
-    monkeypatch.setattr("training.intervals.CELLS", 7_000)
+    monkeypatch.setattr("training.judging.confidence.CELLS", 7_000)
     np.testing.assert_allclose(precision_draws(GROUP, POSITIVE, CLEAR, seed=0), whole, rtol=1e-12)
 
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from features.definitions import AtPrecision, TopADay
-from features.repo import load_repo
-from training.event_examples import Examples
-from training.event_metrics import (
+from features.definitions.repo import load_repo
+from training.data.labelled_events import Examples
+from training.event_model.fit import threshold_of
+from training.event_model.metrics import (
     at_threshold,
     group_precision,
     ranking_metrics,
     threshold_at_precision,
     threshold_of_top,
 )
-from training.event_models import threshold_of
 
 CARDS = Path(__file__).parents[2] / "feature_repo" / "cards.py"
 SCORES = np.array([0.9, 0.8, 0.7, 0.6])

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from features.definitions import AtPrecision, EventModel, Rule, TopADay, above, at_least
+from features.definitions.repo import load_repo
 from features.errors import DefinitionError
-from features.event_rules import EventColumnsOfModel, usual_of
-from features.repo import load_repo
+from models.event_model.columns import EventColumnsOfModel, usual_of
 
 CARDS = Path(__file__).parents[2] / "feature_repo" / "cards.py"
 REPO = load_repo(CARDS)

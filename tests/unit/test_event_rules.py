@@ -12,11 +12,11 @@ import pytest
 from small_cards import conformed
 
 from features.definitions import Rule
-from features.event_rules import EventColumnsOfModel
-from features.events import event_schema
-from features.expressions import above
-from features.repo import load_repo
-from training.event_examples import examples_between
+from features.definitions.expressions import above
+from features.definitions.repo import load_repo
+from features.events.parsing import event_schema
+from models.event_model.columns import EventColumnsOfModel
+from training.data.labelled_events import examples_between
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
 MODEL = REPO.models["cards"]

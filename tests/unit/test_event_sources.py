@@ -15,7 +15,7 @@ from shop_messages import GOOD, NOW, SHOP, message, records
 
 from features.definitions import Stream
 from features.errors import FormatError
-from features.events import Verdict, from_columns, parse
+from features.events.parsing import Verdict, from_columns, parse
 
 
 def reason(raw: bytes | None, stream: Stream = SHOP) -> str:

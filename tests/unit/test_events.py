@@ -11,8 +11,8 @@ import pytest
 from shop_messages import BATCH, GOOD, NOW, SHOP, message, records
 
 from features.definitions import Stream
-from features.events import Parsed, Records, Verdict, event_schema, from_columns, parse
-from features.expressions import hour_within, ratio, weekday_within
+from features.definitions.expressions import hour_within, ratio, weekday_within
+from features.events.parsing import Parsed, Records, Verdict, event_schema, from_columns, parse
 
 HOUR = 3_600_000
 

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from stories import STREAM, T0, VIEW
 
-from features.batch import Marker, build_generation
+from features.definitions.repo import FeatureRepo
 from features.errors import UsageError
-from features.feature_reader import FeatureReader
-from features.online_store.sqlite import SqliteRows
-from features.repo import FeatureRepo
-from features.simulation import STREAM, T0, VIEW
-from features.state import Status
+from features.online_store.batch_step import build_generation
+from features.online_store.port import Marker
+from features.online_store.reader import FeatureReader
+from features.online_store.sqlite.rows import SqliteRows
+from features.rows.matrix import Status
 
 REPO = FeatureRepo(Path(), {}, {STREAM.name: STREAM}, {VIEW.name: VIEW})
 EVENTS = pa.table(

@@ -16,21 +16,24 @@ import pytest
 from click.testing import CliRunner, Result
 
 import headrace
-from features.aggregates import Count, LastK, Quantile, Ratio, Sum
+from features.checks.entity import find_entity
 from features.definitions import Entity
+from features.definitions.aggregations import Count, LastK, Quantile, Ratio, Sum
+from features.definitions.describe import aggregation_text, expression_text
+from features.definitions.expressions import above, difference
+from features.definitions.repo import load_repo
+from features.definitions.windows import Bounds
 from features.errors import UsageError
-from features.expressions import above, difference
-from features.formats import read_events
-from features.inspection import find_entity, parsed_key, parsed_time
-from features.meanings import aggregation_text, expression_text
-from features.repo import load_repo
-from features.windows import Bounds
+from features.events.columns import parsed_key
+from features.events.timestamps import parsed_time
+from features.formats.reading import read_events
+from headrace.cli import cli
 
 DEFINITIONS = """
-from features.aggregates import Count, LastK, Sum
+from headrace import Count, LastK, Sum
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
-from features.expressions import ratio
-from features.windows import Window
+from headrace import ratio
+from headrace import Window
 
 user = Entity("user", keys={"user_id": "string"})
 place = Entity("place", keys={"shop": "int64", "till": "string"})
@@ -80,7 +83,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(headrace.cli, ["features", *arguments], prog_name="headrace")
+    return CliRunner().invoke(cli, ["features", *arguments], prog_name="headrace")
 
 
 FILE = ("--from", "orders.csv", "--format", "csv", "--stream", "orders")
@@ -355,7 +358,7 @@ def test_a_planted_fault_fails_the_check_with_its_worst_examples(monkeypatch: py
 
 # --- README ----------------------------------------------------------------------------------------------------------
 
-ROOT = Path(headrace.__file__).resolve().parent
+ROOT = Path(headrace.__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 
 
@@ -374,7 +377,7 @@ def test_a_command_of_the_readme_prints_what_the_readme_says(
     folder = tmp_path / "readme"
     (folder / "my_repo").mkdir(parents=True)
     (folder / "feature_repo").symlink_to(ROOT / "feature_repo")
-    (program,) = re.findall(r"```python\n(from features.*?)\nfor ", README, re.DOTALL)
+    (program,) = re.findall(r"```python\n(from headrace.*?)\nfor ", README, re.DOTALL)
     (folder / "my_repo" / "orders.py").write_text(program)
     (rows,) = re.findall(r"```\n(order,.*?)```", README, re.DOTALL)
     (folder / "orders.csv").write_text(rows)

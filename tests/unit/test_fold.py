@@ -8,12 +8,26 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features.aggregates import Aggregation, Count, DistinctCount, Last, LastK, Max, Mean, Min, Quantile, Sum
+from features.checks.reference_encoder import encode
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
+from features.definitions.aggregations import (
+    Aggregation,
+    Count,
+    DistinctCount,
+    Last,
+    LastK,
+    Max,
+    Mean,
+    Min,
+    Quantile,
+    Sum,
+)
 from features.errors import CorruptRowError, ForeignRowError
-from features.events import event_schema
-from features.rows import decode, encode
-from features.state import BatchKey, PackedRows, finalize, fold, layout_of
+from features.events.parsing import event_schema
+from features.rows.decoder import decode, layout_of
+from features.rows.finalizing import finalize
+from features.rows.folding import fold
+from features.rows.matrix import BatchKey, PackedRows
 
 T0 = 1_700_000_000_000
 DAY_MS = 86_400_000

@@ -14,8 +14,8 @@ from whole_files import REPO, Read, whole
 
 from features.definitions import Field, Stream
 from features.errors import FormatError, UsageError
-from features.events import Verdict
-from features.formats import FORMATS, read_events
+from features.events.parsing import Verdict
+from features.formats.reading import FORMATS, read_events
 
 ROOT = Path(__file__).parents[2]
 

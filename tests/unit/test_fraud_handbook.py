@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from features.windows import UNITS_MS
-from headrace import cli
+from features.definitions.windows import UNITS_MS
+from headrace.cli import cli
 from training.protocols.fraud_handbook import INPUTS, Days, Payments, card_precision, without_known_cards
 
 DAY_MS = UNITS_MS["d"]

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from features.freshness import BOUNDS_MS, Freshness, freshness_text, quantile_ms
+from streaming.fold.freshness import BOUNDS_MS, Freshness, freshness_text, quantile_ms
 
 
 def filled(*ages: int, slo_ms: float = 1_000) -> dict:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from features.artefact import DIGEST_TAG
-from features.verdicts import champion_tags, refusal, verdict_tags
-from training.evaluate import Row
-from training.gate import gate
-from training.intervals import bootstrap
+from models.tags import DIGEST_TAG, champion_tags, refusal, verdict_tags
+from training.judging.confidence import bootstrap
+from training.judging.gate import gate
+from training.recommender.evaluate import Row
 from training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(tolerance=0.02, coverage_share=0.5)

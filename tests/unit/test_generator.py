@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pytest
 from numpy.typing import NDArray
 
+from features.definitions.repo import load_repo
 from features.errors import UsageError
-from features.events import Verdict, from_columns
-from features.repo import load_repo
-from streaming.generator import TYPES, ShopSimulator
+from features.events.parsing import Verdict, from_columns
+from headrace.simulators.shop import TYPES, ShopSimulator
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo")
 NOW = 1_790_000_000_000

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from features.definitions import PARTITIONS_OF_A_TOPIC, Stream, Topic
-from streaming.handover import Handover
+from streaming.fold.handover import Handover
 
 SHOP = Stream("shop", topic="a", fields={"user_id": "string"}, also=[Topic("b")])
 

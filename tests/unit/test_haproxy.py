@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.chosen import free_ports
-from serving.haproxy import SOCKET_PATH, environment, environment_of, haproxy
+from serving.server.haproxy import SOCKET_PATH, environment, environment_of, free_ports, haproxy
 
 WRITTEN = """\
 global

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import headrace_doctor
-from features.settings import Settings
-from streaming import jars
-from streaming.jars import KAFKA, SPARK, JarsError, kafka_jars, missing_jars, resolve_kafka, spark_jars
+from headrace.commands import doctor
+from headrace.settings import Settings
+from streaming.kafka import jars
+from streaming.kafka.jars import KAFKA, SPARK, JarsError, kafka_jars, missing_jars, resolve_kafka, spark_jars
 
 
 def made(home: Path, of: jars.JarSet, *names: str, contents: str | None = None) -> Path:
@@ -64,26 +64,26 @@ def test_one_version_of_an_artefact_is_known_by_its_name():
 
 
 def test_doctor_names_a_jar_that_is_missing_and_is_content_with_all(tmp_path):
-    assert headrace_doctor.jars(tmp_path).status == "warning"
+    assert doctor.jars(tmp_path).status == "warning"
     for one in (KAFKA, SPARK):
         made(tmp_path, one, "a-1.jar")
-    assert headrace_doctor.jars(tmp_path).status == "ok"
+    assert doctor.jars(tmp_path).status == "ok"
     (SPARK.folder(tmp_path) / "a-1.jar").unlink()
-    finding = headrace_doctor.jars(tmp_path)
+    finding = doctor.jars(tmp_path)
     assert (finding.found, finding.mend) == ("no spark/a-1.jar; the stream will need them", "make setup")
 
 
 def test_doctor_reads_the_settings_and_says_what_is_wrong_in_them(tmp_path):
-    by_name = {one.check: one for one in headrace_doctor.by_settings(tmp_path, {})}
+    by_name = {one.check: one for one in doctor.by_settings(tmp_path, {})}
     assert by_name["settings"].status == by_name["broker"].status == "ok"
     assert f"port {Settings().serving.port}" in by_name
     (tmp_path / "settings.toml").write_text("[brokr]\nport = 1\n")
-    (finding,) = headrace_doctor.by_settings(tmp_path, {})
+    (finding,) = doctor.by_settings(tmp_path, {})
     assert finding.status == "failed"
     assert finding.mend == "Did you mean 'broker'?"
 
 
 def test_doctor_looks_for_no_broker_of_ours_where_a_cluster_is_named(tmp_path):
     environment = {"HEADRACE_KAFKA__BOOTSTRAP_SERVERS": "kafka.example:9092"}
-    checks = [one.check for one in headrace_doctor.by_settings(tmp_path, environment)]
+    checks = [one.check for one in doctor.by_settings(tmp_path, environment)]
     assert "broker" not in checks

@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shop_messages import BATCH, GOOD, SHOP, message, records
 
-from features.events import Parsed, json_messages, json_shapes, parse
 from features.events.decoded import columns_of
+from features.events.json import messages as json_messages
+from features.events.json import shapes as json_shapes
+from features.events.parsing import Parsed, parse
 
 HOUR = 3_600_000
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from features.errors import UsageError
-from training.kept_stages import ARRAYS, MOST_TIMES, YOUNG_MS, About, Stages, Unfinished, key_of
+from training.resume import ARRAYS, MOST_TIMES, YOUNG_MS, About, Stages, Unfinished, key_of
 
 ABOUT = About(key="k", tables={"activity": ("id", 3)}, begun_ms=1_000)
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from features.definitions import Field, Stream
-from features.events import Parsed, Records, Verdict, json_messages, parse
+from features.events.json import messages as json_messages
+from features.events.parsing import Parsed, Records, Verdict, parse
 
 NOW = 1_780_000_000_000
 DAY = 86_400_000

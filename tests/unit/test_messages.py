@@ -15,10 +15,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from features.definitions import Field, Stream
+from features.definitions.expressions import product
 from features.errors import DefinitionError, FormatError
-from features.events import Parsed, Records, event_schema, parse
-from features.expressions import product
-from streaming.messages import in_unit, keys_of, messages
+from features.events.parsing import Parsed, Records, event_schema, parse
+from streaming.kafka.encoding import in_unit, keys_of, messages
 
 T0 = 1_700_000_000_000
 SHOP = Stream(

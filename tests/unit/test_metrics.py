@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from training.metrics import (
+from training.recommender.metrics import (
     coverage,
     hit_rate_at_k,
     hits_of,

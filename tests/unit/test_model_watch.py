@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from model_folders import Folders
 
-from features.artefact import CANDIDATES
 from features.errors import ArtefactError
-from serving.kept_model import KeptModel
-from serving.model_watch import ModelWatch
-from serving.other_models import OtherModels
+from models.followed import ModelWatch
+from models.local_copy import KeptModel
+from models.recommender.artefact import CANDIDATES
+from serving.versions.named import OtherModels
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 from store_script import aged, begun, emptied, marker
 
-from features.duplicates import NEVER, Decision, Prior
 from features.errors import LeaseError, StoreError
-from features.online_store.cells import of_schema
-from features.online_store.redis import RedisRows
-from features.online_store.sqlite import SqliteRows
-from features.state import PackedRows
+from features.events.dedupe import NEVER, Decision, Prior
+from features.online_store.port import of_schema
+from features.online_store.redis.rows import RedisRows
+from features.online_store.sqlite.rows import SqliteRows
+from features.rows.matrix import PackedRows
 
 HORIZON_MS = 1_000
 ODD_KEYS = ["", "a", "a\0b", "ä", "漢字", "'; DROP TABLE generations; --", "x" * 2_000, "{1}:rows"]

@@ -7,8 +7,7 @@ from contextlib import closing
 
 import fallible
 import pytest
-
-from features.simulation import simulate
+from stories import simulate
 
 
 @functools.cache

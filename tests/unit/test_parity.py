@@ -11,18 +11,17 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from features.batch import Marker, build_generation
+from features.checks.comparison import Difference, Findings
+from features.checks.stores import Asked
+from features.definitions.repo import load_repo
 from features.errors import StoreError
-from features.events import from_columns
-from features.online_store.cells import of_schema
-from features.online_store.sqlite import SqliteRows
-from features.repo import load_repo
-from features.settings import Settings
-from features.stream_status import status_file
-from features.verification import Difference, Findings
-from features.verified_stores import Asked
-from training.gate import Verdict
-from training.parity import Parity, asked_of, parity, with_parity
+from features.events.parsing import from_columns
+from features.online_store.batch_step import build_generation
+from features.online_store.port import Marker, of_schema
+from features.online_store.sqlite.rows import SqliteRows
+from features.online_store.stream_status import status_file
+from training.judging.gate import Verdict
+from training.judging.parity import Parity, asked_of, parity, with_parity
 from training.settings import TrainingSettings
 
 REPO = load_repo(Path(__file__).resolve().parents[2] / "feature_repo")
@@ -109,7 +108,7 @@ def project(root: Path, archived: int, folded: int) -> Parity:
     status_file(root / ".headrace").parent.mkdir()
     status_file(root / ".headrace").write_text(json.dumps(status))
     repo = SimpleNamespace(path=root, horizon_ms=REPO.horizon_ms)
-    return asked_of(root, Settings(), repo, [VIEW], TrainingSettings(), lambda _: None)()
+    return asked_of(root / ".headrace", root / ".headrace/offline", repo, [VIEW], TrainingSettings(), lambda _: None)()
 
 
 def test_rows_that_have_what_the_archive_has_agree(tmp_path):
@@ -127,6 +126,8 @@ def test_rows_that_lack_an_event_keep_a_better_model_from_being_promoted(tmp_pat
 
 def test_a_project_without_a_stream_has_nothing_to_compare_and_gets_no_store_by_being_asked(tmp_path):
     repo = SimpleNamespace(path=tmp_path, horizon_ms=REPO.horizon_ms)
-    found = asked_of(tmp_path, Settings(), repo, [VIEW], TrainingSettings(), lambda _: None)()
+    found = asked_of(
+        tmp_path / ".headrace", tmp_path / ".headrace/offline", repo, [VIEW], TrainingSettings(), lambda _: None
+    )()
     assert "never ran" in found.told
     assert list(tmp_path.iterdir()) == []

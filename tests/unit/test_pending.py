@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from store_script import emptied
 
-from features.batch import Marker
 from features.errors import StoreError
 from features.online_store.breaker import FAILURES, GuardedRows
-from features.online_store.pending import SESSION_ITEMS, Entry, Pending, done_end
-from features.online_store.pending_redis import MOST_BYTES
-from features.online_store.redis import RedisRows
-from features.online_store.sqlite import SqliteRows
+from features.online_store.pending import SESSION_ITEMS, done_end
+from features.online_store.port import Entry, Marker, Pending
+from features.online_store.redis.pending import MOST_BYTES
+from features.online_store.redis.rows import RedisRows
+from features.online_store.sqlite.rows import SqliteRows
 
 TTL_MS = 60_000
 ODD_KEYS = ["", "a\0b", "漢字", "'; DROP TABLE pending; --", "x" * 2_000, "{1}:rows"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from features.definitions import Count, Entity, FeatureSet, FeatureView, Last, Stream, Sum, ratio
-from features.plan import History, planned, rebuild_of
+from features.definitions.changes import History, planned, rebuild_of
 
 DAY = 24 * 60 * 60 * 1000
 NOW = 100 * DAY

@@ -13,21 +13,21 @@ import pytest
 from als_library import needs_als
 from click.testing import CliRunner
 
+from features.definitions.repo import load_repo
 from features.errors import FormatError
-from features.repo import load_repo
-from headrace import cli
-from training.dataset import Interactions
-from training.impressions import Metadata, Shown, click_through, clicked_before, inputs, rank_in_list
-from training.intervals import bootstrap
-from training.lists_cli import ENDS, show
-from training.metrics import average_precision_at_k, diversity, hits_at_k, novelty, popularity_bias, top_k
+from headrace.cli import cli
+from headrace.commands.models.evaluate_lists import ENDS, show
+from training.data.dataset import Interactions
+from training.judging.confidence import bootstrap
+from training.protocols.impressions import Metadata, Shown, click_through, clicked_before, inputs, rank_in_list
 from training.protocols.leave_one_out import from_files
 from training.protocols.lists import read_interactions
 from training.protocols.random_split import stratified
-from training.protocols.rows import Judged, report_rows
+from training.protocols.report import Judged, report_rows
 from training.protocols.session import questions
 from training.protocols.time_split import item_click_through
-from training.recommenders import Taken
+from training.recommender.metrics import average_precision_at_k, diversity, hits_at_k, novelty, popularity_bias, top_k
+from training.recommender.scorers import Taken
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

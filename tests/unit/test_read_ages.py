@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from features.state import FeatureMatrix, Status
+from features.rows.matrix import FeatureMatrix, Status
 from serving.metrics import Metrics
-from serving.read_ages import ObservedReader
+from serving.recommend.readers import ObservedReader
 
 
 class Answering:

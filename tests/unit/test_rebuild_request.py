@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from features.errors import StoreError
-from features.stream_status import read_status
-from streaming.online_sink import now_ms
-from streaming.rebuild_request import ask_rebuild, rebuilt_by_the_stream, take_rebuild
+from features.online_store.stream_status import read_status
+from features.times import now_ms
+from streaming.generations.rebuild_request import ask_rebuild, rebuilt_by_the_stream, take_rebuild
 from streaming.status import write_status
 
 

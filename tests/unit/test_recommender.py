@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_shop import ITEMS, NOW, features, fresh, ids, model
 
-from features.recommendation import Ranked
-from features.state import FeatureMatrix, Status
-from serving.recommender import Question, Reason, UserRead, as_of, newest_event, recommend, substitute
-from serving.retrieval import NO_ITEMS, Board, first_of, unpersonal, weighted
+from features.rows.matrix import FeatureMatrix, Status
+from models.recommender.retrieval import Ranked
+from serving.recommend.recommender import Question, Reason, UserRead, as_of, newest_event, recommend, substitute
+from serving.recommend.unpersonal import NO_ITEMS, Board, first_of, unpersonal, weighted
 
 
 def test_a_user_with_fresh_clicks_gets_what_goes_with_them():

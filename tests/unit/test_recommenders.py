@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from als_library import needs_als
 
-from training.recommenders import (
+from training.recommender.scorers import (
     DAY_MS,
     Als,
     Blend,
@@ -133,7 +133,7 @@ def test_shares_of_rows_without_anything_above_zero_are_zero():
 def test_ease_of_fewer_users_than_items_is_that_of_the_large_matrix():
     from scipy.sparse import csr_array, vstack
 
-    from training.candidates import ease
+    from training.recommender.candidates import ease
 
     taken = csr_array((np.random.default_rng(3).random((5, 9)) < 0.5).astype(float))
     empty = csr_array((9, 9))
@@ -143,7 +143,7 @@ def test_ease_of_fewer_users_than_items_is_that_of_the_large_matrix():
 def test_only_kinds_with_a_weight_are_taken():
     import pyarrow as pa
 
-    from training.dataset import Interactions
+    from training.data.dataset import Interactions
 
     codes = np.array([0, 0, 0])
     history = Interactions(pa.array(["u"]), pa.array(["i"]), ("buy", "see"), codes, codes, np.array([0, 1, 0]), codes)

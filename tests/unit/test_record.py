@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 from small_shop import model
 
-from features.calibration import Calibration
-from features.pairs import PAIR_FEATURES
-from training.calibration import Checked
-from training.evaluate import Row
-from training.ranker import Examples
-from training.record import code_version, files_of, importance, signature
+from models.recommender.calibration import Calibration
+from models.recommender.pairs import PAIR_FEATURES
+from training.judging.record import code_version, files_of, importance, signature
+from training.recommender.calibrating import Checked
+from training.recommender.evaluate import Row
+from training.recommender.ranker import Examples
 
 N = 1_000
 INPUTS = np.random.default_rng(3).random((N, len(PAIR_FEATURES)))

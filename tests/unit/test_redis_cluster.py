@@ -10,16 +10,16 @@ import pytest
 from click.testing import CliRunner
 from redis import Redis
 from store_script import aged, begun, emptied, marker
+from stories import simulate
 
-from features.batch import BatchStep
-from features.definitions.stored import views_text
+from features.definitions.repo import load_repo
+from features.definitions.serialized import views_text
 from features.errors import FenceError, LeaseError
-from features.online_store.cells import of_schema
-from features.online_store.redis import RedisRows
-from features.online_store.redis_scripts import WRITE
-from features.repo import load_repo
-from features.simulation import simulate
-from headrace import cli
+from features.online_store.batch_step import BatchStep
+from features.online_store.port import of_schema
+from features.online_store.redis.rows import RedisRows
+from features.online_store.redis.scripts import WRITE
+from headrace.cli import cli
 
 
 def test_in_a_cluster_every_node_has_a_share_of_a_views_rows(cluster):
@@ -66,7 +66,7 @@ by_user = FeatureView(
 """
 STORE = """
 online_store:
-  type: features.online_store.plugin.RedisRowsOnlineStore
+  type: headrace.feast.RedisRowsOnlineStore
   url: %s
   mode: cluster
 """

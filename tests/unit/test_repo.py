@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from features.definitions.repo import load_repo
 from features.errors import DefinitionError, UsageError
-from features.repo import load_repo
 
 ROOT = Path(__file__).parents[2]
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000

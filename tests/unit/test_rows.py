@@ -12,12 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import T0, WINDOWS, events, table_of, user, view_of, worlds
 
-from features.aggregates import Count, Last, Max, Sum
+from features.checks.reference_encoder import encode
 from features.definitions import FeatureSet, FeatureView
+from features.definitions.aggregations import Count, Last, Max, Sum
 from features.errors import CorruptRowError, ForeignRowError
-from features.rows import decode, encode
+from features.rows.decoder import decode, layout_of
+from features.rows.finalizing import finalize
+from features.rows.folding import fold
 from features.rows.layout import unzigzag, zigzag
-from features.state import BatchKey, PackedRows, finalize, fold, layout_of
+from features.rows.matrix import BatchKey, PackedRows
 
 VIEW = view_of(WINDOWS)
 NOTHING = PackedRows(pa.array([], pa.string()), pa.array([], pa.binary()))

@@ -13,11 +13,11 @@ from shop_messages import NOW, records
 
 from features.definitions import Field, Stream
 from features.errors import FormatError, StoreError, UsageError
-from features.events import Verdict, event_schema, parse
-from features.events.avro_writer import avro_writer
-from features.events.registry import SchemaRegistry
-from serving.avro_events import judge_avro
-from streaming.messages import messages
+from features.events.avro.registry import SchemaRegistry
+from features.events.avro.writer import avro_writer
+from features.events.parsing import Verdict, event_schema, parse
+from serving.events.avro import judge_avro
+from streaming.kafka.encoding import messages
 
 FIELDS = [
     {"name": "id", "type": "string"},

@@ -9,12 +9,12 @@ import pyarrow.compute as pc
 import pytest
 from shop_history import SETTINGS, shop
 
+from features.definitions.repo import load_repo
 from features.errors import UsageError
-from features.repo import load_repo
-from training.dataset import Domain
-from training.fit import target_of, worth_splitting
-from training.search import SPACE, drawn, interactions_of, search
-from training.split import time_split
+from training.data.dataset import Domain, interactions_of
+from training.data.split import time_split
+from training.recommender.fit import target_of, worth_splitting
+from training.recommender.settings_search import SPACE, drawn, search
 
 REPO = load_repo(Path(__file__).resolve().parents[2] / "feature_repo")
 DOMAIN = Domain.of(REPO, SETTINGS)

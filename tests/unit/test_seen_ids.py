@@ -10,12 +10,13 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.duplicates import NEVER, Decision, Prior
+from features.events.dedupe import NEVER, Decision, Prior
 from features.hashing import fingerprints
-from features.online_store import memory_of_ids, seen_ids
 from features.online_store.generation import Generation
-from features.online_store.seen_ids import Block, SeenIds, prior_of
-from features.online_store.sqlite import SqliteRows
+from features.online_store.seen_ids import blocks as seen_ids
+from features.online_store.seen_ids import memory as memory_of_ids
+from features.online_store.seen_ids.blocks import Block, SeenIds, prior_of
+from features.online_store.sqlite.rows import SqliteRows
 
 NAMES = [f"id-{number}" * (number % 5) for number in range(40)]
 batches = st.lists(st.dictionaries(st.sampled_from(NAMES), st.integers(0, 10**6), max_size=12), max_size=12)

@@ -14,20 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_shop import NOW, features, fresh, model
 
+from features.definitions.repo import load_repo
 from features.errors import UsageError
-from features.events import from_columns
-from features.pairs import PAIR_FEATURES
-from features.recommendation import ranker_inputs
-from features.repo import load_repo
-from features.served import inputs_hash, items_text, served_log, shown_items
-from serving.answers import Answer
-from serving.events import judge
-from serving.model_watch import Served
-from serving.recommender import Question, Reason, UserRead, rank, recommend, substitute
-from serving.retrieval import NO_ITEMS
-from serving.served_log import WAITING, ServedAnswer, ServedLog, event_of, is_sampled
-from training.dataset import Domain, interactions_of
-from training.served import read_served, served_examples
+from features.events.parsing import from_columns
+from features.events.served_answers import inputs_hash, items_text, served_log, shown_items
+from models.followed import Served
+from models.recommender.pairs import PAIR_FEATURES
+from models.recommender.retrieval import ranker_inputs
+from serving.events.verdicts import judge
+from serving.recommend.convert import Answer
+from serving.recommend.recommender import Question, Reason, UserRead, rank, recommend, substitute
+from serving.recommend.served_log import WAITING, ServedAnswer, ServedLog, event_of, is_sampled
+from serving.recommend.unpersonal import NO_ITEMS
+from training.data.dataset import Domain, interactions_of
+from training.recommender.shown_items import read_served, served_examples
 from training.settings import TrainingSettings
 
 LOG = served_log("t.served")

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features.aggregates import Count, Last, LastK
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
-from features.state import FeatureMatrix, Status
-from serving.attributes import NO_ATTRIBUTES, Attributes, FieldError, attributes_in
-from serving.given import given_columns, overridden
+from features.definitions.aggregations import Count, Last, LastK
+from features.rows.matrix import FeatureMatrix, Status
+from serving.recommend.attributes import NO_ATTRIBUTES, Attributes, FieldError, attributes_in
+from serving.recommend.request_features import given_columns, overridden
 
 item = Entity("item", keys={"item_id": "string"})
 STREAM = Stream(

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_shop import ITEMS, features, fresh, ids, model
 
-from features.state import FeatureMatrix, Status
-from serving.attributes import Attributes
-from serving.recommender import Question, Reason, UserRead, diversified, rank, recommend, similar
-from serving.retrieval import NO_ITEMS, ItemSnapshot
+from features.rows.matrix import FeatureMatrix, Status
+from serving.recommend.attributes import Attributes
+from serving.recommend.recommender import Question, Reason, UserRead, diversified, rank, recommend, similar
+from serving.recommend.unpersonal import NO_ITEMS, ItemSnapshot
 
 KINDS = {"tea": "drinks", "cup": "dishes", "pot": "dishes", "pen": "desk", "ink": "desk"}
 

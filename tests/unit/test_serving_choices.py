@@ -6,10 +6,11 @@ import pytest
 
 from features.errors import UsageError
 from features.online_store.settings import read_settings_of
-from features.settings import Settings
+from headrace.chosen import chosen
+from headrace.commands.serve import ServiceError, post, shown
+from headrace.settings import Settings
 from serving.app import is_loopback
-from serving.chosen import chosen, free_ports
-from serving.cli import ServiceError, post, shown
+from serving.server.haproxy import free_ports
 
 WRONG_MODE = "online_store: {type: a.RedisRowsOnlineStore, url: 'redis://r', mode: sentinel}"
 
@@ -18,9 +19,7 @@ WRONG_MODE = "online_store: {type: a.RedisRowsOnlineStore, url: 'redis://r', mod
 def project(tmp_path):
     """A project whose store is one SQLite file."""
     (tmp_path / "feature_repo").mkdir()
-    store = (
-        "online_store:\n  type: features.online_store.plugin.SqliteRowsOnlineStore\n  path: ../.headrace/online.db\n"
-    )
+    store = "online_store:\n  type: headrace.feast.SqliteRowsOnlineStore\n  path: ../.headrace/online.db\n"
     (tmp_path / "feature_repo" / "feature_store.yaml").write_text(store, encoding="utf-8")
     return tmp_path
 

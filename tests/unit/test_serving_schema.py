@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from features.definitions import Field, Stream
-from features.events import Verdict
-from serving.answers import question_of
-from serving.events import Judged, Message, Placed, judge, key_of, message_of, post, read_body
-from serving.problems import ProblemError, validation_errors
-from serving.schema import RecommendRequest
+from features.events.parsing import Verdict
+from serving.events.verdicts import Judged, Message, Placed, judge, key_of, message_of, post, read_body
+from serving.http.problems import ProblemError, validation_errors
+from serving.http.schema import RecommendRequest
+from serving.recommend.convert import question_of
 
 NOW = 1_700_000_000_000
 SHOP = Stream(

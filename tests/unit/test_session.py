@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streaming.session import log_gateway
+from streaming.spark.session import log_gateway
 
 
 def test_what_the_connection_to_java_says_is_in_the_newest_file_alone(

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from features.errors import UsageError
-from features.settings import Settings, read_settings
+from headrace.settings import Settings, read_settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

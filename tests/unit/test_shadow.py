@@ -8,14 +8,14 @@ from collections.abc import Callable
 import pytest
 from small_shop import NOW, features, fresh, model
 
-from features.recommendation import Ranked
-from serving.answers import Answer
+from models.followed import Served
+from models.recommender.retrieval import Ranked
 from serving.metrics import Metrics
-from serving.model_watch import Served
-from serving.recommender import Question, UserRead, recommend
-from serving.retrieval import NO_ITEMS
-from serving.served_log import ServedAnswer, event_of
-from serving.shadow import WAITING, Asked, Shadow, overlap
+from serving.recommend.convert import Answer
+from serving.recommend.recommender import Question, UserRead, recommend
+from serving.recommend.served_log import ServedAnswer, event_of
+from serving.recommend.unpersonal import NO_ITEMS
+from serving.versions.shadow import WAITING, Asked, Shadow, overlap
 
 QUESTION = Question("ann", 3)
 READ = UserRead(features(recent=["tea"]))

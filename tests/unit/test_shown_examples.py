@@ -8,17 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from features.definitions.repo import load_repo
 from features.errors import UsageError
-from features.events import from_columns
-from features.pairs import COLUMN, PAIR_FEATURES, POSITION
-from features.repo import load_repo
-from features.served import inputs_hash, items_text
-from training.dataset import Domain, interactions_of
-from training.fit import shown_examples
-from training.ranker import Features, view_inputs
-from training.served import shown_between
+from features.events.parsing import from_columns
+from features.events.served_answers import inputs_hash, items_text
+from models.recommender.pairs import COLUMN, PAIR_FEATURES, POSITION
+from training.data.dataset import Domain, interactions_of
+from training.data.split import Split
+from training.recommender.fit import shown_examples
+from training.recommender.ranker import Features, view_inputs
+from training.recommender.shown_items import shown_between
 from training.settings import TrainingSettings
-from training.split import Split
 
 REPO = load_repo(Path(__file__).resolve().parents[2] / "feature_repo")
 SETTINGS = TrainingSettings(ranker_positives=3, taken_within_ms=1_000)

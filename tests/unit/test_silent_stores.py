@@ -15,12 +15,12 @@ from store_script import begun, emptied
 
 from features.errors import StoreError
 from features.online_store.breaker import Breaker, GuardedRows
-from features.online_store.cells import binaries
-from features.online_store.redis import RedisRows
-from features.online_store.redis_client import RedisClient
+from features.online_store.port import binaries
+from features.online_store.redis.client import RedisClient
+from features.online_store.redis.rows import RedisRows
 from features.online_store.settings import StoreSettings
-from features.online_store.sqlite import SqliteRows
-from features.state import PackedRows
+from features.online_store.sqlite.rows import SqliteRows
+from features.rows.matrix import PackedRows
 
 KEYS = pa.array(["a"])
 TRIES = 20

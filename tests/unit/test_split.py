@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from features.errors import UsageError
-from training.dataset import Interactions
+from training.data.dataset import Interactions
+from training.data.split import Split, arrivals, drawn_moments, time_split, visits
 from training.settings import TrainingSettings
-from training.split import Split, arrivals, drawn_moments, time_split, visits
 
 USERS, ITEMS, KINDS = pa.array(["a", "b", "c"]), pa.array(["p", "q", "r"]), ("purchase", "view")
 PURCHASE, VIEW = 0, 1

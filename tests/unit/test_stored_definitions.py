@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from worlds import AGGREGATIONS, WINDOWS, view_of
 
 from features.definitions import Aggregation, Count, Entity, FeatureSet, FeatureView, Stream, Window
-from features.definitions.stored import views_of_text, views_text
+from features.definitions.repo import load_repo
+from features.definitions.serialized import views_of_text, views_text
 from features.errors import DefinitionError
-from features.repo import load_repo
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

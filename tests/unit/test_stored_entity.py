@@ -10,17 +10,18 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
-import headrace
-from features.batch import Marker, build_generation
-from features.formats import read_events
-from features.online_store.sqlite import SqliteRows
-from features.repo import load_repo
-from streaming.archive import Archive
+from features.definitions.repo import load_repo
+from features.formats.reading import read_events
+from features.online_store.batch_step import build_generation
+from features.online_store.port import Marker
+from features.online_store.sqlite.rows import SqliteRows
+from headrace.cli import cli
+from streaming.archive.sink import Archive
 
 DEFINITIONS = """
-from features.aggregates import Count, LastK, Sum
+from headrace import Count, LastK, Sum
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
-from features.windows import Window
+from headrace import Window
 
 FIELDS = {"user_id": "string", "price": "float64"}
 user = Entity("user", keys={"user_id": "string"})
@@ -53,7 +54,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def show(*arguments: str) -> Result:
-    return CliRunner().invoke(headrace.cli, ["features", "show", *arguments], prog_name="headrace")
+    return CliRunner().invoke(cli, ["features", "show", *arguments], prog_name="headrace")
 
 
 def views(result: Result) -> dict[str, dict[str, Any]]:

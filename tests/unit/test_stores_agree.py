@@ -9,18 +9,18 @@ import pyarrow as pa
 import pytest
 from store_script import emptied, marker
 
-from features.aggregates import Count, LastK, Sum
-from features.batch import write_rows
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
+from features.definitions.aggregations import Count, LastK, Sum
+from features.definitions.repo import FeatureRepo
 from features.errors import LeaseError
-from features.events import from_columns
-from features.feature_reader import FeatureReader
-from features.online_store.redis import RedisRows
-from features.online_store.redis_parts import PARTS
-from features.online_store.sqlite import SqliteRows
+from features.events.parsing import from_columns
+from features.online_store.batch_step import write_rows
+from features.online_store.reader import FeatureReader
+from features.online_store.redis.rows import RedisRows
+from features.online_store.redis.slots import PARTS
+from features.online_store.sqlite.rows import SqliteRows
 from features.online_store.sweep import Sweeper
-from features.repo import FeatureRepo
-from features.state import BatchKey, Status
+from features.rows.matrix import BatchKey, Status
 
 PRESENT, STALE, NOT_FOUND = Status.PRESENT, Status.OUTSIDE_MAX_AGE, Status.NOT_FOUND
 DAY_MS = 24 * 60 * 60 * 1000

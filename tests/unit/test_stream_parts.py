@@ -9,29 +9,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from memory_store import MemoryHandle, MemoryStore
 
-from features.aggregates import Count
-from features.batch import Counts
 from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
+from features.definitions.aggregations import Count
+from features.definitions.repo import FeatureRepo, load_repo
+from features.driver_lock import only_driver
 from features.errors import FenceError, LeaseError, UsageError
-from features.freshness import Freshness
-from features.memory_store import MemoryHandle, MemoryStore
-from features.repo import FeatureRepo, load_repo
-from features.state import PackedRows, finalize
-from features.stream_status import age_ms, read_status, sentence
-from streaming.archive import Archive, ArchiveSink
-from streaming.crash_points import WatchedStore, crash_point
-from streaming.driver_lock import only_driver
-from streaming.generations import Checkpoints, Generation, build_from_archive, new_generation
-from streaming.online_sink import OnlineSink
-from streaming.source_batch import (
-    OffsetLog,
-    flat_offsets,
-    known_at,
-    messages_by_topic,
-    nested_offsets,
-    records_between,
-)
+from features.online_store.batch_step import Counts
+from features.online_store.stream_status import age_ms, read_status, sentence
+from features.rows.finalizing import finalize
+from features.rows.matrix import PackedRows
+from streaming.archive.sink import Archive, ArchiveSink
+from streaming.fold.crash_points import WatchedStore, crash_point
+from streaming.fold.freshness import Freshness
+from streaming.fold.sink import OnlineSink
+from streaming.generations.checkpoints import Checkpoints, Generation, build_from_archive, new_generation
+from streaming.spark.source import OffsetLog, flat_offsets, known_at, messages_by_topic, nested_offsets, records_between
 from streaming.status import Recent, Totals, lag, metrics_text, status_lines, write_status
 from streaming.supervisor import Backoff, reason
 
@@ -271,7 +265,7 @@ def test_a_watched_store_tells_before_and_after_each_effect(tmp_path: Path) -> N
 
 def test_the_definitions_of_this_repo_can_be_archived() -> None:
     """A Delta table takes every dtype that a stream may have."""
-    from streaming.archive import archive_schema
+    from streaming.archive.sink import archive_schema
 
     repo = load_repo(Path(__file__).resolve().parent.parent.parent / "feature_repo")
     types = {str(field.type) for stream in repo.streams.values() for field in archive_schema(stream)}

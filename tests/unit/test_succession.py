@@ -8,16 +8,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from features.batch import Marker, build_generation
 from features.definitions import Count, Entity, FeatureSet, FeatureView, Stream
+from features.definitions.repo import FeatureRepo
 from features.errors import DefinitionError, StoreError, UsageError
-from features.events import from_columns
-from features.feature_reader import FeatureReader
-from features.online_store.cells import of_schema
-from features.online_store.sqlite import SqliteRows
-from features.repo import FeatureRepo
-from streaming.generations import Checkpoints, Generation, new_generation
-from streaming.succession import flip, is_current, superseded
+from features.events.parsing import from_columns
+from features.online_store.batch_step import build_generation
+from features.online_store.port import Marker, of_schema
+from features.online_store.reader import FeatureReader
+from features.online_store.sqlite.rows import SqliteRows
+from streaming.generations.checkpoints import Checkpoints, Generation, new_generation
+from streaming.generations.switchover import flip, is_current, superseded
 
 T0 = 1_700_000_000_000
 USER = Entity("user", keys={"user_id": "string"})

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace_loop import LoopError
-from headrace_swaps import Answered, _visible, figures_of, held
+from headrace.bench.loop.serve import Answered, _visible, figures_of, held
+from headrace.loop import LoopError
 
 ROOT = Path(__file__).resolve().parents[2]
 FINE = {"failed": 0, "strangers": 0, "visible_s": [2.0, 14.9]}

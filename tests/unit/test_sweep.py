@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 from store_script import aged, begun
 
-from features.aggregates import Count
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
-from features.online_store.sqlite import SqliteRows
+from features.definitions.aggregations import Count
+from features.online_store.sqlite.rows import SqliteRows
 from features.online_store.sweep import Sweeper
 
 STREAM = Stream("s", topic="t", fields={"key": "string"})

@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features.aggregates import (
+from features.checks.oracle import Disagreement, Expected, compared, disagreements, hash_48, oracle
+from features.definitions import Entity, FeatureSet, FeatureView, Stream
+from features.definitions.aggregations import (
     Aggregation,
     Count,
     DecayedCount,
@@ -26,15 +28,13 @@ from features.aggregates import (
     Sum,
     TimeSinceLast,
 )
-from features.columns import EventColumns
-from features.definitions import Entity, FeatureSet, FeatureView, Stream
-from features.events import event_schema
-from features.expressions import above, ratio
-from features.point_in_time import Spine, point_in_time
-from features.state import Status
-from features.tables import hashes_of
-from features.testing import Disagreement, Expected, compared, disagreements, hash_48, oracle
-from features.windows import Window
+from features.definitions.expressions import above, ratio
+from features.definitions.windows import Window
+from features.events.columns import EventColumns
+from features.events.parsing import event_schema
+from features.history.point_in_time_join import Spine, point_in_time
+from features.rows.matrix import Status
+from features.rows.tables import hashes_of
 
 T0 = 1_700_000_000_000
 """A whole multiple of every tile here: times below are in seconds after it."""

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from features.definitions import Stream
-from features.events import Records, Verdict, parse
-from headrace_throughput import Sample, as_text, figures_of, most
-from streaming.stages import Stopwatch
-from streaming.zipf_load import KINDS, Templates, ZipfLoad, zipf
+from features.events.parsing import Records, Verdict, parse
+from headrace.bench.loop.throughput import Sample, as_text, figures_of, most
+from headrace.simulators.zipf import KINDS, Templates, ZipfLoad, zipf
+from streaming.fold.observed_store import Stopwatch
 
 NAMES = ("user_id", "session_id", "item_id", "category")
 FIELDS = {"event_type": "string", "price": "float64", "quantity": "int64", "rating": "float64", "position": "int64"}

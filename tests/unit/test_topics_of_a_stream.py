@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from memory_store import MemoryHandle, MemoryStore
 
-from features.aggregates import Count, LastK
 from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream, Topic
+from features.definitions.aggregations import Count, LastK
+from features.definitions.repo import FeatureRepo
 from features.errors import DefinitionError
-from features.events import Verdict, event_schema
-from features.memory_store import MemoryHandle, MemoryStore
-from features.repo import FeatureRepo
-from features.state import PackedRows, finalize
-from streaming.archive import Archive, ArchiveSink
-from streaming.generations import Generation, build_from_archive
-from streaming.messages import messages
-from streaming.online_sink import OnlineSink
-from streaming.source_batch import OffsetLog, messages_by_topic, nested_offsets
-from streaming.topics import dead_letter_topic
+from features.events.parsing import Verdict, event_schema
+from features.rows.finalizing import finalize
+from features.rows.matrix import PackedRows
+from streaming.archive.sink import Archive, ArchiveSink
+from streaming.fold.sink import OnlineSink
+from streaming.generations.checkpoints import Generation, build_from_archive
+from streaming.kafka.encoding import messages
+from streaming.kafka.topic_admin import dead_letter_topic
+from streaming.spark.source import OffsetLog, messages_by_topic, nested_offsets
 
 T0 = 1_700_000_000_000
 SCHEMA = json.dumps(
@@ -141,7 +142,7 @@ def test_an_event_without_an_id_has_that_of_its_place_in_its_topic() -> None:
     stream = Stream("s", topic="a", fields={"x": "int64"}, event_id=None, also=[Topic("b", event_id=None)])
     values = json.dumps({"event_time": T0, "x": 1}).encode()
     found = messages_by_topic(batch(("a", 4, values), ("b", 4, values)), [stream])
-    from features.events import joined, parse
+    from features.events.parsing import joined, parse
 
     parsed = joined([parse(one.records, one.stream) for one in found])
     assert parsed.events["event_id"].to_pylist() == ["a-0-4", "b-0-4"]

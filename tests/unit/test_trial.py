@@ -9,10 +9,10 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from small_shop import model
 
-from features.artefact import Artefact, load, save
 from features.errors import ArtefactError
-from features.pairs import PAIR_FEATURES
-from features.trial import Golden, goldens_of, try_out
+from models.recommender.artefact import Artefact, Golden, load, save
+from models.recommender.golden import goldens_of, try_out
+from models.recommender.pairs import PAIR_FEATURES
 
 
 class Strange:

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from training.turn import BusyError, turn
+from features.turn import BusyError, turn
 
 HOLD = """
 import sys
 from pathlib import Path
-from training.turn import turn
+from features.turn import turn
 with turn(Path(sys.argv[1])):
     print("mine", flush=True)
     sys.stdin.read()

@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 import headrace
-from features.settings import AlertsSettings, Settings
-from headrace_loop import LoopError
-from headrace_up import ATTEMPTS, LIVED_S, Kept, Project, Schedule, has_sinks, status_line, trainings_of
+from headrace.cli import cli
+from headrace.commands.up import ATTEMPTS, LIVED_S, Kept, Project, Schedule, has_sinks, status_line, trainings_of
+from headrace.loop import LoopError
+from headrace.settings import AlertsSettings, Settings
 
 STARTING = {"state": "absent"}
 FOLD = {"state": "running", "error": None, "lag": 1_234, "rows_per_s": 200.4, "age": {"p50_ms": 219.9, "p99_ms": 445.0}}
@@ -73,7 +74,7 @@ def test_it_never_trains_where_it_is_told_so(project):
 
 
 def test_a_training_that_fails_says_where_to_look_and_the_next_comes_in_time(project, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(headrace.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(headrace.__file__).parent.parent))
     archive(project)
     training = Schedule(project, 120.0)
     training.tick(0.0)
@@ -91,8 +92,8 @@ def test_a_training_that_fails_says_where_to_look_and_the_next_comes_in_time(pro
 
 
 def test_every_model_trains_once_there_are_the_events_that_it_is_of(project, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(headrace.__file__).parent))
-    project.repo = Path(headrace.__file__).parent / "feature_repo"
+    monkeypatch.setenv("PYTHONPATH", str(Path(headrace.__file__).parent.parent))
+    project.repo = Path(headrace.__file__).parent.parent / "feature_repo"
     every = trainings_of(project, 60.0, 30.0)
     verbs = [("train",), ("train", "--when-drifted"), ("train", "cards"), ("train", "cards", "--when-drifted")]
     assert [one.verb for one in every] == verbs
@@ -113,7 +114,7 @@ def test_every_model_trains_once_there_are_the_events_that_it_is_of(project, mon
 
 
 def test_a_time_between_trainings_below_0_is_asked_wrongly():
-    result = CliRunner().invoke(headrace.cli, ["up", "--train-every", "-1"], prog_name="headrace")
+    result = CliRunner().invoke(cli, ["up", "--train-every", "-1"], prog_name="headrace")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "--train-every" in result.stderr
 

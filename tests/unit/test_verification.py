@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 from redis_server import running_redis
 
-from features.batch import Batch, BatchStep, Marker, build_generation
+from features.checks.comparison import ends_of_rows, report
+from features.checks.stores import Asked, Verifier
 from features.definitions import (
     Count,
     DecayedCount,
@@ -26,17 +27,17 @@ from features.definitions import (
     Sum,
     ratio,
 )
+from features.definitions.repo import FeatureRepo
 from features.errors import StoreError, UsageError
-from features.events import Parsed, event_schema, from_columns
-from features.feature_reader import wall_clock_ms
-from features.online_store.cells import of_schema
-from features.online_store.redis import RedisRows
-from features.online_store.sqlite import SqliteRows
-from features.repo import FeatureRepo
-from features.rows import HEADER
-from features.state import BatchKey, PackedRows, fold
-from features.verification import ends_of_rows, report
-from features.verified_stores import Asked, Verifier
+from features.events.parsing import Parsed, event_schema, from_columns
+from features.online_store.batch_step import Batch, BatchStep, build_generation
+from features.online_store.port import Marker, of_schema
+from features.online_store.redis.rows import RedisRows
+from features.online_store.sqlite.rows import SqliteRows
+from features.rows.folding import fold
+from features.rows.layout import HEADER
+from features.rows.matrix import BatchKey, PackedRows
+from features.times import now_ms
 
 T0 = 1_700_000_000_000
 USER = Entity("user", keys={"user_id": "string"})
@@ -111,7 +112,7 @@ class World:
         path.parent.mkdir(exist_ok=True)
         path.write_text(
             json.dumps(
-                {"state": state, "updated_at": wall_clock_ms(), "queries": {"archive": {"end": {"t/0": self.archived}}}}
+                {"state": state, "updated_at": now_ms(), "queries": {"archive": {"end": {"t/0": self.archived}}}}
             )
         )
 

@@ -17,32 +17,32 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from features.duplicates import without_duplicates
+from features.arrays import Bools, Floats, Int64s
+from features.definitions import UNITS_MS, FeatureRepo, duration_ms
 from features.errors import UsageError
-from features.event_inputs import EventInputs, Events
+from features.events import without_duplicates
 from features.formats import read_events
-from features.repo import FeatureRepo
-from features.windows import UNITS_MS, duration_ms
-from training.event_metrics import group_precision, ranking_metrics
+from models.event_model import EventInputs, Events
+from training.event_model import group_precision, ranking_metrics
 
-Int64s = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Say = Callable[[str], None]
 
 PAYMENTS, LABELS, CARD = "transactions", "fraud_labels", "customer_id"
 """The streams of payments and of frauds, and the field that says whose card it was."""
+
 INPUTS = (
     *("amount", "during_weekend", "during_night"),
     *(f"customer_payment_{what}_{window}" for window in ("24h", "7d", "30d") for what in ("count", "amount_mean")),
     *(f"terminal_{what}_{window}_delay_7d" for window in ("24h", "7d", "30d") for what in ("payment_count", "risk")),
 )
 """The fifteen inputs of the Handbook's models, by our names."""
+
 DAY_MS = UNITS_MS["d"]
+
 TOP = 100
 """How many cards a day can be looked into."""
+
 BASELINE = "amount"
 
 
@@ -85,9 +85,6 @@ class Payments:
         return Payments(self.time[which], self.card[which], self.fraud[which], self.inputs[which])
 
 
-# --- from the file --------------------------------------------------------------------------------------------------
-
-
 def read_history(path: Path, kind: str, repo: FeatureRepo) -> Events:
     """The file's events of both streams, each once.
 
@@ -128,9 +125,6 @@ def payments_between(history: Events, inputs: EventInputs, start: int, end: int,
     return Payments(at, chosen[CARD].to_numpy(), fraud, np.nan_to_num(matrix, nan=0.0))
 
 
-# --- the split ------------------------------------------------------------------------------------------------------
-
-
 def without_known_cards(payments: Payments, days: Days) -> Bools:
     """Which payments stand in the test: those of test days whose card was not known to be compromised on that day.
 
@@ -150,9 +144,6 @@ def without_known_cards(payments: Payments, days: Days) -> Bools:
     return kept
 
 
-# --- metrics --------------------------------------------------------------------------------------------------------
-
-
 def card_precision(test: Payments, scores: Floats, top: int = TOP) -> float:
     """The mean over the days of the share of compromised cards among the ``top`` most suspicious ones.
 
@@ -165,9 +156,6 @@ def judged(test: Payments, scores: Floats) -> dict[str, float]:
     """AUC, average precision and card precision of the scores."""
     metrics = ranking_metrics(test.fraud, scores)
     return {**metrics, f"card_precision_at_{TOP}": card_precision(test, scores)}
-
-
-# --- models ---------------------------------------------------------------------------------------------------------
 
 
 def models(seed: int = 0) -> dict[str, Any]:

@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from features.arrays import Int64s
 from features.errors import FormatError
-from features.formats.files import Source, read_lines
-from training.dataset import Interactions
+from features.formats import Source, read_lines
+from training.data import Interactions
 from training.protocols.lists import BASELINE, Fitted, Say, fitted, said
-from training.protocols.rows import Judged, report_rows, values_of
-from training.recommenders import Als, CoVisited, Ease, Popular, Recommender, Taken, taken_of
+from training.protocols.report import Judged, report_rows, values_of
+from training.recommender import Als, CoVisited, Ease, Popular, Recommender, Taken, taken_of
 
-Int64s = NDArray[np.int64]
 PROTOCOL, K, NEGATIVES = "leave-one-out-99", 10, 99
+
 BATCH = 1_000
+
 LINE = re.compile(rb"\(([^,()]+),([^,()]+)\)\s*((?:\t[^\t]+)*)\s*")
 
 

@@ -11,23 +11,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from features.columns import EventColumns
+from features.arrays import Bools, Floats, Int64s
+from features.definitions import FeatureRepo
 from features.errors import UsageError
+from features.events import EventColumns
 from features.formats import read_events
-from features.repo import FeatureRepo
-from training import metrics
-from training.dataset import Interactions, coded
-from training.protocols.rows import Judged, values_of
-from training.recommenders import Recommender, Scorer, Taken
+from training.data import Interactions, coded
+from training.protocols.report import Judged, values_of
+from training.recommender import Recommender, Scorer, Taken, metrics
 
-Floats = NDArray[np.float64]
-Int64s = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 Say = Callable[[str], None]
+
 BASELINE = "popular"
+
 METRICS = ("ndcg", "recall", "precision", "map", "hit_rate", "mrr")
+
 BATCH_CELLS = 20_000_000
 """Scores that are held at once."""
 

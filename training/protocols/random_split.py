@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import Interactions
+from training.data import Interactions
 from training.protocols.lists import BASELINE, Asked, Say, fitted, said, tested
-from training.protocols.rows import report_rows
-from training.recommenders import Als, CoVisited, Ease, Popular, Recommender, taken_of
+from training.protocols.report import report_rows
+from training.recommender import Als, CoVisited, Ease, Popular, Recommender, taken_of
 
 PROTOCOL = "random-75-25"
 TRAIN_SHARE, K = 0.75, 10

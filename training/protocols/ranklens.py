@@ -18,22 +18,25 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_array  # type: ignore[import-untyped]
 
-from features.columns import integers
+from features.arrays import Bools, Floats
+from features.definitions import FeatureRepo
 from features.errors import UsageError
-from features.formats import read_events
-from features.formats.files import Source
-from features.repo import FeatureRepo
-from training.impressions import POSITION, Metadata, Shown, inputs, rank_in_list
-from training.protocols.rows import Judged, report_rows, values_of
+from features.events import integers
+from features.formats import Source, read_events
+from training.protocols.impressions import POSITION, Metadata, Shown, inputs, rank_in_list
+from training.protocols.report import Judged, report_rows, values_of
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Say = Callable[[str], None]
+
 PROTOCOL, BASELINE, CLICK_THROUGH = "ranklens", "popular", "item_click_through"
+
 TRAIN_SHARE = 0.8
+
 K = 10
+
 FIRST = 1.0
 """The position that every item is scored at: the same for all, so that where it stood says nothing."""
+
 SETTINGS = {
     "max_iter": 200,
     "learning_rate": 0.03,
@@ -42,6 +45,7 @@ SETTINGS = {
     "l2_regularization": 1.0,
 }
 """Chosen on the last fifth of the training part."""
+
 PROSE = ("title", "description")
 """Fields that are sentences, not words of a vocabulary."""
 
@@ -138,7 +142,7 @@ def _numbers(table: pa.Table, name: str) -> NDArray[np.int64]:
 
 def metadata(paths: Sequence[Path], items: pa.Array) -> Metadata:
     """What the files' item events say: fields of numbers, and of texts or lists of them as sets of words."""
-    from features.formats.metarank import item_fields
+    from features.formats import item_fields
 
     known = {item: about for path in paths for item, about in item_fields(Source(path))}
     fields = [known.get(item, {}) for item in items.to_pylist()]

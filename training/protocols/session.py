@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from features.arrays import Int64s
 from features.errors import UsageError
-from training import metrics
-from training.dataset import Interactions
+from training.data import Interactions
 from training.protocols.lists import BASELINE, Asked, Say, fitted, listed, said
-from training.protocols.rows import Judged, report_rows, values_of
-from training.recommenders import CoVisited, Popular, Recommender, SessionNeighbours, Taken, taken_of
+from training.protocols.report import Judged, report_rows, values_of
+from training.recommender import CoVisited, Popular, Recommender, SessionNeighbours, Taken, metrics, taken_of
 
-Int64s = NDArray[np.int64]
 PROTOCOL, K = "session", 20
+
 TEST_SHARE = 0.2
+
 NEVER_FADES = float("inf")
 
 

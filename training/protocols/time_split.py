@@ -18,27 +18,44 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_array  # type: ignore[import-untyped]
 
-from features.artefact import Artefact
-from features.columns import integers
-from training import metrics
-from training.candidates import fit_candidates
-from training.dataset import Domain, Events, Interactions, interactions_of
-from training.evaluate import chances_of
-from training.fit import Stopwatch, learn, manifest_of, target_of, worth_splitting
-from training.impressions import PRIOR_CLICKS, PRIOR_SHOWN
+from features.arrays import Int64s
+from features.events import integers
+from models.recommender import Artefact
+from training.data import Domain, Events, Interactions, Moments, Split, interactions_of, time_split
+from training.protocols.impressions import PRIOR_CLICKS, PRIOR_SHOWN
 from training.protocols.lists import BASELINE, Asked, Fitted, Say, fitted, judged, listed, said
-from training.protocols.rows import Judged, report_rows
-from training.ranker import Asked as AskedMoments
-from training.ranker import Features, ask
-from training.recommenders import Als, Blend, CoVisited, Ease, Own, Popular, Recommender, Taken, taken_of
+from training.protocols.report import Judged, report_rows
+from training.recommender import (
+    Als,
+    Blend,
+    CoVisited,
+    Ease,
+    Features,
+    Own,
+    Popular,
+    Recommender,
+    Stopwatch,
+    Taken,
+    ask,
+    chances_of,
+    fit_candidates,
+    learn,
+    manifest_of,
+    metrics,
+    taken_of,
+    target_of,
+    worth_splitting,
+)
+from training.recommender import Asked as AskedMoments
 from training.settings import TrainingSettings
-from training.split import Moments, Split, time_split
 
-Int64s = NDArray[np.int64]
 PROTOCOL, TWO_STAGE, CLICK_THROUGH = "time-split", "two_stage", "item_click_through"
+
 OTHERS = (BASELINE, "own", "blend", "blend_of_new")
 """What every model's distance to is said."""
+
 METRICS = ("ndcg", "recall", "precision", "hit_rate", "mrr")
+
 SHOWN = ("view", "click")
 """Types of events by which an item was before a user's eyes."""
 

@@ -1,0 +1,100 @@
+"""One entity's features computed from a file, and the events behind them: what `headrace features show` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.definitions import RESERVED, Entity, FeatureView, Stream, duration_ms, used_columns
+from features.events import Parsed, Verdict, encode_key, entity_keys, without_duplicates
+from features.history import Spine, point_in_time
+from features.rows import Status
+
+Read = Callable[[], Iterator[tuple[str, Parsed]]]
+"""Starts reading the file from its beginning: (stream name, events with their verdicts), in chunks."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One entity in a file: its events by stream, without repeated ones, and the clock (None: no event at all)."""
+
+    events: Mapping[str, pa.Table]
+    clock: int | None
+
+
+def find_entity(read: Read, streams: Mapping[str, Stream], entity: Entity, values: Mapping[str, Any]) -> Found:
+    """The events of one entity, in memory that its events bound, not the file's.
+
+    The file is read twice: which of two records with one event id counts depends on both, and the other may be another
+    entity's and stand before.
+
+    Args:
+        values: of the entity's keys, see parsed_key().
+    """
+    key = encode_key(values, entity)
+    clock: int | None = None
+    ids: dict[str, list[pa.Array]] = {}
+    for name, table in _valid(read()):
+        clock = max(clock or 0, pc.max(table["known_at"]).as_py())
+        if entity.keys.keys() <= streams[name].dtypes.keys():
+            ids.setdefault(name, []).append(pc.unique(table["event_id"].filter(_is_of(table, entity, key))))
+    wanted = {name: pa.concat_arrays(several) for name, several in ids.items() if sum(map(len, several))}
+    records: dict[str, list[pa.Table]] = {name: [] for name in wanted}
+    for name, table in _valid(read()) if wanted else ():
+        if name in wanted:
+            records[name].append(table.filter(pc.is_in(table["event_id"], value_set=wanted[name])))
+    events = {}
+    for name, several in records.items():
+        unique = without_duplicates(pa.concat_tables(several), duration_ms(streams[name].dedupe_horizon))
+        events[name] = unique.filter(_is_of(unique, entity, key))
+    return Found(events, clock)
+
+
+def _valid(parsed: Iterable[tuple[str, Parsed]]) -> Iterator[tuple[str, pa.Table]]:
+    for name, one in parsed:
+        table = one.events.filter(pa.array(one.verdicts[one.rows] == Verdict.VALID))
+        if table.num_rows:
+            yield name, table
+
+
+def _is_of(table: pa.Table, entity: Entity, key: str) -> pa.Array:
+    texts = entity_keys({name: table[name] for name in entity.keys}, entity)
+    return pc.fill_null(pc.equal(texts, key), fill_value=False)
+
+
+def view_answer(view: FeatureView, key: Mapping[str, Any], as_of: int, found: Found) -> dict[str, Any]:
+    """The view's features of the entity at as_of (ms), with its status and its newest event's time (ms)."""
+    spine = Spine(pa.array([encode_key(key, view.entity)], pa.string()), np.array([as_of], dtype=np.int64))
+    events = {stream.name: found.events[stream.name] for stream in view.streams if stream.name in found.events}
+    matrix = point_in_time(view, spine, events)
+    status = Status(int(matrix.status[0]))
+    newest = None if status == Status.NOT_FOUND else int(matrix.newest_event[0])
+    (values,) = matrix.to_table().to_pylist()
+    return {"view": view.name, "status": status.name, "newest_event": newest, "features": values}
+
+
+def events_behind(view: FeatureView, as_of: int, found: Found, most: int) -> tuple[list[dict[str, Any]], int]:
+    """The entity's newest ``most`` events that the view's windows hold at as_of (ms), newest first, and how many more.
+
+    Of each: its stream, event_id and event_time, and those of the columns that the view uses which are not null.
+    """
+    bounds = [view.tiling.bounds(window) for window in view.tiling.windows]
+    at = np.array([as_of], dtype=np.int64)
+    left = min(int(one.left(at)[0]) for one in bounds)
+    right = max(int(one.right(at)[0]) for one in bounds)
+    rows: list[dict[str, Any]] = []
+    for stream in view.streams:
+        if stream.name in found.events:
+            table = found.events[stream.name].select(used_columns(view, stream))
+            time, known = (np.asarray(table[name].to_numpy()) for name in ("event_time", "known_at"))
+            inside = (time >= left) & (time < right) & (known <= as_of) & (time >= known - view.horizon_ms)
+            rows += [{"stream": stream.name, **row} for row in table.filter(pa.array(inside)).to_pylist()]
+    rows.sort(key=lambda row: (row["event_time"], row["offset"]), reverse=True)
+    hidden = {*RESERVED, *view.entity.keys} - {"event_id", "event_time"}
+    shown = [{name: v for name, v in row.items() if v is not None and name not in hidden} for row in rows[:most]]
+    return shown, len(rows) - len(shown)

@@ -1,0 +1,362 @@
+"""The laws that keep paths equal, checked on events of the user's: each check is a function that returns a Report.
+
+The oracle (testing.py) says what is right for a sample of entities; history and stream must say the same. Every entity
+takes part where no oracle is needed: history against stream, one batch against many, rows through the codec.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.arrays import Int64s
+from features.checks.oracle import (
+    Disagreement,
+    Expected,
+    History,
+    answers,
+    compared,
+    derived_disagreements,
+    histories,
+    is_exact,
+)
+from features.checks.reference_encoder import encode
+from features.checks.sampling import Sample, moments_along, moments_around, records_of, sampled_entities
+from features.definitions import FeatureView, Stream, duration_ms
+from features.events import Parsed, Verdict, without_duplicates
+from features.history import Spine, point_in_time
+from features.rows import BatchKey, FeatureMatrix, Fold, PackedRows, Status, decode, finalize, layout_of
+from features.times import moment_text
+
+STREAM_ID = 1
+
+EXAMPLES = 5
+
+AGAIN = 0.3
+"""Share of the batches that are torn, or folded again."""
+
+HISTORY_EVERY = 6
+"""At every which moment of the stream all entities are compared with history."""
+
+Progress = Callable[[str], None]
+
+Wrong = tuple[str, str, float]
+"""What is wrong (a feature's name), an example in words, and by how many tolerances."""
+
+Answers = Sequence[dict[str, Expected] | Status]
+
+
+@dataclass(frozen=True)
+class Report:
+    """One law on one view ('' for the file): how much was compared, how much is wrong, and the worst of it."""
+
+    view: str
+    law: str
+    compared: int
+    mismatches: int = 0
+    worst: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many entities of a view are compared with the oracle, at how many times each, on each path."""
+
+    entities: int = 100
+    times: int = 20
+
+
+@dataclass
+class _Findings:
+    """What a check has found so far, worst last in no order."""
+
+    view: str
+    law: str
+    compared: int = 0
+    wrong: list[Wrong] = field(default_factory=list)
+
+    def add(self, compared: int, wrong: Sequence[Wrong] = ()) -> None:
+        self.compared += compared
+        self.wrong += wrong
+
+    def expect(self, right: bool, otherwise: str) -> None:
+        self.add(0, [] if right else [("", otherwise, math.inf)])
+
+    def report(self, note: str = "") -> Report:
+        """With the worst example of each feature that is wrong, the worst first."""
+        worst: dict[str, str] = {}
+        for feature, text, _ in sorted(self.wrong, key=lambda one: -one[2]):
+            worst.setdefault(feature, text)
+        return Report(self.view, self.law, self.compared, len(self.wrong), tuple(worst.values())[:EXAMPLES], note)
+
+
+def valid_events(parsed: Sequence[Parsed]) -> pa.Table:
+    """The events of one stream that are folded, repeated ones among them."""
+    return pa.concat_tables([one.events.filter(pa.array(one.verdicts[one.rows] == Verdict.VALID)) for one in parsed])
+
+
+def verdicts_add_up(stream: Stream, parsed: Sequence[Parsed]) -> Report:
+    """Every record of the stream has one verdict: it is an event or a dead letter, with a reason unless it is valid."""
+    findings, counts = _Findings("", f"verdicts of {stream.name} add up"), Counter[str]()
+    for one in parsed:
+        events = one.verdicts != Verdict.DEAD_LETTER
+        findings.add(len(one.verdicts))
+        findings.expect(one.events.num_rows == events.sum(), "events are not the records that are valid or late")
+        findings.expect(bool(np.array_equal(one.rows, np.flatnonzero(events))), "events are not in record order")
+        reasons = np.asarray(one.reasons.is_valid())
+        findings.expect(
+            bool((reasons == (one.verdicts != Verdict.VALID)).all()), "reasons are not those of the refused"
+        )
+        counts.update(Verdict(verdict).name for verdict in one.verdicts.tolist())
+    valid = valid_events(parsed)
+    duplicates = valid.num_rows - without_duplicates(valid, duration_ms(stream.dedupe_horizon)).num_rows
+    findings.expect(valid.num_rows == counts["VALID"], "valid events are not the valid records")
+    ends = {"folded": counts["VALID"] - duplicates, "duplicate": duplicates}
+    ends |= {"late": counts["LATE"], "dead letter": counts["DEAD_LETTER"]}
+    return findings.report(", ".join(f"{number:,} {end}" for end, number in ends.items()) + _why(parsed))
+
+
+def _why(parsed: Sequence[Parsed]) -> str:
+    """The codes of the dead letters' reasons, the most frequent first."""
+    codes = Counter[str]()
+    for one in parsed:
+        reasons = one.reasons.filter(pa.array(one.verdicts == Verdict.DEAD_LETTER))
+        codes.update(reason.partition(":")[0] for reason in reasons.to_pylist())
+    return f" ({', '.join(f'{number:,} {code}' for code, number in codes.most_common())})" if codes else ""
+
+
+def verdicts_are_the_records_own(stream: str, first: Sequence[Parsed], second: Sequence[Parsed]) -> Report:
+    """Two readings of a file in chunks of two sizes give each record the same verdict and reason."""
+    findings = _Findings("", f"verdicts of {stream} are the same in other chunks")
+    (one, why), (other, why_other) = _verdicts(first), _verdicts(second)
+    findings.add(len(one))
+    findings.expect(len(one) == len(other), f"{len(one):,} records in one reading, {len(other):,} in the other")
+    if len(one) == len(other):
+        wrong = np.flatnonzero((one != other) | ~np.asarray(pc.equal(why, why_other)))
+        findings.add(
+            0, [("", f"record {row}: '{why[row]}', then '{why_other[row]}'", math.inf) for row in wrong.tolist()]
+        )
+    return findings.report()
+
+
+def _verdicts(parsed: Sequence[Parsed]) -> tuple[NDArray[np.int8], pa.Array]:
+    """All verdicts and reasons, the reason of a valid record empty."""
+    reasons = pa.chunked_array([one.reasons for one in parsed], pa.string())
+    return np.concatenate([one.verdicts for one in parsed]), pc.fill_null(reasons, "").combine_chunks()
+
+
+def check_view(
+    view: FeatureView,
+    events: Mapping[str, pa.Table],
+    sizes: Sizes,
+    rng: np.random.Generator,
+    progress: Progress = lambda _: None,
+) -> Iterator[Report]:
+    """Every law of a view on the valid events of its streams (by name, repeated ones among them), one Report each."""
+    mine = {stream.name: events[stream.name] for stream in view.streams if stream.name in events}
+    if not sum(table.num_rows for table in mine.values()):
+        return
+    unique = {
+        s.name: without_duplicates(mine[s.name], duration_ms(s.dedupe_horizon)) for s in view.streams if s.name in mine
+    }
+    sample = sampled_entities(view, mine, sizes.entities, rng)
+    if not len(sample):
+        yield Report(view.name, "history = oracle", 0, note=f"these events name no {view.entity.name}")
+        return
+    known = histories(view, sample.keys, records_of(view, mine, sample))
+    progress(f"{view.name}: {len(sample)} entities x {sizes.times} times of history")
+    yield history_is_the_oracle(view, unique, sample, known, sizes.times, rng)
+    progress(f"{view.name}: {sum(len(table) for table in unique.values()):,} events in batches")
+    moments = moments_along(view, mine, sizes.times, rng)
+    stream = Streamed(view, unique, rng)
+    yield from stream_agrees(stream, unique, sample, known, moments)
+    yield stream.again.report()
+    progress(f"{view.name}: {len(stream.store.values):,} rows again, from one batch")
+    yield one_batch_is_many(stream, unique, sample, known, _lifetime(unique)[1])
+    yield codec_keeps_rows(view, stream.store.rows())
+
+
+def history_is_the_oracle(
+    view: FeatureView,
+    events: Mapping[str, pa.Table],
+    sample: Sample,
+    known: Sequence[History],
+    times: int,
+    rng: np.random.Generator,
+) -> Report:
+    """point_in_time says what the oracle says, for each entity around its own events (ties, ± 1 ms, tile bounds)."""
+    lifetime = _lifetime(events)
+    moments = [moments_around(view, history, times, lifetime, rng) for history in known]
+    as_of = np.array(moments, dtype=np.int64).ravel()
+    spine = Spine(sample.texts.take(pa.array(np.repeat(np.arange(len(sample)), times))), as_of)
+    order = rng.permutation(len(as_of))
+    spine = Spine(spine.keys.take(pa.array(order)), as_of[order])
+    expected = [answers(view, known[place // times], int(as_of[place])) for place in order.tolist()]
+    findings = _Findings(view.name, "history = oracle")
+    _compare(findings, view, expected, point_in_time(view, spine, events), spine)
+    return findings.report()
+
+
+def _lifetime(events: Mapping[str, pa.Table]) -> tuple[int, int]:
+    known = np.concatenate([table["known_at"].to_numpy() for table in events.values()])
+    return int(known.min()), int(known.max())
+
+
+def _compare(findings: _Findings, view: FeatureView, expected: Answers, found: FeatureMatrix, spine: Spine) -> None:
+    wrong = [(one.feature, _example(one, spine), one.excess) for one in compared(view, expected, found)]
+    wrong += [(text, text, math.inf) for text in derived_disagreements(view, found)]
+    findings.add(len(expected) * len(view.features), wrong)
+
+
+def _example(one: Disagreement, spine: Spine) -> str:
+    moment = moment_text(int(spine.as_of[one.row]))
+    return f"{spine.keys[one.row]} at {moment}: {one.feature} is {one.found}, expected {one.expected}"
+
+
+@dataclass
+class Store:
+    """Rows by key, as a store would keep them."""
+
+    values: dict[str, bytes] = field(default_factory=dict)
+
+    def get(self, keys: pa.Array) -> pa.Array:
+        """The value of each key, null where there is none."""
+        return pa.array([self.values.get(key) for key in keys.to_pylist()], type=pa.binary())
+
+    def put(self, rows: PackedRows) -> None:
+        """Write the rows."""
+        self.values.update(zip(rows.keys.to_pylist(), rows.values.to_pylist(), strict=True))
+
+    def rows(self) -> PackedRows:
+        """Every row."""
+        return PackedRows(pa.array(list(self.values), pa.string()), pa.array(list(self.values.values()), pa.binary()))
+
+    def read(self, view: FeatureView, keys: pa.Array, as_of: int) -> FeatureMatrix:
+        """The features of these entities from their rows."""
+        return finalize(view, PackedRows(keys, self.get(keys)), as_of, STREAM_ID)
+
+
+class Streamed:
+    """A view's rows while its events come in random batches, some of them torn or folded again.
+
+    ``again`` has what was found out on the way: a batch that is folded again changes only what it had not written yet.
+    """
+
+    def __init__(self, view: FeatureView, events: Mapping[str, pa.Table], rng: np.random.Generator) -> None:
+        self.view = view
+        self.store = Store()
+        self.again = _Findings(view.name, "a batch folded again changes nothing more")
+        self._rng = rng
+        self._events = {name: table.sort_by("known_at") for name, table in events.items()}
+        self._known = {name: table["known_at"].to_numpy() for name, table in self._events.items()}
+        self._upto = dict.fromkeys(events, 0)
+        self._batches: list[Mapping[str, pa.Table]] = []
+
+    def advance(self, moment: int) -> None:
+        """Fold all that became known up to ``moment`` (ms): in any order, in up to three batches."""
+        parts = int(self._rng.integers(1, 4))
+        pieces: dict[str, list[Int64s]] = {}
+        for name, known in self._known.items():
+            start, self._upto[name] = self._upto[name], int(np.searchsorted(known, moment, side="right"))
+            places = self._rng.permutation(np.arange(start, self._upto[name]))
+            pieces[name] = np.split(places, np.sort(self._rng.integers(0, len(places) + 1, parts - 1)))
+        for part in range(parts):
+            self._fold({name: self._events[name].take(pa.array(several[part])) for name, several in pieces.items()})
+
+    def _fold(self, batch: Mapping[str, pa.Table]) -> None:
+        number = len(self._batches)
+        self._batches.append(batch)
+        changed = self._changed(number)
+        if self._rng.random() >= AGAIN:
+            self.store.put(changed)
+            return
+        written = int(self._rng.integers(0, len(changed) + 1))
+        self.store.put(changed.slice(0, written))
+        rest, left = self._changed(number), changed.slice(written, len(changed) - written)
+        torn = [("", f"batch {number}, torn after {written} rows: others than the rest are open", math.inf)]
+        self.again.add(len(changed), [] if rest.keys.equals(left.keys) else torn)
+        self.store.put(rest)
+        old = int(self._rng.integers(0, number + 1))
+        replayed = self._changed(old)
+        keys = replayed.keys.to_pylist()
+        self.again.add(1, [("", f"batch {old} after {number}: row {key!r} changed", math.inf) for key in keys])
+
+    def _changed(self, number: int) -> PackedRows:
+        folding = Fold(self.view, self._batches[number])
+        return folding.rows(self.store.get(folding.keys), BatchKey(STREAM_ID, number, 0))
+
+    def read(self, keys: pa.Array, as_of: int) -> FeatureMatrix:
+        """The features of these entities from their rows."""
+        return self.store.read(self.view, keys, as_of)
+
+
+def stream_agrees(
+    stream: Streamed, events: Mapping[str, pa.Table], sample: Sample, known: Sequence[History], moments: Sequence[int]
+) -> tuple[Report, Report]:
+    """At each moment, rows of all that was known by then read as the oracle says, and (every entity) as history does.
+
+    The second comparison is of statuses and exact features, to the bit, at some of the moments.
+    """
+    view = stream.view
+    oracle, history = (_Findings(view.name, f"stream in random batches = {law}") for law in ("oracle", "history"))
+    for number, moment in enumerate(moments):
+        stream.advance(moment)
+        expected = [answers(view, one, moment) for one in known]
+        spine = Spine(sample.texts, np.full(len(sample), moment))
+        _compare(oracle, view, expected, stream.read(sample.texts, moment), spine)
+        if number % HISTORY_EVERY == HISTORY_EVERY - 1:
+            keys = stream.store.rows().keys
+            from_events = point_in_time(view, Spine(keys, np.full(len(keys), moment)), events)
+            _compare_bits(history, view, keys, stream.read(keys, moment), from_events)
+    return oracle.report(), history.report()
+
+
+def _compare_bits(
+    findings: _Findings, view: FeatureView, keys: pa.Array, first: FeatureMatrix, second: FeatureMatrix
+) -> None:
+    """Statuses and exact features, which may not differ in any bit."""
+    exact = {feature.name for feature in view.features if is_exact(feature)}
+    pairs = {"status": (pa.array(first.status), pa.array(second.status))}
+    pairs |= {
+        name: (a, b) for name, a, b in zip(first.names, first.columns, second.columns, strict=True) if name in exact
+    }
+    for name, (one, other) in pairs.items():
+        findings.add(len(keys), [] if one.equals(other) else _unequal(name, keys, one, other))
+
+
+def _unequal(name: str, keys: pa.Array, one: pa.Array, other: pa.Array) -> list[Wrong]:
+    values = zip(keys.to_pylist(), one.to_pylist(), other.to_pylist(), strict=True)
+    return [(name, f"{key}: {name} is {a!r} and {b!r}", math.inf) for key, a, b in values if a != b]
+
+
+def one_batch_is_many(
+    stream: Streamed, events: Mapping[str, pa.Table], sample: Sample, known: Sequence[History], moment: int
+) -> Report:
+    """All events in one batch read like all of them in many: exact features of every entity, sums of the sample."""
+    view, findings = stream.view, _Findings(stream.view.name, "one batch = many batches")
+    whole = Streamed(view, events, np.random.default_rng(0))
+    folding = Fold(view, events)
+    whole.store.put(folding.rows(pa.nulls(len(folding.keys), pa.binary()), BatchKey(STREAM_ID, 0, 0)))
+    keys = folding.keys.drop_null()
+    _compare_bits(findings, view, keys, stream.read(keys, moment), whole.read(keys, moment))
+    expected = [answers(view, history, moment) for history in known]
+    _compare(
+        findings, view, expected, whole.read(sample.texts, moment), Spine(sample.texts, np.full(len(sample), moment))
+    )
+    return findings.report()
+
+
+def codec_keeps_rows(view: FeatureView, rows: PackedRows) -> Report:
+    """Decoding rows and encoding them again gives the same bytes."""
+    findings, layout = _Findings(view.name, "rows survive the codec"), layout_of(view, STREAM_ID)
+    again = encode(decode(rows.values, rows.keys, layout), layout)
+    wrong = [] if again.equals(rows.values) else _unequal("the row", rows.keys, rows.values, again)
+    findings.add(len(rows), wrong)
+    return findings.report(f"{rows.values.nbytes / max(len(rows), 1):,.0f} bytes a row")

@@ -1,0 +1,321 @@
+"""Test kit: a naive oracle of every feature, and the comparison of any path's answers with it.
+
+The oracle is meant to be read. It loops over plain dicts, shares no code with the kernels, and is the definition of
+right. It does once what does not depend on as_of: takes an entity's events aside, and those of each feature set.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from features.definitions import Compare, Condition, Feature, FeatureView, OneOf, Stream, Window, duration_ms, evaluate
+from features.definitions import aggregations as agg
+from features.rows import FeatureMatrix, Status
+
+Event = Mapping[str, Any]
+
+MASK = 2**64 - 1
+
+EXACT_AGGREGATIONS = (agg.Count, agg.Min, agg.Max, agg.Last, agg.LastK, agg.DistinctCount, agg.TimeSinceLast)
+"""Those whose features are the same to the bit on every path: no float is rounded in any order of the events."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a feature must be: its value, and how far a float may be from it (absolute)."""
+
+    value: Any
+    tolerance: float = 0.0
+
+
+def oracle(
+    view: FeatureView, key: Mapping[str, Any], as_of: int, events: Mapping[str, Iterable[Event]]
+) -> dict[str, Expected] | Status:
+    """Every aggregated feature of one entity at as_of (ms), from all events of each stream; or why there is none."""
+    (history,) = histories(view, [key], events)
+    return answers(view, history, as_of)
+
+
+@dataclass(frozen=True)
+class Question:
+    """The features that share the events of one feature set (its place in the view) in one window."""
+
+    place: int
+    window: Window
+    tile_ms: int
+    features: Sequence[Feature]
+
+
+@dataclass(frozen=True)
+class History:
+    """One entity's events that count, oldest first: all of them, and those that pass the filter of each feature set."""
+
+    events: Sequence[Event]
+    passing: Sequence[Sequence[Event]]
+    questions: Sequence[Question]
+
+
+def histories(
+    view: FeatureView, keys: Sequence[Mapping[str, Any]], events: Mapping[str, Iterable[Event]]
+) -> list[History]:
+    """The history of each key, from all events of each stream."""
+    counted = {stream.name: counted_events(view, stream, events.get(stream.name, ())) for stream in view.streams}
+    asked = questions(view)
+    found = []
+    for key in keys:
+        wanted = tuple(key[name] for name in view.entity.keys)
+        mine = {stream: by_key.get(wanted, []) for stream, by_key in counted.items()}
+        passing = [[e for e in mine[one.source.name] if passes(e, one.filter)] for one in view.sets]
+        found.append(History([event for several in mine.values() for event in several], passing, asked))
+    return found
+
+
+def counted_events(view: FeatureView, stream: Stream, events: Iterable[Event]) -> dict[tuple[Any, ...], list[Event]]:
+    """Each entity's events that count: the first of their id within the stream's horizon, not late; oldest first."""
+    remembered, horizon = duration_ms(stream.dedupe_horizon), view.horizon_ms
+    accepted: dict[str, int] = {}
+    counted: dict[tuple[Any, ...], list[Event]] = {}
+    for event in sorted(events, key=lambda e: (e["known_at"], e["offset"], e["partition"])):
+        before = accepted.get(event["event_id"])
+        if before is not None and event["known_at"] - before <= remembered:
+            continue
+        accepted[event["event_id"]] = event["known_at"]
+        if event["event_time"] >= event["known_at"] - horizon:
+            counted.setdefault(tuple(event[name] for name in view.entity.keys), []).append(event)
+    for several in counted.values():
+        several.sort(key=lambda e: (e["event_time"], e["offset"], e["partition"]))
+    return counted
+
+
+def questions(view: FeatureView) -> list[Question]:
+    """The view's aggregated features, those together that are about the same events."""
+    grouped: dict[tuple[int, Window], list[Feature]] = {}
+    for feature in view.aggregated:
+        if feature.window is not None:
+            place = next(place for place, one in enumerate(view.sets) if one is feature.feature_set)
+            grouped.setdefault((place, feature.window), []).append(feature)
+    return [Question(*asked, view.tiling.bounds(asked[1]).tile_ms, several) for asked, several in grouped.items()]
+
+
+def answers(view: FeatureView, history: History, as_of: int) -> dict[str, Expected] | Status:
+    """The oracle's answer from an entity's history: every aggregated feature at as_of (ms), or why there is none."""
+    times = [event["event_time"] for event in history.events if event["known_at"] <= as_of]
+    if not times or as_of - max(times) > 2 * view.ttl_ms:
+        return Status.NOT_FOUND
+    if as_of - max(times) > view.ttl_ms:
+        return Status.OUTSIDE_MAX_AGE
+    found: dict[str, Expected] = {}
+    for asked in history.questions:
+        passing = history.passing[asked.place]
+        edges = limits(asked.window, asked.tile_ms, as_of)
+        start, stop = (bisect_left(passing, edge, key=lambda e: e["event_time"]) for edge in edges)
+        inside = [event for event in passing[start:stop] if event["known_at"] <= as_of]
+        found |= {f.name: aggregate(f.aggregation, inside, as_of) for f in asked.features if f.aggregation is not None}
+    return found
+
+
+def limits(window: Window, tile: int, as_of: int) -> tuple[int, int]:
+    """First event time inside and first one outside."""
+    left = (as_of - window.delay_ms - window.length_ms) // tile * tile
+    if window.delay_ms:
+        return left, (as_of - window.delay_ms) // tile * tile
+    return left, -(-as_of // tile) * tile
+
+
+def passes(event: Event, where: Mapping[str, Condition]) -> bool:
+    """Whether the event meets every condition."""
+    return all(event[column] is not None and meets(event[column], condition) for column, condition in where.items())
+
+
+def meets(value: Any, condition: Condition) -> bool:
+    """Whether one value meets one condition."""
+    if isinstance(condition, OneOf):
+        return value in condition.values
+    if isinstance(condition, Compare):
+        compare = {"above": value > condition.value, "at_least": value >= condition.value}
+        compare |= {"below": value < condition.value, "at_most": value <= condition.value}
+        return bool(compare[condition.relation])
+    return bool(value == condition)
+
+
+def aggregate(aggregation: agg.Aggregation, events: Sequence[Event], as_of: int) -> Expected:
+    """The aggregation of the events of a window, oldest first."""
+    events = [event for event in events if passes(event, aggregation.filter)] if aggregation.filter else events
+    column = getattr(aggregation, "column", None)
+    values = [event[column] for event in events if event[column] is not None] if column else [1] * len(events)
+    return ANSWERS[type(aggregation)](aggregation, events, values, as_of)
+
+
+def _sum(values: Sequence[float]) -> Expected:
+    return Expected(math.fsum(values), 1e-9 * math.fsum(map(abs, values)))
+
+
+def _mean(values: Sequence[float]) -> Expected:
+    total = _sum(values)
+    return Expected(total.value / len(values), total.tolerance / len(values)) if values else Expected(None)
+
+
+def _quantile(one: agg.Quantile, values: Sequence[float]) -> Expected:
+    if not values:
+        return Expected(None)
+    item = sorted(values)[math.floor(one.q * (len(values) - 1))]
+    return Expected(item, one.relative_error * abs(item) * (1 + 1e-9) + 1e-9)
+
+
+def _decayed(one: agg.DecayedCount, events: Sequence[Event], as_of: int) -> Expected:
+    total = math.fsum(2.0 ** (-(as_of - event["event_time"]) / one.half_life_ms) for event in events)
+    return Expected(total, 1e-9 * total + 1e-300)
+
+
+def _since(events: Sequence[Event], as_of: int) -> Expected:
+    return Expected(max(0, as_of - events[-1]["event_time"]) if events else None)
+
+
+def _ratio(one: agg.Ratio, events: Sequence[Event], as_of: int) -> Expected:
+    return quotient(aggregate(one.numerator, events, as_of), aggregate(one.denominator, events, as_of))
+
+
+ANSWERS: dict[type[agg.Aggregation], Callable[[Any, Sequence[Event], list[Any], int], Expected]] = {
+    agg.Count: lambda one, events, values, as_of: Expected(len(values)),
+    agg.Sum: lambda one, events, values, as_of: _sum(values),
+    agg.Mean: lambda one, events, values, as_of: _mean(values),
+    agg.Min: lambda one, events, values, as_of: Expected(min(values, default=None)),
+    agg.Max: lambda one, events, values, as_of: Expected(max(values, default=None)),
+    agg.Last: lambda one, events, values, as_of: Expected(values[-1] if values else None),
+    agg.LastK: lambda one, events, values, as_of: Expected(values[::-1][: one.k]),
+    agg.DistinctCount: lambda one, events, values, as_of: Expected(distinct(values, one.k)),
+    agg.TimeSinceLast: lambda one, events, values, as_of: _since(events, as_of),
+    agg.DecayedCount: lambda one, events, values, as_of: _decayed(one, events, as_of),
+    agg.Quantile: lambda one, events, values, as_of: _quantile(one, values),
+    agg.Ratio: lambda one, events, values, as_of: _ratio(one, events, as_of),
+}
+
+
+def quotient(top: Expected, bottom: Expected) -> Expected:
+    """One over the other, with the tolerance that theirs leave; a denominator that may be 0 tolerates anything."""
+    if top.value is None or bottom.value is None or (bottom.value == 0 and bottom.tolerance == 0):
+        return Expected(None)
+    if abs(bottom.value) <= bottom.tolerance:
+        return Expected(None, math.inf)
+    value = top.value / bottom.value
+    error = top.tolerance / abs(bottom.value) + abs(value) * bottom.tolerance / abs(bottom.value)
+    return Expected(value, 2 * error + 1e-12 * abs(value))
+
+
+def distinct(values: Iterable[Any], k: int) -> float:
+    """How many different values; beyond k the k-minimum-values estimate over the documented 48-bit hash."""
+    hashes = sorted({hash_48(value) for value in values})
+    return float(len(hashes)) if len(hashes) <= k else (k - 1) * 2.0**48 / (hashes[k - 1] + 1)
+
+
+@lru_cache(maxsize=1 << 18, typed=True)  # typed: 1, 1.0 and True are equal, and their hashes are not
+def hash_48(value: Any) -> int:
+    """The top 48 bits of the hash that hashing.py documents."""
+    if isinstance(value, str):
+        octets = value.encode()
+        return splitmix(sum((b + 1) * weight(i) for i, b in enumerate(octets)) & MASK ^ len(octets)) >> 16
+    bits = int(np.float64(value + 0.0).view(np.uint64)) if isinstance(value, float) else int(value) & MASK
+    return splitmix(bits) >> 16
+
+
+@lru_cache(maxsize=1 << 12)
+def weight(position: int) -> int:
+    """What the byte at a text's position is multiplied by."""
+    return splitmix(position) | 1
+
+
+def splitmix(z: int) -> int:
+    """SplitMix64's next output for a state."""
+    z = (z + 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A value that is not what it should be: in which row, of which feature, and by how many times its tolerance."""
+
+    row: int
+    feature: str
+    found: str
+    expected: str
+    excess: float = math.inf
+
+    def __str__(self) -> str:
+        return f"row {self.row}: {self.feature} is {self.found}, expected {self.expected}"
+
+
+def disagreements(
+    view: FeatureView, expected: Sequence[dict[str, Expected] | Status], found: FeatureMatrix
+) -> list[str]:
+    """One line for each value, status or derived feature that is not what the oracle expects."""
+    return [str(one) for one in compared(view, expected, found)] + derived_disagreements(view, found)
+
+
+def compared(
+    view: FeatureView, expected: Sequence[dict[str, Expected] | Status], found: FeatureMatrix
+) -> list[Disagreement]:
+    """Each status and aggregated feature that is not what the oracle expects, row by row."""
+    columns = {name: column.to_pylist() for name, column in zip(found.names, found.columns, strict=True)}
+    wrong = []
+    for row, answer in enumerate(expected):
+        status, right = Status(int(found.status[row])), answer if isinstance(answer, Status) else Status.PRESENT
+        if status != right:
+            wrong.append(Disagreement(row, "status", status.name, right.name))
+        elif isinstance(answer, Status):
+            values = {name: columns[name][row] for name in found.names}
+            wrong += [
+                Disagreement(row, name, repr(v), f"null: {right.name}") for name, v in values.items() if v is not None
+            ]
+        else:
+            wrong += [
+                Disagreement(row, name, repr(columns[name][row]), f"{one.value!r} within {one.tolerance:g}", excess)
+                for name, one in answer.items()
+                if (excess := excess_of(columns[name][row], one)) > 1
+            ]
+    return wrong
+
+
+def excess_of(value: Any, expected: Expected) -> float:
+    """How far a value is from what is expected, in tolerances: 0 for the same value, inf where none is allowed."""
+    if value == expected.value or math.isinf(expected.tolerance):
+        return 0.0
+    if value is None or expected.value is None or not expected.tolerance:
+        return math.inf
+    excess = float(abs(value - expected.value) / expected.tolerance)
+    return math.inf if math.isnan(excess) else excess
+
+
+def derived_disagreements(view: FeatureView, found: FeatureMatrix) -> list[str]:
+    """Derived features must be their expression of the features beside them."""
+    numeric = {f.name for f in view.features if f.dtype in ("int64", "float64")}
+    columns = dict(zip(found.names, found.columns, strict=True))
+    floats = {name: columns[name].cast(pa.float64()).to_numpy(zero_copy_only=False) for name in numeric}
+    wrong = []
+    for feature in view.features:
+        if feature.expression is not None:
+            right = np.where(found.status == Status.PRESENT, evaluate(feature.expression, floats), np.nan)
+            same = np.array_equal(right, floats[feature.name], equal_nan=True)
+            wrong += [] if same else [f"{feature.name} is not {feature.expression} of its operands"]
+    return wrong
+
+
+def differences(first: FeatureMatrix, second: FeatureMatrix) -> list[str]:
+    """Features in which two paths differ at all: the same bits, the same nulls, the same status."""
+    wrong = [] if np.array_equal(first.status, second.status) else ["status"]
+    pairs = zip(first.names, first.columns, second.columns, strict=True)
+    return wrong + [name for name, one, other in pairs if not one.equals(other)]
+
+
+def is_exact(feature: Feature) -> bool:
+    """Whether every path gives the same bits of the feature."""
+    return isinstance(feature.aggregation, (*EXACT_AGGREGATIONS, agg.Quantile))

@@ -1,0 +1,167 @@
+"""What a change of the definitions means: features new, gone, renamed or changed, and what must be rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from features.definitions.streams import Stream
+from features.definitions.views import Feature, FeatureView, canonical, used_columns
+
+CHECKED_FIELDS = ("ttl_ms", "description", "version")
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A feature of the same name and another meaning: what it was and is, part by part."""
+
+    feature: str
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """What becomes of one view.
+
+    Args:
+        status: 'same', 'new', 'removed' or 'changed'.
+        rebuild: whether its rows must be made anew; else it is all in how they are read.
+        renamed: old name → new name of features that mean the same.
+        notes: what else is another: ttl, version, entity.
+    """
+
+    view: str
+    status: str
+    rebuild: bool
+    new: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    changed: tuple[Changed, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def planned(before: Mapping[str, FeatureView], after: Mapping[str, FeatureView]) -> list[ViewPlan]:
+    """What becomes of every view that was or is defined, in the order of today's and then of those that went."""
+    plans = [_view_plan(before.get(name), view) for name, view in after.items()]
+    gone = [ViewPlan(name, "removed", False, removed=view.names) for name, view in before.items() if name not in after]
+    return plans + gone
+
+
+def _view_plan(before: FeatureView | None, after: FeatureView) -> ViewPlan:
+    if before is None:
+        return ViewPlan(after.name, "new", True, new=after.names)
+    old, new = ({one.name: _meaning(one) for one in view.features} for view in (before, after))
+    appeared = {name: meaning for name, meaning in new.items() if name not in old}
+    renamed = dict(_renamed({name: meaning for name, meaning in old.items() if name not in new}, appeared))
+    return ViewPlan(
+        view=after.name,
+        status="same" if canonical(before) == canonical(after) else "changed",
+        rebuild=before.schema_hash != after.schema_hash,
+        new=tuple(name for name in appeared if name not in renamed.values()),
+        removed=tuple(name for name in old if name not in new and name not in renamed),
+        renamed=renamed,
+        changed=tuple(
+            Changed(name, tuple(differences(old[name], new[name])))
+            for name in new
+            if name in old and old[name] != new[name]
+        ),
+        notes=tuple(_notes(before, after)),
+    )
+
+
+def _meaning(feature: Feature) -> Any:
+    """What a feature is, without what it is called."""
+    if feature.expression is not None or feature.feature_set is None:
+        return {"expression": canonical(feature.expression)}
+    one = feature.feature_set
+    return {
+        "entity": canonical(one.entity),
+        "stream": canonical(one.source),
+        "where": canonical(one.where),
+        "aggregation": canonical(feature.aggregation),
+        "window": canonical(feature.window),
+    }
+
+
+def _renamed(gone: Mapping[str, Any], appeared: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Pairs of a name that went and one that came with the same meaning, each name in one pair at most."""
+    left = dict(appeared)
+    for name, meaning in gone.items():
+        new = next((one for one, other in left.items() if other == meaning), None)
+        if new is not None:
+            del left[new]
+            yield name, new
+
+
+def _notes(before: FeatureView, after: FeatureView) -> Iterator[str]:
+    for name in CHECKED_FIELDS:
+        old, new = getattr(before, name), getattr(after, name)
+        if old != new:
+            yield f"{name}: {old!r} → {new!r}"
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """'window.length: 1h → 2h' for every place in which two canonical values differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in dict.fromkeys([*old, *new]):
+            if old.get(name) != new.get(name):
+                yield from differences(old.get(name), new.get(name), f"{path}.{name}" if path else str(name))
+    elif old != new:
+        yield f"{path}: {_text(old)} → {_text(new)}"
+
+
+def _text(value: Any) -> str:
+    return "nothing" if value is None or value in ({}, []) else str(value)
+
+
+@dataclass(frozen=True)
+class History:
+    """What the archive has of a stream: columns, how many records, when the first and last became known (ms)."""
+
+    columns: tuple[str, ...]
+    rows: int
+    first_ms: int | None
+    last_ms: int | None
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """Whether a view's rows can be made from the archive.
+
+    Args:
+        rows: records to read.
+        seconds: how long that takes, about.
+        lacking: what the rows will not have, in words; empty for rows as if it had always been defined.
+    """
+
+    view: str
+    rows: int
+    seconds: float
+    lacking: tuple[str, ...]
+
+
+def rebuild_of(view: FeatureView, histories: Mapping[str, History], now: int, per_s: float) -> Rebuild:
+    """What a rebuild of the view comes to.
+
+    Args:
+        histories: by stream, what the archive has; a stream without a table is not there.
+        now: ms.
+        per_s: records that are read and folded in a second.
+    """
+    rows = sum(histories[stream.name].rows for stream in view.streams if stream.name in histories)
+    lacking = [line for stream in view.streams for line in _lacking(view, stream, histories.get(stream.name), now)]
+    return Rebuild(view.name, rows, round(rows / per_s, 1), tuple(lacking))
+
+
+def _lacking(view: FeatureView, stream: Stream, history: History | None, now: int) -> Iterator[str]:
+    if history is None or history.first_ms is None:
+        yield f"stream '{stream.name}' has no history: its features begin with today's events"
+        return
+    missing: Sequence[str] = [name for name in used_columns(view, stream) if name not in history.columns]
+    if missing:
+        yield f"stream '{stream.name}' has no {', '.join(missing)} in its history: null there"
+    covered = max(now - history.first_ms, 0)
+    if covered < view.horizon_ms:
+        days = 24 * 60 * 60 * 1000
+        yield f"stream '{stream.name}' has {covered / days:.1f} d of history of {view.horizon_ms / days:.1f} d"

@@ -1,0 +1,104 @@
+"""What features mean, in words that follow from their definition: for `headrace features list`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from features.definitions import aggregations as agg
+from features.definitions.expressions import Compare, Condition, Expression, OneOf
+from features.definitions.views import Feature, FeatureView
+from features.definitions.windows import Window, duration_text
+
+RELATIONS = {"above": ">", "at_least": ">=", "below": "<", "at_most": "<="}
+
+SIGNS = {"product": " * ", "ratio": " / ", "difference": " - ", "total": " + "}
+
+WORDS: dict[type[agg.Aggregation], Callable[[Any], str]] = {
+    agg.Count: lambda one: f"events with a {one.column}" if one.column else "events",
+    agg.Sum: lambda one: f"sum of {one.column}",
+    agg.Mean: lambda one: f"mean {one.column}",
+    agg.Min: lambda one: f"smallest {one.column}",
+    agg.Max: lambda one: f"largest {one.column}",
+    agg.Last: lambda one: f"newest {one.column}",
+    agg.LastK: lambda one: f"newest {one.k} {one.column}; newest first",
+    agg.DistinctCount: lambda one: f"different {one.column}; estimated beyond {one.k}",
+    agg.TimeSinceLast: lambda one: "ms since the newest event",
+    agg.DecayedCount: lambda one: f"events; each counts half after every {duration_text(one.half_life_ms)}",
+    agg.Quantile: lambda one: f"{one.q:g} quantile of {one.column}; within {100 * one.relative_error:g} %",
+    agg.Ratio: lambda one: f"({aggregation_text(one.numerator)}) / ({aggregation_text(one.denominator)})",
+}
+"""What an aggregation is of; after a semicolon, what is to be known about the answer."""
+
+
+def aggregation_text(aggregation: agg.Aggregation, where: Mapping[str, Condition] | None = None) -> str:
+    """What an aggregation is of: 'mean price where event_type is view'."""
+    what, _, remark = WORDS[type(aggregation)](aggregation).partition("; ")
+    conditions = dict.fromkeys([*(where or {}).items(), *aggregation.filter.items()])
+    texts = [_condition_text(column, condition) for column, condition in conditions]
+    filtered = f"{what} where {' and '.join(texts)}" if texts else what
+    return f"{filtered}; {remark}" if remark else filtered
+
+
+def _condition_text(column: str, condition: Condition) -> str:
+    match condition:
+        case Compare(relation, value):
+            return f"{column} {RELATIONS[relation]} {value:.15g}"
+        case OneOf(values):
+            return (
+                f"{column} is {', '.join(map(str, values[:-1]))} or {values[-1]}"
+                if values[1:]
+                else f"{column} is {values[0]}"
+            )
+        case bool():
+            return column if condition else f"not {column}"
+        case _:
+            return f"{column} is {condition}"
+
+
+def expression_text(expression: Expression, entity: str) -> str:
+    """A derived feature's arithmetic, its operands without the entity's name: 'click_count_24h / view_count_24h'."""
+    operands = [operand.removeprefix(f"{entity}_") for operand in expression.operands]
+    if expression.operation in SIGNS:
+        return SIGNS[expression.operation].join(operands)
+    return f"{expression.operation}({', '.join(operands)})"
+
+
+def window_text(window: Window) -> str:
+    """'24h', or '7d, 7d ago' for a window that ends before as_of."""
+    text = duration_text(window.length_ms)
+    return f"{text}, {duration_text(window.delay_ms)} ago" if window.delay_ms else text
+
+
+def feature_row(view: FeatureView, feature: Feature) -> dict[str, Any]:
+    """A feature as `features list` shows it: name, dtype, stream, window, tile, and what it means."""
+    row: dict[str, Any] = {
+        "feature": feature.name,
+        "dtype": feature.dtype,
+        "stream": None,
+        "window": None,
+        "tile": None,
+    }
+    if feature.feature_set is not None and feature.aggregation is not None and feature.window is not None:
+        row["stream"] = feature.feature_set.source.name
+        row["window"] = window_text(feature.window)
+        row["tile"] = duration_text(view.tiling.bounds(feature.window).tile_ms)
+        row["meaning"] = aggregation_text(feature.aggregation, feature.feature_set.filter)
+    elif feature.expression is not None:
+        row["meaning"] = expression_text(feature.expression, view.entity.name)
+    return row
+
+
+def view_summary(view: FeatureView) -> dict[str, Any]:
+    """A view as `features list` shows it: what it is about, its version and schema hash, and each of its features."""
+    return {
+        "view": view.name,
+        "description": view.description,
+        "entity": view.entity.name,
+        "keys": dict(view.entity.keys),
+        "streams": [stream.name for stream in view.streams],
+        "version": view.version,
+        "schema_hash": f"{view.schema_hash:016x}",
+        "ttl": duration_text(view.ttl_ms),
+        "features": [feature_row(view, feature) for feature in view.features],
+    }

@@ -1,0 +1,284 @@
+"""Conditions and arithmetic as data, evaluated on whole columns: filters, computed event fields, derived features."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.arrays import Bools
+from features.definitions.windows import UNITS_MS
+from features.errors import DefinitionError
+
+V = TypeVar("V")
+
+Scalar = str | int | float | bool
+
+Float64s = NDArray[np.float64]
+
+NUMERIC = ("int64", "float64")
+
+
+class FrozenMap(Mapping[str, V]):
+    """A mapping that keeps its order, which counts (names follow it), never changes and can be hashed."""
+
+    def __init__(self, items: Mapping[str, V] | None = None) -> None:
+        self._items = dict(items or {})
+
+    def __getitem__(self, key: str) -> V:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FrozenMap) and tuple(self._items.items()) == tuple(other._items.items())
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+
+@dataclass(frozen=True)
+class Compare:
+    """True where a number stands in this relation to ``value``; made by above(), at_most() and such."""
+
+    relation: str
+    value: float
+
+    KERNELS: ClassVar[dict[str, str]] = {
+        "above": "greater",
+        "at_least": "greater_equal",
+        "below": "less",
+        "at_most": "less_equal",
+        "other_than": "not_equal",
+    }
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """True where the column holds one of ``values``; a plain list in a where means the same."""
+
+    values: tuple[Scalar, ...]
+
+
+Condition = Scalar | Compare | OneOf
+
+
+def above(value: float) -> Compare:
+    """True where the column is greater than ``value``."""
+    return Compare("above", value)
+
+
+def at_least(value: float) -> Compare:
+    """True where the column is ``value`` or greater."""
+    return Compare("at_least", value)
+
+
+def below(value: float) -> Compare:
+    """True where the column is less than ``value``."""
+    return Compare("below", value)
+
+
+def at_most(value: float) -> Compare:
+    """True where the column is ``value`` or less."""
+    return Compare("at_most", value)
+
+
+def other_than(value: float) -> Compare:
+    """True where the column is a number, and not ``value``."""
+    return Compare("other_than", value)
+
+
+def freeze_where(where: Mapping[str, Any] | None, place: str) -> FrozenMap[Condition]:
+    """A checked, hashable copy of a filter as users write it: {column: value | [values] | above(x)}."""
+    if where is None:
+        return FrozenMap()
+    if not isinstance(where, Mapping):
+        raise DefinitionError(place, "where to be a mapping of column to condition", repr(where))
+    return FrozenMap({column: _condition(value, f"{place}: where {column!r}") for column, value in where.items()})
+
+
+def _condition(value: object, place: str) -> Condition:
+    if isinstance(value, list | tuple | set | frozenset):
+        members = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
+        if members and all(isinstance(member, Scalar) for member in members):
+            return OneOf(tuple(members))
+    elif isinstance(value, OneOf):
+        return _condition(value.values, place)
+    elif isinstance(value, Scalar) or (isinstance(value, Compare) and value.relation in Compare.KERNELS):
+        return value
+    raise DefinitionError(
+        place, "a value, a list of values, or above/at_least/below/at_most/other_than(number)", repr(value)
+    )
+
+
+def check_where(where: Mapping[str, Condition], dtypes: Mapping[str, str], place: str) -> None:
+    """Raise DefinitionError unless every column exists and can hold what it is compared with."""
+    for column, condition in where.items():
+        if column not in dtypes:
+            raise DefinitionError(place, "a where on known columns", repr(column), f"Known: {', '.join(dtypes)}.")
+        values = condition.values if isinstance(condition, OneOf) else (condition,)
+        if not all(_comparable(value, dtypes[column]) for value in values):
+            raise DefinitionError(f"{place}: where {column!r}", f"a condition on {dtypes[column]}", repr(condition))
+
+
+def _comparable(value: Scalar | Compare, dtype: str) -> bool:
+    if isinstance(value, Compare):
+        return dtype in ("int64", "float64") and _comparable(value.value, "float64")
+    if isinstance(value, bool):
+        return dtype == "bool"
+    if isinstance(value, int):
+        return dtype in ("int64", "float64") and abs(value) < 2**63
+    if isinstance(value, float):
+        return dtype == "float64" and math.isfinite(value)
+    return dtype == "string" and isinstance(value, str)
+
+
+def where_label(where: Mapping[str, Condition]) -> str:
+    """What a filter adds to a feature's name: {"event_type": "view"} is 'view'; empty for no filter."""
+    return "_".join(_condition_label(column, condition) for column, condition in where.items())
+
+
+def _condition_label(column: str, condition: Condition) -> str:
+    match condition:
+        case Compare(relation, value):
+            text = f"{column}_{relation}_{_number_label(value)}"
+        case OneOf(values):
+            text = "_or_".join(str(value) for value in values)
+        case bool():
+            text = column if condition else f"not_{column}"
+        case str():
+            text = condition
+        case _:
+            text = f"{column}_{_number_label(condition)}"
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+
+
+def _number_label(value: float) -> str:
+    return f"{value:.15g}".replace("-", "minus").replace("+", "")
+
+
+def matches(events: pa.Table, where: Mapping[str, Condition]) -> Bools:
+    """Which rows meet every condition; a null meets none."""
+    verdicts = [_matches(events[column], condition) for column, condition in where.items()]
+    if not verdicts:
+        return np.ones(events.num_rows, dtype=bool)
+    return reduce(np.logical_and, verdicts)
+
+
+def _matches(column: pa.ChunkedArray, condition: Condition) -> Bools:
+    if isinstance(condition, OneOf):
+        result = pc.is_in(column, value_set=pa.array(condition.values, type=column.type))
+    elif isinstance(condition, Compare):
+        result = pc.call_function(Compare.KERNELS[condition.relation], [column, pa.scalar(condition.value)])
+    else:
+        result = pc.equal(column, pa.scalar(condition, type=column.type))
+    return np.asarray(pc.fill_null(result, fill_value=False).to_numpy(zero_copy_only=False), dtype=bool)
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Arithmetic on named columns, row by row, in float64; null in or an impossible result gives null."""
+
+    operation: str
+    operands: tuple[str, ...]
+
+
+def product(*columns: str) -> Expression:
+    """The columns multiplied."""
+    return Expression("product", columns)
+
+
+def ratio(numerator: str, denominator: str) -> Expression:
+    """One column over another; null where the denominator is 0."""
+    return Expression("ratio", (numerator, denominator))
+
+
+def difference(minuend: str, subtrahend: str) -> Expression:
+    """One column less another."""
+    return Expression("difference", (minuend, subtrahend))
+
+
+def total(*columns: str) -> Expression:
+    """The columns added."""
+    return Expression("total", columns)
+
+
+def log1p(column: str) -> Expression:
+    """The natural logarithm of 1 + the column; null below -1."""
+    return Expression("log1p", (column,))
+
+
+@dataclass(frozen=True)
+class Within(Expression):
+    """1.0 where the operation's result is from ``first`` to ``last``, both included, 0.0 where it is another."""
+
+    first: float
+    last: float
+
+
+def hour_within(time: str, first: int, last: int) -> Within:
+    """1.0 where the hour of the day, 0 to 23 in UTC, is from the first to the last: 0 to 6 is by night."""
+    return Within("hour", (time,), first, last)
+
+
+def weekday_within(time: str, first: int, last: int) -> Within:
+    """1.0 where the day of the week in UTC, 0 for Monday, is from the first to the last: 5 to 6 is the weekend."""
+    return Within("weekday", (time,), first, last)
+
+
+OPERATIONS: dict[str, tuple[int, int, Callable[[list[Float64s]], Float64s]]] = {
+    "product": (1, 8, lambda values: reduce(np.multiply, values)),
+    "ratio": (2, 2, lambda values: np.divide(values[0], values[1])),
+    "difference": (2, 2, lambda values: np.subtract(values[0], values[1])),
+    "total": (1, 8, lambda values: reduce(np.add, values)),
+    "log1p": (1, 1, lambda values: np.log1p(values[0])),
+    "hour": (1, 1, lambda values: values[0] // UNITS_MS["h"] % 24),
+    # The epoch began on a Thursday.
+    "weekday": (1, 1, lambda values: (values[0] // UNITS_MS["d"] + 3) % 7),
+}
+"""Name → (fewest operands, most operands, kernel). Kernels see nulls as NaN, and times in ms since the epoch."""
+
+OF_TIMES = ("hour", "weekday")
+"""Operations on times; every other is on numbers."""
+
+
+def check_expression(expression: Expression, known: Mapping[str, str], place: str) -> None:
+    """Raise DefinitionError unless the operation exists and every operand is a known column that it can take."""
+    if not isinstance(expression, Expression) or expression.operation not in OPERATIONS:
+        raise DefinitionError(place, f"an operation of {', '.join(OPERATIONS)}", repr(expression))
+    fewest, most, _ = OPERATIONS[expression.operation]
+    if not fewest <= len(expression.operands) <= most:
+        raise DefinitionError(
+            place, f"{fewest} to {most} operands for {expression.operation}", repr(expression.operands)
+        )
+    wanted, dtypes = ("times", ("time",)) if expression.operation in OF_TIMES else ("numeric columns", NUMERIC)
+    for operand in expression.operands:
+        if not isinstance(operand, str) or known.get(operand) not in dtypes:
+            got = f"{operand!r} ({known.get(str(operand), 'unknown')})"
+            fit = sorted(name for name, dtype in known.items() if dtype in dtypes)
+            raise DefinitionError(place, f"operands that are {wanted}", got, f"Known: {', '.join(fit) or 'none'}.")
+
+
+def evaluate(expression: Expression, values: Mapping[str, Float64s]) -> Float64s:
+    """The expression for each row: float64, NaN where it has no value."""
+    _, _, kernel = OPERATIONS[expression.operation]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        result = kernel([values[operand] for operand in expression.operands])
+    if isinstance(expression, Within):
+        result = np.where(np.isnan(result), result, (result >= expression.first) & (result <= expression.last))
+    return np.where(np.isfinite(result), result, np.nan)

@@ -1,0 +1,212 @@
+"""Loads a feature repo: the Python files of the user's folder, and the definitions that stand in them.
+
+The files are the user's and are found by path. They become the modules of a package with a name that nobody else has,
+for as long as they load, so that two repos with a ``shop.py`` each never meet, ``from .shop import user`` works between
+the files of one, and neither sys.path nor the import of anything else changes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from features.definitions.event_models import EventModel
+from features.definitions.expressions import FrozenMap
+from features.definitions.streams import Entity, Stream
+from features.definitions.views import FeatureView, canonical
+from features.errors import DefinitionError, HeadraceError, UsageError
+
+Definition = Entity | Stream | FeatureView | EventModel
+
+Found = dict[tuple[type, str], tuple[Definition, str]]
+"""(kind, name) → the definition and the file where it stands."""
+
+D = TypeVar("D", Entity, Stream, FeatureView, EventModel)
+
+KINDS: dict[type, str] = {Entity: "entity", Stream: "stream", FeatureView: "feature view", EventModel: "event model"}
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class FeatureRepo:
+    """What a feature repo defines, by name, in the order of its files and of the lines in them."""
+
+    path: Path
+    entities: Mapping[str, Entity]
+    streams: Mapping[str, Stream]
+    views: Mapping[str, FeatureView]
+    models: Mapping[str, EventModel] = field(default_factory=dict)
+
+    def views_of(self, stream: Stream) -> tuple[FeatureView, ...]:
+        """The views of the entities that the stream's events name."""
+        return tuple(view for view in self.views.values() if set(view.entity.keys) <= set(stream.dtypes))
+
+    def columns_of(self, stream: Stream) -> dict[str, str]:
+        """Name → dtype of all that a model of the stream's events can be asked about."""
+        features = {one.name: one.dtype for view in self.views_of(stream) for one in view.features}
+        return {**features, **stream.dtypes}
+
+    def horizon_ms(self, stream: str) -> int | None:
+        """The longest horizon of the views that read the stream; None where none does, so that nothing is late."""
+        horizons = [view.horizon_ms for view in self.reading(stream)]
+        return max(horizons, default=None)
+
+    def reading(self, stream: str) -> tuple[FeatureView, ...]:
+        """The views that read the stream."""
+        return tuple(view for view in self.views.values() if stream in {one.name for one in view.streams})
+
+
+def load_repo(path: str | Path) -> FeatureRepo:
+    """The definitions of a folder's *.py files (or of one file).
+
+    What a view uses belongs to the repo, whether or not it has a name of its own in a file.
+
+    Raises:
+        DefinitionError: a file that cannot be imported, with its line; two definitions of one name and two meanings.
+        UsageError: there is nothing to load.
+    """
+    path = Path(path)
+    found: Found = {}
+    for file, module in _modules(path, _files(path)):
+        for definition in _definitions(module):
+            _add(found, definition, str(file))
+    views, models = _of(FeatureView, found), _of(EventModel, found)
+    repo = FeatureRepo(path, _of(Entity, found), _of(Stream, found), views, models)
+    for model in models.values():
+        model.check(repo.columns_of(model.stream))
+    return repo
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise UsageError(f"feature repo '{path}'", "a folder of Python files", "nothing there")
+    files = sorted(path.glob("*.py")) if path.is_dir() else [path]
+    if not files:
+        raise UsageError(f"feature repo '{path}'", "at least one *.py file with definitions", "none")
+    return files
+
+
+class _Source(SourceFileLoader):
+    """Compiles the file as it is now: byte code from before may be of an edit in the same second."""
+
+    def path_stats(self, path: str) -> Mapping[str, float]:
+        """Nothing is known of the file, hence no cache is read or written."""
+        raise OSError(path)
+
+
+@dataclass(frozen=True)
+class _Finder:
+    """Finds the modules of one package in one folder, for absolute and relative imports alike."""
+
+    package: str
+    folder: Path
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The spec of a file in the folder, where the name is one of the package."""
+        package, _, stem = name.rpartition(".")
+        file = self.folder / f"{stem}.py"
+        if package != self.package or not file.is_file():
+            return None
+        return spec_from_file_location(name, file, loader=_Source(name, str(file)))
+
+
+def _modules(path: Path, files: Sequence[Path]) -> Iterator[tuple[Path, ModuleType]]:
+    folder = path if path.is_dir() else path.parent
+    with _package(folder) as package:
+        for file in files:
+            yield file, _imported(f"{package}.{file.stem}", file, folder)
+
+
+@contextmanager
+def _package(folder: Path) -> Iterator[str]:
+    """A package for the folder's files, known to Python for as long as they load."""
+    name = f"_feature_repo_{next(_numbers)}"
+    finder = _Finder(name, folder.resolve())
+    package = module_from_spec(ModuleSpec(name, None, is_package=True))
+    sys.modules[name] = package
+    sys.meta_path.insert(0, finder)
+    try:
+        yield name
+    finally:
+        sys.meta_path.remove(finder)
+        for module in [one for one in list(sys.modules) if one == name or one.startswith(f"{name}.")]:
+            del sys.modules[module]
+
+
+def _imported(name: str, file: Path, folder: Path) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except HeadraceError as error:
+        where = f"{_place(error, file, folder)}: {error.where}"
+        raise DefinitionError(where, error.required, error.got, error.next_step) from error
+    except (Exception, SystemExit) as error:
+        got = f"{type(error).__name__}: {error}".rstrip(". ")
+        raise DefinitionError(
+            _place(error, file, folder), "a file that can be imported", got, _hint(error, folder)
+        ) from error
+
+
+def _place(error: BaseException, file: Path, folder: Path) -> str:
+    """The file and line of the repo where it went wrong: the innermost one that is the user's."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{folder / Path(error.filename).name}:{error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_inside(frame.filename, folder)]
+    return f"{folder / Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else str(file)
+
+
+def _hint(error: BaseException, folder: Path) -> str:
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    return f"Write 'from .{name} import …': the files are one package." if (folder / f"{name}.py").is_file() else ""
+
+
+def _is_inside(filename: str, folder: Path) -> bool:
+    return Path(filename).parent == folder.resolve()
+
+
+def _definitions(module: ModuleType) -> Iterator[Definition]:
+    for value in list(vars(module).values()):
+        members = value if isinstance(value, list | tuple) else [value]
+        for member in members:
+            if isinstance(member, Definition):
+                yield from _with_parts(member)
+
+
+def _with_parts(definition: Definition) -> Iterator[Definition]:
+    if isinstance(definition, FeatureView):
+        yield definition.entity
+        yield from definition.streams
+    if isinstance(definition, EventModel):
+        yield from (definition.stream, definition.labels)
+    yield definition
+
+
+def _of(kind: type[D], found: Found) -> FrozenMap[D]:
+    return FrozenMap({one.name: one for one, _ in found.values() if isinstance(one, kind)})
+
+
+def _add(found: Found, definition: Definition, file: str) -> None:
+    key = type(definition), definition.name
+    known, other = found.setdefault(key, (definition, file))
+    if _meaning(known) != _meaning(definition):
+        where = f"{KINDS[type(definition)]} '{definition.name}' in {file}"
+        got = f"another in {other}" if other != file else "two there that differ"
+        raise DefinitionError(where, "one meaning for the name", got, "Import the one, or rename the other.")
+
+
+def _meaning(definition: Definition) -> str:
+    """Text that is the same for definitions whose names, order and values are."""
+    return json.dumps(canonical(definition))

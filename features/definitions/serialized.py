@@ -1,0 +1,62 @@
+"""Definitions as text and back: what a generation keeps of its views, so that they can be folded and read later.
+
+The text is `canonical` as JSON; reading it makes the same frozen definitions, checked as any others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+from features.definitions import aggregations as aggregates
+from features.definitions import expressions
+from features.definitions.streams import Entity, Field, Stream, Topic
+from features.definitions.views import FeatureSet, FeatureView, canonical
+from features.definitions.windows import Window
+from features.errors import DefinitionError
+
+KINDS: dict[str, type] = {
+    one.__name__: one
+    for one in (
+        *(Entity, Field, Stream, Topic, FeatureSet, FeatureView, Window),
+        *(expressions.Compare, expressions.OneOf, expressions.Expression, expressions.Within),
+        *(aggregates.Count, aggregates.Sum, aggregates.Mean, aggregates.Min, aggregates.Max, aggregates.Last),
+        *(aggregates.LastK, aggregates.DistinctCount, aggregates.TimeSinceLast, aggregates.DecayedCount),
+        *(aggregates.Quantile, aggregates.Ratio),
+    )
+}
+
+
+def views_text(views: Iterable[FeatureView]) -> str:
+    """The views as JSON text, the same for the same definitions."""
+    return json.dumps([canonical(view) for view in views], sort_keys=False, ensure_ascii=False)
+
+
+def views_of_text(text: str) -> tuple[FeatureView, ...]:
+    """The views of views_text().
+
+    Raises:
+        DefinitionError: the text is none of ours, or of definitions that this version no longer takes.
+    """
+    try:
+        views = _restored(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise DefinitionError("stored definitions", "what views_text() wrote", got) from error
+    if not isinstance(views, tuple) or not all(isinstance(view, FeatureView) for view in views):
+        raise DefinitionError("stored definitions", "a list of feature views", text[:80])
+    return views
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_restored, value))
+    if not isinstance(value, dict):
+        return value
+    kind = KINDS.get(value["is"]) if isinstance(value.get("is"), str) else None
+    # A column may be called 'is': only all the fields of a definition make one.
+    if kind is None or value.keys() != {"is", *(field.name for field in fields(kind))}:
+        return {name: _restored(one) for name, one in value.items()}
+    return kind(**{name: _restored(one) for name, one in value.items() if name != "is"})

@@ -1,0 +1,108 @@
+"""Events → Avro messages: what avro.py reads, written with the stream's own schema or the registry's newest."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from features.definitions import TIME_UNITS_PER_MS, Stream
+from features.errors import FormatError
+from features.events.avro.messages import HEADER_BYTES, MAGIC, parsed
+from features.events.avro.registry import SchemaRegistry
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class AvroWriter:
+    """Writes a stream's messages.
+
+    Args:
+        schema: as fastavro has parsed it.
+        header: what each message begins with; empty without a registry.
+    """
+
+    stream: Stream
+    schema: Any
+    header: bytes
+
+    def encode(self, message: Mapping[str, Any]) -> bytes:
+        """The message in binary. Raises FormatError where the schema cannot hold it."""
+        from fastavro import schemaless_writer
+
+        buffer = io.BytesIO()
+        buffer.write(self.header)
+        try:
+            schemaless_writer(buffer, self.schema, message)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            got = f"{type(error).__name__}: {str(error)[:200]}".rstrip(". ")
+            raise FormatError(f"stream '{self.stream.name}': schema", "types that hold its events", got) from error
+        return buffer.getvalue()
+
+    def has(self, path: str) -> bool:
+        """Whether messages have a place for the value at that path."""
+        return _at(self.schema, path.split(".")) is not None
+
+    @cached_property
+    def takes_instants(self) -> bool:
+        """Whether event_time is a logical time: fastavro turns a datetime into whichever; a number would pass as is."""
+        return "timestamp" in self._time_type
+
+    def time(self, ms: int) -> datetime | int | str:
+        """Epoch ms as event_time must be given to encode(). Raises OverflowError beyond the years 1 to 9999."""
+        if self.takes_instants:
+            return EPOCH + timedelta(milliseconds=ms)
+        if "long" not in self._time_type and "string" in self._time_type:
+            return (EPOCH + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds")
+        unit = self.stream.time_unit
+        return ms // 1_000 if unit == "s" else ms * int(TIME_UNITS_PER_MS[unit])
+
+    @cached_property
+    def _time_type(self) -> str:
+        return json.dumps(_at(self.schema, self.stream.event_time.split(".")))
+
+
+def avro_writer(stream: Stream, registry: SchemaRegistry | None) -> AvroWriter:
+    """A writer with the stream's schema, or without one with the newest that the registry has for its topic.
+
+    Raises:
+        FormatError: there is no schema, or it is none.
+        StoreError: the registry does not answer.
+    """
+    where = f"stream '{stream.name}': schema"
+    number, text = _chosen(stream, registry)
+    if text is None:
+        next_step = "Give the stream schema=, or set kafka.schema_registry."
+        raise FormatError(where, "an Avro schema to write messages with", "none", next_step)
+    try:
+        schema = parsed(text)
+    except ValueError as error:
+        raise FormatError(where, "an Avro schema as JSON text", str(error), "Mend schema= of the stream.") from None
+    header = b"" if number is None else bytes([MAGIC]) + number.to_bytes(HEADER_BYTES - 1, "big")
+    return AvroWriter(stream, schema, header)
+
+
+def _chosen(stream: Stream, registry: SchemaRegistry | None) -> tuple[int | None, str | None]:
+    """The number that messages name (None without a registry), and the schema."""
+    if registry is None:
+        return None, stream.schema
+    subject = f"{stream.topic}-value"
+    if stream.schema is None:
+        return registry.latest(subject)
+    return registry.number(subject, stream.schema), stream.schema
+
+
+def _at(schema: Any, path: Sequence[str]) -> Any:
+    """The type of the field at that path; None where there is none."""
+    if not path:
+        return schema
+    for record in schema if isinstance(schema, list) else [schema]:
+        for field in record.get("fields", ()) if isinstance(record, dict) else ():
+            if field["name"] == path[0]:
+                return _at(field["type"], path[1:])
+    return None

@@ -1,0 +1,191 @@
+"""JSON messages → typed columns: a fast reader for what a shape proves harmless, the exact reader for the rest.
+
+Measured and argued in docs/adr/0002-one-parser-for-events.md.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.definitions import Stream
+from features.events.decoded import (
+    ARROW,
+    Column,
+    Decoded,
+    Problems,
+    RefusedError,
+    columns_of,
+    from_objects,
+    wrong_times,
+)
+from features.events.json import exact as json_exact
+from features.events.json import shapes as json_shapes
+from features.events.json.shapes import Path, Shape
+from features.events.timestamps import ms_of_numbers, ms_of_text
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FEW = 256
+"""So many messages are read exactly sooner than a pattern is compiled for them."""
+
+MAX_SHAPES = 4
+
+SAMPLES = 24
+
+LEAST_SHARE = 0.1
+"""A shape that fits fewer of the remaining messages than this ends the search for more."""
+
+Rows = NDArray[np.int64]
+
+
+def decode(values: pa.Array, stream: Stream) -> Decoded:
+    """The typed columns of each message, and why a message has none; ``values`` is binary without nulls in use."""
+    rest, parts = _fast(values, stream)
+    objects, problems = _read_exactly(values, rest)
+    slow = from_objects(objects, stream, problems)
+    parts.append((rest, Decoded(slow.columns, slow.problems)))
+    return _in_order([(rows, part) for rows, part in parts if rows.size] or parts)
+
+
+def decode_exactly(values: pa.Array, stream: Stream) -> Decoded:
+    """The same as decode(), with no fast path: what tests compare it with."""
+    objects, problems = _read_exactly(values, np.arange(len(values)))
+    return from_objects(objects, stream, problems)
+
+
+def _read_exactly(values: pa.Array, rows: Rows) -> tuple[list[dict[str, Any] | None], Problems]:
+    objects: list[dict[str, Any] | None] = []
+    problems: Problems = {}
+    for row, message in enumerate(values.take(pa.array(rows)).to_pylist()):
+        objects.append(None)
+        try:
+            objects[row] = json_exact.read(message) if message is not None else None
+        except RefusedError as refused:
+            problems[row] = str(refused)
+    return objects, problems
+
+
+def _fast(values: pa.Array, stream: Stream) -> tuple[Rows, list[tuple[Rows, Decoded]]]:
+    """What the shapes prove, decoded, and the rows that are left."""
+    rest: Rows = np.arange(len(values))
+    parts: list[tuple[Rows, Decoded]] = []
+    if len(values) < FEW:
+        return rest, parts
+    import polars as pl
+
+    columns = columns_of(stream)
+    texts = pl.Series(pl.from_arrow(_text(values)))
+    for _ in range(MAX_SHAPES):
+        shape = _learn(values, rest, columns)
+        matching = _matching(texts if rest.size == len(values) else texts.gather(rest), shape)
+        rows, size = rest[matching], rest.size
+        frame = None
+        if shape is not None and rows.size:
+            frame = read_lines(texts if rows.size == len(values) else texts.gather(rows), shape.dtypes)
+        if shape is not None and frame is not None:
+            parts.append((rows, _typed(frame, shape, columns, stream)))
+            rest = rest[~matching]
+        if rest.size < FEW or rows.size < LEAST_SHARE * size:
+            break
+    return rest, parts
+
+
+def _text(values: pa.Array) -> pa.Array:
+    """The messages as strings; null where they are no UTF-8."""
+    try:
+        return values.cast(pa.string())
+    except pa.ArrowInvalid:
+        unproven = np.flatnonzero(~np.asarray(pc.string_is_ascii(values.view(pa.string())).fill_null(fill_value=True)))
+    invalid = np.zeros(len(values), dtype=bool)
+    invalid[unproven] = [not _is_utf8(message) for message in values.take(pa.array(unproven)).to_pylist()]
+    return pc.if_else(pa.array(invalid), None, values).cast(pa.string())
+
+
+def _is_utf8(message: bytes) -> bool:
+    try:
+        message.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _learn(values: pa.Array, rows: Rows, columns: Sequence[Column]) -> Shape | None:
+    spread = rows[np.linspace(0, rows.size - 1, SAMPLES).astype(np.int64)]
+    objects, _ = _read_exactly(values, spread)
+    return json_shapes.learn([value for value in objects if value], columns)
+
+
+def _matching(texts: pl.Series, shape: Shape | None) -> NDArray[np.bool_]:
+    """Which texts the shape proves; none where its pattern is too large to compile."""
+    import polars as pl
+
+    none = np.zeros(len(texts), dtype=bool)
+    if shape is None:
+        return none
+    try:
+        return texts.str.contains(shape.pattern).fill_null(value=False).to_numpy()
+    except pl.exceptions.PolarsError:
+        return none
+
+
+def read_lines(texts: pl.Series, dtypes: dict[Path, str]) -> pl.DataFrame | None:
+    """The mapped paths of each text; None, so that nothing is lost, should they not be one object each after all."""
+    import polars as pl
+
+    lines = io.BytesIO(texts.str.join("\n")[0].encode())
+    try:
+        frame = pl.read_ndjson(lines, schema=_polars_schema(dtypes))
+    except pl.exceptions.PolarsError:
+        return None
+    return frame if frame.height == len(texts) else None
+
+
+def _typed(frame: pl.DataFrame, shape: Shape, columns: Sequence[Column], stream: Stream) -> Decoded:
+    problems: Problems = {}
+    typed = {column.name: _column(frame, column, shape.dtypes[column.path], stream, problems) for column in columns}
+    return Decoded(pa.table(typed), problems)
+
+
+def _polars_schema(dtypes: dict[Path, str]) -> dict[str, Any]:
+    """Nested dicts of path → dtype as the schema of a frame with structs."""
+    import polars as pl
+
+    simple = {"string": pl.String, "int64": pl.Int64, "float64": pl.Float64, "bool": pl.Boolean}
+    tops = dict.fromkeys(path[0] for path in dtypes)
+    return {
+        top: simple[dtypes[(top,)]]
+        if (top,) in dtypes
+        else pl.Struct(_polars_schema({path[1:]: dtype for path, dtype in dtypes.items() if path[0] == top}))
+        for top in tops
+    }
+
+
+def _column(frame: pl.DataFrame, column: Column, dtype: str, stream: Stream, problems: Problems) -> pa.Array:
+    series = reduce(lambda struct, key: struct.struct.field(key), column.path[1:], frame[column.path[0]])
+    array = series.to_arrow().cast(ARROW[dtype])
+    if column.dtype == "id":
+        return array.cast(pa.string())
+    if column.dtype != "time":
+        return array
+    times = ms_of_numbers(array, stream.time_unit) if dtype == "int64" else ms_of_text(array)
+    wrong_times(times, array, column.name, problems)
+    return times
+
+
+def _in_order(parts: list[tuple[Rows, Decoded]]) -> Decoded:
+    """The parts as one, each row where its message was."""
+    if len(parts) == 1:
+        return parts[0][1]
+    rows = np.concatenate([rows for rows, _ in parts])
+    table = pa.concat_tables([part.columns for _, part in parts]).combine_chunks()
+    problems = {int(rows[row]): text for rows, part in parts for row, text in part.problems.items()}
+    return Decoded(table.take(pa.array(np.argsort(rows))), problems)

@@ -1,0 +1,229 @@
+"""The event contract: bytes or columns of one stream → typed events, and a verdict on every record.
+
+One judgement ends every way in (JSON, Avro, columns of files), so that the stream, imports and HTTP cannot disagree. A
+verdict depends on its record alone: never on its neighbours, nor on the path by which it was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.definitions import FUTURE_TOLERANCE_MS, PARTITIONS_OF_A_TOPIC, Stream, evaluate
+from features.events import split_columns
+from features.events.avro import messages as avro
+from features.events.decoded import ARROW, Decoded, Problems, bad_time, show, whole, wrong
+from features.events.json import messages as json_messages
+
+Mask = NDArray[np.bool_]
+
+
+class Verdict(IntEnum):
+    """What becomes of a record: folded and archived, archived only, or neither."""
+
+    VALID = 0
+    LATE = 1
+    DEAD_LETTER = 2
+
+
+@dataclass(frozen=True)
+class Records:
+    """Raw messages of one stream, in any order.
+
+    Args:
+        values: binary; null for a tombstone.
+        known_at: when each became known, in epoch ms.
+        partition: with ``offset``, where each stands in the topic; numbered through the topics of a stream
+            (PARTITIONS_OF_A_TOPIC for each).
+    """
+
+    values: pa.Array
+    known_at: NDArray[np.int64]
+    partition: NDArray[np.int32]
+    offset: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Events and verdicts of n records.
+
+    Args:
+        events: the valid and the late, in record order, with the columns of event_schema().
+        rows: for each event the index of its record.
+        verdicts: Verdict of each record, shape (n,).
+        reasons: text for each record, "code: details"; null for the valid ones.
+    """
+
+    events: pa.Table
+    rows: NDArray[np.int64]
+    verdicts: NDArray[np.int8]
+    reasons: pa.Array
+
+
+def event_schema(stream: Stream) -> pa.Schema:
+    """The columns of the stream's events: who and when, then the stream's own in their order."""
+    given = {"event_id": pa.string(), "event_time": pa.int64(), "known_at": pa.int64()}
+    placed = {"partition": pa.int32(), "offset": pa.int64()}
+    return pa.schema(given | placed | {name: ARROW[dtype] for name, dtype in stream.dtypes.items()})
+
+
+def parse(
+    records: Records,
+    stream: Stream,
+    horizon_ms: int | None = None,
+    schemas: Callable[[int], str] | None = None,
+) -> Parsed:
+    """Typed events and a verdict for each record; nothing that a record contains raises an error.
+
+    Args:
+        records: messages as they came.
+        stream: says how they are to be read.
+        horizon_ms: an event older than this before its known_at is late; None says that nothing is.
+        schemas: Confluent schema id → the writer's schema as JSON text, KeyError for an unknown id; Avro only.
+
+    Raises:
+        FormatError: ``stream.schema`` is no Avro schema.
+    """
+    values = _binary(records.values)
+    is_avro = stream.format == "avro"
+    decoded = avro.decode(values, stream, schemas) if is_avro else json_messages.decode(values, stream)
+    for row in np.flatnonzero(np.asarray(values.is_null())).tolist():
+        decoded.problems[row] = "null_value: a message is required; got null (a tombstone)"
+    return _judge(decoded, records, stream, horizon_ms)
+
+
+def joined(parts: Sequence[Parsed]) -> Parsed:
+    """The records of several topics of one stream as one, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(len(one.verdicts) for one in parts[:-1])])
+    return Parsed(
+        pa.concat_tables([one.events for one in parts]),
+        np.concatenate([one.rows + start for one, start in zip(parts, starts, strict=True)]),
+        np.concatenate([one.verdicts for one in parts]),
+        pa.concat_arrays([one.reasons for one in parts]),
+    )
+
+
+def _binary(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The messages as one binary array, whichever of Arrow's layouts they came in."""
+    return whole(values).cast(pa.binary())
+
+
+def from_columns(table: pa.Table, stream: Stream, horizon_ms: int | None = None) -> Parsed:
+    """The same for records that are split into columns already: Parquet, CSV, batches of HTTP.
+
+    Args:
+        table: our field names (a missing column is all null), ``event_time`` (int64 ms, a timestamp: UTC if it has no
+            zone, or RFC 3339 text), and where there are any ``event_id`` (else topic-partition-offset), ``known_at``
+            (else the event time), ``partition`` (else 0), ``offset`` (else the row number).
+        stream: says what the fields must be; its paths and time unit are for messages and play no part here.
+        horizon_ms: as in parse().
+
+    Raises:
+        FormatError: there is no column ``event_time``, or one of those that place a record is not what it must be.
+    """
+    decoded = split_columns.decode(table, stream)
+    return _judge(decoded, Records(None, *split_columns.places(table, decoded, stream)), stream, horizon_ms)
+
+
+def _judge(decoded: Decoded, records: Records, stream: Stream, horizon_ms: int | None) -> Parsed:
+    """The verdict on every record, and the events of those that have one other than DEAD_LETTER."""
+    ids = _ids(decoded.columns, records, stream)
+    times = np.asarray(whole(decoded.columns["event_time"]).fill_null(0))
+    problems = decoded.problems
+    for mask, reason in _checks(decoded.columns, ids, times, records.known_at, stream):
+        for row in np.flatnonzero(mask).tolist():
+            problems.setdefault(row, reason(row))
+    verdicts = np.zeros(len(times), dtype=np.int8)
+    if horizon_ms is not None:
+        verdicts[times < records.known_at - horizon_ms] = Verdict.LATE
+    verdicts[list(problems)] = Verdict.DEAD_LETTER
+    rows = np.flatnonzero(verdicts != Verdict.DEAD_LETTER)
+    events = _events(decoded.columns, ids, records, stream)
+    kept = events if rows.size == len(times) else events.take(pa.array(rows))
+    return Parsed(kept, rows, verdicts, _reasons(verdicts, problems, horizon_ms))
+
+
+def _ids(columns: pa.Table, records: Records, stream: Stream) -> pa.Array:
+    """The messages' own ids, or else topic-partition-offset."""
+    if "event_id" in columns.column_names:
+        return whole(columns["event_id"])
+    partition = records.partition % PARTITIONS_OF_A_TOPIC
+    places = (pa.array(place).cast(pa.string()) for place in (partition, records.offset))
+    return pc.binary_join_element_wise(pa.scalar(stream.topic), *places, "-")
+
+
+def _checks(
+    columns: pa.Table, ids: pa.Array, times: NDArray[np.int64], known_at: NDArray[np.int64], stream: Stream
+) -> Iterator[tuple[Mask, Callable[[int], str]]]:
+    """(records that fail it, the reason of one of them) of each rule, the one that counts first."""
+    absent = pc.fill_null(pc.equal(ids, ""), fill_value=True)
+    yield np.asarray(absent), lambda _: wrong("missing_field", "event_id", "a string or int64", "nothing")
+    timeless = np.asarray(whole(columns["event_time"]).is_null())
+    yield timeless, lambda _: wrong("missing_field", "event_time", "a time", "nothing")
+    yield times <= 0, lambda row: bad_time("event_time", f"{times[row]} ms")
+    for name, field in stream.mapped.items():
+        column = whole(columns[name])
+        if field.required:
+            yield np.asarray(column.is_null()), _missing(name, field.dtype)
+        if field.enum is not None:
+            known = pc.or_(pc.is_in(column, value_set=pa.array(field.enum, pa.string())), column.is_null())
+            yield ~np.asarray(known), _outside(name, field.enum, column)
+    ahead = np.maximum(times, 0) - FUTURE_TOLERANCE_MS > known_at
+    yield ahead, lambda row: wrong("future_time", "event_time", _bound(int(known_at[row])), f"{times[row]} ms")
+
+
+def _missing(name: str, dtype: str) -> Callable[[int], str]:
+    return lambda _: wrong("missing_field", name, dtype, "nothing")
+
+
+def _outside(name: str, allowed: Sequence[str], column: pa.Array) -> Callable[[int], str]:
+    return lambda row: wrong("unknown_value", name, f"one of {', '.join(allowed)}", show(column[row].as_py()))
+
+
+def _bound(known_at: int) -> str:
+    return f"a time at most {FUTURE_TOLERANCE_MS} ms after its known_at ({known_at} ms)"
+
+
+def _events(columns: pa.Table, ids: pa.Array, records: Records, stream: Stream) -> pa.Table:
+    """The columns of event_schema(), for every record, good or not."""
+    arrays = [ids, columns["event_time"], records.known_at, records.partition, records.offset]
+    arrays += [columns[name] for name in stream.mapped]
+    numbers = {name: _floats(columns[name]) for name in _operands(stream)}
+    for expression in (stream.computed or {}).values():
+        value = evaluate(expression, numbers)
+        arrays.append(pa.array(value, mask=np.isnan(value)))
+    schema = event_schema(stream)
+    return pa.table([_as(array, field.type) for array, field in zip(arrays, schema, strict=True)], schema=schema)
+
+
+def _operands(stream: Stream) -> set[str]:
+    return {operand for expression in (stream.computed or {}).values() for operand in expression.operands}
+
+
+def _floats(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """The numbers as float64, nulls as NaN."""
+    floats = whole(column).cast(pa.float64(), safe=False)
+    return np.asarray(floats.fill_null(float("nan")), dtype=np.float64)
+
+
+def _as(values: pa.Array | pa.ChunkedArray | NDArray[np.generic], dtype: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    return pa.array(values, type=dtype) if isinstance(values, np.ndarray) else values
+
+
+def _reasons(verdicts: NDArray[np.int8], problems: Problems, horizon_ms: int | None) -> pa.Array:
+    late = f"late: event_time must be at most {horizon_ms} ms before known_at, the longest window and delay; got more"
+    if not verdicts.any():
+        return pa.nulls(len(verdicts), pa.string())
+    texts = np.full(len(verdicts), None, dtype=object)
+    texts[verdicts == Verdict.LATE] = late
+    for row, text in problems.items():
+        texts[row] = text
+    return pa.array(texts, pa.string())

@@ -1,0 +1,126 @@
+"""Times as messages write them → int64 epoch ms, whole columns at once; parts of a millisecond are cut off."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.arrays import Bools, Int64s
+from features.errors import UsageError
+
+RFC_3339 = r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})\z"
+"""https://www.rfc-editor.org/rfc/rfc3339#section-5.6; leap seconds (:60) have no epoch time and are refused."""
+
+LARGEST = 2**63 - 1
+
+DAY_HOURS, SIXTY = 24, 60
+
+Bytes = NDArray[np.uint8]
+
+
+def ms_of_numbers(numbers: pa.Array, unit: str) -> pa.Array:
+    """Epoch ms of an int64 array in ``unit`` ('s', 'ms', 'us' or 'ns'); a time beyond int64 becomes its largest."""
+    if unit == "ms":
+        return numbers
+    values = np.asarray(numbers.fill_null(0))
+    mask = np.asarray(numbers.is_null())
+    if unit == "s":
+        inside = np.clip(values, -(LARGEST // 1000), LARGEST // 1000)
+        return pa.array(np.where(values == inside, inside * 1000, np.sign(values) * LARGEST), mask=mask)
+    return pa.array(values // (1_000 if unit == "us" else 1_000_000), mask=mask)
+
+
+def ms_of_timestamps(timestamps: pa.Array) -> pa.Array:
+    """Epoch ms of Arrow timestamps; those without a zone are UTC."""
+    return ms_of_numbers(timestamps.cast(pa.int64()), timestamps.type.unit)
+
+
+def ms_of_datetimes(values: Sequence[datetime | None]) -> pa.Array:
+    """Epoch ms of Python datetimes with a zone; null stays null."""
+    return ms_of_timestamps(pa.array(values, type=pa.timestamp("us", tz="UTC")))
+
+
+def ms_of_text(texts: pa.Array) -> pa.Array:
+    """Epoch ms of a string array of RFC 3339 times with their zone; null for null and for anything else."""
+    rows = np.flatnonzero(np.asarray(pc.match_substring_regex(texts, RFC_3339).fill_null(fill_value=False)))
+    times = np.zeros(len(texts), dtype=np.int64)
+    absent = np.ones(len(texts), dtype=bool)
+    if rows.size:
+        times[rows], real = _read(texts.take(pa.array(rows)))
+        absent[rows] = ~real
+    return pa.array(times, mask=absent)
+
+
+def _read(texts: pa.Array) -> tuple[Int64s, Bools]:
+    """Epoch ms, and whether the calendar has such a time, of ASCII texts that match RFC_3339."""
+    starts, ends, data = _layout(texts)
+    year, month, day, hour, minute, second = (
+        _number(data, starts + first, digits) for first, digits in ((0, 4), (5, 2), (8, 2), (11, 2), (14, 2), (17, 2))
+    )
+    offset_min, real_offset = _offset(data, ends)
+    month_in_range = np.clip(month, 1, 12)
+    months = (year - 1970) * 12 + month_in_range - 1
+    midnight = _days(months) + day - 1
+    real = (month == month_in_range) & (day >= 1) & (midnight < _days(months + 1)) & _on_a_clock(hour, minute)
+    real &= (second < SIXTY) & real_offset
+    minutes = midnight * 1_440 + hour * 60 + minute - offset_min
+    return minutes * 60_000 + second * 1_000 + _fraction_ms(data, starts), real
+
+
+def _days(months: Int64s) -> Int64s:
+    """Days from the epoch to the first of the month, which is counted from the epoch too."""
+    return months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+
+
+def _on_a_clock(hour: Int64s, minute: Int64s) -> Bools:
+    return (hour < DAY_HOURS) & (minute < SIXTY)
+
+
+def _layout(texts: pa.Array) -> tuple[Int64s, Int64s, Bytes]:
+    """Where each text starts and ends in the bytes of them all; the bytes have room for a look past the last."""
+    offsets = np.frombuffer(texts.buffers()[1], dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    data = np.append(np.frombuffer(texts.buffers()[2], dtype=np.uint8), np.zeros(4, dtype=np.uint8))
+    return offsets[:-1].astype(np.int64), offsets[1:].astype(np.int64), data
+
+
+def _number(data: Bytes, start: Int64s, digits: int) -> Int64s:
+    number = np.zeros(len(start), dtype=np.int64)
+    for position in range(digits):
+        number = number * 10 + (data[start + position] - ord("0"))
+    return number
+
+
+def _fraction_ms(data: Bytes, starts: Int64s) -> Int64s:
+    """The first three digits after the point, as many as there are."""
+    running = data[starts + 19] == ord(".")
+    fraction = np.zeros(len(starts), dtype=np.int64)
+    for position, weight in ((20, 100), (21, 10), (22, 1)):
+        # Two steps inside the text at most: it ends with a zone, which is no digit and stops the run.
+        digit = data[np.where(running, starts + position, starts)]
+        running = running & (digit >= ord("0")) & (digit <= ord("9"))
+        fraction += np.where(running, (digit.astype(np.int64) - ord("0")) * weight, 0)
+    return fraction
+
+
+def _offset(data: Bytes, ends: Int64s) -> tuple[Int64s, Bools]:
+    """Minutes ahead of UTC, and whether the offset is below a day."""
+    zulu = (data[ends - 1] | 0x20) == ord("z")
+    hour, minute = _number(data, ends - 5, 2), _number(data, ends - 2, 2)
+    sign = np.where(data[ends - 6] == ord("-"), -1, 1)
+    return np.where(zulu, 0, sign * (hour * 60 + minute)), zulu | _on_a_clock(hour, minute)
+
+
+def parsed_time(text: str) -> int:
+    """Epoch ms of a command line's time: epoch ms already, or RFC 3339."""
+    if re.fullmatch(r"\d{1,15}", text):
+        return int(text)
+    time = ms_of_text(pa.array([text], pa.string()))[0].as_py()
+    if time is None or time < 0:
+        raise UsageError("a time", "RFC 3339 with its zone, such as 2011-11-09T12:00:00Z, or epoch ms", repr(text))
+    return int(time)

@@ -1,0 +1,277 @@
+"""Feast's offline store over the archive: `offline_store.type` in feature_store.yaml names ArchiveOfflineStore.
+
+- Our views are computed from the archive's events, by the kernels that answer online reads.
+- Ordinary Feast views (files) are Feast's own file store's, in the same call as ours or alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from feast import FeatureView, OnDemandFeatureView, utils
+from feast.infra.offline_stores.dask import DaskOfflineStore, DaskOfflineStoreConfig, DaskRetrievalJob
+from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+from feast.repo_config import RepoConfig
+from pydantic import PositiveInt, StrictStr
+
+from features import definitions
+from features.arrays import Int64s
+from features.definitions import FeatureRepo, load_repo
+from features.errors import UsageError
+from features.events import entity_keys
+from features.history import ROWS_IN_MEMORY, Asked, Reading, Spine, history, open_table
+
+TIME = "event_timestamp"
+
+ROW = "__headrace_row"
+
+KEY_TYPES = {"string": pa.string(), "int64": pa.int64()}
+
+Columns = dict[str, pa.Array]
+
+
+class ArchiveOfflineStoreConfig(DaskOfflineStoreConfig):
+    """The archive that the stream and `headrace import` write."""
+
+    # Feast's file store refuses a config that is not of its class, and a type that is not this one's.
+    type: Literal["headrace.feast.ArchiveOfflineStore", "features.offline_store.ArchiveOfflineStore"] = (
+        "headrace.feast.ArchiveOfflineStore"  # type: ignore[assignment]
+    )
+    path: StrictStr = "../.headrace/offline"
+    """The folder of the tables, relative to that of feature_store.yaml; offline.path of the settings."""
+    definitions: StrictStr = "."
+    """The folder of the definitions, relative to the same."""
+    rows_in_memory: PositiveInt = ROWS_IN_MEMORY
+    """Events that are read at once; more are answered a part of the entities at a time."""
+
+
+class ArchiveOfflineStore(DaskOfflineStore):
+    """History of our views from events, of ordinary ones from their files."""
+
+    @staticmethod
+    def get_historical_features(
+        config: RepoConfig,
+        feature_views: list[FeatureView],
+        feature_refs: list[str],
+        entity_df: Any,
+        registry: Any,
+        project: str,
+        full_feature_names: bool = False,
+        filter_by_created_timestamp: bool = False,
+        **options: Any,
+    ) -> RetrievalJob:
+        """A job whose table has entity_df's rows and columns as they were, and then the features.
+
+        Raises:
+            UsageError: entity_df is no table, or lacks a time or a key; a column of it has the name of a feature.
+        """
+        repo = load_repo(_beside(config, config.offline_store.definitions))
+        frame = _frame(entity_df)
+        odfvs = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        wanted, _ = utils._get_requested_feature_views_to_features_dict(feature_refs, feature_views, odfvs)
+        spine = _SpineFrame(frame, _time_column(frame))
+        spine.check_names([name for one, names in wanted.items() for name in _named(one, names, full_feature_names)])
+        ours = {view: names for view, names in wanted.items() if view.name in repo.views}
+        ordinary = {view: names for view, names in wanted.items() if view.name not in repo.views}
+        asked = [Asked(repo.views[view.name], spine.of(view, repo.views[view.name])) for view in ours]
+
+        def columns() -> Columns:
+            found = _from_archive(config, repo, ours, asked, full_feature_names)
+            if ordinary:
+                job = partial(
+                    DaskOfflineStore.get_historical_features,
+                    registry=registry,
+                    project=project,
+                    full_feature_names=full_feature_names,
+                    filter_by_created_timestamp=filter_by_created_timestamp,
+                    **options,
+                )
+                found |= _from_files(config, spine, ordinary, job, full_feature_names)
+            every = (name for view, names in wanted.items() for name in _named(view, names, full_feature_names))
+            return {name: found[name] for name in every}
+
+        bounds = spine.bounds()
+        metadata = RetrievalMetadata(feature_refs, [c for c in frame.columns if c != spine.time], *bounds)
+        return ArchiveRetrievalJob(frame, columns, full_feature_names, str(config.repo_path), odfvs, metadata)
+
+    @staticmethod
+    def offline_write_batch(
+        config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
+    ) -> None:
+        """Writes rows of an ordinary view to its file. Raises UsageError for one of ours, whose archive has events."""
+        if feature_view.name in load_repo(_beside(config, config.offline_store.definitions)).views:
+            next_step = "Send events to its topic, or bring them in with 'headrace import'."
+            raise UsageError(f"feature view '{feature_view.name}'", "events", "values from Feast", next_step)
+        DaskOfflineStore.offline_write_batch(config, feature_view, table, progress)
+
+
+class ArchiveRetrievalJob(DaskRetrievalJob):
+    """The spine's rows and columns, index and order kept, and the features beside them; computed when asked for."""
+
+    def __init__(
+        self,
+        spine: pd.DataFrame,
+        columns: Callable[[], Columns],
+        full_feature_names: bool,
+        repo_path: str,
+        on_demand_feature_views: list[OnDemandFeatureView],
+        metadata: RetrievalMetadata,
+    ) -> None:
+        super().__init__(columns, full_feature_names, repo_path, on_demand_feature_views, metadata)
+        self._spine = spine
+        self._columns = columns
+
+    def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> pd.DataFrame:
+        """The spine as it was given, its index included, and the features as further columns."""
+        if validation_reference is None and not self.on_demand_feature_views:
+            return self._to_df_internal(timeout)
+        frame = self.to_arrow(validation_reference, timeout).to_pandas()
+        added = frame[[name for name in frame.columns if name not in self._spine.columns]]
+        return self._beside_the_spine(added)
+
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+        return self._beside_the_spine(pa.table(self._columns()).to_pandas())
+
+    def _beside_the_spine(self, added: pd.DataFrame) -> pd.DataFrame:
+        return (
+            pd.concat([self._spine, added.set_axis(self._spine.index)], axis=1) if len(added.columns) else self._spine
+        )
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+        table = pa.Table.from_pandas(self._spine, preserve_index=False).replace_schema_metadata(None)
+        for name, column in self._columns().items():
+            table = table.append_column(name, column)
+        return table
+
+
+@dataclass(frozen=True)
+class _SpineFrame:
+    """The rows that want features, and the name of their time column."""
+
+    frame: pd.DataFrame
+    time: str
+
+    def check_names(self, features: Sequence[str]) -> None:
+        """Raise UsageError where a feature would stand in the place of a column."""
+        both = [name for name in features if name in self.frame.columns]
+        if both:
+            next_step = "Rename the columns, or ask with full_feature_names=True."
+            raise UsageError("the spine (entity_df)", "column names that no feature has", ", ".join(both), next_step)
+
+    def of(self, view: FeatureView, ours: definitions.FeatureView) -> Spine:
+        """Key texts and times of one of our views; a null key is an entity that nobody knows."""
+        columns = {key: self._key(column, ours.entity.keys[key], view) for key, column in join_keys(view).items()}
+        return Spine(entity_keys(columns, ours.entity), self.as_of())
+
+    def _key(self, column: str, dtype: str, view: FeatureView) -> pa.Array:
+        where = f"the spine (entity_df) for feature view '{view.name}'"
+        if column not in self.frame.columns:
+            raise UsageError(where, f"a column '{column}' ({dtype})", ", ".join(map(str, self.frame.columns)))
+        try:
+            return pa.array(self.frame[column], from_pandas=True).cast(KEY_TYPES[dtype])
+        except (pa.ArrowException, TypeError) as error:
+            raise UsageError(where, f"a column '{column}' of {dtype}", str(error).rstrip(".")) from None
+
+    def as_of(self) -> Int64s:
+        """The times in epoch ms, rounded down; those without a zone are UTC."""
+        times = pd.to_datetime(self.frame[self.time], utc=True)
+        if times.isna().any():
+            raise UsageError(
+                f"column '{self.time}' of the spine", "a time in every row", f"{times.isna().sum()} without"
+            )
+        return np.asarray(times.dt.floor("ms").dt.as_unit("ms").astype("int64"), dtype=np.int64)
+
+    def only(self, keys: Sequence[str]) -> pd.DataFrame:
+        """These columns, and the time as event_timestamp."""
+        missing = [key for key in keys if key not in self.frame.columns]
+        if missing:
+            got = ", ".join(map(str, self.frame.columns))
+            raise UsageError("the spine (entity_df)", f"columns {', '.join(missing)}", got)
+        return self.frame[list(keys)].assign(**{TIME: pd.to_datetime(self.as_of(), unit="ms", utc=True)})
+
+    def bounds(self) -> tuple[datetime | None, datetime | None]:
+        """The first and the last time."""
+        if self.frame.empty:
+            return None, None
+        times = pd.to_datetime(self.frame[self.time], utc=True)
+        return times.min().to_pydatetime(), times.max().to_pydatetime()
+
+
+def _frame(entity_df: Any) -> pd.DataFrame:
+    frame = entity_df.to_pandas() if isinstance(entity_df, pa.Table) else entity_df
+    if isinstance(frame, pd.DataFrame):
+        return frame
+    got = "none" if entity_df is None else type(entity_df).__name__
+    raise UsageError("get_historical_features", "entity_df, a DataFrame of keys and times", got)
+
+
+def _time_column(frame: pd.DataFrame) -> str:
+    """The column of times: event_timestamp, or else the only one there is."""
+    if TIME in frame.columns:
+        return TIME
+    times = list(frame.select_dtypes(include=["datetime", "datetimetz"]).columns)
+    if len(times) != 1:
+        raise UsageError(
+            "the spine (entity_df)", f"a column '{TIME}', or just one of times", ", ".join(times) or "none"
+        )
+    return str(times[0])
+
+
+def join_keys(view: FeatureView) -> dict[str, str]:
+    """The view's key columns → the spine's, in the view's order."""
+    renamed = view.projection.join_key_map
+    return {column.name: renamed.get(column.name, column.name) for column in view.entity_columns}
+
+
+def _named(view: FeatureView, names: Sequence[str], full: bool) -> list[str]:
+    return [f"{_alias(view)}__{name}" if full else name for name in names]
+
+
+def _alias(view: FeatureView) -> str:
+    return str(view.projection.name_to_use())  # type: ignore[no-untyped-call]
+
+
+def _beside(config: RepoConfig, path: str) -> Path:
+    """The path as seen from the folder of feature_store.yaml."""
+    return Path(config.repo_path or ".") / path
+
+
+def _from_archive(
+    config: RepoConfig, repo: FeatureRepo, ours: Mapping[FeatureView, list[str]], asked: Sequence[Asked], full: bool
+) -> Columns:
+    folder = _beside(config, config.offline_store.path)
+    streams = {stream.name: stream for one in asked for stream in one.view.streams}
+    opened = {name: open_table(folder, stream, repo.horizon_ms(name)) for name, stream in streams.items()}
+    tables = {name: table for name, table in opened.items() if table is not None}
+    matrices = history(asked, Reading(tables, rows_in_memory=config.offline_store.rows_in_memory))
+    columns: Columns = {}
+    for (view, names), matrix in zip(ours.items(), matrices, strict=True):
+        by_name = dict(zip(matrix.names, matrix.columns, strict=True))
+        columns |= {named: by_name[name] for named, name in zip(_named(view, names, full), names, strict=True)}
+    return columns
+
+
+def _from_files(
+    config: RepoConfig,
+    spine: _SpineFrame,
+    views: Mapping[FeatureView, list[str]],
+    job_of: Callable[..., RetrievalJob],
+    full: bool,
+) -> Columns:
+    """What Feast's file store says of the spine's different rows: it drops repeated ones, and some without a value."""
+    rows = spine.only(list(dict.fromkeys(column for view in views for column in join_keys(view).values())))
+    group = np.asarray(rows.groupby(list(rows.columns), dropna=False, sort=False).ngroup(), dtype=np.int64)
+    asked = rows.assign(**{ROW: group}).drop_duplicates(ROW)
+    references = [f"{_alias(view)}:{name}" for view, names in views.items() for name in names]
+    found = job_of(config, list(views), references, asked)._to_df_internal().drop_duplicates(ROW).set_index(ROW)
+    wanted = [name for view, names in views.items() for name in _named(view, names, full)]
+    taken = found[wanted].reindex(group)
+    return {name: pa.array(taken[name], from_pandas=True) for name in wanted}

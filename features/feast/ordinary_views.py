@@ -1,0 +1,116 @@
+"""Feast's ordinary feature views in the same store: one cell an entity, written under the same versions as rows.
+
+A write applies where its event time is the stored one or later, on either database; features that it does not have
+keep their values. What is older than the view's ttl is not answered, nor kept from those who ask how old it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from feast import FeatureView
+from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesRequestV2
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.repo_config import RepoConfig
+
+from features.errors import LeaseError
+from features.online_store import Cells, Put
+
+Written = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
+Answer = tuple[datetime | None, dict[str, Value] | None]
+
+FEAST = 0
+"""Feast's own generation: no stream has this id."""
+
+ATTEMPTS = 100
+
+Row = GetOnlineFeaturesRequestV2.EntityRow
+
+
+class Values(Protocol):
+    """What a read asks of a store."""
+
+    def get(self, stream_id: int, table: str, keys: Sequence[str], /) -> list[bytes | None]:
+        """The value of each key."""
+
+
+def read(
+    cells: Values,
+    config: RepoConfig,
+    view: FeatureView,
+    entities: Sequence[EntityKey],
+    wanted: Sequence[str] | None,
+    now: datetime,
+) -> list[Answer]:
+    """Event time and values of each entity: (None, None) where nothing was written, or more than twice the ttl ago.
+
+    Older than the ttl has its time and no values, as our own views' rows do.
+    """
+    found = cells.get(FEAST, _table(config, view.name), [_key(config, entity) for entity in entities])
+    return [(None, None) if value is None else _aged(_decoded(value, wanted), view.ttl, now) for value in found]
+
+
+def _aged(answer: tuple[datetime, dict[str, Value]], ttl: timedelta | None, now: datetime) -> Answer:
+    age = now - answer[0]
+    if not ttl or age <= ttl:
+        return answer
+    return (answer[0], None) if age <= 2 * ttl else (None, None)
+
+
+def write(cells: Cells, config: RepoConfig, view: str, data: Sequence[Written]) -> None:
+    """Every row is stored that is not older than what is there."""
+    table = _table(config, view)
+    for attempt in range(1, ATTEMPTS + 1):
+        version = cells.version(FEAST, whole=False)
+        keys = list(dict.fromkeys(_key(config, entity) for entity, *_ in data))
+        rows = {key: _row(value) for key, value in zip(keys, cells.get(FEAST, table, keys), strict=True)}
+        for entity, values, event_time, _ in data:
+            _merge(rows[_key(config, entity)], values, event_time)
+        try:
+            cells.write(FEAST, version, {table: Put(keys, [row.SerializeToString() for row in rows.values()])})
+            return
+        except LeaseError:  # somebody wrote another view or these rows: look at them again
+            if attempt == ATTEMPTS:
+                raise
+
+
+def drop(cells: Cells, config: RepoConfig, views: Sequence[str]) -> None:
+    """The views' values are gone."""
+    if views:
+        cells.write(FEAST, cells.version(FEAST, whole=False), {}, drop=[_table(config, view) for view in views])
+
+
+def _table(config: RepoConfig, view: str) -> str:
+    return f"feast/{config.project}/{view}"
+
+
+def _key(config: RepoConfig, entity: EntityKey) -> str:
+    octets: bytes = serialize_entity_key(entity, config.entity_key_serialization_version)
+    return octets.hex()
+
+
+def _row(value: bytes | None) -> Any:
+    row = Row()
+    if value is not None:
+        row.ParseFromString(value)
+    return row
+
+
+def _merge(row: Any, values: dict[str, Value], event_time: datetime) -> None:
+    moment = event_time if event_time.tzinfo else event_time.replace(tzinfo=UTC)
+    if row.fields and row.timestamp.ToDatetime(UTC) > moment:
+        return
+    row.timestamp.FromDatetime(moment.astimezone(UTC))
+    for name, value in values.items():
+        row.fields[name].CopyFrom(value)
+
+
+def _decoded(value: bytes, wanted: Sequence[str] | None) -> tuple[datetime, dict[str, Value]]:
+    row = _row(value)
+    return row.timestamp.ToDatetime(UTC), {
+        name: one for name, one in row.fields.items() if wanted is None or name in wanted
+    }

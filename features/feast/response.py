@@ -1,0 +1,124 @@
+"""What Feast's callers get: features as Arrow columns, and Feast's protobuf only for those who ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+from feast.online_response import TIMESTAMP_POSTFIX, OnlineResponse
+from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.type_map import python_values_to_proto_values
+from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
+
+from features.rows import FeatureMatrix, Status
+
+FIELDS = {pa.string(): "string", pa.int64(): "int64", pa.float64(): "double", pa.bool_(): "bool"}
+
+STATUSES = {
+    Status.PRESENT: FieldStatus.PRESENT,
+    Status.OUTSIDE_MAX_AGE: FieldStatus.OUTSIDE_MAX_AGE,
+    Status.NOT_FOUND: FieldStatus.NOT_FOUND,
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """The features that were asked of one view: as they are called in the answer → their column in the matrix."""
+
+    matrix: FeatureMatrix
+    names: Mapping[str, int]
+
+
+class PackedResponse(OnlineResponse):
+    """An OnlineResponse without protobuf; ``parts`` has the features as Arrow columns, for callers that know us."""
+
+    def __init__(self, entities: Mapping[str, Sequence[Any]], parts: Sequence[Part]) -> None:
+        self._entities = {name: list(values) for name, values in entities.items()}
+        self._feature_types = {}
+        self.parts = parts
+
+    @cached_property
+    def proto(self) -> GetOnlineFeaturesResponse:  # type: ignore[override]  # Feast sets it in __init__
+        """Feast's protobuf of the answer, made when first asked for."""
+        response = GetOnlineFeaturesResponse()
+        for name, values in self._entities.items():
+            response.metadata.feature_names.val.append(name)
+            count = len(values)
+            response.results.add(
+                values=python_values_to_proto_values(values),
+                statuses=[FieldStatus.PRESENT] * count,
+                event_timestamps=[Timestamp()] * count,
+            )
+        for part in self.parts:
+            add_part(response, part)
+        return response
+
+    def to_dict(self, include_event_timestamps: bool = False) -> dict[str, Any]:
+        """Every entity column and feature as a list, None where it has no value; times are in seconds."""
+        return {
+            name: list(column) if isinstance(column, list) else column.to_pylist()
+            for name, column in self._columns(include_event_timestamps)
+        }
+
+    def to_arrow(self, include_event_timestamps: bool = False) -> pa.Table:
+        """Every entity column and feature as an Arrow column of the feature's own dtype."""
+        return pa.table({name: pa.array(column) for name, column in self._columns(include_event_timestamps)})
+
+    def _columns(self, with_times: bool) -> Iterator[tuple[str, list[Any] | pa.Array]]:
+        for name, values in self._entities.items():
+            yield name, values
+            if with_times:
+                yield name + TIMESTAMP_POSTFIX, [0] * len(values)
+        for part in self.parts:
+            seconds = pa.array(part.matrix.newest_event // 1000)
+            for name, place in part.names.items():
+                yield name, part.matrix.columns[place]
+                if with_times:
+                    yield name + TIMESTAMP_POSTFIX, seconds
+
+
+def add_part(response: GetOnlineFeaturesResponse, part: Part) -> None:
+    """Add a feature vector for each of the part's features."""
+    times = [Timestamp() for _ in part.matrix.newest_event]
+    for time, newest in zip(times, part.matrix.newest_event.tolist(), strict=True):
+        time.FromMilliseconds(newest)
+    statuses = [STATUSES[Status(status)] for status in part.matrix.status.tolist()]
+    for name, place in part.names.items():
+        column = part.matrix.columns[place]
+        response.metadata.feature_names.val.append(name)
+        response.results.add(values=values_of(column), statuses=_with_nulls(statuses, column), event_timestamps=times)
+
+
+def mark_outdated(vectors: Iterable[GetOnlineFeaturesResponse.FeatureVector]) -> None:
+    """What Feast calls NOT_FOUND though it has an event time is OUTSIDE_MAX_AGE (see ordinary.read)."""
+    for vector in vectors:
+        for place, (status, time) in enumerate(zip(vector.statuses, vector.event_timestamps, strict=True)):
+            if status == FieldStatus.NOT_FOUND and (time.seconds or time.nanos):
+                vector.statuses[place] = FieldStatus.OUTSIDE_MAX_AGE
+
+
+def _with_nulls(statuses: list[Any], column: pa.Array) -> list[Any]:
+    """The statuses, where a present entity's feature without a value is NULL_VALUE."""
+    if not column.null_count:
+        return statuses
+    nulls = zip(statuses, column.is_null().to_pylist(), strict=True)
+    return [FieldStatus.NULL_VALUE if null and one == FieldStatus.PRESENT else one for one, null in nulls]
+
+
+def values_of(column: pa.Array) -> list[Value]:
+    """Each value of a feature's column as Feast's Value, an empty one for null."""
+    listed = pa.types.is_list(column.type)
+    kind = FIELDS[column.type.value_type if listed else column.type]
+    values = []
+    for plain in column.to_pylist():
+        value = Value()
+        if plain is not None and listed:
+            getattr(value, f"{kind}_list_val").val.extend(plain)
+        elif plain is not None:
+            setattr(value, f"{kind}_val", plain)
+        values.append(value)
+    return values

@@ -1,0 +1,37 @@
+"""Feature values of the past: of any entity as of any instant, from events in memory or in the archive.
+
+In: views, events by stream or archive tables, and a spine (keys and times). Out: a ``FeatureMatrix`` a view, equal to
+what the online store would have said then.
+"""
+
+from features.history.archive import ALWAYS, IMPORT_PARTITION, IMPORTED, ArchiveTable, Span, deduplicated, open_table
+from features.history.buckets import Buckets
+from features.history.on_spark import history_on_spark
+from features.history.point_in_time_join import Places, Spine, point_in_time
+from features.history.reading import ROWS_IN_MEMORY, SPARE, Reading, Tables, columns_of, without
+from features.history.spines import Asked, history
+from features.history.within_batch import features_before
+
+__all__ = [
+    "ALWAYS",
+    "ArchiveTable",
+    "Asked",
+    "Buckets",
+    "IMPORTED",
+    "IMPORT_PARTITION",
+    "Places",
+    "ROWS_IN_MEMORY",
+    "Reading",
+    "SPARE",
+    "Span",
+    "Spine",
+    "Tables",
+    "columns_of",
+    "deduplicated",
+    "features_before",
+    "history",
+    "history_on_spark",
+    "open_table",
+    "point_in_time",
+    "without",
+]

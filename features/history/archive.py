@@ -1,0 +1,235 @@
+"""The archive's Delta tables as readers see them: one folder for each stream, rows in the types of event_schema().
+
+History, training and rebuilds read them here and nowhere else, so that all see the same events. A table is read at one
+version; only the asked columns are read, and only the files that may hold the asked times.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.arrays import Int64s
+from features.definitions import PARTITIONS_OF_A_TOPIC, RESERVED, Stream, duration_ms
+from features.errors import FormatError
+from features.events import NEVER, PARTITION_BITS, event_schema, integers, without_duplicates
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+BATCH_ROWS = 1 << 17
+
+IMPORTED = "import:"
+"""What the topic of an event begins with that `headrace import` brought in: no topic of Kafka has a colon."""
+
+IMPORT_PARTITION = (1 << PARTITION_BITS) - 1
+"""Of every imported event: the last that sequences (columns.py) have room for."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Events that became known in [start_ms, end_ms); None is no bound."""
+
+    start_ms: int | None = None
+    end_ms: int | None = None
+
+    def covers(self, least: int | None, most: int | None) -> bool:
+        """False where nothing known between these two (None: not told) can be in the span."""
+        before = self.end_ms is not None and least is not None and least >= self.end_ms
+        after = self.start_ms is not None and most is not None and most < self.start_ms
+        return not before and not after
+
+    @property
+    def expression(self) -> pc.Expression | None:
+        """The span as a filter of rows."""
+        known = pc.field("known_at")
+        parts = [known >= self.start_ms] if self.start_ms is not None else []
+        parts += [known < self.end_ms] if self.end_ms is not None else []
+        return parts[0] & parts[1] if len(parts) > 1 else (parts or [None])[0]
+
+
+ALWAYS = Span()
+
+
+class ArchiveTable:
+    """One stream's table at one version; what is written later is not in it.
+
+    Args:
+        horizon_ms: events older than this before they became known are late, and left out; None: none are.
+        end: 'topic/partition' → the first offset of the stream's topics that is left out; imported events never are.
+    """
+
+    def __init__(
+        self,
+        delta: DeltaTable,
+        stream: Stream,
+        horizon_ms: int | None = None,
+        end: Mapping[str, int] | None = None,
+        only: pc.Expression | None = None,
+    ) -> None:
+        self._delta = delta
+        self.stream = stream
+        self.horizon_ms = horizon_ms
+        self._end = end
+        self._ends = None if end is None else _ends(stream.topics, end)
+        self._only = only
+        self.version = int(delta.version())
+
+    @property
+    def table_id(self) -> str:
+        """What a table that was made anew has another of."""
+        return str(self._delta.metadata().id)
+
+    def only(self, expression: pc.Expression) -> ArchiveTable:
+        """The same with only the rows for which the expression is true."""
+        both = expression if self._only is None else self._only & expression
+        return ArchiveTable(self._delta, self.stream, self.horizon_ms, self._end, both)
+
+    def _filter(self, span: Span) -> pc.Expression | None:
+        if self._only is None or span.expression is None:
+            return span.expression if self._only is None else self._only
+        return self._only & span.expression
+
+    def columns(self) -> list[str]:
+        """Names of the columns that the table has."""
+        return [field.name for field in self._delta.schema().fields]
+
+    def rows(self, span: Span = ALWAYS) -> int:
+        """How many rows the files hold that may be of the span, by their statistics: at least as many as it has."""
+        return sum(rows for _, rows in self._files(span))
+
+    def files(self, span: Span = ALWAYS) -> list[str]:
+        """Where the files are that may hold events of the span."""
+        root = self._delta.table_uri.removeprefix("file://").rstrip("/")
+        return [f"{root}/{path}" for path, _ in self._files(span)]
+
+    def _files(self, span: Span) -> Iterator[tuple[str, int]]:
+        """Path and rows of each file that may hold events of the span."""
+        found = pa.table(self._delta.get_add_actions(flatten=True))
+        told = [_column(found, name) for name in ("path", "num_records", "min.known_at", "max.known_at")]
+        for path, rows, least, most in zip(*told, strict=True):
+            if span.covers(least, most):
+                yield path, rows or 0
+
+    def known_between(self) -> tuple[int | None, int | None]:
+        """When the first and the last of its rows became known (ms), by the files' statistics; None without rows."""
+        found = pa.table(self._delta.get_add_actions(flatten=True))
+        first, last = (
+            [one for one in _column(found, f"{kind}.known_at") if one is not None] for kind in ("min", "max")
+        )
+        return min(first, default=None), max(last, default=None)
+
+    def events(self, columns: Sequence[str] | None = None, span: Span = ALWAYS) -> pa.Table:
+        """The events of the span that are not late, in the columns asked for (all of event_schema() unless given)."""
+        wanted = event_schema(self.stream).names if columns is None else columns
+        dataset, kept = self._dataset(wanted)
+        return self._conformed(dataset.to_table(columns=kept, filter=self._filter(span)), wanted)
+
+    def batches(self, columns: Sequence[str], span: Span = ALWAYS) -> Iterator[pa.Table]:
+        """The same, a bounded number of rows at a time, of one row group of a file after the other.
+
+        A scan of all files at once reads up to a gigabyte ahead of who takes the batches.
+        """
+        dataset, kept = self._dataset(columns)
+        only = self._filter(span)
+        for file in dataset.get_fragments(filter=only):
+            for group in file.split_by_row_group(filter=only, schema=dataset.schema):
+                read = group.to_batches(schema=dataset.schema, columns=kept, filter=only, batch_size=BATCH_ROWS)
+                yield from (self._conformed(pa.table(batch), columns) for batch in read if batch.num_rows)
+
+    def end(self) -> dict[str, int]:
+        """'topic/partition' → the first offset after those in the table, of the topics of Kafka."""
+        last: Counter[str] = Counter()
+        live = pc.invert(pc.starts_with(pc.field("topic"), IMPORTED))
+        dataset = self._delta.to_pyarrow_dataset()
+        for batch in dataset.to_batches(columns=["topic", "partition", "offset"], filter=live):
+            found = pa.table(batch).group_by(["topic", "partition"]).aggregate([("offset", "max")])
+            for one in found.to_pylist():
+                place = f"{one['topic']}/{one['partition'] % PARTITIONS_OF_A_TOPIC}"
+                last[place] = max(last[place], one["offset_max"] + 1)
+        return dict(last)
+
+    def newest_ms(self) -> int:
+        """When the table's last event became known, by the files' statistics; a long time ago where they do not say."""
+        found = pa.table(self._delta.get_add_actions(flatten=True))
+        return max((one for one in _column(found, "max.known_at") if one is not None), default=NEVER)
+
+    def first_known_ms(self) -> int | None:
+        """When the first event of the stream's topics became known; None where there is none."""
+        dataset = self._delta.to_pyarrow_dataset()
+        batches = dataset.to_batches(columns=["known_at"], filter=pc.field("topic").isin(self.stream.topics))
+        first = [pc.min(batch["known_at"]).as_py() for batch in batches if batch.num_rows]
+        return min(first, default=None)
+
+    def _dataset(self, wanted: Sequence[str]) -> tuple[Any, list[str]]:
+        present = self.columns()
+        if not set(RESERVED) <= set(present):
+            where = f"offline table '{self._delta.table_uri}'"
+            raise FormatError(where, f"columns {', '.join(RESERVED)}", ", ".join(present))
+        needed = dict.fromkeys([*wanted, *RESERVED[1:]])
+        return self._delta.to_pyarrow_dataset(), [name for name in needed if name in present]
+
+    def _conformed(self, table: pa.Table, wanted: Sequence[str]) -> pa.Table:
+        """The wanted columns in their types, all null where the table lacks one; without late rows."""
+        types = {field.name: field.type for field in event_schema(self.stream)}
+        nothing = {name: pa.nulls(table.num_rows, types[name]) for name in wanted}
+        present = set(table.column_names)
+        columns = {name: table[name].cast(types[name]) if name in present else nothing[name] for name in wanted}
+        conformed = pa.table(columns)
+        counts = self._counting(table)
+        return conformed if counts.all() else conformed.filter(pa.array(counts))
+
+    def _counting(self, table: pa.Table) -> NDArray[np.bool_]:
+        """Which rows are not late, and before the end."""
+        counts = np.ones(table.num_rows, dtype=bool)
+        if self.horizon_ms is not None:
+            counts &= integers(table["event_time"]) >= integers(table["known_at"]) - self.horizon_ms
+        if self._ends is not None:
+            counts &= integers(table["offset"]) < self._ends[integers(table["partition"])]
+        return counts
+
+
+def _ends(topics: Sequence[str], end: Mapping[str, int]) -> Int64s:
+    """The first offset that is left out, for each partition of each of the stream's topics."""
+    ends = np.zeros(1 << PARTITION_BITS, dtype=np.int64)
+    ends[IMPORT_PARTITION] = np.iinfo(np.int64).max
+    for place, offset in end.items():
+        name, _, partition = place.rpartition("/")
+        if name in topics:
+            ends[topics.index(name) * PARTITIONS_OF_A_TOPIC + int(partition)] = offset
+    return ends
+
+
+def _column(table: pa.Table, name: str) -> list[Any]:
+    return table[name].to_pylist() if name in table.column_names else [None] * table.num_rows
+
+
+def open_table(
+    folder: Path,
+    stream: Stream,
+    horizon_ms: int | None = None,
+    version: int | None = None,
+    end: Mapping[str, int] | None = None,
+) -> ArchiveTable | None:
+    """The stream's table as it is now, or was at a version, up to ``end``; None where there is none yet."""
+    from deltalake import DeltaTable
+
+    path = folder / stream.name
+    if not (path / "_delta_log").is_dir():
+        return None
+    return ArchiveTable(DeltaTable(path, version=version), stream, horizon_ms, end)
+
+
+def deduplicated(events: pa.Table, stream: Stream) -> pa.Table:
+    """The events that the stream would have folded, each once."""
+    if pc.count_distinct(events["event_id"]).as_py() == events.num_rows:
+        return events
+    return without_duplicates(events, duration_ms(stream.dedupe_horizon))

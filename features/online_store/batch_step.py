@@ -1,0 +1,251 @@
+"""The batch step: one micro-batch of a generation into the rows of its views, in the order that survives crashes.
+
+    decide duplicates ─► publish offsets ─► remember the decision ─► what needs the features before ─► rows ─► done
+
+Where the records are is the work's affair (Work): in this process, or on executors, which write rows beside each other
+in lanes of their own; done is published only where every lane stands where its writer left it.
+
+A crash between any two leaves a store from which the same batch, run again, ends the same: a decision is made from
+what was remembered before the batch, rows that have the batch are skipped, and a store that lost what a later batch
+builds on is refused. Offsets come before the memory of ids, as a batch that was planned anew must not meet its own
+old decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from features.arrays import Int64s
+from features.definitions import FeatureView, duration_ms
+from features.errors import FenceError
+from features.events import Decision, Parsed, Verdict, accept, accepted_events, decide, encoded_ids, integers, sequence
+from features.online_store.port import REBUILD, Marker, Offsets, RowStore, Store
+from features.rows import BatchKey, Fold
+
+ROWS_A_WRITE = 4_096
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch: its number, its offsets [start, end), the parsed records by stream, the time of writing (ms)."""
+
+    batch_id: int
+    start: Offsets
+    end: Offsets
+    parsed: Mapping[str, Parsed]
+    written_at: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How the batch's records ended; they add up to the records."""
+
+    folded: int
+    duplicate: int
+    late: int
+    dead_letter: int
+
+    @property
+    def all(self) -> int:
+        """How many records there were."""
+        return self.folded + self.duplicate + self.late + self.dead_letter
+
+    @classmethod
+    def of(cls, batch: Batch, folded: int) -> Counts:
+        """The counts of a batch of which so many records were folded."""
+        verdicts = np.concatenate([np.empty(0, np.int8), *(parsed.verdicts for parsed in batch.parsed.values())])
+        counted = np.bincount(verdicts, minlength=len(Verdict))
+        valid, late, dead_letter = (int(counted[verdict]) for verdict in Verdict)
+        return cls(folded, valid - folded, late, dead_letter)
+
+
+@dataclass(frozen=True)
+class Ids:
+    """The event ids of a stream's valid records, encoded, with when each became known (ms) and its sequence."""
+
+    ids: pa.DictionaryArray
+    known_at: Int64s
+    seq: Int64s
+
+
+class Work(Protocol):
+    """The records of a batch, wherever they are."""
+
+    def ids(self) -> Mapping[str, Ids]:
+        """By stream, what a decision about repetitions needs."""
+
+    def fold(self, decided: Mapping[str, Decision], store: Store, key: BatchKey) -> Mapping[str, str]:
+        """Fold the accepted records into the rows of every view; where each lane stands that was written in."""
+
+    def counts(self, decided: Mapping[str, Decision]) -> Counts:
+        """How the records ended."""
+
+
+BeforeFold = Callable[[Batch, Mapping[str, pa.Table]], None]
+
+
+class OnDriver:
+    """A batch whose records are here, parsed."""
+
+    def __init__(self, batch: Batch, views: Sequence[FeatureView], before_fold: BeforeFold | None = None) -> None:
+        self._batch = batch
+        self._views = views
+        self._before_fold = before_fold
+        self._valid = {name: _valid(parsed) for name, parsed in batch.parsed.items()}
+
+    def ids(self) -> Mapping[str, Ids]:
+        return {name: ids_of(events) for name, events in self._valid.items()}
+
+    def fold(self, decided: Mapping[str, Decision], store: Store, key: BatchKey) -> Mapping[str, str]:
+        accepted = {name: accepted_events(self._valid[name], decision) for name, decision in decided.items()}
+        if self._before_fold is not None:
+            self._before_fold(self._batch, accepted)
+        for view in self._views:
+            write_rows(store, view, accepted, key)
+        return {}
+
+    def counts(self, decided: Mapping[str, Decision]) -> Counts:
+        folded = sum(int(decision.accepted.sum()) for decision in decided.values())
+        return Counts.of(self._batch, folded)
+
+
+def _valid(parsed: Parsed) -> pa.Table:
+    valid = parsed.verdicts[parsed.rows] == Verdict.VALID
+    return parsed.events if valid.all() else parsed.events.filter(pa.array(valid))
+
+
+def ids_of(events: pa.Table) -> Ids:
+    """What a decision about these events needs."""
+    seq = sequence(integers(events["partition"]), integers(events["offset"]))
+    return Ids(encoded_ids(events["event_id"]), integers(events["known_at"]), seq)
+
+
+class BatchStep:
+    """Folds batches of one generation (``stream_id``) into the rows of its views, exactly once."""
+
+    def __init__(
+        self, store: Store, views: Sequence[FeatureView], stream_id: int, before_fold: BeforeFold | None = None
+    ) -> None:
+        self._store = store
+        self._views = tuple(views)
+        self._stream_id = stream_id
+        self._before_fold = before_fold
+        self._streams = {stream.name: stream for view in views for stream in view.streams}
+
+    def run(self, batch: Batch) -> Counts:
+        """Fold the batch here; run again with the same batch, it changes nothing more.
+
+        Raises:
+            FenceError: the store's marker contradicts the batch.
+            LeaseError: another driver wrote, or the store lost writes, while the batch ran: run it again.
+        """
+        return self.run_work(batch, OnDriver(batch, self._views, self._before_fold))
+
+    def run_work(self, batch: Batch, work: Work) -> Counts:
+        """The same with records that may be elsewhere: ``batch`` says its number, its offsets and the time."""
+        self._store.begin()
+        marker = self._checked(batch)
+        decided = {name: self._decided(name, ids, batch) for name, ids in work.ids().items()}
+        self._store.publish(Marker(batch.batch_id, batch.start, batch.end, marker.done))
+        self._remember(decided, batch)
+        lanes = work.fold(decided, self._store, self._key(batch))
+        self._store.publish(Marker(batch.batch_id, batch.start, batch.end, batch.batch_id), lanes)
+        return work.counts(decided)
+
+    def check_standing(self, committed: int) -> None:
+        """Raise FenceError unless the store has all that the checkpoint has committed; to be asked while idle too."""
+        self._store.begin()
+        marker = self._store.marker()
+        if marker is None or marker.done < committed:
+            got = (
+                "one that does not know the generation"
+                if marker is None
+                else f"one whose last whole batch is {marker.done}"
+            )
+            raise FenceError("the generation", f"a store that has done batch {committed}", got, REBUILD)
+
+    def _checked(self, batch: Batch) -> Marker:
+        """The generation's marker, when the batch is the next after it or the last one again."""
+        marker = self._store.marker()
+        if marker is None:
+            raise _refused(batch, "a store that knows this generation", "one that does not", REBUILD)
+        if marker.batch_id > batch.batch_id:
+            got = f"one that has published batch {marker.batch_id}: the checkpoint is older than the store"
+            raise _refused(batch, "a store that stands at this batch or the one before", got, REBUILD)
+        if marker.batch_id == batch.batch_id:
+            if (dict(marker.start), dict(marker.end)) != (dict(batch.start), dict(batch.end)):
+                raise _refused(batch, f"its offsets {dict(marker.start)} to {dict(marker.end)}", _range(batch), REBUILD)
+            return marker
+        if marker.done != batch.batch_id - 1:
+            got = f"one whose last whole batch is {marker.done}: it lost writes that the checkpoint counts on"
+            raise _refused(batch, f"a store that has done batch {batch.batch_id - 1}", got, REBUILD)
+        if dict(marker.end) != dict(batch.start):
+            raise _refused(batch, f"offsets from {dict(marker.end)} on", _range(batch), REBUILD)
+        return marker
+
+    def _remember(self, decided: Mapping[str, Decision], batch: Batch) -> None:
+        for name, decision in decided.items():
+            self._store.remember(name, decision, batch.batch_id)
+
+    def _key(self, batch: Batch) -> BatchKey:
+        return BatchKey(self._stream_id, batch.batch_id, batch.written_at)
+
+    def _decided(self, name: str, ids: Ids, batch: Batch) -> Decision:
+        prior = self._store.remembered(name, ids.ids.dictionary, batch.batch_id)
+        return decide(ids.ids, ids.known_at, ids.seq, duration_ms(self._streams[name].dedupe_horizon), prior)
+
+
+def _refused(batch: Batch, required: str, got: str, next_step: str) -> FenceError:
+    return FenceError(f"batch {batch.batch_id}", required, got, next_step)
+
+
+def _range(batch: Batch) -> str:
+    return f"{dict(batch.start)} to {dict(batch.end)}"
+
+
+def write_rows(store: RowStore, view: FeatureView, events: Mapping[str, pa.Table], key: BatchKey) -> None:
+    """Fold the events into the view's stored rows, in writes of a bounded number of rows."""
+    folding = Fold(view, events)
+    if not len(folding.keys):
+        return
+    changed = folding.rows(store.rows(view.name, folding.keys), key)
+    for start in range(0, len(changed), ROWS_A_WRITE):
+        store.put_rows(view.name, changed.slice(start, ROWS_A_WRITE))
+
+
+def build_generation(
+    store: Store,
+    views: Sequence[FeatureView],
+    stream_id: int,
+    archive: Mapping[str, pa.Table],
+    at: Marker,
+    written_at: int,
+) -> None:
+    """Make a generation's rows and memory of ids from the archive's events up to ``at.end``; the marker comes last.
+
+    The generation can be folded on from the batch after ``at.batch_id``. A build that crashed left no marker, so that
+    the store does not know its generation; the next build takes a new stream_id, as rows of the first may be there.
+    """
+    store.begin()
+    accepted: dict[str, pa.Table] = {}
+    for stream in {stream.name: stream for view in views for stream in view.streams}.values():
+        accepted[stream.name], decision = accept(archive[stream.name], duration_ms(stream.dedupe_horizon))
+        store.remember(stream.name, decision, at.batch_id)
+    for view in views:
+        write_rows(store, view, accepted, BatchKey(stream_id, at.batch_id, written_at))
+    store.publish(at)
+
+
+def added(one: Counts, other: Counts) -> Counts:
+    """Both together."""
+    return Counts(
+        one.folded + other.folded,
+        one.duplicate + other.duplicate,
+        one.late + other.late,
+        one.dead_letter + other.dead_letter,
+    )

@@ -1,0 +1,92 @@
+"""Features of entities now: one read of the online store, finalized.
+
+view and keys ──stored──► rows' bytes and their generation ──finalize──► features
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.definitions import FeatureRepo, FeatureView, views_of_text
+from features.errors import ForeignRowError, UsageError
+from features.online_store.port import ReadableRows, of_schema
+from features.rows import FeatureMatrix, PackedRows, finalize, make_ready
+from features.times import now_ms
+
+NO_GENERATION = 0
+
+
+class FeatureReader:
+    """Reads the views of a repo; may be shared by threads where the store may.
+
+    Making one takes as long as it takes to load the compiled kernels, so that no read does.
+
+    Args:
+        clock: what ``as_of`` is where none is asked for (ms).
+    """
+
+    def __init__(self, rows: ReadableRows, repo: FeatureRepo, clock: Callable[[], int] = now_ms) -> None:
+        self._rows = rows
+        self._repo = repo
+        self._clock = clock
+        self._older: dict[tuple[str, int], FeatureView] = {}
+        for view in repo.views.values():
+            make_ready(view)
+
+    def view(self, name: str, schema_hash: int | None = None) -> FeatureView:
+        """The repo's definition of the view, or (schema_hash) that one of which the store still keeps rows.
+
+        Raises:
+            StoreError: the store does not answer.
+            UsageError: the repo has no such view, and no rows of that definition are kept.
+        """
+        view = self._repo.views.get(name)
+        if view is not None and schema_hash in (None, view.schema_hash):
+            return view
+        found = None if schema_hash is None else self._older.get((name, schema_hash))
+        if found is None and schema_hash is not None:
+            text = self._rows.definitions(name, schema_hash)
+            stored = [] if text is None else views_of_text(text)
+            found = next((one for one in stored if (one.name, one.schema_hash) == (name, schema_hash)), None)
+        if found is None:
+            required = f"a feature view of the repo ({', '.join(self._repo.views)})"
+            got = f"'{name}'" if schema_hash is None else f"'{name}' of schema {schema_hash:016x}, without rows"
+            raise UsageError("a read of features", required, got)
+        self._older[name, found.schema_hash] = found
+        return found
+
+    def read(
+        self, view_name: str, keys: pa.Array, as_of: int | None = None, schema_hash: int | None = None
+    ) -> FeatureMatrix:
+        """The features of each key (text, see columns.entity_keys) as of now or ``as_of`` (ms), in the keys' order.
+
+        NOT_FOUND where a key is null, and everywhere as long as the definition has no generation.
+
+        Args:
+            schema_hash: of another definition of the view than the repo's, which a model was trained on.
+
+        Raises:
+            StoreError: the store does not answer.
+            UsageError: the repo has no such view, and no rows of that definition are kept.
+        """
+        view = self.view(view_name, schema_hash)
+        at = self._clock() if as_of is None else as_of
+        rows, stream_id = self.stored(view, keys)
+        try:
+            return finalize(view, rows, at, stream_id)
+        except ForeignRowError:
+            if self._rows.current(of_schema(view_name, view.schema_hash)) is not None:
+                raise
+        # The view's rows are of another definition, and this one has none yet: nothing is known in its terms.
+        return finalize(view, PackedRows(keys, pa.nulls(len(keys), pa.binary())), at, NO_GENERATION)
+
+    def stored(self, view: FeatureView, keys: pa.Array) -> tuple[PackedRows, int]:
+        """What the store has of each key, null where that is nothing, and the generation that the rows are of."""
+        asked = keys.fill_null("") if keys.null_count else keys
+        values, stream_id = self._rows.read(view.name, asked, view.schema_hash)
+        if keys.null_count:
+            values = pc.if_else(keys.is_valid(), values, None)
+        return PackedRows(keys, values), NO_GENERATION if stream_id is None else stream_id

@@ -1,0 +1,144 @@
+"""Commands to a Redis server or a cluster of them: sent to every node that they concern at once, then answered.
+
+redis-py finds the nodes and keeps the connections. Its own pipeline of a cluster is not used: of a node that does not
+answer it asks every command again, one after the other, so that a read would take many times its deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+from features.errors import StoreError
+
+Mode = Literal["server", "cluster"]
+
+Command = tuple[Any, ...]
+"""Name, then arguments; its key is the first of them, or the first key of an EVAL. One slot a command."""
+
+
+class _Own:
+    """A connection of a server's pool that one thread keeps, and gives back when it ends."""
+
+    def __init__(self, pool: Any, connection: Any) -> None:
+        self.process, self._connection = os.getpid(), connection
+        weakref.finalize(self, pool.release, connection).atexit = False
+
+    def answers(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers of one try; it connects again where the connection was closed."""
+        connection = self._connection
+        try:
+            connection.send_packed_command(connection.pack_commands(commands))
+            return [connection.read_response() for _ in commands]
+        except BaseException:  # answers may be left in it
+            connection.disconnect()
+            raise
+
+
+class RedisClient:
+    """A server, or the cluster that it is one of; nothing connects before the first command.
+
+    Args:
+        timeout_s: how long a connection, or an answer, may take.
+    """
+
+    def __init__(self, url: str, mode: Mode = "server", timeout_s: float = 2.0) -> None:
+        self._url, self._mode, self._timeout_s = url, mode, timeout_s
+        self._held = threading.local()
+
+    def ask(self, *commands: Command) -> list[Any]:
+        """The answer to each command, in one round trip to every node.
+
+        Raises:
+            StoreError: a server does not answer in time, or refuses a command.
+        """
+        from redis import RedisError
+        from redis.exceptions import RedisClusterException  # no RedisError
+
+        try:
+            return self._answers(commands)
+        except (RedisError, RedisClusterException, OSError) as error:
+            got = f"{type(error).__name__}: {error}"
+            raise StoreError("the online store", "a Redis server that answers", got) from error
+
+    def close(self) -> None:
+        """Close the connections; the next command opens others."""
+        self._held = threading.local()
+        if "_redis" in self.__dict__:
+            self._redis.close()
+            del self._redis
+
+    @cached_property
+    def _redis(self) -> Any:
+        from redis import Redis, RedisCluster
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        # No retries but our one: more would make a dead server a slow one.
+        once = Retry(NoBackoff(), 0)
+        limits = {"socket_timeout": self._timeout_s, "socket_connect_timeout": self._timeout_s}
+        if self._mode == "server":
+            return Redis.from_url(self._url, retry=once, **limits)
+        return RedisCluster.from_url(self._url, retry=once, **limits)
+
+    def _answers(self, commands: Sequence[Command]) -> list[Any]:
+        from redis import ConnectionError as LostError
+        from redis import TimeoutError as LateError
+        from redis.exceptions import ClusterError
+
+        try:
+            return self._round(commands)
+        except LateError:
+            self._look_anew()
+            raise
+        except (ClusterError, LostError):
+            self._look_anew()
+            if self._mode == "server":
+                return self._round(commands)  # the server may have closed the connection long ago
+            # One by one, as redis-py follows slots that are on the move.
+            return [self._redis.execute_command(*command) for command in commands]
+
+    def _look_anew(self) -> None:
+        """In a cluster, which node has which slot is asked again: a replica may have taken over."""
+        if self._mode == "cluster":
+            self.close()
+
+    def _round(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers, of one try; a connection with answers left in it is closed."""
+        if self._mode == "server":
+            return self._own().answers(commands)
+        places: dict[Any, list[int]] = {}
+        for number, command in enumerate(commands):
+            places.setdefault(self._pool(command), []).append(number)
+        answers: list[Any] = [None] * len(commands)
+        with contextlib.ExitStack() as stack:
+            connections = [self._sent(stack, pool, [commands[n] for n in one]) for pool, one in places.items()]
+            for connection, numbers in zip(connections, places.values(), strict=True):
+                for number in numbers:
+                    answers[number] = connection.read_response()
+        return answers
+
+    def _sent(self, stack: contextlib.ExitStack, pool: Any, commands: Sequence[Command]) -> Any:
+        """A connection to which the commands have gone; it goes back to its pool when the stack is left."""
+        connection = pool.get_connection()
+        stack.callback(pool.release, connection)
+        stack.push(lambda kind, *_: connection.disconnect() if kind else None)
+        connection.send_packed_command(connection.pack_commands(commands))
+        return connection
+
+    def _own(self) -> _Own:
+        """This thread's connection: to lend one for every read costs as much as the rest of it."""
+        own: _Own | None = getattr(self._held, "own", None)
+        if own is None or own.process != os.getpid():
+            pool = self._redis.connection_pool
+            own = self._held.own = _Own(pool, pool.get_connection())
+        return own
+
+    def _pool(self, command: Command) -> Any:
+        node = self._redis.get_node_from_key(command[3] if command[0] == "EVAL" else command[1])
+        return self._redis.get_redis_connection(node).connection_pool

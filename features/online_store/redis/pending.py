@@ -1,0 +1,139 @@
+"""Pending events on a Redis server or cluster: a hash for each view, its fields entity keys, its values packed entries.
+
+All keys share a hash tag, and so one slot of a cluster: there is only ever the last moment in them.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from features.online_store.pending import SESSION_ITEMS
+from features.online_store.port import Entry, Offsets
+from features.online_store.redis.client import RedisClient
+
+PREFIX = "headrace:{pending}"
+
+HEAD = struct.Struct("<HIqqq")
+"""Before the place and the value of each entry: their lengths, then offset, known_at and expires_ms."""
+
+MOST_BYTES = 1 << 16
+"""Of one key's entries: what comes beyond them counts once the stream has it."""
+
+PRUNED_AT_ONCE = 2_000
+
+KEYS_A_COMMAND = 4_096
+
+PUT = """
+for number = 1, #KEYS, 2 do
+  local at = (number - 1) / 2 * 5
+  local field, entry, place, offset, most = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+  local member = KEYS[number] .. '\\0' .. field
+  if not redis.call('ZSCORE', KEYS[number + 1], offset .. '\\0' .. member) then
+    local known = redis.call('HGET', KEYS[number], field) or ''
+    if #known + #entry <= tonumber(most) then
+      redis.call('HSET', KEYS[number], field, known .. entry)
+      redis.call('ZADD', KEYS[number + 1], offset, offset .. '\\0' .. member)
+    end
+  end
+end
+"""
+"""KEYS: for each entry its view's hash and its place's index. ARGV: field, entry, place, offset, MOST_BYTES of each."""
+
+PRUNE = """
+local ends = tonumber(ARGV[2])
+local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[2], 'LIMIT', 0, ARGV[4])
+local touched = {}
+for _, member in ipairs(gone) do touched[string.sub(member, string.find(member, '\\0', 1, true) + 1)] = true end
+for member, _ in pairs(touched) do
+  local cut = string.find(member, '\\0', 1, true)
+  local hash, field = string.sub(member, 1, cut - 1), string.sub(member, cut + 1)
+  local value, kept, at = redis.call('HGET', hash, field) or '', {}, 1
+  while at <= #value do
+    local place_length, value_length, offset, known_at, expires = struct.unpack('<I2I4i8i8i8', value, at)
+    local stop = at + 30 + place_length + value_length
+    local place = string.sub(value, at + 30, at + 29 + place_length)
+    local folded = place == ARGV[1] and offset < ends
+    if not folded and expires > tonumber(ARGV[3]) then kept[#kept + 1] = string.sub(value, at, stop - 1) end
+    at = stop
+  end
+  if #kept > 0 then redis.call('HSET', hash, field, table.concat(kept)) else redis.call('HDEL', hash, field) end
+end
+if #gone > 0 then redis.call('ZREM', KEYS[1], unpack(gone)) end
+return #gone
+"""
+"""KEYS: the place's index. ARGV: place, its end, now, how many at most. A hash's key stands in the index."""
+
+
+class RedisPending:
+    """Pending events behind a client; may be shared by threads."""
+
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
+
+    def put(self, entries: Sequence[Entry], ttl_ms: int) -> None:
+        expires = _now_ms() + ttl_ms
+        keys: list[str] = []
+        arguments: list[Any] = []
+        for one in entries:
+            keys += [_hash(one.view), _index(one.place)]
+            arguments += [one.key, _packed(one, expires), one.place, one.offset, MOST_BYTES]
+        if keys:
+            ends = [("PEXPIRE", key, max(2 * ttl_ms, 1)) for key in dict.fromkeys(keys)]
+            self._client.ask(("EVAL", PUT, len(keys), *keys, *arguments), *ends)
+
+    def of(self, view: str, keys: Sequence[str]) -> list[Entry]:
+        starts = range(0, len(keys), KEYS_A_COMMAND)
+        parts = self._client.ask(*(("HMGET", _hash(view), *keys[start : start + KEYS_A_COMMAND]) for start in starts))
+        values = [value for part in parts for value in part]
+        now = _now_ms()
+        known = [(key, value) for key, value in zip(keys, values, strict=True) if value]
+        return [entry for key, value in known for entry in _unpacked(view, key, value, now)]
+
+    def prune(self, ends: Offsets) -> None:
+        now = _now_ms()
+        self._client.ask(
+            *(("EVAL", PRUNE, 1, _index(place), place, end, now, PRUNED_AT_ONCE) for place, end in ends.items())
+        )
+
+    def add_to_session(self, session: str, items: Sequence[str], ttl_ms: int) -> None:
+        key = _session(session)
+        trim = ("LTRIM", key, 0, SESSION_ITEMS - 1)
+        self._client.ask(("LPUSH", key, *reversed(items)), trim, ("PEXPIRE", key, ttl_ms))
+
+    def session(self, session: str) -> tuple[str, ...]:
+        (found,) = self._client.ask(("LRANGE", _session(session), 0, SESSION_ITEMS - 1))
+        return tuple(item.decode() for item in found)
+
+
+def _hash(view: str) -> str:
+    return f"{PREFIX}:view:{view}"
+
+
+def _index(place: str) -> str:
+    return f"{PREFIX}:place:{place}"
+
+
+def _session(session: str) -> str:
+    return f"headrace:session:{session}"
+
+
+def _packed(one: Entry, expires: int) -> bytes:
+    place = one.place.encode()
+    return HEAD.pack(len(place), len(one.value), one.offset, one.known_at, expires) + place + one.value
+
+
+def _unpacked(view: str, key: str, value: bytes, now: int) -> Iterator[Entry]:
+    at = 0
+    while at < len(value):
+        place_length, length, offset, known_at, expires = HEAD.unpack_from(value, at)
+        start = at + HEAD.size
+        middle, at = start + place_length, start + place_length + length
+        if expires > now:
+            yield Entry(view, key, value[start:middle].decode(), offset, known_at, value[middle:at])
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

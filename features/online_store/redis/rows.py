@@ -1,0 +1,339 @@
+"""State rows on a Redis server or cluster: one script a write, one round trip a read.
+
+A generation's version is checked by the script that writes, so that check and write are one transaction. In a cluster
+rows are spread over parts, each with a version of its own that its driver knows, and whose writes the generation knows
+of from the driver's next write on: what one node loses is found at the next write to it, or when the next batch begins.
+Redis answers before the disk has a write: a server that dies may lose the last second (appendfsync everysec), which is
+what the fence of batch.py is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from features.online_store.generation import Generation
+from features.online_store.port import (
+    ALONE,
+    STATE,
+    Beside,
+    Cursor,
+    Put,
+    Sweep,
+    Version,
+    binaries,
+    held,
+    lost,
+    of_schema,
+    overtaken,
+    rows_table,
+)
+from features.online_store.redis.client import Command, Mode, RedisClient
+from features.online_store.redis.pending import RedisPending
+from features.online_store.redis.scripts import RELEASE_LEASE, SWEEP, TAKE_LEASE, WRITE
+from features.online_store.redis.slots import HEAD, Places, head_key, table_key, tables_key
+
+CURRENT, GENERATIONS = "headrace:current", "headrace:generations"
+
+KEYS_A_COMMAND = 4_096
+
+SAMPLED_ROWS = 200
+
+
+class RedisRows:
+    """The rows of any number of generations and views on the server at ``url`` (redis://host:port/db).
+
+    Args:
+        timeout_s: how long a connection or an answer may take before StoreError.
+        mode: whether the server is one of a cluster.
+    """
+
+    def __init__(self, url: str, timeout_s: float = 2.0, mode: Mode = "server") -> None:
+        self._opened = url, timeout_s, mode
+        self._client = RedisClient(url, mode, timeout_s)
+        self._places = Places(spread=mode == "cluster")
+        self._known_current: dict[str, int] = {}
+
+    def __reduce__(self) -> tuple[type[RedisRows], tuple[str, float, Mode]]:
+        """Another process opens its own connections."""
+        return RedisRows, self._opened
+
+    @property
+    def takes_lanes(self) -> bool:
+        """Not in a cluster: what a lane is about is in a part, and the fence before it is not."""
+        return not self._places.spread
+
+    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Generation:
+        """A driver's way into the generation; see Generation for ``horizons_ms``."""
+        return Generation(self, stream_id, horizons_ms)
+
+    def pending(self) -> RedisPending:
+        """Where events wait for these rows (see pending.py): on the same server."""
+        return RedisPending(self._client)
+
+    def close(self) -> None:
+        """Close the connections; the next call opens another."""
+        self._client.close()
+
+    # --- cells ---
+
+    def version(self, stream_id: int, *, whole: bool = True) -> Version:
+        ((number, parts),) = self._client.ask(("HMGET", head_key(stream_id), "version", "parts"))
+        # After the head, as the head never knows of more than a part had.
+        asked = [("HGET", head_key(stream_id, part), "version") for part in self._places.numbers()]
+        found = [int(one or 0) for one in self._client.ask(*asked)]
+        known = [int(one) for one in parts.split()] if parts else [0] * len(found)
+        if whole:
+            for has, had in zip(found, known, strict=True):
+                if has < had:
+                    raise lost(stream_id, had, has)
+        return int(number or 0), *found
+
+    def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
+        commands, order = self._asking(stream_id, table, pa.array(keys, pa.string()))
+        return _in_order(self._client.ask(*commands), order)
+
+    def _asking(self, stream_id: int, table: str, keys: pa.Array) -> tuple[list[Command], NDArray[np.int64]]:
+        """The commands that ask for the keys' cells, and the places of the keys in the order of the answers."""
+        split = self._places.split(table, keys)
+        order = split[0][1] if len(split) == 1 else np.concatenate([np.empty(0, np.int64), *(at for _, at in split)])
+        texts = keys.to_pylist() if len(split) == 1 else keys.take(pa.array(order)).to_pylist()
+        commands, start = [], 0
+        for part, places in split:
+            stop = start + len(places)
+            for first in range(start, stop, KEYS_A_COMMAND):
+                some = texts[first : min(first + KEYS_A_COMMAND, stop)]
+                commands.append(("HMGET", table_key(stream_id, table, part), *some))
+            start = stop
+        return commands, order
+
+    def write(
+        self,
+        stream_id: int,
+        version: Version,
+        puts: Mapping[str, Put],
+        drop: Sequence[str] = (),
+        beside: Beside = ALONE,
+    ) -> Version:
+        head, parts = version[0], list(version[1:])
+        shared = self._shared(puts)
+        dropped = {HEAD: [table for table in drop if HEAD in self._places.of_table(table)]}
+        dropped |= {part: [one for one in drop if one not in dropped[HEAD]] for part in self._places.numbers()}
+        known = " ".join(map(str, parts))
+        ask = self._client.ask
+        if head == 0:
+            ask(("SADD", GENERATIONS, stream_id))
+        (found,) = ask(_write(stream_id, HEAD, head, known, shared.pop(HEAD, {}), dropped[HEAD], beside))
+        if found != -1:
+            raise overtaken(stream_id, head, found)
+        written = sorted(shared.keys() | {part for part, tables in dropped.items() if tables and part != HEAD})
+        if written:
+            commands = [_write(stream_id, one, parts[one], "", shared.get(one, {}), dropped[one]) for one in written]
+            for part, found in zip(written, ask(*commands), strict=True):
+                if found != -1:
+                    raise overtaken(stream_id, parts[part], found)
+                parts[part] += 1
+        return head + int(beside.moves), *parts
+
+    def _shared(self, puts: Mapping[str, Put]) -> dict[int, dict[str, Put]]:
+        """The cells of each part, by table."""
+        shared: dict[int, dict[str, Put]] = {}
+        for table, put in puts.items():
+            for part, places in self._places.split(table, pa.array(put.keys, pa.string())):
+                every = len(places) == len(put.keys)
+                shared.setdefault(part, {})[table] = (
+                    put if every else Put(_at(put.keys, places), _at(put.values, places))
+                )
+        return shared
+
+    def sweep(
+        self, stream_id: int, version: Version, table: str, sweep: Sweep, cursor: Cursor
+    ) -> tuple[Version, Cursor, int]:
+        places = self._places.of_table(table)
+        number, at = cursor
+        part = places[number]
+        expected = version[part + 1]  # the head's is the first
+        keys = (head_key(stream_id, part), table_key(stream_id, table, part))
+        limits = (at, sweep.cells, sweep.place, sweep.below)
+        ((found, following, gone),) = self._client.ask(("EVAL", SWEEP, len(keys), *keys, expected, *limits))
+        if found != -1:
+            raise overtaken(stream_id, expected, found)
+        moved = (*version[: part + 1], expected + (gone > 0), *version[part + 2 :])
+        after = (number, int(following)) if int(following) else ((number + 1) % len(places), 0)
+        return moved, after, gone
+
+    # --- leases and generations ---
+
+    def take_lease(self, stream_id: int, owner: str, ttl_s: float) -> None:
+        """Make ``owner`` (one process's own name) the only driver for ``ttl_s`` seconds; taken again, it lasts longer.
+
+        Raises:
+            LeaseError: another owner holds it.
+        """
+        self._client.ask(("SADD", GENERATIONS, stream_id))
+        ((holder, left_ms),) = self._client.ask(("EVAL", TAKE_LEASE, 1, head_key(stream_id), owner, int(ttl_s * 1000)))
+        if holder:
+            raise held(stream_id, holder.decode(), int(left_ms))
+
+    def release_lease(self, stream_id: int, owner: str) -> None:
+        """End the owner's lease; nothing happens when another holds it."""
+        self._client.ask(("EVAL", RELEASE_LEASE, 1, head_key(stream_id), owner))
+
+    def current(self, view: str) -> int | None:
+        """The generation that readers of the view read; None before the first."""
+        (found,) = self._client.ask(("HGET", CURRENT, view))
+        return _number(found)
+
+    def definitions(self, view: str, schema_hash: int) -> str | None:
+        """The stored definitions (definitions/stored.py) that hold this one of the view; None where it has no rows."""
+        stream_id = self.current(of_schema(view, schema_hash))
+        return None if stream_id is None else self.generation(stream_id).described()
+
+    def views(self) -> list[str]:
+        """The views that readers read, by name: those of before a change, too, as long as their rows are kept."""
+        return [view for view, _ in self._currents() if "@" not in view]
+
+    def set_current(self, view: str, stream_id: int) -> None:
+        """Let readers of the view read this generation from now on."""
+        self._client.ask(("HSET", CURRENT, view, stream_id))
+
+    def generations(self) -> list[int]:
+        """The stream_id of every generation that the store knows."""
+        (found,) = self._client.ask(("SMEMBERS", GENERATIONS))
+        return sorted(map(int, found))
+
+    def drop_generation(self, stream_id: int) -> None:
+        """Forget the generation, whoever drives it: its driver stops at the next write."""
+        ask = self._client.ask
+        # The head goes first: no write can come after it.
+        ask(("UNLINK", head_key(stream_id)))
+        for part in (HEAD, *self._places.numbers()):
+            (tables,) = ask(("SMEMBERS", tables_key(stream_id, part)))
+            ask(("UNLINK", head_key(stream_id, part), tables_key(stream_id, part), *tables))
+        ask(("SREM", GENERATIONS, stream_id))
+        views = [view for view, current in self._currents() if current == stream_id]
+        if views:
+            ask(("HDEL", CURRENT, *views))
+
+    def _currents(self) -> list[tuple[str, int]]:
+        """Every view and the generation that its readers read."""
+        (views,) = self._client.ask(("HKEYS", CURRENT))
+        if not views:
+            return []
+        (numbers,) = self._client.ask(("HMGET", CURRENT, *views))
+        return sorted((view.decode(), int(one)) for view, one in zip(views, numbers, strict=True) if one)
+
+    # --- readers ---
+
+    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
+        """The row of each key (null where there is none), and the generation they are of (None: there is none).
+
+        With a schema_hash, of the generation that is current for that definition, where one is kept for it. One round
+        trip: the generation that was current before is asked, together with which is current now.
+        """
+        names = [view] if schema_hash is None else [of_schema(view, schema_hash), view]
+        asked = self._known_current.get(names[0]) or self._current_of(names)
+        if asked is None:
+            return pa.nulls(len(keys), pa.binary()), None
+        commands, order = self._asking(asked, rows_table(view), keys)
+        current_now, *values = self._client.ask(("HMGET", CURRENT, *names), *commands)
+        if _first_number(current_now) != asked:
+            self._known_current.pop(names[0], None)
+            return self.read(view, keys, schema_hash)
+        self._known_current[names[0]] = asked
+        return binaries(_in_order(values, order)), asked
+
+    def _current_of(self, names: Sequence[str]) -> int | None:
+        (found,) = self._client.ask(("HMGET", CURRENT, *names))
+        return _first_number(found)
+
+    def keys(self, view: str) -> pa.Array:
+        """The key of every row of the view that readers can read, as text, in no stated order."""
+        stream_id = self.current(view)
+        found = [] if stream_id is None else self._client.ask(*(("HKEYS", key) for key in self._rows(stream_id, view)))
+        return pa.array([key for part in found for key in part], type=pa.binary()).cast(pa.string())
+
+    def bytes_per_row(self) -> dict[str, float]:
+        """How long a row of each view is on average, by a sample of those that readers read."""
+        views = [(view, stream_id) for view, stream_id in self._currents() if "@" not in view]
+        means = {view: self._mean_length(stream_id, view) for view, stream_id in views}
+        return {view: mean for view, mean in means.items() if mean is not None}
+
+    def _mean_length(self, stream_id: int, view: str) -> float | None:
+        places = self._rows(stream_id, view)
+        share = SAMPLED_ROWS // len(places)
+        found = self._client.ask(*(("HRANDFIELD", key, share, "WITHVALUES") for key in places))
+        sample = [len(value) for part in found for value in part[1::2]]
+        return sum(sample) / len(sample) if sample else None
+
+    def _rows(self, stream_id: int, view: str) -> list[str]:
+        """The keys that hold a view's rows."""
+        table = rows_table(view)
+        return [table_key(stream_id, table, part) for part in self._places.of_table(table)]
+
+
+def _write(
+    stream_id: int,
+    part: int,
+    version: int,
+    known: str,
+    puts: Mapping[str, Put],
+    drop: Sequence[str],
+    beside: Beside = ALONE,
+) -> Command:
+    """The script that writes to one part."""
+    tables = [table_key(stream_id, table, part) for table in (STATE, *puts, *drop)]
+    lanes = [word for lane in beside.lanes.items() for word in lane]
+    keys = [head_key(stream_id, part), tables_key(stream_id, part), *tables]
+    return (
+        "EVAL",
+        WRITE,
+        len(keys),
+        *keys,
+        version,
+        known,
+        len(puts),
+        int(beside.moves),
+        len(lanes),
+        *lanes,
+        *_cells(puts.values()),
+    )
+
+
+def _cells(puts: Iterable[Put]) -> list[Any]:
+    arguments: list[Any] = []
+    for put in puts:
+        cells: list[Any] = [None] * (2 * len(put.keys))
+        cells[::2], cells[1::2] = put.keys, put.values
+        arguments += [len(put.keys), *cells]
+    return arguments
+
+
+def _at(values: Sequence[Any], places: NDArray[np.int64]) -> list[Any]:
+    """The values at these places."""
+    if len(places) == 1:
+        return [values[int(places[0])]]
+    return list(itemgetter(*places.tolist())(values))
+
+
+def _in_order(answers: Sequence[list[bytes | None]], order: NDArray[np.int64]) -> list[bytes | None]:
+    """The values of several answers, each at its place."""
+    if len(answers) == 1:
+        return answers[0]
+    values = np.empty(len(order), dtype=object)
+    values[order] = [value for part in answers for value in part]
+    found: list[bytes | None] = values.tolist()
+    return found
+
+
+def _number(value: bytes | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _first_number(values: Sequence[bytes | None]) -> int | None:
+    return next((int(value) for value in values if value is not None), None)

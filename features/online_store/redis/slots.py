@@ -1,0 +1,82 @@
+"""Which key of Redis a cell is in. On a server, a generation is one slot; in a cluster, its rows are spread over parts.
+
+    headrace:{7}            the generation's version, lease, and what it knows of its parts
+    headrace:{7}:state      markers and memories
+    headrace:{7}:rows/v     a view's rows, on a server
+    headrace:{7.12}         in a cluster: the version of a part
+    headrace:{7.12}:rows/v  in a cluster: the part's rows of a view
+
+A part is one slot, so that a script can write to it under its version. There are as many as let 16 nodes share the
+rows evenly, and as few as let a read of hundreds of rows be few commands.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from features.hashing import hash_texts
+from features.online_store.port import STATE
+
+PARTS = 16
+
+HEAD = -1
+"""The number of what is not in a part."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a store's keys are; ``spread`` in a cluster."""
+
+    spread: bool
+
+    def of_table(self, table: str) -> list[int]:
+        """The parts that a table is in."""
+        return list(range(PARTS)) if self.spread and table != STATE else [HEAD]
+
+    def numbers(self) -> list[int]:
+        """Every part."""
+        return list(range(PARTS)) if self.spread else []
+
+    def split(self, table: str, keys: pa.Array) -> list[tuple[int, NDArray[np.int64]]]:
+        """Which of the keys are in which part, as their places; parts without any are left out."""
+        if not self.spread or table == STATE:
+            return [(HEAD, np.arange(len(keys)))]
+        part = (hash_texts(keys) % np.uint64(PARTS)).astype(np.int64)
+        order = np.argsort(part, kind="stable")
+        bounds = np.searchsorted(part[order], np.arange(PARTS + 1))
+        return [(one, order[bounds[one] : bounds[one + 1]]) for one in range(PARTS) if bounds[one] < bounds[one + 1]]
+
+
+def head_key(stream_id: int, part: int = HEAD) -> str:
+    """The key with the version of a generation, or of a part of it."""
+    return f"headrace:{{{stream_id if part == HEAD else tags(stream_id)[part]}}}"
+
+
+def table_key(stream_id: int, table: str, part: int = HEAD) -> str:
+    """The key of what a part has of a table."""
+    return f"{head_key(stream_id, part)}:{table}"
+
+
+def tables_key(stream_id: int, part: int = HEAD) -> str:
+    """The key of the set of a part's tables."""
+    return f"{head_key(stream_id, part)}:tables"
+
+
+@lru_cache(maxsize=256)
+def tags(stream_id: int) -> tuple[str, ...]:
+    """The hash tag of each part, found so that the parts lie evenly in the slots of a cluster."""
+    from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+    found: dict[int, str] = {}
+    for number in itertools.count():
+        tag = f"{stream_id}.{number}"
+        found.setdefault(key_slot(tag.encode()) * PARTS // REDIS_CLUSTER_HASH_SLOTS, tag)
+        if len(found) == PARTS:
+            break
+    return tuple(found[part] for part in range(PARTS))

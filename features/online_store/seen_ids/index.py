@@ -1,0 +1,106 @@
+"""The blocks of a stream's memory of ids, held in memory by whoever asks it again and again: the driver, and readers.
+
+It follows the memory by the trail of its last writes, reading only the blocks that are new; where it has lost the
+trail, it reads all. The newest block stays apart, so that what was before it can be asked as well.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+from features.events import Prior
+from features.hashing import Uint64s
+from features.online_store.port import Cells
+from features.online_store.seen_ids.blocks import Block, SeenIds, merged, prior_of
+from features.online_store.seen_ids.memory import Change, Memory, Part, Read, blocks
+
+CELLS_AT_ONCE = 32
+
+GENERATIONS = 3
+"""Of how many generations indexes are kept: readers flip from one to the next."""
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The block that made the memory what it is at ``mark``, and the part that it is in."""
+
+    mark: str
+    number: int
+    block: Block
+
+
+@dataclass
+class Index:
+    """The blocks as of ``mark``, by part; ``newest`` came after that. For any number of threads."""
+
+    mark: str | None = None
+    parts: dict[int, SeenIds] = field(default_factory=dict)
+    newest: Newest | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def prior(self, memory: Memory, prints: Uint64s, read: Read) -> Prior:
+        """What was accepted last for each id, by the memory as it is."""
+        with self._lock:
+            if memory.mark != self.mark and (self.newest is None or memory.mark != self.newest.mark):
+                self._follow(memory, read)
+            oldest = min((part.number for part in memory.parts), default=0)
+            self.parts = {number: seen for number, seen in self.parts.items() if number >= oldest}
+            live = {part.number for part in memory.live}
+            found = [self.parts[number] for number in sorted(live & self.parts.keys())]
+            own = self.newest is not None and self.newest.mark == memory.mark and self.newest.number in live
+            return prior_of([*found, SeenIds([self.newest.block])] if own and self.newest else found, prints)
+
+    def wrote(self, change: Change, before: str) -> None:
+        """A change was written to the memory that had the mark ``before``."""
+        with self._lock:
+            if self._at(before):
+                self._take(Newest(change.mark, change.number, change.block))
+
+    def _at(self, mark: str) -> bool:
+        """Whether the index has what the memory had at the mark; then it has nothing more."""
+        if self.newest is not None and self.newest.mark == mark:
+            return True
+        if self.mark == mark:
+            self.newest = None
+        return self.mark == mark
+
+    def _take(self, newest: Newest) -> None:
+        if self.newest is not None:
+            self.parts.setdefault(self.newest.number, SeenIds()).add(self.newest.block)
+            self.mark = self.newest.mark
+        self.newest = newest
+
+    def _follow(self, memory: Memory, read: Read) -> None:
+        """Read the blocks that the trail says are new; all, where it does not begin at what is known."""
+        known = next((at for at, step in reversed(list(enumerate(memory.trail))) if self._at(step.mark)), None)
+        if known is None:
+            self.parts = {part.number: _seen(memory, part, read) for part in memory.live}
+            self.mark, self.newest = memory.mark, None
+            return
+        for step in memory.trail[known + 1 :]:
+            found = blocks(read, memory.table(step.number), step.cells)
+            self._take(Newest(step.mark, step.number, merged(found) if found else Block.nothing()))
+
+
+def _seen(memory: Memory, part: Part, read: Read) -> SeenIds:
+    seen, cells = SeenIds(), part.cells
+    for start in range(0, len(cells), CELLS_AT_ONCE):
+        for block in blocks(read, memory.table(part.number), cells[start : start + CELLS_AT_ONCE]):
+            seen.add(block)
+    return seen
+
+
+_INDEXES: WeakKeyDictionary[Cells, dict[tuple[int, str], Index]] = WeakKeyDictionary()
+
+
+def index_of(cells: Cells, stream_id: int, stream: str) -> Index:
+    """The index that this process has of the stream's ids in that generation of the store: one for all who ask."""
+    found = _INDEXES.setdefault(cells, {})
+    generations: Sequence[int] = list(dict.fromkeys(number for number, _ in found))
+    if stream_id not in generations and len(generations) >= GENERATIONS:
+        for key in [key for key in found if key[0] == generations[0]]:
+            found.pop(key, None)
+    return found.setdefault((stream_id, stream), Index())

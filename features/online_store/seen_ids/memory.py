@@ -1,0 +1,190 @@
+"""What a generation remembers of event ids: blocks of them, in tables that are forgotten whole when they are old.
+
+Every batch adds a block (seen_ids.py); when there are many small ones they are written again as one. The state of a
+stream's memory is kept as it is after a batch and as it was before it, and the cells of the blocks before it stay: so
+the same batch run again decides as it did.
+
+A table takes the ids of one horizon of the stream's clock, and goes when its newest id is two horizons behind. The
+clock is the newest known_at of the partition that is furthest behind, as its records may still repeat what another
+has; one that is a day behind has stopped, and is not waited for.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from features.events import NEVER, PARTITION_BITS
+from features.online_store.seen_ids.blocks import Block, merged
+
+KEPT_HORIZONS = 2
+
+STOPPED_MS = 24 * 60 * 60 * 1000
+
+RECENT, RING = 64, 128
+"""So many small blocks become one; their cells go round, and none is written again while a state names it."""
+
+LARGE, LARGEST = 1 << 15, 1 << 18
+"""A block of so many ids is not small, and one of more than so many (8 MB) is written in pieces."""
+
+TRAIL = 60
+"""So many writes are told of, for those who follow: fewer than would let a small cell be written again."""
+
+Read = Callable[[str, Sequence[str]], list[bytes | None]]
+"""(table, keys) → the values of the cells."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One table of ids: its number, the clock at which it was begun, and the newest known_at in it (ms).
+
+    Its cells are ``large`` blocks, then the small ones from ``first`` to before ``last``, with ``waiting`` ids in them.
+    """
+
+    number: int
+    begun: int
+    newest: int
+    large: int = 0
+    first: int = 0
+    last: int = 0
+    waiting: int = 0
+
+    @property
+    def small_cells(self) -> list[str]:
+        """The keys of the small blocks, oldest first."""
+        return [f"small {number % RING}" for number in range(self.first, self.last)]
+
+    @property
+    def cells(self) -> list[str]:
+        """The keys of all its blocks, oldest first."""
+        return [f"large {number}" for number in range(self.large)] + self.small_cells
+
+    def with_block(
+        self, block: Block, newest: int, read: Callable[[], Sequence[Block]]
+    ) -> tuple[Part, dict[str, Block]]:
+        """The part with the block in it, and the cells to write: the block, or all small ones (``read``) and it."""
+        part, ids = replace(self, newest=max(self.newest, newest)), self.waiting + len(block)
+        if ids < LARGE and self.last - self.first < RECENT - 1:
+            return replace(part, last=self.last + 1, waiting=ids), {f"small {self.last % RING}": block}
+        pieces = (merged([*read(), block]) if self.waiting else block).pieces(LARGEST)
+        larger = replace(part, large=self.large + len(pieces), first=self.last, waiting=0)
+        return larger, {f"large {number}": piece for number, piece in enumerate(pieces, self.large)}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A write to the memory: the mark that it left, and the cells of which part it wrote."""
+
+    mark: str
+    number: int
+    cells: list[str]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A stream's tables before a batch, oldest first, and the newest known_at of each partition (ms).
+
+    Without a horizon there is only ever one table. ``mark`` is different for every
+    write that changed the memory, and ``trail`` has the last of them, oldest first.
+    """
+
+    stream: str
+    horizon_ms: int | None
+    newest: Mapping[str, int]
+    parts: tuple[Part, ...]
+    mark: str = ""
+    trail: tuple[Step, ...] = ()
+
+    @classmethod
+    def before(cls, stream: str, stored: bytes | None, batch_id: int, horizon_ms: int | None) -> Memory:
+        """The memory before the batch, by what is stored now, be it of this batch or of one before."""
+        if stored is None:
+            return cls(stream, horizon_ms, {}, ())
+        state = json.loads(stored)
+        found = state["before" if state["batch_id"] >= batch_id else "after"]
+        parts, trail = (tuple(Part(**part) for part in found["parts"]), tuple(Step(*step) for step in found["trail"]))
+        return cls(stream, horizon_ms, found["newest"], parts, found["mark"], trail)
+
+    @cached_property
+    def clock(self) -> int:
+        """Up to when every partition that still comes has been read."""
+        reading = max(self.newest.values(), default=NEVER) - STOPPED_MS
+        return min((newest for newest in self.newest.values() if newest >= reading), default=NEVER)
+
+    def table(self, number: int) -> str:
+        """The name of a part's table."""
+        return f"seen/{self.stream}/{number}"
+
+    def _is_old(self, part: Part) -> bool:
+        return self.horizon_ms is not None and part.newest < self.clock - KEPT_HORIZONS * self.horizon_ms
+
+    @property
+    def live(self) -> tuple[Part, ...]:
+        """The parts that can still matter to the batch."""
+        return tuple(part for part in self.parts if not self._is_old(part))
+
+    @property
+    def forgotten(self) -> list[str]:
+        """The tables to drop."""
+        return [self.table(part.number) for part in self.parts if self._is_old(part)]
+
+    def _open(self) -> Part:
+        """The part that takes the batch's ids: the newest, unless it has had its horizon."""
+        last = self.parts[-1] if self.parts else Part(-1, NEVER, NEVER)
+        full = self.horizon_ms is not None and self.clock - last.begun >= self.horizon_ms
+        return Part(last.number + 1, self.clock, NEVER) if full or last not in self.live else last
+
+    def with_batch(self, block: Block, batch_id: int, read: Read) -> Change:
+        """What to write for a batch with these new ids."""
+        batch = _newest(block)
+        after = {key: max(self.newest.get(key, NEVER), batch.get(key, NEVER)) for key in {**self.newest, **batch}}
+        part = self._open()
+        # A table without ids would be the oldest of all, and go with what the next batch puts into it.
+        if not batch:
+            return self._change(batch_id, replace(self, newest=after, parts=self.live), part, {}, block)
+        table, small = self.table(part.number), part.small_cells
+        part, written = part.with_block(block, max(batch.values()), lambda: blocks(read, table, small))
+        parts = (*(one for one in self.live if one.number != part.number), part)
+        cells = {cell: one.octets() for cell, one in written.items()}
+        return self._change(batch_id, replace(self, newest=after, parts=parts), part, cells, block)
+
+    def _change(self, batch_id: int, after: Memory, part: Part, cells: dict[str, bytes], block: Block) -> Change:
+        step = Step(secrets.token_hex(8), part.number, list(cells))
+        after = replace(after, mark=step.mark, trail=(*self.trail, step)[-TRAIL:])
+        state = {"batch_id": batch_id, "before": self._plain(), "after": after._plain()}
+        octets = json.dumps(state).encode()
+        return Change(self.table(part.number), cells, octets, tuple(self.forgotten), step.mark, part.number, block)
+
+    def _plain(self) -> dict[str, object]:
+        parts, trail = [vars(part) for part in self.parts], [tuple(vars(step).values()) for step in self.trail]
+        return {"newest": dict(self.newest), "parts": parts, "mark": self.mark, "trail": trail}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a batch writes: cells of a table, the state, tables to drop; ``block`` is what is new in part ``number``."""
+
+    table: str
+    cells: Mapping[str, bytes]
+    state: bytes
+    drop: tuple[str, ...]
+    mark: str
+    number: int
+    block: Block
+
+
+def blocks(read: Read, table: str, cells: Sequence[str]) -> list[Block]:
+    """The blocks in these cells of the table."""
+    return [Block.read(octets) for octets in read(table, cells) if octets]
+
+
+def _newest(block: Block) -> dict[str, int]:
+    """The newest known_at of each partition among what was accepted last."""
+    of = block.seq & ((1 << PARTITION_BITS) - 1)
+    there = np.flatnonzero(np.bincount(of)).tolist()
+    return {str(partition): int(block.known_at[of == partition].max()) for partition in there}

@@ -1,0 +1,8 @@
+"""The online store in one SQLite file: state rows and pending events.
+
+In: a path and the port's calls (port.py). Out: rows, markers and pending events.
+"""
+
+from features.online_store.sqlite.rows import SqliteRows
+
+__all__ = ["SqliteRows"]

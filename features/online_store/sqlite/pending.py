@@ -1,0 +1,125 @@
+"""Pending events in a SQLite file of their own, beside the rows: a post never waits while a batch is being written."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from features.errors import StoreError
+from features.online_store.pending import SESSION_ITEMS
+from features.online_store.port import Entry, Offsets
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS pending (
+    view TEXT, key TEXT, place TEXT, position INTEGER, known_at INTEGER, value BLOB, expires_ms INTEGER,
+    PRIMARY KEY (view, key, place, position)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS pending_by_place ON pending (place, position);
+CREATE TABLE IF NOT EXISTS sessions (session TEXT PRIMARY KEY, items TEXT, expires_ms INTEGER);
+CREATE INDEX IF NOT EXISTS sessions_by_time ON sessions (expires_ms);
+"""
+
+SELECT = "SELECT view, key, place, position, known_at, value FROM pending WHERE view = ? AND expires_ms > ?"
+
+ADD_TO_SESSION = "INSERT INTO sessions VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET items = ?, expires_ms = ?"
+
+KEYS_A_QUERY = 32
+"""More keys than these are looked for among all entries of the view, which are those of the last moment."""
+
+BUSY_TIMEOUT_S = 0.5
+
+
+class SqlitePending:
+    """Pending events in the SQLite file ``path``, which is made when missing; may be shared by threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+
+    @contextmanager
+    def _answering(self) -> Iterator[sqlite3.Connection]:
+        try:
+            if not hasattr(self._local, "connection"):
+                self._local.connection = self._connected()
+            yield self._local.connection
+        except sqlite3.Error as error:
+            got = f"{type(error).__name__}: {error}"
+            raise StoreError(f"pending events {self._path}", "a SQLite database that answers", got) from error
+
+    def _connected(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=OFF")  # Kafka has them; what is lost here comes by the stream
+        connection.executescript(SCHEMA)
+        return connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._answering() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Close this thread's connection; the next call opens another."""
+        if hasattr(self._local, "connection"):
+            self._local.connection.close()
+            del self._local.connection
+
+    def put(self, entries: Sequence[Entry], ttl_ms: int) -> None:
+        expires = _now_ms() + ttl_ms
+        rows = [(one.view, one.key, one.place, one.offset, one.known_at, one.value, expires) for one in entries]
+        with self._writing() as connection:
+            connection.executemany("INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def of(self, view: str, keys: Sequence[str]) -> list[Entry]:
+        few = len(keys) <= KEYS_A_QUERY
+        query = f"{SELECT} AND key IN ({','.join('?' * len(keys))})" if few else SELECT
+        with self._answering() as connection:
+            found = connection.execute(query, [view, _now_ms(), *(keys if few else ())]).fetchall()
+        wanted = set(keys)
+        return [Entry(*row) for row in found if row[1] in wanted]
+
+    def prune(self, ends: Offsets) -> None:
+        now = _now_ms()
+        with self._answering() as connection:  # nearly always there is nothing, and a read is all that it takes
+            stale = any(connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in TABLES)
+        if not stale:
+            return
+        with self._writing() as connection:
+            connection.executemany("DELETE FROM pending WHERE place = ? AND position < ?", ends.items())
+            connection.execute("DELETE FROM pending WHERE expires_ms <= ?", [now])
+            connection.execute("DELETE FROM sessions WHERE expires_ms <= ?", [now])
+
+    def add_to_session(self, session: str, items: Sequence[str], ttl_ms: int) -> None:
+        with self._writing() as connection:
+            newest = json.dumps([*items, *_session(connection, session)][:SESSION_ITEMS])
+            expires = _now_ms() + ttl_ms
+            connection.execute(ADD_TO_SESSION, [session, newest, expires, newest, expires])
+
+    def session(self, session: str) -> tuple[str, ...]:
+        with self._answering() as connection:
+            return _session(connection, session)
+
+
+TABLES = ("pending", "sessions")
+
+
+def _session(connection: sqlite3.Connection, session: str) -> tuple[str, ...]:
+    query = "SELECT items FROM sessions WHERE session = ? AND expires_ms > ?"
+    found = connection.execute(query, [session, _now_ms()]).fetchone()
+    return () if found is None else tuple(json.loads(found[0]))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,382 @@
+"""State rows in one SQLite file: one writer at a time, readers that never wait for it.
+
+WAL lets readers go on while a batch is written. Commits do not wait for the disk (synchronous=NORMAL): a process that
+dies loses nothing; a machine that loses power may lose the last commits, whole and in order, which is what the fence of
+batch.py is for.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from features.errors import StoreError
+from features.online_store.generation import Generation
+from features.online_store.port import (
+    ALONE,
+    STATE,
+    Beside,
+    Cursor,
+    Put,
+    Sweep,
+    Version,
+    binaries,
+    held,
+    of_schema,
+    overtaken,
+    rows_table,
+)
+from features.online_store.sqlite.pending import SqlitePending
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS generations (
+    stream_id INTEGER PRIMARY KEY, version INTEGER NOT NULL DEFAULT 0, owner TEXT, expires_ms INTEGER
+);
+CREATE TABLE IF NOT EXISTS tables (
+    id INTEGER PRIMARY KEY, stream_id INTEGER NOT NULL, name TEXT NOT NULL, UNIQUE (stream_id, name)
+);
+CREATE TABLE IF NOT EXISTS current (view TEXT PRIMARY KEY, stream_id INTEGER NOT NULL);
+"""
+
+UPSERT = "INSERT INTO cells_{} VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+
+PAGE = "SELECT rowid, substr(value, ?, 8) FROM cells_{} WHERE rowid > ? ORDER BY rowid LIMIT ?"
+
+TIMEOUT_S = 2.0
+
+STEPS_A_LOOK = 20_000
+"""SQLite's steps between two looks at the clock: about a millisecond."""
+
+KEYS_A_QUERY = 512
+
+NUL = "\\u0000"
+
+READING = "DEFERRED"
+
+SAMPLED_ROWS = 1_000
+
+
+class SqliteRows:
+    """The rows of any number of generations and views in the SQLite file ``path``, which the first write makes.
+
+    Args:
+        timeout_s: how long a call may wait for another writer before StoreError.
+        deadline_s: how long a read may take before StoreError; None for as long as it needs.
+    """
+
+    def __init__(self, path: str | Path, timeout_s: float = TIMEOUT_S, deadline_s: float | None = None) -> None:
+        self._path = Path(path)
+        self._timeout_s = timeout_s
+        self._deadline_s = deadline_s
+        self._local = threading.local()
+
+    def __reduce__(self) -> tuple[type[SqliteRows], tuple[Path, float, float | None]]:
+        """Another process opens its own connections."""
+        return SqliteRows, (self._path, self._timeout_s, self._deadline_s)
+
+    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Generation:
+        """A driver's way into the generation; see Generation for ``horizons_ms``."""
+        return Generation(self, stream_id, horizons_ms)
+
+    def pending(self) -> SqlitePending:
+        """Where events wait for these rows (see pending.py): a file beside this one."""
+        return SqlitePending(self._path.with_name(f"{self._path.name}.pending"))
+
+    # --- connections and transactions ---
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        """This thread's connection: SQLite has one transaction a connection."""
+        if not hasattr(self._local, "connection"):
+            self._local.connection = self._connected()
+        connection: sqlite3.Connection = self._local.connection
+        return connection
+
+    @contextmanager
+    def _connection_for(self, kind: str) -> Iterator[sqlite3.Connection]:
+        """This thread's connection; to read where there is no file, one to an empty store that nobody else sees."""
+        if kind != READING or hasattr(self._local, "connection") or self._path.exists():
+            yield self._connection
+            return
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+            connection.executescript(SCHEMA)
+            yield connection
+
+    def _connected(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # autocommit: transactions are the ones written below, and no others.
+        connection = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA cache_size=-65536")
+        connection.execute("PRAGMA mmap_size=1073741824")
+        # The same hot rows are written batch after batch: 64 MB of log before they are copied into the file.
+        connection.execute("PRAGMA wal_autocheckpoint=16384")
+        connection.executescript(SCHEMA)
+        if self._deadline_s is not None:
+            connection.set_progress_handler(self._is_late, STEPS_A_LOOK)
+        return connection
+
+    def _is_late(self) -> bool:
+        """Whether this thread's transaction has had its time; SQLite then ends it."""
+        began: float = getattr(self._local, "began", 0.0)
+        return self._deadline_s is not None and time.monotonic() - began > self._deadline_s
+
+    def close(self) -> None:
+        """Close this thread's connection; the next call opens another."""
+        if hasattr(self._local, "connection"):
+            self._local.connection.close()
+            del self._local.connection
+
+    @contextmanager
+    def _transaction(self, kind: str) -> Iterator[sqlite3.Connection]:
+        """A transaction that is undone by any error; one of kind IMMEDIATE is the only writer."""
+        self._local.began = time.monotonic()
+        try:
+            with self._connection_for(kind) as connection:
+                connection.execute(f"BEGIN {kind}")
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:  # a full disk has ended it already
+                        connection.execute("ROLLBACK")
+                    raise
+        except sqlite3.Error as error:
+            where, got = f"online store {self._path}", f"{type(error).__name__}: {error}"
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise StoreError(where, "room on its disk", got, "Make room: what waits is written then.") from error
+            raise StoreError(where, "a SQLite database that answers", got) from error
+
+    # --- cells ---
+
+    def version(self, stream_id: int, *, whole: bool = True) -> Version:  # one part, which has lost all or nothing
+        with self._transaction(READING) as connection:
+            return (_version(connection, stream_id),)
+
+    def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
+        with self._transaction(READING) as connection:
+            return _values(connection, stream_id, table, keys)
+
+    @property
+    def takes_lanes(self) -> bool:
+        """A write is one transaction."""
+        return True
+
+    def write(
+        self,
+        stream_id: int,
+        version: Version,
+        puts: Mapping[str, Put],
+        drop: Sequence[str] = (),
+        beside: Beside = ALONE,
+    ) -> Version:
+        with self._transaction("IMMEDIATE") as connection:
+            _check(connection, stream_id, version)
+            standing = _values(connection, stream_id, STATE, list(beside.lanes))
+            if [value or b"" for value in standing] != list(beside.lanes.values()):
+                raise overtaken(stream_id, version[0], version[0])
+            if beside.moves:
+                _move_on(connection, stream_id)
+            for table, put in puts.items():
+                cells = zip(put.keys, put.values, strict=True)
+                place = _made(connection, stream_id, table)
+                connection.executemany(UPSERT.format(place), cells)
+            for table in drop:
+                _drop(connection, stream_id, table)
+        return (version[0] + int(beside.moves),)
+
+    def sweep(
+        self, stream_id: int, version: Version, table: str, sweep: Sweep, cursor: Cursor
+    ) -> tuple[Version, Cursor, int]:
+        with self._transaction("IMMEDIATE") as connection:
+            _check(connection, stream_id, version)
+            place = _place(connection, stream_id, table)
+            if place is None:
+                return version, (0, 0), 0
+            page = connection.execute(PAGE.format(place), (sweep.place + 1, cursor[1], sweep.cells)).fetchall()
+            old = [(rowid,) for rowid, number in page if int.from_bytes(number, "little", signed=True) < sweep.below]
+            connection.executemany(f"DELETE FROM cells_{place} WHERE rowid = ?", old)
+            if old:
+                _move_on(connection, stream_id)
+        after = (0, page[-1][0]) if len(page) == sweep.cells else (0, 0)
+        return (version[0] + bool(old),), after, len(old)
+
+    # --- leases and generations ---
+
+    def take_lease(self, stream_id: int, owner: str, ttl_s: float) -> None:
+        """Make ``owner`` (one process's own name) the only driver for ``ttl_s`` seconds; taken again, it lasts longer.
+
+        Raises:
+            LeaseError: another owner holds it.
+        """
+        now = time.time_ns() // 1_000_000
+        with self._transaction("IMMEDIATE") as connection:
+            holder, expires = _lease(connection, stream_id)
+            if holder != owner and expires > now:
+                raise held(stream_id, holder, expires - now)
+            if holder != owner or expires <= now:
+                _move_on(connection, stream_id)
+            lease = (owner, now + int(ttl_s * 1000), stream_id)
+            connection.execute("UPDATE generations SET owner = ?, expires_ms = ? WHERE stream_id = ?", lease)
+
+    def release_lease(self, stream_id: int, owner: str) -> None:
+        """End the owner's lease; nothing happens when another holds it."""
+        with self._transaction("IMMEDIATE") as connection:
+            ended = "UPDATE generations SET expires_ms = 0 WHERE stream_id = ? AND owner = ?"
+            connection.execute(ended, (stream_id, owner))
+
+    def current(self, view: str) -> int | None:
+        """The generation that readers of the view read; None before the first."""
+        with self._transaction(READING) as connection:
+            return _current(connection, view)
+
+    def definitions(self, view: str, schema_hash: int) -> str | None:
+        """The stored definitions (definitions/stored.py) that hold this one of the view; None where it has no rows."""
+        stream_id = self.current(of_schema(view, schema_hash))
+        return None if stream_id is None else self.generation(stream_id).described()
+
+    def views(self) -> list[str]:
+        """The views that readers read, by name: those of before a change, too, as long as their rows are kept."""
+        with self._transaction(READING) as connection:
+            found = connection.execute("SELECT view FROM current WHERE view NOT LIKE '%@%' ORDER BY view").fetchall()
+        return [view for (view,) in found]
+
+    def set_current(self, view: str, stream_id: int) -> None:
+        """Let readers of the view read this generation from now on."""
+        with self._transaction("IMMEDIATE") as connection:
+            connection.execute("REPLACE INTO current VALUES (?, ?)", (view, stream_id))
+
+    def generations(self) -> list[int]:
+        """The stream_id of every generation that the store knows."""
+        with self._transaction(READING) as connection:
+            found = connection.execute("SELECT stream_id FROM generations ORDER BY stream_id").fetchall()
+            return [stream_id for (stream_id,) in found]
+
+    def drop_generation(self, stream_id: int) -> None:
+        """Forget the generation, whoever drives it: its driver stops at the next write."""
+        with self._transaction("IMMEDIATE") as connection:
+            names = connection.execute("SELECT name FROM tables WHERE stream_id = ?", (stream_id,)).fetchall()
+            for (name,) in names:
+                _drop(connection, stream_id, name)
+            connection.execute("DELETE FROM generations WHERE stream_id = ?", (stream_id,))
+            connection.execute("DELETE FROM current WHERE stream_id = ?", (stream_id,))
+
+    # --- readers ---
+
+    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
+        """The row of each key (null where there is none), and the generation they are of (None: there is none).
+
+        With a schema_hash, of the generation that is current for that definition, where one is kept for it.
+        """
+        with self._transaction(READING) as connection:
+            stream_id = None if schema_hash is None else _current(connection, of_schema(view, schema_hash))
+            stream_id = _current(connection, view) if stream_id is None else stream_id
+            if stream_id is None:
+                return pa.nulls(len(keys), pa.binary()), None
+            found = _values(connection, stream_id, rows_table(view), keys.to_pylist())
+        return binaries(found), stream_id
+
+    def keys(self, view: str) -> pa.Array:
+        """The key of every row of the view that readers can read, as text, in no stated order."""
+        with self._transaction(READING) as connection:
+            stream_id = _current(connection, view)
+            place = None if stream_id is None else _place(connection, stream_id, rows_table(view))
+            found = [] if place is None else connection.execute(f"SELECT key FROM cells_{place}").fetchall()
+        return pa.array([key for (key,) in found], type=pa.string())
+
+    def bytes_per_row(self) -> dict[str, float]:
+        """How long a row of each view is on average, by a sample of those that readers read."""
+        with self._transaction(READING) as connection:
+            named = "SELECT view, stream_id FROM current WHERE view NOT LIKE '%@%' ORDER BY view"
+            views = connection.execute(named).fetchall()
+            means = {view: _mean_length(connection, stream_id, rows_table(view)) for view, stream_id in views}
+        return {view: mean for view, mean in means.items() if mean is not None}
+
+
+def _version(connection: sqlite3.Connection, stream_id: int) -> int:
+    found = connection.execute("SELECT version FROM generations WHERE stream_id = ?", (stream_id,)).fetchone()
+    return int(found[0]) if found else 0
+
+
+def _check(connection: sqlite3.Connection, stream_id: int, version: Version) -> None:
+    found = _version(connection, stream_id)
+    if found != version[0]:
+        raise overtaken(stream_id, version[0], found)
+
+
+def _move_on(connection: sqlite3.Connection, stream_id: int) -> None:
+    connection.execute("INSERT OR IGNORE INTO generations (stream_id) VALUES (?)", (stream_id,))
+    connection.execute("UPDATE generations SET version = version + 1 WHERE stream_id = ?", (stream_id,))
+
+
+def _lease(connection: sqlite3.Connection, stream_id: int) -> tuple[str, int]:
+    lease = "SELECT owner, expires_ms FROM generations WHERE stream_id = ? AND owner IS NOT NULL"
+    found = connection.execute(lease, (stream_id,)).fetchone()
+    return found or ("", 0)
+
+
+def _current(connection: sqlite3.Connection, view: str) -> int | None:
+    found = connection.execute("SELECT stream_id FROM current WHERE view = ?", (view,)).fetchone()
+    return int(found[0]) if found else None
+
+
+def _place(connection: sqlite3.Connection, stream_id: int, table: str) -> int | None:
+    """The number of the table; None when nothing was ever put into it."""
+    found = connection.execute("SELECT id FROM tables WHERE stream_id = ? AND name = ?", (stream_id, table)).fetchone()
+    return int(found[0]) if found else None
+
+
+def _made(connection: sqlite3.Connection, stream_id: int, table: str) -> int:
+    place = _place(connection, stream_id, table)
+    if place is None:
+        insert = "INSERT INTO tables (stream_id, name) VALUES (?, ?) RETURNING id"
+        place = int(connection.execute(insert, (stream_id, table)).fetchone()[0])
+        # With rowids: without them, a row of more than a quarter of a page spills, and costs twice as much.
+        connection.execute(f"CREATE TABLE cells_{place} (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+    return place
+
+
+def _drop(connection: sqlite3.Connection, stream_id: int, table: str) -> None:
+    place = _place(connection, stream_id, table)
+    if place is not None:
+        connection.execute(f"DROP TABLE cells_{place}")
+        connection.execute("DELETE FROM tables WHERE id = ?", (place,))
+
+
+def _values(connection: sqlite3.Connection, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
+    place = _place(connection, stream_id, table)
+    if place is None:
+        return [None] * len(keys)
+    asked = json.dumps(list(keys))
+    if NUL in asked:
+        return _values_of_any(connection, place, keys)
+    # The outer table of a LEFT JOIN is read first, in its order: no key is looked up, nor a dictionary made, here.
+    query = f"SELECT t.value FROM json_each(?) AS asked LEFT JOIN cells_{place} AS t ON t.key = asked.value"
+    return [value for (value,) in connection.execute(query, (asked,)).fetchall()]
+
+
+def _values_of_any(connection: sqlite3.Connection, place: int, keys: Sequence[str]) -> list[bytes | None]:
+    """As _values, also of keys with a NUL, at which SQLite's JSON texts end."""
+    found: dict[str, bytes] = {}
+    for start in range(0, len(keys), KEYS_A_QUERY):
+        some = keys[start : start + KEYS_A_QUERY]
+        query = f"SELECT key, value FROM cells_{place} WHERE key IN ({','.join('?' * len(some))})"
+        found.update(connection.execute(query, some).fetchall())
+    return [found.get(key) for key in keys]
+
+
+def _mean_length(connection: sqlite3.Connection, stream_id: int, table: str) -> float | None:
+    place = _place(connection, stream_id, table)
+    if place is None:
+        return None
+    sample = f"SELECT avg(length(value)) FROM (SELECT value FROM cells_{place} LIMIT {SAMPLED_ROWS})"
+    mean: float | None = connection.execute(sample).fetchone()[0]
+    return mean

@@ -1,0 +1,82 @@
+"""Loads the compiled kernels: from the disk, or (the first time on a machine) by compiling them, which takes seconds.
+
+Numba keeps what it compiled beside the source, below the user's cache folder where that cannot be written, or in
+NUMBA_CACHE_DIR. Where it can keep it nowhere, each process compiles its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from features.arrays import Int64s
+from features.hashing import weights
+from features.rows.kernels import Stored
+
+_one_at_a_time = Lock()
+
+
+def walk() -> Callable[..., int]:
+    """kernels.walk.answer_rows, compiled; call it once before the first request does."""
+    return _compiled("answer_rows")
+
+
+def gather() -> Callable[..., None]:
+    """kernels.walk.gather_texts, compiled."""
+    return _compiled("gather_texts")
+
+
+def read_heads() -> Callable[..., int]:
+    """kernels.fold.read_heads, compiled."""
+    return _compiled("read_heads")
+
+
+def fold_rows() -> Callable[..., int]:
+    """kernels.fold.fold_rows, compiled."""
+    return _compiled("fold_rows")
+
+
+def _compiled(name: str) -> Callable[..., Any]:
+    with _one_at_a_time:
+        return _load(name)
+
+
+@cache
+def _load(name: str) -> Callable[..., Any]:
+    from numba import njit
+
+    from features.rows.kernels import fold as folding
+    from features.rows.kernels import walk
+
+    function = getattr(folding if hasattr(folding, name) else walk, name)
+    # Numba looks for changes in the file of this function only; by its name it looks for those of all kernels.
+    function.__qualname__ = f"{name}_{_digest(Path(walk.__file__).parent)}"
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:
+        return njit(nogil=True)(function)
+
+
+def _digest(folder: Path) -> str:
+    sources = [path.read_bytes() for path in sorted(folder.glob("*.py"))]
+    return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
+
+
+OCTET = np.zeros(1, dtype=np.uint8)
+
+
+def stored_rows(rows: pa.Array, asked: Int64s) -> Stored:
+    """Rows without nulls as a kernel takes them, each to be read as of the time asked for."""
+    _, places, octets = rows.buffers()
+    offsets = np.frombuffer(places, dtype=np.int32)[rows.offset : rows.offset + len(rows) + 1]
+    data = np.frombuffer(octets, dtype=np.uint8) if octets is not None else OCTET
+    # One type of array for a kernel, whoever made the buffer.
+    data.flags.writeable = offsets.flags.writeable = False
+    return Stored(data, offsets, weights(1), asked)

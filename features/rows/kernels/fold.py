@@ -1,0 +1,146 @@
+"""The fold of rows: each is decoded, its new entries are merged in and it is written, a table at a time."""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# Types are numba's to find; what goes in and comes out is in contract.py.
+
+from __future__ import annotations
+
+import numpy as np
+
+from features.rows.kernels.contract import Desk, Fresh, Heads, Merge, Packed, Stored
+from features.rows.kernels.inner import inner, word_at
+from features.rows.kernels.merging import merged
+from features.rows.kernels.packing import put_header, put_table, sealed
+from features.rows.kernels.stored import (
+    BATCH_ID,
+    CLOCK,
+    HEADER_BYTES,
+    NEWEST,
+    checked,
+    entries_of,
+    stand_at,
+    unpack_table,
+)
+
+U8, I64 = np.uint8, np.int64
+
+NARROW, WIDE = 2, 4
+"""Bytes of a number in the directory."""
+
+MOST_NARROW = 0xFFFF
+
+SPARE = 16
+"""Bytes behind a row: its padding, and what a whole word may write beyond the last number."""
+
+
+def read_heads(rows, plan, head):
+    """What the rows' headers say stands in the Heads; -1, or the first row that is not to be trusted.
+
+    Args:
+        rows, plan, head: Stored, Merge and Heads as plain tuples, whose types are found faster at a call.
+    """
+    stored, merge, heads = Stored(*rows), Merge(*plan), Heads(*head)
+    bad, _ = checked(stored, merge)
+    if bad >= 0:
+        return bad
+    for row in range(len(stored.offsets) - 1):
+        start = I64(stored.offsets[row])
+        if stored.offsets[row + 1] > start:
+            heads.known[row] = True
+            heads.batch_id[row] = I64(word_at(stored.data, start + BATCH_ID))
+            heads.newest[row] = I64(word_at(stored.data, start + NEWEST))
+            heads.clock[row] = I64(word_at(stored.data, start + CLOCK))
+    return -1
+
+
+@inner
+def _old_and_new(stored, merge, fresh, known, table, row):
+    """How many entries the row has in the table, and how many come."""
+    old = entries_of(stored, I64(stored.offsets[row]), table) if known else I64(0)
+    return old, fresh.bounds[table, row + 1] - fresh.bounds[table, row]
+
+
+@inner
+def _most(stored, merge, fresh, heads):
+    """The most entries that a table of a row has before they are merged."""
+    most = I64(1)
+    for row in range(len(heads.known)):
+        for table in range(len(merge.tables)):
+            old, new = _old_and_new(stored, merge, fresh, heads.known[row], table, row)
+            most = max(most, old + new)
+    return most
+
+
+@inner
+def _room(stored, merge, fresh, known, row):
+    """The most bytes that the row can come to."""
+    octets = I64(stored.offsets[row + 1]) - I64(stored.offsets[row]) + HEADER_BYTES + SPARE
+    line = I64(0)
+    for table in range(len(merge.tables)):
+        old, new = _old_and_new(stored, merge, fresh, known, table, row)
+        columns, texts = merge.tables[table, 2], merge.tables[table, 6]
+        octets += WIDE + (1 + columns) * (1 + 8 * (old + new))
+        if texts:
+            base = fresh.lines[line + columns] + fresh.bounds[table, row]
+            for entry in range(new):
+                octets += fresh.numbers[base + entry]
+        line += 1 + columns + texts
+    return octets
+
+
+@inner
+def _append(merge, fresh, table, line, row, count, desk):
+    """The row's new entries stand behind the stored ones."""
+    first, last = fresh.bounds[table, row], fresh.bounds[table, row + 1]
+    for place in range(1 + merge.tables[table, 2] + merge.tables[table, 6]):
+        base = fresh.lines[line + place] + first
+        for entry in range(last - first):
+            desk.ints[place, count + entry] = fresh.numbers[base + entry]
+
+
+@inner
+def _fold_row(stored, merge, fresh, heads, packed, row, directory, desk):
+    """The row stands behind the one before; False where a table has too many entries for such a directory."""
+    data, start, known = packed.data, packed.offsets[row], heads.known[row]
+    tables, clock, line, column = len(merge.tables), heads.fresh_clock[row], I64(0), I64(0)
+    desk.at[0] = start + HEADER_BYTES + directory * tables
+    desk.at[1] = desk.at[0] + tables + len(merge.columns)
+    if known:
+        stand_at(stored, merge, I64(stored.offsets[row]), desk)
+    for table in range(tables):
+        old, new = _old_and_new(stored, merge, fresh, known, table, row)
+        own = merge.tables[table, 2]
+        if known:
+            unpack_table(stored, merge, table, old, heads.clock[row], desk)
+        _append(merge, fresh, table, line, row, old, desk)
+        count = merged(merge, table, column, clock, old + new, desk)
+        if count > MOST_NARROW and directory == NARROW:
+            return False
+        for octet in range(directory):
+            data[start + HEADER_BYTES + table * directory + octet] = U8(count >> (8 * octet) & 0xFF)
+        put_table((stored, fresh), merge, data, table, column, clock, count, desk)
+        column, line = column + own, line + 1 + own + merge.tables[table, 6]
+    put_header(data, start, directory, merge, heads.newest[row], clock, heads.batch)
+    packed.offsets[row + 1] = sealed(data, start, desk.at[1], stored.weights)
+    return True
+
+
+def fold_rows(rows, plan, new, head, out, first):
+    """The touched rows from ``first`` on stand in the Packed; -1, or the first that there is no room for.
+
+    Args:
+        rows, plan, new, head, out: Stored, Merge, Fresh, Heads and Packed as plain tuples.
+    """
+    stored, merge, fresh, heads, packed = Stored(*rows), Merge(*plan), Fresh(*new), Heads(*head), Packed(*out)
+    most = _most(stored, merge, fresh, heads)
+    ints, orders = np.empty((len(merge.columns) + 3, most), I64), np.empty((3, most), I64)
+    line = np.empty(most, np.uint64)
+    desk = Desk(np.zeros(4, I64), ints, ints.view(np.float64), orders[0], orders[1], orders[2], line, np.zeros(2, I64))
+    for row in range(first, len(heads.known)):
+        packed.offsets[row + 1] = packed.offsets[row]
+        if heads.touched[row]:
+            if packed.offsets[row] + _room(stored, merge, fresh, heads.known[row], row) > len(packed.data):
+                return row
+            if not _fold_row(stored, merge, fresh, heads, packed, row, NARROW, desk):
+                _fold_row(stored, merge, fresh, heads, packed, row, WIDE, desk)
+    return -1

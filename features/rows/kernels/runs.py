@@ -1,0 +1,119 @@
+"""Answers from a run of entries [lo, hi), and from other answers."""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# Types are numba's to find; what goes in and comes out is in contract.py.
+
+from __future__ import annotations
+
+import numpy as np
+
+from features.rows.kernels.contract import DIFFERENCE, PRODUCT, TOTAL
+from features.rows.kernels.inner import inner, inner_sum
+from features.rows.tables import HASH_BITS
+
+HASHES = 2.0**HASH_BITS
+
+I64 = np.int64
+
+
+@inner
+def first_at(times, count, bound):
+    """The place of the first time at or after the bound, by steps that no branch has to be guessed for."""
+    low, left = 0, count
+    while left > 1:
+        half = left >> 1
+        low += half if times[low + half - 1] < bound else 0
+        left -= half
+    return low + 1 if left and times[low] < bound else low
+
+
+@inner
+def counted(values, lo, hi):
+    """The sum of whole numbers."""
+    total = I64(0)
+    for place in range(lo, hi):
+        total += values[place]
+    return total
+
+
+@inner_sum
+def summed(values, lo, hi):
+    """The sum of floats."""
+    total = 0.0
+    for place in range(lo, hi):
+        total += values[place]
+    return total
+
+
+@inner
+def smallest(values, lo, hi):
+    """The smallest of a run that is not empty."""
+    best = values[lo]
+    for place in range(lo + 1, hi):
+        best = min(best, values[place])
+    return best
+
+
+@inner
+def largest(values, lo, hi):
+    """The largest of a run that is not empty."""
+    best = values[lo]
+    for place in range(lo + 1, hi):
+        best = max(best, values[place])
+    return best
+
+
+@inner
+def decayed(weights, times, lo, hi, as_of, half_life):
+    """The sum of weight · 2^((time - as_of) / half_life)."""
+    total = 0.0
+    for place in range(lo, hi):
+        total += weights[place] * np.exp2(-(as_of - times[place]) / half_life)
+    return total
+
+
+@inner
+def unique(times, hashes, count, left, right, k):
+    """How many hashes there are in [left, right), estimated beyond k; the hashes are in order."""
+    found, last, kth = 0, I64(-1), I64(0)
+    for place in range(count):
+        if left <= times[place] < right and hashes[place] != last:
+            last = hashes[place]
+            found += 1
+            if found == k:
+                kth = last
+    return float(found) if found <= k else (k - 1) * HASHES / (float(kth) + 1)
+
+
+@inner
+def bucket_at(buckets, counts, lo, hi, q):
+    """The bucket that holds rank floor(q (n - 1)): the first with more than that many in it and below it."""
+    rank = I64(np.floor(q * float(max(counted(counts, lo, hi) - 1, 0))))
+    low, high = smallest(buckets, lo, hi), largest(buckets, lo, hi)
+    while low < high:
+        middle = (low + high) >> 1
+        below = I64(0)
+        for place in range(lo, hi):
+            below += counts[place] if buckets[place] <= middle else 0
+        if below > rank:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@inner
+def arithmetic(kind, values, operands):
+    """NaN where an operand is null or the result is not finite (see expressions.evaluate)."""
+    result = values[operands[0]]
+    for operand in operands[1:]:
+        other = values[operand]
+        if kind == PRODUCT:
+            result = result * other
+        elif kind == TOTAL:
+            result = result + other
+        elif kind == DIFFERENCE:
+            result = result - other
+        else:
+            result = result / other if other != 0.0 else np.nan
+    return result if np.isfinite(result) else np.nan

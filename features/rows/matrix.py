@@ -1,0 +1,70 @@
+"""TODO: docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from features.arrays import Int64s
+
+
+class Status(IntEnum):
+    """Whether an entity has features (the three of Feast's FieldStatus that an online read can give)."""
+
+    PRESENT = 0
+    OUTSIDE_MAX_AGE = 1
+    NOT_FOUND = 2
+
+
+@dataclass(frozen=True)
+class BatchKey:
+    """Which batch writes: of which stream (a generation of it), its number, and the time of writing in ms."""
+
+    stream_id: int
+    batch_id: int
+    written_at: int
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """State rows by key: text keys, and a binary value or null (no row yet) for each."""
+
+    keys: pa.Array
+    values: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def slice(self, start: int, length: int) -> PackedRows:
+        """Some of the rows, without copying."""
+        return PackedRows(self.keys.slice(start, length), self.values.slice(start, length))
+
+
+@dataclass(frozen=True)
+class FeatureMatrix:
+    """The features of n entities: an Arrow column per feature, null where it has no value or the entity is not PRESENT.
+
+    ``as_of`` is the instant in ms that each row was finalized at: the one asked for, or the row's clock when that is
+    later.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[pa.Array, ...]
+    status: NDArray[np.int8]
+    as_of: Int64s
+    newest_event: Int64s
+
+    def to_table(self) -> pa.Table:
+        """The features as an Arrow table."""
+        return pa.table(dict(zip(self.names, self.columns, strict=True)))
+
+    def to_numpy(self, names: Sequence[str] | None = None) -> NDArray[np.float64]:
+        """(n, features) in float64, NaN for null; only numeric features can be asked for."""
+        by_name = dict(zip(self.names, self.columns, strict=True))
+        columns = [by_name[name] for name in (names or self.names)]
+        return np.column_stack([c.cast(pa.float64()).to_numpy(zero_copy_only=False) for c in columns])

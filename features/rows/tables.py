@@ -1,0 +1,198 @@
+"""What each kind of table keeps of the events of a lane, for many rows at once.
+
+A lane is the events that a table is about: those of one stream that pass a filter and whose column is not null. Each
+kind of table has the four verbs of an aggregation (prepare / update / merge / finalize; Chronon's algebra):
+
+* ``lift`` (prepare): one entry per event, here;
+* merge (update and merge alike): entries of the same row and tile into one, in kernels/merging.py;
+* the finalizers take the entries inside a window: those in aggregations.py the lifted events of a history, those in
+  kernels/ the tiles of state rows. The parity tests hold them to the same numbers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.arrays import Column, Entries, Int64s
+from features.definitions import Condition
+from features.events import EventColumns, Values
+from features.hashing import hash_numbers, hash_texts
+
+HASH_BITS = 48
+
+SMALLEST_MAGNITUDE, LARGEST_MAGNITUDE = 1e-9, 1e15
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The events a table is about: of one stream, passing every condition, with this column (if any) not null."""
+
+    stream: str
+    conditions: tuple[tuple[str, Condition], ...]
+    column: str | None = None
+
+    def mask(self, events: EventColumns) -> NDArray[np.bool_]:
+        """Which events are in the lane."""
+        matched = events.matches(self.conditions)
+        return matched & events.values(self.column).valid if self.column else matched
+
+
+@dataclass(frozen=True)
+class LaneEvents:
+    """The lane's events sorted by row, time and sequence; ``values`` is its column, or None."""
+
+    row: Int64s
+    time: Int64s
+    seq: Int64s
+    values: Values | None
+
+    def value(self) -> Column:
+        """The numbers of the lane's column."""
+        if self.values is None:
+            return np.ones(len(self.row))
+        return self.values.numbers
+
+
+@dataclass(frozen=True)
+class ColumnSpec:
+    """How a column of a table is stored: 'count', 'hash', 'code', 'float', 'seq', 'integer' or 'text'."""
+
+    name: str
+    codec: str
+
+
+@dataclass(frozen=True)
+class Table(ABC):
+    """What is kept of a lane; how entries of one row become fewer is in kernels/merging.py."""
+
+    lane: Lane
+
+    exact_times = False
+    """Whether entries keep the event's own time rather than their tile's start."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[ColumnSpec, ...]:
+        """The columns beside row and time."""
+
+    @abstractmethod
+    def lift(self, events: LaneEvents) -> Entries:
+        """One entry per event, in the same order."""
+
+
+@dataclass(frozen=True)
+class Tiles(Table):
+    """Per tile: how many events, and of the lane's column the sum, min and max; decayed weights at the tile's start.
+
+    ``slots`` are names of columns: 'count', 'sum', 'min', 'max', 'decay <half life in ms>'.
+    """
+
+    slots: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[ColumnSpec, ...]:
+        return tuple(ColumnSpec(slot, "count" if slot == "count" else "float") for slot in self.slots)
+
+    def lift(self, events: LaneEvents) -> Entries:
+        columns: dict[str, Column] = {}
+        for slot in self.slots:
+            if slot == "count":
+                columns[slot] = np.ones(len(events.row), dtype=np.int64)
+            elif slot.startswith("decay"):
+                columns[slot] = np.ones(len(events.row))
+            else:
+                columns[slot] = events.value().astype(np.float64)
+        return Entries(events.row, events.time, columns)
+
+
+def half_life_of(slot: str) -> int:
+    """The half life in ms that a decay slot is named after."""
+    return int(slot.split()[1])
+
+
+@dataclass(frozen=True)
+class Recent(Table):
+    """The newest ``k`` events with time, sequence and value; more only where some window cannot see newer ones yet."""
+
+    k: int = 1
+    value_codec: str | None = None
+    exact_times = True
+
+    @property
+    def columns(self) -> tuple[ColumnSpec, ...]:
+        sequence = (ColumnSpec("seq", "seq"),)
+        return (*sequence, ColumnSpec("value", self.value_codec)) if self.value_codec else sequence
+
+    def lift(self, events: LaneEvents) -> Entries:
+        columns: dict[str, Column] = {"seq": events.seq}
+        if not self.value_codec:
+            return Entries(events.row, events.time, columns)
+        columns["value"] = events.value()
+        return Entries(events.row, events.time, columns, events.values.pool if events.values else None)
+
+
+@dataclass(frozen=True)
+class Distinct(Table):
+    """The k + 1 smallest 48-bit hashes of the values in each tile, each value in the newest tile that has it.
+
+    An older tile need not repeat a value: a window that sees the older tile sees the newer one too (but where some
+    window's right end is still to pass a tile, every tile keeps its own). Sorted by row, then hash.
+    """
+
+    k: int = 256
+
+    @property
+    def columns(self) -> tuple[ColumnSpec, ...]:
+        return (ColumnSpec("hash", "hash"),)
+
+    def lift(self, events: LaneEvents) -> Entries:
+        return Entries(events.row, events.time, {"hash": hashes_of(events.values)})
+
+
+def hashes_of(values: Values | None) -> NDArray[np.uint64]:
+    """A 48-bit hash of each value; texts are hashed once each."""
+    if values is None:
+        return np.empty(0, dtype=np.uint64)
+    hashes = hash_texts(values.pool)[values.numbers] if values.pool is not None else hash_numbers(values.numbers)
+    return hashes >> np.uint64(64 - HASH_BITS)
+
+
+@dataclass(frozen=True)
+class Histogram(Table):
+    """Per tile, how many values fall in each logarithmic bucket: any quantile within ``relative_error``."""
+
+    relative_error: float = 0.01
+
+    @property
+    def columns(self) -> tuple[ColumnSpec, ...]:
+        return (ColumnSpec("bucket", "code"), ColumnSpec("count", "count"))
+
+    def lift(self, events: LaneEvents) -> Entries:
+        ones = np.ones(len(events.row), dtype=np.int64)
+        return Entries(events.row, events.time, {"bucket": self.bucket(events.value()), "count": ones})
+
+    @property
+    def _log_gamma(self) -> float:
+        return log((1 + self.relative_error) / (1 - self.relative_error))
+
+    @property
+    def _shift(self) -> int:
+        """What makes the bucket of the smallest magnitude 1."""
+        return 1 - int(np.ceil(log(SMALLEST_MAGNITUDE) / self._log_gamma))
+
+    def bucket(self, values: Column) -> Int64s:
+        """The bucket of each value: 0 for 0, rising from 1 for positive values, their mirror for negative ones."""
+        size = np.abs(values.astype(np.float64))
+        index = np.ceil(np.log(np.clip(size, SMALLEST_MAGNITUDE, LARGEST_MAGNITUDE)) / self._log_gamma) + self._shift
+        return np.where(size < SMALLEST_MAGNITUDE, 0, np.sign(values) * index).astype(np.int64)
+
+    def representative(self, bucket: Int64s) -> NDArray[np.float64]:
+        """The value that stands for a bucket: 2 γ^i / (γ + 1), within relative_error of everything in it."""
+        gamma = np.exp(self._log_gamma)
+        magnitude = 2 * np.exp((np.abs(bucket) - self._shift) * self._log_gamma) / (gamma + 1)
+        return np.where(bucket == 0, 0.0, np.sign(bucket) * magnitude)

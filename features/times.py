@@ -1,0 +1,16 @@
+"""Epoch milliseconds: of now, and as text."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+
+def moment_text(ms: int) -> str:
+    """A time as people read it, to the millisecond."""
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def now_ms() -> int:
+    """The wall clock in epoch ms."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,118 @@
+"""What users of Headrace import: the definitions of a feature repo, and readers of files and history.
+
+    from headrace import Count, Entity, FeatureSet, FeatureView, Stream
+
+Nothing heavy is imported with it: no Spark, Ray, Feast or Kafka client. Feast's plug-ins are in ``headrace.feast``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from features.definitions import (
+        AtPrecision,
+        Count,
+        DecayedCount,
+        DistinctCount,
+        Entity,
+        EventModel,
+        FeatureSet,
+        FeatureView,
+        Field,
+        Last,
+        LastK,
+        Max,
+        Mean,
+        Min,
+        Quantile,
+        Ratio,
+        Rule,
+        Stream,
+        Sum,
+        TimeSinceLast,
+        TopADay,
+        Topic,
+        Window,
+        above,
+        at_least,
+        at_most,
+        below,
+        difference,
+        hour_within,
+        load_repo,
+        log1p,
+        other_than,
+        product,
+        ratio,
+        total,
+        weekday_within,
+    )
+    from features.events import served_log
+    from features.formats import read_events
+    from features.history import history_on_spark
+
+__all__ = [
+    "AtPrecision",
+    "Count",
+    "DecayedCount",
+    "DistinctCount",
+    "Entity",
+    "EventModel",
+    "FeatureSet",
+    "FeatureView",
+    "Field",
+    "Last",
+    "LastK",
+    "Max",
+    "Mean",
+    "Min",
+    "Quantile",
+    "Ratio",
+    "Rule",
+    "Stream",
+    "Sum",
+    "TimeSinceLast",
+    "TopADay",
+    "Topic",
+    "Window",
+    "above",
+    "at_least",
+    "at_most",
+    "below",
+    "difference",
+    "history_on_spark",
+    "hour_within",
+    "load_repo",
+    "log1p",
+    "other_than",
+    "product",
+    "ratio",
+    "read_events",
+    "served_log",
+    "total",
+    "weekday_within",
+]
+
+HOMES = {
+    "served_log": "features.events",
+    "read_events": "features.formats",
+    "history_on_spark": "features.history",
+}
+"""Where the names are that are no definitions."""
+
+
+def __getattr__(name: str) -> Any:
+    """The public name, imported from its package when it is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module 'headrace' has no attribute '{name}'")
+    import importlib
+
+    value = getattr(importlib.import_module(HOMES.get(name, "features.definitions")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -1,0 +1,123 @@
+"""`headrace bench own-clicks`: how long a click and the next read take, and that every click counts once."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headrace.loop import Loop, LoopError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SHOWS = "user_view_count_24h"
+
+USERS = 20
+
+WARM_UP = 20
+
+STARTED_WITHIN_S, FOLDED_WITHIN_S = 180.0, 60.0
+
+
+@click.command("own-clicks")
+@click.option("--clicks", default=100, show_default=True, type=click.IntRange(20, 10_000), help="How many, one by one.")
+@click.option("--replicas", default=2, show_default=True, type=click.IntRange(1, 8), help="Of the service.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def own_clicks(clicks: int, replicas: int, as_json: bool) -> None:
+    """Time of POST /v1/events and of the next GET /v1/features together; exit 1 unless every click counts, once.
+
+    A broker, a stream and a service of its own run in a folder of their own, and end with it.
+
+    \b
+    Examples:
+      headrace bench own-clicks
+      headrace bench own-clicks --clicks 1000 --json
+    """
+    from headrace.bench.loop.running import machine, own_loop
+    from streaming.kafka import free_port
+
+    with own_loop("bench own-clicks", free_port()) as loop:
+        figures = measured(loop, clicks, replicas)
+    report = {"bench": "own-clicks", "machine": machine(), "ours": figures, "peer": None, "ratio": None}
+    click.echo(json.dumps(report, indent=2) if as_json else as_text(report))
+    if figures["counted"] != clicks or figures["once"] != clicks:
+        sys.exit(1)
+
+
+def measured(loop: Loop, clicks: int, replicas: int) -> dict[str, Any]:
+    """Times of the pairs, how many clicks the next read had, and how many the rows have once they were folded."""
+    from streaming.fold import ages_of
+
+    loop.start_broker()
+    loop.start("stream", "stream")
+    loop.start("serve", "serve", "--replicas", str(replicas))
+    loop.wait("the stream", loop.status, STARTED_WITHIN_S)
+    loop.wait("the service", lambda: (loop.ask("/readyz") or {}).get("ready"), STARTED_WITHIN_S)
+    client = Client(loop)
+    for number in range(WARM_UP):
+        client.pair(f"warm{number % USERS}", number)
+    counted: dict[str, int] = {}
+    pairs, right = [], 0
+    for number in range(clicks):
+        user = f"clicker{number % USERS}"
+        counted[user] = counted.get(user, 0) + 1
+        took_ms, seen = client.pair(user, WARM_UP + number)
+        pairs.append(took_ms)
+        right += seen == counted[user]
+    sent = WARM_UP + clicks
+    loop.wait("the fold", lambda: loop.counted().get("folded", 0) >= sent, FOLDED_WITHIN_S)
+    once = sum(min(client.seen(user), count) for user, count in counted.items())
+    more = sum(client.seen(user) > count for user, count in counted.items())
+    if more:
+        raise LoopError("the rows after the fold", "every click once", f"more than that for {more} users")
+    return {**ages_of(pairs), "clicks": clicks, "replicas": replicas, "counted": right, "once": once}
+
+
+class Client:
+    """One connection for each request, as a load balancer would spread them over the replicas."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._address = loop.settings.serving.host, loop.port
+
+    def _asked(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        connection = http.client.HTTPConnection(*self._address, timeout=10)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body))
+            answer = connection.getresponse()
+            found: dict[str, Any] = json.loads(answer.read())
+        finally:
+            connection.close()
+        if answer.status not in (200, 202):
+            raise LoopError(f"{method} {path}", "200 or 202", f"{answer.status}: {found}")
+        return found
+
+    def seen(self, user: str) -> int:
+        """How many views the service counts."""
+        views = {one["view"]: one["features"] for one in self._asked("GET", f"/v1/features/user/{user}")["views"]}
+        return views["user_activity"][SHOWS] or 0
+
+    def pair(self, user: str, number: int) -> tuple[float, int]:
+        """A click and the next read: ms together, and what the read counts."""
+        now = time.time_ns() // 1_000_000
+        event = {"event_id": f"click{number}-{now}", "event_time": now, "event_type": "view"}
+        began = time.perf_counter()
+        self._asked("POST", "/v1/events", event | {"user_id": user, "item_id": f"i{number % 7}"})
+        seen = self.seen(user)
+        return 1e3 * (time.perf_counter() - began), seen
+
+
+def as_text(report: Mapping[str, Any]) -> str:
+    """The report for a person."""
+    ours = report["ours"]
+    lines = [
+        f"machine    {report['machine']}",
+        f"pair       p50 {ours['p50_ms']:.1f} ms, p99 {ours['p99_ms']:.1f} ms: a click accepted, and the next read",
+        f"counted    {ours['counted']} of {ours['clicks']} in the next read, over {ours['replicas']} replicas",
+        f"once       {ours['once']} of {ours['clicks']} after the fold",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,82 @@
+"""TODO: docstring."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from features.errors import UsageError
+from headrace.loop import Loop, interrupts_end_it, own_repo, temporary_home
+
+if TYPE_CHECKING:
+    from headrace.settings import Settings
+
+
+@click.group()
+def bench() -> None:
+    """Measure Headrace on this machine; where a peer exists, the peer in the same run.
+
+    \b
+    Examples:
+      headrace bench core --json
+      headrace bench freshness --json
+      headrace bench throughput --json
+    """
+
+
+@contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """Ctrl-C in the block ends the command with 130, once what the block had started has ended."""
+    try:
+        with interrupts_end_it():
+            yield
+    except KeyboardInterrupt:
+        _say("stopped; everything that was started has ended")
+        sys.exit(130)
+
+
+@contextmanager
+def own_loop(where: str, port: int = 0) -> Iterator[Loop]:
+    """The parts of a loop by the project's settings and definitions, to be started, in a folder that ends with it.
+
+    Args:
+        where: the command that asks.
+        port: of the service.
+    """
+    from headrace.settings import read_settings
+
+    root = Path.cwd()
+    settings = own_broker(read_settings(root, os.environ), where)
+    with ended_by_ctrl_c(), temporary_home(root / settings.home, "bench-") as home:
+        repo = own_repo(root / settings.stream.repo, home)
+        with Loop(root, settings, home, repo, port, f"sqlite:///{home / 'mlflow.db'}") as loop:
+            yield loop
+
+
+def own_broker(settings: Settings, where: str) -> Settings:
+    """The settings with a broker on a free port; UsageError where they name a cluster, in which others would see us.
+
+    Args:
+        where: the command that asks.
+    """
+    if settings.kafka.bootstrap_servers:
+        required = "no kafka.bootstrap_servers, as it sends made-up events"
+        hint = "Run it with HEADRACE_KAFKA__BOOTSTRAP_SERVERS= (nothing) for a broker of its own."
+        raise UsageError(where, required, f"'{settings.kafka.bootstrap_servers}'", hint)
+    return settings.model_copy(update={"broker": settings.broker.model_copy(update={"port": 0})})
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def machine() -> str:
+    """What this is measured on."""
+    return f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"

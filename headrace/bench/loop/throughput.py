@@ -1,0 +1,320 @@
+"""`headrace bench throughput`: how many events a second the running stream folds, and what stands in its way."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from features.errors import UsageError
+from headrace.loop import OWN_STORE, Loop, own_repo, temporary_home
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from features.definitions import Stream
+    from headrace.settings import Settings
+
+STREAM, VIEWS = "activity", ("user_activity", "item_activity")
+
+STORES = ("sqlite", "redis")
+
+WARM_UP_S = 25
+
+LOOK_EVERY_S = 0.1
+
+STARTED_WITHIN_S, READY_WITHIN_S = 120.0, 10.0
+
+BATCHES_AHEAD = 4
+"""How many batches the producer may be ahead: the lag that the stream is to hold."""
+
+LIMIT_RECORDS, LIMIT_BATCHES = 500_000, 8
+
+REDIS_STORE = OWN_STORE.replace("Sqlite", "Redis").replace("path: ../online.db", "url: {url}")
+
+
+@click.command()
+@click.option("--seconds", default=300, show_default=True, type=click.IntRange(20, 3_600), help="Seconds, each store.")
+@click.option(
+    "--rate", default=0, show_default=True, type=click.IntRange(0), help="Events a second; 0 for all it takes."
+)
+@click.option("--store", "stores", multiple=True, type=click.Choice(STORES), help="Only this store.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def throughput(seconds: int, rate: int, stores: tuple[str, ...], as_json: bool) -> None:
+    """Events a second from Kafka into the rows of two entities each, with duplicates dropped and lag held.
+
+    A broker, a stream and (for redis) a server of its own run in a folder of their own, with the project's settings and
+    definitions, and end with it. A producer sends events of 100,000 users and 10,000 items by Zipf's law: as many as
+    the stream takes, a few batches ahead of it. The limits are measured in the same run: what Spark hands to a parser
+    in its Python workers, and the fold alone on one processor.
+
+    \b
+    Examples:
+      headrace bench throughput
+      HEADRACE_STREAM__LONG_RUNNING=true headrace bench throughput
+      headrace bench throughput --seconds 60 --store sqlite --json
+    """
+    from headrace.bench.loop.running import ended_by_ctrl_c, machine, own_broker
+    from headrace.settings import read_settings
+
+    root = Path.cwd()
+    settings = own_broker(read_settings(root, os.environ), "bench throughput")
+    if "redis" in (stores or STORES) and shutil.which("redis-server") is None:
+        got = "no such program on the PATH"
+        raise UsageError("bench throughput", "redis-server", got, "Install it, or measure --store sqlite alone.")
+    with ended_by_ctrl_c():
+        ours = {one: measured(one, root, settings, seconds, rate) for one in stores or STORES}
+        limits = {"spark_parse_noop": most(ours), **_apart(fold_limit, root, settings)}
+    report = {"bench": "throughput", "machine": machine(), "ours": ours, "limits": limits, "peer": None, "ratio": None}
+    click.echo(json.dumps(report, indent=2) if as_json else as_text(report))
+
+
+def most(ours: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The stores' runs each measured Spark's limit beside them: taken out of them, and the best of it."""
+    return {"per_s": max(one.pop("limit") for one in ours.values())}
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _apart(measure: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function says in a process of its own, whose threads and processors are its own affair."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, *arguments).result()
+
+
+def measured(store: str, root: Path, settings: Settings, seconds: int, rate: int) -> dict[str, Any]:
+    """The figures of one store."""
+    with temporary_home(root / settings.home, "bench-") as home, _store(store, home) as yaml:
+        repo = own_repo(root / settings.stream.repo, home)
+        (repo / "feature_store.yaml").write_text(yaml, encoding="utf-8")
+        with Loop(root, settings, home, repo, 0, f"sqlite:///{home / 'mlflow.db'}") as loop:
+            _say(f"{store}: starting a broker and the stream")
+            loop.start_broker()
+            stream = loop.start("stream", "stream")
+            with producing(loop) as load:
+                figures = load.measure(seconds, rate)
+            stream.stop()
+            loop.children.remove(stream)
+            _say(f"{store}: {json.dumps(figures)}")
+            _say("the limit: Spark, parsing in its Python workers, no sink")
+            return figures | {"limit": _apart(parse_limit, root, settings, loop.bootstrap)}
+
+
+@contextmanager
+def _store(store: str, home: Path) -> Iterator[str]:
+    """The feature_store.yaml of a store of its own, which runs meanwhile."""
+    if store == "sqlite":
+        yield OWN_STORE
+        return
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    # A server as one would run it: what was written a second ago is on the disk.
+    durable = ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--dir", str(home)]
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", *durable]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield REDIS_STORE.format(url=f"redis://127.0.0.1:{port}/0")
+    finally:
+        server.terminate()
+        server.wait(READY_WITHIN_S)
+
+
+@contextmanager
+def producing(loop: Loop) -> Iterator[Load]:
+    """A producer in a process of its own, which sends what it is allowed to."""
+    from headrace.simulators import send_as_allowed
+
+    stream = activity(loop.repo)
+    processes = multiprocessing.get_context("spawn")
+    allowed, sent = processes.Value("q", 0), processes.Value("q", 0)
+    arguments = (loop.bootstrap, dict(loop.settings.kafka.client), [stream], allowed, sent)
+    producer = processes.Process(target=send_as_allowed, args=arguments, daemon=True)
+    producer.start()
+    try:
+        yield Load(loop, allowed, sent)
+    finally:
+        allowed.value = -1
+        producer.join(READY_WITHIN_S)
+        if producer.is_alive():
+            producer.kill()
+
+
+def activity(repo: Path) -> Stream:
+    """The stream that the load is of."""
+    from features.definitions import load_repo
+
+    found = load_repo(repo)
+    if STREAM not in found.streams or not set(VIEWS) <= set(found.views):
+        required = f"a stream '{STREAM}' and the views {', '.join(VIEWS)}, as the shop's definitions have"
+        raise UsageError("bench throughput", required, ", ".join([*found.streams, *found.views]) or "nothing")
+    return found.streams[STREAM]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the stream said at ``at_s``: how many records had ended, how many more were sent, ms by stage."""
+
+    at_s: float
+    ended: int
+    lag: int
+    spent_ms: Mapping[str, float]
+
+
+class Load:
+    """The producer's permission, kept a few batches ahead of the stream; both are shared numbers."""
+
+    def __init__(self, loop: Loop, allowed: Any, sent: Any) -> None:
+        self._loop, self._allowed, self._sent = loop, allowed, sent
+        self._ahead = BATCHES_AHEAD * loop.settings.stream.max_offsets_per_trigger
+        self._told = 0.0
+
+    def measure(self, seconds: int, rate: int) -> dict[str, Any]:
+        """The figures of so many seconds, once the stream is warm."""
+        self._allowed.value = 1_000
+        self._loop.wait("the stream", lambda: sum(self._loop.counted().values()), STARTED_WITHIN_S)
+        _say(f"warming up for {WARM_UP_S} s, then measuring {seconds} s")
+        self._run(WARM_UP_S, rate)
+        return figures_of(self._run(seconds, rate))
+
+    def _run(self, seconds: int, rate: int) -> list[Sample]:
+        """What the stream said in so many seconds, while events were sent."""
+        samples: list[Sample] = []
+        began, first = time.monotonic(), self._sent.value
+        while time.monotonic() < began + seconds:
+            self._loop.check()
+            ended = sum(self._loop.counted().values())
+            due = first + int(rate * (time.monotonic() - began)) if rate else ended + self._ahead
+            self._allowed.value = min(due, ended + 10 * self._ahead)
+            samples += self._heard()
+            time.sleep(LOOK_EVERY_S)
+        return samples
+
+    def _heard(self) -> list[Sample]:
+        """A sample, where the stream has said something new."""
+        status = self._loop.status()
+        at_s = status.get("updated_at", 0) / 1_000
+        fold = status.get("queries", {}).get("fold")
+        if fold is None or at_s == self._told:
+            return []
+        self._told = at_s
+        ended = sum(fold["counts"].values())
+        return [Sample(at_s, ended, self._sent.value - ended, fold["spent_ms"])]
+
+
+def figures_of(samples: list[Sample]) -> dict[str, Any]:
+    """Events a second between the first and the last sample, the lag along the way, and microseconds by stage."""
+    first, last = samples[0], samples[-1]
+    ended, seconds = last.ended - first.ended, last.at_s - first.at_s
+    spent = {stage: ms - first.spent_ms.get(stage, 0.0) for stage, ms in last.spent_ms.items()}
+    quarter = max(len(samples) // 4, 1)
+    lags = [sum(one.lag for one in some) // len(some) for some in (samples[:quarter], samples[-quarter:])]
+    return {
+        "per_s": round(ended / seconds),
+        "events": ended,
+        "seconds": round(seconds, 1),
+        "lag": {"first_quarter": lags[0], "last_quarter": lags[1], "end": last.lag},
+        "us_per_event": {stage: round(1e3 * ms / max(ended, 1), 2) for stage, ms in spent.items()},
+    }
+
+
+def parse_limit(root: Path, settings: Settings, bootstrap: str) -> int:
+    """Records a second from Kafka through mapInArrow and the parser into no sink; each task is a core of the master."""
+    from features.definitions import load_repo
+    from streaming.kafka import read_watermarks, resolve_spark
+    from streaming.spark import COLUMNS, SOURCE, nested_offsets, spark_session
+
+    repo = load_repo(root / settings.stream.repo)
+    stream, horizon_ms = repo.streams[STREAM], repo.horizon_ms(STREAM)
+    home = root / settings.home
+    chosen = settings.stream
+    jars, logs = resolve_spark(home), home / "logs"
+    spark = spark_session(chosen.spark_master, chosen.spark_memory, jars, logs, chosen.long_running)
+
+    def counted(tables: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import numpy as np
+        import pyarrow as pa
+
+        from features.events import Records, parse
+
+        for one in tables:
+            places = np.asarray(one["partition"]), np.asarray(one["offset"])
+            parsed = parse(Records(one["value"], np.asarray(one["timestamp"]), *places), stream, horizon_ms)
+            yield pa.RecordBatch.from_arrays([pa.array([parsed.events.num_rows])], ["events"])
+
+    def run(most: int) -> float:
+        high = read_watermarks(bootstrap, [stream.topic]).high
+        until = {place: min(end, most // len(high)) for place, end in high.items()}
+        ends, records = json.dumps(nested_offsets(until)), sum(until.values())
+        given = SOURCE | {"kafka.bootstrap.servers": bootstrap, "subscribe": stream.topic, "endingOffsets": ends}
+        frame = spark.read.format("kafka").options(**given).load().selectExpr(*COLUMNS)
+        began = time.perf_counter()
+        frame.mapInArrow(counted, "events long").write.format("noop").mode("overwrite").save()
+        return records / (time.perf_counter() - began)
+
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(chosen.max_offsets_per_trigger))
+    try:
+        run(LIMIT_RECORDS // 5)
+        return round(run(LIMIT_RECORDS))
+    finally:
+        spark.stop()
+
+
+def fold_limit(root: Path, settings: Settings) -> dict[str, Any]:
+    """The fold into both views' rows in a dictionary, on one processor."""
+    import time as clock
+
+    import numpy as np
+    import pyarrow as pa
+
+    from features.definitions import load_repo
+    from features.events import Records, parse
+    from headrace.bench.core import Rows, folded, on_one_processor, spread, timed
+    from headrace.simulators import Templates, ZipfLoad
+
+    on_one_processor()
+    repo, size = load_repo(root / settings.stream.repo), settings.stream.max_offsets_per_trigger
+    stream, views = repo.streams[STREAM], tuple(repo.views[name] for name in VIEWS)
+    templates, stores = Templates(ZipfLoad(), stream), {name: Rows({}) for name in VIEWS}
+    rates = []
+    for number in range(LIMIT_BATCHES):
+        now_ms = clock.time_ns() // 1_000_000
+        values = pa.array([one["value"] for one in templates.batch(number * size, size, now_ms)], pa.binary())
+        places = np.zeros(size, np.int32), np.arange(number * size, (number + 1) * size)
+        events = parse(Records(values, np.full(size, now_ms), *places), stream).events
+        rates.append(size / timed(partial(folded, views, stores, events, number)))
+    return {"fold_alone": {**spread(rates[LIMIT_BATCHES // 2 :]), "entities_per_event": 2, "batch": size}}
+
+
+def as_text(report: Mapping[str, Any]) -> str:
+    """The report for a person."""
+    lines = [f"machine  {report['machine']}"]
+    for store, ours in report["ours"].items():
+        lag = ours["lag"]
+        stages = ", ".join(f"{stage} {us:g}" for stage, us in ours["us_per_event"].items())
+        lines += [
+            f"{store:8} {ours['per_s']:,} events/s for {ours['seconds']:.0f} s ({ours['events']:,} events)",
+            f"         lag {lag['first_quarter']:,} in the first quarter, {lag['last_quarter']:,} in the last",
+            f"         µs an event: {stages}",
+        ]
+    limits = report["limits"]
+    lines += [
+        f"limits   Spark, parse, no sink {limits['spark_parse_noop']['per_s']:,} events/s",
+        f"         the fold alone        {limits['fold_alone']['per_s']:,} events/s on one processor",
+    ]
+    return "\n".join(lines)

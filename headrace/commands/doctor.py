@@ -1,0 +1,252 @@
+"""`headrace doctor`: what this machine has and lacks, each finding with the command that mends it.
+
+Only the standard library and click, because a broken environment is what it is for.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from features.errors import HeadraceError
+from streaming.kafka import KAFKA, SPARK, is_free, java_command, missing_jars
+
+ROOT = Path(__file__).resolve().parents[2]
+
+LOCK = ROOT / "requirements.lock"
+
+PACKAGES = ("features", "streaming", "serving", "training")
+
+PYTHON = (3, 11)
+
+JAVA = (17, 21)
+
+DISK_GB = 5.0
+
+MEMORY_GB = 4.0
+
+COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check's outcome: a warning is about what is needed later, a failure about what is needed today."""
+
+    check: str
+    status: Literal["ok", "warning", "failed"]
+    found: str
+    mend: str = ""
+
+
+def python_version(version: Sequence[int] = sys.version_info[:3]) -> Finding:
+    """Ok from 3.11 on."""
+    found = ".".join(map(str, version))
+    if tuple(version[:2]) >= PYTHON:
+        return Finding("python", "ok", found)
+    return Finding("python", "failed", found, "PYTHON=python3.11 make setup")
+
+
+def locked(text: str) -> dict[str, str]:
+    """The distributions and versions that a requirements.lock pins."""
+    return dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", text, flags=re.MULTILINE))
+
+
+def installed_version(name: str) -> str | None:
+    """The version of a distribution in this environment, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def packages(pins: Mapping[str, str], version_of: Callable[[str], str | None] = installed_version) -> Finding:
+    """Ok when every pinned distribution is installed in just its pinned version."""
+    found = {name: version_of(name) for name in pins}
+    wrong = [f"{name} {found[name] or 'missing'} (not {pin})" for name, pin in pins.items() if found[name] != pin]
+    if not wrong:
+        return Finding("packages", "ok", f"{len(pins)} as in requirements.lock")
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""  # noqa: PLR2004  (as many as fit a line)
+    return Finding("packages", "failed", ", ".join(wrong[:3]) + more, "rm -rf .venv && make setup")
+
+
+def import_names(owners: Mapping[str, Sequence[str]]) -> Finding:
+    """Ok when no other distribution installs a package under one of our import names (mosaicml-streaming would)."""
+    rivals = sorted({owner for name in PACKAGES for owner in owners.get(name, ())} - {"headrace"})
+    missing = [name for name in PACKAGES if "headrace" not in owners.get(name, ())]
+    if rivals:
+        found = f"{', '.join(rivals)} installs a package that is called like one of ours"
+        return Finding("import names", "failed", found, f"{sys.executable} -m pip uninstall {' '.join(rivals)}")
+    if missing:
+        return Finding("import names", "failed", f"headrace is not installed ({', '.join(missing)})", "make setup")
+    return Finding("import names", "ok", ", ".join(PACKAGES))
+
+
+def java_modules(command: str | None) -> str:
+    """What `java --list-modules` prints ("" where there is no java, or one that cannot do that)."""
+    if command is None:
+        return ""
+    try:
+        return subprocess.run(
+            [command, "--list-modules"], capture_output=True, text=True, timeout=20, check=False
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def java(modules: str) -> Finding:
+    """Ok with a whole Java 17 or 21: Spark asks for jdk.incubator.vector, which trimmed ones leave out."""
+    mend = "apt-get install openjdk-17-jre-headless (or a JRE 17 or 21 from elsewhere, named by JAVA_HOME)"
+    version = re.search(r"^java\.base@((\d+)\S*)", modules, flags=re.MULTILINE)
+    if not version:
+        return Finding("java", "warning", "none; the stream will need 17 or 21", mend)
+    if int(version[2]) not in JAVA:
+        return Finding("java", "warning", f"{version[1]}; the stream will need 17 or 21", mend)
+    if "jdk.incubator.vector" not in modules:
+        return Finding("java", "warning", f"{version[1]} without jdk.incubator.vector", mend)
+    return Finding("java", "ok", version[1])
+
+
+def port(number: int, purpose: str) -> Finding:
+    """Ok when the port is free on loopback; taken is a warning."""
+    if is_free(number):
+        return Finding(f"port {number}", "ok", f"free for {purpose}")
+    return Finding(f"port {number}", "warning", f"taken; {purpose} will need it", f"ss -ltnp 'sport = :{number}'")
+
+
+def jars(home: Path) -> Finding:
+    """Ok with each jar of the broker and of Spark's connectors."""
+    missing = [f"{jars.name}/{name}" for jars in (KAFKA, SPARK) for name in missing_jars(jars, home)]
+    if not missing:
+        return Finding("jars", "ok", f"Kafka's and Spark's in {home / 'jars'}")
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return Finding("jars", "warning", f"no {missing[0]}{more}; the stream will need them", "make setup")
+
+
+def broker(home: Path, number: int) -> Finding:
+    """Ok while our broker runs, or where it could: port 0 is any that is free."""
+    from streaming.kafka import running_broker
+
+    if running := running_broker(home):
+        return Finding("broker", "ok", f"runs at {running}")
+    return port(number, "the Kafka broker") if number else Finding("broker", "ok", "will take a free port")
+
+
+def by_settings(root: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """The settings, and what they decide about this machine; without settings that can be read, only that."""
+    try:
+        from headrace.settings import read_settings
+
+        settings = read_settings(root, environment)
+    except ImportError as error:
+        yield Finding("settings", "failed", str(error), "make setup")
+        return
+    except HeadraceError as error:
+        yield Finding("settings", "failed", str(error), error.next_step or "edit it there")
+        return
+    yield Finding("settings", "ok", f"home {settings.home}, Kafka {settings.kafka.bootstrap_servers or 'of our own'}")
+    home = root / settings.home
+    yield jars(home)
+    if not settings.kafka.bootstrap_servers:
+        yield broker(home, settings.broker.port)
+    if settings.serving.port:
+        yield port(settings.serving.port, "the HTTP service")
+
+
+def disk(free_bytes: int) -> Finding:
+    """Ok with room for the packages, the event archive and the models of a demonstration."""
+    found = f"{free_bytes / 1e9:.1f} GB free"
+    if free_bytes / 1e9 >= DISK_GB:
+        return Finding("disk", "ok", found)
+    return Finding("disk", "warning", f"{found}; {DISK_GB:.0f} GB are advised", "du -xh . | sort -h | tail")
+
+
+def available_bytes(meminfo: str) -> int | None:
+    """MemAvailable of a /proc/meminfo text in bytes, or None."""
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo, flags=re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
+
+
+def memory(available: int | None) -> Finding:
+    """Ok with what broker, Spark, service and training take together on a laptop."""
+    if available is None:
+        return Finding("memory", "ok", "not known on this system")
+    found = f"{available / 1e9:.1f} GB available"
+    if available / 1e9 >= MEMORY_GB:
+        return Finding("memory", "ok", found)
+    return Finding(
+        "memory", "warning", f"{found}; {MEMORY_GB:.0f} GB are advised", "ps -eo rss,comm --sort=-rss | head"
+    )
+
+
+def definitions(folder: Path) -> Finding:
+    """Ok when the feature repo loads; else what is wrong in it, or with the packages that loading takes."""
+    try:
+        from features.definitions import load_repo
+
+        repo = load_repo(folder)
+    except ImportError as error:
+        return Finding("definitions", "failed", str(error), "make setup")
+    except HeadraceError as error:
+        return Finding("definitions", "failed", str(error), error.next_step or "edit that file")
+    views = ", ".join(f"{view.name} ({len(view.features)})" for view in repo.views.values())
+    return Finding("definitions", "ok", f"features by view: {views or 'none'}")
+
+
+def findings() -> Iterator[Finding]:
+    """Every check of this machine, in the order in which mending them makes sense."""
+    yield python_version()
+    if LOCK.exists():  # a wheel has none: what it needs is in its metadata
+        yield packages(locked(LOCK.read_text()))
+    yield import_names(importlib.metadata.packages_distributions())
+    yield java(java_modules(java_command(os.environ)))
+    yield from by_settings(Path.cwd(), os.environ)
+    yield disk(shutil.disk_usage(Path.cwd()).free)
+    yield definitions(ROOT / "feature_repo")
+    meminfo = Path("/proc/meminfo")
+    yield memory(available_bytes(meminfo.read_text()) if meminfo.exists() else None)
+
+
+def line(finding: Finding) -> str:
+    """A finding as a person reads it."""
+    status = click.style(f"{finding.status:8}", fg=COLOURS[finding.status])
+    mend = f"\n{'':9}{'':13} → {finding.mend}" if finding.mend else ""
+    return f"{status} {finding.check:13} {finding.found}{mend}"
+
+
+def is_fit(found: Sequence[Finding]) -> bool:
+    """True when nothing is wrong that is needed today."""
+    return all(one.status != "failed" for one in found)
+
+
+def report(found: Sequence[Finding]) -> dict[str, object]:
+    """The findings as the JSON that --json prints."""
+    return {"ok": is_fit(found), "checks": [asdict(one) for one in found]}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Check this machine: each finding is ok, or comes with the command that mends it.
+
+    Exits 1 when something is wrong that is needed today; what only the running loop will need is a warning.
+
+    \b
+    Examples:
+      headrace doctor
+      headrace doctor --json
+    """
+    found = list(findings())
+    click.echo(json.dumps(report(found), indent=2) if as_json else "\n".join(map(line, found)))
+    ctx.exit(0 if is_fit(found) else 1)

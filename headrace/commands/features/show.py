@@ -1,0 +1,338 @@
+"""`headrace features`: what is defined, and its values now or computed from a file.
+
+Only click is imported here: the rest is when a command runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from features.errors import UsageError
+
+if TYPE_CHECKING:
+    from features.checks import Found
+    from features.definitions import FeatureRepo, FeatureView
+    from features.events import Parsed
+
+EVENTS_SHOWN = 20
+
+CLOCKS = ("wall", "stream")
+
+LIST_COLUMNS = ("feature", "dtype", "stream", "window", "tile", "meaning")
+
+Command = Callable[..., Any]
+
+Read = Callable[..., "Iterator[tuple[str, Parsed]]"]
+
+
+@click.group()
+def features() -> None:
+    """Show what is defined and its values, compute them from a file, and check the laws on a file.
+
+    \b
+    Examples:
+      headrace features list
+      headrace features show user u1
+      headrace features show user 12747 --from online-retail.parquet --format online-retail
+      headrace features check --from online-retail.parquet --format online-retail
+    """
+
+
+def options(*several: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """One decorator of several, the first one shown first in --help."""
+
+    def decorated(command: Command) -> Command:
+        for one in reversed(several):
+            command = one(command)
+        return command
+
+    return decorated
+
+
+REPO = click.option("--repo", "folder", metavar="FOLDER", help="Folder with your definitions, if not the settings'.")
+
+VIEW = click.option("--view", "view_name", metavar="VIEW", help="Only this feature view.")
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+FILE = options(
+    click.option("--from", "path", metavar="FILE", help="Read events from this file."),
+    click.option("--format", "kind", metavar="FORMAT", help="Such as online-retail, cards, jsonl, csv."),
+    click.option("--stream", "stream", metavar="STREAM", help="For csv, parquet, jsonl: the stream of the rows."),
+    click.option(
+        "--column", "renamed", multiple=True, metavar="OURS=THEIRS", help="For csv, parquet: a column's name."
+    ),
+)
+
+
+@features.command("list")
+@options(REPO, VIEW, JSON)
+def list_features(folder: str | None, view_name: str | None, as_json: bool) -> None:
+    """Show every feature: its name, dtype, stream, window, tile, and what it means.
+
+    \b
+    Examples:
+      headrace features list
+      headrace features list --view user_activity --json
+    """
+    from features.definitions import view_summary
+
+    repo = repo_of_settings(folder)
+    views = [view_summary(view) for view in _views(repo, view_name)]
+    click.echo(
+        json.dumps({"views": views}, indent=2, ensure_ascii=False) if as_json else "\n\n".join(map(_listed, views))
+    )
+
+
+def repo_of_settings(folder: str | None) -> FeatureRepo:
+    """The definitions in the folder, or in the one that the settings name."""
+    from features.definitions import load_repo
+    from headrace.settings import read_settings
+
+    return load_repo(folder or read_settings(Path.cwd(), os.environ).stream.repo)
+
+
+def _views(repo: FeatureRepo, name: str | None) -> list[FeatureView]:
+    if name is not None and name not in repo.views:
+        raise UsageError("--view", f"one of {', '.join(repo.views) or 'no views'}", repr(name))
+    return [view for view in repo.views.values() if name in (None, view.name)]
+
+
+def _listed(view: Mapping[str, Any]) -> str:
+    title = click.style(view["view"], bold=True)
+    keys = ", ".join(f"{key} {dtype}" for key, dtype in view["keys"].items())
+    about = f"{view['entity']} ({keys}) from {', '.join(view['streams'])} · version {view['version']}"
+    head = f"{title} · {about} · schema {view['schema_hash']} · ttl {view['ttl']}"
+    lines = [head, view["description"]] if view["description"] else [head]
+    return "\n".join(
+        [*lines, *_table(LIST_COLUMNS, [[row[name] for name in LIST_COLUMNS] for row in view["features"]])]
+    )
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
+    """Lines of aligned columns under their names; None is empty."""
+    texts = [list(names), *([("" if cell is None else str(cell)) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for number, row in enumerate(texts):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        yield click.style(line, dim=True) if number == 0 else line
+
+
+@dataclass(frozen=True)
+class File:
+    """The options that name a file."""
+
+    path: str | None
+    kind: str | None
+    stream: str | None
+    renamed: Sequence[str]
+
+    def reader(self, repo: FeatureRepo, what: str) -> Read:
+        """Starts reading the file anew at each call; UsageError at once for options that cannot be."""
+        from features.formats import FORMATS, read_events
+
+        if self.path is None:
+            raise UsageError(what, "--from FILE and --format FORMAT", "no --from")
+        if self.kind is None:
+            raise UsageError(what, f"--format, one of {', '.join(FORMATS)}", "none")
+        columns = dict(map(_renaming, self.renamed)) or None
+        read: Read = partial(
+            read_events, self.path, self.kind, repo.streams, repo.horizon_ms, stream=self.stream, columns=columns
+        )
+        read()  # generators do not start by themselves: this only looks at the options
+        return read
+
+    def fills(self, repo: FeatureRepo) -> set[str]:
+        """The repo's streams that the file can fill."""
+        from features.formats import find_format
+
+        streams = find_format(str(self.kind)).streams or ([self.stream] if self.stream else repo.streams)
+        return {name for name in streams if name in repo.streams}
+
+
+def file_options(command: Command) -> Command:
+    """The command with these options, as one argument ``file``."""
+
+    @wraps(command)
+    def collected(path: str | None, kind: str | None, stream: str | None, renamed: Sequence[str], **rest: Any) -> Any:
+        return command(file=File(path, kind, stream, renamed), **rest)
+
+    return FILE(collected)
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    ours, sign, theirs = text.partition("=")
+    if not (ours and sign and theirs):
+        raise UsageError("--column", "OURS=THEIRS, such as user_id=CustomerID", repr(text))
+    return ours, theirs
+
+
+def _views_of(repo: FeatureRepo, name: str | None, entity: str | None) -> list[FeatureView]:
+    """The views (of the entity and of the name, where given); UsageError where there is none."""
+    found = [view for view in _views(repo, name) if entity in (None, view.entity.name)]
+    if not found:
+        required = ", ".join(view.name for view in repo.views.values() if view.entity.name == entity) or "none"
+        raise UsageError(f"--view for entity '{entity}'", f"one of its views ({required})", repr(name))
+    return found
+
+
+def views_of_file(repo: FeatureRepo, name: str | None, entity: str | None, filled: set[str]) -> list[FeatureView]:
+    """The views (of the entity, if one is given) that read one of the streams; UsageError where there is none."""
+    of_entity = _views_of(repo, name, entity)
+    views = [view for view in of_entity if filled & {one.name for one in view.streams}]
+    if not views:
+        required = ", ".join(sorted({stream.name for view in of_entity for stream in view.streams}))
+        raise UsageError("--format", f"a file with events of {required}", f"one with {', '.join(sorted(filled))}")
+    return views
+
+
+@features.command()
+@click.argument("entity")
+@click.argument("id_text", metavar="ID")
+@options(file_options, REPO, VIEW, JSON)
+@click.option(
+    "--as-of", "as_of", metavar="T", help="RFC 3339 or epoch ms; now unless given, or the file's newest event."
+)
+@click.option("--clock", type=click.Choice(CLOCKS), help="What now is; stream for old data that kept its times.")
+@click.option("--explain", is_flag=True, help=f"Show the events behind the values, the newest {EVENTS_SHOWN}.")
+def show(
+    file: File,
+    entity: str,
+    id_text: str,
+    folder: str | None,
+    view_name: str | None,
+    as_of: str | None,
+    clock: str | None,
+    **flags: bool,
+) -> None:
+    """Show the features of one entity: from the online store as they are, or computed from a file as of any time.
+
+    ID is the key's value; of a composite key, all of them: user_id=7,shop=3. Where a row is older than its view lets it
+    be read, that is said, with how old it is; --clock stream reads as of the newest event of the view's streams.
+
+    \b
+    Examples:
+      headrace features show user u1 --explain
+      headrace features show customer 596 --clock stream
+      headrace features show user 12747 --from online-retail.parquet --format online-retail
+      headrace features show customer 596 --from card-transactions.parquet --format cards --as-of 2018-07-01T00:00:00Z
+      headrace features show user u1 --from my.csv --format csv --stream activity --column user_id=customer --explain
+    """
+    from features.events import parsed_key, parsed_time
+
+    repo = repo_of_settings(folder)
+    if entity not in repo.entities:
+        raise UsageError("an entity", f"one of {', '.join(repo.entities)}", repr(entity))
+    key = parsed_key(repo.entities[entity], id_text)
+    asked = None if as_of is None else parsed_time(as_of)
+    stored = file.path is None and file.kind is None
+    if clock is not None and (asked is not None or not stored):
+        raise UsageError("--clock", "a read of the online store without --as-of", "both" if stored else "--from")
+    answer = partial(_from_store, clock or CLOCKS[0]) if stored else partial(_from_file, file)
+    shown = {"entity": entity, "key": key, **answer(repo, view_name, entity, key, asked, explain=flags["explain"])}
+    if flags["as_json"]:
+        click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+    else:
+        texts = ("\n".join(_shown(entity, id_text, shown["as_of"], answer)) for answer in shown["views"])
+        click.echo("\n\n".join(texts))
+
+
+def _from_file(
+    file: File,
+    repo: FeatureRepo,
+    view_name: str | None,
+    entity: str,
+    key: Mapping[str, Any],
+    asked: int | None,
+    *,
+    explain: bool,
+) -> dict[str, Any]:
+    from features.checks import find_entity
+
+    read = file.reader(repo, "headrace features show")
+    views = views_of_file(repo, view_name, entity, file.fills(repo))
+    click.echo(f"reading {file.path}", err=True)
+    found = find_entity(read, repo.streams, repo.entities[entity], key)
+    moment = found.clock if asked is None else asked
+    if moment is None:
+        raise UsageError(f"file '{file.path}'", "at least one valid event, or --as-of", "none")
+    answers = [_answer(view, key, moment, found, explain=explain) for view in views]
+    return {"as_of": moment, "clock": found.clock, "views": answers}
+
+
+def _from_store(
+    clock: str,
+    repo: FeatureRepo,
+    view_name: str | None,
+    entity: str,
+    key: Mapping[str, Any],
+    asked: int | None,
+    *,
+    explain: bool,
+) -> dict[str, Any]:
+    from features.checks import as_stored
+    from headrace.settings import read_settings
+
+    settings, views = read_settings(Path.cwd(), os.environ), _views_of(repo, view_name, entity)
+    told, notes = as_stored(
+        repo,
+        Path(settings.home),
+        Path(settings.offline.path),
+        views,
+        key,
+        clock if asked is None else asked,
+        EVENTS_SHOWN if explain else None,
+    )
+    click.echo("\n".join(notes), err=True)
+    return told
+
+
+def _answer(view: FeatureView, key: Mapping[str, Any], as_of: int, found: Found, *, explain: bool) -> dict[str, Any]:
+    from features.checks import events_behind, view_answer
+
+    answer = view_answer(view, key, as_of, found)
+    if explain:
+        events, more = events_behind(view, as_of, found, EVENTS_SHOWN)
+        answer |= {"events": events, "more_events": more}
+    return answer
+
+
+def _shown(entity: str, id_text: str, as_of: int, answer: Mapping[str, Any]) -> Iterator[str]:
+    newest = "" if answer["newest_event"] is None else f" · newest event {_time(answer['newest_event'])}"
+    title = click.style(f"{entity} {id_text} · {answer['view']}", bold=True)
+    yield f"{title} · {answer['status']} as of {_time(answer.get('as_of', as_of))}{newest}"
+    if answer["status"] == "PRESENT":
+        yield from _table(("feature", "value"), [(name, _value(one)) for name, one in answer["features"].items()])
+    if "events" in answer:
+        yield from _shown_events(answer["events"], answer["more_events"])
+
+
+def _time(ms: int) -> str:
+    from features.times import moment_text
+
+    return moment_text(ms)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    return "null" if value is None else str(value)
+
+
+def _shown_events(events: Sequence[Mapping[str, Any]], more: int) -> Iterator[str]:
+    if not events:
+        yield "no events in its windows"
+        return
+    names = list(dict.fromkeys(name for event in events for name in event if name != "event_id"))
+    rows = [[_time(event[name]) if name == "event_time" else event.get(name) for name in names] for event in events]
+    yield from ("", *_table(names, rows))
+    if more:
+        yield f"and {more:,} older"

@@ -1,0 +1,137 @@
+"""`headrace features verify`: online against offline, as of the same instant and the same offsets."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from features.errors import UsageError
+
+if TYPE_CHECKING:
+    from features.checks import Asked
+    from features.definitions import FeatureRepo, FeatureView
+    from headrace.settings import Settings
+
+
+@click.command()
+@click.option("--view", "view_name", metavar="VIEW", help="Only this feature view.")
+@click.option("--sample", default=1_000, show_default=True, type=click.IntRange(1), help="Entities of each view.")
+@click.option("--all", "everybody", is_flag=True, help="Every entity of both stores.")
+@click.option("--as-of", "as_of", metavar="T", help="RFC 3339 or epoch ms; now unless given.")
+@click.option("--threshold", default=0.0, show_default=True, type=click.FloatRange(0, 1), help="Share that may differ.")
+@click.option("--seed", type=click.IntRange(0), help="Chooses the entities; a new one unless given.")
+@click.option("--served", is_flag=True, help="Also what answers were made of, by the served log.")
+@click.option(
+    "--settle-s", default=10.0, show_default=True, type=click.FloatRange(0), help="Stream's lag at most then."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(  # noqa: PLR0913  # one parameter an option
+    view_name: str | None,
+    sample: int,
+    everybody: bool,
+    as_of: str | None,
+    threshold: float,
+    seed: int | None,
+    *,
+    served: bool,
+    settle_s: float,
+    as_json: bool,
+) -> None:
+    """Compare the online store with the offline store; exit 1 where more than the threshold differs.
+
+    Each row is compared with the events that had been folded when it was read, at the time of its newest event and
+    now: a stream that runs, or lags, explains no difference. History that was imported since the rows were made does:
+    run 'headrace features rebuild' first.
+
+    With --served, also the users' features in the served log with history as of the instant of each answer; answers
+    within --settle-s of another event of the user are left out, as the stream may have been behind it, and so are those
+    by a version that the registry has no more.
+
+    \b
+    Examples:
+      headrace features verify
+      headrace features verify --all --json
+      headrace features verify --served
+    """
+    from features.checks import Asked, Verifier, report
+    from features.definitions import load_repo
+    from features.events import parsed_time
+    from features.online_store import store_of
+    from features.times import now_ms
+    from headrace.settings import read_settings
+
+    root = Path.cwd()
+    settings = read_settings(root, os.environ)
+    repo = load_repo(root / settings.stream.repo)
+    if view_name is not None and view_name not in repo.views:
+        raise UsageError("--view", f"one of {', '.join(repo.views) or 'no views'}", repr(view_name))
+    views = [view for view in repo.views.values() if view_name in (None, view.name)]
+    seed = secrets.randbelow(1 << 32) if seed is None else seed
+    asked = Asked(None if everybody else sample, now_ms() if as_of is None else parsed_time(as_of), seed)
+    home = root / settings.home
+    rows = store_of(repo.path, home).open()
+    verifier = Verifier(rows, repo, root / settings.offline.path, home, lambda line: click.echo(line, err=True))
+    found = report([verifier.verify(view, asked) for view in views], {one.name: len(one.features) for one in views})
+    if served:
+        found["served"] = report_of_the_log(root, settings, repo, views, asked, round(1_000 * settle_s))
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(found)))
+    several = [found, *found.get("served", [])]
+    wrong = sum(one["mismatch"] + one["missing"] + one["extra"] for one in several)
+    click.get_current_context().exit(1 if wrong > threshold * sum(one["compared"] for one in several) else 0)
+
+
+def report_of_the_log(
+    root: Path, settings: Settings, repo: FeatureRepo, views: Sequence[FeatureView], asked: Asked, settle_ms: int
+) -> list[dict[str, Any]]:
+    """What differs between each served log of the repo and history, for each view that it can be about."""
+    from features.checks import LogVerifier, report
+    from features.events import FIELDS
+    from models.needs import ranker_inputs_of
+
+    inputs_of = partial(ranker_inputs_of, settings.mlflow.tracking_uri, root)
+    verifier = LogVerifier(repo, root / settings.offline.path, inputs_of, settle_ms)
+    logs = [one for one in repo.streams.values() if set(FIELDS) <= set(one.fields)]
+    single = [view for view in views if len(view.entity.keys) == 1]
+    pairs = [(view, log) for view in single for log in logs if set(view.entity.keys) <= set(log.fields)]
+    if not pairs:
+        got = f"{', '.join(one.name for one in logs) or 'none'} for {', '.join(view.name for view in views)}"
+        next_step = 'A log is a stream: served = served_log("shop.served"), from features.events.served_log.'
+        raise UsageError("--served", "a stream that is a log of answers, and a view of who is in it", got, next_step)
+    told = []
+    for view, log in pairs:
+        found = verifier.verify(view, log, asked.sample, asked.seed)
+        counts = report([found.findings], {view.name: len(view.features)})
+        about = {"log": log.name, "view": view.name, "answers": found.answers, "unsettled": found.unsettled}
+        told.append(about | {"gone": dict(found.gone)} | counts)
+    return told
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    for name, view in found["views"].items():
+        yield f"{name}: {view['entities']:,} entities · {view['compared']:,} values compared · {_kinds(view)}"
+        yield from _by_feature(view)
+    for one in found.get("served", []):
+        about = f"{one['answers']:,} answers, {one['unsettled']:,} of them unsettled"
+        yield f"{one['log']} → {one['view']}: {about} · {one['compared']:,} values compared · {_kinds(one)}"
+        yield from (
+            f"    {count:,} answers by {name}, which the registry has no more" for name, count in one["gone"].items()
+        )
+    for one in [one for each in (found, *found.get("served", [])) for one in each["worst"][:10]]:
+        values = f"{one['online']!r} online, {one['offline']!r} offline, as of {one['as_of']}"
+        yield f"  {one['kind']}: {one['view']} {one['entity']} {one['feature']}: {values}"
+
+
+def _kinds(one: Mapping[str, int]) -> str:
+    return " · ".join(f"{one[kind]:,} {kind}" for kind in ("mismatch", "missing", "extra"))
+
+
+def _by_feature(view: Mapping[str, Any]) -> Iterator[str]:
+    """The features that differ most, each with how."""
+    yield from (f"    {feature}: {_kinds(kinds)}" for feature, kinds in list(view["by_feature"].items())[:5])

@@ -1,0 +1,116 @@
+"""`headrace evaluate PROTOCOL`: published protocols on a file, each a command with options of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from features.errors import UsageError
+from headrace.commands.models.evaluate_lists import leave_one_out_99, random_75_25, ranklens, session, time_split
+from headrace.console import table
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def evaluate() -> None:
+    """Follow a published protocol on a file of yours: its split, its models and its metrics.
+
+    \b
+    Examples:
+      headrace evaluate fraud-handbook --data card-transactions.parquet --train-start 2018-07-04
+      headrace evaluate time-split --data online-retail.parquet --format online-retail --test-days 30
+    """
+
+
+for protocol in (random_75_25, leave_one_out_99, time_split, session, ranklens):
+    evaluate.add_command(protocol)
+
+
+@evaluate.command("fraud-handbook")
+@click.option("--data", required=True, metavar="FILE", help="Card payments and their frauds.")
+@click.option("--format", "kind", default="cards", show_default=True, metavar="FORMAT", help="Of the file.")
+@click.option(
+    "--train-start", "starts", multiple=True, metavar="DATE", help="The first day; again for another. Else the last."
+)
+@click.option("--train-days", default=7, show_default=True, type=click.IntRange(min=1), help="To train on.")
+@click.option("--delay-days", default=7, show_default=True, type=click.IntRange(min=1), help="To skip.")
+@click.option("--test-days", default=7, show_default=True, type=click.IntRange(min=1), help="To test on.")
+@click.option("--model", "names", multiple=True, metavar="MODEL", help="Only this one; again for another.")
+@click.option("--before", is_flag=True, help="Features do not count the payment itself, as when it comes in.")
+@click.option("--repo", "folder", metavar="FOLDER", help="Folder with your definitions, if not the settings'.")
+@JSON
+def fraud_handbook(  # noqa: PLR0913, PLR0917  # one parameter an option
+    data: str,
+    kind: str,
+    starts: Sequence[str],
+    train_days: int,
+    delay_days: int,
+    test_days: int,
+    names: Sequence[str],
+    before: bool,
+    folder: str | None,
+    as_json: bool,
+) -> None:
+    """The Fraud Detection Handbook's: AUC, average precision and card precision of models that flag card payments.
+
+    Train some days, skip those in which frauds are not known yet, test the days after; cards that are known to be
+    compromised leave the test. The features are those of your definitions, as of each payment.
+
+    \b
+    Examples:
+      headrace evaluate fraud-handbook --data card-transactions.parquet --train-start 2018-07-04
+      headrace evaluate fraud-handbook --data card-transactions.parquet --model logistic_regression --json
+    """
+    from features.definitions import load_repo
+    from headrace.settings import read_settings
+    from training.protocols import fraud_handbook as protocol
+
+    chosen = _chosen(protocol.models(), names)
+    lengths = (train_days, delay_days, test_days)
+    asked = [_midnight(start) for start in starts]
+    repo = load_repo(folder or read_settings(Path.cwd(), os.environ).stream.repo)
+    _say(f"reading {data}")
+    history = protocol.read_history(Path(data), kind, repo)
+    report: dict[str, Any] = {"protocol": "fraud-handbook", "baseline": protocol.BASELINE, "before": before}
+    report |= {"inputs": protocol.INPUTS, "parts": [], "rows": []}
+    for start in asked or [protocol.last_start(history, protocol.Days(0, *lengths))]:
+        days = protocol.Days(start, *lengths)
+        part = protocol.run(history, repo, days, chosen, before=before, say=_say)
+        about = {"train_start": _date(start), "test_start": _date(days.test_start)}
+        report["rows"] += [about | row for row in part.pop("rows")]
+        report["parts"].append(about | part)
+    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(table(report["rows"])))
+
+
+def _chosen(models: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The models of these names, all where there are none."""
+    unknown = [name for name in names if name not in models]
+    if unknown:
+        raise UsageError("--model", f"one of {', '.join(models)}", ", ".join(unknown))
+    return {name: model for name, model in models.items() if not names or name in names}
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _midnight(date: str) -> int:
+    """Epoch ms of the beginning of this day of UTC."""
+    from features.events import parsed_time
+
+    try:
+        return parsed_time(f"{date}T00:00:00Z")
+    except UsageError as error:
+        raise UsageError("--train-start", "a date, such as 2018-07-04", repr(date)) from error
+
+
+def _date(epoch_ms: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(epoch_ms / 1_000, UTC).date().isoformat()

@@ -1,0 +1,372 @@
+"""`headrace models`: the registered versions, which of them serves, and what may. Imports wait for a command."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from features.errors import ArtefactError, UsageError
+from headrace.commands.models.train import JSON, ROOT, training_settings
+from models.tags import CHAMPION, MODEL_NAME
+
+if TYPE_CHECKING:
+    from headrace.commands.models.project import Project
+    from training.judging import Ask, Judge, Verdict
+    from training.registry import Registry, Version
+
+NAME = click.option("--name", "--model", "name", default=MODEL_NAME, show_default=True, help="The registered model.")
+
+FROM = click.option("--from", "path", metavar="FILE", help="Judge on a file instead of the offline store.")
+
+FORMAT = click.option("--format", "kind", metavar="FORMAT", help="Of the file, such as online-retail or jsonl.")
+
+SET = click.option("--set", "changed", multiple=True, metavar="KEY=VALUE", help="A training setting, such as k=20.")
+
+
+@click.group()
+def models() -> None:
+    """Show the registered models, and say which of them serves.
+
+    The service follows the alias champion within seconds, wherever it is moved: here, in MLflow's pages, by its client.
+    A version answers only when the gate let its files through, or when they were champion before.
+
+    \b
+    Examples:
+      headrace models list
+      headrace models promote 7
+      headrace models rollback
+    """
+
+
+@models.command("list")
+@click.argument("given", metavar="[NAME]", required=False)
+@click.option("--name", "--model", "name", help="The same as NAME.")
+@click.option("--limit", default=200, show_default=True, type=click.IntRange(min=1), help="The newest so many.")
+@ROOT
+@JSON
+def list_models(given: str | None, name: str | None, limit: int, root: Path, as_json: bool) -> None:
+    """Show versions, the newest first: their aliases, how they did, and why one must not serve where it must not.
+
+    \b
+    Examples:
+      headrace models list
+      headrace models list shop-recommender --json
+    """
+    found = registry_in(root).versions(given or name, limit + 1)
+    versions = found[:limit]
+    if len(found) > limit:
+        click.echo(f"the {limit} newest; there are older ones: --limit shows more", err=True)
+    if as_json:
+        click.echo(json.dumps({"models": [described(one) for one in versions]}, indent=2))
+        return
+    click.echo("\n".join(map(_line, versions)) or "none")
+
+
+@models.command()
+@click.argument("version")
+@NAME
+@FROM
+@FORMAT
+@SET
+@ROOT
+@JSON
+def promote(
+    version: str, name: str, path: str | None, kind: str | None, changed: Sequence[str], root: Path, as_json: bool
+) -> None:
+    """Make VERSION the champion; the gate judges it on the newest events first, unless it has let it through already.
+
+    VERSION is a number or an alias. Exit 1 where the gate refuses; the reason is kept with the version.
+
+    \b
+    Examples:
+      headrace models promote 7
+      headrace models promote challenger --json
+      headrace models promote 3 --model cards
+    """
+    registry = registry_in(root)
+    found = registry.get(name, version)
+    if found.refusal is not None:
+        click.echo(f"version {found.version}: {found.refusal}; judging it on the newest events", err=True)
+        verdict = _verdict(root, found, path, kind, changed)
+        found = registry.judge(found, verdict.promoted, verdict.reason)
+        refuse(found, verdict)
+    done = registry.promote(found, int(time.time() * 1000))
+    tell(done, as_json, f"{name} version {done.version} is the champion")
+
+
+def parity_asked(root: Path, judge: Judge) -> Ask:
+    """How the gate asks whether the project's features are the same online as offline."""
+    from features.definitions import load_repo
+    from headrace.settings import read_settings
+    from training.judging import asked_of
+
+    settings, domain = read_settings(root, os.environ), judge.of.domain
+    repo, views = load_repo(root / settings.stream.repo), (domain.user, domain.item)
+    return asked_of(
+        root / settings.home,
+        root / settings.offline.path,
+        repo,
+        views,
+        judge.settings,
+        lambda line: click.echo(line, err=True),
+    )
+
+
+def refuse(version: Version, verdict: Verdict) -> None:
+    """Passes where the gate let the version through; ArtefactError has its reason where not."""
+    if not verdict.promoted:
+        where = f"champion of model '{version.name}'"
+        raise ArtefactError(where, "a version that the gate lets through", f"version {version.version}", verdict.reason)
+
+
+@models.command()
+@click.argument("version", required=False)
+@click.option("--share", type=float, help="Of the users; serving.canary_share of the settings unless given.")
+@click.option("--stop", is_flag=True, help="The champion answers everybody again.")
+@NAME
+@ROOT
+@JSON
+def canary(version: str | None, share: float | None, stop: bool, name: str, root: Path, as_json: bool) -> None:
+    """Let VERSION, which the gate let through, answer a share of the users beside the champion: always the same ones.
+
+    A service stops it by itself when its answers surely fail more often, or take longer, than the champion's lately;
+    'headrace models list' then says why, and this command begins anew. 'headrace models promote canary' ends it well.
+
+    \b
+    Examples:
+      headrace models canary 7 --share 0.1
+      headrace models canary --stop
+    """
+    from models.tags import CANARY
+
+    registry = registry_in(root)
+    if stop or version is None:
+        if not stop:
+            raise UsageError("headrace models canary", "VERSION, or --stop", "neither")
+        done = registry.get(name, CANARY)
+        registry.drop_alias(name, CANARY)
+        tell(registry.get(name, done.version), as_json, f"{name} version {done.version} is the canary no more")
+        return
+    done = registry.begin_canary(registry.get(name, version), share, int(time.time() * 1000))
+    of = "the setting's share" if share is None else f"{share:.0%}"
+    tell(done, as_json, f"{name} version {done.version} is the canary, for {of} of the users")
+
+
+@models.command()
+@NAME
+@ROOT
+@JSON
+def rollback(name: str, root: Path, as_json: bool) -> None:
+    """Make the version champion that was it before the one that is; once more goes one further back.
+
+    That is by promotions, of training or 'headrace models promote': from a version that the alias was moved to by hand,
+    and that was never promoted, it goes to the last that was. A service has it in memory still, and loses no request.
+
+    \b
+    Examples:
+      headrace models rollback
+    """
+    done = registry_in(root).rollback(name)
+    tell(done, as_json, f"{name} version {done.version} is the champion again")
+
+
+@models.command()
+@click.argument("one")
+@click.argument("other")
+@NAME
+@FROM
+@FORMAT
+@SET
+@ROOT
+@JSON
+def compare(
+    one: str,
+    other: str,
+    name: str,
+    path: str | None,
+    kind: str | None,
+    changed: Sequence[str],
+    root: Path,
+    as_json: bool,
+) -> None:
+    """Test two versions on the same newest events: their metrics, and the interval of the difference.
+
+    ONE and OTHER are numbers or aliases. Of recommenders it is NDCG, list by list; of event models average precision,
+    by draws of whole groups, such as cards.
+
+    \b
+    Examples:
+      headrace models compare 7 champion
+      headrace models compare 7 6 --from online-retail.parquet --format online-retail --json
+      headrace models compare challenger champion --model cards
+    """
+    from headrace.commands.models.train_events import EventProject
+    from training.event_model import gate as event_gate
+
+    registry = registry_in(root)
+    pair = registry.get(name, one), registry.get(name, other)
+    events = EventProject.found(root, name, (path, kind), changed)
+    if events is not None:
+        report = event_gate.compared(events.judge(), registry, pair)
+    else:
+        report = compared(judge_of(root, name, path, kind, changed), registry, pair)
+    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_comparison(report)))
+
+
+@models.command()
+@NAME
+@FROM
+@FORMAT
+@SET
+@ROOT
+@JSON
+def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str], root: Path, as_json: bool) -> None:
+    """Show how far the newest events are from those that the champion was tested on, input by input.
+
+    The population stability index of each input of the ranker and of its score: above 0.25 it is time to train anew,
+    and the exit code is 1. 'headrace status' shows what was found last. Of an event model the newest events are those
+    of the last test_ms, with labels or without.
+
+    \b
+    Examples:
+      headrace models drift
+      headrace models drift --model cards
+      headrace models drift --json
+    """
+    from headrace.commands.models.train_events import EventProject, drift_of_event_model
+    from headrace.settings import read_settings
+    from training.judging import drifted, tell_drift
+
+    registry = registry_in(root)
+    champion = registry.get(name, CHAMPION)
+    events = EventProject.found(root, name, (path, kind), changed)
+    if events is not None:
+        report = drift_of_event_model(events, champion)
+    else:
+        report = drifted(judge_of(root, name, path, kind, changed), registry, champion)
+        if path is None:
+            tell_drift(root / read_settings(root, os.environ).home, report, int(time.time() * 1000))
+    lines = [f"{value:8.3f}  {key}" for key, value in report["psi"].items()]
+    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(lines))
+    if report["alarming"]:
+        of = "" if events is None else f" {name}"
+        click.echo(f"drifted: {', '.join(report['alarming'])}. Train anew: headrace train{of}.", err=True)
+        sys.exit(1)
+
+
+def compared(judge: Judge, registry: Registry, pair: tuple[Version, Version]) -> dict[str, Any]:
+    """The rows of both, by the first one's target, and the difference of their NDCG."""
+    from dataclasses import asdict, replace
+
+    from training.judging import difference
+
+    artefacts = [judge.fetched(registry, one) for one in pair]
+    first, second = (judge.row(replace(one, manifest=artefacts[0].manifest)) for one in artefacts)
+    rows = [{"version": one.version, **row.metrics} for one, row in zip(pair, (first, second), strict=True)]
+    metric = f"ndcg_at_{judge.settings.k}"
+    apart = asdict(difference(first, second, judge.settings.seed))
+    return {"model": pair[0].name, "lists": len(first.ndcg), "rows": rows, "difference": {"metric": metric, **apart}}
+
+
+def described(version: Version) -> dict[str, Any]:
+    """The version as JSON."""
+    from dataclasses import asdict
+
+    told = {key: value for key, value in asdict(version).items() if key != "tags"}
+    return {**told, "may_serve": version.refusal is None, "reason": reason_of(version), "since_ms": version.since_ms}
+
+
+def reason_of(version: Version) -> str:
+    """Why it may serve, or why not: what the gate said, and what a service found that must have served it."""
+    from models.tags import CANARY_STOPPED, GATE_REASON, SERVING_REFUSED
+
+    told = version.refusal or version.tags.get(GATE_REASON, "")
+    found, stopped = version.tags.get(SERVING_REFUSED, ""), version.tags.get(CANARY_STOPPED, "")
+    refused = f"; a service refused it: {found}" if found and found not in told else ""
+    return f"{told}{refused}" + (f"; a service stopped it as the canary: {stopped}" if stopped else "")
+
+
+def _verdict(root: Path, version: Version, path: str | None, kind: str | None, changed: Sequence[str]) -> Verdict:
+    """What the gate says of a registered version, a recommender or an event model, by the newest events."""
+    from headrace.commands.models.train_events import EventProject, verdict_on_event_model
+    from training.judging import asked_parity
+
+    events = EventProject.found(root, version.name, (path, kind), changed)
+    if events is not None:
+        return verdict_on_event_model(events, version)
+    judge = judge_of(root, version.name, path, kind, changed)
+    verdict, _ = judge.registered(registry_in(root), version)
+    ask = None if path is not None else parity_asked(root, judge)
+    return asked_parity(verdict, ask, judge.settings.parity)
+
+
+def project_of(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> Project:
+    """The recommender of this name of the project in this folder. Raises UsageError for an event model."""
+    from features.definitions import load_repo
+    from headrace.commands.models.project import Project, Source
+    from headrace.settings import read_settings
+
+    settings = read_settings(root, os.environ)
+    chosen = training_settings(name, changed, settings.training)
+    repo = load_repo(root / settings.stream.repo)
+    if name in repo.models:
+        raise UsageError(f"model '{name}'", "a recommender, for this", "an event model")
+    return Project(root, settings, repo, chosen, Source(path, kind))
+
+
+def judge_of(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> Judge:
+    """The newest slice of the project's events, or of a file's, on which versions of the model are judged."""
+    from training.judging import Judge
+
+    project = project_of(root, name, path, kind, changed)
+    events = project.events(lambda text: click.echo(text, err=True))
+    return Judge.of_events(events, project.domain, project.chosen)
+
+
+def registry_in(root: Path) -> Registry:
+    """The registry of the project in this folder."""
+    from headrace.settings import read_settings
+    from training.registry import Registry
+
+    return Registry(read_settings(root, os.environ).mlflow.tracking_uri, root)
+
+
+def tell(version: Version, as_json: bool, text: str) -> None:
+    """The version is on stdout as JSON, or this text is."""
+    click.echo(json.dumps(described(version), indent=2) if as_json else text)
+
+
+def _line(version: Version) -> str:
+    shown = "  ".join(f"{key} {version.metrics[key]:.4f}" for key in sorted(version.metrics) if _telling(key))
+    mark = click.style("may serve", fg="green") if version.refusal is None else click.style("refused", fg="yellow")
+    aliases = ",".join(version.aliases) or "-"
+    head = f"{version.name} {version.version:>4}  {aliases:{len(CHAMPION) + 4}} {shown}".rstrip()
+    return f"{head}\n      {mark}: {reason_of(version)}"
+
+
+def _telling(metric: str) -> bool:
+    return metric.startswith(
+        ("ndcg", "popular_ndcg", "champion_ndcg", "ap", "auc", "champion_ap")
+    ) and not metric.endswith(("_low", "_high"))
+
+
+def _comparison(report: Mapping[str, Any]) -> list[str]:
+    first, second = report["rows"]
+    lines = [f"{'version':18}{first['version']:>12}{second['version']:>12}"]
+    lines += [f"{key:18}{first[key]:>12.4f}{second[key]:>12.4f}" for key in first if key != "version"]
+    apart = report["difference"]
+    about = f"{apart['metric']} differs by {apart['mean']:+.4f}, between {apart['low']:+.4f} and {apart['high']:+.4f}"
+    return [*lines, "", f"{about} (95 % of bootstrap draws over {_counted(report)})"]
+
+
+def _counted(report: Mapping[str, Any]) -> str:
+    if "lists" in report:
+        return f"{report['lists']} lists"
+    return f"{report['groups']:,} groups of {report['events']:,} events, {report['positives']:,} of them positive"

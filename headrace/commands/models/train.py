@@ -1,0 +1,235 @@
+"""`headrace train`. Only click is imported here: the rest is when a command runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from features.errors import UsageError
+
+if TYPE_CHECKING:
+    from headrace.commands.models.project import Project
+    from training.data import Events
+    from training.progress import Say
+    from training.recommender import Trial
+    from training.resume import About, Stages
+    from training.settings import TrainingSettings
+
+ROOT = click.option(
+    "--root", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="The project's folder."
+)
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+NEAR = 0.75
+"""How alike two names are (difflib) of which one may have been meant by the other: one letter of five is."""
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--as-of", "as_of", metavar="T", help="As if it were then: RFC 3339 or epoch ms.")
+@click.option("--from", "path", metavar="FILE", help="Train on a file instead of the offline store.")
+@click.option("--format", "kind", metavar="FORMAT", help="Of the file, such as online-retail or jsonl.")
+@click.option(
+    "--set", "changed", multiple=True, metavar="KEY=VALUE", help="A setting, such as weights.view=0.1; over [training]."
+)
+@click.option("--when-drifted", is_flag=True, help="Only where the events have moved away from the champion's.")
+@click.option(
+    "--search",
+    "trials",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Try N settings of the ranker first, on the part of time before the newest, and take the best.",
+)
+@click.option("--anew", is_flag=True, help="Do not go on with a training that was killed.")
+@click.option(
+    "--impressions",
+    type=click.Choice(["auto", "served", "split"]),
+    help="Learn from what was shown: where there is enough of it, only from it, or not.",
+)
+@ROOT
+@JSON
+def train(  # noqa: PLR0913, PLR0917  # one parameter an option
+    name: str | None,
+    as_of: str | None,
+    path: str | None,
+    kind: str | None,
+    changed: Sequence[str],
+    when_drifted: bool,
+    trials: int | None,
+    anew: bool,
+    impressions: str | None,
+    root: Path,
+    as_json: bool,
+) -> None:
+    """Train a recommender on the offline store, test it, register it, and let it serve when it is better.
+
+    NAME is the registered model's, shop-recommender unless given; a new one that is all but one that there is may be
+    a slip, and is asked back about. Better is: surely above popularity, and surely not below the model that serves now
+    by more than the tolerance, in NDCG on the newest part of the events. One training of a project goes on at a time.
+    Where one was killed, the next of the same settings and code goes on with the stages that it had finished, on the
+    events of then, for six hours.
+
+    Of more events than fit into memory (max_events) it reads those of some users with all that they did, and says so;
+    what is told of items is of everybody's.
+
+    Where the feature repo has an event model of that name, that is trained: better is surely above its first input
+    alone, and surely not below the model that serves now by more than the tolerance, in average precision on the newest
+    part whose labels are known.
+
+    \b
+    Examples:
+      headrace train
+      headrace train --as-of 2011-11-09T00:00:00Z --json
+      headrace train --when-drifted
+      headrace train --search 8
+      headrace train cards
+      headrace train retail --from online-retail.parquet --format online-retail --set test_ms=2592000000
+    """
+    from features.definitions import load_repo
+    from features.turn import turn
+    from headrace.commands.models.project import Project, Source
+    from headrace.commands.models.train_events import EventProject, train_event_model
+    from headrace.settings import read_settings
+    from models.tags import MODEL_NAME
+    from training.progress import told
+    from training.registry import Registry
+
+    settings = read_settings(root, os.environ)
+    repo = load_repo(root / settings.stream.repo)
+    registry = Registry(settings.mlflow.tracking_uri, root)
+    registry.reach()  # now, and not after all that is done for it
+    if name is not None and name in repo.models:
+        with turn(root / settings.home):
+            events = EventProject(root, settings, repo, name, (path, kind), changed)
+            train_event_model(events, as_of, when_drifted=when_drifted, as_json=as_json)
+        return
+    if name is not None:
+        check_name(name, {*repo.models, str(settings.training.get("name", MODEL_NAME)), *registry.names()})
+    changed = [*changed, *([] if impressions is None else [f"impressions={impressions}"])]
+    chosen = training_settings(name, changed, settings.training)
+    project = Project(root, settings, repo, chosen, Source(path, kind, as_of))
+    with turn(project.home), told() as say:
+        if anew:
+            project.unfinished.forget()
+        report = _refreshed(project, trials, say, when_drifted=when_drifted)
+    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
+
+
+def _refreshed(project: Project, trials: int | None, say: Say, *, when_drifted: bool) -> dict[str, Any]:
+    """The report of a refresh, which stands in the status file too; that of the drift where none was needed."""
+    from features.files import write_status
+    from headrace.commands.models.project import begins
+
+    now_ms = int(time.time() * 1_000)
+    about, resumed = project.begin(trials, now_ms)
+    say(begins(resumed))
+    with project.unfinished.begun(about, resumed, say) as kept:
+        events = project.events(say, about.tables)
+        found = _needless(project, events, now_ms, say) if when_drifted and not resumed else None
+        if found is not None:
+            return {**found, "trained": False}
+        events = project.with_served(events, about.tables)
+        report = {**_trained(project, events, trials, (about, kept), now_ms, say), "resumed": resumed}
+        write_status(project.home / "status" / "train.json", report)
+    return report
+
+
+def _needless(project: Project, events: Events, now_ms: int, say: Say) -> dict[str, Any] | None:
+    from training.judging import Judge, needless
+
+    judge = Judge.of_events(events, project.domain, project.chosen)
+    return needless(judge, project.registry, project.home, now_ms, say)
+
+
+def _trained(
+    project: Project, events: Events, trials: int | None, begun: tuple[About, Stages], now_ms: int, say: Say
+) -> dict[str, Any]:
+    from training.judging import asked_of
+    from training.recommender import search
+    from training.refresh import refresh
+
+    (about, kept), chosen, domain, registry = begun, project.chosen, project.domain, project.registry
+    tried: Sequence[Trial] = ()
+    if trials is not None:
+        chosen, tried = search(events, domain, chosen, trials, say, kept)
+    views = (domain.user, domain.item)
+    ask = None
+    if project.source.path is None:
+        ask = asked_of(
+            project.root / project.settings.home,
+            project.root / project.settings.offline.path,
+            project.repo,
+            views,
+            chosen,
+            lambda _: None,
+        )
+    tags = project.came_from(about.tables)
+    done = refresh(events, domain, chosen, registry, now_ms, say, tags, ask, kept)
+    registry.log_trials(done.version, tried, f"ndcg_at_{chosen.k}")
+    return {**done.report(), "search": [asdict(trial) for trial in tried]}
+
+
+def check_name(name: str, known: Collection[str]) -> None:
+    """Passes for a known name, and for a new one that is not near a known one; UsageError has the nearest."""
+    near = get_close_matches(name, sorted(known), n=1, cutoff=NEAR)
+    if name not in known and near:
+        next_step = f"Did you mean '{near[0]}'? For a new recommender: headrace train --set name={name}."
+        raise UsageError("headrace train", "the name of a model, or one unlike any", f"'{name}'", next_step)
+
+
+def training_settings(
+    name: str | None, changed: Sequence[str], written: Mapping[str, Any] | None = None
+) -> TrainingSettings:
+    """The settings as they are written, with these KEY=VALUE over them; UsageError names the one that cannot be.
+
+    Args:
+        written: the section [training] of the project's settings.
+    """
+    from pydantic import ValidationError
+
+    from training.settings import TrainingSettings
+
+    values: dict[str, Any] = {**(written or {}), **({} if name is None else {"name": name})}
+    for text in changed:
+        key, sign, value = text.partition("=")
+        if not (key and sign):
+            raise UsageError("--set", "KEY=VALUE, such as iterations=200", repr(text))
+        section, dot, inner = key.partition(".")
+        before = values.get(section)
+        inside = before if isinstance(before, Mapping) else {}
+        values[section] = {**inside, inner: value} if dot else _listed(key, value)
+    try:
+        return TrainingSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = f"training setting '{'.'.join(map(str, first['loc']))}'"
+        raise UsageError(where, first["msg"], repr(first.get("input"))) from error
+
+
+def _listed(key: str, value: str) -> str | list[str]:
+    """The value of a setting that is a list as one."""
+    return [one for one in value.split(",") if one] if key in ("targets", "sources") else value
+
+
+def _lines(report: Mapping[str, Any]) -> list[str]:
+    if report.get("trained") is False:
+        most = max(report["psi"].values(), default=0.0)
+        return [f"{report['model']} version {report['version']} stays: no input has drifted (PSI at most {most:.2f})"]
+    names = [key for key in report["rows"][0] if key not in ("model", "took_s")]
+    lines = [f"{'':14}" + "".join(f"{name:>17}" for name in names)]
+    for row in report["rows"]:
+        values = ("-" if row[name] is None else f"{row[name]:.4f}" for name in names)
+        lines.append(f"{row['model']:14}" + "".join(f"{value:>17}" for value in values))
+    verdict = click.style("champion", fg="green") if report["promoted"] else click.style("not promoted", fg="yellow")
+    took = sum(report["took_s"].values())
+    about = f"{report['model']} version {report['version']} · {verdict} · {report['reason']} · {took:.0f} s"
+    return [*lines, "", about]

@@ -1,0 +1,145 @@
+"""`headrace serve` and `headrace recommend`. Only click is imported here: the rest is when a command runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from features.errors import HeadraceError, UsageError
+
+ROOT = click.option(
+    "--root", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="The project's folder."
+)
+
+WAIT_S = 30.0
+
+
+class ServiceError(HeadraceError):
+    """Raised when the running service does not answer, or answers with a problem."""
+
+
+@click.command()
+@click.option("--host", help="Where to listen; serving.host of the settings unless given.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="0 takes a free one; serving.port unless given.")
+@click.option("--kafka", "bootstrap_servers", help="Where posted events go; the settings' cluster unless given.")
+@click.option("--clock", type=click.Choice(["wall", "stream"]), help="stream for a replay that keeps its times.")
+@click.option("--replicas", type=click.IntRange(1), help="How many processes answer; serving.replicas unless given.")
+@click.option("--cpus", type=click.IntRange(1), default=2, show_default=True, help="What Ray may use.")
+@ROOT
+def serve(cpus: int, root: Path, **over: Any) -> None:
+    """Answer over HTTP with the champion, in the foreground, until Ctrl-C.
+
+    Without a model or a store it answers all the same, with what is popular or trending, and says so.
+
+    \b
+    Examples:
+      headrace serve
+      headrace serve --port 0
+    """
+    from headrace.chosen import chosen
+    from headrace.settings import read_settings
+    from serving.server import served
+
+    settings = chosen(read_settings(root, os.environ), root, **over)
+    click.echo("starting Ray Serve", err=True)
+    _on_signals(_interrupt)
+    try:
+        with served(settings, cpus) as url:
+            ending = threading.Event()
+            _on_signals(lambda *_: ending.set())  # only now: Ray has put handlers of its own in while it started
+            click.echo(f"serving at {url} (API: {url}/docs); Ctrl-C ends it", err=True)
+            ending.wait()
+            click.echo("stopping", err=True)
+    except KeyboardInterrupt:
+        click.echo("stopped before it was ready", err=True)
+
+
+def _on_signals(handler: Callable[..., None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@click.command()
+@click.option("--user", "user_id", metavar="U", help="Whom to recommend to.")
+@click.option("--item", "item_id", metavar="I", help="The item that is being looked at.")
+@click.option("-k", default=10, show_default=True, type=click.IntRange(1, 500), help="How many items.")
+@click.option("--exclude-seen", is_flag=True, help="Leave out the user's own history.")
+@click.option("--explain", is_flag=True, help="Say why each item is there.")
+@click.option("--url", help="The service's address; that of the settings unless given.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@ROOT
+def recommend(user_id: str | None, item_id: str | None, url: str | None, root: Path, **asked: Any) -> None:
+    """Ask the running service for recommendations.
+
+    \b
+    Examples:
+      headrace recommend --user u1
+      headrace recommend --user u1 -k 5 --explain
+      headrace recommend --item i42 --json
+    """
+    as_json = asked.pop("as_json")
+    context = {} if item_id is None else {"item_id": item_id}
+    answer = post(f"{url or _configured(root)}/v1/recommend", {"user_id": user_id, "context": context, **asked})
+    click.echo(json.dumps(answer, indent=2, ensure_ascii=False) if as_json else shown(answer))
+
+
+def _configured(root: Path) -> str:
+    from headrace.chosen import origin
+    from headrace.settings import read_settings
+
+    serving = read_settings(root, os.environ).serving
+    if not serving.port:
+        raise UsageError("headrace recommend", "--url, as serving.port of the settings is 0", "none")
+    return origin(serving.model_dump())
+
+
+def post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The service's answer. Raises ServiceError where there is none, and with the problem that it names."""
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, urlopen
+
+    request = Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    try:
+        with urlopen(request, timeout=WAIT_S) as answer:
+            found: dict[str, Any] = json.loads(answer.read())
+            return found
+    except HTTPError as error:
+        raise ServiceError(url, "a request that the service takes", _detail(error.read())) from None
+    except (URLError, TimeoutError, ConnectionError) as error:
+        got = str(getattr(error, "reason", error))
+        raise ServiceError(url, "a running service", got, "Start it with 'headrace serve'.") from None
+
+
+def _detail(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return body[:200].decode(errors="replace")
+
+
+def shown(answer: Mapping[str, Any]) -> str:
+    """The answer as a table, under a line that says what it is made of."""
+    model, features, fallback = answer["model"], answer["features"], answer["fallback"]
+    head = [f"model {model['name']} {model['version']} ({model['alias']})" if model else "no model"]
+    head.append(f"features {features['status'] or 'of nobody'}")
+    head += [f"{features['age_ms']} ms old"] if features["age_ms"] is not None else []
+    head += [f"fallback: {fallback['reason']}"] if fallback["used"] else []
+    head.append(f"{answer['took_ms']:.1f} ms")
+    width = max((len(one["item_id"]) for one in answer["items"]), default=0)
+    return "\n".join([click.style(" · ".join(head), bold=True), *(_line(one, width) for one in answer["items"])])
+
+
+def _line(item: Mapping[str, Any], width: int) -> str:
+    why = f"  {', '.join(item['reasons'])}" if item["reasons"] else ""
+    return f"{item['rank']:>3}  {item['item_id']:{width}}  {item['score']:>10.4f}  {item['source']}{why}"

@@ -1,0 +1,83 @@
+"""`headrace alerts`: what event models and rules told of, as it comes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+
+REMEMBERED = 200_000
+"""Alerts; what is sent again is of the last batch, and a batch has fewer."""
+
+
+@click.group()
+def alerts() -> None:
+    """Show what event models and rules of the feature repo told of, and take it to a table, PostgreSQL and a webhook.
+
+    \b
+    Examples:
+      headrace alerts tail
+      headrace alerts deliver
+    """
+
+
+@alerts.command()
+@click.option("--from-beginning", is_flag=True, help="Those that are in the topic already, too.")
+@click.option("--limit", default=0, help="Stop after so many; 0 for never.")
+@click.option("--seconds", type=float, default=0.0, help="Stop after so long; 0 for never.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, a line each.")
+def tail(from_beginning: bool, limit: int, seconds: float, as_json: bool) -> None:
+    """Show alerts as they come, each once, until Ctrl-C.
+
+    \b
+    Examples:
+      headrace alerts tail
+      headrace alerts tail --from-beginning --seconds 5 --json
+    """
+    from headrace.cluster import cluster
+    from headrace.settings import read_settings
+    from streaming.kafka import follow_topic
+
+    settings = read_settings(Path.cwd(), os.environ)
+    deadline_s = time.monotonic() + seconds if seconds else float("inf")
+    topic, client = settings.stream.alerts_topic, settings.kafka.client
+    with cluster(settings, Path.cwd()) as servers:
+        followed = follow_topic(servers, topic, deadline_s, client, from_beginning=from_beginning)
+        for alert in islice(each_once(record.value for record in followed), limit or None):
+            click.echo(json.dumps(alert) if as_json else line_of(alert))
+
+
+def each_once(values: Iterator[bytes | None]) -> Iterator[dict[str, Any]]:
+    """The alerts that the messages hold; what was sent again after a crash comes once."""
+    seen: dict[str, None] = {}
+    for value in values:
+        alert = json.loads(value or b"{}")
+        if alert.get("alert_id") and alert["alert_id"] not in seen:
+            seen[alert["alert_id"]] = None
+            if len(seen) > REMEMBERED:
+                del seen[next(iter(seen))]
+            yield alert
+
+
+def line_of(alert: Mapping[str, Any]) -> str:
+    """An alert as a line for a person."""
+    reasons = ", ".join(_reason(one) for one in alert["reasons"])
+    return f"{alert['event_id']}  {alert['source']}{_score(alert)}  {reasons}".rstrip()
+
+
+def _score(alert: Mapping[str, Any]) -> str:
+    if alert["score"] is None:
+        return ""
+    return f" {alert['score']:.3f} (from {alert['threshold']:.3f}, version {alert['version']})"
+
+
+def _reason(reason: Mapping[str, Any]) -> str:
+    usual = "" if reason["usual"] is None else f" (usual {reason['usual']:g})"
+    value = "nothing" if reason["value"] is None else f"{reason['value']:g}"
+    return f"{reason['feature']} {value}{usual}"

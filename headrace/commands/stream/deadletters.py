@@ -1,0 +1,206 @@
+"""`headrace deadletters`: what was refused and why, and sending it again once that is mended."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from features.errors import UsageError
+
+if TYPE_CHECKING:
+    from headrace.settings import Settings
+    from streaming.dead_letters import DeadLetter
+    from streaming.kafka import EventProducer
+
+SHOWN = 20
+
+TOPIC = click.option("--topic", metavar="TOPIC", help="Only of this topic.")
+
+REASON = click.option("--reason", metavar="CODE", help="Only of this kind of reason, such as wrong_type.")
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@dataclass(frozen=True)
+class Kafka:
+    """The cluster that the settings mean, and how to reach it."""
+
+    settings: Settings
+    bootstrap_servers: str
+
+    def letters(self, topic: str | None = None) -> list[DeadLetter]:
+        """The dead letters of a topic, or of all."""
+        from streaming.dead_letters import read_dead_letters
+
+        return read_dead_letters(self.bootstrap_servers, topic, self.settings.kafka.client)
+
+
+@contextmanager
+def _kafka() -> Iterator[Kafka]:
+    from headrace.cluster import cluster
+    from headrace.settings import read_settings
+
+    settings = read_settings(Path.cwd(), os.environ)
+    with cluster(settings, Path.cwd()) as bootstrap_servers:
+        yield Kafka(settings, bootstrap_servers)
+
+
+@click.group()
+def deadletters() -> None:
+    """Show the records that were refused, with the reason of each, and send them again.
+
+    \b
+    Examples:
+      headrace deadletters list
+      headrace deadletters show shop.activity/0/1841
+      headrace deadletters replay --reason unknown_value
+    """
+
+
+@deadletters.command("list")
+@TOPIC
+@REASON
+@click.option("--all", "everything", is_flag=True, help="Those that were sent again, too.")
+@click.option("--limit", default=SHOWN, show_default=True, help="The newest of each topic; 0 for all.")
+@JSON
+def list_letters(topic: str | None, reason: str | None, everything: bool, limit: int, as_json: bool) -> None:
+    """List the records that were refused: where each stands, when it came, and the reason.
+
+    \b
+    Examples:
+      headrace deadletters list
+      headrace deadletters list --topic shop.activity --reason wrong_type --json
+    """
+    with _kafka() as kafka:
+        letters = _chosen(kafka.letters(topic), reason, everything)
+    shown = sorted(letters, key=lambda one: (one.time_ms, one.place))[-limit:]
+    if as_json:
+        click.echo(json.dumps([described(letter) for letter in shown], indent=2))
+        return
+    for letter in shown:
+        click.echo(f"{_text(letter.place):32} {_when(letter.time_ms)}  {letter.reason}")
+    click.echo(_summary(letters, len(shown)), err=True)
+
+
+@deadletters.command()
+@click.argument("place", metavar="TOPIC/PARTITION/OFFSET")
+@JSON
+def show(place: str, as_json: bool) -> None:
+    """Show one record that was refused: its reason, headers, key and bytes.
+
+    \b
+    Examples:
+      headrace deadletters show shop.activity/0/1841
+      headrace deadletters show shop.activity/0/1841 --json
+    """
+    topic = place.rsplit("/", 2)[0]
+    with _kafka() as kafka:
+        letter = _named([place], kafka.letters(topic))[0]
+    if as_json:
+        click.echo(json.dumps(described(letter), indent=2))
+        return
+    for name, value in described(letter).items():
+        click.echo(f"{name:14} {value if isinstance(value, str) else json.dumps(value)}")
+
+
+@deadletters.command()
+@click.argument("places", metavar="[TOPIC/PARTITION/OFFSET]...", nargs=-1)
+@TOPIC
+@REASON
+@JSON
+def replay(places: Sequence[str], topic: str | None, reason: str | None, as_json: bool) -> None:
+    """Send records that were refused to their topics again, as they came: mend what refused them first.
+
+    Without places: all that were not sent again yet, or those that --topic and --reason leave. Events that a model
+    failed on are put to today's champion instead, with what was known of them then.
+
+    \b
+    Examples:
+      headrace deadletters replay shop.activity/0/1841
+      headrace deadletters replay --topic shop.activity --reason unknown_value
+    """
+    from streaming.dead_letters import replay as send_again
+    from streaming.kafka import EventProducer
+
+    with _kafka() as kafka:
+        found = kafka.letters(topic)
+        letters = _named(places, found) if places else _chosen(found, reason, everything=False)
+        producer = EventProducer(kafka.bootstrap_servers, kafka.settings.kafka.client)
+        refused_by_models = _of_models(letters, kafka.settings)
+        count = _ask_again(refused_by_models, kafka.settings, producer)
+        count += send_again(producer, [letter for letter in letters if letter not in refused_by_models])
+    click.echo(json.dumps({"replayed": count}) if as_json else f"{count} sent again")
+
+
+def _of_models(letters: Sequence[DeadLetter], settings: Settings) -> list[DeadLetter]:
+    """Those that are events which a model failed on, and no records of a topic."""
+    prefix = f"{settings.stream.scores_topic}."
+    return [letter for letter in letters if letter.place[0].startswith(prefix)]
+
+
+def _ask_again(letters: Sequence[DeadLetter], settings: Settings, producer: EventProducer) -> int:
+    """The letters have been scored and told; returns how many."""
+    from features.definitions import load_repo
+    from models.registry import absolute_uri
+    from streaming.scoring import ask_again
+
+    if not letters:
+        return 0
+    root = Path.cwd()
+    uri = absolute_uri(settings.mlflow.tracking_uri, root)
+    topics = settings.stream.scores_topic, settings.stream.alerts_topic
+    return ask_again(letters, load_repo(root / settings.stream.repo), uri, producer, topics)
+
+
+def _chosen(letters: Sequence[DeadLetter], reason: str | None, everything: bool) -> list[DeadLetter]:
+    return [one for one in letters if (everything or not one.is_replayed) and reason in (None, one.code)]
+
+
+def _named(places: Sequence[str], letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    known = {_text(letter.place): letter for letter in letters}
+    for place in places:
+        if place not in known:
+            required = "a place that 'headrace deadletters list' shows"
+            raise UsageError(f"dead letter '{place}'", required, "none of that name")
+    return [known[place] for place in dict.fromkeys(places)]
+
+
+def _summary(letters: Sequence[DeadLetter], shown: int) -> str:
+    if not letters:
+        return "no dead letters"
+    counts = ", ".join(f"{count} {code}" for code, count in Counter(one.code for one in letters).most_common())
+    return f"{shown} of {len(letters)} shown: {counts}"
+
+
+def _text(place: tuple[str, int, int]) -> str:
+    return "/".join(map(str, place))
+
+
+def _when(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def described(letter: DeadLetter) -> dict[str, Any]:
+    """A dead letter as --json prints it: bytes as text where they are UTF-8, and else {"base64": …}."""
+    named = {"place": _text(letter.place), "time": _when(letter.time_ms), "reason": letter.reason}
+    headers = [[name, _shown(value)] for name, value in letter.headers]
+    parts = {"key": _shown(letter.key), "headers": headers, "value": _shown(letter.value)}
+    return {**named, "is_replayed": letter.is_replayed, **parts}
+
+
+def _shown(value: bytes | None) -> str | dict[str, str] | None:
+    import base64
+
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value or b"").decode()}

@@ -1,0 +1,165 @@
+"""`headrace import`: history of files straight into the offline store. Only click is imported before it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from features.errors import UsageError
+
+if TYPE_CHECKING:
+    from features.definitions import FeatureRepo
+    from headrace.settings import Settings
+    from streaming.archive import Counts, Importer, Source, TopicStarts
+
+PROGRESS_S = 1.0
+
+COUNTED = ("records", "imported", "already", "rejected", "after_cut")
+
+Read = Callable[[str], "Source"]
+
+
+@click.command("import")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--format", "kind", metavar="FORMAT", help="Such as parquet, csv, jsonl, online-retail, cards.")
+@click.option("--stream", metavar="STREAM", help="For csv, parquet, jsonl: the stream of the rows.")
+@click.option("--column", "renamed", multiple=True, metavar="OURS=THEIRS", help="For csv, parquet: a column's name.")
+@click.option("--until", metavar="T", help="Only what was known before: RFC 3339 or epoch ms.")
+@click.option("--repo", "folder", metavar="FOLDER", help="Folder with your definitions, if not the settings'.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def import_files(
+    files: Sequence[str],
+    kind: str | None,
+    stream: str | None,
+    renamed: Sequence[str],
+    until: str | None,
+    folder: str | None,
+    as_json: bool,
+) -> None:
+    """Bring the events of files into the offline store, each file once: a second import adds nothing.
+
+    Events are known when they happened. They end where the stream's own topic begins, by the archive and by Kafka where
+    there is one, or at --until; what is later is left to the topic, until a later --until asks for it. What is no event
+    goes to the table _import_rejects, with its reason.
+
+    \b
+    Examples:
+      headrace import history-2023.parquet history-2024.parquet --format parquet --stream activity
+      headrace import card-transactions.parquet --format cards
+      headrace import old.csv --format csv --stream activity --column user_id=customer --until 2024-05-01T00:00:00Z
+    """
+    from features.events import parsed_time
+
+    until_ms = None if until is None else parsed_time(until)
+    read, importer = _project(folder, kind, stream, renamed, until_ms)
+    sources = [read(file) for file in files]
+    began = time.monotonic()
+    found = {source.name: importer.run(source) for source in sources}
+    told = report(found, time.monotonic() - began)
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+    else:
+        click.echo("\n".join(line for name, counts in found.items() for line in _lines(name, counts)))
+    if told["imported"]:
+        click.echo("make online rows of it with 'headrace features rebuild'", err=True)
+
+
+def _project(
+    folder: str | None, kind: str | None, stream: str | None, renamed: Sequence[str], until_ms: int | None
+) -> tuple[Read, Importer]:
+    """A reader of the files, whose options are looked at when it is called, and the importer of the project."""
+    from features.definitions import load_repo
+    from features.formats import FORMATS, read_events
+    from headrace.commands.stream.produce import renaming
+    from headrace.settings import read_settings
+    from streaming.archive import Archive, Cuts, Importer, Source, digest_of
+    from streaming.fold import crash_point
+
+    if kind is None:
+        raise UsageError("import", f"--format, one of {', '.join(FORMATS)}", "none")
+    settings = read_settings(Path.cwd(), os.environ)
+    repo = load_repo(folder or settings.stream.repo)
+    offline = Path.cwd() / settings.offline.path
+    columns = dict(map(renaming, renamed)) or None
+
+    def read(file: str) -> Source:
+        records = read_events(file, kind, repo.streams, repo.horizon_ms, stream=stream, columns=columns)
+        return Source(file, digest_of(Path(file)), records)
+
+    reached = crash_point(os.environ) or (lambda _: None)
+    return read, Importer(
+        Archive(offline, repo),
+        offline,
+        repo.streams,
+        Cuts(until_ms, _topic_starts(settings, repo)),
+        progress=_progress(),
+        reached=reached,
+        say=lambda line: click.echo(line, err=True),
+    )
+
+
+def _topic_starts(settings: Settings, repo: FeatureRepo) -> TopicStarts | None:
+    """Asks the project's Kafka when each stream's topics begin; None where it has none."""
+    from headrace.cluster import cluster, has_cluster
+    from streaming.archive import topic_starts
+
+    if not has_cluster(settings, Path.cwd()):
+        return None
+
+    def asked() -> Mapping[str, int]:
+        with cluster(settings, Path.cwd()) as bootstrap:
+            return topic_starts(bootstrap, repo.streams.values(), settings.kafka.client)
+
+    return asked
+
+
+def _progress() -> Callable[[Mapping[str, Counts]], None]:
+    """A line on a terminal, once a second."""
+    shown_s = time.monotonic()
+
+    def show(counts: Mapping[str, Counts]) -> None:
+        nonlocal shown_s
+        if sys.stderr.isatty() and time.monotonic() > shown_s + PROGRESS_S:
+            shown_s = time.monotonic()
+            click.echo(f"\r{sum(one.records for one in counts.values()):,} records read ", nl=False, err=True)
+
+    return show
+
+
+def report(found: Mapping[str, Mapping[str, Counts]], took_s: float) -> dict[str, Any]:
+    """What --json prints: totals, and the counts of each file by stream."""
+    files = {name: {stream: _told(counts) for stream, counts in several.items()} for name, several in found.items()}
+    every = [counts for several in files.values() for counts in several.values()]
+    totals: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
+    for counts in every:
+        totals.update({name: counts[name] for name in COUNTED})
+    per_s = round(totals["records"] / took_s, 1) if took_s else None
+    return {**totals, "files": files, "took_s": round(took_s, 3), "per_s": per_s}
+
+
+def _told(counts: Counts) -> dict[str, Any]:
+    return vars(counts) | {"reasons": dict(counts.reasons)}
+
+
+def _lines(file: str, several: Mapping[str, Counts]) -> list[str]:
+    return [_line(file, stream, counts) for stream, counts in several.items()] or [f"{file}  nothing in it"]
+
+
+def _line(file: str, stream: str, counts: Counts) -> str:
+    from features.times import moment_text
+
+    parts = [f"{counts.imported:,} of {counts.records:,} imported into {stream}"]
+    parts += [f"{counts.already:,} there already"] if counts.already else []
+    cut = "" if counts.until_ms is None else moment_text(counts.until_ms)
+    parts += [f"{counts.after_cut:,} from {cut} on left to the topic"] if counts.after_cut else []
+    reasons = ", ".join(f"{count:,} {code}" for code, count in counts.reasons.most_common())
+    parts += [f"{counts.rejected:,} refused ({reasons}), see the table _import_rejects"] if counts.rejected else []
+    return f"{file}  " + " · ".join(parts)

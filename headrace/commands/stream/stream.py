@@ -1,0 +1,227 @@
+"""`headrace stream`, `headrace status` and `headrace features rebuild`: run the stream, and see how it is doing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from features.errors import StoreError
+
+if TYPE_CHECKING:
+    from features.definitions import FeatureRepo
+    from headrace.settings import Settings
+    from streaming.fold import Reached
+    from streaming.kafka import EventProducer
+    from streaming.options import StreamOptions
+    from streaming.pipeline import Pipeline
+    from streaming.scoring import EventScoring
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@click.command()
+def stream() -> None:
+    """Fold the topics into the online store and archive them, until Ctrl-C or SIGTERM.
+
+    Our own broker is started for it where the settings name no cluster and none runs. Every offline.compact_every_min
+    the offline store's tables are compacted, as by 'headrace tables compact'.
+
+    \b
+    Example:
+      headrace stream
+    """
+    from features.definitions import load_repo
+    from headrace.cluster import cluster
+    from headrace.settings import read_settings
+    from streaming.archive import kept_up_every
+
+    root = Path.cwd()
+    settings = read_settings(root, os.environ)
+    repo = load_repo(root / settings.stream.repo)
+    upkeep = kept_up_every(60 * settings.offline.compact_every_min, root, _say)
+    with until_told() as stop, cluster(settings, root) as bootstrap, upkeep:
+        _pipeline(settings, root, repo, bootstrap).run(stop)
+    _say("stopped; what was read is folded, and the rest waits in Kafka")
+
+
+@click.command()
+@JSON
+def rebuild(as_json: bool) -> None:
+    """Make the online rows anew from the offline store; a stream that runs does it, and goes on meanwhile.
+
+    Readers keep the old rows until the new ones have all that is in Kafka. Without a stream that runs, the rows are
+    made here, and the next stream goes on from there.
+
+    \b
+    Examples:
+      headrace features rebuild
+      headrace features rebuild --json
+    """
+    from features.definitions import load_repo
+    from headrace.cluster import cluster
+    from headrace.settings import read_settings
+    from streaming.generations import rebuilt_by_the_stream
+
+    root = Path.cwd()
+    settings = read_settings(root, os.environ)
+    repo = load_repo(root / settings.stream.repo)
+    generation, live = rebuilt_by_the_stream(root / settings.home, _say), True
+    by = " by the stream that runs"
+    if generation is None:
+        with cluster(settings, root) as bootstrap:
+            fold, live = _pipeline(settings, root, repo, bootstrap).rebuild()
+        generation, by = str(fold.stream_id), ""
+    told = {"generation": generation, "views": list(repo.views), "by_stream": bool(by), "live": live}
+    then = "readers have them" if live else "readers have them when 'headrace stream' has folded what Kafka has beyond"
+    text = f"generation {generation}: rows of {', '.join(repo.views)} made from the archive{by}; {then}"
+    click.echo(json.dumps(told, indent=2) if as_json else text)
+
+
+def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str) -> Pipeline:
+    from features.events.avro import schema_registry
+    from features.online_store import store_of
+    from models.needs import needed_schemas
+    from streaming.dead_letters import send_dead_letters
+    from streaming.fold import crash_point
+    from streaming.kafka import EventProducer, ensure_topics
+    from streaming.pipeline import Models, Pipeline
+
+    client = settings.kafka.client
+    ensure_topics(bootstrap, repo.streams.values(), settings.kafka.partitions, client)
+    producer, reached = EventProducer(bootstrap, client), crash_point(os.environ)
+    needed = partial(needed_schemas, settings.mlflow.tracking_uri, root)
+    return Pipeline(
+        stream_options(settings, root, bootstrap),
+        repo,
+        store_of(root / settings.stream.repo, root / settings.home).open(),
+        lambda one, messages, parsed: send_dead_letters(producer, one, messages.table, parsed),
+        _say,
+        reached,
+        schema_registry(settings.kafka.schema_registry, settings.kafka.registry),
+        Models(needed, _scoring(settings, root, repo, producer, reached)),
+    )
+
+
+def _scoring(
+    settings: Settings, root: Path, repo: FeatureRepo, producer: EventProducer, reached: Reached | None
+) -> EventScoring | None:
+    """What asks the repo's event models and tells topics of their own, which are there; None where it has no models."""
+    from models.registry import absolute_uri
+    from streaming.kafka import ensure_named_topics
+    from streaming.scoring import DecisionTopics, event_scoring, problems_topic
+
+    if not repo.models:
+        return None
+    scores, alerts = settings.stream.scores_topic, settings.stream.alerts_topic
+    problems = [problems_topic(scores, model) for model in repo.models]
+    kafka = settings.kafka
+    ensure_named_topics(producer.bootstrap_servers, [scores, alerts], kafka.partitions, kafka.client, problems)
+    return event_scoring(
+        repo,
+        absolute_uri(settings.mlflow.tracking_uri, root),
+        root / settings.home / "checkpoints" / "scores",
+        DecisionTopics(producer, scores, alerts),
+        reached,
+    )
+
+
+def stream_options(settings: Settings, root: Path, bootstrap: str) -> StreamOptions:
+    """The settings of a project in ``root`` as the stream takes them."""
+    from streaming.kafka import resolve_spark
+    from streaming.options import StreamOptions
+
+    home = root / settings.home
+    return StreamOptions(
+        home=home,
+        offline=root / settings.offline.path,
+        bootstrap=bootstrap,
+        jars=resolve_spark(home),
+        client=settings.kafka.client,
+        spark_kafka={f"kafka.{name}": value for name, value in settings.kafka.spark.items()},
+        master=settings.stream.spark_master,
+        memory=settings.stream.spark_memory,
+        long_running=settings.stream.long_running,
+        trigger_ms=settings.stream.trigger_ms,
+        archive_trigger_s=settings.stream.archive_trigger_s,
+        max_offsets=settings.stream.max_offsets_per_trigger,
+        rows_in_memory=settings.offline.rows_in_memory,
+        grace_s=settings.stream.keep_older_s,
+        slo_ms=settings.stream.freshness_slo_ms,
+        driver_records=settings.stream.driver_records,
+    )
+
+
+@contextmanager
+def until_told() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    before = {one: signal.signal(one, lambda *_: stop.set()) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+@click.command()
+@JSON
+@click.option("--metrics", is_flag=True, help="Print Prometheus' text format.")
+def status(as_json: bool, metrics: bool) -> None:
+    """Show what the stream does: records a second, lag, batch time, how fresh features are, and how records ended.
+
+    Also the bytes that an entity takes in the online store, by view, from a sample; how alerts are delivered; and how
+    far events have moved from those that the champion was tested on, where that was measured.
+
+    \b
+    Examples:
+      headrace status
+      headrace status --json
+    """
+    from features.online_store import read_status
+    from features.times import now_ms
+    from headrace.settings import read_settings
+    from streaming.alerts import delivery_lines, delivery_metrics, read_delivery
+    from streaming.status import metrics_text, status_lines
+    from training.judging import drift_line, drift_metrics, read_drift, read_event_drift
+
+    root = Path.cwd()
+    settings = read_settings(root, os.environ)
+    found, drift = read_status(root / settings.home, now_ms()), read_drift(root / settings.home)
+    of_events = read_event_drift(root / settings.home)
+    drifts = [*([] if drift is None else [drift]), *of_events.values()]
+    if found["state"] != "absent":
+        found["bytes_per_row"] = _bytes_per_row(settings, root)
+    alerts = read_delivery(root / settings.home, now_ms())
+    if as_json:
+        also = {"alerts": alerts, "drift": drift, "event_drift": of_events or None}
+        also = {name: one for name, one in also.items() if one is not None}
+        click.echo(json.dumps(found | also, indent=2))
+    elif metrics:
+        click.echo(metrics_text(found) + ("" if alerts is None else delivery_metrics(alerts)), nl=False)
+        click.echo("".join(map(drift_metrics, drifts)), nl=False)
+    else:
+        lines = [*status_lines(found), *([] if alerts is None else delivery_lines(alerts))]
+        click.echo("\n".join([*lines, *(drift_line(one, now_ms()) for one in drifts)]))
+
+
+def _bytes_per_row(settings: Settings, root: Path) -> dict[str, float]:
+    """How long an entity's row is on average, by view; empty where the store does not answer."""
+    from features.online_store import store_of
+
+    try:
+        return store_of(root / settings.stream.repo, root / settings.home).open().bytes_per_row()
+    except StoreError:
+        return {}

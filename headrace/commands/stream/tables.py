@@ -1,0 +1,80 @@
+"""`headrace tables`: what the offline store's tables hold, and their upkeep. Only click is imported before it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from headrace.settings import Settings
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(invoke_without_command=True)
+@JSON
+@click.pass_context
+def tables(context: click.Context, as_json: bool) -> None:
+    """Show the offline store's tables: rows, files, bytes and version of each.
+
+    \b
+    Examples:
+      headrace tables
+      headrace tables --json
+      headrace tables compact
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from streaming.archive import state_of, tables_of
+
+    states = [asdict(state_of(name, table)) for name, table in tables_of(_offline(_settings()))]
+    _show(states, as_json)
+
+
+@tables.command()
+@click.option("--keep-hours", type=click.IntRange(min=1), help="Keep older versions so long, if not the settings'.")
+@JSON
+def compact(keep_hours: int | None, as_json: bool) -> None:
+    """Make few large files of many small ones, and delete the files of old versions; the stream may go on meanwhile.
+
+    \b
+    Examples:
+      headrace tables compact
+      headrace tables compact --keep-hours 24 --json
+    """
+    from streaming.archive import kept_up, tables_of
+
+    settings = _settings()
+    keep = settings.offline.keep_versions_h if keep_hours is None else keep_hours
+    _show([asdict(kept_up(name, table, keep)) for name, table in tables_of(_offline(settings))], as_json)
+
+
+def _settings() -> Settings:
+    from headrace.settings import read_settings
+
+    return read_settings(Path.cwd(), os.environ)
+
+
+def _offline(settings: Settings) -> Path:
+    return Path.cwd() / settings.offline.path
+
+
+def _show(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        click.echo("no tables yet: 'headrace stream' or 'headrace import' makes them", err=True)
+        return
+    head = list(rows[0])
+    cells = [head, *([row["table"], *(f"{row[name]:,}" for name in head[1:])] for row in rows)]
+    wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for name, *numbers in cells:
+        right = (f"{number:>{width}}" for number, width in zip(numbers, wide[1:], strict=True))
+        click.echo("  ".join([f"{name:{wide[0]}}", *right]))

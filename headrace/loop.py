@@ -1,0 +1,294 @@
+"""The whole loop on one machine: the broker, and the stream, the service and training as processes of their own.
+
+This is the one place that knows them all. What passes between them passes through Kafka, the stores, the registry and
+HTTP, never through an import: each process is the same command that a person would run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from features.errors import HeadraceError
+from features.online_store import status_file
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from headrace.settings import Settings
+
+STOP_WITHIN_S = 25.0
+
+POLL_S = 0.1
+
+OWN_STORE = """\
+project: headrace
+provider: local
+registry: ../registry.db
+online_store:
+  type: headrace.feast.SqliteRowsOnlineStore
+  path: ../online.db
+offline_store:
+  type: headrace.feast.ArchiveOfflineStore
+  path: ../offline
+entity_key_serialization_version: 3
+"""
+
+
+class LoopError(HeadraceError):
+    """Raised when a part of the loop does not start, or does not do its part in time."""
+
+
+@dataclass
+class Child:
+    """A headrace command as a process, in a session of its own so that all it starts ends with it."""
+
+    name: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    @classmethod
+    def start(cls, name: str, arguments: list[str], environment: Mapping[str, str], root: Path, logs: Path) -> Self:
+        """Start it, with its output in a log file."""
+        logs.mkdir(parents=True, exist_ok=True)
+        log = logs / f"{name}.log"
+        with log.open("ab") as file:
+            process = started(arguments, environment, root, file, file)
+        return cls(name, log, process)
+
+    def check(self) -> None:
+        """Raise LoopError if it has ended."""
+        if self.process.poll() is not None:
+            raise LoopError(f"'{self.name}'", "to run", f"exit {self.process.returncode}: {self._last_line()}")
+
+    def _last_line(self) -> str:
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        return f"{lines[-1].strip()} (all of it: {self.log})" if lines else f"no word (see {self.log})"
+
+    def stop(self) -> None:
+        """Ask it to end, and end it and all it started where it does not."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_WITHIN_S)
+        with_group_gone(self.process.pid)
+        self.process.wait()
+
+
+def started(
+    arguments: Sequence[str], environment: Mapping[str, str], root: Path, stdout: IO[bytes] | int, stderr: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """A headrace command that leads a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "headrace", *arguments],
+        cwd=root,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+    )
+
+
+def with_group_gone(leader: int) -> None:
+    """Nothing of the session that this process led is left."""
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+@dataclass
+class Loop:
+    """The parts that run, and how to reach them; leaving the block ends all of them, last started first."""
+
+    root: Path
+    settings: Settings
+    home: Path
+    repo: Path
+    port: int
+    tracking_uri: str
+    bootstrap: str = ""
+    children: list[Child] = field(default_factory=list)
+    _broker: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with uninterrupted():  # a second Ctrl-C would leave behind what was not stopped yet
+            for child in reversed(self.children):
+                child.stop()
+            if self._broker is not None:
+                self._broker.stop()
+
+    def start_broker(self) -> str:
+        """Our own broker runs, or the configured cluster is meant; the topics are there."""
+        from features.definitions import load_repo
+        from streaming.kafka import EmbeddedBroker, ensure_topics, resolve_kafka
+
+        self.bootstrap = self.settings.kafka.bootstrap_servers
+        if not self.bootstrap:
+            chosen = self.settings.broker
+            self._broker = EmbeddedBroker(self.home, resolve_kafka(self.home), chosen.port, chosen.heap_mb)
+            self.bootstrap = self._broker.start()
+        streams = load_repo(self.repo).streams.values()
+        ensure_topics(self.bootstrap, streams, self.settings.kafka.partitions, self.settings.kafka.client)
+        return self.bootstrap
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the children are told beside the settings' files."""
+        ours = {
+            "HEADRACE_HOME": str(self.home),
+            "HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
+            "HEADRACE_OFFLINE__PATH": str(self.home / "offline"),
+            "HEADRACE_SERVING__PORT": str(self.port),
+            "HEADRACE_STREAM__REPO": str(self.repo),
+            "HEADRACE_MLFLOW__TRACKING_URI": self.tracking_uri,
+        }
+        return {**os.environ, **ours}
+
+    def start(self, name: str, *arguments: str) -> Child:
+        """Start a headrace command that is to run on."""
+        with uninterrupted():
+            child = Child.start(name, list(arguments), self.environment, self.root, self.home / "logs")
+            self.children.append(child)
+        return child
+
+    def run(self, name: str, *arguments: str) -> str:
+        """Run a headrace command to its end; what it printed to stdout."""
+        log = self.home / "logs" / f"{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            process: subprocess.Popen[bytes] | None = None
+            try:
+                with uninterrupted():
+                    process = started(arguments, self.environment, self.root, subprocess.PIPE, file)
+                said, _ = process.communicate()
+            finally:
+                if process is not None:
+                    with_group_gone(process.pid)
+                    process.wait()
+        if process.returncode:
+            lines = log.read_text(errors="replace").splitlines() or ["no word"]
+            raise LoopError(f"'headrace {' '.join(arguments)}'", "exit 0", f"{process.returncode}: {lines[-1]}")
+        return said.decode()
+
+    def check(self) -> None:
+        """Raise LoopError if a part that is to run on has ended."""
+        for child in self.children:
+            child.check()
+
+    def wait(self, what: str, ready: Callable[[], Any], within_s: float) -> Any:
+        """The first answer of ``ready`` that is something; LoopError when a part ends or the time is over."""
+        until = time.monotonic() + within_s
+        while time.monotonic() < until:
+            self.check()
+            found = ready()
+            if found:
+                return found
+            time.sleep(POLL_S)
+        raise LoopError(what, f"within {within_s:.0f} s", "nothing yet", f"See the logs in {self.home / 'logs'}.")
+
+    def status(self) -> dict[str, Any]:
+        """What the stream tells of itself."""
+        try:
+            found: dict[str, Any] = json.loads(status_file(self.home).read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return found
+
+    def counted(self) -> dict[str, int]:
+        """How the records ended that the stream has folded so far."""
+        counts = self.status().get("queries", {}).get("fold", {}).get("counts", {})
+        return {name: int(count) for name, count in counts.items()}
+
+    def ask(self, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any] | None:
+        """What the service answers; None where it does not, or refuses."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_s) as response:
+                answer: dict[str, Any] = json.loads(response.read())
+        except (urllib.error.URLError, TimeoutError, ConnectionError, json.JSONDecodeError):
+            return None
+        return answer
+
+    @property
+    def url(self) -> str:
+        """The service's address."""
+        return f"http://{self.settings.serving.host}:{self.port}"
+
+
+@contextmanager
+def temporary_home(project_home: Path, prefix: str) -> Iterator[Path]:
+    """A home of its own below the project's, with the project's jars; gone afterwards."""
+    (project_home / "jars").mkdir(parents=True, exist_ok=True)
+    home: Path | None = None
+    try:
+        with uninterrupted():
+            home = Path(tempfile.mkdtemp(prefix=prefix, dir=project_home))
+        share_jars(project_home, home)
+        yield home
+    finally:
+        with uninterrupted():
+            if home is not None:
+                shutil.rmtree(home, ignore_errors=True)
+
+
+def share_jars(project_home: Path, home: Path) -> None:
+    """Another home uses the jars that the project has already."""
+    if not (home / "jars").exists():
+        (home / "jars").symlink_to((project_home / "jars").resolve())
+
+
+def own_repo(repo: Path, home: Path) -> Path:
+    """A copy of the definitions whose store is a file in this home, whatever store the original names."""
+    copy = Path(shutil.copytree(repo, home / "feature_repo", ignore=shutil.ignore_patterns("__pycache__")))
+    (copy / "feature_store.yaml").write_text(OWN_STORE, encoding="utf-8")
+    return copy
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """SIGINT and SIGTERM that come inside the block take effect at its end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {one: signal.signal(one, lambda number, _: came.append(number)) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
+@contextmanager
+def interrupts_end_it() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that everything started is stopped either way."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,21 @@
+"""What a model is to those who train it, serve it and score a stream with it: files, registry, aliases, verdicts.
+
+In: artefacts and their manifests. Out: versions of the registry, verified and loaded, and which of them may serve.
+"""
+
+__all__ = [
+    "champions",
+    "classifier_file",
+    "event_champion",
+    "event_model",
+    "folder",
+    "followed",
+    "golden",
+    "local_copy",
+    "needs",
+    "recommender",
+    "registry",
+    "rival",
+    "tags",
+    "user_model",
+]

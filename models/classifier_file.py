@@ -1,0 +1,107 @@
+"""The file of a fitted classifier, read without running anything that it holds."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import ArtefactError
+
+HISTOGRAMS = "sklearn.ensemble._hist_gradient_boosting"
+
+RANKER_TYPES: Mapping[str, tuple[str, ...]] = {
+    "builtins.dict": ("DictNode",),
+    "builtins.list": ("ListNode",),
+    "builtins.str": ("JsonNode", "TypeNode"),
+    "builtins.tuple": ("TupleNode",),
+    "numpy.ndarray": ("NdArrayNode",),
+    "numpy.float64": ("NdArrayNode",),
+    "numpy.int64": ("NdArrayNode",),
+    "numpy.uint64": ("NdArrayNode",),
+    "numpy.random._generator.Generator": ("RandomGeneratorNode",),
+    "sklearn._loss._loss.CyHalfBinomialLoss": ("LossNode",),
+    "sklearn._loss.link.Interval": ("ObjectNode",),
+    "sklearn._loss.link.LogitLink": ("ObjectNode",),
+    "sklearn._loss.loss.HalfBinomialLoss": ("ObjectNode",),
+    f"{HISTOGRAMS}.binning._BinMapper": ("ObjectNode",),
+    f"{HISTOGRAMS}.gradient_boosting.HistGradientBoostingClassifier": ("ObjectNode",),
+    f"{HISTOGRAMS}.predictor.TreePredictor": ("ObjectNode",),
+    "sklearn.preprocessing._label.LabelEncoder": ("ObjectNode",),
+}
+"""Every type that a fitted ranker is made of, and how skops may build it. skops' own list is longer, and its file says
+how each part is built: a trusted type's name alone would let a file choose a way that runs what it likes."""
+
+
+def save_ranker(ranker: Any, path: Path) -> None:
+    """The fitted ranker stands in a file; ArtefactError for one that ``load_ranker`` would refuse."""
+    import skops.io  # type: ignore[import-untyped]
+
+    skops.io.dump(ranker, path)
+    _check_types(path)
+
+
+def load_ranker(path: Path, inputs: int) -> Any:
+    """The fitted ranker of a file, which holds types of RANKER_TYPES only and takes ``inputs`` columns."""
+    _check_types(path)
+    import skops.io
+
+    try:
+        ranker = skops.io.load(path, trusted=sorted(RANKER_TYPES))
+    except Exception as error:  # what a damaged schema runs into is any error at all
+        raise _refused(path, "a fitted ranker", f"{type(error).__name__}: {error}") from error
+    if not hasattr(ranker, "predict_proba") or getattr(ranker, "n_features_in_", None) != inputs:
+        got = f"{type(ranker).__name__} of {getattr(ranker, 'n_features_in_', 'no')}"
+        raise _refused(path, f"a classifier of {inputs} inputs", got)
+    return ranker
+
+
+def chances(classifier: Any, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The classifier's probability of each row of its inputs, computed on the calling thread alone.
+
+    More threads would wait for each other longer than they compute, and on busy cores a hundred times that.
+    """
+    with _threads().limit(limits=1, user_api="openmp"):
+        return np.asarray(classifier.predict_proba(inputs)[:, 1], dtype=np.float64)
+
+
+@lru_cache(maxsize=1)
+def _threads() -> Any:
+    """Finds the process's thread pools once, as that takes milliseconds; the limit is the calling thread's own."""
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
+
+
+def _check_types(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            schema = json.loads(archive.read("schema.json"))
+    except (OSError, ValueError, KeyError, RecursionError, zipfile.BadZipFile) as error:
+        raise _refused(path, "a skops file", f"{type(error).__name__}: {error}") from error
+    foreign = sorted({name for name, loader in _types(schema) if loader not in RANKER_TYPES.get(name, ())})
+    if foreign:
+        raise _refused(path, "types of a ranker that training fits", ", ".join(foreign))
+
+
+def _types(schema: Any) -> Iterator[tuple[str, str]]:
+    """The name of every type that stands anywhere in a skops schema, and how it is to be built."""
+    waiting = [schema]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if {"__class__", "__module__", "__loader__"} & node.keys():
+                yield f"{node.get('__module__')}.{node.get('__class__')}", str(node.get("__loader__"))
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+
+
+def _refused(path: Path, required: str, got: str) -> ArtefactError:
+    return ArtefactError(f"artefact file '{path}'", required, got, "Train anew.")

@@ -1,0 +1,38 @@
+"""Event models: the artefact that scores one event with what was known before it, and its decisions.
+
+In: events and feature values. Out: probabilities, reasons, decisions and alerts.
+"""
+
+from models.event_model.artefact import (
+    EventClassifier,
+    EventManifest,
+    Loaded,
+    load_event_model,
+    save_event_model,
+    views_of,
+)
+from models.event_model.columns import EventColumnsOfModel, filled, rounded
+from models.event_model.decisions import DECISIONS, Reason, alerts_of, decide, reasons_of
+from models.event_model.inputs import EventInputs, Events
+from models.event_model.trial import golden_scores, try_out
+
+__all__ = [
+    "DECISIONS",
+    "EventClassifier",
+    "EventColumnsOfModel",
+    "EventInputs",
+    "EventManifest",
+    "Events",
+    "Loaded",
+    "Reason",
+    "alerts_of",
+    "decide",
+    "filled",
+    "golden_scores",
+    "load_event_model",
+    "reasons_of",
+    "rounded",
+    "save_event_model",
+    "try_out",
+    "views_of",
+]

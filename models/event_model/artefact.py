@@ -1,0 +1,170 @@
+"""The artefact of an event model: what training writes, and the stream and the service ask. A folder of two files.
+
+manifest.json       what the model is: its inputs in order, schema hashes, threshold, metrics, digests
+classifier.skops    the classifier, of types that stand in our own list and of no others
+own.zip             instead of it, an MLflow model that somebody brought (see own_ranker.py)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from features.arrays import Floats
+from features.definitions import EventModel
+from features.errors import ArtefactError
+from models.classifier_file import chances, load_ranker, save_ranker
+from models.event_model.columns import EventColumnsOfModel, filled, rounded
+from models.folder import MANIFEST, FileEntry, ViewInputs, check_files, manifest_text, write_folder
+from models.user_model import OWN, OwnRanker, open_trusted
+
+CLASSIFIER = "classifier.skops"
+
+
+class EventManifest(BaseModel):
+    """What an event model is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    """The layout of the folder."""
+    kind: Literal["events"] = "events"
+    """A classifier of events."""
+    name: str
+    """The registered model's name."""
+    created_ms: int
+    """When training ended, epoch ms."""
+    as_of_ms: int
+    """The model knows what was known before this time, epoch ms."""
+    stream: str
+    """The stream whose events it classifies."""
+    inputs: tuple[str, ...]
+    """Its inputs, in the order of a row."""
+    typical: tuple[float, ...]
+    """The median of each input in training."""
+    views: tuple[ViewInputs, ...]
+    """The views that the inputs are of, as they were defined."""
+    threshold: float
+    """An event of this score or a higher one alerts."""
+    metrics: dict[str, float] = {}
+    """Held-out metrics, such as ap and baseline_ap."""
+    settings: dict[str, Any] = {}
+    """What training was set to."""
+    golden: tuple[float, ...] = ()
+    """What it scored the questions of its trial (event_model/trial.py) when it was made."""
+    files: dict[str, FileEntry] = {}
+    """The other files; ``save_event_model`` fills it in."""
+
+
+@dataclass(frozen=True)
+class EventClassifier:
+    """A loaded event model: pure functions over arrays in memory, safe to call from several threads."""
+
+    manifest: EventManifest
+    classifier: Any
+
+    @property
+    def own(self) -> bool:
+        """Whether somebody brought it: it is told where there is no value, and its files run their own code."""
+        return isinstance(self.classifier, OwnRanker)
+
+    def scores(self, inputs: Floats) -> Floats:
+        """(n,) the chance of each event to be a positive, 0 to 1; ValueError where somebody's own model says another.
+
+        Args:
+            inputs: (n, manifest.inputs), NaN for no value.
+        """
+        if not len(inputs):
+            return np.empty(0)
+        if not self.own:
+            return chances(self.classifier, filled(inputs))
+        scores = chances(self.classifier, rounded(inputs))
+        if not ((scores >= 0) & (scores <= 1)).all():
+            message = f"scores must be from 0 to 1; got {scores[~((scores >= 0) & (scores <= 1))][0]}"
+            raise ValueError(message)
+        return scores
+
+    def effects(self, inputs: Floats, usual: Floats) -> Floats:
+        """(n, inputs) by how much each score is higher than it were with that input as usual."""
+        n, width = inputs.shape
+        changed = np.repeat(inputs[:, np.newaxis, :], width, axis=1)
+        which = np.arange(width)
+        changed[:, which, which] = usual
+        return self.scores(inputs)[:, np.newaxis] - self.scores(changed.reshape(n * width, width)).reshape(n, width)
+
+    def check(self, asked: EventColumnsOfModel) -> None:
+        """Passes when the definitions are those that it was trained on; ArtefactError names what differs."""
+        where = f"model '{self.manifest.name}'"
+        got = asked.model.input_names
+        if (asked.model.stream.name, got) != (self.manifest.stream, self.manifest.inputs):
+            required = f"inputs {', '.join(self.manifest.inputs)} of stream '{self.manifest.stream}'"
+            raise ArtefactError(where, required, ", ".join(got), "Train anew.")
+        now = {one.view: one.schema_hash for one in views_of(asked)}
+        for one in self.manifest.views:
+            if now.get(one.view) != one.schema_hash:
+                required = f"schema {one.schema_hash}, as at training"
+                raise ArtefactError(
+                    f"{where}: feature view '{one.view}'", required, str(now.get(one.view)), "Train anew."
+                )
+
+
+def views_of(asked: EventColumnsOfModel) -> tuple[ViewInputs, ...]:
+    """The views of the model's inputs (those of rules alone can change without training), and of which definition."""
+    model: EventModel = asked.model
+    own = set(model.stream.dtypes)
+    parts = []
+    for view in asked.source.views:
+        names = tuple(name for name in model.input_names if name in view.names and name not in own)
+        if names:
+            parts.append(ViewInputs(view=view.name, schema_hash=f"{view.schema_hash:016x}", names=names))
+    return tuple(parts)
+
+
+def save_event_model(model: EventClassifier, directory: str | Path) -> str:
+    """The model stands in a new folder, whole or not at all; returns the hex SHA-256 of its manifest.json."""
+
+    def fill(parts: Path) -> None:
+        if isinstance(model.classifier, OwnRanker):
+            (parts / OWN).write_bytes(model.classifier.packed)
+        else:
+            save_ranker(model.classifier, parts / CLASSIFIER)
+
+    return write_folder(
+        Path(directory),
+        fill,
+        lambda files: model.manifest.model_copy(update={"files": files}),
+    )
+
+
+def load_event_model(directory: str | Path, digest: str | None = None, *, trusted: bool = False) -> EventClassifier:
+    """The event model of a folder, after every byte of it was checked against its manifest; else ArtefactError.
+
+    Args:
+        digest: hex SHA-256 that manifest.json must have (the DIGEST_TAG of the model version).
+        trusted: whether a model that somebody brought may run its code; one of training's runs none.
+    """
+    directory = Path(directory)
+    path = directory / MANIFEST
+    try:
+        manifest = EventManifest.model_validate_json(manifest_text(path, digest))
+    except ValidationError as error:
+        raise ArtefactError(f"artefact file '{path}'", "the manifest of an event model", str(error)) from error
+    if set(manifest.files) not in ({CLASSIFIER}, {OWN}) or len(manifest.typical) != len(manifest.inputs):
+        got = ", ".join(manifest.files) or "none"
+        raise ArtefactError(f"artefact file '{path}'", f"file {CLASSIFIER} or {OWN}", got)
+    check_files(directory, manifest.files)
+    if OWN in manifest.files:
+        return EventClassifier(manifest, open_trusted(directory, manifest.inputs, manifest.name, trusted=trusted))
+    return EventClassifier(manifest, load_ranker(directory / CLASSIFIER, len(manifest.inputs)))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A version in memory."""
+
+    version: str
+    model: EventClassifier

@@ -1,0 +1,183 @@
+"""What was decided about events, and why: score, threshold, rules met, and the inputs that raised a score most."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.arrays import Bools, Floats
+from models.event_model.artefact import EventClassifier, Loaded
+from models.event_model.columns import EventColumnsOfModel, usual_of
+
+logger = logging.getLogger(__name__)
+
+MOST_REASONS = 3
+
+
+@dataclass(frozen=True)
+class Reason:
+    """An input that raised a score: its value (None: there is none), what is usual, and by how much it raised it."""
+
+    feature: str
+    value: float | None
+    usual: float | None
+    effect: float
+
+
+def reasons_of(asked: EventColumnsOfModel, model: EventClassifier, matrix: Floats) -> list[list[Reason]]:
+    """For each event the inputs that raised its score most, the strongest first; those that raised it at all.
+
+    Args:
+        matrix: (n, asked.model.needed), NaN for no value.
+    """
+    if not len(matrix):
+        return []
+    inputs = asked.inputs(matrix)
+    usual = usual_of(asked, matrix, np.array(model.manifest.typical))
+    effects = model.effects(inputs, usual)
+    strongest = np.argsort(-effects, axis=1, kind="stable")[:, :MOST_REASONS]
+    names = asked.model.input_names
+    return [
+        [
+            Reason(names[place], _number(inputs[row, place]), _number(usual[row, place]), float(effects[row, place]))
+            for place in places
+            if effects[row, place] > 0
+        ]
+        for row, places in enumerate(strongest.tolist())
+    ]
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+DECISIONS = pa.schema(
+    {
+        "event_id": pa.string(),
+        "event_time": pa.int64(),
+        "partition": pa.int32(),
+        "offset": pa.int64(),
+        "model": pa.string(),
+        "version": pa.string(),
+        "score": pa.float64(),
+        "threshold": pa.float64(),
+        "rules": pa.list_(pa.string()),
+        "reasons": pa.string(),
+        "event": pa.string(),
+        "problem": pa.string(),
+        "inputs": pa.string(),
+    }
+)
+"""What was decided about each event: ``score`` is null without a model (no version) or where it failed (``problem``);
+``reasons`` and ``event`` are JSON, of events that alert; ``inputs`` as well (and ``event``), of those with a problem:
+what the model is to be asked with again."""
+
+
+def decide(
+    asked: EventColumnsOfModel, loaded: Loaded | None, events: pa.Table, matrix: Floats, missing: str | None = None
+) -> pa.Table:
+    """The decision about each event, in the columns of DECISIONS; what a model raises is the decision's problem.
+
+    Args:
+        loaded: the version that scores; None for rules alone.
+        matrix: (n, asked.model.needed), what was known just before each event.
+        missing: why there is no version though there may be one registered.
+    """
+    scores, reasons, problem = _asked_of(asked, loaded, matrix, missing)
+    threshold = np.inf if loaded is None else loaded.model.manifest.threshold
+    met = asked.rules_met(matrix)
+    rules = [[name for name, which in met.items() if which[row]] for row in range(len(matrix))] if met else None
+    alerting = scores >= threshold
+    told = alerting | np.logical_or.reduce([np.zeros(len(matrix), bool), *met.values()])
+    texts = _as_json(events, told | (problem is not None))
+    whys = [_reasons_json(one) if alerts else None for one, alerts in zip(reasons, alerting.tolist(), strict=True)]
+    count = len(matrix)
+    return pa.table(
+        {
+            "event_id": events["event_id"],
+            "event_time": events["event_time"],
+            "partition": events["partition"],
+            "offset": events["offset"],
+            "model": [asked.model.name] * count,
+            "version": [None if loaded is None else loaded.version] * count,
+            "score": pa.array(scores, from_pandas=True),
+            "threshold": [None if loaded is None else threshold] * count,
+            "rules": rules or [[]] * count,
+            "reasons": whys,
+            "event": texts,
+            "problem": [problem] * count,
+            "inputs": [None] * count if problem is None else inputs_as_json(asked, matrix),
+        },
+        schema=DECISIONS,
+    )
+
+
+def _asked_of(
+    asked: EventColumnsOfModel, loaded: Loaded | None, matrix: Floats, missing: str | None
+) -> tuple[Floats, list[list[Reason]], str | None]:
+    """Scores (NaN for none), the reasons of those that alert, and why there is no score."""
+    nothing = np.full(len(matrix), np.nan)
+    silent: list[list[Reason]] = [[] for _ in range(len(matrix))]
+    if loaded is None:
+        return nothing, silent, missing
+    try:
+        scores = loaded.model.scores(asked.inputs(matrix))
+        alerting = np.flatnonzero(scores >= loaded.model.manifest.threshold)
+        found = reasons_of(asked, loaded.model, matrix[alerting])
+    except Exception as error:  # whatever a model does, the stream goes on
+        logger.exception("event_model_failed name=%s version=%s", asked.model.name, loaded.version)
+        return nothing, silent, f"model_failed: {type(error).__name__}: {error}"
+    for place, reasons in zip(alerting.tolist(), found, strict=True):
+        silent[place] = reasons
+    return scores, silent, None
+
+
+def _as_json(events: pa.Table, which: Bools) -> list[str | None]:
+    """The events as JSON where they are asked for."""
+    texts: list[str | None] = [None] * events.num_rows
+    chosen = np.flatnonzero(which)
+    for place, event in zip(chosen.tolist(), events.take(pa.array(chosen)).to_pylist(), strict=True):
+        texts[place] = json.dumps(event)
+    return texts
+
+
+def inputs_as_json(asked: EventColumnsOfModel, matrix: Floats) -> list[str]:
+    """What was known just before each event, by name, as JSON; null where there was no value."""
+    known = zip(*([_number(value) for value in column] for column in matrix.T), strict=True)
+    return [json.dumps(dict(zip(asked.model.needed, row, strict=True))) for row in known]
+
+
+def _reasons_json(reasons: list[Reason]) -> str:
+    return json.dumps([vars(one) for one in reasons])
+
+
+def alerts_of(decisions: pa.Table) -> list[dict[str, Any]]:
+    """An alert for each event that reaches the model's threshold, and one for each rule that an event meets."""
+    reached = pc.fill_null(pc.greater_equal(decisions["score"], decisions["threshold"]), fill_value=False)
+    told = pc.or_(reached, pc.greater(pc.list_value_length(decisions["rules"]), 0))
+    chosen = decisions.append_column("reached", reached).filter(told).to_pylist()
+    return [_alert(one, source) for one in chosen for source in _sources(one)]
+
+
+def _sources(decision: Mapping[str, Any]) -> list[str]:
+    by_model = [f"model:{decision['model']}"] if decision["reached"] else []
+    return [*by_model, *(f"rule:{name}" for name in decision["rules"])]
+
+
+def _alert(decision: Mapping[str, Any], source: str) -> dict[str, Any]:
+    kept = ("event_id", "event_time", "model", "version", "score", "threshold")
+    by_model = source.startswith("model:")
+    return {
+        "alert_id": f"{decision['event_id']}/{source}",
+        "source": source,
+        **{name: decision[name] for name in kept},
+        "reasons": json.loads(decision["reasons"]) if by_model else [],
+        "event": json.loads(decision["event"]),
+    }

@@ -1,0 +1,79 @@
+"""The copy of the model that served here last: what a service starts with while the registry does not answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.folder import MANIFEST
+
+LAST = "last.json"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A version that was copied: its number, its manifest's digest, and the folder."""
+
+    version: str
+    digest: str
+    folder: Path
+
+
+def kept_model(folder: str) -> KeptModel | None:
+    """The model that is kept in this folder; None for an empty name."""
+    return KeptModel(Path(folder)) if folder else None
+
+
+class KeptModel:
+    """A folder of this machine with the model that serves. Several processes may share it: each step is one rename.
+
+    Args:
+        folder: made when there is something to keep.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, version: str, digest: str, source: Path) -> None:
+        """A copy of the artefact's folder is what the next start finds; a disk that is full leaves the one before."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if not (self._folder / digest / MANIFEST).is_file():
+                self._copy(source, self._folder / digest)
+            self._name(version, digest)
+        except OSError:
+            return
+        self._drop_others(digest)
+
+    def last(self) -> Kept | None:
+        """What was kept last, not verified yet; None where nothing is."""
+        try:
+            told = json.loads((self._folder / LAST).read_text(encoding="utf-8"))
+            version, digest = str(told["version"]), str(told["digest"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return Kept(version, digest, self._folder / digest)
+
+    def _copy(self, source: Path, target: Path) -> None:
+        part = Path(tempfile.mkdtemp(prefix=".copying-", dir=self._folder))
+        try:
+            shutil.copytree(source, part, dirs_exist_ok=True)
+            part.rename(target)
+        except OSError:
+            shutil.rmtree(part, ignore_errors=True)
+            if not (target / MANIFEST).is_file():  # else another process was quicker
+                raise
+
+    def _name(self, version: str, digest: str) -> None:
+        part = self._folder / f".{LAST}.{os.getpid()}"
+        part.write_text(json.dumps({"version": version, "digest": digest}), encoding="utf-8")
+        part.replace(self._folder / LAST)
+
+    def _drop_others(self, digest: str) -> None:
+        for one in self._folder.iterdir():
+            if one.is_dir() and one.name != digest and not one.name.startswith("."):
+                shutil.rmtree(one, ignore_errors=True)

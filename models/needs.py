@@ -1,0 +1,134 @@
+"""Which definitions of views the registered models need: those that a version with an alias was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from features.errors import StoreError
+from models.registry import absolute_uri
+
+if TYPE_CHECKING:
+    from models.folder import ViewInputs
+
+SQLITE = "sqlite:///"
+
+GONE = "RESOURCE_DOES_NOT_EXIST"
+"""MLflow's word for a version that was never there or was deleted."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """A model version that an alias names, and one view of its inputs: the definition's hash and the features."""
+
+    model: str
+    version: str
+    aliases: tuple[str, ...]
+    view: str
+    schema_hash: int
+    names: tuple[str, ...]
+
+
+def needed_schemas(tracking_uri: str, root: Path) -> set[tuple[str, int]]:
+    """The definitions (view, schema_hash) that a model with an alias needs; StoreError as model_needs()."""
+    return {(need.view, need.schema_hash) for need in model_needs(tracking_uri, root)}
+
+
+def model_needs(tracking_uri: str, root: Path) -> list[Need]:
+    """What the versions with an alias need, of every registered model; empty where there is no registry yet.
+
+    Args:
+        tracking_uri: MLflow's; the database of a relative path is below ``root``.
+
+    Raises:
+        StoreError: the registry does not answer, or a manifest cannot be read.
+    """
+    uri = absolute_uri(tracking_uri, root)
+    # Asking MLflow would make the database.
+    if not uri or (uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists()):
+        return []
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    try:
+        return [need for model in client.search_registered_models() for need in _of_model(client, model, uri)]
+    except (MlflowException, OSError) as error:
+        raise StoreError(f"registry {uri}", "an MLflow registry that answers", str(error)) from error
+
+
+def _of_model(client: Any, model: Any, uri: str) -> list[Need]:
+    versions: dict[str, list[str]] = {}
+    for alias, version in sorted(dict(model.aliases).items()):
+        versions.setdefault(str(version), []).append(alias)
+    needs = []
+    for version, aliases in versions.items():
+        for inputs in _inputs(client.get_model_version(model.name, version).source, uri):
+            asked = (inputs.view, int(inputs.schema_hash, 16), inputs.names)
+            needs.append(Need(model.name, version, tuple(aliases), *asked))
+    return needs
+
+
+def _inputs(source: str, uri: str) -> Sequence[ViewInputs]:
+    from mlflow.artifacts import download_artifacts
+    from pydantic import ValidationError
+
+    from models.folder import MANIFEST
+
+    path = download_artifacts(artifact_uri=f"{source}/{MANIFEST}", tracking_uri=uri)
+    try:
+        return inputs_of_manifest(Path(path).read_bytes())
+    except ValidationError as error:
+        raise StoreError(f"manifest '{path}'", "what training writes", str(error.errors()[0]["msg"])) from error
+
+
+def ranker_inputs_of(
+    tracking_uri: str, root: Path, model: str, version: str
+) -> tuple[Sequence[str], Sequence[str]] | None:
+    """All inputs of the ranker of a recommender's version, in order, and those among them that are the user's.
+
+    None where the registry has no such version, or none any more. Raises StoreError where it does not answer.
+    """
+    uri = absolute_uri(tracking_uri, root)
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+        return None
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    from models.folder import MANIFEST
+    from models.recommender import Manifest
+
+    try:
+        source = MlflowClient(tracking_uri=uri, registry_uri=uri).get_model_version(model, version).source
+        path = download_artifacts(artifact_uri=f"{source}/{MANIFEST}", tracking_uri=uri)
+        manifest = Manifest.model_validate_json(Path(path).read_bytes())
+    except (MlflowException, OSError, ValueError) as error:
+        if getattr(error, "error_code", None) == GONE:
+            return None
+        raise StoreError(f"model '{model}' version {version} in {uri}", "its manifest", str(error)) from error
+    user = manifest.user.names
+    return (*manifest.pair_features, *user, *manifest.item.names), user
+
+
+def inputs_of_manifest(text: bytes) -> Sequence[ViewInputs]:
+    """The views that a model takes its inputs from: a recommender's of users and items, an event model's own.
+
+    Raises:
+        ValidationError: it is the manifest of neither.
+    """
+    from pydantic_core import from_json
+
+    from models.event_model import EventManifest
+    from models.recommender import Manifest
+
+    try:
+        kind = dict(from_json(text)).get("kind")
+    except (ValueError, TypeError):
+        kind = None
+    if kind == "events":
+        return EventManifest.model_validate_json(text).views
+    manifest = Manifest.model_validate_json(text)
+    return manifest.user, manifest.item

@@ -1,0 +1,37 @@
+"""The recommender's artefact: candidate sources, the ranker's inputs, and how both become a ranked list.
+
+In: a user's history and feature values. Out: ranked items, with the source of each.
+"""
+
+from models.recommender.arrays import candidate_arrays, candidate_tables, read_arrays
+from models.recommender.artefact import Artefact, Manifest, load, save
+from models.recommender.calibration import Calibration, log_odds
+from models.recommender.golden import goldens_of, try_out
+from models.recommender.pairs import PAIR_FEATURES, Query
+from models.recommender.retrieval import Asked, Candidates, Ranked, ranker_inputs, retrieve
+from models.recommender.tables import CandidateTables, Factors, Sessions, SparseRows
+
+__all__ = [
+    "Artefact",
+    "Asked",
+    "Calibration",
+    "CandidateTables",
+    "Candidates",
+    "Factors",
+    "Manifest",
+    "PAIR_FEATURES",
+    "Query",
+    "Ranked",
+    "Sessions",
+    "SparseRows",
+    "candidate_arrays",
+    "candidate_tables",
+    "goldens_of",
+    "load",
+    "log_odds",
+    "ranker_inputs",
+    "read_arrays",
+    "retrieve",
+    "save",
+    "try_out",
+]

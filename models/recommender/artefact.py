@@ -1,0 +1,321 @@
+"""The model artefact: what training writes, what serving verifies, loads and asks. A folder of three files.
+
+    manifest.json    what the model is: its inputs in order, schema hashes, metrics, and the SHA-256 of the other files
+    candidates.npz   plain arrays (see recommendation.CandidateTables); nothing in it is a pickled object
+    ranker.skops     the ranker, of types that stand in our own list and of no others; absent where there is none
+    own.zip          instead of it, an MLflow model that somebody brought (see own_ranker.py)
+
+The digest of manifest.json itself is what ``save`` returns, and the registry keeps it as the tag DIGEST_TAG of a model
+version: a reader passes it to ``load``, so that nothing in the folder can change unnoticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from features.arrays import Floats
+from features.definitions import FeatureView
+from features.errors import ArtefactError
+from features.rows import FeatureMatrix
+from models.classifier_file import chances, load_ranker, save_ranker
+from models.folder import MANIFEST, FileEntry, ViewInputs, check_files, manifest_text, write_folder
+from models.recommender.arrays import candidate_arrays, candidate_tables, read_arrays
+from models.recommender.calibration import Calibration
+from models.recommender.pairs import PAIR_FEATURES, Query, blended
+from models.recommender.retrieval import Candidates, Ranked, best_first, ranker_inputs, retrieve
+from models.recommender.tables import CandidateTables
+from models.user_model import OWN, OwnRanker, open_trusted
+
+CANDIDATES, RANKER = "candidates.npz", "ranker.skops"
+
+
+class Manifest(BaseModel):
+    """What a model is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    """The layout of the folder."""
+    name: str
+    """The registered model's name."""
+    created_ms: int
+    """When training ended, epoch ms."""
+    as_of_ms: int
+    """The model knows what was known before this time, epoch ms."""
+    target: tuple[str, ...]
+    """The event types that it predicts."""
+    items: int
+    """How many items it knows."""
+    user: ViewInputs
+    """The user's features."""
+    item: ViewInputs
+    """Each item's features."""
+    recent_feature: str | None = None
+    """The user view's list of newest items, which a request passes as ``recent``; None where the view has none."""
+    pair_features: tuple[str, ...] = PAIR_FEATURES
+    """What retrieval says about user and item together; the ranker's first inputs."""
+    calibration: Calibration | None = None
+    """What makes the ranker's answers probabilities; None leaves them as they are."""
+    metrics: dict[str, float] = {}
+    """Held-out metrics, such as ndcg_at_10 and popular_ndcg_at_10."""
+    settings: dict[str, Any] = {}
+    """What training was set to."""
+    golden: tuple[Golden, ...] = ()
+    """Questions, and what it answered when it was made."""
+    files: dict[str, FileEntry] = {}
+    """The other files; ``save`` fills it in."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A loaded model: pure functions over arrays in memory, safe to call from several threads."""
+
+    manifest: Manifest
+    tables: CandidateTables
+    ranker: Any = None
+    """A fitted classifier with predict_proba; None blends the candidates' own scores (see recommendation.blended)."""
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """The item ids that the model knows: the order of an item matrix's rows."""
+        return self.tables.items
+
+    def knows(self, user: str | None, recent: Sequence[str] = ()) -> bool:
+        """True when an answer would be personal: the user has a history here, or one of the recent items is known."""
+        own = self.tables.user(user)
+        return own.stop > own.start or len(self.tables.places(recent)) > 0
+
+    def recommend(  # noqa: PLR0913  # one parameter a thing that a question can say
+        self,
+        recent: Sequence[str],
+        user_row: Floats | None,
+        item_matrix: Floats | None,
+        k: int = 10,
+        *,
+        user: str | None = None,
+        as_of: int | None = None,
+        exclude: Sequence[str] = (),
+        among: Sequence[str] | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> list[Ranked]:
+        """At most k items, best first, each once; only those of ``among`` (that the model knows) where it is given.
+
+        Nothing known of a user is no error: the candidates are then what is popular and trending (see ``knows``).
+
+        Args:
+            recent: item ids, newest first: manifest.recent_feature of the user's features.
+            user_row: manifest.user.names in order, NaN for null; None for a user without features.
+            item_matrix: (len(items), manifest.item.names), NaN for null; None for items without features.
+            user: the user's key text, which finds the history that the model was trained with.
+            as_of: epoch ms of the request; the model's own as_of unless given.
+            exclude: item ids that must not come back (``seen`` has those that the user knows).
+            allowed: (len(items),) the items that may be named at all; None for all.
+
+        Raises ArtefactError when a row or matrix has another shape than the manifest says.
+        """
+        candidates = self.retrieve(Query(user, recent, as_of or self.manifest.as_of_ms), among, allowed)
+        if exclude:
+            candidates = candidates.only(~np.isin(candidates.places, self.tables.places(exclude)))
+        rows = None if item_matrix is None else self._checked(item_matrix)[candidates.places]
+        return best_first(self.tables, candidates, self.score(candidates, user_row, rows), k)
+
+    def retrieve(
+        self, query: Query, among: Sequence[str] | None = None, allowed: NDArray[np.bool_] | None = None
+    ) -> Candidates:
+        """The candidates for one query."""
+        return retrieve(self.tables, query, among, allowed)
+
+    def score(self, candidates: Candidates, user_row: Floats | None, item_rows: Floats | None) -> Floats:
+        """A score for each candidate, higher is better: the ranker's probability, or the blend without a ranker.
+
+        Args:
+            item_rows: (c, manifest.item.names), aligned with the candidates.
+        """
+        if not len(candidates) or self.ranker is None:
+            return blended(candidates.pairs)
+        user, item = self.manifest.user.names, self.manifest.item.names
+        user_row = np.full(len(user), np.nan) if user_row is None else user_row
+        item_rows = np.full((len(candidates), len(item)), np.nan) if item_rows is None else item_rows
+        if user_row.shape != (len(user),) or item_rows.shape != (len(candidates), len(item)):
+            required = f"{len(user)} user features, and {len(candidates)} × {len(item)} item features"
+            raise ArtefactError(
+                f"model '{self.manifest.name}'", required, f"shapes {user_row.shape} and {item_rows.shape}"
+            )
+        return self.chances(ranker_inputs(candidates, user_row, item_rows))
+
+    def chances(self, inputs: Floats) -> Floats:
+        """The probability that each row of the ranker's inputs is taken."""
+        answers, calibration = chances(self.ranker, inputs), self.manifest.calibration
+        return answers if calibration is None else calibration.of(answers)
+
+    def seen(self, user: str | None, recent: Sequence[str] = ()) -> list[str]:
+        """The recent items, then those of the user's history in the model."""
+        own = self.tables.histories.column[self.tables.user(user)]
+        return [*recent, *(self.items[place] for place in own.tolist())]
+
+    def popular(self, k: int, exclude: Sequence[str] = ()) -> list[Ranked]:
+        """The k most popular items: the answer when nothing else can be had."""
+        return self._listed(self.tables.most_popular, self.tables.popular, "popular", k, exclude)
+
+    def trending(self, k: int, exclude: Sequence[str] = ()) -> list[Ranked]:
+        """At most k items that are on their way up."""
+        return self._listed(self.tables.most_trending, self.tables.trending, "trending", k, exclude)
+
+    def similar(
+        self, item_id: str, k: int, exclude: Sequence[str] = (), allowed: NDArray[np.bool_] | None = None
+    ) -> list[Ranked]:
+        """At most k items that go with this one; none for an item that the model does not know."""
+        scores = self.tables.neighbours.total(self.tables.places([item_id]), len(self.items))
+        if allowed is not None:
+            scores = np.where(allowed, scores, 0.0)
+        order = np.argsort(-scores, kind="stable")
+        return self._listed(order[scores[order] > 0], scores, "similar", k, [item_id, *exclude])
+
+    def allowing(self, items: Collection[str]) -> NDArray[np.bool_]:
+        """(len(items),) true for those of the model's items that are among these."""
+        mask = np.zeros(len(self.items), dtype=bool)
+        mask[self.tables.places(items)] = True
+        return mask
+
+    def likeness(self, items: Sequence[str]) -> Floats:
+        """(i, i) how much these items go with each other, 0 to 1, symmetric; 0 for one that the model does not know."""
+        known = np.array([item in self.tables.index for item in items], dtype=bool)
+        places = np.array([self.tables.index[item] for item in items if item in self.tables.index], dtype=np.int64)
+        shares = self.tables.neighbours.between(places, len(self.items))
+        whole = np.zeros((len(items), len(items)))
+        whole[np.ix_(known, known)] = np.maximum(shares, shares.T)
+        return whole
+
+    def user_row(self, matrix: FeatureMatrix, row: int = 0) -> Floats:
+        """One row of the user view's matrix as the ranker takes it."""
+        by_name = dict(zip(matrix.names, matrix.columns, strict=True))
+        values = (by_name[name][row].as_py() for name in self.manifest.user.names)
+        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+    def item_matrix(self, matrix: FeatureMatrix) -> Floats:
+        """The item view's matrix as the ranker takes it; its rows must be those of ``items``, in that order."""
+        return self._checked(_numbers(matrix, self.manifest.item.names))
+
+    def recent_items(self, matrix: FeatureMatrix, row: int = 0) -> list[str]:
+        """The user's newest items in one row of the user view's matrix, newest first."""
+        name = self.manifest.recent_feature
+        if name is None:
+            return []
+        value = matrix.columns[matrix.names.index(name)][row].as_py()
+        return [item for item in value or () if item is not None]
+
+    def check_views(self, views: Mapping[str, FeatureView]) -> None:
+        """Passes when the definitions are those that the model was trained on; ArtefactError names what differs."""
+        for inputs in (self.manifest.user, self.manifest.item):
+            where = f"model '{self.manifest.name}': feature view '{inputs.view}'"
+            view = views.get(inputs.view)
+            if view is None:
+                raise ArtefactError(where, "a view of that name", ", ".join(views) or "none", "Train anew.")
+            if f"{view.schema_hash:016x}" != inputs.schema_hash or not set(inputs.names) <= set(view.names):
+                got = f"schema {view.schema_hash:016x}"
+                raise ArtefactError(where, f"schema {inputs.schema_hash}, as at training", got, "Train anew.")
+
+    @cached_property
+    def item_keys(self) -> pa.Array:
+        """The item ids as an Arrow array: what to ask the store for, to build an item matrix."""
+        return pa.array(self.items, pa.string())
+
+    def _checked(self, matrix: Floats) -> Floats:
+        required = (len(self.items), len(self.manifest.item.names))
+        if matrix.shape != required:
+            raise ArtefactError(f"model '{self.manifest.name}'", f"an item matrix of {required}", str(matrix.shape))
+        return matrix
+
+    def _listed(
+        self, order: NDArray[np.int64], scores: NDArray[Any], source: str, k: int, exclude: Sequence[str]
+    ) -> list[Ranked]:
+        wanted = order[~np.isin(order, self.tables.places(exclude))][:k]
+        return [Ranked(self.items[place], float(scores[place]), source) for place in wanted.tolist()]
+
+
+def _numbers(matrix: FeatureMatrix, names: Sequence[str]) -> Floats:
+    return matrix.to_numpy(names) if names else np.empty((len(matrix.status), 0))
+
+
+def save(artefact: Artefact, directory: str | Path) -> str:
+    """The artefact stands in a new folder, whole or not at all; returns the hex SHA-256 of its manifest.json.
+
+    Raises ArtefactError when the folder exists already.
+    """
+
+    def fill(parts: Path) -> None:
+        np.savez(parts / CANDIDATES, allow_pickle=False, **candidate_arrays(artefact.tables))
+        if isinstance(artefact.ranker, OwnRanker):
+            (parts / OWN).write_bytes(artefact.ranker.packed)
+        elif artefact.ranker is not None:
+            save_ranker(artefact.ranker, parts / RANKER)
+
+    items = len(artefact.items)
+    return write_folder(
+        Path(directory), fill, lambda files: artefact.manifest.model_copy(update={"files": files, "items": items})
+    )
+
+
+def load(directory: str | Path, digest: str | None = None, *, trusted: bool = False) -> Artefact:
+    """The artefact of a folder, after every byte of it was checked against its manifest.
+
+    Args:
+        directory: as ``save`` wrote it; files that the manifest does not name are not looked at.
+        digest: hex SHA-256 that manifest.json must have (the DIGEST_TAG of the model version).
+        trusted: whether a ranker that somebody brought may run its code; one of training's runs none.
+
+    Raises ArtefactError, which names the file, for one that is missing, damaged or foreign, and for a ranker that holds
+    a type which is not in our list (before anything of it is built).
+    """
+    directory = Path(directory)
+    manifest = _manifest(directory / MANIFEST, digest)
+    check_files(directory, manifest.files)
+    tables = candidate_tables(read_arrays(directory / CANDIDATES), directory / CANDIDATES)
+    if len(tables.items) != manifest.items:
+        where = f"artefact file '{directory / CANDIDATES}'"
+        raise ArtefactError(where, f"{manifest.items} items", f"{len(tables.items)}", "Train anew.")
+    return Artefact(manifest, tables, _ranker(directory, manifest, trusted=trusted))
+
+
+def _ranker(directory: Path, manifest: Manifest, *, trusted: bool) -> Any:
+    names = (*manifest.pair_features, *manifest.user.names, *manifest.item.names)
+    if OWN in manifest.files:
+        return open_trusted(directory, names, manifest.name, trusted=trusted)
+    return load_ranker(directory / RANKER, len(names)) if RANKER in manifest.files else None
+
+
+def _manifest(path: Path, digest: str | None) -> Manifest:
+    where = f"artefact file '{path}'"
+    text = manifest_text(path, digest)
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the text"
+        raise ArtefactError(f"{where}: {place}", "what training writes", first["msg"], "Train anew.") from error
+    if manifest.pair_features != PAIR_FEATURES:
+        got = ", ".join(manifest.pair_features)
+        raise ArtefactError(where, f"pair features {', '.join(PAIR_FEATURES)}", got, "Train anew.")
+    if set(manifest.files) not in ({CANDIDATES}, {CANDIDATES, RANKER}, {CANDIDATES, OWN}):
+        raise ArtefactError(where, f"files {CANDIDATES} and {RANKER} or {OWN}", ", ".join(manifest.files) or "none")
+    return manifest
+
+
+class Golden(BaseModel):
+    """A question, and the answer to it when the artefact was made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recent: tuple[str, ...]
+    """The items that the asker had to do with last."""
+    answer: tuple[tuple[str, float], ...]
+    """(item, score), best first."""

@@ -1,0 +1,107 @@
+"""What a model version's tags say about whether it may serve: the gate's verdict, bound to the files that it judged.
+
+Training writes these tags, serving obeys them. An alias is a name that anybody can move; a verdict counts only for the
+manifest whose digest it names: no version serves because of what another one, or its older files, passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+GATE = "gate"
+"""The tag that holds PASSED or REFUSED."""
+
+GATE_DIGEST = "gate_manifest_sha256"
+"""The tag that holds the digest of the manifest which the gate judged."""
+
+GATE_REASON = "gate_reason"
+"""The tag that says why."""
+
+TRUSTED = "trusted_manifest_sha256"
+"""The tag that holds the digest of the manifest whose files may run their own code."""
+
+CHAMPION_DIGEST = "was_champion_sha256"
+"""The tag that holds the digest which a version had when it became champion: it may become champion again."""
+
+CHAMPION_SINCE = "champion_since_ms"
+"""The tag that says when it became champion, epoch ms."""
+
+SERVING_REFUSED = "serving_refused"
+"""The tag that a service leaves on a version which the alias named and which it did not let answer."""
+
+CHALLENGER = "challenger"
+"""The alias of the newest version that did not pass the gate."""
+
+CANARY = "canary"
+"""The alias of a version that answers a share of the users."""
+
+CANARY_SHARE = "canary_share"
+"""The tag that says which share; the setting's where there is none."""
+
+MOST_SHARE = 0.5
+"""A canary answers no more of the users: the champion's answers beside it are what it is judged by."""
+
+CANARY_BEGUN = "canary_begun_ms"
+"""The tag that says when it was made the canary, epoch ms: what stopped it before that counts no more."""
+
+CANARY_STOPPED = "canary_stopped"
+"""The tag that a service leaves on a canary which it stopped, with the reason."""
+
+PASSED, REFUSED = "passed", "refused"
+
+
+def verdict_tags(digest: str, passed: bool, reason: str) -> dict[str, str]:
+    """The tags of a verdict on the artefact of this digest."""
+    return {GATE: PASSED if passed else REFUSED, GATE_DIGEST: digest, GATE_REASON: reason}
+
+
+def champion_tags(digest: str, now_ms: int) -> dict[str, str]:
+    """The tags of a version that becomes champion."""
+    return {CHAMPION_DIGEST: digest, CHAMPION_SINCE: str(now_ms)}
+
+
+def canary_tags(share: float | None, now_ms: int) -> dict[str, str]:
+    """The tags of a version that becomes the canary, for a share of the users or the setting's."""
+    return {CANARY_BEGUN: str(now_ms), **({} if share is None else {CANARY_SHARE: str(share)})}
+
+
+def was_champion(tags: Mapping[str, str]) -> bool:
+    """True when these files were champion before."""
+    return bool(tags.get(DIGEST_TAG)) and tags.get(CHAMPION_DIGEST) == tags[DIGEST_TAG]
+
+
+def trusted(tags: Mapping[str, str]) -> bool:
+    """True when somebody said that these very files may run their own code."""
+    return bool(tags.get(DIGEST_TAG)) and tags.get(TRUSTED) == tags[DIGEST_TAG]
+
+
+def passed(tags: Mapping[str, str]) -> bool:
+    """True when the gate let these files through."""
+    return _judged(tags) and tags.get(GATE) == PASSED
+
+
+def refusal(tags: Mapping[str, str]) -> str | None:
+    """Why a version of these tags must not serve; None where it may."""
+    if not tags.get(DIGEST_TAG):
+        return f"it has no tag {DIGEST_TAG}, so nobody can tell whether its files are whole"
+    if was_champion(tags) or passed(tags):
+        return None
+    if GATE not in tags:
+        return "it has no verdict of the gate"
+    if not _judged(tags):
+        return "the gate's verdict is about other files than these"
+    return f"the gate refused it: {tags.get(GATE_REASON) or 'no reason given'}"
+
+
+def _judged(tags: Mapping[str, str]) -> bool:
+    return bool(tags.get(DIGEST_TAG)) and tags.get(GATE_DIGEST) == tags[DIGEST_TAG]
+
+
+MODEL_NAME = "shop-recommender"
+"""The registered model's name, unless settings say another."""
+
+CHAMPION = "champion"
+"""The alias of the model that serves."""
+
+DIGEST_TAG = "manifest_sha256"
+"""The tag of a model version that holds the digest of its manifest.json."""

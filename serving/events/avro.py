@@ -1,0 +1,64 @@
+"""Posted events of a stream of Avro: judged as JSON first, whose reasons name fields, and then as they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import getitem
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from features.definitions import Stream
+from features.errors import FormatError
+from features.events import RefusedError, Verdict, ms_of_text, parse
+from features.events.avro import AvroWriter, SchemaRegistry, avro_writer
+from serving.events.verdicts import Judged, judge, message_of, records_of
+
+
+def judge_avro(
+    events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: int, registry: SchemaRegistry | None
+) -> Judged:
+    """What the stream will say of each event, had it come ``now`` (epoch ms), with the bytes that it will read.
+
+    Raises:
+        FormatError: there is no schema to write with.
+        StoreError: the registry does not answer.
+    """
+    plain = judge(events, replace(stream, format="json", schema=None), horizon_ms, now)
+    writer = avro_writer(stream, registry)
+    verdicts, reasons, messages = list(plain.verdicts), list(plain.reasons), list(plain.messages)
+    good = [at for at, verdict in enumerate(verdicts) if verdict != Verdict.DEAD_LETTER]
+    for at in good:
+        try:
+            messages[at] = replace(messages[at], value=_written(events[at], writer))
+        except RefusedError as refused:
+            verdicts[at], reasons[at] = Verdict.DEAD_LETTER, str(refused)
+    written = [at for at in good if verdicts[at] != Verdict.DEAD_LETTER]
+    parsed = parse(records_of([messages[at].value for at in written], now), stream, horizon_ms, registry)
+    for at, verdict, reason in zip(written, parsed.verdicts, parsed.reasons.to_pylist(), strict=True):
+        verdicts[at], reasons[at] = Verdict(int(verdict)), reason
+    places = np.array(written, dtype=np.int64)[parsed.rows]
+    return Judged(messages, plain.ids, verdicts, reasons, replace(parsed, rows=places))
+
+
+def _written(event: Mapping[str, Any], writer: AvroWriter) -> bytes:
+    """The event's message. Raises RefusedError where the schema has no place for it."""
+    for name, field in writer.stream.mapped.items():
+        if event.get(name) is not None and not writer.has(field.path or name):
+            raise RefusedError(f"unwritable: field '{name}' requires a place in the stream's Avro schema; got none")
+    message = message_of(event, writer.stream)
+    *parents, last = writer.stream.event_time.split(".")
+    try:
+        reduce(getitem, parents, message)[last] = writer.time(_ms(event["event_time"]))
+        return writer.encode(message)
+    except (FormatError, OverflowError) as error:
+        got = error.got if isinstance(error, FormatError) else str(error)
+        raise RefusedError(f"unwritable: requires values that the stream's Avro schema holds; got {got}") from None
+
+
+def _ms(time: int | str) -> int:
+    """Epoch ms of a time that was found to be one."""
+    return time if isinstance(time, int) else int(ms_of_text(pa.array([time]))[0].as_py())

@@ -1,0 +1,90 @@
+"""Accepted events count at once: put where every replica's next read finds them, until the stream has folded them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import pyarrow as pa
+
+from features.definitions import FeatureRepo, Stream
+from features.events import EventColumns, Verdict
+from features.online_store import Entry, Pending
+from serving.events.verdicts import Judged, Placed
+
+SESSION, KIND = "session_id", "event_type"
+
+
+class OwnClicks:
+    """Keeps accepted events for the reads of features and sessions; may be shared by threads.
+
+    Args:
+        item: the field that names an event's item.
+        kinds: event types that say what a session is about.
+        ttl_ms: how long an event waits for the stream at most.
+        session_ttl_ms: how long a session is remembered after its last event.
+    """
+
+    def __init__(
+        self,
+        pending: Pending,
+        repo: FeatureRepo,
+        item: str,
+        kinds: Collection[str],
+        ttl_ms: int,
+        session_ttl_ms: int,
+    ) -> None:
+        self._pending, self._repo, self._item, self._kinds = pending, repo, item, frozenset(kinds)
+        self._ttl_ms, self._session_ttl_ms = ttl_ms, session_ttl_ms
+
+    def keep(self, stream: Stream, judged: Judged, placed: Mapping[int, Placed]) -> None:
+        """What Kafka has of these events counts from now on. Raises StoreError."""
+        entries = entries_of(self._repo, stream, judged, placed)
+        if entries:
+            self._pending.put(entries, self._ttl_ms)
+        for session, items in self._sessions(judged, placed).items():
+            self._pending.add_to_session(session, items, self._session_ttl_ms)
+
+    def _sessions(self, judged: Judged, placed: Mapping[int, Placed]) -> dict[str, list[str]]:
+        """Session → its items, newest first."""
+        events = judged.parsed.events
+        if not {SESSION, KIND, self._item} <= set(events.column_names):
+            return {}
+        found: dict[str, list[str]] = {}
+        for at, event in zip(judged.parsed.rows.tolist(), _plain(events, self._item), strict=True):
+            whole = event[SESSION] is not None and event[self._item] is not None
+            if at in placed and whole and event[KIND] in self._kinds:
+                found.setdefault(str(event[SESSION]), []).insert(0, str(event[self._item]))
+        return found
+
+    def items(self, session: str) -> tuple[str, ...]:
+        """The session's items, newest first, each once. Raises StoreError."""
+        return tuple(dict.fromkeys(self._pending.session(session)))
+
+
+def _plain(events: pa.Table, item: str) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = events.select([SESSION, KIND, item]).to_pylist()
+    return rows
+
+
+def entries_of(repo: FeatureRepo, stream: Stream, judged: Judged, placed: Mapping[int, Placed]) -> list[Entry]:
+    """An entry for each valid event that Kafka has and each entity that a view keeps of it."""
+    parsed = judged.parsed
+    valid = [
+        (number, at)
+        for number, at in enumerate(parsed.rows.tolist())
+        if at in placed and judged.verdicts[at] == Verdict.VALID
+    ]
+    columns = EventColumns(parsed.events, stream)
+    entries = []
+    for view in repo.reading(stream.name) if valid else ():
+        keys = columns.entity_keys(view.entity).to_pylist()
+        entries += [
+            _entry(view.name, keys[number], judged.messages[at].topic, placed[at], judged.messages[at].value)
+            for number, at in valid
+            if keys[number] is not None
+        ]
+    return entries
+
+
+def _entry(view: str, key: str, topic: str, placed: Placed, value: bytes) -> Entry:
+    return Entry(view, key, f"{topic}/{placed.partition}", placed.offset, placed.known_at, value)

@@ -1,0 +1,71 @@
+"""POST /v1/events: judged by the stream's rules, acknowledged when Kafka has them, counted in the next read."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Mapping
+
+from features.definitions import FeatureRepo, Stream
+from features.errors import HeadraceError
+from features.events.avro import schema_registry
+from serving.events import verdicts as events
+from serving.events.avro import judge_avro
+from serving.events.pending import OwnClicks
+from serving.events.verdicts import EventSink
+from serving.http import ProblemError, schema
+from serving.metrics import Metrics
+from serving.settings import ServingSettings
+from serving.workers import OverloadedError, Workers
+
+
+class PostedEvents:
+    """Takes events.
+
+    Args:
+        sink: where they go; None where no Kafka is configured.
+        own: what makes accepted ones count at once; None where they wait for the stream.
+        workers: the threads in which they are made to count.
+    """
+
+    def __init__(
+        self,
+        settings: ServingSettings,
+        repo: FeatureRepo,
+        sink: EventSink | None,
+        own: OwnClicks | None,
+        workers: Workers,
+        metrics: Metrics,
+    ) -> None:
+        self._repo, self._sink, self._own = repo, sink, own
+        self._workers, self._metrics = workers, metrics
+        self._stream = settings.events_stream
+        self._schemas = schema_registry(settings.schema_registry, settings.registry_client)
+
+    async def post(self, body: bytes, stream_name: str | None) -> schema.EventsResponse:
+        """What became of each event of the body, once Kafka has those that are good."""
+        posted = events.read_body(body)
+        name = posted.stream or stream_name or self._stream
+        stream = events.named_stream(self._repo.streams, name)
+        if self._sink is None:
+            raise ProblemError(503, "POST /v1/events requires Kafka's address; got none. See 'headrace serve --help'.")
+        horizon_ms, now = self._repo.horizon_ms(name), time.time_ns() // 1_000_000
+        if stream.format == "avro":  # in a thread of its own: the registry may be asked
+            judged = await asyncio.to_thread(judge_avro, posted.events, stream, horizon_ms, now, self._schemas)
+        else:
+            judged = events.judge(posted.events, stream, horizon_ms, now)
+        keep = None if self._own is None else functools.partial(self._kept, self._own, stream, judged)
+        response = await events.post(judged, self._sink, keep)
+        for one in response.events:
+            self._metrics.events.labels(one.status).inc()
+        return response
+
+    async def _kept(
+        self, own: OwnClicks, stream: Stream, judged: events.Judged, placed: Mapping[int, events.Placed]
+    ) -> None:
+        """The events count in the next read; where that takes too long, once the stream has folded them."""
+        try:
+            await self._workers.in_time(functools.partial(own.keep, stream, judged, placed))
+        except (HeadraceError, TimeoutError, OverloadedError):
+            self._metrics.failures.labels("own_clicks").inc()

@@ -1,0 +1,73 @@
+"""Around every request: a cap on the body, and a count of what was answered. Plain ASGI costs next to nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.http.problems import NOTHING, Nothing, field_error, problem
+from serving.metrics import Metrics
+
+
+class BodyTooLargeError(Exception):
+    """Raised to the reader of a body when more of it came than is allowed."""
+
+
+class Edge:
+    """Refuses a large body before it is read, or once more of it came than was announced; counts every answer."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int) -> None:
+        self._app, self._metrics, self._max_body_bytes = app, metrics, max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = int(message["status"])
+            await send(message)
+
+        try:
+            await self._answered(scope, receive, counted)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            self._metrics.requests.labels(scope["method"], route, str(status)).inc()
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > self._max_body_bytes:
+            await self._refused(announced.decode(), scope, receive, send)
+            return
+        read = 0
+        started = False
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._max_body_bytes:
+                raise BodyTooLargeError
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, limited, watched)
+        except BodyTooLargeError:
+            if started:
+                raise
+            await self._refused(f"more than {self._max_body_bytes}", scope, receive, send)
+
+    async def _refused(self, got: str, scope: Scope, receive: Receive, send: Send) -> None:
+        required = f"at most {self._max_body_bytes} bytes"
+        errors: list[dict[str, Any]] = [field_error("body", required, Nothing(f"{got} bytes") if got else NOTHING)]
+        await problem(413, f"the body requires {required}; got {got}", errors)(scope, receive, send)

@@ -1,0 +1,145 @@
+"""Errors as application/problem+json (RFC 9457): each names the field, what is required and what came."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from features.errors import HeadraceError, UsageError
+
+MEDIA_TYPE = "application/problem+json"
+
+SHOWN_CHARACTERS = 80
+
+TITLES = {
+    400: "The body cannot be read",
+    404: "There is no such thing here",
+    405: "The method does not exist here",
+    413: "The body is too large",
+    422: "The request is not valid",
+    500: "The service failed",
+    503: "A part of the service is not available",
+}
+
+
+class ProblemError(Exception):
+    """An answer that is a problem: what the handler raises and the client reads."""
+
+    def __init__(
+        self, status: int, detail: str, errors: Sequence[Mapping[str, Any]] = (), more: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.errors, self.more = status, detail, tuple(errors), dict(more or {})
+
+
+def problem(
+    status: int, detail: str, errors: Sequence[Mapping[str, Any]] = (), more: Mapping[str, Any] | None = None
+) -> JSONResponse:
+    """The response; ``errors`` has field, required and got of each."""
+    body: dict[str, Any] = {"type": "about:blank", "title": TITLES.get(status, "The request failed"), "status": status}
+    body |= {"detail": detail, **(more or {})}
+    if errors:
+        body["errors"] = list(errors)
+    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE)
+
+
+def field_error(field: str, required: str, got: object) -> dict[str, str]:
+    """One entry of ``errors``; ``got`` is shown as the JSON that came, cut short."""
+    return {"field": field, "required": required, "got": got if isinstance(got, Nothing) else shown(got)}
+
+
+def field_problem(field: str, required: str, got: object, status: int = 422) -> ProblemError:
+    """The problem of one field, to be raised."""
+    error = field_error(field, required, got)
+    return ProblemError(status, f"field '{field}' requires {required}; got {error['got']}", [error])
+
+
+class Nothing(str):
+    """Stands for a value that did not come."""
+
+    __slots__ = ()
+
+
+NOTHING = Nothing("nothing")
+
+
+def shown(value: object) -> str:
+    """A value as problems show it: JSON in ASCII, cut short."""
+    text = json.dumps(value, default=repr)
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+
+
+def validation_errors(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Pydantic's errors as field, required and got."""
+    return [_validation_error(error) for error in errors]
+
+
+def _validation_error(error: Mapping[str, Any]) -> dict[str, str]:
+    field = ".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0])
+    match error["type"]:
+        case "extra_forbidden":
+            return field_error(field, "no such field: see /docs for those that exist", error["input"])
+        case "missing":
+            return field_error(field, "a value", NOTHING)
+        case _:
+            required = str(error["msg"]).removeprefix("Input should be ").removeprefix("Value should be ")
+            return field_error(field, required, error["input"])
+
+
+def _sentence(errors: Sequence[Mapping[str, str]]) -> str:
+    first = errors[0]
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"field '{first['field']}' requires {first['required']}; got {first['got']}{more}"
+
+
+def install(app: FastAPI) -> None:
+    """Every error of the app, foreseen or not, is answered as a problem."""
+    app.add_exception_handler(ProblemError, _of_problem)
+    app.add_exception_handler(RequestValidationError, _of_validation)
+    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(HeadraceError, _of_headrace)
+    app.add_exception_handler(Exception, _of_anything)
+
+
+async def _of_problem(_: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, ProblemError):
+        raise error
+    return problem(error.status, error.detail, error.errors, error.more)
+
+
+async def _of_validation(_: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    found = error.errors()
+    if found and found[0]["type"] == "json_invalid":
+        got = str(found[0].get("ctx", {}).get("error", "something else"))
+        return problem(400, f"the body requires JSON; got {got}", [field_error("body", "JSON", Nothing(got))])
+    errors = validation_errors(found)
+    return problem(422, _sentence(errors), errors)
+
+
+async def _of_http(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    got = f"{request.method} {request.url.path}"
+    detail = f"{got}: {error.detail}" if error.status_code in (404, 405) else str(error.detail)
+    return problem(error.status_code, detail)
+
+
+async def _of_headrace(_: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HeadraceError):
+        raise error
+    asked_wrongly = isinstance(error, UsageError)
+    errors = [{"field": error.where, "required": error.required, "got": error.got}]
+    return problem(422 if asked_wrongly else 503, str(error), errors)
+
+
+async def _of_anything(_: Request, error: Exception) -> JSONResponse:
+    """Says only what kind of error it was: what an unforeseen one contains may not be the client's to read."""
+    return problem(500, f"the service met an error that it did not foresee ({type(error).__name__}); its log has it")

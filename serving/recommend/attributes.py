@@ -1,0 +1,129 @@
+"""What items are, for filters and variety: the newest value of each attribute that a view keeps of them. Pure.
+
+An attribute is the column of a ``Last`` in a view of the item's entity: the catalogue's first, then what events said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.arrays import Bools
+from features.definitions import FeatureView, Last
+from features.rows import FeatureMatrix
+
+RANGE = ("min", "max")
+
+
+class FieldError(Exception):
+    """Raised for a field that asks for what is not there: its name, what it requires and what came."""
+
+    def __init__(self, field: str, required: str, got: object) -> None:
+        super().__init__(f"field '{field}' requires {required}")
+        self.field, self.required, self.got = field, required, got
+
+
+def attributes_in(view: FeatureView) -> dict[str, str]:
+    """Attribute → the feature of the view that holds it; of several windows the longest."""
+    found = [one for one in view.aggregated if isinstance(one.aggregation, Last) and not one.aggregation.where]
+    found.sort(key=lambda one: 0 if one.window is None else one.window.length_ms)
+    return {one.aggregation.column: one.name for one in found if isinstance(one.aggregation, Last)}
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """The attributes of all items, one Arrow column each in the order of ``items``."""
+
+    items: tuple[str, ...]
+    columns: Mapping[str, pa.Array]
+
+    @classmethod
+    def of(cls, items: Sequence[str], several: Iterable[tuple[FeatureView, FeatureMatrix]]) -> Attributes:
+        """The attributes that these views hold of the items; the first view that knows a value has the word."""
+        columns: dict[str, pa.Array] = {}
+        for view, matrix in several:
+            for name, feature in attributes_in(view).items():
+                column = matrix.columns[matrix.names.index(feature)]
+                known = columns.get(name)
+                if known is None or known.type == column.type:
+                    columns[name] = column if known is None else pc.coalesce(known, column)
+        return cls(tuple(items), columns)
+
+    def matching(self, wanted: Mapping[str, Any]) -> frozenset[str]:
+        """The items that meet every condition: a value, a list of values, or {"min", "max"} (both may be met).
+
+        An item whose attribute is not known meets no condition on it. Raises FieldError.
+        """
+        keep = np.ones(len(self.items), dtype=bool)
+        for name, condition in wanted.items():
+            keep &= self._meeting(name, condition)
+        return frozenset(self.items[place] for place in np.flatnonzero(keep).tolist())
+
+    def _meeting(self, name: str, condition: Any) -> Bools:
+        field = f"filter.{name}"
+        if name not in self.columns:
+            known = ", ".join(sorted(self.columns)) or "none yet: no item has any"
+            raise FieldError("filter", f"an attribute of items ({known})", name)
+        column = self.columns[name]
+        met = (
+            _in_range(column, condition, field) if isinstance(condition, Mapping) else _one_of(column, condition, field)
+        )
+        return np.asarray(pc.fill_null(met, fill_value=False))
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {item: place for place, item in enumerate(self.items)}
+
+    def alike(self, items: Sequence[str], name: str) -> NDArray[np.float64]:
+        """(i, i) 1 where both items have the same value of this attribute, NaN where one of the two has none known."""
+        if name not in self.columns:
+            return np.full((len(items), len(items)), np.nan)
+        places = pa.array([self._place.get(item) for item in items], pa.int64())
+        encoded = self.columns[name].take(places).dictionary_encode()
+        codes = np.asarray(pc.fill_null(encoded.indices, -1))
+        same: NDArray[np.float64] = (codes[:, None] == codes[None, :]).astype(np.float64)
+        unknown = codes < 0
+        same[unknown[:, None] | unknown[None, :]] = np.nan
+        return same
+
+
+NO_ATTRIBUTES = Attributes((), {})
+
+
+def _one_of(column: pa.Array, condition: Any, field: str) -> pa.Array:
+    values = condition if isinstance(condition, list) else [condition]
+    if not values or any(isinstance(value, list | dict) or value is None for value in values):
+        raise FieldError(field, 'a value, a list of values or {"min": …, "max": …}', condition)
+    return pc.is_in(column, value_set=_typed(values, column.type, field))
+
+
+def _in_range(column: pa.Array, condition: Mapping[str, Any], field: str) -> pa.Array:
+    unknown = [name for name in condition if name not in RANGE]
+    if unknown or not condition:
+        raise FieldError(field, "min, max or both", unknown[0] if unknown else condition)
+    met = pa.array(np.ones(len(column), dtype=bool))
+    for name, compare in (("min", pc.greater_equal), ("max", pc.less_equal)):
+        if name in condition:
+            (bound,) = _typed([condition[name]], column.type, f"{field}.{name}")
+            met = pc.and_(met, compare(column, bound))
+    return met
+
+
+def _typed(values: Sequence[Any], dtype: pa.DataType, field: str) -> pa.Array:
+    """The values in the column's type; a whole number is also a float64."""
+    kinds: dict[bool, tuple[type, ...]] = {True: (bool,), False: (int, float)}
+    right = (str,) if pa.types.is_string(dtype) else kinds[pa.types.is_boolean(dtype)]
+    wrong = [one for one in values if not isinstance(one, right) or isinstance(one, bool) != pa.types.is_boolean(dtype)]
+    if wrong:
+        raise FieldError(field, f"values of type {dtype}", wrong[0])
+    whole = pa.types.is_integer(dtype) and any(isinstance(one, float) and not one.is_integer() for one in values)
+    if whole:
+        raise FieldError(field, "whole numbers", values[0])
+    return pa.array(values, pa.float64()).cast(dtype) if pa.types.is_integer(dtype) else pa.array(values, dtype)

@@ -1,0 +1,125 @@
+"""All items' features in memory, read anew every few seconds: a request ranks hundreds of items and reads one user."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.definitions import FeatureView
+from features.rows import FeatureMatrix
+from models.recommender import Artefact
+from serving.recommend.attributes import Attributes
+from serving.recommend.unpersonal import NO_ITEMS, ItemSnapshot, snapshot
+
+KEYS_A_READ = 1_024
+"""So many items are read at once: a request that comes meanwhile waits for no more than that."""
+
+Read = Callable[[pa.Array], FeatureMatrix]
+
+ReadOf = Callable[[int, pa.Array], FeatureMatrix]
+
+Listed = Callable[[], pa.Array]
+
+Inputs = NDArray[np.float64]
+
+
+class ItemFeatures:
+    """The newest snapshot of the items; ``refresh`` replaces it in a thread of its own, and readers never wait.
+
+    Args:
+        read: the features of these keys now.
+        listed: the keys that the store holds.
+        trending: feature → weight of what is trending.
+        popular: feature → weight of what is popular.
+        view: the items' view, which ``read`` reads.
+        describing: more views of the items, whose attributes come before those of ``view``, and how each is read.
+        read_of: the features by another definition of ``view``, for models that were trained on one (schema hash).
+    """
+
+    def __init__(
+        self,
+        read: Read,
+        listed: Listed,
+        trending: Mapping[str, float],
+        popular: Mapping[str, float],
+        view: FeatureView | None = None,
+        describing: Sequence[tuple[FeatureView, Read]] = (),
+        read_of: ReadOf | None = None,
+    ) -> None:
+        self.snapshot: ItemSnapshot = NO_ITEMS
+        self._read, self._listed = read, listed
+        self._trending, self._popular = trending, popular
+        self._view, self._describing, self._read_of = view, tuple(describing), read_of
+        self._inputs: tuple[tuple[Artefact, Inputs], ...] = ()
+        self._refreshing = threading.Lock()
+
+    def refresh(self, artefacts: Sequence[Artefact], now: int) -> None:
+        """The snapshot holds what the store says ``now`` (epoch ms) of its items and of those that the models know.
+
+        Raises StoreError, and leaves the snapshot as it was.
+        """
+        with self._refreshing:
+            keys = pc.unique(pa.concat_arrays([self._listed(), *(artefact.item_keys for artefact in artefacts)]))
+            if not len(keys):
+                return
+            items, matrix = keys.to_pylist(), _whole(self._read, keys)
+            described = [(view, _whole(read, keys)) for view, read in self._describing]
+            if self._view is not None:
+                described.append((self._view, matrix))
+            attributes = Attributes.of(items, described)
+            fresh = snapshot(items, matrix, self._trending, self._popular, now, attributes)
+            self._inputs = self._inputs_of(artefacts, matrix, keys)
+            self.snapshot = fresh
+
+    def _inputs_of(
+        self, artefacts: Sequence[Artefact], matrix: FeatureMatrix, keys: pa.Array
+    ) -> tuple[tuple[Artefact, Inputs], ...]:
+        """Each model's item matrix, by the definition that it was trained on."""
+        of_today = None if self._view is None else f"{self._view.schema_hash:016x}"
+        known: dict[str | None, FeatureMatrix] = {of_today: matrix}
+        for one in {artefact.manifest.item.schema_hash for artefact in artefacts} - {of_today}:
+            if self._read_of is None or of_today is None:
+                known[one] = matrix
+            else:
+                known[one] = _whole(partial(self._read_of, int(one, 16)), keys)
+        return tuple((one, _inputs(one, known[one.manifest.item.schema_hash], keys)) for one in artefacts)
+
+    def inputs(self, artefact: Artefact) -> Inputs | None:
+        """The model's item matrix as it was read last; None before the first time."""
+        return next((inputs for model, inputs in self._inputs if model is artefact), None)
+
+
+def _whole(read: Read, keys: pa.Array) -> FeatureMatrix:
+    starts = range(0, len(keys), KEYS_A_READ)
+    return joined([read(keys.slice(start, KEYS_A_READ)) for start in starts])
+
+
+def _inputs(artefact: Artefact, matrix: FeatureMatrix, keys: pa.Array) -> Inputs:
+    places = pc.index_in(artefact.item_keys, value_set=keys)
+    return artefact.item_matrix(_rows(matrix, places))
+
+
+def _rows(matrix: FeatureMatrix, places: pa.Array) -> FeatureMatrix:
+    at = np.asarray(places)
+    columns = tuple(column.take(places) for column in matrix.columns)
+    return FeatureMatrix(matrix.names, columns, matrix.status[at], matrix.as_of[at], matrix.newest_event[at])
+
+
+def joined(parts: Sequence[FeatureMatrix]) -> FeatureMatrix:
+    """The parts' rows one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = zip(*(part.columns for part in parts), strict=True)
+    return FeatureMatrix(
+        parts[0].names,
+        tuple(pa.concat_arrays(list(several)) for several in columns),
+        np.concatenate([part.status for part in parts]),
+        np.concatenate([part.as_of for part in parts]),
+        np.concatenate([part.newest_event for part in parts]),
+    )

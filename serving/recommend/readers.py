@@ -1,0 +1,47 @@
+"""How old what is read is: from an entity's newest event to the read that answers a request."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from features.definitions import FeatureView
+from features.rows import FeatureMatrix, Status
+
+
+class Reader(Protocol):
+    """The features of entities now, from the online store (see features.online_store.reader)."""
+
+    def view(self, name: str, schema_hash: int | None = None) -> FeatureView:
+        """The view, or another definition of it which has rows. Raises StoreError, and UsageError where none has."""
+
+    def read(
+        self, view_name: str, keys: pa.Array, as_of: int | None = None, schema_hash: int | None = None
+    ) -> FeatureMatrix:
+        """One row for each key, by the view of the repo or by another definition. Raises as ``view``."""
+
+
+class ObservedReader:
+    """A reader whose reads of one entity are observed, by view; those of many are the service's own and not a request.
+
+    Args:
+        ages: prometheus_client's Histogram with the label view, in seconds.
+    """
+
+    def __init__(self, reader: Reader, ages: Any) -> None:
+        self._reader, self._ages = reader, ages
+
+    def view(self, name: str, schema_hash: int | None = None) -> FeatureView:
+        """As the reader's."""
+        return self._reader.view(name, schema_hash)
+
+    def read(
+        self, view_name: str, keys: pa.Array, as_of: int | None = None, schema_hash: int | None = None
+    ) -> FeatureMatrix:
+        """As the reader's."""
+        matrix = self._reader.read(view_name, keys, as_of, schema_hash)
+        if len(keys) == 1 and matrix.status[0] != Status.NOT_FOUND:
+            age_ms = max(int(matrix.as_of[0]) - int(matrix.newest_event[0]), 0)
+            self._ages.labels(view_name).observe(age_ms / 1000)
+        return matrix

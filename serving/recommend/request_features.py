@@ -1,0 +1,53 @@
+"""Features that a request brings itself: checked by the view's definition, and over those of the store. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from features.definitions import FeatureView
+from features.events import arrow_type
+from features.rows import FeatureMatrix, Status
+from serving.recommend.attributes import FieldError
+
+
+def given_columns(view: FeatureView, given: Mapping[str, Any]) -> dict[str, pa.Array]:
+    """Feature → a column of one value in the feature's type. Raises FieldError."""
+    dtypes = {feature.name: feature.dtype for feature in view.features}
+    columns = {}
+    for name, value in given.items():
+        if name not in dtypes:
+            raise FieldError(f"user_features.{name}", f"a feature of view '{view.name}'", value)
+        columns[name] = _column(f"user_features.{name}", dtypes[name], value)
+    return columns
+
+
+def _column(field: str, dtype: str, value: Any) -> pa.Array:
+    """One value; no text is read as a number, and no number as a text or a truth."""
+    one = dtype.removeprefix("list<").removesuffix(">")
+    values = value if isinstance(value, list) else [value]
+    kinds = {"string": (str,), "bool": (bool,), "int64": (int,), "float64": (int, float)}[one]
+    fits = all(isinstance(each, kinds) and isinstance(each, bool) == (one == "bool") for each in values)
+    if value is not None and (isinstance(value, list) != dtype.startswith("list<") or not fits):
+        raise FieldError(field, f"a value of type {dtype}", value)
+    try:
+        return pa.array([value], arrow_type(dtype))
+    except (pa.ArrowInvalid, OverflowError):
+        raise FieldError(field, f"a value of type {dtype}", value) from None
+
+
+def overridden(view: FeatureView, read: FeatureMatrix | None, given: Mapping[str, pa.Array], now: int) -> FeatureMatrix:
+    """One row: the given features over those that were read; null where neither has a value.
+
+    Args:
+        read: a matrix of one row; None where there is none.
+        now: epoch ms: the row's as_of where nothing was read.
+    """
+    if read is None or read.status[0] != Status.PRESENT:
+        nothing = tuple(pa.nulls(1, arrow_type(feature.dtype)) for feature in view.features)
+        read = FeatureMatrix(view.names, nothing, np.zeros(1, np.int8), np.array([now]), np.array([0]))
+    columns = tuple(given.get(name, column) for name, column in zip(read.names, read.columns, strict=True))
+    return FeatureMatrix(read.names, columns, read.status, read.as_of, read.newest_event)

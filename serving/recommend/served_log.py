@@ -1,0 +1,182 @@
+"""What was served, on its way to the log's topic: sampled, and never in the way of an answer.
+
+An answer is offered to a bounded queue; a thread makes its event and hands it to Kafka. Where either is full, the event
+is dropped and counted. The rows of ranker inputs are computed here once more from what the answer was computed from:
+arrays that nothing changes, so that they are the same to the bit.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from features.arrays import Floats
+from features.definitions import Stream
+from features.events import inputs_hash, items_text
+from models.recommender import PAIR_FEATURES, Artefact, Asked, Candidates, ranker_inputs
+from serving.events import Message, message_of
+from serving.recommend.convert import Answer
+from serving.recommend.recommender import Question, UserRead, as_of
+from serving.recommend.unpersonal import ItemSnapshot
+
+logger = logging.getLogger(__name__)
+
+WAITING = 256
+"""Answers that may wait for their event to be made."""
+
+SAMPLE_DIGITS = 8
+
+
+class Outlet(Protocol):
+    """Takes messages without waiting for them."""
+
+    def offer(self, message: Message, heard: Callable[[bool], None]) -> None:
+        """Send it, and say once whether Kafka has it; at once False where it cannot even be queued."""
+
+
+@dataclass(frozen=True)
+class Shadowed:
+    """Says that an answer was a challenger's, which nobody was shown, and how much of it the champion said too."""
+
+    overlap: float
+
+
+@dataclass(frozen=True)
+class ServedAnswer:
+    """An answer, its question, and the items' features of then."""
+
+    answer: Answer
+    question: Question
+    items: ItemSnapshot
+    shadow: Shadowed | None = None
+
+
+def is_sampled(recommendation_id: str, share: float) -> bool:
+    """The same for the same id, everywhere; a larger share has all that a smaller one has."""
+    most: int = 16**SAMPLE_DIGITS
+    return int(recommendation_id[:SAMPLE_DIGITS], 16) < share * most
+
+
+class ServedLog:
+    """Logs a share of the answers; ``start`` and ``stop`` are the life of its thread.
+
+    Args:
+        stream: the log's definition.
+        outlet: where its events go.
+        share: of the answers, 0 to 1.
+        count: is told what became of each sampled answer: sent, dropped or failed.
+    """
+
+    def __init__(self, stream: Stream, outlet: Outlet, share: float, count: Callable[[str], None]) -> None:
+        self._stream, self._outlet, self._share, self._count = stream, outlet, share, count
+        self._queue: queue.Queue[ServedAnswer | None] = queue.Queue(WAITING)
+        self._thread = threading.Thread(target=self._run, name="served-log", daemon=True)
+
+    def start(self) -> None:
+        """Offered answers are logged from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """What is in the queue is handed over, and nothing more is taken."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+
+    def offer(self, answer: ServedAnswer) -> None:
+        """Take the answer where it is sampled (a shadow has been) and there is room; returns at once."""
+        if answer.shadow is None and not is_sampled(answer.answer.id, self._share):
+            return
+        try:
+            self._queue.put_nowait(answer)
+        except queue.Full:
+            self._count("dropped")
+
+    def _run(self) -> None:
+        while (answer := self._queue.get()) is not None:
+            try:
+                self._outlet.offer(self._message(answer), self._heard)
+            except Exception:
+                logger.exception("served_log_failed id=%s", answer.answer.id)
+                self._count("failed")
+
+    def _heard(self, there: bool) -> None:
+        self._count("sent" if there else "dropped")
+
+    def _message(self, answer: ServedAnswer) -> Message:
+        event = event_of(answer, time.time_ns() // 1_000_000)
+        who = answer.question.user or answer.question.session
+        value = msgspec.json.encode(message_of(event, self._stream))
+        return Message(self._stream.topic, None if who is None else who.encode(), value)
+
+
+def event_of(logged: ServedAnswer, now: int) -> dict[str, object]:
+    """The answer as an event of the log (served_log.FIELDS), without what there is nothing to say of."""
+    answer, question = logged.answer, logged.question
+    made = answer.recommendation
+    manifest = None if answer.served is None else answer.served.artefact.manifest
+    listed = [(one.item_id, None if math.isnan(one.score) else one.score, one.source) for one in made.items]
+    names = () if manifest is None else (*PAIR_FEATURES, *manifest.user.names, *manifest.item.names)
+    status = answer.user.status
+    shadow = logged.shadow
+    event = {
+        "event_id": answer.id if shadow is None else f"{answer.id}-shadow",
+        "event_time": now,
+        "recommendation_id": answer.id,
+        "user_id": question.user,
+        "session_id": question.session,
+        "placement": question.placement,
+        "model": None if manifest is None else manifest.name,
+        "model_version": None if answer.served is None else answer.served.version,
+        "inputs": None if manifest is None else inputs_hash(names),
+        "user_schema": None if manifest is None else manifest.user.schema_hash,
+        "item_schema": None if manifest is None else manifest.item.schema_hash,
+        "as_of": as_of(answer.user, logged.items),
+        "features_status": None if status is None else status.name,
+        "user_newest": newest_of(answer.user),
+        "fallback": None if made.reason is None else made.reason.value,
+        "items": items_text(listed, _rows(answer, len(names))),
+        "shadow": shadow is not None,
+        "overlap": None if shadow is None else shadow.overlap,
+        "took_ms": round(1000 * answer.took_s, 3),
+    }
+    return {name: value for name, value in event.items() if value is not None}
+
+
+def newest_of(user: UserRead) -> int | None:
+    """When the newest event was that the stored features know of; None for none, and where the request brought some."""
+    return None if user.given or user.present is None else int(user.present.newest_event[0])
+
+
+def _rows(answer: Answer, width: int) -> Floats:
+    """(items, width) the ranker's inputs of each item; NaN for one that the ranker was not asked about."""
+    rows = np.full((len(answer.recommendation.items), width), np.nan)
+    asked = answer.recommendation.asked
+    if answer.served is None or asked is None:
+        return rows
+    artefact = answer.served.artefact
+    candidates = artefact.retrieve(asked.query, asked.among, asked.allowed)
+    at = {place: number for number, place in enumerate(candidates.places.tolist())}
+    numbers = [at.get(artefact.tables.index.get(one.item_id, -1), -1) for one in answer.recommendation.items]
+    known = np.array(numbers, dtype=np.int64) >= 0
+    chosen = np.array(numbers, dtype=np.int64)[known]
+    few = Candidates(candidates.places[chosen], candidates.pairs[chosen], candidates.sources[chosen])
+    rows[known] = ranker_inputs(few, *_view_rows(artefact, asked, few.places))
+    return rows
+
+
+def _view_rows(artefact: Artefact, asked: Asked, places: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """The user's row, and those of the items at these places; NaN where there was none."""
+    user, item = len(artefact.manifest.user.names), len(artefact.manifest.item.names)
+    user_row = np.full(user, np.nan) if asked.user_row is None else asked.user_row
+    nothing = np.full((len(places), item), np.nan)
+    return user_row, nothing if asked.item_matrix is None else asked.item_matrix[places]

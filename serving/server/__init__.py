@@ -1,0 +1,9 @@
+"""The servers in front of the application: a Ray of our own, and HAProxy before its replicas.
+
+In: settings. Out: an address that answers.
+"""
+
+from serving.server.haproxy import free_ports
+from serving.server.ray_server import served
+
+__all__ = ["free_ports", "served"]

@@ -1,0 +1,111 @@
+"""A Ray of our own on this machine with the application in it: started, ready, and gone without a trace afterwards."""
+
+from __future__ import annotations
+
+import io
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from tempfile import TemporaryDirectory
+
+from features.errors import HeadraceError
+from serving.server.haproxy import environment_of, haproxy
+from serving.settings import ServingSettings
+
+APPLICATION = "headrace"
+
+OBJECT_STORE_BYTES = 100_000_000
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray's switch for desktops, whose name says more than it does: no port of a node of its own leaves loopback.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # The service answers from threads of its own and never blocks Ray's loop: one thread less to hop over.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    # A proxy that is not ready after three times so many seconds is killed, and the start with it; 5 is too few for a
+    # machine that compiles, trains and starts Java meanwhile.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "20",
+}
+
+ATTEMPTS = 3
+"""Ray gives a node 30 s to come up, which a busy machine may exceed; the next attempt finds its files in the cache."""
+
+
+class ServeError(HeadraceError):
+    """Raised when Ray Serve cannot be started."""
+
+
+@contextmanager
+def served(settings: ServingSettings, num_cpus: int = 2) -> Iterator[str]:
+    """The application answers at the URL that this gives, on a Ray that nobody else can reach, until the block ends.
+
+    Raises:
+        ServeError: Ray did not start, or the application failed to.
+    """
+    _check_port(settings)
+    scratch = TemporaryDirectory(prefix="headrace-ray-", ignore_cleanup_errors=True)
+    with scratch as folder, haproxy() as front, environment_of(ENVIRONMENT | front):
+        import ray
+        from ray import serve
+
+        try:
+            _start_ray(num_cpus, folder)
+            _start_application(settings)
+            yield f"http://{settings.host}:{settings.port}"
+        finally:
+            with redirect_stdout(io.StringIO()):  # Ray prints there that the controller is gone, as was asked
+                serve.shutdown()  # type: ignore[no-untyped-call]
+                ray.shutdown()
+
+
+def _check_port(settings: ServingSettings) -> None:
+    """Passes when the port is free, which Ray would find out half a minute later."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            place = f"port {settings.port} of {settings.host}"
+            raise ServeError("Ray Serve", f"{place} to listen on", str(error), "Choose another: --port 0.") from None
+
+
+def _start_application(settings: ServingSettings) -> None:
+    from ray import serve
+    from ray.exceptions import RayError
+
+    from serving.app import build_app
+
+    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
+    try:
+        serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config={"log_level": "ERROR"})
+        serve.run(build_app(settings), name=APPLICATION, route_prefix="/")
+    except (RuntimeError, TimeoutError, RayError) as error:
+        raise ServeError("Ray Serve", "the application to start", _first_line(error)) from error
+
+
+def _start_ray(num_cpus: int, folder: str) -> None:
+    import ray
+
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=folder,
+            )
+        except Exception as error:
+            ray.shutdown()
+            if attempt == ATTEMPTS:
+                raise ServeError("Ray", f"to start in {ATTEMPTS} attempts", _first_line(error)) from error
+        else:
+            return
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,179 @@
+"""The versions of the model that this process may ask, and which one answers a request."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from features.definitions import FeatureRepo, FeatureView
+from features.errors import ArtefactError, HeadraceError, StoreError, UsageError
+from models.followed import ModelWatch, Served
+from models.local_copy import kept_model
+from models.recommender import Artefact
+from models.registry import Registry
+from models.rival import Rival
+from models.tags import CHALLENGER
+from serving.http import field_problem, schema
+from serving.metrics import Metrics
+from serving.recommend import ItemFeatures, Reader
+from serving.settings import ServingSettings
+from serving.versions.canary import Canary
+from serving.versions.named import OtherModels, UnknownModelError
+
+logger = logging.getLogger(__name__)
+
+
+class ModelVersions:
+    """The champion, the canary and the challenger beside it, and versions that requests name.
+
+    Args:
+        registry: where models are.
+        reader: knows which definitions have rows.
+        items: gets the features of the items that a version knows before it answers.
+        store_failed: is told why the store could not be read.
+    """
+
+    def __init__(
+        self,
+        settings: ServingSettings,
+        repo: FeatureRepo,
+        registry: Registry,
+        reader: Reader,
+        items: ItemFeatures,
+        metrics: Metrics,
+        store_failed: Callable[[Exception], None],
+    ) -> None:
+        self._settings, self._repo, self._reader, self._items = settings, repo, reader, items
+        self._metrics, self._store_failed = metrics, store_failed
+        self.champion = ModelWatch(registry, self._prepare, self._swapped, kept_model(settings.kept_model))
+        self.canary = Canary(
+            registry, self._prepare, settings.canary_share, settings.canary_slower, self._canary_stopped
+        )
+        self._challenger = Rival(registry, CHALLENGER, self._prepare, answers=False)
+        self._others = OtherModels(registry, self._prepare, settings.model_poll_s)
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
+
+    @property
+    def artefacts(self) -> list[Artefact]:
+        """Those in memory."""
+        served = (self.champion.current, self.champion.previous, self.canary.served, self.challenger)
+        return [*(one.artefact for one in served if one is not None), *self._others.artefacts]
+
+    @property
+    def challenger(self) -> Served | None:
+        """The version that is asked beside the champion and never answers; None for none."""
+        return self._challenger.current
+
+    def look(self) -> None:
+        """The versions are those that the aliases name now."""
+        self.champion.look()
+        if self.champion.problem is not None:
+            self._metrics.failures.labels("registry").inc()
+            return
+        try:
+            self.canary.look(self.champion.current)
+            if self._settings.shadow_share:
+                self._challenger.look(self.champion.current)
+        except HeadraceError:  # they stay what they were
+            self._metrics.failures.labels("registry").inc()
+
+    def stop(self) -> None:
+        """Nothing is loaded any more."""
+        self._loading.shutdown(wait=False, cancel_futures=True)
+
+    async def asked(self, name: str | None, who: str | None = None) -> Served | None:
+        """The version that answers this user or session, or the one that the request names, however long it loads.
+
+        Raises ProblemError for one that is not there, and for one that must not answer.
+        """
+        if name is None:
+            return self.canary.of(who) or self.champion.current
+        work = functools.partial(self._others.get, name, self.champion.current, self.champion.previous)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._loading, work)
+        except UnknownModelError as error:
+            raise field_problem("model", error.required, name, 404) from None
+        except ArtefactError as error:
+            raise field_problem("model", f"a model that can serve: {error}", name) from None
+
+    def answered(self, served: Served | None, failed: bool, took_s: float) -> None:
+        """An attempt of this version to answer ended so."""
+        if served is None:
+            return
+        alias = served.alias or self._settings.model_alias
+        self._metrics.model_seconds.labels(alias).observe(took_s)
+        self._metrics.model_answers.labels(served.version, alias, "failed" if failed else "answered").inc()
+        self.canary.answered(served, failed, took_s)
+
+    def used(self, served: Served, name: str | None) -> schema.ModelUsed:
+        """What a response says of the version that answered a request which named this one, or none."""
+        own = served.alias or self._settings.model_alias
+        alias = own if name is None else None if name.isdecimal() else name
+        return schema.ModelUsed(name=self._settings.model_name, version=served.version, alias=alias)
+
+    def listed(self) -> schema.ModelsResponse:
+        """The versions in this process."""
+        watch = self.champion
+        refused = watch.refused
+        return schema.ModelsResponse(
+            name=self._settings.model_name,
+            alias=self._settings.model_alias,
+            current=_version(watch.current),
+            previous=_version(watch.previous),
+            refused=None if refused is None else schema.RefusedVersion(version=refused.version, reason=refused.reason),
+            canary=_version(self.canary.served),
+            canary_state=self.canary.state,
+            challenger=_version(self.challenger),
+            problem=watch.problem,
+        )
+
+    @property
+    def told(self) -> str:
+        """Which version serves, or why none does."""
+        current = self.champion.current
+        return f"version {current.version}" if current is not None else self.champion.problem or "none yet"
+
+    def _prepare(self, artefact: Artefact) -> None:
+        """The model fits the definitions, or older ones whose rows are kept for it, and has its items' features."""
+        artefact.check_views({**self._repo.views, **self._own_views(artefact)})
+        try:
+            self._items.refresh([artefact, *self.artefacts], _now_ms())
+        except (StoreError, OSError) as error:  # the model can do without, and items come when the store does
+            self._store_failed(error)
+        artefact.recommend(artefact.items[:1], None, self._items.inputs(artefact), 1)
+
+    def _own_views(self, artefact: Artefact) -> dict[str, FeatureView]:
+        """The definitions that the model was trained on, of which there are rows. Raises StoreError."""
+        found = {}
+        for inputs in (artefact.manifest.user, artefact.manifest.item):
+            with suppress(UsageError):  # without rows it is not there, and the check says so
+                found[inputs.view] = self._reader.view(inputs.view, int(inputs.schema_hash, 16))
+        return found
+
+    def _canary_stopped(self, served: Served, _: str) -> None:
+        self._metrics.canary_stopped.clear()
+        self._metrics.canary_stopped.labels(served.version).set(1)
+
+    def _swapped(self, served: Served) -> None:
+        self._metrics.serving(self._settings.model_name, served.version)
+        logger.info("model_swapped name=%s version=%s", self._settings.model_name, served.version)
+
+
+def _version(served: Served | None) -> schema.ModelVersion | None:
+    if served is None:
+        return None
+    return schema.ModelVersion(
+        version=served.version,
+        loaded_at=served.loaded_at,
+        items=len(served.artefact.items),
+        metrics=served.artefact.manifest.metrics,
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,20 @@
+"""Alerts after their topic: delivered to each sink from the sink's own place in the topic.
+
+In: the topic of alerts. Out: rows and requests in sinks; the state of each delivery.
+"""
+
+from streaming.alerts.delivery import Delivery, Letters, deliver_all
+from streaming.alerts.status import delivery_file, delivery_lines, delivery_metrics, read_delivery
+from streaming.alerts.topic import AlertTopic
+
+__all__ = [
+    "AlertTopic",
+    "Delivery",
+    "Letters",
+    "deliver_all",
+    "delivery_file",
+    "delivery_lines",
+    "delivery_metrics",
+    "read_delivery",
+    "sinks",
+]

@@ -1,0 +1,11 @@
+"""Sinks of alerts: a Delta table, PostgreSQL and a webhook, behind one port.
+
+In: alerts. Out: each alert once in the sink, or an error that says whether to try again.
+"""
+
+from streaming.alerts.sinks.delta import DeltaSink
+from streaming.alerts.sinks.port import Alert, Sink, SinkError, read_alert
+from streaming.alerts.sinks.postgres import PostgresSink
+from streaming.alerts.sinks.webhook import WebhookSink
+
+__all__ = ["Alert", "DeltaSink", "PostgresSink", "Sink", "SinkError", "WebhookSink", "read_alert"]

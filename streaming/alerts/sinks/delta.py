@@ -1,0 +1,95 @@
+"""Alerts in a Delta table beside the archive's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from streaming.alerts.sinks.port import Alert, SinkError, unique
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+REASON = pa.struct({"feature": pa.string(), "value": pa.float64(), "usual": pa.float64(), "effect": pa.float64()})
+
+SCHEMA = pa.schema(
+    {
+        "alert_id": pa.string(),
+        "source": pa.string(),
+        "event_id": pa.string(),
+        "event_time": pa.int64(),
+        "model": pa.string(),
+        "version": pa.string(),
+        "score": pa.float64(),
+        "threshold": pa.float64(),
+        "reasons": pa.list_(REASON),
+        "event": pa.string(),
+        "delivered_at": pa.int64(),
+    }
+)
+"""The table's columns: times in epoch ms; ``event`` is JSON, as the fields of events differ by model."""
+
+MOST = 10_000
+
+
+class DeltaSink:
+    """Merges alerts by alert_id into a table, made when the first come; two that write at once are told of each other.
+
+    Args:
+        path: the table's folder.
+        linger_s: how long alerts wait for others: each commit is a file.
+        clock: epoch ms.
+    """
+
+    name, most = "table", MOST
+
+    def __init__(self, path: Path, linger_s: float, clock: Callable[[], int]) -> None:
+        self._path, self.linger_s, self._clock = path, linger_s, clock
+
+    def deliver(self, alerts: Sequence[Alert]) -> Mapping[int, str]:
+        """The table has every alert, in one commit."""
+        from deltalake.exceptions import DeltaError
+
+        rows = rows_of(alerts, self._clock())
+        try:
+            _merge(self._table(), rows)
+        except (DeltaError, OSError) as error:
+            got = f"{type(error).__name__}: {error}".rstrip(".")
+            raise SinkError(f"table '{self._path}'", "a commit", got) from error
+        return {}
+
+    def _table(self) -> DeltaTable:
+        from deltalake import DeltaTable
+
+        return DeltaTable.create(self._path, SCHEMA, mode="ignore")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def rows_of(alerts: Sequence[Alert], now_ms: int) -> pa.Table:
+    """The alerts as rows of the table, each alert_id once."""
+    rows = [
+        {
+            **{name: getattr(one.told, name) for name in SCHEMA.names if name not in ("event", "delivered_at")},
+            "event": json.dumps(one.told.event),
+            "delivered_at": now_ms,
+        }
+        for one in unique(alerts)
+    ]
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def _merge(table: DeltaTable, rows: pa.Table) -> None:
+    """Those of the rows whose alert_id the table has not are in it."""
+    import pyarrow.compute as pc
+
+    bounds = pc.min_max(rows["event_time"]).as_py()
+    # An alert that comes again has the event time it had: files of other times need not be read.
+    within = f"old.event_time BETWEEN {bounds['min']} AND {bounds['max']}"
+    merge = table.merge(rows, f"old.alert_id = new.alert_id AND {within}", source_alias="new", target_alias="old")
+    merge.when_not_matched_insert_all().execute()

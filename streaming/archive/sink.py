@@ -1,0 +1,196 @@
+"""The archive: every valid or late record of a stream in a Delta table, exactly once by its offset."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.definitions import PARTITIONS_OF_A_TOPIC, FeatureRepo, Stream
+from features.errors import StoreError
+from features.events import Parsed, event_schema, parse
+from features.history import ArchiveTable, open_table
+from features.online_store import Offsets
+from streaming.fold import by_stream
+from streaming.spark import Messages, OffsetLog, Schemas, messages_by_topic, records_between
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+MAKE_ROOM = "Make room: what waits is written then."
+
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class ArchiveReport:
+    """What a batch added to the tables."""
+
+    batch_id: int
+    end: Offsets
+    records: int
+    appended: int
+    took_ms: float
+
+
+def append_rows(path: Path, rows: pa.Table, transactions: Mapping[str, int]) -> None:
+    """Append rows to a Delta table, made if it is not there, and keep the versions in the same commit.
+
+    Raises:
+        StoreError: others changed the table's schema at the same time, time and again; nothing was written.
+    """
+    from deltalake import CommitProperties, Transaction, write_deltalake
+    from deltalake.exceptions import CommitFailedError
+
+    kept = [Transaction(app_id, version) for app_id, version in transactions.items()]
+    for _ in range(ATTEMPTS):
+        try:
+            write_deltalake(
+                path,
+                rows,
+                mode="append",
+                schema_mode="merge",  # a field that a stream has gained is null in what came before
+                commit_properties=CommitProperties(app_transactions=kept),
+            )
+        except CommitFailedError as error:  # appends never conflict; making a table, or widening it, does
+            conflict = error
+        else:
+            return
+    raise StoreError(f"table '{path}'", "a commit that no other writer conflicts with", str(conflict).rstrip("."))
+
+
+def archive_schema(stream: Stream) -> pa.Schema:
+    """The columns of a stream's table: its events' and the topic."""
+    return event_schema(stream).append(pa.field("topic", pa.string()))
+
+
+def topic_of(events: pa.Table, stream: Stream) -> pa.ChunkedArray:
+    """The topic that each of the stream's events came from, by its partition."""
+    return pa.chunked_array([pa.array(stream.topics)]).take(pc.divide(events["partition"], PARTITIONS_OF_A_TOPIC))
+
+
+class Archive:
+    """The Delta tables of a repo's streams, one folder each under ``folder``."""
+
+    def __init__(self, folder: Path, repo: FeatureRepo) -> None:
+        self._folder = folder
+        self._repo = repo
+
+    def path(self, stream: Stream) -> Path:
+        """Where the stream's table is."""
+        return self._folder / stream.name
+
+    def append(self, stream: Stream, events: pa.Table, app_id: str, batch_id: int) -> int:
+        """Append events as this batch of this writer; a batch that is in the table already changes nothing.
+
+        Returns:
+            How many rows were written.
+
+        Raises:
+            StoreError: the table takes no more, such as for want of room.
+        """
+        done = self.transaction(stream, app_id)
+        if not events.num_rows or (done is not None and done >= batch_id):
+            return 0
+        self.write(stream, events, topic_of(events, stream), {app_id: batch_id})
+        return int(events.num_rows)
+
+    def transaction(self, stream: Stream, app_id: str) -> int | None:
+        """The version that the writer's last commit left in the stream's table; None where it never wrote."""
+        table = self._table(stream)
+        return None if table is None else table.transaction_version(app_id)
+
+    def write(
+        self, stream: Stream, events: pa.Table, topics: pa.Array | pa.ChunkedArray, transactions: Mapping[str, int]
+    ) -> None:
+        """Append events, each of its topic, and with them in one commit each writer's version.
+
+        Raises:
+            StoreError: the table takes no more, such as for want of room.
+        """
+        rows = events.append_column("topic", topics)
+        with _failures_told(self.path(stream)):
+            append_rows(self.path(stream), rows.cast(archive_schema(stream)), transactions)
+
+    def read(self, stream: Stream, end: Offsets | None = None) -> ArchiveTable | None:
+        """The stream's table as it is now, up to ``end``, without what is late for all of its views; None for none."""
+        return open_table(self._folder, stream, self._repo.horizon_ms(stream.name), end=end)
+
+    def events(self, stream: Stream) -> pa.Table:
+        """The stream's events that are not late for any of its views, in the columns of event_schema()."""
+        table = self.read(stream)
+        return event_schema(stream).empty_table() if table is None else table.events()
+
+    def end(self) -> dict[str, int]:
+        """'topic/partition' → the first offset after those in the tables; what a table does not know is not there.
+
+        Records behind a table's last may have been seen and refused; to see them again adds nothing to it.
+        """
+        tables = (self.read(stream) for stream in self._repo.streams.values())
+        return {place: end for table in tables if table is not None for place, end in table.end().items()}
+
+    def _table(self, stream: Stream) -> DeltaTable | None:
+        from deltalake import DeltaTable
+
+        path = self.path(stream)
+        return DeltaTable(path) if DeltaTable.is_deltatable(str(path)) else None
+
+
+@contextmanager
+def _failures_told(path: Path) -> Iterator[None]:
+    from deltalake.exceptions import DeltaError
+
+    try:
+        yield
+    except (DeltaError, OSError) as error:
+        where, got = f"offline table {path}", f"{type(error).__name__}: {error}"
+        full = "No space left" in got or "Quota exceeded" in got
+        required, next_step = ("room on its disk", MAKE_ROOM) if full else ("a folder that takes files", "")
+        raise StoreError(where, required, got, next_step) from error
+
+
+class ArchiveSink:
+    """Appends batches of messages to the archive, exactly once, as the writer ``app_id``."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        repo: FeatureRepo,
+        app_id: str,
+        log: OffsetLog,
+        reached: Callable[[str], None],
+        schemas: Schemas | None = None,
+    ) -> None:
+        self._archive = archive
+        self._repo = repo
+        self._app_id = app_id
+        self._log = log
+        self._reached = reached
+        self._schemas = schemas
+
+    def append(self, table: pa.Table, batch_id: int) -> ArchiveReport:
+        """Append the valid and the late among the messages (session.COLUMNS) to their streams' tables."""
+        messages = messages_by_topic(table, self._repo.streams.values())
+        parsed = by_stream(messages, [self._parsed(one) for one in messages])
+        return self.append_events({name: one.events for name, one in parsed.items()}, batch_id)
+
+    def append_events(self, events: Mapping[str, pa.Table], batch_id: int) -> ArchiveReport:
+        """The same with what was parsed already, by stream."""
+        began = time.perf_counter()
+        appended = 0
+        for name, table in events.items():
+            self._reached("before archive")
+            appended += self._archive.append(self._repo.streams[name], table, self._app_id, batch_id)
+            self._reached("after archive")
+        took_ms = 1e3 * (time.perf_counter() - began)
+        start, end = self._log.between(batch_id)
+        return ArchiveReport(batch_id, end, records_between(start, end), appended, took_ms)
+
+    def _parsed(self, messages: Messages) -> Parsed:
+        return parse(messages.records, messages.stream, self._repo.horizon_ms(messages.stream.name), self._schemas)

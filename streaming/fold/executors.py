@@ -1,0 +1,190 @@
+"""A batch that is too large for the driver: parsed, shared out by entity and folded on Spark's executors.
+
+    Kafka ──► parse, a task a partition ──► ids ──► the driver decides what is a repetition
+                        └──► events by (view, share of its entities) ──► fold, a task a share ──► rows, in a lane each
+
+What comes to the driver is 32 bytes a record, what is refused, and where the lanes stand. Records travel between tasks
+as Arrow tables in single cells, so that Spark moves a few large values and never a record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.arrays import Int64s
+from features.definitions import Stream
+from features.events import Decision, Parsed, Verdict, encoded_ids, event_schema, integers, parse, sequence
+from features.hashing import packed_prints
+from features.online_store import Cells, Counts, Ids, Store
+from features.rows import BatchKey
+from streaming.fold.observed_store import Stopwatch
+from streaming.fold.shares import (
+    STANDING_SQL,
+    FoldShare,
+    Recipe,
+    ScoreOnExecutors,
+    packed,
+    shares,
+    unpacked,
+)
+from streaming.spark import Messages, messages_by_topic
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from streaming.spark import SendDeadLetters
+
+PIECES = pa.schema(
+    {
+        "kind": pa.string(),
+        "stream": pa.string(),
+        "view": pa.string(),
+        "share": pa.int32(),
+        "task": pa.int32(),
+        "payload": pa.binary(),
+    }
+)
+
+PIECES_SQL = "kind string, stream string, view string, share int, task int, payload binary"
+
+IDS, LETTERS, COUNTS, EVENTS = "ids", "letters", "counts", "events"
+
+AGES = 256
+"""Of how many records a piece tells when the broker took them."""
+
+
+def parsed_pieces(recipe: Recipe, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """What a task makes of its messages (session.COLUMNS): pieces of PIECES."""
+    for batch in batches:
+        for messages in messages_by_topic(pa.Table.from_batches([batch]), recipe.streams):
+            yield _pieces(recipe, messages)
+
+
+def _pieces(recipe: Recipe, messages: Messages) -> pa.RecordBatch:
+    stream = messages.stream
+    parsed = parse(messages.records, stream, recipe.horizons_ms[stream.name], recipe.schemas)
+    valid = parsed.events.filter(pa.array(parsed.verdicts[parsed.rows] == Verdict.VALID))
+    pieces: list[tuple[str, str, int, bytes]] = [(COUNTS, "", -1, _counts(messages, parsed))]
+    dead = pa.array(parsed.verdicts == Verdict.DEAD_LETTER)
+    letters = messages.table.filter(dead).append_column("reason", parsed.reasons.filter(dead))
+    if letters.num_rows:
+        pieces.append((LETTERS, "", -1, packed(letters)))
+    views = recipe.readers(stream)
+    if views:
+        pieces.append((IDS, "", -1, packed(_ids(valid))))
+    for view in views:
+        for share, events in shares(view, stream, valid, recipe.shares).items():
+            pieces.append((EVENTS, view.name, share, packed(events)))
+    kinds, names, numbers, payloads = zip(*pieces, strict=True)
+    tasks = [recipe.task(name, share) for name, share in zip(names, numbers, strict=True)]
+    columns = [kinds, [stream.name] * len(pieces), names, numbers, tasks, payloads]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, PIECES, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=PIECES)
+
+
+def _ids(events: pa.Table) -> pa.Table:
+    prints = packed_prints(events["event_id"].combine_chunks())
+    seq = sequence(integers(events["partition"]), integers(events["offset"]))
+    return pa.table({"print": prints, "known_at": events["known_at"], "seq": seq})
+
+
+def _counts(messages: Messages, parsed: Parsed) -> bytes:
+    appended = integers(messages.table["timestamp"])
+    verdicts = np.bincount(parsed.verdicts, minlength=len(Verdict)).tolist()
+    return json.dumps({"verdicts": verdicts, "appended": appended[:: max(len(appended) // AGES, 1)].tolist()}).encode()
+
+
+class OnExecutors:
+    """A batch.Work whose records stay with Spark.
+
+    Args:
+        frame: the batch's messages.
+        cells: the online store, as another process can open it.
+        send: takes what is refused, before anything is written.
+        score: puts the batch's events to event models before any row of it is written; None where there are none.
+    """
+
+    def __init__(
+        self,
+        frame: DataFrame,
+        recipe: Recipe,
+        cells: Cells,
+        send: SendDeadLetters,
+        watch: Stopwatch,
+        score: ScoreOnExecutors | None = None,
+    ) -> None:
+        self._recipe, self._cells, self._send, self._watch, self._score = recipe, cells, send, watch, score
+        self._pieces = frame.mapInArrow(lambda batches: parsed_pieces(recipe, batches), PIECES_SQL).persist()
+        self._verdicts = {stream.name: np.zeros(len(Verdict), np.int64) for stream in recipe.streams}
+        self.appended_at: Int64s = np.empty(0, np.int64)
+        self._known: dict[str, Ids] = {}
+
+    def ids(self) -> Mapping[str, Ids]:
+        with self._watch.at("parse"):
+            came = self._pieces.where(f"kind <> '{EVENTS}'").toArrow()
+        for stream in self._recipe.streams:
+            own = came.filter(pc.equal(came["stream"], stream.name))
+            self._count(stream, _payloads(own, COUNTS))
+            with self._watch.at("dead letters"):
+                for octets in _payloads(own, LETTERS):
+                    refused, verdicts = _letters(unpacked(octets), stream)
+                    self._send(refused.stream, refused, verdicts)
+            if self._recipe.readers(stream):
+                self._known[stream.name] = _joined_ids([unpacked(octets) for octets in _payloads(own, IDS)])
+        return self._known
+
+    def _count(self, stream: Stream, told: Sequence[bytes]) -> None:
+        for one in map(json.loads, told):
+            self._verdicts[stream.name] += np.array(one["verdicts"])
+            self.appended_at = np.append(self.appended_at, np.array(one["appended"], dtype=np.int64))
+
+    def fold(self, decided: Mapping[str, Decision], store: Store, key: BatchKey) -> Mapping[str, str]:
+        refused = {name: self._known[name].seq[~decision.accepted] for name, decision in decided.items()}
+        share = FoldShare(self._recipe, self._cells, store.fence(), key, refused)
+        events = self._pieces.where(f"kind = '{EVENTS}'").repartitionById(self._recipe.tasks, "task")
+        if self._score is not None:
+            with self._watch.at("score"):
+                self._score(events, share)
+        with self._watch.at("scatter"):
+            # Spark takes a function, not an object that is callable.
+            written = events.mapInArrow(lambda pieces: share(pieces), STANDING_SQL).toArrow()  # noqa: PLW0108
+        return dict(zip(written["lane"].to_pylist(), written["standing"].to_pylist(), strict=True))
+
+    def counts(self, decided: Mapping[str, Decision]) -> Counts:
+        valid, late, dead = np.sum(list(self._verdicts.values()), axis=0).tolist()
+        # Of a stream that no view reads nothing is folded, nor a repetition: its events are all for the archive.
+        duplicate = sum(int((~decision.accepted).sum()) for decision in decided.values())
+        return Counts(valid - duplicate, duplicate, late, dead)
+
+    def clocks_ms(self) -> dict[str, int]:
+        """By stream, the newest known_at of the valid records; 0 for none."""
+        return {name: int(one.known_at.max(initial=0)) for name, one in self._known.items()}
+
+    def close(self) -> None:
+        """Spark keeps the batch no longer."""
+        self._pieces.unpersist()
+
+
+def _payloads(pieces: pa.Table, kind: str) -> list[Any]:
+    payloads: list[Any] = pieces.filter(pc.equal(pieces["kind"], kind))["payload"].to_pylist()
+    return payloads
+
+
+def _joined_ids(tables: Sequence[pa.Table]) -> Ids:
+    schema = pa.schema({"print": pa.binary(16), "known_at": pa.int64(), "seq": pa.int64()})
+    joined = pa.concat_tables([schema.empty_table(), *tables])
+    return Ids(encoded_ids(joined["print"]), integers(joined["known_at"]), integers(joined["seq"]))
+
+
+def _letters(table: pa.Table, stream: Stream) -> tuple[Messages, Parsed]:
+    """Refused messages as a sender of dead letters takes them."""
+    (messages,) = messages_by_topic(table.drop_columns(["reason"]), [stream])
+    verdicts = np.full(table.num_rows, Verdict.DEAD_LETTER, dtype=np.int8)
+    nothing = event_schema(stream).empty_table()
+    return messages, Parsed(nothing, np.empty(0, np.int64), verdicts, table["reason"].combine_chunks())

@@ -1,0 +1,136 @@
+"""A batch's events shared out by entity: each entity's are in one share, so that one writer has its row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.arrays import Int64s
+from features.definitions import FeatureRepo, FeatureView, Stream
+from features.events import EventColumns, event_schema, integers, sequence
+from features.hashing import hash_texts
+from features.online_store import Batch, Cells, Fence, Lane, Offsets, write_rows
+from features.rows import BatchKey
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from streaming.spark import Schemas
+
+
+def shares(view: FeatureView, stream: Stream, events: pa.Table, count: int) -> dict[int, pa.Table]:
+    """The stream's events by the share (0 … count - 1) of the view's entity, in their order; none without an entity."""
+    keys = EventColumns(events, stream).entity_keys(view.entity)
+    share = (hash_texts(keys) % np.uint64(count)).astype(np.int64)
+    share[np.asarray(keys.is_null())] = -1
+    return {one: events.filter(pa.array(share == one)) for one in np.unique(share[share >= 0]).tolist()}
+
+
+STANDING = pa.schema({"lane": pa.string(), "standing": pa.string()})
+
+STANDING_SQL = "lane string, standing string"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What executors must know to parse and share out a batch.
+
+    Args:
+        horizons_ms: by stream, from which age on a record is late.
+        shares: into how many tasks a view's entities are divided.
+        schemas: as parse() takes them.
+    """
+
+    streams: tuple[Stream, ...]
+    views: tuple[FeatureView, ...]
+    horizons_ms: Mapping[str, int | None]
+    shares: int
+    schemas: Schemas | None = None
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks fold a batch."""
+        return len(self.views) * self.shares
+
+    def task(self, view: str, share: int) -> int:
+        """The number of the task that folds the share of the view."""
+        return [one.name for one in self.views].index(view) * self.shares + share if view else 0
+
+    def readers(self, stream: Stream) -> list[FeatureView]:
+        """The views that fold the stream."""
+        return [view for view in self.views if stream.name in {one.name for one in view.streams}]
+
+
+def recipe_of(repo: FeatureRepo, shares: int, schemas: Schemas | None = None) -> Recipe:
+    """The recipe of a repo's streams and views."""
+    horizons_ms = {name: repo.horizon_ms(name) for name in repo.streams}
+    return Recipe(tuple(repo.streams.values()), tuple(repo.views.values()), horizons_ms, shares, schemas)
+
+
+@dataclass(frozen=True)
+class FoldShare:
+    """What a task does with its share of a view: folds the accepted events into the rows, behind the driver's fence.
+
+    Args:
+        refused: by stream, the sequences of the records that are repetitions.
+    """
+
+    recipe: Recipe
+    cells: Cells
+    fence: Fence
+    key: BatchKey
+    refused: Mapping[str, Int64s]
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Where the lane of the share stands when its rows are written; nothing for a share without pieces."""
+        several = [batch for batch in batches if batch.num_rows]
+        if several:
+            yield self._folded(pa.Table.from_batches(several))
+
+    def _folded(self, pieces: pa.Table) -> pa.RecordBatch:
+        name, share = pieces["view"][0].as_py(), pieces["share"][0].as_py()
+        view = next(one for one in self.recipe.views if one.name == name)
+        lane = Lane(self.cells, self.fence, f"{name}/{share}")
+        write_rows(lane, view, {stream.name: self.events(stream, pieces) for stream in view.streams}, self.key)
+        return pa.RecordBatch.from_pydict({"lane": [f"{name}/{share}"], "standing": [lane.standing()]}, STANDING)
+
+    def events(self, stream: Stream, pieces: pa.Table) -> pa.Table:
+        """The stream's events among the pieces, without repetitions."""
+        own = pieces.filter(pc.equal(pieces["stream"], stream.name))
+        tables = [unpacked(one) for one in own["payload"].to_pylist()]
+        events = pa.concat_tables([event_schema(stream).empty_table(), *tables]).combine_chunks()
+        seq = sequence(integers(events["partition"]), integers(events["offset"]))
+        return events.filter(pa.array(~np.isin(seq, self.refused[stream.name])))
+
+
+ScoreOnExecutors = Callable[["DataFrame", FoldShare], None]
+"""Scores the accepted events of a batch that stays on executors: its pieces, and how a task reads a view's rows."""
+
+
+class BatchScoring(Protocol):
+    """Scores a generation's batches by event models; the scores are durable before any row of the batch is written."""
+
+    def here(self, batch: Batch, accepted: Mapping[str, pa.Table]) -> None:
+        """Score the accepted events of a batch that this process holds."""
+
+    def on_executors(self, end: Offsets, events: DataFrame, share: FoldShare) -> None:
+        """Score the accepted events of a batch that ends at ``end`` and stays on executors."""
+
+
+def packed(table: pa.Table) -> bytes:
+    """The table as an Arrow stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    octets: bytes = sink.getvalue().to_pybytes()
+    return octets
+
+
+def unpacked(octets: bytes) -> pa.Table:
+    """The inverse of packed()."""
+    return pa.ipc.open_stream(octets).read_all()

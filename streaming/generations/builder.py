@@ -1,0 +1,119 @@
+"""Makes generations: numbered, described, with rows of all that the archive has."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+
+from features.definitions import FeatureRepo, duration_ms
+from features.files import write_json
+from features.online_store import Offsets, Rows, Store
+from features.times import now_ms
+from streaming.archive import Archive
+from streaming.fold import Reached, WatchedStore
+from streaming.generations.checkpoints import Checkpoints, Generation, build_from_archive, new_generation
+from streaming.generations.lease import Lease
+from streaming.kafka import read_watermarks
+from streaming.options import StreamOptions
+from streaming.supervisor import Log, StoppedError
+
+
+class Builder:
+    """Makes the generations of a project: those that its folds and its archive begin with.
+
+    Args:
+        reached: is told of every effect (crash_points.py); None where nobody wants to know.
+        scored: how far the models of events were asked; rows that reach further would hide what is to be scored.
+    """
+
+    def __init__(
+        self,
+        options: StreamOptions,
+        repo: FeatureRepo,
+        rows: Rows,
+        archive: Archive,
+        log: Log,
+        reached: Reached | None,
+        scored: Callable[[], Offsets],
+    ) -> None:
+        self._options, self._repo, self._rows, self._archive, self._log = options, repo, rows, archive, log
+        self._reached, self._scored = reached, scored
+        self._topics = list(dict.fromkeys(topic for stream in repo.streams.values() for topic in stream.topics))
+        self.archived = Checkpoints(options.home / "checkpoints" / "archive")
+        self.kept = Checkpoints(options.home / "checkpoints" / "fold")
+        self.owner = f"{socket.gethostname()}:{options.home.resolve()}"
+        self.stop = threading.Event()
+        self._lease: Lease | None = None
+
+    def archive_generation(self) -> Generation:
+        """The archive's, as it was left; a new one starts where the tables end, or a partition begins."""
+        found = self.archived.current()
+        if found is None:
+            known = self._archive.end()
+            found = new_generation({place: known.get(place, first) for place, first in self._low().items()})
+            self.archived.start(found)
+        return found
+
+    def _low(self) -> Offsets:
+        return read_watermarks(self._options.bootstrap, self._topics, self._options.client).low
+
+    def described(self, generation: Generation) -> Generation:
+        """The generation with today's definitions, of which what the rows hold is the same."""
+        described = new_generation(generation.first, self._repo).definitions
+        if generation.definitions == described:
+            return generation
+        fresh = Generation(generation.stream_id, generation.first, generation.schemas, described)
+        Lease(self._rows, fresh.stream_id, self.owner)
+        store = self._rows.generation(fresh.stream_id)
+        store.begin()
+        store.describe(described)
+        self.kept.write(fresh)
+        return fresh
+
+    def store(self, generation: Generation, repo: FeatureRepo) -> Store:
+        """A driver's way into the generation."""
+        horizons = {name: duration_ms(stream.dedupe_horizon) for name, stream in repo.streams.items()}
+        store = self._rows.generation(generation.stream_id, horizons)
+        return store if self._reached is None else WatchedStore(store, self._reached)
+
+    def keep_lease(self) -> None:
+        """The generation that is being built stays ours."""
+        if self._lease is not None:
+            self._lease.keep()
+
+    def built(self, archived: Generation) -> Generation:
+        """A new generation with rows of all that the archive has, current for the driver and not yet for readers."""
+        fold = new_generation(self._cut(archived), self._repo)
+        self._log(f"new generation {fold.stream_id}: making its rows from the archive")
+        write_json(self.kept.building, fold.stream_id)
+        self._lease = Lease(self._rows, fold.stream_id, self.owner)
+        described = self._rows.generation(fold.stream_id)
+        described.begin()
+        described.describe(fold.definitions)
+        store = WatchedStore(self.store(fold, self._repo), self._unless_stopped)
+        build_from_archive(store, self._repo, self._archive, fold, now_ms(), self._options.rows_in_memory)
+        self.kept.start(fold)
+        self.kept.building.unlink()
+        return fold
+
+    def _cut(self, archived: Generation) -> Offsets:
+        """Where the archive ends, or where events begin that no model was asked about and Kafka still has."""
+        stood, low, scored = self.archived.log(archived).standing(), self._low(), self._scored()
+        ends = {place: stood.get(place, first) for place, first in low.items()}
+        unscored = {place: max(scored[place], low[place]) for place in scored if place in low}
+        return {place: min(end, unscored.get(place, end)) for place, end in ends.items()}
+
+    def _unless_stopped(self, _: str) -> None:
+        if self.stop.is_set():
+            raise StoppedError("the building of a generation")
+
+    def forget_unfinished(self) -> None:
+        """What a build has left that did not come to its end is gone."""
+        path, current = self.kept.building, self.kept.current()
+        if path.exists():
+            number = int(json.loads(path.read_text(encoding="utf-8")))
+            if current is None or current.stream_id != number:
+                self._rows.drop_generation(number)
+            path.unlink()

@@ -1,0 +1,222 @@
+"""Which generation the fold drives, and where it came from: kept beside its checkpoint, as one is nothing without it.
+
+    checkpoints/fold/current.json       {"stream_id", "first", "schemas", "definitions"}
+    checkpoints/fold/older.json         those before it that are still folded on, oldest first
+    checkpoints/fold/building.json      the number of one that is being built
+    checkpoints/fold/<stream_id>/       Spark's checkpoint
+    checkpoints/archive/current.json    the same of the archive; stream_id is its name as a writer of tables
+
+A checkpoint that is gone takes its number with it. The next one has another, and starts where the archive ends: the
+rows are made from the archive, so that nothing is folded twice and nothing is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from features.definitions import FeatureRepo, FeatureView, duration_ms, views_of_text, views_text
+from features.events import Decision, Prior, event_schema
+from features.files import write_json
+from features.history import ROWS_IN_MEMORY, ArchiveTable, Reading, columns_of
+from features.online_store import Marker, Offsets, Store, build_generation, write_rows
+from features.rows import BatchKey
+from streaming.archive import Archive
+from streaming.spark import OffsetLog
+
+STREAM_ID_BITS = 63
+
+REMEMBERED_MS = 24 * 60 * 60 * 1000
+"""No store remembers an id for longer than this and two horizons (online_store/memory_of_ids.py)."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One life of a checkpoint.
+
+    Args:
+        stream_id: its number, which no other has.
+        first: where its batch 0 starts.
+        schemas: view → schema_hash of its rows.
+        definitions: its views as text (definitions/stored.py).
+        superseded_at: since when readers have another, in ms; 0 while they have not.
+    """
+
+    stream_id: int
+    first: Offsets
+    schemas: Mapping[str, int]
+    definitions: str = ""
+    superseded_at: int = 0
+
+    def repo(self) -> FeatureRepo:
+        """The definitions that it was begun with; DefinitionError where this version does not take them."""
+        views = views_of_text(self.definitions)
+        streams = {stream.name: stream for view in views for stream in view.streams}
+        entities = {view.entity.name: view.entity for view in views}
+        return FeatureRepo(Path("the generation's own"), entities, streams, {view.name: view for view in views})
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The folder of one query's checkpoints, of which one is current."""
+
+    folder: Path
+
+    def current(self) -> Generation | None:
+        """The generation to go on with; None where there is none, or its checkpoint is gone."""
+        try:
+            found = Generation(**json.loads(self._file.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        return found if self.path(found).is_dir() else None
+
+    def start(self, generation: Generation) -> None:
+        """Make the generation current, with an empty checkpoint; the one that was goes to the older ones."""
+        self.path(generation).mkdir(parents=True)
+        before = self.current()
+        if before is not None:
+            self._keep_older([*self.older(), before])
+        self.write(generation)
+
+    def write(self, generation: Generation) -> None:
+        """Replace what is kept of the current generation."""
+        write_json(self._file, asdict(generation))
+
+    def older(self) -> list[Generation]:
+        """The generations before the current one that have not been dropped, oldest first."""
+        try:
+            found = [Generation(**one) for one in json.loads(self._older.read_text(encoding="utf-8"))]
+        except FileNotFoundError:
+            return []
+        current = self.current()
+        number = None if current is None else current.stream_id
+        return [one for one in found if one.stream_id != number and self.path(one).is_dir()]
+
+    def take_back(self, generation: Generation) -> None:
+        """Make one of the older generations current again, and the current one older."""
+        before = self.current()
+        rest = [one for one in self.older() if one.stream_id != generation.stream_id]
+        self._keep_older([*rest, *([before] if before is not None else [])])
+        self.write(replace(generation, superseded_at=0))
+
+    def superseded_since(self, generation: Generation, now: int) -> int:
+        """Since when readers have another (ms): now, the first time that it is asked."""
+        (kept,) = [one for one in self.older() if one.stream_id == generation.stream_id] or [generation]
+        if not kept.superseded_at:
+            aged = replace(kept, superseded_at=now)
+            self._keep_older([aged if one.stream_id == kept.stream_id else one for one in self.older()])
+        return kept.superseded_at or now
+
+    def drop(self, generation: Generation) -> None:
+        """Forget an older generation with its checkpoint."""
+        self._keep_older([one for one in self.older() if one.stream_id != generation.stream_id])
+        shutil.rmtree(self.path(generation), ignore_errors=True)
+        self.counts(generation).unlink(missing_ok=True)
+
+    def _keep_older(self, several: Sequence[Generation]) -> None:
+        write_json(self._older, [asdict(one) for one in several])
+
+    def counts(self, generation: Generation) -> Path:
+        """Where the totals of its records are."""
+        return self.folder / f"{generation.stream_id}.counts.json"
+
+    @property
+    def building(self) -> Path:
+        """Holds the number of a generation that is being built: one that is found at a start was not finished."""
+        return self.folder / "building.json"
+
+    def path(self, generation: Generation) -> Path:
+        """Where Spark keeps the generation's checkpoint."""
+        return self.folder / str(generation.stream_id)
+
+    def log(self, generation: Generation) -> OffsetLog:
+        """The offsets of the generation's batches."""
+        return OffsetLog(self.path(generation), generation.first)
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "current.json"
+
+    @property
+    def _older(self) -> Path:
+        return self.folder / "older.json"
+
+
+def schemas_of(repo: FeatureRepo) -> dict[str, int]:
+    """view → schema_hash."""
+    return {view.name: view.schema_hash for view in repo.views.values()}
+
+
+def new_generation(first: Offsets, repo: FeatureRepo | None = None) -> Generation:
+    """A generation of the repo's views (None: of no rows) with a number that no other has."""
+    number = secrets.randbits(STREAM_ID_BITS)
+    if repo is None:
+        return Generation(number, dict(first), {})
+    return Generation(number, dict(first), schemas_of(repo), views_text(repo.views.values()))
+
+
+def build_from_archive(
+    store: Store,
+    repo: FeatureRepo,
+    archive: Archive,
+    generation: Generation,
+    written_at: int,
+    rows_in_memory: int = ROWS_IN_MEMORY,
+) -> None:
+    """Make the generation's rows from the archive, up to where its batch 0 will start and no further.
+
+    Args:
+        rows_in_memory: with more events, the rows are made a bucket of entities at a time, to the same bytes.
+    """
+    views = list(repo.views.values())
+    streams = {stream.name: stream for view in views for stream in view.streams}
+    opened = {name: archive.read(stream, generation.first) for name, stream in streams.items()}
+    reading = Reading({name: one for name, one in opened.items() if one is not None}, rows_in_memory=rows_in_memory)
+    at = Marker(-1, generation.first, generation.first, -1)
+    if not reading.fits():
+        _build_by_parts(store, views, generation.stream_id, reading, at, written_at)
+        return
+    empty = {name: event_schema(stream).empty_table() for name, stream in streams.items()}
+    events = {name: one.events(columns_of(views, one)) for name, one in reading.tables.items()}
+    build_generation(store, views, generation.stream_id, empty | events, at, written_at)
+
+
+def _build_by_parts(
+    store: Store, views: list[FeatureView], stream_id: int, reading: Reading, at: Marker, written_at: int
+) -> None:
+    """As build_generation() of all events at once."""
+    store.begin()
+    decided: dict[str, list[Decision]] = {name: [] for name in reading.tables}
+    repeated = reading.repeated(lambda name, decision: decided[name].append(_recent(decision, reading.tables[name])))
+    for name, several in decided.items():
+        store.remember(name, _together(several), at.batch_id)
+    for view in views:
+        for part in reading.parts(view, repeated):
+            write_rows(store, view, part.events, BatchKey(stream_id, at.batch_id, written_at))
+    store.publish(at)
+
+
+def _recent(decision: Decision, table: ArchiveTable) -> Decision:
+    """What was decided of the ids that a store would still remember."""
+    kept_ms = REMEMBERED_MS + 2 * duration_ms(table.stream.dedupe_horizon)
+    recent = decision.last.known_at >= table.newest_ms() - kept_ms
+    last = Prior(decision.last.seq[recent], decision.last.known_at[recent])
+    return Decision(decision.accepted, decision.ids.filter(pa.array(recent)), last)
+
+
+def _together(several: list[Decision]) -> Decision:
+    """The decisions about different ids as one."""
+    ids = pa.concat_arrays([pa.array([], pa.string()), *(one.ids for one in several)])
+    accepted = np.concatenate([np.empty(0, dtype=bool), *(one.accepted for one in several)])
+    seq, known_at = (
+        np.concatenate([np.empty(0, dtype=np.int64), *(getattr(one.last, name) for one in several)])
+        for name in ("seq", "known_at")
+    )
+    return Decision(accepted, ids, Prior(seq, known_at))

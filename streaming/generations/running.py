@@ -1,0 +1,200 @@
+"""A query that runs, with what it has come to so far: what `headrace status` tells of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from features.arrays import Int64s
+from features.errors import HeadraceError
+from features.online_store import Counts, Offsets, Sweeper
+from features.times import now_ms
+from streaming.fold import BatchReport, Freshness, OnlineSink
+from streaming.generations.checkpoints import Checkpoints, Generation
+from streaming.spark import flat_offsets, records_between
+from streaming.status import Recent, Totals, lag
+from streaming.supervisor import FINAL, SupervisedQuery
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from features.definitions import FeatureRepo
+    from features.online_store import Rows
+    from streaming.fold import Pruning, Recipe
+    from streaming.generations.lease import Lease
+
+UNKNOWN_AFTER_MS = 30_000  # Spark tells every 10 s that nothing came, unless it waits for Kafka
+
+
+class Running:
+    """One query: how far it is, how fast, and what its last batch was."""
+
+    query: SupervisedQuery
+
+    def __init__(self, end: Offsets) -> None:
+        self.end = end
+        self.batch_id: int | None = None
+        self._took_ms: float | None = None
+        self._recent = Recent()
+
+    def done(self, batch_id: int, end: Offsets, records: int, ages_ms: Int64s, took_ms: float) -> None:
+        """A batch of so many records has been finished."""
+        self._recent.add(now_ms(), records, ages_ms)
+        self.batch_id, self.end, self._took_ms = batch_id, end, took_ms
+
+    def told(self) -> dict[str, Any]:
+        """The query as status tells it."""
+        return {
+            "state": self.query.state,
+            "error": self.query.error,
+            "restarts": self.query.restarts,
+            "batch_id": self.batch_id,
+            "batch_ms": None if self._took_ms is None else round(self._took_ms, 1),
+            "rows_per_s": round(self._recent.per_s(now_ms()), 1),
+            "age": self._recent.age_ms(now_ms()),
+            "lag": self.lag(),
+            "end": dict(self.end),
+            "counts": {},
+        }
+
+    def lag(self) -> int | None:
+        """How far the query is behind where the topics ended when Spark looked last; None where that is long ago."""
+        progress = self.query.progress()
+        if progress is None or now_ms() - ms_of_progress(progress) > UNKNOWN_AFTER_MS:
+            return None
+        latest = [json.loads(one.get("latestOffset") or "null") for one in progress["sources"]]
+        if not all(latest) or not latest:
+            return None
+        ends = flat_offsets({topic: parts for one in latest for topic, parts in one.items()})
+        return lag(self.end, ends)
+
+
+@dataclass(frozen=True)
+class Executors:
+    """What folds the batches that are too large for the driver.
+
+    Args:
+        above: with more records than this, a batch is.
+    """
+
+    recipe: Recipe
+    rows: Rows
+    above: int
+
+    def take(self, records: int) -> bool:
+        """Whether they fold a batch of so many records: where the store takes their writes."""
+        return records > self.above and self.rows.takes_lanes
+
+
+class GenerationFold(Running):
+    """One generation that is folded on, by the definitions that it was begun with.
+
+    Args:
+        sink: folds a batch.
+        sweeper: takes out rows of entities that were never seen again.
+        pruning: takes out pending events that the rows have.
+        lease: kept as long as batches come.
+    """
+
+    executors: Executors
+
+    def __init__(
+        self,
+        generation: Generation,
+        repo: FeatureRepo,
+        sink: OnlineSink,
+        sweeper: Sweeper,
+        pruning: Pruning,
+        lease: Lease,
+        checkpoints: Checkpoints,
+        slo_ms: float,
+    ) -> None:
+        self._offsets = checkpoints.log(generation)
+        super().__init__(self._offsets.standing())
+        self.generation, self.repo, self.lease = generation, repo, lease
+        self.failed: HeadraceError | None = None
+        self._sink, self._sweeper, self._pruning = sink, sweeper, pruning
+        self._totals_path = checkpoints.counts(generation)
+        self._totals = Totals.read(self._totals_path)
+        self.freshness = {name: Freshness(slo_ms) for name in repo.views}
+
+    @property
+    def topics(self) -> list[str]:
+        """Those that it was begun with, of which Spark's checkpoint knows offsets, and those of its streams."""
+        begun = [place.rpartition("/")[0] for place in self.generation.first]
+        read = [topic for stream in self.repo.streams.values() for topic in stream.topics]
+        return list(dict.fromkeys([*begun, *read]))
+
+    def handle(self, frame: DataFrame, batch_id: int) -> None:
+        """Fold a batch."""
+        self.lease.keep()
+        report = self._folded(frame, batch_id)
+        self._totals = self._totals.with_batch(report.batch_id, report.counts)
+        self._totals.write(self._totals_path)
+        for view in self.repo.views.values():
+            times = [report.event_times[one.name] for one in view.streams if one.name in report.event_times]
+            self.freshness[view.name].add(report.finished_at, times)
+        self._sweeper.tick(self._sink.clocks_ms)
+        self._pruning.after_batch()
+        self.done(report.batch_id, report.end, report.records, report.ages_ms, report.took_ms)
+
+    def _folded(self, frame: DataFrame, batch_id: int) -> BatchReport:
+        if self.executors.take(records_between(*self._offsets.between(batch_id))):
+            return self._sink.fold_elsewhere(frame, batch_id, self.executors.recipe, self.executors.rows)
+        with self._sink.watch.at("fetch"):
+            table = frame.toArrow()
+        return self._sink.fold(table, batch_id)
+
+    def tick(self) -> None:
+        """As SupervisedQuery.tick(), until a failure is final."""
+        if self.failed is None:
+            self._unless_final(lambda: self.query.tick(time.monotonic()))
+
+    def stand(self) -> None:
+        """Keep the lease, and make sure that the store has what the checkpoint counts on, while no batch runs."""
+        if self.failed is not None or not self.query.busy.acquire(blocking=False):
+            return
+        try:
+            self.lease.keep()
+            self._unless_final(lambda: self._sink.check_standing(self._offsets.committed()))
+            self._sweeper.tick(self._sink.clocks_ms)
+            self._pruning.after_batch()  # what the last batch left, when it came soon after the one before
+        finally:
+            self.query.busy.release()
+
+    def _unless_final(self, work: Any) -> None:
+        try:
+            work()
+        except FINAL as error:
+            self.failed = error
+            raise
+
+    def has_folded(self, other: Running) -> bool:
+        """Whether this one has done at least what the other has."""
+        return all(self.end.get(place, 0) >= offset for place, offset in other.end.items())
+
+    def caught_up(self) -> bool:
+        """Whether it has folded all that there was when Spark looked last."""
+        return self.lag() == 0
+
+    @property
+    def counts(self) -> Counts:
+        """How all its records ended."""
+        return self._totals.after
+
+    def told(self) -> dict[str, Any]:
+        """The query as status tells it, with its generation, counts and freshness by view."""
+        fresh = {name: one.told() for name, one in self.freshness.items()}
+        generation = str(self.generation.stream_id)
+        spent = dict(self._sink.watch.spent_ms)
+        own = {"generation": generation, "counts": vars(self.counts), "freshness": fresh, "spent_ms": spent}
+        return super().told() | own
+
+
+def ms_of_progress(progress: Mapping[str, Any]) -> int:
+    """When the trigger began that Spark tells of."""
+    return int(datetime.fromisoformat(progress["timestamp"]).timestamp() * 1000)

@@ -1,0 +1,77 @@
+"""Which generation readers read: when a new one takes over, and when an older one goes.
+
+A view has a current generation, and so has each definition of it (by schema hash): a reader, or a model, of an older
+definition goes on reading the generation of that one. A generation that nothing names any more goes at once; one that
+only its older definitions name stays while a model alias needs one of them, or until a grace period is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+from functools import cache
+from typing import Protocol
+
+from features.online_store import of_schema
+from streaming.generations.checkpoints import Checkpoints, Generation
+
+Schema = tuple[str, int]
+"""A view and the schema_hash of a definition of it."""
+
+Needed = Callable[[], Set[Schema]]
+"""The definitions that registered models need by their aliases; asks the registry."""
+
+
+class Pointers(Protocol):
+    """What readers go by, in an online store."""
+
+    def current(self, view: str) -> int | None:
+        """The generation that readers of the view read."""
+
+    def set_current(self, view: str, stream_id: int) -> None:
+        """Let readers of the view read this generation."""
+
+    def drop_generation(self, stream_id: int) -> None:
+        """Forget the generation."""
+
+
+def is_current(rows: Pointers, generation: Generation) -> bool:
+    """Whether readers of all its views, and of their definitions, read this generation."""
+    return all(rows.current(name) == generation.stream_id for name in _names(generation))
+
+
+def flip(rows: Pointers, generation: Generation, caught_up: Callable[[], bool]) -> set[int]:
+    """Let readers read this generation: of a view that has none at once, else when it has caught up; what they left."""
+    left: set[int] = set()
+    for view, schema_hash in generation.schemas.items():
+        names = (of_schema(view, schema_hash), view)
+        read = {rows.current(name) for name in names}
+        if read != {generation.stream_id} and (rows.current(view) is None or caught_up()):
+            for name in names:
+                rows.set_current(name, generation.stream_id)
+            left |= {one for one in read if one is not None}
+    return left - {generation.stream_id}
+
+
+def named_schemas(rows: Pointers, generation: Generation) -> set[Schema]:
+    """The definitions whose readers read this generation."""
+    return {
+        (view, schema_hash)
+        for view, schema_hash in generation.schemas.items()
+        if generation.stream_id in (rows.current(view), rows.current(of_schema(view, schema_hash)))
+    }
+
+
+def superseded(rows: Pointers, checkpoints: Checkpoints, needed: Needed, grace_ms: int, now: int) -> list[Generation]:
+    """The older generations that may go now; of the others it is noted since when (ms) they wait."""
+    waited = {one.stream_id: now - checkpoints.superseded_since(one, now) for one in checkpoints.older()}
+    named = {one.stream_id: named_schemas(rows, one) for one in checkpoints.older()}
+    asked = cache(needed)
+    return [
+        one
+        for one in checkpoints.older()
+        if not named[one.stream_id] or (waited[one.stream_id] >= grace_ms and not named[one.stream_id] & asked())
+    ]
+
+
+def _names(generation: Generation) -> list[str]:
+    return [name for view, schema in generation.schemas.items() for name in (of_schema(view, schema), view)]

@@ -1,0 +1,58 @@
+"""All that is Kafka: a broker of our own, its jars, topics, consumers, producers, and events as messages.
+
+In: bootstrap servers and client options. Out: records read, events acknowledged, topics made.
+"""
+
+from streaming.kafka.broker import BrokerError, EmbeddedBroker, has_data, running_broker
+from streaming.kafka.consumer import CONSUMER_OPTIONS, POLL_S, ReadError, Record, follow_topic, read_topic, record_of
+from streaming.kafka.encoding import Message, messages
+from streaming.kafka.jars import KAFKA, SPARK, java_command, missing_jars, resolve_kafka, resolve_spark
+from streaming.kafka.ports import free_port, is_free
+from streaming.kafka.producer import KNOWN_AT, PRODUCER_OPTIONS, EventProducer, Headers, OnAck
+from streaming.kafka.topic_admin import (
+    DEAD,
+    TopicError,
+    admin_client,
+    dead_letter_topic,
+    ensure_named_topics,
+    ensure_topics,
+    topics,
+)
+from streaming.kafka.watermarks import read_watermarks
+
+__all__ = [
+    "BrokerError",
+    "CONSUMER_OPTIONS",
+    "DEAD",
+    "EmbeddedBroker",
+    "EventProducer",
+    "Headers",
+    "KAFKA",
+    "KNOWN_AT",
+    "Message",
+    "OnAck",
+    "POLL_S",
+    "PRODUCER_OPTIONS",
+    "ReadError",
+    "Record",
+    "SPARK",
+    "TopicError",
+    "admin_client",
+    "dead_letter_topic",
+    "ensure_named_topics",
+    "ensure_topics",
+    "follow_topic",
+    "free_port",
+    "has_data",
+    "is_free",
+    "java_command",
+    "messages",
+    "missing_jars",
+    "read_topic",
+    "read_watermarks",
+    "record_of",
+    "resolve_kafka",
+    "resolve_spark",
+    "running_broker",
+    "topics",
+]

@@ -1,0 +1,46 @@
+"""Ports of the loopback address: which are free."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import closing
+
+HOST = "127.0.0.1"
+
+POLL_S = 0.05
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody has now."""
+    with closing(socket.socket()) as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """True when a server of ours could listen on this port of the loopback address."""
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def becomes_free(port: int, within_s: float) -> bool:
+    """True when the port is free within a moment: whoever had it, and was killed, may still be leaving it."""
+    deadline = time.monotonic() + within_s
+    while not is_free(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+def accepts(port: int) -> bool:
+    """True when somebody listens on this port of the loopback address."""
+    with closing(socket.socket()) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((HOST, port)) == 0

@@ -1,0 +1,73 @@
+"""Where the partitions of topics begin and end, asked of the broker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from features.errors import StoreError
+from features.online_store import Offsets
+
+TIMEOUT_S = 10.0
+
+PAUSE_S = 0.1
+
+
+@dataclass(frozen=True)
+class Watermarks:
+    """'topic/partition' → its first offset, and the first that it has not yet."""
+
+    low: Offsets
+    high: Offsets
+
+
+def read_watermarks(
+    bootstrap: str, topics: Sequence[str], options: Mapping[str, str | int] | None = None, timeout_s: float = TIMEOUT_S
+) -> Watermarks:
+    """The watermarks of every partition of the topics; ``options`` are librdkafka's.
+
+    Raises:
+        StoreError: the broker does not answer in time, or has no such topic.
+    """
+    from confluent_kafka import Consumer, KafkaException
+
+    given = {"group.id": "headrace-watermarks", "enable.auto.commit": False, "log_level": 0}
+    consumer = Consumer(given | dict(options or {}) | {"bootstrap.servers": bootstrap})
+    deadline = time.monotonic() + timeout_s
+    try:
+        while True:
+            try:
+                return _read(consumer, topics, deadline)
+            except KafkaException as error:
+                # A topic that was made a moment ago has no leader yet, and one whose broker went gets another.
+                if time.monotonic() > deadline - PAUSE_S:
+                    got = error.args[0].str()
+                    raise StoreError(f"Kafka at {bootstrap}", f"an answer in {timeout_s:.0f} s", got) from error
+                time.sleep(PAUSE_S)
+    finally:
+        consumer.close()
+
+
+def _read(consumer: Any, topics: Sequence[str], deadline: float) -> Watermarks:
+    from confluent_kafka import TopicPartition
+
+    low, high = {}, {}
+    for topic in topics:
+        for partition in _partitions(consumer, topic, _left(deadline)):
+            place = TopicPartition(topic, partition)
+            name = f"{topic}/{partition}"
+            low[name], high[name] = consumer.get_watermark_offsets(place, timeout=_left(deadline))
+    return Watermarks(low, high)
+
+
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), PAUSE_S)
+
+
+def _partitions(consumer: Any, topic: str, timeout_s: float) -> list[int]:
+    known = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
+    if known.error is not None or not known.partitions:
+        raise StoreError("Kafka", f"topic '{topic}'", "no such topic", "Create it, or correct the stream's topic=.")
+    return sorted(known.partitions)

@@ -1,0 +1,119 @@
+"""Event models asked on executors: for a batch whose records stay with Spark.
+
+    events by (view, share of its entities) ──features before──► columns by share of the events ──model──► decisions
+
+A task of the first kind says what one view said of its share's entities just before each event; one of the second puts
+the views' answers together and asks the model. What comes to the driver is decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.arrays import Floats, Int64s
+from features.events import EventColumns, event_schema, integers, sequence
+from features.history import features_before
+from features.online_store import Lane
+from models.event_model import DECISIONS, decide
+from streaming.fold import FoldShare, packed, unpacked
+from streaming.scoring.request import ScoringRequest
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+ANSWERS = pa.schema({"view": pa.string(), "task": pa.int32(), "payload": pa.binary()})
+
+ANSWERS_SQL = "view string, task int, payload binary"
+
+DECIDED = pa.schema({"payload": pa.binary()})
+
+DECIDED_SQL = "payload binary"
+
+FEATURE = "feature "
+"""Before the names of a view's columns, beside those of events."""
+
+
+def answers_of(
+    share: FoldShare, request: ScoringRequest, batches: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """What a view said of its share's entities just before each of the events, by share of the events."""
+    several = [batch for batch in batches if batch.num_rows]
+    if not several:
+        return
+    pieces = pa.Table.from_batches(several)
+    asked, name = request.asked, pieces["view"][0].as_py()
+    view = next((one for one in asked.source.views if one.name == name), None)
+    if view is None:
+        return
+    stream = asked.model.stream
+    accepted = {one.name: share.events(one, pieces) for one in view.streams}
+    rows = Lane(share.cells, share.fence, f"{name}/{pieces['share'][0].as_py()}")
+    found = features_before(view, stream, accepted, lambda keys: rows.rows(name, keys), share.key)
+    events, columns = accepted[stream.name], request.columns_of(name)
+    for column, values in zip(columns, found.to_numpy(columns).T if columns else (), strict=True):
+        events = events.append_column(f"{FEATURE}{column}", pa.array(values))
+    task = sequences(events) % share.recipe.shares
+    for one in np.unique(task).tolist():
+        payload = packed(events.filter(pa.array(task == one)))
+        yield pa.RecordBatch.from_pydict({"view": [name], "task": [one], "payload": [payload]}, ANSWERS)
+
+
+def decisions_of(request: ScoringRequest, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The decisions about a share of the events, of all views' answers about them."""
+    several = [batch for batch in batches if batch.num_rows]
+    if several:
+        answers = pa.Table.from_batches(several)
+        decided = _decided(request, answers)
+        yield pa.RecordBatch.from_pydict({"payload": [packed(decided)]}, DECIDED)
+
+
+def _decided(request: ScoringRequest, answers: pa.Table) -> pa.Table:
+    stream = request.asked.model.stream
+    by_view = {
+        view: pa.concat_tables(map(unpacked, answers.filter(pc.equal(answers["view"], view))["payload"].to_pylist()))
+        for view in pc.unique(answers["view"]).to_pylist()
+    }
+    names = event_schema(stream).names
+    every = pa.concat_tables([one.select(names) for one in by_view.values()])
+    seq, first = np.unique(sequences(every), return_index=True)
+    events = every.take(pa.array(first)).combine_chunks()
+    own = EventColumns(events, stream)
+    matrix = np.full((len(seq), len(request.asked.model.needed)), np.nan)
+    for number, name in enumerate(request.asked.model.needed):
+        if name in stream.dtypes:
+            values = own.values(name)
+            matrix[:, number] = np.where(values.valid, values.numbers.astype(np.float64), np.nan)
+        else:
+            _fill(matrix[:, number], f"{FEATURE}{name}", seq, by_view)
+    return decide(request.asked, request.loaded, events, matrix, request.missing)
+
+
+def _fill(column: Floats, name: str, seq: Int64s, by_view: dict[str, pa.Table]) -> None:
+    """The values stand at the places of their events; an event that names no entity of the view keeps none."""
+    for table in by_view.values():
+        if name in table.column_names:
+            column[np.searchsorted(seq, sequences(table))] = table[name].to_numpy()
+
+
+def sequences(events: pa.Table) -> Int64s:
+    """A number for each event, by where it stands in its topic."""
+    return sequence(integers(events["partition"]), integers(events["offset"]))
+
+
+def decided_on_executors(events: DataFrame, share: FoldShare, request: ScoringRequest) -> pa.Table:
+    """The decisions about all accepted events of the model's stream, made on executors, in the order of their places.
+
+    Args:
+        events: pieces of events, with those of a task in one partition.
+    """
+    answers = events.mapInArrow(lambda pieces: answers_of(share, request, pieces), ANSWERS_SQL)
+    shared = answers.repartitionById(share.recipe.shares, "task")
+    found = shared.mapInArrow(lambda pieces: decisions_of(request, pieces), DECIDED_SQL).toArrow()
+    decided = [unpacked(octets) for octets in found["payload"].to_pylist()]
+    together = pa.concat_tables([DECISIONS.empty_table(), *decided])
+    return together.take(pa.array(np.argsort(sequences(together), kind="stable")))

@@ -1,0 +1,36 @@
+"""All that is Spark's session and its Kafka source.
+
+In: settings. Out: a session, the messages of a micro-batch by topic, and the offsets of a batch.
+"""
+
+from streaming.spark.session import COLUMNS, SOURCE, Java, SparkError, read_topics, running_session, spark_session
+from streaming.spark.source import (
+    Messages,
+    OffsetLog,
+    Schemas,
+    SendDeadLetters,
+    flat_offsets,
+    known_at,
+    messages_by_topic,
+    nested_offsets,
+    records_between,
+)
+
+__all__ = [
+    "COLUMNS",
+    "Java",
+    "Messages",
+    "OffsetLog",
+    "SOURCE",
+    "Schemas",
+    "SendDeadLetters",
+    "SparkError",
+    "flat_offsets",
+    "known_at",
+    "messages_by_topic",
+    "nested_offsets",
+    "read_topics",
+    "records_between",
+    "running_session",
+    "spark_session",
+]

@@ -1,0 +1,145 @@
+"""What Spark's Kafka source hands over, as records of our streams; and which offsets a batch stands for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.arrays import Int64s
+from features.definitions import PARTITIONS_OF_A_TOPIC, Stream
+from features.errors import FenceError
+from features.events import Parsed, Records
+from features.online_store import Offsets
+from streaming.kafka import KNOWN_AT
+
+
+@dataclass(frozen=True)
+class Messages:
+    """One topic's messages of a batch, as one stream reads them.
+
+    Args:
+        stream: the part of a stream (Stream.parts) that says what they mean.
+        table: the rows as they came (session.COLUMNS).
+        records: the same, to parse.
+    """
+
+    stream: Stream
+    table: pa.Table
+    records: Records
+
+
+def messages_by_topic(table: pa.Table, streams: Iterable[Stream]) -> list[Messages]:
+    """The messages of each stream and topic that has any, in the batch's order."""
+    topics = table["topic"].combine_chunks()
+    found = []
+    for stream in streams:
+        for number, part in enumerate(stream.parts):
+            rows = table.filter(pc.equal(topics, part.topic))
+            if rows.num_rows:
+                found.append(Messages(part, rows, _records(rows, number * PARTITIONS_OF_A_TOPIC)))
+    return found
+
+
+def _records(rows: pa.Table, first: int) -> Records:
+    """The rows to parse, their topic's partitions numbered from ``first``."""
+    partition, offset = (np.asarray(rows[name]) for name in ("partition", "offset"))
+    return Records(_whole(rows["value"]), known_at(rows), partition.astype(np.int32) + first, offset.astype(np.int64))
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
+
+
+def known_at(rows: pa.Table) -> Int64s:
+    """When each message became known, in ms: what its header says, where it says an earlier time than the broker.
+
+    Nothing is known before the broker has it, so a header from the future would only put an entity's clock out.
+    """
+    appended = np.asarray(rows["timestamp"]).astype(np.int64)
+    headers = _whole(rows["headers"])
+    entries = headers.flatten()
+    if not len(entries):
+        return appended
+    owner = pc.list_parent_indices(headers)
+    named = pc.fill_null(pc.equal(entries.field("key"), KNOWN_AT), fill_value=False)
+    values = entries.field("value").filter(named)
+    numeric = np.asarray(pc.fill_null(pc.match_substring_regex(values, r"^[0-9]{1,18}$"), fill_value=False))
+    row = np.asarray(owner.filter(named))[numeric]
+    given = np.asarray(values.filter(pa.array(numeric)).cast(pa.string()).cast(pa.int64()))
+    told = appended.copy()
+    told[row] = np.minimum(given, appended[row])
+    return told
+
+
+@dataclass(frozen=True)
+class OffsetLog:
+    """Spark's own record, in its checkpoint, of the offsets that it planned for each batch before it ran it.
+
+    What a batch holds says nothing of partitions that were empty, nor of records that a topic has no more; the log
+    does, and it is what Spark replays by.
+
+    Args:
+        checkpoint: folder of the query.
+        first: where batch 0 starts.
+    """
+
+    checkpoint: Path
+    first: Offsets
+
+    def between(self, batch_id: int) -> tuple[Offsets, Offsets]:
+        """[start, end) of a batch that is running or has run lately."""
+        start = self.first if batch_id == 0 else self._end(batch_id - 1)
+        return start, self._end(batch_id)
+
+    def committed(self) -> int:
+        """The last batch that Spark counts as done; -1 for none."""
+        done = [int(path.name) for path in (self.checkpoint / "commits").glob("[0-9]*") if path.name.isdecimal()]
+        return max(done, default=-1)
+
+    def standing(self) -> Offsets:
+        """Where the batches that Spark counts as done end."""
+        committed = self.committed()
+        return self.first if committed < 0 else self._end(committed)
+
+    def _end(self, batch_id: int) -> Offsets:
+        path = self.checkpoint / "offsets" / str(batch_id)
+        try:
+            return flat_offsets(json.loads(path.read_text(encoding="utf-8").splitlines()[-1]))
+        except (OSError, ValueError, IndexError, AttributeError) as error:
+            required = "a checkpoint with the offsets of the running batch and the one before it"
+            step = "Run 'headrace features rebuild' to go on with a checkpoint that is whole."
+            raise FenceError(f"batch {batch_id}", required, f"{type(error).__name__}: {error}", step) from error
+
+
+def flat_offsets(by_topic: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """{'topic': {'0': 5}} as {'topic/0': 5}."""
+    return {
+        f"{topic}/{part}": int(at) for topic, parts in sorted(by_topic.items()) for part, at in sorted(parts.items())
+    }
+
+
+def nested_offsets(offsets: Offsets) -> dict[str, dict[str, int]]:
+    """{'topic/0': 5} as {'topic': {'0': 5}}: how Spark writes offsets and wants to be told where to start."""
+    nested: dict[str, dict[str, int]] = {}
+    for place, offset in offsets.items():
+        topic, _, partition = place.rpartition("/")
+        nested.setdefault(topic, {})[partition] = offset
+    return nested
+
+
+def records_between(start: Offsets, end: Offsets) -> int:
+    """How many offsets lie in [start, end); a partition that is not in start begins at 0."""
+    return sum(offset - start.get(place, 0) for place, offset in end.items())
+
+
+SendDeadLetters = Callable[[Stream, Messages, Parsed], object]
+"""Returns when the broker has acknowledged the stream's dead letters of the batch."""
+
+Schemas = Callable[[int], str]

@@ -1,0 +1,171 @@
+"""A store in a dictionary behind the port of batch.py, which can tear a write and forget the last ones."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from features.errors import LeaseError
+from features.events.dedupe import NEVER, Decision, Prior
+from features.online_store.port import Fence, Marker
+from features.rows.matrix import PackedRows
+
+Action = Callable[[], None]
+
+
+class Crash(Exception):  # noqa: N818  (not an error of the program: the program is gone)
+    """The driver process is gone."""
+
+
+@dataclass
+class MemoryStore:
+    """A store in a dictionary that keeps an undo log, so that a crash can take its last writes away."""
+
+    values: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    _undo: list[list[tuple[tuple[Any, ...], Any]]] = field(default_factory=list)
+
+    def write(self, values: Mapping[tuple[Any, ...], Any]) -> None:
+        """All of the values, in one transaction."""
+        self._undo.append([(key, self.values.get(key)) for key in values])
+        self.values.update(values)
+
+    def lose(self, writes: int) -> None:
+        """Crash and come back without the last writes."""
+        for _ in range(min(writes, len(self._undo))):
+            for key, value in self._undo.pop():
+                if value is None:
+                    self.values.pop(key, None)
+                else:
+                    self.values[key] = value
+
+    def take_lease(self, generation: int) -> None:
+        """Move the generation's version on, so that whoever wrote last stops at the next write."""
+        self.write({(generation, "version"): self.values.get((generation, "version"), 0) + 1})
+
+    def handle(
+        self, generation: int, before_effect: Action = lambda: None, tear: Callable[[int], int] = lambda rows: rows
+    ) -> MemoryHandle:
+        """A driver's way into the generation."""
+        return MemoryHandle(self, generation, before_effect, tear)
+
+
+@dataclass
+class MemoryHandle:
+    """One driver's way into the store (batch.Store): every write is an effect, before and after which things happen."""
+
+    store: MemoryStore
+    stream_id: int
+    before_effect: Action = lambda: None
+    tear: Callable[[int], int] = lambda rows: rows
+    version: int = 0
+
+    def _write(self, values: Mapping[tuple[Any, ...], Any], lanes: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.before_effect()
+        self.check(self.version, lanes)
+        self.version += 1
+        self.put({("version",): self.version, **values})
+
+    def check(self, version: int, lanes: Mapping[str, str]) -> None:
+        """Raise LeaseError unless the generation has the version and its lanes stand so."""
+        standing = {name: self._read("lane", name) or "" for name in lanes}
+        if self._version() != version or standing != lanes:
+            raise LeaseError(
+                "a write", f"version {version} of the generation, {lanes}", f"{self._version()}, {standing}"
+            )
+
+    def put(self, values: Mapping[tuple[Any, ...], Any]) -> None:
+        """One transaction, and what happens after it."""
+        self.store.write({(self.stream_id, *key): value for key, value in values.items()})
+        self.before_effect()
+
+    def _version(self) -> int:
+        version: int = self._read("version") or 0
+        return version
+
+    def begin(self) -> None:
+        self.version = self._version()
+
+    def fence(self) -> Fence:
+        return Fence(self.stream_id, (self.version,))
+
+    def lane(self, name: str) -> MemoryLane:
+        return MemoryLane(self, self.version, name, self._read("lane", name) or "")
+
+    def _read(self, *key: Any) -> Any:
+        return self.store.values.get((self.stream_id, *key))
+
+    def marker(self) -> Marker | None:
+        marker: Marker | None = self._read("marker")
+        return marker
+
+    def publish(self, marker: Marker, lanes: Mapping[str, str] | None = None) -> None:
+        self._write({("marker",): marker}, lanes or {})
+
+    def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
+        priors = [self._prior(stream, event_id, batch_id) for event_id in ids.to_pylist()]
+        return Prior(np.array([p[0] for p in priors], dtype=np.int64), np.array([p[1] for p in priors], dtype=np.int64))
+
+    def _prior(self, stream: str, event_id: str, batch_id: int) -> tuple[int, int]:
+        written_by, last, before = self._read("seen", stream, event_id) or (-1, (NEVER, NEVER), (NEVER, NEVER))
+        prior: tuple[int, int] = before if written_by >= batch_id else last
+        return prior
+
+    def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
+        lasts = zip(decision.last.seq.tolist(), decision.last.known_at.tolist(), strict=True)
+        self._write(
+            {
+                ("seen", stream, event_id): (batch_id, last, self._prior(stream, event_id, batch_id))
+                for event_id, last in zip(decision.ids.to_pylist(), lasts, strict=True)
+            }
+        )
+
+    def rows(self, view: str, keys: pa.Array) -> pa.Array:
+        return pa.array([self._read("row", view, key) for key in keys.to_pylist()], type=pa.binary())
+
+    def put_rows(self, view: str, rows: PackedRows) -> None:
+        values, torn = self.torn(view, rows)
+        self._write(values)
+        if torn:
+            raise Crash  # a torn write: the rest never came, nor did the driver's next effect
+
+    def torn(self, view: str, rows: PackedRows) -> tuple[dict[tuple[Any, ...], Any], bool]:
+        """The rows as cells, so many as a torn write leaves, and whether it is one."""
+        pairs = list(zip(rows.keys.to_pylist(), rows.values.to_pylist(), strict=True))
+        written = self.tear(len(pairs))
+        return {("row", view, key): value for key, value in pairs[:written]}, written < len(pairs)
+
+    def all_rows(self, view: str) -> PackedRows:
+        """Every row of the view in this generation."""
+        found = {key[3]: value for key, value in self.store.values.items() if key[:3] == (self.stream_id, "row", view)}
+        return PackedRows(pa.array(list(found), type=pa.string()), pa.array(list(found.values()), type=pa.binary()))
+
+
+@dataclass
+class MemoryLane:
+    """A writer beside others (batch.RowLane)."""
+
+    handle: MemoryHandle
+    version: int
+    name: str
+    at: str
+
+    def rows(self, view: str, keys: pa.Array) -> pa.Array:
+        return self.handle.rows(view, keys)
+
+    def put_rows(self, view: str, rows: PackedRows) -> None:
+        self.handle.before_effect()
+        self.handle.check(self.version, {self.name: self.at})
+        values, torn = self.handle.torn(view, rows)
+        self.at = secrets.token_hex(8)
+        self.handle.put({**values, ("lane", self.name): self.at})
+        if torn:
+            raise Crash
+
+    def standing(self) -> str:
+        return self.at

@@ -1,0 +1,222 @@
+"""Readers in the simulator's stories: every read counts what was accepted, once, whatever the driver does meanwhile.
+
+A story's driver runs in a thread that stops before and after each of its effects, and the reader's own steps come in
+between: a read may begin before a batch and end behind it. Only one of them ever runs, so that a seed is a story here
+too. Everything in the topic is pending from the start (or is put bit by bit), as if one service had accepted it all.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pyarrow as pa
+from memory_store import Action, MemoryStore
+from stories import KEYS, STREAM, VIEW, Outcome, Story
+
+from features.checks.oracle import disagreements, oracle
+from features.definitions.repo import FeatureRepo
+from features.events.parsing import Verdict
+from features.online_store.batch_step import BatchStep
+from features.online_store.pending import RowsWithPending, done_end
+from features.online_store.port import Entry, Offsets, Store
+from features.online_store.reader import FeatureReader
+
+REPO = FeatureRepo(path=Path(), entities={}, streams={"s": STREAM}, views={"v": VIEW})
+
+READ_SHARE, STEP_SHARE = 0.25, 0.5
+
+
+class Turns:
+    """Work in a thread that goes on only when it is its turn, and until it pauses."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
+        self._ended = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=[work], daemon=True)
+        self._thread.start()
+
+    def _run(self, work: Callable[[], Any]) -> None:
+        self._go.acquire()
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  (raised again where turns are taken)
+            self._error = error
+        finally:
+            self._ended = True
+            self._stopped.release()
+
+    def pause(self) -> None:
+        """Called by the work: the other one's turn."""
+        self._stopped.release()
+        self._go.acquire()
+
+    def step(self) -> bool:
+        """Let the work go on to its next pause; False when it has ended."""
+        if not self._ended:
+            self._go.release()
+            self._stopped.acquire()
+        if self._error is not None:
+            raise self._error
+        return not self._ended
+
+
+@dataclass
+class PendingInMemory:
+    """The pending entries of a story; ``between`` is called before each step of a read."""
+
+    entries: dict[tuple[str, int], Entry] = field(default_factory=dict)
+    between: Action = lambda: None
+
+    def put(self, entries: Sequence[Entry], ttl_ms: int = 0) -> None:
+        """Keep them; nothing ends by time here."""
+        self.entries |= {(one.place, one.offset): one for one in entries}
+
+    def of(self, view: str, keys: Sequence[str]) -> list[Entry]:
+        self.between()
+        return [one for one in self.entries.values() if one.key in keys]
+
+    def prune(self, ends: Offsets) -> None:
+        self.entries = {at: one for at, one in self.entries.items() if one.offset >= ends.get(one.place, 0)}
+
+    def add_to_session(self, session: str, items: Sequence[str], ttl_ms: int) -> None:
+        """Stories have no sessions."""
+
+    def session(self, session: str) -> tuple[str, ...]:
+        return ()
+
+
+class StoryRows:
+    """The story's store as readers see it."""
+
+    def __init__(self, story: ReadStory) -> None:
+        self._story = story
+
+    def current(self, view: str) -> int | None:
+        self._story.pending.between()
+        return self._story.current
+
+    def generation(self, stream_id: int, horizons_ms: Any = None) -> Store:
+        self._story.pending.between()
+        return self._story.store.handle(stream_id, self._story.pending.between, lambda rows: rows)
+
+    def definitions(self, view: str, schema_hash: int) -> str | None:
+        """Stories have one definition."""
+
+    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
+        self._story.pending.between()
+        current = self._story.current
+        if current is None:
+            return pa.nulls(len(keys), pa.binary()), None
+        return self._story.store.handle(current, lambda: None, lambda rows: rows).rows(view, keys), current
+
+
+class ForgetfulStore(MemoryStore):
+    """Loses its last writes, after which the service has its entries still."""
+
+    lost: Action = staticmethod(lambda: None)
+    losses: int = 0
+
+    def lose(self, writes: int) -> None:
+        super().lose(writes)
+        self.losses += 1
+        self.lost()
+
+
+class ReadStory(Story):
+    """A story with a reader in it. Everything was accepted before it begins, so that every read must say the same."""
+
+    def __init__(self, seed: int, rows_type: type[RowsWithPending] = RowsWithPending) -> None:
+        self.pending, self.turns = PendingInMemory(), None
+        self.reads = 0
+        self.within = 0
+        self.current: int | None = None
+        self._reading = Random(f"reads of {seed}")
+        self._lossy = store = ForgetfulStore()
+        super().__init__(seed, BatchStep, store=store)
+        self.current = self.generations[-1]
+        self.pending.put([_entry(record) for record in self.log.records])
+        store.lost = lambda: self.pending.put([_entry(record) for record in self.log.records])
+        self._reader = FeatureReader(rows_type(StoryRows(self), self.pending, REPO), REPO)
+        as_of = self.log.clock
+        valid = [
+            record
+            for record, verdict in zip(self.log.records, self.log.parsed.verdicts, strict=True)
+            if verdict == Verdict.VALID
+        ]
+        self._expected = [oracle(VIEW, {"key": key}, as_of, {"s": valid}) for key in KEYS]
+
+    turns: Turns | None
+
+    def run(self) -> Outcome:
+        """The driver's story, with reads between its effects."""
+        self.turns = Turns(super().run)
+        while self.turns.step():
+            if self._reading.random() < READ_SHARE and self.current is not None:
+                self._read()
+        return self.outcome
+
+    def _read(self) -> None:
+        """One read, in which the driver goes on for some effects."""
+        left = self._reading.choice([0, 0, 1, 3, 12])
+
+        def between() -> None:
+            nonlocal left
+            if left and self._reading.random() < STEP_SHARE and self.turns is not None:
+                left -= 1
+                self.within += 1
+                self.turns.step()
+
+        self.pending.between = between
+        losses = self._lossy.losses
+        found = self._reader.read("v", pa.array(KEYS), self.log.clock)
+        self.pending.between = lambda: None
+        # A loss within a read leaves entries of after the batches that are gone; the next read is right again. A store
+        # that has lost the whole generation has nothing to say until it is built anew.
+        if self._lossy.losses != losses or self.current is None or self._handle(self.current).marker() is None:
+            return
+        self.reads += 1
+        wrong = disagreements(VIEW, self._expected, found)
+        self.outcome.wrong += [f"read {self.reads}: {one}" for one in wrong]
+
+    # --- where the driver stops ---
+
+    def _fuse(self, effects: int, mishap: str) -> Action:
+        burn = super()._fuse(effects, mishap)
+
+        def stopping() -> None:
+            if self.turns is not None:
+                self.turns.pause()
+            burn()
+
+        return stopping
+
+    def _batch(self, handles: list[Store]) -> None:
+        """As ever; then readers of the newest generation need no more what this batch has put into it."""
+        super()._batch(handles)
+        if self.generations:
+            self.current = self.generations[-1]
+            marker = self._handle(self.current).marker()
+            self.pending.prune({} if marker is None else done_end(marker))
+
+    def _rebuild(self) -> None:
+        """Readers keep to the old generation until the new one is whole."""
+        super()._rebuild()
+        self.current = self.generations[-1]
+
+
+def _entry(record: dict[str, Any]) -> Entry:
+    message = {name: record[name] for name in ("event_id", "event_time", "key", "label", "value")}
+    place = f"t/{record['partition']}"
+    return Entry("v", record["key"], place, record["offset"], record["known_at"], json.dumps(message).encode())
+
+
+def simulate_reads(seed: int, rows_type: type[RowsWithPending] = RowsWithPending) -> Outcome:
+    """The story of one seed, with readers in it."""
+    return ReadStory(seed, rows_type).run()

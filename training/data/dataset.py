@@ -1,0 +1,237 @@
+"""History as training sees it: event tables of the offline store, and from them who did what with which item when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.arrays import Floats, Int64s
+from features.definitions import RESERVED, FeatureRepo, FeatureView, Stream, used_columns
+from features.errors import UsageError
+from features.events import EventColumns
+from features.formats import read_events
+from features.history import Span, deduplicated, open_table
+from training.data.bounds import Bound
+from training.data.sampling import SampledEvents, WholeArchive
+from training.settings import TrainingSettings
+
+Events = Mapping[str, pa.Table]
+"""Stream name → its deduplicated events, with the columns of event_schema()."""
+
+D = TypeVar("D")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The definitions that a model is of."""
+
+    stream: Stream
+    user: FeatureView
+    item: FeatureView
+    category: str | None = None
+    """The stream's field that says of which kind an item is."""
+    price: str | None = None
+    """The stream's field that says what an item costs."""
+
+    @classmethod
+    def of(cls, repo: FeatureRepo, settings: TrainingSettings) -> Domain:
+        """The repo's definitions that the settings name; UsageError for one that it lacks.
+
+        A field of items counts where the stream has it as such: a text is a category, a number a price.
+        """
+        stream = _named(repo.streams, settings.stream, "stream")
+        return cls(
+            stream,
+            _named(repo.views, settings.user_view, "feature view"),
+            _named(repo.views, settings.item_view, "feature view"),
+            settings.category_field if stream.dtypes.get(settings.category_field) == "string" else None,
+            settings.price_field if stream.dtypes.get(settings.price_field) == "float64" else None,
+        )
+
+    @property
+    def streams(self) -> dict[str, Stream]:
+        """Every stream that training reads, by name."""
+        return {one.name: one for one in (self.stream, *self.user.streams, *self.item.streams)}
+
+    @property
+    def of_users(self) -> frozenset[str]:
+        """The streams that say what a user did: the others are only of items."""
+        return frozenset(one.name for one in (self.stream, *self.user.streams))
+
+    def horizon_ms(self, stream: Stream) -> int | None:
+        """The longer horizon of the two views that read the stream; None where neither does."""
+        views = [one for one in (self.user, self.item) if stream in one.streams]
+        return max((one.horizon_ms for one in views), default=None)
+
+    @property
+    def recent_feature(self) -> str | None:
+        """The user view's first list of the item's keys: what the user had to do with last."""
+        (key,) = self.item.entity.keys if len(self.item.entity.keys) == 1 else (None,)
+        lists = (one for one in self.user.aggregated if one.dtype == "list<string>")
+        return next((one.name for one in lists if getattr(one.aggregation, "column", None) == key), None)
+
+
+def _named(several: Mapping[str, D], name: str, kind: str) -> D:
+    if name not in several:
+        raise UsageError(f"training's {kind}", f"one of {', '.join(several) or 'none'}", repr(name))
+    return several[name]
+
+
+def read_offline(
+    folder: Path,
+    domain: Domain,
+    start_ms: int | None = None,
+    end_ms: int | None = None,
+    bound: Bound | None = None,
+    versions: Mapping[str, int] | None = None,
+) -> Events:
+    """The deduplicated events that became known in [start_ms, end_ms), of the Delta table of each stream that has one.
+
+    Only the columns that the features or the model depend on are read, and only the files that may hold such times.
+    Of more events than the bound allows, they are those of some users (SampledEvents).
+
+    Args:
+        versions: stream → the version of its table that is read, none of a stream that is not there; the newest unless
+            given.
+
+    Raises:
+        UsageError: the model's own stream has no table yet.
+        FormatError: a table has no place or time for its events. A field that its stream has gained since is null.
+    """
+    span = Span(start_ms, end_ms)
+    streams = {name: one for name, one in domain.streams.items() if versions is None or name in versions}
+    of = versions or {}
+    found = {name: open_table(folder, one, domain.horizon_ms(one), of.get(name)) for name, one in streams.items()}
+    tables = {name: table for name, table in found.items() if table is not None}
+    if domain.stream.name not in tables:
+        where = f"offline store '{folder}'"
+        next_step = "Start 'headrace stream', or bring history in with 'headrace import'."
+        raise UsageError(where, f"a table '{domain.stream.name}'", ", ".join(tables) or "none", next_step)
+    columns = {name: _columns(domain, table.stream) for name, table in tables.items()}
+    if bound is None or sum(table.rows(span) for table in tables.values()) <= bound.events:
+        return {name: deduplicated(table.events(columns[name], span), table.stream) for name, table in tables.items()}
+    of_users = {name: columns[name] for name in tables if name in domain.of_users}
+    return SampledEvents.drawn(WholeArchive(tables, span, bound), domain.user.entity, of_users)
+
+
+def _columns(domain: Domain, stream: Stream) -> list[str]:
+    used = {name for view in (domain.user, domain.item) for name in used_columns(view, stream)}
+    if stream.name == domain.stream.name:
+        used |= {"event_type", *domain.user.entity.keys, *domain.item.entity.keys}
+        used |= {name for name in (domain.category, domain.price) if name is not None}
+    return [*RESERVED, *(name for name in stream.dtypes if name in used)]
+
+
+def read_file(
+    path: Path, kind: str, repo: FeatureRepo, domain: Domain, end_ms: int | None = None, bound: Bound | None = None
+) -> Events:
+    """The deduplicated events of a file (see features.formats) that became known before end_ms.
+
+    Raises UsageError for a file, or a format, that is not there, and for one of more events than the bound allows.
+    """
+    parts: dict[str, list[pa.Table]] = {name: [] for name in domain.streams}
+    left = None if bound is None else bound.events
+    for name, parsed in read_events(path, kind, repo.streams, repo.horizon_ms):
+        if name in parts:
+            parts[name].append(parsed.events)
+            left = None if left is None else left - parsed.events.num_rows
+        if left is not None and left < 0:
+            raise too_many(path, bound)
+    tables = {name: pa.concat_tables(several) for name, several in parts.items() if several}
+    if domain.stream.name not in tables:
+        raise UsageError(f"file '{path}'", f"events of stream '{domain.stream.name}'", ", ".join(tables) or "none")
+    if end_ms is not None:
+        tables = {name: table.filter(pc.less(table["known_at"], end_ms)) for name, table in tables.items()}
+    return {name: deduplicated(table, domain.streams[name]) for name, table in tables.items()}
+
+
+def too_many(path: Path, bound: Bound | None) -> UsageError:
+    """Of a file that does not fit: from the offline store a sample can be drawn."""
+    most = "fewer" if bound is None else f"at most {bound.events:,} (max_events)"
+    next_step = "Bring it in with 'headrace import', and train on the offline store."
+    return UsageError(f"file '{path}'", f"{most} events", "more", next_step)
+
+
+def joined_events(several: Sequence[Events]) -> Events:
+    """The events of all, stream by stream."""
+    names = sorted({name for one in several for name in one})
+    return {name: pa.concat_tables([one[name] for one in several if name in one]) for name in names}
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Who did what with which item, in the order of becoming known; users, items and kinds are codes of their pools."""
+
+    users: pa.Array
+    items: pa.Array
+    kinds: tuple[str, ...]
+    user: Int64s
+    item: Int64s
+    kind: Int64s
+    known_at: Int64s
+    categories: Int64s | None = None
+    """Aligned: the code of the item's category, -1 for null; None where the stream has no such field."""
+    prices: Floats | None = None
+    """Aligned: the item's price, NaN for null; None where the stream has no such field."""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def only(self, keep: NDArray[np.bool_] | slice) -> Interactions:
+        """Some of them, with the same pools."""
+        user, item, kind, known_at = (array[keep] for array in (self.user, self.item, self.kind, self.known_at))
+        categories = None if self.categories is None else self.categories[keep]
+        prices = None if self.prices is None else self.prices[keep]
+        return Interactions(self.users, self.items, self.kinds, user, item, kind, known_at, categories, prices)
+
+    def between(self, start_ms: int, end_ms: int) -> Interactions:
+        """Those that became known in [start_ms, end_ms)."""
+        lo, hi = np.searchsorted(self.known_at, [start_ms, end_ms])
+        return self.only(slice(int(lo), int(hi)))
+
+    def of(self, kinds: tuple[str, ...]) -> NDArray[np.bool_]:
+        """Which are of these kinds."""
+        codes = [code for code, kind in enumerate(self.kinds) if kind in kinds]
+        return np.isin(self.kind, codes)
+
+
+def interactions_of(events: Events, domain: Domain) -> Interactions:
+    """The events of the model's stream that have a user, an item and a type."""
+    columns = EventColumns(events[domain.stream.name], domain.stream)
+    parts = [columns.entity_keys(domain.user.entity), columns.entity_keys(domain.item.entity)]
+    parts.append(events[domain.stream.name]["event_type"].combine_chunks())
+    whole = np.logical_and.reduce([np.asarray(part.is_valid()) for part in parts])
+    order = np.flatnonzero(whole)
+    order = order[np.lexsort((columns.seq[order], columns.known_at[order]))]
+    (user, users), (item, items), (kind, kinds) = (coded(part.take(pa.array(order))) for part in parts)
+    told = _told_of_items(events[domain.stream.name].take(pa.array(order)), domain)
+    return Interactions(users, items, tuple(kinds.to_pylist()), user, item, kind, columns.known_at[order], *told)
+
+
+def _told_of_items(table: pa.Table, domain: Domain) -> tuple[Int64s | None, Floats | None]:
+    """The codes of each event's category, -1 for null, and its price, NaN for null; None where there is no such field.
+
+    The codes are those of the categories in rising order.
+    """
+    codes, prices = None, None
+    if domain.category is not None:
+        texts = table[domain.category].combine_chunks()
+        codes = np.where(np.asarray(texts.is_valid()), coded(pc.fill_null(texts, ""))[0], -1)
+    if domain.price is not None:
+        prices = np.asarray(table[domain.price].to_numpy(), dtype=np.float64)
+    return codes, prices
+
+
+def coded(texts: pa.Array) -> tuple[Int64s, pa.Array]:
+    """Codes, and the different texts in rising order, so that the same history has the same codes."""
+    pool = pc.unique(texts)
+    pool = pool.take(pc.sort_indices(pool))
+    codes = pc.index_in(texts, value_set=pool).to_numpy(zero_copy_only=False)
+    return np.asarray(codes, dtype=np.int64), pool

@@ -1,0 +1,187 @@
+"""Labelled events with what was known just before each of them, of the offline store or a file, parted by time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field
+
+from features.arrays import Bools, Floats, Int64s
+from features.definitions import UNITS_MS, EventModel, FeatureRepo, Stream, duration_ms
+from features.errors import UsageError
+from features.events import integers
+from features.formats import read_events
+from features.history import Span, deduplicated, open_table
+from models.event_model import EventColumnsOfModel, Events
+from training.data.bounds import Bound
+from training.data.dataset import too_many
+from training.data.event_sources import InArchive, Source, source_of
+from training.data.sampling import Sample, WholeArchive
+
+DAY_MS = UNITS_MS["d"]
+
+
+class EventTrainingSettings(BaseModel):
+    """An event model's training; times in ms."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train_ms: int = Field(28 * DAY_MS, gt=0)
+    """How long the part is that it learns from, at most."""
+    test_ms: int = Field(7 * DAY_MS, gt=0)
+    """How long the part is that it is tested on: the last whose labels are known."""
+    iterations: int = Field(100, gt=0)
+    """Trees."""
+    learning_rate: float = Field(0.03, gt=0, le=1)
+    """How much of its answer each tree gives: with so few positives, trees that give a tenth learn noise."""
+    tolerance: float = Field(0.03, ge=0, lt=1)
+    """How much worse than the champion a model may be, as a share of its average precision: the lower end of the
+    difference's interval must be above that."""
+    scoring_budget_ms: float = Field(50.0, gt=0)
+    """How long scoring 500 events may take."""
+    parity: Literal["require", "ask", "skip"] = "ask"
+    """Whether a model is promoted only when a sample of the features is the same online as offline; see [training]."""
+    parity_entities: int = Field(100, ge=1)
+    """Entities of each view in that sample."""
+    max_events: int | None = Field(None, ge=1)
+    """More events than these are not read into memory: then it learns from those of some groups, drawn by the seed, and
+    is tested on everybody's, half as many at most. None takes what half of the machine's memory has room for."""
+    seed: int = 0
+    """Of whatever is random."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """n events: when (ms), of which group (a code), whether positive; (n, model.needed) what was known just before."""
+
+    time: Int64s
+    group: Int64s
+    positive: Bools
+    matrix: Floats
+    sample: Sample | None = None
+    """What they are of all events; None where they are all."""
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    @property
+    def told(self) -> str:
+        """How many they are, in words."""
+        return f"{len(self):,} events, {int(self.positive.sum()):,} of them positive"
+
+    def between(self, start_ms: int, end_ms: int) -> Examples:
+        """Those of [start, end)."""
+        which = (self.time >= start_ms) & (self.time < end_ms)
+        return Examples(self.time[which], self.group[which], self.positive[which], self.matrix[which])
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Learn from [start, middle), test on [test, end), ms; labels of the first part are known when the test begins."""
+
+    start: int
+    middle: int
+    test: int
+    end: int
+
+
+def streams_of(asked: EventColumnsOfModel) -> dict[str, Stream]:
+    """Every stream that the model's examples are made of, by name."""
+    read = [asked.model.stream, asked.model.labels, *(one for view in asked.source.views for one in view.streams)]
+    return {one.name: one for one in read}
+
+
+def read_archive(
+    folder: Path, repo: FeatureRepo, asked: EventColumnsOfModel, end_ms: int | None, bound: Bound | None = None
+) -> Source:
+    """The model's events that were known before ``end_ms``, of the offline store; UsageError where it has none.
+
+    Where they are more than the bound allows, none of them is read yet.
+    """
+    opened = {name: open_table(folder, one, repo.horizon_ms(name)) for name, one in streams_of(asked).items()}
+    tables = {name: table for name, table in opened.items() if table is not None}
+    span = Span(None, end_ms)
+    next_step = "Start 'headrace stream', or bring history in with 'headrace import'."
+    whole = WholeArchive(tables, span, bound or Bound(0))
+    _there({name: table.rows(span) for name, table in tables.items()}, asked, f"offline store '{folder}'", next_step)
+    if bound is not None and whole.rows() > bound.events:
+        return InArchive(whole, asked.model)
+    found = {name: deduplicated(table.events(span=span), table.stream) for name, table in tables.items()}
+    _there({name: table.num_rows for name, table in found.items()}, asked, f"offline store '{folder}'", next_step)
+    return found
+
+
+def read_event_file(
+    path: Path,
+    kind: str,
+    repo: FeatureRepo,
+    asked: EventColumnsOfModel,
+    end_ms: int | None,
+    bound: Bound | None = None,
+) -> Events:
+    """The model's events of a file (see features.formats) that were known before ``end_ms``.
+
+    Raises UsageError for a file without them, and for one of more events than the bound allows.
+    """
+    streams, left = streams_of(asked), None if bound is None else bound.events
+    parts: dict[str, list[pa.Table]] = {}
+    for name, parsed in read_events(path, kind, repo.streams, repo.horizon_ms):
+        if name in streams:
+            parts.setdefault(name, []).append(parsed.events)
+            left = None if left is None else left - parsed.events.num_rows
+        if left is not None and left < 0:
+            raise too_many(path, bound)
+    tables = {name: pa.concat_tables(several) for name, several in parts.items()}
+    if end_ms is not None:
+        tables = {name: table.filter(pc.less(table["known_at"], end_ms)) for name, table in tables.items()}
+    found = {name: deduplicated(table, streams[name]) for name, table in tables.items()}
+    _there({name: table.num_rows for name, table in found.items()}, asked, f"file '{path}'", "")
+    return found
+
+
+def _there(rows: Mapping[str, int], asked: EventColumnsOfModel, where: str, next_step: str) -> None:
+    for stream in (asked.model.stream, asked.model.labels):
+        if not rows.get(stream.name):
+            raise UsageError(where, f"events of stream '{stream.name}'", ", ".join(rows) or "none", next_step)
+
+
+def parts_of(events: Source, model: EventModel, settings: EventTrainingSettings) -> Parts:
+    """The parts of a training: the test ends where labels are known, and begins when those of the first part were."""
+    delay = duration_ms(model.label_delay)
+    first, last = source_of(events, model).known_between()
+    end = last + 1 - delay
+    test = end - settings.test_ms
+    middle = test - delay
+    return Parts(max(middle - settings.train_ms, first), middle, test, end)
+
+
+def examples_between(
+    events: Source, asked: EventColumnsOfModel, start_ms: int, end_ms: int, whole_from_ms: int | None = None
+) -> Examples:
+    """The events of [start, end) with what was known just before each of them became known.
+
+    Args:
+        whole_from_ms: from then on all of them, and before at least some, as many as fit into memory; all unless given.
+    """
+    model, source = asked.model, source_of(events, asked.model)
+    found = source.between(start_ms, end_ms, start_ms if whole_from_ms is None else whole_from_ms)
+    chosen, at = found.events, integers(found.events["known_at"])
+    matrix = asked.source.matrix_before(chosen, source.features)
+    group = chosen[model.group].combine_chunks().dictionary_encode()
+    codes = pc.fill_null(group.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return Examples(at, codes, source.positive(chosen["event_id"]), matrix, found.sample)
+
+
+def with_both(part: Examples) -> Examples:
+    """The part, which has positives and others; else UsageError."""
+    if part.positive.all() or not part.positive.any():
+        got = f"{len(part)} events, {int(part.positive.sum())} of them positive"
+        next_step = "Bring in more history, or change train_ms and test_ms."
+        raise UsageError("a part of the training", "events, some of them positive", got, next_step)
+    return part

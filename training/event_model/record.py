@@ -1,0 +1,73 @@
+"""What an event model's training is recorded with: signature, what drift is measured from, pictures to look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from features.arrays import Bools, Floats
+from features.history import open_table
+from models.event_model import EventClassifier, EventColumnsOfModel
+from training.data import streams_of
+from training.event_model.gate import MODEL, EventJudge, Judged
+from training.judging import (
+    REFERENCE,
+    columns_of,
+    draw_importance,
+    importance_of,
+    origin,
+    png,
+    reference_of,
+    signature_of,
+)
+from training.mlmodel import SIGNATURE
+from training.recommender import calibration, calibration_error
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def came_from(asked: EventColumnsOfModel, folder: Path | None, root: Path) -> dict[str, str]:
+    """Tags: the version of the code, of the definitions, and of each Delta table that was read (none for a file)."""
+    tables = {} if folder is None else {name: open_table(folder, one) for name, one in streams_of(asked).items()}
+    versions = {name: table.version for name, table in tables.items() if table is not None}
+    return origin(asked.source.views, versions, root)
+
+
+def files_of(judge: EventJudge, made: EventClassifier, rows: Sequence[Judged]) -> Mapping[str, bytes]:
+    """The files of a run's record: the signature, what drift is measured from, and pictures of the test as PNG."""
+    names, test = judge.asked.model.input_names, judge.test
+    inputs = judge.asked.inputs(test.matrix)
+    scores = next(row.scores for row in rows if row.model == MODEL)
+    drops = importance_of(names, inputs, test.positive, made.scores, judge.settings.seed)
+    return {
+        SIGNATURE: json.dumps(signature_of(names), indent=1).encode(),
+        REFERENCE: reference_of(columns_of(names, inputs, scores)).model_dump_json().encode(),
+        "precision_recall.png": png(lambda axes: _precision_recall(axes, rows, test.positive)),
+        "calibration.png": png(lambda axes: _calibration(axes, scores, test.positive)),
+        "importance.png": png(lambda axes: draw_importance(axes, drops)),
+    }
+
+
+def _precision_recall(axes: Axes, rows: Sequence[Judged], positive: Bools) -> None:
+    from sklearn.metrics import precision_recall_curve  # type: ignore[import-untyped]
+
+    for row in rows:
+        precision, recall, _ = precision_recall_curve(positive, row.scores)
+        about = f"{row.model}: {row.metrics['ap']:.3f}, {row.metrics['ap_low']:.3f} … {row.metrics['ap_high']:.3f}"
+        axes.plot(recall, precision, label=about, lw=2 if row.model == MODEL else 1, drawstyle="steps-post")
+    axes.set(xlabel="share of the positives found", ylabel="share of the found that is positive", ylim=(0, 1.02))
+    axes.legend(title="average precision, 95 % interval")
+
+
+def _calibration(axes: Axes, scores: Floats, positive: Bools) -> None:
+    mean, share = calibration(scores, positive)
+    axes.plot(mean, share, "o-", label=f"error {calibration_error(scores, positive):.4f}")
+    highest = float(np.max([*mean, *share]))
+    axes.plot([0, highest], [0, highest], "k:", lw=1)
+    axes.set(xlabel="score", ylabel="share that was positive")
+    axes.legend()

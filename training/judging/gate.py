@@ -1,0 +1,113 @@
+"""Whether a model may serve: pure, over what it did on the newest slice beside popularity and the champion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import thread_time
+
+import numpy as np
+
+from features.definitions import FeatureView
+from features.errors import ArtefactError
+from models.golden import made_up
+from models.recommender import Artefact, try_out
+from training.judging.confidence import Interval, bootstrap
+from training.recommender import Row
+from training.settings import TrainingSettings
+
+METRIC = "ndcg_at_{k}"
+
+COVERAGE = "coverage_at_{k}"
+
+CANDIDATES, TIMES = 500, 15
+"""How many candidates are scored at once to see how long it takes, and how often."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a model may serve from now on, and why or why not."""
+
+    promoted: bool
+    reason: str
+
+
+def gate(rows: Sequence[Row], settings: TrainingSettings) -> Verdict:
+    """Let through when its NDCG is surely above popularity's, and surely not below the champion's by more than allowed.
+
+    Surely is by the 95 % interval of the paired difference over the same lists; allowed is settings.tolerance of the
+    champion's NDCG. Its lists must also cover settings.coverage_share of what the champion's cover. Rows without lists
+    (nothing to test on) let nothing through.
+    """
+    by_name = {row.model: row for row in rows}
+    model, popular, champion = by_name["model"], by_name["popular"], by_name.get("champion")
+    over = difference(model, popular, settings.seed)
+    metric = METRIC.format(k=settings.k)
+    about = f"{metric} {model.metrics[metric]:.4f} is {{}}above popularity's {popular.metrics[metric]:.4f}"
+    if not over.low > 0:
+        return Verdict(False, f"{about.format('not surely ')}: {told(over)}")
+    if champion is None:
+        return Verdict(True, f"{about.format('')}; there is no champion yet")
+    return _beside(model, champion, about.format(""), settings)
+
+
+def _beside(model: Row, champion: Row, about: str, settings: TrainingSettings) -> Verdict:
+    metric, coverage = METRIC.format(k=settings.k), COVERAGE.format(k=settings.k)
+    beside = difference(model, champion, settings.seed)
+    allowed = settings.tolerance * champion.metrics[metric]
+    if not beside.low >= -allowed:
+        reason = f"{metric} {model.metrics[metric]:.4f} may be below the champion's {champion.metrics[metric]:.4f}"
+        return Verdict(False, f"{reason} by more than {allowed:.4f}: {told(beside)}")
+    least = settings.coverage_share * champion.metrics.get(coverage, 0.0)
+    if not model.metrics.get(coverage, 0.0) >= least:
+        got = model.metrics.get(coverage, 0.0)
+        return Verdict(False, f"{coverage} {got:.4f} is below {least:.4f}, which is asked of the champion's successor")
+    return Verdict(True, f"{about}; the champion has {champion.metrics[metric]:.4f}, {told(beside)}")
+
+
+def difference(one: Row, other: Row, seed: int = 0) -> Interval:
+    """The interval of the first's NDCG less the second's, list by list."""
+    return bootstrap(one.ndcg - other.ndcg, seed)
+
+
+def told(interval: Interval) -> str:
+    """The interval in words."""
+    return f"difference {interval.mean:+.4f}, between {interval.low:+.4f} and {interval.high:+.4f}"
+
+
+def fault_of(artefact: Artefact, views: Mapping[str, FeatureView], settings: TrainingSettings) -> str | None:
+    """What is wrong with an artefact before anything is compared: definitions, answers, time; None where nothing is."""
+    try:
+        artefact.check_views(views)
+        try_out(artefact)
+    except ArtefactError as error:
+        return str(error)
+    took_ms = scoring_ms(artefact)
+    if took_ms > settings.scoring_budget_ms:
+        return f"scoring {CANDIDATES} candidates takes {took_ms:.1f} ms; {settings.scoring_budget_ms:g} ms are allowed"
+    return None
+
+
+def scoring_ms(artefact: Artefact) -> float:
+    """The least processor time of scoring CANDIDATES candidates; 0 for a model without a ranker."""
+    if artefact.ranker is None:
+        return 0.0
+    manifest = artefact.manifest
+    columns = len(manifest.pair_features) + len(manifest.user.names) + len(manifest.item.names)
+    inputs = made_up(np.arange(CANDIDATES), columns)
+    return least_ms(lambda: artefact.chances(inputs))
+
+
+def least_ms(ask: Callable[[], object]) -> float:
+    """The least processor time of this thread that asking takes, of TIMES times after a first one.
+
+    The least, and of this thread alone: what the model costs, whatever else the machine does meanwhile.
+    """
+    ask()
+    return min(_took_ms(ask) for _ in range(TIMES))
+
+
+def _took_ms(ask: Callable[[], object]) -> float:
+    started = thread_time()
+    ask()
+    return (thread_time() - started) * 1000

@@ -1,0 +1,47 @@
+"""The lines of a protocol's report: means with intervals, and how far each model is above others on the same lists."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.arrays import Floats, Int64s
+from training.judging import bootstrap
+from training.recommender import METRICS, metrics
+
+PER_LIST = METRICS | {"map": metrics.average_precision_at_k}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model's value of each metric for each list, NaN where a list has none; and what is of no single list."""
+
+    model: str
+    values: Mapping[str, Floats]
+    whole: Mapping[str, float] = field(default_factory=dict)
+    fit_s: float = 0.0
+
+
+def values_of(hits: NDArray[np.bool_], relevant: Int64s, names: Sequence[str]) -> dict[str, Floats]:
+    """These metrics of (m, k) hits, as <metric>_at_<k>."""
+    return {f"{name}_at_{hits.shape[1]}": PER_LIST[name](hits, relevant) for name in names}
+
+
+def report_rows(tested: Sequence[Judged], main: str, baselines: Sequence[str]) -> list[dict[str, Any]]:
+    """A JSON object a model: means, also of how far its main metric is above each baseline's, and their intervals."""
+    by_name = {one.model: one for one in tested}
+    return [_row(one, main, [by_name[name] for name in baselines if name in by_name]) for one in tested]
+
+
+def _row(one: Judged, main: str, baselines: Sequence[Judged]) -> dict[str, Any]:
+    beside = {f"{main}_above_{other.model}": one.values[main] - other.values[main] for other in baselines}
+    sure = {name: bootstrap(values) for name, values in [*one.values.items(), *beside.items()]}
+    row: dict[str, Any] = {"model": one.model} | {name: each.mean for name, each in sure.items()}
+    row |= {f"{name}_{end}": getattr(each, end) for name, each in sure.items() for end in ("low", "high")}
+    row |= {**one.whole, "fit_s": round(one.fit_s, 3)}
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}

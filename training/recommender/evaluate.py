@@ -1,0 +1,142 @@
+"""How good a model is on what came after it, beside what anyone could have recommended without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.arrays import Floats, Int64s
+from models.recommender import PAIR_FEATURES, Artefact, Candidates, CandidateTables, ranker_inputs
+from training.data import Interactions
+from training.recommender import metrics
+from training.recommender.ranker import Asked, Features, places_of, told_of_items
+
+Lists = list[Int64s]
+
+METRICS = {
+    "ndcg": metrics.ndcg_at_k,
+    "recall": metrics.recall_at_k,
+    "precision": metrics.precision_at_k,
+    "hit_rate": metrics.hit_rate_at_k,
+    "mrr": metrics.mrr_at_k,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's line of a report: its metrics by name, and how long its lists took."""
+
+    model: str
+    metrics: Mapping[str, float]
+    took_s: float
+    ndcg: Floats = field(default_factory=lambda: np.empty(0), compare=False)
+    """Of each list, NaN for one of which nothing is relevant: what two models are compared by, list by list."""
+    by_k: tuple[float, ...] = ()
+    """Mean NDCG of the first, the first two, … the first k."""
+
+
+def compared(
+    artefact: Artefact,
+    asked: Asked,
+    history: Interactions,
+    of: Features,
+    k: int,
+    only: str | None = None,
+    scores: list[Floats] | None = None,
+) -> list[Row]:
+    """A row for each way to recommend (or ``only`` one), on the same moments: the artefact as 'model' last.
+
+    Args:
+        scores: what chances_of says of artefact and moments, where it is known already.
+    """
+    tables, relevant = artefact.tables, relevant_of(artefact.tables, asked, history)
+    ways: dict[str, Callable[[], Lists]] = {
+        "popular": lambda: [tables.most_popular[:k]] * len(asked.moments),
+        "own_frequent": lambda: [own_frequent(tables, one, k) for one in asked.candidates],
+        "ease": lambda: [_by_column(tables, one, "similar_score", k) for one in asked.candidates],
+        "blend": lambda: _ranked(tables, asked, chances_of(Artefact(artefact.manifest, tables), asked, None), k),
+        "model": lambda: _ranked(tables, asked, scores or chances_of(artefact, asked, of), k),
+    }
+    return [_row(name, way, relevant, len(tables.items), k) for name, way in ways.items() if only in (None, name)]
+
+
+def _row(model: str, way: Callable[[], Lists], relevant: Lists, catalogue: int, k: int) -> Row:
+    started = perf_counter()
+    lists = way()
+    took_s = perf_counter() - started
+    found, counts = found_in(lists, relevant, k)
+    by_k = tuple(metrics.mean(metrics.ndcg_at_k(found[:, :first], counts)) for first in range(1, k + 1))
+    return Row(model, judged(lists, relevant, catalogue, k), took_s, metrics.ndcg_at_k(found, counts), by_k)
+
+
+def judged(lists: Lists, relevant: Lists, catalogue: int, k: int) -> dict[str, float]:
+    """Every metric's mean over the lists.
+
+    Args:
+        lists: for each moment the places of items, best first.
+        relevant: for each moment the places of what was taken; an item that the model does not know is -1, and counts
+            as one that was not found.
+    """
+    found, counts = found_in(lists, relevant, k)
+    values = {f"{name}_at_{k}": metrics.mean(function(found, counts)) for name, function in METRICS.items()}
+    return values | {f"coverage_at_{k}": metrics.coverage((one[:k] for one in lists), catalogue)}
+
+
+def found_in(lists: Lists, relevant: Lists, k: int) -> tuple[NDArray[np.bool_], Int64s]:
+    """(m, k) whether the item at each rank was taken, and (m,) how many were taken."""
+    hits = [metrics.hits_of(ranked, wanted[wanted >= 0], k) for ranked, wanted in zip(lists, relevant, strict=True)]
+    counts = np.array([len(wanted) for wanted in relevant], dtype=np.int64)
+    return np.array(hits, dtype=bool).reshape(len(hits), k), counts
+
+
+def own_frequent(tables: CandidateTables, candidates: Candidates, k: int) -> Int64s:
+    """The user's most frequent items, the newest of equals first, then the most popular ones."""
+    counts, age = (candidates.pairs[:, PAIR_FEATURES.index(name)] for name in ("own_count", "own_age_ms"))
+    order = np.lexsort((age, -counts))
+    own = candidates.places[order[counts[order] > 0]]
+    others = tables.most_popular[: k + len(own)]
+    return np.concatenate([own, others[~np.isin(others, own)]])[:k]
+
+
+def _by_column(tables: CandidateTables, candidates: Candidates, name: str, k: int) -> Int64s:
+    return _best(tables, candidates, candidates.pairs[:, PAIR_FEATURES.index(name)], k)
+
+
+def _best(tables: CandidateTables, candidates: Candidates, scores: Floats, k: int) -> Int64s:
+    return candidates.places[np.lexsort((tables.popular_rank[candidates.places], -scores))[:k]]
+
+
+def _ranked(tables: CandidateTables, asked: Asked, scores: list[Floats], k: int) -> Lists:
+    """For each moment the places of the candidates with the best scores."""
+    return [_best(tables, one, part, k) for one, part in zip(asked.candidates, scores, strict=True)]
+
+
+def relevant_of(tables: CandidateTables, asked: Asked, history: Interactions) -> Lists:
+    """For each moment the places of what was taken then, -1 for an item that the tables do not know."""
+    place = places_of(tables, history)
+    return [place[asked.moments.taken(moment)] for moment in range(len(asked.moments))]
+
+
+def chances_of(artefact: Artefact, asked: Asked, of: Features | None) -> list[Floats]:
+    """For each moment the artefact's scores of its candidates (c,), with features as of then."""
+    if of is None or artefact.ranker is None:
+        return [artefact.score(one, None, None) for one in asked.candidates]
+    return chances_by(artefact, inputs_of(artefact.tables, asked, of))
+
+
+def inputs_of(tables: CandidateTables, asked: Asked, of: Features) -> list[Floats]:
+    """For each moment the ranker's inputs of its candidates (c, inputs), with features as of then."""
+    rows = told_of_items(asked, tables, of).item_rows or []
+    several = zip(asked.candidates, asked.user_rows, rows, strict=True)
+    return [ranker_inputs(one, user, item) for one, user, item in several]
+
+
+def chances_by(artefact: Artefact, inputs: list[Floats]) -> list[Floats]:
+    """For each moment the artefact's scores by these inputs."""
+    # All at once: a call has a price of its own, which is high where other programs use the same cores.
+    scores = artefact.chances(np.concatenate(inputs)) if inputs else np.empty(0)
+    return np.split(scores, np.cumsum([len(one) for one in inputs])[:-1])

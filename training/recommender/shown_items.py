@@ -1,0 +1,138 @@
+"""Examples from what was really served: the very rows that items were scored by, and whether they were taken after.
+
+"Log and wait": no feature is computed again, so nothing can differ between what a model learns from and what it is
+asked about; but only what was shown can be learnt from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.arrays import Int64s
+from features.definitions import Entity, Stream
+from features.errors import UsageError
+from features.events import event_schema, integers, shown_items
+from features.history import ALWAYS, ArchiveTable, Span, deduplicated, open_table
+from models.recommender import PAIR_FEATURES
+from training.data import Bound, Domain, Drawn, Interactions, Split, WholeArchive, drawn
+from training.recommender.ranker import Examples, view_inputs
+
+POSITION_INPUT = "position"
+
+ANSWER_EVENTS = 20
+"""An answer of the log takes the memory of about so many events: it has all that its items were scored by."""
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """To whom the answers were given that are read: everybody, those who were drawn, or as many as fit."""
+
+    entity: Entity
+    bound: Bound
+    who: Drawn | None = None
+
+    def of(self, table: ArchiveTable, span: Span) -> pa.Table:
+        """The log's answers to them, each once."""
+        name, most = table.stream.name, max(self.bound.events // ANSWER_EVENTS, 1)
+        if not set(self.entity.keys) <= set(table.stream.dtypes):
+            return deduplicated(table.events(span=span), table.stream)
+        if self.who is None and table.rows(span) <= most:
+            return deduplicated(table.events(span=span), table.stream)
+        log = WholeArchive({name: table}, span, self.bound)
+        counts = log.counted([name], self.entity, self.bound.seed)
+        among = np.ones(len(counts), dtype=bool) if self.who is None else self.who.buckets
+        who = drawn(np.where(among, counts, 0), most, self.bound.seed)
+        chosen = Drawn(who.buckets & among, self.bound.seed)
+        return log.of(chosen, name, self.entity, event_schema(table.stream).names)
+
+
+def read_served(
+    folder: Path, stream: Stream, span: Span = ALWAYS, to: Listeners | None = None, version: int | None = None
+) -> pa.Table:
+    """The log's answers that became known in the span, each once, without a challenger's, which nobody was shown.
+
+    Args:
+        to: whose answers are read; everybody's unless given.
+        version: of the table; the newest unless given.
+
+    Raises UsageError where nothing was ever logged.
+    """
+    table = open_table(folder, stream, version=version)
+    if table is None:
+        required = f"a table '{stream.name}' of what was served"
+        next_step = "Define the stream, set serving.served_log_share, and let the service answer for a while."
+        raise UsageError(f"offline store '{folder}'", required, "none", next_step)
+    log = deduplicated(table.events(span=span), stream) if to is None else to.of(table, span)
+    return log.filter(pc.invert(pc.fill_null(log["shadow"], fill_value=False)))
+
+
+def served_examples(
+    log: pa.Table, history: Interactions, key: str, names: Sequence[str], targets: tuple[str, ...], within_ms: int
+) -> Examples:
+    """A row for each item that was shown to a user: what it was scored by, and whether the user took it soon after.
+
+    The input POSITION_INPUT, which is the same of all when the model is asked, is here where the item stood: what was
+    due to the place is not learnt as due to the item.
+
+    Args:
+        log: as read_served gives it.
+        key: the column of the user's key.
+        names: the ranker's inputs in order; answers by other inputs are left out.
+        targets: event types that say that an item was taken.
+        within_ms: how long after the answer an event still counts.
+    """
+    shown = shown_items(log, names)
+    users = log[key].combine_chunks().take(pa.array(shown.answer))
+    at = integers(log["event_time"])[shown.answer]
+    named = np.asarray(users.is_valid())
+    taken = taken_after(history, users, pa.array(shown.items, pa.string()), at, targets, within_ms)
+    if POSITION_INPUT in names:
+        shown.inputs[:, names.index(POSITION_INPUT)] = shown.rank
+    return Examples(shown.inputs[named], taken[named])
+
+
+def shown_between(
+    log: pa.Table | None, history: Interactions, domain: Domain, target: tuple[str, ...], split: Split, within_ms: int
+) -> Examples | None:
+    """The served examples of answers in [split.start, split.middle − within_ms), by the inputs of the domain's models.
+
+    Nothing that was taken from split.middle on plays a part. None where there are no such answers.
+
+    Raises UsageError where there are, and all of them are by other inputs.
+    """
+    (key,) = domain.user.entity.keys if len(domain.user.entity.keys) == 1 else ("",)
+    if log is None or key not in log.column_names:
+        return None
+    at = integers(log["event_time"])
+    log = log.filter(pa.array((at >= split.start) & (at + within_ms < split.middle)))
+    names = (*PAIR_FEATURES, *view_inputs(domain.user).names, *view_inputs(domain.item).names)
+    found = served_examples(log, history.between(0, split.middle), key, names, target, within_ms)
+    return found if len(found.taken) else None
+
+
+def taken_after(
+    history: Interactions, users: pa.Array, items: pa.Array, at: Int64s, targets: tuple[str, ...], within_ms: int
+) -> NDArray[np.bool_]:
+    """Which of these pairs of user and item have an event of the targets in (at, at + within_ms]."""
+    chosen = history.only(history.of(targets))
+    if not len(chosen) or not len(at):
+        return np.zeros(len(at), dtype=bool)
+    low, span = int(chosen.known_at.min()), int(np.ptp(chosen.known_at)) + 2
+    pairs = np.sort((chosen.user * len(chosen.items) + chosen.item) * span + (chosen.known_at - low))
+    user, item = _codes(users, chosen.users), _codes(items, chosen.items)
+    base = (user * len(chosen.items) + item) * span
+    first = np.clip(at + 1 - low, 0, span - 1)
+    last = np.clip(at + within_ms + 1 - low, 0, span - 1)
+    found = np.searchsorted(pairs, base + last) > np.searchsorted(pairs, base + first)
+    return found & (user >= 0) & (item >= 0)
+
+
+def _codes(texts: pa.Array, pool: pa.Array) -> Int64s:
+    return np.asarray(pc.fill_null(pc.index_in(texts, value_set=pool), -1), dtype=np.int64)
