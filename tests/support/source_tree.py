@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +34,7 @@ def at_import(node: ast.AST) -> Iterator[ast.AST]:
         yield from at_import(child)
 
 
+@cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -65,17 +67,23 @@ def package_of(module: str) -> str:
     return module if module in DOORS else module.rpartition(".")[0]
 
 
-def our_imports(path: Path) -> Iterator[tuple[int, str, str]]:
+@cache
+def our_imports(path: Path) -> list[tuple[int, str, str]]:
     """Line, module and name of each import of ours; the name is '' where a module is imported."""
+    found = []
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and node.module in OURS:
-            for alias in node.names:
-                module = f"{node.module}.{alias.name}"
-                yield (node.lineno, module, "") if module in OURS else (node.lineno, node.module, alias.name)
+            named = [(f"{node.module}.{alias.name}", alias.name) for alias in node.names]
+            found += [
+                (node.lineno, module, "") if module in OURS else (node.lineno, str(node.module), name)
+                for module, name in named
+            ]
         elif isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name, "") for alias in node.names if alias.name in OURS)
+            found += [(node.lineno, alias.name, "") for alias in node.names if alias.name in OURS]
+    return found
 
 
+@cache
 def door_of(module: str) -> list[str]:
     """What the package lets others import."""
     for node in parsed(OURS[module]).body:
