@@ -10,18 +10,16 @@ __all__ = [
     "arrays",
     "checks",
     "definitions",
-    "driver_lock",
     "errors",
     "events",
     "feast",
-    "files",
     "formats",
     "hashing",
     "history",
+    "machine",
     "online_store",
     "rows",
     "times",
-    "turn",
 ]
 
 accept_old_paths()

@@ -8,6 +8,7 @@ HeadraceError
 │   └── ForeignRowError   a whole row, of another definition or stream
 ├── FenceError        a batch contradicts what the store says was folded before
 ├── LeaseError        another driver owns the view
+├── BusyError        another training of the project runs
 ├── StoreError        a store cannot be reached, or does not answer in time
 ├── ArtefactError     a model's files are damaged, foreign, or of another definition
 └── UsageError        the command line asked for something that is not there
@@ -58,6 +59,10 @@ class FenceError(StateError):
 
 class LeaseError(StateError):
     """Raised when another driver owns the view."""
+
+
+class BusyError(HeadraceError):
+    """Raised when another training of the project runs."""
 
 
 class ArtefactError(HeadraceError):

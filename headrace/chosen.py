@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from features.machine import free_port
 from features.online_store import read_settings_of
 from headrace.settings import Settings
 from models.registry import absolute_uri
-from serving.server import free_ports
 from serving.settings import ServingSettings
 
 
@@ -43,7 +43,7 @@ def chosen(settings: Settings, root: Path, **over: Any) -> ServingSettings:
         "registry_client": settings.kafka.registry,
     }
     values |= {name: value for name, value in over.items() if value is not None}
-    values["port"] = values["port"] or free_ports(values["host"], 1)[0]
+    values["port"] = values["port"] or free_port(values["host"])
     return ServingSettings(**values)
 
 

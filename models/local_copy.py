@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from features.machine import write_json
 from models.folder import MANIFEST
 
 LAST = "last.json"
@@ -69,9 +69,7 @@ class KeptModel:
                 raise
 
     def _name(self, version: str, digest: str) -> None:
-        part = self._folder / f".{LAST}.{os.getpid()}"
-        part.write_text(json.dumps({"version": version, "digest": digest}), encoding="utf-8")
-        part.replace(self._folder / LAST)
+        write_json(self._folder / LAST, {"version": version, "digest": digest})
 
     def _drop_others(self, digest: str) -> None:
         for one in self._folder.iterdir():

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.definitions import FeatureRepo
-from features.driver_lock import only_driver
 from features.errors import DefinitionError, HeadraceError, StoreError
 from features.online_store import Rows, Sweeper
 from features.rows import fold_nothing
@@ -38,6 +37,7 @@ from streaming.generations import (
     Running,
     flip,
     is_current,
+    only_driver,
     schemas_of,
     superseded,
     take_rebuild,

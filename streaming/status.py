@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from features.arrays import Int64s
-from features.files import write_json
+from features.machine import write_json
 from features.online_store import Counts, Offsets, added, status_file
 from streaming.fold import freshness_text, percentiles_ms, quantile_ms
 

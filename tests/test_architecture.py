@@ -39,8 +39,8 @@ FILES = 12
 LAYERS = {
     "": "headrace > serving streaming training > models > features",
     "features": (
-        "checks feast > history online_store > formats rows > events > definitions driver_lock turn > "
-        "arrays errors files hashing renamed times"
+        "checks feast > history online_store > formats rows > events > definitions machine > "
+        "arrays errors hashing renamed times"
     ),
     "features.checks": (
         "served_log > laws stores > comparison sampling stored_entity > entity oracle reference_encoder"

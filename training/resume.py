@@ -10,7 +10,6 @@ skops: reading them runs nothing that they hold.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from features.errors import HeadraceError
+from features.machine import replaced, write_text
 from models.classifier_file import load_ranker, save_ranker
 from models.recommender import CandidateTables, candidate_arrays, candidate_tables, read_arrays
 from training.progress import Say
@@ -97,9 +97,8 @@ class Stages:
                 self._say(f"{name}: kept from before")
                 return found
         made = make()
-        part = path.with_name(f".{path.name}.part")
-        form.write(made, part)
-        part.replace(path)
+        with replaced(path) as fresh:
+            form.write(made, fresh)
         return made
 
 
@@ -148,9 +147,7 @@ class Unfinished:
             self.forget()
         self.folder.mkdir(parents=True, exist_ok=True)
         times = about.model_copy(update={"times": about.times + 1}) if resumed else about
-        part = self.folder / f".{ABOUT}.{os.getpid()}"
-        part.write_text(times.model_dump_json(), encoding="utf-8")
-        part.replace(self.folder / ABOUT)
+        write_text(self.folder / ABOUT, times.model_dump_json())
         try:
             yield Stages(self.folder, say)
         except HeadraceError:

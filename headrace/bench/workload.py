@@ -30,6 +30,7 @@ from features.definitions import (
     ratio,
 )
 from features.errors import StoreError
+from features.machine import free_port
 
 if TYPE_CHECKING:
     import feast
@@ -142,9 +143,7 @@ def redis_server(folder: Path) -> Iterator[str | None]:
     if binary is None:
         yield None
         return
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
     server = subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

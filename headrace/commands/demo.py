@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from features.machine import free_port
 from headrace.loop import Loop, LoopError, interrupts_end_it, own_repo, temporary_home
 
 USERS, ITEMS, DAYS, SEED = 400, 300, 10.0, 7
@@ -42,7 +43,7 @@ def demo(once: bool, as_json: bool) -> None:
         with interrupts_end_it(), temporary_home(root / settings.home, "demo-") as home:
             tracking = f"sqlite:///{home / 'mlruns' / 'mlflow.db'}"
             repo = own_repo(root / settings.stream.repo, home)
-            with Loop(root, settings, home, repo, _free_port(), tracking) as loop:
+            with Loop(root, settings, home, repo, free_port(), tracking) as loop:
                 story = Story(loop, started)
                 facts = story.tell()
                 if once:
@@ -52,12 +53,6 @@ def demo(once: bool, as_json: bool) -> None:
     except KeyboardInterrupt:
         click.echo("\nstopped; everything that was started has ended", err=True)
         sys.exit(130 if once else 0)
-
-
-def _free_port() -> int:
-    from streaming.kafka import free_port
-
-    return free_port()
 
 
 def _end(facts: Mapping[str, Any], as_json: bool) -> None:

@@ -63,8 +63,8 @@ def up(minutes: float, drift_minutes: float) -> None:
       headrace up
       headrace up --train-every 15
     """
+    from features.machine import free_port
     from headrace.settings import read_settings
-    from streaming.kafka import free_port
 
     root = Path.cwd()
     settings = read_settings(root, os.environ)

@@ -3,7 +3,6 @@
 In: settings. Out: an address that answers.
 """
 
-from serving.server.haproxy import free_ports
 from serving.server.ray_server import served
 
-__all__ = ["free_ports", "served"]
+__all__ = ["served"]

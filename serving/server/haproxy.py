@@ -8,13 +8,14 @@ log goes to a syslog that nobody asked for.
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from features.machine import free_ports
 
 SOCKET, SOCKET_PATH = "admin.sock", 97
 """The admin socket's name, and how long HAProxy lets its whole path be; Ray puts it into a folder named by its node."""
@@ -70,7 +71,7 @@ def environment(folder: Path, binary: str) -> dict[str, str]:
 
     Everybody who reaches the admin socket may use it: the folder must be its owner's alone.
     """
-    metrics, stats, fallback = free_ports("127.0.0.1", 3)
+    metrics, stats, fallback = free_ports(3)
     stand_in = folder / "haproxy"
     stand_in.write_text(
         STAND_IN.format(metrics=metrics, stats=stats, headers_within_s=HEADERS_WITHIN_S, haproxy=binary)
@@ -106,15 +107,3 @@ def environment_of(settings: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in mine:
             os.environ.pop(name, None)
-
-
-def free_ports(host: str, count: int) -> list[int]:
-    """Different ports of the host that nobody has now."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind((host, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

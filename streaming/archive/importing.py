@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 from features.definitions import Stream
 from features.errors import LeaseError
 from features.events import Parsed, Verdict
-from features.files import FolderLock
 from features.history import IMPORT_PARTITION, IMPORTED
+from features.machine import LEAVING_S, locked
 from streaming.archive.cutoff import Cuts
 from streaming.archive.passes import WRITER, Passes
 from streaming.archive.sink import Archive, append_rows
@@ -117,14 +117,12 @@ class Importer:
             LeaseError: another import is running.
             StoreError: Kafka does not say when a topic begins; nothing of that stream was written.
         """
-        lock = FolderLock(self._folder / ".import.lock")
-        if not lock.take():
-            where, got = f"offline store '{self._folder}'", f"process {lock.owner()}, which imports now"
-            raise LeaseError(where, "one import at a time", got, "Wait for its end.")
-        try:
+        with locked(self._folder / ".import.lock", self._refusal, LEAVING_S):
             return self._run(source)
-        finally:
-            lock.release()
+
+    def _refusal(self, holder: str) -> LeaseError:
+        where, got = f"offline store '{self._folder}'", f"{holder}, which imports now"
+        return LeaseError(where, "one import at a time", got, "Wait for its end.")
 
     def _run(self, source: Source) -> dict[str, Counts]:
         parts: dict[str, _Part] = {}

@@ -5,7 +5,7 @@ In: definitions, checkpoints, the archive. Out: the generation that readers read
 
 from streaming.generations.builder import Builder
 from streaming.generations.checkpoints import Checkpoints, Generation, schemas_of
-from streaming.generations.lease import Lease
+from streaming.generations.lease import Lease, only_driver
 from streaming.generations.rebuild_request import rebuilt_by_the_stream, take_rebuild
 from streaming.generations.running import Executors, GenerationFold, Running
 from streaming.generations.switchover import Needed, flip, is_current, superseded
@@ -21,6 +21,7 @@ __all__ = [
     "Running",
     "flip",
     "is_current",
+    "only_driver",
     "rebuilt_by_the_stream",
     "schemas_of",
     "superseded",

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 from features.definitions import FeatureRepo, duration_ms
-from features.files import write_json
+from features.machine import write_json
 from features.online_store import Offsets, Rows, Store
 from features.times import now_ms
 from streaming.archive import Archive

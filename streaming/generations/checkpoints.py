@@ -24,8 +24,8 @@ import pyarrow as pa
 
 from features.definitions import FeatureRepo, FeatureView, duration_ms, views_of_text, views_text
 from features.events import Decision, Prior, event_schema
-from features.files import write_json
 from features.history import ROWS_IN_MEMORY, ArchiveTable, Reading, columns_of
+from features.machine import write_json
 from features.online_store import Marker, Offsets, Store, build_generation, write_rows
 from features.rows import BatchKey
 from streaming.archive import Archive

@@ -1,9 +1,14 @@
-"""The lease of a generation, kept by the one who drives it."""
+"""One driver at a time: the lock of a project, and the lease of a generation in its store."""
 
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
+
+from features.errors import LeaseError
+from features.machine import locked
 
 LEASE_S = 30.0
 
@@ -40,3 +45,17 @@ class Lease:
     def release(self) -> None:
         """Others may take it."""
         self._rows.release_lease(self._stream_id, self._owner)
+
+
+def only_driver(home: Path) -> AbstractContextManager[None]:
+    """No other process drives the project in ``home`` during the block; the lock ends with the process.
+
+    Raises:
+        LeaseError: another process does.
+    """
+
+    def refusal(holder: str) -> LeaseError:
+        required, next_step = "nobody else to drive its stream", "Stop it, or use another home."
+        return LeaseError(f"project {home}", required, f"{holder}, which does", next_step)
+
+    return locked(home / "checkpoints" / "driver.lock", refusal)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import StoreError
-from features.files import write_json
+from features.machine import write_json
 from features.online_store import read_status
 from features.times import now_ms
 

@@ -7,7 +7,7 @@ from streaming.kafka.broker import BrokerError, EmbeddedBroker, has_data, runnin
 from streaming.kafka.consumer import CONSUMER_OPTIONS, POLL_S, ReadError, Record, follow_topic, read_topic, record_of
 from streaming.kafka.encoding import Message, messages
 from streaming.kafka.jars import KAFKA, SPARK, java_command, missing_jars, resolve_kafka, resolve_spark
-from streaming.kafka.ports import free_port, is_free
+from streaming.kafka.ports import is_free
 from streaming.kafka.producer import KNOWN_AT, PRODUCER_OPTIONS, EventProducer, Headers, OnAck
 from streaming.kafka.topic_admin import (
     DEAD,
@@ -42,7 +42,6 @@ __all__ = [
     "ensure_named_topics",
     "ensure_topics",
     "follow_topic",
-    "free_port",
     "has_data",
     "is_free",
     "java_command",

@@ -20,9 +20,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from features.errors import HeadraceError
-from features.files import FolderLock
+from features.machine import LOOPBACK, FileLock, free_port, write_text
 from streaming.kafka.jars import check_folder, find_java, jars_in
-from streaming.kafka.ports import HOST, accepts, becomes_free, free_port, is_free
+from streaming.kafka.ports import accepts, becomes_free, is_free
 
 READY_S = 120.0
 
@@ -116,12 +116,12 @@ class EmbeddedBroker:
         self.heap_mb = heap_mb
         self._wanted_port = port
         self._process: subprocess.Popen[bytes] | None = None
-        self._lock = FolderLock(self.folder / "owner")
+        self._lock = FileLock(self.folder / "owner")
 
     @property
     def bootstrap_servers(self) -> str:
         """Where clients connect, once it has started."""
-        return f"{HOST}:{self.port}"
+        return f"{LOOPBACK}:{self.port}"
 
     @property
     def folder(self) -> Path:
@@ -157,7 +157,7 @@ class EmbeddedBroker:
         try:
             self._take_lock()
             self._start_on_free_ports(java)
-            _write(self.folder / "bootstrap", self.bootstrap_servers)
+            write_text(self.folder / "bootstrap", self.bootstrap_servers)
         except BaseException as error:
             self.stop()
             if isinstance(error, OSError) and error.errno in NO_ROOM:
@@ -216,7 +216,7 @@ class EmbeddedBroker:
             self._configure(java)
             self._launch(java)
             if self._becomes_ready():
-                _write(self.folder / "port", str(self.port))
+                write_text(self.folder / "port", str(self.port))
                 return
             if self._wanted_port or attempt == TRIES - 1 or "Address already in use" not in self._said():
                 raise self.failure()
@@ -232,9 +232,9 @@ class EmbeddedBroker:
         self.port = last if last and becomes_free(last, LEAVING_S) else free_port()
 
     def _configure(self, java: str) -> None:
-        values = {"host": HOST, "port": self.port, "controller_port": free_port(), "data": self.folder / "data"}
-        _write(self.folder / "server.properties", CONFIG.format(**values).lstrip())
-        _write(self.folder / "log4j2.properties", LOGGING.lstrip())
+        values = {"host": LOOPBACK, "port": self.port, "controller_port": free_port(), "data": self.folder / "data"}
+        write_text(self.folder / "server.properties", CONFIG.format(**values).lstrip())
+        write_text(self.folder / "log4j2.properties", LOGGING.lstrip())
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.write_bytes(b"")
         if _has_no_topics(self.folder / "data"):
@@ -304,7 +304,7 @@ def running_broker(home: Path) -> str | None:
         found = (folder / "bootstrap").read_text(encoding="utf-8")
     except OSError:
         return None
-    return found if FolderLock(folder / "owner").is_held() else None
+    return found if FileLock(folder / "owner").is_held() else None
 
 
 def has_data(home: Path) -> bool:
@@ -319,7 +319,7 @@ def _has_no_topics(data: Path) -> bool:
 
 def _port_taken(port: int) -> BrokerError:
     next_step = f"See who has it (ss -ltnp 'sport = :{port}'), or set [broker] port = 0 for a free one."
-    return BrokerError("the Kafka broker", f"port {port} of {HOST}", "a port that is taken", next_step)
+    return BrokerError("the Kafka broker", f"port {port} of {LOOPBACK}", "a port that is taken", next_step)
 
 
 def _answers(bootstrap_servers: str) -> bool:
@@ -349,13 +349,6 @@ def _cluster_id() -> str:
     while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
         pass
     return text
-
-
-def _write(path: Path, text: str) -> None:
-    """The file holds the text, or what it held before: never half of it."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
 
 
 def _read_port(path: Path) -> int | None:

@@ -6,16 +6,9 @@ import socket
 import time
 from contextlib import closing
 
-HOST = "127.0.0.1"
+from features.machine import LOOPBACK
 
 POLL_S = 0.05
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody has now."""
-    with closing(socket.socket()) as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def is_free(port: int) -> bool:
@@ -23,7 +16,7 @@ def is_free(port: int) -> bool:
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((LOOPBACK, port))
         except OSError:
             return False
     return True
@@ -43,4 +36,4 @@ def accepts(port: int) -> bool:
     """True when somebody listens on this port of the loopback address."""
     with closing(socket.socket()) as probe:
         probe.settimeout(1)
-        return probe.connect_ex((HOST, port)) == 0
+        return probe.connect_ex((LOOPBACK, port)) == 0

@@ -18,7 +18,7 @@ import pyarrow as pa
 from features.arrays import Bools, Int64s
 from features.definitions import PARTITIONS_OF_A_TOPIC, Stream
 from features.events import integers
-from features.files import read_arrow, write_arrow
+from features.machine import replaced
 from features.online_store import Offsets
 
 REACH = b"reach"
@@ -36,7 +36,7 @@ class DecisionLog:
     def __init__(self, folder: Path, stream: Stream) -> None:
         self._folder, self._topics = folder, list(stream.topics)
         self._number = max((int(path.stem) for path in folder.glob("[0-9]*.arrow")), default=-1)
-        last = None if self._number < 0 else read_arrow(self._path(self._number))
+        last = None if self._number < 0 else _read_arrow(self._path(self._number))
         self.reach: Offsets = {} if last is None else _reach_of(last)
         self.untold = last if last is not None and last.num_rows else None
 
@@ -67,7 +67,7 @@ class DecisionLog:
         """The decisions stand on the disk, whole, and reach to these offsets at least; they are untold."""
         reach = furthest(self.reach, self._own(end))
         kept = decided.replace_schema_metadata({REACH: json.dumps(reach)})
-        write_arrow(self._path(self._number + 1), kept)
+        _write_arrow(self._path(self._number + 1), kept)
         self._number, self.reach = self._number + 1, reach
         self.untold = kept if kept.num_rows else None
         self._path(self._number - KEPT).unlink(missing_ok=True)
@@ -84,3 +84,14 @@ def furthest(one: Offsets, other: Offsets) -> dict[str, int]:
 def _reach_of(decided: pa.Table) -> Mapping[str, int]:
     reach: Mapping[str, int] = json.loads(decided.schema.metadata[REACH])
     return reach
+
+
+def _write_arrow(path: Path, table: pa.Table) -> None:
+    """The table stands in the file, whole and on the disk."""
+    with replaced(path, durable=True) as fresh, pa.ipc.new_file(str(fresh), table.schema) as writer:
+        writer.write_table(table)
+
+
+def _read_arrow(path: Path) -> pa.Table:
+    with path.open("rb") as file:
+        return pa.ipc.open_file(file).read_all()

@@ -25,6 +25,7 @@ from features.definitions.windows import duration_ms
 from features.events.dedupe import without_duplicates
 from features.formats.reading import read_events
 from features.history.point_in_time_join import Spine, point_in_time
+from features.machine import free_port
 from features.online_store.settings import store_of
 from features.online_store.sqlite.rows import SqliteRows
 from features.rows.finalizing import finalize
@@ -32,7 +33,6 @@ from features.rows.matrix import FeatureMatrix, PackedRows, Status
 from headrace.loop import Loop, share_jars
 from headrace.settings import read_settings
 from streaming.dead_letters import read_dead_letters
-from streaming.kafka.ports import free_port
 from streaming.kafka.producer import EventProducer
 from streaming.kafka.watermarks import read_watermarks
 from streaming.replay import Stop, Tally, in_file_order, send_all

@@ -19,14 +19,13 @@ from deltalake import DeltaTable
 from features.definitions.repo import load_repo
 from features.errors import LeaseError, StoreError
 from features.events.parsing import from_columns
-from features.files import FolderLock
 from features.formats.reading import read_events
 from features.history.archive import IMPORT_PARTITION, open_table
+from features.machine import FileLock, free_port
 from streaming.archive.cutoff import Cuts
 from streaming.archive.importing import COMMIT_ROWS, REJECTS, Importer, Source, digest_of
 from streaming.archive.sink import Archive
 from streaming.archive.topic_bounds import topic_starts
-from streaming.kafka.ports import free_port
 from streaming.kafka.producer import known_at_header
 from streaming.kafka.topic_admin import ensure_topics
 
@@ -272,7 +271,7 @@ def test_an_import_that_is_killed_is_ended_by_the_same_command(project, repo):
 
 
 def test_two_imports_at_once_are_refused(project, repo):
-    lock = FolderLock(project / "offline" / ".import.lock")
+    lock = FileLock(project / "offline" / ".import.lock")
     assert lock.take()
     try:
         with pytest.raises(LeaseError, match="one import at a time"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 import pytest
 from redis import ConnectionError as NotReadyError
 from redis import Redis
+
+from features.machine import free_port
 
 READY_WITHIN_S = 20
 NODES, SLOTS = 3, 16_384
@@ -29,13 +30,6 @@ def binary() -> str:
     if found is None:
         pytest.skip("redis-server is not installed (make setup, or apt-get install redis-server)")
     return found
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 import urllib.error
@@ -19,6 +18,7 @@ import pyarrow as pa
 from features.definitions.repo import FeatureRepo
 from features.events.parsing import from_columns
 from features.hashing import hash_texts
+from features.machine import free_port
 from features.online_store.batch_step import build_generation
 from features.online_store.port import Marker
 from features.online_store.settings import StoreSettings
@@ -141,12 +141,6 @@ class Models:
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

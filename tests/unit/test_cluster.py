@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from features.files import FolderLock
+from features.machine import FileLock
 from headrace.cluster import cluster, find_cluster
 from headrace.settings import KafkaSettings, Settings
 from streaming.kafka.broker import BrokerError, running_broker
@@ -22,7 +22,7 @@ def test_a_cluster_that_is_named_is_used_and_nothing_is_started(tmp_path):
 
 
 def test_without_one_the_broker_that_runs_on_the_home_is_found_while_it_runs(tmp_path):
-    lock = FolderLock(tmp_path / ".headrace" / "kafka" / "owner")
+    lock = FileLock(tmp_path / ".headrace" / "kafka" / "owner")
     assert lock.take()
     (tmp_path / ".headrace" / "kafka" / "bootstrap").write_text("127.0.0.1:1234")
     assert find_cluster(Settings(), tmp_path) == "127.0.0.1:1234"
@@ -35,7 +35,7 @@ def test_without_one_the_broker_that_runs_on_the_home_is_found_while_it_runs(tmp
 
 
 def test_a_lock_has_one_owner_at_a_time_and_says_who(tmp_path):
-    first, second = FolderLock(tmp_path / "owner"), FolderLock(tmp_path / "owner")
+    first, second = FileLock(tmp_path / "owner"), FileLock(tmp_path / "owner")
     assert not first.is_held()
     assert first.take()
     assert second.is_held()

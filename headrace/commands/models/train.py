@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from features.errors import UsageError
+from features.errors import BusyError, UsageError
 
 if TYPE_CHECKING:
     from headrace.commands.models.project import Project
@@ -95,7 +96,6 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
       headrace train retail --from online-retail.parquet --format online-retail --set test_ms=2592000000
     """
     from features.definitions import load_repo
-    from features.turn import turn
     from headrace.commands.models.project import Project, Source
     from headrace.commands.models.train_events import EventProject, train_event_model
     from headrace.settings import read_settings
@@ -108,7 +108,7 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
     registry = Registry(settings.mlflow.tracking_uri, root)
     registry.reach()  # now, and not after all that is done for it
     if name is not None and name in repo.models:
-        with turn(root / settings.home):
+        with training_lock(root / settings.home):
             events = EventProject(root, settings, repo, name, (path, kind), changed)
             train_event_model(events, as_of, when_drifted=when_drifted, as_json=as_json)
         return
@@ -117,16 +117,29 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
     changed = [*changed, *([] if impressions is None else [f"impressions={impressions}"])]
     chosen = training_settings(name, changed, settings.training)
     project = Project(root, settings, repo, chosen, Source(path, kind, as_of))
-    with turn(project.home), told() as say:
+    with training_lock(project.home), told() as say:
         if anew:
             project.unfinished.forget()
         report = _refreshed(project, trials, say, when_drifted=when_drifted)
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
 
 
+def training_lock(home: Path) -> AbstractContextManager[None]:
+    """No other training of this home begins during the block; BusyError names the process of one that runs.
+
+    A training that is killed leaves nothing that the next one must clean up: a version is registered in one call, after
+    its files are whole, and until then no alias names anything of it. What it had finished is kept: training/resume.py.
+    """
+    from features.machine import locked
+
+    return locked(
+        home / "train.lock", lambda holder: BusyError(f"training in '{home}'", "no other one", f"{holder} at it")
+    )
+
+
 def _refreshed(project: Project, trials: int | None, say: Say, *, when_drifted: bool) -> dict[str, Any]:
     """The report of a refresh, which stands in the status file too; that of the drift where none was needed."""
-    from features.files import write_status
+    from features.machine import write_json
     from headrace.commands.models.project import begins
 
     now_ms = int(time.time() * 1_000)
@@ -139,7 +152,7 @@ def _refreshed(project: Project, trials: int | None, say: Say, *, when_drifted: 
             return {**found, "trained": False}
         events = project.with_served(events, about.tables)
         report = {**_trained(project, events, trials, (about, kept), now_ms, say), "resumed": resumed}
-        write_status(project.home / "status" / "train.json", report)
+        write_json(project.home / "status" / "train.json", report)
     return report
 
 

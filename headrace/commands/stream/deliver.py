@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +96,7 @@ def _deliveries(settings: Settings, bootstrap: str, sinks: Sequence[Sink]) -> li
 
 
 def _tell(home: Path, topic: str, is_over: Callable[[], bool], sinks: Mapping[str, Any]) -> None:
-    from features.files import write_json
+    from features.machine import write_json
     from features.times import now_ms
     from streaming.alerts import delivery_file
 
@@ -105,15 +105,9 @@ def _tell(home: Path, topic: str, is_over: Callable[[], bool], sinks: Mapping[st
     write_json(delivery_file(home), told)
 
 
-@contextmanager
-def _only_one(home: Path) -> Iterator[None]:
+def _only_one(home: Path) -> AbstractContextManager[None]:
     """No other process of this project delivers meanwhile: two would read one place."""
-    from features.files import FolderLock
+    from features.machine import LEAVING_S, locked
 
-    lock = FolderLock(home / "status" / "alerts.lock")
-    if not lock.take():
-        raise UsageError("headrace alerts deliver", "no other of this project", f"process {lock.owner()}")
-    try:
-        yield
-    finally:
-        lock.release()
+    refusal = partial(UsageError, "headrace alerts deliver", "no other of this project")
+    return locked(home / "status" / "alerts.lock", refusal, LEAVING_S)

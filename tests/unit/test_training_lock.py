@@ -8,22 +8,23 @@ import sys
 
 import pytest
 
-from features.turn import BusyError, turn
+from features.errors import BusyError
+from headrace.commands.models.train import training_lock
 
 HOLD = """
 import sys
 from pathlib import Path
-from features.turn import turn
-with turn(Path(sys.argv[1])):
+from headrace.commands.models.train import training_lock
+with training_lock(Path(sys.argv[1])):
     print("mine", flush=True)
     sys.stdin.read()
 """
 
 
 def test_a_second_training_is_refused_with_the_process_that_is_at_it(tmp_path):
-    with turn(tmp_path), pytest.raises(BusyError, match=str(os.getpid())), turn(tmp_path):
+    with training_lock(tmp_path), pytest.raises(BusyError, match=str(os.getpid())), training_lock(tmp_path):
         pass
-    with turn(tmp_path):
+    with training_lock(tmp_path):
         pass
 
 
@@ -31,8 +32,8 @@ def test_a_training_that_was_killed_does_not_keep_the_next_one_out(tmp_path):
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "mine\n"
-        with pytest.raises(BusyError, match=str(other.pid)), turn(tmp_path):
+        with pytest.raises(BusyError, match=str(other.pid)), training_lock(tmp_path):
             pass
         other.kill()
-    with turn(tmp_path):
+    with training_lock(tmp_path):
         pass
