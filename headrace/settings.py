@@ -1,6 +1,6 @@
-"""What a deployment chooses: settings.toml, then settings.local.toml, then the environment, each over the one before.
+"""Settings of a deployment: settings.toml, then settings.local.toml, then the environment, each over the one before.
 
-A value of the environment is ``HEADRACE_<SECTION>__<KEY>`` (two underscores), and one of no section is
+A variable of the environment is ``HEADRACE_<SECTION>__<KEY>`` (two underscores), and one of no section is
 ``HEADRACE_<KEY>``: ``HEADRACE_BROKER__PORT=9092``. It is read as TOML where it can be, and as text where not.
 """
 
@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from features.errors import UsageError
+from serving.settings import ServingSettings
+from streaming.settings import StreamSettings
 
 FILES = ("settings.toml", "settings.local.toml")
 
@@ -32,6 +35,9 @@ SECRETS = (("alerts", "postgres_password"), ("alerts", "webhook_token"))
 UNSPOKEN = (*SECRETS, ("alerts", "postgres"), ("alerts", "webhook"))
 """What may hold a secret: no message shows it."""
 
+Layer = tuple[str, InitSettingsSource]
+"""Where settings are written (a file, a variable), and those settings."""
+
 
 class Section(BaseModel):
     """Frozen, and with no key that is not written here."""
@@ -40,7 +46,7 @@ class Section(BaseModel):
 
 
 class KafkaSettings(Section):
-    """Which cluster, and how to reach it."""
+    """The Kafka cluster, and how to reach it."""
 
     bootstrap_servers: str = ""
     """host:port,… of a cluster; empty runs a broker of our own on this machine."""
@@ -65,37 +71,6 @@ class BrokerSettings(Section):
     """Java's heap."""
 
 
-class StreamSettings(Section):
-    """The queries that fold and archive events."""
-
-    repo: str = "feature_repo"
-    """The folder with the definitions."""
-    trigger_ms: int = Field(default=100, ge=0)
-    """The shortest time between two batches of the fold."""
-    archive_trigger_s: float = Field(default=10, gt=0)
-    """The time between two commits to the offline store."""
-    max_offsets_per_trigger: int = Field(default=100_000, ge=1)
-    """The most records of a batch: what bounds memory, and the time to stop."""
-    driver_records: int = Field(default=200_000, ge=0)
-    """The most records of a batch that the driver folds itself; executors fold a larger one."""
-    keep_older_s: float = Field(default=600, ge=0)
-    """How long rows of an older definition stay and are folded on once readers have newer ones, at least; longer where
-    an alias names a model that needs them."""
-    freshness_slo_ms: float = Field(default=1_000, gt=0)
-    """How old an event should be at most when its features can be read."""
-    spark_master: str = "local[2]"
-    """local[cores], or the address of a Spark cluster."""
-    spark_memory: str = "1g"
-    """The heap of Spark's driver."""
-    long_running: bool = False
-    """Spark's Java is compiled for hours of load: half the processor time a record after some minutes, for five seconds
-    more of it at the start."""
-    scores_topic: str = "scores"
-    """The topic of what event models say of each event, where the definitions have such models."""
-    alerts_topic: str = "alerts"
-    """The topic of the events that reach a model's threshold or meet a rule."""
-
-
 class OfflineSettings(Section):
     """The tables of all events."""
 
@@ -109,31 +84,6 @@ class OfflineSettings(Section):
     """For how long files that a compaction replaced stay, for readers of older versions."""
 
 
-class ServingSettings(Section):
-    """The HTTP service."""
-
-    host: str = "127.0.0.1"
-    """Where it listens; 0.0.0.0 for everybody."""
-    port: int = Field(default=8000, ge=0, le=65_535)
-    """0 takes a free one."""
-    deadline_ms: float = Field(default=150, gt=0)
-    """After this a request is answered with what there is."""
-    served_log_share: float = Field(default=0.1, ge=0, le=1)
-    """How many answers are logged with what they were made of, where the definitions have a stream 'served'."""
-    canary_share: float = Field(default=0.05, ge=0, le=0.5)
-    """The share of the users whom the version of the alias canary answers; 'headrace models canary' may say another."""
-    canary_slower: float = Field(default=1.5, gt=1)
-    """A canary stops when its answers surely take longer, and at the median more than so many times as long."""
-    shadow_share: float = Field(default=0, ge=0, le=1)
-    """About how many answers the challenger is asked too, after them; what it says is logged and never answered."""
-    read_age_slo_s: float = Field(default=86_400, gt=0)
-    """How old the newest event of whom a request reads should be at most: /metrics says for how many it is."""
-    replicas: int = Field(default=1, ge=1)
-    """How many processes answer."""
-    own_clicks: bool = True
-    """An event that POST /v1/events accepts counts in the next read, before the stream has folded it."""
-
-
 class MlflowSettings(Section):
     """The registry of models."""
 
@@ -145,7 +95,7 @@ class AlertsSettings(Section):
     """Where `headrace alerts deliver` takes alerts."""
 
     group: str = "headrace-alerts"
-    """Whose places in the topic they are: with another, another process takes all alerts once more, elsewhere."""
+    """The consumer group: with another, another process takes all alerts once more, elsewhere."""
     table: str = "alerts"
     """A Delta table of this name beside those of the streams; empty for none."""
     table_every_s: float = Field(default=10, ge=0)
@@ -178,8 +128,10 @@ class AlertsSettings(Section):
         return value
 
 
-class Settings(Section):
-    """Everything that a deployment chooses."""
+class Settings(BaseSettings):
+    """Settings of a deployment; ``Settings()`` are the defaults, and read_settings() reads files and variables."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     home: str = ".headrace"
     """The folder of all that running makes, below the project where it is relative."""
@@ -191,56 +143,58 @@ class Settings(Section):
     mlflow: MlflowSettings = MlflowSettings()
     alerts: AlertsSettings = AlertsSettings()
     training: dict[str, Any] = {}
-    """What `headrace train` is set to, by the names of training.settings.TrainingSettings, which checks it."""
+    """The section [training] as it is written: `headrace train` makes training.settings.TrainingSettings of it, so that
+    no other command imports or checks them."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: Any, *_: Any, **__: Any
+    ) -> tuple[Any, ...]:
+        """No files or variables of the process: read_settings() hands over those of a project."""
+        return (init_settings,)
 
 
 def read_settings(root: Path, environ: Mapping[str, str]) -> Settings:
-    """The settings of the project in ``root``.
+    """Settings of the project in ``root``.
 
     Raises:
         UsageError: a file that is no TOML; a key that does not exist, with the nearest one that does; a wrong value.
     """
-    merged: dict[str, Any] = {}
-    origins: dict[tuple[str, ...], str] = {}
-    for origin, values in [*_files(root), *_variables(environ)]:
-        _merge(merged, values, origin, origins)
-    _check_secrets(origins)
+    layers = [*_files(root), *_variables(environ)]
+    layers.reverse()
+    _check_secrets(layers)
     try:
-        return Settings.model_validate(merged)
+        return Settings(_build_sources=(tuple(source for _, source in layers), {}))  # type: ignore[call-arg]
     except ValidationError as error:
-        raise _explained(error, origins) from None
+        raise _explained(error, layers) from None
 
 
-def _check_secrets(origins: Mapping[tuple[str, ...], str]) -> None:
+def _check_secrets(layers: Sequence[Layer]) -> None:
     for path in SECRETS:
-        origin = origins.get(path, VARIABLE)
-        if not origin.startswith(VARIABLE):
+        origin = _origin(path, layers)
+        if origin is not None and not origin.startswith(VARIABLE):
             variable = f"{PREFIX}{'__'.join(path).upper()}"
             raise UsageError(f"secret '{'.'.join(path)}'", f"the variable {variable}", f"a line in {origin}")
 
 
-def _files(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name in FILES:
-        path = root / name
-        if path.is_file():
-            yield str(path), _toml(path)
+def _files(root: Path) -> Iterator[Layer]:
+    for path in (root / name for name in FILES):
+        try:
+            yield str(path), TomlConfigSettingsSource(Settings, path)
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"settings in {path}", "a TOML file", str(error).rstrip(".")) from None
 
 
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"settings in {path}", "a TOML file", str(error).rstrip(".")) from None
+def _variables(environ: Mapping[str, str]) -> Iterator[Layer]:
+    """A layer for each variable of ours, in the order of their names.
 
-
-def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """One origin for each variable of ours, in the order of their names; others are none of our business."""
-    sections = set(Settings.model_fields)
+    Not EnvSettingsSource: it reads tables as JSON, only those of the process, and none of an unknown section.
+    """
     for name in sorted(environ):
         path = name.removeprefix(PREFIX).lower().split("__", 1)
-        if name.startswith(PREFIX) and name not in NOT_OURS and (len(path) > 1 or path[0] in sections):
+        if name.startswith(PREFIX) and name not in NOT_OURS and (len(path) > 1 or path[0] in Settings.model_fields):
             value = environ[name] if tuple(path) in SECRETS else _value(environ[name])
-            yield f"{VARIABLE}{name}", _nested(path, value)
+            yield f"{VARIABLE}{name}", InitSettingsSource(Settings, _nested(path, value))
 
 
 def _nested(path: Sequence[str], value: Any) -> dict[str, Any]:
@@ -254,26 +208,11 @@ def _value(text: str) -> Any:
         return text
 
 
-def _merge(
-    into: dict[str, Any], values: Mapping[str, Any], origin: str, origins: dict[tuple[str, ...], str], *at: str
-) -> None:
-    """``into`` has the values over its own; ``origins`` says where each comes from."""
-    for key, value in values.items():
-        origins[*at, key] = origin
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value, origin, origins, *at, key)
-        elif isinstance(value, dict):
-            into[key] = {}
-            _merge(into[key], value, origin, origins, *at, key)
-        else:
-            into[key] = value
-
-
-def _explained(error: ValidationError, origins: Mapping[tuple[str, ...], str]) -> UsageError:
+def _explained(error: ValidationError, layers: Sequence[Layer]) -> UsageError:
     """The first thing that is wrong, where it is written, and what may stand there."""
     first = error.errors(include_url=False)[0]
     path = tuple(str(part) for part in first["loc"])
-    where = f"setting '{'.'.join(path)}' in {_origin(path, origins)}"
+    where = f"setting '{'.'.join(path)}' in {_nearest_origin(path, layers)}"
     if first["type"] == "extra_forbidden":
         known = _known(path[:-1])
         near = difflib.get_close_matches(path[-1], known, n=1)
@@ -282,10 +221,19 @@ def _explained(error: ValidationError, origins: Mapping[tuple[str, ...], str]) -
     return UsageError(where, _required(first["msg"]), "another" if path in UNSPOKEN else repr(first["input"]))
 
 
-def _origin(path: tuple[str, ...], origins: Mapping[tuple[str, ...], str]) -> str:
+def _origin(path: Sequence[str], layers: Sequence[Layer]) -> str | None:
+    """The uppermost layer that has the setting; None where none has."""
+    return next((origin for origin, source in layers if _has(source.init_kwargs, path)), None)
+
+
+def _has(values: Any, path: Sequence[str]) -> bool:
+    return not path or (isinstance(values, Mapping) and path[0] in values and _has(values[path[0]], path[1:]))
+
+
+def _nearest_origin(path: Sequence[str], layers: Sequence[Layer]) -> str:
     """Where the setting is written, or else the section that it belongs to."""
-    ends = range(len(path), 0, -1)
-    return next((origins[path[:end]] for end in ends if path[:end] in origins), FILES[0])
+    origins = (_origin(path[:end], layers) for end in range(len(path), 0, -1))
+    return next((origin for origin in origins if origin is not None), FILES[0])
 
 
 def _known(path: Sequence[str]) -> list[str]:

@@ -15,12 +15,12 @@ from features.definitions import FeatureRepo, load_repo
 from features.events.avro import schema_registry
 from features.online_store import FeatureReader, Pending, RowsWithPending
 from models.registry import MlflowRegistry
+from serving.config import ServiceConfig
 from serving.events import OwnClicks
 from serving.http import Edge, problems, schema
 from serving.metrics import CONTENT_TYPE
 from serving.recommend import StreamClockReader
 from serving.service import Service, sink_of
-from serving.settings import ServingSettings
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PROBLEM: dict[str, Any] = {"description": "A problem (RFC 9457)", "content": {problems.MEDIA_TYPE: {}}}
 
 
-def service_of(settings: ServingSettings) -> Service:
+def service_of(settings: ServiceConfig) -> Service:
     """The service of these settings, not started yet."""
     repo = load_repo(settings.repo)
     rows = settings.store.open_to_read()
@@ -41,7 +41,7 @@ def service_of(settings: ServingSettings) -> Service:
     return Service(settings, repo, reader, rows, registry, sink_of(settings), own)
 
 
-def own_clicks_of(settings: ServingSettings, repo: FeatureRepo, pending: Pending) -> OwnClicks:
+def own_clicks_of(settings: ServiceConfig, repo: FeatureRepo, pending: Pending) -> OwnClicks:
     """What makes accepted events count at once."""
     item_view = repo.views.get(settings.item_view)
     item = next(iter(item_view.entity.keys)) if item_view is not None else ""
@@ -49,7 +49,7 @@ def own_clicks_of(settings: ServingSettings, repo: FeatureRepo, pending: Pending
     return OwnClicks(pending, repo, item, settings.session_kinds, ttl_ms, session_ttl_ms)
 
 
-def build_asgi(settings: ServingSettings) -> FastAPI:
+def build_asgi(settings: ServiceConfig) -> FastAPI:
     """The app for any ASGI server; its threads live as long as its lifespan."""
     return app_of(service_of(settings))
 
@@ -142,7 +142,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 class Ingress:
     """What a replica holds: the app, built where it runs."""
 
-    def __init__(self, settings: ServingSettings) -> None:
+    def __init__(self, settings: ServiceConfig) -> None:
         self._settings = settings
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -152,7 +152,7 @@ class Ingress:
         return build_asgi(self._settings)
 
 
-def build_app(args: ServingSettings) -> Application:
+def build_app(args: ServiceConfig) -> Application:
     """The Ray Serve application: bounded queues, and more than is allowed gets 429 instead of waiting."""
     from ray import serve
     from ray.serve.config import BackpressureConfig

@@ -19,6 +19,7 @@ from models.followed import Served
 from models.recommender import Artefact
 from models.registry import Registry
 from serving.background import Repeated
+from serving.config import ServiceConfig
 from serving.events import EventSink, OwnClicks, PostedEvents
 from serving.http import ProblemError, field_problem, schema
 from serving.metrics import Metrics
@@ -48,7 +49,6 @@ from serving.recommend import (
     substitute,
 )
 from serving.scoring import EventScores
-from serving.settings import ServingSettings
 from serving.versions import Asked, ModelVersions, Shadow
 from serving.workers import OverloadedError, Workers
 
@@ -74,7 +74,7 @@ class Service:
 
     def __init__(
         self,
-        settings: ServingSettings,
+        settings: ServiceConfig,
         repo: FeatureRepo,
         reader: Reader,
         rows: Rows,
@@ -320,7 +320,7 @@ class Service:
         return lambda: self.metrics.failures.labels(part).inc()
 
 
-def sink_of(settings: ServingSettings) -> EventSink | None:
+def sink_of(settings: ServiceConfig) -> EventSink | None:
     """The sink of the configured Kafka; None where none is."""
     from serving.events import KafkaSink
 

@@ -1,93 +1,33 @@
-"""What the service must be told; only the command line reads files and environment, and hands this on."""
+"""The section [serving] of settings.toml."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
-
-from features.online_store import StoreSettings
 
 
 class ServingSettings(BaseModel):
-    """Everything that the service is built from: plain values, so that they travel to a replica on another machine."""
+    """The HTTP service."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     host: str = "127.0.0.1"
-    """The address to listen on."""
-    port: int = Field(default=8000, ge=1, le=65_535)
-    """The port to listen on."""
+    """The address to listen on; 0.0.0.0 for everybody."""
+    port: int = Field(default=8000, ge=0, le=65_535)
+    """The port to listen on; 0 takes a free one."""
     deadline_ms: float = Field(default=150, gt=0)
-    """A recommendation is answered within this, with a fallback if it must be."""
-    repo: str = "feature_repo"
-    """Folder with the definitions of streams and views."""
-    store: StoreSettings = StoreSettings()
-    """Where the features of users and items are read."""
-    clock: Literal["wall", "stream"] = "wall"
-    """What now is: the wall's time, or the newest event of a stream that is replayed with its times kept."""
-    user_view: str = "user_activity"
-    """The view that describes whoever is recommended to."""
-    item_view: str = "item_activity"
-    """The view that describes what is recommended."""
-    session_kinds: tuple[str, ...] = ("view", "click", "cart", "favorite", "purchase", "rating")
-    """Event types that say what a session is about."""
-    session_ttl_s: float = Field(default=1800, gt=0)
-    """How long a session is remembered after its last event."""
+    """A request is answered within this, with a fallback if it must be."""
+    served_log_share: float = Field(default=0.1, ge=0, le=1)
+    """The share of answers, by their ids, that are logged with what they were made of, where the definitions have a
+    stream 'served' and Kafka is configured."""
+    canary_share: float = Field(default=0.05, ge=0, le=0.5)
+    """The share of users whom the version of the alias canary answers, where 'headrace models canary' set no other."""
+    canary_slower: float = Field(default=1.5, gt=1)
+    """A canary stops when its answers take significantly longer, and at the median more than so many times as long."""
+    shadow_share: float = Field(default=0, ge=0, le=1)
+    """The share of answers for which the challenger is asked too, after them; its answers are logged and never sent."""
+    read_age_slo_s: float = Field(default=86_400, gt=0)
+    """The age, at most, of the newest event of an entity that a request reads: /metrics has the share that meets it."""
+    replicas: int = Field(default=1, ge=1)
+    """Processes that answer."""
     own_clicks: bool = True
     """An event that POST /v1/events accepts counts in the next read, before the stream has folded it."""
-    pending_ttl_s: float = Field(default=300, gt=0)
-    """How long an accepted event waits for the stream at most; one that comes later than that counts from then on."""
-    item_refresh_s: float = Field(default=2.0, gt=0)
-    """Seconds between two readings of all item features into memory."""
-    trending_weights: dict[str, float] = {"item_engaged_decayed_count_24h_30d": 1.0}
-    """Item feature → weight: their sum ranks what is trending."""
-    popular_weights: dict[str, float] = {
-        "item_purchase_count_30d": 10.0,
-        "item_cart_count_30d": 3.0,
-        "item_view_count_30d": 1.0,
-    }
-    """Item feature → weight: their sum ranks what is popular."""
-    tracking_uri: str = "sqlite:///mlruns/mlflow.db"
-    """MLflow's registry of models; empty for none."""
-    model_name: str = "shop-recommender"
-    """The registered model."""
-    model_alias: str = "champion"
-    """The alias that says which version serves."""
-    model_poll_s: float = Field(default=5.0, gt=0)
-    """Seconds between two looks at the alias."""
-    canary_share: float = Field(default=0.05, ge=0, le=0.5)
-    """The share of the users whom the version of the alias canary answers, where its tag says no other."""
-    canary_slower: float = Field(default=1.5, gt=1)
-    """A canary stops when its answers surely take longer, and at the median more than so many times as long."""
-    shadow_share: float = Field(default=0, ge=0, le=1)
-    """About how many of the answers the challenger is asked too, after them and beside them."""
-    kept_model: str = ""
-    """A folder of this machine where the model that serves is copied to, for a start without the registry; empty for
-    none."""
-    bootstrap_servers: str = ""
-    """Kafka's address, for POST /v1/events; empty for none."""
-    kafka_client: dict[str, str | int | float | bool] = {}
-    """More librdkafka options of the producer, such as those of security."""
-    schema_registry: str = ""
-    """The address of a Schema Registry, for events of Avro streams; empty for none."""
-    registry_client: dict[str, str | int | float | bool] = {}
-    """More options of the registry's client."""
-    acknowledge_within_s: float = Field(default=5.0, gt=0)
-    """How long POST /v1/events waits for Kafka's acknowledgement."""
-    events_stream: str = "activity"
-    """The stream that an event belongs to when the request does not say."""
-    served_stream: str = "served"
-    """The stream that what was served is logged to, where the repo has it and Kafka is configured."""
-    served_log_share: float = Field(default=0.1, ge=0, le=1)
-    """How many answers are logged, by their ids."""
-    read_age_slo_s: float = Field(default=86_400, gt=0)
-    """How old the newest event of whom a request reads should be at most."""
-    replicas: int = Field(default=1, ge=1)
-    """How many processes answer."""
-    threads: int = Field(default=4, ge=1)
-    """How many requests are worked on at once."""
-    max_waiting: int = Field(default=64, ge=1)
-    """How many more may wait for a thread; one more is answered with a fallback at once."""
-    max_body_bytes: int = Field(default=1 << 20, ge=1024)
-    """A larger request body is refused."""

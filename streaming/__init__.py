@@ -10,7 +10,7 @@ __all__ = [
     "fold",
     "generations",
     "kafka",
-    "options",
+    "settings",
     "pipeline",
     "replay",
     "scoring",

@@ -43,8 +43,8 @@ from streaming.generations import (
     take_rebuild,
 )
 from streaming.kafka import read_watermarks
-from streaming.options import StreamOptions
 from streaming.scoring import EventScoring
+from streaming.settings import StreamOptions
 from streaming.spark import Java, Schemas, SendDeadLetters, SparkError, nested_offsets, read_topics, running_session
 from streaming.status import lag, write_status
 from streaming.supervisor import Handle, Log, Patience, SupervisedQuery, reason
@@ -102,7 +102,7 @@ class Pipeline:
         self._scoring = (models and models.scoring) or EventScoring([])
         self._topics = list(dict.fromkeys(topic for stream in repo.streams.values() for topic in stream.topics))
         self._archive = Archive(options.offline, repo)
-        self._handover = Handover(repo.streams, HANDED_BATCHES * options.max_offsets)
+        self._handover = Handover(repo.streams, HANDED_BATCHES * options.settings.max_offsets_per_trigger)
         self._builder = Builder(options, repo, rows, self._archive, log, reached, self._scoring.reach)
         self._archived, self._kept = self._builder.archived, self._builder.kept
         self._folds: list[GenerationFold] = []
@@ -159,7 +159,8 @@ class Pipeline:
     def _session(self) -> AbstractContextManager[tuple[SparkSession, Java]]:
         options = self._options
         logs = options.home / "logs"
-        return running_session(options.master, options.memory, options.jars, logs, options.long_running)
+        chosen = options.settings
+        return running_session(chosen.spark_master, chosen.spark_memory, options.jars, logs, chosen.long_running)
 
     # --- generations ---
 
@@ -194,7 +195,9 @@ class Pipeline:
         sink = OnlineSink(repo, store, number, log, self._send_letters, self._schemas, handover, scoring)
         sweeper = Sweeper(self._rows, number, list(repo.views.values()))
         pruning = Pruning(self._rows, list(repo.views), number)
-        return GenerationFold(generation, repo, sink, sweeper, pruning, lease, self._kept, self._options.slo_ms)
+        return GenerationFold(
+            generation, repo, sink, sweeper, pruning, lease, self._kept, self._options.settings.freshness_slo_ms
+        )
 
     # --- queries ---
 
@@ -274,11 +277,11 @@ class Pipeline:
 
     def _run_fold(self, fold: GenerationFold) -> None:
         options = self._options
-        source = {"maxOffsetsPerTrigger": options.max_offsets}
+        source = {"maxOffsetsPerTrigger": options.settings.max_offsets_per_trigger}
         name = f"fold-{fold.generation.stream_id}"
-        start = self._start(name, self._kept, fold.generation, fold.topics, source, options.trigger_ms)
+        start = self._start(name, self._kept, fold.generation, fold.topics, source, options.settings.trigger_ms)
         recipe = recipe_of(fold.repo, self._spark.sparkContext.defaultParallelism, self._schemas)
-        fold.executors = Executors(recipe, self._rows, options.driver_records)
+        fold.executors = Executors(recipe, self._rows, options.settings.driver_records)
         fold.query = SupervisedQuery("fold", start, fold.handle, self._log)
         if fold.repo is self._repo:
             self._handover.begin(fold.end)
@@ -300,9 +303,9 @@ class Pipeline:
 
         # A batch as soon as there are many records, or when the oldest has waited long enough: never in between.
         source = {
-            "maxOffsetsPerTrigger": 2 * options.max_offsets,
-            "minOffsetsPerTrigger": options.max_offsets,
-            "maxTriggerDelay": f"{int(options.archive_trigger_s * 1000)}ms",
+            "maxOffsetsPerTrigger": 2 * options.settings.max_offsets_per_trigger,
+            "minOffsetsPerTrigger": options.settings.max_offsets_per_trigger,
+            "maxTriggerDelay": f"{int(options.settings.archive_trigger_s * 1000)}ms",
         }
         start = self._start("archive", self._archived, archived, self._topics, source, 1_000)
         running.query = SupervisedQuery("archive", start, appended, self._log)
@@ -373,7 +376,7 @@ class Pipeline:
     def _superseded(self) -> list[Generation]:
         """The older generations that nobody needs; none where the registry of models cannot say."""
         try:
-            grace_ms = int(self._options.grace_s * 1000)
+            grace_ms = int(self._options.settings.keep_older_s * 1000)
             return superseded(self._rows, self._kept, self._needed, grace_ms, now_ms())
         except HeadraceError as error:
             self._log(f"older generations stay, as nobody can say who needs them: {error}")

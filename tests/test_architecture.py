@@ -66,7 +66,7 @@ LAYERS = {
         "folding > finalizing > compiled programs > decoder kernels > layout > entities plan > matrix tables"
     ),
     "features.rows.kernels": "fold > packing walk > stored > merging runs unpacking > contract inner",
-    "headrace": "bench commands > __main__ chosen cluster loop > cli console feast settings simulators",
+    "headrace": "bench commands > __main__ cluster loop > cli console feast settings simulators",
     "headrace.bench": "history loop online > core parse train workload",
     "headrace.bench.loop": "freshness > alerts own_clicks serve throughput > running",
     "headrace.commands": "demo doctor features models serve stream up",
@@ -81,7 +81,8 @@ LAYERS = {
     "models.event_model": "decisions trial > artefact > columns > inputs",
     "models.recommender": "golden > artefact > retrieval > arrays pairs > calibration tables",
     "serving": (
-        "server > app > service > scoring > versions > recommend > events > http > background metrics settings workers"
+        "server > app > service > scoring > versions > recommend > events > http > background config metrics workers > "
+        "settings"
     ),
     "serving.events": "posted > avro kafka_sink pending > verdicts",
     "serving.http": "limits > problems schema",
@@ -92,7 +93,7 @@ LAYERS = {
     "serving.versions": "versions > canary > comparison named score_shadow shadow",
     "streaming": (
         "pipeline > generations > archive scoring status > alerts fold > dead_letters replay spark > "
-        "kafka options supervisor"
+        "kafka settings supervisor"
     ),
     "streaming.alerts": "delivery > sinks status topic",
     "streaming.alerts.sinks": "delta postgres webhook > port",

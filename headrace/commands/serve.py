@@ -8,11 +8,15 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from features.errors import HeadraceError, UsageError
+
+if TYPE_CHECKING:
+    from headrace.settings import Settings
+    from serving.config import ServiceConfig
 
 ROOT = click.option(
     "--root", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="The project's folder."
@@ -43,15 +47,14 @@ def serve(cpus: int, root: Path, **over: Any) -> None:
       headrace serve
       headrace serve --port 0
     """
-    from headrace.chosen import chosen
     from headrace.settings import read_settings
     from serving.server import served
 
-    settings = chosen(read_settings(root, os.environ), root, **over)
+    config = service_config(read_settings(root, os.environ), root, **over)
     click.echo("starting Ray Serve", err=True)
     _on_signals(_interrupt)
     try:
-        with served(settings, cpus) as url:
+        with served(config, cpus) as url:
             ending = threading.Event()
             _on_signals(lambda *_: ending.set())  # only now: Ray has put handlers of its own in while it started
             click.echo(f"serving at {url} (API: {url}/docs); Ctrl-C ends it", err=True)
@@ -59,6 +62,43 @@ def serve(cpus: int, root: Path, **over: Any) -> None:
             click.echo("stopping", err=True)
     except KeyboardInterrupt:
         click.echo("stopped before it was ready", err=True)
+
+
+def service_config(settings: Settings, root: Path, **over: Any) -> ServiceConfig:
+    """The service of the project in ``root``, with those of ``over`` that are not None over its settings.
+
+    Paths become absolute, as a replica runs in a folder of its own; port 0 becomes a free one.
+
+    Raises:
+        UsageError: feature_store.yaml is missing, or names a store that serves no packed rows.
+    """
+    from features.machine import free_port
+    from features.online_store import read_settings_of
+    from models.registry import absolute_uri
+    from serving.config import ServiceConfig
+
+    repo, home, kafka = root / settings.stream.repo, root / settings.home, settings.kafka
+    values = settings.serving.model_dump() | {
+        "repo": str(repo.resolve()),
+        "store": read_settings_of(repo / "feature_store.yaml"),
+        "tracking_uri": absolute_uri(settings.mlflow.tracking_uri, root),
+        "kept_model": str((home / "kept-model").resolve()),
+        "bootstrap_servers": kafka.bootstrap_servers or _own_broker(home),
+        "kafka_client": kafka.client,
+        "schema_registry": kafka.schema_registry,
+        "registry_client": kafka.registry,
+    }
+    values |= {name: value for name, value in over.items() if value is not None}
+    values["port"] = values["port"] or free_port(values["host"])
+    return ServiceConfig(**values)
+
+
+def _own_broker(home: Path) -> str:
+    """The address that the project's broker leaves in a file, without a Kafka client; empty where it left none."""
+    try:
+        return (home / "kafka" / "bootstrap").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def _on_signals(handler: Callable[..., None]) -> None:
@@ -95,13 +135,14 @@ def recommend(user_id: str | None, item_id: str | None, url: str | None, root: P
 
 
 def _configured(root: Path) -> str:
-    from headrace.chosen import origin
+    """The address of the project's service for a client on this machine."""
     from headrace.settings import read_settings
 
     serving = read_settings(root, os.environ).serving
     if not serving.port:
         raise UsageError("headrace recommend", "--url, as serving.port of the settings is 0", "none")
-    return origin(serving.model_dump())
+    host = "127.0.0.1" if serving.host == "0.0.0.0" else serving.host
+    return f"http://{host}:{serving.port}"
 
 
 def post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:

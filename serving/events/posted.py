@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from features.definitions import FeatureRepo, Stream
 from features.errors import HeadraceError
 from features.events.avro import schema_registry
+from serving.config import ServiceConfig
 from serving.events import verdicts as events
 from serving.events.avro import judge_avro
 from serving.events.pending import OwnClicks
 from serving.events.verdicts import EventSink
 from serving.http import ProblemError, schema
 from serving.metrics import Metrics
-from serving.settings import ServingSettings
 from serving.workers import OverloadedError, Workers
 
 
@@ -31,7 +31,7 @@ class PostedEvents:
 
     def __init__(
         self,
-        settings: ServingSettings,
+        settings: ServiceConfig,
         repo: FeatureRepo,
         sink: EventSink | None,
         own: OwnClicks | None,

@@ -10,8 +10,8 @@ from contextlib import contextmanager, redirect_stdout
 from tempfile import TemporaryDirectory
 
 from features.errors import HeadraceError
+from serving.config import ServiceConfig
 from serving.server.haproxy import environment_of, haproxy
-from serving.settings import ServingSettings
 
 APPLICATION = "headrace"
 
@@ -38,7 +38,7 @@ class ServeError(HeadraceError):
 
 
 @contextmanager
-def served(settings: ServingSettings, num_cpus: int = 2) -> Iterator[str]:
+def served(settings: ServiceConfig, num_cpus: int = 2) -> Iterator[str]:
     """The application answers at the URL that this gives, on a Ray that nobody else can reach, until the block ends.
 
     Raises:
@@ -60,7 +60,7 @@ def served(settings: ServingSettings, num_cpus: int = 2) -> Iterator[str]:
                 ray.shutdown()
 
 
-def _check_port(settings: ServingSettings) -> None:
+def _check_port(settings: ServiceConfig) -> None:
     """Passes when the port is free, which Ray would find out half a minute later."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -71,7 +71,7 @@ def _check_port(settings: ServingSettings) -> None:
             raise ServeError("Ray Serve", f"{place} to listen on", str(error), "Choose another: --port 0.") from None
 
 
-def _start_application(settings: ServingSettings) -> None:
+def _start_application(settings: ServiceConfig) -> None:
     from ray import serve
     from ray.exceptions import RayError
 

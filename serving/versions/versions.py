@@ -18,10 +18,10 @@ from models.recommender import Artefact
 from models.registry import Registry
 from models.rival import Rival
 from models.tags import CHALLENGER
+from serving.config import ServiceConfig
 from serving.http import field_problem, schema
 from serving.metrics import Metrics
 from serving.recommend import ItemFeatures, Reader
-from serving.settings import ServingSettings
 from serving.versions.canary import Canary
 from serving.versions.named import OtherModels, UnknownModelError
 
@@ -40,7 +40,7 @@ class ModelVersions:
 
     def __init__(
         self,
-        settings: ServingSettings,
+        settings: ServiceConfig,
         repo: FeatureRepo,
         registry: Registry,
         reader: Reader,

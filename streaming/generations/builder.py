@@ -16,7 +16,7 @@ from streaming.fold import Reached, WatchedStore
 from streaming.generations.checkpoints import Checkpoints, Generation, build_from_archive, new_generation
 from streaming.generations.lease import Lease
 from streaming.kafka import read_watermarks
-from streaming.options import StreamOptions
+from streaming.settings import StreamOptions
 from streaming.supervisor import Log, StoppedError
 
 

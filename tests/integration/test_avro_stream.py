@@ -22,7 +22,7 @@ from features.events.avro.registry import SchemaRegistry
 from features.events.avro.writer import avro_writer
 from features.online_store.settings import StoreSettings
 from serving.app import service_of
-from serving.settings import ServingSettings
+from serving.config import ServiceConfig
 from streaming.dead_letters import read_dead_letters
 from streaming.kafka.producer import EventProducer
 from streaming.kafka.topic_admin import ensure_topics
@@ -138,7 +138,7 @@ def replay(project: Project, name: str, events: list[dict[str, Any]]) -> dict[st
 
 
 def posted(project: Project, body: dict[str, Any]) -> list[str]:
-    settings = ServingSettings(
+    settings = ServiceConfig(
         repo=str(project.root / "feature_repo"),
         store=StoreSettings(kind="sqlite", address=str(project.root / ".headrace" / "online.db")),
         user_view="by_user",

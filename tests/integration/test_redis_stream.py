@@ -20,7 +20,7 @@ from redis_server import ON_DISK, RedisServer, running
 from serving_world import free_port, plain
 
 from features.online_store.settings import read_settings_of
-from serving.settings import ServingSettings
+from serving.config import ServiceConfig
 
 pytestmark = [
     pytest.mark.integration,
@@ -147,7 +147,7 @@ def from_feast(project: Any, feature: str) -> list[Any]:
 
 def from_service(project: Any) -> dict[str, Any]:
     """The view as /v1/features has it."""
-    settings = ServingSettings(
+    settings = ServiceConfig(
         repo=str(project.root / "feature_repo"),
         store=read_settings_of(project.root / "feature_repo" / "feature_store.yaml"),
         user_view="by_user",

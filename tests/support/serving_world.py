@@ -28,7 +28,7 @@ from models.recommender.artefact import Artefact, Manifest, save
 from models.recommender.golden import goldens_of
 from models.recommender.tables import CandidateTables, SparseRows
 from models.tags import DIGEST_TAG, verdict_tags
-from serving.settings import ServingSettings
+from serving.config import ServiceConfig
 
 REPO = Path(__file__).resolve().parent.parent.parent / "feature_repo"
 MODEL = "shop-recommender"
@@ -181,9 +181,9 @@ def ids(answer: dict) -> list[str]:
     return [one["item_id"] for one in answer["items"]]
 
 
-def settings(store: Path, models_uri: str, **more: object) -> ServingSettings:
+def settings(store: Path, models_uri: str, **more: object) -> ServiceConfig:
     """Quick to look, slow to give up: a busy machine must not make fallbacks."""
-    return ServingSettings(
+    return ServiceConfig(
         repo=str(REPO),
         store=StoreSettings(address=str(store), deadline_ms=20_000),
         tracking_uri=models_uri,
@@ -196,7 +196,7 @@ def settings(store: Path, models_uri: str, **more: object) -> ServingSettings:
 
 
 @contextmanager
-def plain(chosen: ServingSettings) -> Iterator[Http]:
+def plain(chosen: ServiceConfig) -> Iterator[Http]:
     """The same app in one uvicorn of this process, for what does not need Ray."""
     import uvicorn
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from headrace.settings import Settings
     from streaming.fold import Reached
     from streaming.kafka import EventProducer
-    from streaming.options import StreamOptions
     from streaming.pipeline import Pipeline
     from streaming.scoring import EventScoring
+    from streaming.settings import StreamOptions
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -141,7 +141,7 @@ def _scoring(
 def stream_options(settings: Settings, root: Path, bootstrap: str) -> StreamOptions:
     """The settings of a project in ``root`` as the stream takes them."""
     from streaming.kafka import resolve_spark
-    from streaming.options import StreamOptions
+    from streaming.settings import StreamOptions
 
     home = root / settings.home
     return StreamOptions(
@@ -151,16 +151,8 @@ def stream_options(settings: Settings, root: Path, bootstrap: str) -> StreamOpti
         jars=resolve_spark(home),
         client=settings.kafka.client,
         spark_kafka={f"kafka.{name}": value for name, value in settings.kafka.spark.items()},
-        master=settings.stream.spark_master,
-        memory=settings.stream.spark_memory,
-        long_running=settings.stream.long_running,
-        trigger_ms=settings.stream.trigger_ms,
-        archive_trigger_s=settings.stream.archive_trigger_s,
-        max_offsets=settings.stream.max_offsets_per_trigger,
         rows_in_memory=settings.offline.rows_in_memory,
-        grace_s=settings.stream.keep_older_s,
-        slo_ms=settings.stream.freshness_slo_ms,
-        driver_records=settings.stream.driver_records,
+        settings=settings.stream,
     )
 
 

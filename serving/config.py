@@ -1,0 +1,75 @@
+"""What the service is built from: the section [serving], and what the command line adds to it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from features.online_store import StoreSettings
+from serving.settings import ServingSettings
+
+
+class ServiceConfig(ServingSettings):
+    """The section [serving], the paths and addresses of the project, and what is the same in each.
+
+    Plain values, so that they travel to a replica on another machine.
+    """
+
+    port: int = Field(default=8000, ge=1, le=65_535)
+    """The port to listen on: a free one has been found for 0."""
+    repo: str = "feature_repo"
+    """Folder with the definitions of streams and views."""
+    store: StoreSettings = StoreSettings()
+    """Where the features of users and items are read."""
+    clock: Literal["wall", "stream"] = "wall"
+    """What now is: the wall's time, or the newest event of a stream that is replayed with its times kept."""
+    user_view: str = "user_activity"
+    """The view that describes whoever is recommended to."""
+    item_view: str = "item_activity"
+    """The view that describes what is recommended."""
+    session_kinds: tuple[str, ...] = ("view", "click", "cart", "favorite", "purchase", "rating")
+    """Event types that say what a session is about."""
+    session_ttl_s: float = Field(default=1800, gt=0)
+    """How long a session is remembered after its last event."""
+    pending_ttl_s: float = Field(default=300, gt=0)
+    """How long an accepted event waits for the stream at most; one that comes later than that counts from then on."""
+    item_refresh_s: float = Field(default=2.0, gt=0)
+    """Seconds between two readings of all item features into memory."""
+    trending_weights: dict[str, float] = Field(default={"item_engaged_decayed_count_24h_30d": 1.0})
+    """Item feature → weight: their sum ranks what is trending."""
+    popular_weights: dict[str, float] = Field(
+        default={"item_purchase_count_30d": 10.0, "item_cart_count_30d": 3.0, "item_view_count_30d": 1.0}
+    )
+    """Item feature → weight: their sum ranks what is popular."""
+    tracking_uri: str = "sqlite:///mlruns/mlflow.db"
+    """MLflow's registry of models; empty for none."""
+    model_name: str = "shop-recommender"
+    """The registered model."""
+    model_alias: str = "champion"
+    """The alias that says which version serves."""
+    model_poll_s: float = Field(default=5.0, gt=0)
+    """Seconds between two looks at the alias."""
+    kept_model: str = ""
+    """A folder of this machine where the model that serves is copied to, for a start without the registry; empty for
+    none."""
+    bootstrap_servers: str = ""
+    """Kafka's address, for POST /v1/events; empty for none."""
+    kafka_client: dict[str, str | int | float | bool] = Field(default={})
+    """More librdkafka options of the producer, such as those of security."""
+    schema_registry: str = ""
+    """The address of a Schema Registry, for events of Avro streams; empty for none."""
+    registry_client: dict[str, str | int | float | bool] = Field(default={})
+    """More options of the registry's client."""
+    acknowledge_within_s: float = Field(default=5.0, gt=0)
+    """How long POST /v1/events waits for Kafka's acknowledgement."""
+    events_stream: str = "activity"
+    """The stream that an event belongs to when the request does not say."""
+    served_stream: str = "served"
+    """The stream that what was served is logged to, where the repo has it and Kafka is configured."""
+    threads: int = Field(default=4, ge=1)
+    """How many requests are worked on at once."""
+    max_waiting: int = Field(default=64, ge=1)
+    """How many more may wait for a thread; one more is answered with a fallback at once."""
+    max_body_bytes: int = Field(default=1 << 20, ge=1024)
+    """A larger request body is refused."""
