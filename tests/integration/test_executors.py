@@ -280,7 +280,7 @@ def test_executors_decide_about_each_event_what_the_driver_would(
         scoring = ModelScoring(champion, DecisionLog(tmp_path / name, asked.model.stream), tables.append)
         asking = EventScoring([scoring]).asking(repo, generation, STREAM_ID)
         letters = Letters()
-        sinks[name] = OnlineSink(repo, generation, STREAM_ID, payments, letters, asking=asking)  # type: ignore[arg-type]
+        sinks[name] = OnlineSink(repo, generation, STREAM_ID, payments, letters, scoring=asking)  # type: ignore[arg-type]
     for number in range(2):
         sinks["here"].fold(payments.batch(number), number)
         path = tmp_path / f"payments {number}.parquet"

@@ -209,9 +209,9 @@ def test_a_training_asks_the_registry_before_it_reads_an_event(nobody, name, tmp
 
 def test_mlflow_says_what_is_wrong_and_nothing_else():
     program = """if True:
-        import logging, headrace
+        import logging, headrace.cli
         try:
-            headrace.main()
+            headrace.cli.main()
         except SystemExit:
             from mlflow.utils.file_utils import ArtifactProgressBar
             with ArtifactProgressBar.files("Downloading artifacts", 1) as bar:
