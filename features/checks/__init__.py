@@ -9,10 +9,10 @@ from features.checks.entity import Found, events_behind, find_entity, view_answe
 from features.checks.laws import Report, Sizes, check_view, valid_events, verdicts_add_up, verdicts_are_the_records_own
 from features.checks.served_log import LogVerifier
 from features.checks.stored_entity import as_stored
-from features.checks.stores import Asked, Verifier
+from features.checks.stores import Verifier, VerifyRequest
 
 __all__ = [
-    "Asked",
+    "VerifyRequest",
     "Findings",
     "Found",
     "LogVerifier",

@@ -191,7 +191,7 @@ def _compared(
             at = int(offline.as_of[place])
             found.append(Difference(kind, view.name, texts[place], "status", at, one.name, other.name))
     both = (online.status == Status.PRESENT) & (offline.status == Status.PRESENT)
-    judge = _Judge(view, events)
+    judge = _Tolerances(view, events)
     for number, feature in enumerate(view.features):
         one, other = online.columns[number], offline.columns[number]
         for place in np.flatnonzero(both & ~_same(one, other, feature)).tolist():
@@ -224,7 +224,7 @@ def _same(one: pa.Array, other: pa.Array, feature: Feature) -> NDArray[np.bool_]
     return np.asarray((nulls[0] == nulls[1]) & (close | nulls[0]), dtype=bool)
 
 
-class _Judge:
+class _Tolerances:
     """Says by how many tolerances a value is off, of entities whose events are laid out when they are asked about."""
 
     def __init__(self, view: FeatureView, events: Mapping[str, pa.Table]) -> None:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from features.arrays import Int64s
 from features.checks.oracle import (
     Disagreement,
+    EntityHistory,
     Expected,
-    History,
     answers,
     compared,
     derived_disagreements,
@@ -28,7 +28,7 @@ from features.checks.oracle import (
     is_exact,
 )
 from features.checks.reference_encoder import encode
-from features.checks.sampling import Sample, moments_along, moments_around, records_of, sampled_entities
+from features.checks.sampling import EntitySample, moments_along, moments_around, records_of, sampled_entities
 from features.definitions import FeatureView, Stream, duration_ms
 from features.events import Parsed, Verdict, without_duplicates
 from features.history import Spine, point_in_time
@@ -74,7 +74,7 @@ class Sizes:
 
 
 @dataclass
-class _Findings:
+class _Tally:
     """What a check has found so far, worst last in no order."""
 
     view: str
@@ -104,7 +104,7 @@ def valid_events(parsed: Sequence[Parsed]) -> pa.Table:
 
 def verdicts_add_up(stream: Stream, parsed: Sequence[Parsed]) -> Report:
     """Every record of the stream has one verdict: it is an event or a dead letter, with a reason unless it is valid."""
-    findings, counts = _Findings("", f"verdicts of {stream.name} add up"), Counter[str]()
+    findings, counts = _Tally("", f"verdicts of {stream.name} add up"), Counter[str]()
     for one in parsed:
         events = one.verdicts != Verdict.DEAD_LETTER
         findings.add(len(one.verdicts))
@@ -134,7 +134,7 @@ def _why(parsed: Sequence[Parsed]) -> str:
 
 def verdicts_are_the_records_own(stream: str, first: Sequence[Parsed], second: Sequence[Parsed]) -> Report:
     """Two readings of a file in chunks of two sizes give each record the same verdict and reason."""
-    findings = _Findings("", f"verdicts of {stream} are the same in other chunks")
+    findings = _Tally("", f"verdicts of {stream} are the same in other chunks")
     (one, why), (other, why_other) = _verdicts(first), _verdicts(second)
     findings.add(len(one))
     findings.expect(len(one) == len(other), f"{len(one):,} records in one reading, {len(other):,} in the other")
@@ -186,8 +186,8 @@ def check_view(
 def history_is_the_oracle(
     view: FeatureView,
     events: Mapping[str, pa.Table],
-    sample: Sample,
-    known: Sequence[History],
+    sample: EntitySample,
+    known: Sequence[EntityHistory],
     times: int,
     rng: np.random.Generator,
 ) -> Report:
@@ -199,7 +199,7 @@ def history_is_the_oracle(
     order = rng.permutation(len(as_of))
     spine = Spine(spine.keys.take(pa.array(order)), as_of[order])
     expected = [answers(view, known[place // times], int(as_of[place])) for place in order.tolist()]
-    findings = _Findings(view.name, "history = oracle")
+    findings = _Tally(view.name, "history = oracle")
     _compare(findings, view, expected, point_in_time(view, spine, events), spine)
     return findings.report()
 
@@ -209,7 +209,7 @@ def _lifetime(events: Mapping[str, pa.Table]) -> tuple[int, int]:
     return int(known.min()), int(known.max())
 
 
-def _compare(findings: _Findings, view: FeatureView, expected: Answers, found: FeatureMatrix, spine: Spine) -> None:
+def _compare(findings: _Tally, view: FeatureView, expected: Answers, found: FeatureMatrix, spine: Spine) -> None:
     wrong = [(one.feature, _example(one, spine), one.excess) for one in compared(view, expected, found)]
     wrong += [(text, text, math.inf) for text in derived_disagreements(view, found)]
     findings.add(len(expected) * len(view.features), wrong)
@@ -221,7 +221,7 @@ def _example(one: Disagreement, spine: Spine) -> str:
 
 
 @dataclass
-class Store:
+class MemoryRows:
     """Rows by key, as a store would keep them."""
 
     values: dict[str, bytes] = field(default_factory=dict)
@@ -251,8 +251,8 @@ class Streamed:
 
     def __init__(self, view: FeatureView, events: Mapping[str, pa.Table], rng: np.random.Generator) -> None:
         self.view = view
-        self.store = Store()
-        self.again = _Findings(view.name, "a batch folded again changes nothing more")
+        self.store = MemoryRows()
+        self.again = _Tally(view.name, "a batch folded again changes nothing more")
         self._rng = rng
         self._events = {name: table.sort_by("known_at") for name, table in events.items()}
         self._known = {name: table["known_at"].to_numpy() for name, table in self._events.items()}
@@ -298,14 +298,18 @@ class Streamed:
 
 
 def stream_agrees(
-    stream: Streamed, events: Mapping[str, pa.Table], sample: Sample, known: Sequence[History], moments: Sequence[int]
+    stream: Streamed,
+    events: Mapping[str, pa.Table],
+    sample: EntitySample,
+    known: Sequence[EntityHistory],
+    moments: Sequence[int],
 ) -> tuple[Report, Report]:
     """At each moment, rows of all that was known by then read as the oracle says, and (every entity) as history does.
 
     The second comparison is of statuses and exact features, to the bit, at some of the moments.
     """
     view = stream.view
-    oracle, history = (_Findings(view.name, f"stream in random batches = {law}") for law in ("oracle", "history"))
+    oracle, history = (_Tally(view.name, f"stream in random batches = {law}") for law in ("oracle", "history"))
     for number, moment in enumerate(moments):
         stream.advance(moment)
         expected = [answers(view, one, moment) for one in known]
@@ -319,7 +323,7 @@ def stream_agrees(
 
 
 def _compare_bits(
-    findings: _Findings, view: FeatureView, keys: pa.Array, first: FeatureMatrix, second: FeatureMatrix
+    findings: _Tally, view: FeatureView, keys: pa.Array, first: FeatureMatrix, second: FeatureMatrix
 ) -> None:
     """Statuses and exact features, which may not differ in any bit."""
     exact = {feature.name for feature in view.features if is_exact(feature)}
@@ -337,10 +341,10 @@ def _unequal(name: str, keys: pa.Array, one: pa.Array, other: pa.Array) -> list[
 
 
 def one_batch_is_many(
-    stream: Streamed, events: Mapping[str, pa.Table], sample: Sample, known: Sequence[History], moment: int
+    stream: Streamed, events: Mapping[str, pa.Table], sample: EntitySample, known: Sequence[EntityHistory], moment: int
 ) -> Report:
     """All events in one batch read like all of them in many: exact features of every entity, sums of the sample."""
-    view, findings = stream.view, _Findings(stream.view.name, "one batch = many batches")
+    view, findings = stream.view, _Tally(stream.view.name, "one batch = many batches")
     whole = Streamed(view, events, np.random.default_rng(0))
     folding = Fold(view, events)
     whole.store.put(folding.rows(pa.nulls(len(folding.keys), pa.binary()), BatchKey(STREAM_ID, 0, 0)))
@@ -355,7 +359,7 @@ def one_batch_is_many(
 
 def codec_keeps_rows(view: FeatureView, rows: PackedRows) -> Report:
     """Decoding rows and encoding them again gives the same bytes."""
-    findings, layout = _Findings(view.name, "rows survive the codec"), layout_of(view, STREAM_ID)
+    findings, layout = _Tally(view.name, "rows survive the codec"), layout_of(view, STREAM_ID)
     again = encode(decode(rows.values, rows.keys, layout), layout)
     wrong = [] if again.equals(rows.values) else _unequal("the row", rows.keys, rows.values, again)
     findings.add(len(rows), wrong)

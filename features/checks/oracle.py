@@ -45,7 +45,7 @@ def oracle(
 
 
 @dataclass(frozen=True)
-class Question:
+class FeatureGroup:
     """The features that share the events of one feature set (its place in the view) in one window."""
 
     place: int
@@ -55,17 +55,17 @@ class Question:
 
 
 @dataclass(frozen=True)
-class History:
+class EntityHistory:
     """One entity's events that count, oldest first: all of them, and those that pass the filter of each feature set."""
 
     events: Sequence[Event]
     passing: Sequence[Sequence[Event]]
-    questions: Sequence[Question]
+    questions: Sequence[FeatureGroup]
 
 
 def histories(
     view: FeatureView, keys: Sequence[Mapping[str, Any]], events: Mapping[str, Iterable[Event]]
-) -> list[History]:
+) -> list[EntityHistory]:
     """The history of each key, from all events of each stream."""
     counted = {stream.name: counted_events(view, stream, events.get(stream.name, ())) for stream in view.streams}
     asked = questions(view)
@@ -74,7 +74,7 @@ def histories(
         wanted = tuple(key[name] for name in view.entity.keys)
         mine = {stream: by_key.get(wanted, []) for stream, by_key in counted.items()}
         passing = [[e for e in mine[one.source.name] if passes(e, one.filter)] for one in view.sets]
-        found.append(History([event for several in mine.values() for event in several], passing, asked))
+        found.append(EntityHistory([event for several in mine.values() for event in several], passing, asked))
     return found
 
 
@@ -95,17 +95,17 @@ def counted_events(view: FeatureView, stream: Stream, events: Iterable[Event]) -
     return counted
 
 
-def questions(view: FeatureView) -> list[Question]:
+def questions(view: FeatureView) -> list[FeatureGroup]:
     """The view's aggregated features, those together that are about the same events."""
     grouped: dict[tuple[int, Window], list[Feature]] = {}
     for feature in view.aggregated:
         if feature.window is not None:
             place = next(place for place, one in enumerate(view.sets) if one is feature.feature_set)
             grouped.setdefault((place, feature.window), []).append(feature)
-    return [Question(*asked, view.tiling.bounds(asked[1]).tile_ms, several) for asked, several in grouped.items()]
+    return [FeatureGroup(*asked, view.tiling.bounds(asked[1]).tile_ms, several) for asked, several in grouped.items()]
 
 
-def answers(view: FeatureView, history: History, as_of: int) -> dict[str, Expected] | Status:
+def answers(view: FeatureView, history: EntityHistory, as_of: int) -> dict[str, Expected] | Status:
     """The oracle's answer from an entity's history: every aggregated feature at as_of (ms), or why there is none."""
     times = [event["event_time"] for event in history.events if event["known_at"] <= as_of]
     if not times or as_of - max(times) > 2 * view.ttl_ms:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.arrays import Int64s
-from features.checks.oracle import History
+from features.checks.oracle import EntityHistory
 from features.definitions import FeatureView, used_columns
 from features.events import entity_keys
 from features.rows import event_columns, rows_of_events
@@ -23,7 +23,7 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
-class Sample:
+class EntitySample:
     """Some entities of a view: their key values, and the same as key texts (see columns.entity_keys)."""
 
     keys: Sequence[Mapping[str, Any]]
@@ -33,11 +33,13 @@ class Sample:
         return len(self.keys)
 
 
-def sampled_entities(view: FeatureView, events: Mapping[str, pa.Table], count: int, rng: np.random.Generator) -> Sample:
+def sampled_entities(
+    view: FeatureView, events: Mapping[str, pa.Table], count: int, rng: np.random.Generator
+) -> EntitySample:
     """Up to ``count`` entities of the events: the busiest few, the rest spread over entities and over events alike."""
     columns = event_columns(view, events)
     if not columns:
-        return Sample([], pa.array([], pa.string()))
+        return EntitySample([], pa.array([], pa.string()))
     texts, codes = rows_of_events(view, columns)
     every = np.concatenate(codes)
     chosen = spread(np.bincount(every[every >= 0], minlength=len(texts)), count, rng)
@@ -45,7 +47,7 @@ def sampled_entities(view: FeatureView, events: Mapping[str, pa.Table], count: i
     places = first[np.searchsorted(present, chosen)]
     key_columns = list(view.entity.keys)
     tables = [events[stream.name].select(key_columns) for stream in view.streams if stream.name in events]
-    return Sample(pa.concat_tables(tables).take(pa.array(places)).to_pylist(), texts.take(pa.array(chosen)))
+    return EntitySample(pa.concat_tables(tables).take(pa.array(places)).to_pylist(), texts.take(pa.array(chosen)))
 
 
 def spread(sizes: Int64s, count: int, rng: np.random.Generator) -> Int64s:
@@ -62,7 +64,7 @@ def spread(sizes: Int64s, count: int, rng: np.random.Generator) -> Int64s:
     return np.sort(np.array(list(chosen)[:count], dtype=np.int64))
 
 
-def records_of(view: FeatureView, events: Mapping[str, pa.Table], sample: Sample) -> Rows:
+def records_of(view: FeatureView, events: Mapping[str, pa.Table], sample: EntitySample) -> Rows:
     """By stream, as dicts, every record that can matter to the sample: its own, and others of the same event ids."""
     rows = {}
     for stream in view.streams:
@@ -75,7 +77,7 @@ def records_of(view: FeatureView, events: Mapping[str, pa.Table], sample: Sample
 
 
 def moments_around(
-    view: FeatureView, history: History, count: int, lifetime: tuple[int, int], rng: np.random.Generator
+    view: FeatureView, history: EntityHistory, count: int, lifetime: tuple[int, int], rng: np.random.Generator
 ) -> list[int]:
     """``count`` times (ms) at which an entity's answers change: when events come, and enter and leave windows.
 

@@ -39,7 +39,7 @@ InputsOf = Callable[[str, str], tuple[Sequence[str], Sequence[str]] | None]
 
 
 @dataclass(frozen=True)
-class Answers:
+class LoggedAnswers:
     """n answers by models of one definition of the user's view: whose, as of when, and the user's row.
 
     Args:
@@ -95,7 +95,7 @@ class LogVerifier:
             self._compare(found, view, answers, archived_ms - self._settle_ms)
         return found
 
-    def _answers(self, found: LogFindings, log: pa.Table, view: FeatureView) -> Iterator[Answers]:
+    def _answers(self, found: LogFindings, log: pa.Table, view: FeatureView) -> Iterator[LoggedAnswers]:
         """The answers by each model and version; those that cannot be read any more are only counted."""
         for one in log.group_by(["model", "model_version"]).aggregate([]).to_pylist():
             same = pc.and_(pc.equal(log["model"], one["model"]), pc.equal(log["model_version"], one["model_version"]))
@@ -107,7 +107,7 @@ class LogVerifier:
                 continue
             yield _answers_of(mine.filter(pc.equal(mine["inputs"], inputs_hash(inputs[0]))), view, *inputs)
 
-    def _compare(self, found: LogFindings, view: FeatureView, answers: Answers, until_ms: int) -> None:
+    def _compare(self, found: LogFindings, view: FeatureView, answers: LoggedAnswers, until_ms: int) -> None:
         tables = self._tables(view)
         events = events_of(tables, view, pc.unique(answers.keys))
         history = point_in_time(view, Spine(answers.keys, answers.as_of), events)
@@ -142,7 +142,7 @@ def _of_users(table: ArchiveTable, view: FeatureView) -> pa.Table:
     return log.filter(pc.fill_null(wanted, fill_value=False))
 
 
-def _answers_of(log: pa.Table, view: FeatureView, names: Sequence[str], own: Sequence[str]) -> Answers:
+def _answers_of(log: pa.Table, view: FeatureView, names: Sequence[str], own: Sequence[str]) -> LoggedAnswers:
     """The answers in which an item has a row: the user's part is the same in all of them."""
     rows = [next((row for *_, row in json.loads(text) if row is not None), None) for text in log["items"].to_pylist()]
     there = pa.array([row is not None for row in rows], pa.bool_())
@@ -151,11 +151,11 @@ def _answers_of(log: pa.Table, view: FeatureView, names: Sequence[str], own: Seq
     kept = log.filter(there)
     (key,) = view.entity.keys
     keys = entity_keys({key: kept[key].combine_chunks()}, view.entity)
-    return Answers(own, keys, integers(kept["as_of"]), integers(kept["user_newest"]), values)
+    return LoggedAnswers(own, keys, integers(kept["as_of"]), integers(kept["user_newest"]), values)
 
 
 def recently_known(
-    view: FeatureView, events: Mapping[str, pa.Table], answers: Answers, settle_ms: int
+    view: FeatureView, events: Mapping[str, pa.Table], answers: LoggedAnswers, settle_ms: int
 ) -> NDArray[np.int64]:
     """(n,) how many events of the answer's user became known in (as_of − settle_ms, as_of]."""
     counts = np.zeros(len(answers.keys), dtype=np.int64)
@@ -177,7 +177,7 @@ def recently_known(
     return counts
 
 
-def differences(view: FeatureView, answers: Answers, history: FeatureMatrix, settled: Bools) -> list[Difference]:
+def differences(view: FeatureView, answers: LoggedAnswers, history: FeatureMatrix, settled: Bools) -> list[Difference]:
     """Every value of the settled answers that is not what history says: an answer about nobody is 'extra'."""
     users = answers.keys.to_pylist()
     there = history.status == Status.PRESENT

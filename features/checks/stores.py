@@ -56,7 +56,7 @@ class VerifiedRows(Protocol):
 
 
 @dataclass(frozen=True)
-class Asked:
+class VerifyRequest:
     """What is to be compared.
 
     Args:
@@ -82,7 +82,7 @@ class Verifier:
     def __init__(self, rows: VerifiedRows, repo: FeatureRepo, offline: Path, home: Path, say: Progress) -> None:
         self._rows, self._repo, self._offline, self._home, self._say = rows, repo, offline, home, say
 
-    def verify(self, view: FeatureView, asked: Asked) -> Findings:
+    def verify(self, view: FeatureView, asked: VerifyRequest) -> Findings:
         """What differs for the entities asked about.
 
         Raises:
@@ -111,7 +111,7 @@ class Verifier:
 
     # --- entities ---
 
-    def _chosen(self, view: FeatureView, asked: Asked) -> pa.Array:
+    def _chosen(self, view: FeatureView, asked: VerifyRequest) -> pa.Array:
         """Entities of both stores: all, or half of the sample from each."""
         online, offline = self._rows.keys(view.name), self._archived_keys(view)
         if asked.sample is not None:

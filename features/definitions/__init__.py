@@ -25,7 +25,7 @@ from features.definitions.aggregations import (
     Sum,
     TimeSinceLast,
 )
-from features.definitions.changes import History, ViewPlan, planned, rebuild_of
+from features.definitions.changes import StreamHistory, ViewPlan, planned, rebuild_of
 from features.definitions.describe import view_summary
 from features.definitions.event_models import AtPrecision, EventModel, Rule, TopADay
 from features.definitions.expressions import (
@@ -94,7 +94,7 @@ __all__ = [
     "FeatureSet",
     "FeatureView",
     "Field",
-    "History",
+    "StreamHistory",
     "KEY_DTYPES",
     "Last",
     "LastK",

@@ -116,7 +116,7 @@ def _text(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class History:
+class StreamHistory:
     """What the archive has of a stream: columns, how many records, when the first and last became known (ms)."""
 
     columns: tuple[str, ...]
@@ -141,7 +141,7 @@ class Rebuild:
     lacking: tuple[str, ...]
 
 
-def rebuild_of(view: FeatureView, histories: Mapping[str, History], now: int, per_s: float) -> Rebuild:
+def rebuild_of(view: FeatureView, histories: Mapping[str, StreamHistory], now: int, per_s: float) -> Rebuild:
     """What a rebuild of the view comes to.
 
     Args:
@@ -154,7 +154,7 @@ def rebuild_of(view: FeatureView, histories: Mapping[str, History], now: int, pe
     return Rebuild(view.name, rows, round(rows / per_s, 1), tuple(lacking))
 
 
-def _lacking(view: FeatureView, stream: Stream, history: History | None, now: int) -> Iterator[str]:
+def _lacking(view: FeatureView, stream: Stream, history: StreamHistory | None, now: int) -> Iterator[str]:
     if history is None or history.first_ms is None:
         yield f"stream '{stream.name}' has no history: its features begin with today's events"
         return

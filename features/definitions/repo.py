@@ -98,7 +98,7 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-class _Source(SourceFileLoader):
+class _UncachedLoader(SourceFileLoader):
     """Compiles the file as it is now: byte code from before may be of an edit in the same second."""
 
     def path_stats(self, path: str) -> Mapping[str, float]:
@@ -121,7 +121,7 @@ class _Finder:
         file = self.folder / f"{stem}.py"
         if package != self.package or not file.is_file():
             return None
-        return spec_from_file_location(name, file, loader=_Source(name, str(file)))
+        return spec_from_file_location(name, file, loader=_UncachedLoader(name, str(file)))
 
 
 def _modules(path: Path, files: Sequence[Path]) -> Iterator[tuple[Path, ModuleType]]:

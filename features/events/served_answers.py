@@ -71,7 +71,7 @@ def items_text(items: Sequence[tuple[str, float | None, str]], rows: Floats) -> 
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownItems:
     """n items that were shown, in the order of the log: in which answer, at which rank (from 1), by which inputs.
 
     Args:
@@ -85,7 +85,7 @@ class Shown:
     inputs: Floats
 
 
-def shown_items(log: pa.Table, names: Sequence[str]) -> Shown:
+def shown_items(log: pa.Table, names: Sequence[str]) -> ShownItems:
     """Every item of the log's answers that has a row of these inputs; answers by other inputs are left out.
 
     Raises:
@@ -103,7 +103,7 @@ def shown_items(log: pa.Table, names: Sequence[str]) -> Shown:
     ]
     inputs = np.array([row for *_, row in found], dtype=np.float64).reshape(len(found), len(names))
     answer, rank = (np.array([one[at] for one in found], dtype=np.int64) for at in (0, 1))
-    return Shown(answer, rank, [item for _, _, item, _ in found], inputs)
+    return ShownItems(answer, rank, [item for _, _, item, _ in found], inputs)
 
 
 def _texts(log: pa.Table) -> list[tuple[str, str]]:

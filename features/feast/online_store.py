@@ -30,13 +30,13 @@ from features.definitions import FeatureRepo, load_repo
 from features.errors import UsageError
 from features.events import arrow_type, entity_keys
 from features.feast import ordinary_views as ordinary
-from features.feast.response import PackedResponse, Part, add_part, mark_outdated, values_of
+from features.feast.response import PackedResponse, ResponsePart, add_part, mark_outdated, values_of
 from features.online_store import DEADLINE_MS, FeatureReader, GuardedRows, StoreSettings, settings_of
 from features.online_store.redis import RedisRows
 from features.online_store.sqlite import SqliteRows
 from features.rows import Status
 
-Asked = dict[str, list[str]]
+RequestedFeatures = dict[str, list[str]]
 """View → the features asked of it, in order."""
 
 KEPT_REQUESTS = 1_000
@@ -83,7 +83,7 @@ class PackedRowsOnlineStore(OnlineStore):
         self._writable: SqliteRows | RedisRows | None = None
         self._reader: FeatureReader | None = None
         self._opening = RLock()
-        self._resolved: dict[tuple[str, ...], Asked | None] = {}
+        self._resolved: dict[tuple[str, ...], RequestedFeatures | None] = {}
 
     def _open(self, config: RepoConfig) -> tuple[GuardedRows, FeatureRepo]:
         with self._opening:
@@ -148,7 +148,9 @@ class PackedRowsOnlineStore(OnlineStore):
         """As get_online_features, in a thread: SQLite and Redis both wait outside of Python's lock."""
         return await asyncio.to_thread(self.get_online_features, *args, **kwargs)
 
-    def _asked(self, config: RepoConfig, references: tuple[str, ...], registry: Any, project: str) -> Asked | None:
+    def _asked(
+        self, config: RepoConfig, references: tuple[str, ...], registry: Any, project: str
+    ) -> RequestedFeatures | None:
         """The request by view; None where it is not one for our views alone, or one that Feast would refuse."""
         if references not in self._resolved:
             if len(self._resolved) >= KEPT_REQUESTS:
@@ -156,8 +158,10 @@ class PackedRowsOnlineStore(OnlineStore):
             self._resolved[references] = self._resolve(config, references, registry, project)
         return self._resolved[references]
 
-    def _resolve(self, config: RepoConfig, references: tuple[str, ...], registry: Any, project: str) -> Asked | None:
-        asked: Asked = {}
+    def _resolve(
+        self, config: RepoConfig, references: tuple[str, ...], registry: Any, project: str
+    ) -> RequestedFeatures | None:
+        asked: RequestedFeatures = {}
         for reference in references:
             name, _, feature = reference.partition(":")
             view = self._view(config, name)
@@ -171,7 +175,7 @@ class PackedRowsOnlineStore(OnlineStore):
             registry.get_feature_view(name, project, allow_cache=True)  # raises what Feast raises
         return asked
 
-    def _answerable(self, config: RepoConfig, asked: Asked, columns: Mapping[str, Sequence[Any]]) -> bool:
+    def _answerable(self, config: RepoConfig, asked: RequestedFeatures, columns: Mapping[str, Sequence[Any]]) -> bool:
         """Whether every key column is there, and all are as long."""
         keys = {key for name in asked for key in self._defined(config, name).entity.keys}
         return keys <= set(columns) and len({len(columns[key]) for key in keys}) == 1
@@ -181,10 +185,10 @@ class PackedRowsOnlineStore(OnlineStore):
 
     def _part(
         self, config: RepoConfig, name: str, wanted: Sequence[str], columns: Mapping[str, Sequence[Any]], full: bool
-    ) -> Part:
+    ) -> ResponsePart:
         matrix = self._readable(config).read(name, _keys(self._defined(config, name).entity, columns))
         place = {feature: number for number, feature in enumerate(matrix.names)}
-        return Part(matrix, {f"{name}__{one}" if full else one: place[one] for one in wanted})
+        return ResponsePart(matrix, {f"{name}__{one}" if full else one: place[one] for one in wanted})
 
     def _read_features_per_fv(
         self,
@@ -215,7 +219,7 @@ class PackedRowsOnlineStore(OnlineStore):
             part = self._part(config, table.name, wanted, _plain(values), full=False)
             prefix = f"{table.projection.name_to_use()}__" if full_feature_names else ""
             renamed = {f"{prefix}{name}": place for name, place in part.names.items()}
-            add_part(online_features_response, Part(part.matrix, renamed))
+            add_part(online_features_response, ResponsePart(part.matrix, renamed))
 
     def online_read(
         self,
@@ -338,7 +342,7 @@ def _key(values: Sequence[Any], name: str, dtype: str) -> pa.Array:
         raise UsageError(f"entity key '{name}'", f"values of {dtype}", str(error).rstrip(".")) from None
 
 
-def _rows_of(part: Part) -> list[tuple[datetime | None, dict[str, Value] | None]]:
+def _rows_of(part: ResponsePart) -> list[tuple[datetime | None, dict[str, Value] | None]]:
     columns = {name: values_of(part.matrix.columns[place]) for name, place in part.names.items()}
     rows: list[tuple[datetime | None, dict[str, Value] | None]] = []
     for number, (status, newest) in enumerate(zip(part.matrix.status, part.matrix.newest_event, strict=True)):

@@ -31,7 +31,7 @@ ATTEMPTS = 100
 Row = GetOnlineFeaturesRequestV2.EntityRow
 
 
-class Values(Protocol):
+class ReadableCells(Protocol):
     """What a read asks of a store."""
 
     def get(self, stream_id: int, table: str, keys: Sequence[str], /) -> list[bytes | None]:
@@ -39,7 +39,7 @@ class Values(Protocol):
 
 
 def read(
-    cells: Values,
+    cells: ReadableCells,
     config: RepoConfig,
     view: FeatureView,
     entities: Sequence[EntityKey],

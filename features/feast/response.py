@@ -26,7 +26,7 @@ STATUSES = {
 
 
 @dataclass(frozen=True)
-class Part:
+class ResponsePart:
     """The features that were asked of one view: as they are called in the answer → their column in the matrix."""
 
     matrix: FeatureMatrix
@@ -36,7 +36,7 @@ class Part:
 class PackedResponse(OnlineResponse):
     """An OnlineResponse without protobuf; ``parts`` has the features as Arrow columns, for callers that know us."""
 
-    def __init__(self, entities: Mapping[str, Sequence[Any]], parts: Sequence[Part]) -> None:
+    def __init__(self, entities: Mapping[str, Sequence[Any]], parts: Sequence[ResponsePart]) -> None:
         self._entities = {name: list(values) for name, values in entities.items()}
         self._feature_types = {}
         self.parts = parts
@@ -81,7 +81,7 @@ class PackedResponse(OnlineResponse):
                     yield name + TIMESTAMP_POSTFIX, seconds
 
 
-def add_part(response: GetOnlineFeaturesResponse, part: Part) -> None:
+def add_part(response: GetOnlineFeaturesResponse, part: ResponsePart) -> None:
     """Add a feature vector for each of the part's features."""
     times = [Timestamp() for _ in part.matrix.newest_event]
     for time, newest in zip(times, part.matrix.newest_event.tolist(), strict=True):

@@ -4,7 +4,7 @@ In: a path and a format's name. Out: (stream name, ``Parsed``) in bounded chunks
 """
 
 from features.formats.files import (
-    Source,
+    InputFile,
     cast,
     csv_header,
     csv_ms,
@@ -19,7 +19,7 @@ from features.formats.reading import FORMATS, find_format, read_events
 
 __all__ = [
     "FORMATS",
-    "Source",
+    "InputFile",
     "cast",
     "csv_header",
     "csv_ms",

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from features.definitions import UNITS_MS
 from features.errors import FormatError
-from features.formats.files import Columns, Source, cast, numbered, read_csv, read_parquet, to_ms, whole
+from features.formats.files import Columns, InputFile, cast, numbered, read_csv, read_parquet, to_ms, whole
 
 Tables = Iterator[tuple[str, pa.Table]]
 Shape = Callable[[pa.Table], list[tuple[str, pa.Table]]]
@@ -42,14 +42,14 @@ def _renamed(column: Columns, names: Mapping[str, str]) -> Columns:
     return pc.coalesce(pc.take(pa.array(list(names.values())), known), column)
 
 
-def _shaped(tables: Iterable[pa.Table], source: Source, shape: Shape) -> Tables:
+def _shaped(tables: Iterable[pa.Table], source: InputFile, shape: Shape) -> Tables:
     for rows in numbered(tables, source.path):
         with whole(source, "the columns to have the data set's own types"):
             shaped = shape(rows)
         yield from shaped
 
 
-def online_retail(source: Source) -> Tables:
+def online_retail(source: InputFile) -> Tables:
     """UCI Online Retail (Parquet): one event an invoice line; returns have a negative quantity, and so amount."""
     columns = ("InvoiceNo", "StockCode", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID")
     return _shaped(read_parquet(source, columns), source, _online_retail)
@@ -70,7 +70,7 @@ def _online_retail(rows: pa.Table) -> list[tuple[str, pa.Table]]:
     return [("activity", events)]
 
 
-def taobao(source: Source) -> Tables:
+def taobao(source: InputFile) -> Tables:
     """Taobao user behaviour (Parquet)."""
     return _shaped(read_parquet(source, ("user_id", "item_id", "category_id", "behavior", "ts")), source, _taobao)
 
@@ -87,7 +87,7 @@ def _taobao(rows: pa.Table) -> list[tuple[str, pa.Table]]:
     return [("activity", events)]
 
 
-def rees46(source: Source) -> Tables:
+def rees46(source: InputFile) -> Tables:
     """REES46's multi-category store (CSV): one unit an event, so a purchase's quantity is 1."""
     texts = ("event_time", "event_type", "product_id", "category_id", "category_code", "user_id", "user_session")
     return _shaped(read_csv(source, dict.fromkeys(texts, "string") | {"price": "float64"}), source, _rees46)
@@ -110,7 +110,7 @@ def _rees46(rows: pa.Table) -> list[tuple[str, pa.Table]]:
     return [("activity", events)]
 
 
-def movielens(source: Source) -> Tables:
+def movielens(source: InputFile) -> Tables:
     """A MovieLens folder: the films, known from the first rating on, then the ratings as ratings.csv has them."""
     films, ratings = (replace(source, path=source.path / name) for name in ("movies.csv", "ratings.csv"))
     first_ms = _first_rating_ms(ratings)
@@ -120,13 +120,13 @@ def movielens(source: Source) -> Tables:
     yield from _shaped(read_csv(ratings, dtypes), ratings, _ratings)
 
 
-def movielens_100k(source: Source) -> Tables:
+def movielens_100k(source: InputFile) -> Tables:
     """Lines of user, item, rating and seconds with tabs between: MovieLens-100K's u.data, NCF's .train.rating."""
     dtypes = {"userId": "string", "movieId": "string", "rating": "float64", "timestamp": "int64"}
     return _shaped(read_csv(source, dtypes, tabs=True), source, _ratings)
 
 
-def _first_rating_ms(ratings: Source) -> int:
+def _first_rating_ms(ratings: InputFile) -> int:
     seconds = [pc.min(rows["timestamp"]).as_py() for rows in read_csv(ratings, {"timestamp": "int64"})]
     known = [second for second in seconds if second is not None]
     if not known:
@@ -152,7 +152,7 @@ def _ratings(rows: pa.Table) -> list[tuple[str, pa.Table]]:
     return [("activity", events)]
 
 
-def yoochoose(source: Source) -> Tables:
+def yoochoose(source: InputFile) -> Tables:
     """YooChoose clicks (Parquet): views of sessions whose users nobody knows."""
     return _shaped(read_parquet(source, ("SessionId", "ItemId", "Time")), source, _yoochoose)
 
@@ -168,7 +168,7 @@ def _yoochoose(rows: pa.Table) -> list[tuple[str, pa.Table]]:
     return [("activity", events)]
 
 
-def cards(source: Source) -> Tables:
+def cards(source: InputFile) -> Tables:
     """The Fraud Detection Handbook's payments (Parquet), and for each fraud a label that is known 7 days later."""
     columns = ("TRANSACTION_ID", "TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_FRAUD")
     return _shaped(read_parquet(source, columns), source, _cards)

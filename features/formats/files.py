@@ -35,7 +35,7 @@ UNITS_PER_MS = {"us": 1_000, "ns": 1_000_000}
 
 
 @dataclass(frozen=True)
-class Source:
+class InputFile:
     """What a reader is asked for: a file (or folder), and for a mapped format the stream whose columns it has."""
 
     path: Path
@@ -81,7 +81,7 @@ def _columns(table: pa.Table) -> dict[str, Columns]:
 
 
 @contextmanager
-def whole(source: Source, required: str) -> Iterator[None]:
+def whole(source: InputFile, required: str) -> Iterator[None]:
     """Turns what a library raises on a damaged file into a FormatError."""
     try:
         yield
@@ -91,7 +91,7 @@ def whole(source: Source, required: str) -> Iterator[None]:
         raise FormatError(source.where, required, got, next_step) from error
 
 
-def require_columns(source: Source, required: Iterable[str], present: Iterable[str]) -> None:
+def require_columns(source: InputFile, required: Iterable[str], present: Iterable[str]) -> None:
     """Raise FormatError unless the file has every one of the columns, once."""
     required, present = list(required), list(present)
     twice = [name for name in required if present.count(name) > 1]
@@ -104,7 +104,7 @@ def require_columns(source: Source, required: Iterable[str], present: Iterable[s
         raise FormatError(source.where, f"column {', '.join(map(repr, missing))}", ", ".join(present) or "no columns")
 
 
-def parquet_columns(source: Source) -> pa.Schema:
+def parquet_columns(source: InputFile) -> pa.Schema:
     """The columns of a Parquet file."""
     import pyarrow.parquet as pq
 
@@ -112,7 +112,7 @@ def parquet_columns(source: Source) -> pa.Schema:
         return pq.read_schema(source.path)
 
 
-def read_parquet(source: Source, columns: Iterable[str]) -> Iterator[pa.Table]:
+def read_parquet(source: InputFile, columns: Iterable[str]) -> Iterator[pa.Table]:
     """Those columns of a Parquet file, so many rows at a time."""
     import pyarrow.parquet as pq
 
@@ -123,14 +123,14 @@ def read_parquet(source: Source, columns: Iterable[str]) -> Iterator[pa.Table]:
             yield pa.table(batch)
 
 
-def csv_header(source: Source) -> list[str]:
+def csv_header(source: InputFile) -> list[str]:
     """The column names of a CSV file."""
     with whole(source, "a whole CSV file"), pa.input_stream(str(source.path)) as stream:
         head = stream.read(1 << 16).decode("utf-8-sig", errors="replace")
     return next(csv.reader(io.StringIO(head)), [])
 
 
-def read_csv(source: Source, dtypes: Mapping[str, str], tabs: bool = False) -> Iterator[pa.Table]:
+def read_csv(source: InputFile, dtypes: Mapping[str, str], tabs: bool = False) -> Iterator[pa.Table]:
     """Those columns of a CSV file, of those dtypes; an empty cell is a null, and only that is.
 
     Args:
@@ -155,7 +155,7 @@ def read_csv(source: Source, dtypes: Mapping[str, str], tabs: bool = False) -> I
             yield pa.table(batch)
 
 
-def read_lines(source: Source) -> Iterator[list[bytes]]:
+def read_lines(source: InputFile) -> Iterator[list[bytes]]:
     """The lines of a text file, so many bytes of them at a time; the last may lack its newline."""
     rest = b""
     with whole(source, "a whole text file"), pa.input_stream(str(source.path)) as stream:

@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from features.errors import FormatError
-from features.formats.files import Source, read_lines
+from features.formats.files import InputFile, read_lines
 
 Millis = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,18}$")]
 """A number of milliseconds since the epoch, written as text."""
 
 
-class Field(msgspec.Struct):
+class ItemField(msgspec.Struct):
     """A named value of an item."""
 
     name: str
@@ -33,10 +33,10 @@ class Item(msgspec.Struct, tag_field="event", tag="item"):
     id: str
     item: str
     timestamp: Millis
-    fields: list[Field] = []
+    fields: list[ItemField] = []
 
 
-class Shown(msgspec.Struct):
+class RankedItem(msgspec.Struct):
     """One item of a ranking."""
 
     id: str
@@ -47,7 +47,7 @@ class Ranking(msgspec.Struct, tag_field="event", tag="ranking"):
 
     id: str
     timestamp: Millis
-    items: list[Shown]
+    items: list[RankedItem]
     user: str | None = None
     session: str | None = None
 
@@ -85,7 +85,7 @@ TEXT = pa.string()
 TYPES = {"position": pa.int64()}
 
 
-def ranklens(source: Source) -> Iterator[tuple[str, pa.Table]]:
+def ranklens(source: InputFile) -> Iterator[tuple[str, pa.Table]]:
     """Items to ``catalogue``; an impression for each shown item, then clicks, to ``activity``.
 
     As a line may hold many events, ``offset`` counts the stream's events, not lines.
@@ -106,7 +106,7 @@ def ranklens(source: Source) -> Iterator[tuple[str, pa.Table]]:
             yield stream, table.append_column("offset", pa.array(offsets))
 
 
-def item_fields(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def item_fields(source: InputFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(item id, its fields by name) of each item event, in the file's order: what ``catalogue`` has no column for."""
     decoder = msgspec.json.Decoder(Record)
     line = 0
@@ -116,7 +116,7 @@ def item_fields(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield from ((one.item, {f.name: f.value for f in one.fields}) for one in records if isinstance(one, Item))
 
 
-def _decoded(decoder: msgspec.json.Decoder[Record], line: bytes, number: int, source: Source) -> Record:
+def _decoded(decoder: msgspec.json.Decoder[Record], line: bytes, number: int, source: InputFile) -> Record:
     try:
         return decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -26,7 +26,7 @@ from features.formats import datasets
 from features.formats.files import (
     CHUNK_ROWS,
     Columns,
-    Source,
+    InputFile,
     cast,
     csv_header,
     csv_ms,
@@ -59,7 +59,7 @@ class Format:
 
     name: str
     streams: tuple[str, ...]
-    read: Callable[[Source, Mapping[str, Stream], Horizon], Events]
+    read: Callable[[InputFile, Mapping[str, Stream], Horizon], Events]
     folder: bool = False
 
 
@@ -92,7 +92,7 @@ def read_events(
     Raises UsageError at once for what is not there, and FormatError, while reading, for what is not as it is called.
     """
     chosen = find_format(format)
-    source = Source(_existing(Path(path), chosen), None, columns, chunk_rows)
+    source = InputFile(_existing(Path(path), chosen), None, columns, chunk_rows)
     if not chosen.streams:
         source = replace(source, target=_target(chosen, streams, stream))
     elif not set(chosen.streams) & set(streams):
@@ -136,10 +136,10 @@ def _names(streams: Iterable[str]) -> str:
 # --- tables that a reader already gave our names --------------------------------------------------------------------
 
 
-def _judged(tables: Callable[[Source], Tables]) -> Callable[[Source, Mapping[str, Stream], Horizon], Events]:
+def _judged(tables: Callable[[InputFile], Tables]) -> Callable[[InputFile, Mapping[str, Stream], Horizon], Events]:
     """A reader of events, made of one of tables."""
 
-    def read(source: Source, streams: Mapping[str, Stream], horizon_ms: Horizon) -> Events:
+    def read(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Horizon) -> Events:
         for name, table in tables(source):
             if name in streams and table.num_rows:
                 ours = conformed(table, streams[name], source.where)
@@ -163,7 +163,7 @@ def conformed(table: pa.Table, stream: Stream, where: str) -> pa.Table:
 # --- any table, by a Stream as its mapping --------------------------------------------------------------------------
 
 
-def mapping(source: Source, present: Iterable[str]) -> dict[str, str]:
+def mapping(source: InputFile, present: Iterable[str]) -> dict[str, str]:
     """Our column → the file's, for all that the file has; FormatError where one is missing that may not."""
     stream, present = _stream(source), list(present)
     asked = dict(source.columns or {})
@@ -181,31 +181,31 @@ def mapping(source: Source, present: Iterable[str]) -> dict[str, str]:
     return {name: column for name, column in ours.items() if column in present}
 
 
-def _stream(source: Source) -> Stream:
+def _stream(source: InputFile) -> Stream:
     if source.target is None:
         raise UsageError(source.where, "a stream whose fields say which column is which", "none")
     return source.target
 
 
-def _mapped_parquet(source: Source) -> Tables:
+def _mapped_parquet(source: InputFile) -> Tables:
     names = mapping(source, parquet_columns(source).names)
     return _named(read_parquet(source, names.values()), names, source, to_ms)
 
 
-def _mapped_csv(source: Source) -> Tables:
+def _mapped_csv(source: InputFile) -> Tables:
     names = mapping(source, csv_header(source))
     fields = _stream(source).mapped
     dtypes = {column: fields[name].dtype if name in fields else "string" for name, column in names.items()}
     return _named(read_csv(source, dtypes), names, source, csv_ms)
 
 
-def _named(tables: Iterable[pa.Table], names: Mapping[str, str], source: Source, in_ms: ToMs) -> Tables:
+def _named(tables: Iterable[pa.Table], names: Mapping[str, str], source: InputFile, in_ms: ToMs) -> Tables:
     stream = _stream(source)
     ours = (_with_our_names(table, names, source, in_ms) for table in tables)
     return ((stream.name, table) for table in numbered(ours, source.path))
 
 
-def _with_our_names(table: pa.Table, names: Mapping[str, str], source: Source, in_ms: ToMs) -> pa.Table:
+def _with_our_names(table: pa.Table, names: Mapping[str, str], source: InputFile, in_ms: ToMs) -> pa.Table:
     columns = {ours: table[column] for ours, column in names.items()}
     for name in TIMES & columns.keys():
         columns[name] = in_ms(columns[name], _stream(source).time_unit, f"{source.where}: column '{names[name]}'")
@@ -217,7 +217,7 @@ def _with_our_names(table: pa.Table, names: Mapping[str, str], source: Source, i
 # --- lines that are messages of a topic -----------------------------------------------------------------------------
 
 
-def _messages(source: Source, streams: Mapping[str, Stream], horizon_ms: Horizon) -> Events:
+def _messages(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Horizon) -> Events:
     """Each line judged as a message that became known when it happened: none is late, none ahead of its time.
 
     Lines are JSON, whatever the stream's topic holds.
@@ -243,7 +243,7 @@ def _put(table: pa.Table, name: str, column: Columns) -> pa.Table:
     return table.set_column(place, table.schema.field(place), column)
 
 
-def _ranklens(source: Source) -> Tables:
+def _ranklens(source: InputFile) -> Tables:
     from features.formats.metarank import ranklens
 
     return ranklens(source)

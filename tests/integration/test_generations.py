@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 
 from features.checks.comparison import report
-from features.checks.stores import Asked, Verifier
+from features.checks.stores import Verifier, VerifyRequest
 from features.definitions.repo import FeatureRepo, load_repo
 from features.online_store.port import of_schema
 from features.online_store.sqlite.rows import SqliteRows
@@ -126,7 +126,7 @@ class Shop:
 
     def verified(self, repo: FeatureRepo, sample: int | None = None) -> dict[str, Any]:
         verifier = Verifier(self.rows, repo, self.loop.home / "offline", self.loop.home, lambda _: None)
-        asked = Asked(sample, UNTIL + DAY_MS, seed=7)
+        asked = VerifyRequest(sample, UNTIL + DAY_MS, seed=7)
         found = [verifier.verify(view, asked) for view in repo.views.values()]
         return report(found, {view.name: len(view.features) for view in repo.views.values()})
 

@@ -13,7 +13,7 @@ from deltalake import write_deltalake
 from serving_world import MODEL, REPO, STREAM_ID, Models, model
 
 from features.checks.served_log import LogVerifier
-from features.checks.stores import Asked
+from features.checks.stores import VerifyRequest
 from features.definitions.repo import load_repo
 from features.errors import UsageError
 from features.events.parsing import from_columns
@@ -164,7 +164,7 @@ def test_a_user_whom_the_archive_does_not_know_is_extra(world):
 def test_a_log_that_names_nobody_of_a_view_is_asked_wrongly(world, view):
     views = [REPOSITORY.views[view]]
     with pytest.raises(UsageError, match=f"got served for {view}"):
-        report_of_the_log(world.root, Settings(), REPOSITORY, views, Asked(None, 0, 0), SETTLE_MS)
+        report_of_the_log(world.root, Settings(), REPOSITORY, views, VerifyRequest(None, 0, 0), SETTLE_MS)
 
 
 def test_the_report_finds_the_log_its_models_and_its_view_by_itself(world):
@@ -180,7 +180,7 @@ def test_the_report_finds_the_log_its_models_and_its_view_by_itself(world):
     gone = [{**one, "event_id": f"gone-{one['event_id']}", "model_version": "77"} for one in world.log[:3]]
     world.log += gone
     world.archive(events, later=200)
-    (told,) = report_of_the_log(world.root, settings, REPOSITORY, views, Asked(None, 0, 0), SETTLE_MS)
+    (told,) = report_of_the_log(world.root, settings, REPOSITORY, views, VerifyRequest(None, 0, 0), SETTLE_MS)
     assert told["gone"] == {f"{MODEL} 77": 3}
     assert (told["log"], told["view"], told["answers"], told["unsettled"]) == ("served", VIEW.name, USERS + 3, 3)
     assert (told["compared"], told["mismatch"], told["worst"]) == (2 * USERS, 0, [])

@@ -12,7 +12,7 @@ import pytest
 from deltalake import write_deltalake
 
 from features.checks.comparison import Difference, Findings
-from features.checks.stores import Asked
+from features.checks.stores import VerifyRequest
 from features.definitions.repo import load_repo
 from features.errors import StoreError
 from features.events.parsing import from_columns
@@ -28,7 +28,7 @@ REPO = load_repo(Path(__file__).resolve().parents[2] / "feature_repo")
 VIEW, ACTIVITY = REPO.views["user_activity"], REPO.streams["activity"]
 NOW = time.time_ns() // 1_000_000 - 1_000_000
 """Of a while ago: a verification also asks about this very moment, when the windows are to have something in them."""
-ASKED = Asked(10, 1, 0)
+ASKED = VerifyRequest(10, 1, 0)
 BETTER = Verdict(True, "it is better")
 
 

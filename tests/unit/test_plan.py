@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from features.definitions import Count, Entity, FeatureSet, FeatureView, Last, Stream, Sum, ratio
-from features.definitions.changes import History, planned, rebuild_of
+from features.definitions.changes import StreamHistory, planned, rebuild_of
 
 DAY = 24 * 60 * 60 * 1000
 NOW = 100 * DAY
@@ -75,8 +75,8 @@ def test_a_version_that_changes_is_a_rebuild_of_the_same_features():
     assert (one.rebuild, one.notes, one.changed) == (True, ("version: 1 → 2",), ())
 
 
-def history(days: float, *columns: str) -> dict[str, History]:
-    return {"shop": History(("user_id", "kind", *columns), 5_000, NOW - int(days * DAY), NOW)}
+def history(days: float, *columns: str) -> dict[str, StreamHistory]:
+    return {"shop": StreamHistory(("user_id", "kind", *columns), 5_000, NOW - int(days * DAY), NOW)}
 
 
 def test_a_rebuild_says_how_many_records_it_reads_and_that_nothing_is_lacking():

@@ -13,7 +13,7 @@ import pytest
 from redis_server import running_redis
 
 from features.checks.comparison import ends_of_rows, report
-from features.checks.stores import Asked, Verifier
+from features.checks.stores import Verifier, VerifyRequest
 from features.definitions import (
     Count,
     DecayedCount,
@@ -118,7 +118,9 @@ class World:
 
     def verify(self, sample: int | None = None, view: FeatureView = VIEW) -> dict[str, Any]:
         verifier = Verifier(self.rows, REPO, self.offline, self.root, lambda _: None)
-        return report([verifier.verify(view, Asked(sample, T0 + 4_000_000, 1))], {view.name: len(view.features)})
+        return report(
+            [verifier.verify(view, VerifyRequest(sample, T0 + 4_000_000, 1))], {view.name: len(view.features)}
+        )
 
     def cells(self) -> dict[str, bytes]:
         keys = self.rows.keys(VIEW.name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from features.checks import Asked, Verifier
+from features.checks import Verifier, VerifyRequest
 from features.errors import HeadraceError
 from training.judging.gate import Verdict
 
@@ -21,7 +21,7 @@ Ask = Callable[[], "Parity"]
 class Comparing(Protocol):
     """Compares a view's rows with the archive (features.checks.stores.Verifier)."""
 
-    def verify(self, view: FeatureView, asked: Asked, /) -> Findings:
+    def verify(self, view: FeatureView, asked: VerifyRequest, /) -> Findings:
         """What differs. Raises HeadraceError where nothing can be compared."""
 
 
@@ -56,7 +56,7 @@ class Parity:
         return f"{self.compared:,} values agree"
 
 
-def parity(verifier: Comparing, views: Sequence[FeatureView], asked: Asked) -> Parity:
+def parity(verifier: Comparing, views: Sequence[FeatureView], asked: VerifyRequest) -> Parity:
     """What a comparison of these views comes to."""
     try:
         found = [verifier.verify(view, asked) for view in views]
@@ -113,6 +113,6 @@ def asked_of(
         except HeadraceError as error:
             return Parity(unavailable=str(error))
         verifier = Verifier(rows, repo, offline, home, say)
-        return parity(verifier, views, Asked(chosen.parity_entities, now_ms(), chosen.seed))
+        return parity(verifier, views, VerifyRequest(chosen.parity_entities, now_ms(), chosen.seed))
 
     return ask

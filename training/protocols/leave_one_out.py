@@ -16,7 +16,7 @@ import numpy as np
 
 from features.arrays import Int64s
 from features.errors import FormatError
-from features.formats import Source, read_lines
+from features.formats import InputFile, read_lines
 from training.data import Interactions
 from training.protocols.lists import BASELINE, Fitted, Say, fitted, said
 from training.protocols.report import Judged, report_rows, values_of
@@ -88,7 +88,7 @@ def from_files(train: Interactions, negatives: Path) -> LeftOut:
 def _lines(path: Path) -> list[list[str]]:
     """(user, item, others…) of each line."""
     asked: list[list[str]] = []
-    for lines in read_lines(Source(path)):
+    for lines in read_lines(InputFile(path)):
         for line in filter(None, (one.strip() for one in lines)):
             found = LINE.fullmatch(line)
             if found is None:

@@ -22,7 +22,7 @@ from features.arrays import Bools, Floats
 from features.definitions import FeatureRepo
 from features.errors import UsageError
 from features.events import integers
-from features.formats import Source, read_events
+from features.formats import InputFile, read_events
 from training.protocols.impressions import POSITION, Metadata, Shown, inputs, rank_in_list
 from training.protocols.report import Judged, report_rows, values_of
 
@@ -144,7 +144,7 @@ def metadata(paths: Sequence[Path], items: pa.Array) -> Metadata:
     """What the files' item events say: fields of numbers, and of texts or lists of them as sets of words."""
     from features.formats import item_fields
 
-    known = {item: about for path in paths for item, about in item_fields(Source(path))}
+    known = {item: about for path in paths for item, about in item_fields(InputFile(path))}
     fields = [known.get(item, {}) for item in items.to_pylist()]
     names = sorted({name for one in fields for name in one if name not in PROSE})
     numeric = [name for name in names if all(isinstance(one.get(name, 0.0), int | float) for one in fields)]

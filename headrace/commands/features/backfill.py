@@ -75,11 +75,11 @@ def read_spine(path: Path, repo: FeatureRepo, names: Sequence[str]) -> tuple[pa.
     import pyarrow as pa
 
     from features.events import arrow_type
-    from features.formats import Source, csv_header, parquet_columns, read_csv, read_parquet
+    from features.formats import InputFile, csv_header, parquet_columns, read_csv, read_parquet
 
     if not path.is_file():
         raise UsageError(f"spine '{path}'", "a Parquet or CSV file", "nothing there")
-    source, is_csv = Source(path), path.suffix == ".csv"
+    source, is_csv = InputFile(path), path.suffix == ".csv"
     columns = csv_header(source) if is_csv else parquet_columns(source).names
     views = _views(repo, names, columns, source.where)
     if not is_csv:

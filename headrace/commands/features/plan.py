@@ -14,7 +14,7 @@ import click
 from features.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from features.definitions import FeatureRepo, FeatureView, History, ViewPlan
+    from features.definitions import FeatureRepo, FeatureView, StreamHistory, ViewPlan
 
 ROWS_PER_S = 100_000.0
 """Records that a rebuild reads and folds in a second for a view, on one processor: half of what was measured."""
@@ -92,16 +92,16 @@ def stored_views(rows: DescribedRows, repo: FeatureRepo) -> dict[str, FeatureVie
     return found
 
 
-def histories_of(repo: FeatureRepo, offline: Path) -> dict[str, History]:
+def histories_of(repo: FeatureRepo, offline: Path) -> dict[str, StreamHistory]:
     """What the archive has of each stream that has a table, by the tables' own statistics."""
-    from features.definitions import History
+    from features.definitions import StreamHistory
     from features.history import open_table
 
     found = {}
     for name, stream in repo.streams.items():
         table = open_table(offline, stream)
         if table is not None:
-            found[name] = History(tuple(table.columns()), table.rows(), *table.known_between())
+            found[name] = StreamHistory(tuple(table.columns()), table.rows(), *table.known_between())
     return found
 
 

@@ -15,7 +15,7 @@ import click
 from features.errors import UsageError
 
 if TYPE_CHECKING:
-    from features.checks import Asked
+    from features.checks import VerifyRequest
     from features.definitions import FeatureRepo, FeatureView
     from headrace.settings import Settings
 
@@ -60,7 +60,7 @@ def verify(  # noqa: PLR0913  # one parameter an option
       headrace features verify --all --json
       headrace features verify --served
     """
-    from features.checks import Asked, Verifier, report
+    from features.checks import Verifier, VerifyRequest, report
     from features.definitions import load_repo
     from features.events import parsed_time
     from features.online_store import store_of
@@ -74,7 +74,7 @@ def verify(  # noqa: PLR0913  # one parameter an option
         raise UsageError("--view", f"one of {', '.join(repo.views) or 'no views'}", repr(view_name))
     views = [view for view in repo.views.values() if view_name in (None, view.name)]
     seed = secrets.randbelow(1 << 32) if seed is None else seed
-    asked = Asked(None if everybody else sample, now_ms() if as_of is None else parsed_time(as_of), seed)
+    asked = VerifyRequest(None if everybody else sample, now_ms() if as_of is None else parsed_time(as_of), seed)
     home = root / settings.home
     rows = store_of(repo.path, home).open()
     verifier = Verifier(rows, repo, root / settings.offline.path, home, lambda line: click.echo(line, err=True))
@@ -88,7 +88,12 @@ def verify(  # noqa: PLR0913  # one parameter an option
 
 
 def report_of_the_log(
-    root: Path, settings: Settings, repo: FeatureRepo, views: Sequence[FeatureView], asked: Asked, settle_ms: int
+    root: Path,
+    settings: Settings,
+    repo: FeatureRepo,
+    views: Sequence[FeatureView],
+    asked: VerifyRequest,
+    settle_ms: int,
 ) -> list[dict[str, Any]]:
     """What differs between each served log of the repo and history, for each view that it can be about."""
     from features.checks import LogVerifier, report
