@@ -45,6 +45,13 @@ class Entries:
         return sums
 
 
+def single_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The column as one array, whatever its chunks."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays([pa.array([], column.type), *column.chunks])
+
+
 def concatenated(starts: Int64s, lengths: Int64s) -> Int64s:
     """start, start + 1, … for each (start, length), one after the other."""
     total = int(lengths.sum())

@@ -48,7 +48,9 @@ LAYERS = {
     "features.definitions": (
         "changes describe repo serialized > event_models views > aggregations streams > expressions > checks windows"
     ),
-    "features.events": "parsing > avro json split_columns > decoded dedupe > columns served_answers timestamps",
+    "features.events": (
+        "parsing > arguments avro json split_columns > decoded dedupe > columns served_answers timestamps"
+    ),
     "features.events.avro": "writer > messages registry",
     "features.events.json": "messages > exact shapes",
     "features.feast": "online_store > objects offline_store ordinary_views response",

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.arrays import Int64s
+from features.arrays import Bools, Int64s
 from features.checks.oracle import excess_of, is_exact, oracle
 from features.definitions import Feature, FeatureView, evaluate
 from features.errors import StateError
@@ -209,7 +209,7 @@ def kind_of(online: object, offline: object) -> str:
     return "missing" if online is None else "extra" if offline is None else "mismatch"
 
 
-def _same(one: pa.Array, other: pa.Array, feature: Feature) -> NDArray[np.bool_]:
+def _same(one: pa.Array, other: pa.Array, feature: Feature) -> Bools:
     """Where both have the same value, or floats of a feature that is not exact are close, or both have none."""
     if pa.types.is_list(one.type):
         return np.array([a == b for a, b in zip(one.to_pylist(), other.to_pylist(), strict=True)], dtype=bool)

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from features.arrays import Bools, Floats, Int64s
 from features.checks.comparison import Difference, Findings, kind_of
@@ -154,9 +153,7 @@ def _answers_of(log: pa.Table, view: FeatureView, names: Sequence[str], own: Seq
     return LoggedAnswers(own, keys, integers(kept["as_of"]), integers(kept["user_newest"]), values)
 
 
-def recently_known(
-    view: FeatureView, events: Mapping[str, pa.Table], answers: LoggedAnswers, settle_ms: int
-) -> NDArray[np.int64]:
+def recently_known(view: FeatureView, events: Mapping[str, pa.Table], answers: LoggedAnswers, settle_ms: int) -> Int64s:
     """(n,) how many events of the answer's user became known in (as_of − settle_ms, as_of]."""
     counts = np.zeros(len(answers.keys), dtype=np.int64)
     users = pc.unique(answers.keys)

@@ -12,17 +12,14 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from features.arrays import Bools
+from features.arrays import Bools, Floats
 from features.definitions.windows import UNITS_MS
 from features.errors import DefinitionError
 
 V = TypeVar("V")
 
 Scalar = str | int | float | bool
-
-Float64s = NDArray[np.float64]
 
 NUMERIC = ("int64", "float64")
 
@@ -241,7 +238,7 @@ def weekday_within(time: str, first: int, last: int) -> Within:
     return Within("weekday", (time,), first, last)
 
 
-OPERATIONS: dict[str, tuple[int, int, Callable[[list[Float64s]], Float64s]]] = {
+OPERATIONS: dict[str, tuple[int, int, Callable[[list[Floats]], Floats]]] = {
     "product": (1, 8, lambda values: reduce(np.multiply, values)),
     "ratio": (2, 2, lambda values: np.divide(values[0], values[1])),
     "difference": (2, 2, lambda values: np.subtract(values[0], values[1])),
@@ -274,7 +271,7 @@ def check_expression(expression: Expression, known: Mapping[str, str], place: st
             raise DefinitionError(place, f"operands that are {wanted}", got, f"Known: {', '.join(fit) or 'none'}.")
 
 
-def evaluate(expression: Expression, values: Mapping[str, Float64s]) -> Float64s:
+def evaluate(expression: Expression, values: Mapping[str, Floats]) -> Floats:
     """The expression for each row: float64, NaN where it has no value."""
     _, _, kernel = OPERATIONS[expression.operation]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

@@ -4,6 +4,7 @@ In: messages (JSON or Avro) or columns of a file, and the stream's definition. O
 columns by name, and which of repeated events counts.
 """
 
+from features.events.arguments import parsed_key, parsed_time
 from features.events.columns import (
     PARTITION_BITS,
     EventColumns,
@@ -12,7 +13,6 @@ from features.events.columns import (
     encode_key,
     entity_keys,
     integers,
-    parsed_key,
     sequence,
 )
 from features.events.decoded import ARROW, RefusedError
@@ -28,7 +28,7 @@ from features.events.dedupe import (
 )
 from features.events.parsing import Parsed, Records, Verdict, event_schema, from_columns, joined, parse
 from features.events.served_answers import FIELDS, inputs_hash, items_text, served_log, shown_items
-from features.events.timestamps import ms_of_text, parsed_time
+from features.events.timestamps import ms_of_text
 
 __all__ = [
     "ARROW",

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from features.arrays import Bools, Int64s
+from features.arrays import Bools, Floats, Int64s, single_array
 from features.definitions import Condition, Entity, Stream, matches
-from features.errors import UsageError
 
 PARTITION_BITS = 12
 
@@ -27,7 +23,7 @@ FEW = 64
 class Values:
     """A column: one number or one code of ``pool`` for each event, and which are not null."""
 
-    numbers: NDArray[np.int64] | NDArray[np.float64]
+    numbers: Int64s | Floats
     valid: Bools
     pool: pa.Array | None = None
 
@@ -93,12 +89,8 @@ def sequence(partition: Int64s, offset: Int64s) -> Int64s:
     return (offset << PARTITION_BITS) | partition
 
 
-def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
 def _values(column: pa.ChunkedArray | pa.Array, dtype: str) -> Values:
-    flat = _flat(column)
+    flat = single_array(column)
     valid = np.asarray(flat.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
     if dtype == "string":
         encoded = flat.dictionary_encode()
@@ -115,7 +107,7 @@ def entity_keys(columns: Mapping[str, pa.ChunkedArray | pa.Array], entity: Entit
 
     The lengths keep ('1', '23') and ('12', '3') apart. Null where any part is null.
     """
-    parts = [_flat(columns[name]).cast(pa.string()) for name in entity.keys]
+    parts = [single_array(columns[name]).cast(pa.string()) for name in entity.keys]
     if len(parts) == 1:
         return parts[0]
     pieces = []
@@ -135,28 +127,3 @@ def arrow_type(dtype: str) -> pa.DataType:
     if dtype.startswith("list<"):
         return pa.list_(arrow_type(dtype[5:-1]))
     return {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}[dtype]
-
-
-INT64 = range(-(2**63), 2**63)
-
-
-def parsed_key(entity: Entity, text: str) -> dict[str, Any]:
-    """The key values that a command line's ID stands for: the value, or 'k1=v1,k2=v2' for a composite key."""
-    where = f"the id of entity '{entity.name}'"
-    if len(entity.keys) == 1:
-        pairs = dict.fromkeys(entity.keys, text)
-    else:
-        required = ",".join(f"{name}=…" for name in entity.keys)
-        parts = [part.partition("=") for part in text.split(",")]
-        pairs = {name.strip(): value for name, sign, value in parts if sign}
-        if len(pairs) != len(parts) or set(pairs) != set(entity.keys):
-            raise UsageError(where, required, repr(text))
-    return {name: _typed(pairs[name], dtype, f"{where}: {name}") for name, dtype in entity.keys.items()}
-
-
-def _typed(text: str, dtype: str, where: str) -> str | int:
-    if dtype == "string":
-        return text
-    if re.fullmatch(r"[+-]?\d{1,19}", text) and int(text) in INT64:
-        return int(text)
-    raise UsageError(where, "a whole number (int64)", repr(text))

@@ -74,13 +74,6 @@ def _column(name: str, path: str, dtype: str) -> Column:
     return Column(name, tuple(path.split(".")), dtype)
 
 
-def whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The column in one piece."""
-    if not isinstance(column, pa.ChunkedArray):
-        return column
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays([pa.array([], column.type), *column.chunks])
-
-
 def wrong(code: str, name: str, required: str, got: str) -> str:
     """The reason text of a value that does not fit its field."""
     return f"{code}: field '{name}' requires {required}; got {got}"

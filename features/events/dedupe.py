@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from features.arrays import Int64s, run_ends, run_starts
+from features.arrays import Bools, Int64s, run_ends, run_starts, single_array
 from features.events.columns import integers, sequence
 
 NEVER = np.iinfo(np.int64).min // 4
@@ -39,15 +38,15 @@ class Prior:
 class Decision:
     """Which records count, and for each distinct id what was accepted last, to remember."""
 
-    accepted: NDArray[np.bool_]
+    accepted: Bools
     ids: pa.Array
     last: Prior
 
 
 def encoded_ids(ids: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
     """The ids as codes of the distinct ones: its dictionary is what a store is asked about."""
-    whole = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-    return whole if isinstance(whole, pa.DictionaryArray) else whole.dictionary_encode()
+    array = single_array(ids)
+    return array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
 
 
 def decide(ids: pa.Array, known_at: Int64s, seq: Int64s, horizon_ms: int, prior: Prior | None = None) -> Decision:
@@ -70,19 +69,17 @@ def decide(ids: pa.Array, known_at: Int64s, seq: Int64s, horizon_ms: int, prior:
     return Decision(accepted, encoded.dictionary, last)
 
 
-def _accepted_in_order(group: Int64s, known: Int64s, seq: Int64s, last: Prior, horizon_ms: int) -> NDArray[np.bool_]:
+def _accepted_in_order(group: Int64s, known: Int64s, seq: Int64s, last: Prior, horizon_ms: int) -> Bools:
     """Which of the records, sorted by id and in the order that counts, are accepted; ``last`` is as it is then."""
     ids, number = np.unique(group, return_inverse=True)
     of_these = Prior(last.seq[ids], last.known_at[ids])
-    accepted: NDArray[np.bool_] = seq == of_these.seq[number]
+    accepted: Bools = seq == of_these.seq[number]
     _accept_chains(number, known, seq, of_these, horizon_ms, accepted)
     last.seq[ids], last.known_at[ids] = of_these.seq, of_these.known_at
     return accepted
 
 
-def _accept_chains(
-    group: Int64s, known: Int64s, seq: Int64s, last: Prior, horizon_ms: int, accepted: NDArray[np.bool_]
-) -> None:
+def _accept_chains(group: Int64s, known: Int64s, seq: Int64s, last: Prior, horizon_ms: int, accepted: Bools) -> None:
     """Marks, round by round, the next record of each id that is beyond the horizon of the one accepted last."""
     if not len(group):
         return

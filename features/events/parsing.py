@@ -15,13 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from features.arrays import Bools, Floats, Int64s, single_array
 from features.definitions import FUTURE_TOLERANCE_MS, PARTITIONS_OF_A_TOPIC, Stream, evaluate
 from features.events import split_columns
 from features.events.avro import messages as avro
-from features.events.decoded import ARROW, Decoded, Problems, bad_time, show, whole, wrong
+from features.events.decoded import ARROW, Decoded, Problems, bad_time, show, wrong
 from features.events.json import messages as json_messages
-
-Mask = NDArray[np.bool_]
 
 
 class Verdict(IntEnum):
@@ -44,9 +43,9 @@ class Records:
     """
 
     values: pa.Array
-    known_at: NDArray[np.int64]
+    known_at: Int64s
     partition: NDArray[np.int32]
-    offset: NDArray[np.int64]
+    offset: Int64s
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Parsed:
     """
 
     events: pa.Table
-    rows: NDArray[np.int64]
+    rows: Int64s
     verdicts: NDArray[np.int8]
     reasons: pa.Array
 
@@ -113,7 +112,7 @@ def joined(parts: Sequence[Parsed]) -> Parsed:
 
 def _binary(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     """The messages as one binary array, whichever of Arrow's layouts they came in."""
-    return whole(values).cast(pa.binary())
+    return single_array(values).cast(pa.binary())
 
 
 def from_columns(table: pa.Table, stream: Stream, horizon_ms: int | None = None) -> Parsed:
@@ -136,7 +135,7 @@ def from_columns(table: pa.Table, stream: Stream, horizon_ms: int | None = None)
 def _judge(decoded: Decoded, records: Records, stream: Stream, horizon_ms: int | None) -> Parsed:
     """The verdict on every record, and the events of those that have one other than DEAD_LETTER."""
     ids = _ids(decoded.columns, records, stream)
-    times = np.asarray(whole(decoded.columns["event_time"]).fill_null(0))
+    times = np.asarray(single_array(decoded.columns["event_time"]).fill_null(0))
     problems = decoded.problems
     for mask, reason in _checks(decoded.columns, ids, times, records.known_at, stream):
         for row in np.flatnonzero(mask).tolist():
@@ -154,23 +153,23 @@ def _judge(decoded: Decoded, records: Records, stream: Stream, horizon_ms: int |
 def _ids(columns: pa.Table, records: Records, stream: Stream) -> pa.Array:
     """The messages' own ids, or else topic-partition-offset."""
     if "event_id" in columns.column_names:
-        return whole(columns["event_id"])
+        return single_array(columns["event_id"])
     partition = records.partition % PARTITIONS_OF_A_TOPIC
     places = (pa.array(place).cast(pa.string()) for place in (partition, records.offset))
     return pc.binary_join_element_wise(pa.scalar(stream.topic), *places, "-")
 
 
 def _checks(
-    columns: pa.Table, ids: pa.Array, times: NDArray[np.int64], known_at: NDArray[np.int64], stream: Stream
-) -> Iterator[tuple[Mask, Callable[[int], str]]]:
+    columns: pa.Table, ids: pa.Array, times: Int64s, known_at: Int64s, stream: Stream
+) -> Iterator[tuple[Bools, Callable[[int], str]]]:
     """(records that fail it, the reason of one of them) of each rule, the one that counts first."""
     absent = pc.fill_null(pc.equal(ids, ""), fill_value=True)
     yield np.asarray(absent), lambda _: wrong("missing_field", "event_id", "a string or int64", "nothing")
-    timeless = np.asarray(whole(columns["event_time"]).is_null())
+    timeless = np.asarray(single_array(columns["event_time"]).is_null())
     yield timeless, lambda _: wrong("missing_field", "event_time", "a time", "nothing")
     yield times <= 0, lambda row: bad_time("event_time", f"{times[row]} ms")
     for name, field in stream.mapped.items():
-        column = whole(columns[name])
+        column = single_array(columns[name])
         if field.required:
             yield np.asarray(column.is_null()), _missing(name, field.dtype)
         if field.enum is not None:
@@ -208,9 +207,9 @@ def _operands(stream: Stream) -> set[str]:
     return {operand for expression in (stream.computed or {}).values() for operand in expression.operands}
 
 
-def _floats(column: pa.ChunkedArray) -> NDArray[np.float64]:
+def _floats(column: pa.ChunkedArray) -> Floats:
     """The numbers as float64, nulls as NaN."""
-    floats = whole(column).cast(pa.float64(), safe=False)
+    floats = single_array(column).cast(pa.float64(), safe=False)
     return np.asarray(floats.fill_null(float("nan")), dtype=np.float64)
 
 

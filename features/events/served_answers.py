@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from features.arrays import Floats
+from features.arrays import Bools, Floats, Int64s
 from features.definitions import Field, Stream
 from features.errors import UsageError
 
@@ -62,7 +61,7 @@ def items_text(items: Sequence[tuple[str, float | None, str]], rows: Floats) -> 
     Args:
         rows: (items, inputs), NaN for null.
     """
-    absent: NDArray[np.bool_] = np.asarray(np.isnan(rows).all(axis=1)) if rows.size else np.ones(len(items), dtype=bool)
+    absent: Bools = np.asarray(np.isnan(rows).all(axis=1)) if rows.size else np.ones(len(items), dtype=bool)
     listed = [
         [item, score, source, None if none else [None if np.isnan(value) else value for value in row]]
         for (item, score, source), row, none in zip(items, rows.tolist(), absent.tolist(), strict=True)
@@ -79,8 +78,8 @@ class ShownItems:
         inputs: (n, inputs), NaN for null.
     """
 
-    answer: NDArray[np.int64]
-    rank: NDArray[np.int64]
+    answer: Int64s
+    rank: Int64s
     items: list[str]
     inputs: Floats
 

@@ -10,12 +10,13 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 from numpy.typing import NDArray
 
+from features.arrays import Bools, Int64s, single_array
 from features.definitions import Stream
 from features.errors import FormatError
-from features.events.decoded import ARROW, Decoded, Problems, show, whole, wrong, wrong_times
+from features.events.decoded import ARROW, Decoded, Problems, show, wrong, wrong_times
 from features.events.timestamps import ms_of_text, ms_of_timestamps
 
-Places = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]
+Places = tuple[Int64s, NDArray[np.int32], Int64s]
 
 
 def decode(table: pa.Table, stream: Stream) -> Decoded:
@@ -37,7 +38,7 @@ def decode(table: pa.Table, stream: Stream) -> Decoded:
 
 def places(table: pa.Table, decoded: Decoded, stream: Stream) -> Places:
     """known_at in ms, partition and offset of each row. Raises FormatError for a column that cannot be read as such."""
-    event_time = whole(decoded.columns["event_time"]).fill_null(0)
+    event_time = single_array(decoded.columns["event_time"]).fill_null(0)
     defaults = {
         "known_at": event_time,
         "partition": pa.array(np.zeros(table.num_rows, np.int32)),
@@ -63,7 +64,7 @@ def _place(table: pa.Table, name: str, default: pa.Array, stream: Stream) -> NDA
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
     """The column in one piece, in Arrow's simplest layout for it."""
-    array = whole(column)
+    array = single_array(column)
     if kinds.is_dictionary(array.type):
         array = array.dictionary_decode()
     if kinds.is_large_string(array.type) or kinds.is_string_view(array.type):
@@ -91,7 +92,7 @@ def _refused(array: pa.Array, name: str, required: str, dtype: pa.DataType, prob
     return pa.nulls(len(array), dtype)
 
 
-def _report(mask: NDArray[np.bool_], reason: Callable[[int], str], problems: Problems) -> None:
+def _report(mask: Bools, reason: Callable[[int], str], problems: Problems) -> None:
     for row in np.flatnonzero(mask).tolist():
         problems.setdefault(row, reason(row))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -12,7 +11,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.arrays import Bools, Int64s
-from features.errors import UsageError
 
 RFC_3339 = r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})\z"
 """https://www.rfc-editor.org/rfc/rfc3339#section-5.6; leap seconds (:60) have no epoch time and are refused."""
@@ -114,13 +112,3 @@ def _offset(data: Bytes, ends: Int64s) -> tuple[Int64s, Bools]:
     hour, minute = _number(data, ends - 5, 2), _number(data, ends - 2, 2)
     sign = np.where(data[ends - 6] == ord("-"), -1, 1)
     return np.where(zulu, 0, sign * (hour * 60 + minute)), zulu | _on_a_clock(hour, minute)
-
-
-def parsed_time(text: str) -> int:
-    """Epoch ms of a command line's time: epoch ms already, or RFC 3339."""
-    if re.fullmatch(r"\d{1,15}", text):
-        return int(text)
-    time = ms_of_text(pa.array([text], pa.string()))[0].as_py()
-    if time is None or time < 0:
-        raise UsageError("a time", "RFC 3339 with its zone, such as 2011-11-09T12:00:00Z, or epoch ms", repr(text))
-    return int(time)

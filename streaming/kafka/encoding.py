@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from features.arrays import single_array
 from features.definitions import Stream
 from features.errors import DefinitionError
 from features.events.avro import SchemaRegistry, avro_writer
@@ -58,7 +59,7 @@ def messages(
     values = _avro(events, stream, registry) if stream.format == "avro" else _json(events, stream)
     if shift_ms is None:
         return ((key, value, []) for key, value in zip(keys, values, strict=True))
-    known = _one(events["known_at"]).cast(pa.string()).cast(pa.binary()).to_pylist()
+    known = single_array(events["known_at"]).cast(pa.string()).cast(pa.binary()).to_pylist()
     return ((key, value, [(KNOWN_AT, time)]) for key, value, time in zip(keys, values, known, strict=True))
 
 
@@ -73,12 +74,12 @@ def keys_of(events: pa.Table, stream: Stream) -> pa.Array:
     """Who each event is about, as text, so that a user's keep order: its user, session, item, or else any other id."""
     others = [name for name in stream.mapped if name.endswith("_id") and name not in KEYS]
     names = [name for name in (*KEYS, *others) if name in stream.mapped and name in events.column_names]
-    return pc.coalesce(*(_one(events[name]).cast(pa.string()) for name in (*names, "event_id")))
+    return pc.coalesce(*(single_array(events[name]).cast(pa.string()) for name in (*names, "event_id")))
 
 
 def _tree(events: pa.Table, stream: Stream, times: pa.Array, *, sparse: bool) -> Tree:
     """The columns where the message has them; without the empty ones if ``sparse``."""
-    columns = {} if stream.event_id is None else {stream.event_id: _one(events["event_id"])}
+    columns = {} if stream.event_id is None else {stream.event_id: single_array(events["event_id"])}
     columns[stream.event_time] = times
     fields: dict[str, pa.Array] = {}
     for name, field in stream.mapped.items():
@@ -86,7 +87,7 @@ def _tree(events: pa.Table, stream: Stream, times: pa.Array, *, sparse: bool) ->
             path = field.path or name
             if path in fields:
                 raise _overlap(stream, path)
-            fields[path] = _one(events[name])
+            fields[path] = single_array(events[name])
     # An id that is a field, too, is written as the field has it: ids are read from numbers as well as texts.
     return _nested(columns | fields | {stream.event_time: times}, stream)
 
@@ -111,16 +112,12 @@ def _overlap(stream: Stream, path: str) -> DefinitionError:
     return DefinitionError(f"stream '{stream.name}'", required, f"'{path}' beside another path that it overlaps")
 
 
-def _one(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
 def _json(events: pa.Table, stream: Stream) -> list[bytes]:
     import polars as pl
 
     if not events.num_rows:
         return []
-    times = in_unit(_one(events["event_time"]), stream.time_unit)
+    times = in_unit(single_array(events["event_time"]), stream.time_unit)
     struct = _struct(_tree(events, stream, times, sparse=True), "message")
     encoded: list[bytes] = pl.select(struct.struct.json_encode().cast(pl.Binary)).to_series().to_list()
     return encoded
@@ -152,7 +149,7 @@ def in_unit(times_ms: pa.Array, unit: str) -> pa.Array:
 def _avro(events: pa.Table, stream: Stream, registry: SchemaRegistry | None) -> list[bytes]:
     """Binary, behind the header of the registry where there is one; record by record, in C."""
     writer = avro_writer(stream, registry)
-    instants = _one(events["event_time"])
+    instants = single_array(events["event_time"])
     times = instants.cast(pa.timestamp("ms", "UTC")) if writer.takes_instants else in_unit(instants, stream.time_unit)
     return [writer.encode(record) for record in _records(_tree(events, stream, times, sparse=False)).to_pylist()]
 

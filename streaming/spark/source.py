@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.arrays import Int64s
+from features.arrays import Int64s, single_array
 from features.definitions import PARTITIONS_OF_A_TOPIC, Stream
 from features.errors import FenceError
 from features.events import Parsed, Records
@@ -49,12 +49,9 @@ def messages_by_topic(table: pa.Table, streams: Iterable[Stream]) -> list[Messag
 def _records(rows: pa.Table, first: int) -> Records:
     """The rows to parse, their topic's partitions numbered from ``first``."""
     partition, offset = (np.asarray(rows[name]) for name in ("partition", "offset"))
-    return Records(_whole(rows["value"]), known_at(rows), partition.astype(np.int32) + first, offset.astype(np.int64))
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    combined = column.combine_chunks()
-    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
+    return Records(
+        single_array(rows["value"]), known_at(rows), partition.astype(np.int32) + first, offset.astype(np.int64)
+    )
 
 
 def known_at(rows: pa.Table) -> Int64s:
@@ -63,7 +60,7 @@ def known_at(rows: pa.Table) -> Int64s:
     Nothing is known before the broker has it, so a header from the future would only put an entity's clock out.
     """
     appended = np.asarray(rows["timestamp"]).astype(np.int64)
-    headers = _whole(rows["headers"])
+    headers = single_array(rows["headers"])
     entries = headers.flatten()
     if not len(entries):
         return appended

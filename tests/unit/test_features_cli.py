@@ -24,8 +24,7 @@ from features.definitions.expressions import above, difference
 from features.definitions.repo import load_repo
 from features.definitions.windows import Bounds
 from features.errors import UsageError
-from features.events.columns import parsed_key
-from features.events.timestamps import parsed_time
+from features.events import parsed_key, parsed_time
 from features.formats.reading import read_events
 from headrace.cli import cli
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from features.arrays import Bools, Int64s
 from features.definitions import Stream
 from features.events.decoded import (
     ARROW,
@@ -44,8 +44,6 @@ SAMPLES = 24
 LEAST_SHARE = 0.1
 """A shape that fits fewer of the remaining messages than this ends the search for more."""
 
-Rows = NDArray[np.int64]
-
 
 def decode(values: pa.Array, stream: Stream) -> Decoded:
     """The typed columns of each message, and why a message has none; ``values`` is binary without nulls in use."""
@@ -62,7 +60,7 @@ def decode_exactly(values: pa.Array, stream: Stream) -> Decoded:
     return from_objects(objects, stream, problems)
 
 
-def _read_exactly(values: pa.Array, rows: Rows) -> tuple[list[dict[str, Any] | None], Problems]:
+def _read_exactly(values: pa.Array, rows: Int64s) -> tuple[list[dict[str, Any] | None], Problems]:
     objects: list[dict[str, Any] | None] = []
     problems: Problems = {}
     for row, message in enumerate(values.take(pa.array(rows)).to_pylist()):
@@ -74,10 +72,10 @@ def _read_exactly(values: pa.Array, rows: Rows) -> tuple[list[dict[str, Any] | N
     return objects, problems
 
 
-def _fast(values: pa.Array, stream: Stream) -> tuple[Rows, list[tuple[Rows, Decoded]]]:
+def _fast(values: pa.Array, stream: Stream) -> tuple[Int64s, list[tuple[Int64s, Decoded]]]:
     """What the shapes prove, decoded, and the rows that are left."""
-    rest: Rows = np.arange(len(values))
-    parts: list[tuple[Rows, Decoded]] = []
+    rest: Int64s = np.arange(len(values))
+    parts: list[tuple[Int64s, Decoded]] = []
     if len(values) < FEW:
         return rest, parts
     import polars as pl
@@ -118,13 +116,13 @@ def _is_utf8(message: bytes) -> bool:
     return True
 
 
-def _learn(values: pa.Array, rows: Rows, columns: Sequence[Column]) -> Shape | None:
+def _learn(values: pa.Array, rows: Int64s, columns: Sequence[Column]) -> Shape | None:
     spread = rows[np.linspace(0, rows.size - 1, SAMPLES).astype(np.int64)]
     objects, _ = _read_exactly(values, spread)
     return json_shapes.learn([value for value in objects if value], columns)
 
 
-def _matching(texts: pl.Series, shape: Shape | None) -> NDArray[np.bool_]:
+def _matching(texts: pl.Series, shape: Shape | None) -> Bools:
     """Which texts the shape proves; none where its pattern is too large to compile."""
     import polars as pl
 
@@ -181,7 +179,7 @@ def _column(frame: pl.DataFrame, column: Column, dtype: str, stream: Stream, pro
     return times
 
 
-def _in_order(parts: list[tuple[Rows, Decoded]]) -> Decoded:
+def _in_order(parts: list[tuple[Int64s, Decoded]]) -> Decoded:
     """The parts as one, each row where its message was."""
     if len(parts) == 1:
         return parts[0][1]
