@@ -4,7 +4,6 @@ In: artefacts and their manifests. Out: versions of the registry, verified and l
 """
 
 __all__ = [
-    "champions",
     "classifier_file",
     "event_champion",
     "event_model",
@@ -15,7 +14,6 @@ __all__ = [
     "needs",
     "recommender",
     "registry",
-    "rival",
     "tags",
     "user_model",
 ]

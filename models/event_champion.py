@@ -1,4 +1,4 @@
-"""The event model that serves: the version that the registry's alias names, verified, and followed when it changes."""
+"""Event models by an alias of the registry: looked for on demand, or by a thread so that no batch waits for it."""
 
 from __future__ import annotations
 
@@ -6,126 +6,130 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from features.errors import ArtefactError, StoreError
-from models import tags as verdicts
-from models.event_model import EventColumnsOfModel, Loaded, load_event_model, try_out
-from models.tags import CHAMPION, DIGEST_TAG
+from models.event_model import EventClassifier, EventColumnsOfModel, open_event_model
+from models.followed import EVENT_CHAMPION_POLICY, AliasPolicy, FollowedAlias, VersionLoader
+from models.registry import SQLITE, LoadedVersion, MlflowRegistry
+from models.tags import CHAMPION
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
 
-SQLITE = "sqlite:///"
+FIRST_LOOK_S, OWN_FIRST_LOOK_S = 30.0, 300.0
+"""A stream that starts waits once for the registry, for so long: it should not begin without a model. A database of
+our own is never down, but a busy machine is slow to read it (and MLflow's code) for the first time."""
 
 
-class EventChampion:
-    """Follows the alias of an event model; ``current`` looks at most so often, and keeps what it has where it cannot.
+class EventAlias(FollowedAlias[EventClassifier]):
+    """An event model by an alias; ``latest`` looks at most so often, and keeps what it has where it cannot.
 
     Args:
         tracking_uri: the registry's.
-        asked: the model's definition; a version of another one is refused.
+        columns: the model's definition; a version of another one is refused.
+        policy: a challenger is one that nobody hears, and needs no verdict.
         clock: monotonic seconds.
-        answers: whether anybody hears what it says, for which it needs the gate's verdict.
     """
 
     def __init__(
         self,
         tracking_uri: str,
-        asked: EventColumnsOfModel,
+        columns: EventColumnsOfModel,
         alias: str = CHAMPION,
         look_every_s: float = LOOK_EVERY_S,
         clock: Callable[[], float] = time.monotonic,
-        *,
-        answers: bool = True,
+        policy: AliasPolicy = EVENT_CHAMPION_POLICY,
     ) -> None:
-        self._uri, self._alias, self._every_s, self._clock = tracking_uri, alias, look_every_s, clock
-        self.asked, self._answers = asked, answers
+        name = columns.model.name
+        loader = VersionLoader(
+            MlflowRegistry(tracking_uri, name), open_event_model, lambda model: model.check(columns), name
+        )
+        super().__init__(loader, alias, policy, self._loaded)
+        self.columns, self._every_s, self._clock = columns, look_every_s, clock
         self._looking = threading.Lock()
-        self._loaded: Loaded | None = None
         self._due = float("-inf")
-        self._refused: tuple[str, str | None] | None = None
-        self.problem: str | None = None
 
-    @property
-    def loaded(self) -> Loaded | None:
-        """What the last look left, without another one."""
-        return self._loaded
-
-    def current(self) -> Loaded | None:
+    def latest(self) -> LoadedVersion[EventClassifier] | None:
         """The version that the alias named at the last look; the one before where it cannot be had; None where none."""
         # While one thread looks, others go on with what there is; they wait only where there is nothing yet.
-        if self._clock() >= self._due and self._looking.acquire(blocking=self._loaded is None):
+        if self._clock() >= self._due and self._looking.acquire(blocking=self.current is None):
             try:
                 if self._clock() >= self._due:
-                    self._look()
+                    self.follow()
                     self._due = self._clock() + self._every_s
             finally:
                 self._looking.release()
-        return self._loaded
+        return self.current
 
-    def _look(self) -> None:
-        seen = None
-        try:
-            found = self._find()
-            seen = None if found is None else (str(found.version), self._refusal(found))
-            if found is not None and seen != self._refused and not self._serves(seen):
-                self._loaded = self._load(found)
-                logger.info("event_model_loaded name=%s version=%s", self.asked.model.name, found.version)
-            if found is None and not self._answers:
-                self._loaded = None
-            self.problem = self.problem if seen and seen == self._refused else None
-        except ArtefactError as error:
-            # Tried once: a version does not mend itself, but its verdict may come later.
-            self._refused, self.problem = seen, str(error)
-            logger.warning("event_model_refused name=%s reason=%s", self.asked.model.name, error)
-        except StoreError as error:
-            self.problem = str(error)
+    def _loaded(self, loaded: LoadedVersion[EventClassifier]) -> None:
+        logger.info("event_model_loaded name=%s version=%s", self.columns.model.name, loaded.version)
 
-    def _serves(self, seen: tuple[str, str | None] | None) -> bool:
-        return self._loaded is not None and seen == (self._loaded.version, None)
 
-    def _refusal(self, found: Any) -> str | None:
-        """Why the version must not be asked; one that nobody hears needs no more than to be whole."""
-        if self._answers or not found.tags.get(DIGEST_TAG):
-            return verdicts.refusal(found.tags)
-        return None
+class Champion(Protocol):
+    """The version of an event model that scores the events of a batch."""
 
-    def _find(self) -> Any:
-        # Asking MLflow for a SQLite registry that has no file would make one, and race with training.
-        if self._uri.startswith(SQLITE) and not Path(self._uri.removeprefix(SQLITE)).exists():
-            return None
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
+    columns: EventColumnsOfModel
 
-        try:
-            return MlflowClient(self._uri, self._uri).get_model_version_by_alias(self.asked.model.name, self._alias)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise self._failed(error) from error
+    @property
+    def problem(self) -> str | None:
+        """Why there may be a version that is not known; None where it is known that there is none."""
 
-    def _load(self, found: Any) -> Loaded:
-        from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
+    def current(self) -> LoadedVersion[EventClassifier] | None:
+        """The version that scores now; None where none is known."""
 
-        refusal = self._refusal(found)
-        if refusal is not None:
-            where, required = (
-                f"model '{found.name}' version {found.version}",
-                "a verdict of the gate by which it may serve",
-            )
-            raise ArtefactError(where, required, refusal, f"See 'headrace models promote --model {found.name}'.")
-        try:
-            folder = download_artifacts(artifact_uri=found.source, tracking_uri=self._uri, registry_uri=self._uri)
-        except (MlflowException, OSError) as error:
-            raise self._failed(error) from error
-        model = load_event_model(folder, found.tags[DIGEST_TAG], trusted=verdicts.trusted(found.tags))
-        model.check(self.asked)
-        try_out(model)
-        return Loaded(str(found.version), model)
+    def start(self) -> None:
+        """It is looked for from now on, and has been found where the registry answers soon."""
 
-    def _failed(self, error: Exception) -> StoreError:
-        return StoreError(f"registry {self._uri}", "an MLflow registry that answers", str(error))
+    def close(self) -> None:
+        """It is looked for no more."""
+
+
+def first_look_s(tracking_uri: str) -> float:
+    """The longest that a stream waits for this registry when it starts."""
+    return OWN_FIRST_LOOK_S if tracking_uri.startswith(SQLITE) else FIRST_LOOK_S
+
+
+class PolledChampion:
+    """The version that the alias named when a thread looked last, at most a second ago where the registry answers."""
+
+    def __init__(self, alias: EventAlias, first_look_s: float = FIRST_LOOK_S, every_s: float = LOOK_EVERY_S):
+        self.columns = alias.columns
+        self._alias, self._first_look_s, self._every_s = alias, first_look_s, every_s
+        self._looked, self._stop = threading.Event(), threading.Event()
+        self._failure: str | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the registry cannot name the champion, or the champion cannot score; None where it is known."""
+        if not self._looked.is_set():
+            return f"the registry of models has not answered in {self._first_look_s:g} s"
+        return self._failure or self._alias.problem
+
+    def start(self) -> None:
+        """A thread looks for it from now on; its first look is over, or takes longer than anybody should wait."""
+        if self._thread is None:
+            name = f"champion {self.columns.model.name}"
+            self._thread = threading.Thread(target=self._follow, name=name, daemon=True)
+            self._thread.start()
+            self._looked.wait(self._first_look_s)
+
+    def current(self) -> LoadedVersion[EventClassifier] | None:
+        """The version that is known now."""
+        return self._alias.current
+
+    def close(self) -> None:
+        """The thread looks no more."""
+        self._stop.set()
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._alias.latest()
+                self._failure = None
+            except Exception as error:  # whatever a registry does, the stream goes on with the version that it has
+                logger.exception("event_champion_not_found name=%s", self.columns.model.name)
+                self._failure = f"{type(error).__name__}: {error}"
+            self._looked.set()
+            self._stop.wait(self._every_s)

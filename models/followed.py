@@ -1,51 +1,122 @@
-"""The model that serves: the version which the registry's alias names, verified, loaded and swapped in one assignment.
+"""Follows an alias of the registry: the version that it names is verified, loaded and swapped in one assignment.
 
 A version that has no passing verdict, cannot be loaded, was trained on other definitions, or does not answer as on the
-day it was made never serves: the one before goes on.
+day it was made never answers.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from features.errors import ArtefactError, HeadraceError
+from features.times import now_ms
 from models.local_copy import KeptModel
-from models.recommender import Artefact, load, try_out
-from models.registry import Pinned, Registry
+from models.registry import LoadedVersion, Pinned, Registry
+
+logger = logging.getLogger(__name__)
+
+Model = TypeVar("Model")
+Model_co = TypeVar("Model_co", covariant=True)
 
 RETRY_REFUSED_S = 60.0
 
 
-def verified(pinned: Pinned, fetch: Callable[[Pinned], Path]) -> Artefact:
-    """The version's artefact, which may serve, is whole, and answers. Raises ArtefactError, or what fetch raises."""
-    if pinned.refusal is not None:
-        where, required = f"model version {pinned.version}", "a verdict of the gate by which it may serve"
-        raise ArtefactError(where, required, pinned.refusal, "See 'headrace models promote'.")
-    artefact = load(fetch(pinned), pinned.digest, trusted=pinned.trusted)
-    try_out(artefact)
-    return artefact
+class OpenFolder(Protocol[Model_co]):
+    """Loads the model of an artefact's folder."""
+
+    def __call__(self, folder: Path, digest: str | None, *, trusted: bool) -> Model_co:
+        """The model, whose files have this digest and which answers as when it was made; else ArtefactError.
+
+        Args:
+            trusted: whether a model that somebody brought may run its code.
+        """
+
+
+class VersionLoader(Generic[Model]):
+    """Fetches and verifies a registered version before it may answer.
+
+    Args:
+        registry: where models are.
+        open_folder: loads the model.
+        prepare: called with a loaded model before it answers; raises ArtefactError to refuse it.
+        name: of the model, for messages; None where there is only one.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        open_folder: OpenFolder[Model],
+        prepare: Callable[[Model], None] = lambda _: None,
+        name: str | None = None,
+    ) -> None:
+        self.registry, self._open, self._prepare, self._name = registry, open_folder, prepare, name
+
+    def load(
+        self,
+        pinned: Pinned,
+        *,
+        needs_verdict: bool = True,
+        folder: Path | None = None,
+        in_memory: LoadedVersion[Model] | None = None,
+    ) -> LoadedVersion[Model]:
+        """The version, which may answer, is whole, and answers.
+
+        Args:
+            needs_verdict: False for a version that nobody hears: it has to be whole, that is to have a digest.
+            folder: where its files are; None for the registry's.
+            in_memory: these files, verified and loaded before.
+
+        Raises:
+            ArtefactError: the version is refused.
+            RegistryError: the registry does not answer.
+        """
+        if pinned.refusal is not None and (needs_verdict or pinned.digest is None):
+            raise self._no_verdict(pinned, pinned.refusal)
+        loaded = in_memory
+        if loaded is None:
+            model = self._open(folder or self.registry.fetch(pinned), pinned.digest, trusted=pinned.trusted)
+            loaded = LoadedVersion(pinned.version, model, now_ms(), pinned.digest)
+        self._prepare(loaded.model)
+        return loaded
+
+    def _no_verdict(self, pinned: Pinned, refusal: str) -> ArtefactError:
+        model, option = ("model", "") if self._name is None else (f"model '{self._name}'", f" --model {self._name}")
+        required = "a verdict of the gate by which it may serve"
+        return ArtefactError(
+            f"{model} version {pinned.version}", required, refusal, f"See 'headrace models promote{option}'."
+        )
 
 
 @dataclass(frozen=True)
-class Served:
-    """A loaded version."""
+class AliasPolicy:
+    """How an alias is followed."""
 
-    version: str
-    artefact: Artefact
-    loaded_at: int
-    """Epoch ms."""
-    digest: str | None = None
-    """Of its manifest."""
-    alias: str | None = None
-    """The alias by which it answers, where that is not the champion's."""
+    needs_verdict: bool = True
+    """The version answers requests, for which the gate must have let it pass."""
+    keeps_last: bool = True
+    """The last version stays while the alias is gone or names one that is refused; otherwise there is none then."""
+    reports_refusals: bool = True
+    """The registry is told which version was refused and why."""
+    retry_refused_s: float = RETRY_REFUSED_S
+    """A refused version of the same tags and files is tried again after this."""
+
+
+CHAMPION_POLICY = AliasPolicy()
+CANARY_POLICY = AliasPolicy(keeps_last=False)
+CHALLENGER_POLICY = AliasPolicy(needs_verdict=False, keeps_last=False, reports_refusals=False)
+EVENT_CHAMPION_POLICY = AliasPolicy(reports_refusals=False, retry_refused_s=math.inf)
+EVENT_CHALLENGER_POLICY = replace(CHALLENGER_POLICY, retry_refused_s=math.inf)
 
 
 @dataclass(frozen=True)
-class Refused:
-    """A version that must not serve, why, and when that was found (monotonic seconds)."""
+class RefusedVersion:
+    """A version that must not answer, why, and when that was found (monotonic seconds)."""
 
     pinned: Pinned
     reason: str
@@ -57,97 +128,126 @@ class Refused:
         return self.pinned.version
 
 
-class ModelWatch:
-    """Follows the alias; ``look`` is called now and then in a thread, ``current`` is read by every request.
+class FollowedAlias(Generic[Model]):
+    """Keeps the version that an alias names loaded; ``look`` is called by one thread, ``current`` read by any.
 
     Args:
-        registry: where models are.
-        prepare: called with a loaded artefact before it serves; raises ArtefactError to refuse it.
-        swapped: called after the swap.
-        kept: where the model that serves is copied to, for a start without the registry; None for nowhere.
+        loader: makes a version ready to answer.
+        alias: what names it.
+        swapped: called after a swap.
+        local_copy: where the version is copied to, for a start without the registry; None for nowhere.
     """
 
     def __init__(
         self,
-        registry: Registry,
-        prepare: Callable[[Artefact], None] = lambda _: None,
-        swapped: Callable[[Served], None] = lambda _: None,
-        kept: KeptModel | None = None,
+        loader: VersionLoader[Model],
+        alias: str,
+        policy: AliasPolicy = CHAMPION_POLICY,
+        swapped: Callable[[LoadedVersion[Model]], None] = lambda _: None,
+        local_copy: KeptModel | None = None,
     ) -> None:
-        self._registry, self._prepare, self._swapped, self._kept = registry, prepare, swapped, kept
-        self.current: Served | None = None
-        self.previous: Served | None = None
-        self.refused: Refused | None = None
-        self.problem: str | None = None
+        self.alias, self.policy = alias, policy
+        self._loader, self._swapped, self._local_copy = loader, swapped, local_copy
+        self.named: Pinned | None = None
+        self.current: LoadedVersion[Model] | None = None
+        self.previous: LoadedVersion[Model] | None = None
+        self.refused: RefusedVersion | None = None
+        self.registry_problem: str | None = None
         self.looked = False
 
-    def look(self) -> None:
-        """The version that the alias names serves, or is refused with its reason; whatever fails, one still serves."""
-        pinned: Pinned | None = None
+    @property
+    def problem(self) -> str | None:
+        """The error of the registry at the last look, or the reason why the named version is refused; None for none."""
+        refused = self.refused
+        if self.registry_problem is not None or refused is None:
+            return self.registry_problem
+        return refused.reason if refused.pinned == self.named else None
+
+    def follow(self) -> None:
+        """As ``look``; an error of the registry is the ``registry_problem``, and the local copy stands in for it."""
         try:
-            pinned = self._registry.resolve()
-            if pinned is not None and self._is_news(pinned):
-                self._take(pinned)
-            self.problem = None
-        except ArtefactError as error:
-            if pinned is not None:
-                self._refuse(pinned, str(error))
+            self.registry_problem = self.look()
         except HeadraceError as error:
-            self.problem = str(error)
+            self.registry_problem = str(error)
         finally:
-            if self.current is None and self.problem is not None:
-                self._take_kept()
+            if self.current is None and self.registry_problem is not None:
+                self._take_local_copy()
             self.looked = True
 
-    def _refuse(self, pinned: Pinned, reason: str) -> None:
-        self.refused = Refused(pinned, reason, time.monotonic())
-        try:
-            self._registry.tell(pinned, reason)
-        except HeadraceError as error:  # it is refused all the same
-            self.problem = str(error)
+    def look(self, champion: LoadedVersion[Model] | None = None) -> str | None:
+        """The version that the alias names now is loaded, or refused with its reason.
 
-    def _is_news(self, pinned: Pinned) -> bool:
-        if is_of(self.current, pinned):
-            return False
+        Returns the error where a refusal could not be reported. Raises RegistryError where the registry does not
+        answer; then all stays as it was.
+
+        Args:
+            champion: a version that needs no second copy in memory: an alias that names it counts as gone.
+        """
+        pinned = self.named = self._loader.registry.find(self.alias)
+        if pinned is None or is_of(champion, pinned):
+            if not self.policy.keeps_last:
+                self.current = self.refused = None
+            return None
+        if self._stays(pinned):
+            return None
+        if not self.policy.keeps_last:
+            self.current = None
+        return None if self._was_refused(pinned) else self._take(pinned)
+
+    def _stays(self, pinned: Pinned) -> bool:
+        lost = self.policy.needs_verdict and not self.policy.keeps_last and pinned.refusal is not None
+        return is_of(self.current, pinned) and not lost
+
+    def _was_refused(self, pinned: Pinned) -> bool:
         refused = self.refused
-        tried = refused is not None and refused.pinned == pinned
-        return not (tried and refused is not None and time.monotonic() - refused.at < RETRY_REFUSED_S)
+        if refused is None or refused.pinned != pinned:
+            return False
+        return time.monotonic() - refused.at < self.policy.retry_refused_s
 
-    def _take(self, pinned: Pinned) -> None:
-        before = self.previous
-        if before is not None and is_of(before, pinned):  # a rollback: still in memory, still verified
-            taken = before
+    def _take(self, pinned: Pinned) -> str | None:
+        before = self.previous if is_of(self.previous, pinned) else None  # a rollback: still in memory, still verified
+        try:
+            loaded = self._loader.load(pinned, needs_verdict=self.policy.needs_verdict, in_memory=before)
+        except ArtefactError as error:
+            return self._refuse(pinned, str(error))
+        self._swap(loaded)
+        if self._local_copy is not None and pinned.digest is not None:
+            self._local_copy.keep(pinned.version, pinned.digest, self._loader.registry.fetch(pinned))
+        return None
+
+    def _refuse(self, pinned: Pinned, reason: str) -> str | None:
+        self.refused = RefusedVersion(pinned, reason, time.monotonic())
+        logger.warning("model_refused alias=%s version=%s reason=%s", self.alias, pinned.version, reason)
+        if not self.policy.reports_refusals:
+            return None
+        try:
+            self._loader.registry.tell(pinned, reason)
+        except HeadraceError as error:  # it is refused all the same
+            return str(error)
+        return None
+
+    def _swap(self, loaded: LoadedVersion[Model]) -> None:
+        if self.policy.keeps_last:
+            self.previous, self.current = self.current, loaded
         else:
-            taken = Served(pinned.version, verified(pinned, self._registry.fetch), _now_ms(), pinned.digest)
-        self._prepare(taken.artefact)
-        self._swap(taken)
-        if self._kept is not None and pinned.digest is not None:
-            self._kept.keep(pinned.version, pinned.digest, self._registry.fetch(pinned))
-
-    def _swap(self, taken: Served) -> None:
-        self.previous, self.current = self.current, taken
+            self.current = replace(loaded, alias=self.alias)
         self.refused = None
-        self._swapped(taken)
+        self._swapped(loaded)
 
-    def _take_kept(self) -> None:
-        """The model that served here last, verified anew, where the registry does not answer."""
-        last = None if self._kept is None else self._kept.last()
+    def _take_local_copy(self) -> None:
+        """The model that served here last serves, verified anew."""
+        last = None if self._local_copy is None else self._local_copy.last()
         if last is None:
             return
         pinned = Pinned(last.version, str(last.folder), last.digest, trusted=True)  # it was when it was copied here
         try:
-            taken = Served(last.version, verified(pinned, lambda _: last.folder), _now_ms(), last.digest)
-            self._prepare(taken.artefact)
+            loaded = self._loader.load(pinned, folder=last.folder)
         except HeadraceError as error:
-            self.refused = Refused(pinned, str(error), time.monotonic())
+            self.refused = RefusedVersion(pinned, str(error), time.monotonic())
         else:
-            self._swap(taken)
+            self._swap(loaded)
 
 
-def is_of(served: Served | None, pinned: Pinned) -> bool:
+def is_of(loaded: LoadedVersion[Model] | None, pinned: Pinned) -> bool:
     """True where what is in memory are these files."""
-    return served is not None and (served.version, served.digest) == (pinned.version, pinned.digest)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    return loaded is not None and (loaded.version, loaded.digest) == (pinned.version, pinned.digest)

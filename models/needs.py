@@ -1,4 +1,4 @@
-"""Which definitions of views the registered models need: those that a version with an alias was trained on."""
+"""The definitions of views that registered models need: those that a version with an alias was trained on."""
 
 from __future__ import annotations
 
@@ -8,15 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.errors import StoreError
-from models.registry import absolute_uri
+from models.registry import GONE, absolute_uri, client_of, download, made, quick
 
 if TYPE_CHECKING:
     from models.folder import ViewInputs
-
-SQLITE = "sqlite:///"
-
-GONE = "RESOURCE_DOES_NOT_EXIST"
-"""MLflow's word for a version that was never there or was deleted."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +41,14 @@ def model_needs(tracking_uri: str, root: Path) -> list[Need]:
         StoreError: the registry does not answer, or a manifest cannot be read.
     """
     uri = absolute_uri(tracking_uri, root)
-    # Asking MLflow would make the database.
-    if not uri or (uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists()):
+    if not made(uri):
         return []
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client = client_of(uri)
     try:
-        return [need for model in client.search_registered_models() for need in _of_model(client, model, uri)]
+        with quick():
+            return [need for model in client.search_registered_models() for need in _of_model(client, model, uri)]
     except (MlflowException, OSError) as error:
         raise StoreError(f"registry {uri}", "an MLflow registry that answers", str(error)) from error
 
@@ -66,20 +60,19 @@ def _of_model(client: Any, model: Any, uri: str) -> list[Need]:
     needs = []
     for version, aliases in versions.items():
         for inputs in _inputs(client.get_model_version(model.name, version).source, uri):
-            asked = (inputs.view, int(inputs.schema_hash, 16), inputs.names)
-            needs.append(Need(model.name, version, tuple(aliases), *asked))
+            schema_hash = int(inputs.schema_hash, 16)
+            needs.append(Need(model.name, version, tuple(aliases), inputs.view, schema_hash, inputs.names))
     return needs
 
 
 def _inputs(source: str, uri: str) -> Sequence[ViewInputs]:
-    from mlflow.artifacts import download_artifacts
     from pydantic import ValidationError
 
     from models.folder import MANIFEST
 
-    path = download_artifacts(artifact_uri=f"{source}/{MANIFEST}", tracking_uri=uri)
+    path = download(f"{source}/{MANIFEST}", uri)
     try:
-        return inputs_of_manifest(Path(path).read_bytes())
+        return inputs_of_manifest(path.read_bytes())
     except ValidationError as error:
         raise StoreError(f"manifest '{path}'", "what training writes", str(error.errors()[0]["msg"])) from error
 
@@ -92,19 +85,18 @@ def ranker_inputs_of(
     None where the registry has no such version, or none any more. Raises StoreError where it does not answer.
     """
     uri = absolute_uri(tracking_uri, root)
-    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+    if not made(uri):
         return None
-    from mlflow import MlflowClient
-    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     from models.folder import MANIFEST
     from models.recommender import Manifest
 
     try:
-        source = MlflowClient(tracking_uri=uri, registry_uri=uri).get_model_version(model, version).source
-        path = download_artifacts(artifact_uri=f"{source}/{MANIFEST}", tracking_uri=uri)
-        manifest = Manifest.model_validate_json(Path(path).read_bytes())
+        with quick():
+            source = client_of(uri).get_model_version(model, version).source
+            path = download(f"{source}/{MANIFEST}", uri)
+        manifest = Manifest.model_validate_json(path.read_bytes())
     except (MlflowException, OSError, ValueError) as error:
         if getattr(error, "error_code", None) == GONE:
             return None

@@ -1,11 +1,17 @@
-"""A client of MLflow: where its database or server is, and whether that answers."""
+"""MLflow's registry of models: where its database or server is, whether that answers, and the versions in it.
+
+Here alone a client of MLflow is made. A database of our own is not asked before it has a file: MLflow would make it,
+and race with training.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from features.errors import HeadraceError, StoreError
 from models.tags import (
@@ -23,10 +29,15 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+Model = TypeVar("Model")
+
 QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """MLflow's own patience is minutes, for which a start without the registry would wait."""
 
 SQLITE = "sqlite:///"
+
+GONE = "RESOURCE_DOES_NOT_EXIST"
+"""MLflow's code for a version that was never there or was deleted."""
 
 
 def absolute(tracking_uri: str, root: Path) -> tuple[str, Path | None]:
@@ -37,9 +48,21 @@ def absolute(tracking_uri: str, root: Path) -> tuple[str, Path | None]:
     return f"{SQLITE}{path}", path.parent
 
 
+def absolute_uri(tracking_uri: str, root: Path) -> str:
+    """The registry's address; a database of a relative path is below ``root``."""
+    return absolute(tracking_uri, root)[0]
+
+
 def made(uri: str) -> bool:
-    """False while a database of our own has no file: asking MLflow would make it."""
-    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists()
+    """False without an address, and while a database of our own has no file: asking MLflow would make it."""
+    return bool(uri) and (not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists())
+
+
+def client_of(uri: str) -> MlflowClient:
+    """A client of the registry, which is not asked yet."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def connected(uri: str, artefacts: Path | None) -> MlflowClient:
@@ -50,38 +73,42 @@ def connected(uri: str, artefacts: Path | None) -> MlflowClient:
 
     Raises StoreError where a server does not.
     """
-    from mlflow import MlflowClient
-
     if artefacts is not None:
         artefacts.mkdir(parents=True, exist_ok=True)
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client = client_of(uri)
     if artefacts is None:
-        _asked(client, uri)
+        _check_answers(client, uri)
     return client
 
 
-def _asked(client: MlflowClient, uri: str) -> None:
-    """Passes when the registry answers; StoreError where not, sooner than MLflow's own patience of minutes ends."""
+def _check_answers(client: MlflowClient, uri: str) -> None:
     from mlflow.exceptions import MlflowException
 
-    before = {name: os.environ.get(name) for name in QUICK}
-    os.environ.update({name: value for name, value in QUICK.items() if before[name] is None})
     try:
-        client.search_registered_models(max_results=1)
+        with quick():
+            client.search_registered_models(max_results=1)
     except MlflowException as error:
         next_step = "See mlflow.tracking_uri of the settings."
         raise StoreError(f"registry {uri}", "an MLflow registry that answers", str(error), next_step) from error
+
+
+@contextmanager
+def quick() -> Iterator[None]:
+    """MLflow gives up after seconds in the block, unless the environment says otherwise."""
+    new = {name: value for name, value in QUICK.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
     finally:
-        for name in (one for one, value in before.items() if value is None):
-            del os.environ[name]
+        for name in new:
+            os.environ.pop(name, None)
 
 
-def absolute_uri(tracking_uri: str, root: Path) -> str:
-    """The registry's address; a database of a relative path is below ``root``."""
-    prefix = "sqlite:///"
-    if not tracking_uri.startswith(prefix):
-        return tracking_uri
-    return f"{prefix}{(root / tracking_uri.removeprefix(prefix)).resolve()}"
+def download(source: str, uri: str) -> Path:
+    """A local copy of an artefact of this registry, or the artefact itself where it is on this machine."""
+    from mlflow.artifacts import download_artifacts
+
+    return Path(download_artifacts(artifact_uri=source, tracking_uri=uri, registry_uri=uri))
 
 
 class RegistryError(HeadraceError):
@@ -107,11 +134,22 @@ class Pinned:
     """Why a service stopped it as the canary; None where none did."""
 
 
+@dataclass(frozen=True)
+class LoadedVersion(Generic[Model]):
+    """A version in memory."""
+
+    version: str
+    model: Model
+    loaded_at: int = 0
+    """Epoch ms."""
+    digest: str | None = None
+    """Of its manifest."""
+    alias: str | None = None
+    """The alias by which it answers, where that is not the champion's."""
+
+
 class Registry(Protocol):
     """Where models are registered."""
-
-    def resolve(self) -> Pinned | None:
-        """The version that the alias names now; None for none. Raises RegistryError."""
 
     def find(self, name: str) -> Pinned | None:
         """The version of this number, or that this alias names now; None for none. Raises RegistryError."""
@@ -147,27 +185,23 @@ def _share(text: str | None) -> float | None:
 
 
 class MlflowRegistry:
-    """MLflow's registry: the alias is resolved once a look, and the version that it named is what is fetched."""
+    """The versions of one model in MLflow's registry; for processes that read it for as long as they live."""
 
-    def __init__(self, tracking_uri: str, name: str, alias: str) -> None:
-        self._tracking_uri, self._name, self._alias = tracking_uri, name, alias
-
-    def resolve(self) -> Pinned | None:
-        """The version that the alias names now; None while there is no registry, model or alias."""
-        return self.find(self._alias)
+    def __init__(self, tracking_uri: str, name: str) -> None:
+        self._uri, self._name = tracking_uri, name
 
     def find(self, name: str) -> Pinned | None:
-        """The version of this number, or that this alias names now; None where there is none."""
-        if not self._exists():
+        """The version of this number, or that this alias names now; None while there is no registry, model or name."""
+        if not made(self._uri):
             return None
         from mlflow.exceptions import MlflowException
 
         client = self._client()
-        ask = client.get_model_version if name.isdecimal() else client.get_model_version_by_alias
+        get = client.get_model_version if name.isdecimal() else client.get_model_version_by_alias
         try:
-            found = ask(self._name, name)
+            found = get(self._name, name)
         except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if error.error_code in (GONE, "INVALID_PARAMETER_VALUE"):
                 return None
             raise self._failed(error) from error
         return _pinned(found)
@@ -178,38 +212,25 @@ class MlflowRegistry:
 
         client = self._client()
         try:
-            told = client.get_model_version(self._name, pinned.version).tags.get(tag)
-            if told != reason:
+            present = client.get_model_version(self._name, pinned.version).tags.get(tag)
+            if present != reason:
                 client.set_model_version_tag(self._name, pinned.version, tag, reason)
         except MlflowException as error:
             raise self._failed(error) from error
 
-    def _client(self) -> MlflowClient:
-        from mlflow import MlflowClient
-
-        for name, value in QUICK.items():
-            os.environ.setdefault(name, value)
-        return MlflowClient(self._tracking_uri)
-
     def fetch(self, pinned: Pinned) -> Path:
         """The version's folder, downloaded where it is not on this machine."""
-        import mlflow
         from mlflow.exceptions import MlflowException
 
         try:
-            path = mlflow.artifacts.download_artifacts(
-                artifact_uri=pinned.source, tracking_uri=self._tracking_uri, registry_uri=self._tracking_uri
-            )
+            return download(pinned.source, self._uri)
         except (MlflowException, OSError) as error:
             raise self._failed(error) from error
-        return Path(path)
 
-    def _exists(self) -> bool:
-        """False while a SQLite registry has no file: asking MLflow would make one, and race with training."""
-        prefix = "sqlite:///"
-        if not self._tracking_uri:
-            return False
-        return not self._tracking_uri.startswith(prefix) or Path(self._tracking_uri.removeprefix(prefix)).exists()
+    def _client(self) -> MlflowClient:
+        for name, value in QUICK.items():  # for good: threads of this process look now and then, and none may hang
+            os.environ.setdefault(name, value)
+        return client_of(self._uri)
 
     def _failed(self, error: Exception) -> RegistryError:
-        return RegistryError(f"registry {self._tracking_uri}", "an MLflow registry that answers", str(error))
+        return RegistryError(f"registry {self._uri}", "an MLflow registry that answers", str(error))

@@ -32,7 +32,7 @@ def service_of(settings: ServiceConfig) -> Service:
     """The service of these settings, not started yet."""
     repo = load_repo(settings.repo)
     rows = settings.store.open_to_read()
-    registry = MlflowRegistry(settings.tracking_uri, settings.model_name, settings.model_alias)
+    registry = MlflowRegistry(settings.tracking_uri, settings.model_name)
     pending = rows.pending()
     schemas = schema_registry(settings.schema_registry, settings.registry_client)
     readable = RowsWithPending(rows, pending, repo, schemas=schemas) if settings.own_clicks else rows

@@ -13,8 +13,9 @@ from features.arrays import Floats
 from features.definitions import FeatureRepo, Stream
 from features.events import EventColumns
 from features.rows import FeatureMatrix, Status
-from models.event_champion import EventChampion
-from models.event_model import EventColumnsOfModel, Loaded, Reason, reasons_of
+from models.event_champion import EventAlias
+from models.event_model import EventColumnsOfModel, LoadedEventModel, Reason, reasons_of
+from models.followed import EVENT_CHALLENGER_POLICY
 from models.tags import CHALLENGER
 from serving.events import judge
 from serving.http import ProblemError, field_problem, schema
@@ -46,8 +47,11 @@ class EventScores:
     ) -> None:
         self._repo, self._reader, self._alias = repo, reader, alias
         asked = {name: EventColumnsOfModel.of(repo, model) for name, model in repo.models.items()}
-        self._champions = {name: EventChampion(tracking_uri, one, alias) for name, one in asked.items()}
-        challengers = {n: EventChampion(tracking_uri, one, CHALLENGER, answers=False) for n, one in asked.items()}
+        self._champions = {name: EventAlias(tracking_uri, one, alias) for name, one in asked.items()}
+        challengers = {
+            name: EventAlias(tracking_uri, columns, CHALLENGER, policy=EVENT_CHALLENGER_POLICY)
+            for name, columns in asked.items()
+        }
         self.shadow = ScoreShadow(shadow_share, challengers, metrics)
 
     def score(self, request: schema.ScoreRequest) -> schema.ScoreResponse:
@@ -60,22 +64,22 @@ class EventScores:
         if champion is None:
             required = f"an event model of the feature repo ({', '.join(self._champions) or 'none'})"
             raise field_problem("model", required, request.model, 404)
-        loaded = champion.current()
+        loaded = champion.latest()
         if loaded is None:
             why = champion.problem or "none is registered. Run 'headrace train'"
             raise ProblemError(503, f"POST /v1/score requires a champion of model '{request.model}'; got {why}.")
         now = time.time_ns() // 1_000_000 if request.as_of is None else request.as_of
-        events = event_of(request.event, champion.asked.model.stream, now)
-        answers = self._answers(champion.asked, events, request.as_of)
-        matrix = champion.asked.source.matrix_of(events, answers)
+        events = event_of(request.event, champion.columns.model.stream, now)
+        answers = self._answers(champion.columns, events, request.as_of)
+        matrix = champion.columns.source.matrix_of(events, answers)
         try:
-            response = _response(champion.asked, loaded, matrix, answers, self._alias)
+            response = _response(champion.columns, loaded, matrix, answers, self._alias)
         except Exception as error:  # a model may fail in any way at all
             logger.exception("event_model_failed name=%s version=%s", request.model, loaded.version)
             got = f"{type(error).__name__}: {error}"
             required = f"POST /v1/score requires an answer of model '{request.model}' version {loaded.version}"
             raise ProblemError(503, f"{required}; got {got}.") from error
-        self.shadow.offer(request.model, Scored(loaded, champion.asked.inputs(matrix), response.score))
+        self.shadow.offer(request.model, Scored(loaded, champion.columns.inputs(matrix), response.score))
         return response.model_copy(update={"took_ms": round(1e3 * (time.perf_counter() - started), 3)})
 
     def _answers(self, asked: EventColumnsOfModel, events: pa.Table, as_of: int | None) -> Mapping[str, FeatureMatrix]:
@@ -99,7 +103,7 @@ def event_of(fields: Mapping[str, Any], stream: Stream, now: int) -> pa.Table:
 
 def _response(
     asked: EventColumnsOfModel,
-    loaded: Loaded,
+    loaded: LoadedEventModel,
     matrix: Floats,
     answers: Mapping[str, FeatureMatrix],
     alias: str,

@@ -15,8 +15,7 @@ from features.definitions import FeatureRepo, FeatureView
 from features.errors import HeadraceError, StoreError
 from features.events import encode_key, parsed_key
 from features.rows import Status
-from models.followed import Served
-from models.recommender import Artefact
+from models.recommender import Artefact, LoadedRecommender
 from models.registry import Registry
 from serving.background import Repeated
 from serving.config import ServiceConfig
@@ -166,7 +165,7 @@ class Service:
         served = await self.models.asked(request.model)
 
         def answer() -> Answer:
-            artefact = served.artefact if served is not None else None
+            artefact = served.model if served is not None else None
             return Answer(similar(request.item_id, question, artefact, self.items.snapshot), served, UserRead())
 
         return self._response(await self._answered(answer, question, served), request)
@@ -188,7 +187,9 @@ class Service:
         if self._served_log is not None:
             self._served_log.offer(answer)
 
-    async def _answered(self, work: Callable[[], Answer], question: Question, served: Served | None) -> Answer:
+    async def _answered(
+        self, work: Callable[[], Answer], question: Question, served: LoadedRecommender | None
+    ) -> Answer:
         """What the work comes to, or what stands in for it when it does not come in time."""
         started = time.perf_counter()
         try:
@@ -207,7 +208,9 @@ class Service:
         used = None if answer.served is None else self.models.used(answer.served, request.model)
         return response_of(answer, used, self.items.snapshot, explain=request.explain)
 
-    def _answer(self, answer: Recommender, question: Question, given: Given, served: Served | None) -> Answer:
+    def _answer(
+        self, answer: Recommender, question: Question, given: Given, served: LoadedRecommender | None
+    ) -> Answer:
         user = self._askers.read(question, given, served)
         made = self._attempt(answer, question, given, user, served)
         if made is None and served is not None and served.alias is not None:  # a canary's users lose nothing
@@ -215,7 +218,7 @@ class Service:
         return made or self._substitute(question, Reason.MODEL_FAILED, served, user)
 
     def _attempt(
-        self, answer: Recommender, question: Question, given: Given, user: UserRead, served: Served | None
+        self, answer: Recommender, question: Question, given: Given, user: UserRead, served: LoadedRecommender | None
     ) -> Answer | None:
         """The version's answer; None where it fails, whatever it does."""
         started = time.perf_counter()
@@ -230,19 +233,19 @@ class Service:
         return made
 
     def _asked(
-        self, answer: Recommender, question: Question, given: Given, user: UserRead, served: Served | None
+        self, answer: Recommender, question: Question, given: Given, user: UserRead, served: LoadedRecommender | None
     ) -> Answer:
         """The version's answer about a user as read, or read anew where it was trained on another definition."""
         if user.schema_hash != self._askers.schema_hash(served):
             user = self._askers.read(question, given, served)
-        artefact = served.artefact if served is not None else None
+        artefact = served.model if served is not None else None
         inputs = self.items.inputs(artefact) if artefact is not None else None
         return Answer(answer(question, user, artefact, self.items.snapshot, inputs), served, user)
 
     def _substitute(
-        self, question: Question, reason: Reason, served: Served | None, user: UserRead | None = None
+        self, question: Question, reason: Reason, served: LoadedRecommender | None, user: UserRead | None = None
     ) -> Answer:
-        artefact = served.artefact if served is not None else None
+        artefact = served.model if served is not None else None
         made = substitute(question, reason, self.items.snapshot, artefact)
         return Answer(made, served, user or UserRead(problem=reason))
 

@@ -77,8 +77,8 @@ LAYERS = {
     "headrace.commands.stream": "deliver import_ > alerts deadletters produce stream tables",
     "headrace.simulators": "cards_traffic > cards shop zipf",
     "models": (
-        "champions rival > event_champion followed needs > event_model local_copy recommender registry > "
-        "classifier_file folder golden tags user_model"
+        "event_champion needs > followed > event_model local_copy recommender > "
+        "classifier_file folder golden registry > tags user_model"
     ),
     "models.event_model": "decisions trial > artefact > columns > inputs",
     "models.recommender": "golden > artefact > retrieval > arrays pairs > calibration tables",

@@ -6,7 +6,7 @@ In: events and feature values. Out: probabilities, reasons, decisions and alerts
 from models.event_model.artefact import (
     EventClassifier,
     EventManifest,
-    Loaded,
+    LoadedEventModel,
     load_event_model,
     save_event_model,
     views_of,
@@ -14,7 +14,7 @@ from models.event_model.artefact import (
 from models.event_model.columns import EventColumnsOfModel, filled, rounded
 from models.event_model.decisions import DECISIONS, Reason, alerts_of, decide, reasons_of
 from models.event_model.inputs import EventInputs, Events
-from models.event_model.trial import golden_scores, try_out
+from models.event_model.trial import golden_scores, open_event_model, try_out
 
 __all__ = [
     "DECISIONS",
@@ -23,13 +23,14 @@ __all__ = [
     "EventInputs",
     "EventManifest",
     "Events",
-    "Loaded",
+    "LoadedEventModel",
     "Reason",
     "alerts_of",
     "decide",
     "filled",
     "golden_scores",
     "load_event_model",
+    "open_event_model",
     "reasons_of",
     "rounded",
     "save_event_model",

@@ -20,6 +20,7 @@ from features.errors import ArtefactError
 from models.classifier_file import chances, load_ranker, save_ranker
 from models.event_model.columns import EventColumnsOfModel, filled, rounded
 from models.folder import MANIFEST, FileEntry, ViewInputs, check_files, manifest_text, write_folder
+from models.registry import LoadedVersion
 from models.user_model import OWN, OwnRanker, open_trusted
 
 CLASSIFIER = "classifier.skops"
@@ -162,9 +163,4 @@ def load_event_model(directory: str | Path, digest: str | None = None, *, truste
     return EventClassifier(manifest, load_ranker(directory / CLASSIFIER, len(manifest.inputs)))
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A version in memory."""
-
-    version: str
-    model: EventClassifier
+LoadedEventModel = LoadedVersion[EventClassifier]

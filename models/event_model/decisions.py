@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.arrays import Bools, Floats
-from models.event_model.artefact import EventClassifier, Loaded
+from models.event_model.artefact import EventClassifier, LoadedEventModel
 from models.event_model.columns import EventColumnsOfModel, usual_of
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,11 @@ what the model is to be asked with again."""
 
 
 def decide(
-    asked: EventColumnsOfModel, loaded: Loaded | None, events: pa.Table, matrix: Floats, missing: str | None = None
+    asked: EventColumnsOfModel,
+    loaded: LoadedEventModel | None,
+    events: pa.Table,
+    matrix: Floats,
+    missing: str | None = None,
 ) -> pa.Table:
     """The decision about each event, in the columns of DECISIONS; what a model raises is the decision's problem.
 
@@ -120,7 +124,7 @@ def decide(
 
 
 def _asked_of(
-    asked: EventColumnsOfModel, loaded: Loaded | None, matrix: Floats, missing: str | None
+    asked: EventColumnsOfModel, loaded: LoadedEventModel | None, matrix: Floats, missing: str | None
 ) -> tuple[Floats, list[list[Reason]], str | None]:
     """Scores (NaN for none), the reasons of those that alert, and why there is no score."""
     nothing = np.full(len(matrix), np.nan)

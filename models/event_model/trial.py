@@ -6,10 +6,12 @@ a classifier that fails, is found before the first event.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from features.errors import ArtefactError
-from models.event_model.artefact import EventClassifier
+from models.event_model.artefact import EventClassifier, load_event_model
 from models.golden import TOLERANCE, made_up
 
 QUESTIONS = 16
@@ -25,6 +27,13 @@ def golden_scores(model: EventClassifier) -> tuple[float, ...]:
     if scores.shape != (QUESTIONS,) or not ((scores >= 0) & (scores <= 1)).all():
         raise ArtefactError(where, f"{QUESTIONS} scores from 0 to 1", str(scores.tolist()), "Train anew.")
     return tuple(scores.tolist())
+
+
+def open_event_model(folder: Path, digest: str | None, *, trusted: bool) -> EventClassifier:
+    """The event model of a folder, whole and tried out; ArtefactError otherwise (see ``load_event_model``)."""
+    model = load_event_model(folder, digest, trusted=trusted)
+    try_out(model)
+    return model
 
 
 def try_out(model: EventClassifier) -> None:

@@ -4,9 +4,9 @@ In: a user's history and feature values. Out: ranked items, with the source of e
 """
 
 from models.recommender.arrays import candidate_arrays, candidate_tables, read_arrays
-from models.recommender.artefact import Artefact, Manifest, load, save
+from models.recommender.artefact import Artefact, LoadedRecommender, Manifest, load, save
 from models.recommender.calibration import Calibration, log_odds
-from models.recommender.golden import goldens_of, try_out
+from models.recommender.golden import goldens_of, open_recommender, try_out
 from models.recommender.pairs import PAIR_FEATURES, Query
 from models.recommender.retrieval import Asked, Candidates, Ranked, ranker_inputs, retrieve
 from models.recommender.tables import CandidateTables, Factors, Sessions, SparseRows
@@ -18,6 +18,7 @@ __all__ = [
     "CandidateTables",
     "Candidates",
     "Factors",
+    "LoadedRecommender",
     "Manifest",
     "PAIR_FEATURES",
     "Query",
@@ -29,6 +30,7 @@ __all__ = [
     "goldens_of",
     "load",
     "log_odds",
+    "open_recommender",
     "ranker_inputs",
     "read_arrays",
     "retrieve",

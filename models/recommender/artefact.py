@@ -33,6 +33,7 @@ from models.recommender.calibration import Calibration
 from models.recommender.pairs import PAIR_FEATURES, Query, blended
 from models.recommender.retrieval import Candidates, Ranked, best_first, ranker_inputs, retrieve
 from models.recommender.tables import CandidateTables
+from models.registry import LoadedVersion
 from models.user_model import OWN, OwnRanker, open_trusted
 
 CANDIDATES, RANKER = "candidates.npz", "ranker.skops"
@@ -240,6 +241,9 @@ class Artefact:
     ) -> list[Ranked]:
         wanted = order[~np.isin(order, self.tables.places(exclude))][:k]
         return [Ranked(self.items[place], float(scores[place]), source) for place in wanted.tolist()]
+
+
+LoadedRecommender = LoadedVersion[Artefact]
 
 
 def _numbers(matrix: FeatureMatrix, names: Sequence[str]) -> Floats:

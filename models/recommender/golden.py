@@ -7,18 +7,15 @@ the first request.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
 from features.errors import ArtefactError
 from models.golden import TOLERANCE, made_up
-from models.recommender.artefact import Golden
+from models.recommender.artefact import Artefact, Golden, load
 from models.recommender.pairs import Query
 from models.recommender.retrieval import best_first
-
-if TYPE_CHECKING:
-    from models.recommender.artefact import Artefact
 
 QUESTIONS, K = 3, 10
 
@@ -26,6 +23,13 @@ QUESTIONS, K = 3, 10
 def goldens_of(artefact: Artefact) -> tuple[Golden, ...]:
     """The artefact's answers to QUESTIONS questions. Raises ArtefactError where it has none."""
     return tuple(Golden(recent=recent, answer=_answer(artefact, recent)) for recent in _questions(artefact))
+
+
+def open_recommender(folder: Path, digest: str | None, *, trusted: bool) -> Artefact:
+    """The artefact of a folder, whole and tried out; ArtefactError otherwise (see ``load``)."""
+    artefact = load(folder, digest, trusted=trusted)
+    try_out(artefact)
+    return artefact
 
 
 def try_out(artefact: Artefact) -> None:

@@ -7,8 +7,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 
-from models.followed import Served
-from models.recommender import Ranked
+from models.recommender import LoadedRecommender, Ranked
 from serving.http import schema
 from serving.recommend.recommender import SENTENCES, Question, Recommendation, UserRead, as_of, newest_event
 from serving.recommend.unpersonal import ItemSnapshot
@@ -19,7 +18,7 @@ class Answer:
     """A recommendation, the model version and user that it was made of, its id, and the time that it took."""
 
     recommendation: Recommendation
-    served: Served | None
+    served: LoadedRecommender | None
     user: UserRead
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     took_s: float = 0.0

@@ -123,7 +123,7 @@ def event_of(logged: ServedAnswer, now: int) -> dict[str, object]:
     """The answer as an event of the log (served_log.FIELDS), without what there is nothing to say of."""
     answer, question = logged.answer, logged.question
     made = answer.recommendation
-    manifest = None if answer.served is None else answer.served.artefact.manifest
+    manifest = None if answer.served is None else answer.served.model.manifest
     listed = [(one.item_id, None if math.isnan(one.score) else one.score, one.source) for one in made.items]
     names = () if manifest is None else (*PAIR_FEATURES, *manifest.user.names, *manifest.item.names)
     status = answer.user.status
@@ -163,7 +163,7 @@ def _rows(answer: Answer, width: int) -> Floats:
     asked = answer.recommendation.asked
     if answer.served is None or asked is None:
         return rows
-    artefact = answer.served.artefact
+    artefact = answer.served.model
     candidates = artefact.retrieve(asked.query, asked.among, asked.allowed)
     at = {place: number for number, place in enumerate(candidates.places.tolist())}
     numbers = [at.get(artefact.tables.index.get(one.item_id, -1), -1) for one in answer.recommendation.items]

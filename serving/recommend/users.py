@@ -12,7 +12,7 @@ from features.definitions import FeatureRepo, FeatureView
 from features.errors import HeadraceError
 from features.online_store import ReadableRows
 from features.rows import FeatureMatrix, Status
-from models.followed import Served
+from models.recommender import LoadedRecommender
 from serving.events import OwnClicks
 from serving.http import field_problem
 from serving.recommend.attributes import FieldError
@@ -52,7 +52,7 @@ class Askers:
         self._view, self._repo, self._reader, self._rows = view, repo, reader, rows
         self._own, self._failed = own, failed
 
-    def given(self, features: Mapping[str, Any], served: Served | None) -> Mapping[str, pa.Array]:
+    def given(self, features: Mapping[str, Any], served: LoadedRecommender | None) -> Mapping[str, pa.Array]:
         """The request's own features as columns. Raises ProblemError for one that the model's view does not have so."""
         if not features:
             return {}
@@ -61,7 +61,7 @@ class Askers:
         except FieldError as error:
             raise field_problem(error.field, error.required, error.got) from None
 
-    def read(self, question: Question, given: Mapping[str, pa.Array], served: Served | None) -> UserRead:
+    def read(self, question: Question, given: Mapping[str, pa.Array], served: LoadedRecommender | None) -> UserRead:
         """What is known of who asks, by the definition that the model was trained on (the repo's without a model).
 
         A store that does not answer is a problem of the read and no error.
@@ -73,12 +73,12 @@ class Askers:
             matrix = overridden(self._view_of(served), matrix, given, now)
         return UserRead(matrix, problem, recent, bool(given), schema_hash)
 
-    def schema_hash(self, served: Served | None) -> int | None:
+    def schema_hash(self, served: LoadedRecommender | None) -> int | None:
         """Of the definition that who asks is read by; None for the repo's."""
-        own = None if served is None else served.artefact.manifest.user
+        own = None if served is None else served.model.manifest.user
         return None if own is None or own.view != self._view else int(own.schema_hash, 16)
 
-    def _view_of(self, served: Served | None) -> FeatureView:
+    def _view_of(self, served: LoadedRecommender | None) -> FeatureView:
         return self._reader.view(self._view, self.schema_hash(served))
 
     def _read(

@@ -11,10 +11,8 @@ import threading
 from collections.abc import Callable
 
 from features.errors import HeadraceError
-from models.followed import Served
-from models.recommender import Artefact
-from models.registry import Registry
-from models.rival import Rival
+from models.followed import CANARY_POLICY, FollowedAlias, VersionLoader
+from models.recommender import Artefact, LoadedRecommender
 from models.tags import CANARY, CANARY_STOPPED
 from serving.versions.comparison import Answered, Lately, worse
 
@@ -37,7 +35,7 @@ class Canary:
     """Which requests the canary answers, and whether it goes on; may be shared by threads.
 
     Args:
-        prepare: as Rival's.
+        loader: makes a version ready to answer.
         share: of the users, where the version has no tag that says another.
         slower: how many times as long as the champion's its answers may take.
         stopped: is told when it stops itself.
@@ -45,41 +43,40 @@ class Canary:
 
     def __init__(
         self,
-        registry: Registry,
-        prepare: Callable[[Artefact], None],
+        loader: VersionLoader[Artefact],
         share: float,
         slower: float,
-        stopped: Callable[[Served, str], None] = lambda *_: None,
+        stopped: Callable[[LoadedRecommender, str], None] = lambda *_: None,
     ) -> None:
-        self._registry, self._share, self._slower, self._tell = registry, share, slower, stopped
-        self._rival = Rival(registry, CANARY, prepare, answers=True)
+        self._registry, self._share, self._slower, self._tell = loader.registry, share, slower, stopped
+        self._followed = FollowedAlias(loader, CANARY, CANARY_POLICY)
         self._lock = threading.Lock()
         self._began: tuple[str, str | None] | None = None
         self._own, self._champion = Lately(), Lately()
-        self._beside: Served | None = None
+        self._beside: LoadedRecommender | None = None
         self._since_judged = 0
         self._stopped: str | None = None
         self._told = True
 
     @property
-    def served(self) -> Served | None:
+    def served(self) -> LoadedRecommender | None:
         """The version that is in memory, whether it answers or has stopped; None for none."""
-        return self._rival.current
+        return self._followed.current
 
     @property
     def share(self) -> float:
         """Of the users."""
-        named = self._rival.named
+        named = self._followed.named
         return self._share if named is None or named.canary_share is None else named.canary_share
 
-    def look(self, champion: Served | None) -> None:
+    def look(self, champion: LoadedRecommender | None) -> None:
         """The canary is the version that the alias names now; one that stopped is told of in the registry.
 
         Raises RegistryError where the registry does not answer; then the canary goes on as it was.
         """
         self._tell_registry()
-        self._rival.look(champion)
-        named = self._rival.named
+        self._followed.look(champion)
+        named = self._followed.named
         with self._lock:
             fresh = None if named is None else (named.version, named.canary_begun)
             if fresh != self._began:
@@ -90,16 +87,16 @@ class Canary:
             if named is not None and named.canary_stopped is not None:
                 self._stopped = self._stopped or named.canary_stopped
 
-    def of(self, who: str | None) -> Served | None:
+    def of(self, who: str | None) -> LoadedRecommender | None:
         """The canary, where it is to answer this user (or session); None for nobody, and where it has stopped."""
-        served = self._rival.current
+        served = self._followed.current
         if who is None or served is None or self._stopped is not None:
             return None
         return served if is_chosen(who, served.digest or served.version, self.share) else None
 
-    def answered(self, served: Served | None, failed: bool, took_s: float) -> None:
+    def answered(self, served: LoadedRecommender | None, failed: bool, took_s: float) -> None:
         """An attempt of this version to answer ended so; the canary stops where it surely does worse by now."""
-        own = self._rival.current
+        own = self._followed.current
         if own is None or served is None or self._stopped is not None:
             return
         with self._lock:
@@ -118,19 +115,19 @@ class Canary:
     @property
     def state(self) -> str:
         """What it does, in words."""
-        named, refused = self._rival.named, self._rival.refused
+        named, refused = self._followed.named, self._followed.refused
         if named is None:
             return "none"
         if refused is not None:
             return f"version {named.version} refused: {refused.reason}"
-        if self._rival.current is None:
+        if self._followed.current is None:
             return "none"  # it is the champion
         if self._stopped is not None:
             return f"version {named.version} stopped: {self._stopped}"
         return f"version {named.version} answers {self.share:.0%} of the users"
 
     def _tell_registry(self) -> None:
-        named, reason = self._rival.named, self._stopped
+        named, reason = self._followed.named, self._stopped
         if self._told or named is None or reason is None:
             return
         try:

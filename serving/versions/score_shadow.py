@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from features.arrays import Floats
-from models.event_champion import EventChampion
-from models.event_model import Loaded
+from models.event_champion import EventAlias
+from models.event_model import LoadedEventModel
 from serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ WAITING = 64
 class Scored:
     """A question, (1, inputs), and what the champion said."""
 
-    champion: Loaded
+    champion: LoadedEventModel
     inputs: Floats
     score: float
 
@@ -41,7 +41,7 @@ class ScoreShadow:
         challengers: by the name of the model, whoever follows its alias.
     """
 
-    def __init__(self, share: float, challengers: Mapping[str, EventChampion], metrics: Metrics) -> None:
+    def __init__(self, share: float, challengers: Mapping[str, EventAlias], metrics: Metrics) -> None:
         self._share, self._challengers, self._metrics = share, challengers, metrics
         self._drawn = random.Random()
         self._queue: queue.Queue[tuple[str, Scored] | None] = queue.Queue(WAITING)
@@ -77,7 +77,7 @@ class ScoreShadow:
                 self._metrics.score_shadow.labels(model, "failed").inc()
 
     def _ask(self, model: str, scored: Scored) -> None:
-        challenger = self._challengers[model].current()
+        challenger = self._challengers[model].latest()
         if challenger is None or challenger.version == scored.champion.version:
             return
         score = float(challenger.model.scores(scored.inputs)[0])
@@ -87,5 +87,5 @@ class ScoreShadow:
         self._metrics.score_shadow.labels(model, "scored").inc()
 
 
-def _threshold(loaded: Loaded) -> float:
+def _threshold(loaded: LoadedEventModel) -> float:
     return loaded.model.manifest.threshold

@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from models.followed import Served
-from models.recommender import Ranked
+from models.recommender import LoadedRecommender, Ranked
 from serving.metrics import Metrics
 from serving.recommend import Answer, ItemSnapshot, Question, ServedAnswer, Shadowed, is_sampled
 
@@ -31,7 +30,7 @@ class Asked:
     answer: Answer
     question: Question
     items: ItemSnapshot
-    ask: Callable[[Served], Answer]
+    ask: Callable[[LoadedRecommender], Answer]
 
 
 def overlap(one: list[Ranked], other: list[Ranked]) -> float:
@@ -54,7 +53,7 @@ class Shadow:
     def __init__(
         self,
         share: float,
-        challenger: Callable[[], Served | None],
+        challenger: Callable[[], LoadedRecommender | None],
         busy: Callable[[], bool],
         metrics: Metrics,
         log: Callable[[ServedAnswer], None],
@@ -96,7 +95,7 @@ class Shadow:
                 logger.exception("shadow_failed version=%s", challenger.version)
                 self._count("failed")
 
-    def _scored(self, asked: Asked, challenger: Served) -> None:
+    def _scored(self, asked: Asked, challenger: LoadedRecommender) -> None:
         started = time.perf_counter()
         said = asked.ask(challenger)
         took_s = time.perf_counter() - started

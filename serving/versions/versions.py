@@ -12,18 +12,17 @@ from contextlib import suppress
 
 from features.definitions import FeatureRepo, FeatureView
 from features.errors import ArtefactError, HeadraceError, StoreError, UsageError
-from models.followed import ModelWatch, Served
+from models.followed import CHALLENGER_POLICY, FollowedAlias, VersionLoader
 from models.local_copy import kept_model
-from models.recommender import Artefact
+from models.recommender import Artefact, LoadedRecommender, open_recommender
 from models.registry import Registry
-from models.rival import Rival
 from models.tags import CHALLENGER
 from serving.config import ServiceConfig
 from serving.http import field_problem, schema
 from serving.metrics import Metrics
 from serving.recommend import ItemFeatures, Reader
 from serving.versions.canary import Canary
-from serving.versions.named import OtherModels, UnknownModelError
+from serving.versions.named import NamedVersions, UnknownModelError
 
 logger = logging.getLogger(__name__)
 
@@ -50,29 +49,30 @@ class ModelVersions:
     ) -> None:
         self._settings, self._repo, self._reader, self._items = settings, repo, reader, items
         self._metrics, self._store_failed = metrics, store_failed
-        self.champion = ModelWatch(registry, self._prepare, self._swapped, kept_model(settings.kept_model))
-        self.canary = Canary(
-            registry, self._prepare, settings.canary_share, settings.canary_slower, self._canary_stopped
+        loader = VersionLoader(registry, open_recommender, self._prepare)
+        self.champion = FollowedAlias(
+            loader, settings.model_alias, swapped=self._swapped, local_copy=kept_model(settings.kept_model)
         )
-        self._challenger = Rival(registry, CHALLENGER, self._prepare, answers=False)
-        self._others = OtherModels(registry, self._prepare, settings.model_poll_s)
+        self.canary = Canary(loader, settings.canary_share, settings.canary_slower, self._canary_stopped)
+        self._challenger = FollowedAlias(loader, CHALLENGER, CHALLENGER_POLICY)
+        self._others = NamedVersions(loader, settings.model_poll_s)
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
 
     @property
     def artefacts(self) -> list[Artefact]:
         """Those in memory."""
         served = (self.champion.current, self.champion.previous, self.canary.served, self.challenger)
-        return [*(one.artefact for one in served if one is not None), *self._others.artefacts]
+        return [*(one.model for one in served if one is not None), *self._others.artefacts]
 
     @property
-    def challenger(self) -> Served | None:
+    def challenger(self) -> LoadedRecommender | None:
         """The version that is asked beside the champion and never answers; None for none."""
         return self._challenger.current
 
     def look(self) -> None:
         """The versions are those that the aliases name now."""
-        self.champion.look()
-        if self.champion.problem is not None:
+        self.champion.follow()
+        if self.champion.registry_problem is not None:
             self._metrics.failures.labels("registry").inc()
             return
         try:
@@ -86,7 +86,7 @@ class ModelVersions:
         """Nothing is loaded any more."""
         self._loading.shutdown(wait=False, cancel_futures=True)
 
-    async def asked(self, name: str | None, who: str | None = None) -> Served | None:
+    async def asked(self, name: str | None, who: str | None = None) -> LoadedRecommender | None:
         """The version that answers this user or session, or the one that the request names, however long it loads.
 
         Raises ProblemError for one that is not there, and for one that must not answer.
@@ -101,7 +101,7 @@ class ModelVersions:
         except ArtefactError as error:
             raise field_problem("model", f"a model that can serve: {error}", name) from None
 
-    def answered(self, served: Served | None, failed: bool, took_s: float) -> None:
+    def answered(self, served: LoadedRecommender | None, failed: bool, took_s: float) -> None:
         """An attempt of this version to answer ended so."""
         if served is None:
             return
@@ -110,7 +110,7 @@ class ModelVersions:
         self._metrics.model_answers.labels(served.version, alias, "failed" if failed else "answered").inc()
         self.canary.answered(served, failed, took_s)
 
-    def used(self, served: Served, name: str | None) -> schema.ModelUsed:
+    def used(self, served: LoadedRecommender, name: str | None) -> schema.ModelUsed:
         """What a response says of the version that answered a request which named this one, or none."""
         own = served.alias or self._settings.model_alias
         alias = own if name is None else None if name.isdecimal() else name
@@ -129,14 +129,14 @@ class ModelVersions:
             canary=_version(self.canary.served),
             canary_state=self.canary.state,
             challenger=_version(self.challenger),
-            problem=watch.problem,
+            problem=watch.registry_problem,
         )
 
     @property
     def told(self) -> str:
         """Which version serves, or why none does."""
         current = self.champion.current
-        return f"version {current.version}" if current is not None else self.champion.problem or "none yet"
+        return f"version {current.version}" if current is not None else self.champion.registry_problem or "none yet"
 
     def _prepare(self, artefact: Artefact) -> None:
         """The model fits the definitions, or older ones whose rows are kept for it, and has its items' features."""
@@ -155,23 +155,23 @@ class ModelVersions:
                 found[inputs.view] = self._reader.view(inputs.view, int(inputs.schema_hash, 16))
         return found
 
-    def _canary_stopped(self, served: Served, _: str) -> None:
+    def _canary_stopped(self, served: LoadedRecommender, _: str) -> None:
         self._metrics.canary_stopped.clear()
         self._metrics.canary_stopped.labels(served.version).set(1)
 
-    def _swapped(self, served: Served) -> None:
+    def _swapped(self, served: LoadedRecommender) -> None:
         self._metrics.serving(self._settings.model_name, served.version)
         logger.info("model_swapped name=%s version=%s", self._settings.model_name, served.version)
 
 
-def _version(served: Served | None) -> schema.ModelVersion | None:
+def _version(served: LoadedRecommender | None) -> schema.ModelVersion | None:
     if served is None:
         return None
     return schema.ModelVersion(
         version=served.version,
         loaded_at=served.loaded_at,
-        items=len(served.artefact.items),
-        metrics=served.artefact.manifest.metrics,
+        items=len(served.model.items),
+        metrics=served.model.manifest.metrics,
     )
 
 

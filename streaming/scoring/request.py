@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.event_model import EventColumnsOfModel, Loaded
+from models.event_model import EventColumnsOfModel, LoadedEventModel
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class ScoringRequest:
     """The model, the version that scores, and the reason if there is none."""
 
     asked: EventColumnsOfModel
-    loaded: Loaded | None
+    loaded: LoadedEventModel | None
     missing: str | None
 
     def columns_of(self, view: str) -> list[str]:

@@ -11,14 +11,14 @@ import pyarrow as pa
 from features.definitions import FeatureRepo
 from features.errors import StoreError
 from features.events import event_schema
-from models.event_champion import EventChampion
-from models.event_model import EventColumnsOfModel, Loaded, decide
+from models.event_champion import EventAlias
+from models.event_model import EventColumnsOfModel, LoadedEventModel, decide
 from streaming.dead_letters import DeadLetter, send_receipts
 from streaming.kafka import EventProducer
 from streaming.scoring.topics import DecisionTopics, problems_topic
 
 
-def decided_again(letters: Sequence[DeadLetter], asked: EventColumnsOfModel, loaded: Loaded) -> pa.Table:
+def decided_again(letters: Sequence[DeadLetter], asked: EventColumnsOfModel, loaded: LoadedEventModel) -> pa.Table:
     """The decisions about the events of the letters by this version, on the inputs that stand in the letters."""
     told = [json.loads(letter.value or b"{}") for letter in letters]
     events = [json.loads(one["event"]) for one in told]
@@ -47,8 +47,8 @@ def ask_again(
     count = 0
     for name, several in letters_by_model(letters, repo, topics[0]).items():
         asked = EventColumnsOfModel.of(repo, repo.models[name])
-        champion = EventChampion(uri, asked)
-        loaded = champion.current()
+        champion = EventAlias(uri, asked)
+        loaded = champion.latest()
         if loaded is None:
             got = champion.problem or "none"
             raise StoreError(f"event model '{name}'", "a champion to ask", got, f"Run 'headrace train {name}'.")

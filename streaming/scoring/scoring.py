@@ -21,8 +21,7 @@ from features.errors import UsageError
 from features.history import features_before
 from features.online_store import Batch, Offsets, RowStore
 from features.rows import BatchKey
-from models.champions import Champion, FollowedChampion, first_look_s
-from models.event_champion import EventChampion
+from models.event_champion import Champion, EventAlias, PolledChampion, first_look_s
 from models.event_model import DECISIONS, EventColumnsOfModel, decide
 from streaming.scoring.decision_log import DecisionLog
 from streaming.scoring.on_executors import decided_on_executors
@@ -58,7 +57,7 @@ class ModelScoring:
     """
 
     def __init__(self, champion: Champion, log: DecisionLog, tell: Telling, reached: Reached | None = None) -> None:
-        _check(champion.asked)
+        _check(champion.columns)
         self.champion, self.log = champion, log
         self._tell, self._reached = tell, reached or _no_place
         # Generations are folded by threads of their own, and only one may decide about an event.
@@ -90,7 +89,7 @@ class ModelScoring:
     def _decided(self, score: Score) -> pa.Table:
         loaded, problem = self.champion.current(), self.champion.problem
         missing = f"no_model: {problem}" if loaded is None and problem else None
-        decided = score(ScoringRequest(self.champion.asked, loaded, missing))
+        decided = score(ScoringRequest(self.champion.columns, loaded, missing))
         return decided.filter(pa.array(self.log.undecided(decided)))
 
 
@@ -134,7 +133,7 @@ class EventScoring:
             repo: the generation's definitions.
             store: its rows.
         """
-        able = [one for one in self._models if is_able(repo, one.champion.asked)]
+        able = [one for one in self._models if is_able(repo, one.champion.columns)]
         return GenerationScoring(able, store, stream_id) if able else None
 
     def lacks(self, standing: Offsets) -> bool:
@@ -169,7 +168,7 @@ def event_scoring(
         folder: where decisions are kept.
     """
     asked = [EventColumnsOfModel.of(repo, model) for model in repo.models.values()]
-    champions = [FollowedChampion(EventChampion(tracking_uri, one), first_look_s(tracking_uri)) for one in asked]
+    champions = [PolledChampion(EventAlias(tracking_uri, one), first_look_s(tracking_uri)) for one in asked]
     logs = [DecisionLog(folder / one.model.name, one.model.stream) for one in asked]
     models = [ModelScoring(one, log, tell, reached) for one, log in zip(champions, logs, strict=True)]
     return EventScoring(models)

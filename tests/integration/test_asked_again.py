@@ -14,7 +14,7 @@ from cards_project import Project
 from small_cards import simulated
 
 from features.arrays import Floats
-from models.event_model.artefact import Loaded
+from models.event_model.artefact import LoadedEventModel
 from models.event_model.columns import EventColumnsOfModel
 from models.event_model.decisions import decide
 from streaming.dead_letters import read_dead_letters
@@ -53,13 +53,13 @@ def test_what_a_model_failed_on_is_scored_by_the_next_champion_as_it_would_have_
     events = simulated(project.repo, days=2, customers=10)["transactions"].slice(0, 30)
     matrix = np.random.default_rng(3).uniform(0, 50, (30, len(asked.model.needed)))
     matrix[::3, 5] = np.nan
-    broken = decide(asked, Loaded("1", replace(model, classifier=Broken())), events, matrix)
+    broken = decide(asked, LoadedEventModel("1", replace(model, classifier=Broken())), events, matrix)
     DecisionTopics(EventProducer(kafka), scores, alerts)(broken)
     assert values(project, scores) == []
     told_by_rules = values(project, alerts)
     make_champion(project.root, model)
     assert project.run("deadletters", "replay", "--topic", f"{scores}.cards") == {"replayed": 30}
-    right = decide(asked, Loaded("1", model), events, matrix)
+    right = decide(asked, LoadedEventModel("1", model), events, matrix)
     found = {one["event_id"]: one["score"] for one in values(project, scores)}
     assert found == dict(zip(right["event_id"].to_pylist(), right["score"].to_pylist(), strict=True))
     assert {one["source"] for one in told_by_rules} <= {"rule:velocity", "rule:above_p99", "rule:elsewhere"}

@@ -22,8 +22,7 @@ from features.online_store.batch_step import Batch, BatchStep, build_generation
 from features.online_store.port import Marker
 from features.online_store.sqlite.rows import SqliteRows
 from headrace.cli import cli
-from models.champions import FollowedChampion
-from models.event_champion import EventChampion
+from models.event_champion import EventAlias, PolledChampion
 from models.event_model.artefact import CLASSIFIER, EventClassifier, load_event_model
 from models.event_model.columns import EventColumnsOfModel, usual_of
 from models.event_model.trial import golden_scores
@@ -91,8 +90,8 @@ def test_an_events_own_effect_is_not_among_its_inputs(events) -> None:
 
 
 def test_the_champion_is_loaded_by_its_alias_and_scores_as_it_was_trained(trained, registry, events) -> None:
-    champion = EventChampion(registry.uri, ASKED)
-    loaded = champion.current()
+    champion = EventAlias(registry.uri, ASKED)
+    loaded = champion.latest()
     assert loaded is not None
     assert loaded.version == trained.version.version
     test = examples_between(events, ASKED, trained.parts.test, trained.parts.end)
@@ -104,7 +103,7 @@ def test_the_champion_is_loaded_by_its_alias_and_scores_as_it_was_trained(traine
 
 
 def test_reasons_are_the_differences_to_the_score_of_what_is_usual(trained, registry, events) -> None:
-    loaded = EventChampion(registry.uri, ASKED).current()
+    loaded = EventAlias(registry.uri, ASKED).latest()
     assert loaded is not None
     test = examples_between(events, ASKED, trained.parts.test, trained.parts.end)
     inputs = ASKED.inputs(test.matrix)[:50]
@@ -140,24 +139,24 @@ def unjudged(trained, registry, tmp_path) -> Iterator[tuple[Version, EventClassi
 def test_a_version_without_a_verdict_is_not_asked_and_one_that_gets_it_is(registry, unjudged) -> None:
     version, _ = unjudged
     registry.set_alias(version, CHAMPION)
-    champion = EventChampion(registry.uri, ASKED, look_every_s=0.0)
-    assert champion.current() is None
+    champion = EventAlias(registry.uri, ASKED, look_every_s=0.0)
+    assert champion.latest() is None
     assert champion.problem is not None
     assert "it has no verdict of the gate" in champion.problem
     registry.judge(version, True, "better")
-    loaded = champion.current()
+    loaded = champion.latest()
     assert loaded is not None
     assert (loaded.version, champion.problem) == (version.version, None)
 
 
 def test_an_alias_that_is_moved_to_a_refused_version_leaves_the_one_that_served(trained, registry, unjudged) -> None:
     version, _ = unjudged
-    champion = EventChampion(registry.uri, ASKED, look_every_s=0.0)
-    assert champion.current() is not None
+    champion = EventAlias(registry.uri, ASKED, look_every_s=0.0)
+    assert champion.latest() is not None
     registry.judge(version, False, "worse than a coin")
     registry.set_alias(version, CHAMPION)
     for _ in range(2):
-        loaded = champion.current()
+        loaded = champion.latest()
         assert loaded is not None
         assert loaded.version == trained.version.version
         assert "worse than a coin" in (champion.problem or "")
@@ -169,8 +168,8 @@ def test_a_model_that_scores_otherwise_than_when_it_was_made_is_not_asked(regist
     other = replace(model, manifest=model.manifest.model_copy(update={"golden": (first + 1e-6, *rest)}))
     version = registry.judge(registered(registry, other, SETTINGS), True, "better")
     registry.set_alias(version, CHAMPION)
-    champion = EventChampion(registry.uri, ASKED)
-    assert champion.current() is None
+    champion = EventAlias(registry.uri, ASKED)
+    assert champion.latest() is None
     assert "when it was made" in (champion.problem or "")
 
 
@@ -268,7 +267,7 @@ def asked_of(http: Http, as_of: int = END_MS, **changed: object) -> dict:
 
 
 def test_the_service_gives_the_score_that_history_gives_for_the_same_event_and_time(http, events, registry) -> None:
-    loaded = EventChampion(registry.uri, ASKED).current()
+    loaded = EventAlias(registry.uri, ASKED).latest()
     assert loaded is not None
     for customer, amount in ((3, 12.5), (4, 250.0), (5, 999.0)):
         fields = {"customer_id": customer, "terminal_id": 9, "amount": amount}
@@ -305,7 +304,7 @@ def test_the_service_says_of_a_payment_what_the_stream_decides_about_it(trained,
     for view in views:
         rows.set_current(view.name, STREAM_ID)
     told: list[pa.Table] = []
-    champion = FollowedChampion(EventChampion(registry.uri, ASKED))
+    champion = PolledChampion(EventAlias(registry.uri, ASKED))
     champion.start()
     scoring = EventScoring([ModelScoring(champion, DecisionLog(tmp_path / "decisions", stream), told.append)])
     asking = scoring.asking(REPO, stored, STREAM_ID)

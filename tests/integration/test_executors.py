@@ -28,7 +28,7 @@ from features.events.parsing import Parsed, Verdict
 from features.online_store.port import Cells, Marker
 from features.online_store.sqlite.rows import SqliteRows
 from headrace.simulators.zipf import Templates, ZipfLoad
-from models.event_model.artefact import EventClassifier, Loaded
+from models.event_model.artefact import EventClassifier, LoadedEventModel
 from models.event_model.columns import EventColumnsOfModel
 from models.event_model.decisions import alerts_of
 from streaming.fold.shares import recipe_of
@@ -256,14 +256,14 @@ class Fixed:
     problem: str | None = None
 
     def __init__(self, asked: EventColumnsOfModel, model: EventClassifier) -> None:
-        self.asked, self._model = asked, model
+        self.columns, self._model = asked, model
 
     def start(self) -> None: ...
 
     def close(self) -> None: ...
 
-    def current(self) -> Loaded:
-        return Loaded("1", self._model)
+    def current(self) -> LoadedEventModel:
+        return LoadedEventModel("1", self._model)
 
 
 def test_executors_decide_about_each_event_what_the_driver_would(

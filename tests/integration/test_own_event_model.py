@@ -27,8 +27,7 @@ from features.online_store.batch_step import Batch, BatchStep, build_generation
 from features.online_store.port import Marker
 from features.online_store.sqlite.rows import SqliteRows
 from headrace.cli import cli
-from models.champions import FollowedChampion
-from models.event_champion import EventChampion
+from models.event_champion import EventAlias, PolledChampion
 from models.event_model.artefact import load_event_model
 from models.event_model.columns import EventColumnsOfModel, rounded
 from models.tags import CHAMPION, TRUSTED
@@ -125,7 +124,7 @@ def test_an_own_model_is_champion_by_its_verdict_and_stream_and_service_say_what
     assert (registered["may_serve"], registered["aliases"]) == (True, ["champion"]), registered["reason"]
     batch = last_payment(events)
     stored, views = SqliteRows(store).generation(STREAM_ID), list(ASKED.source.views)
-    champion = FollowedChampion(EventChampion(registry.uri, ASKED))
+    champion = PolledChampion(EventAlias(registry.uri, ASKED))
     champion.start()
     told: list[pa.Table] = []
     scoring = EventScoring([ModelScoring(champion, DecisionLog(tmp_path / "decisions", STREAM), told.append)])
@@ -149,7 +148,7 @@ def test_an_own_model_is_champion_by_its_verdict_and_stream_and_service_say_what
 
 
 def test_it_goes_to_executors_by_its_files_and_says_the_same_there(registered, registry) -> None:
-    loaded = EventChampion(registry.uri, ASKED).current()
+    loaded = EventAlias(registry.uri, ASKED).latest()
     assert loaded is not None
     inputs = np.random.default_rng(1).random((20, len(ASKED.model.input_names))) * 100
     inputs[::3, 5] = np.nan
@@ -167,8 +166,8 @@ def test_without_a_word_of_trust_for_these_very_files_nothing_loads_it(root, reg
         load_event_model(folder, version.digest)
     assert isinstance(load_event_model(folder, version.digest, trusted=True).classifier, OwnRanker)
     registry.client.delete_model_version_tag("cards", version.version, TRUSTED)
-    champion = EventChampion(registry.uri, ASKED)
-    assert (champion.current(), "trusted" in (champion.problem or "")) == (None, True)
+    champion = EventAlias(registry.uri, ASKED)
+    assert (champion.latest(), "trusted" in (champion.problem or "")) == (None, True)
     registry.trust(version)
     whole = (folder / OWN).read_bytes()
     (folder / OWN).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))

@@ -23,7 +23,7 @@ from features.online_store.reader import FeatureReader
 from features.online_store.sqlite.rows import SqliteRows
 from headrace.commands.features.verify import report_of_the_log
 from headrace.settings import Settings
-from models.followed import Served
+from models.recommender import LoadedRecommender
 from serving.recommend.convert import Answer
 from serving.recommend.recommender import Question, UserRead, recommend
 from serving.recommend.served_log import ServedAnswer, event_of
@@ -81,7 +81,7 @@ class World:
             question = Question(f"u{user}", 3)
             read = UserRead(reader.read(VIEW.name, pa.array([f"u{user}"]), at))
             made = recommend(question, read, self.model, NO_ITEMS, None)
-            answer = Answer(made, Served("7", self.model, at), read)
+            answer = Answer(made, LoadedRecommender("7", self.model, at), read)
             self.log.append(event_of(ServedAnswer(answer, question, NO_ITEMS), at + 1))
 
     def archive(self, events: pa.Table, later: float) -> None:

@@ -19,8 +19,7 @@ from features.definitions.repo import load_repo
 from features.events.parsing import Parsed, Verdict
 from features.online_store.batch_step import Batch, BatchStep
 from features.online_store.port import Marker
-from models.event_champion import EventChampion
-from models.event_model.artefact import EventClassifier, EventManifest, Loaded
+from models.event_model.artefact import EventClassifier, EventManifest, LoadedEventModel
 from models.event_model.columns import EventColumnsOfModel
 from models.event_model.decisions import alerts_of
 from streaming.scoring.decision_log import DecisionLog
@@ -34,15 +33,15 @@ STREAM, STREAM_ID = ASKED.model.stream.name, 5
 Events = Mapping[str, pa.Table]
 
 
-class Pinned(EventChampion):
+class Pinned:
     """The versions that a registry would name, one a look; the last one from then on."""
 
-    def __init__(self, *versions: Loaded | None) -> None:
-        super().__init__("", ASKED)
+    def __init__(self, *versions: LoadedEventModel | None) -> None:
+        self.columns, self.problem = ASKED, None
         self._versions = list(versions)
         self.asked_for = 0
 
-    def current(self) -> Loaded | None:
+    def current(self) -> LoadedEventModel | None:
         self.asked_for += 1
         return self._versions.pop(0) if len(self._versions) > 1 else self._versions[0]
 
@@ -60,7 +59,7 @@ def events() -> Events:
 
 
 @pytest.fixture(scope="module")
-def champion(events: Events) -> Loaded:
+def champion(events: Events) -> LoadedEventModel:
     known = events[STREAM]["known_at"].to_numpy()
     examples = examples_between(events, ASKED, 0, int(known[-1]))
     classifier = fit(examples, ASKED, EventTrainingSettings(iterations=10, learning_rate=0.1))
@@ -76,7 +75,7 @@ def champion(events: Events) -> Loaded:
         views=(),
         threshold=0.3,
     )
-    return Loaded("1", EventClassifier(manifest, classifier))
+    return LoadedEventModel("1", EventClassifier(manifest, classifier))
 
 
 def cut_times(events: Events, count: int, rng: np.random.Generator) -> list[int]:
@@ -117,7 +116,7 @@ class Run:
     def __init__(
         self,
         folder: Path,
-        champion: EventChampion | None = None,
+        champion: Pinned | None = None,
         store: MemoryStore | None = None,
         stream_id: int = STREAM_ID,
         model: ModelScoring | None = None,
@@ -216,7 +215,7 @@ def test_of_two_generations_each_event_is_decided_once_by_whichever_meets_it_fir
 
 
 def test_a_model_that_changes_is_taken_up_by_the_next_batch(events, champion, tmp_path, seed) -> None:
-    run = Run(tmp_path, Pinned(None, champion, Loaded("2", champion.model)))
+    run = Run(tmp_path, Pinned(None, champion, LoadedEventModel("2", champion.model)))
     for batch in batches(events, 3, np.random.default_rng(seed)):
         run.step.run(batch)
     assert [one["version"][0].as_py() for one in run.told] == [None, "1", "2"]
@@ -224,7 +223,7 @@ def test_a_model_that_changes_is_taken_up_by_the_next_batch(events, champion, tm
 
 
 def test_a_failing_model_leaves_a_problem_and_rules_and_rows_go_on(events, champion, tmp_path, seed) -> None:
-    failing = Loaded("3", Failing(champion.model.manifest, champion.model.classifier))
+    failing = LoadedEventModel("3", Failing(champion.model.manifest, champion.model.classifier))
     run = Run(tmp_path, Pinned(failing, champion))
     for batch in batches(events, 2, np.random.default_rng(seed)):
         run.step.run(batch)

@@ -10,7 +10,7 @@ from small_shop import model
 from models.recommender.artefact import Golden, save
 from models.recommender.golden import goldens_of
 from models.registry import Pinned, RegistryError
-from models.tags import SERVING_REFUSED
+from models.tags import CHAMPION, SERVING_REFUSED
 
 
 class Folders:
@@ -19,7 +19,6 @@ class Folders:
     def __init__(self, root: Path) -> None:
         self.root, self.down = root, False
         self.versions: dict[str, Pinned] = {}
-        self.alias: str | None = None
         self.aliases: dict[str, str] = {}
         self.told: dict[str, str] = {}
         self.tags: dict[str, dict[str, str]] = {}
@@ -35,8 +34,14 @@ class Folders:
         self.versions[version] = Pinned(version, str(self.root / version), digest, refusal)
         return version
 
-    def resolve(self) -> Pinned | None:
-        return None if self.alias is None and not self.down else self.find(self.alias or "")
+    @property
+    def alias(self) -> str | None:
+        """The version that is the champion."""
+        return self.aliases.get(CHAMPION)
+
+    @alias.setter
+    def alias(self, version: str) -> None:
+        self.aliases[CHAMPION] = version
 
     def find(self, name: str) -> Pinned | None:
         if self.down:

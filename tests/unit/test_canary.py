@@ -12,8 +12,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from model_folders import Folders
 
-from models.followed import ModelWatch
-from models.tags import CANARY, CANARY_STOPPED
+from models.followed import FollowedAlias, VersionLoader
+from models.recommender.golden import open_recommender
+from models.tags import CANARY, CANARY_STOPPED, CHAMPION
 from serving.versions.canary import LOOK_EVERY, Canary, is_chosen
 from serving.versions.comparison import LEAST, WINDOW, Answered, Lately, fisher, longer, worse
 
@@ -107,13 +108,13 @@ class World:
         self.registry = Folders(root)
         self.registry.alias = self.registry.add(1)
         self.registry.aliases[CANARY] = self.registry.add(2)
-        self.watch = ModelWatch(self.registry)
-        self.watch.look()
+        self.watch = FollowedAlias(VersionLoader(self.registry, open_recommender), CHAMPION)
+        self.watch.follow()
         self.stops: list[str] = []
         self.canary = self.process()
 
     def process(self) -> Canary:
-        made = Canary(self.registry, lambda _: None, 0.5, 1.5, lambda _, why: self.stops.append(why))
+        made = Canary(VersionLoader(self.registry, open_recommender), 0.5, 1.5, lambda _, why: self.stops.append(why))
         made.look(self.watch.current)
         return made
 
@@ -178,7 +179,7 @@ def test_failures_stop_it_for_good_and_the_registry_hears_why(world):
 def test_it_is_compared_with_the_champion_of_now_and_not_with_the_one_before(world):
     world.answer(100)
     world.registry.alias = world.registry.add(3)
-    world.watch.look()
+    world.watch.follow()
     world.canary.look(world.watch.current)
     for _ in range(LOOK_EVERY):
         world.canary.answered(world.canary.served, failed=True, took_s=0.01)

@@ -12,9 +12,8 @@ import pytest
 
 from features.definitions import PARTITIONS_OF_A_TOPIC
 from features.definitions.repo import FeatureRepo, load_repo
-from models.champions import FollowedChampion
-from models.event_champion import EventChampion
-from models.event_model.artefact import Loaded
+from models.event_champion import EventAlias, PolledChampion
+from models.event_model.artefact import LoadedEventModel
 from models.event_model.columns import EventColumnsOfModel
 from models.event_model.decisions import DECISIONS
 from streaming.scoring.decision_log import DecisionLog
@@ -71,7 +70,7 @@ def test_a_file_that_was_being_written_when_the_power_went_is_none(tmp_path: Pat
 
 def test_rows_that_stand_beyond_what_was_decided_lack_decisions(tmp_path: Path) -> None:
     log = DecisionLog(tmp_path, STREAM)
-    scoring = EventScoring([ModelScoring(FollowedChampion(EventChampion("", ASKED)), log, lambda _: None)])
+    scoring = EventScoring([ModelScoring(PolledChampion(EventAlias("", ASKED)), log, lambda _: None)])
     assert not scoring.lacks({ONLINE: 7})  # nobody was asked about anything yet
     log.keep(decided(1), {ONLINE: 5, MACHINES: 2})
     assert scoring.reach() == {ONLINE: 5, MACHINES: 2}
@@ -87,20 +86,21 @@ def test_a_generation_of_other_definitions_asks_no_model() -> None:
     assert not is_able(FeatureRepo(REPO.path, REPO.entities, streams, REPO.views), ASKED)
 
 
-class Silent(EventChampion):
+class Silent(EventAlias):
     """A registry that says nothing until it is let."""
 
     def __init__(self) -> None:
         super().__init__("", ASKED)
         self.let, self.looks = threading.Event(), threading.Semaphore(0)
+        self.broken = False
 
-    def current(self) -> Loaded | None:
+    def latest(self) -> LoadedEventModel | None:
         self.let.wait(60)
         self.looks.release()
-        if self.problem == "broken":
+        if self.broken:
             raise RuntimeError("no such table")
-        self._loaded = Loaded("7", None)  # type: ignore[arg-type]  # nobody asks it
-        return self._loaded
+        self.current = LoadedEventModel("7", None)  # type: ignore[arg-type]  # nobody asks it
+        return self.current
 
 
 @pytest.fixture
@@ -111,26 +111,26 @@ def silent() -> Silent:
 def test_a_registry_that_does_not_answer_holds_up_no_batch_and_its_champion_is_taken_when_it_does(
     silent: Silent,
 ) -> None:
-    followed = FollowedChampion(silent, first_look_s=0.0, every_s=0.01)
+    followed = PolledChampion(silent, first_look_s=0.0, every_s=0.01)
     followed.start()
     assert followed.current() is None
     assert followed.problem == "the registry of models has not answered in 0 s"
     silent.let.set()
     assert silent.looks.acquire(timeout=60)
     assert silent.looks.acquire(timeout=60)  # the second look begins when the first is done
-    assert followed.current() == Loaded("7", None)  # type: ignore[arg-type]
+    assert followed.current() == LoadedEventModel("7", None)  # type: ignore[arg-type]
     assert followed.problem is None
     followed.close()
 
 
 def test_a_registry_that_breaks_leaves_the_champion_that_was_known(silent: Silent) -> None:
     silent.let.set()
-    followed = FollowedChampion(silent, every_s=0.01)
+    followed = PolledChampion(silent, every_s=0.01)
     followed.start()
-    silent.problem = "broken"
+    silent.broken = True
     deadline = time.monotonic() + 60
     while followed.problem != "RuntimeError: no such table":
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert followed.current() == Loaded("7", None)  # type: ignore[arg-type]
+    assert followed.current() == LoadedEventModel("7", None)  # type: ignore[arg-type]
     followed.close()

@@ -18,7 +18,7 @@ from features.definitions.repo import load_repo
 from features.errors import UsageError
 from features.events.parsing import from_columns
 from features.events.served_answers import inputs_hash, items_text, served_log, shown_items
-from models.followed import Served
+from models.recommender import LoadedRecommender
 from models.recommender.pairs import PAIR_FEATURES
 from models.recommender.retrieval import ranker_inputs
 from serving.events.verdicts import judge
@@ -37,7 +37,7 @@ REPO = load_repo(Path(__file__).resolve().parents[2] / "feature_repo")
 def answered(question: Question, read: UserRead, by=recommend) -> ServedAnswer:
     artefact = model()
     made = by(question, read, artefact, fresh(new=1), None)
-    return ServedAnswer(Answer(made, Served("7", artefact, NOW), read), question, NO_ITEMS)
+    return ServedAnswer(Answer(made, LoadedRecommender("7", artefact, NOW), read), question, NO_ITEMS)
 
 
 def test_an_answer_is_an_event_that_the_logs_stream_takes():

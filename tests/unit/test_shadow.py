@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from small_shop import NOW, features, fresh, model
 
-from models.followed import Served
+from models.recommender import LoadedRecommender
 from models.recommender.retrieval import Ranked
 from serving.metrics import Metrics
 from serving.recommend.convert import Answer
@@ -21,17 +21,17 @@ QUESTION = Question("ann", 3)
 READ = UserRead(features(recent=["tea"]))
 
 
-def said(served: Served) -> Answer:
-    return Answer(recommend(QUESTION, READ, served.artefact, fresh(new=1), None), served, READ)
+def said(served: LoadedRecommender) -> Answer:
+    return Answer(recommend(QUESTION, READ, served.model, fresh(new=1), None), served, READ)
 
 
-CHAMPION, CHALLENGER = Served("1", model(), NOW), Served("2", model(), NOW)
+CHAMPION, CHALLENGER = LoadedRecommender("1", model(), NOW), LoadedRecommender("2", model(), NOW)
 
 
 class World:
-    def __init__(self, ask: Callable[[Served], Answer] = said) -> None:
+    def __init__(self, ask: Callable[[LoadedRecommender], Answer] = said) -> None:
         self.metrics, self.logged, self.busy, self.ask = Metrics(), [], False, ask
-        self.challenger: Served | None = CHALLENGER
+        self.challenger: LoadedRecommender | None = CHALLENGER
         logged: list[ServedAnswer] = self.logged
         self.shadow = Shadow(1.0, lambda: self.challenger, lambda: self.busy, self.metrics, logged.append)
 
@@ -70,7 +70,7 @@ def test_what_was_answered_says_that_it_was_no_shadow():
 def test_a_challenger_that_fails_is_counted_and_the_next_question_is_asked():
     calls = iter([ValueError("broken"), None])
 
-    def ask(served: Served) -> Answer:
+    def ask(served: LoadedRecommender) -> Answer:
         failure = next(calls)
         if failure is not None:
             raise failure
