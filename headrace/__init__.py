@@ -45,10 +45,10 @@ if TYPE_CHECKING:
         other_than,
         product,
         ratio,
+        served_log,
         total,
         weekday_within,
     )
-    from features.events import served_log
     from features.formats import read_events
     from features.history import history_on_spark
 
@@ -95,7 +95,6 @@ __all__ = [
 ]
 
 HOMES = {
-    "served_log": "features.events",
     "read_events": "features.formats",
     "history_on_spark": "features.history",
 }

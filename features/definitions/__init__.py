@@ -56,11 +56,13 @@ from features.definitions.streams import (
     KEY_DTYPES,
     PARTITIONS_OF_A_TOPIC,
     RESERVED,
+    SERVED_FIELDS,
     TIME_UNITS_PER_MS,
     Entity,
     Field,
     Stream,
     Topic,
+    served_log,
 )
 from features.definitions.views import Feature, FeatureSet, FeatureView, canonical, used_columns
 from features.definitions.windows import (
@@ -76,6 +78,8 @@ from features.definitions.windows import (
 )
 
 __all__ = [
+    "SERVED_FIELDS",
+    "served_log",
     "Aggregation",
     "AtPrecision",
     "Bounds",

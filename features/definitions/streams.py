@@ -211,3 +211,36 @@ class Stream:
         return {name: value.dtype for name, value in self.mapped.items()} | dict.fromkeys(
             self.computed or {}, "float64"
         )
+
+
+SERVED_FIELDS: dict[str, Field | str] = {
+    "recommendation_id": Field("string", required=True),
+    "user_id": "string",
+    "session_id": "string",
+    "placement": "string",
+    "model": "string",
+    "model_version": "string",
+    "inputs": "string",
+    "user_schema": "string",
+    "item_schema": "string",
+    "as_of": "int64",
+    "features_status": "string",
+    "user_newest": "int64",
+    "fallback": "string",
+    "items": Field("string", required=True),
+    "shadow": "bool",
+    "overlap": "float64",
+    "took_ms": "float64",
+}
+"""Columns of the served log (features.events.served_answers reads them).
+
+``inputs`` is inputs_hash of the columns of rows, ``items`` is [[item_id, score, source, [the row] or null], …], ranked.
+``user_newest`` is the time of the newest event in the user's features, epoch ms; null for a user without events, and
+where the request brought features of its own. ``shadow`` is true for a challenger's answer beside the answer of the
+same recommendation_id, which was shown to nobody; ``overlap`` is the share of its items that were in that answer.
+"""
+
+
+def served_log(topic: str, name: str = "served") -> Stream:
+    """The stream of the served log: answers are logged where the definitions have it, and nowhere else."""
+    return Stream(name, topic=topic, fields=SERVED_FIELDS)

@@ -17,11 +17,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from features.arrays import Int64s
 from features.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from features.arrays import Int64s
 
 SECOND_MS = 1_000
 
@@ -182,6 +183,8 @@ def floored(times: Int64s, tile_ms: int) -> Int64s:
 
 def least(arrays: list[Int64s]) -> Int64s:
     """The smallest of each place."""
+    import numpy as np
+
     return reduce(np.minimum, arrays)
 
 

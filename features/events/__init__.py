@@ -27,14 +27,13 @@ from features.events.dedupe import (
     without_duplicates,
 )
 from features.events.parsing import Parsed, Records, Verdict, event_schema, from_columns, joined, parse
-from features.events.served_answers import FIELDS, inputs_hash, items_text, served_log, shown_items
+from features.events.served_answers import inputs_hash, items_text, served_log, shown_items
 from features.events.timestamps import ms_of_text
 
 __all__ = [
     "ARROW",
     "Decision",
     "EventColumns",
-    "FIELDS",
     "NEVER",
     "PARTITION_BITS",
     "Parsed",

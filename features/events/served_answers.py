@@ -15,39 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from features.arrays import Bools, Floats, Int64s
-from features.definitions import Field, Stream
+from features.definitions import served_log
 from features.errors import UsageError
 
-FIELDS: dict[str, Field | str] = {
-    "recommendation_id": Field("string", required=True),
-    "user_id": "string",
-    "session_id": "string",
-    "placement": "string",
-    "model": "string",
-    "model_version": "string",
-    "inputs": "string",
-    "user_schema": "string",
-    "item_schema": "string",
-    "as_of": "int64",
-    "features_status": "string",
-    "user_newest": "int64",
-    "fallback": "string",
-    "items": Field("string", required=True),
-    "shadow": "bool",
-    "overlap": "float64",
-    "took_ms": "float64",
-}
-"""``inputs``: inputs_hash of the rows' columns. ``items``: [[item_id, score, source, [the row] or null], …], ranked.
-
-``user_newest`` is when the newest event was that is in the user's features, epoch ms; null for who has none, and where
-the request brought features of its own. ``shadow`` is true for what a challenger said beside the answer of the same
-recommendation_id, and nobody was shown; ``overlap`` is the share of its items that were in that answer.
-"""
-
-
-def served_log(topic: str, name: str = "served") -> Stream:
-    """The stream to define where the log is wanted; without it nothing is logged."""
-    return Stream(name, topic=topic, fields=FIELDS)
+__all__ = ["ShownItems", "inputs_hash", "items_text", "served_log", "shown_items"]
 
 
 def inputs_hash(names: Sequence[str]) -> str:

@@ -120,7 +120,7 @@ class ServedLog:
 
 
 def event_of(logged: ServedAnswer, now: int) -> dict[str, object]:
-    """The answer as an event of the log (served_log.FIELDS), without what there is nothing to say of."""
+    """The answer as an event of the log (SERVED_FIELDS), without what there is nothing to say of."""
     answer, question = logged.answer, logged.question
     made = answer.recommendation
     manifest = None if answer.served is None else answer.served.model.manifest

@@ -97,12 +97,12 @@ def report_of_the_log(
 ) -> list[dict[str, Any]]:
     """What differs between each served log of the repo and history, for each view that it can be about."""
     from features.checks import LogVerifier, report
-    from features.events import FIELDS
+    from features.definitions import SERVED_FIELDS
     from models.needs import ranker_inputs_of
 
     inputs_of = partial(ranker_inputs_of, settings.mlflow.tracking_uri, root)
     verifier = LogVerifier(repo, root / settings.offline.path, inputs_of, settle_ms)
-    logs = [one for one in repo.streams.values() if set(FIELDS) <= set(one.fields)]
+    logs = [one for one in repo.streams.values() if set(SERVED_FIELDS) <= set(one.fields)]
     single = [view for view in views if len(view.entity.keys) == 1]
     pairs = [(view, log) for view in single for log in logs if set(view.entity.keys) <= set(log.fields)]
     if not pairs:
