@@ -1,17 +1,16 @@
-"""The stream: topics → online store, archive and dead letters, by supervised queries that owe each other nothing.
+"""The stream: topics → online store, archive and dead letters, by supervised queries that do not depend on each other.
 
-The fold has a short trigger and the archive a long one, so that a commit of a table is never in the way of a feature.
-While a new generation is built and catches up, the ones before it are folded on: readers never see features age.
-Here everything is wired; what a batch does is in online_sink.py and archive.py.
+The fold has a short trigger and the archive a long one, so that a commit of a table never delays a feature. While a new
+generation is built and catches up, the ones before it are folded on: readers never see features age. Here everything is
+wired; what a batch does is in fold/sink.py and archive/sink.py.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,15 +19,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.definitions import FeatureRepo
-from features.errors import DefinitionError, HeadraceError, StoreError
-from features.online_store import Rows, Sweeper
+from features.errors import DefinitionError
+from features.online_store import Sweeper
 from features.rows import fold_nothing
 from features.times import now_ms
 from streaming.archive import Archive, ArchiveSink
-from streaming.fold import Handover, OnlineSink, Pruning, Reached, recipe_of
+from streaming.context import StreamContext
+from streaming.fold import Handover, OnlineSink, Pruning, recipe_of
 from streaming.generations import (
+    ActiveFolds,
     Builder,
-    Checkpoints,
     Executors,
     Generation,
     GenerationFold,
@@ -36,18 +36,15 @@ from streaming.generations import (
     Needed,
     Running,
     flip,
-    is_current,
     only_driver,
     schemas_of,
-    superseded,
     take_rebuild,
 )
 from streaming.kafka import read_watermarks
 from streaming.scoring import EventScoring
-from streaming.settings import StreamOptions
-from streaming.spark import Java, Schemas, SendDeadLetters, SparkError, nested_offsets, read_topics, running_session
+from streaming.spark import Java, Schemas, SendDeadLetters, SparkError, TopicQuery, running_session
 from streaming.status import lag, write_status
-from streaming.supervisor import Handle, Log, Patience, SupervisedQuery, reason
+from streaming.supervisor import Handle, Patience, SupervisedQuery, reason
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -65,8 +62,17 @@ HANDED_BATCHES = 5
 """A batch of the archive has as many records as two of the fold, which goes on while they are written."""
 
 
-def _no_place(_: str) -> None:
-    """What is reached where no crash is asked for."""
+@dataclass(frozen=True)
+class Models:
+    """The registered models of a stream.
+
+    Args:
+        needed: the definitions of views that they need.
+        scoring: scores each event with the event models; None where the repo defines none.
+    """
+
+    needed: Needed = frozenset
+    scoring: EventScoring | None = None
 
 
 class Pipeline:
@@ -74,44 +80,32 @@ class Pipeline:
 
     Args:
         send: takes dead letters.
-        log: takes lines for a person.
-        reached: is told of every effect (crash_points.py).
         schemas: the registry's, by number, for streams of Avro.
-        models: what registered models need, and what asks those of events.
     """
 
     def __init__(
         self,
-        options: StreamOptions,
-        repo: FeatureRepo,
-        rows: Rows,
+        context: StreamContext,
         send: SendDeadLetters,
-        log: Log,
-        reached: Reached | None = None,
         schemas: Schemas | None = None,
         models: Models | None = None,
     ) -> None:
-        self._options = options
-        self._repo = repo
-        self._rows = rows
+        self._context = context
+        self._options, self._repo, self._rows, self._log = context.options, context.repo, context.rows, context.log
+        self._settings = context.options.settings
         self._send = send
-        self._log = log
-        self._reached = reached or _no_place
         self._schemas = schemas
-        self._needed = models.needed if models else frozenset
         self._scoring = (models and models.scoring) or EventScoring([])
-        self._topics = list(dict.fromkeys(topic for stream in repo.streams.values() for topic in stream.topics))
-        self._archive = Archive(options.offline, repo)
-        self._handover = Handover(repo.streams, HANDED_BATCHES * options.settings.max_offsets_per_trigger)
-        self._builder = Builder(options, repo, rows, self._archive, log, reached, self._scoring.reach)
-        self._archived, self._kept = self._builder.archived, self._builder.kept
-        self._folds: list[GenerationFold] = []
+        self._archive = Archive(self._options.offline, self._repo)
+        self._handover = Handover(self._repo.streams, HANDED_BATCHES * self._settings.max_offsets_per_trigger)
+        self._builder = Builder(context, self._archive, self._scoring.reach)
+        self._checkpoints = self._builder.folds
+        self._folds = ActiveFolds(context, self._checkpoints, models.needed if models else frozenset)
         self._build: Future[Generation] | None = None
-        self._leaving: Future[list[Generation]] | None = None
-        self._wanted = False
+        self._build_wanted = False
         self._build_error: str | None = None
-        self._patiently = Patience(log)
-        self._told_patiently = Patience(log)
+        self._patiently = Patience(self._log)
+        self._patient_status = Patience(self._log)
 
     def run(self, stop: threading.Event) -> None:
         """Run until ``stop`` is set; the batches that are running then are finished.
@@ -126,7 +120,8 @@ class Pipeline:
                 fold_nothing(view)
             archived = self._builder.archive_generation()
             self._builder.forget_unfinished()
-            self._folds = self._as_they_were() or [self._fold_of(self._builder.built(archived), self._repo)]
+            for fold in self._restored() or [self._fold_of(self._builder.built(archived), self._repo)]:
+                self._folds.append(fold)
             try:
                 with self._session() as (spark, java):
                     self._supervise(spark, archived, java, stop)
@@ -137,9 +132,12 @@ class Pipeline:
                     self._patiently(fold.lease.release)
 
     def rebuild(self) -> tuple[Generation, bool]:
-        """A new generation with rows from the archive, which the next run goes on from; whether it has all of Kafka.
+        """Build a new generation from the archive, from which the next run goes on.
 
-        Readers turn to it at once where it has, or they have no other; else when a run has caught up.
+        Readers read it at once if it has all of Kafka or they have no other; else when a run has caught up.
+
+        Returns:
+            The generation, and whether it has all of Kafka.
 
         Raises:
             LeaseError: another driver runs on the same project or owns the generation.
@@ -147,33 +145,32 @@ class Pipeline:
         with only_driver(self._options.home):
             archived = self._builder.archive_generation()
             self._builder.forget_unfinished()
-            fold = self._builder.built(archived)
-            high = read_watermarks(self._options.bootstrap, self._topics, self._options.client).high
+            generation = self._builder.built(archived)
+            high = read_watermarks(self._options.bootstrap, self._context.topics(), self._options.client).high
             # Behind the last record of the tables there may be refused ones: the archive has seen those as well.
-            whole = lag(fold.first, high) == 0
-            flip(self._rows, fold, lambda: whole)
-            self._drop(self._superseded() if whole else [])
-            self._rows.release_lease(fold.stream_id, self._builder.owner)
-        return fold, whole
+            is_whole = lag(generation.first, high) == 0
+            flip(self._rows, generation, lambda: is_whole)
+            self._folds.drop(self._folds.superseded() if is_whole else [])
+            self._rows.release_lease(generation.stream_id, self._builder.owner)
+        return generation, is_whole
 
     def _session(self) -> AbstractContextManager[tuple[SparkSession, Java]]:
-        options = self._options
-        logs = options.home / "logs"
-        chosen = options.settings
-        return running_session(chosen.spark_master, chosen.spark_memory, options.jars, logs, chosen.long_running)
+        settings, logs = self._settings, self._options.home / "logs"
+        jars = self._options.jars
+        return running_session(settings.spark_master, settings.spark_memory, jars, logs, settings.long_running)
 
     # --- generations ---
 
-    def _as_they_were(self) -> list[GenerationFold]:
-        """Folds of the generations that a run has left, oldest first; that of today's definitions, if any, is last."""
-        current = self._kept.current()
-        if current is not None and current.schemas != schemas_of(self._repo):
-            again = [one for one in self._kept.older() if one.schemas == schemas_of(self._repo)]
-            if again:
-                self._kept.take_back(again[-1])
-                current = again[-1]
-        folds = [self._older_fold(one) for one in self._kept.older()]
-        if current is not None and current.schemas == schemas_of(self._repo):
+    def _restored(self) -> list[GenerationFold]:
+        """Folds of the generations that an earlier run left, oldest first; that of today's definitions is last."""
+        schemas, current = schemas_of(self._repo), self._checkpoints.current()
+        if current is not None and current.schemas != schemas:
+            same = [generation for generation in self._checkpoints.older() if generation.schemas == schemas]
+            if same:
+                self._checkpoints.take_back(same[-1])
+                current = same[-1]
+        folds = [self._older_fold(generation) for generation in self._checkpoints.older()]
+        if current is not None and current.schemas == schemas:
             folds.append(self._fold_of(self._builder.described(current), self._repo))
         elif current is not None:
             folds.append(self._older_fold(current))
@@ -188,16 +185,15 @@ class Pipeline:
 
     def _fold_of(self, generation: Generation, repo: FeatureRepo) -> GenerationFold:
         lease = Lease(self._rows, generation.stream_id, self._builder.owner)
-        number, log = generation.stream_id, self._kept.log(generation)
+        number, log = generation.stream_id, self._checkpoints.log(generation)
         store, handover = self._builder.store(generation, repo), self._handover if repo is self._repo else None
-        # Rows that have events which no model was asked about would show a model their effects: they ask none.
+        # Rows with events that were never scored would show a model the events' own effects: they score nothing.
         scoring = None if self._scoring.lacks(log.standing()) else self._scoring.asking(repo, store, number)
         sink = OnlineSink(repo, store, number, log, self._send_letters, self._schemas, handover, scoring)
         sweeper = Sweeper(self._rows, number, list(repo.views.values()))
         pruning = Pruning(self._rows, list(repo.views), number)
-        return GenerationFold(
-            generation, repo, sink, sweeper, pruning, lease, self._kept, self._options.settings.freshness_slo_ms
-        )
+        slo_ms = self._settings.freshness_slo_ms
+        return GenerationFold(generation, repo, sink, sweeper, pruning, lease, self._checkpoints, slo_ms)
 
     # --- queries ---
 
@@ -207,9 +203,9 @@ class Pipeline:
         self._scoring.start()
         self._archiving = self._archive_query(archived)
         for fold in self._folds:
-            self._run_fold(fold)
-        newest = self._folds[-1]
-        self._wanted = newest.generation.schemas != schemas_of(self._repo) or self._scoring.lacks(newest.end)
+            self._start_fold(fold)
+        newest = self._folds.newest
+        self._build_wanted = newest.generation.schemas != schemas_of(self._repo) or self._scoring.lacks(newest.end)
         try:
             with java.watched():
                 self._watch(archived, java, stop)
@@ -218,9 +214,9 @@ class Pipeline:
                 running.query.lose(str(error))
             raise
         finally:
-            for running in (*self._folds, self._archiving):  # which waits for them no longer then
+            for running in (*self._folds, self._archiving):  # the archive no longer waits for the folds then
                 running.query.stop()
-            self._told_patiently(lambda: self._tell("stopped"))
+            self._patient_status(lambda: self._write_status("stopped"))
 
     def _watch(self, archived: Generation, java: Java, stop: threading.Event) -> None:
         due = dict.fromkeys(("status", "check", "build"), 0.0)
@@ -233,8 +229,9 @@ class Pipeline:
                 due["build"] = now_s + BUILD_AGAIN_S
             if now_s >= due["status"]:
                 due["status"] = now_s + STATUS_EVERY_S
-                self._patiently(self._succeed)  # first: what is told is never ahead of what readers read
-                self._told_patiently(lambda: self._tell("running"))
+                # Before the status, which is never ahead of what readers read.
+                self._patiently(lambda: self._folds.switch_over(self._worker, is_building=self._build is not None))
+                self._patient_status(lambda: self._write_status("running"))
             if now_s >= due["check"]:
                 due["check"] = now_s + CHECK_EVERY_S
                 self._patiently(lambda: self._each_fold(GenerationFold.stand))
@@ -242,22 +239,13 @@ class Pipeline:
                     self._patiently(self._builder.keep_lease)
 
     def _each_fold(self, work: Callable[[GenerationFold], None]) -> None:
-        """Do it for each; a final error ends the stream, unless a newer generation is on its way to replace the one."""
-        for fold in self._folds:
-            try:
-                work(fold)
-            except StoreError:
-                raise
-            except HeadraceError as error:
-                if fold is self._folds[-1] and self._build is None and not self._wanted:
-                    raise
-                self._log(f"generation {fold.generation.stream_id} is not folded on: {error}")
+        self._folds.each(work, is_replaced=self._build is not None or self._build_wanted)
 
     def _look_after_build(self, archived: Generation) -> bool:
         """Begin a build that is wanted, and take over one that is done; True where it failed."""
         if self._build is None:
-            self._wanted = take_rebuild(self._options.home) or self._wanted
-            if self._wanted:
+            self._build_wanted = take_rebuild(self._options.home) or self._build_wanted
+            if self._build_wanted:
                 self._build_error = None
                 self._build = self._worker.submit(self._builder.built, archived)
         elif self._build.done():
@@ -267,155 +255,72 @@ class Pipeline:
             except Exception as error:  # whatever it was, the generations before are still folded
                 self._build_error = reason(error, None)
                 self._log(f"the new generation could not be made: {self._build_error}")
-                if self._folds[-1].failed is not None:
+                if self._folds.newest.failed is not None:
                     raise
                 return True
-            self._wanted, self._build_error = False, None
-            self._run_fold(fold)
+            self._build_wanted, self._build_error = False, None
+            self._start_fold(fold)
             self._folds.append(fold)
         return False
 
-    def _run_fold(self, fold: GenerationFold) -> None:
-        options = self._options
-        source = {"maxOffsetsPerTrigger": options.settings.max_offsets_per_trigger}
-        name = f"fold-{fold.generation.stream_id}"
-        start = self._start(name, self._kept, fold.generation, fold.topics, source, options.settings.trigger_ms)
+    def _start_fold(self, fold: GenerationFold) -> None:
+        settings, generation = self._settings, fold.generation
+        source = {"maxOffsetsPerTrigger": str(settings.max_offsets_per_trigger), **self._options.spark_kafka}
+        name, checkpoint = f"fold-{generation.stream_id}", self._checkpoints.path(generation)
+        start = self._starter(TopicQuery(name, fold.topics, generation.first, checkpoint, source, settings.trigger_ms))
         recipe = recipe_of(fold.repo, self._spark.sparkContext.defaultParallelism, self._schemas)
-        fold.executors = Executors(recipe, self._rows, options.settings.driver_records)
+        fold.executors = Executors(recipe, self._rows, settings.driver_records)
         fold.query = SupervisedQuery("fold", start, fold.handle, self._log)
         if fold.repo is self._repo:
             self._handover.begin(fold.end)
 
     def _archive_query(self, archived: Generation) -> Running:
-        options = self._options
-        log = self._archived.log(archived)
+        settings, checkpoints = self._settings, self._builder.archived
+        log = checkpoints.log(archived)
         app_id = f"headrace-archive-{archived.stream_id}"
-        appender = ArchiveSink(self._archive, self._repo, app_id, log, self._reached, self._schemas)
+        sink = ArchiveSink(self._archive, self._repo, app_id, log, self._context.at_effect, self._schemas)
         running = Running(log.standing())
 
-        def appended(frame: DataFrame, batch_id: int) -> None:
-            events = self._handover.take(*log.between(batch_id), self._gives)
-            if events is None:
-                report = appender.append(frame.toArrow(), batch_id)
-            else:
-                report = appender.append_events(events, batch_id)
+        def append(frame: DataFrame, batch_id: int) -> None:
+            events = self._handover.take(*log.between(batch_id), self._is_parsing)
+            report = (
+                sink.append_events(events, batch_id) if events is not None else sink.append(frame.toArrow(), batch_id)
+            )
             running.done(report.batch_id, report.end, report.records, np.empty(0, np.int64), report.took_ms)
 
         # A batch as soon as there are many records, or when the oldest has waited long enough: never in between.
         source = {
-            "maxOffsetsPerTrigger": 2 * options.settings.max_offsets_per_trigger,
-            "minOffsetsPerTrigger": options.settings.max_offsets_per_trigger,
-            "maxTriggerDelay": f"{int(options.settings.archive_trigger_s * 1000)}ms",
+            "maxOffsetsPerTrigger": str(2 * settings.max_offsets_per_trigger),
+            "minOffsetsPerTrigger": str(settings.max_offsets_per_trigger),
+            "maxTriggerDelay": f"{int(settings.archive_trigger_s * 1000)}ms",
+            **self._options.spark_kafka,
         }
-        start = self._start("archive", self._archived, archived, self._topics, source, 1_000)
-        running.query = SupervisedQuery("archive", start, appended, self._log)
+        topics, checkpoint = self._context.topics(), checkpoints.path(archived)
+        start = self._starter(TopicQuery("archive", topics, archived.first, checkpoint, source, 1_000))
+        running.query = SupervisedQuery("archive", start, append, self._log)
         return running
 
-    def _gives(self) -> bool:
-        """Whether a fold that parses what the archive does gets on."""
+    def _is_parsing(self) -> bool:
+        """Whether a fold of today's definitions gets on, and so parses what the archive is to have."""
         ours = [fold for fold in self._folds if fold.repo is self._repo and fold.failed is None]
         return any(fold.query.state in ("starting", "running") for fold in ours)
 
-    def _start(
-        self,
-        name: str,
-        checkpoints: Checkpoints,
-        generation: Generation,
-        topics: Sequence[str],
-        source: Mapping[str, Any],
-        trigger_ms: int,
-    ) -> Callable[[Handle], StreamingQuery]:
-        options = self._options
-        first = {"startingOffsets": json.dumps(nested_offsets(generation.first))}
-        given = {**{key: str(value) for key, value in source.items()}, **first, **options.spark_kafka}
-        checkpoint = checkpoints.path(generation)
-
-        def start(handle: Handle) -> StreamingQuery:
-            messages = read_topics(self._spark, topics, options.bootstrap, given)
-            writer = messages.writeStream.queryName(name).foreachBatch(handle)
-            writer = writer.option("checkpointLocation", str(checkpoint))
-            return writer.trigger(processingTime=f"{trigger_ms} milliseconds").start()
-
-        return start
+    def _starter(self, query: TopicQuery) -> Callable[[Handle], StreamingQuery]:
+        return lambda handle: query.start(self._spark, self._options.bootstrap, handle)
 
     def _send_letters(self, *letters: Any) -> None:
-        self._reached("before letters")
+        self._context.at_effect("before letters")
         self._send(*letters)
-        self._reached("after letters")
-
-    # --- who reads what ---
-
-    def _succeed(self) -> None:
-        """Readers read the newest generation once it has caught up; older ones go when nobody needs them."""
-        newest = self._folds[-1]
-        self._turn_readers_to(newest)
-        if self._build is not None or not self._kept.older() or not is_current(self._rows, newest.generation):
-            return
-        if self._leaving is None:
-            self._leaving = self._worker.submit(self._superseded)
-        elif self._leaving.done():
-            done, self._leaving = self._leaving, None
-            self._drop(done.result())
-
-    def _turn_readers_to(self, newest: GenerationFold) -> None:
-        """No reader sees a feature go back: the newest has what the one before has, which stands still meanwhile."""
-        before = self._folds[-2] if len(self._folds) > 1 else None
-        if before is None or before.failed is not None:
-            left = flip(self._rows, newest.generation, newest.caught_up)
-        elif before.query.busy.acquire(blocking=False):
-            try:
-                left = flip(self._rows, newest.generation, lambda: newest.caught_up() and newest.has_folded(before))
-            finally:
-                before.query.busy.release()
-        else:
-            return
-        known = {fold.generation.stream_id for fold in self._folds} | {one.stream_id for one in self._kept.older()}
-        for stream_id in left - known:  # of a checkpoint that is lost: nobody can fold it on
-            self._rows.drop_generation(stream_id)
-
-    def _superseded(self) -> list[Generation]:
-        """The older generations that nobody needs; none where the registry of models cannot say."""
-        try:
-            grace_ms = int(self._options.settings.keep_older_s * 1000)
-            return superseded(self._rows, self._kept, self._needed, grace_ms, now_ms())
-        except HeadraceError as error:
-            self._log(f"older generations stay, as nobody can say who needs them: {error}")
-            return []
-
-    def _drop(self, gone: Sequence[Generation]) -> None:
-        for generation in gone:
-            for fold in [one for one in self._folds if one.generation.stream_id == generation.stream_id]:
-                self._folds.remove(fold)
-                fold.query.stop()
-            self._rows.drop_generation(generation.stream_id)
-            self._kept.drop(generation)
-            self._log(f"generation {generation.stream_id} has gone: nobody reads it")
+        self._context.at_effect("after letters")
 
     # --- status ---
 
-    def _tell(self, state: str) -> None:
+    def _write_status(self, state: str) -> None:
         status = {"state": state, "pid": os.getpid(), "bootstrap": self._options.bootstrap, "updated_at": now_ms()}
         build = {"building": self._build is not None, "build_error": self._build_error}
-        queries = {name: running.told() for name, running in self._named().items()}
+        queries = {name: running.told() for name, running in self._by_role().items()}
         write_status(self._options.home, status | build | {"queries": queries})
 
-    def _named(self) -> dict[str, Running]:
-        """The queries by what they are for readers now: the one they read, a next one, older ones some still read."""
-        *older, newest = self._folds
-        read = newest if not older or is_current(self._rows, newest.generation) else older[-1]
-        rest = {f"older {one.generation.stream_id}": one for one in older if one is not read}
-        after = {"next": newest} if read is not newest else {}
-        return {"fold": read, "archive": self._archiving, **after, **rest}
-
-
-@dataclass(frozen=True)
-class Models:
-    """What a stream has to do with registered models.
-
-    Args:
-        needed: the definitions of views that they need.
-        scoring: asks those of events about each event; None where the repo defines none.
-    """
-
-    needed: Needed = frozenset
-    scoring: EventScoring | None = None
+    def _by_role(self) -> Mapping[str, Running]:
+        fold, *rest = self._folds.by_role().items()
+        return dict([fold, ("archive", self._archiving), *rest])

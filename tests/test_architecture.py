@@ -94,17 +94,17 @@ LAYERS = {
     "serving.server": "ray_server > haproxy",
     "serving.versions": "versions > canary > comparison named score_shadow shadow",
     "streaming": (
-        "pipeline > generations > archive scoring status > alerts fold > dead_letters replay spark > "
+        "pipeline > generations > archive context scoring status > alerts fold > dead_letters replay spark > "
         "kafka settings supervisor"
     ),
     "streaming.alerts": "delivery > sinks status topic",
     "streaming.alerts.sinks": "delta postgres webhook > port",
     "streaming.archive": "importing > cutoff passes > maintenance sink topic_bounds upkeep",
     "streaming.fold": "sink > executors > crash_points freshness handover observed_store pruning shares",
-    "streaming.generations": "builder running switchover > checkpoints lease rebuild_request",
+    "streaming.generations": "active > builder running switchover > checkpoints lease rebuild_request",
     "streaming.kafka": "broker consumer encoding > jars ports producer topic_admin watermarks",
     "streaming.scoring": "scoring > on_executors rescoring > decision_log request topics",
-    "streaming.spark": "session source",
+    "streaming.spark": "query > session source",
     "training": (
         "own_event_models protocols > event_model refresh user_models > judging > registry > recommender > "
         "data resume > mlmodel progress settings"

@@ -3,6 +3,7 @@
 In: definitions, checkpoints, the archive. Out: the generation that readers read, and those that are folded on.
 """
 
+from streaming.generations.active import ActiveFolds
 from streaming.generations.builder import Builder
 from streaming.generations.checkpoints import Checkpoints, Generation, schemas_of
 from streaming.generations.lease import Lease, only_driver
@@ -11,6 +12,7 @@ from streaming.generations.running import Executors, GenerationFold, Running
 from streaming.generations.switchover import Needed, flip, is_current, superseded
 
 __all__ = [
+    "ActiveFolds",
     "Builder",
     "Checkpoints",
     "Executors",

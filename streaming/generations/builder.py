@@ -9,41 +9,32 @@ from collections.abc import Callable
 
 from features.definitions import FeatureRepo, duration_ms
 from features.machine import write_json
-from features.online_store import Offsets, Rows, Store
+from features.online_store import Offsets, Store
 from features.times import now_ms
 from streaming.archive import Archive
-from streaming.fold import Reached, WatchedStore
+from streaming.context import StreamContext
+from streaming.fold import WatchedStore
 from streaming.generations.checkpoints import Checkpoints, Generation, build_from_archive, new_generation
 from streaming.generations.lease import Lease
 from streaming.kafka import read_watermarks
-from streaming.settings import StreamOptions
-from streaming.supervisor import Log, StoppedError
+from streaming.supervisor import StoppedError
 
 
 class Builder:
     """Makes the generations of a project: those that its folds and its archive begin with.
 
     Args:
-        reached: is told of every effect (crash_points.py); None where nobody wants to know.
-        scored: how far the models of events were asked; rows that reach further would hide what is to be scored.
+        scored: the offsets up to which event models have scored; rows beyond them would hide what is to be scored.
     """
 
-    def __init__(
-        self,
-        options: StreamOptions,
-        repo: FeatureRepo,
-        rows: Rows,
-        archive: Archive,
-        log: Log,
-        reached: Reached | None,
-        scored: Callable[[], Offsets],
-    ) -> None:
-        self._options, self._repo, self._rows, self._archive, self._log = options, repo, rows, archive, log
-        self._reached, self._scored = reached, scored
-        self._topics = list(dict.fromkeys(topic for stream in repo.streams.values() for topic in stream.topics))
-        self.archived = Checkpoints(options.home / "checkpoints" / "archive")
-        self.kept = Checkpoints(options.home / "checkpoints" / "fold")
-        self.owner = f"{socket.gethostname()}:{options.home.resolve()}"
+    def __init__(self, context: StreamContext, archive: Archive, scored: Callable[[], Offsets]) -> None:
+        self._context = context
+        self._options, self._repo, self._rows, self._log = context.options, context.repo, context.rows, context.log
+        self._archive = archive
+        self._scored = scored
+        self.archived = Checkpoints(self._options.home / "checkpoints" / "archive")
+        self.folds = Checkpoints(self._options.home / "checkpoints" / "fold")
+        self.owner = f"{socket.gethostname()}:{self._options.home.resolve()}"
         self.stop = threading.Event()
         self._lease: Lease | None = None
 
@@ -57,7 +48,7 @@ class Builder:
         return found
 
     def _low(self) -> Offsets:
-        return read_watermarks(self._options.bootstrap, self._topics, self._options.client).low
+        return read_watermarks(self._options.bootstrap, self._context.topics(), self._options.client).low
 
     def described(self, generation: Generation) -> Generation:
         """The generation with today's definitions, of which what the rows hold is the same."""
@@ -69,14 +60,14 @@ class Builder:
         store = self._rows.generation(fresh.stream_id)
         store.begin()
         store.describe(described)
-        self.kept.write(fresh)
+        self.folds.write(fresh)
         return fresh
 
     def store(self, generation: Generation, repo: FeatureRepo) -> Store:
         """A driver's way into the generation."""
         horizons = {name: duration_ms(stream.dedupe_horizon) for name, stream in repo.streams.items()}
         store = self._rows.generation(generation.stream_id, horizons)
-        return store if self._reached is None else WatchedStore(store, self._reached)
+        return store if self._context.reached is None else WatchedStore(store, self._context.reached)
 
     def keep_lease(self) -> None:
         """The generation that is being built stays ours."""
@@ -87,15 +78,15 @@ class Builder:
         """A new generation with rows of all that the archive has, current for the driver and not yet for readers."""
         fold = new_generation(self._cut(archived), self._repo)
         self._log(f"new generation {fold.stream_id}: making its rows from the archive")
-        write_json(self.kept.building, fold.stream_id)
+        write_json(self.folds.building, fold.stream_id)
         self._lease = Lease(self._rows, fold.stream_id, self.owner)
         described = self._rows.generation(fold.stream_id)
         described.begin()
         described.describe(fold.definitions)
         store = WatchedStore(self.store(fold, self._repo), self._unless_stopped)
         build_from_archive(store, self._repo, self._archive, fold, now_ms(), self._options.rows_in_memory)
-        self.kept.start(fold)
-        self.kept.building.unlink()
+        self.folds.start(fold)
+        self.folds.building.unlink()
         return fold
 
     def _cut(self, archived: Generation) -> Offsets:
@@ -111,7 +102,7 @@ class Builder:
 
     def forget_unfinished(self) -> None:
         """What a build has left that did not come to its end is gone."""
-        path, current = self.kept.building, self.kept.current()
+        path, current = self.folds.building, self.folds.current()
         if path.exists():
             number = int(json.loads(path.read_text(encoding="utf-8")))
             if current is None or current.stream_id != number:

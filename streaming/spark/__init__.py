@@ -3,6 +3,7 @@
 In: settings. Out: a session, the messages of a micro-batch by topic, and the offsets of a batch.
 """
 
+from streaming.spark.query import TopicQuery
 from streaming.spark.session import COLUMNS, SOURCE, Java, SparkError, read_topics, running_session, spark_session
 from streaming.spark.source import (
     Messages,
@@ -25,6 +26,7 @@ __all__ = [
     "Schemas",
     "SendDeadLetters",
     "SparkError",
+    "TopicQuery",
     "flat_offsets",
     "known_at",
     "messages_by_topic",

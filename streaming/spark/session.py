@@ -116,7 +116,7 @@ def spark_session(
     if master.startswith("local"):
         os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     logs.mkdir(parents=True, exist_ok=True)
-    log_gateway(logs / "gateway.log")
+    redirect_py4j_log(logs / "gateway.log")
     settings = logs / "log4j2.properties"
     settings.write_text(LOGGING.format(folder=logs.resolve()), encoding="utf-8")
     from pyspark.errors import PySparkRuntimeError
@@ -132,14 +132,24 @@ def spark_session(
         raise SparkError("Spark", "a Java process that starts", got, "Run 'headrace doctor'.") from None
 
 
-def log_gateway(path: Path) -> None:
-    """What py4j says goes to this file: a call that Java's end interrupts is a traceback, and no news to a person."""
-    logger = logging.getLogger("py4j")
-    for handler in [one for one in logger.handlers if isinstance(one, logging.FileHandler)]:
+def redirect_py4j_log(path: Path) -> None:
+    """Redirects py4j's log to a file: calls that the end of Java interrupts are tracebacks that help nobody."""
+    logger, root = logging.getLogger("py4j"), logging.getLogger()
+    for handler in [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]:
         logger.removeHandler(handler)
         handler.close()
     logger.addHandler(logging.FileHandler(path, encoding="utf-8", delay=True))
     logger.propagate = False
+    if _is_not_of_py4j not in root.filters:
+        root.addFilter(_is_not_of_py4j)
+
+
+def _is_not_of_py4j(record: logging.LogRecord) -> bool:
+    """False for what py4j logs by the root logger, as it does when a call gets no answer: its own logger has it."""
+    if Path(record.pathname).parent.name != "py4j":
+        return True
+    logging.getLogger("py4j").handle(record)
+    return False
 
 
 class SparkError(HeadraceError):

@@ -94,6 +94,7 @@ def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str)
     from features.events.avro import schema_registry
     from features.online_store import store_of
     from models.needs import needed_schemas
+    from streaming.context import StreamContext
     from streaming.dead_letters import send_dead_letters
     from streaming.fold import crash_point
     from streaming.kafka import EventProducer, ensure_topics
@@ -103,13 +104,10 @@ def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str)
     ensure_topics(bootstrap, repo.streams.values(), settings.kafka.partitions, client)
     producer, reached = EventProducer(bootstrap, client), crash_point(os.environ)
     needed = partial(needed_schemas, settings.mlflow.tracking_uri, root)
+    rows = store_of(root / settings.stream.repo, root / settings.home).open()
     return Pipeline(
-        stream_options(settings, root, bootstrap),
-        repo,
-        store_of(root / settings.stream.repo, root / settings.home).open(),
+        StreamContext(stream_options(settings, root, bootstrap), repo, rows, _say, reached),
         lambda one, messages, parsed: send_dead_letters(producer, one, messages.table, parsed),
-        _say,
-        reached,
         schema_registry(settings.kafka.schema_registry, settings.kafka.registry),
         Models(needed, _scoring(settings, root, repo, producer, reached)),
     )

@@ -1,0 +1,38 @@
+"""What the parts of a running stream share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from features.definitions import FeatureRepo
+from features.online_store import Rows
+from streaming.fold import Reached
+from streaming.settings import StreamOptions
+from streaming.supervisor import Log
+
+
+@dataclass(frozen=True)
+class StreamContext:
+    """What the parts of a running stream share.
+
+    Args:
+        repo: today's definitions.
+        rows: the online store.
+        log: takes lines for a person.
+        reached: called before and after every effect (fold/crash_points.py); None without crash points.
+    """
+
+    options: StreamOptions
+    repo: FeatureRepo
+    rows: Rows
+    log: Log
+    reached: Reached | None = None
+
+    def topics(self) -> list[str]:
+        """The topics of all the repo's streams, each once."""
+        return list(dict.fromkeys(topic for stream in self.repo.streams.values() for topic in stream.topics))
+
+    def at_effect(self, place: str) -> None:
+        """Call ``reached``, if there is one."""
+        if self.reached is not None:
+            self.reached(place)
