@@ -104,6 +104,7 @@ class Service:
         )
         self._askers = Askers(settings.user_view, repo, reader, rows, own, self._tell_store)
         self._store_problem: str | None = "not asked yet"
+        self._items_tried = False
         self._repeated = (
             Repeated("items", settings.item_refresh_s, self._refresh_items, self._failed("items")),
             # The first look takes as long as MLflow's import; a rest of much more would keep a new champion waiting.
@@ -293,9 +294,8 @@ class Service:
 
     def readiness(self) -> schema.Readiness:
         """Whether everything was tried once, so that answers are as good as they get."""
-        tried = self.models.champion.looked and self._store_problem != "not asked yet"
         return schema.Readiness(
-            ready=tried,
+            ready=self.models.champion.looked and self._items_tried,
             store=self._store_problem or "ok",
             items=len(self.items.snapshot.items),
             model=self.models.told,
@@ -307,11 +307,13 @@ class Service:
 
     def _refresh_items(self) -> None:
         try:
-            self.items.refresh(self.models.artefacts, time.time_ns() // 1_000_000)
+            self.items.refresh(lambda: self.models.artefacts, time.time_ns() // 1_000_000)
+            self._store_problem = None
         except (HeadraceError, OSError) as error:
             self._tell_store(error)
             raise
-        self._store_problem = None
+        finally:
+            self._items_tried = True
         self.metrics.items.set(len(self.items.snapshot.items))
         self.metrics.items_read_at.set(self.items.snapshot.read_at / 1000)
 

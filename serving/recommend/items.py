@@ -59,12 +59,17 @@ class ItemFeatures:
         self._inputs: tuple[tuple[Artefact, Inputs], ...] = ()
         self._refreshing = threading.Lock()
 
-    def refresh(self, artefacts: Sequence[Artefact], now: int) -> None:
+    def refresh(self, models: Callable[[], Sequence[Artefact]], now: int) -> None:
         """The snapshot holds what the store says ``now`` (epoch ms) of its items and of those that the models know.
 
         Raises StoreError, and leaves the snapshot as it was.
+
+        Args:
+            models: those in memory. Called when this refresh begins, not while it waits for another: the list of
+                before may lack a model whose items that other one read.
         """
         with self._refreshing:
+            artefacts = models()
             keys = pc.unique(pa.concat_arrays([self._listed(), *(artefact.item_keys for artefact in artefacts)]))
             if not len(keys):
                 return

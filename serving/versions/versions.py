@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from features.definitions import FeatureRepo, FeatureView
 from features.errors import ArtefactError, HeadraceError, StoreError, UsageError
+from features.times import now_ms
 from models.followed import CHALLENGER_POLICY, FollowedAlias, VersionLoader
 from models.local_copy import kept_model
 from models.recommender import Artefact, LoadedRecommender, open_recommender
@@ -56,13 +56,16 @@ class ModelVersions:
         self.canary = Canary(loader, settings.canary_share, settings.canary_slower, self._canary_stopped)
         self._challenger = FollowedAlias(loader, CHALLENGER, CHALLENGER_POLICY)
         self._others = NamedVersions(loader, settings.model_poll_s)
+        self._preparing: dict[int, Artefact] = {}
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
 
     @property
     def artefacts(self) -> list[Artefact]:
-        """Those in memory."""
-        served = (self.champion.current, self.champion.previous, self.canary.served, self.challenger)
-        return [*(one.model for one in served if one is not None), *self._others.artefacts]
+        """Those in memory, and those that a thread is about to make one of them."""
+        followed = (self.champion.current, self.champion.previous, self.canary.served, self.challenger)
+        loaded = [version.model for version in followed if version is not None]
+        every = [*self._preparing.values(), *loaded, *self._others.artefacts]
+        return list({id(artefact): artefact for artefact in every}.values())
 
     @property
     def challenger(self) -> LoadedRecommender | None:
@@ -71,6 +74,10 @@ class ModelVersions:
 
     def look(self) -> None:
         """The versions are those that the aliases name now."""
+        with self._prepared():
+            self._look()
+
+    def _look(self) -> None:
         self.champion.follow()
         if self.champion.registry_problem is not None:
             self._metrics.failures.labels("registry").inc()
@@ -93,13 +100,16 @@ class ModelVersions:
         """
         if name is None:
             return self.canary.of(who) or self.champion.current
-        work = functools.partial(self._others.get, name, self.champion.current, self.champion.previous)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._loading, work)
+            return await asyncio.get_running_loop().run_in_executor(self._loading, self._named, name)
         except UnknownModelError as error:
             raise field_problem("model", error.required, name, 404) from None
         except ArtefactError as error:
             raise field_problem("model", f"a model that can serve: {error}", name) from None
+
+    def _named(self, name: str) -> LoadedRecommender:
+        with self._prepared():
+            return self._others.get(name, self.champion.current, self.champion.previous)
 
     def answered(self, served: LoadedRecommender | None, failed: bool, took_s: float) -> None:
         """An attempt of this version to answer ended so."""
@@ -141,11 +151,23 @@ class ModelVersions:
     def _prepare(self, artefact: Artefact) -> None:
         """The model fits the definitions, or older ones whose rows are kept for it, and has its items' features."""
         artefact.check_views({**self._repo.views, **self._own_views(artefact)})
+        self._preparing[threading.get_ident()] = artefact
         try:
-            self._items.refresh([artefact, *self.artefacts], _now_ms())
+            self._items.refresh(lambda: self.artefacts, now_ms())
         except (StoreError, OSError) as error:  # the model can do without, and items come when the store does
             self._store_failed(error)
         artefact.recommend(artefact.items[:1], None, self._items.inputs(artefact), 1)
+
+    @contextmanager
+    def _prepared(self) -> Iterator[None]:
+        """A model that this thread prepares is among ``artefacts`` until the end of the block, where it is loaded.
+
+        The items are read anew all the time: a reading between the preparation and the swap must not drop the model's.
+        """
+        try:
+            yield
+        finally:
+            self._preparing.pop(threading.get_ident(), None)
 
     def _own_views(self, artefact: Artefact) -> dict[str, FeatureView]:
         """The definitions that the model was trained on, of which there are rows. Raises StoreError."""
@@ -173,7 +195,3 @@ def _version(served: LoadedRecommender | None) -> schema.ModelVersion | None:
         items=len(served.model.items),
         metrics=served.model.manifest.metrics,
     )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

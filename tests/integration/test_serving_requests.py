@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from serving_world import REPO, Http, Models, fill, ids, plain, settings, until
+from serving_world import ITEMS, REPO, Http, Models, fill, ids, plain, settings, until
 
 from features.definitions.repo import FeatureRepo, load_repo
 from features.events.parsing import from_columns
 from features.online_store.batch_step import build_generation
 from features.online_store.port import Marker
 from features.online_store.sqlite.rows import SqliteRows
+from models.recommender.artefact import Artefact
+from serving.recommend.items import ItemFeatures
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 CATALOGUE_ID = 8
@@ -149,3 +152,29 @@ def test_every_example_of_the_api_is_a_request_that_the_service_answers(http):
         for example in schemas[name]["examples"]:
             status, answer, _ = http.ask(f"/v1/{path}", example)
             assert status == 200, answer
+
+
+def test_items_that_are_read_anew_while_a_model_is_loaded_are_those_that_the_model_knows_too(tmp_path, monkeypatch):
+    """Seen once: ready with 3 items of 30, as a read that began before the swap did not know the model."""
+    models = Models(tmp_path / "registry", load_repo(REPO))
+    fill(SqliteRows(tmp_path / "online.db"), models.repo)
+    models.promote(models.register(step=1))
+    reads = threading.Semaphore(0)
+    refresh, recommend = ItemFeatures.refresh, Artefact.recommend
+
+    def counted(self, *args):
+        refresh(self, *args)
+        reads.release()
+
+    def after_two_reads(self, *args, **more):
+        if threading.current_thread().name == "models":  # between the read of the model's items and the swap
+            while reads.acquire(blocking=False):
+                pass
+            assert reads.acquire(timeout=60)
+            assert reads.acquire(timeout=60)
+        return recommend(self, *args, **more)
+
+    monkeypatch.setattr(ItemFeatures, "refresh", counted)
+    monkeypatch.setattr(Artefact, "recommend", after_two_reads)
+    with plain(settings(tmp_path / "online.db", models.uri)) as http:
+        assert http.ask("/readyz")[1]["items"] == len(ITEMS)
