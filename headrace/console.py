@@ -1,21 +1,50 @@
-"""TODO: docstring."""
+"""Output of commands: data on stdout, as JSON or for a person, and all else on stderr."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+R = TypeVar("R")
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The rows under their names; texts to the left, numbers to the right."""
-    names = list(rows[0])
-    cells = [[f"{row[name]:.4f}" if isinstance(row[name], float) else str(row[name]) for name in names] for row in rows]
-    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
-    left = [isinstance(rows[0][name], str) for name in names]
+ROOT = click.option(
+    "--root", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="The project's folder."
+)
+
+
+def say(text: str) -> None:
+    """A line about progress, on stderr."""
+    click.echo(text, err=True)
+
+
+def print_report(report: R, as_json: bool, as_text: Callable[[R], str | Iterable[str]]) -> None:
+    """The report on stdout, as JSON or as the text or lines that ``as_text`` makes of it."""
+    if as_json:
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    text = as_text(report)
+    click.echo(text if isinstance(text, str) else "\n".join(text))
+
+
+def aligned(names: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> list[str]:
+    """Lines of a table: the names, then the rows; the columns named in ``right`` to the right, others to the left."""
+    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+    aligns = [str.rjust if name in right else str.ljust for name in names]
     return [
-        "  ".join(_padded(*cell) for cell in zip(line, widths, left, strict=True)).rstrip() for line in [names, *cells]
+        "  ".join(align(cell, width) for align, cell, width in zip(aligns, line, widths, strict=True)).rstrip()
+        for line in [names, *rows]
     ]
 
 
-def _padded(text: str, width: int, left: bool) -> str:
-    return text.ljust(width) if left else text.rjust(width)
+def metrics_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines of a table of metrics; a column is one of text where the first row has text in it."""
+    names = list(rows[0])
+    cells = [[f"{row[name]:.4f}" if isinstance(row[name], float) else str(row[name]) for name in names] for row in rows]
+    return aligned(names, cells, [name for name in names if not isinstance(rows[0][name], str)])

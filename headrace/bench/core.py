@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from headrace.console import JSON, print_report, say
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +35,7 @@ T0 = 1_700_000_000_000
 @click.option(
     "--repeat", default=5, show_default=True, type=click.IntRange(1), help="Measurements of each; the median is given."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def core(events: int, spine: int, batch: int, repeat: int, as_json: bool) -> None:
     """Fold with two entities an event, finalize, history, and bytes a row: typical density and every tile live.
 
@@ -48,7 +48,7 @@ def core(events: int, spine: int, batch: int, repeat: int, as_json: bool) -> Non
     """
     on_one_processor()
     report = measure(events, spine, batch, repeat)
-    click.echo(json.dumps(report, indent=2) if as_json else _as_text(report))
+    print_report(report, as_json, _as_text)
 
 
 def on_one_processor() -> None:
@@ -65,20 +65,16 @@ def measure(events: int, spine: int, batch: int, repeat: int) -> dict[str, Any]:
     """The whole report, as --json prints it."""
     views = bench_views()
     typical = Load(views, events, events // 100, 30 * DAY_MS)
-    _say(f"folding {events:,} events into {2 * (events // 100):,} rows")
+    say(f"folding {events:,} events into {2 * (events // 100):,} rows")
     ours: dict[str, Any] = {"typical": measured_rows(typical, batch, repeat)}
-    _say("folding the dense case: every tile live")
+    say("folding the dense case: every tile live")
     ours["dense"] = measured_rows(Load(views, events, max(events // 700, 1), 30 * DAY_MS, dense=True), batch, repeat)
-    _say(f"history of {spine:,} spine rows")
+    say(f"history of {spine:,} spine rows")
     history, peer = measured_history(typical, spine, repeat)
     ours["history"] = history
     ratio = peer["seconds"] / history["seconds"]
     machine = f"{platform.machine()}, 1 of {os.cpu_count()} processors, Python {platform.python_version()}"
     return {"bench": "core", "machine": machine, "ours": ours, "peer": peer, "ratio": round(ratio, 3)}
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201  (progress)
 
 
 def bench_views() -> tuple[FeatureView, FeatureView]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.bench.core import T0, Load, bench_views
+from headrace.console import JSON, print_report, say
 from streaming.fold import percentiles_ms
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ entity_key_serialization_version: 3
 @click.option(
     "--repeat", default=3, show_default=True, type=click.IntRange(1), help="Measurements of each; the median is given."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def point_in_time(spine: int, events: int, repeat: int, as_json: bool) -> None:
     """Feast's get_historical_features over the archive, beside Feast's duckdb store on the same files.
 
@@ -73,13 +72,13 @@ def point_in_time(spine: int, events: int, repeat: int, as_json: bool) -> None:
     """
     with TemporaryDirectory(prefix="headrace-") as folder, warnings.catch_warnings(action="ignore"):  # Feast's
         report = measure(Path(folder), spine, events, repeat)
-    click.echo(json.dumps(report, indent=2) if as_json else as_text(report))
+    print_report(report, as_json, as_text)
 
 
 def measure(folder: Path, spine: int, events: int, repeat: int) -> dict[str, Any]:
     """The whole report, as --json prints it."""
     view = bench_views()[0]
-    _say(f"writing {events:,} events with {len(view.features)} values each")
+    say(f"writing {events:,} events with {len(view.features)} values each")
     load = Load(bench_views(), events, max(events // 100, 1), SPAN_MS)
     write_table(folder / "offline", load)
     frame = spine_frame(load, spine)
@@ -89,7 +88,7 @@ def measure(folder: Path, spine: int, events: int, repeat: int) -> dict[str, Any
     rows: dict[str, int] = {}
     for again in range(repeat + 1):
         for name, store in stores.items():
-            _say(f"{name}, {again or 'to warm up'}")
+            say(f"{name}, {again or 'to warm up'}")
             start = time.perf_counter()
             rows[name] = retrieved(store, frame, references)
             seconds[name] += [time.perf_counter() - start] if again else []
@@ -195,10 +194,6 @@ def duckdb_store(folder: Path, view: FeatureView) -> FeatureStore:
 def retrieved(store: FeatureStore, frame: pd.DataFrame, references: list[str]) -> int:
     """A training set as an Arrow table; how many rows it has."""
     return int(store.get_historical_features(frame, references).to_arrow().num_rows)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201  (progress)
 
 
 def as_text(report: Mapping[str, Any]) -> str:

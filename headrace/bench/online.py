@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.bench.core import spread, timed
+from headrace.console import JSON, print_report, say
 
 if TYPE_CHECKING:
     import feast
@@ -44,7 +43,7 @@ MAIN = (20, 500)
 
 @click.command("online-read")
 @click.option("--entities", default=1_000, show_default=True, type=click.IntRange(500), help="Users in the store.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def online_read(entities: int, as_json: bool) -> None:
     """FeatureStore.get_online_features over our plug-ins beside stock Feast's stores, in turns.
 
@@ -58,13 +57,13 @@ def online_read(entities: int, as_json: bool) -> None:
       headrace bench online-read --json
     """
     report = measured("online-read", lambda bench: bench.reads(entities))
-    click.echo(json.dumps(report, indent=2) if as_json else reads_as_text(report))
+    print_report(report, as_json, reads_as_text)
 
 
 @click.command("online-write")
 @click.option("--rows", default=5_000, show_default=True, type=click.IntRange(1), help="Users in a batch.")
 @click.option("--repeat", default=5, show_default=True, type=click.IntRange(1), help="Batches of each.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def online_write(rows: int, repeat: int, as_json: bool) -> None:
     """Rows a second into the online store: one row is one user's 20 features, there for every reader.
 
@@ -78,7 +77,7 @@ def online_write(rows: int, repeat: int, as_json: bool) -> None:
       headrace bench online-write --json
     """
     report = measured("online-write", lambda bench: bench.writes(rows, repeat))
-    click.echo(json.dumps(report, indent=2) if as_json else writes_as_text(report))
+    print_report(report, as_json, writes_as_text)
 
 
 def measured(name: str, work: Callable[[Bench], dict[str, Any]]) -> dict[str, Any]:
@@ -92,16 +91,12 @@ def measured(name: str, work: Callable[[Bench], dict[str, Any]]) -> dict[str, An
         folder = Path(name_of)
         with redis_server(folder) as redis:
             if redis is None:
-                _say("no redis-server on this machine: SQLite only")
+                say("no redis-server on this machine: SQLite only")
             figures = work(Bench(folder, redis))
     machine = f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
     ours, peer, rest = figures.pop("ours"), figures.pop("peer"), figures
     peer = {"name": f"feast {feast.__version__}, its own stores", **peer}
     return {"bench": name, "machine": machine, "ours": ours, "peer": peer, **rest}
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201  (progress)
 
 
 @dataclass(frozen=True)
@@ -153,7 +148,7 @@ class Bench:
         found: dict[str, Any] = {"ours": {}, "peer": {}}
         for kind, density in product(self.kinds, ("typical", "dense")):
             with self.sides(kind) as sides:
-                _say(f"{kind}, {density}: folding and writing {entities if density == 'typical' else 500} users")
+                say(f"{kind}, {density}: folding and writing {entities if density == 'typical' else 500} users")
                 case = self._reads(sides, density, entities if density == "typical" else 500)
             for side in ("ours", "peer"):
                 found[side].setdefault(kind, {})[density] = case[side]
@@ -188,7 +183,7 @@ class Bench:
         found: dict[str, Any] = {"ours": {}, "peer": {}, "ratios": {}}
         for kind in self.kinds:
             with self.sides(kind) as sides:
-                _say(f"{kind}: {repeat} batches of {count:,} rows, twice")
+                say(f"{kind}: {repeat} batches of {count:,} rows, twice")
                 ours, peer = self._writes(sides, count, repeat)
             found["ours"][kind], found["peer"][kind] = ours, peer
             found["ratios"][kind] = round(ours["per_s"] / peer["per_s"], 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import resource
@@ -11,6 +10,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from headrace.console import JSON, print_report
 
 if TYPE_CHECKING:
     from training.recommender import Examples, Taken
@@ -32,7 +33,7 @@ MEGABYTE = 1 << 20
 @click.command()
 @click.option("--rows", default=1_000_000, show_default=True, type=click.IntRange(min=1_000), help="Of each.")
 @click.option("--seed", default=0, show_default=True, help="Of the rows.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def train(rows: int, seed: int, as_json: bool) -> None:
     """Fit EASE and ALS to so many interactions, and the ranker to so many examples, one after the other.
 
@@ -58,7 +59,7 @@ def train(rows: int, seed: int, as_json: bool) -> None:
     ours["ranker"] = shape | timed(lambda: fit_ranker(examples, settings))
     machine = {"cores": os.cpu_count(), "processor": platform.machine(), "system": platform.system()}
     report = {"bench": "train", "machine": machine, "ours": ours, "peer": None, "ratio": None}
-    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(ours)))
+    print_report(report, as_json, lambda _: _lines(ours))
 
 
 def _lines(ours: dict[str, dict[str, Any]]) -> list[str]:

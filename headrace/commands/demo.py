@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from features.machine import free_port
+from headrace.console import print_report
 from headrace.loop import Loop, LoopError, interrupts_end_it, own_repo, temporary_home
 
 USERS, ITEMS, DAYS, SEED = 400, 300, 10.0, 7
@@ -57,7 +58,7 @@ def demo(once: bool, as_json: bool) -> None:
 
 def _end(facts: Mapping[str, Any], as_json: bool) -> None:
     """Print what was seen; exit 1 when a check does not hold."""
-    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_check_lines(facts["checks"])))
+    print_report(facts, as_json, lambda facts: _check_lines(facts["checks"]))
     if not all(facts["checks"].values()):
         sys.exit(1)
 

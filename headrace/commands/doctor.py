@@ -6,7 +6,6 @@ Only the standard library and click, because a broken environment is what it is 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ from typing import Literal
 import click
 
 from features.errors import HeadraceError
+from headrace.console import print_report
 from streaming.kafka import KAFKA, SPARK, is_free, java_command, missing_jars
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -248,5 +248,5 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
       headrace doctor --json
     """
     found = list(findings())
-    click.echo(json.dumps(report(found), indent=2) if as_json else "\n".join(map(line, found)))
+    print_report(report(found), as_json, lambda _: map(line, found))
     ctx.exit(0 if is_fit(found) else 1)

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import HeadraceError, UsageError
+from headrace.console import JSON, ROOT, print_report
 
 if TYPE_CHECKING:
     from headrace.settings import Settings
     from serving.config import ServiceConfig
 
-ROOT = click.option(
-    "--root", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="The project's folder."
-)
 
 WAIT_S = 30.0
 
@@ -117,7 +115,7 @@ def _interrupt(*_: object) -> None:
 @click.option("--exclude-seen", is_flag=True, help="Leave out the user's own history.")
 @click.option("--explain", is_flag=True, help="Say why each item is there.")
 @click.option("--url", help="The service's address; that of the settings unless given.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 @ROOT
 def recommend(user_id: str | None, item_id: str | None, url: str | None, root: Path, **asked: Any) -> None:
     """Ask the running service for recommendations.
@@ -131,7 +129,7 @@ def recommend(user_id: str | None, item_id: str | None, url: str | None, root: P
     as_json = asked.pop("as_json")
     context = {} if item_id is None else {"item_id": item_id}
     answer = post(f"{url or _configured(root)}/v1/recommend", {"user_id": user_id, "context": context, **asked})
-    click.echo(json.dumps(answer, indent=2, ensure_ascii=False) if as_json else shown(answer))
+    print_report(answer, as_json, shown)
 
 
 def _configured(root: Path) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headrace.console import JSON, print_report, say
 from headrace.loop import Loop, LoopError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ Place = tuple[str, int, int]
 @click.option(
     "--seconds", default=60, show_default=True, type=click.IntRange(20, 300), help="How long, after the warm-up."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def alerts_bench(rate: int, seconds: int, as_json: bool) -> None:
     """Time from Kafka's acknowledgement of a payment until its alert can be read; exit 1 where one does not come.
 
@@ -51,11 +52,7 @@ def alerts_bench(rate: int, seconds: int, as_json: bool) -> None:
     with own_loop("bench alerts") as loop:
         figures = AlertAges(loop).measure(rate, seconds)
     report = {"bench": "alerts", "machine": machine(), "ours": figures, "peer": None, "ratio": None}
-    click.echo(json.dumps(report, indent=2) if as_json else as_text(report))
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
+    print_report(report, as_json, as_text)
 
 
 class AlertAges:
@@ -78,14 +75,14 @@ class AlertAges:
         Raises:
             LoopError: a part of the loop ends; the model is no champion; an alert does not come.
         """
-        _say("starting a broker and the stream")
+        say("starting a broker and the stream")
         self.loop.start_broker()
         self.loop.start("stream", "stream")
         self._train()
-        _say(f"warming up for {WARM_UP_S} s")
+        say(f"warming up for {WARM_UP_S} s")
         self._send(rate, WARM_UP_S)
         self.acknowledged.clear()
-        _say(f"measuring {seconds} s at {rate} payments/s")
+        say(f"measuring {seconds} s at {rate} payments/s")
         stop = threading.Event()
         with ThreadPoolExecutor(1, "alerts") as threads:
             reader = threads.submit(self._follow, stop)
@@ -103,7 +100,7 @@ class AlertAges:
 
         now = time.time_ns() // 1_000_000
         past = cards_traffic.Past(self.cards, self.streams, HISTORY_DAYS, now)
-        _say(f"{HISTORY_DAYS} days of payments before, and a model of them")
+        say(f"{HISTORY_DAYS} days of payments before, and a model of them")
         sent, _ = self._sent(past.batches(), None, None)
         self.loop.wait("the stream", lambda: sum(self.loop.counted().values()) >= sent, STARTED_WITHIN_S)
         self.loop.wait("the archive", self._archived, STARTED_WITHIN_S)

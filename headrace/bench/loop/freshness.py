@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -15,8 +14,9 @@ import click
 
 from features.errors import UsageError
 from headrace.bench.core import core
-from headrace.bench.loop.running import _say, bench, machine, own_loop
+from headrace.bench.loop.running import bench, machine, own_loop
 from headrace.bench.loop.throughput import throughput
+from headrace.console import JSON, print_report, say
 from headrace.loop import Loop, LoopError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ bench.add_command(throughput)
 @click.option(
     "--seconds", default=60, show_default=True, type=click.IntRange(40, 300), help="How long, after the warm-up."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def freshness(rate: int, seconds: int, as_json: bool) -> None:
     """Time from Kafka's acknowledgement of an event until a read of the online store shows it.
 
@@ -70,7 +70,7 @@ def freshness(rate: int, seconds: int, as_json: bool) -> None:
     with own_loop("bench freshness") as loop:
         figures = Freshness(loop, rate).measure(seconds)
     report = {"bench": "freshness", "machine": machine(), "ours": figures, "peer": None, "ratio": None}
-    click.echo(json.dumps(report, indent=2) if as_json else as_text(report))
+    print_report(report, as_json, as_text)
 
 
 class Watch:
@@ -163,11 +163,11 @@ class Freshness:
         """
         from features.rows import make_ready
 
-        _say("starting a broker and the stream")
+        say("starting a broker and the stream")
         self.loop.start_broker()
         self.loop.start("stream", "stream")
         self._warm_up()
-        _say(f"measuring {seconds} s at {self.rate} events/s")
+        say(f"measuring {seconds} s at {self.rate} events/s")
         make_ready(self.watch.view)  # as a service does before it answers
         events = self._made(seconds, measured=True)
         before, began, stop = self._commits(), time.monotonic(), threading.Event()
@@ -189,7 +189,7 @@ class Freshness:
 
     def _warm_up(self) -> None:
         """The stream has folded the events of a while, and archived some."""
-        _say(f"warming up for {WARM_UP_S} s")
+        say(f"warming up for {WARM_UP_S} s")
         sent = self._send(self._made(WARM_UP_S, measured=False))
         self.loop.wait("the stream", lambda: sum(self.loop.counted().values()) >= sent, STARTED_WITHIN_S)
         self.loop.wait("the archive", self._commits, STARTED_WITHIN_S)

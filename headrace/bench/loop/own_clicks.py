@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headrace.console import JSON, print_report
 from headrace.loop import Loop, LoopError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ STARTED_WITHIN_S, FOLDED_WITHIN_S = 180.0, 60.0
 @click.command("own-clicks")
 @click.option("--clicks", default=100, show_default=True, type=click.IntRange(20, 10_000), help="How many, one by one.")
 @click.option("--replicas", default=2, show_default=True, type=click.IntRange(1, 8), help="Of the service.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def own_clicks(clicks: int, replicas: int, as_json: bool) -> None:
     """Time of POST /v1/events and of the next GET /v1/features together; exit 1 unless every click counts, once.
 
@@ -44,7 +45,7 @@ def own_clicks(clicks: int, replicas: int, as_json: bool) -> None:
     with own_loop("bench own-clicks", free_port()) as loop:
         figures = measured(loop, clicks, replicas)
     report = {"bench": "own-clicks", "machine": machine(), "ours": figures, "peer": None, "ratio": None}
-    click.echo(json.dumps(report, indent=2) if as_json else as_text(report))
+    print_report(report, as_json, as_text)
     if figures["counted"] != clicks or figures["once"] != clicks:
         sys.exit(1)
 

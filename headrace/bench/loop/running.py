@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from features.errors import UsageError
+from headrace.console import say
 from headrace.loop import Loop, interrupts_end_it, own_repo, temporary_home
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def ended_by_ctrl_c() -> Iterator[None]:
         with interrupts_end_it():
             yield
     except KeyboardInterrupt:
-        _say("stopped; everything that was started has ended")
+        say("stopped; everything that was started has ended")
         sys.exit(130)
 
 
@@ -71,10 +72,6 @@ def own_broker(settings: Settings, where: str) -> Settings:
         hint = "Run it with HEADRACE_KAFKA__BOOTSTRAP_SERVERS= (nothing) for a broker of its own."
         raise UsageError(where, required, f"'{settings.kafka.bootstrap_servers}'", hint)
     return settings.model_copy(update={"broker": settings.broker.model_copy(update={"port": 0})})
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
 
 
 def machine() -> str:

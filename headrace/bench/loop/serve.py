@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headrace.console import JSON, print_report
 from headrace.loop import Loop, LoopError, own_repo, temporary_home, with_group_gone
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ Asgi = Callable[[Mapping[str, Any]], Awaitable[None]]
 )
 @click.option("--rate", default=100, show_default=True, type=click.IntRange(1, 2_000), help="Requests a second.")
 @click.option("--replicas", default=1, show_default=True, type=click.IntRange(1, 8), help="Of the service.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def serve_bench(seconds: int, rate: int, replicas: int, as_json: bool) -> None:
     """Recommendations by a trained model: by 1 and by 64 clients, then at a rate with three promotions and a rollback.
 
@@ -72,7 +73,7 @@ def serve_bench(seconds: int, rate: int, replicas: int, as_json: bool) -> None:
         peer = of_bare_server(root, home)
     ratio = round(ours["clients_64"]["per_s"] / peer["clients_64"]["per_s"], 4)
     report = {"bench": "serve", "machine": machine(), "ours": ours, "peer": peer, "ratio": ratio}
-    click.echo(json.dumps(report, indent=2) if as_json else as_text(report))
+    print_report(report, as_json, as_text)
     if not held(ours["swap"]):
         sys.exit(1)
 

@@ -20,6 +20,7 @@ import click
 
 from features.errors import UsageError
 from features.machine import free_port
+from headrace.console import JSON, print_report, say
 from headrace.loop import OWN_STORE, Loop, own_repo, temporary_home
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ REDIS_STORE = OWN_STORE.replace("Sqlite", "Redis").replace("path: ../online.db",
     "--rate", default=0, show_default=True, type=click.IntRange(0), help="Events a second; 0 for all it takes."
 )
 @click.option("--store", "stores", multiple=True, type=click.Choice(STORES), help="Only this store.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def throughput(seconds: int, rate: int, stores: tuple[str, ...], as_json: bool) -> None:
     """Events a second from Kafka into the rows of two entities each, with duplicates dropped and lag held.
 
@@ -79,16 +80,12 @@ def throughput(seconds: int, rate: int, stores: tuple[str, ...], as_json: bool) 
         ours = {one: measured(one, root, settings, seconds, rate) for one in stores or STORES}
         limits = {"spark_parse_noop": most(ours), **_apart(fold_limit, root, settings)}
     report = {"bench": "throughput", "machine": machine(), "ours": ours, "limits": limits, "peer": None, "ratio": None}
-    click.echo(json.dumps(report, indent=2) if as_json else as_text(report))
+    print_report(report, as_json, as_text)
 
 
 def most(ours: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """The stores' runs each measured Spark's limit beside them: taken out of them, and the best of it."""
     return {"per_s": max(one.pop("limit") for one in ours.values())}
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
 
 
 def _apart(measure: Callable[..., Any], *arguments: Any) -> Any:
@@ -103,15 +100,15 @@ def measured(store: str, root: Path, settings: Settings, seconds: int, rate: int
         repo = own_repo(root / settings.stream.repo, home)
         (repo / "feature_store.yaml").write_text(yaml, encoding="utf-8")
         with Loop(root, settings, home, repo, 0, f"sqlite:///{home / 'mlflow.db'}") as loop:
-            _say(f"{store}: starting a broker and the stream")
+            say(f"{store}: starting a broker and the stream")
             loop.start_broker()
             stream = loop.start("stream", "stream")
             with producing(loop) as load:
                 figures = load.measure(seconds, rate)
             stream.stop()
             loop.children.remove(stream)
-            _say(f"{store}: {json.dumps(figures)}")
-            _say("the limit: Spark, parsing in its Python workers, no sink")
+            say(f"{store}: {json.dumps(figures)}")
+            say("the limit: Spark, parsing in its Python workers, no sink")
             return figures | {"limit": _apart(parse_limit, root, settings, loop.bootstrap)}
 
 
@@ -186,7 +183,7 @@ class Load:
         """The figures of so many seconds, once the stream is warm."""
         self._allowed.value = 1_000
         self._loop.wait("the stream", lambda: sum(self._loop.counted().values()), STARTED_WITHIN_S)
-        _say(f"warming up for {WARM_UP_S} s, then measuring {seconds} s")
+        say(f"warming up for {WARM_UP_S} s, then measuring {seconds} s")
         self._run(WARM_UP_S, rate)
         return figures_of(self._run(seconds, rate))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from features.errors import UsageError
+from headrace.console import JSON, print_report
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +27,7 @@ TIME = "event_timestamp"
 @click.argument("spine", metavar="SPINE")
 @click.option("--out", required=True, metavar="FILE", help="The Parquet file that is written.")
 @click.option("--view", "names", multiple=True, metavar="VIEW", help="Only this view; again for another.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def backfill(spine: str, out: str, names: Sequence[str], as_json: bool) -> None:
     """Write the features of each row of SPINE as they were at its event_timestamp, from the offline store.
 
@@ -62,7 +62,7 @@ def backfill(spine: str, out: str, names: Sequence[str], as_json: bool) -> None:
     found = {view.name: len(view.features) for view in views}
     told = {"out": out, "rows": table.num_rows, "views": found, "took_s": round(time.monotonic() - began, 3)}
     several = ", ".join(f"{count} features of {name}" for name, count in found.items())
-    click.echo(json.dumps(told, indent=2) if as_json else f"{out}: {table.num_rows:,} rows with {several}")
+    print_report(told, as_json, lambda _: f"{out}: {table.num_rows:,} rows with {several}")
 
 
 def read_spine(path: Path, repo: FeatureRepo, names: Sequence[str]) -> tuple[pa.Table, list[FeatureView]]:

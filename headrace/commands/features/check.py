@@ -12,7 +12,6 @@ import click
 
 from features.errors import UsageError
 from headrace.commands.features.show import (
-    JSON,
     REPO,
     VIEW,
     File,
@@ -22,6 +21,7 @@ from headrace.commands.features.show import (
     repo_of_settings,
     views_of_file,
 )
+from headrace.console import JSON
 
 if TYPE_CHECKING:
     from features.checks import Report, Sizes

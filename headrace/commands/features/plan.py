@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from features.errors import DefinitionError
+from headrace.console import JSON, print_report
 
 if TYPE_CHECKING:
     from features.definitions import FeatureRepo, FeatureView, StreamHistory, ViewPlan
@@ -34,7 +34,7 @@ class DescribedRows(Protocol):
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def plan(as_json: bool) -> None:
     """Say what the definitions mean for what runs: features new, removed, renamed or changed, and what is rebuilt.
 
@@ -69,7 +69,7 @@ def plan(as_json: bool) -> None:
         "rebuilds": [asdict(one) for one in rebuilds],
         "models": [asdict(one) | {"schema_hash": f"{one.schema_hash:016x}"} for one in needs],
     }
-    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(found, plans)))
+    print_report(found, as_json, lambda report: _lines(report, plans))
     click.get_current_context().exit(1 if found["todo"] else 0)
 
 

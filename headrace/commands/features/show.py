@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
+from headrace.console import JSON, aligned, print_report
 
 if TYPE_CHECKING:
     from features.checks import Found
@@ -61,8 +62,6 @@ REPO = click.option("--repo", "folder", metavar="FOLDER", help="Folder with your
 
 VIEW = click.option("--view", "view_name", metavar="VIEW", help="Only this feature view.")
 
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
 FILE = options(
     click.option("--from", "path", metavar="FILE", help="Read events from this file."),
     click.option("--format", "kind", metavar="FORMAT", help="Such as online-retail, cards, jsonl, csv."),
@@ -87,9 +86,7 @@ def list_features(folder: str | None, view_name: str | None, as_json: bool) -> N
 
     repo = repo_of_settings(folder)
     views = [view_summary(view) for view in _views(repo, view_name)]
-    click.echo(
-        json.dumps({"views": views}, indent=2, ensure_ascii=False) if as_json else "\n\n".join(map(_listed, views))
-    )
+    print_report({"views": views}, as_json, lambda _: "\n\n".join(map(_listed, views)))
 
 
 def repo_of_settings(folder: str | None) -> FeatureRepo:
@@ -119,11 +116,8 @@ def _listed(view: Mapping[str, Any]) -> str:
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
     """Lines of aligned columns under their names; None is empty."""
-    texts = [list(names), *([("" if cell is None else str(cell)) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    for number, row in enumerate(texts):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        yield click.style(line, dim=True) if number == 0 else line
+    head, *lines = aligned(names, [["" if cell is None else str(cell) for cell in row] for row in rows])
+    yield from (click.style(head, dim=True), *lines)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
+from headrace.console import JSON, print_report
 
 if TYPE_CHECKING:
     from features.checks import VerifyRequest
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--settle-s", default=10.0, show_default=True, type=click.FloatRange(0), help="Stream's lag at most then."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def verify(  # noqa: PLR0913  # one parameter an option
     view_name: str | None,
     sample: int,
@@ -81,7 +81,7 @@ def verify(  # noqa: PLR0913  # one parameter an option
     found = report([verifier.verify(view, asked) for view in views], {one.name: len(one.features) for one in views})
     if served:
         found["served"] = report_of_the_log(root, settings, repo, views, asked, round(1_000 * settle_s))
-    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(found)))
+    print_report(found, as_json, _lines)
     several = [found, *found.get("served", [])]
     wrong = sum(one["mismatch"] + one["missing"] + one["extra"] for one in several)
     click.get_current_context().exit(1 if wrong > threshold * sum(one["compared"] for one in several) else 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,9 +11,7 @@ import click
 
 from features.errors import UsageError
 from headrace.commands.models.evaluate_lists import leave_one_out_99, random_75_25, ranklens, session, time_split
-from headrace.console import table
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+from headrace.console import JSON, metrics_table, print_report, say
 
 
 @click.group()
@@ -75,17 +72,17 @@ def fraud_handbook(  # noqa: PLR0913, PLR0917  # one parameter an option
     lengths = (train_days, delay_days, test_days)
     asked = [_midnight(start) for start in starts]
     repo = load_repo(folder or read_settings(Path.cwd(), os.environ).stream.repo)
-    _say(f"reading {data}")
+    say(f"reading {data}")
     history = protocol.read_history(Path(data), kind, repo)
     report: dict[str, Any] = {"protocol": "fraud-handbook", "baseline": protocol.BASELINE, "before": before}
     report |= {"inputs": protocol.INPUTS, "parts": [], "rows": []}
     for start in asked or [protocol.last_start(history, protocol.Days(0, *lengths))]:
         days = protocol.Days(start, *lengths)
-        part = protocol.run(history, repo, days, chosen, before=before, say=_say)
+        part = protocol.run(history, repo, days, chosen, before=before, say=say)
         about = {"train_start": _date(start), "test_start": _date(days.test_start)}
         report["rows"] += [about | row for row in part.pop("rows")]
         report["parts"].append(about | part)
-    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(table(report["rows"])))
+    print_report(report, as_json, lambda report: metrics_table(report["rows"]))
 
 
 def _chosen(models: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -94,10 +91,6 @@ def _chosen(models: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     if unknown:
         raise UsageError("--model", f"one of {', '.join(models)}", ", ".join(unknown))
     return {name: model for name, model in models.items() if not names or name in names}
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
 
 
 def _midnight(date: str) -> int:

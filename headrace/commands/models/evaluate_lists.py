@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from features.errors import UsageError
+from headrace.console import JSON, metrics_table, print_report, say
 
 if TYPE_CHECKING:
     from features.definitions import FeatureRepo
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 MODEL = click.option("--model", "names", multiple=True, metavar="MODEL", help="Only this one; again for another.")
 
@@ -60,7 +58,7 @@ def random_75_25(data: str, kind: str, names: Sequence[str], changed: Sequence[s
 
     models = chosen(lists.configured(protocol.models(), changed), names)
     history = lists.read_interactions(Path(data), kind, _repo())
-    show(protocol.run(history, models, seed, _say), as_json)
+    show(protocol.run(history, models, seed, say), as_json)
 
 
 @click.command("leave-one-out-99")
@@ -104,7 +102,7 @@ def leave_one_out_99(  # noqa: PLR0913, PLR0917  # one parameter an option
     split = protocol.left_out(history, seed) if negatives is None else protocol.from_files(history, Path(negatives))
     if tests is not None and len(tests) != len(split.user):
         raise UsageError(f"file '{test}'", f"the {len(split.user)} users of the negatives", f"{len(tests)} lines")
-    show(protocol.run(split, models, _say), as_json)
+    show(protocol.run(split, models, say), as_json)
 
 
 @click.command("time-split")
@@ -157,7 +155,7 @@ def time_split(  # noqa: PLR0913, PLR0917  # one parameter an option
     end_ms = None if as_of is None else parsed_time(as_of)
     several = [read_file(path, kind, repo, domain, end_ms) for path in files]
     since_ms = protocol.first_ms(several[1], domain) if len(several) > 1 else None
-    show(protocol.run(joined_events(several), domain, settings, models, _say, since_ms), as_json)
+    show(protocol.run(joined_events(several), domain, settings, models, say, since_ms), as_json)
 
 
 @click.command("session")
@@ -180,7 +178,7 @@ def session(
 
     models = chosen(lists.configured(protocol.models(), changed), names)
     history = lists.read_interactions(Path(data), kind, _repo(), ("session_id", "user_id"))
-    show(protocol.run(history, models, test_share, _say), as_json)
+    show(protocol.run(history, models, test_share, say), as_json)
 
 
 @click.command("ranklens")
@@ -202,8 +200,8 @@ def ranklens(data: str | None, train: str | None, test: str | None, seed: int, a
     from training.protocols import ranklens as protocol
 
     files = parts_of("ranklens", data, train, test)
-    _say(f"reading {', '.join(map(str, files))}")
-    show(protocol.run(protocol.read(files, _repo()), seed, _say), as_json)
+    say(f"reading {', '.join(map(str, files))}")
+    show(protocol.run(protocol.read(files, _repo()), seed, say), as_json)
 
 
 def parts_of(protocol: str, data: str | None, train: str | None, test: str | None) -> list[Path]:
@@ -234,26 +232,21 @@ def _repo() -> FeatureRepo:
     return load_repo(read_settings(Path.cwd(), os.environ).stream.repo)
 
 
-def _say(text: str) -> None:
-    click.echo(text, err=True)
-
-
 def show(report: Mapping[str, Any], as_json: bool) -> None:
     """The report on stdout: JSON, or a table without the intervals but with the main metric's and its differences'.
 
     Where the report names the model that is ``tested``, only the differences of that.
     """
-    from headrace.console import table
+    print_report(report, as_json, _lines)
 
-    if as_json:
-        click.echo(json.dumps(report, indent=2))
-        return
+
+def _lines(report: Mapping[str, Any]) -> list[str]:
     rows = [{name: "-" if value is None else value for name, value in row.items()} for row in report["rows"]]
     ours = {name.partition("_above_")[0] for row in rows for name in row if "_above_" in name}
     hidden = {one + end for row in rows for one in row for end in ENDS if one not in ours}
     kept = [{k: v for k, v in row.items() if "_above_" not in k and k not in hidden} for row in rows]
     tested = [row for row in report["rows"] if report.get("tested") in (None, row["model"])]
-    click.echo("\n".join([*table(kept), "", *_differences(tested)]))
+    return [*metrics_table(kept), "", *_differences(tested)]
 
 
 def _differences(rows: Sequence[Mapping[str, Any]]) -> list[str]:

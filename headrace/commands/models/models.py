@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import ArtefactError, UsageError
-from headrace.commands.models.train import JSON, ROOT, training_settings
+from headrace.commands.models.train import training_settings
+from headrace.console import JSON, ROOT, print_report
 from models.tags import CHAMPION, MODEL_NAME
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def compare(
         report = event_gate.compared(events.judge(), registry, pair)
     else:
         report = compared(judge_of(root, name, path, kind, changed), registry, pair)
-    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_comparison(report)))
+    print_report(report, as_json, _comparison)
 
 
 @models.command()
@@ -254,7 +255,7 @@ def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str],
         if path is None:
             tell_drift(root / read_settings(root, os.environ).home, report, int(time.time() * 1000))
     lines = [f"{value:8.3f}  {key}" for key, value in report["psi"].items()]
-    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(lines))
+    print_report(report, as_json, lambda _: lines)
     if report["alarming"]:
         of = "" if events is None else f" {name}"
         click.echo(f"drifted: {', '.join(report['alarming'])}. Train anew: headrace train{of}.", err=True)
@@ -340,7 +341,7 @@ def registry_in(root: Path) -> Registry:
 
 def tell(version: Version, as_json: bool, text: str) -> None:
     """The version is on stdout as JSON, or this text is."""
-    click.echo(json.dumps(described(version), indent=2) if as_json else text)
+    print_report(described(version), as_json, lambda _: text)
 
 
 def _line(version: Version) -> str:

@@ -25,7 +25,7 @@ from headrace.commands.models.models import (
     registry_in,
     tell,
 )
-from headrace.commands.models.train import JSON, ROOT
+from headrace.console import JSON, ROOT
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import BusyError, UsageError
+from headrace.console import JSON, ROOT, print_report
 
 if TYPE_CHECKING:
     from headrace.commands.models.project import Project
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from training.resume import About, Stages
     from training.settings import TrainingSettings
 
-ROOT = click.option(
-    "--root", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="The project's folder."
-)
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 NEAR = 0.75
 """How alike two names are (difflib) of which one may have been meant by the other: one letter of five is."""
@@ -121,7 +116,7 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
         if anew:
             project.unfinished.forget()
         report = _refreshed(project, trials, say, when_drifted=when_drifted)
-    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
+    print_report(report, as_json, _lines)
 
 
 def training_lock(home: Path) -> AbstractContextManager[None]:

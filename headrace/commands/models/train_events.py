@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from pydantic import ValidationError
 from features.definitions import FeatureRepo, load_repo
 from features.errors import UsageError
 from features.events import parsed_time
+from headrace.console import print_report, say
 from headrace.settings import Settings, read_settings
 from models.event_model import EventColumnsOfModel
 from models.user_model import wanted
@@ -118,7 +118,7 @@ def train_event_model(project: EventProject, as_of: str | None, *, when_drifted:
             report = train_events(
                 events, project.asked, project.chosen, project.registry, now_ms, say, ask, about
             ).report()
-    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
+    print_report(report, as_json, _lines)
 
 
 def _unmoved(project: EventProject, events: Source, now_ms: int, say: Say) -> dict[str, Any] | None:
@@ -132,7 +132,7 @@ def examples_of_event_model(project: EventProject) -> pa.Table:
     """What the event model's own classifier learns from (see own_event_models)."""
     from training.own_event_models import learning_examples
 
-    return learning_examples(project.events(), project.asked, project.chosen, _say)
+    return learning_examples(project.events(), project.asked, project.chosen, say)
 
 
 def register_event_model(project: EventProject, model: Path, uri: str) -> tuple[Version, Verdict]:
@@ -141,14 +141,10 @@ def register_event_model(project: EventProject, model: Path, uri: str) -> tuple[
 
     wanted(model, project.asked.model.input_names)  # before the archive is read
     about = {**came_from(project.asked, project.archive, project.root), "own": uri}
-    on = divided(project.events(), project.asked, project.chosen, _say)
+    on = divided(project.events(), project.asked, project.chosen, say)
     judge, now_ms = EventJudge(project.asked, on.test, project.chosen), int(time.time() * 1_000)
-    done = register(model, on, judge, project.registry, now_ms, _say, project.ask_parity, about)
+    done = register(model, on, judge, project.registry, now_ms, say, project.ask_parity, about)
     return done.version, Verdict(done.promoted, done.reason)
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
 
 
 def verdict_on_event_model(project: EventProject, version: Version) -> Verdict:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
+from headrace.console import JSON
 
 if TYPE_CHECKING:
     from headrace.settings import Settings
@@ -26,8 +27,6 @@ SHOWN = 20
 TOPIC = click.option("--topic", metavar="TOPIC", help="Only of this topic.")
 
 REASON = click.option("--reason", metavar="CODE", help="Only of this kind of reason, such as wrong_type.")
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @dataclass(frozen=True)

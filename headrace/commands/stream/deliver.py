@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
+from headrace.console import say
 
 if TYPE_CHECKING:
     from features.definitions import FeatureRepo
     from headrace.settings import AlertsSettings, Settings
     from streaming.alerts import Delivery
     from streaming.alerts.sinks import Sink
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 @click.command()
@@ -48,9 +45,9 @@ def deliver() -> None:
     sinks = sinks_of(settings.alerts, root / settings.offline.path, load_repo(root / settings.stream.repo))
     with until_told() as stop, _only_one(root / settings.home), cluster(settings, root) as bootstrap:
         deliveries = _deliveries(settings, bootstrap, sinks)
-        _say(f"alerts of '{settings.stream.alerts_topic}' to {', '.join(one.name for one in sinks)}")
+        say(f"alerts of '{settings.stream.alerts_topic}' to {', '.join(one.name for one in sinks)}")
         tell = partial(_tell, root / settings.home, settings.stream.alerts_topic, stop.is_set)
-        patience = Patience(_say)  # what others are told is no reason to stop, such as on a disk without room
+        patience = Patience(say)  # what others are told is no reason to stop, such as on a disk without room
         deliver_all(deliveries, lambda sinks: patience(partial(tell, sinks)), stop)
 
 
@@ -88,7 +85,7 @@ def _deliveries(settings: Settings, bootstrap: str, sinks: Sequence[Sink]) -> li
             sink,
             AlertTopic(bootstrap, topic, f"{settings.alerts.group}-{sink.name}", client),
             letters,
-            _say,
+            say,
             reached,
         )
         for sink in sinks

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
+from headrace.console import JSON
 
 if TYPE_CHECKING:
     from features.definitions import FeatureRepo
@@ -34,7 +35,7 @@ Read = Callable[[str], "Source"]
 @click.option("--column", "renamed", multiple=True, metavar="OURS=THEIRS", help="For csv, parquet: a column's name.")
 @click.option("--until", metavar="T", help="Only what was known before: RFC 3339 or epoch ms.")
 @click.option("--repo", "folder", metavar="FOLDER", help="Folder with your definitions, if not the settings'.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def import_files(
     files: Sequence[str],
     kind: str | None,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
+from headrace.console import JSON
 
 if TYPE_CHECKING:
     from features.definitions import FeatureRepo, Stream
@@ -36,8 +37,6 @@ WORLDS = {"shop": (10_000, 2_000), "cards": (5_000, 10_000)}
 REPO = click.option("--repo", "folder", metavar="FOLDER", help="Folder with your definitions, if not the settings'.")
 
 KAFKA = click.option("--bootstrap-servers", metavar="HOST:PORT", help="The Kafka to send to, if not the settings'.")
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command()

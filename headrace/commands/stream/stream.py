@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from features.errors import StoreError
+from headrace.console import JSON, print_report, say
 
 if TYPE_CHECKING:
     from features.definitions import FeatureRepo
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
     from streaming.pipeline import Pipeline
     from streaming.scoring import EventScoring
     from streaming.settings import StreamOptions
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 @click.command()
@@ -51,10 +46,10 @@ def stream() -> None:
     root = Path.cwd()
     settings = read_settings(root, os.environ)
     repo = load_repo(root / settings.stream.repo)
-    upkeep = kept_up_every(60 * settings.offline.compact_every_min, root, _say)
+    upkeep = kept_up_every(60 * settings.offline.compact_every_min, root, say)
     with until_told() as stop, cluster(settings, root) as bootstrap, upkeep:
         _pipeline(settings, root, repo, bootstrap).run(stop)
-    _say("stopped; what was read is folded, and the rest waits in Kafka")
+    say("stopped; what was read is folded, and the rest waits in Kafka")
 
 
 @click.command()
@@ -78,7 +73,7 @@ def rebuild(as_json: bool) -> None:
     root = Path.cwd()
     settings = read_settings(root, os.environ)
     repo = load_repo(root / settings.stream.repo)
-    generation, live = rebuilt_by_the_stream(root / settings.home, _say), True
+    generation, live = rebuilt_by_the_stream(root / settings.home, say), True
     by = " by the stream that runs"
     if generation is None:
         with cluster(settings, root) as bootstrap:
@@ -87,7 +82,7 @@ def rebuild(as_json: bool) -> None:
     told = {"generation": generation, "views": list(repo.views), "by_stream": bool(by), "live": live}
     then = "readers have them" if live else "readers have them when 'headrace stream' has folded what Kafka has beyond"
     text = f"generation {generation}: rows of {', '.join(repo.views)} made from the archive{by}; {then}"
-    click.echo(json.dumps(told, indent=2) if as_json else text)
+    print_report(told, as_json, lambda _: text)
 
 
 def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str) -> Pipeline:
@@ -106,7 +101,7 @@ def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str)
     needed = partial(needed_schemas, settings.mlflow.tracking_uri, root)
     rows = store_of(root / settings.stream.repo, root / settings.home).open()
     return Pipeline(
-        StreamContext(stream_options(settings, root, bootstrap), repo, rows, _say, reached),
+        StreamContext(stream_options(settings, root, bootstrap), repo, rows, say, reached),
         lambda one, messages, parsed: send_dead_letters(producer, one, messages.table, parsed),
         schema_registry(settings.kafka.schema_registry, settings.kafka.registry),
         Models(needed, _scoring(settings, root, repo, producer, reached)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headrace.console import JSON, aligned, print_report, say
+
 if TYPE_CHECKING:
     from headrace.settings import Settings
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(invoke_without_command=True)
@@ -66,15 +65,13 @@ def _offline(settings: Settings) -> Path:
 
 
 def _show(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
+    if not rows and not as_json:
+        say("no tables yet: 'headrace stream' or 'headrace import' makes them")
         return
-    if not rows:
-        click.echo("no tables yet: 'headrace stream' or 'headrace import' makes them", err=True)
-        return
-    head = list(rows[0])
-    cells = [head, *([row["table"], *(f"{row[name]:,}" for name in head[1:])] for row in rows)]
-    wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for name, *numbers in cells:
-        right = (f"{number:>{width}}" for number, width in zip(numbers, wide[1:], strict=True))
-        click.echo("  ".join([f"{name:{wide[0]}}", *right]))
+    print_report(rows, as_json, _lines)
+
+
+def _lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    names = list(rows[0])
+    cells = [[row["table"], *(f"{row[name]:,}" for name in names[1:])] for row in rows]
+    return aligned(names, cells, names[1:])
