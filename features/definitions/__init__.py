@@ -1,4 +1,7 @@
-"""Features as data: what a user writes in a feature repo, and every name, dtype and order that follows from it.
+"""Definitions of features as frozen data: what a user writes in a feature repo.
+
+In: Python objects, or a folder of them (``load_repo``). Out: the names, dtypes, order, windows, tiles and schema hashes
+that every other package computes with.
 
     user = Entity("user", keys={"user_id": "string"})
     activity = Stream("activity", topic="shop.activity", fields={"user_id": "string", "price": "float64", ...})
@@ -6,8 +9,8 @@
                        aggregations=[Count(), LastK("item_id", 20)], windows=["5m", "24h"])
     user_activity = FeatureView("user_activity", sets=[views])
 
-Every definition is frozen, hashable and checked when it is made; a wrong one raises DefinitionError, which says where
-it is, what is required, what came and what to do.
+Every definition is hashable and checked when it is made; a wrong one raises DefinitionError, which says where it is,
+what is required, what came and what to do.
 """
 
 from features.definitions.aggregations import (
@@ -25,7 +28,7 @@ from features.definitions.aggregations import (
     Sum,
     TimeSinceLast,
 )
-from features.definitions.changes import StreamHistory, ViewPlan, planned, rebuild_of
+from features.definitions.changes import StreamHistory, ViewPlan, plan_changes, rebuild_of
 from features.definitions.describe import view_summary
 from features.definitions.event_models import AtPrecision, EventModel, Rule, TopADay
 from features.definitions.expressions import (
@@ -139,7 +142,7 @@ __all__ = [
     "log1p",
     "matches",
     "other_than",
-    "planned",
+    "plan_changes",
     "product",
     "ratio",
     "rebuild_of",

@@ -1,7 +1,6 @@
-"""The aggregations a definition can name, as frozen data: their names, dtypes and limits (kernels: aggregations.py).
+"""The aggregations of a definition, as frozen data: names, dtypes and limits (the kernels are in features.rows).
 
-Each works on the events of its feature set, those that its own ``where`` also lets through, and whose column is not
-null.
+An aggregation is computed from the events of its feature set that pass its own ``where`` and whose column is not null.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from features.errors import DefinitionError
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregation:
-    """What all aggregations share: a filter of their own."""
+    """Base of all aggregations: a filter of its own."""
 
     where: Mapping[str, Any] | None = None
 
@@ -32,17 +31,17 @@ class Aggregation:
 
     @property
     def parts(self) -> tuple[Aggregation, ...]:
-        """What is computed for it: itself, or a ratio's two, each under the ratio's filter too."""
+        """The aggregations to compute: itself, or the two of a ratio, each under the ratio's filter too."""
         return (self,)
 
     @property
     def label(self) -> str:
-        """Its part of a feature's name."""
-        return "_".join(part for part in (where_label(self.filter), self._function_label()) if part)
+        """The part of a feature's name that stands for this aggregation."""
+        return "_".join(text for text in (where_label(self.filter), self._function_label()) if text)
 
-    def check(self, dtypes: Mapping[str, str], place: str) -> None:
-        """Raise DefinitionError unless the stream has what this needs."""
-        check_where(self.filter, dtypes, f"{place}: {type(self).__name__}")
+    def check(self, dtypes: Mapping[str, str], location: str) -> None:
+        """Raises DefinitionError unless the stream has the columns that this needs."""
+        check_where(self.filter, dtypes, f"{location}: {type(self).__name__}")
 
     def dtype(self, dtypes: Mapping[str, str]) -> str:
         """The dtype of its features."""
@@ -52,29 +51,31 @@ class Aggregation:
         raise NotImplementedError
 
 
-def _require(column: object, allowed: tuple[str, ...], dtypes: Mapping[str, str], place: str) -> None:
+def _require(column: object, allowed: tuple[str, ...], dtypes: Mapping[str, str], location: str) -> None:
     if not isinstance(column, str) or dtypes.get(column) not in allowed:
         got = f"{column!r} ({dtypes.get(str(column), 'no such field')})"
-        raise DefinitionError(place, f"a column of {' or '.join(sorted(allowed))}", got, f"Known: {', '.join(dtypes)}.")
+        raise DefinitionError(
+            location, f"a column of {' or '.join(sorted(allowed))}", got, f"Known: {', '.join(dtypes)}."
+        )
 
 
-def _bounded(value: object, low: float, high: float, place: str, kind: type = float) -> None:
+def _bounded(value: object, low: float, high: float, location: str, kind: type = float) -> None:
     allowed = int if kind is int else int | float
     if isinstance(value, bool) or not isinstance(value, allowed) or not low <= value <= high:
-        what = "a whole number" if kind is int else "a number"
-        raise DefinitionError(place, f"{what} from {low:g} to {high:g}", repr(value))
+        number = "a whole number" if kind is int else "a number"
+        raise DefinitionError(location, f"{number} from {low:g} to {high:g}", repr(value))
 
 
 @dataclass(frozen=True)
 class Count(Aggregation):
-    """How many events there are (with a column: how many where it is not null). 0 when there are none. Exact."""
+    """The number of events (with a column: those where it is not null). 0 when there are none. Exact."""
 
     column: str | None = None
 
-    def check(self, dtypes: Mapping[str, str], place: str) -> None:
-        super().check(dtypes, place)
+    def check(self, dtypes: Mapping[str, str], location: str) -> None:
+        super().check(dtypes, location)
         if self.column is not None:
-            _require(self.column, ("string", "int64", "float64", "bool"), dtypes, f"{place}: Count")
+            _require(self.column, ("string", "int64", "float64", "bool"), dtypes, f"{location}: Count")
 
     def dtype(self, dtypes: Mapping[str, str]) -> str:
         return "int64"
@@ -84,52 +85,52 @@ class Count(Aggregation):
 
 
 @dataclass(frozen=True)
-class OfNumbers(Aggregation):
+class NumericAggregation(Aggregation):
     """An aggregation of one numeric column."""
 
     column: str
 
-    def check(self, dtypes: Mapping[str, str], place: str) -> None:
-        super().check(dtypes, place)
-        _require(self.column, NUMERIC, dtypes, f"{place}: {type(self).__name__}")
+    def check(self, dtypes: Mapping[str, str], location: str) -> None:
+        super().check(dtypes, location)
+        _require(self.column, NUMERIC, dtypes, f"{location}: {type(self).__name__}")
 
     def _function_label(self) -> str:
         return f"{self.column}_{type(self).__name__.lower()}"
 
 
 @dataclass(frozen=True)
-class Sum(OfNumbers):
+class Sum(NumericAggregation):
     """The sum of a numeric column, in float64. 0.0 when there are no events; within 1e-9 of the sum of magnitudes."""
 
 
 @dataclass(frozen=True)
-class Mean(OfNumbers):
+class Mean(NumericAggregation):
     """The mean of a numeric column. Null when there are no events."""
 
 
 @dataclass(frozen=True)
-class Min(OfNumbers):
+class Min(NumericAggregation):
     """The smallest value. Null when there are no events. Exact."""
 
 
 @dataclass(frozen=True)
-class Max(OfNumbers):
+class Max(NumericAggregation):
     """The largest value. Null when there are no events. Exact."""
 
 
 @dataclass(frozen=True)
-class OfAny(Aggregation):
+class ColumnAggregation(Aggregation):
     """An aggregation of one column of any dtype."""
 
     column: str
 
-    def check(self, dtypes: Mapping[str, str], place: str) -> None:
-        super().check(dtypes, place)
-        _require(self.column, ("string", "int64", "float64", "bool"), dtypes, f"{place}: {type(self).__name__}")
+    def check(self, dtypes: Mapping[str, str], location: str) -> None:
+        super().check(dtypes, location)
+        _require(self.column, ("string", "int64", "float64", "bool"), dtypes, f"{location}: {type(self).__name__}")
 
 
 @dataclass(frozen=True)
-class Last(OfAny):
+class Last(ColumnAggregation):
     """The newest value by event_time; of two at the same millisecond, the later offset. Null when there are none."""
 
     def dtype(self, dtypes: Mapping[str, str]) -> str:
@@ -140,14 +141,14 @@ class Last(OfAny):
 
 
 @dataclass(frozen=True)
-class LastK(OfAny):
+class LastK(ColumnAggregation):
     """The newest k values, newest first, ordered as for Last. An empty list when there are none."""
 
     k: int
 
-    def check(self, dtypes: Mapping[str, str], place: str) -> None:
-        super().check(dtypes, place)
-        _bounded(self.k, 1, 1_000, f"{place}: LastK's k", int)
+    def check(self, dtypes: Mapping[str, str], location: str) -> None:
+        super().check(dtypes, location)
+        _bounded(self.k, 1, 1_000, f"{location}: LastK's k", int)
 
     def dtype(self, dtypes: Mapping[str, str]) -> str:
         return f"list<{dtypes[self.column]}>"
@@ -157,19 +158,19 @@ class LastK(OfAny):
 
 
 @dataclass(frozen=True)
-class DistinctCount(OfAny):
-    """How many different values there are: exact up to ``k``, beyond it a k-minimum-values estimate.
+class DistinctCount(ColumnAggregation):
+    """The number of different values: exact up to ``k``, beyond it a k-minimum-values estimate.
 
-    The sketch keeps the k smallest 48-bit hashes; the estimate (k - 1) / (kth smallest as a share of the hash range) is
+    The sketch has the k smallest 48-bit hashes; the estimate (k - 1) / (kth smallest as a share of the hash range) is
     unbiased with relative standard error 1 / sqrt(k - 2): 6.3 % for k = 256 (Bar-Yossef et al., "Counting distinct
     elements in a data stream", RANDOM 2002; Beyer et al., SIGMOD 2007).
     """
 
     k: int = 256
 
-    def check(self, dtypes: Mapping[str, str], place: str) -> None:
-        super().check(dtypes, place)
-        _bounded(self.k, 16, 4_096, f"{place}: DistinctCount's k", int)
+    def check(self, dtypes: Mapping[str, str], location: str) -> None:
+        super().check(dtypes, location)
+        _bounded(self.k, 16, 4_096, f"{location}: DistinctCount's k", int)
 
     def dtype(self, dtypes: Mapping[str, str]) -> str:
         return "float64"
@@ -193,14 +194,14 @@ class TimeSinceLast(Aggregation):
 class DecayedCount(Aggregation):
     """Events weighted by 2 ** -(age / half_life), age being as_of - event_time. 0.0 when there are none.
 
-    Kept relative to each tile's newest event, as in forward decay (Cormode et al., "Forward decay", ICDE 2009).
+    Stored relative to each tile's newest event, as in forward decay (Cormode et al., "Forward decay", ICDE 2009).
     """
 
     half_life: str | int
 
-    def check(self, dtypes: Mapping[str, str], place: str) -> None:
-        super().check(dtypes, place)
-        _bounded(self.half_life_ms, 1_000, 10**12, f"{place}: DecayedCount's half_life in ms")
+    def check(self, dtypes: Mapping[str, str], location: str) -> None:
+        super().check(dtypes, location)
+        _bounded(self.half_life_ms, 1_000, 10**12, f"{location}: DecayedCount's half_life in ms")
 
     @property
     def half_life_ms(self) -> int:
@@ -212,7 +213,7 @@ class DecayedCount(Aggregation):
 
 
 @dataclass(frozen=True)
-class Quantile(OfNumbers):
+class Quantile(NumericAggregation):
     """The q-quantile of a numeric column, within ``relative_error`` of a value of that rank. Null when there are none.
 
     A log-bucket histogram with an exact zero bucket, as in DDSketch (Masson, Rim, Lee, VLDB 2019): the answer is
@@ -223,10 +224,10 @@ class Quantile(OfNumbers):
     q: float
     relative_error: float = 0.01
 
-    def check(self, dtypes: Mapping[str, str], place: str) -> None:
-        super().check(dtypes, place)
-        _bounded(self.q, 0, 1, f"{place}: Quantile's q")
-        _bounded(self.relative_error, 0.001, 0.2, f"{place}: Quantile's relative_error")
+    def check(self, dtypes: Mapping[str, str], location: str) -> None:
+        super().check(dtypes, location)
+        _bounded(self.q, 0, 1, f"{location}: Quantile's q")
+        _bounded(self.relative_error, 0.001, 0.2, f"{location}: Quantile's relative_error")
 
     def _function_label(self) -> str:
         return f"{self.column}_p{re.sub('[^0-9]+', '_', f'{100 * self.q:.10g}')}"
@@ -244,18 +245,20 @@ class Ratio(Aggregation):
         halves = (self.numerator, self.denominator)
         return tuple(replace(half, where={**self.filter, **half.filter}) for half in halves)
 
-    def check(self, dtypes: Mapping[str, str], place: str) -> None:
-        super().check(dtypes, place)
+    def check(self, dtypes: Mapping[str, str], location: str) -> None:
+        super().check(dtypes, location)
         for part in (self.numerator, self.denominator):
             required = "two numeric aggregations that are not ratios"
             if not isinstance(part, Aggregation) or isinstance(part, Ratio):
-                raise DefinitionError(f"{place}: Ratio", required, repr(part))
-            part.check(dtypes, f"{place}: Ratio")
-            twice = sorted(set(self.filter) & set(part.filter))
-            if twice:
-                raise DefinitionError(f"{place}: Ratio", "each column in one where, its own or its part's", repr(twice))
+                raise DefinitionError(f"{location}: Ratio", required, repr(part))
+            part.check(dtypes, f"{location}: Ratio")
+            repeated = sorted(set(self.filter) & set(part.filter))
+            if repeated:
+                raise DefinitionError(
+                    f"{location}: Ratio", "each column in one where, its own or its part's", repr(repeated)
+                )
             if part.dtype(dtypes) not in NUMERIC:
-                raise DefinitionError(f"{place}: Ratio", required, repr(part))
+                raise DefinitionError(f"{location}: Ratio", required, repr(part))
 
     def _function_label(self) -> str:
         return f"{self.numerator.label}_per_{self.denominator.label}"

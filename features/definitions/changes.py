@@ -1,4 +1,4 @@
-"""What a change of the definitions means: features new, gone, renamed or changed, and what must be rebuilt."""
+"""The effects of a change of the definitions: features new, gone, renamed or changed, and rows to rebuild."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHECKED_FIELDS = ("ttl_ms", "description", "version")
 
 @dataclass(frozen=True)
 class Changed:
-    """A feature of the same name and another meaning: what it was and is, part by part."""
+    """A feature of the same name and another meaning; ``parts`` lists each difference as 'path: old → new'."""
 
     feature: str
     parts: tuple[str, ...]
@@ -22,13 +22,13 @@ class Changed:
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """What becomes of one view.
+    """The effects of the change on one view.
 
     Args:
         status: 'same', 'new', 'removed' or 'changed'.
-        rebuild: whether its rows must be made anew; else it is all in how they are read.
-        renamed: old name → new name of features that mean the same.
-        notes: what else is another: ttl, version, entity.
+        rebuild: its rows must be made anew; if False, the change is only in how they are read.
+        renamed: old name → new name of features with the same meaning.
+        notes: other differences: ttl, description, version.
     """
 
     view: str
@@ -41,17 +41,19 @@ class ViewPlan:
     notes: tuple[str, ...] = ()
 
 
-def planned(before: Mapping[str, FeatureView], after: Mapping[str, FeatureView]) -> list[ViewPlan]:
-    """What becomes of every view that was or is defined, in the order of today's and then of those that went."""
+def plan_changes(before: Mapping[str, FeatureView], after: Mapping[str, FeatureView]) -> list[ViewPlan]:
+    """The plan of every view that was or is defined: today's in their order, then the removed ones."""
     plans = [_view_plan(before.get(name), view) for name, view in after.items()]
-    gone = [ViewPlan(name, "removed", False, removed=view.names) for name, view in before.items() if name not in after]
-    return plans + gone
+    removed = [
+        ViewPlan(name, "removed", False, removed=view.names) for name, view in before.items() if name not in after
+    ]
+    return plans + removed
 
 
 def _view_plan(before: FeatureView | None, after: FeatureView) -> ViewPlan:
     if before is None:
         return ViewPlan(after.name, "new", True, new=after.names)
-    old, new = ({one.name: _meaning(one) for one in view.features} for view in (before, after))
+    old, new = ({feature.name: _meaning(feature) for feature in view.features} for view in (before, after))
     appeared = {name: meaning for name, meaning in new.items() if name not in old}
     renamed = dict(_renamed({name: meaning for name, meaning in old.items() if name not in new}, appeared))
     return ViewPlan(
@@ -71,26 +73,26 @@ def _view_plan(before: FeatureView | None, after: FeatureView) -> ViewPlan:
 
 
 def _meaning(feature: Feature) -> Any:
-    """What a feature is, without what it is called."""
+    """A feature's definition as plain JSON values, without its name."""
     if feature.expression is not None or feature.feature_set is None:
         return {"expression": canonical(feature.expression)}
-    one = feature.feature_set
+    feature_set = feature.feature_set
     return {
-        "entity": canonical(one.entity),
-        "stream": canonical(one.source),
-        "where": canonical(one.where),
+        "entity": canonical(feature_set.entity),
+        "stream": canonical(feature_set.source),
+        "where": canonical(feature_set.where),
         "aggregation": canonical(feature.aggregation),
         "window": canonical(feature.window),
     }
 
 
-def _renamed(gone: Mapping[str, Any], appeared: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Pairs of a name that went and one that came with the same meaning, each name in one pair at most."""
-    left = dict(appeared)
-    for name, meaning in gone.items():
-        new = next((one for one, other in left.items() if other == meaning), None)
+def _renamed(removed: Mapping[str, Any], appeared: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(removed name, new name) of features with the same meaning; each name is in one pair at most."""
+    candidates = dict(appeared)
+    for name, meaning in removed.items():
+        new = next((new_name for new_name, other in candidates.items() if other == meaning), None)
         if new is not None:
-            del left[new]
+            del candidates[new]
             yield name, new
 
 
@@ -102,7 +104,7 @@ def _notes(before: FeatureView, after: FeatureView) -> Iterator[str]:
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """'window.length: 1h → 2h' for every place in which two canonical values differ."""
+    """'window.length: 1h → 2h' for every path at which two canonical values differ."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in dict.fromkeys([*old, *new]):
             if old.get(name) != new.get(name):
@@ -117,7 +119,7 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class StreamHistory:
-    """What the archive has of a stream: columns, how many records, when the first and last became known (ms)."""
+    """The extent of a stream's archive: columns, number of records, known_at of the first and the last (ms)."""
 
     columns: tuple[str, ...]
     rows: int
@@ -127,12 +129,12 @@ class StreamHistory:
 
 @dataclass(frozen=True)
 class Rebuild:
-    """Whether a view's rows can be made from the archive.
+    """The cost and the gaps of making a view's rows from the archive.
 
     Args:
         rows: records to read.
-        seconds: how long that takes, about.
-        lacking: what the rows will not have, in words; empty for rows as if it had always been defined.
+        seconds: estimated duration.
+        lacking: sentences on what the rows will not have; empty if they will be as if the view had always been defined.
     """
 
     view: str
@@ -142,12 +144,12 @@ class Rebuild:
 
 
 def rebuild_of(view: FeatureView, histories: Mapping[str, StreamHistory], now: int, per_s: float) -> Rebuild:
-    """What a rebuild of the view comes to.
+    """The cost and the gaps of a rebuild of the view.
 
     Args:
-        histories: by stream, what the archive has; a stream without a table is not there.
-        now: ms.
-        per_s: records that are read and folded in a second.
+        histories: stream name → its archive; a stream without a table is left out.
+        now: epoch ms.
+        per_s: records read and folded per second.
     """
     rows = sum(histories[stream.name].rows for stream in view.streams if stream.name in histories)
     lacking = [line for stream in view.streams for line in _lacking(view, stream, histories.get(stream.name), now)]

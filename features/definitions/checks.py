@@ -1,4 +1,4 @@
-"""What several definitions check alike."""
+"""Validation shared by the definitions."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def freeze(instance: object, **values: object) -> None:
-    """Put the checked form of what a user passed into a frozen definition (only __post_init__ may)."""
+    """Sets checked values on a frozen definition; for __post_init__ only."""
     for name, value in values.items():
         object.__setattr__(instance, name, value)
 
 
 def check_name(name: object, where: str) -> None:
-    """Raise DefinitionError unless it is a name as columns and features have them."""
+    """Raises DefinitionError unless it is a valid name of a column or feature."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise DefinitionError(where, "a name of lower-case letters, digits and _, starting with a letter", repr(name))
 
 
 def check_path(path: object, where: str) -> None:
-    """Raise DefinitionError unless it is a dotted path into a message."""
+    """Raises DefinitionError unless it is a dotted path into a message."""
     if not isinstance(path, str) or not all(path.split(".")):
         raise DefinitionError(where, "a key of the message, dotted for nested objects", repr(path))
 
 
 def check_mapping(value: object, where: str) -> None:
-    """Raise DefinitionError unless it is a mapping, or left out."""
+    """Raises DefinitionError unless it is a mapping or None."""
     if value is not None and not isinstance(value, Mapping):
         raise DefinitionError(where, "a mapping of name to expression", repr(value))
 
 
-def several(values: object, place: str, what: str) -> Sequence[Any]:
-    """A list that is not empty, or DefinitionError."""
+def nonempty_list(values: object, where: str, kind: str) -> Sequence[Any]:
+    """The values. Raises DefinitionError unless they are a list that is not empty."""
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise DefinitionError(place, f"a list of at least one {what}", repr(values))
+        raise DefinitionError(where, f"a list of at least one {kind}", repr(values))
     return values

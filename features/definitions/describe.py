@@ -1,4 +1,4 @@
-"""What features mean, in words that follow from their definition: for `headrace features list`."""
+"""Descriptions of features, derived from their definitions: for `headrace features list`."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ RELATIONS = {"above": ">", "at_least": ">=", "below": "<", "at_most": "<="}
 SIGNS = {"product": " * ", "ratio": " / ", "difference": " - ", "total": " + "}
 
 WORDS: dict[type[agg.Aggregation], Callable[[Any], str]] = {
-    agg.Count: lambda one: f"events with a {one.column}" if one.column else "events",
-    agg.Sum: lambda one: f"sum of {one.column}",
-    agg.Mean: lambda one: f"mean {one.column}",
-    agg.Min: lambda one: f"smallest {one.column}",
-    agg.Max: lambda one: f"largest {one.column}",
-    agg.Last: lambda one: f"newest {one.column}",
-    agg.LastK: lambda one: f"newest {one.k} {one.column}; newest first",
-    agg.DistinctCount: lambda one: f"different {one.column}; estimated beyond {one.k}",
-    agg.TimeSinceLast: lambda one: "ms since the newest event",
-    agg.DecayedCount: lambda one: f"events; each counts half after every {duration_text(one.half_life_ms)}",
-    agg.Quantile: lambda one: f"{one.q:g} quantile of {one.column}; within {100 * one.relative_error:g} %",
-    agg.Ratio: lambda one: f"({aggregation_text(one.numerator)}) / ({aggregation_text(one.denominator)})",
+    agg.Count: lambda spec: f"events with a {spec.column}" if spec.column else "events",
+    agg.Sum: lambda spec: f"sum of {spec.column}",
+    agg.Mean: lambda spec: f"mean {spec.column}",
+    agg.Min: lambda spec: f"smallest {spec.column}",
+    agg.Max: lambda spec: f"largest {spec.column}",
+    agg.Last: lambda spec: f"newest {spec.column}",
+    agg.LastK: lambda spec: f"newest {spec.k} {spec.column}; newest first",
+    agg.DistinctCount: lambda spec: f"different {spec.column}; estimated beyond {spec.k}",
+    agg.TimeSinceLast: lambda spec: "ms since the newest event",
+    agg.DecayedCount: lambda spec: f"events; each counts half after every {duration_text(spec.half_life_ms)}",
+    agg.Quantile: lambda spec: f"{spec.q:g} quantile of {spec.column}; within {100 * spec.relative_error:g} %",
+    agg.Ratio: lambda spec: f"({aggregation_text(spec.numerator)}) / ({aggregation_text(spec.denominator)})",
 }
-"""What an aggregation is of; after a semicolon, what is to be known about the answer."""
+"""Aggregation → its description; a remark on the value follows a semicolon."""
 
 
 def aggregation_text(aggregation: agg.Aggregation, where: Mapping[str, Condition] | None = None) -> str:
-    """What an aggregation is of: 'mean price where event_type is view'."""
-    what, _, remark = WORDS[type(aggregation)](aggregation).partition("; ")
+    """The description of an aggregation: 'mean price where event_type is view'."""
+    noun, _, remark = WORDS[type(aggregation)](aggregation).partition("; ")
     conditions = dict.fromkeys([*(where or {}).items(), *aggregation.filter.items()])
     texts = [_condition_text(column, condition) for column, condition in conditions]
-    filtered = f"{what} where {' and '.join(texts)}" if texts else what
+    filtered = f"{noun} where {' and '.join(texts)}" if texts else noun
     return f"{filtered}; {remark}" if remark else filtered
 
 
@@ -57,7 +57,7 @@ def _condition_text(column: str, condition: Condition) -> str:
 
 
 def expression_text(expression: Expression, entity: str) -> str:
-    """A derived feature's arithmetic, its operands without the entity's name: 'click_count_24h / view_count_24h'."""
+    """The formula of a derived feature, operands without the entity's name: 'click_count_24h / view_count_24h'."""
     operands = [operand.removeprefix(f"{entity}_") for operand in expression.operands]
     if expression.operation in SIGNS:
         return SIGNS[expression.operation].join(operands)
@@ -71,7 +71,7 @@ def window_text(window: Window) -> str:
 
 
 def feature_row(view: FeatureView, feature: Feature) -> dict[str, Any]:
-    """A feature as `features list` shows it: name, dtype, stream, window, tile, and what it means."""
+    """A feature as `features list` shows it: name, dtype, stream, window, tile and meaning."""
     row: dict[str, Any] = {
         "feature": feature.name,
         "dtype": feature.dtype,
@@ -90,7 +90,7 @@ def feature_row(view: FeatureView, feature: Feature) -> dict[str, Any]:
 
 
 def view_summary(view: FeatureView) -> dict[str, Any]:
-    """A view as `features list` shows it: what it is about, its version and schema hash, and each of its features."""
+    """A view as `features list` shows it: its entity, streams, version, schema hash and features."""
     return {
         "view": view.name,
         "description": view.description,

@@ -1,4 +1,4 @@
-"""Models of a stream's events, as data: what is asked of each event, when it alerts, and rules beside the model."""
+"""Event models as data: the inputs, labels and threshold of a classifier of a stream's events, and rules beside it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from features.definitions.checks import check_mapping, check_name, freeze, several
+from features.definitions.checks import check_mapping, check_name, freeze, nonempty_list
 from features.definitions.expressions import (
     Condition,
     Expression,
@@ -22,7 +22,7 @@ from features.errors import DefinitionError
 
 @dataclass(frozen=True)
 class TopADay:
-    """Alert so that at most ``count`` events a day do, on average over the days that the model was tested on."""
+    """Alert on at most ``count`` events a day, on average over the test days of the model."""
 
     count: int
 
@@ -33,7 +33,7 @@ class TopADay:
 
 @dataclass(frozen=True)
 class AtPrecision:
-    """Alert on as many events as keep this share of right alerts, by the days that the model was tested on."""
+    """Alert on as many events as possible while this share of alerts is right, measured on the model's test days."""
 
     share: float
 
@@ -44,11 +44,11 @@ class AtPrecision:
 
 @dataclass(frozen=True)
 class Rule:
-    """A filter over what is known of an event just before it: every event that meets all of ``where`` alerts.
+    """A filter over an event and the features just before it: every event that meets all of ``where`` alerts.
 
     Args:
-        where: numeric fields of the event, features of whom it names, or the model's ``derived`` → condition; what has
-            no value meets none.
+        where: numeric field of the event, feature of an entity that it names, or name in the model's ``derived`` →
+            condition; a null meets none.
     """
 
     name: str
@@ -68,19 +68,19 @@ class Rule:
 
 @dataclass(frozen=True)
 class EventModel:
-    """A classifier of a stream's events, asked about each with what is known just before it.
+    """A classifier of a stream's events, each scored with the features just before it.
 
     Args:
-        name: as the registered model is called.
+        name: that of the registered model.
         stream: the events.
         labels: a stream whose events name, by the same event_id, those that were positive.
         inputs: numeric fields of the stream, and numeric features of the entities that its events name, in order.
-        alert: where the threshold is: TopADay(100) or AtPrecision(0.9).
-        group: the field by which positives come together, such as an account; the test counts each group once a day.
-        label_delay: how long until a label is known.
-        derived: more columns for rules, from fields and features.
+        alert: how the threshold is chosen: TopADay(100) or AtPrecision(0.9).
+        group: a field that positives share, such as an account; the test counts each group once a day.
+        label_delay: time from an event until its label is known.
+        derived: further columns for rules: name → expression of fields and features.
         rules: each an alert source of its own.
-        usual: an input → the feature that says what is usual for it, which reasons name beside it.
+        usual: input → the feature with its usual value, which reasons show beside it.
     """
 
     name: str
@@ -95,29 +95,29 @@ class EventModel:
     usual: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        place = f"event model {self.name!r}"
+        where = f"event model {self.name!r}"
         if not isinstance(self.name, str) or not self.name.replace("-", "").replace("_", "").isalnum():
-            raise DefinitionError(place, "a name of letters, digits, - and _", repr(self.name))
+            raise DefinitionError(where, "a name of letters, digits, - and _", repr(self.name))
         if not isinstance(self.stream, Stream) or not isinstance(self.labels, Stream):
-            raise DefinitionError(place, "stream=Stream(…) and labels=Stream(…)", f"{self.stream!r}, {self.labels!r}")
+            raise DefinitionError(where, "stream=Stream(…) and labels=Stream(…)", f"{self.stream!r}, {self.labels!r}")
         if not isinstance(self.alert, TopADay | AtPrecision):
-            raise DefinitionError(place, "alert=TopADay(…) or AtPrecision(…)", repr(self.alert))
+            raise DefinitionError(where, "alert=TopADay(…) or AtPrecision(…)", repr(self.alert))
         if self.group not in self.stream.dtypes:
-            raise DefinitionError(place, "a group that is a field of its stream", repr(self.group))
-        for value, what in ((self.derived, "derived"), (self.usual, "usual")):
-            check_mapping(value, f"{place}: {what}")
+            raise DefinitionError(where, "a group that is a field of its stream", repr(self.group))
+        for value, parameter in ((self.derived, "derived"), (self.usual, "usual")):
+            check_mapping(value, f"{where}: {parameter}")
         duration_ms(self.label_delay)
-        inputs, rules = tuple(several(self.inputs, place, "input")), tuple(self.rules)
-        self._check_rules(rules, place)
+        inputs, rules = tuple(nonempty_list(self.inputs, where, "input")), tuple(self.rules)
+        self._check_rules(rules, where)
         freeze(
             self, inputs=inputs, rules=rules, derived=FrozenMap(self.derived or {}), usual=FrozenMap(self.usual or {})
         )
         if len(set(inputs)) < len(inputs):
-            raise DefinitionError(place, "inputs that differ", ", ".join(inputs))
+            raise DefinitionError(where, "inputs that differ", ", ".join(inputs))
 
-    def _check_rules(self, rules: Sequence[Rule], place: str) -> None:
+    def _check_rules(self, rules: Sequence[Rule], where: str) -> None:
         if not all(isinstance(rule, Rule) for rule in rules) or len({rule.name for rule in rules}) < len(rules):
-            raise DefinitionError(place, "rules of different names: Rule('velocity', {…})", repr(rules))
+            raise DefinitionError(where, "rules of different names: Rule('velocity', {…})", repr(rules))
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -136,24 +136,24 @@ class EventModel:
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """Every field and feature that is asked for: the inputs, then what rules and reasons name besides."""
+        """Every field and feature to read: the inputs, then those that only rules and reasons use."""
         named = [*self.input_names, *self.habits.values()]
-        named += [operand for one in self.derivations.values() for operand in one.operands]
+        named += [operand for expression in self.derivations.values() for operand in expression.operands]
         named += [column for rule in self.rules for column in rule.filter]
         return tuple(name for name in dict.fromkeys(named) if name not in self.derivations)
 
     def check(self, dtypes: Mapping[str, str]) -> None:
-        """Passes where these columns have what it names; DefinitionError names what is missing or no number."""
-        place = f"event model '{self.name}'"
+        """Raises DefinitionError for a name that is not among these columns, or is not numeric."""
+        where = f"event model '{self.name}'"
         for name in (*self.input_names, *self.habits, *self.habits.values()):
             if dtypes.get(name) not in ("int64", "float64"):
                 required = f"numeric fields of '{self.stream.name}', or features of what its events name"
-                raise DefinitionError(place, required, f"'{name}' ({dtypes.get(name, 'unknown')})")
+                raise DefinitionError(where, required, f"'{name}' ({dtypes.get(name, 'unknown')})")
         for name, expression in self.derivations.items():
             if name in dtypes:
-                raise DefinitionError(f"{place}: derived", "a name of its own", f"'{name}'")
-            check_expression(expression, dtypes, f"{place}: derived {name!r}")
+                raise DefinitionError(f"{where}: derived", "a name of its own", f"'{name}'")
+            check_expression(expression, dtypes, f"{where}: derived {name!r}")
         known = {**dtypes, **dict.fromkeys(self.derivations, "float64")}
         numbers = {name: "float64" for name, dtype in known.items() if dtype in ("int64", "float64")}
         for rule in self.rules:
-            check_where(rule.filter, numbers, f"{place}: rule '{rule.name}'")
+            check_where(rule.filter, numbers, f"{where}: rule '{rule.name}'")

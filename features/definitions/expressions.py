@@ -29,7 +29,7 @@ NUMERIC = ("int64", "float64")
 
 
 class FrozenMap(Mapping[str, V]):
-    """A mapping that keeps its order, which counts (names follow it), never changes and can be hashed."""
+    """An immutable, hashable mapping; its order counts in comparisons, as names follow it."""
 
     def __init__(self, items: Mapping[str, V] | None = None) -> None:
         self._items = dict(items or {})
@@ -55,7 +55,7 @@ class FrozenMap(Mapping[str, V]):
 
 @dataclass(frozen=True)
 class Compare:
-    """True where a number stands in this relation to ``value``; made by above(), at_most() and such."""
+    """True where a number is in this relation to ``value``; made by above(), at_most() and such."""
 
     relation: str
     value: float
@@ -104,37 +104,37 @@ def other_than(value: float) -> Compare:
     return Compare("other_than", value)
 
 
-def freeze_where(where: Mapping[str, Any] | None, place: str) -> FrozenMap[Condition]:
+def freeze_where(where: Mapping[str, Any] | None, location: str) -> FrozenMap[Condition]:
     """A checked, hashable copy of a filter as users write it: {column: value | [values] | above(x)}."""
     if where is None:
         return FrozenMap()
     if not isinstance(where, Mapping):
-        raise DefinitionError(place, "where to be a mapping of column to condition", repr(where))
-    return FrozenMap({column: _condition(value, f"{place}: where {column!r}") for column, value in where.items()})
+        raise DefinitionError(location, "where to be a mapping of column to condition", repr(where))
+    return FrozenMap({column: _condition(value, f"{location}: where {column!r}") for column, value in where.items()})
 
 
-def _condition(value: object, place: str) -> Condition:
+def _condition(value: object, location: str) -> Condition:
     if isinstance(value, list | tuple | set | frozenset):
         members = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
         if members and all(isinstance(member, Scalar) for member in members):
             return OneOf(tuple(members))
     elif isinstance(value, OneOf):
-        return _condition(value.values, place)
+        return _condition(value.values, location)
     elif isinstance(value, Scalar) or (isinstance(value, Compare) and value.relation in Compare.KERNELS):
         return value
     raise DefinitionError(
-        place, "a value, a list of values, or above/at_least/below/at_most/other_than(number)", repr(value)
+        location, "a value, a list of values, or above/at_least/below/at_most/other_than(number)", repr(value)
     )
 
 
-def check_where(where: Mapping[str, Condition], dtypes: Mapping[str, str], place: str) -> None:
-    """Raise DefinitionError unless every column exists and can hold what it is compared with."""
+def check_where(where: Mapping[str, Condition], dtypes: Mapping[str, str], location: str) -> None:
+    """Raises DefinitionError unless every column exists and has a dtype that its condition can be compared with."""
     for column, condition in where.items():
         if column not in dtypes:
-            raise DefinitionError(place, "a where on known columns", repr(column), f"Known: {', '.join(dtypes)}.")
+            raise DefinitionError(location, "a where on known columns", repr(column), f"Known: {', '.join(dtypes)}.")
         values = condition.values if isinstance(condition, OneOf) else (condition,)
         if not all(_comparable(value, dtypes[column]) for value in values):
-            raise DefinitionError(f"{place}: where {column!r}", f"a condition on {dtypes[column]}", repr(condition))
+            raise DefinitionError(f"{location}: where {column!r}", f"a condition on {dtypes[column]}", repr(condition))
 
 
 def _comparable(value: Scalar | Compare, dtype: str) -> bool:
@@ -150,7 +150,7 @@ def _comparable(value: Scalar | Compare, dtype: str) -> bool:
 
 
 def where_label(where: Mapping[str, Condition]) -> str:
-    """What a filter adds to a feature's name: {"event_type": "view"} is 'view'; empty for no filter."""
+    """The part of a feature's name that stands for a filter: {"event_type": "view"} is 'view'; empty for no filter."""
     return "_".join(_condition_label(column, condition) for column, condition in where.items())
 
 
@@ -174,13 +174,13 @@ def _number_label(value: float) -> str:
 
 
 def matches(events: pa.Table, where: Mapping[str, Condition]) -> Bools:
-    """Which rows meet every condition; a null meets none."""
+    """True for each row that meets every condition; a null meets none."""
     import numpy as np
 
-    verdicts = [_matches(events[column], condition) for column, condition in where.items()]
-    if not verdicts:
+    masks = [_matches(events[column], condition) for column, condition in where.items()]
+    if not masks:
         return np.ones(events.num_rows, dtype=bool)
-    return reduce(np.logical_and, verdicts)
+    return reduce(np.logical_and, masks)
 
 
 def _matches(column: pa.ChunkedArray, condition: Condition) -> Bools:
@@ -199,7 +199,7 @@ def _matches(column: pa.ChunkedArray, condition: Condition) -> Bools:
 
 @dataclass(frozen=True)
 class Expression:
-    """Arithmetic on named columns, row by row, in float64; null in or an impossible result gives null."""
+    """Arithmetic on named columns, row by row, in float64; a null operand or an impossible result gives null."""
 
     operation: str
     operands: tuple[str, ...]
@@ -232,19 +232,19 @@ def log1p(column: str) -> Expression:
 
 @dataclass(frozen=True)
 class Within(Expression):
-    """1.0 where the operation's result is from ``first`` to ``last``, both included, 0.0 where it is another."""
+    """1.0 where the operation's result is from ``first`` to ``last``, both included, 0.0 otherwise."""
 
     first: float
     last: float
 
 
 def hour_within(time: str, first: int, last: int) -> Within:
-    """1.0 where the hour of the day, 0 to 23 in UTC, is from the first to the last: 0 to 6 is by night."""
+    """1.0 where the hour of the day, 0 to 23 in UTC, is in [first, last]: 0 to 6 is the night."""
     return Within("hour", (time,), first, last)
 
 
 def weekday_within(time: str, first: int, last: int) -> Within:
-    """1.0 where the day of the week in UTC, 0 for Monday, is from the first to the last: 5 to 6 is the weekend."""
+    """1.0 where the day of the week in UTC, 0 for Monday, is in [first, last]: 5 to 6 is the weekend."""
     return Within("weekday", (time,), first, last)
 
 
@@ -264,31 +264,33 @@ OPERATIONS: dict[str, tuple[int, int, Callable[[list[Floats]], Floats]]] = {
     # The epoch began on a Thursday.
     "weekday": (1, 1, lambda values: (values[0] // UNITS_MS["d"] + 3) % 7),
 }
-"""Name → (fewest operands, most operands, kernel). Kernels see nulls as NaN, and times in ms since the epoch."""
+"""Name → (fewest operands, most operands, kernel). Kernels get nulls as NaN, and times as epoch ms."""
 
-OF_TIMES = ("hour", "weekday")
-"""Operations on times; every other is on numbers."""
+TIME_OPERATIONS = ("hour", "weekday")
+"""Operations on times; all others are on numbers."""
 
 
-def check_expression(expression: Expression, known: Mapping[str, str], place: str) -> None:
-    """Raise DefinitionError unless the operation exists and every operand is a known column that it can take."""
+def check_expression(expression: Expression, known: Mapping[str, str], location: str) -> None:
+    """Raises DefinitionError unless the operation exists and every operand is a known column that it can take."""
     if not isinstance(expression, Expression) or expression.operation not in OPERATIONS:
-        raise DefinitionError(place, f"an operation of {', '.join(OPERATIONS)}", repr(expression))
+        raise DefinitionError(location, f"an operation of {', '.join(OPERATIONS)}", repr(expression))
     fewest, most, _ = OPERATIONS[expression.operation]
     if not fewest <= len(expression.operands) <= most:
         raise DefinitionError(
-            place, f"{fewest} to {most} operands for {expression.operation}", repr(expression.operands)
+            location, f"{fewest} to {most} operands for {expression.operation}", repr(expression.operands)
         )
-    wanted, dtypes = ("times", ("time",)) if expression.operation in OF_TIMES else ("numeric columns", NUMERIC)
+    required, dtypes = ("times", ("time",)) if expression.operation in TIME_OPERATIONS else ("numeric columns", NUMERIC)
     for operand in expression.operands:
         if not isinstance(operand, str) or known.get(operand) not in dtypes:
             got = f"{operand!r} ({known.get(str(operand), 'unknown')})"
-            fit = sorted(name for name, dtype in known.items() if dtype in dtypes)
-            raise DefinitionError(place, f"operands that are {wanted}", got, f"Known: {', '.join(fit) or 'none'}.")
+            usable = sorted(name for name, dtype in known.items() if dtype in dtypes)
+            raise DefinitionError(
+                location, f"operands that are {required}", got, f"Known: {', '.join(usable) or 'none'}."
+            )
 
 
 def evaluate(expression: Expression, values: Mapping[str, Floats]) -> Floats:
-    """The expression for each row: float64, NaN where it has no value."""
+    """The value of the expression for each row: float64, NaN where it has none."""
     import numpy as np
 
     _, _, kernel = OPERATIONS[expression.operation]

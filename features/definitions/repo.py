@@ -1,8 +1,8 @@
-"""Loads a feature repo: the Python files of the user's folder, and the definitions that stand in them.
+"""Loads a feature repo: the definitions in the Python files of the user's folder.
 
-The files are the user's and are found by path. They become the modules of a package with a name that nobody else has,
-for as long as they load, so that two repos with a ``shop.py`` each never meet, ``from .shop import user`` works between
-the files of one, and neither sys.path nor the import of anything else changes.
+The files are found by path. While they load they are modules of a package with a unique name, so that two repos with a
+``shop.py`` each do not collide, ``from .shop import user`` works between the files of one, and neither sys.path nor any
+other import changes.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from features.errors import DefinitionError, HeadraceError, UsageError
 
 Definition = Entity | Stream | FeatureView | EventModel
 
-Found = dict[tuple[type, str], tuple[Definition, str]]
-"""(kind, name) → the definition and the file where it stands."""
+Definitions = dict[tuple[type, str], tuple[Definition, str]]
+"""(class, name) → the definition and its file."""
 
 D = TypeVar("D", Entity, Stream, FeatureView, EventModel)
 
@@ -41,7 +41,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class FeatureRepo:
-    """What a feature repo defines, by name, in the order of its files and of the lines in them."""
+    """The definitions of a feature repo, by name, in the order of its files and of the lines in them."""
 
     path: Path
     entities: Mapping[str, Entity]
@@ -50,40 +50,41 @@ class FeatureRepo:
     models: Mapping[str, EventModel] = field(default_factory=dict)
 
     def views_of(self, stream: Stream) -> tuple[FeatureView, ...]:
-        """The views of the entities that the stream's events name."""
+        """The views of the entities whose keys the stream's events have."""
         return tuple(view for view in self.views.values() if set(view.entity.keys) <= set(stream.dtypes))
 
     def columns_of(self, stream: Stream) -> dict[str, str]:
-        """Name → dtype of all that a model of the stream's events can be asked about."""
-        features = {one.name: one.dtype for view in self.views_of(stream) for one in view.features}
+        """Name → dtype of every column that a model of the stream's events can use: its fields and features."""
+        features = {feature.name: feature.dtype for view in self.views_of(stream) for feature in view.features}
         return {**features, **stream.dtypes}
 
     def horizon_ms(self, stream: str) -> int | None:
-        """The longest horizon of the views that read the stream; None where none does, so that nothing is late."""
+        """The longest horizon of the views that read the stream; None if no view does, so that no event is late."""
         horizons = [view.horizon_ms for view in self.reading(stream)]
         return max(horizons, default=None)
 
     def reading(self, stream: str) -> tuple[FeatureView, ...]:
         """The views that read the stream."""
-        return tuple(view for view in self.views.values() if stream in {one.name for one in view.streams})
+        return tuple(view for view in self.views.values() if stream in {source.name for source in view.streams})
 
 
 def load_repo(path: str | Path) -> FeatureRepo:
     """The definitions of a folder's *.py files (or of one file).
 
-    What a view uses belongs to the repo, whether or not it has a name of its own in a file.
+    A view's entity and streams, and a model's streams, belong to the repo even if no file gives them a name.
 
     Raises:
-        DefinitionError: a file that cannot be imported, with its line; two definitions of one name and two meanings.
-        UsageError: there is nothing to load.
+        DefinitionError: a file cannot be imported (with its line), or two different definitions have the same name.
+        UsageError: the path does not exist or has no Python file.
     """
     path = Path(path)
-    found: Found = {}
+    definitions: Definitions = {}
     for file, module in _modules(path, _files(path)):
         for definition in _definitions(module):
-            _add(found, definition, str(file))
-    views, models = _of(FeatureView, found), _of(EventModel, found)
-    repo = FeatureRepo(path, _of(Entity, found), _of(Stream, found), views, models)
+            _add(definitions, definition, str(file))
+    views, models = _of_class(FeatureView, definitions), _of_class(EventModel, definitions)
+    entities, streams = _of_class(Entity, definitions), _of_class(Stream, definitions)
+    repo = FeatureRepo(path, entities, streams, views, models)
     for model in models.values():
         model.check(repo.columns_of(model.stream))
     return repo
@@ -99,10 +100,10 @@ def _files(path: Path) -> list[Path]:
 
 
 class _UncachedLoader(SourceFileLoader):
-    """Compiles the file as it is now: byte code from before may be of an edit in the same second."""
+    """Compiles the file as it is now: cached byte code may be of an earlier edit in the same second."""
 
     def path_stats(self, path: str) -> Mapping[str, float]:
-        """Nothing is known of the file, hence no cache is read or written."""
+        """Raises OSError, so that no byte code is read or written."""
         raise OSError(path)
 
 
@@ -116,7 +117,7 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The spec of a file in the folder, where the name is one of the package."""
+        """The spec of the package's module of that name; None for any other name."""
         package, _, stem = name.rpartition(".")
         file = self.folder / f"{stem}.py"
         if package != self.package or not file.is_file():
@@ -133,7 +134,7 @@ def _modules(path: Path, files: Sequence[Path]) -> Iterator[tuple[Path, ModuleTy
 
 @contextmanager
 def _package(folder: Path) -> Iterator[str]:
-    """A package for the folder's files, known to Python for as long as they load."""
+    """A package for the folder's files, importable while they load."""
     name = f"_feature_repo_{next(_numbers)}"
     finder = _Finder(name, folder.resolve())
     package = module_from_spec(ModuleSpec(name, None, is_package=True))
@@ -143,7 +144,7 @@ def _package(folder: Path) -> Iterator[str]:
         yield name
     finally:
         sys.meta_path.remove(finder)
-        for module in [one for one in list(sys.modules) if one == name or one.startswith(f"{name}.")]:
+        for module in [loaded for loaded in sys.modules if loaded == name or loaded.startswith(f"{name}.")]:
             del sys.modules[module]
 
 
@@ -151,17 +152,17 @@ def _imported(name: str, file: Path, folder: Path) -> ModuleType:
     try:
         return importlib.import_module(name)
     except HeadraceError as error:
-        where = f"{_place(error, file, folder)}: {error.where}"
+        where = f"{_location(error, file, folder)}: {error.where}"
         raise DefinitionError(where, error.required, error.got, error.next_step) from error
     except (Exception, SystemExit) as error:
         got = f"{type(error).__name__}: {error}".rstrip(". ")
         raise DefinitionError(
-            _place(error, file, folder), "a file that can be imported", got, _hint(error, folder)
+            _location(error, file, folder), "a file that can be imported", got, _hint(error, folder)
         ) from error
 
 
-def _place(error: BaseException, file: Path, folder: Path) -> str:
-    """The file and line of the repo where it went wrong: the innermost one that is the user's."""
+def _location(error: BaseException, file: Path, folder: Path) -> str:
+    """'file:line' of the innermost frame in the repo."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{folder / Path(error.filename).name}:{error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_inside(frame.filename, folder)]
@@ -194,13 +195,13 @@ def _with_parts(definition: Definition) -> Iterator[Definition]:
     yield definition
 
 
-def _of(kind: type[D], found: Found) -> FrozenMap[D]:
-    return FrozenMap({one.name: one for one, _ in found.values() if isinstance(one, kind)})
+def _of_class(kind: type[D], definitions: Definitions) -> FrozenMap[D]:
+    return FrozenMap({value.name: value for value, _ in definitions.values() if isinstance(value, kind)})
 
 
-def _add(found: Found, definition: Definition, file: str) -> None:
+def _add(definitions: Definitions, definition: Definition, file: str) -> None:
     key = type(definition), definition.name
-    known, other = found.setdefault(key, (definition, file))
+    known, other = definitions.setdefault(key, (definition, file))
     if _meaning(known) != _meaning(definition):
         where = f"{KINDS[type(definition)]} '{definition.name}' in {file}"
         got = f"another in {other}" if other != file else "two there that differ"
@@ -208,5 +209,5 @@ def _add(found: Found, definition: Definition, file: str) -> None:
 
 
 def _meaning(definition: Definition) -> str:
-    """Text that is the same for definitions whose names, order and values are."""
+    """Text that is equal for definitions of the same names, order and values."""
     return json.dumps(canonical(definition))

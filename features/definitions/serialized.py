@@ -1,6 +1,6 @@
-"""Definitions as text and back: what a generation keeps of its views, so that they can be folded and read later.
+"""Definitions as text and back: a generation stores its views this way, to be folded and read later.
 
-The text is `canonical` as JSON; reading it makes the same frozen definitions, checked as any others.
+The text is `canonical` as JSON; reading it gives the same frozen definitions, checked as any others.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from features.definitions.windows import Window
 from features.errors import DefinitionError
 
 KINDS: dict[str, type] = {
-    one.__name__: one
-    for one in (
+    kind.__name__: kind
+    for kind in (
         *(Entity, Field, Stream, Topic, FeatureSet, FeatureView, Window),
         *(expressions.Compare, expressions.OneOf, expressions.Expression, expressions.Within),
         *(aggregates.Count, aggregates.Sum, aggregates.Mean, aggregates.Min, aggregates.Max, aggregates.Last),
@@ -30,15 +30,15 @@ KINDS: dict[str, type] = {
 
 
 def views_text(views: Iterable[FeatureView]) -> str:
-    """The views as JSON text, the same for the same definitions."""
+    """The views as JSON text, equal for equal definitions."""
     return json.dumps([canonical(view) for view in views], sort_keys=False, ensure_ascii=False)
 
 
 def views_of_text(text: str) -> tuple[FeatureView, ...]:
-    """The views of views_text().
+    """The views that views_text() wrote.
 
     Raises:
-        DefinitionError: the text is none of ours, or of definitions that this version no longer takes.
+        DefinitionError: the text is not from views_text(), or this version no longer accepts its definitions.
     """
     try:
         views = _restored(json.loads(text))
@@ -56,7 +56,7 @@ def _restored(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     kind = KINDS.get(value["is"]) if isinstance(value.get("is"), str) else None
-    # A column may be called 'is': only all the fields of a definition make one.
+    # A column may be called 'is': only the exact fields of a class make a definition.
     if kind is None or value.keys() != {"is", *(field.name for field in fields(kind))}:
-        return {name: _restored(one) for name, one in value.items()}
-    return kind(**{name: _restored(one) for name, one in value.items() if name != "is"})
+        return {name: _restored(item) for name, item in value.items()}
+    return kind(**{name: _restored(item) for name, item in value.items() if name != "is"})

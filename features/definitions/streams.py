@@ -1,4 +1,4 @@
-"""Whom features describe and what they are made of: entities, and topics mapped to our columns."""
+"""Entities, which features describe, and streams: topics mapped to our columns."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ DTYPES = ("string", "int64", "float64", "bool")
 KEY_DTYPES = ("string", "int64")
 TIME_UNITS_PER_MS = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
 RESERVED = ("event_id", "event_time", "known_at", "partition", "offset")
-"""Columns that every event has; a stream's own fields take other names."""
+"""Columns that every event has; a stream's own fields have other names."""
 MOST_TOPICS, PARTITIONS_OF_A_TOPIC = 4, 1_024
-"""A stream's partitions are numbered through its topics: those of the second begin at 1,024."""
+"""A stream's partitions are numbered across its topics: those of the second topic begin at 1,024."""
 
 
 @dataclass(frozen=True)
 class Entity:
-    """What features describe: a name and its key columns with their dtypes (several for a composite key)."""
+    """What features describe: a name and its key columns with their dtypes (more than one: a composite key)."""
 
     name: str
     keys: Mapping[str, str]
@@ -44,9 +44,9 @@ class Entity:
 
 @dataclass(frozen=True)
 class Field:
-    """One column of a stream: its dtype, where it stands in the message, and what makes a record invalid.
+    """One column of a stream: its dtype, its path in the message, and what makes a record invalid.
 
-    ``path`` is the key in the message, dotted for nested objects; our own name unless given. A ``required`` field
+    ``path`` is the key in the message, dotted for nested objects; by default our own name. A ``required`` field
     that is missing or null, or a value outside ``enum`` or of another type, makes the record a dead letter.
     """
 
@@ -69,10 +69,10 @@ class Field:
 
 @dataclass(frozen=True)
 class Topic:
-    """One more topic that brings events of a stream, in messages of its own form; as Stream has it where it is alike.
+    """One more topic with events of a stream, in messages of another form; parameters are those of Stream.
 
     Args:
-        paths: our field → where it stands in these messages, where that is not the stream's own path.
+        paths: our field → its path in these messages, if that is not the stream's own path.
     """
 
     topic: str
@@ -90,21 +90,21 @@ class Topic:
 
 @dataclass(frozen=True)
 class Stream:
-    """A topic as it is, mapped to our columns; its producers change nothing.
+    """A topic mapped to our columns; its producers need not change anything.
 
     Args:
-        name: how definitions and reports call it.
+        name: its name in definitions and reports.
         topic: the Kafka topic.
-        fields: our column → Field, or just a dtype where the message uses our name.
+        fields: our column → Field, or just a dtype if the message uses our name.
         format: 'json', or 'avro' (with or without the Confluent header).
         event_time: path of the event's own time: RFC 3339 text, or a number in ``time_unit`` since the epoch.
-        event_id: path of an id that a producer repeats when it sends again; None makes topic-partition-offset the id.
-        computed: more columns, from arithmetic on numeric fields or from the event's time:
+        event_id: path of an id that a producer repeats when it retries; None makes topic-partition-offset the id.
+        computed: further columns, from arithmetic on numeric fields or from the event's time:
             {"amount": product("price", "quantity"), "by_night": hour_within("event_time", 0, 6)}.
         schema: for Avro without a registry, the reader schema as JSON text; a wider one may evolve in the messages.
         dedupe_horizon: how long an event_id is remembered.
-        also: more topics with the same events in other forms. What we send goes to ``topic``; a topic that is taken out
-            or moved in the list changes what the offsets of the archive mean.
+        also: more topics with the same events in other forms. Events that we send go to ``topic``; removing or moving a
+            topic in the list changes what the offsets of the archive mean.
     """
 
     name: str
@@ -146,44 +146,44 @@ class Stream:
         self._check_topics(where)
 
     def _check_topics(self, where: str) -> None:
-        more = self.also
-        if isinstance(more, str) or not isinstance(more, Sequence) or not all(isinstance(one, Topic) for one in more):
-            raise DefinitionError(f"{where}: also", "a list of Topic(…)", repr(more))
-        freeze(self, also=tuple(more))
+        also = self.also
+        if isinstance(also, str) or not isinstance(also, Sequence) or not all(isinstance(t, Topic) for t in also):
+            raise DefinitionError(f"{where}: also", "a list of Topic(…)", repr(also))
+        freeze(self, also=tuple(also))
         if len(set(self.topics)) < len(self.topics) or len(self.topics) > MOST_TOPICS:
             got = ", ".join(self.topics)
             raise DefinitionError(f"{where}: also", f"at most {MOST_TOPICS} topics that differ, with its own", got)
-        for one in more:
-            unknown = [name for name in one.paths or () if name not in self.fields]
+        for topic in also:
+            unknown = [name for name in topic.paths or () if name not in self.fields]
             if unknown:
-                place = f"{where}: topic '{one.topic}': paths"
-                raise DefinitionError(place, f"fields of the stream ({', '.join(self.fields)})", ", ".join(unknown))
-        len(self.parts)  # each is checked as it is made
+                paths = f"{where}: topic '{topic.topic}': paths"
+                raise DefinitionError(paths, f"fields of the stream ({', '.join(self.fields)})", ", ".join(unknown))
+        len(self.parts)  # making them checks them
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """Every topic that brings its events."""
-        return (self.topic, *(one.topic for one in self.also))
+        """Every topic with its events."""
+        return (self.topic, *(topic.topic for topic in self.also))
 
     @cached_property
     def parts(self) -> tuple[Stream, ...]:
-        """A stream for each of its topics, in order, with the same name and columns; itself where there is only one."""
+        """A stream for each of its topics, in order, with the same name and columns; itself if it has one topic."""
         if not self.also:
             return (self,)
         return (replace(self, also=()), *map(self._part, self.also))
 
-    def _part(self, one: Topic) -> Stream:
-        paths = one.paths or {}
+    def _part(self, topic: Topic) -> Stream:
+        paths = topic.paths or {}
         fields = {name: replace(field, path=paths.get(name, field.path)) for name, field in self.mapped.items()}
         return replace(
             self,
-            topic=one.topic,
+            topic=topic.topic,
             fields=fields,
-            format=one.format,
-            event_time=one.event_time,
-            time_unit=one.time_unit,
-            event_id=one.event_id,
-            schema=one.schema,
+            format=topic.format,
+            event_time=topic.event_time,
+            time_unit=topic.time_unit,
+            event_id=topic.event_id,
+            schema=topic.schema,
             also=(),
         )
 
@@ -202,7 +202,7 @@ class Stream:
 
     @property
     def mapped(self) -> Mapping[str, Field]:
-        """Our columns that stand in the message, with their Field."""
+        """Our columns that the message has, each with its Field."""
         return self.fields  # type: ignore[return-value]  # __post_init__ made every value a Field
 
     @cached_property

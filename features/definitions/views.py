@@ -1,4 +1,4 @@
-"""Feature sets, and the views that keep several together: names, dtypes, order and schema hash follow from them."""
+"""Feature sets, and the views that group them: names, dtypes, order and schema hash of features."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from features.definitions.aggregations import Aggregation, DecayedCount, Ratio
-from features.definitions.checks import check_mapping, check_name, freeze, several
+from features.definitions.checks import check_mapping, check_name, freeze, nonempty_list
 from features.definitions.expressions import (
     Condition,
     Expression,
@@ -25,7 +25,7 @@ from features.definitions.windows import Tiling, Window, duration_ms, duration_t
 from features.errors import DefinitionError
 
 MOST_HALF_LIVES = 500
-"""How many half lives a tile may be long."""
+"""The longest tile, in half lives."""
 
 
 @dataclass(frozen=True)
@@ -47,31 +47,31 @@ class FeatureSet:
             raise DefinitionError(
                 "a feature set", "entity=Entity(…) and source=Stream(…)", f"{self.entity!r}, {self.source!r}"
             )
-        place = f"feature set of '{self.entity.name}' on '{self.source.name}'"
+        location = f"feature set of '{self.entity.name}' on '{self.source.name}'"
         if self.name is not None:
-            check_name(self.name, f"{place}: name")
-        self._check_keys(place)
-        where = freeze_where(self.where, place)
-        check_where(where, self.source.dtypes, place)
+            check_name(self.name, f"{location}: name")
+        self._check_keys(location)
+        where = freeze_where(self.where, location)
+        check_where(where, self.source.dtypes, location)
         windows = tuple(
             window if isinstance(window, Window) else Window(window)
-            for window in several(self.windows, place, "window")
+            for window in nonempty_list(self.windows, location, "window")
         )
-        aggregations = tuple(several(self.aggregations, place, "aggregation"))
+        aggregations = tuple(nonempty_list(self.aggregations, location, "aggregation"))
         for aggregation in aggregations:
             if not isinstance(aggregation, Aggregation):
-                raise DefinitionError(place, "aggregations such as Count() or Sum('price')", repr(aggregation))
-            aggregation.check(self.source.dtypes, place)
+                raise DefinitionError(location, "aggregations such as Count() or Sum('price')", repr(aggregation))
+            aggregation.check(self.source.dtypes, location)
         freeze(self, where=where, windows=windows, aggregations=aggregations)
         if where and not self.label:
             required = "a name=, as its where has no letter of a to z and no digit to name it by"
-            raise DefinitionError(place, required, repr(where))
+            raise DefinitionError(location, required, repr(where))
 
-    def _check_keys(self, place: str) -> None:
+    def _check_keys(self, location: str) -> None:
         for key, dtype in self.entity.keys.items():
             if self.source.dtypes.get(key) != dtype:
                 got = f"{self.source.dtypes.get(key, 'no such field')}"
-                raise DefinitionError(place, f"field '{key}' ({dtype}) in stream '{self.source.name}'", got)
+                raise DefinitionError(location, f"field '{key}' ({dtype}) in stream '{self.source.name}'", got)
 
     @property
     def filter(self) -> FrozenMap[Condition]:
@@ -85,7 +85,7 @@ class FeatureSet:
 
     @property
     def label(self) -> str:
-        """The part of its feature names that says which events they are about."""
+        """The part of its feature names that stands for its events: ``name``, or a text made of ``where``."""
         return self.name if self.name is not None else where_label(self.filter)
 
 
@@ -103,14 +103,14 @@ class Feature:
 
 @dataclass(frozen=True)
 class FeatureView:
-    """All feature sets of one entity that are kept, read and versioned together: one state row per entity.
+    """The feature sets of one entity that are stored, read and versioned together: one state row per entity.
 
     Args:
         name: Feast's feature view name.
-        sets: FeatureSets of the same entity, from one stream or several.
-        derived: more features, from arithmetic on these: {"conversion_24h": ratio("user_…", "user_…")}.
-        version: change it to say that the meaning changed where the data does not show it.
-        ttl: how long after its newest event an entity still counts; at least the longest window + delay.
+        sets: FeatureSets of the same entity, from one stream or more.
+        derived: further features, by arithmetic on the aggregated: {"conversion_24h": ratio("user_…", "user_…")}.
+        version: increase it when the meaning of the data changes without a change of the definition.
+        ttl: the age of an entity's newest event up to which it is PRESENT; at least the longest window + delay.
     """
 
     name: str
@@ -123,19 +123,17 @@ class FeatureView:
     def __post_init__(self) -> None:
         where = f"feature view '{self.name}'"
         check_name(self.name, where)
-        sets = tuple(several(self.sets, where, "feature set"))
-        if not all(isinstance(one, FeatureSet) for one in sets):
+        sets = tuple(nonempty_list(self.sets, where, "feature set"))
+        if not all(isinstance(feature_set, FeatureSet) for feature_set in sets):
             raise DefinitionError(where, "sets=[FeatureSet(…), …]", repr(self.sets))
-        entities = {one.entity for one in sets}
+        entities = {feature_set.entity for feature_set in sets}
         if len(entities) > 1:
             got = ", ".join(sorted(entity.name for entity in entities))
             raise DefinitionError(where, "feature sets of one entity", got, "Give each entity a view of its own.")
         streams: dict[str, Stream] = {}
-        for one in sets:
-            if streams.setdefault(one.source.name, one.source) != one.source:
-                raise DefinitionError(
-                    where, "one definition of each stream", f"two that are called '{one.source.name}'"
-                )
+        for stream in (feature_set.source for feature_set in sets):
+            if streams.setdefault(stream.name, stream) != stream:
+                raise DefinitionError(where, "one definition of each stream", f"two that are called '{stream.name}'")
         if not isinstance(self.version, int) or isinstance(self.version, bool) or self.version < 1:
             raise DefinitionError(where, "a version of 1 or more", repr(self.version))
         check_mapping(self.derived, f"{where}: derived")
@@ -146,9 +144,13 @@ class FeatureView:
         self._check_half_lives(where)
         freeze(self, derived=FrozenMap(self.derived))
 
+    @property
+    def _windows(self) -> list[Window]:
+        return [window for feature_set in self.sets for window in feature_set.window_list]
+
     def _check_tiles(self, where: str) -> None:
         try:
-            nested_tiles([window for one in self.sets for window in one.window_list])
+            nested_tiles(self._windows)
         except DefinitionError as error:
             raise DefinitionError(f"{where}: {error.where}", error.required, error.got, error.next_step) from None
 
@@ -166,16 +168,16 @@ class FeatureView:
             seen.add(feature.name)
         dtypes = {feature.name: feature.dtype for feature in self.aggregated}
         for name, expression in (self.derived or {}).items():
-            place = f"{where}: derived feature '{name}'"
-            check_name(name, place)
-            check_expression(expression, dtypes, place)
+            location = f"{where}: derived feature '{name}'"
+            check_name(name, location)
+            check_expression(expression, dtypes, location)
             full = f"{self.entity.name}_{name}"
             if full in dtypes:
-                raise DefinitionError(place, "a name that is free", f"'{full}', which is taken")
+                raise DefinitionError(location, "a name that is free", f"'{full}', which is taken")
             dtypes[full] = "float64"
 
     def _check_half_lives(self, where: str) -> None:
-        """A tile keeps its decayed events at their weight by its start, which must not overflow: 2^500 at the most."""
+        """A tile weights its decayed events relative to its start, which must not overflow: 2^500 at the most."""
         for feature in self.aggregated:
             if feature.aggregation is None or feature.window is None:
                 continue
@@ -189,27 +191,27 @@ class FeatureView:
                     raise DefinitionError(f"{where}: '{feature.name}'", required, repr(part.half_life), next_step)
 
     def __hash__(self) -> int:
-        """Computed once: plans are looked up by their view at every read."""
+        """The schema hash, computed once: plans are looked up by their view at every read."""
         return self.schema_hash
 
     @property
     def entity(self) -> Entity:
-        """What the view describes."""
+        """The entity that the view describes."""
         return self.sets[0].entity
 
     @cached_property
     def streams(self) -> tuple[Stream, ...]:
         """The streams that the view reads, in the order of its sets."""
-        return tuple(dict.fromkeys(one.source for one in self.sets))
+        return tuple(dict.fromkeys(feature_set.source for feature_set in self.sets))
 
     @cached_property
     def tiling(self) -> Tiling:
-        """The tiles that all its windows share."""
-        return Tiling([window for one in self.sets for window in one.window_list])
+        """The tiles of all its windows."""
+        return Tiling(self._windows)
 
     @property
     def horizon_ms(self) -> int:
-        """An event older than this before its known_at comes too late for this view."""
+        """The age (known_at - event_time) beyond which an event is late for this view."""
         return self.tiling.horizon_ms
 
     @property
@@ -219,19 +221,17 @@ class FeatureView:
 
     @cached_property
     def aggregated(self) -> tuple[Feature, ...]:
-        """The features that come straight from windows, in order."""
+        """The features that are aggregations over windows, in order."""
         return tuple(
-            Feature(
-                _feature_name(one, aggregation, window), aggregation.dtype(one.source.dtypes), one, aggregation, window
-            )
-            for one in self.sets
-            for aggregation in one.aggregations
-            for window in one.window_list
+            _aggregated(feature_set, aggregation, window)
+            for feature_set in self.sets
+            for aggregation in feature_set.aggregations
+            for window in feature_set.window_list
         )
 
     @cached_property
     def features(self) -> tuple[Feature, ...]:
-        """Every feature in the order in which vectors, training sets and models have it."""
+        """Every feature, in the order of vectors, training sets and models."""
         derived = (self.derived or {}).items()
         return self.aggregated + tuple(
             Feature(f"{self.entity.name}_{name}", "float64", expression=expression) for name, expression in derived
@@ -239,7 +239,7 @@ class FeatureView:
 
     @cached_property
     def kept(self) -> dict[str, Any]:
-        """What others made of the view once: found without comparing it with views that are equal."""
+        """A cache for plans and programs derived from the view: found without comparing equal views."""
         return {}
 
     @cached_property
@@ -249,19 +249,20 @@ class FeatureView:
 
     @cached_property
     def schema_hash(self) -> int:
-        """64 bits that change when anything does that changes what a stored row means."""
-        meaning = {"version": self.version, "sets": [canonical(one) for one in self.sets]}
+        """The identity of the definition: 64 bits that change with the meaning of a stored row."""
+        meaning = {"version": self.version, "sets": [canonical(feature_set) for feature_set in self.sets]}
         digest = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).digest()
         return int.from_bytes(digest[:8], "little")
 
 
-def _feature_name(one: FeatureSet, aggregation: Aggregation, window: Window) -> str:
-    parts = (one.entity.name, one.label, aggregation.label, window.label)
-    return "_".join(part for part in parts if part)
+def _aggregated(feature_set: FeatureSet, aggregation: Aggregation, window: Window) -> Feature:
+    parts = (feature_set.entity.name, feature_set.label, aggregation.label, window.label)
+    name = "_".join(part for part in parts if part)
+    return Feature(name, aggregation.dtype(feature_set.source.dtypes), feature_set, aggregation, window)
 
 
 def canonical(value: object) -> Any:
-    """A definition as plain JSON values, the same for the same meaning."""
+    """A definition as plain JSON values, equal for equal meanings."""
     if is_dataclass(value):
         named = {f.name: canonical(getattr(value, f.name)) for f in fields(value)}
         return {"is": type(value).__name__, **named}
@@ -275,10 +276,10 @@ def canonical(value: object) -> Any:
 def used_columns(view: FeatureView, stream: Stream) -> list[str]:
     """The columns of the stream's events that the view's features depend on."""
     used = {*RESERVED, *view.entity.keys}
-    for one in view.sets:
-        if one.source.name == stream.name:
-            used |= set(one.filter)
-            for aggregation in one.aggregations:
+    for feature_set in view.sets:
+        if feature_set.source.name == stream.name:
+            used |= set(feature_set.filter)
+            for aggregation in feature_set.aggregations:
                 used |= _columns_of(aggregation)
     return [*RESERVED, *(name for name in stream.dtypes if name in used)]
 

@@ -7,7 +7,7 @@ A window of length W and delay D covers, for a read at ``as_of``,
   (so up to ``ceil_tile(as_of)``, exclusive); with a delay, up to ``floor_tile(as_of - D)``, exclusive.
 
 Tiles of the windows of one view nest: each is a whole multiple of the next smaller one. That lets one row keep a single
-run of tiles, fine where a short window can still see them and coarse behind it (the hop structure of Chronon's
+run of tiles, fine while a short window can still see them and coarse after that (the hop structure of Chronon's
 "sawtooth" windows, https://chronon.ai/Tiled_Architecture.html), and yet answer each window exactly.
 """
 
@@ -37,7 +37,7 @@ FUTURE_TOLERANCE_MS = 5 * UNITS_MS["m"]
 
 
 def duration_ms(text: str | int, where: str = "a duration") -> int:
-    """The milliseconds that a text like '5m', '24h' or '7d' (or an int of milliseconds) stands for."""
+    """Milliseconds of a text like '5m', '24h' or '7d', or of an int of milliseconds."""
     if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
         return text
     match = re.fullmatch(r"(\d+)(ms|s|m|h|d)", text) if isinstance(text, str) else None
@@ -47,17 +47,17 @@ def duration_ms(text: str | int, where: str = "a duration") -> int:
 
 
 def duration_text(milliseconds: int) -> str:
-    """The shortest text of a duration, as feature names carry it: 24h, 7d, 90s."""
+    """The shortest text of a duration, as in feature names: 24h, 7d, 90s."""
     for unit in ("d", "h", "m", "s"):
-        enough = 2 if unit == "d" else 1
-        if milliseconds % UNITS_MS[unit] == 0 and milliseconds >= enough * UNITS_MS[unit]:
+        least_units = 2 if unit == "d" else 1
+        if milliseconds % UNITS_MS[unit] == 0 and milliseconds >= least_units * UNITS_MS[unit]:
             return f"{milliseconds // UNITS_MS[unit]}{unit}"
     return f"{milliseconds}ms"
 
 
 @dataclass(frozen=True)
 class Window:
-    """A sliding window: its length, the tile that its ends move by (length / 60 unless set), and a delay."""
+    """A sliding window: its length, the tile by which its ends move (by default length / 60), and a delay."""
 
     length: str | int
     tile: str | int | None = None
@@ -77,17 +77,17 @@ class Window:
 
     @cached_property
     def length_ms(self) -> int:
-        """How much time the window covers, give or take a tile."""
+        """The length of the window, exact up to a tile."""
         return duration_ms(self.length, "a window")
 
     @cached_property
     def delay_ms(self) -> int:
-        """How far behind ``as_of`` the window ends; 0 for a window up to now."""
+        """The distance from the window's end to ``as_of``; 0 for a window that ends there."""
         return duration_ms(self.delay, "a window's delay")
 
     @cached_property
-    def asked_tile_ms(self) -> int:
-        """The tile before it nests in the others: as set, or the largest divisor of the length up to length / 60."""
+    def requested_tile_ms(self) -> int:
+        """The tile before nesting: as set, or the largest divisor of the length up to length / 60."""
         if self.tile is not None:
             return duration_ms(self.tile, "a window's tile")
         most = max(self.length_ms // TILES_PER_WINDOW, 1)
@@ -95,14 +95,14 @@ class Window:
 
     @property
     def label(self) -> str:
-        """The part of a feature's name that says the window: '24h', '7d_delay_7d'."""
+        """The part of a feature's name that stands for the window: '24h', '7d_delay_7d'."""
         text = duration_text(self.length_ms)
         return f"{text}_delay_{duration_text(self.delay_ms)}" if self.delay_ms else text
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """A window with the tile that it was given in its view: what the kernels compute with."""
+    """A window with its tile in a view: the input of the kernels."""
 
     length_ms: int
     delay_ms: int
@@ -120,7 +120,7 @@ class Bounds:
 
 
 class Tiling:
-    """The tiles of one view: the nested tile of each window, and how coarse a tile may be at each age."""
+    """The tiles of one view: the nested tile of each window, and the coarsest tile allowed at each age."""
 
     def __init__(self, windows: Sequence[Window], tile_ms: Mapping[Window, int] | None = None) -> None:
         self.windows = tuple(dict.fromkeys(windows))
@@ -132,21 +132,21 @@ class Tiling:
         return Tiling(windows, self._tile_ms)
 
     def bounds(self, window: Window) -> Bounds:
-        """The window as the kernels need it."""
+        """The window with its tile."""
         return self._bounds[window]
 
     def all_bounds(self) -> tuple[Bounds, ...]:
-        """Those of every window."""
+        """The bounds of every window."""
         return tuple(self._bounds.values())
 
     @cached_property
     def horizon_ms(self) -> int:
-        """The longest delay + length: an event older than this before its known_at is late."""
+        """The longest delay + length: an event with a larger known_at - event_time is late."""
         return max(window.delay_ms + window.length_ms for window in self.windows)
 
     @cached_property
     def finest_ms(self) -> int:
-        """The smallest tile, which all others are multiples of."""
+        """The smallest tile; all others are multiples of it."""
         return min(self._tile_ms.values())
 
     @cached_property
@@ -169,11 +169,11 @@ class Tiling:
 
     def oldest(self, clock: Int64s) -> Int64s:
         """First tile start that a read at ``clock`` or later can still see."""
-        return least([bounds.left(clock) for bounds in self._bounds.values()])
+        return minimum([bounds.left(clock) for bounds in self._bounds.values()])
 
     def widest(self, as_of: Int64s) -> tuple[Int64s, Int64s]:
         """[left, right) of all windows together."""
-        return self.oldest(as_of), -least([-bounds.right(as_of) for bounds in self._bounds.values()])
+        return self.oldest(as_of), -minimum([-bounds.right(as_of) for bounds in self._bounds.values()])
 
 
 def floored(times: Int64s, tile_ms: int) -> Int64s:
@@ -181,20 +181,20 @@ def floored(times: Int64s, tile_ms: int) -> Int64s:
     return times // tile_ms * tile_ms
 
 
-def least(arrays: list[Int64s]) -> Int64s:
-    """The smallest of each place."""
+def minimum(arrays: list[Int64s]) -> Int64s:
+    """The elementwise minimum."""
     import numpy as np
 
     return reduce(np.minimum, arrays)
 
 
 def nested_tiles(windows: Sequence[Window]) -> dict[Window, int]:
-    """Give each window its tile: what it asked for, cut to a whole multiple of the next smaller tile of the view."""
+    """The tile of each window: the requested one, rounded down to a multiple of the next smaller tile of the view."""
     tiles: dict[Window, int] = {}
     smaller = 1
-    for window in sorted(windows, key=lambda w: (w.asked_tile_ms, w.length_ms, w.delay_ms)):
-        tile = window.asked_tile_ms // smaller * smaller
-        if window.tile is not None and tile != window.asked_tile_ms:
+    for window in sorted(windows, key=lambda w: (w.requested_tile_ms, w.length_ms, w.delay_ms)):
+        tile = window.requested_tile_ms // smaller * smaller
+        if window.tile is not None and tile != window.requested_tile_ms:
             required = f"a tile that is a whole multiple of the view's next smaller tile, {duration_text(smaller)}"
             raise DefinitionError(f"window {window.label}", required, repr(window.tile))
         tiles[window] = smaller = tile
@@ -202,6 +202,6 @@ def nested_tiles(windows: Sequence[Window]) -> dict[Window, int]:
 
 
 def age_text(milliseconds: int) -> str:
-    """A length of time in the largest unit of which it is one at least: 3.2 d, 14.0 h."""
-    unit = next((one for one in ("d", "h", "m", "s") if milliseconds >= UNITS_MS[one]), "ms")
+    """A duration in the largest unit that fits into it: 3.2 d, 14.0 h."""
+    unit = next((name for name in ("d", "h", "m", "s") if milliseconds >= UNITS_MS[name]), "ms")
     return f"{milliseconds / UNITS_MS[unit]:,.1f} {unit}"

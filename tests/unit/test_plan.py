@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from features.definitions import Count, Entity, FeatureSet, FeatureView, Last, Stream, Sum, ratio
-from features.definitions.changes import StreamHistory, planned, rebuild_of
+from features.definitions.changes import StreamHistory, plan_changes, rebuild_of
 
 DAY = 24 * 60 * 60 * 1000
 NOW = 100 * DAY
@@ -16,7 +16,7 @@ VIEW = FeatureView("by_user", sets=[VIEWS])
 
 
 def plan(after: FeatureView):
-    (one,) = planned({"by_user": VIEW}, {"by_user": after})
+    (one,) = plan_changes({"by_user": VIEW}, {"by_user": after})
     return one
 
 
@@ -31,7 +31,7 @@ def test_the_same_definitions_are_nothing_to_do():
 
 def test_a_view_that_comes_is_built_and_one_that_goes_is_not():
     other = FeatureView("other", sets=[VIEWS])
-    new, gone = planned({"by_user": VIEW}, {"other": other})
+    new, gone = plan_changes({"by_user": VIEW}, {"other": other})
     assert (new.view, new.status, new.rebuild, new.new) == ("other", "new", True, other.names)
     assert (gone.view, gone.status, gone.rebuild, gone.removed) == ("by_user", "removed", False, VIEW.names)
 

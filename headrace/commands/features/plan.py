@@ -45,7 +45,7 @@ def plan(as_json: bool) -> None:
       headrace features plan
       headrace features plan --json
     """
-    from features.definitions import load_repo, planned, rebuild_of
+    from features.definitions import load_repo, plan_changes, rebuild_of
     from features.online_store import store_of
     from features.times import now_ms
     from headrace.settings import read_settings
@@ -55,7 +55,7 @@ def plan(as_json: bool) -> None:
     settings = read_settings(root, os.environ)
     repo = load_repo(root / settings.stream.repo)
     rows = store_of(repo.path, root / settings.home).open()
-    plans = planned(stored_views(rows, repo), repo.views)
+    plans = plan_changes(stored_views(rows, repo), repo.views)
     histories = histories_of(repo, root / settings.offline.path)
     rebuilt = [repo.views[one.view] for one in plans if one.rebuild]
     rebuilds = [rebuild_of(view, histories, now_ms(), ROWS_PER_S) for view in rebuilt]
