@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -75,7 +76,7 @@ def store_of(repo: Path, home: Path) -> StoreSettings:
 
 
 def read_settings_of(path: Path) -> StoreSettings:
-    """The online store that a feature_store.yaml names.
+    """The online store that a feature_store.yaml names, ``$VAR`` and ``${VAR}`` replaced as Feast does.
 
     Raises:
         UsageError: the file is missing, or names a store that holds no packed rows.
@@ -83,7 +84,8 @@ def read_settings_of(path: Path) -> StoreSettings:
     import yaml  # type: ignore[import-untyped]
 
     try:
-        section = yaml.safe_load(path.read_text(encoding="utf-8"))["online_store"]
+        # As feast.repo_config.load_repo_config, whose import takes seconds: variables of the environment first.
+        section = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))["online_store"]
         return settings_of(section, path.parent)
     except FileNotFoundError:
         raise UsageError(f"feature repo '{path.parent}'", "a feature_store.yaml", "none") from None

@@ -22,6 +22,7 @@ from features.events.parsing import event_schema, from_columns
 from features.online_store.batch_step import build_generation
 from features.online_store.port import Marker
 from features.online_store.reader import FeatureReader
+from features.online_store.settings import read_settings_of, settings_of
 from features.online_store.sqlite.rows import SqliteRows
 from features.rows.matrix import Status
 from features.times import now_ms
@@ -338,3 +339,26 @@ def test_an_empty_store_has_nobody(applied, feast_store, reader):
     assert set(reader.read("customer_spending", pa.array(["1"])).status) == {Status.NOT_FOUND}
     found = feast_store.get_online_features(["customer_spending:customer_payment_count_24h"], {"customer_id": [1]})
     assert found.to_dict() == {"customer_id": [1], "customer_payment_count_24h": [None]}
+
+
+def test_variables_in_feature_store_yaml_mean_what_they_mean_to_feast(tmp_path, monkeypatch):
+    from feast.repo_config import load_repo_config
+
+    monkeypatch.setenv("CACHE_HOST", "cache.internal")
+    monkeypatch.setenv("CACHE_DEADLINE_MS", "40")
+    monkeypatch.delenv("CACHE_DB", raising=False)
+    path = tmp_path / "feature_store.yaml"
+    text = """\
+project: shop
+provider: local
+registry: registry.db
+entity_key_serialization_version: 3
+online_store:
+  type: headrace.feast.RedisRowsOnlineStore
+  url: redis://$CACHE_HOST:6379/${CACHE_DB}
+  deadline_ms: ${CACHE_DEADLINE_MS}
+"""
+    path.write_text(text, encoding="utf-8")
+    found = read_settings_of(path)
+    assert (found.address, found.deadline_ms) == ("redis://cache.internal:6379/${CACHE_DB}", 40)
+    assert found == settings_of(load_repo_config(tmp_path, path).online_store.model_dump(), tmp_path)

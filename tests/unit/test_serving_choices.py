@@ -53,6 +53,13 @@ def test_redis_is_chosen_by_feature_store_yaml_alone(tmp_path):
     assert (found.kind, found.address, found.mode, found.deadline_ms) == ("redis", "redis://r:6379/0", "cluster", 20)
 
 
+def test_variables_of_the_environment_are_replaced_in_feature_store_yaml(tmp_path, monkeypatch):
+    monkeypatch.setenv("CACHE_HOST", "cache.internal")
+    path = tmp_path / "feature_store.yaml"
+    path.write_text("online_store: {type: a.b.RedisRowsOnlineStore, url: 'redis://${CACHE_HOST}:6379/0'}")
+    assert read_settings_of(path).address == "redis://cache.internal:6379/0"
+
+
 @pytest.mark.parametrize(
     "text", ["online_store: {type: sqlite, path: x}", "project: x", "{", "online_store: 3", WRONG_MODE]
 )
