@@ -1,7 +1,7 @@
 """The event contract: bytes or columns of a stream to typed events, with a verdict on every record.
 
 In: messages (JSON or Avro) or columns of a file, and the stream's definition. Out: ``Parsed`` (events and verdicts),
-columns by name, and which of repeated events counts.
+typed columns (``EventColumns``), and the decision on repeated event ids (``Decision``).
 """
 
 from features.events.arguments import parsed_key, parsed_time

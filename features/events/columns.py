@@ -1,4 +1,4 @@
-"""Typed event columns as the kernels take them: numpy values, codes of texts, entity keys, the order of a stream."""
+"""Typed event columns, the input of the kernels: numpy values, codes of texts, entity keys, the order of a stream."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from features.definitions import Condition, Entity, Stream, matches
 
 PARTITION_BITS = 12
 
-FEW = 64
-"""So many texts are compared sooner than Arrow is called."""
+FEW_TEXTS = 64
+"""Fewer texts than this are compared faster in Python than by a call of Arrow."""
 
 
 @dataclass(frozen=True)
 class Values:
-    """A column: one number or one code of ``pool`` for each event, and which are not null."""
+    """A column: a number, or a code of ``pool``, for each event; ``valid`` is False for a null."""
 
     numbers: Int64s | Floats
     valid: Bools
@@ -29,7 +29,7 @@ class Values:
 
 
 class EventColumns:
-    """One stream's events, with each column converted once, when it is first asked for."""
+    """One stream's events; each column is converted once, on first use."""
 
     def __init__(self, events: pa.Table, stream: Stream) -> None:
         self.stream = stream
@@ -44,38 +44,38 @@ class EventColumns:
         return int(self._events.num_rows)
 
     def values(self, column: str) -> Values:
-        """The column as numbers, or as codes where it holds texts."""
+        """The column as numbers, or as codes if it holds texts."""
         if column not in self._values:
             self._values[column] = _values(self._events[column], self.stream.dtypes[column])
         return self._values[column]
 
     def matches(self, conditions: tuple[tuple[str, Condition], ...]) -> Bools:
-        """Which events meet all the conditions."""
+        """True for each event that meets all the conditions."""
         if conditions not in self._matches:
-            verdicts = [self._meets(column, condition) for column, condition in conditions]
-            self._matches[conditions] = reduce(np.logical_and, verdicts, np.ones(len(self), dtype=bool))
+            masks = [self._meets(column, condition) for column, condition in conditions]
+            self._matches[conditions] = reduce(np.logical_and, masks, np.ones(len(self), dtype=bool))
         return self._matches[conditions]
 
     def _meets(self, column: str, condition: Condition) -> Bools:
-        """Which events meet the condition; of a column of texts each different one is asked once."""
+        """True for each event that meets the condition; it is evaluated once for each different text."""
         if self.stream.dtypes[column] != "string":
             return matches(self._events, {column: condition})
         values = self.values(column)
         if values.pool is None or not len(values.pool):
             return np.zeros(len(self), dtype=bool)
-        if isinstance(condition, str) and len(values.pool) < FEW:
-            verdicts = np.array([text == condition for text in values.pool.to_pylist()])
+        if isinstance(condition, str) and len(values.pool) < FEW_TEXTS:
+            mask = np.array([text == condition for text in values.pool.to_pylist()])
         else:
-            verdicts = matches(pa.table({column: values.pool}), {column: condition})
-        met: Bools = values.valid & verdicts[values.numbers]
-        return met
+            mask = matches(pa.table({column: values.pool}), {column: condition})
+        matched: Bools = values.valid & mask[values.numbers]
+        return matched
 
-    def take(self, places: Int64s) -> EventColumns:
-        """The events at these places, in this order."""
-        return EventColumns(self._events.take(pa.array(places)), self.stream)
+    def take(self, indices: Int64s) -> EventColumns:
+        """The events at these indices, in this order."""
+        return EventColumns(self._events.take(pa.array(indices)), self.stream)
 
     def entity_keys(self, entity: Entity) -> pa.Array:
-        """Each event's key of the entity as text, null where a part of the key is."""
+        """Each event's key of the entity as text, null if a part of the key is null."""
         return entity_keys({name: self._events[name] for name in entity.keys}, entity)
 
 
@@ -85,25 +85,27 @@ def integers(column: pa.ChunkedArray | pa.Array) -> Int64s:
 
 
 def sequence(partition: Int64s, offset: Int64s) -> Int64s:
-    """One number per record of a topic, different for each, rising with the offset: it decides ties of event_time."""
+    """A unique number per record of a topic, rising with the offset: it decides ties of event_time."""
     return (offset << PARTITION_BITS) | partition
 
 
 def _values(column: pa.ChunkedArray | pa.Array, dtype: str) -> Values:
-    flat = single_array(column)
-    valid = np.asarray(flat.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
+    array = single_array(column)
+    valid = np.asarray(array.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
     if dtype == "string":
-        encoded = flat.dictionary_encode()
+        encoded = array.dictionary_encode()
         codes = pc.fill_null(encoded.indices, 0).to_numpy(zero_copy_only=False)
         return Values(np.asarray(codes, dtype=np.int64), valid, encoded.dictionary)
     if dtype == "float64":
-        return Values(np.asarray(pc.fill_null(flat, 0.0).to_numpy(zero_copy_only=False), dtype=np.float64) + 0.0, valid)
-    filled = pc.fill_null(flat.cast(pa.int64()), 0)
+        return Values(
+            np.asarray(pc.fill_null(array, 0.0).to_numpy(zero_copy_only=False), dtype=np.float64) + 0.0, valid
+        )
+    filled = pc.fill_null(array.cast(pa.int64()), 0)
     return Values(np.asarray(filled.to_numpy(zero_copy_only=False), dtype=np.int64), valid)
 
 
 def entity_keys(columns: Mapping[str, pa.ChunkedArray | pa.Array], entity: Entity) -> pa.Array:
-    """The key of each row as text: the value itself, or for a composite key its parts, each with its length before it.
+    """The key of each row as text: the value itself, or for a composite key its parts, each preceded by its length.
 
     The lengths keep ('1', '23') and ('12', '3') apart. Null where any part is null.
     """
@@ -117,7 +119,7 @@ def entity_keys(columns: Mapping[str, pa.ChunkedArray | pa.Array], entity: Entit
 
 
 def encode_key(values: Mapping[str, object], entity: Entity) -> str:
-    """The key text of one entity, as entity_keys makes it."""
+    """The key text of one entity, equal to that of entity_keys."""
     columns = {name: pa.array([values[name]]).cast(pa.string()) for name in entity.keys}
     return str(entity_keys(columns, entity)[0].as_py())
 

@@ -1,7 +1,7 @@
-"""What every decoder makes of a batch, before the judgement: typed columns and the records that have no value in them.
+"""The output of every decoder, before verdicts: typed columns of a batch, and the problems of its records.
 
-The one place that says what a plain value (from JSON or Avro) must be to stand in a column: types are exact, nothing is
-coerced. A value that does not fit leaves a null and a problem, the text of which starts with a stable code.
+Defines which plain values (from JSON or Avro) a column accepts: types are exact, nothing is coerced. A value that does
+not fit leaves a null and a problem, whose text starts with a stable code.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ KINDS: dict[str, frozenset[type]] = {
     "float64": frozenset({float, int}),
     "bool": frozenset({bool}),
 }
-"""The Python types that a whole column may have to be taken at once; bool is no int here."""
+"""The Python types of a column that is converted at once; bool is not an int here."""
 Problems = dict[int, str]
-"""Row → why the record is a dead letter. The first problem found is kept."""
+"""Row → the reason why the record is a dead letter: the first problem found."""
 
 
 class RefusedError(Exception):
-    """Raised by one record, or one value of it, that cannot be taken; its text starts with a stable code."""
+    """A record, or a value of it, is refused; the text starts with a stable code."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One row per record: ``event_time`` (int64 ms), the stream's mapped fields, ``event_id`` where messages have one.
+    """One row per record: ``event_time`` (int64 ms), the stream's mapped fields, ``event_id`` if messages have one.
 
-    A row with a problem holds nulls or whatever could be read; the judgement drops it.
+    A row with a problem holds nulls or the values that could be read; its verdict is DEAD_LETTER.
     """
 
     columns: pa.Table
@@ -53,7 +53,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Column:
-    """One value of a message: our name for it, the keys that lead to it, and what it must be.
+    """One value of a message: our name, its path of keys, and its dtype.
 
     ``dtype`` is one of definitions.DTYPES, or "id" (a string or an int64) or "time" (an int64 or a text).
     """
@@ -64,7 +64,7 @@ class Column:
 
 
 def columns_of(stream: Stream) -> list[Column]:
-    """What is read from each message of a stream, in the order in which problems are reported."""
+    """The columns to read from each message of a stream, in the order in which problems are reported."""
     columns = [] if stream.event_id is None else [_column("event_id", stream.event_id, "id")]
     columns.append(_column("event_time", stream.event_time, "time"))
     return columns + [_column(name, field.path or name, field.dtype) for name, field in stream.mapped.items()]
@@ -74,33 +74,33 @@ def _column(name: str, path: str, dtype: str) -> Column:
     return Column(name, tuple(path.split(".")), dtype)
 
 
-def wrong(code: str, name: str, required: str, got: str) -> str:
-    """The reason text of a value that does not fit its field."""
+def reason_text(code: str, name: str, required: str, got: str) -> str:
+    """The reason for a value that does not fit its field."""
     return f"{code}: field '{name}' requires {required}; got {got}"
 
 
 def show(value: object) -> str:
-    """A value as reasons show it: what it is, and its beginning, in ASCII."""
+    """A value as reasons show it: its type and its beginning, in ASCII."""
     if isinstance(value, _NotAnObject):
         return f"{show(value.value)} where an object should be"
     text = json.dumps(value, default=repr)
-    return f"{_word(value)} {text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + '...'}"
+    return f"{_type_name(value)} {text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + '...'}"
 
 
-def _word(value: object) -> str:
-    words = {str: "string", bool: "bool", int: "integer", float: "number", dict: "object", list: "array"}
-    return words.get(type(value), type(value).__name__)
+def _type_name(value: object) -> str:
+    names = {str: "string", bool: "bool", int: "integer", float: "number", dict: "object", list: "array"}
+    return names.get(type(value), type(value).__name__)
 
 
 @dataclass(frozen=True)
 class _NotAnObject:
-    """Stands for a value that a dotted path cannot lead to, because something else than an object is in the way."""
+    """The value of a dotted path that ends early, at something other than an object."""
 
     value: object
 
 
 def from_objects(objects: Sequence[dict[str, Any] | None], stream: Stream, problems: Problems) -> Decoded:
-    """The typed columns of decoded messages; None for a message that ``problems`` names already."""
+    """The typed columns of decoded messages; None stands for a message that ``problems`` has already."""
     columns = columns_of(stream)
     typed = {column.name: _typed(_values(objects, column.path), column, stream, problems) for column in columns}
     return Decoded(pa.table(typed), problems)
@@ -130,7 +130,7 @@ def _typed(values: list[Any], column: Column, stream: Stream, problems: Problems
 def _exact(
     values: list[Any], column: Column, arrow: pa.DataType, kinds: frozenset[type], problems: Problems
 ) -> pa.Array:
-    """The column at once if its Python types allow it, else value by value."""
+    """The column, converted at once if its Python types allow it, else value by value."""
     if set(map(type, values)) <= kinds | {type(None)}:
         try:
             array = pa.array(values, type=arrow)
@@ -154,11 +154,13 @@ def _string(value: Any, name: str) -> str:
     if isinstance(value, UUID):
         return str(value)
     if type(value) is not str:
-        raise RefusedError(wrong("wrong_type", name, "string", show(value)))
+        raise RefusedError(reason_text("wrong_type", name, "string", show(value)))
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise RefusedError(wrong("bad_text", name, "whole characters", f"a lone surrogate in {show(value)}")) from None
+        raise RefusedError(
+            reason_text("bad_text", name, "whole characters", f"a lone surrogate in {show(value)}")
+        ) from None
     return value
 
 
@@ -166,27 +168,27 @@ def _integer(value: Any, name: str) -> int:
     if isinstance(value, datetime):
         return int(ms_of_datetimes([value])[0].as_py())
     if type(value) is not int:
-        raise RefusedError(wrong("wrong_type", name, "int64", show(value)))
+        raise RefusedError(reason_text("wrong_type", name, "int64", show(value)))
     if value not in INT64:
-        raise RefusedError(wrong("out_of_range", name, "int64", show(value)))
+        raise RefusedError(reason_text("out_of_range", name, "int64", show(value)))
     return value
 
 
 def _number(value: Any, name: str) -> float:
     if type(value) not in (int, float, Decimal):
-        raise RefusedError(wrong("wrong_type", name, "float64", show(value)))
+        raise RefusedError(reason_text("wrong_type", name, "float64", show(value)))
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise RefusedError(wrong("not_finite", name, "a finite float64", show(value)))
+        raise RefusedError(reason_text("not_finite", name, "a finite float64", show(value)))
     return number
 
 
 def _boolean(value: Any, name: str) -> bool:
     if type(value) is not bool:
-        raise RefusedError(wrong("wrong_type", name, "bool", show(value)))
+        raise RefusedError(reason_text("wrong_type", name, "bool", show(value)))
     return value
 
 
@@ -194,7 +196,7 @@ def _identifier(value: Any, name: str) -> str:
     if type(value) is int:
         return str(_integer(value, name))
     if type(value) is not str and not isinstance(value, UUID):
-        raise RefusedError(wrong("wrong_type", name, "string or int64", show(value)))
+        raise RefusedError(reason_text("wrong_type", name, "string or int64", show(value)))
     return _string(value, name)
 
 
@@ -202,7 +204,7 @@ CELLS = {"string": _string, "int64": _integer, "float64": _number, "bool": _bool
 
 
 def _times(values: list[Any], name: str, unit: str, problems: Problems) -> pa.Array:
-    """Epoch ms of numbers in ``unit``, RFC 3339 texts and (from Avro) datetimes; null where there is none."""
+    """Epoch ms of numbers in ``unit``, RFC 3339 texts and (from Avro) datetimes; null for anything else."""
     kinds = set(map(type, values))
     if kinds <= {int, str, datetime, type(None)} and all(value in INT64 for value in values if type(value) is int):
         checked = values
@@ -215,7 +217,7 @@ def _times(values: list[Any], name: str, unit: str, problems: Problems) -> pa.Ar
     if datetime in kinds:
         zoned = [v if type(v) is datetime and v.tzinfo else None for v in checked]
         result = pc.coalesce(result, ms_of_datetimes(zoned))
-    wrong_times(result, checked, name, problems)
+    add_bad_times(result, checked, name, problems)
     return result
 
 
@@ -225,18 +227,18 @@ def _time_cell(value: Any, name: str, row: int, problems: Problems) -> Any:
     if type(value) is int and value in INT64:
         return value
     code = "out_of_range" if type(value) is int else "wrong_type"
-    problems.setdefault(row, wrong(code, name, "an int64 number or RFC 3339 text", show(value)))
+    problems.setdefault(row, reason_text(code, name, "an int64 number or RFC 3339 text", show(value)))
     return None
 
 
-def wrong_times(times: pa.Array, given: Sequence[Any] | pa.Array, name: str, problems: Problems) -> None:
-    """Every value that is given and was not read as a time is a problem afterwards."""
+def add_bad_times(times: pa.Array, values: Sequence[Any] | pa.Array, name: str, problems: Problems) -> None:
+    """Adds a problem for each value that is not null and was not read as a time."""
     for row in np.flatnonzero(np.asarray(times.is_null())).tolist():
-        value = given[row].as_py() if isinstance(given, pa.Array) else given[row]
+        value = values[row].as_py() if isinstance(values, pa.Array) else values[row]
         if value is not None:
             problems.setdefault(row, bad_time(name, value))
 
 
 def bad_time(name: str, value: object) -> str:
-    """The reason of a time that says no instant, or one that is none of ours."""
-    return wrong("bad_time", name, "a time after 1970 with its zone, such as 2026-07-01T12:00:00Z", show(value))
+    """The reason for a time that cannot be read, or is not after 1970."""
+    return reason_text("bad_time", name, "a time after 1970 with its zone, such as 2026-07-01T12:00:00Z", show(value))

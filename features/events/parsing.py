@@ -1,7 +1,7 @@
 """The event contract: bytes or columns of one stream → typed events, and a verdict on every record.
 
-One judgement ends every way in (JSON, Avro, columns of files), so that the stream, imports and HTTP cannot disagree. A
-verdict depends on its record alone: never on its neighbours, nor on the path by which it was read.
+Every input (JSON, Avro, columns of files) gets its verdicts from the same function, so that the stream, imports and
+HTTP cannot disagree. A verdict depends on its record alone: never on its neighbours, nor on how it was read.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from features.arrays import Bools, Floats, Int64s, single_array
 from features.definitions import FUTURE_TOLERANCE_MS, PARTITIONS_OF_A_TOPIC, Stream, evaluate
 from features.events import split_columns
 from features.events.avro import messages as avro
-from features.events.decoded import ARROW, Decoded, Problems, bad_time, show, wrong
+from features.events.decoded import ARROW, Decoded, Problems, bad_time, reason_text, show
 from features.events.json import messages as json_messages
 
 
 class Verdict(IntEnum):
-    """What becomes of a record: folded and archived, archived only, or neither."""
+    """The outcome of a record: folded and archived (VALID), archived only (LATE), or neither (DEAD_LETTER)."""
 
     VALID = 0
     LATE = 1
@@ -37,8 +37,8 @@ class Records:
 
     Args:
         values: binary; null for a tombstone.
-        known_at: when each became known, in epoch ms.
-        partition: with ``offset``, where each stands in the topic; numbered through the topics of a stream
+        known_at: epoch ms at which each became known.
+        partition: with ``offset``, the position of each in the topic; numbered across the topics of a stream
             (PARTITIONS_OF_A_TOPIC for each).
     """
 
@@ -66,10 +66,10 @@ class Parsed:
 
 
 def event_schema(stream: Stream) -> pa.Schema:
-    """The columns of the stream's events: who and when, then the stream's own in their order."""
-    given = {"event_id": pa.string(), "event_time": pa.int64(), "known_at": pa.int64()}
-    placed = {"partition": pa.int32(), "offset": pa.int64()}
-    return pa.schema(given | placed | {name: ARROW[dtype] for name, dtype in stream.dtypes.items()})
+    """The columns of the stream's events: id, times and offset, then the stream's own in their order."""
+    identity = {"event_id": pa.string(), "event_time": pa.int64(), "known_at": pa.int64()}
+    position = {"partition": pa.int32(), "offset": pa.int64()}
+    return pa.schema(identity | position | {name: ARROW[dtype] for name, dtype in stream.dtypes.items()})
 
 
 def parse(
@@ -78,16 +78,16 @@ def parse(
     horizon_ms: int | None = None,
     schemas: Callable[[int], str] | None = None,
 ) -> Parsed:
-    """Typed events and a verdict for each record; nothing that a record contains raises an error.
+    """Typed events and a verdict for each record; no content of a record raises an error.
 
     Args:
-        records: messages as they came.
-        stream: says how they are to be read.
-        horizon_ms: an event older than this before its known_at is late; None says that nothing is.
+        records: messages.
+        stream: their definition.
+        horizon_ms: an event older than this when it becomes known is late; None if no event is.
         schemas: Confluent schema id → the writer's schema as JSON text, KeyError for an unknown id; Avro only.
 
     Raises:
-        FormatError: ``stream.schema`` is no Avro schema.
+        FormatError: ``stream.schema`` is not an Avro schema.
     """
     values = _binary(records.values)
     is_avro = stream.format == "avro"
@@ -98,42 +98,42 @@ def parse(
 
 
 def joined(parts: Sequence[Parsed]) -> Parsed:
-    """The records of several topics of one stream as one, one after the other."""
+    """The records of the topics of one stream, concatenated in the order of ``parts``."""
     if len(parts) == 1:
         return parts[0]
-    starts = np.cumsum([0, *(len(one.verdicts) for one in parts[:-1])])
+    starts = np.cumsum([0, *(len(part.verdicts) for part in parts[:-1])])
     return Parsed(
-        pa.concat_tables([one.events for one in parts]),
-        np.concatenate([one.rows + start for one, start in zip(parts, starts, strict=True)]),
-        np.concatenate([one.verdicts for one in parts]),
-        pa.concat_arrays([one.reasons for one in parts]),
+        pa.concat_tables([part.events for part in parts]),
+        np.concatenate([part.rows + start for part, start in zip(parts, starts, strict=True)]),
+        np.concatenate([part.verdicts for part in parts]),
+        pa.concat_arrays([part.reasons for part in parts]),
     )
 
 
 def _binary(values: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The messages as one binary array, whichever of Arrow's layouts they came in."""
+    """The messages as one binary array, from any of Arrow's layouts."""
     return single_array(values).cast(pa.binary())
 
 
 def from_columns(table: pa.Table, stream: Stream, horizon_ms: int | None = None) -> Parsed:
-    """The same for records that are split into columns already: Parquet, CSV, batches of HTTP.
+    """Typed events and a verdict for each row of columns: Parquet, CSV, batches of HTTP.
 
     Args:
         table: our field names (a missing column is all null), ``event_time`` (int64 ms, a timestamp: UTC if it has no
-            zone, or RFC 3339 text), and where there are any ``event_id`` (else topic-partition-offset), ``known_at``
-            (else the event time), ``partition`` (else 0), ``offset`` (else the row number).
-        stream: says what the fields must be; its paths and time unit are for messages and play no part here.
+            zone, or RFC 3339 text), and optionally ``event_id`` (default: topic-partition-offset), ``known_at``
+            (default: the event time), ``partition`` (default: 0), ``offset`` (default: the row number).
+        stream: the dtypes and rules of the fields; its paths and time unit are for messages and not used.
         horizon_ms: as in parse().
 
     Raises:
-        FormatError: there is no column ``event_time``, or one of those that place a record is not what it must be.
+        FormatError: there is no column ``event_time``, or known_at, partition or offset has a wrong type.
     """
     decoded = split_columns.decode(table, stream)
-    return _judge(decoded, Records(None, *split_columns.places(table, decoded, stream)), stream, horizon_ms)
+    return _judge(decoded, Records(None, *split_columns.positions(table, decoded, stream)), stream, horizon_ms)
 
 
 def _judge(decoded: Decoded, records: Records, stream: Stream, horizon_ms: int | None) -> Parsed:
-    """The verdict on every record, and the events of those that have one other than DEAD_LETTER."""
+    """The verdict on every record, and the events of the records that are not dead letters."""
     ids = _ids(decoded.columns, records, stream)
     times = np.asarray(single_array(decoded.columns["event_time"]).fill_null(0))
     problems = decoded.problems
@@ -146,27 +146,27 @@ def _judge(decoded: Decoded, records: Records, stream: Stream, horizon_ms: int |
     verdicts[list(problems)] = Verdict.DEAD_LETTER
     rows = np.flatnonzero(verdicts != Verdict.DEAD_LETTER)
     events = _events(decoded.columns, ids, records, stream)
-    kept = events if rows.size == len(times) else events.take(pa.array(rows))
-    return Parsed(kept, rows, verdicts, _reasons(verdicts, problems, horizon_ms))
+    accepted = events if rows.size == len(times) else events.take(pa.array(rows))
+    return Parsed(accepted, rows, verdicts, _reasons(verdicts, problems, horizon_ms))
 
 
 def _ids(columns: pa.Table, records: Records, stream: Stream) -> pa.Array:
-    """The messages' own ids, or else topic-partition-offset."""
+    """The messages' own ids, or topic-partition-offset."""
     if "event_id" in columns.column_names:
         return single_array(columns["event_id"])
     partition = records.partition % PARTITIONS_OF_A_TOPIC
-    places = (pa.array(place).cast(pa.string()) for place in (partition, records.offset))
-    return pc.binary_join_element_wise(pa.scalar(stream.topic), *places, "-")
+    position = (pa.array(numbers).cast(pa.string()) for numbers in (partition, records.offset))
+    return pc.binary_join_element_wise(pa.scalar(stream.topic), *position, "-")
 
 
 def _checks(
     columns: pa.Table, ids: pa.Array, times: Int64s, known_at: Int64s, stream: Stream
 ) -> Iterator[tuple[Bools, Callable[[int], str]]]:
-    """(records that fail it, the reason of one of them) of each rule, the one that counts first."""
+    """(mask of the records that break it, row → reason) of each rule, in order of precedence."""
     absent = pc.fill_null(pc.equal(ids, ""), fill_value=True)
-    yield np.asarray(absent), lambda _: wrong("missing_field", "event_id", "a string or int64", "nothing")
+    yield np.asarray(absent), lambda _: reason_text("missing_field", "event_id", "a string or int64", "nothing")
     timeless = np.asarray(single_array(columns["event_time"]).is_null())
-    yield timeless, lambda _: wrong("missing_field", "event_time", "a time", "nothing")
+    yield timeless, lambda _: reason_text("missing_field", "event_time", "a time", "nothing")
     yield times <= 0, lambda row: bad_time("event_time", f"{times[row]} ms")
     for name, field in stream.mapped.items():
         column = single_array(columns[name])
@@ -176,15 +176,15 @@ def _checks(
             known = pc.or_(pc.is_in(column, value_set=pa.array(field.enum, pa.string())), column.is_null())
             yield ~np.asarray(known), _outside(name, field.enum, column)
     ahead = np.maximum(times, 0) - FUTURE_TOLERANCE_MS > known_at
-    yield ahead, lambda row: wrong("future_time", "event_time", _bound(int(known_at[row])), f"{times[row]} ms")
+    yield ahead, lambda row: reason_text("future_time", "event_time", _bound(int(known_at[row])), f"{times[row]} ms")
 
 
 def _missing(name: str, dtype: str) -> Callable[[int], str]:
-    return lambda _: wrong("missing_field", name, dtype, "nothing")
+    return lambda _: reason_text("missing_field", name, dtype, "nothing")
 
 
 def _outside(name: str, allowed: Sequence[str], column: pa.Array) -> Callable[[int], str]:
-    return lambda row: wrong("unknown_value", name, f"one of {', '.join(allowed)}", show(column[row].as_py()))
+    return lambda row: reason_text("unknown_value", name, f"one of {', '.join(allowed)}", show(column[row].as_py()))
 
 
 def _bound(known_at: int) -> str:
@@ -192,7 +192,7 @@ def _bound(known_at: int) -> str:
 
 
 def _events(columns: pa.Table, ids: pa.Array, records: Records, stream: Stream) -> pa.Table:
-    """The columns of event_schema(), for every record, good or not."""
+    """The columns of event_schema() for every record, whatever its verdict."""
     arrays = [ids, columns["event_time"], records.known_at, records.partition, records.offset]
     arrays += [columns[name] for name in stream.mapped]
     numbers = {name: _floats(columns[name]) for name in _operands(stream)}

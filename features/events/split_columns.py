@@ -1,4 +1,4 @@
-"""Columns that are split already (files, HTTP batches) → what the judgement takes, typed by the same rules."""
+"""Columns of files and HTTP batches → typed columns and problems, by the rules that hold for messages."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from numpy.typing import NDArray
 from features.arrays import Bools, Int64s, single_array
 from features.definitions import Stream
 from features.errors import FormatError
-from features.events.decoded import ARROW, Decoded, Problems, show, wrong, wrong_times
+from features.events.decoded import ARROW, Decoded, Problems, add_bad_times, reason_text, show
 from features.events.timestamps import ms_of_text, ms_of_timestamps
 
-Places = tuple[Int64s, NDArray[np.int32], Int64s]
+Positions = tuple[Int64s, NDArray[np.int32], Int64s]
 
 
 def decode(table: pa.Table, stream: Stream) -> Decoded:
-    """The typed columns of each row; a column that the table lacks is all null, but for event_id, which is left out."""
+    """The typed columns of the table; one that it lacks is all null, except event_id, which is left out.
+
+    Raises:
+        FormatError: there is no column event_time.
+    """
     if "event_time" not in table.column_names:
         where, got = f"events of stream '{stream.name}'", f"columns {', '.join(table.column_names) or 'none'}"
         raise FormatError(where, "a column 'event_time'", got, "Rename the one that has it.")
@@ -36,34 +40,34 @@ def decode(table: pa.Table, stream: Stream) -> Decoded:
     return Decoded(pa.table(typed), problems)
 
 
-def places(table: pa.Table, decoded: Decoded, stream: Stream) -> Places:
-    """known_at in ms, partition and offset of each row. Raises FormatError for a column that cannot be read as such."""
+def positions(table: pa.Table, decoded: Decoded, stream: Stream) -> Positions:
+    """known_at in ms, partition and offset of each row. Raises FormatError for a column of a wrong type."""
     event_time = single_array(decoded.columns["event_time"]).fill_null(0)
     defaults = {
         "known_at": event_time,
         "partition": pa.array(np.zeros(table.num_rows, np.int32)),
         "offset": pa.array(np.arange(table.num_rows)),
     }
-    known_at, partition, offset = (_place(table, name, default, stream) for name, default in defaults.items())
+    known_at, partition, offset = (_position(table, name, default, stream) for name, default in defaults.items())
     return known_at.astype(np.int64), partition.astype(np.int32), offset.astype(np.int64)
 
 
-def _place(table: pa.Table, name: str, default: pa.Array, stream: Stream) -> NDArray[np.generic]:
+def _position(table: pa.Table, name: str, default: pa.Array, stream: Stream) -> NDArray[np.generic]:
     if name not in table.column_names:
         return np.asarray(default)
-    given = _plain(table[name])
-    numbers = ms_of_timestamps(given) if kinds.is_timestamp(given.type) and name == "known_at" else given
+    column = _plain(table[name])
+    numbers = ms_of_timestamps(column) if kinds.is_timestamp(column.type) and name == "known_at" else column
     try:
         if kinds.is_integer(numbers.type):
             return np.asarray(pc.coalesce(numbers.cast(default.type), default))
-        got = str(given.type)
+        got = str(column.type)
     except pa.ArrowInvalid as error:
         got = str(error)
     raise FormatError(f"events of stream '{stream.name}'", f"a column '{name}' of {default.type}", got)
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
-    """The column in one piece, in Arrow's simplest layout for it."""
+    """The column as one array, in Arrow's simplest layout for it."""
     array = single_array(column)
     if kinds.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -86,8 +90,8 @@ def _typed(array: pa.Array, name: str, dtype: str, problems: Problems) -> pa.Arr
 
 
 def _refused(array: pa.Array, name: str, required: str, dtype: pa.DataType, problems: Problems) -> pa.Array:
-    """All null: each value of a column of another type is a problem of its row."""
-    reason = wrong("wrong_type", name, required, f"a column of {array.type}")
+    """All null, and a problem for each value: the column has another type."""
+    reason = reason_text("wrong_type", name, required, f"a column of {array.type}")
     _report(np.asarray(array.is_valid()), lambda _: reason, problems)
     return pa.nulls(len(array), dtype)
 
@@ -105,7 +109,9 @@ def _integers(array: pa.Array, name: str, problems: Problems) -> pa.Array | None
     if not kinds.is_uint64(array.type):
         return array.cast(pa.int64())
     beyond = pc.greater(array, pa.scalar(2**63 - 1, pa.uint64())).fill_null(fill_value=False)
-    _report(np.asarray(beyond), lambda row: wrong("out_of_range", name, "int64", show(array[row].as_py())), problems)
+    _report(
+        np.asarray(beyond), lambda row: reason_text("out_of_range", name, "int64", show(array[row].as_py())), problems
+    )
     return pc.if_else(beyond, None, array).cast(pa.int64())
 
 
@@ -113,10 +119,14 @@ def _numbers(array: pa.Array, name: str, problems: Problems) -> pa.Array | None:
     if not (kinds.is_floating(array.type) or kinds.is_integer(array.type) or kinds.is_decimal(array.type)):
         return None
     numbers = array.cast(pa.float64(), safe=False)
-    endless = pc.invert(pc.is_finite(numbers)).fill_null(fill_value=False)
+    infinite = pc.invert(pc.is_finite(numbers)).fill_null(fill_value=False)
     required = "a finite float64"
-    _report(np.asarray(endless), lambda row: wrong("not_finite", name, required, show(numbers[row].as_py())), problems)
-    return pc.if_else(endless, None, numbers)
+    _report(
+        np.asarray(infinite),
+        lambda row: reason_text("not_finite", name, required, show(numbers[row].as_py())),
+        problems,
+    )
+    return pc.if_else(infinite, None, numbers)
 
 
 def _ids(array: pa.Array, problems: Problems) -> pa.Array:
@@ -133,5 +143,5 @@ def _times(array: pa.Array, name: str, problems: Problems) -> pa.Array:
     if not kinds.is_string(array.type):
         return _refused(array, name, "int64 ms, a timestamp or RFC 3339 text", pa.int64(), problems)
     times = ms_of_text(array)
-    wrong_times(times, array, name, problems)
+    add_bad_times(times, array, name, problems)
     return times

@@ -1,4 +1,4 @@
-"""Times as messages write them → int64 epoch ms, whole columns at once; parts of a millisecond are cut off."""
+"""Times of messages → int64 epoch ms, whole columns at once; fractions of a millisecond are cut off."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Bytes = NDArray[np.uint8]
 
 
 def ms_of_numbers(numbers: pa.Array, unit: str) -> pa.Array:
-    """Epoch ms of an int64 array in ``unit`` ('s', 'ms', 'us' or 'ns'); a time beyond int64 becomes its largest."""
+    """Epoch ms of an int64 array in ``unit`` ('s', 'ms', 'us' or 'ns'); a time beyond int64 is clipped."""
     if unit == "ms":
         return numbers
     values = np.asarray(numbers.fill_null(0))
@@ -40,12 +40,12 @@ def ms_of_timestamps(timestamps: pa.Array) -> pa.Array:
 
 
 def ms_of_datetimes(values: Sequence[datetime | None]) -> pa.Array:
-    """Epoch ms of Python datetimes with a zone; null stays null."""
+    """Epoch ms of Python datetimes with a zone; None becomes null."""
     return ms_of_timestamps(pa.array(values, type=pa.timestamp("us", tz="UTC")))
 
 
 def ms_of_text(texts: pa.Array) -> pa.Array:
-    """Epoch ms of a string array of RFC 3339 times with their zone; null for null and for anything else."""
+    """Epoch ms of a string array of RFC 3339 times with their zone; null for any other text, and for null."""
     rows = np.flatnonzero(np.asarray(pc.match_substring_regex(texts, RFC_3339).fill_null(fill_value=False)))
     times = np.zeros(len(texts), dtype=np.int64)
     absent = np.ones(len(texts), dtype=bool)
@@ -56,7 +56,7 @@ def ms_of_text(texts: pa.Array) -> pa.Array:
 
 
 def _read(texts: pa.Array) -> tuple[Int64s, Bools]:
-    """Epoch ms, and whether the calendar has such a time, of ASCII texts that match RFC_3339."""
+    """Epoch ms of ASCII texts that match RFC_3339, and a mask of those that are times of the calendar."""
     starts, ends, data = _layout(texts)
     year, month, day, hour, minute, second = (
         _number(data, starts + first, digits) for first, digits in ((0, 4), (5, 2), (8, 2), (11, 2), (14, 2), (17, 2))
@@ -72,7 +72,7 @@ def _read(texts: pa.Array) -> tuple[Int64s, Bools]:
 
 
 def _days(months: Int64s) -> Int64s:
-    """Days from the epoch to the first of the month, which is counted from the epoch too."""
+    """Days from the epoch to the first of the month; months are counted from the epoch too."""
     return months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
 
 
@@ -81,7 +81,7 @@ def _on_a_clock(hour: Int64s, minute: Int64s) -> Bools:
 
 
 def _layout(texts: pa.Array) -> tuple[Int64s, Int64s, Bytes]:
-    """Where each text starts and ends in the bytes of them all; the bytes have room for a look past the last."""
+    """Start and end of each text in the bytes of them all, which are padded for reads past the last."""
     offsets = np.frombuffer(texts.buffers()[1], dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
     data = np.append(np.frombuffer(texts.buffers()[2], dtype=np.uint8), np.zeros(4, dtype=np.uint8))
     return offsets[:-1].astype(np.int64), offsets[1:].astype(np.int64), data
@@ -95,7 +95,7 @@ def _number(data: Bytes, start: Int64s, digits: int) -> Int64s:
 
 
 def _fraction_ms(data: Bytes, starts: Int64s) -> Int64s:
-    """The first three digits after the point, as many as there are."""
+    """The milliseconds of a fraction: its first three digits."""
     running = data[starts + 19] == ord(".")
     fraction = np.zeros(len(starts), dtype=np.int64)
     for position, weight in ((20, 100), (21, 10), (22, 1)):
@@ -107,7 +107,7 @@ def _fraction_ms(data: Bytes, starts: Int64s) -> Int64s:
 
 
 def _offset(data: Bytes, ends: Int64s) -> tuple[Int64s, Bools]:
-    """Minutes ahead of UTC, and whether the offset is below a day."""
+    """Minutes ahead of UTC, and a mask of the offsets that are below a day."""
     zulu = (data[ends - 1] | 0x20) == ord("z")
     hour, minute = _number(data, ends - 5, 2), _number(data, ends - 2, 2)
     sign = np.where(data[ends - 6] == ord("-"), -1, 1)

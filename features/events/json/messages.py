@@ -22,9 +22,9 @@ from features.events.decoded import (
     Decoded,
     Problems,
     RefusedError,
+    add_bad_times,
     columns_of,
     from_objects,
-    wrong_times,
 )
 from features.events.json import exact as json_exact
 from features.events.json import shapes as json_shapes
@@ -175,7 +175,7 @@ def _column(frame: pl.DataFrame, column: Column, dtype: str, stream: Stream, pro
     if column.dtype != "time":
         return array
     times = ms_of_numbers(array, stream.time_unit) if dtype == "int64" else ms_of_text(array)
-    wrong_times(times, array, column.name, problems)
+    add_bad_times(times, array, column.name, problems)
     return times
 
 
