@@ -1,4 +1,4 @@
-# `make` alone says what there is. Everything that runs sets up what is missing first, into .venv.
+# `make` alone lists the targets. Targets that run something first install what is missing, into .venv.
 .PHONY: help ready setup test test-slow simulate lint format lock demo demo-once
 
 bin = .venv/bin
@@ -7,10 +7,10 @@ args =
 help:
 	@echo 'make setup      .venv with every package, ready to use'
 	@echo 'make test       lint, types and tests           make test args="-k windows"'
-	@echo 'make test-slow  what takes minutes: ten kills of the stream, Online Retail through the whole loop'
-	@echo 'make simulate   10,000 stories of crashes and replays; failing seeds are kept as regressions'
-	@echo 'make lint       lint and types only             make format   mends what can be mended'
-	@echo 'make demo       the whole loop on a laptop      make demo-once   proves it, and ends'
+	@echo 'make test-slow  tests that take minutes: kills of the stream, Online Retail through the whole loop'
+	@echo 'make simulate   10,000 seeded stories of crashes and replays; failing seeds become regression tests'
+	@echo 'make lint       lint and types only             make format   fixes what can be fixed'
+	@echo 'make demo       the whole loop on a laptop      make demo-once   checks it, and ends'
 	@echo 'make lock       requirements.in -> requirements.lock'
 
 ready:
@@ -19,7 +19,7 @@ ready:
 setup: ready
 	@echo 'Ready. $(bin)/headrace --help shows what it does; . $(bin)/activate puts it on your PATH.'
 
-# Tests run where lint fails, too: one run tells all there is to mend.
+# Tests run even if lint fails: one run shows everything.
 test: ready
 	@status=0; \
 	$(MAKE) --silent --no-print-directory lint || status=1; \
@@ -43,7 +43,7 @@ format: ready
 	@$(bin)/ruff check --fix --quiet . || true
 	@$(bin)/ruff format .
 
-# Every newer version that fits: delete requirements.lock first. Never with hashes or addresses: those name hosts.
+# To take newer versions, delete requirements.lock first. No hashes or addresses: those name hosts.
 lock: ready
 	@$(bin)/uv pip compile --quiet --system-certs --no-header --no-annotate --python-version 3.11 requirements.in -o requirements.lock
 
