@@ -106,12 +106,12 @@ LAYERS = {
     "streaming.scoring": "scoring > on_executors rescoring > decision_log request topics",
     "streaming.spark": "query > session source",
     "training": (
-        "own_event_models protocols > event_model refresh user_models > judging > registry > recommender > "
-        "data resume > mlmodel progress settings"
+        "protocols user_models > event_model refresh > judging > registry > recommender > run > data resume > "
+        "mlmodel progress settings"
     ),
     "training.data": "labelled_events split > dataset event_sources > sampling > bounds",
-    "training.event_model": "fit > drift record > gate > metrics",
-    "training.judging": "drift > judge parity > gate record > confidence drift_status psi",
+    "training.event_model": "fit > drift record > gate > metrics training",
+    "training.judging": "drift registration > judge parity > gate record > confidence psi",
     "training.protocols": (
         "leave_one_out random_split session time_split > lists ranklens > fraud_handbook impressions report"
     ),

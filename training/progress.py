@@ -1,10 +1,11 @@
-"""How far a training is: a bar on a terminal, plain lines anywhere else; both on stderr."""
+"""The progress of a training: a bar on a terminal, plain lines anywhere else; both on stderr."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
+"""Takes a line about what a training does; a Stage begins one."""
+
+
+def silent(text: str) -> None:
+    """Drops the line."""
+
+
 SHARES: Mapping[str, float] = {
     "reading": 5,
     "search": 20,
@@ -31,7 +39,7 @@ SHARES: Mapping[str, float] = {
 
 
 class Stage(str):
-    """A line that says what begins now; ``name`` is one of SHARES, and ``done`` how much of it is done already."""
+    """A line about a stage that begins; ``name`` is one of SHARES, and ``done`` the share of it that is over."""
 
     __slots__ = ("done", "name")
 
@@ -44,6 +52,27 @@ class Stage(str):
     done: float
 
 
+class StageTimer:
+    """Logs each stage as it begins, and keeps how long it took."""
+
+    def __init__(self, log: Log = silent) -> None:
+        self.log = log
+        self._since: tuple[str, float] | None = None
+        self.took_s: dict[str, float] = {}
+
+    def begin(self, name: str, text: str) -> None:
+        """Ends the stage that was going on, and begins this one."""
+        self.end()
+        self.log(Stage(name, text))
+        self._since = name, perf_counter()
+
+    def end(self) -> None:
+        """Ends the stage that was going on."""
+        if self._since is not None:
+            name, started = self._since
+            self.took_s[name] = round(perf_counter() - started, 3)
+
+
 def reached(stage: Stage) -> float:
     """The share of a training that is over when the stage begins, 0 to 1; stages that are left out count as over."""
     names = list(SHARES)
@@ -52,20 +81,20 @@ def reached(stage: Stage) -> float:
 
 
 @contextmanager
-def told(console: Console | None = None) -> Iterator[Say]:
-    """Takes what a training says: lines, and on a terminal a bar below them until the block ends."""
+def progress_display(console: Console | None = None) -> Iterator[Log]:
+    """Shows the lines that a training logs, and on a terminal a bar below them until the block ends."""
     if console is None and not sys.stderr.isatty():
         yield lambda text: click.echo(str(text), err=True)
         return
     with _bar(console) as progress:
         task = progress.add_task("", total=1.0)
 
-        def say(text: str) -> None:
+        def log(text: str) -> None:
             progress.console.print(str(text), markup=False, highlight=False)
             if isinstance(text, Stage):
                 progress.update(task, completed=reached(text), description=text.name)
 
-        yield say
+        yield log
 
 
 def _bar(console: Console | None) -> Progress:

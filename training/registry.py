@@ -56,7 +56,7 @@ class Version:
         return int(self.tags.get(verdicts.CHAMPION_SINCE, 0)) if verdicts.was_champion(self.tags) else 0
 
 
-class Kept(Protocol):
+class RegisteredManifest(Protocol):
     """What the registry says of a manifest."""
 
     @property
@@ -72,7 +72,7 @@ class Kept(Protocol):
         """Held-out metrics."""
 
 
-class Registry:
+class ModelRegistry:
     """One MLflow store: a database such as sqlite:///mlruns/mlflow.db, or the address of a server.
 
     Args:
@@ -123,7 +123,7 @@ class Registry:
 
     def keep(
         self,
-        manifest: Kept,
+        manifest: RegisteredManifest,
         write: Callable[[Path], str],
         params: Mapping[str, Any],
         tags: Mapping[str, str],

@@ -26,7 +26,7 @@ from features.errors import HeadraceError
 from features.machine import replaced, write_text
 from models.classifier_file import load_ranker, save_ranker
 from models.recommender import CandidateTables, candidate_arrays, candidate_tables, read_arrays
-from training.progress import Say
+from training.progress import Log, silent
 
 T = TypeVar("T")
 
@@ -79,9 +79,9 @@ def ranker_of(inputs: int) -> Form[Any]:
 class Stages:
     """Results of stages, by name: of a folder, or (None) kept nowhere."""
 
-    def __init__(self, folder: Path | None = None, say: Say = lambda text: None) -> None:
+    def __init__(self, folder: Path | None = None, log: Log = silent) -> None:
         self._folder = folder
-        self._say = say
+        self._log = log
 
     def keep(self, name: str, form: Form[T], make: Callable[[], T]) -> T:
         """The stage's result: as it is kept, else made, and kept from now on."""
@@ -92,9 +92,9 @@ class Stages:
             try:
                 found = form.read(path)
             except (HeadraceError, OSError, ValueError, KeyError, zipfile.BadZipFile):
-                self._say(f"{name}: what was kept is damaged")
+                self._log(f"{name}: what was kept is damaged")
             else:
-                self._say(f"{name}: kept from before")
+                self._log(f"{name}: kept from before")
                 return found
         made = make()
         with replaced(path) as fresh:
@@ -138,7 +138,7 @@ class Unfinished:
         return [path for path in self.folder.iterdir() if path.name != ABOUT and not path.name.startswith(".")]
 
     @contextmanager
-    def begun(self, about: About, resumed: bool, say: Say = lambda text: None) -> Iterator[Stages]:
+    def begun(self, about: About, resumed: bool, log: Log = silent) -> Iterator[Stages]:
         """Stages are kept here; nothing is when the block has ended, also where it was refused (HeadraceError).
 
         What ends it otherwise (a kill, Ctrl-C, a registry that is away) leaves them for the next training.
@@ -149,7 +149,7 @@ class Unfinished:
         times = about.model_copy(update={"times": about.times + 1}) if resumed else about
         write_text(self.folder / ABOUT, times.model_dump_json())
         try:
-            yield Stages(self.folder, say)
+            yield Stages(self.folder, log)
         except HeadraceError:
             self.forget()
             raise

@@ -1,52 +1,62 @@
-"""A model that somebody fitted elsewhere, registered as the ranker behind this project's candidates, and judged."""
+"""Models that a user fitted elsewhere: registered as this project's ranker or event model, and judged like its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 
+from features.arrays import Bools, Floats
 from features.errors import ArtefactError
+from models.event_model import EventClassifier, rounded
 from models.recommender import Artefact, Manifest
 from models.user_model import OwnRanker, pack, wanted
 from training.data import Domain
-from training.judging import Ask, Judge, Verdict, asked_parity, files_of, input_names, settle
-from training.progress import Say
-from training.recommender import (
-    Checked,
-    Examples,
-    Stopwatch,
-    examples_of,
-    fit_candidates,
-    manifest_of,
-    metrics_of,
-    target_of,
+from training.event_model import (
+    EventJudge,
+    EventTraining,
+    SplitExamples,
+    TrainedEvents,
+    evaluate_and_register,
+    event_manifest,
 )
-from training.registry import Registry, Version
+from training.judging import GateVerdict, Judge, Registration, files_of, input_names
+from training.progress import Log, StageTimer, silent
+from training.recommender import CalibrationCheck, candidates_before, examples_of, manifest_of, metrics_of
+from training.registry import ModelRegistry, Version
 from training.settings import TrainingSettings
 
-
-def learning_examples(judge: Judge, say: Say = lambda text: None) -> pa.Table:
-    """What training's own ranker learns from: its inputs by name, double, null where missing, and whether ``taken``."""
-    rows, _ = examples_of(judge.history, judge.of, judge.split, judge.settings, Stopwatch(say))
-    return frame_of(rows, input_names(manifest_for(judge, 0)))
+TAKEN, POSITIVE = "taken", "positive"
+"""The label's column among examples of a ranker, and of an event model."""
 
 
-def frame_of(rows: Examples, names: tuple[str, ...]) -> pa.Table:
-    """The examples as a table."""
-    columns = {name: pa.array(rows.inputs[:, place], from_pandas=True) for place, name in enumerate(names)}
-    return pa.table({**columns, "taken": pa.array(rows.taken)})
+def ranker_examples(judge: Judge, log: Log = silent) -> pa.Table:
+    """The examples of training's own ranker: inputs by name, double, null where missing, and whether TAKEN."""
+    rows, _ = examples_of(replace(judge.run, timer=StageTimer(log)))
+    return _table(input_names(ranker_manifest(judge, 0)), rows.inputs, {TAKEN: rows.taken})
 
 
-def manifest_for(judge: Judge, now_ms: int) -> Manifest:
-    """What a model of the judge's events is, without items and metrics yet."""
-    target = target_of(judge.history, judge.settings)
-    return manifest_of(judge.of.domain, judge.settings, target, judge.split.end, now_ms)
+def event_examples(training: EventTraining) -> pa.Table:
+    """The examples of training's own classifier: inputs by name, double, null where missing, and whether POSITIVE."""
+    learned = training.split_examples().learned
+    inputs: Floats = rounded(training.columns.inputs(learned.matrix))
+    return _table(training.columns.model.input_names, inputs, {POSITIVE: learned.positive})
 
 
-def fetched(registry: Registry, uri: str, folder: Path) -> Path:
+def _table(names: Sequence[str], inputs: Floats, label: Mapping[str, Bools]) -> pa.Table:
+    columns = {name: pa.array(inputs[:, index], from_pandas=True) for index, name in enumerate(names)}
+    return pa.table({**columns, **{name: pa.array(values) for name, values in label.items()}})
+
+
+def ranker_manifest(judge: Judge, now_ms: int) -> Manifest:
+    """The manifest of a model of the judge's events, without items and metrics yet."""
+    run = judge.run
+    return manifest_of(run.domain, run.settings, run.target, run.split.end, now_ms)
+
+
+def fetched(registry: ModelRegistry, uri: str, folder: Path) -> Path:
     """The MLflow model of this URI, or in this folder. Raises ArtefactError where it cannot be had."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -73,32 +83,40 @@ def check_inputs(model: Path, domain: Domain, settings: TrainingSettings) -> Non
     wanted(model, input_names(manifest_of(domain, settings, (), 0, 0)))
 
 
-def register(
-    model: Path,
-    judge: Judge,
-    registry: Registry,
-    now_ms: int,
-    tags: Mapping[str, str],
-    ask_parity: Ask | None = None,
-) -> tuple[Version, Verdict]:
-    """The model is a version that ranks this project's candidates, trusted, with a verdict; champion where that passed.
+def register_ranker(model: Path, judge: Judge, registration: Registration) -> tuple[Version, GateVerdict]:
+    """A version that ranks this project's candidates by the model, trusted, judged; champion where that passed.
 
     Args:
         model: its folder; loading it runs what it holds.
-        ask_parity: as of refresh().
 
     Raises ArtefactError for what is no ranker over our features, or does not answer.
     """
-    manifest = manifest_for(judge, now_ms)
-    tables = fit_candidates(judge.history, manifest.target, judge.split.end, judge.settings)
+    registry, run, manifest = registration.registry, judge.run, ranker_manifest(judge, registration.now_ms)
+    tables = candidates_before(run, run.split.end)
     artefact = Artefact(manifest, tables, OwnRanker(pack(model), input_names(manifest)))
     rows = [judge.row(artefact, "popular"), judge.row(artefact)]
     champion = registry.find(manifest.name)
     rows += [] if champion is None else judge.champion_rows(registry, champion, manifest)
-    verdict = asked_parity(judge.verdict(artefact, rows), ask_parity, judge.settings.parity)
-    metrics = metrics_of(rows)
-    artefact = replace(artefact, manifest=manifest.model_copy(update={"items": len(tables.items), "metrics": metrics}))
-    files = files_of(artefact, rows, judge.held_out(artefact), Checked(), judge.settings.seed)
-    tags = {"target": ",".join(manifest.target), **tags}
-    version = registry.register(artefact, judge.settings.model_dump(mode="json"), tags, files)
-    return settle(registry, registry.trust(version), verdict, now_ms), verdict
+    verdict = registration.with_parity(judge.verdict(artefact, rows), run.settings.parity)
+    known = {"items": len(tables.items), "metrics": metrics_of(rows)}
+    artefact = replace(artefact, manifest=manifest.model_copy(update=known))
+    files = files_of(artefact, rows, judge.held_out(artefact), CalibrationCheck(), run.settings.seed)
+    tags = {"target": ",".join(manifest.target), **registration.tags}
+    version = registry.register(artefact, run.settings.model_dump(mode="json"), tags, files)
+    return registration.promote_or_challenge(registry.trust(version), verdict), verdict
+
+
+def register_event_model(
+    model: Path, examples: SplitExamples, judge: EventJudge, registration: Registration
+) -> TrainedEvents:
+    """The model is a trusted version of the event model, with a verdict; champion where that passed.
+
+    Args:
+        model: its folder; loading it runs what it holds.
+        judge: of the test part.
+
+    Raises ArtefactError for what is no classifier over our inputs, or does not answer from 0 to 1.
+    """
+    classifier = OwnRanker(pack(model), judge.columns.model.input_names)
+    made = EventClassifier(event_manifest(judge, examples, registration.now_ms), classifier)
+    return evaluate_and_register(made, examples, judge, registration)

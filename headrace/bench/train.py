@@ -14,7 +14,7 @@ import click
 from headrace.console import JSON, print_report
 
 if TYPE_CHECKING:
-    from training.recommender import Examples, Taken
+    from training.recommender import RankerExamples, Taken
 
 USERS_SHARE, ITEMS, TASTES = 0.05, 4_000, 20
 
@@ -93,16 +93,16 @@ def simulated(rows: int, seed: int) -> Taken:
     return Taken(users, ITEMS, user, item, np.ones(rows), AS_OF_MS - rng.integers(1, SPAN_MS, rows))
 
 
-def simulated_examples(rows: int, seed: int) -> Examples:
+def simulated_examples(rows: int, seed: int) -> RankerExamples:
     """So many rows of as many inputs as a shop's ranker has, a tenth of them null; a few inputs say what is taken."""
     import numpy as np
 
     from models.recommender import PAIR_FEATURES
-    from training.recommender import Examples
+    from training.recommender import RankerExamples
 
     rng = np.random.default_rng(seed)
     inputs = rng.gamma(1.0, size=(rows, len(PAIR_FEATURES) + VIEW_INPUTS))
     chance = 1 / (1 + np.exp(3 - inputs[:, 0] - 0.5 * inputs[:, 5] + 0.3 * inputs[:, -1]))
     taken = rng.random(rows) < chance
     inputs[rng.random(inputs.shape) < NULLS] = np.nan
-    return Examples(inputs, taken)
+    return RankerExamples(inputs, taken)

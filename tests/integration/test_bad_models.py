@@ -23,8 +23,10 @@ from models.tags import DIGEST_TAG, verdict_tags
 from training.data.dataset import Domain, Events
 from training.judging.gate import scoring_ms
 from training.judging.judge import Judge
+from training.judging.registration import Registration
 from training.refresh import refresh
-from training.registry import Registry
+from training.registry import ModelRegistry
+from training.run import TrainingRun
 
 # Warnings of MLflow's own code are not news about ours.
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
@@ -39,7 +41,7 @@ class World:
     folder: Path
     http: Http
     models: Models
-    registry: Registry
+    registry: ModelRegistry
     good: Artefact
     judge: Judge
     answered: set[str] = field(default_factory=set)
@@ -64,9 +66,10 @@ class World:
         return found["reason"]
 
 
-def trained(root: Path, events: Events, domain: Domain) -> tuple[Registry, Artefact]:
-    registry = Registry(f"sqlite:///{root / 'mlflow.db'}", root)
-    done = refresh(events, domain, SETTINGS.model_copy(update={"name": MODEL}), registry, 7)
+def trained(root: Path, events: Events, domain: Domain) -> tuple[ModelRegistry, Artefact]:
+    registry = ModelRegistry(f"sqlite:///{root / 'mlflow.db'}", root)
+    run = TrainingRun.of(events, domain, SETTINGS.model_copy(update={"name": MODEL}))
+    done = refresh(run, Registration(registry, 7))
     assert done.verdict.promoted, done.verdict.reason
     return registry, done.trained.artefact
 

@@ -17,10 +17,11 @@ from headrace.cli import cli
 from models.event_model.artefact import EventClassifier
 from models.event_model.columns import EventColumnsOfModel
 from models.tags import CHAMPION
-from training.data.labelled_events import EventTrainingSettings, examples_between, parts_of
+from training.data.labelled_events import EventTrainingSettings, examples_between, split_events
 from training.event_model.fit import fit, registered
 from training.event_model.gate import EventJudge
-from training.registry import Registry
+from training.event_model.training import EventTraining
+from training.registry import ModelRegistry
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
 ASKED = EventColumnsOfModel.of(REPO, REPO.models["cards"])
@@ -45,8 +46,8 @@ def root(events, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def registry(root) -> Registry:
-    return Registry("sqlite:///mlflow.db", root)
+def registry(root) -> ModelRegistry:
+    return ModelRegistry("sqlite:///mlflow.db", root)
 
 
 def run(root: Path, *words: str) -> Result:
@@ -72,10 +73,10 @@ def test_a_training_is_recorded_with_what_it_came_from_and_pictures(root, regist
 
 
 def test_two_versions_are_compared_on_the_same_events_with_an_interval(root, registry, events) -> None:
-    parts = parts_of(events, ASKED.model, SETTINGS)
+    parts = split_events(events, ASKED.model, SETTINGS)
     seen = examples_between(events, ASKED, parts.start, parts.middle)
     misled = replace(seen, positive=np.random.default_rng(0).permutation(seen.positive))
-    judge = EventJudge.of_events(events, ASKED, SETTINGS)
+    judge = EventJudge.of(EventTraining(events, ASKED, SETTINGS))
     model = judge.fetched(registry, registry.get("cards", "1"))
     other = registered(registry, EventClassifier(model.manifest, fit(misled, ASKED, SETTINGS)), SETTINGS)
     words = ("models", "compare", "1", other.version, "--model", "cards", *QUICK)

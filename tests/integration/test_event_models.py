@@ -34,7 +34,9 @@ from streaming.scoring.scoring import EventScoring, ModelScoring
 from training.data.labelled_events import EventTrainingSettings, examples_between
 from training.event_model.fit import TrainedEvents, registered, train_events
 from training.event_model.gate import EventJudge
-from training.registry import Registry, Version
+from training.event_model.training import EventTraining
+from training.judging.registration import Registration
+from training.registry import ModelRegistry, Version
 
 CARDS = Path(__file__).parents[2] / "feature_repo" / "cards.py"
 REPO = load_repo(CARDS)
@@ -55,16 +57,18 @@ def events():
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory) -> Registry:
-    return Registry("sqlite:///mlflow.db", tmp_path_factory.mktemp("registry"))
+def registry(tmp_path_factory) -> ModelRegistry:
+    return ModelRegistry("sqlite:///mlflow.db", tmp_path_factory.mktemp("registry"))
 
 
 @pytest.fixture(scope="module")
 def trained(events, registry) -> TrainedEvents:
-    return train_events(events, ASKED, SETTINGS, registry, 1)
+    return train_events(EventTraining(events, ASKED, SETTINGS), Registration(registry, 1))
 
 
-def test_a_model_better_than_its_first_input_alone_is_the_champion(trained: TrainedEvents, registry: Registry) -> None:
+def test_a_model_better_than_its_first_input_alone_is_the_champion(
+    trained: TrainedEvents, registry: ModelRegistry
+) -> None:
     amount, model = (row["ap"] for row in trained.rows[:2])
     assert trained.promoted
     sure = trained.differences["amount"]
@@ -115,7 +119,8 @@ def test_reasons_are_the_differences_to_the_score_of_what_is_usual(trained, regi
 
 
 def test_a_model_that_is_worse_than_the_champion_does_not_serve(trained, registry, events) -> None:
-    worse = train_events(events, ASKED, SETTINGS.model_copy(update={"iterations": 1, "tolerance": 0.0}), registry, 2)
+    settings = SETTINGS.model_copy(update={"iterations": 1, "tolerance": 0.0})
+    worse = train_events(EventTraining(events, ASKED, settings), Registration(registry, 2))
     rows = {row["model"]: row["ap"] for row in worse.rows}
     assert rows["model"] < rows["champion"] == pytest.approx(trained.rows[1]["ap"])
     assert (worse.promoted, worse.version.aliases) == (False, ("challenger",))
@@ -186,14 +191,14 @@ def test_a_model_that_fails_or_gives_no_chances_is_not_registered(unjudged) -> N
 
 def test_the_gate_judges_a_registered_version_as_it_judges_a_training(trained, registry, events, unjudged) -> None:
     version, _ = unjudged
-    judge = EventJudge.of_events(events, ASKED, SETTINGS)
+    judge = EventJudge.of(EventTraining(events, ASKED, SETTINGS))
     verdict = judge.registered(registry, version)
     assert verdict.promoted
     assert f"{trained.rows[1]['ap']:.4f}" in verdict.reason
     slow = replace(judge, settings=SETTINGS.model_copy(update={"scoring_budget_ms": 1e-6}))
     assert "500 events takes" in slow.registered(registry, version).reason
     fewer = replace(ASKED, model=replace(ASKED.model, inputs=ASKED.model.input_names[:-1]))
-    assert "inputs" in replace(judge, asked=fewer).registered(registry, version).reason
+    assert "inputs" in replace(judge, columns=fewer).registered(registry, version).reason
 
 
 def test_models_of_events_are_listed_promoted_and_rolled_back_by_command(
@@ -239,9 +244,10 @@ def test_a_model_of_other_inputs_is_refused_with_what_differs(trained, registry,
 
 def test_a_history_without_positives_is_refused_and_nothing_is_registered(events, tmp_path) -> None:
     labels = events["fraud_labels"]
+    empty = ModelRegistry("sqlite:///mlflow.db", tmp_path)
     none = {**events, "fraud_labels": labels.slice(0, 1).set_column(0, "event_id", [["nobody"]])}
     with pytest.raises(UsageError, match="positive"):
-        train_events(none, ASKED, SETTINGS, Registry("sqlite:///mlflow.db", tmp_path), 1)
+        train_events(EventTraining(none, ASKED, SETTINGS), Registration(empty, 1))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -34,7 +34,7 @@ from models.tags import CHAMPION, TRUSTED
 from models.user_model import OWN, OwnRanker
 from streaming.scoring.decision_log import DecisionLog
 from streaming.scoring.scoring import EventScoring, ModelScoring
-from training.registry import Registry
+from training.registry import ModelRegistry
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
 ASKED = EventColumnsOfModel.of(REPO, REPO.models["cards"])
@@ -67,8 +67,8 @@ def registered(root) -> dict:
 
 
 @pytest.fixture(scope="module")
-def registry(root) -> Registry:
-    return Registry("sqlite:///mlflow.db", root)
+def registry(root) -> ModelRegistry:
+    return ModelRegistry("sqlite:///mlflow.db", root)
 
 
 def run(root: Path, *words: str) -> str:

@@ -23,7 +23,7 @@ from models.recommender.artefact import load
 from models.tags import CHALLENGER, CHAMPION
 from training.judging.record import input_names, signature
 from training.mlmodel import MLMODEL, SIGNATURE
-from training.registry import Registry, Version
+from training.registry import ModelRegistry, Version
 
 pytestmark = [
     pytest.mark.integration,
@@ -41,7 +41,7 @@ def root(tmp_path_factory) -> Path:
     """A project with a registry of four versions: 1, 2 and 3 passed the gate, 4 did not."""
     root = tmp_path_factory.mktemp("project")
     (root / "feature_repo").symlink_to(REPO)
-    registry = Registry("sqlite:///mlruns/mlflow.db", root)
+    registry = ModelRegistry("sqlite:///mlruns/mlflow.db", root)
     for number in range(1, 5):
         made = model()
         manifest = made.manifest.model_copy(update={"created_ms": number})
@@ -52,9 +52,9 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def registry(root) -> Registry:
+def registry(root) -> ModelRegistry:
     """None is champion, and none was."""
-    registry = Registry("sqlite:///mlruns/mlflow.db", root)
+    registry = ModelRegistry("sqlite:///mlruns/mlflow.db", root)
     for version in registry.versions(NAME):
         for tag in {"champion_since_ms", "was_champion_sha256"} & set(version.tags):
             registry.client.delete_model_version_tag(NAME, version.version, tag)
@@ -73,7 +73,7 @@ def nobody(tmp_path):
         yield
 
 
-def champion(registry: Registry) -> str:
+def champion(registry: ModelRegistry) -> str:
     found = registry.find(NAME, CHAMPION)
     assert isinstance(found, Version)
     return found.version

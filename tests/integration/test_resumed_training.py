@@ -18,7 +18,8 @@ from headrace.commands.models.train import train
 from training.data.bounds import Bound
 from training.data.dataset import Domain, read_offline
 from training.recommender.fit import train as fit
-from training.registry import Registry
+from training.registry import ModelRegistry
+from training.run import TrainingRun
 from training.settings import TrainingSettings
 
 pytestmark = [
@@ -60,11 +61,11 @@ def test_a_training_that_was_killed_after_its_examples_goes_on_to_what_it_would_
     assert "examples: kept from before" in done.stderr
     assert "similar items from" not in done.stderr.replace("similar items from everything", "")
     sample = read_offline(archive.parent, domain, bound=Bound(MOST), versions={"activity": 0})
-    whole = fit(sample, domain, TrainingSettings(**SET), 7)
+    whole = fit(TrainingRun.of(sample, domain, TrainingSettings(**SET)), 7)
     rows = [{key: one for key, one in row.items() if key not in ("model", "took_s")} for row in report["rows"]]
     assert rows == [dict(row.metrics) for row in whole.rows]
-    assert (report["examples"], report["split"]["end"]) == (whole.learnt.examples, whole.split.end)
-    version = Registry("sqlite:///mlruns/mlflow.db", tmp_path).get("shop-recommender", "1")
+    assert (report["examples"], report["split"]["end"]) == (whole.learnt.examples, whole.run.split.end)
+    version = ModelRegistry("sqlite:///mlruns/mlflow.db", tmp_path).get("shop-recommender", "1")
     assert json.loads(version.tags["data_versions"]) == {"activity": 0}
     assert f"of {events.num_rows:,} events" in done.stderr
     assert json.loads(version.tags["sample"]) == report["sample"]

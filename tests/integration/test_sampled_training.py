@@ -24,11 +24,13 @@ from models.event_model.columns import EventColumnsOfModel, filled
 from training.data.bounds import Bound
 from training.data.dataset import Domain, interactions_of, read_file, read_offline
 from training.data.event_sources import InArchive
-from training.data.labelled_events import EventTrainingSettings, examples_between, parts_of, read_archive
+from training.data.labelled_events import EventTrainingSettings, examples_between, read_archive, split_events
 from training.data.sampling import SampledEvents, WholeArchive, sample_of
+from training.data.split import Split
+from training.progress import StageTimer
 from training.recommender.candidates import fit_candidates
-from training.recommender.ranker import Features
-from training.recommender.user_histories import of_everybody
+from training.recommender.user_histories import with_everybody
+from training.run import Features, TrainingRun
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,13 +114,19 @@ def test_what_is_told_of_items_is_of_everybodys_events(events, sample):
     assert not told.to_table().equals(fewer.to_table())
 
 
+def run_until(end_ms: int, sample: SampledEvents, said: list[str]) -> TrainingRun:
+    history, split = interactions_of(sample, DOMAIN), Split(0, 0, end_ms)
+    timer = StageTimer(said.append)
+    return TrainingRun(Features(sample, DOMAIN), SETTINGS, history, ("purchase",), split, timer=timer)
+
+
 def test_a_model_of_a_sample_remembers_what_everybody_took(events, sample):
     target, end = ("purchase",), int(pc.max(events["known_at"]).as_py())  # the last event is not known yet
     every = fit_candidates(interactions_of({"activity": events}, DOMAIN), target, end, SETTINGS)
     some = fit_candidates(interactions_of(sample, DOMAIN), target, end, SETTINGS)
     assert some.items == every.items
     said: list[str] = []
-    found = of_everybody(some, sample, DOMAIN, target, end, SETTINGS, said.append)
+    found = with_everybody(some, sample, run_until(end, sample, said))
     assert len(some.users) < len(every.users)
     assert said == []
     for name in ("users", "own_count", "own_last_ms", "own_visits", "own_first_ms"):
@@ -132,7 +140,7 @@ def test_histories_that_do_not_fit_are_left_out_and_counted(events, sample):
     some = fit_candidates(interactions_of(sample, DOMAIN), target, end, SETTINGS)
     tight = SampledEvents(dict(sample), WholeArchive(sample.whole.tables, ALWAYS, Bound(20)), sample.who, sample.sample)
     said: list[str] = []
-    found = of_everybody(some, tight, DOMAIN, target, end, SETTINGS, said.append)
+    found = with_everybody(some, tight, run_until(end, tight, said))
     (told,) = said
     left = int(re.search(r"of (\d+) users", told)[1])
     assert len(found.users) + left == len(pc.unique(events["user_id"]))
@@ -184,11 +192,11 @@ def cards(payments, tmp_path_factory) -> Path:
 def test_an_event_model_learns_from_some_groups_and_is_tested_on_all_with_features_of_everybody(payments, cards):
     every = sum(table.num_rows for table in payments.values())
     settings = EventTrainingSettings(iterations=10, learning_rate=0.1)
-    parts = parts_of(payments, CARDS.model, settings)
+    parts = split_events(payments, CARDS.model, settings)
     expected = examples_between(payments, CARDS, parts.start, parts.end, parts.test)
     read = read_archive(cards, REPO, CARDS, None, Bound(every // 2))
     assert isinstance(read, InArchive)
-    assert parts_of(read, CARDS.model, settings) == parts
+    assert split_events(read, CARDS.model, settings) == parts
     found = examples_between(read, CARDS, parts.start, parts.end, parts.test)
     assert found.sample is not None
     assert len(found) <= every // 2 < len(expected)
@@ -203,6 +211,6 @@ def test_an_event_model_learns_from_some_groups_and_is_tested_on_all_with_featur
 
 def test_a_test_of_more_events_than_fit_is_refused_with_what_to_set(payments, cards):
     read = read_archive(cards, REPO, CARDS, None, Bound(300))
-    parts = parts_of(payments, CARDS.model, EventTrainingSettings())
+    parts = split_events(payments, CARDS.model, EventTrainingSettings())
     with pytest.raises(UsageError, match="test_ms"):
         examples_between(read, CARDS, parts.start, parts.end, parts.test)

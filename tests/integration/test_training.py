@@ -21,13 +21,15 @@ from models.tags import CHALLENGER, CHAMPION, MODEL_NAME
 from training.data.dataset import Domain, interactions_of, read_offline
 from training.data.split import visits
 from training.judging.judge import Judge
+from training.judging.registration import Registration
 from training.recommender.candidates import fit_candidates
 from training.recommender.evaluate import Row
 from training.recommender.fit import train as fit
-from training.recommender.ranker import ask
+from training.recommender.ranker import retrieve_at
 from training.refresh import refresh
-from training.registry import Registry
-from training.user_models import learning_examples
+from training.registry import ModelRegistry
+from training.run import Features, TrainingRun
+from training.user_models import ranker_examples
 
 pytestmark = [
     pytest.mark.integration,
@@ -51,7 +53,7 @@ def events(domain) -> dict[str, pa.Table]:
 
 @pytest.fixture(scope="module")
 def trained(events, domain):
-    return fit(events, domain, SETTINGS, 7)
+    return fit(TrainingRun.of(events, domain, SETTINGS), 7)
 
 
 def scores(rows: list[Row]) -> dict[str, float]:
@@ -67,7 +69,7 @@ def test_a_model_learns_what_users_like_and_popularity_does_not(trained):
 
 
 def test_the_same_events_and_seed_make_the_same_model(trained, events, domain):
-    again = fit(events, domain, SETTINGS, 7)
+    again = fit(TrainingRun.of(events, domain, SETTINGS), 7)
     assert scores(again.rows) == scores(trained.rows)
     items, user = np.zeros((40, len(again.artefact.manifest.item.names))), None
     answers = [one.artefact.recommend(["i1"], user, items, 10, user="u3") for one in (trained, again)]
@@ -76,23 +78,23 @@ def test_the_same_events_and_seed_make_the_same_model(trained, events, domain):
 
 def test_what_a_moment_is_told_does_not_change_with_what_happens_later(trained, events, domain):
     history = interactions_of(events, domain)
-    split = trained.split
+    split = trained.run.split
     tables = fit_candidates(history, ("purchase",), split.start, SETTINGS)
     part = history.between(split.start, split.middle)
     moments = visits(part, part.of(("purchase",)), 1, np.random.default_rng(0))
     table = events["activity"]
     early = {"activity": table.filter(pa.array(table["known_at"].to_numpy() <= moments.as_of.max()))}
     assert early["activity"].num_rows < table.num_rows
-    whole, blind = (ask(tables, moments, history, one, domain) for one in (events, early))
+    whole, blind = (retrieve_at(tables, moments, history, Features(table, domain)) for table in (events, early))
     np.testing.assert_array_equal(whole.user_rows, blind.user_rows)
     for one, other in zip(whole.candidates, blind.candidates, strict=True):
         np.testing.assert_array_equal(one.pairs, other.pairs)
 
 
 def test_a_trained_model_is_registered_as_champion_and_its_artefact_recommends(events, domain, tmp_path):
-    registry = Registry("sqlite:///mlruns/mlflow.db", tmp_path)
+    registry = ModelRegistry("sqlite:///mlruns/mlflow.db", tmp_path)
     assert registry.find(MODEL_NAME) is None
-    first = refresh(events, domain, SETTINGS, registry, 7)
+    first = refresh(TrainingRun.of(events, domain, SETTINGS), Registration(registry, 7))
     assert first.verdict.promoted, first.verdict.reason
     champion = registry.find(MODEL_NAME, CHAMPION)
     assert champion is not None
@@ -115,7 +117,7 @@ def test_a_trained_model_is_registered_as_champion_and_its_artefact_recommends(e
     assert ranked == first.trained.artefact.recommend(recent, row, matrix, 5, user="u3", as_of=now)
 
     # The next one is tested beside the champion.
-    second = refresh(events, domain, SETTINGS, registry, 8)
+    second = refresh(TrainingRun.of(events, domain, SETTINGS), Registration(registry, 8))
     assert "champion" in scores(second.trained.rows)
     assert second.verdict.promoted
     assert registry.find(MODEL_NAME).version == "2"
@@ -130,7 +132,7 @@ def test_a_trained_model_is_registered_as_champion_and_its_artefact_recommends(e
 
 
 def test_an_alias_names_one_version_of_a_model(trained, tmp_path):
-    registry = Registry("sqlite:///mlflow.db", tmp_path)
+    registry = ModelRegistry("sqlite:///mlflow.db", tmp_path)
     first = registry.register(trained.artefact, {}, {})
     registry.set_alias(first, CHAMPION)
     second = registry.register(trained.artefact, {}, {})
@@ -169,9 +171,9 @@ def test_an_empty_offline_store_is_said_to_be_so(domain, tmp_path):
 
 
 def test_a_handful_of_events_is_refused_and_nothing_registered(events, domain, tmp_path):
-    registry = Registry("sqlite:///mlflow.db", tmp_path)
+    registry, few = ModelRegistry("sqlite:///mlflow.db", tmp_path), {"activity": events["activity"].slice(0, 2)}
     with pytest.raises(UsageError, match="three parts"):
-        refresh({"activity": events["activity"].slice(0, 2)}, domain, SETTINGS, registry, 7)
+        refresh(TrainingRun.of(few, domain, SETTINGS), Registration(registry, 7))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -188,7 +190,7 @@ def test_headrace_train_and_models_list_do_the_same_from_the_command_line(events
     assert (report["model"], report["version"], report["promoted"]) == ("mine", "1", True), report["reason"]
     assert [row["model"] for row in report["rows"]] == ["popular", "own_frequent", "ease", "blend", "model"]
     assert json.loads((tmp_path / ".headrace" / "status" / "train.json").read_text()) == report
-    registry = Registry("sqlite:///mlruns/mlflow.db", tmp_path)
+    registry = ModelRegistry("sqlite:///mlruns/mlflow.db", tmp_path)
     version = registry.get("mine", "1")
     children = registry.client.search_runs([registry._experiment("mine")], "tags.trial != ''")
     assert sorted(one.data.metrics["ndcg_at_10"] for one in children) == sorted(one["ndcg"] for one in report["search"])
@@ -229,7 +231,7 @@ def test_training_when_drifted_trains_without_a_champion_and_then_where_events_h
 
 def test_the_examples_that_a_ranker_of_ones_own_is_given_are_those_that_ours_learnt_from(trained, events, domain):
     told: list[str] = []
-    table = learning_examples(Judge.of_trained(trained, events, domain, SETTINGS), told.append)
+    table = ranker_examples(Judge.of_trained(trained), told.append)
     assert table.num_rows == trained.learnt.examples
     assert any("moments to learn from" in line for line in told)
 

@@ -12,7 +12,7 @@ from models.event_model.artefact import EventClassifier, EventManifest, save_eve
 from models.event_model.columns import EventColumnsOfModel
 from training.data.labelled_events import EventTrainingSettings, examples_between
 from training.event_model.fit import fit
-from training.registry import Registry
+from training.registry import ModelRegistry
 
 TRACKING = "sqlite:///mlruns/mlflow.db"
 
@@ -46,6 +46,6 @@ def model_of(asked: EventColumnsOfModel, classifier: Any, threshold: float) -> E
 
 def make_champion(root: Path, model: EventClassifier) -> str:
     """The model is the champion of the project's registry; returns its version."""
-    registry = Registry(TRACKING, root)
+    registry = ModelRegistry(TRACKING, root)
     version = registry.keep(model.manifest, lambda folder: save_event_model(model, folder), {}, {})
     return registry.promote(registry.judge(version, True, "made for a test"), 1).version

@@ -12,10 +12,10 @@ from small_shop import model
 from models.recommender.calibration import Calibration, log_odds
 from training.recommender.calibrating import (
     POSITIVES,
-    Checked,
+    CalibrationCheck,
     calibration,
     calibration_error,
-    checked,
+    check_calibration,
     fit_calibration,
 )
 
@@ -58,7 +58,7 @@ def test_the_sigmoid_that_made_the_answers_too_sure_is_found(seed):
 def test_the_earlier_moments_fit_and_the_later_ones_are_looked_at(seed):
     said, taken = overconfident(seed, 4_000)
     late = np.ones(1_000, dtype=bool)
-    found = checked([late * 0.5, said], [late, taken], np.array([2, 1]))
+    found = check_calibration([late * 0.5, said], [late, taken], np.array([2, 1]))
     assert found.calibration == fit_calibration(said, taken)
     np.testing.assert_array_equal(found.taken, late)
     assert found.calibration is not None
@@ -77,7 +77,7 @@ def test_too_few_that_were_taken_or_answers_that_are_upside_down_are_left_as_the
     assert fit_calibration(chances, taken) is not None
     assert fit_calibration(chances, ~taken) is None
     assert fit_calibration(chances, np.arange(400) > 400 - POSITIVES) is None
-    assert checked([], [], np.empty(0, dtype=np.int64)).metrics == Checked().metrics == {}
+    assert check_calibration([], [], np.empty(0, dtype=np.int64)).metrics == CalibrationCheck().metrics == {}
 
 
 def test_a_models_answers_are_calibrated_as_its_manifest_says():

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from training.judging.psi import Histogram, Reference, alarming, columns_of, drifts, reference_of
+from training.judging.psi import InputHistogram, Reference, alarming, columns_of, drifts, reference_of
 
 RNG = np.random.default_rng(5)
 BEFORE = RNG.normal(size=20_000)
@@ -24,7 +24,7 @@ def test_the_same_numbers_have_none_and_a_new_sample_of_them_nearly_none():
 
 def test_a_value_worked_out_by_hand():
     """Half below the edge before, a tenth now: (0.1 − 0.5) ln(0.1/0.5) + (0.9 − 0.5) ln(0.9/0.5)."""
-    reference = Reference(examples=4, histograms={"x": Histogram(edges=(0.0,), shares=(0.5, 0.5, 0.0))})
+    reference = Reference(examples=4, histograms={"x": InputHistogram(edges=(0.0,), shares=(0.5, 0.5, 0.0))})
     now = np.array([-1.0] + [1.0] * 9)
     expected = -0.4 * math.log(0.2) + 0.4 * math.log(1.8)
     assert drifts(reference, {"x": now})["x"] == pytest.approx(expected, abs=1e-9)

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from headrace.cli import cli
-from training.judging.drift_status import drift_file, drift_line, drift_metrics, read_drift
+from training.judging.drift import drift_file, drift_line, drift_metrics, read_drift
 
 MINUTE = 60_000
 CALM = {"model": "shop", "version": "3", "psi": {"a": 0.08, "b": 0.01}, "alarming": [], "at_ms": 10 * MINUTE}

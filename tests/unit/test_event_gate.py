@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from training.data.labelled_events import EventTrainingSettings
-from training.event_model.gate import Judged, difference, gate
+from training.event_model.gate import EventModelResult, difference, gate
 from training.event_model.metrics import precision_draws
 from training.judging.confidence import DRAWS, drawn_weights
 
@@ -29,9 +29,11 @@ def scored(clearness: float, seed: int = 1, groups: int = CARDS) -> tuple[np.nda
 POSITIVE, CLEAR = scored(3.0)
 
 
-def judged(name: str, scores: np.ndarray, positive: np.ndarray = POSITIVE, group: np.ndarray = GROUP) -> Judged:
+def judged(
+    name: str, scores: np.ndarray, positive: np.ndarray = POSITIVE, group: np.ndarray = GROUP
+) -> EventModelResult:
     draws = precision_draws(group, positive, scores, seed=0)
-    return Judged(name, {"ap": float(average_precision_score(positive, scores))}, scores, draws)
+    return EventModelResult(name, {"ap": float(average_precision_score(positive, scores))}, scores, draws)
 
 
 AMOUNT = judged("amount", np.random.default_rng(2).random(len(POSITIVE)))

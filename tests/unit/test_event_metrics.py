@@ -10,7 +10,7 @@ import pytest
 
 from features.definitions import AtPrecision, TopADay
 from features.definitions.repo import load_repo
-from training.data.labelled_events import Examples
+from training.data.labelled_events import LabelledEvents
 from training.event_model.fit import threshold_of
 from training.event_model.metrics import (
     at_threshold,
@@ -53,7 +53,7 @@ def test_what_a_threshold_came_to_is_counted_on_the_test() -> None:
 def test_a_definition_says_by_which_of_the_two_the_threshold_is_set(alert, threshold: float) -> None:
     model = replace(load_repo(CARDS).models["cards"], alert=alert)
     none = np.zeros(4, np.int64)
-    test = Examples(none, none, np.array([True, False, True, False]), np.zeros((4, 1)))
+    test = LabelledEvents(none, none, np.array([True, False, True, False]), np.zeros((4, 1)))
     assert threshold_of(model, test, SCORES, days=2) == threshold
 
 

@@ -10,15 +10,15 @@ from click.testing import CliRunner
 
 from features.definitions.windows import UNITS_MS
 from headrace.cli import cli
-from training.protocols.fraud_handbook import INPUTS, Days, Payments, card_precision, without_known_cards
+from training.protocols.fraud_handbook import INPUTS, Days, LabelledPayments, card_precision, without_known_cards
 
 DAY_MS = UNITS_MS["d"]
 
 
-def payments(*rows: tuple[int, int, bool]) -> Payments:
-    """Payments of (day, card, fraud)."""
+def payments(*rows: tuple[int, int, bool]) -> LabelledPayments:
+    """LabelledPayments of (day, card, fraud)."""
     day, card, fraud = (np.array(column) for column in zip(*rows, strict=True))
-    return Payments(day * DAY_MS, card, fraud, np.zeros((len(rows), len(INPUTS))))
+    return LabelledPayments(day * DAY_MS, card, fraud, np.zeros((len(rows), len(INPUTS))))
 
 
 def precision(top: int, *rows: tuple[int, int, bool, float]) -> float:

@@ -20,8 +20,8 @@ from features.online_store.batch_step import build_generation
 from features.online_store.port import Marker, of_schema
 from features.online_store.sqlite.rows import SqliteRows
 from features.online_store.stream_status import status_file
-from training.judging.gate import Verdict
-from training.judging.parity import Parity, asked_of, parity, with_parity
+from training.judging.gate import GateVerdict
+from training.judging.parity import Parity, StoreParity, parity, with_parity
 from training.settings import TrainingSettings
 
 REPO = load_repo(Path(__file__).resolve().parents[2] / "feature_repo")
@@ -29,7 +29,7 @@ VIEW, ACTIVITY = REPO.views["user_activity"], REPO.streams["activity"]
 NOW = time.time_ns() // 1_000_000 - 1_000_000
 """Of a while ago: a verification also asks about this very moment, when the windows are to have something in them."""
 ASKED = VerifyRequest(10, 1, 0)
-BETTER = Verdict(True, "it is better")
+BETTER = GateVerdict(True, "it is better")
 
 
 class Stores:
@@ -68,15 +68,15 @@ def test_a_value_that_differs_refuses_and_is_named(demand):
 def test_where_nothing_can_be_compared_that_is_said_and_refuses_only_where_it_is_required(stores):
     found = parity(stores, [VIEW], ASKED)
     assert found.unavailable
-    assert with_parity(BETTER, found, "ask") == Verdict(
-        True, f"it is better; features online and offline were {found.told}"
+    assert with_parity(BETTER, found, "ask") == GateVerdict(
+        True, f"it is better; features online and offline were {found.text}"
     )
     refused = with_parity(BETTER, found, "require")
-    assert (refused.promoted, found.told in refused.reason) == (False, True)
+    assert (refused.promoted, found.text in refused.reason) == (False, True)
 
 
 def test_no_parity_makes_a_worse_model_better():
-    assert with_parity(Verdict(False, "worse"), Parity(compared=5), "ask").promoted is False
+    assert with_parity(GateVerdict(False, "worse"), Parity(compared=5), "ask").promoted is False
 
 
 # --- on a real store and a real archive -------------------------------------------------------------------------------
@@ -108,7 +108,9 @@ def project(root: Path, archived: int, folded: int) -> Parity:
     status_file(root / ".headrace").parent.mkdir()
     status_file(root / ".headrace").write_text(json.dumps(status))
     repo = SimpleNamespace(path=root, horizon_ms=REPO.horizon_ms)
-    return asked_of(root / ".headrace", root / ".headrace/offline", repo, [VIEW], TrainingSettings(), lambda _: None)()
+    return StoreParity(
+        root / ".headrace", root / ".headrace/offline", repo, [VIEW], TrainingSettings(), lambda _: None
+    )()
 
 
 def test_rows_that_have_what_the_archive_has_agree(tmp_path):
@@ -126,8 +128,8 @@ def test_rows_that_lack_an_event_keep_a_better_model_from_being_promoted(tmp_pat
 
 def test_a_project_without_a_stream_has_nothing_to_compare_and_gets_no_store_by_being_asked(tmp_path):
     repo = SimpleNamespace(path=tmp_path, horizon_ms=REPO.horizon_ms)
-    found = asked_of(
+    found = StoreParity(
         tmp_path / ".headrace", tmp_path / ".headrace/offline", repo, [VIEW], TrainingSettings(), lambda _: None
     )()
-    assert "never ran" in found.told
+    assert "never ran" in found.text
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from training.progress import SHARES, Stage, reached, told
+from training.progress import SHARES, Stage, progress_display, reached
 
 
 def test_a_line_that_begins_a_stage_is_the_line_for_those_who_only_read_it():
@@ -25,7 +25,7 @@ def test_stages_come_one_after_the_other_and_end_with_the_last():
 
 def test_on_a_terminal_the_lines_stand_above_a_bar_that_is_gone_at_the_end():
     shown = StringIO()
-    with told(Console(file=shown, force_terminal=True, width=100)) as say:
+    with progress_display(Console(file=shown, force_terminal=True, width=100)) as say:
         say("a sample: 5 of 9 events")
         say(Stage("ranker", "a ranker from [9] examples"))
     text = shown.getvalue()
@@ -36,7 +36,7 @@ def test_on_a_terminal_the_lines_stand_above_a_bar_that_is_gone_at_the_end():
 
 
 def test_elsewhere_there_are_plain_lines_on_stderr(capsys):
-    with told() as say:
+    with progress_display() as say:
         say(Stage("ranker", "a ranker from 9 examples"))
         say("and 3 that were shown")
     captured = capsys.readouterr()

@@ -19,11 +19,18 @@ from headrace.cli import cli
 from headrace.commands.models.evaluate_lists import ENDS, show
 from training.data.dataset import Interactions
 from training.judging.confidence import bootstrap
-from training.protocols.impressions import Metadata, Shown, click_through, clicked_before, inputs, rank_in_list
+from training.protocols.impressions import (
+    ImpressionLists,
+    Metadata,
+    click_through,
+    clicked_before,
+    inputs,
+    rank_in_list,
+)
 from training.protocols.leave_one_out import from_files
 from training.protocols.lists import read_interactions
 from training.protocols.random_split import stratified
-from training.protocols.report import Judged, report_rows
+from training.protocols.report import ProtocolResult, report_rows
 from training.protocols.session import questions
 from training.protocols.time_split import item_click_through
 from training.recommender.metrics import average_precision_at_k, diversity, hits_at_k, novelty, popularity_bias, top_k
@@ -76,14 +83,14 @@ def test_the_interval_is_near_that_of_the_normal_distribution(seed):
 
 def test_a_difference_is_paired_so_that_a_model_is_no_better_than_itself():
     one, better = np.array([0.1, 0.9, 0.5]), np.array([0.2, 1.0, 0.6])
-    rows = report_rows([Judged("popular", {"m": one}), Judged("new", {"m": better})], "m", ["popular"])
+    rows = report_rows([ProtocolResult("popular", {"m": one}), ProtocolResult("new", {"m": better})], "m", ["popular"])
     assert rows[0]["m_above_popular"] == 0.0
     np.testing.assert_allclose([rows[1]["m_above_popular_low"], rows[1]["m_above_popular_high"]], [0.1, 0.1])
 
 
 def test_every_metric_has_its_interval_and_not_only_the_main_one():
     lists = {"ndcg": np.array([0.0, 0.5, 1.0]), "recall": np.array([0.25, 0.25, np.nan])}
-    (row,) = report_rows([Judged("popular", lists)], "ndcg", ["popular"])
+    (row,) = report_rows([ProtocolResult("popular", lists)], "ndcg", ["popular"])
     assert (row["recall"], row["recall_low"], row["recall_high"]) == (0.25, 0.25, 0.25)
     assert row["ndcg_low"] < row["ndcg"] < row["ndcg_high"]
     assert "recall_above_popular" not in row
@@ -107,9 +114,9 @@ def test_every_click_but_a_sessions_first_is_asked_for_with_the_clicks_before_it
 # --- impressions ----------------------------------------------------------------------------------------------------
 
 
-def two_lists() -> Shown:
+def two_lists() -> ImpressionLists:
     """User 0 sees items 0 and 1 at 10 and clicks 1 at 15; user 0 sees 1 and 2 at 20; a click at 20 is not known yet."""
-    return Shown(
+    return ImpressionLists(
         items=3,
         list_of=np.array([0, 0, 1, 1]),
         item=np.array([0, 1, 1, 2]),

@@ -12,10 +12,10 @@ from training.recommender.scorers import (
     Blend,
     CoVisited,
     Ease,
-    Own,
     Popular,
     SessionNeighbours,
     Taken,
+    UserFrequency,
     shares,
     taken_of,
 )
@@ -24,12 +24,12 @@ NOW = 100 * DAY_MS
 EVERY = {
     "popular": Popular(),
     "trending": Popular(half_life_days=2.0),
-    "own": Own(),
+    "own": UserFrequency(),
     "ease": Ease(l2=1.0),
     "als": Als(factors=4, regularization=0.1, alpha=5.0),
     "co_visited": CoVisited(shrink=1.0),
     "session_neighbours": SessionNeighbours(neighbours=5),
-    "blend": Blend(((Own(), 1.0), (Ease(l2=1.0), 1.0))),
+    "blend": Blend(((UserFrequency(), 1.0), (Ease(l2=1.0), 1.0))),
 }
 SIMILAR = [name for name in EVERY if name not in {"popular", "trending", "own"}]
 
@@ -110,7 +110,7 @@ def test_what_was_returned_does_not_count_and_was_had_all_the_same():
 
 def test_own_puts_the_more_frequent_first_and_the_newest_of_equals():
     taken = Taken(1, 4, np.zeros(4, np.int64), np.array([0, 1, 1, 2]), np.ones(4), np.array([1, 2, 3, 9]) * DAY_MS)
-    assert np.argsort(-Own().fit(taken, NOW)(taken)[0]).tolist()[:3] == [1, 2, 0]
+    assert np.argsort(-UserFrequency().fit(taken, NOW)(taken)[0]).tolist()[:3] == [1, 2, 0]
 
 
 def test_trending_counts_half_after_its_half_life():

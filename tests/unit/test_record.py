@@ -10,9 +10,9 @@ from small_shop import model
 from models.recommender.calibration import Calibration
 from models.recommender.pairs import PAIR_FEATURES
 from training.judging.record import code_version, files_of, importance, signature
-from training.recommender.calibrating import Checked
+from training.recommender.calibrating import CalibrationCheck
 from training.recommender.evaluate import Row
-from training.recommender.ranker import Examples
+from training.recommender.ranker import RankerExamples
 
 N = 1_000
 INPUTS = np.random.default_rng(3).random((N, len(PAIR_FEATURES)))
@@ -25,8 +25,8 @@ class ByFirst:
         return np.column_stack([1 - inputs[:, 0], inputs[:, 0]])
 
 
-def held_out() -> Examples:
-    return Examples(INPUTS, np.random.default_rng(4).random(N) < INPUTS[:, 0])
+def held_out() -> RankerExamples:
+    return RankerExamples(INPUTS, np.random.default_rng(4).random(N) < INPUTS[:, 0])
 
 
 def test_only_the_input_that_a_ranker_looks_at_is_important():
@@ -46,9 +46,9 @@ def test_the_signature_names_every_input_in_its_order():
 
 def test_a_record_has_pictures_and_those_of_a_ranker_only_with_one():
     rows = [Row("model", {"ndcg_at_3": 0.5, "coverage_at_3": 0.1}, 0.0, np.ones(2), (0.1, 0.2, 0.5))]
-    plain = files_of(model(), rows, held_out(), Checked(), 0)
+    plain = files_of(model(), rows, held_out(), CalibrationCheck(), 0)
     assert set(plain) == {"signature.json", "ndcg_by_k.png", "coverage.png"}
-    looked = Checked(Calibration(slope=1, intercept=-1), INPUTS[:, 0], INPUTS[:, 0] / 2, held_out().taken)
+    looked = CalibrationCheck(Calibration(slope=1, intercept=-1), INPUTS[:, 0], INPUTS[:, 0] / 2, held_out().taken)
     ranked = files_of(replace(model(), ranker=ByFirst()), rows, held_out(), looked, 0)
     assert set(ranked) - set(plain) == {"importance.png", "calibration.png", "reference.json"}
     assert all(content.startswith(b"\x89PNG") for name, content in ranked.items() if name.endswith("png"))

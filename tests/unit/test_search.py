@@ -11,14 +11,17 @@ from shop_history import SETTINGS, shop
 
 from features.definitions.repo import load_repo
 from features.errors import UsageError
-from training.data.dataset import Domain, interactions_of
-from training.data.split import time_split
-from training.recommender.fit import target_of, worth_splitting
+from training.data.dataset import Domain, Events
 from training.recommender.settings_search import SPACE, drawn, search
+from training.run import TrainingRun
 
 REPO = load_repo(Path(__file__).resolve().parents[2] / "feature_repo")
 DOMAIN = Domain.of(REPO, SETTINGS)
 QUICK = SETTINGS.model_copy(update={"moments": 150, "test_users": 40, "ranker_positives": 20, "sources": ()})
+
+
+def run_of(events: Events) -> TrainingRun:
+    return TrainingRun.of(events, DOMAIN, QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +40,17 @@ def test_the_first_trial_changes_nothing_and_no_two_are_the_same(seed):
 
 def test_the_best_trial_is_taken_and_the_same_seed_makes_the_same_ones(events):
     said: list[str] = []
-    chosen, trials = search(events, DOMAIN, QUICK, 3, said.append)
+    chosen, trials = search(run_of(events), 3, said.append)
     best = max(trials, key=lambda one: one.ndcg)
     assert chosen == QUICK.model_copy(update=dict(best.changed))
     assert len(trials) == 3
     assert len(said) == 4
-    again, repeated = search(events, DOMAIN, QUICK, 3)
+    again, repeated = search(run_of(events), 3)
     assert (again, repeated) == (chosen, trials)
 
 
 def test_nothing_of_the_part_that_a_model_is_tested_on_plays_a_part(events):
-    history = interactions_of(events, DOMAIN)
-    split = time_split(worth_splitting(history, target_of(history, QUICK), QUICK), QUICK)
+    split = run_of(events).split
     table = events["activity"]
     # As many events of the same times in the test's part, so that the split is the same, but none of what they were.
     late = pc.greater_equal(table["known_at"], split.middle)
@@ -58,10 +60,10 @@ def test_nothing_of_the_part_that_a_model_is_tested_on_plays_a_part(events):
         place, table.schema.field(place), pc.if_else(late, other, table["item_id"].combine_chunks())
     )
     assert changed["item_id"] != table["item_id"]
-    assert search({"activity": changed}, DOMAIN, QUICK, 2) == search(events, DOMAIN, QUICK, 2)
+    assert search(run_of({"activity": changed}), 2) == search(run_of(events), 2)
 
 
 def test_too_little_history_for_a_part_of_its_own_is_said(events):
     few = {"activity": events["activity"].slice(0, 2)}
     with pytest.raises(UsageError, match="three parts"):
-        search(few, DOMAIN, QUICK, 2)
+        search(run_of(few), 2)

@@ -13,11 +13,13 @@ from features.errors import UsageError
 from features.events.parsing import from_columns
 from features.events.served_answers import inputs_hash, items_text
 from models.recommender.pairs import COLUMN, PAIR_FEATURES, POSITION
-from training.data.dataset import Domain, interactions_of
+from training.data.dataset import Domain, Interactions, interactions_of
 from training.data.split import Split
+from training.progress import StageTimer
 from training.recommender.fit import shown_examples
-from training.recommender.ranker import Features, view_inputs
+from training.recommender.ranker import view_inputs
 from training.recommender.shown_items import shown_between
+from training.run import Features, TrainingRun
 from training.settings import TrainingSettings
 
 REPO = load_repo(Path(__file__).resolve().parents[2] / "feature_repo")
@@ -50,9 +52,13 @@ def bought(times: list[int], item: str = "b") -> dict[str, pa.Table]:
     return {"activity": from_columns(pa.Table.from_pylist(rows), REPO.streams["activity"]).events}
 
 
+def run_of(history: Interactions) -> TrainingRun:
+    return TrainingRun(Features({}, DOMAIN), SETTINGS, history, ("purchase",), SPLIT)
+
+
 def found(answers: list[int], purchases: list[int]):
     history = interactions_of(bought(purchases), DOMAIN)
-    return shown_between(log(answers), history, DOMAIN, ("purchase",), SPLIT, 1_000)
+    return shown_between(log(answers), run_of(history))
 
 
 def test_an_example_has_the_place_where_the_item_stood_and_else_what_it_was_scored_by():
@@ -73,7 +79,7 @@ def test_only_answers_of_the_part_that_is_learnt_from_count_whose_taking_ends_in
 
 def test_without_a_log_there_is_nothing_to_learn_from():
     history = interactions_of(bought([NOW]), DOMAIN)
-    assert shown_between(None, history, DOMAIN, ("purchase",), SPLIT, 1_000) is None
+    assert shown_between(None, run_of(history)) is None
 
 
 def asked(impressions: str, taken: int, names: tuple[str, ...] = NAMES):
@@ -82,7 +88,8 @@ def asked(impressions: str, taken: int, names: tuple[str, ...] = NAMES):
     events = {**bought([at + 1 for at in times[:taken]] or [NOW]), "served": log(times, names)}
     history = interactions_of(events, DOMAIN)
     settings = SETTINGS.model_copy(update={"impressions": impressions})
-    shown = shown_examples(history, Features(events, DOMAIN), SPLIT, ("purchase",), settings, said.append)
+    run = TrainingRun(Features(events, DOMAIN), settings, history, ("purchase",), SPLIT, timer=StageTimer(said.append))
+    shown = shown_examples(run)
     return shown, said
 
 

@@ -14,20 +14,29 @@ from training.data.dataset import (
     read_file,
     read_offline,
 )
-from training.data.event_sources import Source, source_of
+from training.data.event_sources import ReadEvents, event_source
 from training.data.labelled_events import (
     DAY_MS,
+    EventSplit,
     EventTrainingSettings,
-    Examples,
-    Parts,
+    LabelledEvents,
     examples_between,
-    parts_of,
     read_archive,
     read_event_file,
+    require_both_classes,
+    split_events,
     streams_of,
-    with_both,
 )
-from training.data.sampling import Drawn, Sample, SampledEvents, WholeArchive, drawn, drawn_of, sample_of, with_tables
+from training.data.sampling import (
+    Drawn,
+    SampledEvents,
+    SampleSummary,
+    WholeArchive,
+    drawn,
+    drawn_of,
+    sample_of,
+    with_tables,
+)
 from training.data.split import Moments, Split, arrivals, drawn_moments, joined_moments, time_split, visits
 
 __all__ = [
@@ -37,13 +46,13 @@ __all__ = [
     "Drawn",
     "EventTrainingSettings",
     "Events",
-    "Examples",
+    "LabelledEvents",
     "Interactions",
     "Moments",
-    "Parts",
-    "Sample",
+    "EventSplit",
+    "SampleSummary",
     "SampledEvents",
-    "Source",
+    "ReadEvents",
     "Split",
     "WholeArchive",
     "arrivals",
@@ -55,16 +64,16 @@ __all__ = [
     "interactions_of",
     "joined_events",
     "joined_moments",
-    "parts_of",
+    "split_events",
     "read_archive",
     "read_event_file",
     "read_file",
     "read_offline",
     "sample_of",
-    "source_of",
+    "event_source",
     "streams_of",
     "time_split",
     "visits",
-    "with_both",
+    "require_both_classes",
     "with_tables",
 ]

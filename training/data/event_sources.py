@@ -21,7 +21,7 @@ from features.events import event_schema, integers
 from features.history import Span, Spine, point_in_time
 from features.rows import FeatureMatrix
 from models.event_model import Events
-from training.data.sampling import Drawn, Sample, WholeArchive, drawn
+from training.data.sampling import Drawn, SampleSummary, WholeArchive, drawn
 
 MOST_TESTED = 0.5
 """How much of what fits may be of the test."""
@@ -32,7 +32,7 @@ class Chosen:
     """Some of the stream's events; and what they are a sample of, where they are one."""
 
     events: pa.Table
-    sample: Sample | None = None
+    sample: SampleSummary | None = None
 
 
 class EventSource(Protocol):
@@ -103,7 +103,7 @@ class InArchive:
         events = pa.concat_tables([self._read(part, who), self._read(whole, None)])
         if start_ms >= whole_from_ms:
             return Chosen(events)
-        return Chosen(events, Sample(events.num_rows, int(counts.sum()) + tested, who.share, seed))
+        return Chosen(events, SampleSummary(events.num_rows, int(counts.sum()) + tested, who.share, seed))
 
     def positive(self, ids: pa.ChunkedArray) -> Bools:
         """See EventSource."""
@@ -125,10 +125,10 @@ class InArchive:
         return self.whole.of(who, self.model.stream.name, self._group, columns, span)
 
 
-Source = Mapping[str, pa.Table] | InArchive
+ReadEvents = Mapping[str, pa.Table] | InArchive
 """Events as they were read."""
 
 
-def source_of(events: Source, model: EventModel) -> EventSource:
+def event_source(events: ReadEvents, model: EventModel) -> EventSource:
     """The events as a model's examples come from them."""
     return events if isinstance(events, InArchive) else InMemory(events, model)

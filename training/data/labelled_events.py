@@ -21,8 +21,8 @@ from features.history import Span, deduplicated, open_table
 from models.event_model import EventColumnsOfModel, Events
 from training.data.bounds import Bound
 from training.data.dataset import too_many
-from training.data.event_sources import InArchive, Source, source_of
-from training.data.sampling import Sample, WholeArchive
+from training.data.event_sources import InArchive, ReadEvents, event_source
+from training.data.sampling import SampleSummary, WholeArchive
 
 DAY_MS = UNITS_MS["d"]
 
@@ -57,32 +57,32 @@ class EventTrainingSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class Examples:
+class LabelledEvents:
     """n events: when (ms), of which group (a code), whether positive; (n, model.needed) what was known just before."""
 
     time: Int64s
     group: Int64s
     positive: Bools
     matrix: Floats
-    sample: Sample | None = None
+    sample: SampleSummary | None = None
     """What they are of all events; None where they are all."""
 
     def __len__(self) -> int:
         return len(self.time)
 
     @property
-    def told(self) -> str:
+    def counts_text(self) -> str:
         """How many they are, in words."""
         return f"{len(self):,} events, {int(self.positive.sum()):,} of them positive"
 
-    def between(self, start_ms: int, end_ms: int) -> Examples:
+    def between(self, start_ms: int, end_ms: int) -> LabelledEvents:
         """Those of [start, end)."""
         which = (self.time >= start_ms) & (self.time < end_ms)
-        return Examples(self.time[which], self.group[which], self.positive[which], self.matrix[which])
+        return LabelledEvents(self.time[which], self.group[which], self.positive[which], self.matrix[which])
 
 
 @dataclass(frozen=True)
-class Parts:
+class EventSplit:
     """Learn from [start, middle), test on [test, end), ms; labels of the first part are known when the test begins."""
 
     start: int
@@ -99,7 +99,7 @@ def streams_of(asked: EventColumnsOfModel) -> dict[str, Stream]:
 
 def read_archive(
     folder: Path, repo: FeatureRepo, asked: EventColumnsOfModel, end_ms: int | None, bound: Bound | None = None
-) -> Source:
+) -> ReadEvents:
     """The model's events that were known before ``end_ms``, of the offline store; UsageError where it has none.
 
     Where they are more than the bound allows, none of them is read yet.
@@ -151,34 +151,34 @@ def _there(rows: Mapping[str, int], asked: EventColumnsOfModel, where: str, next
             raise UsageError(where, f"events of stream '{stream.name}'", ", ".join(rows) or "none", next_step)
 
 
-def parts_of(events: Source, model: EventModel, settings: EventTrainingSettings) -> Parts:
+def split_events(events: ReadEvents, model: EventModel, settings: EventTrainingSettings) -> EventSplit:
     """The parts of a training: the test ends where labels are known, and begins when those of the first part were."""
     delay = duration_ms(model.label_delay)
-    first, last = source_of(events, model).known_between()
+    first, last = event_source(events, model).known_between()
     end = last + 1 - delay
     test = end - settings.test_ms
     middle = test - delay
-    return Parts(max(middle - settings.train_ms, first), middle, test, end)
+    return EventSplit(max(middle - settings.train_ms, first), middle, test, end)
 
 
 def examples_between(
-    events: Source, asked: EventColumnsOfModel, start_ms: int, end_ms: int, whole_from_ms: int | None = None
-) -> Examples:
+    events: ReadEvents, asked: EventColumnsOfModel, start_ms: int, end_ms: int, whole_from_ms: int | None = None
+) -> LabelledEvents:
     """The events of [start, end) with what was known just before each of them became known.
 
     Args:
         whole_from_ms: from then on all of them, and before at least some, as many as fit into memory; all unless given.
     """
-    model, source = asked.model, source_of(events, asked.model)
+    model, source = asked.model, event_source(events, asked.model)
     found = source.between(start_ms, end_ms, start_ms if whole_from_ms is None else whole_from_ms)
     chosen, at = found.events, integers(found.events["known_at"])
     matrix = asked.source.matrix_before(chosen, source.features)
     group = chosen[model.group].combine_chunks().dictionary_encode()
     codes = pc.fill_null(group.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return Examples(at, codes, source.positive(chosen["event_id"]), matrix, found.sample)
+    return LabelledEvents(at, codes, source.positive(chosen["event_id"]), matrix, found.sample)
 
 
-def with_both(part: Examples) -> Examples:
+def require_both_classes(part: LabelledEvents) -> LabelledEvents:
     """The part, which has positives and others; else UsageError."""
     if part.positive.all() or not part.positive.any():
         got = f"{len(part)} events, {int(part.positive.sum())} of them positive"

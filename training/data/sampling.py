@@ -35,7 +35,7 @@ A_PART = 0.25
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleSummary:
     """What was read of the events that there are (by the tables' statistics), and of which share of the users."""
 
     events: int
@@ -149,7 +149,7 @@ def _keys(events: pa.Table, entity: Entity) -> pa.Array:
 class SampledEvents(Mapping[str, pa.Table]):
     """Stream name → the events of those who were drawn; ``whole`` has everybody's."""
 
-    def __init__(self, tables: Mapping[str, pa.Table], whole: WholeArchive, who: Drawn, sample: Sample) -> None:
+    def __init__(self, tables: Mapping[str, pa.Table], whole: WholeArchive, who: Drawn, sample: SampleSummary) -> None:
         self._tables = dict(tables)
         self.whole = whole
         self.who = who
@@ -167,7 +167,7 @@ class SampledEvents(Mapping[str, pa.Table]):
         tables = {name: whole.of(who, name, entity, wanted) for name, wanted in columns.items()}
         there = sum(whole.tables[name].rows(whole.span) for name in columns)
         read = sum(table.num_rows for table in tables.values())
-        return cls(tables, whole, who, Sample(read, there, who.share, seed))
+        return cls(tables, whole, who, SampleSummary(read, there, who.share, seed))
 
     def __getitem__(self, stream: str) -> pa.Table:
         return self._tables[stream]
@@ -186,7 +186,7 @@ def with_tables(events: Mapping[str, pa.Table], more: Mapping[str, pa.Table]) ->
     return {**events, **more}
 
 
-def sample_of(events: object) -> Sample | None:
+def sample_of(events: object) -> SampleSummary | None:
     """What was drawn of the events; None where they are all."""
     return events.sample if isinstance(events, SampledEvents) else None
 

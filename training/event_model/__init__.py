@@ -1,26 +1,26 @@
-"""Event models: fitted on labelled events with what was known before each, judged, put forward.
+"""Event models: fitted on labelled events with what was known before each, judged, registered.
 
 In: events, labels, definitions. Out: an artefact, its verdict and its record.
 """
 
-from training.event_model.drift import drifted, newest
-from training.event_model.fit import Divided, TrainedEvents, divided, manifest_of, put_forward, train_events
+from training.event_model.drift import measure_drift
+from training.event_model.fit import TrainedEvents, evaluate_and_register, event_manifest, train_events
 from training.event_model.gate import EventJudge
 from training.event_model.metrics import group_precision, ranking_metrics
-from training.event_model.record import came_from
+from training.event_model.record import provenance
+from training.event_model.training import EventTraining, SplitExamples
 
 __all__ = [
-    "Divided",
     "EventJudge",
+    "EventTraining",
+    "SplitExamples",
     "TrainedEvents",
-    "came_from",
-    "divided",
-    "drifted",
+    "evaluate_and_register",
+    "event_manifest",
     "gate",
     "group_precision",
-    "manifest_of",
-    "newest",
-    "put_forward",
+    "measure_drift",
+    "provenance",
     "ranking_metrics",
     "train_events",
 ]

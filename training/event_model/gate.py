@@ -1,4 +1,4 @@
-"""Whether an event model may serve: it answers in time, and is surely better than its first input alone."""
+"""The gate of event models: one may serve that answers in time, and is surely better than its first input alone."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from features.errors import ArtefactError
 from models.event_model import EventClassifier, EventColumnsOfModel, filled, load_event_model, try_out
 from models.golden import made_up
 from models.tags import trusted
-from training.data import DAY_MS, EventTrainingSettings, Examples, Source, examples_between, parts_of, with_both
+from training.data import DAY_MS, EventTrainingSettings, LabelledEvents
 from training.event_model.metrics import group_precision, precision_draws, ranking_metrics
-from training.judging import Interval, Verdict, interval_of, least_ms, told
-from training.registry import Registry, Version
+from training.event_model.training import EventTraining
+from training.judging import GateVerdict, Interval, interval_of, interval_text, least_ms
+from training.registry import ModelRegistry, Version
 
 TOP = 100
 
 MODEL, CHAMPION = "model", "champion"
-"""The names of the rows of what is judged, and of what serves now."""
+"""The names of the rows of the judged model, and of the one that serves now."""
 
 BATCH = 500
-"""How many events are scored at once to see how long it takes."""
+"""Events that are scored at once to measure how long it takes."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What the scores of somebody came to on the test.
+class EventModelResult:
+    """The result of one model on the test.
 
     Args:
         scores: (n,) of the test's events.
-        draws: average precision in draws of the test's groups (see precision_draws), the same for all that are judged.
+        draws: average precision in draws of the test's groups (see precision_draws), the same for all models.
     """
 
     model: str
@@ -49,12 +50,12 @@ class Judged:
         return {"model": self.model, **self.metrics}
 
 
-def difference(one: Judged, other: Judged) -> Interval:
-    """The interval of the first's average precision less the second's, draw by draw of the same groups."""
-    return interval_of(one.metrics["ap"] - other.metrics["ap"], one.draws - other.draws)
+def difference(first: EventModelResult, second: EventModelResult) -> Interval:
+    """The interval of the first result's average precision less the second's, draw by draw of the same groups."""
+    return interval_of(first.metrics["ap"] - second.metrics["ap"], first.draws - second.draws)
 
 
-def differences(rows: Sequence[Judged]) -> dict[str, dict[str, float]]:
+def differences(rows: Sequence[EventModelResult]) -> dict[str, dict[str, float]]:
     """By the name of each other row, the interval of the model's average precision less that one's."""
     model = next(row for row in rows if row.model == MODEL)
     return {row.model: asdict(difference(model, row)) for row in rows if row is not model}
@@ -67,21 +68,25 @@ class EventJudge:
     None has learned from them: what a training learns from ends a label's delay before its own test.
     """
 
-    asked: EventColumnsOfModel
-    test: Examples
+    columns: EventColumnsOfModel
+    test: LabelledEvents
     settings: EventTrainingSettings
 
     @classmethod
-    def of_events(cls, events: Source, asked: EventColumnsOfModel, settings: EventTrainingSettings) -> EventJudge:
-        """The test that a training on these events would have. Raises UsageError where it has no positives."""
-        parts = parts_of(events, asked.model, settings)
-        return cls(asked, with_both(examples_between(events, asked, parts.test, parts.end)), settings)
+    def of(cls, training: EventTraining) -> EventJudge:
+        """The test of the training. Raises UsageError where it has no positives."""
+        return cls(training.columns, training.test_examples(), training.settings)
+
+    @classmethod
+    def of_newest(cls, training: EventTraining) -> EventJudge:
+        """The training's newest events, for questions that wait for no label."""
+        return cls(training.columns, training.newest_examples(), training.settings)
 
     def scores(self, model: EventClassifier) -> Floats:
         """(n,) of the test's events. Raises ArtefactError for a model that fails, or whose scores are none."""
         where = f"model '{model.manifest.name}'"
         try:
-            scores = model.scores(self.asked.inputs(self.test.matrix))
+            scores = model.scores(self.columns.inputs(self.test.matrix))
         except Exception as error:  # a model may fail in any way at all
             raise ArtefactError(where, "scores of the test", f"{type(error).__name__}: {error}") from error
         wrong = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
@@ -90,7 +95,7 @@ class EventJudge:
             raise ArtefactError(where, "scores from 0 to 1", got)
         return scores
 
-    def judged(self, name: str, scores: Floats) -> Judged:
+    def judged(self, name: str, scores: Floats) -> EventModelResult:
         """AUC, average precision with its interval, and the precision among the groups that there is time for."""
         test = self.test
         draws = precision_draws(test.group, test.positive, scores, self.settings.seed)
@@ -98,18 +103,18 @@ class EventJudge:
         sure = interval_of(metrics["ap"], draws)
         of_groups = group_precision(test.time // DAY_MS, test.group, test.positive, scores, TOP)
         found = {**metrics, "ap_low": sure.low, "ap_high": sure.high, f"group_precision_at_{TOP}": of_groups}
-        return Judged(name, found, scores, draws)
+        return EventModelResult(name, found, scores, draws)
 
-    def rows(self, model: EventClassifier, champion: EventClassifier | None) -> list[Judged]:
+    def rows(self, model: EventClassifier, champion: EventClassifier | None) -> list[EventModelResult]:
         """The first input alone, the model, and the champion where there is one. Raises ArtefactError as ``scores``."""
         first = filled(self.test.matrix)[:, 0]
-        rows = [self.judged(self.asked.model.input_names[0], first), self.judged(MODEL, self.scores(model))]
+        rows = [self.judged(self.columns.model.input_names[0], first), self.judged(MODEL, self.scores(model))]
         return rows if champion is None else [*rows, self.judged(CHAMPION, self.scores(champion))]
 
     def fault_of(self, model: EventClassifier) -> str | None:
         """What is wrong with a model before anything is compared: definitions, answers, time; None where nothing is."""
         try:
-            model.check(self.asked)
+            model.check(self.columns)
             try_out(model)
             self.scores(model)
         except ArtefactError as error:
@@ -119,9 +124,9 @@ class EventJudge:
             return f"scoring {BATCH} events takes {took_ms:.1f} ms; {self.settings.scoring_budget_ms:g} ms are allowed"
         return None
 
-    def champion(self, registry: Registry, but: str | None = None) -> EventClassifier | None:
+    def champion(self, registry: ModelRegistry, but: str | None = None) -> EventClassifier | None:
         """The champion, unless it is this version; None where it must not serve, or cannot."""
-        version = registry.find(self.asked.model.name)
+        version = registry.find(self.columns.model.name)
         if version is None or version.version == but or version.refusal is not None:
             return None
         try:
@@ -130,25 +135,30 @@ class EventJudge:
             return None
         return model if self.fault_of(model) is None else None
 
-    def fetched(self, registry: Registry, version: Version) -> EventClassifier:
+    def fetched(self, registry: ModelRegistry, version: Version) -> EventClassifier:
         """The version's model, whole. Raises ArtefactError."""
         with tempfile.TemporaryDirectory() as scratch:
             folder = registry.download(version, Path(scratch))
             return load_event_model(folder, version.digest, trusted=trusted(version.tags))
 
-    def registered(self, registry: Registry, version: Version) -> Verdict:
+    def verdict(self, model: EventClassifier, rows: Sequence[EventModelResult]) -> GateVerdict:
+        """The gate's, over these rows; refused for a fault of the model."""
+        fault = self.fault_of(model)
+        return gate(rows, self.settings) if fault is None else GateVerdict(False, fault)
+
+    def registered(self, registry: ModelRegistry, version: Version) -> GateVerdict:
         """The verdict on a registered version."""
         try:
             model = self.fetched(registry, version)
         except ArtefactError as error:
-            return Verdict(False, str(error))
+            return GateVerdict(False, str(error))
         fault = self.fault_of(model)
         if fault is not None:
-            return Verdict(False, fault)
+            return GateVerdict(False, fault)
         return gate(self.rows(model, self.champion(registry, version.version)), self.settings)
 
 
-def compared(judge: EventJudge, registry: Registry, pair: tuple[Version, Version]) -> dict[str, Any]:
+def compared(judge: EventJudge, registry: ModelRegistry, pair: tuple[Version, Version]) -> dict[str, Any]:
     """Both versions on the judge's test, and the difference of their average precision.
 
     Raises ArtefactError for a version that is damaged, of other definitions, or fails.
@@ -156,7 +166,7 @@ def compared(judge: EventJudge, registry: Registry, pair: tuple[Version, Version
     rows = []
     for version in pair:
         model = judge.fetched(registry, version)
-        model.check(judge.asked)
+        model.check(judge.columns)
         rows.append(judge.judged(version.version, judge.scores(model)))
     test, apart = judge.test, difference(*rows)
     return {
@@ -175,7 +185,7 @@ def scoring_ms(model: EventClassifier) -> float:
     return least_ms(lambda: model.scores(inputs))
 
 
-def gate(rows: Sequence[Judged], settings: EventTrainingSettings) -> Verdict:
+def gate(rows: Sequence[EventModelResult], settings: EventTrainingSettings) -> GateVerdict:
     """Let through when surely above its first input alone, and surely not below the champion by more than allowed.
 
     Surely is by the 95 % interval of the paired difference of average precision in draws of groups; allowed is
@@ -186,12 +196,12 @@ def gate(rows: Sequence[Judged], settings: EventTrainingSettings) -> Verdict:
     over, precision = difference(model, first), model.metrics["ap"]
     about = f"average precision {precision:.4f} is {{}}above {first.metrics['ap']:.4f}, that of {first.model} alone"
     if not over.low > 0:
-        return Verdict(False, f"{about.format('not surely ')}: {told(over)}")
+        return GateVerdict(False, f"{about.format('not surely ')}: {interval_text(over)}")
     if champion is None:
-        return Verdict(True, f"{about.format('')}; there is no champion yet")
+        return GateVerdict(True, f"{about.format('')}; there is no champion yet")
     beside, other = difference(model, champion), champion.metrics["ap"]
     allowed = settings.tolerance * other
     if not beside.low >= -allowed:
         reason = f"average precision {precision:.4f} may be below the champion's {other:.4f} by more than {allowed:.4f}"
-        return Verdict(False, f"{reason}: {told(beside)}")
-    return Verdict(True, f"{about.format('')}; the champion has {other:.4f}, {told(beside)}")
+        return GateVerdict(False, f"{reason}: {interval_text(beside)}")
+    return GateVerdict(True, f"{about.format('')}; the champion has {other:.4f}, {interval_text(beside)}")

@@ -13,7 +13,7 @@ from features.arrays import Bools, Floats
 from features.history import open_table
 from models.event_model import EventClassifier, EventColumnsOfModel
 from training.data import streams_of
-from training.event_model.gate import MODEL, EventJudge, Judged
+from training.event_model.gate import MODEL, EventJudge, EventModelResult
 from training.judging import (
     REFERENCE,
     columns_of,
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def came_from(asked: EventColumnsOfModel, folder: Path | None, root: Path) -> dict[str, str]:
+def provenance(columns: EventColumnsOfModel, folder: Path | None, root: Path) -> dict[str, str]:
     """Tags: the version of the code, of the definitions, and of each Delta table that was read (none for a file)."""
-    tables = {} if folder is None else {name: open_table(folder, one) for name, one in streams_of(asked).items()}
+    tables = {} if folder is None else {name: open_table(folder, one) for name, one in streams_of(columns).items()}
     versions = {name: table.version for name, table in tables.items() if table is not None}
-    return origin(asked.source.views, versions, root)
+    return origin(columns.source.views, versions, root)
 
 
-def files_of(judge: EventJudge, made: EventClassifier, rows: Sequence[Judged]) -> Mapping[str, bytes]:
+def files_of(judge: EventJudge, model: EventClassifier, rows: Sequence[EventModelResult]) -> Mapping[str, bytes]:
     """The files of a run's record: the signature, what drift is measured from, and pictures of the test as PNG."""
-    names, test = judge.asked.model.input_names, judge.test
-    inputs = judge.asked.inputs(test.matrix)
+    names, test = judge.columns.model.input_names, judge.test
+    inputs = judge.columns.inputs(test.matrix)
     scores = next(row.scores for row in rows if row.model == MODEL)
-    drops = importance_of(names, inputs, test.positive, made.scores, judge.settings.seed)
+    drops = importance_of(names, inputs, test.positive, model.scores, judge.settings.seed)
     return {
         SIGNATURE: json.dumps(signature_of(names), indent=1).encode(),
         REFERENCE: reference_of(columns_of(names, inputs, scores)).model_dump_json().encode(),
@@ -53,7 +53,7 @@ def files_of(judge: EventJudge, made: EventClassifier, rows: Sequence[Judged]) -
     }
 
 
-def _precision_recall(axes: Axes, rows: Sequence[Judged], positive: Bools) -> None:
+def _precision_recall(axes: Axes, rows: Sequence[EventModelResult], positive: Bools) -> None:
     from sklearn.metrics import precision_recall_curve  # type: ignore[import-untyped]
 
     for row in rows:

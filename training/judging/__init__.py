@@ -1,62 +1,69 @@
-"""Whether a trained model may serve: intervals, the gate, parity, drift, and what a run is recorded with.
+"""The judgement of trained models: intervals, the gate, parity, drift, and the record of a run.
 
-In: answers of models on the newest slice. Out: verdicts, reports, drift.
+In: answers of models on the newest events. Out: verdicts, reports, drift.
 """
 
 from training.judging.confidence import Interval, bootstrap, drawn_weights, interval_of
-from training.judging.drift import drifted, needless, tell_drift, unmoved
-from training.judging.drift_status import drift_line, drift_metrics, read_drift, read_event_drift
-from training.judging.gate import Verdict, difference, least_ms, told
-from training.judging.judge import Judge, settle
-from training.judging.parity import Ask, asked_of, asked_parity, with_parity
-from training.judging.psi import Reference, alarming, columns_of, drifts, reference_of
+from training.judging.drift import (
+    drift_line,
+    drift_metrics,
+    drift_report,
+    measure_drift,
+    read_drift,
+    read_event_drift,
+    recorded_reference,
+    skip_if_stable,
+    write_drift,
+)
+from training.judging.gate import GateVerdict, difference, interval_text, least_ms
+from training.judging.judge import Judge
+from training.judging.parity import ParityCheck, StoreParity, checked_parity
+from training.judging.psi import columns_of, reference_of
 from training.judging.record import (
     REFERENCE,
-    came_from,
     draw_importance,
     files_of,
     importance_of,
     input_names,
     origin,
     png,
+    provenance,
     signature_of,
 )
+from training.judging.registration import Registration
 
 __all__ = [
-    "Ask",
+    "GateVerdict",
     "Interval",
     "Judge",
+    "ParityCheck",
     "REFERENCE",
-    "Reference",
-    "Verdict",
-    "alarming",
-    "asked_of",
-    "asked_parity",
+    "Registration",
+    "StoreParity",
     "bootstrap",
-    "came_from",
+    "checked_parity",
     "columns_of",
     "difference",
     "draw_importance",
     "drawn_weights",
     "drift_line",
     "drift_metrics",
-    "drifted",
-    "drifts",
+    "drift_report",
     "files_of",
     "importance_of",
     "input_names",
     "interval_of",
+    "interval_text",
     "least_ms",
-    "needless",
+    "measure_drift",
     "origin",
     "png",
+    "provenance",
     "read_drift",
     "read_event_drift",
+    "recorded_reference",
     "reference_of",
-    "settle",
     "signature_of",
-    "tell_drift",
-    "told",
-    "unmoved",
-    "with_parity",
+    "skip_if_stable",
+    "write_drift",
 ]

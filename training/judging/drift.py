@@ -1,60 +1,141 @@
-"""Whether a model's inputs have drifted: measured on the newest slice, told in the project's home, and acted upon."""
+"""The drift of a model's inputs: measured on the newest events, written to a file, read by `headrace status`.
+
+A champion without drift need not be trained anew (``skip_if_stable``).
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from features.arrays import Floats
 from features.errors import ArtefactError, UsageError
 from features.machine import write_json
-from training.judging.drift_status import drift_file
 from training.judging.judge import Judge
 from training.judging.psi import Reference, alarming, columns_of, drifts
 from training.judging.record import REFERENCE, input_names
-from training.progress import Say
-from training.registry import Registry, Version
+from training.progress import Log
+from training.registry import ModelRegistry, Version
+
+SHOWN = 3
+"""So many inputs are named in a line."""
 
 
-def drifted(judge: Judge, registry: Registry, version: Version) -> dict[str, Any]:
+# --- measured ---------------------------------------------------------------------------------------------------------
+
+
+def measure_drift(judge: Judge, registry: ModelRegistry, version: Version) -> dict[str, Any]:
     """The PSI of the version's inputs and score. Raises UsageError for one that was not recorded with a reference."""
-    recorded, artefact = registry.recorded(version, REFERENCE), judge.fetched(registry, version)
-    if recorded is None or artefact.ranker is None:
-        where, required = f"drift of model '{version.name}'", f"a ranker, and a record with {REFERENCE}"
-        raise UsageError(where, required, f"version {version.version} without", "Train anew.")
+    reference, artefact = recorded_reference(registry, version), judge.fetched(registry, version)
     examples = judge.held_out(artefact)
     columns = columns_of(input_names(artefact.manifest), examples.inputs, artefact.chances(examples.inputs))
-    found = drifts(Reference.model_validate_json(recorded), columns)
-    counted = {"model": version.name, "version": version.version, "examples": len(examples.taken)}
-    return {**counted, "psi": found, "alarming": alarming(found)}
+    return drift_report(version, reference, columns)
 
 
-def tell_drift(home: Path, report: Mapping[str, Any], now_ms: int) -> None:
-    """'headrace status' shows this report from now on."""
-    of_events = report["model"] if report.get("kind") == "events" else None
-    write_json(drift_file(home, of_events), {**report, "at_ms": now_ms})
+def recorded_reference(registry: ModelRegistry, version: Version) -> Reference:
+    """The histograms of the version's test. Raises UsageError for one without, such as one without a ranker."""
+    recorded = registry.recorded(version, REFERENCE)
+    if recorded is None:
+        where, required = f"drift of model '{version.name}'", f"a record with {REFERENCE}"
+        raise UsageError(where, required, f"version {version.version} without", "Train anew.")
+    return Reference.model_validate_json(recorded)
 
 
-def needless(judge: Judge, registry: Registry, home: Path, now_ms: int, say: Say) -> dict[str, Any] | None:
-    """The drift of the champion where it is no reason to train anew; None where it is, or cannot be measured."""
-    return unmoved(judge.settings.name, registry, lambda one: drifted(judge, registry, one), home, now_ms, say)
+def drift_report(version: Version, reference: Reference, columns: Mapping[str, Floats], **about: str) -> dict[str, Any]:
+    """The JSON of `headrace models drift`: the PSI of each of these columns, (n,) each, and which of them alarm."""
+    psi = drifts(reference, columns)
+    counted = {"examples": max((len(column) for column in columns.values()), default=0)}
+    return {
+        "model": version.name,
+        "version": version.version,
+        **about,
+        **counted,
+        "psi": psi,
+        "alarming": alarming(psi),
+    }
 
 
-def unmoved(
-    name: str, registry: Registry, measure: Callable[[Version], dict[str, Any]], home: Path, now_ms: int, say: Say
+def skip_if_stable(
+    name: str, registry: ModelRegistry, measure: Callable[[Version], dict[str, Any]], log: Log
 ) -> dict[str, Any] | None:
-    """What is measured of the model's champion, which is told too, where nothing of it alarms; else None."""
+    """The champion's drift report if nothing alarms (training can be skipped), else None; it is logged why."""
     champion = registry.find(name)
     if champion is None:
-        say("there is no champion yet")
+        log("there is no champion yet")
         return None
     try:
         report = measure(champion)
     except (UsageError, ArtefactError) as error:
-        say(str(error))
+        log(str(error))
         return None
-    tell_drift(home, report, now_ms)
     if report["alarming"]:
-        say(f"drifted: {', '.join(report['alarming'])}")
+        log(f"drifted: {', '.join(report['alarming'])}")
         return None
     return report
+
+
+# --- written and read -------------------------------------------------------------------------------------------------
+
+
+def drift_file(home: Path, event_model: str | None = None) -> Path:
+    """The file of a recommender's drift, or of that of the event model of this name."""
+    folder = home / "status"
+    return folder / "drift.json" if event_model is None else folder / "drift" / f"{event_model}.json"
+
+
+def write_drift(home: Path, report: Mapping[str, Any], now_ms: int) -> None:
+    """'headrace status' shows this report from now on."""
+    event_model = report["model"] if report.get("kind") == "events" else None
+    write_json(drift_file(home, event_model), {**report, "at_ms": now_ms})
+
+
+def read_drift(home: Path) -> dict[str, Any] | None:
+    """The last report of a recommender (models drift --json, with ``at_ms``); None before the first."""
+    return _read(drift_file(home))
+
+
+def read_event_drift(home: Path) -> dict[str, dict[str, Any]]:
+    """The last report of each event model, by name."""
+    files = sorted(drift_file(home, "any").parent.glob("[!.]*.json"))
+    return {path.stem: report for path in files if (report := _read(path)) is not None}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return report
+
+
+# --- shown ------------------------------------------------------------------------------------------------------------
+
+
+def drift_line(report: Mapping[str, Any], now_ms: int) -> str:
+    """The report in a line for a person."""
+    psi, drifted = report["psi"], report["alarming"]
+    minutes = (now_ms - report["at_ms"]) / 60_000
+    head = f"model: {report['model']} version {report['version']} · drift measured {minutes:,.0f} min ago"
+    if not drifted:
+        return f"{head} · none (PSI at most {max(psi.values(), default=0.0):.2f})"
+    named = ", ".join(f"{name} {psi[name]:.2f}" for name in drifted[:SHOWN])
+    more = f" and {len(drifted) - SHOWN} more" if len(drifted) > SHOWN else ""
+    return f"{head} · drifted: {named}{more}. Train anew: {_command(report)}"
+
+
+def _command(report: Mapping[str, Any]) -> str:
+    return f"headrace train {report['model']}" if report.get("kind") == "events" else "headrace train"
+
+
+def drift_metrics(report: Mapping[str, Any]) -> str:
+    """The report in Prometheus' text format: whether it alarms, the largest PSI, and that of each input that alarms."""
+    labels = f'model="{report["model"]}",version="{report["version"]}"'
+    psi = report["psi"]
+    lines = [
+        f"headrace_model_drift_alarm{{{labels}}} {int(bool(report['alarming']))}",
+        f"headrace_model_drift_psi_max{{{labels}}} {max(psi.values(), default=0.0):g}",
+        *(f'headrace_model_drift_psi{{{labels},input="{name}"}} {psi[name]:g}' for name in report["alarming"]),
+    ]
+    return "".join(f"{line}\n" for line in lines)

@@ -25,14 +25,14 @@ CANDIDATES, TIMES = 500, 15
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """Whether a model may serve from now on, and why or why not."""
 
     promoted: bool
     reason: str
 
 
-def gate(rows: Sequence[Row], settings: TrainingSettings) -> Verdict:
+def gate(rows: Sequence[Row], settings: TrainingSettings) -> GateVerdict:
     """Let through when its NDCG is surely above popularity's, and surely not below the champion's by more than allowed.
 
     Surely is by the 95 % interval of the paired difference over the same lists; allowed is settings.tolerance of the
@@ -45,24 +45,26 @@ def gate(rows: Sequence[Row], settings: TrainingSettings) -> Verdict:
     metric = METRIC.format(k=settings.k)
     about = f"{metric} {model.metrics[metric]:.4f} is {{}}above popularity's {popular.metrics[metric]:.4f}"
     if not over.low > 0:
-        return Verdict(False, f"{about.format('not surely ')}: {told(over)}")
+        return GateVerdict(False, f"{about.format('not surely ')}: {interval_text(over)}")
     if champion is None:
-        return Verdict(True, f"{about.format('')}; there is no champion yet")
+        return GateVerdict(True, f"{about.format('')}; there is no champion yet")
     return _beside(model, champion, about.format(""), settings)
 
 
-def _beside(model: Row, champion: Row, about: str, settings: TrainingSettings) -> Verdict:
+def _beside(model: Row, champion: Row, about: str, settings: TrainingSettings) -> GateVerdict:
     metric, coverage = METRIC.format(k=settings.k), COVERAGE.format(k=settings.k)
     beside = difference(model, champion, settings.seed)
     allowed = settings.tolerance * champion.metrics[metric]
     if not beside.low >= -allowed:
         reason = f"{metric} {model.metrics[metric]:.4f} may be below the champion's {champion.metrics[metric]:.4f}"
-        return Verdict(False, f"{reason} by more than {allowed:.4f}: {told(beside)}")
+        return GateVerdict(False, f"{reason} by more than {allowed:.4f}: {interval_text(beside)}")
     least = settings.coverage_share * champion.metrics.get(coverage, 0.0)
     if not model.metrics.get(coverage, 0.0) >= least:
         got = model.metrics.get(coverage, 0.0)
-        return Verdict(False, f"{coverage} {got:.4f} is below {least:.4f}, which is asked of the champion's successor")
-    return Verdict(True, f"{about}; the champion has {champion.metrics[metric]:.4f}, {told(beside)}")
+        return GateVerdict(
+            False, f"{coverage} {got:.4f} is below {least:.4f}, which is asked of the champion's successor"
+        )
+    return GateVerdict(True, f"{about}; the champion has {champion.metrics[metric]:.4f}, {interval_text(beside)}")
 
 
 def difference(one: Row, other: Row, seed: int = 0) -> Interval:
@@ -70,7 +72,7 @@ def difference(one: Row, other: Row, seed: int = 0) -> Interval:
     return bootstrap(one.ndcg - other.ndcg, seed)
 
 
-def told(interval: Interval) -> str:
+def interval_text(interval: Interval) -> str:
     """The interval in words."""
     return f"difference {interval.mean:+.4f}, between {interval.low:+.4f} and {interval.high:+.4f}"
 

@@ -1,4 +1,4 @@
-"""Versions on trial: any registered artefact beside popularity and the champion, on the newest slice of the events."""
+"""The judge of a recommender's versions: each is tested beside popularity and the champion, on the newest events."""
 
 from __future__ import annotations
 
@@ -10,83 +10,80 @@ from pathlib import Path
 from features.definitions import FeatureView
 from features.errors import ArtefactError
 from models.recommender import Artefact, CandidateTables, Manifest
-from models.tags import CHALLENGER
-from training.data import Domain, Events, Interactions, Split, interactions_of, time_split
-from training.judging.gate import Verdict, fault_of, gate
+from training.data import Domain, Events
+from training.judging.gate import GateVerdict, fault_of, gate
 from training.recommender import (
-    Asked,
-    Examples,
-    Features,
+    RankerExamples,
+    RetrievedMoments,
     Row,
     Trained,
+    candidates_before,
     compared,
     examples,
-    fit_candidates,
-    target_of,
-    tested,
-    told_of_items,
-    worth_splitting,
+    held_out_moments,
+    with_item_features,
 )
-from training.registry import Registry, Version
+from training.registry import ModelRegistry, Version
+from training.run import TrainingRun
 from training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
 class Judge:
-    """The newest slice, and the candidates that were made before it: every ranker is tested on them alike.
+    """The test part of a run, and the candidates that were made before it: every ranker is tested on them alike.
 
-    A model's own candidates may be younger than the slice, and so have seen what is asked.
+    A version's own candidates may be younger than the test, and so have seen what is predicted.
     """
 
-    history: Interactions
-    of: Features
-    split: Split
+    run: TrainingRun
     tables: CandidateTables
-    settings: TrainingSettings
-    moments: dict[tuple[str, ...], Asked] = field(default_factory=dict, repr=False, compare=False)
-    """Target → the slice's moments with what was known then: asked once for all that are tested."""
+    moments: dict[tuple[str, ...], RetrievedMoments] = field(default_factory=dict, repr=False, compare=False)
+    """Target → the test's moments with their features: computed once for all versions."""
 
     @classmethod
-    def of_trained(cls, trained: Trained, events: Events, domain: Domain, settings: TrainingSettings) -> Judge:
-        """The slice that a training was tested on."""
-        known = {trained.artefact.manifest.target: trained.asked}
-        of, tables = Features(events, domain), trained.tested_tables
-        return cls(trained.history, of, trained.split, tables, settings, known)
+    def of_trained(cls, trained: Trained) -> Judge:
+        """The test of a training that has ended."""
+        return cls(trained.run, trained.tested_tables, {trained.artefact.manifest.target: trained.retrieved})
 
     @classmethod
     def of_events(cls, events: Events, domain: Domain, settings: TrainingSettings) -> Judge:
-        """The slice that a training on these events would be tested on. Raises UsageError where they are too few."""
-        history = interactions_of(events, domain)
-        target = target_of(history, settings)
-        split = time_split(worth_splitting(history, target, settings), settings)
-        tables = fit_candidates(history, target, split.middle, settings)
-        return cls(history, Features(events, domain), split, tables, settings)
+        """The test that a training on these events would have. Raises UsageError where they are too few."""
+        run = TrainingRun.of(events, domain, settings)
+        return cls(run, candidates_before(run, run.split.middle))
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """The settings of the run."""
+        return self.run.settings
 
     def row(self, artefact: Artefact, only: str = "model") -> Row:
         """The row of the artefact's ranker, or of another way to recommend, by the target of its manifest."""
-        rival = Artefact(artefact.manifest, self.tables, artefact.ranker)
-        (row,) = compared(rival, self._asked(rival), self.history, self.of, self.settings.k, only)
+        tested = self._with_our_candidates(artefact)
+        (row,) = compared(tested, self._retrieved(tested), self.run, only)
         return row
 
-    def _asked(self, rival: Artefact) -> Asked:
-        """The moments of the rival's target, of users who had been seen before the slice."""
-        target = rival.manifest.target
+    def _with_our_candidates(self, artefact: Artefact) -> Artefact:
+        return Artefact(artefact.manifest, self.tables, artefact.ranker)
+
+    def _retrieved(self, tested: Artefact) -> RetrievedMoments:
+        """The moments of the version's target, of users who had been seen before the test."""
+        target = tested.manifest.target
         if target not in self.moments:
-            asked = tested(rival, self.history, self.of, self.split, self.settings)
-            self.moments[target] = told_of_items(asked, self.tables, self.of)
+            self.moments[target] = with_item_features(
+                held_out_moments(tested, self.run), self.tables, self.run.features
+            )
         return self.moments[target]
 
-    def held_out(self, artefact: Artefact) -> Examples:
-        """Examples of the slice, which the artefact's ranker has not seen."""
-        rival = Artefact(artefact.manifest, self.tables, artefact.ranker)
-        return examples(self._asked(rival), self.tables, self.history, self.of, self.settings)
+    def held_out(self, artefact: Artefact) -> RankerExamples:
+        """Examples of the test, which the artefact's ranker has not seen."""
+        return examples(self._retrieved(self._with_our_candidates(artefact)), self.tables, self.run)
 
-    def verdict(self, artefact: Artefact, rows: Sequence[Row]) -> Verdict:
+    def verdict(self, artefact: Artefact, rows: Sequence[Row]) -> GateVerdict:
         """The gate's, over these rows; refused for a fault of the artefact."""
         fault = fault_of(artefact, self._views, self.settings)
-        return gate(rows, self.settings) if fault is None else Verdict(False, fault)
+        return gate(rows, self.settings) if fault is None else GateVerdict(False, fault)
 
-    def champion_rows(self, registry: Registry, champion: Version, manifest: Manifest) -> list[Row]:
+    def champion_rows(self, registry: ModelRegistry, champion: Version, manifest: Manifest) -> list[Row]:
         """The champion's row by this manifest's target: none where it is of other definitions, damaged, or fails."""
         try:
             artefact = self.fetched(registry, champion)
@@ -97,35 +94,26 @@ class Judge:
             return []
         return [replace(self.row(replace(artefact, manifest=manifest)), model="champion")]
 
-    def registered(self, registry: Registry, version: Version) -> tuple[Verdict, list[Row]]:
+    def registered(self, registry: ModelRegistry, version: Version) -> tuple[GateVerdict, list[Row]]:
         """The verdict on a registered version, and the rows that it is by; no rows where it is damaged or fails."""
         try:
             artefact = self.fetched(registry, version)
         except ArtefactError as error:
-            return Verdict(False, str(error)), []
+            return GateVerdict(False, str(error)), []
         fault = fault_of(artefact, self._views, self.settings)
         if fault is not None:
-            return Verdict(False, fault), []
+            return GateVerdict(False, fault), []
         champion = registry.find(version.name)
         rows = [self.row(artefact, "popular"), self.row(artefact)]
         if champion is not None and champion.version != version.version:
             rows += self.champion_rows(registry, champion, artefact.manifest)
         return gate(rows, self.settings), rows
 
-    def fetched(self, registry: Registry, version: Version) -> Artefact:
+    def fetched(self, registry: ModelRegistry, version: Version) -> Artefact:
         """The version's artefact, whole. Raises ArtefactError."""
         with tempfile.TemporaryDirectory() as scratch:
             return registry.fetch(version, Path(scratch))
 
     @property
     def _views(self) -> dict[str, FeatureView]:
-        return {view.name: view for view in (self.of.domain.user, self.of.domain.item)}
-
-
-def settle(registry: Registry, version: Version, verdict: Verdict, now_ms: int) -> Version:
-    """The version has its verdict, and is the champion by it or else the challenger."""
-    version = registry.judge(version, verdict.promoted, verdict.reason)
-    if verdict.promoted:
-        return registry.promote(version, now_ms)
-    registry.set_alias(version, CHALLENGER)
-    return registry.get(version.name, version.version)
+        return {view.name: view for view in (self.run.domain.user, self.run.domain.item)}

@@ -1,4 +1,4 @@
-"""Whether what is served agrees with what is learnt from: `headrace features verify` on a sample, for the gate."""
+"""The gate's parity check: `headrace features verify` on a sample, as served features must be those learnt from."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from features.checks import Verifier, VerifyRequest
 from features.errors import HeadraceError
-from training.judging.gate import Verdict
+from training.judging.gate import GateVerdict
+from training.progress import Log, Stage, silent
 
 if TYPE_CHECKING:
     from features.checks import Findings
     from features.definitions import FeatureRepo, FeatureView
 
-Ask = Callable[[], "Parity"]
+ParityCheck = Callable[[], "Parity"]
+"""Compares features online with the archive's, for a model that the gate would promote."""
 
 
 class Comparing(Protocol):
-    """Compares a view's rows with the archive (features.checks.stores.Verifier)."""
+    """Compares a view's rows with the archive, as features.checks.Verifier does."""
 
-    def verify(self, view: FeatureView, asked: VerifyRequest, /) -> Findings:
-        """What differs. Raises HeadraceError where nothing can be compared."""
+    def verify(self, view: FeatureView, request: VerifyRequest, /) -> Findings:
+        """The differences. Raises HeadraceError where nothing can be compared."""
 
 
 class Sampled(Protocol):
-    """How much is compared: a part of a training's settings."""
+    """The size of the sample: a part of a training's settings."""
 
     @property
     def parity_entities(self) -> int:
@@ -34,7 +36,7 @@ class Sampled(Protocol):
 
     @property
     def seed(self) -> int:
-        """Of which entities these are."""
+        """Of the draw of these entities."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Parity:
     unavailable: str | None = None
 
     @property
-    def told(self) -> str:
-        """In words: what a version's tag says."""
+    def text(self) -> str:
+        """In words, as a version's tag has it."""
         if self.unavailable is not None:
             return f"not compared: {self.unavailable}"
         if self.wrong:
@@ -56,63 +58,66 @@ class Parity:
         return f"{self.compared:,} values agree"
 
 
-def parity(verifier: Comparing, views: Sequence[FeatureView], asked: VerifyRequest) -> Parity:
-    """What a comparison of these views comes to."""
+def parity(verifier: Comparing, views: Sequence[FeatureView], request: VerifyRequest) -> Parity:
+    """The outcome of a comparison of these views."""
     try:
-        found = [verifier.verify(view, asked) for view in views]
+        findings = [verifier.verify(view, request) for view in views]
     except HeadraceError as error:
         return Parity(unavailable=str(error))
-    compared = sum(one.compared for one in found)
+    compared = sum(each.compared for each in findings)
     if not compared:
         return Parity(unavailable="neither store has an entity")
-    worst = next((one for each in found for one in each.worst), None)
+    worst = next((value for each in findings for value in each.worst), None)
     example = "" if worst is None else f"{worst.feature} of {worst.entity}: {worst.online!r}, not {worst.offline!r}"
-    return Parity(compared, sum(sum(one.kinds.values()) for one in found), example)
+    return Parity(compared, sum(sum(each.kinds.values()) for each in findings), example)
 
 
-def asked_parity(verdict: Verdict, ask: Ask | None, demand: Literal["require", "ask", "skip"]) -> Verdict:
-    """The verdict with what is asked about features where it promotes; nobody is asked without ``ask``, or to skip."""
-    if not verdict.promoted or ask is None or demand == "skip":
+def checked_parity(
+    verdict: GateVerdict,
+    check: ParityCheck | None,
+    demand: Literal["require", "ask", "skip"],
+    log: Log = silent,
+) -> GateVerdict:
+    """The verdict with the outcome of the parity check, where it promotes and the check is not to be skipped."""
+    if not verdict.promoted or check is None or demand == "skip":
         return verdict
-    return with_parity(verdict, ask(), demand)
+    log(Stage("parity", "comparing features online with the archive's"))
+    return with_parity(verdict, check(), demand)
 
 
-def with_parity(verdict: Verdict, found: Parity, demand: Literal["require", "ask"]) -> Verdict:
+def with_parity(verdict: GateVerdict, found: Parity, demand: Literal["require", "ask"]) -> GateVerdict:
     """The verdict where the features agree; refused where they differ, and where that is required and not known."""
     if found.unavailable is not None and demand == "ask":
-        return Verdict(verdict.promoted, f"{verdict.reason}; features online and offline were {found.told}")
+        return GateVerdict(verdict.promoted, f"{verdict.reason}; features online and offline were {found.text}")
     if found.unavailable is not None or found.wrong:
-        reason = f"features online and offline must agree: {found.told}. See 'headrace features verify'"
-        return Verdict(False, reason)
-    return Verdict(verdict.promoted, f"{verdict.reason}; features online and offline: {found.told}")
+        reason = f"features online and offline must agree: {found.text}. See 'headrace features verify'"
+        return GateVerdict(False, reason)
+    return GateVerdict(verdict.promoted, f"{verdict.reason}; features online and offline: {found.text}")
 
 
-def asked_of(
-    home: Path,
-    offline: Path,
-    repo: FeatureRepo,
-    views: Sequence[FeatureView],
-    chosen: Sampled,
-    say: Callable[[str], None],
-) -> Ask:
-    """How the gate compares a project's online store with its archive.
+@dataclass(frozen=True)
+class StoreParity:
+    """Compares a project's online store with its archive, when it is called."""
 
-    Args:
-        home: the project's folder of running state.
-        offline: its archive.
-    """
+    home: Path
+    """The project's folder of running state."""
+    offline: Path
+    """Its archive."""
+    repo: FeatureRepo
+    views: Sequence[FeatureView]
+    sampled: Sampled
+    log: Log = silent
 
-    def ask() -> Parity:
+    def __call__(self) -> Parity:
+        """The comparison of a sample of the views' entities, as of now."""
         from features.online_store import status_file, store_of
         from features.times import now_ms
 
-        if not status_file(home).exists():  # asking a store that is not there would make it
+        if not status_file(self.home).exists():  # opening a store that is not there would make it
             return Parity(unavailable="the stream never ran here")
         try:
-            rows = store_of(repo.path, home).open()
+            rows = store_of(self.repo.path, self.home).open()
         except HeadraceError as error:
             return Parity(unavailable=str(error))
-        verifier = Verifier(rows, repo, offline, home, say)
-        return parity(verifier, views, VerifyRequest(chosen.parity_entities, now_ms(), chosen.seed))
-
-    return ask
+        verifier = Verifier(rows, self.repo, self.offline, self.home, self.log)
+        return parity(verifier, self.views, VerifyRequest(self.sampled.parity_entities, now_ms(), self.sampled.seed))

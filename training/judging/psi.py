@@ -24,7 +24,7 @@ SCORE = "score"
 """The name of the ranker's own answer among its inputs."""
 
 
-class Histogram(BaseModel):
+class InputHistogram(BaseModel):
     """Of one input: the inner edges of its bins, rising, and the share of each bin, that of missing values last."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,7 +39,7 @@ class Reference(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     examples: int
-    histograms: dict[str, Histogram]
+    histograms: dict[str, InputHistogram]
 
 
 def reference_of(columns: Mapping[str, Floats]) -> Reference:
@@ -67,11 +67,11 @@ def columns_of(names: Sequence[str], inputs: Floats, chances: Floats) -> dict[st
     return {**{name: inputs[:, place] for place, name in enumerate(names)}, SCORE: chances}
 
 
-def _histogram(column: Floats) -> Histogram:
+def _histogram(column: Floats) -> InputHistogram:
     there = column[~np.isnan(column)]
     quantiles = np.quantile(there, np.arange(1, BINS) / BINS) if len(there) else np.empty(0)
     edges = np.unique(quantiles)
-    return Histogram(edges=tuple(edges.tolist()), shares=tuple(_shares(edges, column).tolist()))
+    return InputHistogram(edges=tuple(edges.tolist()), shares=tuple(_shares(edges, column).tolist()))
 
 
 def _shares(edges: Floats, column: Floats) -> Floats:
@@ -80,7 +80,7 @@ def _shares(edges: Floats, column: Floats) -> Floats:
     return np.bincount(bins, minlength=len(edges) + 2) / max(len(column), 1)
 
 
-def _psi(reference: Histogram, column: Floats) -> float:
+def _psi(reference: InputHistogram, column: Floats) -> float:
     if not len(column) or not sum(reference.shares):
         return 0.0
     before = np.maximum(np.array(reference.shares), LEAST)

@@ -18,7 +18,7 @@ from models.recommender import Artefact, Manifest
 from training.data import Domain
 from training.judging.psi import columns_of, reference_of
 from training.mlmodel import SIGNATURE
-from training.recommender import Checked, Examples, Row, calibration, calibration_error
+from training.recommender import CalibrationCheck, RankerExamples, Row, calibration, calibration_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ LEAST_SHOWN = 1e-4
 """What a share of nothing is drawn as."""
 
 
-def came_from(domain: Domain, versions: Mapping[str, int], root: Path) -> dict[str, str]:
+def provenance(domain: Domain, versions: Mapping[str, int], root: Path) -> dict[str, str]:
     """Tags: the version of the code, of the definitions, and of each Delta table that was read (none for a file)."""
     return origin((domain.user, domain.item), versions, root)
 
@@ -78,7 +78,7 @@ def signature_of(names: Sequence[str]) -> dict[str, Any]:
 
 
 def files_of(
-    artefact: Artefact, rows: Sequence[Row], held_out: Examples, checked: Checked, seed: int
+    artefact: Artefact, rows: Sequence[Row], held_out: RankerExamples, checked: CalibrationCheck, seed: int
 ) -> dict[str, bytes]:
     """The files of a run's record: the signature, and the pictures as PNG; those of the ranker where there is one."""
     files = {
@@ -97,7 +97,7 @@ def files_of(
     return files
 
 
-def importance(artefact: Artefact, held_out: Examples, seed: int) -> dict[str, float]:
+def importance(artefact: Artefact, held_out: RankerExamples, seed: int) -> dict[str, float]:
     """The importance of the ranker's inputs on held-out examples (see ``importance_of``)."""
     return importance_of(input_names(artefact.manifest), held_out.inputs, held_out.taken, artefact.chances, seed)
 
@@ -163,7 +163,7 @@ def draw_importance(axes: Axes, drops: Mapping[str, float]) -> None:
     axes.set(xlabel="log loss more when shuffled, held-out examples")
 
 
-def _calibration(axes: Axes, checked: Checked) -> None:
+def _calibration(axes: Axes, checked: CalibrationCheck) -> None:
     """On scales of logarithms, as most candidates have small chances."""
     lines = {"as the ranker said": checked.before}
     if checked.calibration is not None:

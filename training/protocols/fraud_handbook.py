@@ -72,7 +72,7 @@ class Days:
 
 
 @dataclass(frozen=True)
-class Payments:
+class LabelledPayments:
     """n payments: when (ms), of which card, whether fraud, and their inputs (n, INPUTS), 0 where there is no value."""
 
     time: Int64s
@@ -80,9 +80,9 @@ class Payments:
     fraud: Bools
     inputs: Floats
 
-    def pick(self, which: Bools) -> Payments:
+    def pick(self, which: Bools) -> LabelledPayments:
         """Some of them."""
-        return Payments(self.time[which], self.card[which], self.fraud[which], self.inputs[which])
+        return LabelledPayments(self.time[which], self.card[which], self.fraud[which], self.inputs[which])
 
 
 def read_history(path: Path, kind: str, repo: FeatureRepo) -> Events:
@@ -110,7 +110,7 @@ def last_start(history: Events, days: Days) -> int:
     return (newest // DAY_MS + 1) * DAY_MS - (days.test_end - days.start)
 
 
-def payments_between(history: Events, inputs: EventInputs, start: int, end: int, *, before: bool) -> Payments:
+def payments_between(history: Events, inputs: EventInputs, start: int, end: int, *, before: bool) -> LabelledPayments:
     """The payments of [start, end) with their inputs as of the millisecond after each, or ``before`` it.
 
     Before, a payment is not among those that its features count, as when it is judged while it comes in; the Handbook
@@ -122,10 +122,10 @@ def payments_between(history: Events, inputs: EventInputs, start: int, end: int,
     at = chosen["event_time"].to_numpy()
     matrix = inputs.matrix_before(chosen, history) if before else inputs.matrix(chosen, at + 1, history)
     fraud = np.asarray(pc.is_in(chosen["event_id"], value_set=pc.unique(history[LABELS]["event_id"])))
-    return Payments(at, chosen[CARD].to_numpy(), fraud, np.nan_to_num(matrix, nan=0.0))
+    return LabelledPayments(at, chosen[CARD].to_numpy(), fraud, np.nan_to_num(matrix, nan=0.0))
 
 
-def without_known_cards(payments: Payments, days: Days) -> Bools:
+def without_known_cards(payments: LabelledPayments, days: Days) -> Bools:
     """Which payments stand in the test: those of test days whose card was not known to be compromised on that day.
 
     Known are the cards with a fraud in training, and on each test day those with a fraud ``delay`` days before it.
@@ -144,7 +144,7 @@ def without_known_cards(payments: Payments, days: Days) -> Bools:
     return kept
 
 
-def card_precision(test: Payments, scores: Floats, top: int = TOP) -> float:
+def card_precision(test: LabelledPayments, scores: Floats, top: int = TOP) -> float:
     """The mean over the days of the share of compromised cards among the ``top`` most suspicious ones.
 
     A card's score is its highest of the day; a card that was found leaves the days after it.
@@ -152,7 +152,7 @@ def card_precision(test: Payments, scores: Floats, top: int = TOP) -> float:
     return group_precision(test.time // DAY_MS, test.card, test.fraud, scores, top)
 
 
-def judged(test: Payments, scores: Floats) -> dict[str, float]:
+def judged(test: LabelledPayments, scores: Floats) -> dict[str, float]:
     """AUC, average precision and card precision of the scores."""
     metrics = ranking_metrics(test.fraud, scores)
     return {**metrics, f"card_precision_at_{TOP}": card_precision(test, scores)}
@@ -172,7 +172,9 @@ def models(seed: int = 0) -> dict[str, Any]:
     }
 
 
-def rows(train: Payments, test: Payments, chosen: Mapping[str, Any], say: Say) -> Iterator[dict[str, Any]]:
+def rows(
+    train: LabelledPayments, test: LabelledPayments, chosen: Mapping[str, Any], say: Say
+) -> Iterator[dict[str, Any]]:
     """A row for each model, and first one for the amount alone: its metrics on ``test`` and how long it took to fit."""
     yield {"model": BASELINE, **judged(test, test.inputs[:, INPUTS.index("amount")]), "fit_s": 0.0}
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]

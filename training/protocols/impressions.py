@@ -22,7 +22,7 @@ POSITION = "position"
 
 
 @dataclass(frozen=True)
-class Shown:
+class ImpressionLists:
     """n items of lists, list by list in the order of time, and the clicks on them."""
 
     items: int
@@ -56,13 +56,13 @@ class Metadata:
     words: Mapping[str, csr_array]
 
 
-def click_through(shown: Shown) -> Floats:
+def click_through(shown: ImpressionLists) -> Floats:
     """(n,) the item's clicks over its impressions before the list, with a prior."""
     clicks, impressions = _counts(shown)
     return (clicks + PRIOR_CLICKS) / (impressions + PRIOR_SHOWN)
 
 
-def inputs(shown: Shown, about: Metadata) -> dict[str, Floats]:
+def inputs(shown: ImpressionLists, about: Metadata) -> dict[str, Floats]:
     """Column name → (n,) value of each row."""
     clicks, impressions = _counts(shown)
     before = clicked_before(shown)
@@ -85,7 +85,7 @@ def rank_in_list(values: Floats, list_of: Int64s) -> Floats:
     return ranks
 
 
-def _counts(shown: Shown) -> tuple[Floats, Floats]:
+def _counts(shown: ImpressionLists) -> tuple[Floats, Floats]:
     """(n,) each item's clicks, and impressions, before the list's time."""
     clicks = _earlier(shown.click_item, shown.click_ms, shown.item, shown.time_ms)
     return clicks, _earlier(shown.item, shown.time_ms, shown.item, shown.time_ms)
@@ -100,7 +100,7 @@ def _earlier(code: Int64s, time_ms: Int64s, wanted: Int64s, before_ms: Int64s) -
     return found.astype(np.float64)
 
 
-def clicked_before(shown: Shown) -> csr_array:
+def clicked_before(shown: ImpressionLists) -> csr_array:
     """(lists, items) 1 where the list's user had clicked the item before the list's time."""
     order = np.lexsort((shown.click_ms, shown.click_user))
     user, time_ms, item = shown.click_user[order], shown.click_ms[order], shown.click_item[order]
@@ -114,7 +114,7 @@ def clicked_before(shown: Shown) -> csr_array:
     return before
 
 
-def _from_habit(values: Floats, shown: Shown, before: csr_array) -> Floats:
+def _from_habit(values: Floats, shown: ImpressionLists, before: csr_array) -> Floats:
     """(n,) how far the item's value is from the mean of what the user had clicked; NaN before any click."""
     there = ~np.isnan(values)
     sums, counts = before @ np.where(there, values, 0.0), before @ there.astype(np.float64)
@@ -123,7 +123,7 @@ def _from_habit(values: Floats, shown: Shown, before: csr_array) -> Floats:
     return distance
 
 
-def _affinity(words: csr_array, shown: Shown, before: csr_array) -> Floats:
+def _affinity(words: csr_array, shown: ImpressionLists, before: csr_array) -> Floats:
     """(n,) how much the item's words are those of what the user clicked: the cosine, NaN before any click."""
     profile = csr_array(before @ words)
     dots = _row_dots(profile, words, shown)
@@ -133,6 +133,6 @@ def _affinity(words: csr_array, shown: Shown, before: csr_array) -> Floats:
     return np.where(norms > 0, np.divide(dots, scale, out=np.zeros(len(dots)), where=scale > 0), np.nan)
 
 
-def _row_dots(left: csr_array, right: csr_array, shown: Shown) -> Floats:
+def _row_dots(left: csr_array, right: csr_array, shown: ImpressionLists) -> Floats:
     """(n,) left[list] · right[item] of each row."""
     return np.asarray(left[shown.list_of].multiply(right[shown.item]).sum(axis=1), dtype=np.float64)

@@ -18,8 +18,8 @@ from features.arrays import Int64s
 from features.errors import FormatError
 from features.formats import InputFile, read_lines
 from training.data import Interactions
-from training.protocols.lists import BASELINE, Fitted, Say, fitted, said
-from training.protocols.report import Judged, report_rows, values_of
+from training.protocols.lists import BASELINE, Fitted, Say, fitted, report_json
+from training.protocols.report import ProtocolResult, report_rows, values_of
 from training.recommender import Als, CoVisited, Ease, Popular, Recommender, Taken, taken_of
 
 PROTOCOL, K, NEGATIVES = "leave-one-out-99", 10, 99
@@ -106,13 +106,15 @@ def run(data: LeftOut, several: Mapping[str, Recommender], say: Say = lambda tex
     as_of_ms = int(data.train.time_ms.max(initial=0)) + 1
     tested = [_tested(one, data) for one in fitted(several, data.train, as_of_ms, say)]
     rows = report_rows(tested, f"ndcg_at_{K}", [BASELINE])
-    return said(PROTOCOL, rows, train=len(data.train), users=len(data.user), items=data.train.items)
+    return report_json(PROTOCOL, rows, train=len(data.train), users=len(data.user), items=data.train.items)
 
 
-def _tested(one: Fitted, data: LeftOut) -> Judged:
+def _tested(one: Fitted, data: LeftOut) -> ProtocolResult:
     rank = np.concatenate([_ranks(one, data, slice(at, at + BATCH)) for at in range(0, len(data.user), BATCH)])
     hits = rank[:, None] == np.arange(K)
-    return Judged(one.name, values_of(hits, np.ones(len(rank), np.int64), ("hit_rate", "ndcg", "mrr")), fit_s=one.fit_s)
+    return ProtocolResult(
+        one.name, values_of(hits, np.ones(len(rank), np.int64), ("hit_rate", "ndcg", "mrr")), fit_s=one.fit_s
+    )
 
 
 def _ranks(one: Fitted, data: LeftOut, rows: slice) -> Int64s:

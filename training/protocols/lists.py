@@ -18,7 +18,7 @@ from features.errors import UsageError
 from features.events import EventColumns
 from features.formats import read_events
 from training.data import Interactions, coded
-from training.protocols.report import Judged, values_of
+from training.protocols.report import ProtocolResult, values_of
 from training.recommender import Recommender, Scorer, Taken, metrics
 
 Say = Callable[[str], None]
@@ -73,7 +73,7 @@ def _number(text: str, value: str, now: object) -> float:
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluatedUsers:
     """m users to recommend to: what they took until then, what may not be listed, and what was right."""
 
     taken: Taken
@@ -83,7 +83,7 @@ class Asked:
     """(m, items)."""
 
 
-def listed(scorer: Scorer, asked: Asked, k: int) -> Int64s:
+def listed(scorer: Scorer, asked: EvaluatedUsers, k: int) -> Int64s:
     """(m, k) the items with the best scores, -1 where there are no more."""
     size = max(1, BATCH_CELLS // max(asked.taken.items, 1))
     tops = [np.empty((0, k), dtype=np.int64)]
@@ -96,7 +96,7 @@ def listed(scorer: Scorer, asked: Asked, k: int) -> Int64s:
     return np.concatenate(tops)
 
 
-def judged(top: Int64s, asked: Asked, names: Sequence[str] = METRICS) -> dict[str, Floats]:
+def judged(top: Int64s, asked: EvaluatedUsers, names: Sequence[str] = METRICS) -> dict[str, Floats]:
     """The metrics of each list."""
     hits = metrics.hits_at_k(top, asked.relevant)
     return values_of(hits, asked.relevant.sum(axis=1).astype(np.int64), names)
@@ -122,16 +122,16 @@ def fitted(models: Mapping[str, Recommender], taken: Taken, as_of_ms: int, say: 
     return several
 
 
-def tested(several: Sequence[Fitted], asked: Asked, k: int) -> list[Judged]:
+def tested(several: Sequence[Fitted], asked: EvaluatedUsers, k: int) -> list[ProtocolResult]:
     """What each model's lists are worth."""
     rows = []
     for one in several:
         top = listed(one.scorer, asked, k)
         catalogue = metrics.coverage([top[top >= 0]], asked.taken.items)
-        rows.append(Judged(one.name, judged(top, asked), {f"coverage_at_{k}": catalogue}, one.fit_s))
+        rows.append(ProtocolResult(one.name, judged(top, asked), {f"coverage_at_{k}": catalogue}, one.fit_s))
     return rows
 
 
-def said(protocol: str, rows: list[dict[str, Any]], **about: object) -> dict[str, Any]:
+def report_json(protocol: str, rows: list[dict[str, Any]], **about: object) -> dict[str, Any]:
     """The report as JSON has it."""
     return {"protocol": protocol, "baseline": BASELINE, **about, "rows": rows}

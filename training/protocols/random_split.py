@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data import Interactions
-from training.protocols.lists import BASELINE, Asked, Say, fitted, said, tested
+from training.protocols.lists import BASELINE, EvaluatedUsers, Say, fitted, report_json, tested
 from training.protocols.report import report_rows
 from training.recommender import Als, CoVisited, Ease, Popular, Recommender, taken_of
 
@@ -41,10 +41,12 @@ def run(
     every = every.only(np.isin(np.arange(len(every)), first))
     learnt = stratified(every.user, TRAIN_SHARE, seed)
     train, rest = every.only(learnt), every.only(~learnt)
-    asked = Asked(train, train.had, rest.ones.toarray() > 0)
+    asked = EvaluatedUsers(train, train.had, rest.ones.toarray() > 0)
     as_of_ms = int(every.time_ms.max(initial=0)) + 1
     rows = report_rows(tested(fitted(several, train, as_of_ms, say), asked, K), f"ndcg_at_{K}", [BASELINE])
-    return said(PROTOCOL, rows, seed=seed, train=len(train), test=len(rest), users=every.users, items=every.items)
+    return report_json(
+        PROTOCOL, rows, seed=seed, train=len(train), test=len(rest), users=every.users, items=every.items
+    )
 
 
 def stratified(user: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:

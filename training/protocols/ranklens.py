@@ -23,8 +23,8 @@ from features.definitions import FeatureRepo
 from features.errors import UsageError
 from features.events import integers
 from features.formats import InputFile, read_events
-from training.protocols.impressions import POSITION, Metadata, Shown, inputs, rank_in_list
-from training.protocols.report import Judged, report_rows, values_of
+from training.protocols.impressions import POSITION, ImpressionLists, Metadata, inputs, rank_in_list
+from training.protocols.report import ProtocolResult, report_rows, values_of
 
 Say = Callable[[str], None]
 
@@ -54,7 +54,7 @@ PROSE = ("title", "description")
 class Impressions:
     """A file's lists, and what it says of the items."""
 
-    shown: Shown
+    shown: ImpressionLists
     about: Metadata
     train_lists: int | None = None
     """How many of the lists, the first, are to learn from; None where a share of those with clicks is."""
@@ -91,7 +91,7 @@ def _activity(path: Path, repo: FeatureRepo) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def shown_of(events: pa.Table, items: pa.Array) -> Shown:
+def shown_of(events: pa.Table, items: pa.Array) -> ImpressionLists:
     """The impressions and clicks of our activity events; lists are recommendation ids."""
     who = pc.coalesce(events["user_id"], events["session_id"], events["recommendation_id"])
     users = pc.unique(who)
@@ -118,7 +118,7 @@ def shown_of(events: pa.Table, items: pa.Array) -> Shown:
     place[by_time] = np.arange(len(lists))
     pair = seen_list * len(items) + seen_item
     clicked = np.isin(pair, click_list * len(items) + click_item)
-    return Shown(
+    return ImpressionLists(
         items=len(items),
         list_of=place[number],
         item=seen_item[order],
@@ -187,8 +187,8 @@ def run(data: Impressions, seed: int = 0, say: Say = lambda text: None) -> dict[
         BASELINE: columns["clicks"][test],
         CLICK_THROUGH: columns["click_through"][test],
     }
-    tested = [Judged(name, list_values(about, test, values)) for name, values in several.items()]
-    tested.append(Judged("ranker", list_values(about, test, scores), fit_s=fit_s))
+    tested = [ProtocolResult(name, list_values(about, test, values)) for name, values in several.items()]
+    tested.append(ProtocolResult("ranker", list_values(about, test, scores), fit_s=fit_s))
     lists = {"train_lists": middle, "test_lists": len(chosen) - middle, "inputs": len(columns)}
     rows = report_rows(tested, f"ndcg_at_{K}", [BASELINE, CLICK_THROUGH])
     return {"protocol": PROTOCOL, "baseline": BASELINE, **lists, "rows": rows}
@@ -213,7 +213,7 @@ def _matrix(columns: Mapping[str, Floats], rows: NDArray[np.bool_]) -> Floats:
     return np.column_stack([values[rows] for values in columns.values()])
 
 
-def list_values(shown: Shown, rows: NDArray[np.bool_], scores: Floats) -> dict[str, Floats]:
+def list_values(shown: ImpressionLists, rows: NDArray[np.bool_], scores: Floats) -> dict[str, Floats]:
     """Metrics of each list of these rows, the best scores first; equal scores in the order in which they were shown."""
     number = np.unique(shown.list_of[rows], return_inverse=True)[1].astype(np.int64)
     rank, clicked = rank_in_list(scores, number), shown.clicked[rows]

@@ -18,7 +18,7 @@ PER_LIST = METRICS | {"map": metrics.average_precision_at_k}
 
 
 @dataclass(frozen=True)
-class Judged:
+class ProtocolResult:
     """A model's value of each metric for each list, NaN where a list has none; and what is of no single list."""
 
     model: str
@@ -32,13 +32,13 @@ def values_of(hits: NDArray[np.bool_], relevant: Int64s, names: Sequence[str]) -
     return {f"{name}_at_{hits.shape[1]}": PER_LIST[name](hits, relevant) for name in names}
 
 
-def report_rows(tested: Sequence[Judged], main: str, baselines: Sequence[str]) -> list[dict[str, Any]]:
+def report_rows(tested: Sequence[ProtocolResult], main: str, baselines: Sequence[str]) -> list[dict[str, Any]]:
     """A JSON object a model: means, also of how far its main metric is above each baseline's, and their intervals."""
     by_name = {one.model: one for one in tested}
     return [_row(one, main, [by_name[name] for name in baselines if name in by_name]) for one in tested]
 
 
-def _row(one: Judged, main: str, baselines: Sequence[Judged]) -> dict[str, Any]:
+def _row(one: ProtocolResult, main: str, baselines: Sequence[ProtocolResult]) -> dict[str, Any]:
     beside = {f"{main}_above_{other.model}": one.values[main] - other.values[main] for other in baselines}
     sure = {name: bootstrap(values) for name, values in [*one.values.items(), *beside.items()]}
     row: dict[str, Any] = {"model": one.model} | {name: each.mean for name, each in sure.items()}

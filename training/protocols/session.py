@@ -14,8 +14,8 @@ import numpy as np
 from features.arrays import Int64s
 from features.errors import UsageError
 from training.data import Interactions
-from training.protocols.lists import BASELINE, Asked, Say, fitted, listed, said
-from training.protocols.report import Judged, report_rows, values_of
+from training.protocols.lists import BASELINE, EvaluatedUsers, Say, fitted, listed, report_json
+from training.protocols.report import ProtocolResult, report_rows, values_of
 from training.recommender import CoVisited, Popular, Recommender, SessionNeighbours, Taken, metrics, taken_of
 
 PROTOCOL, K = "session", 20
@@ -51,12 +51,12 @@ def run(
         raise UsageError("protocol session", "sessions of two clicks and more, before and after", f"{every.users}")
     tested = []
     for one in fitted(several, train, start_ms, say):
-        top = listed(one.scorer, Asked(prefixes, None, np.empty((0, 0), dtype=bool)), K)
+        top = listed(one.scorer, EvaluatedUsers(prefixes, None, np.empty((0, 0), dtype=bool)), K)
         hits = top == wanted[:, None]
         values = values_of(hits, np.ones(len(wanted), np.int64), ("hit_rate", "mrr", "ndcg"))
-        tested.append(Judged(one.name, values, {f"coverage_at_{K}": _coverage(top, every.items)}, one.fit_s))
+        tested.append(ProtocolResult(one.name, values, {f"coverage_at_{K}": _coverage(top, every.items)}, one.fit_s))
     rows = report_rows(tested, f"hit_rate_at_{K}", [BASELINE])
-    return said(PROTOCOL, rows, start_ms=start_ms, train=len(train), clicks=len(wanted), items=every.items)
+    return report_json(PROTOCOL, rows, start_ms=start_ms, train=len(train), clicks=len(wanted), items=every.items)
 
 
 def _coverage(top: Int64s, items: int) -> float:

@@ -21,48 +21,46 @@ from scipy.sparse import csr_array  # type: ignore[import-untyped]
 from features.arrays import Int64s
 from features.events import integers
 from models.recommender import Artefact
-from training.data import Domain, Events, Interactions, Moments, Split, interactions_of, time_split
+from training.data import Domain, Events, Interactions, Moments, interactions_of
+from training.progress import Log, silent
 from training.protocols.impressions import PRIOR_CLICKS, PRIOR_SHOWN
-from training.protocols.lists import BASELINE, Asked, Fitted, Say, fitted, judged, listed, said
-from training.protocols.report import Judged, report_rows
+from training.protocols.lists import BASELINE, EvaluatedUsers, Fitted, fitted, judged, listed, report_json
+from training.protocols.report import ProtocolResult, report_rows
 from training.recommender import (
     Als,
     Blend,
     CoVisited,
     Ease,
-    Features,
-    Own,
     Popular,
     Recommender,
-    Stopwatch,
+    RetrievedMoments,
     Taken,
-    ask,
+    UserFrequency,
+    candidates_before,
     chances_of,
-    fit_candidates,
     learn,
     manifest_of,
     metrics,
+    retrieve_at,
     taken_of,
-    target_of,
-    worth_splitting,
 )
-from training.recommender import Asked as AskedMoments
+from training.run import TrainingRun, split_times, target_of
 from training.settings import TrainingSettings
 
 PROTOCOL, TWO_STAGE, CLICK_THROUGH = "time-split", "two_stage", "item_click_through"
 
 OTHERS = (BASELINE, "own", "blend", "blend_of_new")
-"""What every model's distance to is said."""
+"""The models that every other is compared with."""
 
 METRICS = ("ndcg", "recall", "precision", "hit_rate", "mrr")
 
 SHOWN = ("view", "click")
-"""Types of events by which an item was before a user's eyes."""
+"""Types of events that say that a user saw an item."""
 
 
 def models() -> dict[str, Recommender]:
-    """Those that stand beside the two-stage model, by name; both blends are plain sums of three of them."""
-    own, ease, trending = Own(), Ease(), Popular(half_life_days=14.0)
+    """The models beside the two-stage one, by name; both blends are plain sums of three of them."""
+    own, ease, trending = UserFrequency(), Ease(), Popular(half_life_days=14.0)
     parts = ((own, 1.0), (ease, 1.0), (trending, 1.0))
     return {
         BASELINE: Popular(),
@@ -77,8 +75,8 @@ def models() -> dict[str, Recommender]:
 
 
 @dataclass(frozen=True)
-class Question:
-    """Whom to recommend to, of what was known before ``as_of_ms``, and what they took from then on."""
+class HeldOutUsers:
+    """The users of the test part, what was known before ``as_of_ms``, and what they took from then on."""
 
     as_of_ms: int
     before: Taken
@@ -90,37 +88,38 @@ class Question:
     """(users, items) what each had taken before."""
 
 
-def run(
-    events: Events,
-    domain: Domain,
-    settings: TrainingSettings,
-    several: Mapping[str, Recommender],
-    say: Say = lambda text: None,
-    since_ms: int | None = None,
-) -> dict[str, Any]:
-    """The report: for warm and cold users, with repeats and only new, a row a model.
-
-    Args:
-        since_ms: when the last part begins; None for what the settings say.
-    """
-    history, of = interactions_of(events, domain), Features(events, domain)
-    target = target_of(history, settings)
-    known_at = worth_splitting(history, target, settings)
-    if since_ms is not None and len(known_at):
-        settings = settings.model_copy(update={"test_ms": int(known_at[-1]) + 1 - since_ms})
-    split = time_split(known_at, settings)
-    question = asked_at(history, split, target, settings)
-    every = [*fitted(several, question.before, question.as_of_ms, say)]
-    every += item_click_through(history.between(0, split.middle), target)
-    every.append(two_stage(history, of, split, settings, question, say))
+def run(training: TrainingRun, several: Mapping[str, Recommender]) -> dict[str, Any]:
+    """The report: for warm and cold users, with repeats and only new, a row a model."""
+    split = training.split
+    held_out = held_out_users(training)
+    every = [*fitted(several, held_out.before, held_out.as_of_ms, training.log)]
+    every += item_click_through(training.history.between(0, split.middle), training.target)
+    every.append(two_stage(training, held_out))
     rows = []
-    for group, chosen in (("warm", question.warm), ("cold", ~question.warm)):
+    for group, chosen in (("warm", held_out.warm), ("cold", ~held_out.warm)):
         for lists, new in (("with_repeats", False), ("only_new", True)):
             about = {"users": group, "lists": lists}
-            rows += _rows(every, part_of(question, chosen, new), question.before, settings.k, about)
-    said_of = {"as_of_ms": split.middle, "end_ms": split.end, "target": list(target)}
-    counts = {"warm_users": int(question.warm.sum()), "cold_users": int((~question.warm).sum())}
-    return said(PROTOCOL, rows, tested=TWO_STAGE, **said_of, **counts, items=question.before.items)
+            users = users_of(held_out, chosen, new)
+            rows += [about | row for row in _rows(every, users, held_out.before, training.settings.k)]
+    times = {"as_of_ms": split.middle, "end_ms": split.end, "target": list(training.target)}
+    counts = {"warm_users": int(held_out.warm.sum()), "cold_users": int((~held_out.warm).sum())}
+    return report_json(PROTOCOL, rows, tested=TWO_STAGE, **times, **counts, items=held_out.before.items)
+
+
+def training_of(
+    events: Events, domain: Domain, settings: TrainingSettings, since_ms: int | None = None, log: Log = silent
+) -> TrainingRun:
+    """The training whose test part is evaluated.
+
+    Args:
+        since_ms: the start of the test part; None for what the settings say.
+    """
+    if since_ms is not None:
+        history = interactions_of(events, domain)
+        known_at = split_times(history, target_of(history, settings), settings)
+        if len(known_at):
+            settings = settings.model_copy(update={"test_ms": int(known_at[-1]) + 1 - since_ms})
+    return TrainingRun.of(events, domain, settings, log)
 
 
 def item_click_through(history: Interactions, target: tuple[str, ...]) -> list[Fitted]:
@@ -128,93 +127,94 @@ def item_click_through(history: Interactions, target: tuple[str, ...]) -> list[F
     shown = history.of(SHOWN) & ~history.of(target)
     if not shown.any():
         return []
-    counts = [np.bincount(history.item[of], minlength=len(history.items)) for of in (history.of(target), shown)]
-    rate = (counts[0] + PRIOR_CLICKS) / (counts[1] + PRIOR_SHOWN)
+    clicks, views = (
+        np.bincount(history.item[rows], minlength=len(history.items)) for rows in (history.of(target), shown)
+    )
+    rate = (clicks + PRIOR_CLICKS) / (views + PRIOR_SHOWN)
     return [Fitted(CLICK_THROUGH, lambda taken: np.tile(rate, (taken.users, 1)), 0.0)]
 
 
 def first_ms(events: Events, domain: Domain) -> int:
-    """When the first of these became known."""
+    """The known-at time of the first of these events."""
     return int(integers(events[domain.stream.name]["known_at"]).min())
 
 
-def asked_at(history: Interactions, split: Split, target: tuple[str, ...], settings: TrainingSettings) -> Question:
-    """Who took a target in the split's last part."""
-    weights = settings.counted(target)
-    before = taken_of(history.between(0, split.middle), weights)
+def held_out_users(training: TrainingRun) -> HeldOutUsers:
+    """The users who took a target in the split's last part."""
+    history, split, target = training.history, training.split, training.target
+    earlier = history.between(0, split.middle)
+    before = taken_of(earlier, training.settings.counted(target))
     later = taken_of(history.between(split.middle, split.end), dict.fromkeys(target, 1.0))
     users = np.unique(later.user)
-    seen = np.unique(history.between(0, split.middle).user)
-    return Question(
+    return HeldOutUsers(
         as_of_ms=split.middle,
         before=before,
         users=users,
-        warm=np.isin(users, seen),
+        warm=np.isin(users, np.unique(earlier.user)),
         relevant=later.of(users).ones.toarray() > 0,
         had=before.of(users).had,
     )
 
 
-def part_of(question: Question, chosen: NDArray[np.bool_], new: bool) -> Asked:
-    """The question of some users; where ``new``, of what is new to them, and then of those who took such a thing."""
-    relevant = question.relevant & ~question.had if new else question.relevant
+def users_of(held_out: HeldOutUsers, chosen: NDArray[np.bool_], new: bool) -> EvaluatedUsers:
+    """Some of the users; where ``new``, only what is new to them counts, and only those who took such a thing stay."""
+    relevant = held_out.relevant & ~held_out.had if new else held_out.relevant
     chosen = chosen & relevant.any(axis=1)
-    hidden = question.had[chosen] if new else None
-    return Asked(question.before.of(question.users[chosen]), hidden, relevant[chosen])
+    hidden = held_out.had[chosen] if new else None
+    return EvaluatedUsers(held_out.before.of(held_out.users[chosen]), hidden, relevant[chosen])
 
 
-def _rows(
-    every: Sequence[Fitted], asked: Asked, before: Taken, k: int, about: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    if not asked.taken.users:
+def _rows(every: Sequence[Fitted], users: EvaluatedUsers, before: Taken, k: int) -> list[dict[str, Any]]:
+    if not users.taken.users:
         return []
     took = csr_array(before.ones.T)
-    rows = [_tested(one, asked, took, k) for one in every]
-    return [{**about, "n": asked.taken.users, **row} for row in report_rows(rows, f"ndcg_at_{k}", OTHERS)]
+    results = [_evaluated(model, users, took, k) for model in every]
+    return [{"n": users.taken.users, **row} for row in report_rows(results, f"ndcg_at_{k}", OTHERS)]
 
 
-def _tested(one: Fitted, asked: Asked, took: csr_array, k: int) -> Judged:
-    top = listed(one.scorer, asked, k)
+def _evaluated(model: Fitted, users: EvaluatedUsers, took: csr_array, k: int) -> ProtocolResult:
+    top = listed(model.scorer, users, k)
     share = np.asarray(took.sum(axis=1), dtype=np.float64) / max(took.shape[1], 1)
     beyond = {
         f"diversity_at_{k}": metrics.diversity(top, took),
         f"novelty_at_{k}": metrics.novelty(top, share),
         f"popularity_bias_at_{k}": metrics.popularity_bias(top, share),
     }
-    covered = {f"coverage_at_{k}": metrics.coverage([top[top >= 0]], asked.taken.items)}
-    return Judged(one.name, judged(top, asked, METRICS) | beyond, covered, one.fit_s)
+    covered = {f"coverage_at_{k}": metrics.coverage([top[top >= 0]], users.taken.items)}
+    return ProtocolResult(model.name, judged(top, users, METRICS) | beyond, covered, model.fit_s)
 
 
-def two_stage(
-    history: Interactions, of: Features, split: Split, settings: TrainingSettings, question: Question, say: Say
-) -> Fitted:
-    """What `headrace train` fits: candidates, and a ranker that learnt from the part of time before the test."""
+def two_stage(training: TrainingRun, held_out: HeldOutUsers) -> Fitted:
+    """The model of `headrace train`: candidates, and a ranker that learnt from the part of time before the test."""
     started = perf_counter()
-    learnt = learn(history, of, split, settings, Stopwatch(say))
-    target = target_of(history, settings)
-    tables = fit_candidates(history, target, split.middle, settings)
+    learnt = learn(training)
+    middle, history = training.split.middle, training.history
+    tables = candidates_before(training, middle)
     fit_s = perf_counter() - started
-    artefact = Artefact(manifest_of(of.domain, settings, target, split.middle, 0), tables, learnt.ranker)
-    say(f"asking for {len(question.users):,} users")
-    m = len(question.users)
-    moments = Moments(question.users, np.full(m, split.middle - 1), np.zeros(m + 1, np.int64), np.empty(0, np.int64))
-    asked = ask(tables, moments, history, of.events, of.domain)
+    manifest = manifest_of(training.domain, training.settings, training.target, middle, 0)
+    artefact = Artefact(manifest, tables, learnt.ranker)
+    m = len(held_out.users)
+    training.log(f"asking for {m:,} users")
+    moments = Moments(held_out.users, np.full(m, middle - 1), np.zeros(m + 1, np.int64), np.empty(0, np.int64))
+    retrieved = retrieve_at(tables, moments, history, training.features)
     codes = pc.index_in(pa.array(tables.items, pa.string()), value_set=history.items).to_numpy()
-    scores = _table(asked, chances_of(artefact, asked, of), codes, len(history.items))
+    chances = chances_of(artefact, retrieved, training.features)
+    scores = _score_table(retrieved, chances, codes, len(history.items))
 
     def scorer(taken: Taken) -> NDArray[np.float64]:
-        codes = np.arange(taken.users) if taken.codes is None else taken.codes
-        chosen: NDArray[np.float64] = scores[np.searchsorted(question.users, codes)].toarray()
-        return chosen
+        users = np.arange(taken.users) if taken.codes is None else taken.codes
+        rows: NDArray[np.float64] = scores[np.searchsorted(held_out.users, users)].toarray()
+        return rows
 
     return Fitted(TWO_STAGE, scorer, fit_s)
 
 
-def _table(
-    asked: AskedMoments, scores: Sequence[NDArray[np.float64]], codes: NDArray[np.integer], items: int
+def _score_table(
+    retrieved: RetrievedMoments, scores: Sequence[NDArray[np.float64]], codes: NDArray[np.integer], items: int
 ) -> csr_array:
     """(moments, items) the scores, at the items' codes."""
-    lengths = [len(one) for one in asked.candidates]
-    column = np.concatenate([np.empty(0, np.int64), *(codes[one.places] for one in asked.candidates)])
+    lengths = [len(candidates) for candidates in retrieved.candidates]
+    indices = (codes[candidates.places] for candidates in retrieved.candidates)
+    column = np.concatenate([np.empty(0, np.int64), *indices])
     row = np.repeat(np.arange(len(lengths)), lengths)
     return csr_array((np.concatenate([np.empty(0), *scores]), (row, column)), shape=(len(lengths), items))

@@ -1,35 +1,40 @@
 """Recommenders: candidate sources and a ranker, fitted on interactions and point-in-time features.
 
-In: events, examples, settings. Out: an artefact, its metrics, and scorers for protocols.
+In: a training run. Out: an artefact, its metrics, and scorers for protocols.
 """
 
-from training.recommender.calibrating import Checked, calibration, calibration_error
+from training.recommender.calibrating import CalibrationCheck, calibration, calibration_error
 from training.recommender.candidates import fit_candidates
 from training.recommender.evaluate import METRICS, Row, chances_of, compared
 from training.recommender.fit import (
-    Stopwatch,
     Trained,
+    candidates_before,
     examples_of,
+    held_out_moments,
     learn,
     manifest_of,
     metrics_of,
-    target_of,
-    tested,
     train,
-    worth_splitting,
 )
-from training.recommender.ranker import Asked, Examples, Features, ask, examples, fit_ranker, told_of_items
+from training.recommender.ranker import (
+    RankerExamples,
+    RetrievedMoments,
+    examples,
+    fit_ranker,
+    retrieve_at,
+    with_item_features,
+)
 from training.recommender.scorers import (
     Als,
     Blend,
     CoVisited,
     Ease,
-    Own,
     Popular,
     Recommender,
     Scorer,
     SessionNeighbours,
     Taken,
+    UserFrequency,
     taken_of,
 )
 from training.recommender.settings_search import Trial, search
@@ -37,44 +42,41 @@ from training.recommender.shown_items import Listeners, read_served
 
 __all__ = [
     "Als",
-    "Asked",
     "Blend",
-    "Checked",
+    "CalibrationCheck",
     "CoVisited",
     "Ease",
-    "Examples",
-    "Features",
     "Listeners",
     "METRICS",
-    "Own",
     "Popular",
+    "RankerExamples",
     "Recommender",
+    "RetrievedMoments",
     "Row",
     "Scorer",
     "SessionNeighbours",
-    "Stopwatch",
     "Taken",
     "Trained",
     "Trial",
-    "ask",
+    "UserFrequency",
     "calibration",
     "calibration_error",
+    "candidates_before",
     "chances_of",
     "compared",
     "examples",
     "examples_of",
     "fit_candidates",
     "fit_ranker",
+    "held_out_moments",
     "learn",
     "manifest_of",
     "metrics",
     "metrics_of",
     "read_served",
+    "retrieve_at",
     "search",
     "taken_of",
-    "target_of",
-    "tested",
-    "told_of_items",
     "train",
-    "worth_splitting",
+    "with_item_features",
 ]

@@ -17,7 +17,7 @@ POSITIVES = 20
 
 
 @dataclass(frozen=True)
-class Checked:
+class CalibrationCheck:
     """A calibration (None of too few examples), and n later candidates: their chances without it and by it."""
 
     calibration: Calibration | None = None
@@ -35,7 +35,7 @@ class Checked:
         return {"calibration_error": after, "calibration_error_before": before}
 
 
-def checked(scores: list[Floats], taken: list[Bools], as_of: NDArray[np.int64]) -> Checked:
+def check_calibration(scores: list[Floats], taken: list[Bools], as_of: NDArray[np.int64]) -> CalibrationCheck:
     """A calibration of the earlier half of the moments, and how it does on the later half.
 
     Args:
@@ -47,7 +47,7 @@ def checked(scores: list[Floats], taken: list[Bools], as_of: NDArray[np.int64]) 
     early, late = order[: len(order) // 2], order[len(order) // 2 :]
     fitted = fit_calibration(*_joined(scores, taken, early))
     before, later = _joined(scores, taken, late)
-    return Checked(fitted, before, before if fitted is None else fitted.of(before), later)
+    return CalibrationCheck(fitted, before, before if fitted is None else fitted.of(before), later)
 
 
 def _joined(scores: list[Floats], taken: list[Bools], moments: NDArray[np.int64]) -> tuple[Floats, Bools]:

@@ -24,7 +24,7 @@ from training.recommender.co_occurrence import (
     session_items,
     strongest_of,
 )
-from training.recommender.user_histories import Counted, Own, Pairs, counted
+from training.recommender.user_histories import Counted, Pairs, UserHistories, counted
 from training.settings import FADE_LEAST_MS, FADE_SHARE, TrainingSettings
 
 TREND_SPANS = 20
@@ -53,7 +53,7 @@ def fit_candidates(
         neighbours=_neighbours(kept, popular, np.exp2(-(as_of - kept.last_ms) / half_life), settings),
         popular=popular.astype(np.float32),
         trending=trends(item, weight, age, popular, settings).astype(np.float32),
-        **Own.of(kept, history.users, settings.own_items).tables(),
+        **UserHistories.of(kept, history.users, settings.own_items).tables(),
         category=_newest(item, history.categories, items, -1, np.int32),
         price=_newest(item, history.prices, items, np.nan, np.float32),
         half_life_ms=half_life,

@@ -13,7 +13,8 @@ from features.arrays import Floats, Int64s
 from models.recommender import PAIR_FEATURES, Artefact, Candidates, CandidateTables, ranker_inputs
 from training.data import Interactions
 from training.recommender import metrics
-from training.recommender.ranker import Asked, Features, places_of, told_of_items
+from training.recommender.ranker import RetrievedMoments, item_indices, with_item_features
+from training.run import Features, TrainingRun
 
 Lists = list[Int64s]
 
@@ -41,25 +42,25 @@ class Row:
 
 def compared(
     artefact: Artefact,
-    asked: Asked,
-    history: Interactions,
-    of: Features,
-    k: int,
+    retrieved: RetrievedMoments,
+    run: TrainingRun,
     only: str | None = None,
     scores: list[Floats] | None = None,
 ) -> list[Row]:
     """A row for each way to recommend (or ``only`` one), on the same moments: the artefact as 'model' last.
 
     Args:
-        scores: what chances_of says of artefact and moments, where it is known already.
+        scores: what chances_of gives for artefact and moments, where it is known already.
     """
-    tables, relevant = artefact.tables, relevant_of(artefact.tables, asked, history)
+    tables, features, k = artefact.tables, run.features, run.settings.k
+    relevant = relevant_of(tables, retrieved, run.history)
+    blended = Artefact(artefact.manifest, tables)
     ways: dict[str, Callable[[], Lists]] = {
-        "popular": lambda: [tables.most_popular[:k]] * len(asked.moments),
-        "own_frequent": lambda: [own_frequent(tables, one, k) for one in asked.candidates],
-        "ease": lambda: [_by_column(tables, one, "similar_score", k) for one in asked.candidates],
-        "blend": lambda: _ranked(tables, asked, chances_of(Artefact(artefact.manifest, tables), asked, None), k),
-        "model": lambda: _ranked(tables, asked, scores or chances_of(artefact, asked, of), k),
+        "popular": lambda: [tables.most_popular[:k]] * len(retrieved.moments),
+        "own_frequent": lambda: [own_frequent(tables, candidates, k) for candidates in retrieved.candidates],
+        "ease": lambda: [_by_column(tables, candidates, "similar_score", k) for candidates in retrieved.candidates],
+        "blend": lambda: _ranked(tables, retrieved, chances_of(blended, retrieved, None), k),
+        "model": lambda: _ranked(tables, retrieved, scores or chances_of(artefact, retrieved, features), k),
     }
     return [_row(name, way, relevant, len(tables.items), k) for name, way in ways.items() if only in (None, name)]
 
@@ -110,28 +111,28 @@ def _best(tables: CandidateTables, candidates: Candidates, scores: Floats, k: in
     return candidates.places[np.lexsort((tables.popular_rank[candidates.places], -scores))[:k]]
 
 
-def _ranked(tables: CandidateTables, asked: Asked, scores: list[Floats], k: int) -> Lists:
+def _ranked(tables: CandidateTables, retrieved: RetrievedMoments, scores: list[Floats], k: int) -> Lists:
     """For each moment the places of the candidates with the best scores."""
-    return [_best(tables, one, part, k) for one, part in zip(asked.candidates, scores, strict=True)]
+    return [_best(tables, one, part, k) for one, part in zip(retrieved.candidates, scores, strict=True)]
 
 
-def relevant_of(tables: CandidateTables, asked: Asked, history: Interactions) -> Lists:
+def relevant_of(tables: CandidateTables, retrieved: RetrievedMoments, history: Interactions) -> Lists:
     """For each moment the places of what was taken then, -1 for an item that the tables do not know."""
-    place = places_of(tables, history)
-    return [place[asked.moments.taken(moment)] for moment in range(len(asked.moments))]
+    index = item_indices(tables, history)
+    return [index[retrieved.moments.taken(moment)] for moment in range(len(retrieved.moments))]
 
 
-def chances_of(artefact: Artefact, asked: Asked, of: Features | None) -> list[Floats]:
+def chances_of(artefact: Artefact, retrieved: RetrievedMoments, features: Features | None) -> list[Floats]:
     """For each moment the artefact's scores of its candidates (c,), with features as of then."""
-    if of is None or artefact.ranker is None:
-        return [artefact.score(one, None, None) for one in asked.candidates]
-    return chances_by(artefact, inputs_of(artefact.tables, asked, of))
+    if features is None or artefact.ranker is None:
+        return [artefact.score(one, None, None) for one in retrieved.candidates]
+    return chances_by(artefact, inputs_of(artefact.tables, retrieved, features))
 
 
-def inputs_of(tables: CandidateTables, asked: Asked, of: Features) -> list[Floats]:
+def inputs_of(tables: CandidateTables, retrieved: RetrievedMoments, features: Features) -> list[Floats]:
     """For each moment the ranker's inputs of its candidates (c, inputs), with features as of then."""
-    rows = told_of_items(asked, tables, of).item_rows or []
-    several = zip(asked.candidates, asked.user_rows, rows, strict=True)
+    rows = with_item_features(retrieved, tables, features).item_rows or []
+    several = zip(retrieved.candidates, retrieved.user_rows, rows, strict=True)
     return [ranker_inputs(one, user, item) for one, user, item in several]
 
 

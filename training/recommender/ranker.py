@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from features.arrays import Floats, Int64s
 from features.definitions import FeatureView
 from features.history import Spine, point_in_time
-from features.rows import FeatureMatrix
 from models.folder import ViewInputs
 from models.recommender import PAIR_FEATURES, Candidates, CandidateTables, Query, ranker_inputs, retrieve
-from training.data import Domain, Events, Interactions, Moments, SampledEvents
+from training.data import Interactions, Moments
+from training.run import Features, TrainingRun
 from training.settings import TrainingSettings
 
 RISING = {
@@ -48,8 +48,8 @@ def view_inputs(view: FeatureView) -> ViewInputs:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """m moments with what was known at each: the user's features (m, user features) and the candidates."""
+class RetrievedMoments:
+    """m moments with the user's features then (m, user features), and the candidates that retrieval found."""
 
     moments: Moments
     user_rows: Floats
@@ -58,96 +58,87 @@ class Asked:
     """What was known of each moment's candidates, where it has been asked already (see told_of_items)."""
 
 
-def ask(tables: CandidateTables, moments: Moments, history: Interactions, events: Events, domain: Domain) -> Asked:
+def retrieve_at(
+    tables: CandidateTables, moments: Moments, history: Interactions, features: Features
+) -> RetrievedMoments:
     """The user's features as of each moment, and the candidates that retrieval finds from them."""
-    keys = history.users.take(pa.array(moments.user))
-    matrix = point_in_time(domain.user, Spine(keys, moments.as_of), events)
+    domain = features.domain
+    users = history.users.take(pa.array(moments.user))
+    matrix = point_in_time(domain.user, Spine(users, moments.as_of), features.events)
     name = domain.recent_feature
     recents = matrix.to_table()[name].to_pylist() if name else [None] * len(moments)
-    asked = zip(keys.to_pylist(), recents, moments.as_of.tolist(), strict=True)
-    candidates = [retrieve(tables, Query(user, recent or (), as_of)) for user, recent, as_of in asked]
-    return Asked(moments, matrix.to_numpy(view_inputs(domain.user).names), candidates)
+    queries = zip(users.to_pylist(), recents, moments.as_of.tolist(), strict=True)
+    candidates = [retrieve(tables, Query(user, recent or (), as_of)) for user, recent, as_of in queries]
+    return RetrievedMoments(moments, matrix.to_numpy(view_inputs(domain.user).names), candidates)
 
 
-def told_of_items(asked: Asked, tables: CandidateTables, of: Features) -> Asked:
-    """The same with the item features of all candidates: asked once for all who rank them."""
-    if asked.item_rows is not None:
-        return asked
-    return replace(asked, item_rows=item_features(asked.candidates, asked.moments.as_of, tables, of))
+def with_item_features(retrieved: RetrievedMoments, tables: CandidateTables, features: Features) -> RetrievedMoments:
+    """The same with the item features of all candidates: computed once for all who rank them."""
+    if retrieved.item_rows is not None:
+        return retrieved
+    rows = item_features(retrieved.candidates, retrieved.moments.as_of, tables, features)
+    return replace(retrieved, item_rows=rows)
 
 
-def item_features(candidates: list[Candidates], as_of: Int64s, tables: CandidateTables, of: Features) -> list[Floats]:
+def item_features(
+    candidates: list[Candidates], as_of: Int64s, tables: CandidateTables, features: Features
+) -> list[Floats]:
     """For each moment the item features of its candidates as of then, (c, item features)."""
-    places = np.concatenate([np.empty(0, dtype=np.int64), *(one.places for one in candidates)])
-    times = np.repeat(as_of, [len(one) for one in candidates])
-    order = np.lexsort((places, times))
+    items = np.concatenate([np.empty(0, dtype=np.int64), *(each.places for each in candidates)])
+    times = np.repeat(as_of, [len(each) for each in candidates])
+    order = np.lexsort((items, times))
     new = np.ones(len(order), dtype=bool)
-    new[1:] = (np.diff(times[order]) != 0) | (np.diff(places[order]) != 0)
+    new[1:] = (np.diff(times[order]) != 0) | (np.diff(items[order]) != 0)
     first = order[new]
-    keys = pa.array(tables.items, pa.string()).take(pa.array(places[first]))
-    matrix = of.of_items(Spine(keys, times[first]))
+    keys = pa.array(tables.items, pa.string()).take(pa.array(items[first]))
+    matrix = features.of_items(Spine(keys, times[first]))
     row = np.empty(len(order), dtype=np.int64)
     row[order] = np.cumsum(new) - 1
-    rows = matrix.to_numpy(view_inputs(of.domain.item).names)[row]
-    return np.split(rows, np.cumsum([len(one) for one in candidates])[:-1]) if candidates else []
+    rows = matrix.to_numpy(view_inputs(features.domain.item).names)[row]
+    return np.split(rows, np.cumsum([len(each) for each in candidates])[:-1]) if candidates else []
 
 
 @dataclass(frozen=True)
-class Features:
-    """Where features come from."""
-
-    events: Events
-    domain: Domain
-
-    def of_items(self, spine: Spine) -> FeatureMatrix:
-        """The item view's features of the spine: of everybody's events, whoever was drawn to learn from."""
-        if isinstance(self.events, SampledEvents):
-            return self.events.whole.features(self.domain.item, spine)
-        return point_in_time(self.domain.item, spine, self.events)
-
-
-@dataclass(frozen=True)
-class Examples:
+class RankerExamples:
     """n rows of ranker inputs (pair, user, item features), and whether the item was taken."""
 
     inputs: Floats
     taken: NDArray[np.bool_]
 
 
-def examples(
-    asked: Asked, tables: CandidateTables, history: Interactions, of: Features, settings: TrainingSettings
-) -> Examples:
+def examples(retrieved: RetrievedMoments, tables: CandidateTables, run: TrainingRun) -> RankerExamples:
     """Of each moment every candidate that was then taken, and some that were not; only moments with both."""
+    settings, domain = run.settings, run.domain
     rng = np.random.default_rng(settings.seed)
-    item_of_code = places_of(tables, history)
-    kept, users, taken, as_of, rows = [], [], [], [], []
-    for moment, candidates in enumerate(asked.candidates):
-        positive = np.isin(candidates.places, item_of_code[asked.moments.taken(moment)])
+    index_of_code = item_indices(tables, run.history)
+    chosen, users, taken, as_of, rows = [], [], [], [], []
+    for moment, candidates in enumerate(retrieved.candidates):
+        positive = np.isin(candidates.places, index_of_code[retrieved.moments.taken(moment)])
         negative = np.flatnonzero(~positive)
         if positive.any() and len(negative):
             keep = positive.copy()
             keep[rng.choice(negative, min(settings.negatives, len(negative)), replace=False)] = True
-            kept.append(candidates.only(keep))
-            users.append(asked.user_rows[moment])
+            chosen.append(candidates.only(keep))
+            users.append(retrieved.user_rows[moment])
             taken.append(positive[keep])
-            as_of.append(asked.moments.as_of[moment])
-            rows += [] if asked.item_rows is None else [asked.item_rows[moment][keep]]
-    if asked.item_rows is None:
-        rows = item_features(kept, np.array(as_of, dtype=np.int64), tables, of)
-    width = len(view_inputs(of.domain.user).names) + len(view_inputs(of.domain.item).names)
-    inputs = [ranker_inputs(*one) for one in zip(kept, users, rows, strict=True)]
-    return Examples(
+            as_of.append(retrieved.moments.as_of[moment])
+            rows += [] if retrieved.item_rows is None else [retrieved.item_rows[moment][keep]]
+    if retrieved.item_rows is None:
+        rows = item_features(chosen, np.array(as_of, dtype=np.int64), tables, run.features)
+    width = len(view_inputs(domain.user).names) + len(view_inputs(domain.item).names)
+    inputs = [ranker_inputs(*parts) for parts in zip(chosen, users, rows, strict=True)]
+    return RankerExamples(
         np.concatenate([np.empty((0, inputs[0].shape[1] if inputs else width)), *inputs]),
         np.concatenate([np.empty(0, dtype=bool), *taken]),
     )
 
 
-def places_of(tables: CandidateTables, history: Interactions) -> Int64s:
-    """For each item code of the interactions its place in the tables, -1 for an item that they do not know."""
+def item_indices(tables: CandidateTables, history: Interactions) -> Int64s:
+    """For each item code of the interactions its index in the tables, -1 for an item that they do not know."""
     return np.array([tables.index.get(item, -1) for item in history.items.to_pylist()], dtype=np.int64)
 
 
-def fit_ranker(rows: Examples, settings: TrainingSettings) -> Any:
+def fit_ranker(rows: RankerExamples, settings: TrainingSettings) -> Any:
     """A fitted classifier, or None with fewer positive rows than settings.ranker_positives."""
     if int(rows.taken.sum()) < settings.ranker_positives:
         return None

@@ -113,7 +113,7 @@ class Popular:
 
 
 @dataclass(frozen=True)
-class Own:
+class UserFrequency:
     """What the user takes most often, the newest first among equals."""
 
     def fit(self, taken: Taken, as_of_ms: int) -> Scorer:

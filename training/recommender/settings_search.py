@@ -1,12 +1,12 @@
 """A small search over the ranker's settings, on a part of time before the one that the model is tested on.
 
-[ … history … | learn | look | test … ]      what is looked at here is what `train` learns from
+[ … history … | learn | look | test … ]      trials are tested on "look", which `train` learns from
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -14,13 +14,12 @@ import numpy as np
 
 from features.arrays import Floats
 from models.recommender import Artefact
-from training.data import Domain, Events, Interactions, Split, interactions_of, time_split
-from training.progress import Say, Stage
-from training.recommender.candidates import fit_candidates
+from training.progress import Log, Stage, StageTimer, silent
 from training.recommender.evaluate import chances_by, compared, inputs_of
-from training.recommender.fit import Stopwatch, examples_of, manifest_of, target_of, tested, worth_splitting
-from training.recommender.ranker import Asked, Examples, Features, fit_ranker
-from training.resume import ARRAYS, NOWHERE, Stages
+from training.recommender.fit import candidates_before, examples_of, held_out_moments, manifest_of
+from training.recommender.ranker import RankerExamples, RetrievedMoments, fit_ranker
+from training.resume import ARRAYS
+from training.run import TrainingRun
 from training.settings import TrainingSettings
 
 SPACE: Mapping[str, Sequence[float]] = {
@@ -30,107 +29,86 @@ SPACE: Mapping[str, Sequence[float]] = {
     "smallest_leaf": (20, 40, 100),
     "l2": (1.0, 10.0, 50.0),
 }
-"""Setting → what is tried: such as leave what a request takes about as it is."""
+"""Setting → the values that are tried: such as leave the time of a request about as it is."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What was set otherwise, and the NDCG by it on the part that was looked at."""
+    """The settings that were changed, and the NDCG with them on the part before the test."""
 
     changed: Mapping[str, Any]
     ndcg: float
 
 
-def search(
-    events: Events,
-    domain: Domain,
-    settings: TrainingSettings,
-    trials: int,
-    say: Say = lambda text: None,
-    kept: Stages = NOWHERE,
-) -> tuple[TrainingSettings, list[Trial]]:
+def search(run: TrainingRun, trials: int, log: Log = silent) -> tuple[TrainingSettings, list[Trial]]:
     """The settings of the best of so many trials, of which the first changes nothing; and all of them, in their order.
 
-    Of equally good ones the first is taken. The same events and seed give the same trials.
+    Of equally good ones the first is taken. The same run gives the same trials.
+
+    Args:
+        log: takes a line about each trial.
 
     Raises UsageError where there is too little history before the part that a training would be tested on.
     """
-    say(Stage("search", f"searching: {trials} trials on the part before the newest"))
-    look, done = _Look(events, domain, settings, kept), []
-    for number, changed in enumerate(drawn(trials, settings.seed), start=1):
-        tried = partial(look.ndcg, settings.model_copy(update=dict(changed)))
-        found = kept.keep(f"trial-{number}", ARRAYS, lambda tried=tried: {"ndcg": np.array([tried()])})  # type: ignore[misc]
-        done.append(Trial(changed, float(found["ndcg"][0])))
-        text = f"trial {number} of {trials}: {done[-1].ndcg:.4f} with {_told(changed)}"
-        say(Stage("search", text, number / trials))
+    log(Stage("search", f"searching: {trials} trials on the part before the newest"))
+    part, done = _SearchedPart(run), []
+    for number, changed in enumerate(drawn(trials, run.settings.seed), start=1):
+        tried = partial(part.ndcg, run.settings.model_copy(update=dict(changed)))
+        result = run.stages.keep(f"trial-{number}", ARRAYS, lambda tried=tried: {"ndcg": np.array([tried()])})  # type: ignore[misc]
+        done.append(Trial(changed, float(result["ndcg"][0])))
+        text = f"trial {number} of {trials}: {done[-1].ndcg:.4f} with {_settings_text(changed)}"
+        log(Stage("search", text, number / trials))
     best = max(done, key=lambda trial: trial.ndcg)
-    return settings.model_copy(update=dict(best.changed)), done
+    return run.settings.model_copy(update=dict(best.changed)), done
 
 
 @dataclass(frozen=True)
-class _Look:
-    """The part that is looked at, and what trials learn from; made when the first trial asks."""
+class _SearchedPart:
+    """The part that trials are tested on, and what they learn from; made when the first trial needs it."""
 
-    events: Events
-    domain: Domain
-    settings: TrainingSettings
-    kept: Stages
+    whole: TrainingRun
 
-    def ndcg(self, chosen: TrainingSettings) -> float:
-        """What a ranker of these settings comes to."""
-        rows, artefact, history = self._rows, self._artefact, self._history
-        tried = Artefact(artefact.manifest, artefact.tables, fit_ranker(rows, chosen))
+    def ndcg(self, settings: TrainingSettings) -> float:
+        """The NDCG of a ranker of these settings."""
+        tried = Artefact(self._artefact.manifest, self._artefact.tables, fit_ranker(self._rows, settings))
         scores = None if tried.ranker is None else chances_by(tried, self._inputs)
-        (row,) = compared(tried, self._asked, history, self._of, self.settings.k, "model", scores)
-        return row.metrics[f"ndcg_at_{self.settings.k}"]
+        (row,) = compared(tried, self._retrieved, self._run, "model", scores)
+        return row.metrics[f"ndcg_at_{self._run.settings.k}"]
 
     @cached_property
-    def _of(self) -> Features:
-        return Features(self.events, self.domain)
+    def _run(self) -> TrainingRun:
+        """The training that ends where the other's test begins; it does not log."""
+        return replace(self.whole.before_test(), timer=StageTimer())
 
     @cached_property
-    def _target(self) -> tuple[str, ...]:
-        return target_of(interactions_of(self.events, self.domain), self.settings)
-
-    @cached_property
-    def _history(self) -> Interactions:
-        """What came before the part that a training is tested on."""
-        every = interactions_of(self.events, self.domain)
-        return every.between(0, time_split(worth_splitting(every, self._target, self.settings), self.settings).middle)
-
-    @cached_property
-    def _split(self) -> Split:
-        return time_split(worth_splitting(self._history, self._target, self.settings), self.settings)
-
-    @cached_property
-    def _rows(self) -> Examples:
-        watch = Stopwatch(lambda text: None)
-        return examples_of(self._history, self._of, self._split, self.settings, watch, self.kept, "searched")[0]
+    def _rows(self) -> RankerExamples:
+        return examples_of(self._run, "searched")[0]
 
     @cached_property
     def _artefact(self) -> Artefact:
-        manifest = manifest_of(self.domain, self.settings, self._target, self._split.middle, 0)
-        return Artefact(manifest, fit_candidates(self._history, self._target, self._split.middle, self.settings))
+        run = self._run
+        manifest = manifest_of(run.domain, run.settings, run.target, run.split.middle, 0)
+        return Artefact(manifest, candidates_before(run, run.split.middle))
 
     @cached_property
-    def _asked(self) -> Asked:
-        return tested(self._artefact, self._history, self._of, self._split, self.settings)
+    def _retrieved(self) -> RetrievedMoments:
+        return held_out_moments(self._artefact, self._run)
 
     @cached_property
     def _inputs(self) -> list[Floats]:
-        return inputs_of(self._artefact.tables, self._asked, self._of)
+        return inputs_of(self._artefact.tables, self._retrieved, self._run.features)
 
 
 def drawn(trials: int, seed: int) -> list[Mapping[str, Any]]:
-    """So many different changes, of which the first is none; fewer where the space has no more."""
+    """So many different changes of settings, of which the first is none; fewer where the space has no more."""
     rng = np.random.default_rng(seed)
-    found: list[Mapping[str, Any]] = [{}]
+    drawn_changes: list[Mapping[str, Any]] = [{}]
     most = int(np.prod([len(choices) for choices in SPACE.values()]))
-    while len(found) < min(trials, most):
-        one = {name: choices[int(rng.integers(len(choices)))] for name, choices in SPACE.items()}
-        found += [one] if one not in found else []
-    return found[:trials]
+    while len(drawn_changes) < min(trials, most):
+        change = {name: choices[int(rng.integers(len(choices)))] for name, choices in SPACE.items()}
+        drawn_changes += [change] if change not in drawn_changes else []
+    return drawn_changes[:trials]
 
 
-def _told(changed: Mapping[str, Any]) -> str:
+def _settings_text(changed: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in changed.items()) or "the settings as they are"

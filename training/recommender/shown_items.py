@@ -21,8 +21,9 @@ from features.errors import UsageError
 from features.events import event_schema, integers, shown_items
 from features.history import ALWAYS, ArchiveTable, Span, deduplicated, open_table
 from models.recommender import PAIR_FEATURES
-from training.data import Bound, Domain, Drawn, Interactions, Split, WholeArchive, drawn
-from training.recommender.ranker import Examples, view_inputs
+from training.data import Bound, Drawn, Interactions, WholeArchive, drawn
+from training.recommender.ranker import RankerExamples, view_inputs
+from training.run import TrainingRun
 
 POSITION_INPUT = "position"
 
@@ -75,7 +76,7 @@ def read_served(
 
 def served_examples(
     log: pa.Table, history: Interactions, key: str, names: Sequence[str], targets: tuple[str, ...], within_ms: int
-) -> Examples:
+) -> RankerExamples:
     """A row for each item that was shown to a user: what it was scored by, and whether the user took it soon after.
 
     The input POSITION_INPUT, which is the same of all when the model is asked, is here where the item stood: what was
@@ -95,26 +96,25 @@ def served_examples(
     taken = taken_after(history, users, pa.array(shown.items, pa.string()), at, targets, within_ms)
     if POSITION_INPUT in names:
         shown.inputs[:, names.index(POSITION_INPUT)] = shown.rank
-    return Examples(shown.inputs[named], taken[named])
+    return RankerExamples(shown.inputs[named], taken[named])
 
 
-def shown_between(
-    log: pa.Table | None, history: Interactions, domain: Domain, target: tuple[str, ...], split: Split, within_ms: int
-) -> Examples | None:
-    """The served examples of answers in [split.start, split.middle − within_ms), by the inputs of the domain's models.
+def shown_between(log: pa.Table | None, run: TrainingRun) -> RankerExamples | None:
+    """The served examples of answers in [split.start, split.middle − taken_within_ms), by the inputs of the domain.
 
     Nothing that was taken from split.middle on plays a part. None where there are no such answers.
 
     Raises UsageError where there are, and all of them are by other inputs.
     """
-    (key,) = domain.user.entity.keys if len(domain.user.entity.keys) == 1 else ("",)
+    user, item, split, within_ms = run.domain.user, run.domain.item, run.split, run.settings.taken_within_ms
+    (key,) = user.entity.keys if len(user.entity.keys) == 1 else ("",)
     if log is None or key not in log.column_names:
         return None
     at = integers(log["event_time"])
     log = log.filter(pa.array((at >= split.start) & (at + within_ms < split.middle)))
-    names = (*PAIR_FEATURES, *view_inputs(domain.user).names, *view_inputs(domain.item).names)
-    found = served_examples(log, history.between(0, split.middle), key, names, target, within_ms)
-    return found if len(found.taken) else None
+    names = (*PAIR_FEATURES, *view_inputs(user).names, *view_inputs(item).names)
+    served = served_examples(log, run.history.between(0, split.middle), key, names, run.target, within_ms)
+    return served if len(served.taken) else None
 
 
 def taken_after(

@@ -19,9 +19,8 @@ from features.hashing import hash_texts
 from features.history import Buckets
 from models.recommender import CandidateTables, SparseRows
 from training.data import Domain, Interactions, SampledEvents, interactions_of
-from training.progress import Say
 from training.recommender.co_occurrence import sessions_of
-from training.settings import TrainingSettings
+from training.run import TrainingRun
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Own:
+class UserHistories:
     """The items of each user (hashes, rising), the most frequent first and the newest of equals."""
 
     users: NDArray[np.uint64]
@@ -105,7 +104,7 @@ class Own:
     first_ms: Int64s
 
     @classmethod
-    def of(cls, kept: Pairs, pool: pa.Array, most: int) -> Own:
+    def of(cls, kept: Pairs, pool: pa.Array, most: int) -> UserHistories:
         """At most so many items of each user of these pairs."""
         users, starts = np.unique(kept.user, return_index=True)
         hashes = hash_texts(pool.take(pa.array(users)))
@@ -115,7 +114,7 @@ class Own:
         return cls(np.sort(hashes), histories, own.last_ms, own.visits.astype(np.float32), own.first_ms)
 
     @classmethod
-    def joined(cls, parts: list[Own]) -> Own:
+    def joined(cls, parts: list[UserHistories]) -> UserHistories:
         """Those of all parts; no user is in two of them."""
         users = np.concatenate([one.users for one in parts])
         lengths = np.concatenate([np.diff(one.histories.starts) for one in parts])
@@ -156,38 +155,30 @@ def _rows(pairs: Pairs, starts: Int64s, most: int, order: Int64s) -> tuple[Int64
     return np.concatenate([[0], ends]).astype(np.int64), by_row[rank < most]
 
 
-def of_everybody(
-    tables: CandidateTables,
-    events: SampledEvents,
-    domain: Domain,
-    target: tuple[str, ...],
-    as_of: int,
-    settings: TrainingSettings,
-    say: Say,
-) -> CandidateTables:
-    """The tables with what the others took, too, of the items that the tables know.
+def with_everybody(tables: CandidateTables, events: SampledEvents, run: TrainingRun) -> CandidateTables:
+    """The tables with what the users outside the sample took until the split's end, of the items that the tables know.
 
     Else a service would know nobody's past but that of the sample. At most as many pairs of user and item are added as
-    events fit into memory; whose are left out is said.
+    events fit into memory; how many users are left out is logged.
     """
-    parts, left, most = [_own_of(tables)], 0, events.whole.bound.events
-    for history in _others(events, domain):
-        known = history.only(history.known_at < as_of)
-        some = counted(known, settings.counted(target), settings.session_gap_ms, tables.index)
-        pairs = Pairs.of(some, target)
-        own = Own.of(pairs.only(pairs.weight > 0), history.users, settings.own_items)
+    settings, parts, left_out, most = run.settings, [_own_of(tables)], 0, events.whole.bound.events
+    for history in _others(events, run.domain):
+        known = history.only(history.known_at < run.split.end)
+        some = counted(known, settings.counted(run.target), settings.session_gap_ms, tables.index)
+        pairs = Pairs.of(some, run.target)
+        own = UserHistories.of(pairs.only(pairs.weight > 0), history.users, settings.own_items)
         most -= len(own.last_ms)
-        left += len(own.users) if most < 0 else 0
+        left_out += len(own.users) if most < 0 else 0
         parts += [own] if most >= 0 else []
-    if left:
-        say(f"without the histories of {left:,} users: more than fit into memory (max_events)")
-    return replace(tables, **Own.joined(parts).tables())
+    if left_out:
+        run.log(f"without the histories of {left_out:,} users: more than fit into memory (max_events)")
+    return replace(tables, **UserHistories.joined(parts).tables())
 
 
-def _own_of(tables: CandidateTables) -> Own:
+def _own_of(tables: CandidateTables) -> UserHistories:
     visits = np.zeros(0, np.float32) if tables.own_visits is None else tables.own_visits
     first = np.zeros(0, np.int64) if tables.own_first_ms is None else tables.own_first_ms
-    return Own(tables.users, tables.histories, tables.own_last_ms, visits, first)
+    return UserHistories(tables.users, tables.histories, tables.own_last_ms, visits, first)
 
 
 def _others(events: SampledEvents, domain: Domain) -> Iterator[Interactions]:

@@ -26,7 +26,7 @@ from headrace.loop import Loop, LoopError, own_repo, temporary_home, with_group_
 if TYPE_CHECKING:
     from headrace.settings import Settings
     from models.recommender import Artefact
-    from training.registry import Registry, Version
+    from training.registry import ModelRegistry, Version
 
 USERS, ITEMS, DAYS, SEED = 2_000, 1_000, 12.0, 7
 
@@ -144,7 +144,7 @@ async def bare(scope: Mapping[str, Any], receive: Callable[[], Awaitable[Any]], 
     await send({"type": "http.response.body", "body": body})
 
 
-def shop_with_models(loop: Loop) -> tuple[Registry, list[Version]]:
+def shop_with_models(loop: Loop) -> tuple[ModelRegistry, list[Version]]:
     """A store with a made-up shop's users and items, and a registry with a model of them in VERSIONS versions.
 
     The gate judges the first; the others are the same model, made at another time. The first is the champion.
@@ -154,7 +154,7 @@ def shop_with_models(loop: Loop) -> tuple[Registry, list[Version]]:
     from headrace.simulators import ShopSimulator
     from training.data import Domain
     from training.judging import Judge
-    from training.registry import Registry
+    from training.registry import ModelRegistry
     from training.settings import TrainingSettings
 
     click.echo("a shop, and a model of it", err=True)
@@ -165,10 +165,11 @@ def shop_with_models(loop: Loop) -> tuple[Registry, list[Version]]:
     events = {domain.stream.name: from_columns(history, domain.stream).events}
     _fill_store(loop.home / "online.db", events, (domain.user, domain.item), now_ms)
     from training.recommender import train
+    from training.run import TrainingRun
 
-    trained = train(events, domain, chosen, now_ms)
-    verdict = Judge.of_trained(trained, events, domain, chosen).verdict(trained.artefact, trained.rows)
-    registry = Registry(loop.tracking_uri, loop.root)
+    trained = train(TrainingRun.of(events, domain, chosen), now_ms)
+    verdict = Judge.of_trained(trained).verdict(trained.artefact, trained.rows)
+    registry = ModelRegistry(loop.tracking_uri, loop.root)
     versions = [registry.register(_made_at(trained.artefact, now_ms + number), {}, {}) for number in range(VERSIONS)]
     versions = [registry.judge(one, verdict.promoted, verdict.reason) for one in versions]
     registry.promote(versions[0], now_ms)
@@ -262,7 +263,7 @@ def figures_of(answers: list[Answered]) -> dict[str, Any]:
 
 
 def swapped(
-    address: tuple[str, int], registry: Registry, versions: list[Version], seconds: int, rate: int
+    address: tuple[str, int], registry: ModelRegistry, versions: list[Version], seconds: int, rate: int
 ) -> dict[str, Any]:
     """Load at the rate, while each version in turn becomes champion, and then the one before the last again."""
     click.echo(f"{rate} requests a second for {seconds} s, with {VERSIONS - 1} promotions and a rollback", err=True)
@@ -288,7 +289,7 @@ def swapped(
     }
 
 
-def _moved(registry: Registry, versions: list[Version], number: int) -> str:
+def _moved(registry: ModelRegistry, versions: list[Version], number: int) -> str:
     """The next version is the champion, or after the last the one before it; which."""
     if number < len(versions):
         return registry.promote(versions[number], time.time_ns() // 1_000_000).version

@@ -155,7 +155,8 @@ def time_split(  # noqa: PLR0913, PLR0917  # one parameter an option
     end_ms = None if as_of is None else parsed_time(as_of)
     several = [read_file(path, kind, repo, domain, end_ms) for path in files]
     since_ms = protocol.first_ms(several[1], domain) if len(several) > 1 else None
-    show(protocol.run(joined_events(several), domain, settings, models, say, since_ms), as_json)
+    run = protocol.training_of(joined_events(several), domain, settings, since_ms, say)
+    show(protocol.run(run, models), as_json)
 
 
 @click.command("session")

@@ -19,8 +19,8 @@ from models.tags import CHAMPION, MODEL_NAME
 
 if TYPE_CHECKING:
     from headrace.commands.models.project import Project
-    from training.judging import Ask, Judge, Verdict
-    from training.registry import Registry, Version
+    from training.judging import GateVerdict, Judge, ParityCheck
+    from training.registry import ModelRegistry, Version
 
 NAME = click.option("--name", "--model", "name", default=MODEL_NAME, show_default=True, help="The registered model.")
 
@@ -102,25 +102,19 @@ def promote(
     tell(done, as_json, f"{name} version {done.version} is the champion")
 
 
-def parity_asked(root: Path, judge: Judge) -> Ask:
-    """How the gate asks whether the project's features are the same online as offline."""
+def parity_check_of(root: Path, judge: Judge) -> ParityCheck:
+    """The gate's comparison of the project's features online with the archive's."""
     from features.definitions import load_repo
     from headrace.settings import read_settings
-    from training.judging import asked_of
+    from training.judging import StoreParity
 
-    settings, domain = read_settings(root, os.environ), judge.of.domain
+    settings, domain = read_settings(root, os.environ), judge.run.domain
     repo, views = load_repo(root / settings.stream.repo), (domain.user, domain.item)
-    return asked_of(
-        root / settings.home,
-        root / settings.offline.path,
-        repo,
-        views,
-        judge.settings,
-        lambda line: click.echo(line, err=True),
-    )
+    home, offline = root / settings.home, root / settings.offline.path
+    return StoreParity(home, offline, repo, views, judge.settings, lambda line: click.echo(line, err=True))
 
 
-def refuse(version: Version, verdict: Verdict) -> None:
+def refuse(version: Version, verdict: GateVerdict) -> None:
     """Passes where the gate let the version through; ArtefactError has its reason where not."""
     if not verdict.promoted:
         where = f"champion of model '{version.name}'"
@@ -243,7 +237,7 @@ def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str],
     """
     from headrace.commands.models.train_events import EventProject, drift_of_event_model
     from headrace.settings import read_settings
-    from training.judging import drifted, tell_drift
+    from training.judging import measure_drift, write_drift
 
     registry = registry_in(root)
     champion = registry.get(name, CHAMPION)
@@ -251,9 +245,9 @@ def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str],
     if events is not None:
         report = drift_of_event_model(events, champion)
     else:
-        report = drifted(judge_of(root, name, path, kind, changed), registry, champion)
+        report = measure_drift(judge_of(root, name, path, kind, changed), registry, champion)
         if path is None:
-            tell_drift(root / read_settings(root, os.environ).home, report, int(time.time() * 1000))
+            write_drift(root / read_settings(root, os.environ).home, report, int(time.time() * 1000))
     lines = [f"{value:8.3f}  {key}" for key, value in report["psi"].items()]
     print_report(report, as_json, lambda _: lines)
     if report["alarming"]:
@@ -262,7 +256,7 @@ def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str],
         sys.exit(1)
 
 
-def compared(judge: Judge, registry: Registry, pair: tuple[Version, Version]) -> dict[str, Any]:
+def compared(judge: Judge, registry: ModelRegistry, pair: tuple[Version, Version]) -> dict[str, Any]:
     """The rows of both, by the first one's target, and the difference of their NDCG."""
     from dataclasses import asdict, replace
 
@@ -294,18 +288,18 @@ def reason_of(version: Version) -> str:
     return f"{told}{refused}" + (f"; a service stopped it as the canary: {stopped}" if stopped else "")
 
 
-def _verdict(root: Path, version: Version, path: str | None, kind: str | None, changed: Sequence[str]) -> Verdict:
+def _verdict(root: Path, version: Version, path: str | None, kind: str | None, changed: Sequence[str]) -> GateVerdict:
     """What the gate says of a registered version, a recommender or an event model, by the newest events."""
     from headrace.commands.models.train_events import EventProject, verdict_on_event_model
-    from training.judging import asked_parity
+    from training.judging import checked_parity
 
     events = EventProject.found(root, version.name, (path, kind), changed)
     if events is not None:
         return verdict_on_event_model(events, version)
     judge = judge_of(root, version.name, path, kind, changed)
     verdict, _ = judge.registered(registry_in(root), version)
-    ask = None if path is not None else parity_asked(root, judge)
-    return asked_parity(verdict, ask, judge.settings.parity)
+    check = None if path is not None else parity_check_of(root, judge)
+    return checked_parity(verdict, check, judge.settings.parity)
 
 
 def project_of(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> Project:
@@ -331,12 +325,12 @@ def judge_of(root: Path, name: str, path: str | None, kind: str | None, changed:
     return Judge.of_events(events, project.domain, project.chosen)
 
 
-def registry_in(root: Path) -> Registry:
+def registry_in(root: Path) -> ModelRegistry:
     """The registry of the project in this folder."""
     from headrace.settings import read_settings
-    from training.registry import Registry
+    from training.registry import ModelRegistry
 
-    return Registry(read_settings(root, os.environ).mlflow.tracking_uri, root)
+    return ModelRegistry(read_settings(root, os.environ).mlflow.tracking_uri, root)
 
 
 def tell(version: Version, as_json: bool, text: str) -> None:

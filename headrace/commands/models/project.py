@@ -16,10 +16,10 @@ from features.events import parsed_time
 from features.history import Span, open_table
 from headrace.settings import Settings
 from training.data import Bound, Domain, Events, drawn_of, read_file, read_offline, sample_of, with_tables
-from training.judging import came_from
-from training.progress import Say, Stage
+from training.judging import ParityCheck, StoreParity, provenance
+from training.progress import Log, Stage
 from training.recommender import Listeners, read_served
-from training.registry import Registry
+from training.registry import ModelRegistry
 from training.resume import HOUR_MS, YOUNG_MS, About, Unfinished, key_of
 from training.settings import TrainingSettings
 
@@ -71,16 +71,16 @@ class Project:
         return self.root / self.settings.home
 
     @property
-    def registry(self) -> Registry:
+    def registry(self) -> ModelRegistry:
         """The registry that the project's settings name."""
-        return Registry(self.settings.mlflow.tracking_uri, self.root)
+        return ModelRegistry(self.settings.mlflow.tracking_uri, self.root)
 
     @cached_property
     def bound(self) -> Bound:
         """How many events may be in memory."""
         return Bound.of(self.chosen.max_events, self.chosen.seed)
 
-    def events(self, say: Say, versions: Versions | None = None) -> Events:
+    def events(self, say: Log, versions: Versions | None = None) -> Events:
         """The events of the file if there is one, else of the offline store (as its tables were, by ``versions``).
 
         All of them, or those of some users where there are more than training may hold; that is said.
@@ -111,9 +111,17 @@ class Project:
             return events
         return with_tables(events, {stream.name: log})
 
-    def came_from(self, versions: Versions) -> dict[str, str]:
+    def provenance(self, versions: Versions) -> dict[str, str]:
         """Tags of a version: see record.came_from."""
-        return came_from(self.domain, _numbers(versions) or {}, self.root)
+        return provenance(self.domain, _numbers(versions) or {}, self.root)
+
+    @property
+    def parity_check(self) -> ParityCheck | None:
+        """The gate's comparison of features online with the archive's; None where a file is read instead."""
+        if self.source.path is not None:
+            return None
+        views = (self.domain.user, self.domain.item)
+        return StoreParity(self.home, self.offline, self.repo, views, self.chosen)
 
     # --- what has not ended -----------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from headrace.commands.models.models import (
     NAME,
     SET,
     judge_of,
-    parity_asked,
+    parity_check_of,
     project_of,
     refuse,
     registry_in,
@@ -55,7 +55,7 @@ def examples(file: Path, name: str, path: str | None, kind: str | None, changed:
     import pyarrow.parquet as pq
 
     from headrace.commands.models.train_events import EventProject, examples_of_event_model
-    from training.user_models import learning_examples
+    from training.user_models import ranker_examples
 
     events = EventProject.found(root, name, (path, kind), changed)
     if events is not None:
@@ -65,7 +65,7 @@ def examples(file: Path, name: str, path: str | None, kind: str | None, changed:
         return
     judge = judge_of(root, name, path, kind, changed)
     judge = judge if path is not None else _with_served_log(root, judge)
-    table = learning_examples(judge, lambda text: click.echo(text, err=True))
+    table = ranker_examples(judge, lambda text: click.echo(text, err=True))
     pq.write_table(table, file)
     _tell_written(table, "taken", file)
 
@@ -83,7 +83,9 @@ def _with_served_log(root: Path, judge: Judge) -> Judge:
 
     settings = read_settings(root, os.environ)
     project = Project(root, settings, load_repo(root / settings.stream.repo), judge.settings)
-    return replace(judge, of=replace(judge.of, events=project.with_served(judge.of.events)))
+    features = judge.run.features
+    features = replace(features, events=project.with_served(features.events))
+    return replace(judge, run=replace(judge.run, features=features))
 
 
 @click.command()
@@ -119,8 +121,8 @@ def register(
       headrace models register ./my-model --trust --model cards
     """
     from headrace.commands.models.train_events import EventProject, register_event_model
-    from training.user_models import check_inputs, fetched
-    from training.user_models import register as registered
+    from training.judging import Registration
+    from training.user_models import check_inputs, fetched, register_ranker
 
     if not trust:
         raise UsageError("headrace models register", "--trust, as loading an MLflow model runs what it holds", "none")
@@ -134,7 +136,8 @@ def register(
             project = project_of(root, name, path, kind, changed)
             check_inputs(model, project.domain, project.chosen)
             judge = judge_of(root, name, path, kind, changed)
-            ask = None if path is not None else parity_asked(root, judge)
-            version, verdict = registered(model, judge, registry, int(time.time() * 1000), {"own": uri}, ask)
+            check = None if path is not None else parity_check_of(root, judge)
+            registration = Registration(registry, int(time.time() * 1000), {"own": uri}, check)
+            version, verdict = register_ranker(model, judge, registration)
     refuse(version, verdict)
     tell(version, as_json, f"{name} version {version.version} is the champion: {verdict.reason}")

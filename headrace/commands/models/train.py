@@ -19,9 +19,10 @@ from headrace.console import JSON, ROOT, print_report
 if TYPE_CHECKING:
     from headrace.commands.models.project import Project
     from training.data import Events
-    from training.progress import Say
+    from training.progress import Log
     from training.recommender import Trial
-    from training.resume import About, Stages
+    from training.registry import Version
+    from training.resume import Stages
     from training.settings import TrainingSettings
 
 
@@ -95,12 +96,12 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
     from headrace.commands.models.train_events import EventProject, train_event_model
     from headrace.settings import read_settings
     from models.tags import MODEL_NAME
-    from training.progress import told
-    from training.registry import Registry
+    from training.progress import progress_display
+    from training.registry import ModelRegistry
 
     settings = read_settings(root, os.environ)
     repo = load_repo(root / settings.stream.repo)
-    registry = Registry(settings.mlflow.tracking_uri, root)
+    registry = ModelRegistry(settings.mlflow.tracking_uri, root)
     registry.reach()  # now, and not after all that is done for it
     if name is not None and name in repo.models:
         with training_lock(root / settings.home):
@@ -112,10 +113,10 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
     changed = [*changed, *([] if impressions is None else [f"impressions={impressions}"])]
     chosen = training_settings(name, changed, settings.training)
     project = Project(root, settings, repo, chosen, Source(path, kind, as_of))
-    with training_lock(project.home), told() as say:
+    with training_lock(project.home), progress_display() as log:
         if anew:
             project.unfinished.forget()
-        report = _refreshed(project, trials, say, when_drifted=when_drifted)
+        report = _refreshed(project, trials, log, when_drifted=when_drifted)
     print_report(report, as_json, _lines)
 
 
@@ -132,58 +133,58 @@ def training_lock(home: Path) -> AbstractContextManager[None]:
     )
 
 
-def _refreshed(project: Project, trials: int | None, say: Say, *, when_drifted: bool) -> dict[str, Any]:
+def _refreshed(project: Project, trials: int | None, log: Log, *, when_drifted: bool) -> dict[str, Any]:
     """The report of a refresh, which stands in the status file too; that of the drift where none was needed."""
     from features.machine import write_json
     from headrace.commands.models.project import begins
+    from training.judging import Registration
+    from training.refresh import refresh
+    from training.run import TrainingRun
 
     now_ms = int(time.time() * 1_000)
     about, resumed = project.begin(trials, now_ms)
-    say(begins(resumed))
-    with project.unfinished.begun(about, resumed, say) as kept:
-        events = project.events(say, about.tables)
-        found = _needless(project, events, now_ms, say) if when_drifted and not resumed else None
-        if found is not None:
-            return {**found, "trained": False}
+    log(begins(resumed))
+    with project.unfinished.begun(about, resumed, log) as stages:
+        events = project.events(log, about.tables)
+        stable = _skipped_if_stable(project, events, now_ms, log) if when_drifted and not resumed else None
+        if stable is not None:
+            return {**stable, "trained": False}
         events = project.with_served(events, about.tables)
-        report = {**_trained(project, events, trials, (about, kept), now_ms, say), "resumed": resumed}
+        registration = Registration(
+            project.registry, now_ms, project.provenance(about.tables), project.parity_check, log
+        )
+        chosen, tried = _searched(project, events, trials, stages, log)
+        done = refresh(TrainingRun.of(events, project.domain, chosen, log, stages), registration)
+        project.registry.log_trials(done.version, tried, f"ndcg_at_{chosen.k}")
+        report = {**done.report(), "search": [asdict(trial) for trial in tried], "resumed": resumed}
         write_json(project.home / "status" / "train.json", report)
     return report
 
 
-def _needless(project: Project, events: Events, now_ms: int, say: Say) -> dict[str, Any] | None:
-    from training.judging import Judge, needless
+def _skipped_if_stable(project: Project, events: Events, now_ms: int, log: Log) -> dict[str, Any] | None:
+    """The drift of the champion where it is no reason to train anew; None where it is, or cannot be measured."""
+    from training.judging import Judge, measure_drift, skip_if_stable, write_drift
 
     judge = Judge.of_events(events, project.domain, project.chosen)
-    return needless(judge, project.registry, project.home, now_ms, say)
+
+    def measure(champion: Version) -> dict[str, Any]:
+        report = measure_drift(judge, project.registry, champion)
+        write_drift(project.home, report, now_ms)
+        return report
+
+    return skip_if_stable(project.chosen.name, project.registry, measure, log)
 
 
-def _trained(
-    project: Project, events: Events, trials: int | None, begun: tuple[About, Stages], now_ms: int, say: Say
-) -> dict[str, Any]:
-    from training.judging import asked_of
+def _searched(
+    project: Project, events: Events, trials: int | None, stages: Stages, log: Log
+) -> tuple[TrainingSettings, Sequence[Trial]]:
+    """The settings of the best of so many trials, and the trials; those of the project where there are none."""
     from training.recommender import search
-    from training.refresh import refresh
+    from training.run import TrainingRun
 
-    (about, kept), chosen, domain, registry = begun, project.chosen, project.domain, project.registry
-    tried: Sequence[Trial] = ()
-    if trials is not None:
-        chosen, tried = search(events, domain, chosen, trials, say, kept)
-    views = (domain.user, domain.item)
-    ask = None
-    if project.source.path is None:
-        ask = asked_of(
-            project.root / project.settings.home,
-            project.root / project.settings.offline.path,
-            project.repo,
-            views,
-            chosen,
-            lambda _: None,
-        )
-    tags = project.came_from(about.tables)
-    done = refresh(events, domain, chosen, registry, now_ms, say, tags, ask, kept)
-    registry.log_trials(done.version, tried, f"ndcg_at_{chosen.k}")
-    return {**done.report(), "search": [asdict(trial) for trial in tried]}
+    if trials is None:
+        return project.chosen, ()
+    return search(TrainingRun.of(events, project.domain, project.chosen, stages=stages), trials, log)
 
 
 def check_name(name: str, known: Collection[str]) -> None:

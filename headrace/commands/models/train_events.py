@@ -21,11 +21,19 @@ from headrace.console import print_report, say
 from headrace.settings import Settings, read_settings
 from models.event_model import EventColumnsOfModel
 from models.user_model import wanted
-from training.data import Bound, EventTrainingSettings, Source, read_archive, read_event_file
-from training.event_model import EventJudge, came_from, divided, drifted, newest, train_events
-from training.judging import Ask, Verdict, asked_of, asked_parity, tell_drift, unmoved
-from training.progress import Say, Stage, told
-from training.registry import Registry, Version
+from training.data import Bound, EventTrainingSettings, ReadEvents, read_archive, read_event_file
+from training.event_model import EventJudge, EventTraining, measure_drift, provenance, train_events
+from training.judging import (
+    GateVerdict,
+    ParityCheck,
+    Registration,
+    StoreParity,
+    checked_parity,
+    skip_if_stable,
+    write_drift,
+)
+from training.progress import Log, Stage, progress_display, silent
+from training.registry import ModelRegistry, Version
 
 
 @dataclass(frozen=True)
@@ -62,9 +70,9 @@ class EventProject:
         return event_settings(self.changed)
 
     @cached_property
-    def registry(self) -> Registry:
+    def registry(self) -> ModelRegistry:
         """Where its versions are."""
-        return Registry(self.settings.mlflow.tracking_uri, self.root)
+        return ModelRegistry(self.settings.mlflow.tracking_uri, self.root)
 
     @property
     def home(self) -> Path:
@@ -77,21 +85,22 @@ class EventProject:
         return self.root / self.settings.offline.path if self.file[0] is None else None
 
     @property
-    def ask_parity(self) -> Ask | None:
-        """How the gate asks whether features are the same online as offline; of a file nobody can say."""
-        views = self.asked.source.views
+    def parity_check(self) -> ParityCheck | None:
+        """The gate's comparison of features online with the archive's; None where a file is read instead."""
         if self.archive is None:
             return None
-        return asked_of(
-            self.root / self.settings.home,
-            self.root / self.settings.offline.path,
-            self.repo,
-            views,
-            self.chosen,
-            lambda _: None,
-        )
+        return StoreParity(self.home, self.archive, self.repo, self.asked.source.views, self.chosen)
 
-    def events(self, end_ms: int | None = None) -> Source:
+    def registration(self, now_ms: int, log: Log, **tags: str) -> Registration:
+        """The registration of a new version, with where it came from and these tags."""
+        tags = {**provenance(self.asked, self.archive, self.root), **tags}
+        return Registration(self.registry, now_ms, tags, self.parity_check, log)
+
+    def training(self, log: Log = silent, end_ms: int | None = None) -> EventTraining:
+        """The training on its events that were known before ``end_ms``. Raises UsageError where there are none."""
+        return EventTraining(self.events(end_ms), self.asked, self.chosen, log)
+
+    def events(self, end_ms: int | None = None) -> ReadEvents:
         """Its events that were known before ``end_ms``. Raises UsageError where there are none."""
         path, kind = self.file
         bound = Bound.of(self.chosen.max_events, self.chosen.seed)
@@ -103,62 +112,64 @@ class EventProject:
 
     def judge(self) -> EventJudge:
         """The newest events whose labels are known, to test versions on."""
-        return EventJudge.of_events(self.events(), self.asked, self.chosen)
+        return EventJudge.of(self.training())
 
 
 def train_event_model(project: EventProject, as_of: str | None, *, when_drifted: bool, as_json: bool) -> None:
     """The event model is trained, tested beside its first input alone, registered, and champion where it is better."""
     now_ms = int(time.time() * 1_000)
-    with told() as say:
-        say(Stage("reading", "reading events"))
-        events = project.events(None if as_of is None else parsed_time(as_of))
-        report = _unmoved(project, events, now_ms, say) if when_drifted else None
+    with progress_display() as log:
+        log(Stage("reading", "reading events"))
+        training = project.training(log, None if as_of is None else parsed_time(as_of))
+        report = _skipped_if_stable(project, training, now_ms) if when_drifted else None
         if report is None:
-            about, ask = came_from(project.asked, project.archive, project.root), project.ask_parity
-            report = train_events(
-                events, project.asked, project.chosen, project.registry, now_ms, say, ask, about
-            ).report()
+            report = train_events(training, project.registration(now_ms, log)).report()
     print_report(report, as_json, _lines)
 
 
-def _unmoved(project: EventProject, events: Source, now_ms: int, say: Say) -> dict[str, Any] | None:
+def _skipped_if_stable(project: EventProject, training: EventTraining, now_ms: int) -> dict[str, Any] | None:
     """The drift of the champion where it is no reason to train anew; None where it is, or cannot be measured."""
-    judge, registry = newest(events, project.asked, project.chosen), project.registry
-    found = unmoved(project.name, registry, lambda one: drifted(judge, registry, one), project.home, now_ms, say)
-    return None if found is None else {**found, "trained": False}
+    judge = EventJudge.of_newest(training)
+
+    def measure(champion: Version) -> dict[str, Any]:
+        report = measure_drift(judge, project.registry, champion)
+        write_drift(project.home, report, now_ms)
+        return report
+
+    report = skip_if_stable(project.name, project.registry, measure, training.log)
+    return None if report is None else {**report, "trained": False}
 
 
 def examples_of_event_model(project: EventProject) -> pa.Table:
-    """What the event model's own classifier learns from (see own_event_models)."""
-    from training.own_event_models import learning_examples
+    """The examples that the event model's own classifier learns from (see user_models)."""
+    from training.user_models import event_examples
 
-    return learning_examples(project.events(), project.asked, project.chosen, say)
+    return event_examples(project.training(say))
 
 
-def register_event_model(project: EventProject, model: Path, uri: str) -> tuple[Version, Verdict]:
+def register_event_model(project: EventProject, model: Path, uri: str) -> tuple[Version, GateVerdict]:
     """The MLflow model in the folder is a version of the event model, judged, and champion where that passed."""
-    from training.own_event_models import register
+    from training.user_models import register_event_model as register
 
     wanted(model, project.asked.model.input_names)  # before the archive is read
-    about = {**came_from(project.asked, project.archive, project.root), "own": uri}
-    on = divided(project.events(), project.asked, project.chosen, say)
-    judge, now_ms = EventJudge(project.asked, on.test, project.chosen), int(time.time() * 1_000)
-    done = register(model, on, judge, project.registry, now_ms, say, project.ask_parity, about)
-    return done.version, Verdict(done.promoted, done.reason)
+    registration = project.registration(int(time.time() * 1_000), say, own=uri)
+    examples = project.training(say).split_examples()
+    done = register(model, examples, EventJudge(project.asked, examples.test, project.chosen), registration)
+    return done.version, GateVerdict(done.promoted, done.reason)
 
 
-def verdict_on_event_model(project: EventProject, version: Version) -> Verdict:
+def verdict_on_event_model(project: EventProject, version: Version) -> GateVerdict:
     """What the gate says of a registered version, by the newest events whose labels are known."""
     verdict = project.judge().registered(project.registry, version)
-    return asked_parity(verdict, project.ask_parity, project.chosen.parity)
+    return checked_parity(verdict, project.parity_check, project.chosen.parity)
 
 
 def drift_of_event_model(project: EventProject, champion: Version) -> dict[str, Any]:
     """How far the newest events are from those that the champion was tested on; the status shows it from now on."""
-    judge = newest(project.events(), project.asked, project.chosen)
-    report = drifted(judge, project.registry, champion)
+    judge = EventJudge.of_newest(project.training())
+    report = measure_drift(judge, project.registry, champion)
     if project.archive is not None:
-        tell_drift(project.home, report, int(time.time() * 1_000))
+        write_drift(project.home, report, int(time.time() * 1_000))
     return report
 
 

@@ -1,0 +1,64 @@
+"""One training of an event model as a value: its events, its definition and settings, and where it reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.event_model import EventColumnsOfModel
+from training.data import (
+    EventSplit,
+    EventTrainingSettings,
+    LabelledEvents,
+    ReadEvents,
+    SampleSummary,
+    event_source,
+    examples_between,
+    require_both_classes,
+    split_events,
+)
+from training.progress import Log, Stage, silent
+
+
+@dataclass(frozen=True)
+class SplitExamples:
+    """The examples of a training's parts; those that are learned from may be a sample."""
+
+    split: EventSplit
+    learned: LabelledEvents
+    test: LabelledEvents
+    sample: SampleSummary | None
+
+
+@dataclass(frozen=True)
+class EventTraining:
+    """The events that an event model is trained and tested on, and how."""
+
+    events: ReadEvents
+    columns: EventColumnsOfModel
+    settings: EventTrainingSettings
+    log: Log = silent
+
+    @property
+    def split(self) -> EventSplit:
+        """The parts of time that are learned from and tested on."""
+        return split_events(self.events, self.columns.model, self.settings)
+
+    def split_examples(self) -> SplitExamples:
+        """The examples to learn from and to test on. Raises UsageError when a part lacks positives, or others."""
+        split = self.split
+        self.log(Stage("examples", "what was known just before each event"))
+        every = examples_between(self.events, self.columns, split.start, split.end, split.test)
+        if every.sample is not None:
+            self.log(f"{every.sample}, but for the test")
+        learned, test = every.between(split.start, split.middle), every.between(split.test, split.end)
+        return SplitExamples(split, require_both_classes(learned), require_both_classes(test), every.sample)
+
+    def test_examples(self) -> LabelledEvents:
+        """The examples to test on alone. Raises UsageError when they lack positives, or others."""
+        split = self.split
+        return require_both_classes(examples_between(self.events, self.columns, split.test, split.end))
+
+    def newest_examples(self) -> LabelledEvents:
+        """The last ``test_ms`` of the events; whether they are positive is not known yet."""
+        end_ms = event_source(self.events, self.columns.model).known_between()[1] + 1
+        return examples_between(self.events, self.columns, end_ms - self.settings.test_ms, end_ms)
