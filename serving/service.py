@@ -14,6 +14,7 @@ import pyarrow as pa
 from features.definitions import FeatureRepo, FeatureView
 from features.errors import HeadraceError, StoreError
 from features.events import encode_key, parsed_key
+from features.online_store import ReadableStore
 from features.rows import Status
 from models.recommender import Artefact, LoadedRecommender
 from models.registry import Registry
@@ -35,7 +36,6 @@ from serving.recommend import (
     Reader,
     Reason,
     Recommendation,
-    Rows,
     ServedAnswer,
     ServedLog,
     UserRead,
@@ -76,7 +76,7 @@ class Service:
         settings: ServiceConfig,
         repo: FeatureRepo,
         reader: Reader,
-        rows: Rows,
+        rows: ReadableStore,
         registry: Registry,
         sink: EventSink | None,
         own: OwnClicks | None = None,

@@ -59,7 +59,8 @@ LAYERS = {
         "on_spark spines > point_in_time_join > finalizers reading > archive buckets ranges within_batch"
     ),
     "features.online_store": (
-        "settings > redis sqlite sweep > generation pending > batch_step breaker reader seen_ids > port stream_status"
+        "settings > redis sqlite > pending store sweep > generation > batch_step breaker reader seen_ids > "
+        "port stream_status"
     ),
     "features.online_store.redis": "rows > pending > client scripts slots",
     "features.online_store.seen_ids": "index > memory > blocks",
@@ -100,7 +101,7 @@ LAYERS = {
     "streaming.alerts": "delivery > sinks status topic",
     "streaming.alerts.sinks": "delta postgres webhook > port",
     "streaming.archive": "importing > cutoff passes > maintenance sink topic_bounds upkeep",
-    "streaming.fold": "sink > executors > crash_points freshness handover observed_store pruning shares",
+    "streaming.fold": "sink > executors > crash_points freshness handover pruning shares > observed_store",
     "streaming.generations": "active > builder running switchover > checkpoints lease rebuild_request",
     "streaming.kafka": "broker consumer encoding > jars ports producer topic_admin watermarks",
     "streaming.scoring": "scoring > on_executors rescoring > decision_log request topics",

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +17,7 @@ from features.definitions import FeatureRepo, FeatureView, used_columns
 from features.errors import StoreError, UsageError
 from features.events import entity_keys
 from features.history import ArchiveTable, deduplicated, open_table
-from features.online_store import Marker, Offsets, of_schema, read_status
+from features.online_store import Offsets, ReadableStore, of_schema, read_status
 from features.times import now_ms
 
 KEYS_AT_ONCE = 4_096
@@ -30,29 +29,6 @@ POLL_S = 0.2
 ARCHIVED_WITHIN_S = 60.0
 
 Progress = Callable[[str], None]
-
-
-class MarkedGeneration(Protocol):
-    """A generation, as a verification sees it."""
-
-    def marker(self) -> Marker | None:
-        """Which batches were published and done."""
-
-
-class VerifiedRows(Protocol):
-    """An online store, as a verification sees it (SqliteRows, RedisRows)."""
-
-    def generation(self, stream_id: int, /) -> MarkedGeneration:
-        """One generation."""
-
-    def current(self, view: str, /) -> int | None:
-        """The generation of the view, or of one definition of it."""
-
-    def keys(self, view: str, /) -> pa.Array:
-        """The key of every row."""
-
-    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None, /) -> tuple[pa.Array, int | None]:
-        """The row of each key, and their generation."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +55,7 @@ class Verifier:
         say: takes a line of progress.
     """
 
-    def __init__(self, rows: VerifiedRows, repo: FeatureRepo, offline: Path, home: Path, say: Progress) -> None:
+    def __init__(self, rows: ReadableStore, repo: FeatureRepo, offline: Path, home: Path, say: Progress) -> None:
         self._rows, self._repo, self._offline, self._home, self._say = rows, repo, offline, home, say
 
     def verify(self, view: FeatureView, asked: VerifyRequest) -> Findings:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from feast import FeatureView
 from feast.infra.key_encoding_utils import serialize_entity_key
@@ -18,7 +18,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
 
 from features.errors import LeaseError
-from features.online_store import Cells, Put
+from features.online_store import Cells, Put, ReadableStore
 
 Written = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 Answer = tuple[datetime | None, dict[str, Value] | None]
@@ -31,15 +31,8 @@ ATTEMPTS = 100
 Row = GetOnlineFeaturesRequestV2.EntityRow
 
 
-class ReadableCells(Protocol):
-    """What a read asks of a store."""
-
-    def get(self, stream_id: int, table: str, keys: Sequence[str], /) -> list[bytes | None]:
-        """The value of each key."""
-
-
 def read(
-    cells: ReadableCells,
+    store: ReadableStore,
     config: RepoConfig,
     view: FeatureView,
     entities: Sequence[EntityKey],
@@ -50,7 +43,7 @@ def read(
 
     Older than the ttl has its time and no values, as our own views' rows do.
     """
-    found = cells.get(FEAST, _table(config, view.name), [_key(config, entity) for entity in entities])
+    found = store.get(FEAST, _table(config, view.name), [_key(config, entity) for entity in entities])
     return [(None, None) if value is None else _aged(_decoded(value, wanted), view.ttl, now) for value in found]
 
 

@@ -8,7 +8,7 @@ databases cannot disagree on it.
 
 from features.online_store.batch_step import Batch, BatchStep, Counts, Ids, added, build_generation, write_rows
 from features.online_store.breaker import GuardedRows
-from features.online_store.generation import Lane
+from features.online_store.generation import ShardWriter
 from features.online_store.pending import RowsWithPending, done_end
 from features.online_store.port import (
     Cells,
@@ -18,15 +18,15 @@ from features.online_store.port import (
     Offsets,
     Pending,
     Put,
-    ReadableRows,
-    RowLane,
-    Rows,
+    ReadableStore,
     RowStore,
+    ShardStore,
     Store,
     of_schema,
 )
 from features.online_store.reader import FeatureReader
 from features.online_store.settings import DEADLINE_MS, StoreSettings, read_settings_of, settings_of, store_of
+from features.online_store.store import OnlineStore
 from features.online_store.stream_status import ABSENT_AFTER_MS, age_ms, read_status, sentence, status_file
 from features.online_store.sweep import Sweeper
 
@@ -42,16 +42,16 @@ __all__ = [
     "Fence",
     "GuardedRows",
     "Ids",
-    "Lane",
     "Marker",
     "Offsets",
+    "OnlineStore",
     "Pending",
     "Put",
-    "ReadableRows",
-    "RowLane",
+    "ReadableStore",
     "RowStore",
-    "Rows",
     "RowsWithPending",
+    "ShardStore",
+    "ShardWriter",
     "Store",
     "StoreSettings",
     "Sweeper",

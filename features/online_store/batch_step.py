@@ -2,8 +2,8 @@
 
     decide duplicates ─► publish offsets ─► remember the decision ─► what needs the features before ─► rows ─► done
 
-Where the records are is the work's affair (Work): in this process, or on executors, which write rows beside each other
-in lanes of their own; done is published only where every lane stands where its writer left it.
+The records are in this process or on executors (BatchWork), each of which writes a shard of the rows; done is published
+only if every shard has the token of its writer's last write.
 
 A crash between any two leaves a store from which the same batch, run again, ends the same: a decision is made from
 what was remembered before the batch, rows that have the batch are skipped, and a store that lost what a later batch
@@ -73,14 +73,14 @@ class Ids:
     seq: Int64s
 
 
-class Work(Protocol):
+class BatchWork(Protocol):
     """The records of a batch, wherever they are."""
 
     def ids(self) -> Mapping[str, Ids]:
-        """By stream, what a decision about repetitions needs."""
+        """By stream, what a decision about duplicates needs."""
 
     def fold(self, decided: Mapping[str, Decision], store: Store, key: BatchKey) -> Mapping[str, str]:
-        """Fold the accepted records into the rows of every view; where each lane stands that was written in."""
+        """Fold the accepted records into the rows of every view; the token of each shard's last write."""
 
     def counts(self, decided: Mapping[str, Decision]) -> Counts:
         """How the records ended."""
@@ -146,15 +146,15 @@ class BatchStep:
         """
         return self.run_work(batch, OnDriver(batch, self._views, self._before_fold))
 
-    def run_work(self, batch: Batch, work: Work) -> Counts:
+    def run_work(self, batch: Batch, work: BatchWork) -> Counts:
         """The same with records that may be elsewhere: ``batch`` says its number, its offsets and the time."""
         self._store.begin()
         marker = self._checked(batch)
         decided = {name: self._decided(name, ids, batch) for name, ids in work.ids().items()}
         self._store.publish(Marker(batch.batch_id, batch.start, batch.end, marker.done))
         self._remember(decided, batch)
-        lanes = work.fold(decided, self._store, self._key(batch))
-        self._store.publish(Marker(batch.batch_id, batch.start, batch.end, batch.batch_id), lanes)
+        shards = work.fold(decided, self._store, self._key(batch))
+        self._store.publish(Marker(batch.batch_id, batch.start, batch.end, batch.batch_id), shards)
         return work.counts(decided)
 
     def check_standing(self, committed: int) -> None:

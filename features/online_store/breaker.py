@@ -1,16 +1,16 @@
-"""A store that does not answer costs a few readers their deadline, and the others nothing."""
+"""A circuit breaker: a store that does not answer costs a few readers their deadline, and the others nothing."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import pyarrow as pa
 
 from features.errors import StoreError
-from features.online_store.port import Entry, Offsets, Pending, Store
+from features.online_store.port import Entry, ForwardedStore, Offsets, Pending, ReadableStore
 
 T = TypeVar("T")
 FAILURES = 3
@@ -72,98 +72,50 @@ class Breaker:
             self._last = error
 
 
-class Readable(Protocol):
-    """What readers ask of SqliteRows and RedisRows."""
-
-    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None, /) -> tuple[pa.Array, int | None]:
-        """The row of each key, and their generation."""
-
-    def definitions(self, view: str, schema_hash: int, /) -> str | None:
-        """The stored definitions that hold this one of the view."""
-
-    def get(self, stream_id: int, table: str, keys: Sequence[str], /) -> list[bytes | None]:
-        """The value of each key."""
-
-    def current(self, view: str, /) -> int | None:
-        """The generation that readers read."""
-
-    def keys(self, view: str, /) -> pa.Array:
-        """The key of every row that readers read."""
-
-    def pending(self) -> Pending:
-        """Where events wait for the rows."""
-
-    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None, /) -> Store:
-        """A generation's markers and memory of ids."""
-
-    def close(self) -> None:
-        """Close the connections."""
-
-
-class GuardedPending:
+class GuardedPending(Pending):
     """Pending events behind a breaker."""
 
     def __init__(self, pending: Pending, breaker: Breaker) -> None:
         self._pending, self._breaker = pending, breaker
 
     def put(self, entries: Sequence[Entry], ttl_ms: int) -> None:
-        """Keep the entries, each for at most this long."""
         self._breaker.call(lambda: self._pending.put(entries, ttl_ms))
 
     def of(self, view: str, keys: Sequence[str]) -> list[Entry]:
-        """The entries under these keys."""
         return self._breaker.call(lambda: self._pending.of(view, keys))
 
     def prune(self, ends: Offsets) -> None:
-        """Forget the entries before these offsets."""
         self._breaker.call(lambda: self._pending.prune(ends))
 
     def add_to_session(self, session: str, items: Sequence[str], ttl_ms: int) -> None:
-        """Let the session's newest items begin with these."""
         self._breaker.call(lambda: self._pending.add_to_session(session, items, ttl_ms))
 
     def session(self, session: str) -> tuple[str, ...]:
-        """The session's newest items, newest first."""
         return self._breaker.call(lambda: self._pending.session(session))
 
 
-class GuardedRows:
-    """A store's rows for readers, behind a breaker of their own."""
+class GuardedRows(ForwardedStore):
+    """A store for readers, behind a breaker of its own; a generation's markers and ids are read without it."""
 
-    def __init__(self, rows: Readable, breaker: Breaker | None = None) -> None:
-        self._rows, self._breaker = rows, breaker or Breaker()
+    def __init__(self, rows: ReadableStore, breaker: Breaker | None = None) -> None:
+        super().__init__(rows)
+        self._breaker = breaker or Breaker()
 
     def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
-        """The row of each key (null where there is none), and their generation (None: the view has none).
-
-        With a schema_hash, of the generation that is current for that definition, where one is kept for it.
-        """
         return self._breaker.call(lambda: self._rows.read(view, keys, schema_hash))
 
     def definitions(self, view: str, schema_hash: int) -> str | None:
-        """The stored definitions that hold this one of the view; None where it has no rows."""
         return self._breaker.call(lambda: self._rows.definitions(view, schema_hash))
 
     def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
-        """The value of each key, None where there is none."""
         return self._breaker.call(lambda: self._rows.get(stream_id, table, keys))
 
     def current(self, view: str) -> int | None:
-        """The generation that readers of the view read; None before the first."""
         return self._breaker.call(lambda: self._rows.current(view))
 
     def keys(self, view: str) -> pa.Array:
-        """The key of every row of the view that readers can read."""
         return self._breaker.call(lambda: self._rows.keys(view))
 
-    def pending(self) -> GuardedPending:
-        """Where events wait for the rows, behind the same breaker."""
+    def pending(self) -> Pending:
+        """The pending events, behind the same breaker."""
         return GuardedPending(self._rows.pending(), self._breaker)
-
-    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Store:
-        """A generation's markers and memory of ids, for a read that pending events are counted in."""
-        return self._rows.generation(stream_id, horizons_ms)
-
-    def close(self) -> None:
-        """Close the connections; the next call opens others."""
-        self._rows.close()

@@ -1,4 +1,4 @@
-"""One driver's way into a generation: batch.Store over the cells of any database."""
+"""One driver's handle of a generation: a Store over the cells of any database."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ import pyarrow as pa
 from features.events import Decision, Prior
 from features.hashing import Uint64s, prints_of
 from features.online_store.port import (
-    ALONE,
     DEFINITIONS,
+    NO_CONDITIONS,
     STATE,
-    Beside,
     Cells,
     Cursor,
     Fence,
     Marker,
     Put,
+    ShardStore,
+    Store,
     Sweep,
     Version,
-    lane_cell,
+    WriteConditions,
     rows_table,
+    shard_cell,
 )
 from features.online_store.seen_ids import Block, Memory, index_of
 from features.rows import HEADER, PackedRows
 
 NEWEST = HEADER.fields["newest"][1] if HEADER.fields else 0
-"""The octet of a row at which the time of its newest event stands."""
+"""The byte of a row at which the time of its newest event stands."""
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What was asked of a stream's memory for a batch: its ids, their fingerprints, and the answer."""
+class _Lookup:
+    """A look-up of a batch's ids in a stream's memory: the ids, their fingerprints, and what was accepted for them."""
 
     batch_id: int
     ids: pa.Array
@@ -43,12 +45,12 @@ class _Asked:
     prior: Prior
 
 
-class Lane:
-    """A batch.RowLane over the cells of any database: what an executor opens to write its share of a batch's rows."""
+class ShardWriter(ShardStore):
+    """A ShardStore over the cells of any database: what an executor opens to write its share of a batch's rows."""
 
     def __init__(self, cells: Cells, fence: Fence, name: str) -> None:
-        self._cells, self._fence, self._cell = cells, fence, lane_cell(name)
-        self._at = cells.get(fence.stream_id, STATE, [self._cell])[0] or b""
+        self._cells, self._fence, self._cell = cells, fence, shard_cell(name)
+        self._token = cells.get(fence.stream_id, STATE, [self._cell])[0] or b""
 
     def rows(self, view: str, keys: pa.Array) -> pa.Array:
         return _rows(self._cells, self._fence.stream_id, view, keys)
@@ -56,12 +58,12 @@ class Lane:
     def put_rows(self, view: str, rows: PackedRows) -> None:
         after = secrets.token_hex(8).encode()
         puts = {**_put(view, rows), STATE: Put([self._cell], [after])}
-        beside = Beside({self._cell: self._at}, moves=False)
-        self._cells.write(self._fence.stream_id, self._fence.version, puts, (), beside)
-        self._at = after
+        conditions = WriteConditions({self._cell: self._token}, moves_version=False)
+        self._cells.write(self._fence.stream_id, self._fence.version, puts, (), conditions)
+        self._token = after
 
-    def standing(self) -> str:
-        return self._at.decode()
+    def token(self) -> str:
+        return self._token.decode()
 
 
 def _rows(cells: Cells, stream_id: int, view: str, keys: pa.Array) -> pa.Array:
@@ -72,33 +74,35 @@ def _put(view: str, rows: PackedRows) -> dict[str, Put]:
     return {rows_table(view): Put(rows.keys.to_pylist(), rows.values.to_pylist())}
 
 
-class Generation:
-    """A batch.Store: every write checks the version that begin() or the write before has left.
+class Generation(Store):
+    """A Store: every write checks the version that begin() or the write before has left.
 
     Args:
         horizons_ms: by stream, its dedupe_horizon: ids are forgotten when they can no longer matter (see
-            memory_of_ids.py); an id of a stream that is not named is never forgotten.
+            seen_ids); an id of a stream that is not named is never forgotten.
     """
 
     def __init__(self, cells: Cells, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> None:
         self._cells = cells
         self._horizons_ms = dict(horizons_ms or {})
         self._version: Version = (0,)
-        self._asked: dict[str, _Asked] = {}
+        self._lookups: dict[str, _Lookup] = {}
         self.stream_id = stream_id
 
     def begin(self) -> None:
         self._version = self._cells.version(self.stream_id)
-        self._asked.clear()
+        self._lookups.clear()
 
     def fence(self) -> Fence:
         return Fence(self.stream_id, self._version)
 
-    def lane(self, name: str) -> Lane:
-        return Lane(self._cells, self.fence(), name)
+    def shard(self, name: str) -> ShardWriter:
+        return ShardWriter(self._cells, self.fence(), name)
 
-    def _write(self, puts: Mapping[str, Put], drop: tuple[str, ...] = (), beside: Beside = ALONE) -> None:
-        self._version = self._cells.write(self.stream_id, self._version, puts, drop, beside)
+    def _write(
+        self, puts: Mapping[str, Put], drop: tuple[str, ...] = (), conditions: WriteConditions = NO_CONDITIONS
+    ) -> None:
+        self._version = self._cells.write(self.stream_id, self._version, puts, drop, conditions)
 
     def _state(self, key: str) -> bytes | None:
         return self._cells.get(self.stream_id, STATE, [key])[0]
@@ -107,16 +111,16 @@ class Generation:
         value = self._state("marker")
         return None if value is None else Marker(**json.loads(value))
 
-    def publish(self, marker: Marker, lanes: Mapping[str, str] | None = None) -> None:
-        standing = {lane_cell(name): at.encode() for name, at in (lanes or {}).items()}
-        self._write({STATE: Put(["marker"], [_marker_bytes(marker)])}, beside=Beside(standing))
+    def publish(self, marker: Marker, shards: Mapping[str, str] | None = None) -> None:
+        tokens = {shard_cell(name): token.encode() for name, token in (shards or {}).items()}
+        self._write({STATE: Put(["marker"], [_marker_bytes(marker)])}, conditions=WriteConditions(tokens))
 
     def describe(self, definitions: str) -> None:
         """Keep the definitions of its views (definitions/stored.py) with it."""
         self._write({STATE: Put([DEFINITIONS], [definitions.encode()])})
 
     def described(self) -> str | None:
-        """What describe() kept; None where nothing was."""
+        """What describe() kept; None if nothing was."""
         value = self._state(DEFINITIONS)
         return None if value is None else value.decode()
 
@@ -130,33 +134,33 @@ class Generation:
         """Delete rows whose newest event is older than ``below_ms`` from one page of the view's.
 
         Returns:
-            Where the next page begins ((0, 0) at first, and after the last), and how many went.
+            Where the next page begins ((0, 0) at first, and after the last), and how many rows were deleted.
         """
         sweep = Sweep(NEWEST, below_ms)
         self._version, cursor, gone = self._cells.sweep(self.stream_id, self._version, rows_table(view), sweep, cursor)
         return cursor, gone
 
     def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
-        return self._asked_for(stream, ids, batch_id).prior
+        return self._lookup(stream, ids, batch_id).prior
 
     def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
-        asked, last = self._asked_for(stream, decision.ids, batch_id), decision.last
-        new = (last.seq != asked.prior.seq) | (last.known_at != asked.prior.known_at)
-        block = Block.of(asked.prints[new], Prior(last.seq[new], last.known_at[new]))
+        lookup, last = self._lookup(stream, decision.ids, batch_id), decision.last
+        new = (last.seq != lookup.prior.seq) | (last.known_at != lookup.prior.known_at)
+        block = Block.of(lookup.prints[new], Prior(last.seq[new], last.known_at[new]))
         memory = self._memory(stream, batch_id)
         change = memory.with_batch(block, batch_id, self._read)
         cells = {change.table: Put(list(change.cells), list(change.cells.values()))} if change.cells else {}
         self._write({**cells, STATE: Put([f"memory/{stream}"], [change.state])}, drop=change.drop)
         index_of(self._cells, self.stream_id, stream).wrote(change, memory.mark)
 
-    def _asked_for(self, stream: str, ids: pa.Array, batch_id: int) -> _Asked:
-        """What was accepted before the batch; asked once, as a write tells if it has changed since begin()."""
-        asked = self._asked.get(stream)
-        if asked is None or asked.batch_id != batch_id or not ids.equals(asked.ids):
+    def _lookup(self, stream: str, ids: pa.Array, batch_id: int) -> _Lookup:
+        """What was accepted before the batch; read once, as a write fails if it has changed since begin()."""
+        lookup = self._lookups.get(stream)
+        if lookup is None or lookup.batch_id != batch_id or not ids.equals(lookup.ids):
             prints, index = prints_of(ids), index_of(self._cells, self.stream_id, stream)
-            asked = _Asked(batch_id, ids, prints, index.prior(self._memory(stream, batch_id), prints, self._read))
-            self._asked[stream] = asked
-        return asked
+            lookup = _Lookup(batch_id, ids, prints, index.prior(self._memory(stream, batch_id), prints, self._read))
+            self._lookups[stream] = lookup
+        return lookup
 
     def _read(self, table: str, keys: Sequence[str]) -> list[bytes | None]:
         return self._cells.get(self.stream_id, table, keys)

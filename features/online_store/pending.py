@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ from features.definitions import FeatureRepo, Stream, duration_ms
 from features.errors import ForeignRowError, StoreError
 from features.events import Records, Verdict, accepted_events, decide, parse
 from features.online_store.batch_step import ids_of
-from features.online_store.port import Entry, Marker, Offsets, Pending, Store, of_schema
+from features.online_store.port import Entry, ForwardedStore, Marker, Offsets, Pending, ReadableStore, Store, of_schema
 from features.rows import HEADER, BatchKey, PackedRows, fold
 
 AFTER_ALL = 1 << 62
@@ -37,47 +37,24 @@ SESSION_ITEMS = 50
 """So many of a session's newest items are kept."""
 
 
-class Rows(Protocol):
-    """The online store behind (SqliteRows, RedisRows)."""
-
-    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None, /) -> tuple[pa.Array, int | None]:
-        """The row of each key, and the generation they are of."""
-
-    def current(self, view: str, /) -> int | None:
-        """The generation that readers of the view read."""
-
-    def definitions(self, view: str, schema_hash: int, /) -> str | None:
-        """The stored definitions that hold this one of the view."""
-
-    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None, /) -> Store:
-        """The generation's markers and memory of ids."""
-
-
-class RowsWithPending:
+class RowsWithPending(ForwardedStore):
     """An online store whose rows already have what is pending for them; everything else is the store's own."""
 
     def __init__(
         self,
-        rows: Rows,
+        rows: ReadableStore,
         pending: Pending,
         repo: FeatureRepo,
         failed: Callable[[], Any] = lambda: None,
         schemas: Callable[[int], str] | None = None,
     ) -> None:
-        self._rows, self._pending, self._repo, self._failed = rows, pending, repo, failed
+        super().__init__(rows)
+        self._pending, self._repo, self._failed = pending, repo, failed
         self._schemas = schemas
         self._horizons = {name: duration_ms(stream.dedupe_horizon) for name, stream in repo.streams.items()}
 
-    def current(self, view: str) -> int | None:
-        """The generation of the view, or of one definition of it; as ReadableRows.current."""
-        return self._rows.current(view)
-
-    def definitions(self, view: str, schema_hash: int) -> str | None:
-        """The stored definitions that hold this one of the view; as ReadableRows.definitions."""
-        return self._rows.definitions(view, schema_hash)
-
     def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
-        """The row of each key with its pending events folded in, and the generation; as ReadableRows.read.
+        """The row of each key with its pending events folded in, and the generation; as ReadableStore.read.
 
         Rows of another definition than the repo's are as they are stored: what is pending reaches them by the stream.
         """

@@ -2,10 +2,10 @@
 
     a generation (stream_id)   its version, its lease, and tables:
     rows/<view>                entity key → state row
-    seen/<stream>/<number>     blocks of event ids and what was accepted for each (memory_of_ids.py)
-    state                      'marker', 'definitions', 'memory/<stream>' and 'lane/<name>'
+    seen/<stream>/<number>     blocks of event ids and what was accepted for each (seen_ids)
+    state                      'marker', 'definitions', 'memory/<stream>' and 'lane/<shard>' (its last write's token)
 
-A store may keep a generation in parts (redis_parts.py), each with a version of its own. A write then moves the
+A store may keep a generation in parts (redis/slots.py), each with a version of its own. A write then moves the
 generation's version on first, with STATE in the same transaction, and each part after it: of a write that a crash ends,
 whole parts are missing. The batch that it was of runs again, and writes them.
 
@@ -15,6 +15,7 @@ reads the one of its own definition, and goes on reading it when a changed defin
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -73,33 +74,35 @@ Cursor = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What a write has to do with writers beside it.
+class WriteConditions:
+    """Preconditions on other writers' shards that a write checks in the same transaction.
 
     Args:
-        lanes: cells of STATE and the value that each must have; empty for a cell that is not there.
-        moves: whether the write moves the generation's version on: a writer in a lane leaves it to the driver.
+        shards: cells of STATE and the value that each must have; empty for a cell that is not there.
+        moves_version: whether the write moves the generation's version on: a shard writer leaves it to the driver.
     """
 
-    lanes: Mapping[str, bytes]
-    moves: bool = True
+    shards: Mapping[str, bytes]
+    moves_version: bool = True
 
 
-ALONE = Beside({})
+NO_CONDITIONS = WriteConditions({})
 
 
-def lane_cell(name: str) -> str:
-    """The cell of STATE that says where a lane stands."""
+def shard_cell(name: str) -> str:
+    """The cell of STATE with the token of a shard's last write."""
     return f"lane/{name}"
 
 
-class Cells(Protocol):
-    """What a generation needs of a database; every call is one transaction, or one round trip that reads."""
+class Cells(ABC):
+    """The cells of a database; every call is one transaction, or one round trip that reads."""
 
     @property
-    def takes_lanes(self) -> bool:
-        """Whether writers may write beside each other: only where a write is one transaction, and not one a part."""
+    @abstractmethod
+    def takes_shards(self) -> bool:
+        """True where several writers may write at once: only where a write is one transaction, and not one a part."""
 
+    @abstractmethod
     def version(self, stream_id: int, *, whole: bool = True) -> Version:
         """The generation's version; zeros when nothing was ever written to it.
 
@@ -107,30 +110,33 @@ class Cells(Protocol):
             FenceError: ``whole``, and a part has lost writes that the generation knows of.
         """
 
+    @abstractmethod
     def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
         """The value of each key, None where there is none."""
 
+    @abstractmethod
     def write(
         self,
         stream_id: int,
         version: Version,
         puts: Mapping[str, Put],
         drop: Sequence[str] = (),
-        beside: Beside = ALONE,
+        conditions: WriteConditions = NO_CONDITIONS,
     ) -> Version:
-        """Replace cells, drop tables and move the version on (or not: Beside), all or nothing (of each part).
+        """Replace cells, drop tables and move the version on (or not: conditions), all or nothing (of each part).
 
         Returns:
             The version then.
 
         Raises:
-            LeaseError: the generation's version is not ``version``, or a lane stands elsewhere.
+            LeaseError: the generation's version is not ``version``, or a shard has another value.
         """
 
+    @abstractmethod
     def sweep(
         self, stream_id: int, version: Version, table: str, sweep: Sweep, cursor: Cursor
     ) -> tuple[Version, Cursor, int]:
-        """Delete what may go of one page of the table: the version then, the next page, how many went.
+        """Delete what may go of one page of the table: the version then, the next page, how many cells were deleted.
 
         Raises:
             LeaseError: as write().
@@ -194,7 +200,7 @@ class Marker:
 
 @dataclass(frozen=True)
 class Fence:
-    """What a writer beside others verifies: that the generation still has the version which its driver left."""
+    """What a shard writer verifies: that the generation still has the version which its driver left."""
 
     stream_id: int
     version: tuple[int, ...]
@@ -210,16 +216,17 @@ class RowStore(Protocol):
         """Durably replace rows; a crash may leave some of them written, each whole."""
 
 
-class RowLane(RowStore, Protocol):
-    """A way to write rows beside other writers: its writes check the fence, and leave the generation's version.
+class ShardStore(RowStore, Protocol):
+    """The stored rows as one of several writers writes them: its writes check the fence, and leave the version.
 
-    Each is one transaction that applies only when the version is the fence's and the lane stands where this writer
-    left it, else it raises LeaseError; so a writer whose lane another has taken stops, and so does one whose store has
-    lost writes and come back.
+    Each is one transaction that applies only when the version is the fence's and the shard has the token of this
+    writer's last write, else it raises LeaseError; so a writer whose shard another has taken stops, and so does one
+    whose store has lost writes and come back.
     """
 
-    def standing(self) -> str:
-        """Where the last write of this writer left the lane: a word that no other write leaves."""
+    @abstractmethod
+    def token(self) -> str:
+        """The token of this writer's last write: a word that no other write leaves."""
 
 
 class Store(RowStore, Protocol):
@@ -231,6 +238,7 @@ class Store(RowStore, Protocol):
     store may lose is its last writes, and their versions with them.
     """
 
+    @abstractmethod
     def begin(self) -> None:
         """Take the generation's version as it is now.
 
@@ -238,42 +246,32 @@ class Store(RowStore, Protocol):
             FenceError: a part of the store has lost writes that the generation knows of.
         """
 
+    @abstractmethod
     def fence(self) -> Fence:
-        """What those verify who write beside each other until the next write of this handle."""
+        """What shard writers verify until the next write of this handle."""
 
-    def lane(self, name: str) -> RowLane:
-        """A lane to write rows in, behind this handle's fence; of all writers of one name, the last to begin writes."""
+    @abstractmethod
+    def shard(self, name: str) -> ShardStore:
+        """A writer of one shard, behind this handle's fence; of all writers of one name, the last to begin writes."""
 
+    @abstractmethod
     def marker(self) -> Marker | None:
         """The generation's marker; None when the store does not know the generation."""
 
-    def publish(self, marker: Marker, lanes: Mapping[str, str] | None = None) -> None:
-        """Durably replace the marker, where each of the lanes stands as named: else LeaseError, as rows are lost."""
+    @abstractmethod
+    def publish(self, marker: Marker, shards: Mapping[str, str] | None = None) -> None:
+        """Durably replace the marker if each of the shards has its token: else LeaseError, as rows are lost."""
 
+    @abstractmethod
     def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
         """What was accepted for each id before this batch (a batch's own decisions do not count for itself)."""
 
+    @abstractmethod
     def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
         """Keep what was accepted last for each id, and what was before it, until the stream's horizon has passed."""
 
 
 REBUILD = "Run 'headrace features rebuild' to make the rows anew from the offline store."
-
-
-class ReadableRows(Protocol):
-    """An online store, as readers see it (SqliteRows, RedisRows)."""
-
-    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None, /) -> tuple[pa.Array, int | None]:
-        """The row of each key (null where there is none), and their generation (None: the view has none).
-
-        With a schema_hash, the generation that is current for that definition of the view, where one is kept for it.
-        """
-
-    def current(self, view: str, /) -> int | None:
-        """The generation of the view, or of one definition of it (online_store.cells.of_schema)."""
-
-    def definitions(self, view: str, schema_hash: int, /) -> str | None:
-        """The stored definitions that hold this one of the view; None where it has no rows."""
 
 
 @dataclass(frozen=True)
@@ -294,55 +292,95 @@ class Entry:
     value: bytes
 
 
-class Pending(Protocol):
+class Pending(ABC):
     """Where entries are, shared by all who read and write the same online store."""
 
+    @abstractmethod
     def put(self, entries: Sequence[Entry], ttl_ms: int) -> None:
         """Keep the entries, each for at most this long; one that is there already stays. Raises StoreError."""
 
+    @abstractmethod
     def of(self, view: str, keys: Sequence[str]) -> list[Entry]:
         """The entries under these keys, in any order. Raises StoreError."""
 
+    @abstractmethod
     def prune(self, ends: Offsets) -> None:
-        """Forget the entries before these offsets, and those whose time is over; those of other places stay."""
+        """Forget the entries before these offsets, and expired ones; those of other partitions stay."""
 
+    @abstractmethod
     def add_to_session(self, session: str, items: Sequence[str], ttl_ms: int) -> None:
         """Let the session's newest items begin with these (newest first), for this long from now."""
 
+    @abstractmethod
     def session(self, session: str) -> tuple[str, ...]:
         """The session's newest items, newest first; of a few dozen the newest."""
 
 
-class DescribedStore(Store, Protocol):
-    """A driver's way into a generation, which can keep its definitions."""
+class ReadableStore(ABC):
+    """An online store as readers see it."""
 
-    def describe(self, definitions: str) -> None:
-        """Keep the definitions of its views with it."""
+    @abstractmethod
+    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
+        """The row of each key (null where there is none), and the generation they are of (None: the view has none).
 
+        With a schema_hash, of the generation that is current for that definition of the view, where one is kept for it.
+        """
 
-class Rows(Cells, Protocol):
-    """What the pipeline needs of an online store (features/online_store)."""
-
-    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> DescribedStore:
-        """A driver's way into a generation."""
-
-    def take_lease(self, stream_id: int, owner: str, ttl_s: float) -> None:
-        """Own the generation for a while, or raise LeaseError."""
-
-    def release_lease(self, stream_id: int, owner: str) -> None:
-        """Let others own it."""
-
+    @abstractmethod
     def current(self, view: str) -> int | None:
-        """The generation that readers of the view read."""
+        """The generation that readers of the view, or of a definition (of_schema), read; None before the first."""
 
-    def set_current(self, view: str, stream_id: int) -> None:
-        """Let readers of the view read this generation."""
+    @abstractmethod
+    def definitions(self, view: str, schema_hash: int) -> str | None:
+        """The stored definitions that hold this one of the view (definitions/serialized.py); None if it has no rows."""
 
-    def drop_generation(self, stream_id: int) -> None:
-        """Forget the generation."""
+    @abstractmethod
+    def keys(self, view: str) -> pa.Array:
+        """The key of every row of the view that readers can read, as text, in no stated order."""
 
-    def bytes_per_row(self) -> dict[str, float]:
-        """How long a row of each view is on average."""
+    @abstractmethod
+    def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
+        """The value of each key, None where there is none."""
 
+    @abstractmethod
+    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Store:
+        """A generation's markers and memory of ids; see Generation for ``horizons_ms``."""
+
+    @abstractmethod
     def pending(self) -> Pending:
         """Where accepted events wait for the rows."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections (of this thread, for SQLite); the next call opens others."""
+
+
+class ForwardedStore(ReadableStore):
+    """Reads of another store; a subclass overrides those that it changes."""
+
+    def __init__(self, rows: ReadableStore) -> None:
+        self._rows = rows
+
+    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
+        return self._rows.read(view, keys, schema_hash)
+
+    def current(self, view: str) -> int | None:
+        return self._rows.current(view)
+
+    def definitions(self, view: str, schema_hash: int) -> str | None:
+        return self._rows.definitions(view, schema_hash)
+
+    def keys(self, view: str) -> pa.Array:
+        return self._rows.keys(view)
+
+    def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
+        return self._rows.get(stream_id, table, keys)
+
+    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Store:
+        return self._rows.generation(stream_id, horizons_ms)
+
+    def pending(self) -> Pending:
+        return self._rows.pending()
+
+    def close(self) -> None:
+        self._rows.close()

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from features.definitions import FeatureRepo, FeatureView, views_of_text
 from features.errors import ForeignRowError, UsageError
-from features.online_store.port import ReadableRows, of_schema
+from features.online_store.port import ReadableStore, of_schema
 from features.rows import FeatureMatrix, PackedRows, finalize, make_ready
 from features.times import now_ms
 
@@ -28,7 +28,7 @@ class FeatureReader:
         clock: what ``as_of`` is where none is asked for (ms).
     """
 
-    def __init__(self, rows: ReadableRows, repo: FeatureRepo, clock: Callable[[], int] = now_ms) -> None:
+    def __init__(self, rows: ReadableStore, repo: FeatureRepo, clock: Callable[[], int] = now_ms) -> None:
         self._rows = rows
         self._repo = repo
         self._clock = clock

@@ -20,7 +20,7 @@ from serving.recommend.recommender import (
 )
 from serving.recommend.served_log import ServedAnswer, ServedLog, Shadowed, is_sampled
 from serving.recommend.unpersonal import ItemSnapshot
-from serving.recommend.users import Askers, Rows
+from serving.recommend.users import Askers
 
 __all__ = [
     "Answer",
@@ -35,7 +35,6 @@ __all__ = [
     "Reader",
     "Reason",
     "Recommendation",
-    "Rows",
     "ServedAnswer",
     "ServedLog",
     "Shadowed",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from features.definitions import FeatureRepo, FeatureView
-from features.online_store import FeatureReader, ReadableRows
+from features.online_store import FeatureReader, ReadableStore
 from features.rows import FeatureMatrix
 
 
@@ -15,7 +15,7 @@ class StreamClockReader:
     Reading all items now and then, as the service does, keeps the clock at the stream's newest event.
     """
 
-    def __init__(self, rows: ReadableRows, repo: FeatureRepo) -> None:
+    def __init__(self, rows: ReadableStore, repo: FeatureRepo) -> None:
         self._now = 0
         self._reader = FeatureReader(rows, repo, lambda: self._now)
 

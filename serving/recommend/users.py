@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
 from features.definitions import FeatureRepo, FeatureView
 from features.errors import HeadraceError
-from features.online_store import ReadableRows
+from features.online_store import ReadableStore
 from features.rows import FeatureMatrix, Status
 from models.recommender import LoadedRecommender
 from serving.events import OwnClicks
@@ -19,16 +19,6 @@ from serving.recommend.attributes import FieldError
 from serving.recommend.readers import Reader
 from serving.recommend.recommender import Question, Reason, UserRead
 from serving.recommend.request_features import given_columns, overridden
-
-
-class Rows(ReadableRows, Protocol):
-    """What else is asked of the online store."""
-
-    def current(self, view: str, /) -> int | None:
-        """The generation that readers read; None before the first."""
-
-    def keys(self, view: str, /) -> pa.Array:
-        """The key of every row that readers read."""
 
 
 class Askers:
@@ -45,7 +35,7 @@ class Askers:
         view: str,
         repo: FeatureRepo,
         reader: Reader,
-        rows: Rows,
+        rows: ReadableStore,
         own: OwnClicks | None,
         failed: Callable[[Exception], None],
     ) -> None:

@@ -3,7 +3,7 @@
 In: messages of a batch and its offsets. Out: rows in the online store, dead letters, and a report of the batch.
 """
 
-from streaming.fold.crash_points import Reached, WatchedStore, crash_point
+from streaming.fold.crash_points import Reached, around_effects, crash_point
 from streaming.fold.freshness import Freshness, ages_of, freshness_text, percentiles_ms, quantile_ms
 from streaming.fold.handover import Handover
 from streaming.fold.pruning import Pruning
@@ -19,8 +19,8 @@ __all__ = [
     "Pruning",
     "Reached",
     "Recipe",
-    "WatchedStore",
     "ages_of",
+    "around_effects",
     "by_stream",
     "crash_point",
     "freshness_text",

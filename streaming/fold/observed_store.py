@@ -1,20 +1,20 @@
-"""Where a batch's time goes: a stopwatch of named stages, and a store that tells it what it does."""
+"""An observer around every call of a store, and a stopwatch of a batch's stages."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 import pyarrow as pa
 
 from features.events import Decision, Prior
-from features.online_store import Fence, Marker, RowLane, Store
+from features.online_store import Fence, Marker, ShardStore, Store
 from features.rows import PackedRows
 
 STAGES = ("fetch", "parse", "dead letters", "dedupe", "markers", "score", "read rows", "fold", "write rows", "scatter")
-"""In the order of a batch; 'scatter' is what executors do with a batch that is too large for the driver."""
+"""In the order of a batch; 'scatter' is the work of executors on a batch that is too large for the driver."""
 
 
 class Stopwatch:
@@ -27,7 +27,7 @@ class Stopwatch:
 
     @contextmanager
     def at(self, stage: str) -> Iterator[None]:
-        """What the block takes is the stage's."""
+        """The time that the block takes is counted for the stage."""
         self._lap()
         self._running.append(stage)
         try:
@@ -43,43 +43,66 @@ class Stopwatch:
         self._since_s = now_s
 
 
-class TimedStore:
-    """A batch.Store whose calls are stages of a stopwatch."""
+STAGE_OF_CALL = {
+    "begin": "markers",
+    "marker": "markers",
+    "publish": "markers",
+    "remembered": "dedupe",
+    "remember": "dedupe",
+    "rows": "read rows",
+    "put_rows": "write rows",
+}
 
-    def __init__(self, store: Store, watch: Stopwatch) -> None:
+Around = Callable[[str], AbstractContextManager[None]]
+"""Makes the block that a call runs in, from the call's name."""
+
+
+class ObservedStore(Store):
+    """Another store, each of whose reads and writes runs in a block of an observer's.
+
+    Args:
+        around: makes the block; it is given the name of the method.
+    """
+
+    def __init__(self, store: Store, around: Around) -> None:
         self._store = store
-        self._watch = watch
+        self._around = around
 
     def begin(self) -> None:
-        with self._watch.at("markers"):
+        with self._around("begin"):
             self._store.begin()
 
     def marker(self) -> Marker | None:
-        with self._watch.at("markers"):
+        with self._around("marker"):
             return self._store.marker()
 
     def fence(self) -> Fence:
         return self._store.fence()
 
-    def lane(self, name: str) -> RowLane:
-        return self._store.lane(name)
+    def shard(self, name: str) -> ShardStore:
+        return self._store.shard(name)
 
-    def publish(self, marker: Marker, lanes: Mapping[str, str] | None = None) -> None:
-        with self._watch.at("markers"):
-            self._store.publish(marker, lanes)
+    def publish(self, marker: Marker, shards: Mapping[str, str] | None = None) -> None:
+        with self._around("publish"):
+            self._store.publish(marker, shards)
 
     def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
-        with self._watch.at("dedupe"):
+        with self._around("remembered"):
             return self._store.remembered(stream, ids, batch_id)
 
     def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
-        with self._watch.at("dedupe"):
+        with self._around("remember"):
             self._store.remember(stream, decision, batch_id)
 
     def rows(self, view: str, keys: pa.Array) -> pa.Array:
-        with self._watch.at("read rows"):
+        with self._around("rows"):
             return self._store.rows(view, keys)
 
     def put_rows(self, view: str, rows: PackedRows) -> None:
-        with self._watch.at("write rows"):
+        with self._around("put_rows"):
             self._store.put_rows(view, rows)
+
+
+def timed(store: Store, watch: Stopwatch) -> ObservedStore:
+    """The store, whose calls are stages of the stopwatch."""
+    return ObservedStore(store, lambda call: watch.at(STAGE_OF_CALL[call]))

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
 
 from features.errors import StoreError
-from features.online_store import Pending, Store, done_end
+from features.online_store import ReadableStore, done_end
 
 EVERY_S = 0.5
-
-
-class Rows(Protocol):
-    """What pruning needs of an online store."""
-
-    def pending(self) -> Pending:
-        """Where events wait for the rows."""
-
-    def current(self, view: str, /) -> int | None:
-        """The generation that readers of the view read."""
-
-    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None, /) -> Store:
-        """A generation's markers."""
 
 
 class Pruning:
     """Deletes what the generation's readers need no more; a store that does not answer keeps it until the next time."""
 
-    def __init__(self, rows: Rows, views: Sequence[str], stream_id: int) -> None:
+    def __init__(self, rows: ReadableStore, views: Sequence[str], stream_id: int) -> None:
         self._rows, self._views, self._stream_id = rows, tuple(views), stream_id
         self._pending = rows.pending()
         self._pruned_s = float("-inf")

@@ -14,7 +14,7 @@ from features.arrays import Int64s
 from features.definitions import FeatureRepo, FeatureView, Stream
 from features.events import EventColumns, event_schema, integers, sequence
 from features.hashing import hash_texts
-from features.online_store import Batch, Cells, Fence, Lane, Offsets, write_rows
+from features.online_store import Batch, Cells, Fence, Offsets, ShardWriter, write_rows
 from features.rows import BatchKey
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class FoldShare:
     refused: Mapping[str, Int64s]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Where the lane of the share stands when its rows are written; nothing for a share without pieces."""
+        """The token of the share's last write, when its rows are written; nothing for a share without pieces."""
         several = [batch for batch in batches if batch.num_rows]
         if several:
             yield self._folded(pa.Table.from_batches(several))
@@ -95,9 +95,9 @@ class FoldShare:
     def _folded(self, pieces: pa.Table) -> pa.RecordBatch:
         name, share = pieces["view"][0].as_py(), pieces["share"][0].as_py()
         view = next(one for one in self.recipe.views if one.name == name)
-        lane = Lane(self.cells, self.fence, f"{name}/{share}")
-        write_rows(lane, view, {stream.name: self.events(stream, pieces) for stream in view.streams}, self.key)
-        return pa.RecordBatch.from_pydict({"lane": [f"{name}/{share}"], "standing": [lane.standing()]}, STANDING)
+        shard = ShardWriter(self.cells, self.fence, f"{name}/{share}")
+        write_rows(shard, view, {stream.name: self.events(stream, pieces) for stream in view.streams}, self.key)
+        return pa.RecordBatch.from_pydict({"lane": [f"{name}/{share}"], "standing": [shard.token()]}, STANDING)
 
     def events(self, stream: Stream, pieces: pa.Table) -> pa.Table:
         """The stream's events among the pieces, without repetitions."""

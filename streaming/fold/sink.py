@@ -17,7 +17,7 @@ from features.events import Parsed, Verdict, integers, joined, parse
 from features.online_store import Batch, BatchStep, Counts, Offsets, Store, added
 from features.times import now_ms
 from streaming.fold.handover import Handover
-from streaming.fold.observed_store import Stopwatch, TimedStore
+from streaming.fold.observed_store import Stopwatch, timed
 from streaming.spark import Messages, OffsetLog, Schemas, SendDeadLetters, messages_by_topic
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class OnlineSink:
         self._repo = repo
         self._scoring = scoring
         before = None if scoring is None else self._score
-        self._step = BatchStep(TimedStore(store, self.watch), list(repo.views.values()), stream_id, before)
+        self._step = BatchStep(timed(store, self.watch), list(repo.views.values()), stream_id, before)
         self._log = log
         self._send = send
         self._schemas = schemas

@@ -13,7 +13,7 @@ from features.online_store import Offsets, Store
 from features.times import now_ms
 from streaming.archive import Archive
 from streaming.context import StreamContext
-from streaming.fold import WatchedStore
+from streaming.fold import around_effects
 from streaming.generations.checkpoints import Checkpoints, Generation, build_from_archive, new_generation
 from streaming.generations.lease import Lease
 from streaming.kafka import read_watermarks
@@ -67,7 +67,7 @@ class Builder:
         """A driver's way into the generation."""
         horizons = {name: duration_ms(stream.dedupe_horizon) for name, stream in repo.streams.items()}
         store = self._rows.generation(generation.stream_id, horizons)
-        return store if self._context.reached is None else WatchedStore(store, self._context.reached)
+        return store if self._context.reached is None else around_effects(store, self._context.reached)
 
     def keep_lease(self) -> None:
         """The generation that is being built stays ours."""
@@ -83,7 +83,7 @@ class Builder:
         described = self._rows.generation(fold.stream_id)
         described.begin()
         described.describe(fold.definitions)
-        store = WatchedStore(self.store(fold, self._repo), self._unless_stopped)
+        store = around_effects(self.store(fold, self._repo), self._unless_stopped)
         build_from_archive(store, self._repo, self._archive, fold, now_ms(), self._options.rows_in_memory)
         self.folds.start(fold)
         self.folds.building.unlink()

@@ -5,22 +5,12 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
 
 from features.errors import LeaseError
 from features.machine import locked
+from features.online_store import OnlineStore
 
 LEASE_S = 30.0
-
-
-class Leases(Protocol):
-    """What a lease needs of an online store."""
-
-    def take_lease(self, stream_id: int, owner: str, ttl_s: float) -> None:
-        """Own the generation for a while, or raise LeaseError."""
-
-    def release_lease(self, stream_id: int, owner: str) -> None:
-        """Let others own it."""
 
 
 class Lease:
@@ -30,7 +20,7 @@ class Lease:
         LeaseError: another owner holds it.
     """
 
-    def __init__(self, rows: Leases, stream_id: int, owner: str) -> None:
+    def __init__(self, rows: OnlineStore, stream_id: int, owner: str) -> None:
         self._rows, self._stream_id, self._owner = rows, stream_id, owner
         self._taken_s = float("-inf")
         self.keep()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from features.definitions import FeatureRepo
-    from features.online_store import Rows
+    from features.online_store import OnlineStore
     from streaming.fold import Pruning, Recipe
     from streaming.generations.lease import Lease
 
@@ -82,12 +82,12 @@ class Executors:
     """
 
     recipe: Recipe
-    rows: Rows
+    rows: OnlineStore
     above: int
 
     def take(self, records: int) -> bool:
         """Whether they fold a batch of so many records: where the store takes their writes."""
-        return records > self.above and self.rows.takes_lanes
+        return records > self.above and self.rows.takes_shards
 
 
 class GenerationFold(Running):

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 from functools import cache
-from typing import Protocol
 
-from features.online_store import of_schema
+from features.online_store import OnlineStore, of_schema
 from streaming.generations.checkpoints import Checkpoints, Generation
 
 Schema = tuple[str, int]
@@ -21,25 +20,12 @@ Needed = Callable[[], Set[Schema]]
 """The definitions that registered models need by their aliases; asks the registry."""
 
 
-class Pointers(Protocol):
-    """What readers go by, in an online store."""
-
-    def current(self, view: str) -> int | None:
-        """The generation that readers of the view read."""
-
-    def set_current(self, view: str, stream_id: int) -> None:
-        """Let readers of the view read this generation."""
-
-    def drop_generation(self, stream_id: int) -> None:
-        """Forget the generation."""
-
-
-def is_current(rows: Pointers, generation: Generation) -> bool:
+def is_current(rows: OnlineStore, generation: Generation) -> bool:
     """Whether readers of all its views, and of their definitions, read this generation."""
     return all(rows.current(name) == generation.stream_id for name in _names(generation))
 
 
-def flip(rows: Pointers, generation: Generation, caught_up: Callable[[], bool]) -> set[int]:
+def flip(rows: OnlineStore, generation: Generation, caught_up: Callable[[], bool]) -> set[int]:
     """Let readers read this generation: of a view that has none at once, else when it has caught up; what they left."""
     left: set[int] = set()
     for view, schema_hash in generation.schemas.items():
@@ -52,7 +38,7 @@ def flip(rows: Pointers, generation: Generation, caught_up: Callable[[], bool]) 
     return left - {generation.stream_id}
 
 
-def named_schemas(rows: Pointers, generation: Generation) -> set[Schema]:
+def named_schemas(rows: OnlineStore, generation: Generation) -> set[Schema]:
     """The definitions whose readers read this generation."""
     return {
         (view, schema_hash)
@@ -61,7 +47,9 @@ def named_schemas(rows: Pointers, generation: Generation) -> set[Schema]:
     }
 
 
-def superseded(rows: Pointers, checkpoints: Checkpoints, needed: Needed, grace_ms: int, now: int) -> list[Generation]:
+def superseded(
+    rows: OnlineStore, checkpoints: Checkpoints, needed: Needed, grace_ms: int, now: int
+) -> list[Generation]:
     """The older generations that may go now; of the others it is noted since when (ms) they wait."""
     waited = {one.stream_id: now - checkpoints.superseded_since(one, now) for one in checkpoints.older()}
     named = {one.stream_id: named_schemas(rows, one) for one in checkpoints.older()}

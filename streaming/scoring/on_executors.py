@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from features.arrays import Floats, Int64s
 from features.events import EventColumns, event_schema, integers, sequence
 from features.history import features_before
-from features.online_store import Lane
+from features.online_store import ShardWriter
 from models.event_model import DECISIONS, decide
 from streaming.fold import FoldShare, packed, unpacked
 from streaming.scoring.request import ScoringRequest
@@ -52,7 +52,7 @@ def answers_of(
         return
     stream = asked.model.stream
     accepted = {one.name: share.events(one, pieces) for one in view.streams}
-    rows = Lane(share.cells, share.fence, f"{name}/{pieces['share'][0].as_py()}")
+    rows = ShardWriter(share.cells, share.fence, f"{name}/{pieces['share'][0].as_py()}")
     found = features_before(view, stream, accepted, lambda keys: rows.rows(name, keys), share.key)
     events, columns = accepted[stream.name], request.columns_of(name)
     for column, values in zip(columns, found.to_numpy(columns).T if columns else (), strict=True):

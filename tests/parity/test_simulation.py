@@ -47,8 +47,8 @@ class DecidesLate(BatchStep):
         marker = self._checked(batch)
         decided = {name: self._decided(name, ids, batch) for name, ids in work.ids().items()}
         self._store.publish(Marker(batch.batch_id, batch.start, batch.end, marker.done))
-        lanes = work.fold(decided, self._store, self._key(batch))
-        self._store.publish(Marker(batch.batch_id, batch.start, batch.end, batch.batch_id), lanes)
+        shards = work.fold(decided, self._store, self._key(batch))
+        self._store.publish(Marker(batch.batch_id, batch.start, batch.end, batch.batch_id), shards)
         self._remember(decided, batch)
         return work.counts(decided)
 
@@ -61,24 +61,24 @@ class PublishesAfterRows(BatchStep):
         self._checked(batch)
         decided = {name: self._decided(name, ids, batch) for name, ids in work.ids().items()}
         self._remember(decided, batch)
-        lanes = work.fold(decided, self._store, self._key(batch))
-        self._store.publish(Marker(batch.batch_id, batch.start, batch.end, batch.batch_id), lanes)
+        shards = work.fold(decided, self._store, self._key(batch))
+        self._store.publish(Marker(batch.batch_id, batch.start, batch.end, batch.batch_id), shards)
         return work.counts(decided)
 
 
 class TrustsTheLanes(MemoryHandle):
     """A planted fault: that the rows which others wrote are still there when the batch is done is taken for granted."""
 
-    def publish(self, marker: Marker, lanes: Mapping[str, str] | None = None) -> None:
+    def publish(self, marker: Marker, shards: Mapping[str, str] | None = None) -> None:
         super().publish(marker)
 
 
 class LetsAnybodyWrite(MemoryHandle):
     """A planted fault: a writer beside others asks nobody whether its driver has been overtaken."""
 
-    def check(self, version: int, lanes: Mapping[str, str]) -> None:
-        if not lanes:
-            super().check(version, lanes)
+    def check(self, version: int, shards: Mapping[str, str]) -> None:
+        if not shards:
+            super().check(version, shards)
 
 
 def caught(step_type: type[BatchStep]) -> bool:

@@ -1,4 +1,4 @@
-"""A batch on simulated executors: each share's rows in a lane, by attempts that fail and are made again, or linger."""
+"""A batch on simulated executors: each share's rows in a shard, by attempts that fail and are made again, or linger."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ class Scattered(OnDriver):
         shared = shares(self._view, self._stream, accepted_events(self._valid[name], decided[name]), SHARES)
         return {f"v/{share}": self._written(f"v/{share}", {name: some}, store, key) for share, some in shared.items()}
 
-    def _written(self, lane: str, events: Mapping[str, pa.Table], store: Store, key: BatchKey) -> str:
-        """Where the lane stands when an attempt has written the share's rows."""
-        lingering = store.lane(lane) if self._rng.random() < LINGERING_SHARE else None
-        standing = self._attempted(ATTEMPTS, lane, events, store, key)
+    def _written(self, name: str, events: Mapping[str, pa.Table], store: Store, key: BatchKey) -> str:
+        """The token of the shard's last write when an attempt has written the share's rows."""
+        lingering = store.shard(name) if self._rng.random() < LINGERING_SHARE else None
+        token = self._attempted(ATTEMPTS, name, events, store, key)
         if lingering is not None:
             # It was thought dead. What it wrote behind the other's back would be refused at the batch's end.
             with suppress(LeaseError):
                 write_rows(lingering, self._view, events, key)
-        return standing
+        return token
 
     def _attempted(self, attempts: int, name: str, events: Mapping[str, pa.Table], store: Store, key: BatchKey) -> str:
-        lane = store.lane(name)
+        shard = store.shard(name)
         try:
-            write_rows(lane, self._view, events, key)
+            write_rows(shard, self._view, events, key)
         except LeaseError:
             if attempts == 1:
                 raise
             return self._attempted(attempts - 1, name, events, store, key)
-        return lane.standing()
+        return shard.token()

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from features.errors import LeaseError
 from features.events.dedupe import NEVER, Decision, Prior
-from features.online_store.port import Fence, Marker
+from features.online_store.port import Fence, Marker, ShardStore, Store
 from features.rows.matrix import PackedRows
 
 Action = Callable[[], None]
@@ -56,8 +56,8 @@ class MemoryStore:
 
 
 @dataclass
-class MemoryHandle:
-    """One driver's way into the store (batch.Store): every write is an effect, before and after which things happen."""
+class MemoryHandle(Store):
+    """One driver's handle of the store: every write is an effect, before and after which things happen."""
 
     store: MemoryStore
     stream_id: int
@@ -65,18 +65,18 @@ class MemoryHandle:
     tear: Callable[[int], int] = lambda rows: rows
     version: int = 0
 
-    def _write(self, values: Mapping[tuple[Any, ...], Any], lanes: Mapping[str, str] = MappingProxyType({})) -> None:
+    def _write(self, values: Mapping[tuple[Any, ...], Any], shards: Mapping[str, str] = MappingProxyType({})) -> None:
         self.before_effect()
-        self.check(self.version, lanes)
+        self.check(self.version, shards)
         self.version += 1
         self.put({("version",): self.version, **values})
 
-    def check(self, version: int, lanes: Mapping[str, str]) -> None:
-        """Raise LeaseError unless the generation has the version and its lanes stand so."""
-        standing = {name: self._read("lane", name) or "" for name in lanes}
-        if self._version() != version or standing != lanes:
+    def check(self, version: int, shards: Mapping[str, str]) -> None:
+        """Raise LeaseError unless the generation has the version and its shards stand so."""
+        standing = {name: self._read("shard", name) or "" for name in shards}
+        if self._version() != version or standing != shards:
             raise LeaseError(
-                "a write", f"version {version} of the generation, {lanes}", f"{self._version()}, {standing}"
+                "a write", f"version {version} of the generation, {shards}", f"{self._version()}, {standing}"
             )
 
     def put(self, values: Mapping[tuple[Any, ...], Any]) -> None:
@@ -94,8 +94,8 @@ class MemoryHandle:
     def fence(self) -> Fence:
         return Fence(self.stream_id, (self.version,))
 
-    def lane(self, name: str) -> MemoryLane:
-        return MemoryLane(self, self.version, name, self._read("lane", name) or "")
+    def shard(self, name: str) -> MemoryShard:
+        return MemoryShard(self, self.version, name, self._read("shard", name) or "")
 
     def _read(self, *key: Any) -> Any:
         return self.store.values.get((self.stream_id, *key))
@@ -104,8 +104,8 @@ class MemoryHandle:
         marker: Marker | None = self._read("marker")
         return marker
 
-    def publish(self, marker: Marker, lanes: Mapping[str, str] | None = None) -> None:
-        self._write({("marker",): marker}, lanes or {})
+    def publish(self, marker: Marker, shards: Mapping[str, str] | None = None) -> None:
+        self._write({("marker",): marker}, shards or {})
 
     def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
         priors = [self._prior(stream, event_id, batch_id) for event_id in ids.to_pylist()]
@@ -147,8 +147,8 @@ class MemoryHandle:
 
 
 @dataclass
-class MemoryLane:
-    """A writer beside others (batch.RowLane)."""
+class MemoryShard(ShardStore):
+    """One of several writers."""
 
     handle: MemoryHandle
     version: int
@@ -163,9 +163,9 @@ class MemoryLane:
         self.handle.check(self.version, {self.name: self.at})
         values, torn = self.handle.torn(view, rows)
         self.at = secrets.token_hex(8)
-        self.handle.put({**values, ("lane", self.name): self.at})
+        self.handle.put({**values, ("shard", self.name): self.at})
         if torn:
             raise Crash
 
-    def standing(self) -> str:
+    def token(self) -> str:
         return self.at

@@ -24,7 +24,7 @@ from features.definitions.repo import FeatureRepo
 from features.events.parsing import Verdict
 from features.online_store.batch_step import BatchStep
 from features.online_store.pending import RowsWithPending, done_end
-from features.online_store.port import Entry, Offsets, Store
+from features.online_store.port import Entry, Offsets, Pending, ReadableStore, Store
 from features.online_store.reader import FeatureReader
 
 REPO = FeatureRepo(path=Path(), entities={}, streams={"s": STREAM}, views={"v": VIEW})
@@ -68,7 +68,7 @@ class Turns:
 
 
 @dataclass
-class PendingInMemory:
+class PendingInMemory(Pending):
     """The pending entries of a story; ``between`` is called before each step of a read."""
 
     entries: dict[tuple[str, int], Entry] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class PendingInMemory:
         return ()
 
 
-class StoryRows:
+class StoryRows(ReadableStore):
     """The story's store as readers see it."""
 
     def __init__(self, story: ReadStory) -> None:
@@ -115,6 +115,18 @@ class StoryRows:
         if current is None:
             return pa.nulls(len(keys), pa.binary()), None
         return self._story.store.handle(current, lambda: None, lambda rows: rows).rows(view, keys), current
+
+    def pending(self) -> Pending:
+        return self._story.pending
+
+    def keys(self, view: str) -> pa.Array:
+        raise NotImplementedError
+
+    def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Stories have no connections."""
 
 
 class ForgetfulStore(MemoryStore):

@@ -12,7 +12,7 @@ from typing import Any
 from memory_store import Crash
 from redis import Redis
 
-from features.online_store.generation import Generation, Lane
+from features.online_store.generation import Generation, ShardWriter
 from features.online_store.port import Store, Version
 from features.online_store.redis.rows import RedisRows
 from features.online_store.sqlite.rows import SqliteRows
@@ -48,15 +48,15 @@ class Torn:
             raise Crash
 
 
-class StoryLane(Torn, Lane):
-    """A lane whose writes of rows can be torn."""
+class StoryShard(Torn, ShardWriter):
+    """A shard whose writes of rows can be torn."""
 
 
 class StoryGeneration(Torn, Generation):
     """A generation whose writes of rows can be torn."""
 
-    def lane(self, name):
-        made = StoryLane(self._cells, self.fence(), name)
+    def shard(self, name):
+        made = StoryShard(self._cells, self.fence(), name)
         made.tear = self.tear
         return made
 

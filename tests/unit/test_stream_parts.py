@@ -20,7 +20,7 @@ from features.online_store.stream_status import age_ms, read_status, sentence
 from features.rows.finalizing import finalize
 from features.rows.matrix import PackedRows
 from streaming.archive.sink import Archive, ArchiveSink
-from streaming.fold.crash_points import WatchedStore, crash_point
+from streaming.fold.crash_points import around_effects, crash_point
 from streaming.fold.freshness import Freshness
 from streaming.fold.sink import OnlineSink
 from streaming.generations.checkpoints import Checkpoints, Generation, build_from_archive, new_generation
@@ -259,7 +259,7 @@ def test_a_crash_point_that_does_not_exist_is_refused_and_none_is_nothing() -> N
 def test_a_watched_store_tells_before_and_after_each_effect(tmp_path: Path) -> None:
     told: list[str] = []
     archive, handle = Archive(tmp_path, REPO), MemoryHandle(MemoryStore(), 7)
-    build_from_archive(WatchedStore(handle, told.append), REPO, archive, Generation(7, archive.end(), {}), T0)
+    build_from_archive(around_effects(handle, told.append), REPO, archive, Generation(7, archive.end(), {}), T0)
     assert told == ["before remember", "after remember", "before publish", "after publish"]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from features.online_store.pending import SESSION_ITEMS
-from features.online_store.port import Entry, Offsets
+from features.online_store.port import Entry, Offsets, Pending
 from features.online_store.redis.client import RedisClient
 
 PREFIX = "headrace:{pending}"
@@ -67,7 +67,7 @@ return #gone
 """KEYS: the place's index. ARGV: place, its end, now, how many at most. A hash's key stands in the index."""
 
 
-class RedisPending:
+class RedisPending(Pending):
     """Pending events behind a client; may be shared by threads."""
 
     def __init__(self, client: RedisClient) -> None:

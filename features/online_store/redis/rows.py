@@ -4,7 +4,7 @@ A generation's version is checked by the script that writes, so that check and w
 rows are spread over parts, each with a version of its own that its driver knows, and whose writes the generation knows
 of from the driver's next write on: what one node loses is found at the next write to it, or when the next batch begins.
 Redis answers before the disk has a write: a server that dies may lose the last second (appendfsync everysec), which is
-what the fence of batch.py is for.
+what the fence of batch_step.py is for.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.online_store.generation import Generation
 from features.online_store.port import (
-    ALONE,
+    NO_CONDITIONS,
     STATE,
-    Beside,
     Cursor,
     Put,
     Sweep,
     Version,
+    WriteConditions,
     binaries,
     held,
     lost,
@@ -36,7 +35,8 @@ from features.online_store.port import (
 from features.online_store.redis.client import Command, Mode, RedisClient
 from features.online_store.redis.pending import RedisPending
 from features.online_store.redis.scripts import RELEASE_LEASE, SWEEP, TAKE_LEASE, WRITE
-from features.online_store.redis.slots import HEAD, Places, head_key, table_key, tables_key
+from features.online_store.redis.slots import HEAD, SlotMap, head_key, table_key, tables_key
+from features.online_store.store import OnlineStore
 
 CURRENT, GENERATIONS = "headrace:current", "headrace:generations"
 
@@ -45,7 +45,7 @@ KEYS_A_COMMAND = 4_096
 SAMPLED_ROWS = 200
 
 
-class RedisRows:
+class RedisRows(OnlineStore):
     """The rows of any number of generations and views on the server at ``url`` (redis://host:port/db).
 
     Args:
@@ -56,7 +56,7 @@ class RedisRows:
     def __init__(self, url: str, timeout_s: float = 2.0, mode: Mode = "server") -> None:
         self._opened = url, timeout_s, mode
         self._client = RedisClient(url, mode, timeout_s)
-        self._places = Places(spread=mode == "cluster")
+        self._slots = SlotMap(spread=mode == "cluster")
         self._known_current: dict[str, int] = {}
 
     def __reduce__(self) -> tuple[type[RedisRows], tuple[str, float, Mode]]:
@@ -64,20 +64,15 @@ class RedisRows:
         return RedisRows, self._opened
 
     @property
-    def takes_lanes(self) -> bool:
-        """Not in a cluster: what a lane is about is in a part, and the fence before it is not."""
-        return not self._places.spread
-
-    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Generation:
-        """A driver's way into the generation; see Generation for ``horizons_ms``."""
-        return Generation(self, stream_id, horizons_ms)
+    def takes_shards(self) -> bool:
+        """Not in a cluster: a shard's rows are in a part, and the version that its fence checks is not."""
+        return not self._slots.spread
 
     def pending(self) -> RedisPending:
-        """Where events wait for these rows (see pending.py): on the same server."""
+        """The pending events, on the same server."""
         return RedisPending(self._client)
 
     def close(self) -> None:
-        """Close the connections; the next call opens another."""
         self._client.close()
 
     # --- cells ---
@@ -85,7 +80,7 @@ class RedisRows:
     def version(self, stream_id: int, *, whole: bool = True) -> Version:
         ((number, parts),) = self._client.ask(("HMGET", head_key(stream_id), "version", "parts"))
         # After the head, as the head never knows of more than a part had.
-        asked = [("HGET", head_key(stream_id, part), "version") for part in self._places.numbers()]
+        asked = [("HGET", head_key(stream_id, part), "version") for part in self._slots.numbers()]
         found = [int(one or 0) for one in self._client.ask(*asked)]
         known = [int(one) for one in parts.split()] if parts else [0] * len(found)
         if whole:
@@ -100,7 +95,7 @@ class RedisRows:
 
     def _asking(self, stream_id: int, table: str, keys: pa.Array) -> tuple[list[Command], NDArray[np.int64]]:
         """The commands that ask for the keys' cells, and the places of the keys in the order of the answers."""
-        split = self._places.split(table, keys)
+        split = self._slots.split(table, keys)
         order = split[0][1] if len(split) == 1 else np.concatenate([np.empty(0, np.int64), *(at for _, at in split)])
         texts = keys.to_pylist() if len(split) == 1 else keys.take(pa.array(order)).to_pylist()
         commands, start = [], 0
@@ -118,17 +113,17 @@ class RedisRows:
         version: Version,
         puts: Mapping[str, Put],
         drop: Sequence[str] = (),
-        beside: Beside = ALONE,
+        conditions: WriteConditions = NO_CONDITIONS,
     ) -> Version:
         head, parts = version[0], list(version[1:])
         shared = self._shared(puts)
-        dropped = {HEAD: [table for table in drop if HEAD in self._places.of_table(table)]}
-        dropped |= {part: [one for one in drop if one not in dropped[HEAD]] for part in self._places.numbers()}
+        dropped = {HEAD: [table for table in drop if HEAD in self._slots.of_table(table)]}
+        dropped |= {part: [one for one in drop if one not in dropped[HEAD]] for part in self._slots.numbers()}
         known = " ".join(map(str, parts))
         ask = self._client.ask
         if head == 0:
             ask(("SADD", GENERATIONS, stream_id))
-        (found,) = ask(_write(stream_id, HEAD, head, known, shared.pop(HEAD, {}), dropped[HEAD], beside))
+        (found,) = ask(_write(stream_id, HEAD, head, known, shared.pop(HEAD, {}), dropped[HEAD], conditions))
         if found != -1:
             raise overtaken(stream_id, head, found)
         written = sorted(shared.keys() | {part for part, tables in dropped.items() if tables and part != HEAD})
@@ -138,13 +133,13 @@ class RedisRows:
                 if found != -1:
                     raise overtaken(stream_id, parts[part], found)
                 parts[part] += 1
-        return head + int(beside.moves), *parts
+        return head + int(conditions.moves_version), *parts
 
     def _shared(self, puts: Mapping[str, Put]) -> dict[int, dict[str, Put]]:
         """The cells of each part, by table."""
         shared: dict[int, dict[str, Put]] = {}
         for table, put in puts.items():
-            for part, places in self._places.split(table, pa.array(put.keys, pa.string())):
+            for part, places in self._slots.split(table, pa.array(put.keys, pa.string())):
                 every = len(places) == len(put.keys)
                 shared.setdefault(part, {})[table] = (
                     put if every else Put(_at(put.keys, places), _at(put.values, places))
@@ -154,7 +149,7 @@ class RedisRows:
     def sweep(
         self, stream_id: int, version: Version, table: str, sweep: Sweep, cursor: Cursor
     ) -> tuple[Version, Cursor, int]:
-        places = self._places.of_table(table)
+        places = self._slots.of_table(table)
         number, at = cursor
         part = places[number]
         expected = version[part + 1]  # the head's is the first
@@ -170,49 +165,33 @@ class RedisRows:
     # --- leases and generations ---
 
     def take_lease(self, stream_id: int, owner: str, ttl_s: float) -> None:
-        """Make ``owner`` (one process's own name) the only driver for ``ttl_s`` seconds; taken again, it lasts longer.
-
-        Raises:
-            LeaseError: another owner holds it.
-        """
         self._client.ask(("SADD", GENERATIONS, stream_id))
         ((holder, left_ms),) = self._client.ask(("EVAL", TAKE_LEASE, 1, head_key(stream_id), owner, int(ttl_s * 1000)))
         if holder:
             raise held(stream_id, holder.decode(), int(left_ms))
 
     def release_lease(self, stream_id: int, owner: str) -> None:
-        """End the owner's lease; nothing happens when another holds it."""
         self._client.ask(("EVAL", RELEASE_LEASE, 1, head_key(stream_id), owner))
 
     def current(self, view: str) -> int | None:
-        """The generation that readers of the view read; None before the first."""
         (found,) = self._client.ask(("HGET", CURRENT, view))
         return _number(found)
 
-    def definitions(self, view: str, schema_hash: int) -> str | None:
-        """The stored definitions (definitions/stored.py) that hold this one of the view; None where it has no rows."""
-        stream_id = self.current(of_schema(view, schema_hash))
-        return None if stream_id is None else self.generation(stream_id).described()
-
     def views(self) -> list[str]:
-        """The views that readers read, by name: those of before a change, too, as long as their rows are kept."""
         return [view for view, _ in self._currents() if "@" not in view]
 
     def set_current(self, view: str, stream_id: int) -> None:
-        """Let readers of the view read this generation from now on."""
         self._client.ask(("HSET", CURRENT, view, stream_id))
 
     def generations(self) -> list[int]:
-        """The stream_id of every generation that the store knows."""
         (found,) = self._client.ask(("SMEMBERS", GENERATIONS))
         return sorted(map(int, found))
 
     def drop_generation(self, stream_id: int) -> None:
-        """Forget the generation, whoever drives it: its driver stops at the next write."""
         ask = self._client.ask
         # The head goes first: no write can come after it.
         ask(("UNLINK", head_key(stream_id)))
-        for part in (HEAD, *self._places.numbers()):
+        for part in (HEAD, *self._slots.numbers()):
             (tables,) = ask(("SMEMBERS", tables_key(stream_id, part)))
             ask(("UNLINK", head_key(stream_id, part), tables_key(stream_id, part), *tables))
         ask(("SREM", GENERATIONS, stream_id))
@@ -231,11 +210,7 @@ class RedisRows:
     # --- readers ---
 
     def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
-        """The row of each key (null where there is none), and the generation they are of (None: there is none).
-
-        With a schema_hash, of the generation that is current for that definition, where one is kept for it. One round
-        trip: the generation that was current before is asked, together with which is current now.
-        """
+        """One round trip: the rows of the generation that was current before, and which is current now."""
         names = [view] if schema_hash is None else [of_schema(view, schema_hash), view]
         asked = self._known_current.get(names[0]) or self._current_of(names)
         if asked is None:
@@ -253,13 +228,11 @@ class RedisRows:
         return _first_number(found)
 
     def keys(self, view: str) -> pa.Array:
-        """The key of every row of the view that readers can read, as text, in no stated order."""
         stream_id = self.current(view)
         found = [] if stream_id is None else self._client.ask(*(("HKEYS", key) for key in self._rows(stream_id, view)))
         return pa.array([key for part in found for key in part], type=pa.binary()).cast(pa.string())
 
     def bytes_per_row(self) -> dict[str, float]:
-        """How long a row of each view is on average, by a sample of those that readers read."""
         views = [(view, stream_id) for view, stream_id in self._currents() if "@" not in view]
         means = {view: self._mean_length(stream_id, view) for view, stream_id in views}
         return {view: mean for view, mean in means.items() if mean is not None}
@@ -274,7 +247,7 @@ class RedisRows:
     def _rows(self, stream_id: int, view: str) -> list[str]:
         """The keys that hold a view's rows."""
         table = rows_table(view)
-        return [table_key(stream_id, table, part) for part in self._places.of_table(table)]
+        return [table_key(stream_id, table, part) for part in self._slots.of_table(table)]
 
 
 def _write(
@@ -284,11 +257,11 @@ def _write(
     known: str,
     puts: Mapping[str, Put],
     drop: Sequence[str],
-    beside: Beside = ALONE,
+    conditions: WriteConditions = NO_CONDITIONS,
 ) -> Command:
     """The script that writes to one part."""
     tables = [table_key(stream_id, table, part) for table in (STATE, *puts, *drop)]
-    lanes = [word for lane in beside.lanes.items() for word in lane]
+    lanes = [word for lane in conditions.shards.items() for word in lane]
     keys = [head_key(stream_id, part), tables_key(stream_id, part), *tables]
     return (
         "EVAL",
@@ -298,7 +271,7 @@ def _write(
         version,
         known,
         len(puts),
-        int(beside.moves),
+        int(conditions.moves_version),
         len(lanes),
         *lanes,
         *_cells(puts.values()),

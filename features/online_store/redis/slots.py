@@ -30,8 +30,8 @@ HEAD = -1
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where a store's keys are; ``spread`` in a cluster."""
+class SlotMap:
+    """Which parts a store's keys are in; ``spread`` in a cluster."""
 
     spread: bool
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from features.errors import StoreError
 from features.online_store.pending import SESSION_ITEMS
-from features.online_store.port import Entry, Offsets
+from features.online_store.port import Entry, Offsets, Pending
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS pending (
@@ -34,7 +34,7 @@ KEYS_A_QUERY = 32
 BUSY_TIMEOUT_S = 0.5
 
 
-class SqlitePending:
+class SqlitePending(Pending):
     """Pending events in the SQLite file ``path``, which is made when missing; may be shared by threads."""
 
     def __init__(self, path: Path) -> None:

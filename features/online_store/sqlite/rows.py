@@ -2,7 +2,7 @@
 
 WAL lets readers go on while a batch is written. Commits do not wait for the disk (synchronous=NORMAL): a process that
 dies loses nothing; a machine that loses power may lose the last commits, whole and in order, which is what the fence of
-batch.py is for.
+batch_step.py is for.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from features.errors import StoreError
-from features.online_store.generation import Generation
 from features.online_store.port import (
-    ALONE,
+    NO_CONDITIONS,
     STATE,
-    Beside,
     Cursor,
     Put,
     Sweep,
     Version,
+    WriteConditions,
     binaries,
     held,
     of_schema,
@@ -34,6 +33,7 @@ from features.online_store.port import (
     rows_table,
 )
 from features.online_store.sqlite.pending import SqlitePending
+from features.online_store.store import OnlineStore
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS generations (
@@ -63,7 +63,7 @@ READING = "DEFERRED"
 SAMPLED_ROWS = 1_000
 
 
-class SqliteRows:
+class SqliteRows(OnlineStore):
     """The rows of any number of generations and views in the SQLite file ``path``, which the first write makes.
 
     Args:
@@ -81,12 +81,8 @@ class SqliteRows:
         """Another process opens its own connections."""
         return SqliteRows, (self._path, self._timeout_s, self._deadline_s)
 
-    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Generation:
-        """A driver's way into the generation; see Generation for ``horizons_ms``."""
-        return Generation(self, stream_id, horizons_ms)
-
     def pending(self) -> SqlitePending:
-        """Where events wait for these rows (see pending.py): a file beside this one."""
+        """The pending events, in a file beside this one."""
         return SqlitePending(self._path.with_name(f"{self._path.name}.pending"))
 
     # --- connections and transactions ---
@@ -130,7 +126,6 @@ class SqliteRows:
         return self._deadline_s is not None and time.monotonic() - began > self._deadline_s
 
     def close(self) -> None:
-        """Close this thread's connection; the next call opens another."""
         if hasattr(self._local, "connection"):
             self._local.connection.close()
             del self._local.connection
@@ -166,8 +161,7 @@ class SqliteRows:
             return _values(connection, stream_id, table, keys)
 
     @property
-    def takes_lanes(self) -> bool:
-        """A write is one transaction."""
+    def takes_shards(self) -> bool:
         return True
 
     def write(
@@ -176,14 +170,14 @@ class SqliteRows:
         version: Version,
         puts: Mapping[str, Put],
         drop: Sequence[str] = (),
-        beside: Beside = ALONE,
+        conditions: WriteConditions = NO_CONDITIONS,
     ) -> Version:
         with self._transaction("IMMEDIATE") as connection:
             _check(connection, stream_id, version)
-            standing = _values(connection, stream_id, STATE, list(beside.lanes))
-            if [value or b"" for value in standing] != list(beside.lanes.values()):
+            standing = _values(connection, stream_id, STATE, list(conditions.shards))
+            if [value or b"" for value in standing] != list(conditions.shards.values()):
                 raise overtaken(stream_id, version[0], version[0])
-            if beside.moves:
+            if conditions.moves_version:
                 _move_on(connection, stream_id)
             for table, put in puts.items():
                 cells = zip(put.keys, put.values, strict=True)
@@ -191,7 +185,7 @@ class SqliteRows:
                 connection.executemany(UPSERT.format(place), cells)
             for table in drop:
                 _drop(connection, stream_id, table)
-        return (version[0] + int(beside.moves),)
+        return (version[0] + int(conditions.moves_version),)
 
     def sweep(
         self, stream_id: int, version: Version, table: str, sweep: Sweep, cursor: Cursor
@@ -212,11 +206,6 @@ class SqliteRows:
     # --- leases and generations ---
 
     def take_lease(self, stream_id: int, owner: str, ttl_s: float) -> None:
-        """Make ``owner`` (one process's own name) the only driver for ``ttl_s`` seconds; taken again, it lasts longer.
-
-        Raises:
-            LeaseError: another owner holds it.
-        """
         now = time.time_ns() // 1_000_000
         with self._transaction("IMMEDIATE") as connection:
             holder, expires = _lease(connection, stream_id)
@@ -228,40 +217,29 @@ class SqliteRows:
             connection.execute("UPDATE generations SET owner = ?, expires_ms = ? WHERE stream_id = ?", lease)
 
     def release_lease(self, stream_id: int, owner: str) -> None:
-        """End the owner's lease; nothing happens when another holds it."""
         with self._transaction("IMMEDIATE") as connection:
             ended = "UPDATE generations SET expires_ms = 0 WHERE stream_id = ? AND owner = ?"
             connection.execute(ended, (stream_id, owner))
 
     def current(self, view: str) -> int | None:
-        """The generation that readers of the view read; None before the first."""
         with self._transaction(READING) as connection:
             return _current(connection, view)
 
-    def definitions(self, view: str, schema_hash: int) -> str | None:
-        """The stored definitions (definitions/stored.py) that hold this one of the view; None where it has no rows."""
-        stream_id = self.current(of_schema(view, schema_hash))
-        return None if stream_id is None else self.generation(stream_id).described()
-
     def views(self) -> list[str]:
-        """The views that readers read, by name: those of before a change, too, as long as their rows are kept."""
         with self._transaction(READING) as connection:
             found = connection.execute("SELECT view FROM current WHERE view NOT LIKE '%@%' ORDER BY view").fetchall()
         return [view for (view,) in found]
 
     def set_current(self, view: str, stream_id: int) -> None:
-        """Let readers of the view read this generation from now on."""
         with self._transaction("IMMEDIATE") as connection:
             connection.execute("REPLACE INTO current VALUES (?, ?)", (view, stream_id))
 
     def generations(self) -> list[int]:
-        """The stream_id of every generation that the store knows."""
         with self._transaction(READING) as connection:
             found = connection.execute("SELECT stream_id FROM generations ORDER BY stream_id").fetchall()
             return [stream_id for (stream_id,) in found]
 
     def drop_generation(self, stream_id: int) -> None:
-        """Forget the generation, whoever drives it: its driver stops at the next write."""
         with self._transaction("IMMEDIATE") as connection:
             names = connection.execute("SELECT name FROM tables WHERE stream_id = ?", (stream_id,)).fetchall()
             for (name,) in names:
@@ -272,10 +250,6 @@ class SqliteRows:
     # --- readers ---
 
     def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
-        """The row of each key (null where there is none), and the generation they are of (None: there is none).
-
-        With a schema_hash, of the generation that is current for that definition, where one is kept for it.
-        """
         with self._transaction(READING) as connection:
             stream_id = None if schema_hash is None else _current(connection, of_schema(view, schema_hash))
             stream_id = _current(connection, view) if stream_id is None else stream_id
@@ -285,7 +259,6 @@ class SqliteRows:
         return binaries(found), stream_id
 
     def keys(self, view: str) -> pa.Array:
-        """The key of every row of the view that readers can read, as text, in no stated order."""
         with self._transaction(READING) as connection:
             stream_id = _current(connection, view)
             place = None if stream_id is None else _place(connection, stream_id, rows_table(view))
@@ -293,7 +266,6 @@ class SqliteRows:
         return pa.array([key for (key,) in found], type=pa.string())
 
     def bytes_per_row(self) -> dict[str, float]:
-        """How long a row of each view is on average, by a sample of those that readers read."""
         with self._transaction(READING) as connection:
             named = "SELECT view, stream_id FROM current WHERE view NOT LIKE '%@%' ORDER BY view"
             views = connection.execute(named).fetchall()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from features.definitions import FeatureRepo, FeatureView, Stream
-    from features.online_store import ReadableRows
+    from features.online_store import ReadableStore
     from streaming.replay import Batch
 
 STREAM, VIEW, SHOWS = "activity", "user_activity", "user_view_count_24h"
@@ -81,7 +81,7 @@ class Watch:
         view: has the feature ``shows``, which is 1 or more once the event is in the user's row.
     """
 
-    def __init__(self, rows: ReadableRows, view: FeatureView, shows: str) -> None:
+    def __init__(self, rows: ReadableStore, view: FeatureView, shows: str) -> None:
         self._rows, self.view, self._shows = rows, view, shows
         self._waiting: dict[str, float] = {}
         self.ages_ms: list[float] = []

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,22 +15,10 @@ from headrace.console import JSON, print_report
 
 if TYPE_CHECKING:
     from features.definitions import FeatureRepo, FeatureView, StreamHistory, ViewPlan
+    from features.online_store import OnlineStore
 
 ROWS_PER_S = 100_000.0
 """Records that a rebuild reads and folds in a second for a view, on one processor: half of what was measured."""
-
-
-class DescribedRows(Protocol):
-    """An online store, as a plan sees it (SqliteRows, RedisRows)."""
-
-    def current(self, view: str, /) -> int | None:
-        """The generation of the view."""
-
-    def views(self) -> list[str]:
-        """The views that have rows."""
-
-    def generation(self, stream_id: int, /) -> Any:
-        """One generation, which has described()."""
 
 
 @click.command()
@@ -73,7 +61,7 @@ def plan(as_json: bool) -> None:
     click.get_current_context().exit(1 if found["todo"] else 0)
 
 
-def stored_views(rows: DescribedRows, repo: FeatureRepo) -> dict[str, FeatureView]:
+def stored_views(rows: OnlineStore, repo: FeatureRepo) -> dict[str, FeatureView]:
     """The definitions of the generations that readers of today's views read, with all that stands beside those there.
 
     Where no view of today has rows, all that is stored: those views are gone, or are called something else now.

@@ -1,0 +1,53 @@
+"""The port of an online store with what every database shares: cells, leases, generations and the readers' pointers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+
+from features.online_store.generation import Generation
+from features.online_store.port import Cells, ReadableStore, of_schema
+
+
+class OnlineStore(ReadableStore, Cells):
+    """The rows of any number of generations and views in one database; a subclass is made for each database."""
+
+    @abstractmethod
+    def take_lease(self, stream_id: int, owner: str, ttl_s: float) -> None:
+        """Make ``owner`` (one process's own name) the only driver for ``ttl_s`` seconds; taken again, it lasts longer.
+
+        Raises:
+            LeaseError: another owner holds it.
+        """
+
+    @abstractmethod
+    def release_lease(self, stream_id: int, owner: str) -> None:
+        """End the owner's lease; nothing happens when another holds it."""
+
+    @abstractmethod
+    def set_current(self, view: str, stream_id: int) -> None:
+        """Let readers of the view, or of one definition of it (of_schema), read this generation from now on."""
+
+    @abstractmethod
+    def views(self) -> list[str]:
+        """The views that readers read, by name: those of before a change, too, as long as their rows are kept."""
+
+    @abstractmethod
+    def generations(self) -> list[int]:
+        """The stream_id of every generation that the store knows, sorted."""
+
+    @abstractmethod
+    def drop_generation(self, stream_id: int) -> None:
+        """Forget the generation, whoever drives it: its driver stops at the next write."""
+
+    @abstractmethod
+    def bytes_per_row(self) -> dict[str, float]:
+        """The mean length of a row of each view, by a sample of those that readers read."""
+
+    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Generation:
+        """A driver's handle of the generation; see Generation for ``horizons_ms``."""
+        return Generation(self, stream_id, horizons_ms)
+
+    def definitions(self, view: str, schema_hash: int) -> str | None:
+        stream_id = self.current(of_schema(view, schema_hash))
+        return None if stream_id is None else self.generation(stream_id).described()
