@@ -53,33 +53,33 @@ def hash_texts(texts: pa.Array) -> Uint64s:
     if len(binary) == 0:
         return np.empty(0, dtype=np.uint64)
     data = binary.buffers()[2]
-    octets = (
+    text_bytes = (
         np.frombuffer(data, dtype=np.uint8)[offsets[0] : offsets[-1]] if data is not None else np.empty(0, np.uint8)
     )
     starts, ends = offsets[:-1] - offsets[0], offsets[1:] - offsets[0]
     lengths = ends - starts
-    position = np.arange(len(octets)) - np.repeat(starts, lengths)
+    position = np.arange(len(text_bytes)) - np.repeat(starts, lengths)
     longest = int(lengths.max()) if len(lengths) else 0
     with np.errstate(over="ignore"):
-        products = (octets.astype(np.uint64) + np.uint64(1)) * weights(longest + 1).take(position)
+        products = (text_bytes.astype(np.uint64) + np.uint64(1)) * weights(longest + 1).take(position)
         return mix(segment_sums(products, starts, ends) ^ lengths.astype(np.uint64))
 
 
 def fingerprints(texts: pa.Array) -> Uint64s:
     """Two independent 64-bit hashes of each text, shape (n, 2): together, texts that differ do not meet.
 
-    A text's 8-byte words are taken in one by one, h = mix(h ^ word), from its length and a constant of the lane's own.
+    A text's 8-byte words are taken in one by one, h = mix(h ^ word), from its length and a seed.
     """
     binary = texts.cast(pa.large_binary())
     offsets = np.frombuffer(binary.buffers()[1], dtype=np.int64)[binary.offset : binary.offset + len(binary) + 1]
-    result = np.empty((len(binary), len(LANES)), dtype=np.uint64)
+    result = np.empty((len(binary), len(SEEDS)), dtype=np.uint64)
     lengths = np.diff(offsets)
     data = np.frombuffer(binary.buffers()[2] or b"", dtype=np.uint8)
     for length in np.unique(lengths).tolist():
         chosen = np.flatnonzero(lengths == length)
         words = _words(data, offsets[:-1][chosen], length)
-        for lane, constant in enumerate(LANES):
-            result[chosen, lane] = _chained(words, constant ^ np.uint64(length))
+        for column, seed in enumerate(SEEDS):
+            result[chosen, column] = _chained(words, seed ^ np.uint64(length))
     return result
 
 
@@ -88,27 +88,27 @@ PRINT = pa.binary(16)
 
 
 def packed_prints(texts: pa.Array) -> pa.FixedSizeBinaryArray:
-    """The fingerprint of each text, for those who have no need of the text itself."""
+    """The fingerprint of each text as an Arrow value."""
     prints = np.ascontiguousarray(fingerprints(texts))
     return pa.FixedSizeBinaryArray.from_buffers(PRINT, len(prints), [None, pa.py_buffer(prints)])
 
 
 def prints_of(ids: pa.Array) -> Uint64s:
-    """The fingerprints of texts, or of what packed_prints() has made of them, shape (n, 2)."""
+    """The fingerprints of texts, or of the result of packed_prints(), shape (n, 2)."""
     if ids.type != PRINT:
         return fingerprints(ids)
     words = np.frombuffer(ids.buffers()[1], dtype="<u8").reshape(-1, 2)
     return words[ids.offset : ids.offset + len(ids)]
 
 
-LANES = (np.uint64(0), GOLDEN)
+SEEDS = (np.uint64(0), GOLDEN)
 
 
 def _words(data: NDArray[np.uint8], starts: NDArray[np.int64], length: int) -> Uint64s:
     """The words of texts of one length, filled up with zeros, shape (words, n)."""
-    octets = np.zeros((len(starts), -(-length // 8) * 8), dtype=np.uint8)
-    octets[:, :length] = data[starts[:, None] + np.arange(length)]
-    return octets.view("<u8").T
+    text_bytes = np.zeros((len(starts), -(-length // 8) * 8), dtype=np.uint8)
+    text_bytes[:, :length] = data[starts[:, None] + np.arange(length)]
+    return text_bytes.view("<u8").T
 
 
 def _chained(words: Uint64s, start: np.uint64) -> Uint64s:

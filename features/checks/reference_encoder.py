@@ -20,9 +20,9 @@ from features.rows import (
     WHOLE,
     WIDTH_LIMITS,
     Distinct,
-    Kept,
     Layout,
     RowState,
+    TableSpec,
     binary_array,
     checksums,
     different,
@@ -47,7 +47,7 @@ def encode(state: RowState, layout: Layout) -> pa.Array:
     bounds = [row_bounds(entries.row, n) for entries in state.tables]
     counts = np.column_stack([np.diff(bound) for bound in bounds]) if bounds else np.zeros((n, 0), dtype=np.int64)
     blocks: list[_Block] = []
-    for kept, entries, bound in zip(layout.kept, state.tables, bounds, strict=True):
+    for kept, entries, bound in zip(layout.tables, state.tables, bounds, strict=True):
         blocks += _encode_table(kept, entries, bound, state.headers["clock"])
     headers = state.headers.copy()
     wide = bool(counts.size and counts.max() > np.iinfo(np.uint16).max)
@@ -89,7 +89,7 @@ def _sealed(rows: pa.Array) -> pa.Array:
     return binary_array(offsets, data)
 
 
-def _encode_table(kept: Kept, entries: Entries, bounds: Int64s, clock: Int64s) -> list[_Block]:
+def _encode_table(kept: TableSpec, entries: Entries, bounds: Int64s, clock: Int64s) -> list[_Block]:
     blocks = [_encode_numbers(_stored_times(kept, entries, bounds, clock), bounds)]
     for spec in kept.table.columns:
         column = entries.columns[spec.name]
@@ -104,7 +104,7 @@ def _encode_table(kept: Kept, entries: Entries, bounds: Int64s, clock: Int64s) -
     return blocks
 
 
-def _stored_times(kept: Kept, entries: Entries, bounds: Int64s, clock: Int64s) -> Uint64s:
+def _stored_times(kept: TableSpec, entries: Entries, bounds: Int64s, clock: Int64s) -> Uint64s:
     """Tiles in time order: finest tiles up to the next one, or (last) to the clock. Others: ms to the clock."""
     if kept.table.exact_times:
         return zigzag(clock[entries.row] - entries.time)

@@ -27,7 +27,7 @@ from features.arrays import Int64s
 from features.definitions import FeatureRepo, load_repo
 from features.errors import UsageError
 from features.events import entity_keys
-from features.history import ROWS_IN_MEMORY, Asked, Reading, Spine, history, open_table
+from features.history import ROWS_IN_MEMORY, ArchiveReader, Spine, SpineRequest, history, open_table
 
 TIME = "event_timestamp"
 
@@ -81,7 +81,7 @@ class ArchiveOfflineStore(DaskOfflineStore):
         spine.check_names([name for one, names in wanted.items() for name in _named(one, names, full_feature_names)])
         ours = {view: names for view, names in wanted.items() if view.name in repo.views}
         ordinary = {view: names for view, names in wanted.items() if view.name not in repo.views}
-        asked = [Asked(repo.views[view.name], spine.of(view, repo.views[view.name])) for view in ours]
+        asked = [SpineRequest(repo.views[view.name], spine.of(view, repo.views[view.name])) for view in ours]
 
         def columns() -> Columns:
             found = _from_archive(config, repo, ours, asked, full_feature_names)
@@ -245,13 +245,17 @@ def _beside(config: RepoConfig, path: str) -> Path:
 
 
 def _from_archive(
-    config: RepoConfig, repo: FeatureRepo, ours: Mapping[FeatureView, list[str]], asked: Sequence[Asked], full: bool
+    config: RepoConfig,
+    repo: FeatureRepo,
+    ours: Mapping[FeatureView, list[str]],
+    asked: Sequence[SpineRequest],
+    full: bool,
 ) -> Columns:
     folder = _beside(config, config.offline_store.path)
     streams = {stream.name: stream for one in asked for stream in one.view.streams}
     opened = {name: open_table(folder, stream, repo.horizon_ms(name)) for name, stream in streams.items()}
     tables = {name: table for name, table in opened.items() if table is not None}
-    matrices = history(asked, Reading(tables, rows_in_memory=config.offline_store.rows_in_memory))
+    matrices = history(asked, ArchiveReader(tables, rows_in_memory=config.offline_store.rows_in_memory))
     columns: Columns = {}
     for (view, names), matrix in zip(ours.items(), matrices, strict=True):
         by_name = dict(zip(matrix.names, matrix.columns, strict=True))

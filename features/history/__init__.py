@@ -7,21 +7,21 @@ what the online store would have said then.
 from features.history.archive import ALWAYS, IMPORT_PARTITION, IMPORTED, ArchiveTable, Span, deduplicated, open_table
 from features.history.buckets import Buckets
 from features.history.on_spark import history_on_spark
-from features.history.point_in_time_join import Places, Spine, point_in_time
-from features.history.reading import ROWS_IN_MEMORY, SPARE, Reading, Tables, columns_of, without
-from features.history.spines import Asked, history
+from features.history.point_in_time_join import LedgerPositions, Spine, point_in_time
+from features.history.reading import ROWS_IN_MEMORY, SPARE, ArchiveReader, Tables, columns_of, without
+from features.history.spines import SpineRequest, history
 from features.history.within_batch import features_before
 
 __all__ = [
     "ALWAYS",
     "ArchiveTable",
-    "Asked",
+    "SpineRequest",
     "Buckets",
     "IMPORTED",
     "IMPORT_PARTITION",
-    "Places",
+    "LedgerPositions",
     "ROWS_IN_MEMORY",
-    "Reading",
+    "ArchiveReader",
     "SPARE",
     "Span",
     "Spine",

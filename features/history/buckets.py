@@ -32,23 +32,23 @@ class Buckets:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def place(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def bucket_of(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The bucket of each hash."""
         return (hashes % np.uint64(self._count)).astype(np.int64)
 
     def add(self, table: pa.Table, hashes: NDArray[np.uint64]) -> None:
-        """The rows are in their buckets."""
+        """Add the rows to their buckets."""
         self._schema = table.schema
-        place = self.place(hashes)
-        order = np.argsort(place, kind="stable")
-        ends = np.cumsum(np.bincount(place, minlength=self._count))
+        bucket_of_row = self.bucket_of(hashes)
+        order = np.argsort(bucket_of_row, kind="stable")
+        ends = np.cumsum(np.bincount(bucket_of_row, minlength=self._count))
         ordered = table.take(pa.array(order))
-        for bucket in np.unique(place).tolist():
+        for bucket in np.unique(bucket_of_row).tolist():
             start = int(ends[bucket - 1]) if bucket else 0
             self._writer(bucket).write_table(ordered.slice(start, int(ends[bucket]) - start))
 
     def close(self) -> None:
-        """No more rows are added: they can be read."""
+        """End the adding of rows: they can be read then."""
         for writer in self._writers.values():
             writer.close()
 

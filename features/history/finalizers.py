@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""The features of a history: one finalizer for each aggregation, over the entries of each row's window."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from features.definitions import (
 )
 from features.events import arrow_type
 from features.history.ranges import Ranges
-from features.rows import HASH_BITS, Distinct, FeatureMatrix, Histogram, Lane, Plan, Status, Table
+from features.rows import HASH_BITS, Distinct, FeatureMatrix, FilteredStream, Histogram, Plan, Status, Table
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One feature of n rows: values and which of them are null (None: none is)."""
+class FeatureValues:
+    """One feature of n rows: values, and False in ``valid`` where they are null (None: none is)."""
 
     values: Column
     valid: NDArray[np.bool_] | None = None
 
 
-class Source(Protocol):
-    """Where a finalizer finds its entries: a history's lifted events (see point_in_time.py)."""
+class EntrySource(Protocol):
+    """The entries of a history's lifted events (see point_in_time_join.py), as finalizers read them."""
 
     as_of: Int64s
 
@@ -53,111 +53,111 @@ class Source(Protocol):
         """(row, hash) of each different value inside the window, sorted by row."""
 
 
-def _answer(part: Aggregation, table: Table, window: Window, source: Source) -> Answer:
+def _answer(part: Aggregation, table: Table, window: Window, source: EntrySource) -> FeatureValues:
     if isinstance(table, Distinct):
         rows, hashes = source.distinct(table, window)
-        return Answer(distinct_count(rows, hashes, len(source.as_of), table.k))
+        return FeatureValues(distinct_count(rows, hashes, len(source.as_of), table.k))
     return FINALIZERS[type(part)](part, source.ranges(table, window), source.as_of)
 
 
-def finalized(plan: Plan, source: Source) -> dict[str, Answer]:
+def finalized(plan: Plan, source: EntrySource) -> dict[str, FeatureValues]:
     """Every feature of the plan's view by name, in order."""
-    answers = {feature.name: _combined([_answer(*part, source) for part in parts]) for feature, parts in plan.asked}
+    answers = {feature.name: _combined([_answer(*part, source) for part in parts]) for feature, parts in plan.features}
     numbers = {f.name: answers[f.name] for f in plan.view.aggregated if f.dtype in ("int64", "float64")}
     floats = {name: _as_float(answer) for name, answer in numbers.items()}
     for feature in plan.view.features:
         if feature.expression is not None:
             values = evaluate(feature.expression, floats)
             floats[feature.name] = values
-            answers[feature.name] = Answer(np.nan_to_num(values), ~np.isnan(values))
+            answers[feature.name] = FeatureValues(np.nan_to_num(values), ~np.isnan(values))
     return answers
 
 
-def _combined(parts: list[Answer]) -> Answer:
+def _combined(parts: list[FeatureValues]) -> FeatureValues:
     """The one part's answer, or a ratio's first over its second."""
     return parts[0] if len(parts) == 1 else _divided(*parts)
 
 
-def _as_float(answer: Answer) -> NDArray[np.float64]:
+def _as_float(answer: FeatureValues) -> NDArray[np.float64]:
     values = answer.values.astype(np.float64)
     return values if answer.valid is None else np.where(answer.valid, values, np.nan)
 
 
-def _divided(top: Answer, bottom: Answer) -> Answer:
+def _divided(top: FeatureValues, bottom: FeatureValues) -> FeatureValues:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         values = _as_float(top) / _as_float(bottom)
-    return Answer(np.where(np.isfinite(values), values, 0.0), np.isfinite(values))
+    return FeatureValues(np.where(np.isfinite(values), values, 0.0), np.isfinite(values))
 
 
 def _sum(ranges: Ranges) -> NDArray[np.float64]:
     return ranges.reduced(np.add, "sum")
 
 
-def _finalize_count(_: Aggregation, ranges: Ranges, __: Int64s) -> Answer:
-    return Answer(ranges.count("count"))
+def _finalize_count(_: Aggregation, ranges: Ranges, __: Int64s) -> FeatureValues:
+    return FeatureValues(ranges.count("count"))
 
 
-def _finalize_sum(_: Aggregation, ranges: Ranges, __: Int64s) -> Answer:
-    return Answer(_sum(ranges))
+def _finalize_sum(_: Aggregation, ranges: Ranges, __: Int64s) -> FeatureValues:
+    return FeatureValues(_sum(ranges))
 
 
-def _finalize_mean(_: Aggregation, ranges: Ranges, __: Int64s) -> Answer:
-    return Answer(_sum(ranges) / np.maximum(ranges.count("count"), 1), ranges.filled)
+def _finalize_mean(_: Aggregation, ranges: Ranges, __: Int64s) -> FeatureValues:
+    return FeatureValues(_sum(ranges) / np.maximum(ranges.count("count"), 1), ranges.filled)
 
 
-def _finalize_min(_: Aggregation, ranges: Ranges, __: Int64s) -> Answer:
-    return Answer(ranges.reduced(np.minimum, "min"), ranges.filled)
+def _finalize_min(_: Aggregation, ranges: Ranges, __: Int64s) -> FeatureValues:
+    return FeatureValues(ranges.reduced(np.minimum, "min"), ranges.filled)
 
 
-def _finalize_max(_: Aggregation, ranges: Ranges, __: Int64s) -> Answer:
-    return Answer(ranges.reduced(np.maximum, "max"), ranges.filled)
+def _finalize_max(_: Aggregation, ranges: Ranges, __: Int64s) -> FeatureValues:
+    return FeatureValues(ranges.reduced(np.maximum, "max"), ranges.filled)
 
 
-def _finalize_decayed(aggregation: Aggregation, ranges: Ranges, as_of: Int64s) -> Answer:
+def _finalize_decayed(aggregation: Aggregation, ranges: Ranges, as_of: Int64s) -> FeatureValues:
     half_life_ms = aggregation.half_life_ms if isinstance(aggregation, DecayedCount) else 1
-    return Answer(ranges.decayed(f"decay {half_life_ms}", as_of, half_life_ms))
+    return FeatureValues(ranges.decayed(f"decay {half_life_ms}", as_of, half_life_ms))
 
 
 def _newest(ranges: Ranges) -> Int64s:
-    """The place of each row's newest entry in the window; 0 where there is none."""
+    """The index of each row's newest entry in the window; 0 where there is none."""
     return np.where(ranges.filled, ranges.hi - 1, 0)
 
 
-def _finalize_since(_: Aggregation, ranges: Ranges, as_of: Int64s) -> Answer:
+def _finalize_since(_: Aggregation, ranges: Ranges, as_of: Int64s) -> FeatureValues:
     if not len(ranges.entries):
-        return Answer(np.zeros(len(as_of), dtype=np.int64), ranges.filled)
+        return FeatureValues(np.zeros(len(as_of), dtype=np.int64), ranges.filled)
     age = as_of - ranges.entries.time[_newest(ranges)]
-    return Answer(np.where(ranges.filled, np.maximum(age, 0), 0), ranges.filled)
+    return FeatureValues(np.where(ranges.filled, np.maximum(age, 0), 0), ranges.filled)
 
 
-def _finalize_last(_: Aggregation, ranges: Ranges, as_of: Int64s) -> Answer:
+def _finalize_last(_: Aggregation, ranges: Ranges, as_of: Int64s) -> FeatureValues:
     newest = _newest(ranges)
     if not len(ranges.entries):
-        return Answer(
+        return FeatureValues(
             pa.nulls(len(as_of), pa.string()) if ranges.entries.pool is not None else np.zeros(len(as_of)),
             ranges.filled,
         )
     values = ranges.entries.columns["value"][newest]
     if ranges.entries.pool is None:
-        return Answer(values, ranges.filled)
-    return Answer(ranges.entries.pool.take(pa.array(values, mask=~ranges.filled)), None)
+        return FeatureValues(values, ranges.filled)
+    return FeatureValues(ranges.entries.pool.take(pa.array(values, mask=~ranges.filled)), None)
 
 
-def _finalize_last_k(aggregation: Aggregation, ranges: Ranges, as_of: Int64s) -> Answer:
+def _finalize_last_k(aggregation: Aggregation, ranges: Ranges, as_of: Int64s) -> FeatureValues:
     k = aggregation.k if isinstance(aggregation, LastK) else 1
     length = np.minimum(ranges.length, k)
     forward = concatenated(np.zeros(len(length), dtype=np.int64), length)
-    places = np.repeat(ranges.hi - 1, length) - forward
-    values = ranges.entries.columns["value"][places]
+    index = np.repeat(ranges.hi - 1, length) - forward
+    values = ranges.entries.columns["value"][index]
     flat = pa.array(values) if ranges.entries.pool is None else ranges.entries.pool.take(pa.array(values))
     offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int32)
-    return Answer(pa.ListArray.from_arrays(pa.array(offsets), flat))
+    return FeatureValues(pa.ListArray.from_arrays(pa.array(offsets), flat))
 
 
-def _finalize_quantile(aggregation: Aggregation, ranges: Ranges, as_of: Int64s) -> Answer:
+def _finalize_quantile(aggregation: Aggregation, ranges: Ranges, as_of: Int64s) -> FeatureValues:
     """The bucket that holds rank floor(q (n - 1)) of each window."""
     q, error = (aggregation.q, aggregation.relative_error) if isinstance(aggregation, Quantile) else (0.5, 0.01)
-    histogram = Histogram(Lane("", ()), error)
+    histogram = Histogram(FilteredStream("", ()), error)
     total = ranges.count("count")
     bucket, count = (ranges.entries.columns[name][ranges.index] for name in ("bucket", "count"))
     order = np.lexsort((bucket, ranges.owner))
@@ -165,13 +165,13 @@ def _finalize_quantile(aggregation: Aggregation, ranges: Ranges, as_of: Int64s) 
     before = np.concatenate([[0], np.cumsum(total)[:-1]]).astype(np.int64)
     rank = np.floor(q * np.maximum(total - 1, 0)).astype(np.int64)
     if not len(order):
-        return Answer(np.zeros(len(as_of)), ranges.filled)
-    place = np.minimum(np.searchsorted(running, before + rank, side="right"), len(order) - 1)
-    values = histogram.representative(bucket[order][place])
-    return Answer(np.where(ranges.filled, values, 0.0), ranges.filled)
+        return FeatureValues(np.zeros(len(as_of)), ranges.filled)
+    index = np.minimum(np.searchsorted(running, before + rank, side="right"), len(order) - 1)
+    values = histogram.representative(bucket[order][index])
+    return FeatureValues(np.where(ranges.filled, values, 0.0), ranges.filled)
 
 
-FINALIZERS: dict[type[Aggregation], Callable[[Aggregation, Ranges, Int64s], Answer]] = {
+FINALIZERS: dict[type[Aggregation], Callable[[Aggregation, Ranges, Int64s], FeatureValues]] = {
     Count: _finalize_count,
     Sum: _finalize_sum,
     Mean: _finalize_mean,
@@ -186,7 +186,7 @@ FINALIZERS: dict[type[Aggregation], Callable[[Aggregation, Ranges, Int64s], Answ
 
 
 def distinct_count(rows: Int64s, hashes: NDArray[np.uint64], n: int, k: int) -> NDArray[np.float64]:
-    """How many hashes each of n rows has; beyond k, the k-minimum-values estimate from the k smallest."""
+    """The number of hashes of each of n rows; beyond k, the k-minimum-values estimate from the k smallest."""
     counts = np.bincount(rows, minlength=n)
     many = counts > k
     if not many.any():
@@ -206,7 +206,7 @@ def distinct_count(rows: Int64s, hashes: NDArray[np.uint64], n: int, k: int) -> 
 
 
 def assembled(
-    view: FeatureView, answers: Mapping[str, Answer], status: NDArray[np.int8], as_of: Int64s, newest: Int64s
+    view: FeatureView, answers: Mapping[str, FeatureValues], status: NDArray[np.int8], as_of: Int64s, newest: Int64s
 ) -> FeatureMatrix:
     """The answers as Arrow columns, null for every entity that is not PRESENT."""
     absent = status != Status.PRESENT
@@ -214,7 +214,7 @@ def assembled(
     return FeatureMatrix(view.names, columns, status, as_of, newest)
 
 
-def _column(answer: Answer, dtype: pa.DataType, absent: NDArray[np.bool_]) -> pa.Array:
+def _column(answer: FeatureValues, dtype: pa.DataType, absent: NDArray[np.bool_]) -> pa.Array:
     if isinstance(answer.values, pa.Array):
         values = answer.values if answer.values.type == dtype else answer.values.cast(dtype)
         return pc.if_else(pa.array(absent), pa.scalar(None, type=dtype), values) if absent.any() else values

@@ -32,22 +32,22 @@ class Ranges:
 
     @property
     def length(self) -> Int64s:
-        """How many entries each answer has."""
+        """The number of entries of each answer."""
         return self.hi - self.lo
 
     @cached_property
     def filled(self) -> NDArray[np.bool_]:
-        """Which answers have an entry at all."""
+        """True for answers that have an entry."""
         return self.hi > self.lo
 
     @cached_property
     def index(self) -> Int64s:
-        """The places of every answer's entries, one answer after the other."""
+        """The index of every answer's entries, one answer after the other."""
         return concatenated(self.lo, self.length)
 
     @cached_property
     def owner(self) -> Int64s:
-        """For each place in ``index``, the answer that it belongs to."""
+        """The answer to which each element of ``index`` belongs."""
         return np.repeat(np.arange(len(self.lo)), self.length)
 
     def count(self, name: str) -> Int64s:
@@ -95,7 +95,7 @@ class Ranges:
 
 @dataclass(frozen=True)
 class Pieces:
-    """What runs are made of: places in a line of entries and blocks, and the answer of each, sorted by answer."""
+    """The pieces of runs: indices into a line of entries and blocks, and the answer of each, sorted by answer."""
 
     index: Int64s
     owner: Int64s
@@ -144,7 +144,7 @@ class Blocks:
         """Each run as entries at its ends and whole blocks between."""
         parts = list(self._parts(lo, hi))
         owner = np.concatenate([part[0] for part in parts])
-        start, length = (np.concatenate([part[place] for part in parts]) for place in (1, 2))
+        start, length = (np.concatenate([part[field] for part in parts]) for field in (1, 2))
         order = np.argsort(owner, kind="stable")
         return Pieces(concatenated(start[order], length[order]), np.repeat(owner[order], length[order]))
 

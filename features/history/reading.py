@@ -1,7 +1,7 @@
 """The events of the archive that count, each once: whole where they fit into memory, else bucket by bucket.
 
 What repeats an event is found in buckets of ids, and what an entity has is read in buckets of entities, so that
-neither needs the table in memory. The order of the decision is that of duplicates.py in both forms.
+neither needs the table in memory. Both forms decide in the order of events/dedupe.py.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ ROWS_IN_MEMORY = 10_000_000
 """Events that are read whole: about 2 GB with what is made of them."""
 
 SPARE = 2
-"""How many buckets there are for each that would do, as entities differ in size."""
+"""Buckets made for each one needed, as entities differ in size."""
 
 Decided = Callable[[str, Decision], object]
-"""Is told, for each stream, what was decided about a part of its ids; every id is in one part."""
+"""Called for each stream with the decision about a part of its ids; every id is in one part."""
 
 Tables = Mapping[str, ArchiveTable]
 """Stream name → its table; a stream that has none is not there."""
 
 
 @dataclass(frozen=True)
-class Part:
+class EntityPart:
     """Some entities of a view (bucket ``number`` of ``count``), and by stream all events of theirs that count."""
 
     number: int
@@ -44,22 +44,22 @@ class Part:
     events: Mapping[str, pa.Table]
 
     def holds(self, keys: pa.Array) -> Int64s:
-        """The places of the keys (see columns.entity_keys) that are of this part."""
+        """The index of the keys (see columns.entity_keys) that belong to this part."""
         if self.count == 1:
             return np.arange(len(keys))
         return np.flatnonzero(hash_texts(pc.fill_null(keys, "")) % np.uint64(self.count) == self.number)
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Which rows and columns of the archive are read, and how many rows may be in memory."""
+class ArchiveReader:
+    """Reads the tables of an archive in a span of time, with a bounded number of rows in memory."""
 
     tables: Tables
     span: Span = ALWAYS
     rows_in_memory: int = ROWS_IN_MEMORY
 
     def fits(self) -> bool:
-        """Whether all of it may be in memory at once."""
+        """True if all of it may be in memory at once."""
         return self._rows() <= self.rows_in_memory
 
     def _rows(self) -> int:
@@ -77,11 +77,11 @@ class Reading:
         view: FeatureView,
         repeated: Mapping[str, Int64s],
         keys: pa.Array | None = None,
-    ) -> Iterator[Part]:
+    ) -> Iterator[EntityPart]:
         """The view's events that count, a bucket of entities at a time.
 
         Args:
-            repeated: by stream, what repeated() found.
+            repeated: by stream, the result of repeated().
             keys: only of these entities.
         """
         count = max(-(-SPARE * self._rows() // self.rows_in_memory), 1)
@@ -93,8 +93,8 @@ class Reading:
             }
             parts = max((len(buckets) for buckets in spilled.values()), default=0)
             for number in range(parts):
-                found = {name: buckets.read(number) for name, buckets in spilled.items()}
-                yield Part(number, parts, {name: one for name, one in found.items() if one is not None})
+                events = {name: buckets.read(number) for name, buckets in spilled.items()}
+                yield EntityPart(number, parts, {name: table for name, table in events.items() if table is not None})
 
     def _spilled(
         self,
@@ -141,7 +141,7 @@ def columns_of(views: Iterable[FeatureView], table: ArchiveTable) -> list[str]:
 
 
 def sequences(events: pa.Table) -> Int64s:
-    """Each event's place in its topic."""
+    """The sequence of each event: its position in its topic."""
     return sequence(integers(events["partition"]), integers(events["offset"]))
 
 
@@ -150,5 +150,5 @@ def without(events: pa.Table, repeated: Int64s) -> pa.Table:
     if not len(repeated):
         return events
     mine = sequences(events)
-    place = np.minimum(np.searchsorted(repeated, mine), len(repeated) - 1)
-    return events.filter(pa.array(repeated[place] != mine))
+    index = np.minimum(np.searchsorted(repeated, mine), len(repeated) - 1)
+    return events.filter(pa.array(repeated[index] != mine))

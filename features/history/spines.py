@@ -1,7 +1,7 @@
-"""Features of spines from the archive: what the online store would have said then, by the same kernels.
+"""Features of spines from the archive, as the online store had them then.
 
-What fits is read once for all views; what does not is answered a bucket of entities at a time (accepted.py). The
-numbers are the same.
+Events that fit into memory are read once for all views; else features are computed a bucket of entities at a time
+(reading.py). The numbers are the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from features.arrays import Int64s
 from features.definitions import FUTURE_TOLERANCE_MS, FeatureView, duration_ms
 from features.history.archive import ArchiveTable, Span
 from features.history.point_in_time_join import Spine, in_order, point_in_time
-from features.history.reading import Reading
+from features.history.reading import ArchiveReader
 from features.rows import FeatureMatrix
 
 REPETITIONS = 24
@@ -24,54 +24,54 @@ REPETITIONS = 24
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A view, and the rows that want its features."""
+class SpineRequest:
+    """A view, and the spine to which its features are joined."""
 
     view: FeatureView
     spine: Spine
 
 
 def history(
-    asked: Sequence[Asked], reading: Reading, repeated: Mapping[str, Int64s] | None = None
+    requests: Sequence[SpineRequest], archive: ArchiveReader, repeated: Mapping[str, Int64s] | None = None
 ) -> list[FeatureMatrix]:
     """The features of every spine, each in its own order; nothing that became known after as_of plays a part.
 
     Args:
-        repeated: what Reading.repeated() found of all the streams, where that is known already.
+        repeated: the result of ArchiveReader.repeated() for all the streams, where it is known already.
     """
-    reading = replace(reading, span=span_of(asked), tables=_tables_of(asked, reading))
-    if reading.fits():
-        events = reading.whole([one.view for one in asked])
-        return [point_in_time(one.view, one.spine, events) for one in asked]
-    repeated = reading.repeated() if repeated is None else repeated
-    return [_by_parts(one, reading, repeated) for one in asked]
+    archive = replace(archive, span=span_of(requests), tables=_tables_of(requests, archive))
+    if archive.fits():
+        events = archive.whole([request.view for request in requests])
+        return [point_in_time(request.view, request.spine, events) for request in requests]
+    repeated = archive.repeated() if repeated is None else repeated
+    return [_by_parts(request, archive, repeated) for request in requests]
 
 
-def _tables_of(asked: Sequence[Asked], reading: Reading) -> dict[str, ArchiveTable]:
-    wanted = {stream.name for one in asked for stream in one.view.streams}
-    return {name: table for name, table in reading.tables.items() if name in wanted}
+def _tables_of(requests: Sequence[SpineRequest], archive: ArchiveReader) -> dict[str, ArchiveTable]:
+    wanted = {stream.name for request in requests for stream in request.view.streams}
+    return {name: table for name, table in archive.tables.items() if name in wanted}
 
 
-def span_of(asked: Sequence[Asked]) -> Span:
-    """Everything that can play a part: an entity's newest event until it is forgotten, and what it may repeat."""
-    times = [one.spine.as_of for one in asked if len(one.spine.as_of)]
+def span_of(requests: Sequence[SpineRequest]) -> Span:
+    """The span of all events that count: an entity's newest event until it is forgotten, and what it may repeat."""
+    times = [request.spine.as_of for request in requests if len(request.spine.as_of)]
     if not times:
         return Span(0, 0)
-    back = [2 * one.view.ttl_ms + FUTURE_TOLERANCE_MS for one in asked]
-    repeated = [duration_ms(stream.dedupe_horizon) for one in asked for stream in one.view.streams]
-    first = min(int(one.min()) for one in times) - max(back) - REPETITIONS * max(repeated)
-    return Span(first, max(int(one.max()) for one in times) + 1)
+    back = [2 * request.view.ttl_ms + FUTURE_TOLERANCE_MS for request in requests]
+    repeated = [duration_ms(stream.dedupe_horizon) for request in requests for stream in request.view.streams]
+    first = min(int(as_of.min()) for as_of in times) - max(back) - REPETITIONS * max(repeated)
+    return Span(first, max(int(as_of.max()) for as_of in times) + 1)
 
 
-def _by_parts(asked: Asked, reading: Reading, repeated: Mapping[str, Int64s]) -> FeatureMatrix:
-    view, spine = asked.view, asked.spine
-    answered, left = [], np.ones(len(spine.as_of), dtype=bool)
-    for part in reading.parts(view, repeated, pc.drop_null(pc.unique(spine.keys))):
-        places = part.holds(spine.keys)
-        left[places] = False
-        if len(places):
-            answered.append((places, point_in_time(view, spine.take(places), part.events)))
-    nobody = np.flatnonzero(left)
-    if len(nobody) or not answered:
-        answered.append((nobody, point_in_time(view, spine.take(nobody), {})))
-    return in_order(answered, view, spine)
+def _by_parts(request: SpineRequest, archive: ArchiveReader, repeated: Mapping[str, Int64s]) -> FeatureMatrix:
+    view, spine = request.view, request.spine
+    parts, left = [], np.ones(len(spine.as_of), dtype=bool)
+    for part in archive.parts(view, repeated, pc.drop_null(pc.unique(spine.keys))):
+        index = part.holds(spine.keys)
+        left[index] = False
+        if len(index):
+            parts.append((index, point_in_time(view, spine.take(index), part.events)))
+    without_events = np.flatnonzero(left)
+    if len(without_events) or not parts:
+        parts.append((without_events, point_in_time(view, spine.take(without_events), {})))
+    return in_order(parts, view, spine)

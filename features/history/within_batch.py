@@ -48,18 +48,18 @@ class Ledger:
         self.view = view
         self.columns = event_columns(view, events)
         self.keys, self.rows = rows_of_events(view, self.columns) if self.columns else (pa.array([], pa.string()), [])
-        self._place = np.concatenate([np.empty(0, np.int64), *(np.arange(len(one)) for one in self.columns)])
-        self._source = np.repeat(np.arange(len(self.columns)), [len(one) for one in self.columns])
+        self._index = np.concatenate([np.empty(0, np.int64), *(np.arange(len(stream)) for stream in self.columns)])
+        self._source = np.repeat(np.arange(len(self.columns)), [len(stream) for stream in self.columns])
         row = np.concatenate([np.empty(0, np.int64), *self.rows])
-        known_at = np.concatenate([np.empty(0, np.int64), *(one.known_at for one in self.columns)])
-        seq = np.concatenate([np.empty(0, np.int64), *(one.seq for one in self.columns)])
+        known_at = np.concatenate([np.empty(0, np.int64), *(stream.known_at for stream in self.columns)])
+        seq = np.concatenate([np.empty(0, np.int64), *(stream.seq for stream in self.columns)])
         self._order = np.lexsort((seq, self._source, known_at, row))
         self._starts = np.searchsorted(row[self._order], np.arange(len(self.keys)))
         self._position = np.empty(len(row), dtype=np.int64)
         self._position[self._order] = np.arange(len(row))
 
     def before(self, number: int) -> Int64s:
-        """How many events of its entity stand before each event of a stream (by its number); 0 without an entity."""
+        """The number of events of its entity before each event of a stream (by its number); 0 without an entity."""
         row = self.rows[number]
         if not len(self.keys):
             return np.zeros(len(row), dtype=np.int64)
@@ -71,11 +71,11 @@ class Ledger:
         starts = self._starts[self.rows[number][chosen]]
         which = self._order[concatenated(starts, counts)]
         copy = np.repeat(np.arange(len(chosen)), counts)
-        found = []
-        for one, columns in enumerate(self.columns):
-            of_it = self._source[which] == one
-            found.append(entity_events(self.view, columns.take(self._place[which[of_it]]), copy[of_it]))
-        return found
+        copies = []
+        for source, columns in enumerate(self.columns):
+            own = self._source[which] == source
+            copies.append(entity_events(self.view, columns.take(self._index[which[own]]), copy[own]))
+        return copies
 
 
 class _Copies(Fold):
@@ -88,7 +88,7 @@ class _Copies(Fold):
 def features_before(
     view: FeatureView, stream: Stream, events: Mapping[str, pa.Table], stored: Stored, batch: BatchKey
 ) -> FeatureMatrix:
-    """What the view said of the entity of each of the stream's events just before it, in the order of the events.
+    """The features of the entity of each of the stream's events just before it, in the order of the events.
 
     Args:
         stream: one that the view reads.
@@ -99,15 +99,15 @@ def features_before(
     Raises UsageError for a stream that the view does not read.
     """
     if stream not in view.streams:
-        where, got = f"feature view '{view.name}'", ", ".join(one.name for one in view.streams)
+        where, got = f"feature view '{view.name}'", ", ".join(other.name for other in view.streams)
         raise UsageError(where, f"to read stream '{stream.name}', for whose events it is asked", got)
     ledger = Ledger(view, events)
-    number = next(place for place, one in enumerate(ledger.columns) if one.stream.name == stream.name)
-    asked = ledger.columns[number]
-    keys = asked.entity_keys(view.entity)
+    number = next(number for number, columns in enumerate(ledger.columns) if columns.stream.name == stream.name)
+    columns = ledger.columns[number]
+    keys = columns.entity_keys(view.entity)
     base = stored(ledger.keys).cast(pa.binary()).take(pc.index_in(keys, value_set=ledger.keys))
     met = _with_earlier(ledger, number, base, batch)
-    return finalize(view, PackedRows(keys, met), asked.known_at + 1, batch.stream_id)
+    return finalize(view, PackedRows(keys, met), columns.known_at + 1, batch.stream_id)
 
 
 def _with_earlier(ledger: Ledger, number: int, base: pa.Array, batch: BatchKey) -> pa.Array:
@@ -122,11 +122,11 @@ def _with_earlier(ledger: Ledger, number: int, base: pa.Array, batch: BatchKey) 
         changed.append((chosen[np.asarray(rows.keys.cast(pa.int64()))], rows.values))
     if not changed:
         return base
-    place = np.full(len(base), -1, dtype=np.int64)
-    at = np.concatenate([chosen for chosen, _ in changed])
-    place[at] = np.arange(len(at)) + len(base)
-    every = pa.concat_arrays([base, *(values.cast(pa.binary()) for _, values in changed)])
-    return every.take(pa.array(np.where(place < 0, np.arange(len(base)), place)))
+    index = np.arange(len(base))
+    changed_index = np.concatenate([chosen for chosen, _ in changed])
+    index[changed_index] = np.arange(len(changed_index)) + len(base)
+    rows_and_copies = pa.concat_arrays([base, *(values.cast(pa.binary()) for _, values in changed)])
+    return rows_and_copies.take(pa.array(index))
 
 
 def _chunks(chosen: Int64s, counts: Int64s) -> Iterator[Int64s]:

@@ -74,7 +74,7 @@ def _put(view: str, rows: PackedRows) -> dict[str, Put]:
     return {rows_table(view): Put(rows.keys.to_pylist(), rows.values.to_pylist())}
 
 
-class Generation(Store):
+class GenerationStore(Store):
     """A Store: every write checks the version that begin() or the write before has left.
 
     Args:

@@ -77,7 +77,7 @@ class RowsWithPending(ForwardedStore):
                 continue
             if store is None or marker is None or stream_id is None:
                 return values, stream_id
-            reach = reached(marker, keys, values)
+            reach = folded_up_to(marker, keys, values)
             if reach is not None:
                 break
         else:
@@ -93,7 +93,7 @@ class RowsWithPending(ForwardedStore):
         return self._rows.current(view) if own is None else own
 
     def _folded(
-        self, name: str, rows: PackedRows, entries: list[Entry], reach: Reach, store: Store, stream_id: int
+        self, name: str, rows: PackedRows, entries: list[Entry], reach: FoldedUpTo, store: Store, stream_id: int
     ) -> pa.Array:
         view = self._repo.views[name]
         events = {}
@@ -107,7 +107,7 @@ class RowsWithPending(ForwardedStore):
         at = pc.index_in(rows.keys, value_set=changed.keys)
         return pc.if_else(at.is_valid(), changed.values.take(at), rows.values)
 
-    def _counting(self, stream: Stream, entries: Sequence[Entry], reach: Reach, store: Store) -> pa.Table | None:
+    def _counting(self, stream: Stream, entries: Sequence[Entry], reach: FoldedUpTo, store: Store) -> pa.Table | None:
         """The stream's events among the entries that no row has, judged and decided as the fold will; None for none."""
         by_batch: dict[int, list[Entry]] = {}
         for entry in entries:
@@ -129,7 +129,7 @@ class RowsWithPending(ForwardedStore):
 
 
 @dataclass(frozen=True)
-class Reach:
+class FoldedUpTo:
     """Where the rows of one read stand: each key's last batch, and the offsets where that batch ended."""
 
     ends: Mapping[int, Offsets]
@@ -143,7 +143,7 @@ def done_end(marker: Marker) -> Offsets:
     return marker.end if marker.done >= marker.batch_id else marker.start
 
 
-def reached(marker: Marker, keys: pa.Array, values: pa.Array) -> Reach | None:
+def folded_up_to(marker: Marker, keys: pa.Array, values: pa.Array) -> FoldedUpTo | None:
     """How far each row goes; None where one goes further than the marker knows, so that both must be read again.
 
     A batch that is done is in every row; one that is being written is in those that carry its number.
@@ -154,7 +154,7 @@ def reached(marker: Marker, keys: pa.Array, values: pa.Array) -> Reach | None:
     before = marker.batch_id if marker.done >= marker.batch_id else marker.batch_id - 1
     batches = [max(before, one) if one == marker.batch_id else before for one in written]
     ends = {marker.batch_id: marker.end, marker.batch_id - 1: marker.start}
-    return Reach(ends, dict(zip(keys.to_pylist(), batches, strict=True)))
+    return FoldedUpTo(ends, dict(zip(keys.to_pylist(), batches, strict=True)))
 
 
 def _batch_of(value: bytes | None) -> int:

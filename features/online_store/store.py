@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 
-from features.online_store.generation import Generation
+from features.online_store.generation import GenerationStore
 from features.online_store.port import Cells, ReadableStore, of_schema
 
 
@@ -44,9 +44,9 @@ class OnlineStore(ReadableStore, Cells):
     def bytes_per_row(self) -> dict[str, float]:
         """The mean length of a row of each view, by a sample of those that readers read."""
 
-    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> Generation:
-        """A driver's handle of the generation; see Generation for ``horizons_ms``."""
-        return Generation(self, stream_id, horizons_ms)
+    def generation(self, stream_id: int, horizons_ms: Mapping[str, int] | None = None) -> GenerationStore:
+        """A driver's handle of the generation; see GenerationStore for ``horizons_ms``."""
+        return GenerationStore(self, stream_id, horizons_ms)
 
     def definitions(self, view: str, schema_hash: int) -> str | None:
         stream_id = self.current(of_schema(view, schema_hash))

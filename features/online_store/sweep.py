@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from features.definitions import FeatureView
-from features.online_store.generation import Generation
+from features.online_store.generation import GenerationStore
 from features.online_store.port import Cells, Cursor
 
 START: Cursor = (0, 0)
@@ -27,7 +27,7 @@ class Sweeper:
 
     def __init__(self, cells: Cells, stream_id: int, views: Sequence[FeatureView], every_s: float = 1.0) -> None:
         self._every_s, self._swept_s = every_s, float("-inf")
-        self._generation = Generation(cells, stream_id)
+        self._generation = GenerationStore(cells, stream_id)
         self._views = tuple(views)
         self._number, self._cursor = 0, START
 

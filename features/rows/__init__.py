@@ -25,8 +25,8 @@ from features.rows.layout import (
     zigzag,
 )
 from features.rows.matrix import BatchKey, FeatureMatrix, PackedRows, Status
-from features.rows.plan import Kept, Plan, plan_of
-from features.rows.tables import HASH_BITS, Distinct, Histogram, Lane, Table
+from features.rows.plan import Plan, TableSpec, plan_of
+from features.rows.tables import HASH_BITS, Distinct, FilteredStream, Histogram, Table
 
 __all__ = [
     "BatchKey",
@@ -39,8 +39,8 @@ __all__ = [
     "HEADER",
     "HUNDREDTHS",
     "Histogram",
-    "Kept",
-    "Lane",
+    "TableSpec",
+    "FilteredStream",
     "Layout",
     "MAGIC",
     "PackedRows",

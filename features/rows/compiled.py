@@ -1,7 +1,7 @@
-"""Loads the compiled kernels: from the disk, or (the first time on a machine) by compiling them, which takes seconds.
+"""Loads the compiled kernels from the disk, or (the first time on a machine) compiles them, which takes seconds.
 
 Numba keeps what it compiled beside the source, below the user's cache folder where that cannot be written, or in
-NUMBA_CACHE_DIR. Where it can keep it nowhere, each process compiles its own.
+NUMBA_CACHE_DIR. Where none can be written, each process compiles its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from features.arrays import Int64s
 from features.hashing import weights
 from features.rows.kernels import Stored
 
-_one_at_a_time = Lock()
+_loading = Lock()
 
 
 def walk() -> Callable[..., int]:
@@ -44,7 +44,7 @@ def fold_rows() -> Callable[..., int]:
 
 
 def _compiled(name: str) -> Callable[..., Any]:
-    with _one_at_a_time:
+    with _loading:
         return _load(name)
 
 
@@ -69,14 +69,14 @@ def _digest(folder: Path) -> str:
     return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
 
 
-OCTET = np.zeros(1, dtype=np.uint8)
+ONE_BYTE = np.zeros(1, dtype=np.uint8)
 
 
-def stored_rows(rows: pa.Array, asked: Int64s) -> Stored:
-    """Rows without nulls as a kernel takes them, each to be read as of the time asked for."""
-    _, places, octets = rows.buffers()
-    offsets = np.frombuffer(places, dtype=np.int32)[rows.offset : rows.offset + len(rows) + 1]
-    data = np.frombuffer(octets, dtype=np.uint8) if octets is not None else OCTET
+def stored_rows(rows: pa.Array, as_of: Int64s) -> Stored:
+    """Rows without nulls as a kernel takes them, each to be read at its ``as_of`` (ms)."""
+    _, bounds, content = rows.buffers()
+    offsets = np.frombuffer(bounds, dtype=np.int32)[rows.offset : rows.offset + len(rows) + 1]
+    data = np.frombuffer(content, dtype=np.uint8) if content is not None else ONE_BYTE
     # One type of array for a kernel, whoever made the buffer.
     data.flags.writeable = offsets.flags.writeable = False
-    return Stored(data, offsets, weights(1), asked)
+    return Stored(data, offsets, weights(1), as_of)

@@ -1,4 +1,4 @@
-"""Bytes to state rows, many rows at once, each checked and named where it is not ours."""
+"""Decodes state rows, many at once; a row that is damaged or foreign is named."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from features.rows.layout import (
     unzigzag,
 )
 from features.rows.matrix import PackedRows
-from features.rows.plan import Kept, plan_of
+from features.rows.plan import TableSpec, plan_of
 from features.rows.tables import Distinct
 
 
@@ -45,8 +45,8 @@ def decode(rows: pa.Array, keys: Sequence[object] | pa.Array, layout: Layout) ->
     headers = np.zeros(len(rows), dtype=HEADER)
     present = np.flatnonzero(~missing)
     _check_sizes(offsets, present, keys, layout)
-    octets = data[offsets[:-1][present, None] + np.arange(HEADER.itemsize)]
-    headers[present] = np.ascontiguousarray(octets).view(HEADER).reshape(-1)
+    header_bytes = data[offsets[:-1][present, None] + np.arange(HEADER.itemsize)]
+    headers[present] = np.ascontiguousarray(header_bytes).view(HEADER).reshape(-1)
     _check_identity(headers, data, offsets, present, keys, layout)
     return RowState(headers, _decode_tables(headers, data, offsets, present, layout))
 
@@ -55,19 +55,19 @@ def _readable(rows: pa.Array) -> tuple[NDArray[np.uint8], Int64s]:
     """The bytes of all rows, with 8 to spare at the end, and n + 1 offsets from 0."""
     offsets = offsets_of(rows)
     buffer = rows.buffers()[2]
-    octets = np.frombuffer(buffer, dtype=np.uint8) if buffer is not None else np.empty(0, np.uint8)
+    content = np.frombuffer(buffer, dtype=np.uint8) if buffer is not None else np.empty(0, np.uint8)
     data = np.zeros(int(offsets[-1] - offsets[0]) + 8, dtype=np.uint8)
-    data[:-8] = octets[offsets[0] : offsets[-1]]
+    data[:-8] = content[offsets[0] : offsets[-1]]
     return data, offsets - offsets[0]
 
 
-def _name(keys: Sequence[object] | pa.Array, place: int) -> str:
-    key = keys[int(place)]
+def _name(keys: Sequence[object] | pa.Array, index: int) -> str:
+    key = keys[int(index)]
     return repr(key.as_py() if isinstance(key, pa.Scalar) else key)
 
 
-def _corrupt(layout: Layout, keys: Sequence[object] | pa.Array, place: int, got: str) -> CorruptRowError:
-    where = f"feature view '{layout.view}': row {_name(keys, place)}"
+def _corrupt(layout: Layout, keys: Sequence[object] | pa.Array, index: int, got: str) -> CorruptRowError:
+    where = f"feature view '{layout.view}': row {_name(keys, index)}"
     return CorruptRowError(where, "a whole state row", got, "Run 'headrace features rebuild' to make it anew.")
 
 
@@ -91,23 +91,23 @@ def _check_identity(
     if len(bad):
         raise _corrupt(layout, keys, present[bad[0]], "bytes that no version of this codec wrote")
     if len(present):
-        kept = np.concatenate([[0], offsets[1:][present]])
-        bad = np.flatnonzero(checksums(data, kept) != found["checksum"])
+        bounds = np.concatenate([[0], offsets[1:][present]])
+        bad = np.flatnonzero(checksums(data, bounds) != found["checksum"])
         if len(bad):
             raise _corrupt(layout, keys, present[bad[0]], "bytes that do not match their checksum")
     foreign = (found["schema_hash"] != np.uint64(layout.schema_hash)) | (
         found["stream_id"] != np.uint64(layout.stream_id)
     )
     if foreign.any():
-        place = int(np.flatnonzero(foreign)[0])
-        where = f"feature view '{layout.view}': row {_name(keys, present[place])}"
+        first = int(np.flatnonzero(foreign)[0])
+        where = f"feature view '{layout.view}': row {_name(keys, present[first])}"
         required = f"definition {layout.schema_hash:016x} of stream {layout.stream_id:016x}"
-        got = f"{found['schema_hash'][place]:016x} of {found['stream_id'][place]:016x}"
+        got = f"{found['schema_hash'][first]:016x} of {found['stream_id'][first]:016x}"
         raise ForeignRowError(where, required, got, "Run 'headrace features plan' to see what changed.")
 
 
 class _Reader:
-    """Walks through the rows' columns, all rows at once; ``at`` is where each row's next byte stands."""
+    """Walks through the rows' columns, all rows at once; ``at`` is the index of each row's next byte."""
 
     def __init__(self, data: NDArray[np.uint8], at: Int64s) -> None:
         self.data = data
@@ -115,15 +115,15 @@ class _Reader:
         self.words = np.ndarray((len(data) - 7,), dtype="<u8", buffer=data, strides=(1,))
         self.at = at
 
-    def numbers(self, place: Int64s, row: Int64s, widths: NDArray[np.uint8], counts: Int64s) -> Uint64s:
-        """The next column: numbers of each row's width; ``place`` is an entry's position in its row."""
+    def numbers(self, position: Int64s, row: Int64s, widths: NDArray[np.uint8], counts: Int64s) -> Uint64s:
+        """The next column: numbers of each row's width; ``position`` is an entry's index in its row."""
         present = different(widths)
         if len(present) == 1:
             width = int(present[0])
-            values: Uint64s = self.words[self.at[row] + place * width] & WIDTH_MASKS[width]
+            values: Uint64s = self.words[self.at[row] + position * width] & WIDTH_MASKS[width]
         else:
             each = widths.astype(np.int64)[row]
-            values = self.words[self.at[row] + place * each] & WIDTH_MASKS[each]
+            values = self.words[self.at[row] + position * each] & WIDTH_MASKS[each]
         self.at = self.at + counts * widths
         return values
 
@@ -131,60 +131,60 @@ class _Reader:
         """The next bytes: each row's texts, one after the other."""
         ends = np.concatenate([[0], np.cumsum(lengths)])
         sizes = ends[bounds[1:]] - ends[bounds[:-1]]
-        octets = self.data[concatenated(self.at, sizes)]
+        text_bytes = self.data[concatenated(self.at, sizes)]
         self.at = self.at + sizes
-        return binary_array(ends, octets).cast(pa.string())
+        return binary_array(ends, text_bytes).cast(pa.string())
 
 
 def _decode_tables(
     headers: NDArray[np.void], data: NDArray[np.uint8], offsets: Int64s, present: Int64s, layout: Layout
 ) -> tuple[Entries, ...]:
-    n, tables = len(headers), len(layout.kept)
-    columns = sum(1 + len(kept.table.columns) for kept in layout.kept)
+    n, tables = len(headers), len(layout.tables)
+    columns = sum(1 + len(spec.table.columns) for spec in layout.tables)
     reader = _Reader(data, offsets[:-1] + HEADER.itemsize)
     width = headers["directory"].astype(np.int64)
     counts = np.zeros((n, tables), dtype=np.int64)
-    places = reader.at[present, None] + np.arange(tables) * width[present, None]
-    counts[present] = (reader.words[places] & WIDTH_MASKS[width[present]][:, None]).astype(np.int64)
+    index = reader.at[present, None] + np.arange(tables) * width[present, None]
+    counts[present] = (reader.words[index] & WIDTH_MASKS[width[present]][:, None]).astype(np.int64)
     codes = np.zeros((n, columns), dtype=np.uint8)
     codes[present] = data[(reader.at + width * tables)[present, None] + np.arange(columns)]
     reader.at = reader.at + width * tables + columns
     clock = headers["clock"].astype(np.int64)
     decoded, column = [], 0
-    for number, kept in enumerate(layout.kept):
-        decoded.append(_decode_table(kept, reader, counts[:, number], codes[:, column:], clock))
-        column += 1 + len(kept.table.columns)
+    for number, spec in enumerate(layout.tables):
+        decoded.append(_decode_table(spec, reader, counts[:, number], codes[:, column:], clock))
+        column += 1 + len(spec.table.columns)
     return tuple(decoded)
 
 
-def _decode_table(kept: Kept, reader: _Reader, counts: Int64s, codes: NDArray[np.uint8], clock: Int64s) -> Entries:
+def _decode_table(spec: TableSpec, reader: _Reader, counts: Int64s, codes: NDArray[np.uint8], clock: Int64s) -> Entries:
     bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     row = np.repeat(np.arange(len(counts)), counts)
-    place = np.arange(bounds[-1]) - bounds[row]
+    position = np.arange(bounds[-1]) - bounds[row]
     widths, forms = codes & np.uint8(15), codes >> np.uint8(4)
-    time = _times(kept, unzigzag(reader.numbers(place, row, widths[:, 0], counts)), row, bounds, clock)
+    time = _times(spec, unzigzag(reader.numbers(position, row, widths[:, 0], counts)), row, bounds, clock)
     columns: dict[str, Column] = {}
     pool: pa.Array | None = None
-    for position, spec in enumerate(kept.table.columns, start=1):
-        numbers = reader.numbers(place, row, widths[:, position], counts)
-        if spec.codec == "float":
-            columns[spec.name] = _floats(numbers, forms[:, position][row])
-        elif spec.codec == "text":
+    for number, column in enumerate(spec.table.columns, start=1):
+        numbers = reader.numbers(position, row, widths[:, number], counts)
+        if column.codec == "float":
+            columns[column.name] = _floats(numbers, forms[:, number][row])
+        elif column.codec == "text":
             pool = reader.texts(numbers.astype(np.int64), bounds)
-            columns[spec.name] = np.arange(len(pool))
-        elif spec.codec in ("integer", "code"):
-            columns[spec.name] = unzigzag(numbers)
+            columns[column.name] = np.arange(len(pool))
+        elif column.codec in ("integer", "code"):
+            columns[column.name] = unzigzag(numbers)
         else:
-            columns[spec.name] = numbers if spec.codec == "hash" else numbers.astype(np.int64)
+            columns[column.name] = numbers if column.codec == "hash" else numbers.astype(np.int64)
     return Entries(row, time, columns, pool)
 
 
-def _times(kept: Kept, stored: Int64s, row: Int64s, bounds: Int64s, clock: Int64s) -> Int64s:
-    if kept.table.exact_times:
+def _times(spec: TableSpec, stored: Int64s, row: Int64s, bounds: Int64s, clock: Int64s) -> Int64s:
+    if spec.table.exact_times:
         return subtracted(clock[row], stored)
-    unit = kept.tiling.finest_ms
+    unit = spec.tiling.finest_ms
     anchor = clock // unit
-    if isinstance(kept.table, Distinct):
+    if isinstance(spec.table, Distinct):
         return subtracted(anchor[row], stored) * unit
     running = np.concatenate([[0], np.cumsum(stored)])
     behind = running[bounds[1:]][row] - running[:-1]
@@ -208,12 +208,12 @@ def _floats(numbers: Uint64s, form: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def layout_of(view: FeatureView, stream_id: int) -> Layout:
-    """How the rows of this view and stream are stored."""
-    return Layout(view.name, view.schema_hash, stream_id, plan_of(view).kept)
+    """The layout of the rows of this view and stream."""
+    return Layout(view.name, view.schema_hash, stream_id, plan_of(view).tables)
 
 
 def refused(view: FeatureView, rows: PackedRows, stream_id: int) -> Exception:
-    """Which of the rows that a kernel refused is none of the view and stream, and what is wrong with it."""
+    """The error of the first row that is damaged or foreign, among rows that a kernel refused."""
     try:
         decode(rows.values, rows.keys, layout_of(view, stream_id))
     except HeadraceError as error:

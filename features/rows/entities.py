@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""The events of a view's entities, sorted by entity and time."""
 
 from __future__ import annotations
 
@@ -13,47 +13,49 @@ from numpy.typing import NDArray
 from features.arrays import Int64s, order_by_row_time
 from features.definitions import FeatureView
 from features.events import EventColumns, Values
-from features.rows.tables import Lane, LaneEvents
+from features.rows.tables import FilteredEvents, FilteredStream
 
 
 @dataclass(frozen=True)
 class EntityEvents:
     """One stream's events that concern the view's entity, sorted by row, time, sequence.
 
-    ``row`` is the place of the entity's key; ``place`` the event's place in its columns.
+    ``row`` is the index of the entity's key; ``index`` the event's index in its columns.
     """
 
     columns: EventColumns
-    place: Int64s
+    index: Int64s
     row: Int64s
     time: Int64s
     known_at: Int64s
     seq: Int64s
-    lanes: dict[Lane, tuple[LaneEvents, NDArray[np.bool_]]] = field(default_factory=dict, init=False, compare=False)
+    _filtered: dict[FilteredStream, tuple[FilteredEvents, NDArray[np.bool_]]] = field(
+        default_factory=dict, init=False, compare=False
+    )
 
-    def lane(self, lane: Lane) -> tuple[LaneEvents, NDArray[np.bool_]]:
-        """The lane's events, and which of these events they are; picked once, however many tables are of the lane."""
-        if lane not in self.lanes:
-            self.lanes[lane] = self._picked(lane)
-        return self.lanes[lane]
+    def filtered(self, source: FilteredStream) -> tuple[FilteredEvents, NDArray[np.bool_]]:
+        """The source's events, and which of these events they are; made once, however many tables have the source."""
+        if source not in self._filtered:
+            self._filtered[source] = self._picked(source)
+        return self._filtered[source]
 
-    def _picked(self, lane: Lane) -> tuple[LaneEvents, NDArray[np.bool_]]:
-        inside = lane.mask(self.columns)[self.place]
-        values = self.columns.values(lane.column) if lane.column else None
+    def _picked(self, source: FilteredStream) -> tuple[FilteredEvents, NDArray[np.bool_]]:
+        inside = source.mask(self.columns)[self.index]
+        values = self.columns.values(source.column) if source.column else None
         if values is not None:
-            chosen = self.place[inside]
+            chosen = self.index[inside]
             values = Values(values.numbers[chosen], values.valid[chosen], values.pool)
-        return LaneEvents(self.row[inside], self.time[inside], self.seq[inside], values), inside
+        return FilteredEvents(self.row[inside], self.time[inside], self.seq[inside], values), inside
 
 
 def entity_events(view: FeatureView, columns: EventColumns, row: Int64s) -> EntityEvents:
     """The events with a row (-1 has none) that are not late for the view, sorted by row, time, sequence."""
     timely = columns.time >= columns.known_at - view.horizon_ms
-    place = np.flatnonzero((row >= 0) & timely)
-    order = order_by_row_time(row[place], columns.time[place])
+    index = np.flatnonzero((row >= 0) & timely)
+    order = order_by_row_time(row[index], columns.time[index])
     rising = bool((np.diff(columns.seq) >= 0).all())
-    place = place[order]
-    events = EntityEvents(columns, place, row[place], columns.time[place], columns.known_at[place], columns.seq[place])
+    index = index[order]
+    events = EntityEvents(columns, index, row[index], columns.time[index], columns.known_at[index], columns.seq[index])
     return events if rising else _ties_by_sequence(events)
 
 
@@ -63,17 +65,17 @@ def _ties_by_sequence(events: EntityEvents) -> EntityEvents:
     tied = np.zeros(len(events.row), dtype=bool)
     tied[1:] |= same
     tied[:-1] |= same
-    places = np.flatnonzero(tied)
-    if not len(places):
+    ties = np.flatnonzero(tied)
+    if not len(ties):
         return events
     order = np.arange(len(events.row))
-    order[places] = places[np.lexsort((events.seq[places], events.time[places], events.row[places]))]
-    arrays = (events.place, events.row, events.time, events.known_at, events.seq)
+    order[ties] = ties[np.lexsort((events.seq[ties], events.time[ties], events.row[ties]))]
+    arrays = (events.index, events.row, events.time, events.known_at, events.seq)
     return EntityEvents(events.columns, *(array[order] for array in arrays))
 
 
 def rows_of_events(view: FeatureView, events: Sequence[EventColumns]) -> tuple[pa.Array, list[Int64s]]:
-    """The different keys of the entity in these streams' events, and each event's place among them (-1: none)."""
+    """The different keys of the entity in these streams' events, and the index of each event's key (-1: none)."""
     texts = [columns.entity_keys(view.entity) for columns in events]
     encoded = pa.chunked_array(texts, type=pa.string()).combine_chunks().dictionary_encode()
     codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)

@@ -16,13 +16,13 @@ from features.rows.compiled import stored_rows
 from features.rows.decoder import refused
 from features.rows.kernels import Answers, Stored
 from features.rows.matrix import FeatureMatrix, PackedRows, Status
-from features.rows.programs import Listed, Reading, reading_of
+from features.rows.programs import ListFeature, ReadProgram, read_program
 
 ARROW = {"int64": pa.int64(), "float64": pa.float64()}
 
 
 @dataclass(frozen=True)
-class Answered:
+class FeatureColumns:
     """The features of n rows as Arrow columns by name, and each row's status, as_of and newest event time (ms)."""
 
     columns: dict[str, pa.Array]
@@ -31,65 +31,70 @@ class Answered:
     newest: Int64s
 
 
-def answered(view: FeatureView, rows: pa.Array, as_of: int | Int64s, stream_id: int) -> Answered | None:
-    """What the rows say at as_of; None where one of them is no row of this view and stream."""
-    reading = reading_of(view, stream_id)
+def feature_columns(view: FeatureView, rows: pa.Array, as_of: int | Int64s, stream_id: int) -> FeatureColumns | None:
+    """The features of the rows at as_of; None where one of them is no row of this view and stream."""
+    program = read_program(view, stream_id)
     # A null may have bytes; without them it is as long as no row is.
     missing = rows.null_count
     stored = _stored(rows.fill_null(b"") if missing else rows, as_of)
-    answers = _room(reading, len(rows))
-    bad = compiled.walk()(tuple(stored), tuple(reading.program), tuple(answers))
+    answers = _room(program, len(rows))
+    bad = compiled.walk()(tuple(stored), tuple(program.arrays), tuple(answers))
     if bad >= 0 or _empty(stored) != missing:
         return None
-    columns = _numbers(reading, answers)
-    for one in reading.lists:
-        columns[one.name] = _listed(view, one, stored, answers)
-    return Answered(columns | _later(reading, columns), answers.status, answers.as_of, answers.newest)
+    columns = _numbers(program, answers)
+    for feature in program.lists:
+        columns[feature.name] = _listed(view, feature, stored, answers)
+    return FeatureColumns(columns | _later(program, columns), answers.status, answers.as_of, answers.newest)
 
 
 def _stored(rows: pa.Array, as_of: int | Int64s) -> Stored:
-    asked = np.empty(len(rows), dtype=np.int64)
-    asked[:] = as_of
-    return stored_rows(rows, asked)
+    of_each_row = np.empty(len(rows), dtype=np.int64)
+    of_each_row[:] = as_of
+    return stored_rows(rows, of_each_row)
 
 
 def _empty(stored: Stored) -> int:
     return int(np.count_nonzero(stored.offsets[1:] == stored.offsets[:-1]))
 
 
-def _room(reading: Reading, n: int) -> Answers:
-    many = len(reading.numbers)
+def _room(program: ReadProgram, n: int) -> Answers:
+    count = len(program.numbers)
     return Answers(
-        numbers=np.zeros((many, n), dtype=np.int64),
-        valid=np.zeros((many * n + 7) // 8, dtype=np.uint8),
-        counts=np.zeros((len(reading.lists), n), dtype=np.int64),
-        listed=np.empty((n, reading.width), dtype=np.int64),
-        lengths=np.empty((n, reading.width), dtype=np.int64),
+        numbers=np.zeros((count, n), dtype=np.int64),
+        valid=np.zeros((count * n + 7) // 8, dtype=np.uint8),
+        counts=np.zeros((len(program.lists), n), dtype=np.int64),
+        listed=np.empty((n, program.width), dtype=np.int64),
+        lengths=np.empty((n, program.width), dtype=np.int64),
         status=np.zeros(n, dtype=np.int8),
         as_of=np.empty(n, dtype=np.int64),
         newest=np.zeros(n, dtype=np.int64),
     )
 
 
-def _numbers(reading: Reading, answers: Answers) -> dict[str, pa.Array]:
+def _numbers(program: ReadProgram, answers: Answers) -> dict[str, pa.Array]:
     """Every column is a slice of one array of its type over the same memory: an Arrow array costs a microsecond."""
     n = len(answers.status)
     buffers = [pa.py_buffer(answers.valid), pa.py_buffer(answers.numbers)]
-    every = {dtype: pa.Array.from_buffers(dtype, answers.numbers.size, buffers) for dtype in (pa.int64(), pa.float64())}
+    arrays = {
+        dtype: pa.Array.from_buffers(dtype, answers.numbers.size, buffers) for dtype in (pa.int64(), pa.float64())
+    }
     columns = {}
-    for place, feature in enumerate(reading.numbers):
-        column = every[ARROW.get(feature.dtype, pa.int64())].slice(place * n, n)
+    for number, feature in enumerate(program.numbers):
+        column = arrays[ARROW.get(feature.dtype, pa.int64())].slice(number * n, n)
         columns[feature.name] = column if feature.dtype in ARROW else column.cast(pa.bool_())
     return columns
 
 
-def _listed(view: FeatureView, one: Listed, stored: Stored, answers: Answers) -> pa.Array:
-
-    dtype = arrow_type(next(f.dtype for f in view.features if f.name == one.name))
-    counts = answers.counts[one.line]
+def _listed(view: FeatureView, feature: ListFeature, stored: Stored, answers: Answers) -> pa.Array:
+    dtype = arrow_type(next(f.dtype for f in view.features if f.name == feature.name))
+    counts = answers.counts[feature.line]
     bounds = np.zeros(len(counts) + 1, dtype=np.int32)
     np.cumsum(counts, out=bounds[1:])
-    values = _texts(one, stored, answers, counts) if one.texts else _values(one, answers, counts, dtype.value_type)
+    values = (
+        _texts(feature, stored, answers, counts)
+        if feature.texts
+        else _values(feature, answers, counts, dtype.value_type)
+    )
     absent = answers.status != 0
     if dtype == pa.string():
         return values.take(pa.array(bounds[:-1], mask=counts == 0))
@@ -99,31 +104,31 @@ def _listed(view: FeatureView, one: Listed, stored: Stored, answers: Answers) ->
     return pa.ListArray.from_arrays(pa.array(bounds), values)
 
 
-def _texts(one: Listed, stored: Stored, answers: Answers, counts: Int64s) -> pa.Array:
-    inside = np.arange(one.k) < counts[:, None]
-    size = int(answers.lengths[:, one.base : one.base + one.k][inside].sum())
+def _texts(feature: ListFeature, stored: Stored, answers: Answers, counts: Int64s) -> pa.Array:
+    inside = np.arange(feature.k) < counts[:, None]
+    size = int(answers.lengths[:, feature.base : feature.base + feature.k][inside].sum())
     out, ends = np.empty(size, dtype=np.uint8), np.zeros(int(counts.sum()) + 1, dtype=np.int32)
-    compiled.gather()(stored.data, answers.listed, answers.lengths, counts, one.base, out, ends)
+    compiled.gather()(stored.data, answers.listed, answers.lengths, counts, feature.base, out, ends)
     return pa.Array.from_buffers(pa.string(), len(ends) - 1, [None, pa.py_buffer(ends), pa.py_buffer(out)])
 
 
-def _values(one: Listed, answers: Answers, counts: Int64s, dtype: pa.DataType) -> pa.Array:
-    inside = np.arange(one.k) < counts[:, None]
-    values = answers.listed[:, one.base : one.base + one.k][inside]
+def _values(feature: ListFeature, answers: Answers, counts: Int64s, dtype: pa.DataType) -> pa.Array:
+    inside = np.arange(feature.k) < counts[:, None]
+    values = answers.listed[:, feature.base : feature.base + feature.k][inside]
     return pa.array(values.view(np.float64)) if dtype == pa.float64() else pa.array(values).cast(dtype)
 
 
-def _later(reading: Reading, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+def _later(program: ReadProgram, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
     """Derived features by numpy, from the others."""
-    if not reading.later:
+    if not program.later:
         return {}
     floats = {
         f.name: columns[f.name].cast(pa.float64()).to_numpy(zero_copy_only=False)
-        for f in reading.numbers
+        for f in program.numbers
         if f.dtype in ARROW
     }
     later = {}
-    for feature in reading.later:
+    for feature in program.later:
         if feature.expression is not None:
             floats[feature.name] = evaluate(feature.expression, floats)
             later[feature.name] = pa.array(floats[feature.name], from_pandas=True)
@@ -137,11 +142,11 @@ def finalize(view: FeatureView, rows: PackedRows, as_of: int | Int64s, stream_id
     clock, and the matrix says so. Rows that are null are NOT_FOUND, as are those whose newest event is older than twice
     the view's ttl; older than the ttl is OUTSIDE_MAX_AGE; both have null for every feature.
     """
-    found = answered(view, rows.values, as_of, stream_id)
-    if found is None:
+    features = feature_columns(view, rows.values, as_of, stream_id)
+    if features is None:
         raise refused(view, rows, stream_id)
-    columns = tuple(found.columns[name] for name in view.names)
-    return FeatureMatrix(view.names, columns, found.status, found.as_of, found.newest)
+    columns = tuple(features.columns[name] for name in view.names)
+    return FeatureMatrix(view.names, columns, features.status, features.as_of, features.newest)
 
 
 def statuses(view: FeatureView, newest: Int64s, as_of: Int64s, known: NDArray[np.bool_]) -> NDArray[np.int8]:
@@ -152,8 +157,8 @@ def statuses(view: FeatureView, newest: Int64s, as_of: Int64s, known: NDArray[np
 
 
 def warm_up(view: FeatureView) -> None:
-    """The read kernels are loaded, or compiled on a machine that never did, so that no read waits for that (20 s)."""
+    """Load the read kernels, or compile them on a machine that never did, so that no read waits for that (20 s)."""
     nobody = pa.nulls(1, pa.binary())
-    answered(view, nobody, 0, 0)
-    stored, answers = _stored(nobody, 0), _room(reading_of(view, 0), 1)
-    _texts(Listed("", 0, 0, 0, texts=True), stored, answers, np.zeros(1, dtype=np.int64))
+    feature_columns(view, nobody, 0, 0)
+    stored, answers = _stored(nobody, 0), _room(read_program(view, 0), 1)
+    _texts(ListFeature("", 0, 0, 0, texts=True), stored, answers, np.zeros(1, dtype=np.int64))

@@ -1,4 +1,4 @@
-"""State rows: what an online store keeps of an entity, folded from events and finalized at read.
+"""State rows: an entity's tables in the online store, folded from events and finalized at read.
 
     row ──decode──► entries ─┐
     events ──lift──► entries ┴─merge──► entries ──encode──► row          fold
@@ -20,25 +20,24 @@ from numpy.typing import NDArray
 from features.arrays import Entries, Int64s, row_bounds, run_starts
 from features.definitions import FeatureView
 from features.rows import compiled
-from features.rows.compiled import OCTET, stored_rows
+from features.rows.compiled import ONE_BYTE, stored_rows
 from features.rows.decoder import refused
 from features.rows.entities import EntityEvents, entity_events, event_columns, rows_of_events
 from features.rows.finalizing import warm_up
-from features.rows.kernels import Fresh, Heads, Merge, Packed, Stored, contract
+from features.rows.kernels import Heads, Merge, NewEntries, Packed, Stored, contract
 from features.rows.layout import binary_array, offsets_of
 from features.rows.matrix import BatchKey, PackedRows
-from features.rows.plan import Kept, Plan, plan_of
+from features.rows.plan import Plan, TableSpec, plan_of
 from features.rows.programs import CODECS, KINDS, lines_of
-from features.rows.tables import Distinct, Recent, Table, Tiles, half_life_of
+from features.rows.tables import ColumnSpec, Distinct, Recent, Table, Tiles, half_life_of
 
 SPARE = np.empty(0, dtype=np.int64)
 
 REDUCERS = {"min": contract.SMALLER, "max": contract.LARGER, "count": contract.ADDED}
-"""What becomes of these columns; of other floats the sum, and of all else nothing."""
+"""Reducers of these columns; other floats are summed, and all else stays as it is."""
 
-OCTETS_A_ROW, OCTETS_AN_ENTRY = 512, 16
-"""What room is made for at first, beside the bytes of the old rows; where it is too little, for twice as much."""
-
+BYTES_A_ROW, BYTES_AN_ENTRY = 512, 16
+"""The room made at first, beside the bytes of the old rows; where it is too little, it is doubled."""
 
 ROWS_AT_ONCE = 1 << 15
 """Rows folded together: row and hash must fit one 64-bit key, and arrays of this size stay in the cache."""
@@ -56,7 +55,7 @@ class Fold:
         self.plan: Plan = plan_of(view)
         columns = event_columns(view, events)
         self.keys, rows = rows_of_events(view, columns) if columns else (pa.array([], pa.string()), [])
-        self._events = [entity_events(view, one, row) for one, row in zip(columns, rows, strict=True)]
+        self._events = [entity_events(view, stream, row) for stream, row in zip(columns, rows, strict=True)]
 
     def rows(self, values: pa.Array, batch: BatchKey) -> PackedRows:
         """The rows after the batch, without those that it was folded into before (the fence).
@@ -82,26 +81,27 @@ class Fold:
             raise refused(self.view, PackedRows(keys, values), batch.stream_id)
         heads = old.heads
         open_rows = ~heads.known | is_open(heads.batch_id, batch.batch_id)
-        events = [_between(one, start, len(keys), open_rows) for one in self._events]
-        for one in events:
-            heads.touched[one.row] = True
+        events = [_between(stream_events, start, len(keys), open_rows) for stream_events in self._events]
+        for stream_events in events:
+            heads.touched[stream_events.row] = True
         _move_on(heads, events, batch)
         return PackedRows(
-            keys.filter(pa.array(heads.touched)), folded(old, [_lifted(kept.table, events) for kept in self.plan.kept])
+            keys.filter(pa.array(heads.touched)),
+            folded(old, [_lifted(spec.table, events) for spec in self.plan.tables]),
         )
 
 
 def _lifted(table: Table, events: list[EntityEvents]) -> Entries | None:
-    """The entries of the events in the table's lane; None where there are none."""
-    for one in events:
-        if one.columns.stream.name == table.lane.stream:
-            lane, _ = one.lane(table.lane)
-            return table.lift(lane) if len(lane.row) else None
+    """The entries of the events of the table's source; None where there are none."""
+    for stream_events in events:
+        if stream_events.columns.stream.name == table.source.stream:
+            filtered, _ = stream_events.filtered(table.source)
+            return table.lift(filtered) if len(filtered.row) else None
     return None
 
 
 def is_open(written_by: Int64s, batch_id: int) -> NDArray[np.bool_]:
-    """The fence: which rows a batch may still be folded into, by the batch that wrote them last."""
+    """The fence: True for rows that a batch may still be folded into, by the batch that wrote them last."""
     return written_by < batch_id
 
 
@@ -110,20 +110,20 @@ def _between(events: EntityEvents, start: int, count: int, open_rows: NDArray[np
     lo, hi = np.searchsorted(events.row, [start, start + count])
     row = events.row[lo:hi] - start
     keep = open_rows[row]
-    arrays = (events.place[lo:hi], row, events.time[lo:hi], events.known_at[lo:hi], events.seq[lo:hi])
+    arrays = (events.index[lo:hi], row, events.time[lo:hi], events.known_at[lo:hi], events.seq[lo:hi])
     return EntityEvents(events.columns, *(array[keep] for array in arrays))
 
 
 def _move_on(heads: Heads, events: list[EntityEvents], batch: BatchKey) -> None:
-    """The heads say what the rows are to say: their newest event and clock, and which batch writes them."""
+    """Update the heads: the newest event and clock of each row, and the batch that writes them."""
     lowest = np.iinfo(np.int64).min
     for old, new, attribute in ((heads.newest, heads.newest, "time"), (heads.clock, heads.fresh_clock, "known_at")):
         latest = np.where(heads.known, old, lowest)
-        for one in events:
-            starts = run_starts(one.row)
+        for stream_events in events:
+            starts = run_starts(stream_events.row)
             if len(starts):
-                rows = one.row[starts]
-                latest[rows] = np.maximum(latest[rows], np.maximum.reduceat(getattr(one, attribute), starts))
+                rows, times = stream_events.row[starts], getattr(stream_events, attribute)
+                latest[rows] = np.maximum(latest[rows], np.maximum.reduceat(times, starts))
         new[:] = np.where(latest == lowest, 0, latest)
     heads.batch[:] = batch.batch_id, batch.written_at
 
@@ -131,64 +131,61 @@ def _move_on(heads: Heads, events: list[EntityEvents], batch: BatchKey) -> None:
 def fold(view: FeatureView, stored: PackedRows, events: Mapping[str, pa.Table], batch: BatchKey) -> PackedRows:
     """The rows that a batch of events changes, as they are after it; ``stored`` may hold more keys, or none of them."""
     folding = Fold(view, events)
-    places = pc.index_in(folding.keys, value_set=stored.keys)
-    return folding.rows(stored.values.take(places) if len(stored) else pa.nulls(len(folding.keys), pa.binary()), batch)
+    index = pc.index_in(folding.keys, value_set=stored.keys)
+    return folding.rows(stored.values.take(index) if len(stored) else pa.nulls(len(folding.keys), pa.binary()), batch)
 
 
 def make_ready(view: FeatureView) -> None:
-    """The kernels that fold and finalize rows are loaded, or compiled on a machine that never did."""
+    """Load the kernels that fold and finalize rows, or compile them on a machine that never did."""
     warm_up(view)
     fold_nothing(view)
 
 
 def merge_of(view: FeatureView, stream_id: int) -> Merge:
-    """How the view's rows of a stream are folded, made once."""
+    """The arrays by which the view's rows of a stream are folded, made once."""
     merges: dict[int, Merge] = view.kept.setdefault("merges", {})
     if stream_id not in merges:
-        merges[stream_id] = _merge(plan_of(view).kept, view.schema_hash, stream_id)
+        merges[stream_id] = _merge(plan_of(view).tables, view.schema_hash, stream_id)
     return merges[stream_id]
 
 
-def _merge(every: Sequence[Kept], schema_hash: int, stream_id: int) -> Merge:
-    columns = [(kept, spec) for kept in every for spec in kept.table.columns]
-    windows = [[(b.length_ms + b.delay_ms, b.delay_ms, b.tile_ms) for b in kept.tiling.all_bounds()] for kept in every]
-    levels = [list(kept.tiling.levels) for kept in every]
-    window_ends, level_ends = (np.cumsum([len(one) for one in several]).tolist() for several in (windows, levels))
+def _merge(specs: Sequence[TableSpec], schema_hash: int, stream_id: int) -> Merge:
+    columns = [(spec.table, column) for spec in specs for column in spec.table.columns]
+    windows = [[(b.length_ms + b.delay_ms, b.delay_ms, b.tile_ms) for b in spec.tiling.all_bounds()] for spec in specs]
+    levels = [list(spec.tiling.levels) for spec in specs]
+    window_ends, level_ends = (np.cumsum([len(lines) for lines in by_table]).tolist() for by_table in (windows, levels))
     return Merge(
         identity=np.array([schema_hash, stream_id], dtype=np.uint64),
-        tables=lines_of([_table(*one) for one in zip(every, window_ends, level_ends, strict=True)], 7),
-        columns=np.array([CODECS.get(spec.codec, contract.UNSIGNED) for _, spec in columns], dtype=np.int64),
-        reducers=np.array([_reducer(kept, spec.name, spec.codec) for kept, spec in columns], dtype=np.int64),
-        half_lives=np.array([_half_life(kept, spec.name) for kept, spec in columns], dtype=np.float64),
-        windows=lines_of([one for several in windows for one in several], 3),
-        levels=lines_of([one for several in levels for one in several], 2),
+        tables=lines_of([_table(*line) for line in zip(specs, window_ends, level_ends, strict=True)], 7),
+        columns=np.array([CODECS.get(column.codec, contract.UNSIGNED) for _, column in columns], dtype=np.int64),
+        reducers=np.array([_reducer(table, column) for table, column in columns], dtype=np.int64),
+        half_lives=np.array([_half_life(table, column.name) for table, column in columns], dtype=np.float64),
+        windows=lines_of([line for lines in windows for line in lines], 3),
+        levels=lines_of([line for lines in levels for line in lines], 2),
     )
 
 
-def _table(kept: Kept, window_end: int, level_end: int) -> tuple[int, ...]:
-    table = kept.table
+def _table(spec: TableSpec, window_end: int, level_end: int) -> tuple[int, ...]:
+    table = spec.table
     k = table.k if isinstance(table, Recent | Distinct) else 0
-    own = (KINDS[type(table)], kept.tiling.finest_ms, len(table.columns))
-    return (*own, window_end, level_end, k, int(_has_texts(kept)))
+    own = (KINDS[type(table)], spec.tiling.finest_ms, len(table.columns))
+    has_texts = any(column.codec == "text" for column in table.columns)
+    return (*own, window_end, level_end, k, int(has_texts))
 
 
-def _has_texts(kept: Kept) -> bool:
-    return any(spec.codec == "text" for spec in kept.table.columns)
-
-
-def _reducer(kept: Kept, name: str, codec: str) -> int:
-    if isinstance(kept.table, Recent | Distinct):
+def _reducer(table: Table, column: ColumnSpec) -> int:
+    if isinstance(table, Recent | Distinct):
         return contract.SAME
-    return REDUCERS.get(name, contract.SUMMED if codec == "float" else contract.SAME)
+    return REDUCERS.get(column.name, contract.SUMMED if column.codec == "float" else contract.SAME)
 
 
-def _half_life(kept: Kept, name: str) -> float:
-    return float(half_life_of(name)) if isinstance(kept.table, Tiles) and name.startswith("decay") else 0.0
+def _half_life(table: Table, name: str) -> float:
+    return float(half_life_of(name)) if isinstance(table, Tiles) and name.startswith("decay") else 0.0
 
 
 @dataclass(frozen=True)
 class OldRows:
-    """The stored rows of a fold, checked; ``heads`` says of each what its header does."""
+    """The stored rows of a fold, checked; ``heads`` has the fields of their headers."""
 
     stored: Stored
     merge: Merge
@@ -208,7 +205,7 @@ def old_rows(view: FeatureView, stream_id: int, values: pa.Array) -> OldRows | N
 
 
 def fold_nothing(view: FeatureView) -> None:
-    """The kernels of the fold are loaded, or compiled on a machine that never did."""
+    """Load the kernels of the fold, or compile them on a machine that never did."""
     rows = old_rows(view, 0, pa.nulls(1, pa.binary()))
     if rows is not None:
         folded(rows, [None] * len(rows.merge.tables))
@@ -221,41 +218,41 @@ def folded(rows: OldRows, lifted: Sequence[Entries | None]) -> pa.Array:
         lifted: of each table the new entries; None for none.
     """
     n = len(rows.heads.known)
-    fresh = _fresh(rows.merge, lifted, n)
-    given = tuple(rows.stored), tuple(rows.merge), tuple(fresh), tuple(rows.heads)
+    new = _new_entries(rows.merge, lifted, n)
+    inputs = tuple(rows.stored), tuple(rows.merge), tuple(new), tuple(rows.heads)
     old = int(rows.stored.offsets[-1]) - int(rows.stored.offsets[0])
-    out = np.empty(OCTETS_A_ROW * (n + 1) + old + OCTETS_AN_ENTRY * len(fresh.numbers), dtype=np.uint8)
+    out = np.empty(BYTES_A_ROW * (n + 1) + old + BYTES_AN_ENTRY * len(new.numbers), dtype=np.uint8)
     offsets, first = np.zeros(n + 1, dtype=np.int64), 0
-    while (first := compiled.fold_rows()(*given, tuple(Packed(out, offsets)), first)) >= 0:
+    while (first := compiled.fold_rows()(*inputs, tuple(Packed(out, offsets)), first)) >= 0:
         out = np.concatenate([out, np.empty_like(out)])
     ends = offsets[1:][rows.heads.touched]
     return binary_array(np.concatenate([[0], ends]), out[: offsets[-1]])
 
 
-def _fresh(merge: Merge, lifted: Sequence[Entries | None], n: int) -> Fresh:
+def _new_entries(merge: Merge, lifted: Sequence[Entries | None], n: int) -> NewEntries:
     """The entries as lines of numbers, and their texts as bytes."""
     bounds = np.zeros((len(lifted), n + 1), dtype=np.int64)
     lines: list[Int64s] = []
-    texts: list[NDArray[np.uint8]] = [OCTET[:0]]
+    texts: list[NDArray[np.uint8]] = [ONE_BYTE[:0]]
     for number, entries in enumerate(lifted):
         own = 1 + int(merge.tables[number, 2]) + int(merge.tables[number, 6])
         if entries is None or not len(entries):
             lines += [np.empty(0, dtype=np.int64)] * own
             continue
         bounds[number] = row_bounds(entries.row, n)
-        of_table = [entries.time, *(np.ascontiguousarray(one).view(np.int64) for one in entries.columns.values())]
+        of_table = [entries.time, *(np.ascontiguousarray(column).view(np.int64) for column in entries.columns.values())]
         if entries.pool is not None:
-            of_table[-1:] = _places(entries.columns["value"], entries.pool, texts)
+            of_table[-1:] = _text_positions(entries.columns["value"], entries.pool, texts)
         lines += of_table
     sizes = np.cumsum([0, *(len(line) for line in lines)])
-    return Fresh(bounds, sizes[:-1], np.concatenate([np.empty(0, np.int64), *lines]), np.concatenate(texts))
+    return NewEntries(bounds, sizes[:-1], np.concatenate([np.empty(0, np.int64), *lines]), np.concatenate(texts))
 
 
-def _places(codes: Int64s, pool: pa.Array, texts: list[NDArray[np.uint8]]) -> list[Int64s]:
-    """The length of each text, and -1 minus its place among the bytes of all."""
+def _text_positions(codes: Int64s, pool: pa.Array, texts: list[NDArray[np.uint8]]) -> list[Int64s]:
+    """The length of each text, and -1 minus its position among the bytes of all."""
     ends = offsets_of(pool)
     data = pool.buffers()[2]
-    octets = np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]] if data is not None else OCTET[:0]
+    text_bytes = np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]] if data is not None else ONE_BYTE[:0]
     base = sum(map(len, texts)) - int(ends[0])
-    texts.append(octets)
+    texts.append(text_bytes)
     return [np.diff(ends)[codes], -1 - base - ends[:-1][codes]]

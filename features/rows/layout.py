@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from features.arrays import Entries, Int64s
 from features.hashing import Uint64s, mix, segment_sums, weights
-from features.rows.plan import Kept
+from features.rows.plan import TableSpec
 
 VERSION = 1
 
@@ -56,12 +56,12 @@ EXACT = 2.0**53
 
 @dataclass(frozen=True)
 class Layout:
-    """What the rows of one view consist of: its identity and its tables, in order."""
+    """The parts of a view's rows: its identity and its tables, in order."""
 
     view: str
     schema_hash: int
     stream_id: int
-    kept: tuple[Kept, ...]
+    tables: tuple[TableSpec, ...]
 
 
 @dataclass(frozen=True)

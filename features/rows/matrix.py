@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""State rows by key, and the features that are computed from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from features.arrays import Int64s
 
 
 class Status(IntEnum):
-    """Whether an entity has features (the three of Feast's FieldStatus that an online read can give)."""
+    """The status of an entity in a read: three of Feast's FieldStatus."""
 
     PRESENT = 0
     OUTSIDE_MAX_AGE = 1
@@ -23,7 +23,7 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class BatchKey:
-    """Which batch writes: of which stream (a generation of it), its number, and the time of writing in ms."""
+    """The batch that writes: its generation (stream_id), its number, and the time of writing in ms."""
 
     stream_id: int
     batch_id: int
@@ -67,4 +67,4 @@ class FeatureMatrix:
         """(n, features) in float64, NaN for null; only numeric features can be asked for."""
         by_name = dict(zip(self.names, self.columns, strict=True))
         columns = [by_name[name] for name in (names or self.names)]
-        return np.column_stack([c.cast(pa.float64()).to_numpy(zero_copy_only=False) for c in columns])
+        return np.column_stack([column.cast(pa.float64()).to_numpy(zero_copy_only=False) for column in columns])

@@ -1,7 +1,7 @@
-"""From definitions to kernels: the tables that a view keeps, and how each feature is answered from them.
+"""From definitions to kernels: the tables of a view, and the table and window that each feature is computed from.
 
-A Plan is made once per view. Its tables hold what the stream folds (tables.py); ``finalized`` answers every feature
-of a history from its lifted events. State rows are answered by compiled kernels (kernels/), which give the same
+A Plan is made once per view. Its tables hold what the stream folds (tables.py). The features of a history are computed
+from its lifted events by history/finalizers.py, those of state rows by compiled kernels (kernels/), with the same
 numbers.
 """
 
@@ -31,7 +31,7 @@ from features.definitions import (
     TimeSinceLast,
     Window,
 )
-from features.rows.tables import Distinct, Histogram, Lane, Recent, Table, Tiles
+from features.rows.tables import Distinct, FilteredStream, Histogram, Recent, Table, Tiles
 
 TILE_SLOTS: dict[type[Aggregation], tuple[str, ...]] = {
     Count: ("count",),
@@ -45,7 +45,7 @@ VALUE_CODECS = {"string": "text", "float64": "float", "int64": "integer", "bool"
 
 
 @dataclass(frozen=True)
-class Kept:
+class TableSpec:
     """A table with the windows that read it: its own horizon may be shorter than the view's."""
 
     table: Table
@@ -53,7 +53,7 @@ class Kept:
 
 
 class Plan:
-    """What a view keeps and how it answers: its tables in storage order, one finalizer per feature."""
+    """The tables of a view in storage order, and for each aggregated feature its parts: aggregation, table, window."""
 
     def __init__(self, view: FeatureView) -> None:
         self.view = view
@@ -63,9 +63,9 @@ class Plan:
         for table, window in uses:
             merged.setdefault(_same_kind(table), []).append(window)
         widest = {key: _widest([table for table, _ in uses if _same_kind(table) == key]) for key in merged}
-        self.kept = tuple(Kept(widest[key], view.tiling.subset(windows)) for key, windows in merged.items())
-        by_kind = dict(zip(merged, (kept.table for kept in self.kept), strict=True))
-        self.asked = tuple(
+        self.tables = tuple(TableSpec(widest[key], view.tiling.subset(windows)) for key, windows in merged.items())
+        by_kind = dict(zip(merged, (spec.table for spec in self.tables), strict=True))
+        self.features = tuple(
             (feature, tuple((part, by_kind[_same_kind(table)], window) for part, table, window in _parts_of(feature)))
             for feature in view.aggregated
         )
@@ -77,10 +77,10 @@ def plan_of(view: FeatureView) -> Plan:
     return Plan(view)
 
 
-def lane_of(one: FeatureSet, aggregation: Aggregation, column: str | None) -> Lane:
-    """The lane of an aggregation: both filters, in one order, so that equal lanes are shared."""
-    conditions = {*one.filter.items(), *aggregation.filter.items()}
-    return Lane(one.source.name, tuple(sorted(conditions, key=_condition_order)), column)
+def filtered_stream(feature_set: FeatureSet, aggregation: Aggregation, column: str | None) -> FilteredStream:
+    """The source of an aggregation's events: both filters, in one order, so that equal ones are shared."""
+    conditions = {*feature_set.filter.items(), *aggregation.filter.items()}
+    return FilteredStream(feature_set.source.name, tuple(sorted(conditions, key=_condition_order)), column)
 
 
 def _condition_order(item: tuple[str, Condition]) -> tuple[str, str]:
@@ -88,31 +88,31 @@ def _condition_order(item: tuple[str, Condition]) -> tuple[str, str]:
 
 
 def _parts_of(feature: Feature) -> list[tuple[Aggregation, Table, Window]]:
-    """What is computed for a feature: each part with the table that it needs; nothing for a derived feature."""
-    one, aggregation, window = feature.feature_set, feature.aggregation, feature.window
-    if one is None or aggregation is None or window is None:
+    """The parts of a feature, each with the table that it needs; none for a derived feature."""
+    feature_set, aggregation, window = feature.feature_set, feature.aggregation, feature.window
+    if feature_set is None or aggregation is None or window is None:
         return []
-    return [(part, _table_of(one, part), window) for part in aggregation.parts]
+    return [(part, _table_of(feature_set, part), window) for part in aggregation.parts]
 
 
-def _table_of(one: FeatureSet, aggregation: Aggregation) -> Table:
+def _table_of(feature_set: FeatureSet, aggregation: Aggregation) -> Table:
     """The table that an aggregation needs, with only its own slots and size."""
-    lane = lane_of(one, aggregation, getattr(aggregation, "column", None))
+    source = filtered_stream(feature_set, aggregation, getattr(aggregation, "column", None))
     if type(aggregation) in TILE_SLOTS:
-        return Tiles(lane, TILE_SLOTS[type(aggregation)])
+        return Tiles(source, TILE_SLOTS[type(aggregation)])
     match aggregation:
         case DecayedCount():
-            return Tiles(lane, (f"decay {aggregation.half_life_ms}",))
+            return Tiles(source, (f"decay {aggregation.half_life_ms}",))
         case Last():
-            return Recent(lane, 1, VALUE_CODECS[one.source.dtypes[aggregation.column]])
+            return Recent(source, 1, VALUE_CODECS[feature_set.source.dtypes[aggregation.column]])
         case LastK():
-            return Recent(lane, aggregation.k, VALUE_CODECS[one.source.dtypes[aggregation.column]])
+            return Recent(source, aggregation.k, VALUE_CODECS[feature_set.source.dtypes[aggregation.column]])
         case TimeSinceLast():
-            return Recent(lane, 1)
+            return Recent(source, 1)
         case DistinctCount():
-            return Distinct(lane, aggregation.k)
+            return Distinct(source, aggregation.k)
         case Quantile():
-            return Histogram(lane, aggregation.relative_error)
+            return Histogram(source, aggregation.relative_error)
     raise TypeError(aggregation)
 
 

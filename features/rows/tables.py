@@ -1,12 +1,12 @@
-"""What each kind of table keeps of the events of a lane, for many rows at once.
+"""The kinds of tables in a state row, and the entries that each makes of events, for many rows at once.
 
-A lane is the events that a table is about: those of one stream that pass a filter and whose column is not null. Each
-kind of table has the four verbs of an aggregation (prepare / update / merge / finalize; Chronon's algebra):
+The source of a table is a filtered stream: the events of one stream that pass a filter and whose column is not null.
+Each kind of table has the four verbs of an aggregation (prepare / update / merge / finalize; Chronon's algebra):
 
 * ``lift`` (prepare): one entry per event, here;
 * merge (update and merge alike): entries of the same row and tile into one, in kernels/merging.py;
-* the finalizers take the entries inside a window: those in aggregations.py the lifted events of a history, those in
-  kernels/ the tiles of state rows. The parity tests hold them to the same numbers.
+* the finalizers take the entries inside a window: those in history/finalizers.py the lifted events of a history, those
+  in kernels/ the tiles of state rows. The parity tests hold them to the same numbers.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ SMALLEST_MAGNITUDE, LARGEST_MAGNITUDE = 1e-9, 1e15
 
 
 @dataclass(frozen=True)
-class Lane:
-    """The events a table is about: of one stream, passing every condition, with this column (if any) not null."""
+class FilteredStream:
+    """The events of one stream that pass every condition and whose column (if any) is not null."""
 
     stream: str
     conditions: tuple[tuple[str, Condition], ...]
     column: str | None = None
 
     def mask(self, events: EventColumns) -> NDArray[np.bool_]:
-        """Which events are in the lane."""
+        """True for the events that belong to it."""
         matched = events.matches(self.conditions)
         return matched & events.values(self.column).valid if self.column else matched
 
 
 @dataclass(frozen=True)
-class LaneEvents:
-    """The lane's events sorted by row, time and sequence; ``values`` is its column, or None."""
+class FilteredEvents:
+    """A filtered stream's events sorted by row, time and sequence; ``values`` is its column, or None."""
 
     row: Int64s
     time: Int64s
@@ -52,7 +52,7 @@ class LaneEvents:
     values: Values | None
 
     def value(self) -> Column:
-        """The numbers of the lane's column."""
+        """The numbers of the column; ones without a column."""
         if self.values is None:
             return np.ones(len(self.row))
         return self.values.numbers
@@ -60,7 +60,7 @@ class LaneEvents:
 
 @dataclass(frozen=True)
 class ColumnSpec:
-    """How a column of a table is stored: 'count', 'hash', 'code', 'float', 'seq', 'integer' or 'text'."""
+    """A column of a table and its codec: 'count', 'hash', 'code', 'float', 'seq', 'integer' or 'text'."""
 
     name: str
     codec: str
@@ -68,12 +68,12 @@ class ColumnSpec:
 
 @dataclass(frozen=True)
 class Table(ABC):
-    """What is kept of a lane; how entries of one row become fewer is in kernels/merging.py."""
+    """What is kept of a filtered stream; kernels/merging.py merges the entries of one row."""
 
-    lane: Lane
+    source: FilteredStream
 
     exact_times = False
-    """Whether entries keep the event's own time rather than their tile's start."""
+    """True where entries keep the event's own time rather than their tile's start."""
 
     @property
     @abstractmethod
@@ -81,13 +81,13 @@ class Table(ABC):
         """The columns beside row and time."""
 
     @abstractmethod
-    def lift(self, events: LaneEvents) -> Entries:
+    def lift(self, events: FilteredEvents) -> Entries:
         """One entry per event, in the same order."""
 
 
 @dataclass(frozen=True)
 class Tiles(Table):
-    """Per tile: how many events, and of the lane's column the sum, min and max; decayed weights at the tile's start.
+    """Per tile: how many events, and of the source's column the sum, min and max; decayed weights at the tile's start.
 
     ``slots`` are names of columns: 'count', 'sum', 'min', 'max', 'decay <half life in ms>'.
     """
@@ -98,7 +98,7 @@ class Tiles(Table):
     def columns(self) -> tuple[ColumnSpec, ...]:
         return tuple(ColumnSpec(slot, "count" if slot == "count" else "float") for slot in self.slots)
 
-    def lift(self, events: LaneEvents) -> Entries:
+    def lift(self, events: FilteredEvents) -> Entries:
         columns: dict[str, Column] = {}
         for slot in self.slots:
             if slot == "count":
@@ -111,7 +111,7 @@ class Tiles(Table):
 
 
 def half_life_of(slot: str) -> int:
-    """The half life in ms that a decay slot is named after."""
+    """The half life in ms in the name of a decay slot."""
     return int(slot.split()[1])
 
 
@@ -128,7 +128,7 @@ class Recent(Table):
         sequence = (ColumnSpec("seq", "seq"),)
         return (*sequence, ColumnSpec("value", self.value_codec)) if self.value_codec else sequence
 
-    def lift(self, events: LaneEvents) -> Entries:
+    def lift(self, events: FilteredEvents) -> Entries:
         columns: dict[str, Column] = {"seq": events.seq}
         if not self.value_codec:
             return Entries(events.row, events.time, columns)
@@ -150,7 +150,7 @@ class Distinct(Table):
     def columns(self) -> tuple[ColumnSpec, ...]:
         return (ColumnSpec("hash", "hash"),)
 
-    def lift(self, events: LaneEvents) -> Entries:
+    def lift(self, events: FilteredEvents) -> Entries:
         return Entries(events.row, events.time, {"hash": hashes_of(events.values)})
 
 
@@ -164,7 +164,7 @@ def hashes_of(values: Values | None) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class Histogram(Table):
-    """Per tile, how many values fall in each logarithmic bucket: any quantile within ``relative_error``."""
+    """Per tile, the number of values in each logarithmic bucket: any quantile within ``relative_error``."""
 
     relative_error: float = 0.01
 
@@ -172,7 +172,7 @@ class Histogram(Table):
     def columns(self) -> tuple[ColumnSpec, ...]:
         return (ColumnSpec("bucket", "code"), ColumnSpec("count", "count"))
 
-    def lift(self, events: LaneEvents) -> Entries:
+    def lift(self, events: FilteredEvents) -> Entries:
         ones = np.ones(len(events.row), dtype=np.int64)
         return Entries(events.row, events.time, {"bucket": self.bucket(events.value()), "count": ones})
 
@@ -182,7 +182,7 @@ class Histogram(Table):
 
     @property
     def _shift(self) -> int:
-        """What makes the bucket of the smallest magnitude 1."""
+        """The number that, added, makes the bucket of the smallest magnitude 1."""
         return 1 - int(np.ceil(log(SMALLEST_MAGNITUDE) / self._log_gamma))
 
     def bucket(self, values: Column) -> Int64s:

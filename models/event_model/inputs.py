@@ -13,7 +13,7 @@ from features.arrays import Floats, Int64s
 from features.definitions import NUMERIC, FeatureRepo, FeatureView, Stream
 from features.errors import UsageError
 from features.events import EventColumns, Values
-from features.history import Places, Spine, point_in_time
+from features.history import LedgerPositions, Spine, point_in_time
 from features.rows import FeatureMatrix
 
 Events = Mapping[str, pa.Table]
@@ -72,11 +72,11 @@ class EventInputs:
             features: of every stream that the views read, the events among it; or what answers about them.
         """
         columns = EventColumns(events, self.stream)
-        places = Places(self.stream.name, columns.known_at, columns.seq)
+        places = LedgerPositions(self.stream.name, columns.known_at, columns.seq)
         answering = features if callable(features) else partial(_of_history, features)
         return self._matrix(events, columns.known_at + 1, places, answering)
 
-    def _matrix(self, events: pa.Table, as_of: Int64s, before: Places | None, features: Answering) -> Floats:
+    def _matrix(self, events: pa.Table, as_of: Int64s, before: LedgerPositions | None, features: Answering) -> Floats:
         columns = EventColumns(events, self.stream)
         spines = ((view, Spine(columns.entity_keys(view.entity), as_of, before)) for view in self.views)
         return self.matrix_of(events, {view.name: features(view, spine) for view, spine in spines})

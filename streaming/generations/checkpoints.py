@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from features.definitions import FeatureRepo, FeatureView, duration_ms, views_of_text, views_text
 from features.events import Decision, Prior, event_schema
-from features.history import ROWS_IN_MEMORY, ArchiveTable, Reading, columns_of
+from features.history import ROWS_IN_MEMORY, ArchiveReader, ArchiveTable, columns_of
 from features.machine import write_json
 from features.online_store import Marker, Offsets, Store, build_generation, write_rows
 from features.rows import BatchKey
@@ -178,7 +178,9 @@ def build_from_archive(
     views = list(repo.views.values())
     streams = {stream.name: stream for view in views for stream in view.streams}
     opened = {name: archive.read(stream, generation.first) for name, stream in streams.items()}
-    reading = Reading({name: one for name, one in opened.items() if one is not None}, rows_in_memory=rows_in_memory)
+    reading = ArchiveReader(
+        {name: one for name, one in opened.items() if one is not None}, rows_in_memory=rows_in_memory
+    )
     at = Marker(-1, generation.first, generation.first, -1)
     if not reading.fits():
         _build_by_parts(store, views, generation.stream_id, reading, at, written_at)
@@ -189,7 +191,7 @@ def build_from_archive(
 
 
 def _build_by_parts(
-    store: Store, views: list[FeatureView], stream_id: int, reading: Reading, at: Marker, written_at: int
+    store: Store, views: list[FeatureView], stream_id: int, reading: ArchiveReader, at: Marker, written_at: int
 ) -> None:
     """As build_generation() of all events at once."""
     store.begin()

@@ -33,8 +33,8 @@ from features.feast.objects import objects_of
 from features.history.archive import ArchiveTable, open_table
 from features.history.on_spark import history_on_spark
 from features.history.point_in_time_join import Spine
-from features.history.reading import Reading
-from features.history.spines import Asked, history
+from features.history.reading import ArchiveReader
+from features.history.spines import SpineRequest, history
 from features.online_store.reader import FeatureReader
 from features.online_store.settings import store_of
 from features.rows.matrix import FeatureMatrix, Status
@@ -205,13 +205,13 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, seed: int) -> Iterator
 
 
 def in_process(world: World, asked: Question) -> FeatureMatrix:
-    (found,) = history([Asked(asked.view, asked.spine)], Reading(world.tables()))
+    (found,) = history([SpineRequest(asked.view, asked.spine)], ArchiveReader(world.tables()))
     return found
 
 
 def in_parts(world: World, asked: Question) -> FeatureMatrix:
-    reading = Reading(world.tables(), rows_in_memory=FEW_ROWS)
-    (found,) = history([Asked(asked.view, asked.spine)], reading)
+    reading = ArchiveReader(world.tables(), rows_in_memory=FEW_ROWS)
+    (found,) = history([SpineRequest(asked.view, asked.spine)], reading)
     return found
 
 

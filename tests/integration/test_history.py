@@ -23,8 +23,8 @@ from features.events.parsing import from_columns
 from features.feast.objects import objects_of
 from features.history.archive import open_table
 from features.history.point_in_time_join import Spine
-from features.history.reading import Reading
-from features.history.spines import Asked, history
+from features.history.reading import ArchiveReader
+from features.history.spines import SpineRequest, history
 from features.online_store.batch_step import build_generation
 from features.online_store.port import Marker
 from features.online_store.sqlite.rows import SqliteRows
@@ -176,7 +176,7 @@ def matrix_of(view, table, found):
 
 def asked_of(view, frame, as_of):
     keys = entity_keys({key: pa.array(frame[key]) for key in view.entity.keys}, view.entity)
-    return Asked(view, Spine(keys, np.asarray(as_of)))
+    return SpineRequest(view, Spine(keys, np.asarray(as_of)))
 
 
 @pytest.mark.parametrize("name", ["user_activity", "item_activity", "customer_spending", "terminal_risk"])
@@ -184,7 +184,7 @@ def test_what_feast_returns_for_a_spine_is_what_the_oracle_says(feast_store, rep
     view = repo.views[name]
     frame, as_of = spine_of(view, 60, 11)
     table = feast_store.get_historical_features(frame, references(view)).to_arrow()
-    (found,) = history([asked_of(view, frame, as_of)], Reading(tables))
+    (found,) = history([asked_of(view, frame, as_of)], ArchiveReader(tables))
     rows = {stream: one.events().to_pylist() for stream, one in tables.items()}
     keys = frame[list(view.entity.keys)].to_dict("records")
     expected = [oracle(view, key, int(at), rows) for key, at in zip(keys, as_of, strict=True)]
@@ -223,8 +223,8 @@ def test_history_at_the_clock_is_what_an_online_read_says_then(
 def test_more_events_than_may_be_in_memory_give_the_same_bits(repo, tables, name):
     view = repo.views[name]
     asked = asked_of(view, *spine_of(view, 200, 5))
-    (whole,) = history([asked], Reading(tables))
-    (by_parts,) = history([asked], Reading(tables, rows_in_memory=100))
+    (whole,) = history([asked], ArchiveReader(tables))
+    (by_parts,) = history([asked], ArchiveReader(tables, rows_in_memory=100))
     assert differences(whole, by_parts) == []
 
 
@@ -247,7 +247,7 @@ def test_spark_says_the_same_as_one_process(spark, repo, tables, name):
     frame[key] = (
         frame[key].where(np.arange(len(frame)) % 40 > 0, None).astype("Int64" if frame[key].dtype == int else object)
     )
-    (expected,) = history([asked_of(view, frame, as_of)], Reading(tables))
+    (expected,) = history([asked_of(view, frame, as_of)], ArchiveReader(tables))
     asked = spark.createDataFrame(pa.Table.from_pandas(frame.assign(label=np.arange(len(frame)))))
     found = history_on_spark(spark, view, asked, tables, rows_a_bucket=400).toArrow().sort_by("label")
     assert found.column_names == [key, "event_timestamp", "label", *view.names]

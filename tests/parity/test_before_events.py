@@ -19,7 +19,7 @@ from features.definitions.windows import Window
 from features.errors import UsageError
 from features.events.columns import EventColumns
 from features.history import within_batch as before_events
-from features.history.point_in_time_join import Places, Spine, point_in_time
+from features.history.point_in_time_join import LedgerPositions, Spine, point_in_time
 from features.history.within_batch import features_before
 from features.rows.finalizing import finalize
 from features.rows.folding import fold
@@ -121,7 +121,7 @@ def test_history_says_of_each_event_what_the_stream_met(view: FeatureView, world
 def known_before(view: FeatureView, stream: Stream, asked: pa.Table, history: Mapping[str, pa.Table]) -> FeatureMatrix:
     """What history says of these events of the stream, by their places in the ledger's order."""
     columns = EventColumns(asked, stream)
-    places = Places(stream.name, columns.known_at, columns.seq)
+    places = LedgerPositions(stream.name, columns.known_at, columns.seq)
     return point_in_time(view, Spine(columns.entity_keys(view.entity), columns.known_at + 1, places), history)
 
 

@@ -7,7 +7,7 @@ import pytest
 from reader_stories import ReadStory, simulate_reads
 
 from features.online_store import pending
-from features.online_store.pending import Reach, RowsWithPending
+from features.online_store.pending import FoldedUpTo, RowsWithPending
 
 SEEDS_TO_CATCH = 150
 
@@ -44,7 +44,7 @@ class RowsFirst(RowsWithPending):
             return values, stream_id
         store = self._rows.generation(current, self._horizons)
         marker = store.marker()
-        reach = None if marker is None else pending.reached(marker, keys, values)
+        reach = None if marker is None else pending.folded_up_to(marker, keys, values)
         if reach is None:
             return self.read(view, keys, schema_hash)
         return self._folded(view, pending.PackedRows(keys, values), entries, reach, store, current), current
@@ -57,11 +57,11 @@ def test_rows_that_are_read_first_are_caught() -> None:
 
 def test_a_batch_that_is_being_written_taken_for_done_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that the batch has not reached yet would lack its events."""
-    honest = pending.reached
+    honest = pending.folded_up_to
 
     def done(marker, keys, values):
         reach = honest(marker, keys, values)
-        return None if reach is None else Reach(reach.ends, dict.fromkeys(reach.batch, marker.batch_id))
+        return None if reach is None else FoldedUpTo(reach.ends, dict.fromkeys(reach.batch, marker.batch_id))
 
     monkeypatch.setattr(pending, "reached", done)
     assert caught()
@@ -69,12 +69,12 @@ def test_a_batch_that_is_being_written_taken_for_done_is_caught(monkeypatch: pyt
 
 def test_entries_counted_beside_the_batch_that_wrote_their_row_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that the running batch has written already would count its events twice."""
-    honest = pending.reached
+    honest = pending.folded_up_to
 
     def not_begun(marker, keys, values):
         reach = honest(marker, keys, values)
         before = marker.batch_id if marker.done >= marker.batch_id else marker.batch_id - 1
-        return None if reach is None else Reach(reach.ends, dict.fromkeys(reach.batch, before))
+        return None if reach is None else FoldedUpTo(reach.ends, dict.fromkeys(reach.batch, before))
 
     monkeypatch.setattr(pending, "reached", not_begun)
     assert caught()

@@ -10,7 +10,7 @@ import pytest
 from memory_store import MemoryHandle
 from stories import MISHAPS, simulate
 
-from features.online_store.batch_step import Batch, BatchStep, Counts, Work
+from features.online_store.batch_step import Batch, BatchStep, BatchWork, Counts
 from features.online_store.port import Marker
 from features.rows import folding as state
 
@@ -42,7 +42,7 @@ def test_a_seed_that_failed_once_stays_mended(number: int) -> None:
 class DecidesLate(BatchStep):
     """A planted fault: what was accepted is remembered only after the rows."""
 
-    def run_work(self, batch: Batch, work: Work) -> Counts:
+    def run_work(self, batch: Batch, work: BatchWork) -> Counts:
         self._store.begin()
         marker = self._checked(batch)
         decided = {name: self._decided(name, ids, batch) for name, ids in work.ids().items()}
@@ -56,7 +56,7 @@ class DecidesLate(BatchStep):
 class PublishesAfterRows(BatchStep):
     """A planted fault: the batch's offsets are published only after its rows."""
 
-    def run_work(self, batch: Batch, work: Work) -> Counts:
+    def run_work(self, batch: Batch, work: BatchWork) -> Counts:
         self._store.begin()
         self._checked(batch)
         decided = {name: self._decided(name, ids, batch) for name, ids in work.ids().items()}

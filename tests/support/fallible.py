@@ -12,7 +12,7 @@ from typing import Any
 from memory_store import Crash
 from redis import Redis
 
-from features.online_store.generation import Generation, ShardWriter
+from features.online_store.generation import GenerationStore, ShardWriter
 from features.online_store.port import Store, Version
 from features.online_store.redis.rows import RedisRows
 from features.online_store.sqlite.rows import SqliteRows
@@ -52,7 +52,7 @@ class StoryShard(Torn, ShardWriter):
     """A shard whose writes of rows can be torn."""
 
 
-class StoryGeneration(Torn, Generation):
+class StoryGeneration(Torn, GenerationStore):
     """A generation whose writes of rows can be torn."""
 
     def shard(self, name):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from features.events.dedupe import NEVER, Decision, Prior
 from features.hashing import fingerprints
-from features.online_store.generation import Generation
+from features.online_store.generation import GenerationStore
 from features.online_store.seen_ids import blocks as seen_ids
 from features.online_store.seen_ids import memory as memory_of_ids
 from features.online_store.seen_ids.blocks import Block, SeenIds, prior_of
@@ -98,7 +98,7 @@ def test_a_reader_follows_the_memory_by_reading_what_is_new_and_asks_of_before_a
         cells = Counted()
 
         def asked(name: str, batch_id: int) -> int:
-            return Generation(cells, 1).remembered("s", pa.array([name]), batch_id).seq.tolist()[0]
+            return GenerationStore(cells, 1).remembered("s", pa.array([name]), batch_id).seq.tolist()[0]
 
         for number in range(5):
             remembered(driver, number, f"id {number}")

@@ -20,7 +20,7 @@ from features.arrays import Int64s
 from features.definitions import RESERVED, Entity, FeatureView
 from features.events import entity_keys, event_schema
 from features.hashing import hash_texts, mix
-from features.history import SPARE, Asked, Reading, Span, Spine, Tables, history, without
+from features.history import SPARE, ArchiveReader, Span, Spine, SpineRequest, Tables, history, without
 from features.rows import FeatureMatrix
 from training.data.bounds import Bound
 
@@ -97,16 +97,16 @@ class WholeArchive:
         self.tables = tables
         self.span = span
         self.bound = bound
-        self._reading = Reading(tables, span, max(int(bound.events * A_PART), 1))
+        self._reading = ArchiveReader(tables, span, max(int(bound.events * A_PART), 1))
 
     @cached_property
     def repeated(self) -> Mapping[str, Int64s]:
-        """By stream, which events repeat another (see Reading.repeated): found once."""
+        """By stream, which events repeat another (see ArchiveReader.repeated): found once."""
         return self._reading.repeated()
 
     def features(self, view: FeatureView, spine: Spine) -> FeatureMatrix:
         """The view's features of the spine, of everything that was known at each of its times."""
-        (answer,) = history([Asked(view, spine)], self._reading, self.repeated)
+        (answer,) = history([SpineRequest(view, spine)], self._reading, self.repeated)
         return answer
 
     def rows(self) -> int:

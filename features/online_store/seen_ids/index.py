@@ -15,7 +15,7 @@ from features.events import Prior
 from features.hashing import Uint64s
 from features.online_store.port import Cells
 from features.online_store.seen_ids.blocks import Block, SeenIds, merged, prior_of
-from features.online_store.seen_ids.memory import Change, Memory, Part, Read, blocks
+from features.online_store.seen_ids.memory import Change, IdTable, Memory, Read, blocks
 
 CELLS_AT_ONCE = 32
 
@@ -85,7 +85,7 @@ class Index:
             self._take(Newest(step.mark, step.number, merged(found) if found else Block.nothing()))
 
 
-def _seen(memory: Memory, part: Part, read: Read) -> SeenIds:
+def _seen(memory: Memory, part: IdTable, read: Read) -> SeenIds:
     seen, cells = SeenIds(), part.cells
     for start in range(0, len(cells), CELLS_AT_ONCE):
         for block in blocks(read, memory.table(part.number), cells[start : start + CELLS_AT_ONCE]):

@@ -40,7 +40,7 @@ Read = Callable[[str, Sequence[str]], list[bytes | None]]
 
 
 @dataclass(frozen=True)
-class Part:
+class IdTable:
     """One table of ids: its number, the clock at which it was begun, and the newest known_at in it (ms).
 
     Its cells are ``large`` blocks, then the small ones from ``first`` to before ``last``, with ``waiting`` ids in them.
@@ -66,7 +66,7 @@ class Part:
 
     def with_block(
         self, block: Block, newest: int, read: Callable[[], Sequence[Block]]
-    ) -> tuple[Part, dict[str, Block]]:
+    ) -> tuple[IdTable, dict[str, Block]]:
         """The part with the block in it, and the cells to write: the block, or all small ones (``read``) and it."""
         part, ids = replace(self, newest=max(self.newest, newest)), self.waiting + len(block)
         if ids < LARGE and self.last - self.first < RECENT - 1:
@@ -96,7 +96,7 @@ class Memory:
     stream: str
     horizon_ms: int | None
     newest: Mapping[str, int]
-    parts: tuple[Part, ...]
+    parts: tuple[IdTable, ...]
     mark: str = ""
     trail: tuple[Step, ...] = ()
 
@@ -107,7 +107,10 @@ class Memory:
             return cls(stream, horizon_ms, {}, ())
         state = json.loads(stored)
         found = state["before" if state["batch_id"] >= batch_id else "after"]
-        parts, trail = (tuple(Part(**part) for part in found["parts"]), tuple(Step(*step) for step in found["trail"]))
+        parts, trail = (
+            tuple(IdTable(**part) for part in found["parts"]),
+            tuple(Step(*step) for step in found["trail"]),
+        )
         return cls(stream, horizon_ms, found["newest"], parts, found["mark"], trail)
 
     @cached_property
@@ -120,11 +123,11 @@ class Memory:
         """The name of a part's table."""
         return f"seen/{self.stream}/{number}"
 
-    def _is_old(self, part: Part) -> bool:
+    def _is_old(self, part: IdTable) -> bool:
         return self.horizon_ms is not None and part.newest < self.clock - KEPT_HORIZONS * self.horizon_ms
 
     @property
-    def live(self) -> tuple[Part, ...]:
+    def live(self) -> tuple[IdTable, ...]:
         """The parts that can still matter to the batch."""
         return tuple(part for part in self.parts if not self._is_old(part))
 
@@ -133,11 +136,11 @@ class Memory:
         """The tables to drop."""
         return [self.table(part.number) for part in self.parts if self._is_old(part)]
 
-    def _open(self) -> Part:
+    def _open(self) -> IdTable:
         """The part that takes the batch's ids: the newest, unless it has had its horizon."""
-        last = self.parts[-1] if self.parts else Part(-1, NEVER, NEVER)
+        last = self.parts[-1] if self.parts else IdTable(-1, NEVER, NEVER)
         full = self.horizon_ms is not None and self.clock - last.begun >= self.horizon_ms
-        return Part(last.number + 1, self.clock, NEVER) if full or last not in self.live else last
+        return IdTable(last.number + 1, self.clock, NEVER) if full or last not in self.live else last
 
     def with_batch(self, block: Block, batch_id: int, read: Read) -> Change:
         """What to write for a batch with these new ids."""
@@ -153,7 +156,7 @@ class Memory:
         cells = {cell: one.octets() for cell, one in written.items()}
         return self._change(batch_id, replace(self, newest=after, parts=parts), part, cells, block)
 
-    def _change(self, batch_id: int, after: Memory, part: Part, cells: dict[str, bytes], block: Block) -> Change:
+    def _change(self, batch_id: int, after: Memory, part: IdTable, cells: dict[str, bytes], block: Block) -> Change:
         step = Step(secrets.token_hex(8), part.number, list(cells))
         after = replace(after, mark=step.mark, trail=(*self.trail, step)[-TRAIL:])
         state = {"batch_id": batch_id, "before": self._plain(), "after": after._plain()}

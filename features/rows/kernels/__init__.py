@@ -12,6 +12,6 @@ The numbers are those of the finalizers in aggregations.py, which answer a histo
 distinct counts and quantiles to the bit, sums and what comes of them within the tolerance of their order.
 """
 
-from features.rows.kernels.contract import Answers, Fresh, Heads, Merge, Packed, Program, Stored
+from features.rows.kernels.contract import Answers, Heads, Merge, NewEntries, Packed, Program, Stored
 
-__all__ = ["Answers", "Fresh", "Heads", "Merge", "Packed", "Program", "Stored", "contract", "fold", "walk"]
+__all__ = ["Answers", "NewEntries", "Heads", "Merge", "Packed", "Program", "Stored", "contract", "fold", "walk"]

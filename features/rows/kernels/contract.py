@@ -83,7 +83,7 @@ class Answers(NamedTuple):
     newest: Any
 
 
-class Work(NamedTuple):
+class Scratch(NamedTuple):
     """Room for one row and one table at a time."""
 
     cursor: Any
@@ -120,7 +120,7 @@ class Merge(NamedTuple):
     """Of each step of a table's tiles: from which age on, and how long they are, in ms."""
 
 
-class Fresh(NamedTuple):
+class NewEntries(NamedTuple):
     """New entries, sorted by row: of each table a line of times, one for each column, and where its texts begin."""
 
     bounds: Any
@@ -165,7 +165,7 @@ class Desk(NamedTuple):
     cursor: Any
     ints: Any
     floats: Any
-    """As in Work."""
+    """As in Scratch."""
     order: Any
     """The places of the entries, in the order in which they are stored."""
     spare: Any

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from features.rows.kernels.contract import Desk, Fresh, Heads, Merge, Packed, Stored
+from features.rows.kernels.contract import Desk, Heads, Merge, NewEntries, Packed, Stored
 from features.rows.kernels.inner import inner, word_at
 from features.rows.kernels.merging import merged
 from features.rows.kernels.packing import put_header, put_table, sealed
@@ -129,9 +129,9 @@ def fold_rows(rows, plan, new, head, out, first):
     """The touched rows from ``first`` on stand in the Packed; -1, or the first that there is no room for.
 
     Args:
-        rows, plan, new, head, out: Stored, Merge, Fresh, Heads and Packed as plain tuples.
+        rows, plan, new, head, out: Stored, Merge, NewEntries, Heads and Packed as plain tuples.
     """
-    stored, merge, fresh, heads, packed = Stored(*rows), Merge(*plan), Fresh(*new), Heads(*head), Packed(*out)
+    stored, merge, fresh, heads, packed = Stored(*rows), Merge(*plan), NewEntries(*new), Heads(*head), Packed(*out)
     most = _most(stored, merge, fresh, heads)
     ints, orders = np.empty((len(merge.columns) + 3, most), I64), np.empty((3, most), I64)
     line = np.empty(most, np.uint64)

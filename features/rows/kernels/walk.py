@@ -25,8 +25,8 @@ from features.rows.kernels.contract import (
     UNIQUE,
     Answers,
     Program,
+    Scratch,
     Stored,
-    Work,
 )
 from features.rows.kernels.inner import inner, word_at
 from features.rows.kernels.runs import (
@@ -191,7 +191,7 @@ def answer_rows(rows, reading, out):
     many = len(program.asks) + len(program.derived)
     whole, real, known = np.zeros(many, I64), np.zeros(many), np.zeros(many, np.bool_)
     bounds, bounds_of = np.zeros((len(program.windows), 2), I64), I64(-1)
-    work = Work(np.zeros(4, I64), bounds, ints, ints.view(np.float64), whole, real, known)
+    work = Scratch(np.zeros(4, I64), bounds, ints, ints.view(np.float64), whole, real, known)
     reals = answers.numbers.view(np.float64)
     for row in range(len(stored.offsets) - 1):
         if _is_present(stored, program, answers, row):

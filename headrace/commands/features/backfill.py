@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from features.arrays import Int64s
     from features.definitions import FeatureRepo, FeatureView
-    from features.history import Asked
+    from features.history import SpineRequest
 
 TIME = "event_timestamp"
 
@@ -41,7 +41,7 @@ def backfill(spine: str, out: str, names: Sequence[str], as_json: bool) -> None:
       headrace features backfill orders.csv --out training.parquet --view user_activity --json
     """
     from features.definitions import load_repo
-    from features.history import Reading, history, open_table
+    from features.history import ArchiveReader, history, open_table
     from headrace.settings import read_settings
 
     began, root = time.monotonic(), Path.cwd()
@@ -55,7 +55,7 @@ def backfill(spine: str, out: str, names: Sequence[str], as_json: bool) -> None:
     for name in sorted(streams.keys() - tables.keys()):
         click.echo(f"the offline store has nothing of stream '{name}'", err=True)
     asked = asked_of(table, views, f"file '{spine}'")
-    for matrix in history(asked, Reading(tables, rows_in_memory=settings.offline.rows_in_memory)):
+    for matrix in history(asked, ArchiveReader(tables, rows_in_memory=settings.offline.rows_in_memory)):
         for name, column in zip(matrix.names, matrix.columns, strict=True):
             table = table.append_column(name, column)
     written(table, Path(out))
@@ -116,18 +116,18 @@ def _views(repo: FeatureRepo, names: Sequence[str], columns: Sequence[str], wher
     return views
 
 
-def asked_of(table: pa.Table, views: Sequence[FeatureView], where: str) -> list[Asked]:
+def asked_of(table: pa.Table, views: Sequence[FeatureView], where: str) -> list[SpineRequest]:
     """What each of the views is asked: the rows' entities, as of their times."""
     from features.events import entity_keys
     from features.formats import cast
-    from features.history import Asked, Spine
+    from features.history import Spine, SpineRequest
 
     times = times_of(table[TIME], f"{where}: column '{TIME}'")
     asked = []
     for view in views:
         entity = view.entity
         keys = {key: cast(table[key], dtype, f"{where}: column '{key}'") for key, dtype in entity.keys.items()}
-        asked.append(Asked(view, Spine(entity_keys(keys, entity), times)))
+        asked.append(SpineRequest(view, Spine(entity_keys(keys, entity), times)))
     return asked
 
 
