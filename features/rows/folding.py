@@ -117,7 +117,7 @@ def _between(events: EntityEvents, start: int, count: int, open_rows: NDArray[np
 def _move_on(heads: Heads, events: list[EntityEvents], batch: BatchKey) -> None:
     """Update the heads: the newest event and clock of each row, and the batch that writes them."""
     lowest = np.iinfo(np.int64).min
-    for old, new, attribute in ((heads.newest, heads.newest, "time"), (heads.clock, heads.fresh_clock, "known_at")):
+    for old, new, attribute in ((heads.newest, heads.newest, "time"), (heads.clock, heads.new_clock, "known_at")):
         latest = np.where(heads.known, old, lowest)
         for stream_events in events:
             starts = run_starts(stream_events.row)
@@ -198,8 +198,8 @@ def old_rows(view: FeatureView, stream_id: int, values: pa.Array) -> OldRows | N
     stored = stored_rows(values.fill_null(b"") if missing else values, SPARE)
     n, merge = len(values), merge_of(view, stream_id)
     known, touched = np.zeros((2, n), dtype=bool)
-    batch_id, newest, clock, fresh_clock = np.zeros((4, n), dtype=np.int64)
-    heads = Heads(known, touched, batch_id, newest, clock, fresh_clock, np.zeros(2, dtype=np.int64))
+    batch_id, newest, clock, new_clock = np.zeros((4, n), dtype=np.int64)
+    heads = Heads(known, touched, batch_id, newest, clock, new_clock, np.zeros(2, dtype=np.int64))
     bad = compiled.read_heads()(tuple(stored), tuple(merge), tuple(heads))
     return None if bad >= 0 or n - int(known.sum()) != missing else OldRows(stored, merge, heads)
 

@@ -87,7 +87,7 @@ def read_program(view: FeatureView, stream_id: int) -> ReadProgram:
 
 @dataclass(frozen=True)
 class _Step:
-    """One line of Program.asks with its parameter, before it has an index."""
+    """One line of Program.steps with its parameter, before it has an index."""
 
     what: int
     columns: tuple[int, int] = (0, 0)
@@ -134,7 +134,7 @@ class _Builder:
             ),
             windows=lines_of([(b.length_ms + b.delay_ms, b.delay_ms, b.tile_ms) for b in plan.bounds.values()], 3),
             runs=lines_of(runs, 2),
-            asks=lines_of([(step.what, *step.columns, step.start, step.k, step.base) for step in ordered], 6),
+            steps=lines_of([(step.what, *step.columns, step.start, step.k, step.base) for step in ordered], 6),
             parameters=np.array([step.parameter for step in ordered], dtype=np.float64),
             representatives=np.concatenate([np.empty(0), *self.buckets]),
             derived=lines_of([(what, first, last) for what, first, last, _ in derived], 3),

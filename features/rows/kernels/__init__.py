@@ -1,14 +1,15 @@
 """Compiled kernels: bytes of state rows in, every feature of every row out, each row's entries decoded once.
 
-One function serves all views: what to read and what to answer comes as the arrays of a program (rows/programs.py).
+One function serves all views: the columns to read and the answers to compute come as the arrays of a program
+(rows/programs.py).
 Nothing here is compiled when it is imported; rows/compiled.py does that, once a machine.
 
-    contract.py    what goes in and comes out
+    contract.py    inputs and outputs
     unpacking.py   bytes to times and values
     runs.py        answers from a run of entries, and from other answers
     walk.py        the walk over the rows
 
-The numbers are those of the finalizers in aggregations.py, which answer a history: counts, ids, minima, maxima,
+The numbers are those of history/finalizers.py, which compute from a history: counts, ids, minima, maxima,
 distinct counts and quantiles to the bit, sums and what comes of them within the tolerance of their order.
 """
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from features.rows.kernels.contract import Desk, Heads, Merge, NewEntries, Packed, Stored
+from features.rows.kernels.contract import FoldScratch, Heads, Merge, NewEntries, Packed, Stored
 from features.rows.kernels.inner import inner, word_at
 from features.rows.kernels.merging import merged
 from features.rows.kernels.packing import put_header, put_table, sealed
@@ -30,11 +30,11 @@ NARROW, WIDE = 2, 4
 MOST_NARROW = 0xFFFF
 
 SPARE = 16
-"""Bytes behind a row: its padding, and what a whole word may write beyond the last number."""
+"""Bytes behind a row: its padding, and those that a whole word may write beyond the last number."""
 
 
 def read_heads(rows, plan, head):
-    """What the rows' headers say stands in the Heads; -1, or the first row that is not to be trusted.
+    """Copies the rows' headers into the Heads; -1, or the first damaged or foreign row.
 
     Args:
         rows, plan, head: Stored, Merge and Heads as plain tuples, whose types are found faster at a call.
@@ -54,93 +54,101 @@ def read_heads(rows, plan, head):
 
 
 @inner
-def _old_and_new(stored, merge, fresh, known, table, row):
-    """How many entries the row has in the table, and how many come."""
+def _old_and_new(stored, merge, new_entries, known, table, row):
+    """The number of entries that the row has in the table, and of the new ones."""
     old = entries_of(stored, I64(stored.offsets[row]), table) if known else I64(0)
-    return old, fresh.bounds[table, row + 1] - fresh.bounds[table, row]
+    return old, new_entries.bounds[table, row + 1] - new_entries.bounds[table, row]
 
 
 @inner
-def _most(stored, merge, fresh, heads):
+def _most(stored, merge, new_entries, heads):
     """The most entries that a table of a row has before they are merged."""
     most = I64(1)
     for row in range(len(heads.known)):
         for table in range(len(merge.tables)):
-            old, new = _old_and_new(stored, merge, fresh, heads.known[row], table, row)
+            old, new = _old_and_new(stored, merge, new_entries, heads.known[row], table, row)
             most = max(most, old + new)
     return most
 
 
 @inner
-def _room(stored, merge, fresh, known, row):
-    """The most bytes that the row can come to."""
-    octets = I64(stored.offsets[row + 1]) - I64(stored.offsets[row]) + HEADER_BYTES + SPARE
+def _room(stored, merge, new_entries, known, row):
+    """The most bytes that the row can have."""
+    size = I64(stored.offsets[row + 1]) - I64(stored.offsets[row]) + HEADER_BYTES + SPARE
     line = I64(0)
     for table in range(len(merge.tables)):
-        old, new = _old_and_new(stored, merge, fresh, known, table, row)
+        old, new = _old_and_new(stored, merge, new_entries, known, table, row)
         columns, texts = merge.tables[table, 2], merge.tables[table, 6]
-        octets += WIDE + (1 + columns) * (1 + 8 * (old + new))
+        size += WIDE + (1 + columns) * (1 + 8 * (old + new))
         if texts:
-            base = fresh.lines[line + columns] + fresh.bounds[table, row]
+            base = new_entries.lines[line + columns] + new_entries.bounds[table, row]
             for entry in range(new):
-                octets += fresh.numbers[base + entry]
+                size += new_entries.numbers[base + entry]
         line += 1 + columns + texts
-    return octets
+    return size
 
 
 @inner
-def _append(merge, fresh, table, line, row, count, desk):
-    """The row's new entries stand behind the stored ones."""
-    first, last = fresh.bounds[table, row], fresh.bounds[table, row + 1]
-    for place in range(1 + merge.tables[table, 2] + merge.tables[table, 6]):
-        base = fresh.lines[line + place] + first
+def _append(merge, new_entries, table, line, row, count, scratch):
+    """Appends the row's new entries to the stored ones."""
+    first, last = new_entries.bounds[table, row], new_entries.bounds[table, row + 1]
+    for index in range(1 + merge.tables[table, 2] + merge.tables[table, 6]):
+        base = new_entries.lines[line + index] + first
         for entry in range(last - first):
-            desk.ints[place, count + entry] = fresh.numbers[base + entry]
+            scratch.ints[index, count + entry] = new_entries.numbers[base + entry]
 
 
 @inner
-def _fold_row(stored, merge, fresh, heads, packed, row, directory, desk):
-    """The row stands behind the one before; False where a table has too many entries for such a directory."""
+def _fold_row(stored, merge, new_entries, heads, packed, row, directory, scratch):
+    """Writes the row behind the one before; False where a table has too many entries for such a directory."""
     data, start, known = packed.data, packed.offsets[row], heads.known[row]
-    tables, clock, line, column = len(merge.tables), heads.fresh_clock[row], I64(0), I64(0)
-    desk.at[0] = start + HEADER_BYTES + directory * tables
-    desk.at[1] = desk.at[0] + tables + len(merge.columns)
+    tables, clock, line, column = len(merge.tables), heads.new_clock[row], I64(0), I64(0)
+    scratch.at[0] = start + HEADER_BYTES + directory * tables
+    scratch.at[1] = scratch.at[0] + tables + len(merge.columns)
     if known:
-        stand_at(stored, merge, I64(stored.offsets[row]), desk)
+        stand_at(stored, merge, I64(stored.offsets[row]), scratch)
     for table in range(tables):
-        old, new = _old_and_new(stored, merge, fresh, known, table, row)
+        old, new = _old_and_new(stored, merge, new_entries, known, table, row)
         own = merge.tables[table, 2]
         if known:
-            unpack_table(stored, merge, table, old, heads.clock[row], desk)
-        _append(merge, fresh, table, line, row, old, desk)
-        count = merged(merge, table, column, clock, old + new, desk)
+            unpack_table(stored, merge, table, old, heads.clock[row], scratch)
+        _append(merge, new_entries, table, line, row, old, scratch)
+        count = merged(merge, table, column, clock, old + new, scratch)
         if count > MOST_NARROW and directory == NARROW:
             return False
-        for octet in range(directory):
-            data[start + HEADER_BYTES + table * directory + octet] = U8(count >> (8 * octet) & 0xFF)
-        put_table((stored, fresh), merge, data, table, column, clock, count, desk)
+        for byte in range(directory):
+            data[start + HEADER_BYTES + table * directory + byte] = U8(count >> (8 * byte) & 0xFF)
+        put_table((stored, new_entries), merge, data, table, column, clock, count, scratch)
         column, line = column + own, line + 1 + own + merge.tables[table, 6]
     put_header(data, start, directory, merge, heads.newest[row], clock, heads.batch)
-    packed.offsets[row + 1] = sealed(data, start, desk.at[1], stored.weights)
+    packed.offsets[row + 1] = sealed(data, start, scratch.at[1], stored.weights)
     return True
 
 
 def fold_rows(rows, plan, new, head, out, first):
-    """The touched rows from ``first`` on stand in the Packed; -1, or the first that there is no room for.
+    """Writes the touched rows from ``first`` on into the Packed; -1, or the first that there is no room for.
 
     Args:
         rows, plan, new, head, out: Stored, Merge, NewEntries, Heads and Packed as plain tuples.
     """
-    stored, merge, fresh, heads, packed = Stored(*rows), Merge(*plan), NewEntries(*new), Heads(*head), Packed(*out)
-    most = _most(stored, merge, fresh, heads)
+    stored, merge, new_entries, heads, packed = (
+        Stored(*rows),
+        Merge(*plan),
+        NewEntries(*new),
+        Heads(*head),
+        Packed(*out),
+    )
+    most = _most(stored, merge, new_entries, heads)
     ints, orders = np.empty((len(merge.columns) + 3, most), I64), np.empty((3, most), I64)
     line = np.empty(most, np.uint64)
-    desk = Desk(np.zeros(4, I64), ints, ints.view(np.float64), orders[0], orders[1], orders[2], line, np.zeros(2, I64))
+    scratch = FoldScratch(
+        np.zeros(4, I64), ints, ints.view(np.float64), orders[0], orders[1], orders[2], line, np.zeros(2, I64)
+    )
     for row in range(first, len(heads.known)):
         packed.offsets[row + 1] = packed.offsets[row]
         if heads.touched[row]:
-            if packed.offsets[row] + _room(stored, merge, fresh, heads.known[row], row) > len(packed.data):
+            if packed.offsets[row] + _room(stored, merge, new_entries, heads.known[row], row) > len(packed.data):
                 return row
-            if not _fold_row(stored, merge, fresh, heads, packed, row, NARROW, desk):
-                _fold_row(stored, merge, fresh, heads, packed, row, WIDE, desk)
+            if not _fold_row(stored, merge, new_entries, heads, packed, row, NARROW, scratch):
+                _fold_row(stored, merge, new_entries, heads, packed, row, WIDE, scratch)
     return -1

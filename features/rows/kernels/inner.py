@@ -1,4 +1,4 @@
-"""How the functions that a kernel is made of are compiled: together with it, when it is."""
+"""Decorators for the functions of a kernel, which are compiled together with it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def inner_sum(function: F) -> F:
 
 
 def _word_at(_: Any, data: Any, __: Any) -> Any:
-    """The 8 bytes of ``data`` (uint8) from any place on, as a little-endian number; data[at : at + 8] must be there.
+    """The 8 bytes of ``data`` (uint8) from any index on, as a little-endian number; data[at : at + 8] must be there.
 
     The memory of an array of numbers is taken to be aligned, and its index to count from the end when it is negative.
     """
@@ -51,7 +51,7 @@ word_at: Any = intrinsic(_word_at)
 
 
 def _put_word(_: Any, data: Any, __: Any, ___: Any) -> Any:
-    """A number as the 8 bytes of ``data`` (uint8) from any place on, little-endian; data[at : at + 8] must be there."""
+    """A number as the 8 bytes of ``data`` (uint8) from any index on, little-endian; data[at : at + 8] must be there."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, args[0])

@@ -18,7 +18,7 @@ I64 = np.int64
 
 @inner
 def first_at(times, count, bound):
-    """The place of the first time at or after the bound, by steps that no branch has to be guessed for."""
+    """The index of the first time at or after the bound, by steps that no branch has to be guessed for."""
     low, left = 0, count
     while left > 1:
         half = left >> 1
@@ -31,8 +31,8 @@ def first_at(times, count, bound):
 def counted(values, lo, hi):
     """The sum of whole numbers."""
     total = I64(0)
-    for place in range(lo, hi):
-        total += values[place]
+    for index in range(lo, hi):
+        total += values[index]
     return total
 
 
@@ -40,8 +40,8 @@ def counted(values, lo, hi):
 def summed(values, lo, hi):
     """The sum of floats."""
     total = 0.0
-    for place in range(lo, hi):
-        total += values[place]
+    for index in range(lo, hi):
+        total += values[index]
     return total
 
 
@@ -49,8 +49,8 @@ def summed(values, lo, hi):
 def smallest(values, lo, hi):
     """The smallest of a run that is not empty."""
     best = values[lo]
-    for place in range(lo + 1, hi):
-        best = min(best, values[place])
+    for index in range(lo + 1, hi):
+        best = min(best, values[index])
     return best
 
 
@@ -58,8 +58,8 @@ def smallest(values, lo, hi):
 def largest(values, lo, hi):
     """The largest of a run that is not empty."""
     best = values[lo]
-    for place in range(lo + 1, hi):
-        best = max(best, values[place])
+    for index in range(lo + 1, hi):
+        best = max(best, values[index])
     return best
 
 
@@ -67,22 +67,22 @@ def largest(values, lo, hi):
 def decayed(weights, times, lo, hi, as_of, half_life):
     """The sum of weight · 2^((time - as_of) / half_life)."""
     total = 0.0
-    for place in range(lo, hi):
-        total += weights[place] * np.exp2(-(as_of - times[place]) / half_life)
+    for index in range(lo, hi):
+        total += weights[index] * np.exp2(-(as_of - times[index]) / half_life)
     return total
 
 
 @inner
 def unique(times, hashes, count, left, right, k):
-    """How many hashes there are in [left, right), estimated beyond k; the hashes are in order."""
-    found, last, kth = 0, I64(-1), I64(0)
-    for place in range(count):
-        if left <= times[place] < right and hashes[place] != last:
-            last = hashes[place]
-            found += 1
-            if found == k:
+    """The number of hashes in [left, right), estimated beyond k; the hashes are in order."""
+    distinct, last, kth = 0, I64(-1), I64(0)
+    for index in range(count):
+        if left <= times[index] < right and hashes[index] != last:
+            last = hashes[index]
+            distinct += 1
+            if distinct == k:
                 kth = last
-    return float(found) if found <= k else (k - 1) * HASHES / (float(kth) + 1)
+    return float(distinct) if distinct <= k else (k - 1) * HASHES / (float(kth) + 1)
 
 
 @inner
@@ -93,8 +93,8 @@ def bucket_at(buckets, counts, lo, hi, q):
     while low < high:
         middle = (low + high) >> 1
         below = I64(0)
-        for place in range(lo, hi):
-            below += counts[place] if buckets[place] <= middle else 0
+        for index in range(lo, hi):
+            below += counts[index] if buckets[index] <= middle else 0
         if below > rank:
             high = middle
         else:

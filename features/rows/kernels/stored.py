@@ -1,4 +1,4 @@
-"""Stored rows as the kernels read them: which are whole and ours, and a table's entries."""
+"""Stored rows as the kernels read them: the check of each, and a table's entries."""
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 # Types are numba's to find; what goes in and comes out is in contract.py.
@@ -19,14 +19,14 @@ MAGIC_AND_VERSION = MAGIC | VERSION << 16
 DIRECTORY, SCHEMA_HASH, STREAM_ID = 3, 8, 16
 
 BATCH_ID, NEWEST, CLOCK, WRITTEN_AT = 24, 32, 40, 48
-"""Where these stand in the header (rows/layout.py; a test compares)."""
+"""Offsets of these fields in the header (rows/layout.py; a test compares)."""
 
 U8, U64, I64 = np.uint8, np.uint64, np.int64
 
 
 @inner
 def is_ours(stored, program, start, size):
-    """Whether it is a whole row of this definition and stream."""
+    """True for a whole row of this definition and stream."""
     data = stored.data
     if size < HEADER_BYTES or size % 8 or word_at(data, start) & U64(0xFFFFFF) != U64(MAGIC_AND_VERSION):
         return False
@@ -37,15 +37,15 @@ def is_ours(stored, program, start, size):
 
 @inner
 def entries_of(stored, start, table):
-    """How many entries the row has in the table, by its directory."""
-    octets = I64(stored.data[start + DIRECTORY])
-    ends = start + HEADER_BYTES + (table + 1) * octets
-    return I64(word_at(stored.data, ends - 8) >> U64(8 * (8 - octets)))
+    """The number of entries that the row has in the table, by its directory."""
+    width = I64(stored.data[start + DIRECTORY])
+    ends = start + HEADER_BYTES + (table + 1) * width
+    return I64(word_at(stored.data, ends - 8) >> U64(8 * (8 - width)))
 
 
 @inner
 def checked(stored, program):
-    """The first row that is not to be trusted (-1: none), and the most entries that a table of a row has."""
+    """The first damaged or foreign row (-1: none), and the most entries that a table of a row has."""
     most = I64(0)
     for row in range(len(stored.offsets) - 1):
         start = I64(stored.offsets[row])
@@ -59,35 +59,35 @@ def checked(stored, program):
 
 
 @inner
-def stand_at(stored, program, start, work):
-    """The cursor stands at the row's first table."""
+def stand_at(stored, program, start, scratch):
+    """Moves the cursor to the row's first table."""
     codes = start + HEADER_BYTES + I64(stored.data[start + DIRECTORY]) * len(program.tables)
-    work.cursor[:] = 0
-    work.cursor[0], work.cursor[1] = codes, codes + len(program.tables) + len(program.columns)
+    scratch.cursor[:] = 0
+    scratch.cursor[0], scratch.cursor[1] = codes, codes + len(program.tables) + len(program.columns)
 
 
 @inner
-def _unpack_column(stored, code, count, work, line):
-    """The next column's numbers stand in the line, and the cursor behind them; its form."""
+def _unpack_column(stored, code, count, scratch, line):
+    """Unpacks the next column's numbers into the line, and moves the cursor behind them; its form."""
     width, form = I64(stored.data[code] & U8(15)), I64(stored.data[code] >> U8(4))
-    unpacked(stored.data, work.cursor[1], count, width, work.ints[line])
-    work.cursor[1] += count * width
+    unpacked(stored.data, scratch.cursor[1], count, width, scratch.ints[line])
+    scratch.cursor[1] += count * width
     return form
 
 
 @inner
-def unpack_table(stored, program, table, count, clock, work):
+def unpack_table(stored, program, table, count, clock, scratch):
     """The table's entries stand in the work's lines, and the cursor at the next table's codes and bytes."""
     kind, unit, own = program.tables[table, 0], program.tables[table, 1], program.tables[table, 2]
-    code, column = work.cursor[0], work.cursor[2] - 1
-    _unpack_column(stored, code, count, work, 0)
-    times(kind, unit, clock, work.ints[0], count)
+    code, column = scratch.cursor[0], scratch.cursor[2] - 1
+    _unpack_column(stored, code, count, scratch, 0)
+    times(kind, unit, clock, scratch.ints[0], count)
     for line in range(1, own + 1):
-        form = _unpack_column(stored, code + line, count, work, line)
-        values(program.columns[column + line], form, work.ints[line], work.floats[line], count)
+        form = _unpack_column(stored, code + line, count, scratch, line)
+        values(program.columns[column + line], form, scratch.ints[line], scratch.floats[line], count)
         if program.columns[column + line] == TEXT:
             for entry in range(count):
-                work.ints[own + 1, entry] = work.cursor[1]
-                work.cursor[1] += work.ints[line, entry]
-    work.cursor[0] += 1 + own
-    work.cursor[2] += own
+                scratch.ints[own + 1, entry] = scratch.cursor[1]
+                scratch.cursor[1] += scratch.ints[line, entry]
+    scratch.cursor[0] += 1 + own
+    scratch.cursor[2] += own

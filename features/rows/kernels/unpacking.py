@@ -28,17 +28,17 @@ def mixed(value):
 
 @inner
 def weighed(data, start, size, weights):
-    """The sum of the row's words, each times the weight of its place, the checksum field taken as zero."""
+    """The sum of the row's words, each times the weight of its position, the checksum field taken as zero."""
     total = (word_at(data, start) & U64(0xFFFFFFFF)) * weights[0]
-    for place in range(1, size // 8):
-        weight = weights[place] if place < len(weights) else mixed(U64(place)) | U64(1)
-        total += word_at(data, start + 8 * place) * weight
+    for index in range(1, size // 8):
+        weight = weights[index] if index < len(weights) else mixed(U64(index)) | U64(1)
+        total += word_at(data, start + 8 * index) * weight
     return total
 
 
 @inner
 def is_whole(data, start, size, weights):
-    """Whether the row's words give its checksum (see layout.checksums)."""
+    """True if the row's words give its checksum (see layout.checksums)."""
     total = weighed(data, start, size, weights)
     return mixed(total ^ U64(size // 8)) >> U64(32) == word_at(data, start) >> U64(32)
 
@@ -50,37 +50,37 @@ def unpacked(data, at, count, width, out):
         out[:count] = 0
     elif at + (count - 1) * width + 8 <= len(data):
         mask = WIDTH_MASKS[width]
-        for place in range(count):
-            out[place] = I64(word_at(data, at + place * width) & mask)
+        for index in range(count):
+            out[index] = I64(word_at(data, at + index * width) & mask)
     else:
-        for place in range(count):
+        for index in range(count):
             value = U64(0)
-            for octet in range(width):
-                value |= U64(data[at + place * width + octet]) << U64(8 * octet)
-            out[place] = I64(value)
+            for byte in range(width):
+                value |= U64(data[at + index * width + byte]) << U64(8 * byte)
+            out[index] = I64(value)
 
 
 @inner
 def signed(numbers, count):
     """Zigzag undone in place."""
-    for place in range(count):
-        value = U64(numbers[place])
-        numbers[place] = I64(value >> U64(1)) ^ -I64(value & U64(1))
+    for index in range(count):
+        value = U64(numbers[index])
+        numbers[index] = I64(value >> U64(1)) ^ -I64(value & U64(1))
 
 
 @inner
 def times(kind, unit, clock, numbers, count):
-    """Stored differences to times in ms, in place (see encoder._stored_times)."""
+    """Stored differences to times in ms, in place (see checks/reference_encoder.py)."""
     signed(numbers, count)
     if kind == RECENT:
-        for place in range(count):
-            numbers[place] = clock - numbers[place]
+        for index in range(count):
+            numbers[index] = clock - numbers[index]
         return
     newest = clock // unit
     tile = newest
-    for place in range(count - 1, -1, -1):
-        tile = (newest if kind == DISTINCT else tile) - numbers[place]
-        numbers[place] = tile * unit
+    for index in range(count - 1, -1, -1):
+        tile = (newest if kind == DISTINCT else tile) - numbers[index]
+        numbers[index] = tile * unit
 
 
 @inner
@@ -91,8 +91,8 @@ def values(codec, form, numbers, floats, count):
     signed(numbers, count)
     if codec == FLOAT:
         if form == WHOLE:
-            for place in range(count):
-                floats[place] = float(numbers[place])
+            for index in range(count):
+                floats[index] = float(numbers[index])
         else:
-            for place in range(count):
-                floats[place] = float(numbers[place]) / 100.0
+            for index in range(count):
+                floats[index] = float(numbers[index]) / 100.0
