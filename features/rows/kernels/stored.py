@@ -77,7 +77,7 @@ def _unpack_column(stored, code, count, scratch, line):
 
 @inner
 def unpack_table(stored, program, table, count, clock, scratch):
-    """The table's entries stand in the work's lines, and the cursor at the next table's codes and bytes."""
+    """Unpacks the table's entries into the scratch lines; moves the cursor to the next table's codes and bytes."""
     kind, unit, own = program.tables[table, 0], program.tables[table, 1], program.tables[table, 2]
     code, column = scratch.cursor[0], scratch.cursor[2] - 1
     _unpack_column(stored, code, count, scratch, 0)
