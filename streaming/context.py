@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from features.definitions import FeatureRepo
-from features.online_store import Rows
+from features.online_store import OnlineStore
 from streaming.fold import Reached
 from streaming.settings import StreamOptions
 from streaming.supervisor import Log
@@ -24,7 +24,7 @@ class StreamContext:
 
     options: StreamOptions
     repo: FeatureRepo
-    rows: Rows
+    rows: OnlineStore
     log: Log
     reached: Reached | None = None
 
