@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LOCK = ROOT / "requirements.lock"
 
-PACKAGES = ("features", "streaming", "serving", "training")
+PACKAGES = ("headrace", "features", "models", "streaming", "serving", "training")
 
 PYTHON = (3, 11)
 
@@ -82,14 +83,38 @@ def packages(pins: Mapping[str, str], version_of: Callable[[str], str | None] = 
 
 def import_names(owners: Mapping[str, Sequence[str]]) -> Finding:
     """Ok when no other distribution installs a package under one of our import names (mosaicml-streaming would)."""
-    rivals = sorted({owner for name in PACKAGES for owner in owners.get(name, ())} - {"headrace"})
+    others = sorted({owner for name in PACKAGES for owner in owners.get(name, ())} - {"headrace"})
     missing = [name for name in PACKAGES if "headrace" not in owners.get(name, ())]
-    if rivals:
-        found = f"{', '.join(rivals)} installs a package that is called like one of ours"
-        return Finding("import names", "failed", found, f"{sys.executable} -m pip uninstall {' '.join(rivals)}")
+    if others:
+        found = f"{', '.join(others)} installs a package that is called like one of ours"
+        return Finding("import names", "failed", found, f"{sys.executable} -m pip uninstall {' '.join(others)}")
     if missing:
         return Finding("import names", "failed", f"headrace is not installed ({', '.join(missing)})", "make setup")
     return Finding("import names", "ok", ", ".join(PACKAGES))
+
+
+def spec_on_path(name: str) -> ModuleSpec | None:
+    """The module that an import would find, also where another of that name is imported already."""
+    specs = (finder.find_spec(name, None) for finder in sys.meta_path)
+    return next((spec for spec in specs if spec is not None), None)
+
+
+def import_paths(root: Path, spec_of: Callable[[str], ModuleSpec | None] = spec_on_path) -> Finding:
+    """Ok when imports find our packages, and no folder of the project in ``root`` has the name of one.
+
+    Such a folder is a warning: Headrace's commands pass over it, but a Python that starts there imports it.
+    """
+    for name in PACKAGES:
+        spec = spec_of(name)
+        folders = list(spec.submodule_search_locations or [str(spec.origin)]) if spec else ["nowhere"]
+        if folders != [str(ROOT / name)]:
+            mend = "take its folder off PYTHONPATH, or uninstall it"
+            return Finding("import paths", "failed", f"'{name}' is {folders[0]}, and not Headrace's", mend)
+    same = [name for name in PACKAGES if (root / name).is_dir() or (root / f"{name}.py").is_file()]
+    if root.resolve() != ROOT and same:
+        found = f"{', '.join(same)} in this folder: passed over by headrace, imported by a Python that starts here"
+        return Finding("import paths", "warning", found, "export PYTHONSAFEPATH=1 (or start python -P)")
+    return Finding("import paths", "ok", f"ours, in {ROOT}")
 
 
 def java_modules(command: str | None) -> str:
@@ -209,6 +234,7 @@ def findings() -> Iterator[Finding]:
     if LOCK.exists():  # a wheel has none: what it needs is in its metadata
         yield packages(locked(LOCK.read_text()))
     yield import_names(importlib.metadata.packages_distributions())
+    yield import_paths(Path.cwd())
     yield java(java_modules(java_command(os.environ)))
     yield from by_settings(Path.cwd(), os.environ)
     yield disk(shutil.disk_usage(Path.cwd()).free)
@@ -226,12 +252,12 @@ def line(finding: Finding) -> str:
 
 def is_fit(found: Sequence[Finding]) -> bool:
     """True when nothing is wrong that is needed today."""
-    return all(one.status != "failed" for one in found)
+    return all(finding.status != "failed" for finding in found)
 
 
 def report(found: Sequence[Finding]) -> dict[str, object]:
     """The findings as the JSON that --json prints."""
-    return {"ok": is_fit(found), "checks": [asdict(one) for one in found]}
+    return {"ok": is_fit(found), "checks": [asdict(finding) for finding in found]}
 
 
 @click.command()

@@ -6,7 +6,7 @@ import io
 import logging
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stdout
 from tempfile import TemporaryDirectory
 
 from features.errors import HeadraceError
@@ -90,15 +90,16 @@ def _start_ray(num_cpus: int, folder: str) -> None:
 
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=folder,
-            )
+            with chdir(folder):  # which replicas import from: a project's own features/ folder is not ours
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=folder,
+                )
         except Exception as error:
             ray.shutdown()
             if attempt == ATTEMPTS:

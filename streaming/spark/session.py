@@ -98,9 +98,9 @@ def session_options(
 
 
 def _python_path() -> dict[str, str]:
-    """Executors import what this process imports, also where the package is not installed but on its path."""
+    """Executors import what this process imports: from its path, and not from the folder that they run in."""
     path = os.environ.get("PYTHONPATH")
-    return {"spark.executorEnv.PYTHONPATH": path} if path else {}
+    return {"spark.executorEnv.PYTHONSAFEPATH": "1"} | ({"spark.executorEnv.PYTHONPATH": path} if path else {})
 
 
 def spark_session(

@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import click
@@ -138,6 +139,30 @@ def test_doctor_finds_a_stranger_under_one_of_our_import_names():
     assert finding.status == "failed"
     assert "mosaicml-streaming" in finding.found
     assert doctor.import_names({}).mend == "make setup"
+
+
+def test_doctor_finds_a_module_that_hides_one_of_ours(tmp_path):
+    assert doctor.import_paths(doctor.ROOT).status == "ok"
+    (tmp_path / "models").mkdir()
+    finding = doctor.import_paths(tmp_path)
+    assert (finding.status, finding.found.partition(" ")[0]) == ("warning", "models")
+    strange = ModuleSpec("features", None, is_package=True)
+    strange.submodule_search_locations = ["/elsewhere/features"]
+    finding = doctor.import_paths(tmp_path, lambda name: strange if name == "features" else doctor.spec_on_path(name))
+    assert (finding.status, "/elsewhere/features" in finding.found) == ("failed", True)
+
+
+@pytest.mark.parametrize("command", [["-m", "headrace"], [str(Path(sys.executable).with_name("headrace"))]])
+def test_a_users_own_features_and_models_folders_are_no_trouble(tmp_path, command):
+    """Python puts the current folder first for ``-m``; one of these is a package, and one a plain folder."""
+    for name in ("features", "models"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "errors.py").write_text("raise ImportError('of the user')", encoding="utf-8")
+    (tmp_path / "features" / "__init__.py").write_text("raise ImportError('of the user')", encoding="utf-8")
+    arguments = [*command, "features", "list", "--repo", str(doctor.ROOT / "feature_repo"), "--json"]
+    listed = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert json.loads(listed.stdout)["views"]
 
 
 @pytest.mark.parametrize(
