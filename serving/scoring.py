@@ -21,7 +21,7 @@ from serving.events import judge
 from serving.http import ProblemError, field_problem, schema
 from serving.metrics import Metrics
 from serving.recommend import Reader
-from serving.versions import Scored, ScoreShadow
+from serving.versions import ScoredEvent, ScoreShadow
 
 logger = logging.getLogger(__name__)
 NO_ID = "scored-only"
@@ -79,7 +79,7 @@ class EventScores:
             got = f"{type(error).__name__}: {error}"
             required = f"POST /v1/score requires an answer of model '{request.model}' version {loaded.version}"
             raise ProblemError(503, f"{required}; got {got}.") from error
-        self.shadow.offer(request.model, Scored(loaded, champion.columns.inputs(matrix), response.score))
+        self.shadow.offer(ScoredEvent(request.model, loaded, champion.columns.inputs(matrix), response.score))
         return response.model_copy(update={"took_ms": round(1e3 * (time.perf_counter() - started), 3)})
 
     def _answers(self, asked: EventColumnsOfModel, events: pa.Table, as_of: int | None) -> Mapping[str, FeatureMatrix]:

@@ -18,7 +18,6 @@ from features.online_store import ReadableStore
 from features.rows import Status
 from models.recommender import Artefact, LoadedRecommender
 from models.registry import Registry
-from serving.background import Repeated
 from serving.config import ServiceConfig
 from serving.events import EventSink, OwnClicks, PostedEvents
 from serving.http import ProblemError, field_problem, schema
@@ -48,8 +47,8 @@ from serving.recommend import (
     substitute,
 )
 from serving.scoring import EventScores
-from serving.versions import Asked, ModelVersions, Shadow
-from serving.workers import OverloadedError, Workers
+from serving.versions import ModelVersions, Shadow, ShadowRequest
+from serving.workers import OverloadedError, Repeated, Workers
 
 logger = logging.getLogger(__name__)
 Given = Mapping[str, pa.Array]
@@ -181,7 +180,7 @@ class Service:
         self._log(ServedAnswer(found, question, self.items.snapshot))
         if found.recommendation.by_model and found.served is self.models.champion.current:
             ask = functools.partial(self._asked, answer, question, given, found.user)
-            self._shadow.offer(Asked(found, question, self.items.snapshot, ask))
+            self._shadow.offer(ShadowRequest(found, question, self.items.snapshot, ask))
         return self._response(found, request)
 
     def _log(self, answer: ServedAnswer) -> None:

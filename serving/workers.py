@@ -1,14 +1,25 @@
-"""The threads that answer: so many at once, a bounded number that wait, and a deadline that holds whatever they do."""
+"""Threads of the service: those that answer, those that call again and again, and those that empty a bounded queue."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Generic, TypeVar
+
+from features.errors import HeadraceError
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+JOIN_S = 5.0
+IDLE_SHARE = 4.0
+"""Repeated work rests at least so many times as long as it takes, and so never has more than a fifth of a core."""
 
 
 class OverloadedError(Exception):
@@ -16,7 +27,7 @@ class OverloadedError(Exception):
 
 
 class Workers:
-    """Threads for the work of requests.
+    """Threads for the work of requests: so many at once, a bounded number that wait, and a deadline that holds.
 
     Args:
         threads: how many work at once.
@@ -45,6 +56,10 @@ class Workers:
         """True while every thread has work."""
         return self._begun >= self._threads
 
+    def stop(self) -> None:
+        """No work begins any more; what is worked on ends."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
     def _done(self) -> None:
         self._count(-1)
         self._waiting.release()
@@ -53,6 +68,105 @@ class Workers:
         with self._counting:
             self._begun += more
 
+
+class Repeated:
+    """Calls ``work`` at once and then every ``every_s`` seconds; an error is logged, and the next call comes.
+
+    Args:
+        name: of the thread, and of the work in the log.
+        failed: called with no argument for each error.
+        idle_share: how many times as long as it takes the work rests at least.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        every_s: float,
+        work: Callable[[], None],
+        failed: Callable[[], None],
+        idle_share: float = IDLE_SHARE,
+    ) -> None:
+        self._name, self._every_s, self._work, self._failed = name, every_s, work, failed
+        self._idle_share = idle_share
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._last_error: str | None = None
+
+    def start(self) -> None:
+        """The first call is on its way."""
+        self._thread.start()
+
     def stop(self) -> None:
-        """No work begins any more; what is worked on ends."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """No call begins any more."""
+        self._stopping.set()
+        self._thread.join(timeout=JOIN_S)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            self._call()
+            self._stopping.wait(max(self._every_s, self._idle_share * (time.monotonic() - began)))
+
+    def _call(self) -> None:
+        try:
+            self._work()
+            self._last_error = None
+        except HeadraceError as error:
+            self._report(str(error))
+        except Exception as error:  # noqa: BLE001  (the service answers without this work, and must go on to)
+            self._report(f"{type(error).__name__}: {error}")
+
+    def _report(self, error: str) -> None:
+        """The error is counted, and logged when it is not the one that was logged last."""
+        self._failed()
+        if error != self._last_error:
+            logger.warning("background_work_failed work=%s error=%r", self._name, error)
+            self._last_error = error
+
+
+class DroppingQueue(Generic[T]):
+    """A bounded queue that a thread empties; an entry that does not fit is dropped, and no caller waits.
+
+    Args:
+        name: of the thread.
+        size: entries that may wait.
+        work: called with each entry.
+        dropped: called with an entry that did not fit.
+        failed: called with an entry whose work raised, and the error.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        size: int,
+        work: Callable[[T], None],
+        dropped: Callable[[T], None],
+        failed: Callable[[T, Exception], None],
+    ) -> None:
+        self._work, self._dropped, self._failed = work, dropped, failed
+        self._queue: queue.Queue[T | None] = queue.Queue(size)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Entries are worked on from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The entries in the queue are worked on, and no others."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+
+    def offer(self, entry: T) -> None:
+        """The entry waits in the queue, or is dropped; returns at once."""
+        try:
+            self._queue.put_nowait(entry)
+        except queue.Full:
+            self._dropped(entry)
+
+    def _run(self) -> None:
+        while (entry := self._queue.get()) is not None:
+            try:
+                self._work(entry)
+            except Exception as error:  # noqa: BLE001  (whatever it is, the next entry is worked on)
+                self._failed(entry, error)

@@ -81,19 +81,18 @@ LAYERS = {
         "event_champion needs > followed > event_model local_copy recommender > "
         "classifier_file folder golden registry > tags user_model"
     ),
-    "models.event_model": "decisions trial > artefact > columns > inputs",
+    "models.event_model": "decisions > artefact > columns > inputs",
     "models.recommender": "golden > artefact > retrieval > arrays pairs > calibration tables",
     "serving": (
-        "server > app > service > scoring > versions > recommend > events > http > background config metrics workers > "
-        "settings"
+        "server > app > service > scoring > versions > recommend > events > http > config metrics workers > settings"
     ),
     "serving.events": "posted > avro kafka_sink pending > verdicts",
     "serving.http": "limits > problems schema",
     "serving.recommend": (
-        "served_log > convert users > items recommender > request_features unpersonal > attributes clock readers"
+        "served_log > convert users > items recommender > request_features unpersonal > attributes readers"
     ),
     "serving.server": "ray_server > haproxy",
-    "serving.versions": "versions > canary > comparison named score_shadow shadow",
+    "serving.versions": "versions > canary named shadow",
     "streaming": (
         "pipeline > generations > archive context scoring status > alerts fold > dead_letters replay spark > "
         "kafka settings supervisor"

@@ -7,14 +7,16 @@ from models.event_model.artefact import (
     EventClassifier,
     EventManifest,
     LoadedEventModel,
+    golden_scores,
     load_event_model,
+    open_event_model,
     save_event_model,
+    try_out,
     views_of,
 )
 from models.event_model.columns import EventColumnsOfModel, filled, rounded
 from models.event_model.decisions import DECISIONS, Reason, alerts_of, decide, reasons_of
 from models.event_model.inputs import EventInputs, Events
-from models.event_model.trial import golden_scores, open_event_model, try_out
 
 __all__ = [
     "DECISIONS",

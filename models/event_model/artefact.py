@@ -20,10 +20,14 @@ from features.errors import ArtefactError
 from models.classifier_file import chances, load_ranker, save_ranker
 from models.event_model.columns import EventColumnsOfModel, filled, rounded
 from models.folder import MANIFEST, FileEntry, ViewInputs, check_files, manifest_text, write_folder
+from models.golden import TOLERANCE, made_up
 from models.registry import LoadedVersion
 from models.user_model import OWN, OwnRanker, open_trusted
 
 CLASSIFIER = "classifier.skops"
+
+QUESTIONS = 16
+"""Made-up events whose golden scores stand in the manifest: numbers that a formula gives, which name nobody."""
 
 
 class EventManifest(BaseModel):
@@ -56,7 +60,7 @@ class EventManifest(BaseModel):
     settings: dict[str, Any] = {}
     """What training was set to."""
     golden: tuple[float, ...] = ()
-    """What it scored the questions of its trial (event_model/trial.py) when it was made."""
+    """What it scored the questions of its trial when it was made."""
     files: dict[str, FileEntry] = {}
     """The other files; ``save_event_model`` fills it in."""
 
@@ -161,6 +165,40 @@ def load_event_model(directory: str | Path, digest: str | None = None, *, truste
     if OWN in manifest.files:
         return EventClassifier(manifest, open_trusted(directory, manifest.inputs, manifest.name, trusted=trusted))
     return EventClassifier(manifest, load_ranker(directory / CLASSIFIER, len(manifest.inputs)))
+
+
+def golden_scores(model: EventClassifier) -> tuple[float, ...]:
+    """Its scores of QUESTIONS made-up events. Raises ArtefactError where it fails, or one is no number from 0 to 1."""
+    where = f"model '{model.manifest.name}'"
+    try:
+        scores = model.scores(made_up(np.arange(QUESTIONS), len(model.manifest.inputs)))
+    except Exception as error:  # a model may fail in any way at all
+        raise ArtefactError(where, "an answer", f"{type(error).__name__}: {error}", "Train anew.") from error
+    if scores.shape != (QUESTIONS,) or not ((scores >= 0) & (scores <= 1)).all():
+        raise ArtefactError(where, f"{QUESTIONS} scores from 0 to 1", str(scores.tolist()), "Train anew.")
+    return tuple(scores.tolist())
+
+
+def open_event_model(folder: Path, digest: str | None, *, trusted: bool) -> EventClassifier:
+    """The event model of a folder, whole and tried out; ArtefactError otherwise (see ``load_event_model``)."""
+    model = load_event_model(folder, digest, trusted=trusted)
+    try_out(model)
+    return model
+
+
+def try_out(model: EventClassifier) -> None:
+    """Passes when it answers, and as on the day it was made, to TOLERANCE; ArtefactError says what does not.
+
+    A library of another version that scores otherwise, or a classifier that fails, is found before the first event.
+    """
+    got, wanted = golden_scores(model), model.manifest.golden
+    if wanted and not (len(got) == len(wanted) and np.allclose(got, wanted, rtol=TOLERANCE, atol=TOLERANCE)):
+        required = f"the scores that it gave when it was made: {_text(wanted)}"
+        raise ArtefactError(f"model '{model.manifest.name}'", required, _text(got), "Train anew.")
+
+
+def _text(scores: tuple[float, ...]) -> str:
+    return ", ".join(f"{one:.12g}" for one in scores[:3]) + ", …"
 
 
 LoadedEventModel = LoadedVersion[EventClassifier]

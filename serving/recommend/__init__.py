@@ -4,10 +4,9 @@ In: a request, a user's features, a model. Out: ranked items with their sources,
 """
 
 from serving.recommend.attributes import FieldError
-from serving.recommend.clock import StreamClockReader
 from serving.recommend.convert import Answer, question_of, rank_question, response_of
 from serving.recommend.items import Inputs, ItemFeatures, Read
-from serving.recommend.readers import ObservedReader, Reader
+from serving.recommend.readers import ObservedReader, Reader, StreamClockReader
 from serving.recommend.recommender import (
     Question,
     Reason,

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import queue
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,10 +26,11 @@ from serving.events import Message, message_of
 from serving.recommend.convert import Answer
 from serving.recommend.recommender import Question, UserRead, as_of
 from serving.recommend.unpersonal import ItemSnapshot
+from serving.workers import DroppingQueue
 
 logger = logging.getLogger(__name__)
 
-WAITING = 256
+MOST_WAITING = 256
 """Answers that may wait for their event to be made."""
 
 SAMPLE_DIGITS = 8
@@ -79,38 +78,32 @@ class ServedLog:
 
     def __init__(self, stream: Stream, outlet: Outlet, share: float, count: Callable[[str], None]) -> None:
         self._stream, self._outlet, self._share, self._count = stream, outlet, share, count
-        self._queue: queue.Queue[ServedAnswer | None] = queue.Queue(WAITING)
-        self._thread = threading.Thread(target=self._run, name="served-log", daemon=True)
+        self._queue: DroppingQueue[ServedAnswer] = DroppingQueue(
+            "served-log", MOST_WAITING, self._send, lambda _: count("dropped"), self._failed
+        )
 
     def start(self) -> None:
         """Offered answers are logged from now on."""
-        self._thread.start()
+        self._queue.start()
 
     def stop(self) -> None:
-        """What is in the queue is handed over, and nothing more is taken."""
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join()
+        """The answers in the queue are handed over, and no others."""
+        self._queue.stop()
 
     def offer(self, answer: ServedAnswer) -> None:
         """Take the answer where it is sampled (a shadow has been) and there is room; returns at once."""
-        if answer.shadow is None and not is_sampled(answer.answer.id, self._share):
-            return
-        try:
-            self._queue.put_nowait(answer)
-        except queue.Full:
-            self._count("dropped")
+        if answer.shadow is not None or is_sampled(answer.answer.id, self._share):
+            self._queue.offer(answer)
 
-    def _run(self) -> None:
-        while (answer := self._queue.get()) is not None:
-            try:
-                self._outlet.offer(self._message(answer), self._heard)
-            except Exception:
-                logger.exception("served_log_failed id=%s", answer.answer.id)
-                self._count("failed")
+    def _send(self, answer: ServedAnswer) -> None:
+        self._outlet.offer(self._message(answer), self._delivered)
 
-    def _heard(self, there: bool) -> None:
+    def _delivered(self, there: bool) -> None:
         self._count("sent" if there else "dropped")
+
+    def _failed(self, answer: ServedAnswer, error: Exception) -> None:
+        logger.error("served_log_failed id=%s", answer.answer.id, exc_info=error)
+        self._count("failed")
 
     def _message(self, answer: ServedAnswer) -> Message:
         event = event_of(answer, time.time_ns() // 1_000_000)

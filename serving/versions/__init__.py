@@ -3,8 +3,7 @@
 In: the registry. Out: the version for a request, and answers of a version beside the champion.
 """
 
-from serving.versions.score_shadow import Scored, ScoreShadow
-from serving.versions.shadow import Asked, Shadow
+from serving.versions.shadow import ScoredEvent, ScoreShadow, Shadow, ShadowRequest
 from serving.versions.versions import ModelVersions
 
-__all__ = ["Asked", "ModelVersions", "ScoreShadow", "Scored", "Shadow"]
+__all__ = ["ModelVersions", "ScoreShadow", "ScoredEvent", "Shadow", "ShadowRequest"]

@@ -1,6 +1,6 @@
 """The canary: a version that answers a share of the users, always the same, until it does worse than the champion.
 
-Every process judges by what it saw itself, and tells the registry; the others read it there and stop as well.
+Every process judges by its own answers, and reports to the registry; the others read it there and stop as well.
 """
 
 from __future__ import annotations
@@ -8,20 +8,101 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 
+import numpy as np
+
+from features.arrays import Floats
 from features.errors import HeadraceError
 from models.followed import CANARY_POLICY, FollowedAlias, VersionLoader
 from models.recommender import Artefact, LoadedRecommender
 from models.tags import CANARY, CANARY_STOPPED
-from serving.versions.comparison import Answered, Lately, worse
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY = 20
+COMPARE_EVERY = 20
 """After so many answers of the canary the two are compared."""
 
 HASH_BYTES = 8
+
+WINDOW = 500
+"""The newest answers of each that are compared."""
+
+MIN_ANSWERS = 20
+"""With fewer of either, the two are not compared."""
+
+SIGNIFICANCE = 0.001
+"""The probability, at a comparison, that two which are alike are told apart."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Whether an attempt to answer failed, and how long it took."""
+
+    failed: bool
+    took_s: float
+
+
+class RecentAttempts:
+    """The newest WINDOW attempts; one thread at a time."""
+
+    def __init__(self) -> None:
+        self._newest: deque[Attempt] = deque(maxlen=WINDOW)
+
+    def __len__(self) -> int:
+        return len(self._newest)
+
+    def add(self, attempt: Attempt) -> None:
+        """The newest is this one."""
+        self._newest.append(attempt)
+
+    @property
+    def failed(self) -> int:
+        """The number that failed."""
+        return sum(attempt.failed for attempt in self._newest)
+
+    @property
+    def took_s(self) -> Floats:
+        """(n,) how long each took."""
+        return np.array([attempt.took_s for attempt in self._newest], dtype=np.float64)
+
+
+def worse(own: RecentAttempts, other: RecentAttempts, slower: float) -> str | None:
+    """What the first does significantly worse than the second, in words; None where nothing can be said.
+
+    It fails more often by Fisher's exact test, or takes longer by the test of Mann and Whitney and its median is more
+    than ``slower`` times the other's; both one-sided, at SIGNIFICANCE.
+    """
+    if min(len(own), len(other)) < MIN_ANSWERS:
+        return None
+    if fisher_p(own.failed, len(own), other.failed, len(other)) < SIGNIFICANCE:
+        return f"{own.failed} of its last {len(own)} answers failed, and {other.failed} of {len(other)} beside them"
+    own_s, other_s = own.took_s, other.took_s
+    own_ms, other_ms = 1000 * float(np.median(own_s)), 1000 * float(np.median(other_s))
+    if own_ms > slower * other_ms and mann_whitney_p(own_s, other_s) < SIGNIFICANCE:
+        return f"it takes {own_ms:.1f} ms at the median, and {other_ms:.1f} ms are usual beside it"
+    return None
+
+
+def fisher_p(failed: int, count: int, other_failed: int, other_count: int) -> float:
+    """The chance of so many failures or more in the first, were all failures spread over both by chance."""
+    from scipy.stats import fisher_exact  # type: ignore[import-untyped]
+
+    table = [[failed, count - failed], [other_failed, other_count - other_failed]]
+    return float(fisher_exact(table, alternative="greater").pvalue)
+
+
+def mann_whitney_p(times: Floats, other_times: Floats) -> float:
+    """The chance that times of one kind are so much longer in the first, by a normal approximation with ties."""
+    from scipy.stats import mannwhitneyu
+
+    if np.ptp(np.concatenate([times, other_times])) == 0:
+        return 1.0
+    how = {"alternative": "greater", "method": "asymptotic", "use_continuity": False}
+    return float(mannwhitneyu(times, other_times, **how).pvalue)
 
 
 def is_chosen(who: str, digest: str, share: float) -> bool:
@@ -36,9 +117,9 @@ class Canary:
 
     Args:
         loader: makes a version ready to answer.
-        share: of the users, where the version has no tag that says another.
+        share: of the users, where the version's tags name no other.
         slower: how many times as long as the champion's its answers may take.
-        stopped: is told when it stops itself.
+        stopped: called with the version and the reason when it stops itself.
     """
 
     def __init__(
@@ -48,15 +129,15 @@ class Canary:
         slower: float,
         stopped: Callable[[LoadedRecommender, str], None] = lambda *_: None,
     ) -> None:
-        self._registry, self._share, self._slower, self._tell = loader.registry, share, slower, stopped
+        self._registry, self._share, self._slower, self._on_stop = loader.registry, share, slower, stopped
         self._followed = FollowedAlias(loader, CANARY, CANARY_POLICY)
         self._lock = threading.Lock()
         self._began: tuple[str, str | None] | None = None
-        self._own, self._champion = Lately(), Lately()
+        self._own, self._champion = RecentAttempts(), RecentAttempts()
         self._beside: LoadedRecommender | None = None
-        self._since_judged = 0
+        self._since_compared = 0
         self._stopped: str | None = None
-        self._told = True
+        self._reported = True
 
     @property
     def served(self) -> LoadedRecommender | None:
@@ -70,20 +151,22 @@ class Canary:
         return self._share if named is None or named.canary_share is None else named.canary_share
 
     def look(self, champion: LoadedRecommender | None) -> None:
-        """The canary is the version that the alias names now; one that stopped is told of in the registry.
+        """The canary is the version that the alias names now; one that stopped is reported to the registry.
 
         Raises RegistryError where the registry does not answer; then the canary goes on as it was.
         """
-        self._tell_registry()
+        self._report_stop()
         self._followed.look(champion)
         named = self._followed.named
+        if named is not None:
+            import_module("scipy.stats")  # here, as its import takes too long in a request's thread
         with self._lock:
             fresh = None if named is None else (named.version, named.canary_begun)
             if fresh != self._began:
-                self._began, self._stopped, self._told = fresh, None, True
-                self._own, self._champion = Lately(), Lately()
+                self._began, self._stopped, self._reported = fresh, None, True
+                self._own, self._champion = RecentAttempts(), RecentAttempts()
             if champion is not self._beside:  # what another champion did says nothing of this one
-                self._beside, self._champion = champion, Lately()
+                self._beside, self._champion = champion, RecentAttempts()
             if named is not None and named.canary_stopped is not None:
                 self._stopped = self._stopped or named.canary_stopped
 
@@ -95,26 +178,26 @@ class Canary:
         return served if is_chosen(who, served.digest or served.version, self.share) else None
 
     def answered(self, served: LoadedRecommender | None, failed: bool, took_s: float) -> None:
-        """An attempt of this version to answer ended so; the canary stops where it surely does worse by now."""
+        """An attempt of this version to answer has ended; the canary stops where it does significantly worse by now."""
         own = self._followed.current
         if own is None or served is None or self._stopped is not None:
             return
         with self._lock:
-            (self._own if served is own else self._champion).add(Answered(failed, took_s))
-            self._since_judged += served is own
-            if self._since_judged < LOOK_EVERY:
+            (self._own if served is own else self._champion).add(Attempt(failed, took_s))
+            self._since_compared += served is own
+            if self._since_compared < COMPARE_EVERY:
                 return
-            self._since_judged = 0
+            self._since_compared = 0
             reason = worse(self._own, self._champion, self._slower)
             if reason is None or self._stopped is not None:
                 return
-            self._stopped, self._told = reason, False
+            self._stopped, self._reported = reason, False
         logger.warning("canary_stopped version=%s reason=%r", own.version, reason)
-        self._tell(own, reason)
+        self._on_stop(own, reason)
 
     @property
     def state(self) -> str:
-        """What it does, in words."""
+        """The canary's version and share, or why it does not answer, in words."""
         named, refused = self._followed.named, self._followed.refused
         if named is None:
             return "none"
@@ -126,12 +209,12 @@ class Canary:
             return f"version {named.version} stopped: {self._stopped}"
         return f"version {named.version} answers {self.share:.0%} of the users"
 
-    def _tell_registry(self) -> None:
+    def _report_stop(self) -> None:
         named, reason = self._followed.named, self._stopped
-        if self._told or named is None or reason is None:
+        if self._reported or named is None or reason is None:
             return
         try:
             self._registry.tell(named, reason, CANARY_STOPPED)
-        except HeadraceError:  # here it has stopped; the registry hears of it later
+        except HeadraceError:  # here it has stopped; it is reported at the next look
             return
-        self._told = True
+        self._reported = True

@@ -23,9 +23,8 @@ from features.online_store.port import Marker
 from features.online_store.sqlite.rows import SqliteRows
 from headrace.cli import cli
 from models.event_champion import EventAlias, PolledChampion
-from models.event_model.artefact import CLASSIFIER, EventClassifier, load_event_model
+from models.event_model.artefact import CLASSIFIER, EventClassifier, golden_scores, load_event_model
 from models.event_model.columns import EventColumnsOfModel, usual_of
-from models.event_model.trial import golden_scores
 from models.needs import model_needs
 from models.tags import CHAMPION, GATE_REASON
 from serving.scoring import event_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,18 @@ from model_folders import Folders
 from models.followed import FollowedAlias, VersionLoader
 from models.recommender.golden import open_recommender
 from models.tags import CANARY, CANARY_STOPPED, CHAMPION
-from serving.versions.canary import LOOK_EVERY, Canary, is_chosen
-from serving.versions.comparison import LEAST, WINDOW, Answered, Lately, fisher, longer, worse
+from serving.versions.canary import (
+    COMPARE_EVERY,
+    MIN_ANSWERS,
+    WINDOW,
+    Attempt,
+    Canary,
+    RecentAttempts,
+    fisher_p,
+    is_chosen,
+    mann_whitney_p,
+    worse,
+)
 
 USERS = [f"user{number}" for number in range(2_000)]
 
@@ -44,9 +55,11 @@ def test_a_tenth_of_the_users_is_about_a_tenth_and_others_for_another_version():
 @given(st.integers(1, 60), st.integers(1, 60), st.data())
 def test_the_chance_of_so_many_failures_is_fishers(of, other_of, data):
     failed, other_failed = data.draw(st.integers(0, of)), data.draw(st.integers(0, other_of))
-    table = [[failed, of - failed], [other_failed, other_of - other_failed]]
-    expected = scipy.stats.fisher_exact(table, alternative="greater").pvalue
-    assert fisher(failed, of, other_failed, other_of) == pytest.approx(expected, rel=1e-9)
+    failures = failed + other_failed
+    more = range(failed, min(of, failures) + 1)
+    ways = sum(math.comb(of, here) * math.comb(other_of, failures - here) for here in more)
+    expected = ways / math.comb(of + other_of, failures)
+    assert fisher_p(failed, of, other_failed, other_of) == pytest.approx(expected, rel=1e-9)
 
 
 times = st.lists(st.sampled_from([0.001 * step for step in range(1, 12)]), min_size=2, max_size=60).map(np.array)
@@ -56,17 +69,19 @@ times = st.lists(st.sampled_from([0.001 * step for step in range(1, 12)]), min_s
 def test_the_chance_of_such_long_times_is_that_of_mann_and_whitney(first, second):
     assume(len(np.unique(np.concatenate([first, second]))) > 1)
     how = {"alternative": "greater", "method": "asymptotic", "use_continuity": False}
-    assert longer(first, second) == pytest.approx(scipy.stats.mannwhitneyu(first, second, **how).pvalue, rel=1e-9)
+    assert mann_whitney_p(first, second) == pytest.approx(
+        scipy.stats.mannwhitneyu(first, second, **how).pvalue, rel=1e-9
+    )
 
 
 def test_times_that_are_all_the_same_tell_nothing():
-    assert longer(np.ones(30), np.ones(40)) == 1.0
+    assert mann_whitney_p(np.ones(30), np.ones(40)) == 1.0
 
 
-def lately(count: int, failed: int = 0, took_s: float = 0.01) -> Lately:
-    found = Lately()
+def lately(count: int, failed: int = 0, took_s: float = 0.01) -> RecentAttempts:
+    found = RecentAttempts()
     for number in range(count):
-        found.add(Answered(number < failed, took_s * (1 + number / 1_000)))
+        found.add(Attempt(number < failed, took_s * (1 + number / 1_000)))
     return found
 
 
@@ -74,7 +89,7 @@ def lately(count: int, failed: int = 0, took_s: float = 0.01) -> Lately:
     ("one", "other", "why"),
     [
         (lately(100), lately(100), None),
-        (lately(LEAST - 1, failed=LEAST - 1), lately(100), None),
+        (lately(MIN_ANSWERS - 1, failed=MIN_ANSWERS - 1), lately(100), None),
         (lately(100, failed=1), lately(100), None),
         (lately(100, failed=10), lately(100), "10 of its last 100 answers failed, and 0 of 100 beside them"),
         (lately(100, failed=10), lately(100, failed=9), None),
@@ -89,12 +104,12 @@ def test_worse_is_surely_more_failures_or_surely_and_much_longer(one, other, why
 
 def test_two_that_are_alike_are_seldom_told_apart_over_a_thousand_looks():
     rng = np.random.default_rng(3)
-    one, other = Lately(), Lately()
+    one, other = RecentAttempts(), RecentAttempts()
     stops = 0
     for _ in range(1_000):
-        for _ in range(LOOK_EVERY):
-            one.add(Answered(bool(rng.random() < 0.02), rng.gamma(2.0, 0.005)))
-            other.add(Answered(bool(rng.random() < 0.02), rng.gamma(2.0, 0.005)))
+        for _ in range(COMPARE_EVERY):
+            one.add(Attempt(bool(rng.random() < 0.02), rng.gamma(2.0, 0.005)))
+            other.add(Attempt(bool(rng.random() < 0.02), rng.gamma(2.0, 0.005)))
         stops += worse(one, other, slower=1.5) is not None
     assert stops <= 20
     assert len(one) == WINDOW
@@ -166,7 +181,7 @@ def test_without_a_verdict_it_answers_nobody_and_the_registry_hears_why(world):
 
 def test_failures_stop_it_for_good_and_the_registry_hears_why(world):
     world.answer(100)
-    world.answer(LOOK_EVERY, failed=True)
+    world.answer(COMPARE_EVERY, failed=True)
     assert (world.chosen(), len(world.stops)) == ({None}, 1)
     assert "20 of its last 120 answers failed" in world.canary.state
     world.canary.look(world.watch.current)
@@ -181,10 +196,10 @@ def test_it_is_compared_with_the_champion_of_now_and_not_with_the_one_before(wor
     world.registry.alias = world.registry.add(3)
     world.watch.follow()
     world.canary.look(world.watch.current)
-    for _ in range(LOOK_EVERY):
+    for _ in range(COMPARE_EVERY):
         world.canary.answered(world.canary.served, failed=True, took_s=0.01)
     assert world.chosen() == {"2", None}, "of the new champion nothing is known yet"
-    world.answer(4 * LOOK_EVERY, failed=True)
+    world.answer(4 * COMPARE_EVERY, failed=True)
     assert world.chosen() == {None}
 
 
@@ -197,8 +212,8 @@ def test_another_process_that_reads_the_tag_stops_too_and_a_new_beginning_starts
 
 
 def test_what_could_not_be_told_is_told_when_the_registry_is_back(world):
-    world.answer(LEAST)
-    world.answer(2 * LOOK_EVERY, failed=True)
+    world.answer(MIN_ANSWERS)
+    world.answer(2 * COMPARE_EVERY, failed=True)
     assert world.chosen() == {None}
     world.registry.down = True
     with pytest.raises(Exception, match="registry"):

@@ -24,7 +24,7 @@ from models.recommender.retrieval import ranker_inputs
 from serving.events.verdicts import judge
 from serving.recommend.convert import Answer
 from serving.recommend.recommender import Question, Reason, UserRead, rank, recommend, substitute
-from serving.recommend.served_log import WAITING, ServedAnswer, ServedLog, event_of, is_sampled
+from serving.recommend.served_log import MOST_WAITING, ServedAnswer, ServedLog, event_of, is_sampled
 from serving.recommend.unpersonal import NO_ITEMS
 from training.data.dataset import Domain, interactions_of
 from training.recommender.shown_items import read_served, served_examples
@@ -139,12 +139,12 @@ def test_more_than_the_queue_holds_is_dropped_counted_and_never_waited_for():
     log = ServedLog(LOG, outlet, 1.0, counts.append)
     log.start()
     logged = answered(Question("ann", 1), UserRead(features()))
-    for _ in range(3 * WAITING):
+    for _ in range(3 * MOST_WAITING):
         log.offer(logged)
-    assert counts.count("dropped") >= 2 * WAITING - 1
+    assert counts.count("dropped") >= 2 * MOST_WAITING - 1
     outlet.open.set()
     log.stop()
-    assert len(outlet.messages) + counts.count("dropped") == 3 * WAITING
+    assert len(outlet.messages) + counts.count("dropped") == 3 * MOST_WAITING
     assert counts.count("sent") == len(outlet.messages)
     assert outlet.messages[0].key == b"ann"
 

@@ -15,7 +15,7 @@ from serving.recommend.convert import Answer
 from serving.recommend.recommender import Question, UserRead, recommend
 from serving.recommend.served_log import ServedAnswer, event_of
 from serving.recommend.unpersonal import NO_ITEMS
-from serving.versions.shadow import WAITING, Asked, Shadow, overlap
+from serving.versions.shadow import MOST_WAITING, Shadow, ShadowRequest, overlap
 
 QUESTION = Question("ann", 3)
 READ = UserRead(features(recent=["tea"]))
@@ -37,7 +37,7 @@ class World:
 
     def offered(self) -> Answer:
         answer = said(CHAMPION)
-        self.shadow.offer(Asked(answer, QUESTION, NO_ITEMS, self.ask))
+        self.shadow.offer(ShadowRequest(answer, QUESTION, NO_ITEMS, self.ask))
         return answer
 
     def run(self) -> None:
@@ -93,11 +93,11 @@ def test_while_requests_wait_nothing_is_asked():
 
 def test_more_than_the_queue_holds_is_dropped_and_never_waited_for():
     world = World()
-    for _ in range(2 * WAITING):
+    for _ in range(2 * MOST_WAITING):
         world.offered()
-    assert world.count("dropped") == WAITING
+    assert world.count("dropped") == MOST_WAITING
     world.run()
-    assert world.count("scored") == WAITING
+    assert world.count("scored") == MOST_WAITING
 
 
 def test_without_a_challenger_and_without_a_share_nothing_is_taken():
@@ -106,7 +106,7 @@ def test_without_a_challenger_and_without_a_share_nothing_is_taken():
     world.offered()
     world.run()
     silent = Shadow(0.0, lambda: CHALLENGER, lambda: False, world.metrics, world.logged.append)
-    silent.offer(Asked(said(CHAMPION), QUESTION, NO_ITEMS, said))
+    silent.offer(ShadowRequest(said(CHAMPION), QUESTION, NO_ITEMS, said))
     silent.start()
     silent.stop()
     assert (world.logged, world.count("scored")) == ([], 0)
