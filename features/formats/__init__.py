@@ -1,6 +1,7 @@
-"""Files as events: every format that history comes in, with the verdicts of the topic.
+"""Files as events: the formats of history, with the verdicts that a topic's records get.
 
-In: a path and a format's name. Out: (stream name, ``Parsed``) in bounded chunks.
+In: a path and a format's name. Out: (stream name, ``Parsed``) in bounded chunks; or Arrow tables of a Parquet or CSV
+file (``read_parquet``, ``read_csv``).
 """
 
 from features.formats.files import (

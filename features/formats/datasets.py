@@ -1,6 +1,6 @@
-"""The data sets that everyone has, as events of the shop and cards domains: which of their columns is which of ours.
+"""Public data sets as events of the shop and cards domains: the mapping of their columns to ours.
 
-Each reader yields (stream name, table of our columns) in the file's order. ``docs/data.md`` says the same in prose.
+Each reader yields (stream name, table of our columns) in the file's order. ``docs/data.md`` describes the same mapping.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import pyarrow.compute as pc
 
 from features.definitions import UNITS_MS
 from features.errors import FormatError
-from features.formats.files import Columns, InputFile, cast, numbered, read_csv, read_parquet, to_ms, whole
+from features.formats.files import Columns, InputFile, cast, format_errors, numbered, read_csv, read_parquet, to_ms
 
 Tables = Iterator[tuple[str, pa.Table]]
 Shape = Callable[[pa.Table], list[tuple[str, pa.Table]]]
 
 LABEL_DELAY_MS = 7 * UNITS_MS["d"]
-"""How long after a card payment its label is known: the Fraud Detection Handbook's delay."""
+"""The time from a card payment until its label is known: the Fraud Detection Handbook's delay."""
 TAOBAO_TYPES = {"pv": "view", "cart": "cart", "fav": "favorite", "buy": "purchase"}
 
 
 def _events(rows: pa.Table, **columns: Columns) -> pa.Table:
-    """A table of our columns that keeps the rows' offset, and their event_id unless it is given."""
+    """A table of our columns with the rows' offset, and their event_id unless ``columns`` has one."""
     return pa.table({"offset": rows["offset"], "event_id": rows["event_id"], **columns})
 
 
-def _all(rows: pa.Table, value: str | float) -> Columns:
+def _constant(rows: pa.Table, value: str | float) -> Columns:
     return pa.repeat(pa.scalar(value), rows.num_rows)
 
 
@@ -37,20 +37,20 @@ def _text(column: Columns) -> Columns:
 
 
 def _renamed(column: Columns, names: Mapping[str, str]) -> Columns:
-    """Their event types as ours; one that is not listed stays, for the stream to judge."""
+    """Their event types as ours; one that is not listed stays, and the stream decides its verdict."""
     known = pc.index_in(column, value_set=pa.array(list(names)))
     return pc.coalesce(pc.take(pa.array(list(names.values())), known), column)
 
 
 def _shaped(tables: Iterable[pa.Table], source: InputFile, shape: Shape) -> Tables:
     for rows in numbered(tables, source.path):
-        with whole(source, "the columns to have the data set's own types"):
+        with format_errors(source, "the columns to have the data set's own types"):
             shaped = shape(rows)
         yield from shaped
 
 
 def online_retail(source: InputFile) -> Tables:
-    """UCI Online Retail (Parquet): one event an invoice line; returns have a negative quantity, and so amount."""
+    """UCI Online Retail (Parquet): one event per invoice line; returns have a negative quantity, and so amount."""
     columns = ("InvoiceNo", "StockCode", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID")
     return _shaped(read_parquet(source, columns), source, _online_retail)
 
@@ -88,7 +88,7 @@ def _taobao(rows: pa.Table) -> list[tuple[str, pa.Table]]:
 
 
 def rees46(source: InputFile) -> Tables:
-    """REES46's multi-category store (CSV): one unit an event, so a purchase's quantity is 1."""
+    """REES46's multi-category store (CSV): one unit per event, so a purchase's quantity is 1."""
     texts = ("event_time", "event_type", "product_id", "category_id", "category_code", "user_id", "user_session")
     return _shaped(read_csv(source, dict.fromkeys(texts, "string") | {"price": "float64"}), source, _rees46)
 
@@ -111,7 +111,7 @@ def _rees46(rows: pa.Table) -> list[tuple[str, pa.Table]]:
 
 
 def movielens(source: InputFile) -> Tables:
-    """A MovieLens folder: the films, known from the first rating on, then the ratings as ratings.csv has them."""
+    """A MovieLens folder: the films, timed at the first rating, then the ratings in the order of ratings.csv."""
     films, ratings = (replace(source, path=source.path / name) for name in ("movies.csv", "ratings.csv"))
     first_ms = _first_rating_ms(ratings)
     dtypes = {"movieId": "string", "title": "string", "genres": "string"}
@@ -121,17 +121,17 @@ def movielens(source: InputFile) -> Tables:
 
 
 def movielens_100k(source: InputFile) -> Tables:
-    """Lines of user, item, rating and seconds with tabs between: MovieLens-100K's u.data, NCF's .train.rating."""
+    """Tab-separated user, item, rating and seconds: MovieLens-100K's u.data, NCF's .train.rating."""
     dtypes = {"userId": "string", "movieId": "string", "rating": "float64", "timestamp": "int64"}
     return _shaped(read_csv(source, dtypes, tabs=True), source, _ratings)
 
 
 def _first_rating_ms(ratings: InputFile) -> int:
-    seconds = [pc.min(rows["timestamp"]).as_py() for rows in read_csv(ratings, {"timestamp": "int64"})]
-    known = [second for second in seconds if second is not None]
-    if not known:
+    chunk_minima = [pc.min(rows["timestamp"]).as_py() for rows in read_csv(ratings, {"timestamp": "int64"})]
+    seconds = [second for second in chunk_minima if second is not None]
+    if not seconds:
         raise FormatError(ratings.where, "at least one rating", "none")
-    return 1_000 * int(min(known))
+    return 1_000 * int(min(seconds))
 
 
 def _films(rows: pa.Table, first_ms: int) -> list[tuple[str, pa.Table]]:
@@ -144,7 +144,7 @@ def _ratings(rows: pa.Table) -> list[tuple[str, pa.Table]]:
     events = _events(
         rows,
         event_time=to_ms(rows["timestamp"], "s", "timestamp"),
-        event_type=_all(rows, "rating"),
+        event_type=_constant(rows, "rating"),
         user_id=rows["userId"],
         item_id=rows["movieId"],
         rating=rows["rating"],
@@ -153,7 +153,7 @@ def _ratings(rows: pa.Table) -> list[tuple[str, pa.Table]]:
 
 
 def yoochoose(source: InputFile) -> Tables:
-    """YooChoose clicks (Parquet): views of sessions whose users nobody knows."""
+    """YooChoose clicks (Parquet): views of anonymous sessions."""
     return _shaped(read_parquet(source, ("SessionId", "ItemId", "Time")), source, _yoochoose)
 
 
@@ -161,7 +161,7 @@ def _yoochoose(rows: pa.Table) -> list[tuple[str, pa.Table]]:
     events = _events(
         rows,
         event_time=pc.cast(pc.round(pc.multiply(rows["Time"], 1_000.0)), pa.int64()),
-        event_type=_all(rows, "view"),
+        event_type=_constant(rows, "view"),
         session_id=_text(rows["SessionId"]),
         item_id=_text(rows["ItemId"]),
     )
@@ -169,7 +169,7 @@ def _yoochoose(rows: pa.Table) -> list[tuple[str, pa.Table]]:
 
 
 def cards(source: InputFile) -> Tables:
-    """The Fraud Detection Handbook's payments (Parquet), and for each fraud a label that is known 7 days later."""
+    """The Fraud Detection Handbook's payments (Parquet), and for each fraud a label that becomes known 7 days later."""
     columns = ("TRANSACTION_ID", "TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_FRAUD")
     return _shaped(read_parquet(source, columns), source, _cards)
 

@@ -1,7 +1,7 @@
-"""Files to Arrow tables: Parquet, CSV and lines of text, in bounded chunks, with what says which row is which.
+"""Files to Arrow tables: Parquet, CSV and lines of text in bounded chunks, with ids of their rows.
 
-A chunk is so many rows of Parquet, or so many bytes of text, so that a file may be larger than memory. Whatever a
-library raises on a damaged file becomes a FormatError that names the file.
+A chunk is a number of rows of Parquet, or of bytes of text, so that a file may be larger than memory. An error of a
+library on a damaged file becomes a FormatError that names the file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Columns = Any
 
 CHUNK_ROWS = 65_536
 BYTES_PER_ROW = 128
-"""What a row of text is taken to need when a chunk is measured in bytes."""
+"""The assumed size of a row of text, for chunks that are measured in bytes."""
 LONGEST_LINE = 64 << 20
 WHOLE_UNITS_MS = {"s": 1_000, "ms": 1}
 UNITS_PER_MS = {"us": 1_000, "ns": 1_000_000}
@@ -36,7 +36,7 @@ UNITS_PER_MS = {"us": 1_000, "ns": 1_000_000}
 
 @dataclass(frozen=True)
 class InputFile:
-    """What a reader is asked for: a file (or folder), and for a mapped format the stream whose columns it has."""
+    """A file or folder to read; for a mapped format with its stream (``target``) and our column → the file's."""
 
     path: Path
     target: Stream | None = None
@@ -50,23 +50,23 @@ class InputFile:
 
     @property
     def where(self) -> str:
-        """How errors call it."""
+        """Its name in errors."""
         return f"file '{self.path}'"
 
 
 def file_digest(path: Path) -> str:
-    """The first 8 hex digits of the SHA-256 of the file as it lies on the disk."""
+    """The first 8 hex digits of the SHA-256 of the file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:8]
 
 
 def row_ids(digest: str, rows: Columns) -> Columns:
-    """Event ids for records that have none: digest, '-', row."""
+    """Event ids for records without one: digest, '-', row."""
     return pc.binary_join_element_wise(pa.scalar(digest), pc.cast(rows, pa.string()), pa.scalar("-"))
 
 
 def numbered(tables: Iterable[pa.Table], path: Path) -> Iterator[pa.Table]:
-    """The tables with the row in the file as ``offset``, and an ``event_id`` made of it unless they have one."""
+    """The tables with the row number in the file as ``offset``, and ``event_id`` made of it unless they have one."""
     digest = file_digest(path)
     start = 0
     for table in tables:
@@ -81,23 +81,23 @@ def _columns(table: pa.Table) -> dict[str, Columns]:
 
 
 @contextmanager
-def whole(source: InputFile, required: str) -> Iterator[None]:
-    """Turns what a library raises on a damaged file into a FormatError."""
+def format_errors(source: InputFile, required: str) -> Iterator[None]:
+    """Turns a library's error on a damaged file into a FormatError."""
     try:
         yield
     except (OSError, EOFError, UnicodeDecodeError, pa.ArrowException) as error:
         got = f"{type(error).__name__}: {error}".rstrip(". ")
-        next_step = "Fetch or write the file anew, or say another format."
+        next_step = "Fetch or write the file anew, or choose another format."
         raise FormatError(source.where, required, got, next_step) from error
 
 
 def require_columns(source: InputFile, required: Iterable[str], present: Iterable[str]) -> None:
-    """Raise FormatError unless the file has every one of the columns, once."""
+    """Raises FormatError unless the file has each of the columns exactly once."""
     required, present = list(required), list(present)
-    twice = [name for name in required if present.count(name) > 1]
-    if twice:
+    repeated = [name for name in required if present.count(name) > 1]
+    if repeated:
         raise FormatError(
-            source.where, f"one column {twice[0]!r}", f"{present.count(twice[0])} of that name", "Rename one."
+            source.where, f"one column {repeated[0]!r}", f"{present.count(repeated[0])} of that name", "Rename one."
         )
     missing = [name for name in required if name not in present]
     if missing:
@@ -105,60 +105,63 @@ def require_columns(source: InputFile, required: Iterable[str], present: Iterabl
 
 
 def parquet_columns(source: InputFile) -> pa.Schema:
-    """The columns of a Parquet file."""
+    """The schema of a Parquet file."""
     import pyarrow.parquet as pq
 
-    with whole(source, "a whole Parquet file"):
+    with format_errors(source, "a whole Parquet file"):
         return pq.read_schema(source.path)
 
 
 def read_parquet(source: InputFile, columns: Iterable[str]) -> Iterator[pa.Table]:
-    """Those columns of a Parquet file, so many rows at a time."""
+    """These columns of a Parquet file, ``chunk_rows`` rows at a time."""
     import pyarrow.parquet as pq
 
     columns = list(dict.fromkeys(columns))
     require_columns(source, columns, parquet_columns(source).names)
-    with whole(source, "a whole Parquet file"), pq.ParquetFile(source.path) as file:
+    with format_errors(source, "a whole Parquet file"), pq.ParquetFile(source.path) as file:
         for batch in file.iter_batches(source.chunk_rows, columns=columns):
             yield pa.table(batch)
 
 
 def csv_header(source: InputFile) -> list[str]:
     """The column names of a CSV file."""
-    with whole(source, "a whole CSV file"), pa.input_stream(str(source.path)) as stream:
+    with format_errors(source, "a whole CSV file"), pa.input_stream(str(source.path)) as stream:
         head = stream.read(1 << 16).decode("utf-8-sig", errors="replace")
     return next(csv.reader(io.StringIO(head)), [])
 
 
 def read_csv(source: InputFile, dtypes: Mapping[str, str], tabs: bool = False) -> Iterator[pa.Table]:
-    """Those columns of a CSV file, of those dtypes; an empty cell is a null, and only that is.
+    """These columns of a CSV file with their dtypes; only an empty cell is null.
 
     Args:
-        tabs: the file has tabs for commas and no header: its columns are those of dtypes, in their order.
+        tabs: the file is separated by tabs and has no header; its columns are those of dtypes, in their order.
     """
     import pyarrow.csv as pacsv
 
     if not tabs:
         require_columns(source, dtypes, csv_header(source))
     types = {name: ARROW[dtype] for name, dtype in dtypes.items()}
-    options = pacsv.ConvertOptions(
+    convert_options = pacsv.ConvertOptions(
         column_types=types,
         include_columns=list(types),
         null_values=[""],
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    reading = pacsv.ReadOptions(block_size=source.block_bytes, column_names=list(dtypes) if tabs else None)
-    parsing = pacsv.ParseOptions(newlines_in_values=not tabs, delimiter="\t" if tabs else ",")
-    with whole(source, "a whole CSV file"), pacsv.open_csv(source.path, reading, parsing, options) as reader:
+    read_options = pacsv.ReadOptions(block_size=source.block_bytes, column_names=list(dtypes) if tabs else None)
+    parse_options = pacsv.ParseOptions(newlines_in_values=not tabs, delimiter="\t" if tabs else ",")
+    with (
+        format_errors(source, "a whole CSV file"),
+        pacsv.open_csv(source.path, read_options, parse_options, convert_options) as reader,
+    ):
         for batch in reader:
             yield pa.table(batch)
 
 
 def read_lines(source: InputFile) -> Iterator[list[bytes]]:
-    """The lines of a text file, so many bytes of them at a time; the last may lack its newline."""
+    """The lines of a text file, about ``block_bytes`` of them at a time; the last may lack its newline."""
     rest = b""
-    with whole(source, "a whole text file"), pa.input_stream(str(source.path)) as stream:
+    with format_errors(source, "a whole text file"), pa.input_stream(str(source.path)) as stream:
         while block := stream.read(source.block_bytes):
             *lines, rest = (rest + block).split(b"\n")
             if lines:
@@ -170,7 +173,7 @@ def read_lines(source: InputFile) -> Iterator[list[bytes]]:
 
 
 def to_ms(column: Columns, unit: str, where: str) -> Columns:
-    """A time column as from_columns takes it: int64 ms of numbers and timestamps (no zone: UTC), and text as it is."""
+    """A time column for from_columns: int64 ms of numbers and timestamps (no zone: UTC); text is unchanged."""
     if pa.types.is_timestamp(column.type):
         return pc.cast(pc.cast(column, pa.timestamp("ms", column.type.tz), safe=False), pa.int64())
     if pa.types.is_integer(column.type):
@@ -181,7 +184,7 @@ def to_ms(column: Columns, unit: str, where: str) -> Columns:
 
 
 def _scaled(column: Columns, unit: str) -> Columns:
-    """Whole milliseconds; a number too large to be a time becomes null."""
+    """Whole milliseconds; a number that is too large for a time becomes null."""
     if unit in UNITS_PER_MS:
         return pc.divide(column, UNITS_PER_MS[unit])
     factor = WHOLE_UNITS_MS[unit]
@@ -190,7 +193,7 @@ def _scaled(column: Columns, unit: str) -> Columns:
 
 
 def csv_ms(column: Columns, unit: str, where: str) -> Columns:
-    """A CSV's time column for from_columns: text that is a whole number is one in ``unit``, cell by cell."""
+    """A CSV's time column for from_columns: a cell that is a whole number is a time in ``unit``, any other is text."""
     numeric = pc.match_substring_regex(column, r"^\d{1,18}$|^[1-8]\d{18}$")
     numbers = _scaled(pc.cast(pc.if_else(numeric, column, pa.scalar(None, pa.string())), pa.int64()), unit)
     if pc.all(numeric).as_py():
@@ -200,7 +203,7 @@ def csv_ms(column: Columns, unit: str, where: str) -> Columns:
 
 
 def cast(column: Columns, dtype: str, where: str) -> Columns:
-    """The column in our dtype; FormatError where that would lose something."""
+    """The column in our dtype. Raises FormatError if the conversion would lose information."""
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
     if column.type == ARROW[dtype]:
@@ -224,4 +227,4 @@ LOSSLESS: dict[str, tuple[Callable[[pa.DataType], bool], ...]] = {
     "float64": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
     "bool": (),
 }
-"""Our dtype → what a file may have instead. A float column may be pandas' integers with nulls: whole ones pass."""
+"""Our dtype → Arrow types of files that convert to it. Floats may be pandas' integers with nulls: whole ones pass."""

@@ -1,7 +1,7 @@
-"""Metarank's event format, which RankLens comes in: items, rankings of shown items and interactions, as our events.
+"""Metarank's event format, that of RankLens: items, rankings of shown items and interactions, as our events.
 
-One name holds values of any type there, which the column-wise JSON readers refuse, so that lines are decoded one by
-one, in C, into structs of just what is used.
+A field may hold values of any type, which column-wise JSON readers refuse; so lines are decoded one by one, in C, into
+structs of the fields that are used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ItemField(msgspec.Struct):
 
 
 class Item(msgspec.Struct, tag_field="event", tag="item"):
-    """What became known of an item."""
+    """Fields of an item."""
 
     id: str
     item: str
@@ -53,7 +53,7 @@ class Ranking(msgspec.Struct, tag_field="event", tag="ranking"):
 
 
 class Interaction(msgspec.Struct, tag_field="event", tag="interaction"):
-    """What was done with an item, of a ranking or not."""
+    """An action on an item, of a ranking or not."""
 
     id: str
     timestamp: Millis
@@ -65,7 +65,7 @@ class Interaction(msgspec.Struct, tag_field="event", tag="interaction"):
 
 
 class User(msgspec.Struct, tag_field="event", tag="user"):
-    """What became known of a user; not one of our events."""
+    """Fields of a user; not one of our events."""
 
 
 Record = Item | Ranking | Interaction | User
@@ -97,8 +97,8 @@ def ranklens(source: InputFile) -> Iterator[tuple[str, pa.Table]]:
         records = [_decoded(decoder, text, number, source) for number, text in enumerate(lines, line + 1)]
         line += len(lines)
         rows = {
-            "catalogue": _table(ITEM_COLUMNS, [_item(one) for one in records if isinstance(one, Item)]),
-            "activity": _table(ACTIVITY_COLUMNS, [row for one in records for row in _activity(one)]),
+            "catalogue": _table(ITEM_COLUMNS, [_item(record) for record in records if isinstance(record, Item)]),
+            "activity": _table(ACTIVITY_COLUMNS, [row for record in records for row in _activity(record)]),
         }
         for stream, table in rows.items():
             offsets = np.arange(starts[stream], starts[stream] + table.num_rows, dtype=np.int64)
@@ -107,13 +107,14 @@ def ranklens(source: InputFile) -> Iterator[tuple[str, pa.Table]]:
 
 
 def item_fields(source: InputFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(item id, its fields by name) of each item event, in the file's order: what ``catalogue`` has no column for."""
+    """(item id, its fields by name) of each item event, in the file's order; also fields that ``catalogue`` lacks."""
     decoder = msgspec.json.Decoder(Record)
     line = 0
     for lines in read_lines(source):
         records = [_decoded(decoder, text, number, source) for number, text in enumerate(lines, line + 1)]
         line += len(lines)
-        yield from ((one.item, {f.name: f.value for f in one.fields}) for one in records if isinstance(one, Item))
+        items = (record for record in records if isinstance(record, Item))
+        yield from ((item.item, {field.name: field.value for field in item.fields}) for item in items)
 
 
 def _decoded(decoder: msgspec.json.Decoder[Record], line: bytes, number: int, source: InputFile) -> Record:
@@ -130,7 +131,7 @@ def _item(record: Item) -> tuple[Any, ...]:
 
 
 def _text(value: object) -> str | None:
-    """A text as it is, a list of texts with | between them, as MovieLens writes genres."""
+    """A text unchanged; a list of texts joined by |, as MovieLens writes genres."""
     texts = value if isinstance(value, list) else [value]
     return "|".join(text for text in texts if isinstance(text, str)) or None
 

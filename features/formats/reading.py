@@ -1,13 +1,14 @@
-"""The formats that history comes in, by name, and ``read_events``: any such file as events with their verdicts.
+"""The formats of history by name, and ``read_events``: a file of any of them as events with their verdicts.
 
-A reader yields (stream name, table of our columns) in the file's order and in bounded chunks. What a file does not say:
+A reader yields (stream name, table of our columns) in the file's order and in bounded chunks. Defaults of columns that
+a file does not have:
 
-* ``event_id`` is the first 8 hex digits of the file's SHA-256, '-', the row, where the file has no id of its own;
-* ``known_at`` is the event's time, but for labels, which become known later;
+* ``event_id`` is the first 8 hex digits of the file's SHA-256, '-', the row;
+* ``known_at`` is the event's time, except for labels, which become known later;
 * ``offset`` is the row in the file, from 0.
 
-The verdicts are those of the topic: every reader ends in ``from_columns``, or in ``parse`` where lines are messages.
-``docs/data.md`` has each format's columns.
+The verdicts are those of the topic: every reader ends in ``from_columns``, or in ``parse`` if lines are messages.
+``docs/data.md`` lists each format's columns.
 """
 
 from __future__ import annotations
@@ -44,18 +45,18 @@ Tables = Iterator[tuple[str, pa.Table]]
 Events = Iterator[tuple[str, Parsed]]
 Horizon = Callable[[str], int | None]
 ToMs = Callable[[Columns, str, str], Columns]
-"""(time column, unit of its numbers, where it is) → what from_columns takes for a time."""
+"""(time column, unit of its numbers, its name in errors) → a time column for from_columns."""
 
 OURS = ("event_id", "event_time", "known_at", "offset")
-"""What a table has besides the stream's fields, as far as the file says it."""
+"""Columns that a table may have besides the stream's fields."""
 TIMES = {"event_time", "known_at"}
 ANY_TIME_MS = np.iinfo(np.int64).max // 2
-"""A known_at that no event is late for or ahead of."""
+"""A known_at for which no event is late or in the future."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A way to read files: the streams that it fills; none where a Stream of the caller's maps the columns."""
+    """A reader of files and its streams; none if a stream of the caller maps the columns."""
 
     name: str
     streams: tuple[str, ...]
@@ -64,13 +65,13 @@ class Format:
 
 
 def nothing_is_late(stream: str) -> int | None:
-    """No horizon, for any stream."""
+    """None, the horizon for which no event is late."""
     return None
 
 
 def read_events(
     path: str | Path,
-    format: str,  # noqa: A002  (what the command line calls it)
+    format: str,  # noqa: A002  (the option's name on the command line)
     streams: Mapping[str, Stream],
     horizon_ms: Horizon = nothing_is_late,
     *,
@@ -83,49 +84,51 @@ def read_events(
     Args:
         path: a file, ``.gz`` or not (for movielens, the folder).
         format: a name in FORMATS.
-        streams: the feature repo's streams by name; events of a stream that it lacks are left out.
-        horizon_ms: stream name → the horizon of the views that read it, as FeatureRepo.horizon_ms gives it.
-        stream: for csv, parquet and jsonl, the stream that the rows are of; not needed where there is only one.
-        columns: for csv and parquet, our column → the file's, where that is not the stream's own path.
-        chunk_rows: about how many rows are held at once.
+        streams: the feature repo's streams by name; events of other streams are left out.
+        horizon_ms: stream name → the horizon of the views that read it: FeatureRepo.horizon_ms.
+        stream: for csv, parquet and jsonl, the stream of the rows; optional if the repo has only one.
+        columns: for csv and parquet, our column → the file's, if that is not the stream's own path.
+        chunk_rows: rows in memory at once, approximately.
 
-    Raises UsageError at once for what is not there, and FormatError, while reading, for what is not as it is called.
+    Raises:
+        UsageError: at once, for a path, format or stream that does not exist.
+        FormatError: while reading, for a file that is damaged or not of that format.
     """
-    chosen = find_format(format)
-    source = InputFile(_existing(Path(path), chosen), None, columns, chunk_rows)
-    if not chosen.streams:
-        source = replace(source, target=_target(chosen, streams, stream))
-    elif not set(chosen.streams) & set(streams):
-        required = f"a stream called {' or '.join(map(repr, chosen.streams))} in the feature repo"
+    file_format = find_format(format)
+    source = InputFile(_existing(Path(path), file_format), None, columns, chunk_rows)
+    if not file_format.streams:
+        source = replace(source, target=_target(file_format, streams, stream))
+    elif not set(file_format.streams) & set(streams):
+        required = f"a stream called {' or '.join(map(repr, file_format.streams))} in the feature repo"
         next_step = "Define it, or read the file as csv or parquet."
-        raise UsageError(f"format '{chosen.name}'", required, _names(streams), next_step)
-    return chosen.read(source, streams, horizon_ms)
+        raise UsageError(f"format '{file_format.name}'", required, _names(streams), next_step)
+    return file_format.read(source, streams, horizon_ms)
 
 
 def find_format(name: str) -> Format:
-    """The format of that name; UsageError where there is none."""
+    """The format of that name. Raises UsageError if there is none."""
     if name not in FORMATS:
         raise UsageError("a file's format", f"one of {', '.join(FORMATS)}", repr(name))
     return FORMATS[name]
 
 
-def _existing(path: Path, chosen: Format) -> Path:
-    required = "a folder" if chosen.folder else "a file"
+def _existing(path: Path, file_format: Format) -> Path:
+    required = "a folder" if file_format.folder else "a file"
     if not path.exists():
         raise UsageError(f"path '{path}'", f"{required} that exists", "nothing there")
-    if path.is_dir() != chosen.folder:
-        got = "a file" if chosen.folder else "a folder"
-        raise UsageError(f"path '{path}'", f"{required} for format '{chosen.name}'", got)
+    if path.is_dir() != file_format.folder:
+        got = "a file" if file_format.folder else "a folder"
+        raise UsageError(f"path '{path}'", f"{required} for format '{file_format.name}'", got)
     return path
 
 
-def _target(chosen: Format, streams: Mapping[str, Stream], name: str | None) -> Stream:
+def _target(file_format: Format, streams: Mapping[str, Stream], name: str | None) -> Stream:
     if name is None and len(streams) == 1:
         return next(iter(streams.values()))
     if name is None or name not in streams:
         got = "none" if name is None else repr(name)
         next_step = f"The feature repo has {_names(streams)}."
-        raise UsageError(f"format '{chosen.name}'", "the name of the stream that the rows are of", got, next_step)
+        raise UsageError(f"format '{file_format.name}'", "the name of the stream that the rows are of", got, next_step)
     return streams[name]
 
 
@@ -133,11 +136,13 @@ def _names(streams: Iterable[str]) -> str:
     return ", ".join(streams) or "no streams"
 
 
-# --- tables that a reader already gave our names --------------------------------------------------------------------
+# --- tables with our column names -------------------------------------------------------------------------------------
 
 
-def _judged(tables: Callable[[InputFile], Tables]) -> Callable[[InputFile, Mapping[str, Stream], Horizon], Events]:
-    """A reader of events, made of one of tables."""
+def _with_verdicts(
+    tables: Callable[[InputFile], Tables],
+) -> Callable[[InputFile, Mapping[str, Stream], Horizon], Events]:
+    """A reader of events, made of a reader of tables."""
 
     def read(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Horizon) -> Events:
         for name, table in tables(source):
@@ -149,7 +154,7 @@ def _judged(tables: Callable[[InputFile], Tables]) -> Callable[[InputFile, Mappi
 
 
 def conformed(table: pa.Table, stream: Stream, where: str) -> pa.Table:
-    """The table with columns of the stream only, each of its dtype; FormatError where that would lose something."""
+    """The table with the stream's columns only, each of its dtype. Raises FormatError if that loses information."""
     columns = {name: table[name] for name in OURS if name in table.column_names}
     for name, field in stream.mapped.items():
         if name in table.column_names:
@@ -160,20 +165,20 @@ def conformed(table: pa.Table, stream: Stream, where: str) -> pa.Table:
     return pa.table(columns)
 
 
-# --- any table, by a Stream as its mapping --------------------------------------------------------------------------
+# --- any table, mapped by a stream ------------------------------------------------------------------------------------
 
 
 def mapping(source: InputFile, present: Iterable[str]) -> dict[str, str]:
-    """Our column → the file's, for all that the file has; FormatError where one is missing that may not."""
+    """Our column → the file's, for all that the file has. Raises FormatError if a required one is missing."""
     stream, present = _stream(source), list(present)
-    asked = dict(source.columns or {})
+    overrides = dict(source.columns or {})
     ours = {name: field.path or name for name, field in stream.mapped.items()}
     ours |= {"event_time": stream.event_time, "event_id": stream.event_id or "event_id", "known_at": "known_at"}
-    unknown = [name for name in asked if name not in ours]
+    unknown = [name for name in overrides if name not in ours]
     if unknown:
         raise UsageError(f"the columns of {source.where}", f"names of ours ({', '.join(ours)})", ", ".join(unknown))
-    needed = {"event_time", *asked, *(name for name, field in stream.mapped.items() if field.required)}
-    ours |= asked
+    needed = {"event_time", *overrides, *(name for name, field in stream.mapped.items() if field.required)}
+    ours |= overrides
     missing = [f"'{ours[name]}' (our {name})" for name in ours if name in needed and ours[name] not in present]
     if missing:
         next_step = f"Say which one it is with columns, or map it in stream '{stream.name}'."
@@ -214,11 +219,11 @@ def _with_our_names(table: pa.Table, names: Mapping[str, str], source: InputFile
     return pa.table(columns)
 
 
-# --- lines that are messages of a topic -----------------------------------------------------------------------------
+# --- lines that are messages of a topic -------------------------------------------------------------------------------
 
 
 def _messages(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Horizon) -> Events:
-    """Each line judged as a message that became known when it happened: none is late, none ahead of its time.
+    """Each line as a message that became known at its event time: none is late or in the future.
 
     Lines are JSON, whatever the stream's topic holds.
     """
@@ -239,8 +244,8 @@ def _as_history(events: pa.Table, stream: Stream, digest: str) -> pa.Table:
 
 
 def _put(table: pa.Table, name: str, column: Columns) -> pa.Table:
-    place = table.schema.get_field_index(name)
-    return table.set_column(place, table.schema.field(place), column)
+    index = table.schema.get_field_index(name)
+    return table.set_column(index, table.schema.field(index), column)
 
 
 def _ranklens(source: InputFile) -> Tables:
@@ -250,17 +255,17 @@ def _ranklens(source: InputFile) -> Tables:
 
 
 _ALL = (
-    Format("online-retail", ("activity",), _judged(datasets.online_retail)),
-    Format("taobao", ("activity",), _judged(datasets.taobao)),
-    Format("rees46", ("activity",), _judged(datasets.rees46)),
-    Format("movielens", ("catalogue", "activity"), _judged(datasets.movielens), folder=True),
-    Format("movielens-100k", ("activity",), _judged(datasets.movielens_100k)),
-    Format("yoochoose", ("activity",), _judged(datasets.yoochoose)),
-    Format("ranklens", ("catalogue", "activity"), _judged(_ranklens)),
-    Format("cards", ("transactions", "fraud_labels"), _judged(datasets.cards)),
+    Format("online-retail", ("activity",), _with_verdicts(datasets.online_retail)),
+    Format("taobao", ("activity",), _with_verdicts(datasets.taobao)),
+    Format("rees46", ("activity",), _with_verdicts(datasets.rees46)),
+    Format("movielens", ("catalogue", "activity"), _with_verdicts(datasets.movielens), folder=True),
+    Format("movielens-100k", ("activity",), _with_verdicts(datasets.movielens_100k)),
+    Format("yoochoose", ("activity",), _with_verdicts(datasets.yoochoose)),
+    Format("ranklens", ("catalogue", "activity"), _with_verdicts(_ranklens)),
+    Format("cards", ("transactions", "fraud_labels"), _with_verdicts(datasets.cards)),
     Format("jsonl", (), _messages),
-    Format("csv", (), _judged(_mapped_csv)),
-    Format("parquet", (), _judged(_mapped_parquet)),
+    Format("csv", (), _with_verdicts(_mapped_csv)),
+    Format("parquet", (), _with_verdicts(_mapped_parquet)),
 )
-FORMATS: Mapping[str, Format] = {one.name: one for one in _ALL}
-"""Every format by the name that --format takes."""
+FORMATS: Mapping[str, Format] = {file_format.name: file_format for file_format in _ALL}
+"""Every format by its name for --format."""

@@ -35,7 +35,7 @@ GOOD: dict[str, Any] = {
     "quantity": 4,
     "gift": True,
 }
-BATCH = 2 * json_messages.FEW
+BATCH = 2 * json_messages.FEW_MESSAGES
 """Enough messages for the fast path."""
 
 

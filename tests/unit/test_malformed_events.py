@@ -57,7 +57,7 @@ def check(
 ) -> Parsed:
     """The verdict and code of the record alone, among a few, and among many, where the neighbours all stay valid."""
     alone = parsed([bad], stream, schemas)
-    for neighbours in (1, json_messages.FEW):
+    for neighbours in (1, json_messages.FEW_MESSAGES):
         batch = parsed([good] * neighbours + [bad] + [good] * neighbours, stream, schemas)
         reasons = batch.reasons.to_pylist()
         assert batch.verdicts.tolist() == [VALID] * neighbours + [verdict] + [VALID] * neighbours

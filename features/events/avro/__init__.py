@@ -1,6 +1,7 @@
-"""Avro messages of a stream, with a schema of its definition or of a Schema Registry.
+"""Avro messages of a stream, with the schema of its definition or of a Schema Registry.
 
-In: bytes. Out: decoded fields (``messages``), and Avro writers for those who produce.
+In: bytes, and schemas by number (``SchemaRegistry``). Out: typed columns (``messages``); for producers, bytes of an
+``AvroWriter``.
 """
 
 from features.events.avro.registry import SchemaRegistry, schema_registry

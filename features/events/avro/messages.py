@@ -26,20 +26,22 @@ MAGIC = 0
 
 
 def decode(values: pa.Array, stream: Stream, schemas: Callable[[int], str] | None) -> Decoded:
-    """The typed columns of each message, and why a message has none.
+    """The typed columns of the messages, and the problems of those that are refused.
 
     Args:
         values: binary; null for a tombstone.
         stream: ``stream.schema`` is the reader schema, and without ``schemas`` the writer's as well.
-        schemas: schema id → the writer's schema as JSON text, KeyError for an unknown id; given, each message must have
-            the header. What else it raises (a registry that is down) is raised here: no record is to blame.
+        schemas: schema id → the writer's schema as JSON text, KeyError for an unknown id; if set, every message needs
+            the header. Any other error of it (a registry that is down) is raised here: no record is to blame.
 
     Raises:
-        FormatError: the stream's schema is no Avro schema, or it has none and there is no ``schemas``.
+        FormatError: the stream's schema is not an Avro schema, or it has none and ``schemas`` is None.
     """
-    reader = _of_stream(stream)
-    writers, start = (_plain(values, stream, reader), 0) if schemas is None else (_named(values, schemas), HEADER_BYTES)
-    reader = None if schemas is None else reader
+    reader = _stream_schema(stream)
+    if schemas is None:
+        writers, start, reader = _same_schema(values, stream, reader), 0, None
+    else:
+        writers, start = _named_schemas(values, schemas), HEADER_BYTES
     objects: list[dict[str, Any] | None] = []
     problems: Problems = {}
     for row, (message, writer) in enumerate(zip(values.to_pylist(), writers, strict=True)):
@@ -51,8 +53,8 @@ def decode(values: pa.Array, stream: Stream, schemas: Callable[[int], str] | Non
     return from_objects(objects, stream, problems)
 
 
-def _of_stream(stream: Stream) -> Any:
-    """The stream's own schema, parsed; None where it names none."""
+def _stream_schema(stream: Stream) -> Any:
+    """The stream's own schema, parsed; None if it has none."""
     try:
         return None if stream.schema is None else parsed(stream.schema)
     except ValueError as error:
@@ -60,8 +62,8 @@ def _of_stream(stream: Stream) -> Any:
         raise FormatError(where, "an Avro schema as JSON text", str(error), "Mend schema= of the stream.") from None
 
 
-def _plain(values: pa.Array, stream: Stream, schema: Any) -> list[Any]:
-    """What each message without a header was written with."""
+def _same_schema(values: pa.Array, stream: Stream, schema: Any) -> list[Any]:
+    """The writer's schema of each message without a header: the stream's."""
     if schema is None:
         next_step = "Give the stream schema=, or set kafka.schema_registry."
         required = "an Avro schema, as messages without a registry name none"
@@ -71,7 +73,7 @@ def _plain(values: pa.Array, stream: Stream, schema: Any) -> list[Any]:
 
 @lru_cache(maxsize=256)
 def parsed(text: str) -> Any:
-    """The schema, ready to read with. Raises ValueError with what is wrong with it."""
+    """The parsed schema. Raises ValueError with the reason if it is not valid, or refers to itself."""
     import fastavro
 
     try:
@@ -85,7 +87,7 @@ def parsed(text: str) -> Any:
 
 
 def _cycles(schema: Any, inside: frozenset[str]) -> Iterator[str]:
-    """The names of records that are used within themselves."""
+    """The names of records that contain themselves."""
     if isinstance(schema, str):
         if schema in inside:
             yield schema
@@ -99,10 +101,10 @@ def _cycles(schema: Any, inside: frozenset[str]) -> Iterator[str]:
             yield from _cycles(member, within)
 
 
-def _named(values: pa.Array, schemas: Callable[[int], str]) -> list[Any]:
-    """What each message was written with, by its header: a schema, or the RefusedError that the message meets.
+def _named_schemas(values: pa.Array, schemas: Callable[[int], str]) -> list[Any]:
+    """The writer's schema of each message by its header, or the RefusedError of the message.
 
-    A schema is looked up once for all the messages of the batch that name it.
+    A schema is looked up once per batch.
     """
     heads = pc.binary_slice(values, 0, HEADER_BYTES).dictionary_encode()
     distinct = [_writer(head, schemas) for head in heads.dictionary.to_pylist()]

@@ -1,4 +1,4 @@
-"""Events → Avro messages: what avro.py reads, written with the stream's own schema or the registry's newest."""
+"""Events → Avro messages, written with the stream's own schema or the registry's newest: the inverse of messages.py."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class AvroWriter:
     """Writes a stream's messages.
 
     Args:
-        schema: as fastavro has parsed it.
-        header: what each message begins with; empty without a registry.
+        schema: as parsed by fastavro.
+        header: the first bytes of each message; empty without a registry.
     """
 
     stream: Stream
@@ -32,7 +32,7 @@ class AvroWriter:
     header: bytes
 
     def encode(self, message: Mapping[str, Any]) -> bytes:
-        """The message in binary. Raises FormatError where the schema cannot hold it."""
+        """The message in binary. Raises FormatError if the schema cannot hold it."""
         from fastavro import schemaless_writer
 
         buffer = io.BytesIO()
@@ -45,16 +45,16 @@ class AvroWriter:
         return buffer.getvalue()
 
     def has(self, path: str) -> bool:
-        """Whether messages have a place for the value at that path."""
+        """True if the schema has a field at that path."""
         return _at(self.schema, path.split(".")) is not None
 
     @cached_property
     def takes_instants(self) -> bool:
-        """Whether event_time is a logical time: fastavro turns a datetime into whichever; a number would pass as is."""
+        """True if event_time is a logical time: fastavro converts a datetime to its unit, but not a number."""
         return "timestamp" in self._time_type
 
     def time(self, ms: int) -> datetime | int | str:
-        """Epoch ms as event_time must be given to encode(). Raises OverflowError beyond the years 1 to 9999."""
+        """Epoch ms as the event_time that encode() expects. Raises OverflowError beyond the years 1 to 9999."""
         if self.takes_instants:
             return EPOCH + timedelta(milliseconds=ms)
         if "long" not in self._time_type and "string" in self._time_type:
@@ -68,14 +68,14 @@ class AvroWriter:
 
 
 def avro_writer(stream: Stream, registry: SchemaRegistry | None) -> AvroWriter:
-    """A writer with the stream's schema, or without one with the newest that the registry has for its topic.
+    """A writer with the stream's schema; if it has none, with the registry's newest for its topic.
 
     Raises:
-        FormatError: there is no schema, or it is none.
+        FormatError: there is no schema, or it is not valid.
         StoreError: the registry does not answer.
     """
     where = f"stream '{stream.name}': schema"
-    number, text = _chosen(stream, registry)
+    number, text = _numbered_schema(stream, registry)
     if text is None:
         next_step = "Give the stream schema=, or set kafka.schema_registry."
         raise FormatError(where, "an Avro schema to write messages with", "none", next_step)
@@ -87,8 +87,8 @@ def avro_writer(stream: Stream, registry: SchemaRegistry | None) -> AvroWriter:
     return AvroWriter(stream, schema, header)
 
 
-def _chosen(stream: Stream, registry: SchemaRegistry | None) -> tuple[int | None, str | None]:
-    """The number that messages name (None without a registry), and the schema."""
+def _numbered_schema(stream: Stream, registry: SchemaRegistry | None) -> tuple[int | None, str | None]:
+    """The number in the header of messages (None without a registry), and the schema's text."""
     if registry is None:
         return None, stream.schema
     subject = f"{stream.topic}-value"
@@ -98,7 +98,7 @@ def _chosen(stream: Stream, registry: SchemaRegistry | None) -> tuple[int | None
 
 
 def _at(schema: Any, path: Sequence[str]) -> Any:
-    """The type of the field at that path; None where there is none."""
+    """The type of the field at that path; None if there is none."""
     if not path:
         return schema
     for record in schema if isinstance(schema, list) else [schema]:

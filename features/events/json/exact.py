@@ -1,7 +1,7 @@
-"""One JSON message → its object, exactly: the path that decides what every other one must agree with.
+"""One JSON message → its object, exactly: the reference that the fast reader must agree with.
 
-Stricter than Python's own reader: no NaN, no key twice in any object, at most MAX_DEPTH levels. A message that is
-refused says why, and no message, whatever its bytes, raises anything else.
+Stricter than Python's own reader: no NaN, no key twice in any object, at most MAX_DEPTH levels. Any other message
+raises RefusedError with the reason, and no message, whatever its bytes, raises anything else.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 from features.events.decoded import RefusedError, show
 
 MAX_DEPTH = 100
-"""Well inside Python's recursion limit, so that the answer never depends on how deep the caller is."""
+"""Well inside Python's recursion limit, so that the result does not depend on the depth of the caller's stack."""
 
 MAX_DIGITS = 310
 """No integer with more digits fits a float64, and Python refuses to read those past 4,300."""
 
 TOO_LARGE = int("9" * MAX_DIGITS)
-"""Stands for every longer integer: beyond int64 and float64 alike."""
+"""Replaces every longer integer: beyond int64 and float64 alike."""
 
 BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
 
@@ -54,8 +54,8 @@ def _decoder() -> json.JSONDecoder:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise RefusedError(f"duplicate_key: keys that differ are required; got {show(twice)} twice")
+        repeated, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise RefusedError(f"duplicate_key: keys that differ are required; got {show(repeated)} twice")
     return result
 
 
@@ -70,7 +70,7 @@ def _integer(digits: str) -> int:
 
 
 def _check_depth(text: str) -> None:
-    """Raise RefusedError for more than MAX_DEPTH levels; counted by hand, as a reader would have to recurse."""
+    """Raises RefusedError for more than MAX_DEPTH levels, counted without recursion."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
     depth = 0

@@ -1,4 +1,4 @@
-"""JSON messages → typed columns: a fast reader for what a shape proves harmless, the exact reader for the rest.
+"""JSON messages → typed columns: a fast reader for messages that match a shape, the exact reader for the rest.
 
 Measured and argued in docs/adr/0002-one-parser-for-events.md.
 """
@@ -34,30 +34,24 @@ from features.events.timestamps import ms_of_numbers, ms_of_text
 if TYPE_CHECKING:
     import polars as pl
 
-FEW = 256
-"""So many messages are read exactly sooner than a pattern is compiled for them."""
+FEW_MESSAGES = 256
+"""Fewer messages than this are read exactly: compiling a pattern for them would take longer."""
 
 MAX_SHAPES = 4
 
 SAMPLES = 24
 
 LEAST_SHARE = 0.1
-"""A shape that fits fewer of the remaining messages than this ends the search for more."""
+"""The search for shapes ends at one that matches a smaller share of the remaining messages than this."""
 
 
 def decode(values: pa.Array, stream: Stream) -> Decoded:
-    """The typed columns of each message, and why a message has none; ``values`` is binary without nulls in use."""
+    """The typed columns of the messages (binary), and the problems of those that are refused."""
     rest, parts = _fast(values, stream)
     objects, problems = _read_exactly(values, rest)
     slow = from_objects(objects, stream, problems)
     parts.append((rest, Decoded(slow.columns, slow.problems)))
     return _in_order([(rows, part) for rows, part in parts if rows.size] or parts)
-
-
-def decode_exactly(values: pa.Array, stream: Stream) -> Decoded:
-    """The same as decode(), with no fast path: what tests compare it with."""
-    objects, problems = _read_exactly(values, np.arange(len(values)))
-    return from_objects(objects, stream, problems)
 
 
 def _read_exactly(values: pa.Array, rows: Int64s) -> tuple[list[dict[str, Any] | None], Problems]:
@@ -73,10 +67,10 @@ def _read_exactly(values: pa.Array, rows: Int64s) -> tuple[list[dict[str, Any] |
 
 
 def _fast(values: pa.Array, stream: Stream) -> tuple[Int64s, list[tuple[Int64s, Decoded]]]:
-    """What the shapes prove, decoded, and the rows that are left."""
+    """(remaining rows, decoded parts): messages that match a shape are decoded, the others remain."""
     rest: Int64s = np.arange(len(values))
     parts: list[tuple[Int64s, Decoded]] = []
-    if len(values) < FEW:
+    if len(values) < FEW_MESSAGES:
         return rest, parts
     import polars as pl
 
@@ -92,19 +86,19 @@ def _fast(values: pa.Array, stream: Stream) -> tuple[Int64s, list[tuple[Int64s, 
         if shape is not None and frame is not None:
             parts.append((rows, _typed(frame, shape, columns, stream)))
             rest = rest[~matching]
-        if rest.size < FEW or rows.size < LEAST_SHARE * size:
+        if rest.size < FEW_MESSAGES or rows.size < LEAST_SHARE * size:
             break
     return rest, parts
 
 
 def _text(values: pa.Array) -> pa.Array:
-    """The messages as strings; null where they are no UTF-8."""
+    """The messages as strings; null for those that are not UTF-8."""
     try:
         return values.cast(pa.string())
     except pa.ArrowInvalid:
-        unproven = np.flatnonzero(~np.asarray(pc.string_is_ascii(values.view(pa.string())).fill_null(fill_value=True)))
+        suspects = np.flatnonzero(~np.asarray(pc.string_is_ascii(values.view(pa.string())).fill_null(fill_value=True)))
     invalid = np.zeros(len(values), dtype=bool)
-    invalid[unproven] = [not _is_utf8(message) for message in values.take(pa.array(unproven)).to_pylist()]
+    invalid[suspects] = [not _is_utf8(message) for message in values.take(pa.array(suspects)).to_pylist()]
     return pc.if_else(pa.array(invalid), None, values).cast(pa.string())
 
 
@@ -117,13 +111,13 @@ def _is_utf8(message: bytes) -> bool:
 
 
 def _learn(values: pa.Array, rows: Int64s, columns: Sequence[Column]) -> Shape | None:
-    spread = rows[np.linspace(0, rows.size - 1, SAMPLES).astype(np.int64)]
-    objects, _ = _read_exactly(values, spread)
+    sample = rows[np.linspace(0, rows.size - 1, SAMPLES).astype(np.int64)]
+    objects, _ = _read_exactly(values, sample)
     return json_shapes.learn([value for value in objects if value], columns)
 
 
 def _matching(texts: pl.Series, shape: Shape | None) -> Bools:
-    """Which texts the shape proves; none where its pattern is too large to compile."""
+    """True for each text that matches the shape; none does if its pattern is too large to compile."""
     import polars as pl
 
     none = np.zeros(len(texts), dtype=bool)
@@ -136,7 +130,7 @@ def _matching(texts: pl.Series, shape: Shape | None) -> Bools:
 
 
 def read_lines(texts: pl.Series, dtypes: dict[Path, str]) -> pl.DataFrame | None:
-    """The mapped paths of each text; None, so that nothing is lost, should they not be one object each after all."""
+    """The mapped paths of each text; None if the texts are not one object each, so that no record is lost."""
     import polars as pl
 
     lines = io.BytesIO(texts.str.join("\n")[0].encode())
@@ -180,7 +174,7 @@ def _column(frame: pl.DataFrame, column: Column, dtype: str, stream: Stream, pro
 
 
 def _in_order(parts: list[tuple[Int64s, Decoded]]) -> Decoded:
-    """The parts as one, each row where its message was."""
+    """The parts as one, in the order of the messages."""
     if len(parts) == 1:
         return parts[0][1]
     rows = np.concatenate([rows for rows, _ in parts])

@@ -1,10 +1,10 @@
-"""Shapes: a pattern learned from a few good messages, which proves of another that the fast reader gets it right.
+"""Shapes: patterns learned from sample messages; the fast reader is correct for every message that matches one.
 
-Fast JSON readers coerce in silence (5 → "5"), keep the first or the last of two equal keys, take two objects on a line
-for two messages, and fail a whole block for one value. A message that matches a shape offers no occasion: it is one
-object on one line; its keys come in a fixed order, and so only once; each mapped key has a value of just its type,
+Fast JSON readers coerce silently (5 → "5"), take the first or the last of two equal keys, read two objects on a line as
+two messages, and fail a whole block for one value. None of this can happen to a message that matches a shape: it is one
+object on one line; its keys come in a fixed order, and so only once; each mapped key has a value of exactly its type,
 within digits that every reader converts alike; each text is well formed. A message that does not match is not wrong,
-only not proven. So what a shape was learned from decides about speed, never about values.
+only unproven. So the samples of a shape affect speed, never values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_LEVELS = 6
 """Objects nested deeper than this are left to the exact reader."""
 
 MAX_PATTERN = 12_000
-"""Characters: some 45 keys. From 60 on, varied texts overflow the regex engine's cache of states: 200 µs a message."""
+"""Characters: about 45 keys. From 60 on, varied texts overflow the regex engine's state cache: 200 µs a message."""
 
 _ESCAPE = (
     r'\\["\\/bfnrt]|\\u(?:[0-9abcefABCEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}'
@@ -45,14 +45,14 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Shape:
-    """A pattern (Rust's regex dialect) for whole messages, and what the mapped paths hold in those that match."""
+    """A pattern (Rust's regex dialect) for whole messages, and the dtypes of the mapped paths in those that match."""
 
     pattern: str
     dtypes: dict[Path, str]
 
 
 def learn(samples: Sequence[dict[str, Any]], columns: Sequence[Column]) -> Shape | None:
-    """The shape of most samples; None where nothing could be proven of such messages."""
+    """The shape of most samples; None if no pattern can prove such messages."""
     dtypes = _dtypes(samples, columns)
     if not samples or dtypes is None:
         return None
@@ -64,18 +64,18 @@ def learn(samples: Sequence[dict[str, Any]], columns: Sequence[Column]) -> Shape
 
 
 def _dtypes(samples: Sequence[dict[str, Any]], columns: Sequence[Column]) -> dict[Path, str] | None:
-    """What each mapped path holds; None where two columns want it differently, or one where another has its object."""
+    """The dtype of each mapped path; None if two columns disagree on it, or one path leads through another."""
     dtypes: dict[Path, str] = {}
     for column in columns:
-        dtype = _seen(samples, column) if column.dtype in ("id", "time") else column.dtype
+        dtype = _sampled_dtype(samples, column) if column.dtype in ("id", "time") else column.dtype
         if dtypes.setdefault(column.path, dtype) != dtype:
             return None
     paths = list(dtypes)
     return None if any(a != b and b[: len(a)] == a for a in paths for b in paths) else dtypes
 
 
-def _seen(samples: Sequence[dict[str, Any]], column: Column) -> str:
-    """Whether an id or a time is a number or a text, as the first sample that has it says."""
+def _sampled_dtype(samples: Sequence[dict[str, Any]], column: Column) -> str:
+    """The dtype of an id or a time: int64 or string, by the first sample that has it."""
     for sample in samples:
         value: Any = sample
         for key in column.path:
@@ -86,7 +86,7 @@ def _seen(samples: Sequence[dict[str, Any]], column: Column) -> str:
 
 
 def _object(samples: Sequence[dict[str, Any]], path: Path, dtypes: dict[Path, str]) -> str:
-    """The pattern of an object whose members come in one order, each at most once; all but the first may be missing."""
+    """The pattern of an object whose members come in one order, each at most once; all but the first are optional."""
     members = [
         rf'"{_literal(key)}" *: *(?:{_value([s[key] for s in samples if key in s], (*path, key), dtypes)})'
         for key in _order(samples)
@@ -108,7 +108,7 @@ def _value(values: Sequence[Any], path: Path, dtypes: dict[Path, str]) -> str:
 
 
 def _order(samples: Sequence[dict[str, Any]]) -> list[str]:
-    """The keys of the samples in one order that most of them keep; those with another first key have no say."""
+    """An order of the samples' keys that most samples follow; those with another first key are ignored."""
     order = list(samples[0]) if samples else []
     for sample in samples[1:]:
         merged = list(_merged(order, list(sample)))
@@ -117,7 +117,7 @@ def _order(samples: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _merged(order: list[str], keys: list[str]) -> Iterator[str]:
-    """Both lists' keys, the new ones behind their predecessor; some come twice where the lists disagree."""
+    """The keys of both lists, new ones behind their predecessor; some come twice if the lists disagree."""
     known, position = set(order), 0
     for key in keys:
         if key in known and key in order[position:]:
@@ -130,7 +130,7 @@ def _merged(order: list[str], keys: list[str]) -> Iterator[str]:
 
 
 def _literal(key: str) -> str:
-    """The key as it stands in messages. Raises ValueError if it can stand there in more ways than one."""
+    """The pattern of the key in messages. Raises ValueError if JSON can write the key in more than one way."""
     if json.dumps(key, ensure_ascii=False) != f'"{key}"' or not key.isprintable():
         raise ValueError(key)
     return re.escape(key)
