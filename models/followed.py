@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 from features.errors import ArtefactError, HeadraceError
 from features.times import now_ms
-from models.local_copy import KeptModel
+from models.local_copy import LocalCopy
 from models.registry import LoadedVersion, Pinned, Registry
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class FollowedAlias(Generic[Model]):
         alias: str,
         policy: AliasPolicy = CHAMPION_POLICY,
         swapped: Callable[[LoadedVersion[Model]], None] = lambda _: None,
-        local_copy: KeptModel | None = None,
+        local_copy: LocalCopy | None = None,
     ) -> None:
         self.alias, self.policy = alias, policy
         self._loader, self._swapped, self._local_copy = loader, swapped, local_copy

@@ -15,7 +15,7 @@ LAST = "last.json"
 
 
 @dataclass(frozen=True)
-class Kept:
+class CopiedVersion:
     """A version that was copied: its number, its manifest's digest, and the folder."""
 
     version: str
@@ -23,12 +23,12 @@ class Kept:
     folder: Path
 
 
-def kept_model(folder: str) -> KeptModel | None:
+def local_copy_in(folder: str) -> LocalCopy | None:
     """The model that is kept in this folder; None for an empty name."""
-    return KeptModel(Path(folder)) if folder else None
+    return LocalCopy(Path(folder)) if folder else None
 
 
-class KeptModel:
+class LocalCopy:
     """A folder of this machine with the model that serves. Several processes may share it: each step is one rename.
 
     Args:
@@ -49,14 +49,14 @@ class KeptModel:
             return
         self._drop_others(digest)
 
-    def last(self) -> Kept | None:
+    def last(self) -> CopiedVersion | None:
         """What was kept last, not verified yet; None where nothing is."""
         try:
             told = json.loads((self._folder / LAST).read_text(encoding="utf-8"))
             version, digest = str(told["version"]), str(told["digest"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return Kept(version, digest, self._folder / digest)
+        return CopiedVersion(version, digest, self._folder / digest)
 
     def _copy(self, source: Path, target: Path) -> None:
         part = Path(tempfile.mkdtemp(prefix=".copying-", dir=self._folder))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.errors import StoreError
-from models.registry import GONE, absolute_uri, client_of, download, made, quick
+from models.registry import GONE, absolute_uri, client_of, download, quick, registry_exists
 
 if TYPE_CHECKING:
     from models.folder import ViewInputs
@@ -41,7 +41,7 @@ def model_needs(tracking_uri: str, root: Path) -> list[Need]:
         StoreError: the registry does not answer, or a manifest cannot be read.
     """
     uri = absolute_uri(tracking_uri, root)
-    if not made(uri):
+    if not registry_exists(uri):
         return []
     from mlflow.exceptions import MlflowException
 
@@ -85,7 +85,7 @@ def ranker_inputs_of(
     None where the registry has no such version, or none any more. Raises StoreError where it does not answer.
     """
     uri = absolute_uri(tracking_uri, root)
-    if not made(uri):
+    if not registry_exists(uri):
         return None
     from mlflow.exceptions import MlflowException
 

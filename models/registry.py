@@ -40,7 +40,7 @@ GONE = "RESOURCE_DOES_NOT_EXIST"
 """MLflow's code for a version that was never there or was deleted."""
 
 
-def absolute(tracking_uri: str, root: Path) -> tuple[str, Path | None]:
+def resolve_uri(tracking_uri: str, root: Path) -> tuple[str, Path | None]:
     """The store's address, and the folder for artefacts where we choose it: beside a database of our own."""
     if not tracking_uri.startswith(SQLITE):
         return tracking_uri, None
@@ -50,10 +50,10 @@ def absolute(tracking_uri: str, root: Path) -> tuple[str, Path | None]:
 
 def absolute_uri(tracking_uri: str, root: Path) -> str:
     """The registry's address; a database of a relative path is below ``root``."""
-    return absolute(tracking_uri, root)[0]
+    return resolve_uri(tracking_uri, root)[0]
 
 
-def made(uri: str) -> bool:
+def registry_exists(uri: str) -> bool:
     """False without an address, and while a database of our own has no file: asking MLflow would make it."""
     return bool(uri) and (not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists())
 
@@ -65,7 +65,7 @@ def client_of(uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def connected(uri: str, artefacts: Path | None) -> MlflowClient:
+def connect(uri: str, artefacts: Path | None) -> MlflowClient:
     """A client of the store; a database of our own is made where there is none yet, which takes seconds.
 
     Args:
@@ -192,7 +192,7 @@ class MlflowRegistry:
 
     def find(self, name: str) -> Pinned | None:
         """The version of this number, or that this alias names now; None while there is no registry, model or name."""
-        if not made(self._uri):
+        if not registry_exists(self._uri):
             return None
         from mlflow.exceptions import MlflowException
 

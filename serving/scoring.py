@@ -14,7 +14,7 @@ from features.definitions import FeatureRepo, Stream
 from features.events import EventColumns
 from features.rows import FeatureMatrix, Status
 from models.event_champion import EventAlias
-from models.event_model import EventColumnsOfModel, LoadedEventModel, Reason, reasons_of
+from models.event_model import EventColumnsOfModel, InputEffect, LoadedEventModel, reasons_of
 from models.followed import EVENT_CHALLENGER_POLICY
 from models.tags import CHALLENGER
 from serving.events import judge
@@ -122,7 +122,7 @@ def _response(
     )
 
 
-def _reason(reason: Reason) -> schema.ScoreReason:
+def _reason(reason: InputEffect) -> schema.ScoreReason:
     return schema.ScoreReason(feature=reason.feature, value=reason.value, usual=reason.usual, effect=reason.effect)
 
 

@@ -23,21 +23,21 @@ from serving.events import EventSink, OwnClicks, PostedEvents
 from serving.http import ProblemError, field_problem, schema
 from serving.metrics import Metrics
 from serving.recommend import (
-    Answer,
-    Askers,
+    FallbackReason,
     FieldError,
     Inputs,
     ItemFeatures,
+    ItemQuery,
     ItemSnapshot,
+    ModelAnswer,
     ObservedReader,
-    Question,
     Read,
     Reader,
-    Reason,
     Recommendation,
     ServedAnswer,
     ServedLog,
     UserRead,
+    UserReader,
     question_of,
     rank,
     rank_question,
@@ -52,7 +52,7 @@ from serving.workers import OverloadedError, Repeated, Workers
 
 logger = logging.getLogger(__name__)
 Given = Mapping[str, pa.Array]
-Recommender = Callable[[Question, UserRead, Artefact | None, ItemSnapshot, Inputs | None], Recommendation]
+Recommender = Callable[[ItemQuery, UserRead, Artefact | None, ItemSnapshot, Inputs | None], Recommendation]
 
 
 class Service:
@@ -101,7 +101,7 @@ class Service:
         self._shadow = Shadow(
             settings.shadow_share, lambda: self.models.challenger, lambda: self._workers.busy, self.metrics, self._log
         )
-        self._askers = Askers(settings.user_view, repo, reader, rows, own, self._tell_store)
+        self._askers = UserReader(settings.user_view, repo, reader, rows, own, self._tell_store)
         self._store_problem: str | None = "not asked yet"
         self._items_tried = False
         self._repeated = (
@@ -161,17 +161,17 @@ class Service:
 
     async def similar(self, request: schema.SimilarRequest) -> schema.RecommendResponse:
         """Items that go with an item."""
-        question = Question(None, request.k, exclude=tuple(request.exclude), allowed=self._allowed(request.filter))
+        question = ItemQuery(None, request.k, exclude=tuple(request.exclude), allowed=self._allowed(request.filter))
         served = await self.models.asked(request.model)
 
-        def answer() -> Answer:
+        def answer() -> ModelAnswer:
             artefact = served.model if served is not None else None
-            return Answer(similar(request.item_id, question, artefact, self.items.snapshot), served, UserRead())
+            return ModelAnswer(similar(request.item_id, question, artefact, self.items.snapshot), served, UserRead())
 
         return self._response(await self._answered(answer, question, served), request)
 
     async def _personal(
-        self, request: schema.Asking, question: Question, answer: Recommender
+        self, request: schema.Asking, question: ItemQuery, answer: Recommender
     ) -> schema.RecommendResponse:
         served = await self.models.asked(request.model, question.user or question.session)
         given = self._askers.given(request.user_features, served)
@@ -188,38 +188,45 @@ class Service:
             self._served_log.offer(answer)
 
     async def _answered(
-        self, work: Callable[[], Answer], question: Question, served: LoadedRecommender | None
-    ) -> Answer:
+        self, work: Callable[[], ModelAnswer], question: ItemQuery, served: LoadedRecommender | None
+    ) -> ModelAnswer:
         """What the work comes to, or what stands in for it when it does not come in time."""
         started = time.perf_counter()
         try:
             answer = await self._workers.in_time(work)
         except TimeoutError:
-            answer = self._substitute(question, Reason.DEADLINE, served)
+            answer = self._substitute(question, FallbackReason.DEADLINE, served)
         except OverloadedError:
-            answer = self._substitute(question, Reason.OVERLOADED, served)
+            answer = self._substitute(question, FallbackReason.OVERLOADED, served)
         answer = replace(answer, took_s=time.perf_counter() - started)
         self.metrics.recommend_seconds.observe(answer.took_s)
         if answer.recommendation.reason is not None:
             self.metrics.fallbacks.labels(answer.recommendation.reason.value).inc()
         return answer
 
-    def _response(self, answer: Answer, request: schema.Asking | schema.SimilarRequest) -> schema.RecommendResponse:
+    def _response(
+        self, answer: ModelAnswer, request: schema.Asking | schema.SimilarRequest
+    ) -> schema.RecommendResponse:
         used = None if answer.served is None else self.models.used(answer.served, request.model)
         return response_of(answer, used, self.items.snapshot, explain=request.explain)
 
     def _answer(
-        self, answer: Recommender, question: Question, given: Given, served: LoadedRecommender | None
-    ) -> Answer:
+        self, answer: Recommender, question: ItemQuery, given: Given, served: LoadedRecommender | None
+    ) -> ModelAnswer:
         user = self._askers.read(question, given, served)
         made = self._attempt(answer, question, given, user, served)
         if made is None and served is not None and served.alias is not None:  # a canary's users lose nothing
             made = self._attempt(answer, question, given, user, self.models.champion.current)
-        return made or self._substitute(question, Reason.MODEL_FAILED, served, user)
+        return made or self._substitute(question, FallbackReason.MODEL_FAILED, served, user)
 
     def _attempt(
-        self, answer: Recommender, question: Question, given: Given, user: UserRead, served: LoadedRecommender | None
-    ) -> Answer | None:
+        self,
+        answer: Recommender,
+        question: ItemQuery,
+        given: Given,
+        user: UserRead,
+        served: LoadedRecommender | None,
+    ) -> ModelAnswer | None:
         """The version's answer; None where it fails, whatever it does."""
         started = time.perf_counter()
         made = None
@@ -233,21 +240,30 @@ class Service:
         return made
 
     def _asked(
-        self, answer: Recommender, question: Question, given: Given, user: UserRead, served: LoadedRecommender | None
-    ) -> Answer:
+        self,
+        answer: Recommender,
+        question: ItemQuery,
+        given: Given,
+        user: UserRead,
+        served: LoadedRecommender | None,
+    ) -> ModelAnswer:
         """The version's answer about a user as read, or read anew where it was trained on another definition."""
         if user.schema_hash != self._askers.schema_hash(served):
             user = self._askers.read(question, given, served)
         artefact = served.model if served is not None else None
         inputs = self.items.inputs(artefact) if artefact is not None else None
-        return Answer(answer(question, user, artefact, self.items.snapshot, inputs), served, user)
+        return ModelAnswer(answer(question, user, artefact, self.items.snapshot, inputs), served, user)
 
     def _substitute(
-        self, question: Question, reason: Reason, served: LoadedRecommender | None, user: UserRead | None = None
-    ) -> Answer:
+        self,
+        question: ItemQuery,
+        reason: FallbackReason,
+        served: LoadedRecommender | None,
+        user: UserRead | None = None,
+    ) -> ModelAnswer:
         artefact = served.model if served is not None else None
         made = substitute(question, reason, self.items.snapshot, artefact)
-        return Answer(made, served, user or UserRead(problem=reason))
+        return ModelAnswer(made, served, user or UserRead(problem=reason))
 
     # --- what a request asks for ---
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from features.errors import ArtefactError, UsageError
 from models import tags as verdicts
 from models.recommender import Artefact, goldens_of, load, save
-from models.registry import absolute, connected, made
+from models.registry import connect, registry_exists, resolve_uri
 from models.tags import CANARY, CHAMPION, DIGEST_TAG, MOST_SHARE
 from training.mlmodel import SIGNATURE, write_mlmodel
 
@@ -81,7 +81,7 @@ class ModelRegistry:
     """
 
     def __init__(self, tracking_uri: str, root: Path) -> None:
-        self.uri, self._artefacts = absolute(tracking_uri, root)
+        self.uri, self._artefacts = resolve_uri(tracking_uri, root)
         self._client: MlflowClient | None = None
 
     @property
@@ -91,17 +91,17 @@ class ModelRegistry:
         Raises StoreError where a server does not answer.
         """
         if self._client is None:
-            self._client = connected(self.uri, self._artefacts)
+            self._client = connect(self.uri, self._artefacts)
         return self._client
 
     def reach(self) -> None:
         """Passes where a server answers, StoreError where not; a database of our own always does."""
         if self._artefacts is None:
-            connected(self.uri, None)
+            connect(self.uri, None)
 
     def names(self) -> list[str]:
         """The registered models' names; none, and no database either, before the first of them."""
-        if not made(self.uri):
+        if not registry_exists(self.uri):
             return []
         return [one.name for one in self.client.search_registered_models(max_results=MODELS)]
 

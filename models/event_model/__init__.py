@@ -15,7 +15,7 @@ from models.event_model.artefact import (
     views_of,
 )
 from models.event_model.columns import EventColumnsOfModel, filled, rounded
-from models.event_model.decisions import DECISIONS, Reason, alerts_of, decide, reasons_of
+from models.event_model.decisions import DECISIONS, InputEffect, alerts_of, decide, reasons_of
 from models.event_model.inputs import EventInputs, Events
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "EventManifest",
     "Events",
     "LoadedEventModel",
-    "Reason",
+    "InputEffect",
     "alerts_of",
     "decide",
     "filled",

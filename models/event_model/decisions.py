@@ -22,7 +22,7 @@ MOST_REASONS = 3
 
 
 @dataclass(frozen=True)
-class Reason:
+class InputEffect:
     """An input that raised a score: its value (None: there is none), what is usual, and by how much it raised it."""
 
     feature: str
@@ -31,7 +31,7 @@ class Reason:
     effect: float
 
 
-def reasons_of(asked: EventColumnsOfModel, model: EventClassifier, matrix: Floats) -> list[list[Reason]]:
+def reasons_of(asked: EventColumnsOfModel, model: EventClassifier, matrix: Floats) -> list[list[InputEffect]]:
     """For each event the inputs that raised its score most, the strongest first; those that raised it at all.
 
     Args:
@@ -46,7 +46,9 @@ def reasons_of(asked: EventColumnsOfModel, model: EventClassifier, matrix: Float
     names = asked.model.input_names
     return [
         [
-            Reason(names[place], _number(inputs[row, place]), _number(usual[row, place]), float(effects[row, place]))
+            InputEffect(
+                names[place], _number(inputs[row, place]), _number(usual[row, place]), float(effects[row, place])
+            )
             for place in places
             if effects[row, place] > 0
         ]
@@ -125,10 +127,10 @@ def decide(
 
 def _asked_of(
     asked: EventColumnsOfModel, loaded: LoadedEventModel | None, matrix: Floats, missing: str | None
-) -> tuple[Floats, list[list[Reason]], str | None]:
+) -> tuple[Floats, list[list[InputEffect]], str | None]:
     """Scores (NaN for none), the reasons of those that alert, and why there is no score."""
     nothing = np.full(len(matrix), np.nan)
-    silent: list[list[Reason]] = [[] for _ in range(len(matrix))]
+    silent: list[list[InputEffect]] = [[] for _ in range(len(matrix))]
     if loaded is None:
         return nothing, silent, missing
     try:
@@ -158,7 +160,7 @@ def inputs_as_json(asked: EventColumnsOfModel, matrix: Floats) -> list[str]:
     return [json.dumps(dict(zip(asked.model.needed, row, strict=True))) for row in known]
 
 
-def _reasons_json(reasons: list[Reason]) -> str:
+def _reasons_json(reasons: list[InputEffect]) -> str:
     return json.dumps([vars(one) for one in reasons])
 
 

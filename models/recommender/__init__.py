@@ -8,12 +8,12 @@ from models.recommender.artefact import Artefact, LoadedRecommender, Manifest, l
 from models.recommender.calibration import Calibration, log_odds
 from models.recommender.golden import goldens_of, open_recommender, try_out
 from models.recommender.pairs import PAIR_FEATURES, Query
-from models.recommender.retrieval import Asked, Candidates, Ranked, ranker_inputs, retrieve
+from models.recommender.retrieval import Candidates, Ranked, RankingRequest, ranker_inputs, retrieve
 from models.recommender.tables import CandidateTables, Factors, Sessions, SparseRows
 
 __all__ = [
     "Artefact",
-    "Asked",
+    "RankingRequest",
     "Calibration",
     "CandidateTables",
     "Candidates",

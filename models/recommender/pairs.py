@@ -113,7 +113,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Scored:
+class SourceScores:
     """(n,) what a source says of every item, higher is better, and how many candidates it names."""
 
     values: Floats
@@ -132,7 +132,7 @@ class Scored:
         return ranks
 
 
-def scores_of(known: Known) -> dict[str, Scored]:
+def scores_of(known: Known) -> dict[str, SourceScores]:
     """Source → what it says; only the sources that the tables have."""
     tables, n = known.tables, len(known.tables.items)
     scores = {"similar": tables.neighbours.total(known.every, n, known.shares)}
@@ -142,7 +142,7 @@ def scores_of(known: Known) -> dict[str, Scored]:
         scores["factor"] = tables.factors.scores(known.every)
     if tables.sessions is not None:
         scores["session"] = session_scores(tables.sessions, known.trail, n)
-    return {source: Scored(values, SCORED[source]) for source, values in scores.items()}
+    return {source: SourceScores(values, SCORED[source]) for source, values in scores.items()}
 
 
 def lateness(count: int) -> Floats:
@@ -177,7 +177,7 @@ def best(scores: Floats, count: int) -> Int64s:
     return highest[scores[highest] > 0]
 
 
-def pairs_of(known: Known, scores: Mapping[str, Scored], places: Int64s) -> Floats:
+def pairs_of(known: Known, scores: Mapping[str, SourceScores], places: Int64s) -> Floats:
     """(c, len(PAIR_FEATURES)) for the items at these places; NaN where there is nothing to say."""
     pairs = np.full((len(places), len(PAIR_FEATURES)), np.nan)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.arrays import Floats, Int64s
-from models.recommender.pairs import Known, Query, Scored, best, pairs_of, scores_of
+from models.recommender.pairs import Known, Query, SourceScores, best, pairs_of, scores_of
 from models.recommender.tables import CandidateTables
 
 SOURCES = ("repeat", "similar", "together", "session", "factor", "trending", "popular", "lasting", "asked")
@@ -25,7 +25,7 @@ TOP_OWN, TOP_TRENDING, TOP_POPULAR, TOP_LASTING = 60, 20, 40, 20
 
 
 @dataclass(frozen=True)
-class Asked:
+class RankingRequest:
     """All that a model was asked with, so that it can be asked the same again (see Artefact.recommend)."""
 
     query: Query
@@ -79,7 +79,7 @@ def retrieve(
 
 
 def _named(
-    known: Known, scores: dict[str, Scored], allowed: NDArray[np.bool_] | None
+    known: Known, scores: dict[str, SourceScores], allowed: NDArray[np.bool_] | None
 ) -> tuple[Int64s, NDArray[np.int8]]:
     """The places that any source names, each once, and the first source that does."""
     tables = known.tables

@@ -15,12 +15,12 @@ from features.definitions import Stream
 from features.errors import FormatError
 from features.events import RefusedError, Verdict, ms_of_text, parse
 from features.events.avro import AvroWriter, SchemaRegistry, avro_writer
-from serving.events.verdicts import Judged, judge, message_of, records_of
+from serving.events.verdicts import JudgedEvents, judge, message_of, records_of
 
 
 def judge_avro(
     events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: int, registry: SchemaRegistry | None
-) -> Judged:
+) -> JudgedEvents:
     """What the stream will say of each event, had it come ``now`` (epoch ms), with the bytes that it will read.
 
     Raises:
@@ -41,7 +41,7 @@ def judge_avro(
     for at, verdict, reason in zip(written, parsed.verdicts, parsed.reasons.to_pylist(), strict=True):
         verdicts[at], reasons[at] = Verdict(int(verdict)), reason
     places = np.array(written, dtype=np.int64)[parsed.rows]
-    return Judged(messages, plain.ids, verdicts, reasons, replace(parsed, rows=places))
+    return JudgedEvents(messages, plain.ids, verdicts, reasons, replace(parsed, rows=places))
 
 
 def _written(event: Mapping[str, Any], writer: AvroWriter) -> bytes:

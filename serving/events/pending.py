@@ -9,7 +9,7 @@ import pyarrow as pa
 from features.definitions import FeatureRepo, Stream
 from features.events import EventColumns, Verdict
 from features.online_store import Entry, Pending
-from serving.events.verdicts import Judged, Placed
+from serving.events.verdicts import JudgedEvents, Placed
 
 SESSION, KIND = "session_id", "event_type"
 
@@ -36,7 +36,7 @@ class OwnClicks:
         self._pending, self._repo, self._item, self._kinds = pending, repo, item, frozenset(kinds)
         self._ttl_ms, self._session_ttl_ms = ttl_ms, session_ttl_ms
 
-    def keep(self, stream: Stream, judged: Judged, placed: Mapping[int, Placed]) -> None:
+    def keep(self, stream: Stream, judged: JudgedEvents, placed: Mapping[int, Placed]) -> None:
         """What Kafka has of these events counts from now on. Raises StoreError."""
         entries = entries_of(self._repo, stream, judged, placed)
         if entries:
@@ -44,7 +44,7 @@ class OwnClicks:
         for session, items in self._sessions(judged, placed).items():
             self._pending.add_to_session(session, items, self._session_ttl_ms)
 
-    def _sessions(self, judged: Judged, placed: Mapping[int, Placed]) -> dict[str, list[str]]:
+    def _sessions(self, judged: JudgedEvents, placed: Mapping[int, Placed]) -> dict[str, list[str]]:
         """Session → its items, newest first."""
         events = judged.parsed.events
         if not {SESSION, KIND, self._item} <= set(events.column_names):
@@ -66,7 +66,7 @@ def _plain(events: pa.Table, item: str) -> list[dict[str, object]]:
     return rows
 
 
-def entries_of(repo: FeatureRepo, stream: Stream, judged: Judged, placed: Mapping[int, Placed]) -> list[Entry]:
+def entries_of(repo: FeatureRepo, stream: Stream, judged: JudgedEvents, placed: Mapping[int, Placed]) -> list[Entry]:
     """An entry for each valid event that Kafka has and each entity that a view keeps of it."""
     parsed = judged.parsed
     valid = [

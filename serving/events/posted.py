@@ -62,7 +62,7 @@ class PostedEvents:
         return response
 
     async def _kept(
-        self, own: OwnClicks, stream: Stream, judged: events.Judged, placed: Mapping[int, events.Placed]
+        self, own: OwnClicks, stream: Stream, judged: events.JudgedEvents, placed: Mapping[int, events.Placed]
     ) -> None:
         """The events count in the next read; where that takes too long, once the stream has folded them."""
         try:

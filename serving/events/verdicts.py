@@ -145,7 +145,7 @@ def key_of(event: Mapping[str, Any]) -> bytes | None:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedEvents:
     """The messages of a request with the verdict and reason of each, and what the stream's parser made of them."""
 
     messages: list[Message]
@@ -155,7 +155,7 @@ class Judged:
     parsed: Parsed
 
 
-def judge(events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: int) -> Judged:
+def judge(events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: int) -> JudgedEvents:
     """What the stream will say of each event, had it come ``now`` (epoch ms)."""
     refused = [_not_an_event(event, stream) for event in events]
     objects = [event if isinstance(event, dict) else {} for event in events]
@@ -167,7 +167,7 @@ def judge(events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: in
         for mine, theirs in zip(refused, parsed.verdicts, strict=True)
     ]
     messages = [Message(stream.topic, key_of(event), value) for event, value in zip(objects, values, strict=True)]
-    return Judged(messages, [_id(event) for event in objects], verdicts, reasons, parsed)
+    return JudgedEvents(messages, [_id(event) for event in objects], verdicts, reasons, parsed)
 
 
 def records_of(values: Sequence[bytes], now: int) -> Records:
@@ -197,7 +197,7 @@ Keep = Callable[[Mapping[int, Placed]], Awaitable[None]]
 """Takes, by their numbers, the events that Kafka has."""
 
 
-async def post(judged: Judged, sink: EventSink, keep: Keep | None = None) -> EventsResponse:
+async def post(judged: JudgedEvents, sink: EventSink, keep: Keep | None = None) -> EventsResponse:
     """What became of every event, once those that are not refused are acknowledged or given up, and kept.
 
     Raises ProblemError when none of them got through.
@@ -215,7 +215,7 @@ async def post(judged: Judged, sink: EventSink, keep: Keep | None = None) -> Eve
     return EventsResponse(accepted=accepted, refused=counts["refused"], unknown=counts["unknown"], events=verdicts)
 
 
-def _verdict(judged: Judged, at: int, outcomes: Mapping[int, Placed | str]) -> EventVerdict:
+def _verdict(judged: JudgedEvents, at: int, outcomes: Mapping[int, Placed | str]) -> EventVerdict:
     verdict, reason = judged.verdicts[at], judged.reasons[at]
     if verdict == Verdict.DEAD_LETTER:
         return EventVerdict(index=at, event_id=judged.ids[at], status="refused", reason=reason)

@@ -4,12 +4,12 @@ In: a request, a user's features, a model. Out: ranked items with their sources,
 """
 
 from serving.recommend.attributes import FieldError
-from serving.recommend.convert import Answer, question_of, rank_question, response_of
+from serving.recommend.convert import ModelAnswer, question_of, rank_question, response_of
 from serving.recommend.items import Inputs, ItemFeatures, Read
 from serving.recommend.readers import ObservedReader, Reader, StreamClockReader
 from serving.recommend.recommender import (
-    Question,
-    Reason,
+    FallbackReason,
+    ItemQuery,
     Recommendation,
     UserRead,
     rank,
@@ -19,20 +19,20 @@ from serving.recommend.recommender import (
 )
 from serving.recommend.served_log import ServedAnswer, ServedLog, Shadowed, is_sampled
 from serving.recommend.unpersonal import ItemSnapshot
-from serving.recommend.users import Askers
+from serving.recommend.users import UserReader
 
 __all__ = [
-    "Answer",
-    "Askers",
+    "ModelAnswer",
+    "UserReader",
     "FieldError",
     "Inputs",
     "ItemFeatures",
     "ItemSnapshot",
     "ObservedReader",
-    "Question",
+    "ItemQuery",
     "Read",
     "Reader",
-    "Reason",
+    "FallbackReason",
     "Recommendation",
     "ServedAnswer",
     "ServedLog",

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 from models.recommender import LoadedRecommender, Ranked
 from serving.http import schema
-from serving.recommend.recommender import SENTENCES, Question, Recommendation, UserRead, as_of, newest_event
+from serving.recommend.recommender import SENTENCES, ItemQuery, Recommendation, UserRead, as_of, newest_event
 from serving.recommend.unpersonal import ItemSnapshot
 
 
 @dataclass(frozen=True)
-class Answer:
+class ModelAnswer:
     """A recommendation, the model version and user that it was made of, its id, and the time that it took."""
 
     recommendation: Recommendation
@@ -24,13 +24,13 @@ class Answer:
     took_s: float = 0.0
 
 
-def question_of(request: schema.RecommendRequest, allowed: frozenset[str] | None = None) -> Question:
+def question_of(request: schema.RecommendRequest, allowed: frozenset[str] | None = None) -> ItemQuery:
     """The request as the recommender takes it.
 
     Args:
         allowed: the items that meet its filter; None where it has none.
     """
-    return Question(
+    return ItemQuery(
         request.user_id,
         request.k,
         context_of(request.context),
@@ -44,9 +44,9 @@ def question_of(request: schema.RecommendRequest, allowed: frozenset[str] | None
     )
 
 
-def rank_question(request: schema.RankRequest) -> Question:
+def rank_question(request: schema.RankRequest) -> ItemQuery:
     """The request as the recommender takes it; items of the context are history here, and may be ranked too."""
-    return Question(
+    return ItemQuery(
         request.user_id,
         len(request.items),
         context_of(request.context),
@@ -64,7 +64,7 @@ def context_of(context: schema.Context) -> tuple[str, ...]:
 
 
 def response_of(
-    answer: Answer, model: schema.ModelUsed | None, items: ItemSnapshot, *, explain: bool
+    answer: ModelAnswer, model: schema.ModelUsed | None, items: ItemSnapshot, *, explain: bool
 ) -> schema.RecommendResponse:
     """The answer as HTTP has it."""
     made = answer.recommendation

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.rows import FeatureMatrix, Status
-from models.recommender import Artefact, Asked, Query, Ranked
+from models.recommender import Artefact, Query, Ranked, RankingRequest
 from serving.recommend.unpersonal import ItemSnapshot, first_of, unpersonal
 
 
-class Reason(StrEnum):
+class FallbackReason(StrEnum):
     """Why an answer is a fallback; the first that holds."""
 
     STORE_DOWN = "store_down"
@@ -51,7 +51,7 @@ SENTENCES = {
 
 
 @dataclass(frozen=True)
-class Question:
+class ItemQuery:
     """What is asked for.
 
     Args:
@@ -87,11 +87,11 @@ class Question:
         return asked if self.allowed is None else asked & self.allowed
 
     @property
-    def unknown(self) -> Reason:
+    def unknown(self) -> FallbackReason:
         """What to say when nothing is known of whoever asks."""
         if self.user is not None:
-            return Reason.UNKNOWN_USER
-        return Reason.NO_USER if self.session is None else Reason.UNKNOWN_SESSION
+            return FallbackReason.UNKNOWN_USER
+        return FallbackReason.NO_USER if self.session is None else FallbackReason.UNKNOWN_SESSION
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class UserRead:
     """
 
     matrix: FeatureMatrix | None = None
-    problem: Reason | None = None
+    problem: FallbackReason | None = None
     recent: tuple[str, ...] = ()
     given: bool = False
     schema_hash: int | None = None
@@ -130,13 +130,13 @@ class Recommendation:
     """
 
     items: list[Ranked]
-    reason: Reason | None
+    reason: FallbackReason | None
     by_model: bool
-    asked: Asked | None = None
+    asked: RankingRequest | None = None
 
 
 def recommend(
-    question: Question,
+    question: ItemQuery,
     user: UserRead,
     artefact: Artefact | None,
     items: ItemSnapshot,
@@ -151,7 +151,7 @@ def recommend(
         inputs: the item matrix of the artefact; None for items without features.
     """
     if artefact is None:
-        return substitute(question, user.problem or Reason.NO_MODEL, items, None)
+        return substitute(question, user.problem or FallbackReason.NO_MODEL, items, None)
     recent = recent_items(question, user, artefact)
     if not user.given and not artefact.knows(question.user, recent):
         return substitute(question, user.problem or question.unknown, items, artefact)
@@ -163,7 +163,7 @@ def recommend(
 
 
 def rank(
-    question: Question,
+    question: ItemQuery,
     user: UserRead,
     artefact: Artefact | None,
     items: ItemSnapshot,
@@ -175,8 +175,8 @@ def rank(
     """
     wanted = tuple(dict.fromkeys(question.among or ()))
     ranked: list[Ranked] = []
-    asked: Asked | None = None
-    reason: Reason | None = user.problem or Reason.NO_MODEL
+    asked: RankingRequest | None = None
+    reason: FallbackReason | None = user.problem or FallbackReason.NO_MODEL
     if artefact is not None:
         known = user.given or artefact.knows(question.user, recent_items(question, user, artefact))
         reason = user.problem or (None if known else question.unknown)
@@ -188,31 +188,37 @@ def rank(
     return Recommendation(found, reason, by_model=bool(ranked), asked=asked)
 
 
-def similar(item: str, question: Question, artefact: Artefact | None, items: ItemSnapshot) -> Recommendation:
+def similar(item: str, question: ItemQuery, artefact: Artefact | None, items: ItemSnapshot) -> Recommendation:
     """At most k items that go with the item; where none does, what is trending and popular, and why."""
     exclude = (item, *_excluded(question))
     if artefact is None:
-        return substitute(question, Reason.NO_MODEL, items, None, (item,))
+        return substitute(question, FallbackReason.NO_MODEL, items, None, (item,))
     mask = None if question.allowed is None else artefact.allowing(question.allowed)
     found = artefact.similar(item, question.k, exclude, mask)
     if found:
         return Recommendation(found, None, by_model=True)
     known = item in artefact.tables.index
-    return substitute(question, Reason.NOTHING_SIMILAR if known else Reason.UNKNOWN_ITEM, items, artefact, (item,))
+    return substitute(
+        question, FallbackReason.NOTHING_SIMILAR if known else FallbackReason.UNKNOWN_ITEM, items, artefact, (item,)
+    )
 
 
-def recent_items(question: Question, user: UserRead, artefact: Artefact) -> list[str]:
+def recent_items(question: ItemQuery, user: UserRead, artefact: Artefact) -> list[str]:
     """The items of the moment, then of the session, then of the user's history: newest first."""
     own = () if user.present is None else artefact.recent_items(user.present)
     return [*question.context, *user.recent, *own]
 
 
 def asking(
-    artefact: Artefact, question: Question, user: UserRead, items: ItemSnapshot, inputs: NDArray[np.float64] | None
-) -> Asked:
+    artefact: Artefact,
+    question: ItemQuery,
+    user: UserRead,
+    items: ItemSnapshot,
+    inputs: NDArray[np.float64] | None,
+) -> RankingRequest:
     """What the model is to be asked with."""
     at = as_of(user, items) or artefact.manifest.as_of_ms
-    return Asked(
+    return RankingRequest(
         Query(question.user, recent_items(question, user, artefact), at),
         None if user.present is None else artefact.user_row(user.present),
         inputs,
@@ -222,7 +228,11 @@ def asking(
 
 
 def answered(
-    artefact: Artefact, question: Question, asked: Asked, items: ItemSnapshot, exclude: Sequence[str]
+    artefact: Artefact,
+    question: ItemQuery,
+    asked: RankingRequest,
+    items: ItemSnapshot,
+    exclude: Sequence[str],
 ) -> list[Ranked]:
     """The model's answer, varied where the question wants variety."""
     query = asked.query
@@ -240,7 +250,7 @@ def answered(
     return varied(ranked, question, artefact, items) if question.diversity else ranked
 
 
-def varied(ranked: list[Ranked], question: Question, artefact: Artefact, items: ItemSnapshot) -> list[Ranked]:
+def varied(ranked: list[Ranked], question: ItemQuery, artefact: Artefact, items: ItemSnapshot) -> list[Ranked]:
     """k of the ranked items in an order in which like does not follow like: of one kind, or often taken together."""
     names = [one.item_id for one in ranked]
     together = artefact.likeness(names)
@@ -289,7 +299,7 @@ def newest_event(user: UserRead, items: ItemSnapshot) -> int | None:
 
 
 def _filled(
-    ranked: list[Ranked], question: Question, exclude: Sequence[str], items: ItemSnapshot, artefact: Artefact
+    ranked: list[Ranked], question: ItemQuery, exclude: Sequence[str], items: ItemSnapshot, artefact: Artefact
 ) -> list[Ranked]:
     """The ranked items; where they are too few, with what is popular after them."""
     if len(ranked) == question.k:
@@ -299,12 +309,16 @@ def _filled(
 
 
 def substitute(
-    question: Question, reason: Reason, items: ItemSnapshot, artefact: Artefact | None, without: Sequence[str] = ()
+    question: ItemQuery,
+    reason: FallbackReason,
+    items: ItemSnapshot,
+    artefact: Artefact | None,
+    without: Sequence[str] = (),
 ) -> Recommendation:
     """What is trending and popular, for a stated reason."""
     exclude = (*_excluded(question), *without)
     return Recommendation(unpersonal(items, artefact, question.k, exclude, question.eligible), reason, by_model=False)
 
 
-def _excluded(question: Question) -> tuple[str, ...]:
+def _excluded(question: ItemQuery) -> tuple[str, ...]:
     return question.context + question.exclude

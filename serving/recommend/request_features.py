@@ -14,7 +14,7 @@ from features.rows import FeatureMatrix, Status
 from serving.recommend.attributes import FieldError
 
 
-def given_columns(view: FeatureView, given: Mapping[str, Any]) -> dict[str, pa.Array]:
+def request_columns(view: FeatureView, given: Mapping[str, Any]) -> dict[str, pa.Array]:
     """Feature → a column of one value in the feature's type. Raises FieldError."""
     dtypes = {feature.name: feature.dtype for feature in view.features}
     columns = {}

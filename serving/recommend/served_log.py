@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from features.arrays import Floats
 from features.definitions import Stream
 from features.events import inputs_hash, items_text
-from models.recommender import PAIR_FEATURES, Artefact, Asked, Candidates, ranker_inputs
+from models.recommender import PAIR_FEATURES, Artefact, Candidates, RankingRequest, ranker_inputs
 from serving.events import Message, message_of
-from serving.recommend.convert import Answer
-from serving.recommend.recommender import Question, UserRead, as_of
+from serving.recommend.convert import ModelAnswer
+from serving.recommend.recommender import ItemQuery, UserRead, as_of
 from serving.recommend.unpersonal import ItemSnapshot
 from serving.workers import DroppingQueue
 
@@ -54,8 +54,8 @@ class Shadowed:
 class ServedAnswer:
     """An answer, its question, and the items' features of then."""
 
-    answer: Answer
-    question: Question
+    answer: ModelAnswer
+    question: ItemQuery
     items: ItemSnapshot
     shadow: Shadowed | None = None
 
@@ -150,7 +150,7 @@ def newest_of(user: UserRead) -> int | None:
     return None if user.given or user.present is None else int(user.present.newest_event[0])
 
 
-def _rows(answer: Answer, width: int) -> Floats:
+def _rows(answer: ModelAnswer, width: int) -> Floats:
     """(items, width) the ranker's inputs of each item; NaN for one that the ranker was not asked about."""
     rows = np.full((len(answer.recommendation.items), width), np.nan)
     asked = answer.recommendation.asked
@@ -167,7 +167,7 @@ def _rows(answer: Answer, width: int) -> Floats:
     return rows
 
 
-def _view_rows(artefact: Artefact, asked: Asked, places: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def _view_rows(artefact: Artefact, asked: RankingRequest, places: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """The user's row, and those of the items at these places; NaN where there was none."""
     user, item = len(artefact.manifest.user.names), len(artefact.manifest.item.names)
     user_row = np.full(user, np.nan) if asked.user_row is None else asked.user_row

@@ -17,11 +17,11 @@ from serving.events import OwnClicks
 from serving.http import field_problem
 from serving.recommend.attributes import FieldError
 from serving.recommend.readers import Reader
-from serving.recommend.recommender import Question, Reason, UserRead
-from serving.recommend.request_features import given_columns, overridden
+from serving.recommend.recommender import FallbackReason, ItemQuery, UserRead
+from serving.recommend.request_features import overridden, request_columns
 
 
-class Askers:
+class UserReader:
     """Reads who asks; may be shared by threads.
 
     Args:
@@ -47,11 +47,11 @@ class Askers:
         if not features:
             return {}
         try:
-            return given_columns(self._view_of(served), features)
+            return request_columns(self._view_of(served), features)
         except FieldError as error:
             raise field_problem(error.field, error.required, error.got) from None
 
-    def read(self, question: Question, given: Mapping[str, pa.Array], served: LoadedRecommender | None) -> UserRead:
+    def read(self, question: ItemQuery, given: Mapping[str, pa.Array], served: LoadedRecommender | None) -> UserRead:
         """What is known of who asks, by the definition that the model was trained on (the repo's without a model).
 
         A store that does not answer is a problem of the read and no error.
@@ -72,16 +72,16 @@ class Askers:
         return self._reader.view(self._view, self.schema_hash(served))
 
     def _read(
-        self, question: Question, schema_hash: int | None
-    ) -> tuple[FeatureMatrix | None, Reason | None, tuple[str, ...]]:
+        self, question: ItemQuery, schema_hash: int | None
+    ) -> tuple[FeatureMatrix | None, FallbackReason | None, tuple[str, ...]]:
         try:
             recent = () if self._own is None or question.session is None else self._own.items(question.session)
             if question.user is None:
                 return None, None, recent
             matrix = self._reader.read(self._view, pa.array([question.user], pa.string()), None, schema_hash)
             if matrix.status[0] == Status.NOT_FOUND and self._rows.current(self._view) is None:
-                return None, Reason.EMPTY_STORE, recent
+                return None, FallbackReason.EMPTY_STORE, recent
         except (HeadraceError, OSError) as error:
             self._failed(error)
-            return None, Reason.STORE_DOWN, ()
+            return None, FallbackReason.STORE_DOWN, ()
         return matrix, None, recent

@@ -16,7 +16,14 @@ from models.event_champion import EventAlias
 from models.event_model import LoadedEventModel
 from models.recommender import LoadedRecommender, Ranked
 from serving.metrics import Metrics
-from serving.recommend import Answer, ItemSnapshot, Question, ServedAnswer, Shadowed, is_sampled
+from serving.recommend import (
+    ItemQuery,
+    ItemSnapshot,
+    ModelAnswer,
+    ServedAnswer,
+    Shadowed,
+    is_sampled,
+)
 from serving.workers import DroppingQueue
 
 logger = logging.getLogger(__name__)
@@ -32,10 +39,10 @@ MOST_SCORES_WAITING = 64
 class ShadowRequest:
     """The champion's answer, what it was made of, and how the challenger is asked the same."""
 
-    answer: Answer
-    question: Question
+    answer: ModelAnswer
+    question: ItemQuery
     items: ItemSnapshot
-    ask: Callable[[LoadedRecommender], Answer]
+    ask: Callable[[LoadedRecommender], ModelAnswer]
 
 
 class Shadow:

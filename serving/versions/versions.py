@@ -13,7 +13,7 @@ from features.definitions import FeatureRepo, FeatureView
 from features.errors import ArtefactError, HeadraceError, StoreError, UsageError
 from features.times import now_ms
 from models.followed import CHALLENGER_POLICY, FollowedAlias, VersionLoader
-from models.local_copy import kept_model
+from models.local_copy import local_copy_in
 from models.recommender import Artefact, LoadedRecommender, open_recommender
 from models.registry import Registry
 from models.tags import CHALLENGER
@@ -51,7 +51,7 @@ class ModelVersions:
         self._metrics, self._store_failed = metrics, store_failed
         loader = VersionLoader(registry, open_recommender, self._prepare)
         self.champion = FollowedAlias(
-            loader, settings.model_alias, swapped=self._swapped, local_copy=kept_model(settings.kept_model)
+            loader, settings.model_alias, swapped=self._swapped, local_copy=local_copy_in(settings.kept_model)
         )
         self.canary = Canary(loader, settings.canary_share, settings.canary_slower, self._canary_stopped)
         self._challenger = FollowedAlias(loader, CHALLENGER, CHALLENGER_POLICY)

@@ -24,8 +24,8 @@ from features.online_store.sqlite.rows import SqliteRows
 from headrace.commands.features.verify import report_of_the_log
 from headrace.settings import Settings
 from models.recommender import LoadedRecommender
-from serving.recommend.convert import Answer
-from serving.recommend.recommender import Question, UserRead, recommend
+from serving.recommend.convert import ModelAnswer
+from serving.recommend.recommender import ItemQuery, UserRead, recommend
 from serving.recommend.served_log import ServedAnswer, event_of
 from serving.recommend.unpersonal import NO_ITEMS
 
@@ -78,10 +78,10 @@ class World:
         """Everybody asks, and what they are answered is logged, at this time after the start."""
         at = self.start + int(1_000 * second)
         for user in range(USERS):
-            question = Question(f"u{user}", 3)
+            question = ItemQuery(f"u{user}", 3)
             read = UserRead(reader.read(VIEW.name, pa.array([f"u{user}"]), at))
             made = recommend(question, read, self.model, NO_ITEMS, None)
-            answer = Answer(made, LoadedRecommender("7", self.model, at), read)
+            answer = ModelAnswer(made, LoadedRecommender("7", self.model, at), read)
             self.log.append(event_of(ServedAnswer(answer, question, NO_ITEMS), at + 1))
 
     def archive(self, events: pa.Table, later: float) -> None:

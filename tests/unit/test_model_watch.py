@@ -10,7 +10,7 @@ from model_folders import Folders
 
 from features.errors import ArtefactError
 from models.followed import FollowedAlias, VersionLoader
-from models.local_copy import KeptModel
+from models.local_copy import LocalCopy
 from models.recommender.artefact import CANDIDATES
 from models.recommender.golden import open_recommender
 from models.tags import CHAMPION
@@ -23,11 +23,11 @@ def registry(tmp_path: Path) -> Folders:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> KeptModel:
-    return KeptModel(tmp_path / "kept")
+def kept(tmp_path: Path) -> LocalCopy:
+    return LocalCopy(tmp_path / "kept")
 
 
-def watch_of(registry: Folders, kept: KeptModel | None = None) -> FollowedAlias:
+def watch_of(registry: Folders, kept: LocalCopy | None = None) -> FollowedAlias:
     return FollowedAlias(VersionLoader(registry, open_recommender), CHAMPION, local_copy=kept)
 
 

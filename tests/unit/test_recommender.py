@@ -11,71 +11,81 @@ from small_shop import ITEMS, NOW, features, fresh, ids, model
 
 from features.rows.matrix import FeatureMatrix, Status
 from models.recommender.retrieval import Ranked
-from serving.recommend.recommender import Question, Reason, UserRead, as_of, newest_event, recommend, substitute
+from serving.recommend.recommender import (
+    FallbackReason,
+    ItemQuery,
+    UserRead,
+    as_of,
+    newest_event,
+    recommend,
+    substitute,
+)
 from serving.recommend.unpersonal import NO_ITEMS, Board, first_of, unpersonal, weighted
 
 
 def test_a_user_with_fresh_clicks_gets_what_goes_with_them():
-    answer = recommend(Question("bob", 2), UserRead(features(recent=["pen"])), model(), NO_ITEMS, None)
+    answer = recommend(ItemQuery("bob", 2), UserRead(features(recent=["pen"])), model(), NO_ITEMS, None)
     assert answer.reason is None
     assert answer.by_model
     assert ids(answer.items)[0] == "ink"
 
 
 def test_a_user_whom_only_the_model_remembers_gets_a_personal_answer():
-    answer = recommend(Question("ann", 3), UserRead(features(Status.NOT_FOUND)), model(), NO_ITEMS, None)
+    answer = recommend(ItemQuery("ann", 3), UserRead(features(Status.NOT_FOUND)), model(), NO_ITEMS, None)
     assert answer.reason is None
     assert set(ids(answer.items)) == {"tea", "cup", "pot"}
 
 
 def test_clicks_of_a_user_outside_max_age_do_not_count():
-    answer = recommend(Question("bob", 2), UserRead(features(Status.OUTSIDE_MAX_AGE, ["pen"])), model(), NO_ITEMS, None)
-    assert answer.reason == Reason.UNKNOWN_USER
+    answer = recommend(
+        ItemQuery("bob", 2), UserRead(features(Status.OUTSIDE_MAX_AGE, ["pen"])), model(), NO_ITEMS, None
+    )
+    assert answer.reason == FallbackReason.UNKNOWN_USER
 
 
 def test_an_unknown_user_gets_what_is_hot_now_before_what_the_model_knows():
-    answer = recommend(Question("bob", 3), UserRead(features(Status.NOT_FOUND)), model(), fresh(cup=2, new=7), None)
-    assert answer.reason == Reason.UNKNOWN_USER
+    answer = recommend(ItemQuery("bob", 3), UserRead(features(Status.NOT_FOUND)), model(), fresh(cup=2, new=7), None)
+    assert answer.reason == FallbackReason.UNKNOWN_USER
     assert not answer.by_model
     assert ids(answer.items) == ["new", "cup", "ink"]
 
 
 def test_nobody_with_a_context_gets_what_goes_with_it_and_never_the_context_itself():
-    answer = recommend(Question(None, 2, context=("tea",)), UserRead(), model(), NO_ITEMS, None)
+    answer = recommend(ItemQuery(None, 2, context=("tea",)), UserRead(), model(), NO_ITEMS, None)
     assert answer.reason is None
     assert set(ids(answer.items)) == {"cup", "pot"}
 
 
 def test_nobody_without_a_context_is_a_fallback_that_says_so():
-    assert recommend(Question(None, 2), UserRead(), model(), NO_ITEMS, None).reason == Reason.NO_USER
+    assert recommend(ItemQuery(None, 2), UserRead(), model(), NO_ITEMS, None).reason == FallbackReason.NO_USER
 
 
-@pytest.mark.parametrize("problem", [Reason.STORE_DOWN, Reason.EMPTY_STORE])
+@pytest.mark.parametrize("problem", [FallbackReason.STORE_DOWN, FallbackReason.EMPTY_STORE])
 def test_without_the_store_the_model_still_answers_from_what_it_was_trained_on(problem):
-    answer = recommend(Question("ann", 2), UserRead(problem=problem), model(), NO_ITEMS, None)
+    answer = recommend(ItemQuery("ann", 2), UserRead(problem=problem), model(), NO_ITEMS, None)
     assert (answer.reason, answer.by_model) == (problem, True)
     assert "cup" in ids(answer.items)
 
 
 def test_without_a_model_the_fresh_features_answer():
-    answer = recommend(Question("ann", 2), UserRead(features(recent=["tea"])), None, fresh(cup=2, new=7), None)
-    assert (answer.reason, ids(answer.items)) == (Reason.NO_MODEL, ["new", "cup"])
+    answer = recommend(ItemQuery("ann", 2), UserRead(features(recent=["tea"])), None, fresh(cup=2, new=7), None)
+    assert (answer.reason, ids(answer.items)) == (FallbackReason.NO_MODEL, ["new", "cup"])
 
 
 def test_the_store_is_named_before_the_model_when_both_are_missing():
-    answer = recommend(Question("ann", 2), UserRead(problem=Reason.STORE_DOWN), None, NO_ITEMS, None)
-    assert (answer.reason, answer.items) == (Reason.STORE_DOWN, [])
+    answer = recommend(ItemQuery("ann", 2), UserRead(problem=FallbackReason.STORE_DOWN), None, NO_ITEMS, None)
+    assert (answer.reason, answer.items) == (FallbackReason.STORE_DOWN, [])
 
 
 def test_exclude_seen_leaves_out_the_history_and_the_fresh_clicks():
-    question = Question("ann", 5, exclude_seen=True)
+    question = ItemQuery("ann", 5, exclude_seen=True)
     answer = recommend(question, UserRead(features(recent=["pot"])), model(), fresh(tea=9, pot=8), None)
     assert not {"tea", "pot"} & set(ids(answer.items))
     assert "cup" in ids(answer.items)
 
 
 def test_too_few_items_of_the_model_are_filled_with_what_is_hot():
-    answer = recommend(Question("bob", 7), UserRead(features(recent=["pen"])), model(), fresh(new=1, newer=2), None)
+    answer = recommend(ItemQuery("bob", 7), UserRead(features(recent=["pen"])), model(), fresh(new=1, newer=2), None)
     assert len(answer.items) == 7
     assert ids(answer.items)[-2:] == ["newer", "new"]
 
@@ -86,11 +96,11 @@ def test_too_few_items_of_the_model_are_filled_with_what_is_hot():
     context=st.lists(st.sampled_from(ITEMS), max_size=2, unique=True),
     exclude=st.lists(st.sampled_from([*ITEMS, "new"]), max_size=3),
     seen=st.booleans(),
-    problem=st.sampled_from([None, Reason.STORE_DOWN]),
+    problem=st.sampled_from([None, FallbackReason.STORE_DOWN]),
 )
 def test_an_answer_has_at_most_k_different_items_and_none_that_is_excluded(k, user, context, exclude, seen, problem):
     read = UserRead(problem=problem) if problem else UserRead(features(recent=["pen", "gone"]))
-    question = Question(user, k, tuple(context), tuple(exclude), seen)
+    question = ItemQuery(user, k, tuple(context), tuple(exclude), seen)
     found = ids(recommend(question, read, model(), fresh(new=1, cup=2), None).items)
     assert len(found) <= k
     assert len(set(found)) == len(found)
@@ -104,7 +114,7 @@ def test_a_substitute_takes_no_item_twice_from_its_sources():
 
 
 def test_a_substitute_says_its_reason():
-    assert substitute(Question("ann", 1), Reason.DEADLINE, NO_ITEMS, model()).reason == Reason.DEADLINE
+    assert substitute(ItemQuery("ann", 1), FallbackReason.DEADLINE, NO_ITEMS, model()).reason == FallbackReason.DEADLINE
 
 
 def test_first_of_ends_at_k_and_with_its_sources():

@@ -22,8 +22,8 @@ from models.recommender import LoadedRecommender
 from models.recommender.pairs import PAIR_FEATURES
 from models.recommender.retrieval import ranker_inputs
 from serving.events.verdicts import judge
-from serving.recommend.convert import Answer
-from serving.recommend.recommender import Question, Reason, UserRead, rank, recommend, substitute
+from serving.recommend.convert import ModelAnswer
+from serving.recommend.recommender import FallbackReason, ItemQuery, UserRead, rank, recommend, substitute
 from serving.recommend.served_log import MOST_WAITING, ServedAnswer, ServedLog, event_of, is_sampled
 from serving.recommend.unpersonal import NO_ITEMS
 from training.data.dataset import Domain, interactions_of
@@ -34,14 +34,14 @@ LOG = served_log("t.served")
 REPO = load_repo(Path(__file__).resolve().parents[2] / "feature_repo")
 
 
-def answered(question: Question, read: UserRead, by=recommend) -> ServedAnswer:
+def answered(question: ItemQuery, read: UserRead, by=recommend) -> ServedAnswer:
     artefact = model()
     made = by(question, read, artefact, fresh(new=1), None)
-    return ServedAnswer(Answer(made, LoadedRecommender("7", artefact, NOW), read), question, NO_ITEMS)
+    return ServedAnswer(ModelAnswer(made, LoadedRecommender("7", artefact, NOW), read), question, NO_ITEMS)
 
 
 def test_an_answer_is_an_event_that_the_logs_stream_takes():
-    logged = answered(Question("ann", 3, placement="home"), UserRead(features(recent=["tea"])))
+    logged = answered(ItemQuery("ann", 3, placement="home"), UserRead(features(recent=["tea"])))
     event = event_of(logged, NOW)
     judged = judge([event], LOG, None, NOW)
     assert (judged.reasons, judged.parsed.events.num_rows) == ([None], 1)
@@ -53,7 +53,7 @@ def test_an_answer_is_an_event_that_the_logs_stream_takes():
 
 @pytest.mark.parametrize("diversity", [0.0, 0.7])
 def test_the_rows_are_those_that_the_ranker_was_asked_with_to_the_bit(diversity):
-    logged = answered(Question("ann", 4, diversity=diversity), UserRead(features(recent=["pen"])))
+    logged = answered(ItemQuery("ann", 4, diversity=diversity), UserRead(features(recent=["pen"])))
     asked, artefact = logged.answer.recommendation.asked, model()
     candidates = artefact.retrieve(asked.query)
     inputs = ranker_inputs(candidates, np.empty(0), np.empty((len(candidates), 0)))
@@ -71,16 +71,16 @@ def logs(events: list[dict]) -> pa.Table:
 
 
 def test_items_that_no_model_scored_have_no_row():
-    logged = answered(Question("bob", 3, among=("tea", "new", "unheard")), UserRead(features(recent=["pen"])), rank)
+    logged = answered(ItemQuery("bob", 3, among=("tea", "new", "unheard")), UserRead(features(recent=["pen"])), rank)
     listed = json.loads(event_of(logged, NOW)["items"])
     assert [(one[0], one[3] is None) for one in listed] == [("tea", False), ("new", True), ("unheard", True)]
     assert listed[2][1] is None
 
 
 def test_a_fallback_without_a_model_is_logged_with_its_reason():
-    question = Question("bob", 2)
-    made = substitute(question, Reason.NO_MODEL, fresh(new=1), None)
-    event = event_of(ServedAnswer(Answer(made, None, UserRead()), question, NO_ITEMS), NOW)
+    question = ItemQuery("bob", 2)
+    made = substitute(question, FallbackReason.NO_MODEL, fresh(new=1), None)
+    event = event_of(ServedAnswer(ModelAnswer(made, None, UserRead()), question, NO_ITEMS), NOW)
     assert (event["fallback"], "model" in event) == ("no_model", False)
     assert json.loads(event["items"]) == [["new", 1.0, "trending", None]]
 
@@ -138,7 +138,7 @@ def test_more_than_the_queue_holds_is_dropped_counted_and_never_waited_for():
     outlet, counts = Outlet(), []
     log = ServedLog(LOG, outlet, 1.0, counts.append)
     log.start()
-    logged = answered(Question("ann", 1), UserRead(features()))
+    logged = answered(ItemQuery("ann", 1), UserRead(features()))
     for _ in range(3 * MOST_WAITING):
         log.offer(logged)
     assert counts.count("dropped") >= 2 * MOST_WAITING - 1

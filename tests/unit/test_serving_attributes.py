@@ -10,7 +10,7 @@ from features.definitions import Entity, FeatureSet, FeatureView, Stream
 from features.definitions.aggregations import Count, Last, LastK
 from features.rows.matrix import FeatureMatrix, Status
 from serving.recommend.attributes import NO_ATTRIBUTES, Attributes, FieldError, attributes_in
-from serving.recommend.request_features import given_columns, overridden
+from serving.recommend.request_features import overridden, request_columns
 
 item = Entity("item", keys={"item_id": "string"})
 STREAM = Stream(
@@ -129,7 +129,7 @@ def test_given_features_stand_over_those_of_the_store_and_the_others_stay():
         np.array([50]),
         np.array([40]),
     )
-    given = given_columns(USER, {recent: ["a", "b"], price: 3, new: None})
+    given = request_columns(USER, {recent: ["a", "b"], price: 3, new: None})
     (row,) = overridden(USER, read, given, 99).to_table().to_pylist()
     assert row == {count: 7, price: 3.0, new: None, recent: ["a", "b"]}
 
@@ -140,7 +140,7 @@ def test_given_features_stand_alone_where_the_store_has_none(status):
     if status is not None:
         columns = tuple(pa.nulls(1, column.type) for column in matrix(USER).columns)
         read = FeatureMatrix(USER.names, columns, np.array([status], np.int8), np.array([5]), np.array([1]))
-    found = overridden(USER, read, given_columns(USER, {USER.names[0]: 4}), 99)
+    found = overridden(USER, read, request_columns(USER, {USER.names[0]: 4}), 99)
     assert found.to_table().to_pylist() == [dict.fromkeys(USER.names) | {USER.names[0]: 4}]
     assert (found.status[0], found.as_of[0]) == (Status.PRESENT, 99)
 
@@ -152,4 +152,4 @@ def test_given_features_stand_alone_where_the_store_has_none(status):
 )  # fmt: skip
 def test_a_given_feature_of_another_name_or_type_is_refused(name, value):
     with pytest.raises(FieldError, match=name):
-        given_columns(USER, {name: value})
+        request_columns(USER, {name: value})

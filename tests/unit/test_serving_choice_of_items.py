@@ -11,7 +11,15 @@ from small_shop import ITEMS, features, fresh, ids, model
 
 from features.rows.matrix import FeatureMatrix, Status
 from serving.recommend.attributes import Attributes
-from serving.recommend.recommender import Question, Reason, UserRead, diversified, rank, recommend, similar
+from serving.recommend.recommender import (
+    FallbackReason,
+    ItemQuery,
+    UserRead,
+    diversified,
+    rank,
+    recommend,
+    similar,
+)
 from serving.recommend.unpersonal import NO_ITEMS, ItemSnapshot
 
 KINDS = {"tea": "drinks", "cup": "dishes", "pot": "dishes", "pen": "desk", "ink": "desk"}
@@ -28,39 +36,39 @@ def described() -> ItemSnapshot:
 
 
 def test_a_filter_leaves_the_best_of_what_meets_it_not_what_is_left_of_the_best():
-    question = Question("bob", 5, allowed=frozenset({"pot", "ink"}))
+    question = ItemQuery("bob", 5, allowed=frozenset({"pot", "ink"}))
     answer = recommend(question, UserRead(features(recent=["tea"])), model(), fresh(cup=9, ink=3), None)
     assert sorted(ids(answer.items)) == ["ink", "pot"]
     assert ids(answer.items)[0] == "pot"
 
 
 def test_only_candidates_come_and_those_that_only_fresh_features_know_come_after_the_models():
-    question = Question("bob", 5, among=("cup", "new", "unheard"))
+    question = ItemQuery("bob", 5, among=("cup", "new", "unheard"))
     answer = recommend(question, UserRead(features(recent=["tea"])), model(), fresh(new=9, pen=99), None)
     assert ids(answer.items) == ["cup", "new"]
 
 
 def test_a_fallback_keeps_to_filter_and_candidates_too():
-    question = Question("bob", 5, among=("cup", "pen", "ink"), allowed=frozenset({"cup", "ink", "tea"}))
+    question = ItemQuery("bob", 5, among=("cup", "pen", "ink"), allowed=frozenset({"cup", "ink", "tea"}))
     answer = recommend(question, UserRead(features(Status.NOT_FOUND)), model(), fresh(pen=9), None)
-    assert (answer.reason, sorted(ids(answer.items))) == (Reason.UNKNOWN_USER, ["cup", "ink"])
+    assert (answer.reason, sorted(ids(answer.items))) == (FallbackReason.UNKNOWN_USER, ["cup", "ink"])
 
 
 def test_a_sessions_items_lead_without_a_user_and_may_come_again():
-    answer = recommend(Question(None, 5, session="s"), UserRead(recent=("pen",)), model(), NO_ITEMS, None)
+    answer = recommend(ItemQuery(None, 5, session="s"), UserRead(recent=("pen",)), model(), NO_ITEMS, None)
     assert answer.reason is None
     assert {"pen", "ink"} == set(ids(answer.items)[:2])
 
 
 def test_a_session_that_nothing_is_known_of_is_named():
-    assert recommend(Question(None, 1, session="s"), UserRead(), model(), NO_ITEMS, None).reason == (
-        Reason.UNKNOWN_SESSION
+    assert recommend(ItemQuery(None, 1, session="s"), UserRead(), model(), NO_ITEMS, None).reason == (
+        FallbackReason.UNKNOWN_SESSION
     )
 
 
 def test_a_user_who_brings_features_is_no_unknown_user():
     read = UserRead(features(recent=None), given=True)
-    assert recommend(Question(None, 1), read, model(), NO_ITEMS, None).reason is None
+    assert recommend(ItemQuery(None, 1), read, model(), NO_ITEMS, None).reason is None
 
 
 # --- rank -------------------------------------------------------------------------------------------------------------
@@ -68,21 +76,21 @@ def test_a_user_who_brings_features_is_no_unknown_user():
 
 def test_ranking_returns_every_item_once_the_unknown_ones_last_and_named():
     asked = ("unheard", "pen", "cup", "new", "pen")
-    answer = rank(Question("bob", 5, among=asked), UserRead(features(recent=["tea"])), model(), fresh(new=1), None)
+    answer = rank(ItemQuery("bob", 5, among=asked), UserRead(features(recent=["tea"])), model(), fresh(new=1), None)
     assert ids(answer.items) == ["cup", "pen", "new", "unheard"]
     assert [one.source for one in answer.items] == ["asked", "asked", "trending", "unknown"]
     assert np.isnan(answer.items[-1].score)
 
 
 def test_ranking_for_an_unknown_user_is_by_the_model_and_says_so():
-    question = Question("bob", 2, among=("tea", "pen"))
+    question = ItemQuery("bob", 2, among=("tea", "pen"))
     answer = rank(question, UserRead(features(Status.NOT_FOUND)), model(), NO_ITEMS, None)
-    assert (answer.reason, answer.by_model, ids(answer.items)) == (Reason.UNKNOWN_USER, True, ["pen", "tea"])
+    assert (answer.reason, answer.by_model, ids(answer.items)) == (FallbackReason.UNKNOWN_USER, True, ["pen", "tea"])
 
 
 def test_ranking_without_a_model_is_by_fresh_features():
-    answer = rank(Question("ann", 3, among=("a", "tea", "new")), UserRead(), None, fresh(new=1, tea=5), None)
-    assert (answer.reason, ids(answer.items)) == (Reason.NO_MODEL, ["tea", "new", "a"])
+    answer = rank(ItemQuery("ann", 3, among=("a", "tea", "new")), UserRead(), None, fresh(new=1, tea=5), None)
+    assert (answer.reason, ids(answer.items)) == (FallbackReason.NO_MODEL, ["tea", "new", "a"])
 
 
 @given(
@@ -92,7 +100,7 @@ def test_ranking_without_a_model_is_by_fresh_features():
 )
 def test_ranking_drops_and_adds_nothing(asked, known, diversity):
     read = UserRead(features(recent=["pen"])) if known else UserRead(features(Status.NOT_FOUND))
-    question = Question("bob", len(asked), among=tuple(asked), diversity=diversity)
+    question = ItemQuery("bob", len(asked), among=tuple(asked), diversity=diversity)
     answer = rank(question, read, model() if known else None, fresh(new=2), None)
     assert sorted(ids(answer.items)) == sorted(set(asked))
 
@@ -101,22 +109,22 @@ def test_ranking_drops_and_adds_nothing(asked, known, diversity):
 
 
 def test_items_like_an_item_are_those_that_go_with_it_and_never_itself():
-    answer = similar("tea", Question(None, 5), model(), fresh(pen=9))
+    answer = similar("tea", ItemQuery(None, 5), model(), fresh(pen=9))
     assert (answer.reason, set(ids(answer.items))) == (None, {"cup", "pot"})
     assert {one.source for one in answer.items} == {"similar"}
 
 
 def test_items_like_an_item_keep_to_filter_and_exclusion():
-    question = Question(None, 5, exclude=("cup",), allowed=frozenset({"cup", "pot", "pen"}))
+    question = ItemQuery(None, 5, exclude=("cup",), allowed=frozenset({"cup", "pot", "pen"}))
     assert ids(similar("tea", question, model(), NO_ITEMS).items) == ["pot"]
 
 
 @pytest.mark.parametrize(
     ("item", "allowed", "reason"),
-    [("unheard", None, Reason.UNKNOWN_ITEM), ("tea", frozenset({"pen"}), Reason.NOTHING_SIMILAR)],
+    [("unheard", None, FallbackReason.UNKNOWN_ITEM), ("tea", frozenset({"pen"}), FallbackReason.NOTHING_SIMILAR)],
 )
 def test_where_nothing_is_similar_the_answer_is_a_fallback_that_says_why(item, allowed, reason):
-    answer = similar(item, Question(None, 3, allowed=allowed), model(), fresh(pen=9))
+    answer = similar(item, ItemQuery(None, 3, allowed=allowed), model(), fresh(pen=9))
     assert (answer.reason, ids(answer.items)[0]) == (reason, "pen")
     assert item not in ids(answer.items)
 
@@ -167,7 +175,7 @@ def test_every_choice_is_the_best_of_the_rest_by_the_formula(scored, k, diversit
 
 def test_without_diversity_an_answer_is_the_models_own_to_the_bit():
     read = UserRead(features(recent=["tea", "pen"]))
-    plain = recommend(Question("bob", 5), read, model(), described(), None)
+    plain = recommend(ItemQuery("bob", 5), read, model(), described(), None)
     artefact = model()
     assert plain.items == artefact.recommend(
         ["tea", "pen"], artefact.user_row(features()), None, 5, user="bob", as_of=(int(features().as_of[0]))
@@ -176,7 +184,7 @@ def test_without_diversity_an_answer_is_the_models_own_to_the_bit():
 
 def test_a_varied_answer_has_the_same_items_in_which_one_kind_does_not_follow_itself():
     read = UserRead(features(recent=["tea", "pen"]))
-    varied = recommend(Question("bob", 5, diversity=0.9), read, model(), described(), None)
+    varied = recommend(ItemQuery("bob", 5, diversity=0.9), read, model(), described(), None)
     kinds = [KINDS[item] for item in ids(varied.items)]
     assert sorted(ids(varied.items)) == sorted(ITEMS)
     assert len(set(kinds[:3])) == 3

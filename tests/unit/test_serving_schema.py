@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from features.definitions import Field, Stream
 from features.events.parsing import Verdict
-from serving.events.verdicts import Judged, Message, Placed, judge, key_of, message_of, post, read_body
+from serving.events.verdicts import JudgedEvents, Message, Placed, judge, key_of, message_of, post, read_body
 from serving.http.problems import ProblemError, validation_errors
 from serving.http.schema import RecommendRequest
 from serving.recommend.convert import question_of
@@ -142,7 +142,7 @@ def test_an_event_that_the_stream_would_refuse_is_refused_with_its_reason(posted
     assert str(judged.reasons[1]).partition(":")[0] == code
 
 
-def answered(judged: Judged, kafka: Kafka):
+def answered(judged: JudgedEvents, kafka: Kafka):
     return asyncio.run(post(judged, kafka))
 
 

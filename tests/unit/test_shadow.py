@@ -11,31 +11,31 @@ from small_shop import NOW, features, fresh, model
 from models.recommender import LoadedRecommender
 from models.recommender.retrieval import Ranked
 from serving.metrics import Metrics
-from serving.recommend.convert import Answer
-from serving.recommend.recommender import Question, UserRead, recommend
+from serving.recommend.convert import ModelAnswer
+from serving.recommend.recommender import ItemQuery, UserRead, recommend
 from serving.recommend.served_log import ServedAnswer, event_of
 from serving.recommend.unpersonal import NO_ITEMS
 from serving.versions.shadow import MOST_WAITING, Shadow, ShadowRequest, overlap
 
-QUESTION = Question("ann", 3)
+QUESTION = ItemQuery("ann", 3)
 READ = UserRead(features(recent=["tea"]))
 
 
-def said(served: LoadedRecommender) -> Answer:
-    return Answer(recommend(QUESTION, READ, served.model, fresh(new=1), None), served, READ)
+def said(served: LoadedRecommender) -> ModelAnswer:
+    return ModelAnswer(recommend(QUESTION, READ, served.model, fresh(new=1), None), served, READ)
 
 
 CHAMPION, CHALLENGER = LoadedRecommender("1", model(), NOW), LoadedRecommender("2", model(), NOW)
 
 
 class World:
-    def __init__(self, ask: Callable[[LoadedRecommender], Answer] = said) -> None:
+    def __init__(self, ask: Callable[[LoadedRecommender], ModelAnswer] = said) -> None:
         self.metrics, self.logged, self.busy, self.ask = Metrics(), [], False, ask
         self.challenger: LoadedRecommender | None = CHALLENGER
         logged: list[ServedAnswer] = self.logged
         self.shadow = Shadow(1.0, lambda: self.challenger, lambda: self.busy, self.metrics, logged.append)
 
-    def offered(self) -> Answer:
+    def offered(self) -> ModelAnswer:
         answer = said(CHAMPION)
         self.shadow.offer(ShadowRequest(answer, QUESTION, NO_ITEMS, self.ask))
         return answer
@@ -70,7 +70,7 @@ def test_what_was_answered_says_that_it_was_no_shadow():
 def test_a_challenger_that_fails_is_counted_and_the_next_question_is_asked():
     calls = iter([ValueError("broken"), None])
 
-    def ask(served: LoadedRecommender) -> Answer:
+    def ask(served: LoadedRecommender) -> ModelAnswer:
         failure = next(calls)
         if failure is not None:
             raise failure
