@@ -107,9 +107,9 @@ LAYERS = {
     "streaming.spark": "query > session source",
     "training": (
         "protocols user_models > event_model refresh > judging > registry > recommender > run > data resume > "
-        "mlmodel progress settings"
+        "progress settings"
     ),
-    "training.data": "labelled_events split > dataset event_sources > sampling > bounds",
+    "training.data": "labelled_events split > dataset event_sources > sampling",
     "training.event_model": "fit > drift record > gate > metrics training",
     "training.judging": "drift registration > judge parity > gate record > confidence psi",
     "training.protocols": (

@@ -1,7 +1,8 @@
-"""The registry of models, in MLflow: runs with their numbers, versions with their artefact, and which one serves."""
+"""The registry of models, in MLflow: runs with metrics, versions with artefacts, and their aliases."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,6 @@ from models import tags as verdicts
 from models.recommender import Artefact, goldens_of, load, save
 from models.registry import connect, registry_exists, resolve_uri
 from models.tags import CANARY, CHAMPION, DIGEST_TAG, MOST_SHARE
-from training.mlmodel import SIGNATURE, write_mlmodel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,13 +23,16 @@ if TYPE_CHECKING:
     from training.recommender import Trial
 
 FOLDER = "model"
-"""Where the artefact stands among a run's artefacts."""
+"""The artefact's folder among a run's artefacts."""
 RECORD = "record"
-"""Where what a person looks at stands among them."""
+"""The folder of the record, which a person looks at, among them."""
+SIGNATURE = "signature.json"
+"""The file of a record that has the signature of the model."""
+MLMODEL = "MLmodel"
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
 PAGE, MODELS = 200, 1_000
-"""Versions that MLflow is asked for at once, and names of models: its own limit."""
+"""Versions that MLflow lists at once, and names of models: its own limit."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,17 @@ class Version:
 
     @property
     def refusal(self) -> str | None:
-        """Why it must not serve; None where it may."""
+        """The reason that it must not serve; None where it may."""
         return verdicts.refusal(self.tags)
 
     @property
     def since_ms(self) -> int:
-        """When it became champion last; 0 for never, and after a rollback from it."""
+        """The time at which it last became champion; 0 for never, and after a rollback from it."""
         return int(self.tags.get(verdicts.CHAMPION_SINCE, 0)) if verdicts.was_champion(self.tags) else 0
 
 
 class RegisteredManifest(Protocol):
-    """What the registry says of a manifest."""
+    """The part of a manifest that the registry shows."""
 
     @property
     def name(self) -> str:
@@ -65,7 +68,7 @@ class RegisteredManifest(Protocol):
 
     @property
     def as_of_ms(self) -> int:
-        """What the model knows was known before this."""
+        """The time before which everything was known that the model knows."""
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -103,7 +106,7 @@ class ModelRegistry:
         """The registered models' names; none, and no database either, before the first of them."""
         if not registry_exists(self.uri):
             return []
-        return [one.name for one in self.client.search_registered_models(max_results=MODELS)]
+        return [model.name for model in self.client.search_registered_models(max_results=MODELS)]
 
     def register(
         self,
@@ -112,7 +115,7 @@ class ModelRegistry:
         tags: Mapping[str, str],
         files: Mapping[str, bytes] | None = None,
     ) -> Version:
-        """The artefact is a new version of the model that it is named after, with its numbers in a run of its own.
+        """The artefact is a new version of the model that it is named after, with its metrics in a run of its own.
 
         The files stand beside it in the run's folder RECORD. The version has no verdict yet, and its answers to the
         questions of its trial go with it; ArtefactError where it does not answer.
@@ -129,7 +132,7 @@ class ModelRegistry:
         tags: Mapping[str, str],
         files: Mapping[str, bytes] | None = None,
     ) -> Version:
-        """A new version of the model of this manifest, of whatever kind, with its numbers in a run of its own.
+        """A new version of the model of this manifest, of either kind, with its metrics in a run of its own.
 
         Args:
             files: stand beside it in the run's folder RECORD; the signature among them is what MLflow shows.
@@ -145,7 +148,7 @@ class ModelRegistry:
             with tempfile.TemporaryDirectory() as scratch:
                 digest = write(Path(scratch) / FOLDER)
                 if files and SIGNATURE in files:
-                    write_mlmodel(Path(scratch) / FOLDER, run_id, FOLDER, files[SIGNATURE])
+                    _write_mlmodel(Path(scratch) / FOLDER, run_id, FOLDER, files[SIGNATURE])
                 self.client.log_artifacts(run_id, str(Path(scratch) / FOLDER), FOLDER)
                 if files:
                     self._log_files(run_id, Path(scratch) / RECORD, files)
@@ -227,22 +230,24 @@ class ModelRegistry:
         return self.get(version.name, version.version)
 
     def rollback(self, name: str) -> Version:
-        """The version that was champion before the one that is, is it again.
+        """The champion before the present one is the champion again.
 
-        A second rollback goes one further back. No later one comes to a version that was left, unless that is promoted
-        again. Raises UsageError where there is none.
+        A second rollback goes one further back. A version that was left does not come back, unless promoted again.
+        Raises UsageError where there is none.
         """
         now = self.find(name)
         promoted = [
-            self.get(name, str(one.version)) for one in self._found(name) if verdicts.CHAMPION_SINCE in one.tags
+            self.get(name, str(listed.version))
+            for listed in self._listed(name)
+            if verdicts.CHAMPION_SINCE in listed.tags
         ]
-        earlier = [one for one in promoted if one.since_ms and (now is None or one.version != now.version)]
+        earlier = [past for past in promoted if past.since_ms and (now is None or past.version != now.version)]
         if now is not None and now.since_ms:
-            earlier = [one for one in earlier if one.since_ms < now.since_ms]
+            earlier = [past for past in earlier if past.since_ms < now.since_ms]
         if not earlier:
             got = "no version" if now is None else f"version {now.version}, and none before it"
             raise UsageError(f"rollback of model '{name}'", "a version that was champion before", got)
-        before = max(earlier, key=lambda one: one.since_ms)
+        before = max(earlier, key=lambda past: past.since_ms)
         self.set_alias(before, CHAMPION)
         if now is not None and now.since_ms:
             self.client.delete_model_version_tag(name, now.version, verdicts.CHAMPION_SINCE)
@@ -272,9 +277,9 @@ class ModelRegistry:
         """The version of this number, or that this alias names. Raises UsageError where there is none."""
         from mlflow.exceptions import MlflowException
 
-        ask = self.client.get_model_version if version.isdecimal() else self.client.get_model_version_by_alias
+        get = self.client.get_model_version if version.isdecimal() else self.client.get_model_version_by_alias
         try:
-            return self._described(ask(name, version))
+            return self._described(get(name, version))
         except MlflowException as error:
             if error.error_code not in (MISSING, "INVALID_PARAMETER_VALUE"):
                 raise
@@ -284,18 +289,18 @@ class ModelRegistry:
     def versions(self, name: str | None = None, most: int | None = None) -> list[Version]:
         """The registered versions (of one model), the newest first: at most so many, where that is given."""
         # The list has no aliases, each version has.
-        newest = islice(self._found(name), most)
-        return [self._described(self.client.get_model_version(one.name, one.version)) for one in newest]
+        newest = islice(self._listed(name), most)
+        return [self._described(self.client.get_model_version(listed.name, listed.version)) for listed in newest]
 
-    def _found(self, name: str | None) -> Iterator[ModelVersion]:
+    def _listed(self, name: str | None) -> Iterator[ModelVersion]:
         """Every registered version (of one model) without its aliases, the newest first."""
         if name and "'" in name:  # which no query can say
             return
         query, page = (f"name = '{name}'" if name else None), None
         while True:
-            several = self.client.search_model_versions(query, PAGE, ["creation_timestamp DESC"], page)
-            yield from several
-            page = several.token
+            versions = self.client.search_model_versions(query, PAGE, ["creation_timestamp DESC"], page)
+            yield from versions
+            page = versions.token
             if not page:
                 return
 
@@ -304,7 +309,7 @@ class ModelRegistry:
         return load(self.download(version, folder), version.digest, trusted=verdicts.trusted(version.tags))
 
     def download(self, version: Version, folder: Path) -> Path:
-        """Where in ``folder`` the files of the version's artefact are now; ArtefactError where they cannot be had."""
+        """The path in ``folder`` of the version's downloaded artefact. Raises ArtefactError where it cannot be had."""
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
@@ -313,10 +318,10 @@ class ModelRegistry:
         if not version.digest:
             raise ArtefactError(where, f"a tag {DIGEST_TAG}", "none", "Register it with 'headrace train'.")
         try:
-            found = download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self.uri)
+            path = download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self.uri)
         except (MlflowException, OSError) as error:
             raise ArtefactError(where, f"its artefact in {source}", str(error), "Train anew.") from error
-        return Path(found)
+        return Path(path)
 
     def recorded(self, version: Version, name: str) -> bytes | None:
         """A file of the record of the version's run; None where there is none."""
@@ -334,9 +339,9 @@ class ModelRegistry:
             return None
 
     def _experiment(self, name: str) -> str:
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         location = None if self._artefacts is None else (self._artefacts / name).as_uri()
         return str(self.client.create_experiment(name, artifact_location=location))
 
@@ -361,3 +366,20 @@ class ModelRegistry:
             metrics=metrics,
             tags=dict(version.tags),
         )
+
+
+def _write_mlmodel(folder: Path, run_id: str, artefact_path: str, signature: bytes) -> None:
+    """MLflow's pages and client show this signature (MLflow's, as JSON), from a file beside the artefact.
+
+    Nothing of ours reads that file and the manifest does not name it, so that it is no part of what serves; it names no
+    flavour that MLflow could load and run.
+
+    Args:
+        artefact_path: the folder's path among the run's artefacts.
+    """
+    from mlflow.models import Model, ModelSignature
+
+    parsed = ModelSignature.from_dict(json.loads(signature))
+    Model(artefact_path, run_id, signature=parsed, flavors={"headrace": {"data": "manifest.json"}}).save(
+        folder / MLMODEL
+    )

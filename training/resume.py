@@ -1,6 +1,6 @@
-"""What a training has finished is kept until it ends, so that one that was killed goes on from there.
+"""The finished stages of a training, kept until it ends, so that one that was killed goes on from there.
 
-    <home>/training/<model>/training.json    of what training: its key, the versions of its tables, when it began
+    <home>/training/<model>/training.json    the training: its key, the versions of its tables, when it began
                             examples.npz …   a file a stage, whole or not there
 
 The key is of everything that a result depends on: settings, seed, definitions, code, libraries. Files are arrays and
@@ -33,19 +33,19 @@ T = TypeVar("T")
 ABOUT = "training.json"
 
 MOST_TIMES = 3
-"""A training that was begun so often and never ended is begun anew: what is kept of it may be what ends it."""
+"""A training that was begun so often and never ended starts over: a kept stage may be what kills it."""
 
 HOUR_MS = 3_600_000
 
 YOUNG_MS = 6 * HOUR_MS
-"""What was begun longer ago is begun anew, on newer events."""
+"""A training that was begun longer ago starts over, on newer events."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Form(Generic[T]):
-    """How a stage's result stands in a file."""
+    """The file format of a stage's result."""
 
     suffix: str
     write: Callable[[T, Path], None]
@@ -58,8 +58,8 @@ def _write_arrays(arrays: Arrays, path: Path) -> None:
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-        return {name: found[name] for name in found.files}
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 ARRAYS: Form[Arrays] = Form("npz", _write_arrays, _read_arrays)
@@ -90,12 +90,12 @@ class Stages:
         path = self._folder / f"{name}.{form.suffix}"
         if path.exists():
             try:
-                found = form.read(path)
+                result = form.read(path)
             except (HeadraceError, OSError, ValueError, KeyError, zipfile.BadZipFile):
                 self._log(f"{name}: what was kept is damaged")
             else:
                 self._log(f"{name}: kept from before")
-                return found
+                return result
         made = make()
         with replaced(path) as fresh:
             form.write(made, fresh)
@@ -106,17 +106,17 @@ NOWHERE = Stages()
 
 
 class About(BaseModel):
-    """Which training it is that has not ended."""
+    """The training that has not ended."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: str
-    """Of everything that its results depend on, but for the events."""
+    """A digest of everything that its results depend on, but for the events."""
     tables: dict[str, tuple[str, int]]
-    """Stream → the id and the version of its table, which are its events."""
+    """Stream → the id and the version of its table: its events."""
     begun_ms: int
     times: int = 1
-    """How often it was begun."""
+    """The times that it was begun."""
 
 
 class Unfinished:
@@ -157,12 +157,12 @@ class Unfinished:
             self.forget()
 
     def forget(self) -> None:
-        """Nothing is kept."""
+        """Deletes all that is kept."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
-    """A digest of these parts, which JSON has words for."""
+    """A digest of these JSON values."""
     from hashlib import sha256
 
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -22,8 +22,7 @@ from headrace.commands.models.train import train
 from models.recommender.artefact import load
 from models.tags import CHALLENGER, CHAMPION
 from training.judging.record import input_names, signature
-from training.mlmodel import MLMODEL, SIGNATURE
-from training.registry import ModelRegistry, Version
+from training.registry import MLMODEL, SIGNATURE, ModelRegistry, Version
 
 pytestmark = [
     pytest.mark.integration,

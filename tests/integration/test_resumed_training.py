@@ -15,8 +15,8 @@ from shop_history import SETTINGS, shop
 
 from features.definitions.repo import load_repo
 from headrace.commands.models.train import train
-from training.data.bounds import Bound
 from training.data.dataset import Domain, read_offline
+from training.data.sampling import Bound
 from training.recommender.fit import train as fit
 from training.registry import ModelRegistry
 from training.run import TrainingRun

@@ -21,11 +21,10 @@ from features.history.point_in_time_join import Spine, point_in_time
 from headrace.commands.models.project import Project
 from headrace.settings import Settings
 from models.event_model.columns import EventColumnsOfModel, filled
-from training.data.bounds import Bound
 from training.data.dataset import Domain, interactions_of, read_file, read_offline
 from training.data.event_sources import InArchive
 from training.data.labelled_events import EventTrainingSettings, examples_between, read_archive, split_events
-from training.data.sampling import SampledEvents, WholeArchive, sample_of
+from training.data.sampling import Bound, SampledEvents, WholeArchive, sample_of
 from training.data.split import Split
 from training.progress import StageTimer
 from training.recommender.candidates import fit_candidates

@@ -14,6 +14,7 @@ from shop_history import SETTINGS, shop
 
 from features.definitions.repo import load_repo
 from features.errors import ArtefactError, UsageError
+from features.history.archive import Span
 from features.history.point_in_time_join import Spine, point_in_time
 from headrace.commands.models.models import models
 from headrace.commands.models.train import train, training_settings
@@ -152,7 +153,8 @@ def test_training_reads_delta_tables_by_time_and_each_event_once(events, domain,
     assert read.num_rows == table.num_rows
     assert sorted(read["event_id"].to_pylist()) == sorted(table["event_id"].to_pylist())
     middle = int(table["known_at"][900].as_py())
-    before, after = (read_offline(tmp_path, domain, *bounds)["activity"] for bounds in ((None, middle), (middle, None)))
+    spans = Span(None, middle), Span(middle, None)
+    before, after = (read_offline(tmp_path, domain, span)["activity"] for span in spans)
     assert before["known_at"].to_numpy().max() < middle <= after["known_at"].to_numpy().min()
     assert before.num_rows + after.num_rows == table.num_rows
 

@@ -8,8 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from training.data.bounds import EVENT_BYTES, MEMORY_SHARE, Bound, events_in, machine_bytes
-from training.data.sampling import BUCKET_BITS, Drawn, buckets_of, drawn
+from training.data.sampling import (
+    BUCKET_BITS,
+    EVENT_BYTES,
+    MEMORY_SHARE,
+    Bound,
+    Drawn,
+    buckets_of,
+    drawn,
+    events_in,
+    machine_bytes,
+)
 
 KEYS = pa.array([f"user-{number}" for number in range(20_000)])
 

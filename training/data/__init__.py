@@ -3,7 +3,6 @@
 In: tables, files, domain. Out: events, interactions, and labelled examples as of their time.
 """
 
-from training.data.bounds import Bound
 from training.data.dataset import (
     Domain,
     Events,
@@ -28,6 +27,7 @@ from training.data.labelled_events import (
     streams_of,
 )
 from training.data.sampling import (
+    Bound,
     Drawn,
     SampledEvents,
     SampleSummary,

@@ -1,7 +1,8 @@
-"""History as training sees it: event tables of the offline store, and from them who did what with which item when."""
+"""The history that a training reads: events of the offline store or a file, and the interactions in them."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,8 @@ from features.definitions import RESERVED, FeatureRepo, FeatureView, Stream, use
 from features.errors import UsageError
 from features.events import EventColumns
 from features.formats import read_events
-from features.history import Span, deduplicated, open_table
-from training.data.bounds import Bound
-from training.data.sampling import SampledEvents, WholeArchive
+from features.history import ALWAYS, ArchiveTable, Span, deduplicated, open_table
+from training.data.sampling import Bound, SampledEvents, WholeArchive
 from training.settings import TrainingSettings
 
 Events = Mapping[str, pa.Table]
@@ -36,9 +36,9 @@ class Domain:
     user: FeatureView
     item: FeatureView
     category: str | None = None
-    """The stream's field that says of which kind an item is."""
+    """The stream's field that holds an item's category."""
     price: str | None = None
-    """The stream's field that says what an item costs."""
+    """The stream's field that holds an item's price."""
 
     @classmethod
     def of(cls, repo: FeatureRepo, settings: TrainingSettings) -> Domain:
@@ -58,41 +58,40 @@ class Domain:
     @property
     def streams(self) -> dict[str, Stream]:
         """Every stream that training reads, by name."""
-        return {one.name: one for one in (self.stream, *self.user.streams, *self.item.streams)}
+        return {stream.name: stream for stream in (self.stream, *self.user.streams, *self.item.streams)}
 
     @property
     def of_users(self) -> frozenset[str]:
-        """The streams that say what a user did: the others are only of items."""
-        return frozenset(one.name for one in (self.stream, *self.user.streams))
+        """The names of the streams of what users did: the others are only of items."""
+        return frozenset(stream.name for stream in (self.stream, *self.user.streams))
 
     def horizon_ms(self, stream: Stream) -> int | None:
         """The longer horizon of the two views that read the stream; None where neither does."""
-        views = [one for one in (self.user, self.item) if stream in one.streams]
-        return max((one.horizon_ms for one in views), default=None)
+        views = [view for view in (self.user, self.item) if stream in view.streams]
+        return max((view.horizon_ms for view in views), default=None)
 
     @property
     def recent_feature(self) -> str | None:
-        """The user view's first list of the item's keys: what the user had to do with last."""
+        """The user view's first list of the item's keys: the items of the user's last events."""
         (key,) = self.item.entity.keys if len(self.item.entity.keys) == 1 else (None,)
-        lists = (one for one in self.user.aggregated if one.dtype == "list<string>")
-        return next((one.name for one in lists if getattr(one.aggregation, "column", None) == key), None)
+        lists = (feature for feature in self.user.aggregated if feature.dtype == "list<string>")
+        return next((item.name for item in lists if getattr(item.aggregation, "column", None) == key), None)
 
 
-def _named(several: Mapping[str, D], name: str, kind: str) -> D:
-    if name not in several:
-        raise UsageError(f"training's {kind}", f"one of {', '.join(several) or 'none'}", repr(name))
-    return several[name]
+def _named(definitions: Mapping[str, D], name: str, kind: str) -> D:
+    if name not in definitions:
+        raise UsageError(f"training's {kind}", f"one of {', '.join(definitions) or 'none'}", repr(name))
+    return definitions[name]
 
 
 def read_offline(
     folder: Path,
     domain: Domain,
-    start_ms: int | None = None,
-    end_ms: int | None = None,
+    span: Span = ALWAYS,
     bound: Bound | None = None,
     versions: Mapping[str, int] | None = None,
 ) -> Events:
-    """The deduplicated events that became known in [start_ms, end_ms), of the Delta table of each stream that has one.
+    """The deduplicated events that became known in the span, of the Delta table of each stream that has one.
 
     Only the columns that the features or the model depend on are read, and only the files that may hold such times.
     Of more events than the bound allows, they are those of some users (SampledEvents).
@@ -105,11 +104,7 @@ def read_offline(
         UsageError: the model's own stream has no table yet.
         FormatError: a table has no place or time for its events. A field that its stream has gained since is null.
     """
-    span = Span(start_ms, end_ms)
-    streams = {name: one for name, one in domain.streams.items() if versions is None or name in versions}
-    of = versions or {}
-    found = {name: open_table(folder, one, domain.horizon_ms(one), of.get(name)) for name, one in streams.items()}
-    tables = {name: table for name, table in found.items() if table is not None}
+    tables = _open_tables(folder, domain, versions)
     if domain.stream.name not in tables:
         where = f"offline store '{folder}'"
         next_step = "Start 'headrace stream', or bring history in with 'headrace import'."
@@ -119,6 +114,16 @@ def read_offline(
         return {name: deduplicated(table.events(columns[name], span), table.stream) for name, table in tables.items()}
     of_users = {name: columns[name] for name in tables if name in domain.of_users}
     return SampledEvents.drawn(WholeArchive(tables, span, bound), domain.user.entity, of_users)
+
+
+def _open_tables(folder: Path, domain: Domain, versions: Mapping[str, int] | None) -> dict[str, ArchiveTable]:
+    """The tables of the domain's streams that have one, at these versions; at the newest for None."""
+    streams = {name: stream for name, stream in domain.streams.items() if versions is None or name in versions}
+    opened = {
+        name: open_table(folder, stream, domain.horizon_ms(stream), (versions or {}).get(name))
+        for name, stream in streams.items()
+    }
+    return {name: table for name, table in opened.items() if table is not None}
 
 
 def _columns(domain: Domain, stream: Stream) -> list[str]:
@@ -137,14 +142,14 @@ def read_file(
     Raises UsageError for a file, or a format, that is not there, and for one of more events than the bound allows.
     """
     parts: dict[str, list[pa.Table]] = {name: [] for name in domain.streams}
-    left = None if bound is None else bound.events
+    left = sys.maxsize if bound is None else bound.events
     for name, parsed in read_events(path, kind, repo.streams, repo.horizon_ms):
         if name in parts:
             parts[name].append(parsed.events)
-            left = None if left is None else left - parsed.events.num_rows
-        if left is not None and left < 0:
+            left -= parsed.events.num_rows
+        if left < 0:
             raise too_many(path, bound)
-    tables = {name: pa.concat_tables(several) for name, several in parts.items() if several}
+    tables = {name: pa.concat_tables(batches) for name, batches in parts.items() if batches}
     if domain.stream.name not in tables:
         raise UsageError(f"file '{path}'", f"events of stream '{domain.stream.name}'", ", ".join(tables) or "none")
     if end_ms is not None:
@@ -153,21 +158,21 @@ def read_file(
 
 
 def too_many(path: Path, bound: Bound | None) -> UsageError:
-    """Of a file that does not fit: from the offline store a sample can be drawn."""
+    """UsageError for a file larger than memory; import it, since sampling needs the offline store."""
     most = "fewer" if bound is None else f"at most {bound.events:,} (max_events)"
     next_step = "Bring it in with 'headrace import', and train on the offline store."
     return UsageError(f"file '{path}'", f"{most} events", "more", next_step)
 
 
-def joined_events(several: Sequence[Events]) -> Events:
-    """The events of all, stream by stream."""
-    names = sorted({name for one in several for name in one})
-    return {name: pa.concat_tables([one[name] for one in several if name in one]) for name in names}
+def joined_events(files: Sequence[Events]) -> Events:
+    """The events of all files, stream by stream."""
+    names = sorted({name for events in files for name in events})
+    return {name: pa.concat_tables([events[name] for events in files if name in events]) for name in names}
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """Who did what with which item, in the order of becoming known; users, items and kinds are codes of their pools."""
+    """Events of a user with an item, in the order of becoming known; user, item and kind are codes of their pools."""
 
     users: pa.Array
     items: pa.Array
@@ -197,7 +202,7 @@ class Interactions:
         return self.only(slice(int(lo), int(hi)))
 
     def of(self, kinds: tuple[str, ...]) -> NDArray[np.bool_]:
-        """Which are of these kinds."""
+        """(n,) whether each is of these kinds."""
         codes = [code for code, kind in enumerate(self.kinds) if kind in kinds]
         return np.isin(self.kind, codes)
 
@@ -211,11 +216,11 @@ def interactions_of(events: Events, domain: Domain) -> Interactions:
     order = np.flatnonzero(whole)
     order = order[np.lexsort((columns.seq[order], columns.known_at[order]))]
     (user, users), (item, items), (kind, kinds) = (coded(part.take(pa.array(order))) for part in parts)
-    told = _told_of_items(events[domain.stream.name].take(pa.array(order)), domain)
-    return Interactions(users, items, tuple(kinds.to_pylist()), user, item, kind, columns.known_at[order], *told)
+    fields = _item_fields(events[domain.stream.name].take(pa.array(order)), domain)
+    return Interactions(users, items, tuple(kinds.to_pylist()), user, item, kind, columns.known_at[order], *fields)
 
 
-def _told_of_items(table: pa.Table, domain: Domain) -> tuple[Int64s | None, Floats | None]:
+def _item_fields(table: pa.Table, domain: Domain) -> tuple[Int64s | None, Floats | None]:
     """The codes of each event's category, -1 for null, and its price, NaN for null; None where there is no such field.
 
     The codes are those of the categories in rising order.

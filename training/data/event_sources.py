@@ -1,7 +1,7 @@
-"""Where an event model's examples come from: events in memory, or an archive that does not fit into it.
+"""The sources of an event model's examples: events in memory, or an archive that does not fit into it.
 
 Of an archive that does not fit, a training learns from the events of some groups (all events of each) and is tested on
-everybody's; what is told of each event is of everybody's in both.
+everybody's; the features of an event are computed from everybody's in both.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from models.event_model import Events
 from training.data.sampling import Drawn, SampleSummary, WholeArchive, drawn
 
 MOST_TESTED = 0.5
-"""How much of what fits may be of the test."""
+"""The share of the events that fit which the test may have."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Some of the stream's events; and what they are a sample of, where they are one."""
+    """Some of the stream's events; and the size of the sample, where they are one."""
 
     events: pa.Table
     sample: SampleSummary | None = None
@@ -39,21 +39,21 @@ class EventSource(Protocol):
     """A model's events, each once."""
 
     def known_between(self) -> tuple[int, int]:
-        """When the first and the last of the stream's events became known, ms."""
+        """The known-at times of the first and the last of the stream's events, ms."""
 
     def between(self, start_ms: int, end_ms: int, whole_from_ms: int) -> Chosen:
         """The stream's events that became known in [start, end), all from whole_from on and at least some before."""
 
     def positive(self, ids: pa.ChunkedArray) -> Bools:
-        """(n,) which of these events (event_id) have a label."""
+        """(n,) whether each of these events (event_id) has a label."""
 
     def features(self, view: FeatureView, spine: Spine) -> FeatureMatrix:
-        """What was known of the entities then."""
+        """The view's features of the spine."""
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """All of them."""
+    """Events that are all in memory."""
 
     events: Events
     model: EventModel
@@ -80,18 +80,19 @@ class InMemory:
 
 @dataclass(frozen=True)
 class InArchive:
-    """More of them than fit into memory."""
+    """Events of an archive that does not fit into memory."""
 
     whole: WholeArchive
     model: EventModel
 
     def known_between(self) -> tuple[int, int]:
         """See EventSource."""
-        found = [integers(one["known_at"]) for one in self.whole.batches(self.model.stream.name, RESERVED)]
-        return min(int(one.min()) for one in found if len(one)), max(int(one.max()) for one in found if len(one))
+        times = [integers(batch["known_at"]) for batch in self.whole.batches(self.model.stream.name, RESERVED)]
+        times = [known for known in times if len(known)]
+        return min(int(known.min()) for known in times), max(int(known.max()) for known in times)
 
     def between(self, start_ms: int, end_ms: int, whole_from_ms: int) -> Chosen:
-        """See EventSource; UsageError where those that are all there are more than half of what fits."""
+        """See EventSource; UsageError where the events from whole_from on are more than half of what fits."""
         seed, most, name = self.whole.bound.seed, self.whole.bound.events, self.model.stream.name
         whole, part = Span(whole_from_ms, end_ms), Span(start_ms, whole_from_ms)
         tested = int(self.whole.counted([name], self._group, seed, whole).sum())
@@ -107,10 +108,10 @@ class InArchive:
 
     def positive(self, ids: pa.ChunkedArray) -> Bools:
         """See EventSource."""
-        wanted, found = ids.combine_chunks(), np.zeros(len(ids), dtype=bool)
+        wanted, labelled = ids.combine_chunks(), np.zeros(len(ids), dtype=bool)
         for batch in self.whole.batches(self.model.labels.name, RESERVED):
-            found |= np.asarray(pc.is_in(wanted, value_set=batch["event_id"].combine_chunks()))
-        return found
+            labelled |= np.asarray(pc.is_in(wanted, value_set=batch["event_id"].combine_chunks()))
+        return labelled
 
     def features(self, view: FeatureView, spine: Spine) -> FeatureMatrix:
         """See EventSource."""
@@ -130,5 +131,5 @@ ReadEvents = Mapping[str, pa.Table] | InArchive
 
 
 def event_source(events: ReadEvents, model: EventModel) -> EventSource:
-    """The events as a model's examples come from them."""
+    """The source of a model's examples that these events are."""
     return events if isinstance(events, InArchive) else InMemory(events, model)

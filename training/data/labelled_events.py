@@ -1,7 +1,8 @@
-"""Labelled events with what was known just before each of them, of the offline store or a file, parted by time."""
+"""Labelled events with their features just before each of them, of the offline store or a file, split by time."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,13 @@ from features.events import integers
 from features.formats import read_events
 from features.history import Span, deduplicated, open_table
 from models.event_model import EventColumnsOfModel, Events
-from training.data.bounds import Bound
 from training.data.dataset import too_many
 from training.data.event_sources import InArchive, ReadEvents, event_source
-from training.data.sampling import SampleSummary, WholeArchive
+from training.data.sampling import Bound, SampleSummary, WholeArchive
 
 DAY_MS = UNITS_MS["d"]
+
+BRING_IN = "Start 'headrace stream', or bring history in with 'headrace import'."
 
 
 class EventTrainingSettings(BaseModel):
@@ -58,27 +60,27 @@ class EventTrainingSettings(BaseModel):
 
 @dataclass(frozen=True)
 class LabelledEvents:
-    """n events: when (ms), of which group (a code), whether positive; (n, model.needed) what was known just before."""
+    """n events: time (ms), group (a code), whether positive; and (n, model.needed) the features just before."""
 
     time: Int64s
     group: Int64s
     positive: Bools
     matrix: Floats
     sample: SampleSummary | None = None
-    """What they are of all events; None where they are all."""
+    """The size of the sample that they are; None where they are all events."""
 
     def __len__(self) -> int:
         return len(self.time)
 
     @property
     def counts_text(self) -> str:
-        """How many they are, in words."""
+        """The number of events and of positives, in words."""
         return f"{len(self):,} events, {int(self.positive.sum()):,} of them positive"
 
     def between(self, start_ms: int, end_ms: int) -> LabelledEvents:
         """Those of [start, end)."""
-        which = (self.time >= start_ms) & (self.time < end_ms)
-        return LabelledEvents(self.time[which], self.group[which], self.positive[which], self.matrix[which])
+        inside = (self.time >= start_ms) & (self.time < end_ms)
+        return LabelledEvents(self.time[inside], self.group[inside], self.positive[inside], self.matrix[inside])
 
 
 @dataclass(frozen=True)
@@ -91,37 +93,42 @@ class EventSplit:
     end: int
 
 
-def streams_of(asked: EventColumnsOfModel) -> dict[str, Stream]:
+def streams_of(columns: EventColumnsOfModel) -> dict[str, Stream]:
     """Every stream that the model's examples are made of, by name."""
-    read = [asked.model.stream, asked.model.labels, *(one for view in asked.source.views for one in view.streams)]
-    return {one.name: one for one in read}
+    read = [
+        columns.model.stream,
+        columns.model.labels,
+        *(stream for view in columns.source.views for stream in view.streams),
+    ]
+    return {stream.name: stream for stream in read}
 
 
 def read_archive(
-    folder: Path, repo: FeatureRepo, asked: EventColumnsOfModel, end_ms: int | None, bound: Bound | None = None
+    folder: Path, repo: FeatureRepo, columns: EventColumnsOfModel, end_ms: int | None, bound: Bound | None = None
 ) -> ReadEvents:
     """The model's events that were known before ``end_ms``, of the offline store; UsageError where it has none.
 
     Where they are more than the bound allows, none of them is read yet.
     """
-    opened = {name: open_table(folder, one, repo.horizon_ms(name)) for name, one in streams_of(asked).items()}
+    streams = streams_of(columns)
+    opened = {name: open_table(folder, stream, repo.horizon_ms(name)) for name, stream in streams.items()}
     tables = {name: table for name, table in opened.items() if table is not None}
     span = Span(None, end_ms)
-    next_step = "Start 'headrace stream', or bring history in with 'headrace import'."
     whole = WholeArchive(tables, span, bound or Bound(0))
-    _there({name: table.rows(span) for name, table in tables.items()}, asked, f"offline store '{folder}'", next_step)
+    where = f"offline store '{folder}'"
+    _require_events({name: table.rows(span) for name, table in tables.items()}, columns, where, BRING_IN)
     if bound is not None and whole.rows() > bound.events:
-        return InArchive(whole, asked.model)
-    found = {name: deduplicated(table.events(span=span), table.stream) for name, table in tables.items()}
-    _there({name: table.num_rows for name, table in found.items()}, asked, f"offline store '{folder}'", next_step)
-    return found
+        return InArchive(whole, columns.model)
+    events = {name: deduplicated(table.events(span=span), table.stream) for name, table in tables.items()}
+    _require_events({name: table.num_rows for name, table in events.items()}, columns, where, BRING_IN)
+    return events
 
 
 def read_event_file(
     path: Path,
     kind: str,
     repo: FeatureRepo,
-    asked: EventColumnsOfModel,
+    columns: EventColumnsOfModel,
     end_ms: int | None,
     bound: Bound | None = None,
 ) -> Events:
@@ -129,30 +136,30 @@ def read_event_file(
 
     Raises UsageError for a file without them, and for one of more events than the bound allows.
     """
-    streams, left = streams_of(asked), None if bound is None else bound.events
+    streams, left = streams_of(columns), sys.maxsize if bound is None else bound.events
     parts: dict[str, list[pa.Table]] = {}
     for name, parsed in read_events(path, kind, repo.streams, repo.horizon_ms):
         if name in streams:
             parts.setdefault(name, []).append(parsed.events)
-            left = None if left is None else left - parsed.events.num_rows
-        if left is not None and left < 0:
+            left -= parsed.events.num_rows
+        if left < 0:
             raise too_many(path, bound)
-    tables = {name: pa.concat_tables(several) for name, several in parts.items()}
+    tables = {name: pa.concat_tables(batches) for name, batches in parts.items()}
     if end_ms is not None:
         tables = {name: table.filter(pc.less(table["known_at"], end_ms)) for name, table in tables.items()}
-    found = {name: deduplicated(table, streams[name]) for name, table in tables.items()}
-    _there({name: table.num_rows for name, table in found.items()}, asked, f"file '{path}'", "")
-    return found
+    events = {name: deduplicated(table, streams[name]) for name, table in tables.items()}
+    _require_events({name: table.num_rows for name, table in events.items()}, columns, f"file '{path}'", "")
+    return events
 
 
-def _there(rows: Mapping[str, int], asked: EventColumnsOfModel, where: str, next_step: str) -> None:
-    for stream in (asked.model.stream, asked.model.labels):
+def _require_events(rows: Mapping[str, int], columns: EventColumnsOfModel, where: str, next_step: str) -> None:
+    for stream in (columns.model.stream, columns.model.labels):
         if not rows.get(stream.name):
             raise UsageError(where, f"events of stream '{stream.name}'", ", ".join(rows) or "none", next_step)
 
 
 def split_events(events: ReadEvents, model: EventModel, settings: EventTrainingSettings) -> EventSplit:
-    """The parts of a training: the test ends where labels are known, and begins when those of the first part were."""
+    """The split of a training: the test ends where labels are known, and begins when those of the first part were."""
     delay = duration_ms(model.label_delay)
     first, last = event_source(events, model).known_between()
     end = last + 1 - delay
@@ -162,24 +169,24 @@ def split_events(events: ReadEvents, model: EventModel, settings: EventTrainingS
 
 
 def examples_between(
-    events: ReadEvents, asked: EventColumnsOfModel, start_ms: int, end_ms: int, whole_from_ms: int | None = None
+    events: ReadEvents, columns: EventColumnsOfModel, start_ms: int, end_ms: int, whole_from_ms: int | None = None
 ) -> LabelledEvents:
-    """The events of [start, end) with what was known just before each of them became known.
+    """The events of [start, end) with their features just before each of them became known.
 
     Args:
-        whole_from_ms: from then on all of them, and before at least some, as many as fit into memory; all unless given.
+        whole_from_ms: from then on all of them, and before as many as fit into memory; all unless given.
     """
-    model, source = asked.model, event_source(events, asked.model)
-    found = source.between(start_ms, end_ms, start_ms if whole_from_ms is None else whole_from_ms)
-    chosen, at = found.events, integers(found.events["known_at"])
-    matrix = asked.source.matrix_before(chosen, source.features)
+    model, source = columns.model, event_source(events, columns.model)
+    read = source.between(start_ms, end_ms, start_ms if whole_from_ms is None else whole_from_ms)
+    chosen, at = read.events, integers(read.events["known_at"])
+    matrix = columns.source.matrix_before(chosen, source.features)
     group = chosen[model.group].combine_chunks().dictionary_encode()
     codes = pc.fill_null(group.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return LabelledEvents(at, codes, source.positive(chosen["event_id"]), matrix, found.sample)
+    return LabelledEvents(at, codes, source.positive(chosen["event_id"]), matrix, read.sample)
 
 
 def require_both_classes(part: LabelledEvents) -> LabelledEvents:
-    """The part, which has positives and others; else UsageError."""
+    """The part as it is. Raises UsageError where it has no positives, or nothing else."""
     if part.positive.all() or not part.positive.any():
         got = f"{len(part)} events, {int(part.positive.sum())} of them positive"
         next_step = "Bring in more history, or change train_ms and test_ms."

@@ -1,15 +1,17 @@
-"""Where not all events fit into memory: the whole histories of some users, and features of the others from the archive.
+"""Training on more events than fit into memory: whole histories of some users, and item features of everybody's events.
 
-Who is drawn is decided by a seeded hash of the user, so that the same events and seed draw the same users. What is told
-of items is of everybody's events, as it is when a model serves: it is read from the archive a part at a time
-(features.history), by the same kernels.
+Users are drawn by a seeded hash, so that the same events and seed draw the same users. Item features are computed from
+the archive, which is read a part at a time (features.history) by the same kernels, as a model has them when it serves.
+The limit is of the settings, or of the machine's memory.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,15 @@ from features.events import entity_keys, event_schema
 from features.hashing import hash_texts, mix
 from features.history import SPARE, ArchiveReader, Span, Spine, SpineRequest, Tables, history, without
 from features.rows import FeatureMatrix
-from training.data.bounds import Bound
+
+EVENT_BYTES = 1_200
+"""Memory of a training for each event, at its peak (docs/adr/0029 has the measurement)."""
+
+MEMORY_SHARE = 0.5
+"""The share of the memory that a training takes: on a laptop, stream, store and service need the rest."""
+
+CGROUP = Path("/sys/fs/cgroup/memory.max")
+"""The memory limit of a container, in Linux."""
 
 BUCKET_BITS = 16
 """Users are drawn in 2^16 buckets of about as many."""
@@ -35,8 +45,33 @@ A_PART = 0.25
 
 
 @dataclass(frozen=True)
+class Bound:
+    """The most events that are read into memory; of more, users are drawn by this seed."""
+
+    events: int
+    seed: int = 0
+
+    @classmethod
+    def of(cls, events: int | None, seed: int) -> Bound:
+        """The configured limit, or an estimate from the machine's memory if none is set."""
+        return cls(events_in(machine_bytes()) if events is None else events, seed)
+
+
+def events_in(memory: int) -> int:
+    """The events that a training may hold on a machine of so many bytes."""
+    return max(int(memory * MEMORY_SHARE / EVENT_BYTES), 1)
+
+
+def machine_bytes(limit: Path = CGROUP) -> int:
+    """The machine's memory, or the container's where that is less."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    text = limit.read_text(encoding="ascii").strip() if limit.is_file() else ""
+    return min(physical, int(text)) if text.isdecimal() else physical
+
+
+@dataclass(frozen=True)
 class SampleSummary:
-    """What was read of the events that there are (by the tables' statistics), and of which share of the users."""
+    """The events that were read, of how many (by the tables' statistics), and of which share of the users."""
 
     events: int
     of_events: int
@@ -54,19 +89,19 @@ class SampleSummary:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Which of the buckets of users are in a sample."""
+    """The buckets of users that are in a sample."""
 
     buckets: NDArray[np.bool_]
     seed: int
 
     def has(self, keys: pa.Array) -> NDArray[np.bool_]:
-        """Which of these users (key texts, see columns.entity_keys) are; null is nobody."""
+        """(n,) whether each user (key text, see columns.entity_keys) is in the sample; null is nobody."""
         has: NDArray[np.bool_] = self.buckets[buckets_of(keys, self.seed)] & np.asarray(keys.is_valid())
         return has
 
     @property
     def share(self) -> float:
-        """About which share of the users are."""
+        """About the share of the users that is in it."""
         return float(self.buckets.mean())
 
 
@@ -101,7 +136,7 @@ class WholeArchive:
 
     @cached_property
     def repeated(self) -> Mapping[str, Int64s]:
-        """By stream, which events repeat another (see ArchiveReader.repeated): found once."""
+        """By stream, the events that repeat another (see ArchiveReader.repeated): found once."""
         return self._reading.repeated()
 
     def features(self, view: FeatureView, spine: Spine) -> FeatureMatrix:
@@ -110,12 +145,12 @@ class WholeArchive:
         return answer
 
     def rows(self) -> int:
-        """How many events there are, at most."""
+        """The number of events, at most."""
         return sum(table.rows(self.span) for table in self.tables.values())
 
     @property
     def parts(self) -> int:
-        """Into how many parts they are cut, so that one fits."""
+        """The number of parts that they are cut into, so that one fits."""
         return max(-(-SPARE * self.rows() // self._reading.rows_in_memory), 1)
 
     def batches(self, stream: str, columns: Sequence[str], span: Span | None = None) -> Iterator[pa.Table]:
@@ -138,8 +173,9 @@ class WholeArchive:
         """The events of the stream that are of these users; of everybody for None."""
         nothing = event_schema(self.tables[stream].stream).empty_table().select(list(columns))
         read = self.batches(stream, columns, span)
-        kept = read if who is None else (one.filter(pa.array(who.has(_keys(one, entity)))) for one in read)
-        return pa.concat_tables([nothing, *kept]).combine_chunks()
+        if who is not None:
+            read = (batch.filter(pa.array(who.has(_keys(batch, entity)))) for batch in read)
+        return pa.concat_tables([nothing, *read]).combine_chunks()
 
 
 def _keys(events: pa.Table, entity: Entity) -> pa.Array:
@@ -147,7 +183,7 @@ def _keys(events: pa.Table, entity: Entity) -> pa.Array:
 
 
 class SampledEvents(Mapping[str, pa.Table]):
-    """Stream name → the events of those who were drawn; ``whole`` has everybody's."""
+    """Stream name → the events of the drawn users; ``whole`` has everybody's."""
 
     def __init__(self, tables: Mapping[str, pa.Table], whole: WholeArchive, who: Drawn, sample: SampleSummary) -> None:
         self._tables = dict(tables)
@@ -160,7 +196,7 @@ class SampledEvents(Mapping[str, pa.Table]):
         """As many of the entities as fit into the bound, with all their events.
 
         Args:
-            columns: of each stream that is read: the columns, the entity's keys among them.
+            columns: the columns of each stream that is read, the entity's keys among them.
         """
         seed, most = whole.bound.seed, whole.bound.events
         who = drawn(whole.counted(list(columns), entity, seed), most, seed)
@@ -187,10 +223,10 @@ def with_tables(events: Mapping[str, pa.Table], more: Mapping[str, pa.Table]) ->
 
 
 def sample_of(events: object) -> SampleSummary | None:
-    """What was drawn of the events; None where they are all."""
+    """The size of the sample that the events are; None where they are all."""
     return events.sample if isinstance(events, SampledEvents) else None
 
 
 def drawn_of(events: object) -> Drawn | None:
-    """Whose the events are; None where they are everybody's."""
+    """The users whose events these are; None where they are everybody's."""
     return events.who if isinstance(events, SampledEvents) else None

@@ -1,11 +1,11 @@
-"""Time cut into half-open parts, and the moments in them at which a user could have been recommended something.
+"""The time split into half-open parts, and the moments in them at which a user could have had a recommendation.
 
     [ … history … | learn … | test … ]
                 start     middle    end
 
 The ranker learns from moments of [start, middle) about candidates that are made of what was known before start; it is
-tested at moments of [middle, end) with candidates that are made of what was known before middle. So nothing that is
-asked about was known to what answers.
+tested at moments of [middle, end) with candidates that are made of what was known before middle. So no candidate was
+made with knowledge of what is predicted.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def time_split(known_at: Int64s, settings: TrainingSettings) -> Split:
 
 @dataclass(frozen=True)
 class Moments:
-    """m times of asking: the user's code, as_of in ms, and the items (codes) that the user then took."""
+    """m moments: the user's code, as_of in ms, and the items (codes) that the user then took."""
 
     user: Int64s
     as_of: Int64s
@@ -65,17 +65,17 @@ class Moments:
         """The different items that were taken after this moment."""
         return self.items[self.starts[moment] : self.starts[moment + 1]]
 
-    def chosen(self, places: Int64s) -> Moments:
-        """Some of them, in the order of places."""
-        several = [self.taken(place) for place in places.tolist()]
-        return _moments(self.user[places], self.as_of[places], several)
+    def chosen(self, indices: Int64s) -> Moments:
+        """Some of them, in the order of the indices."""
+        taken = [self.taken(index) for index in indices.tolist()]
+        return _moments(self.user[indices], self.as_of[indices], taken)
 
 
 def arrivals(part: Interactions, target: NDArray[np.bool_], as_of: int | None = None) -> Moments:
     """One moment for each user who takes something: just before the first event of the part, or at ``as_of``.
 
     Args:
-        target: which of the part's interactions are worth predicting.
+        target: (n,) whether each of the part's interactions is predicted.
     """
     users, arrival = [], []
     taken = []
@@ -111,20 +111,20 @@ def drawn_moments(moments: Moments, most: int, rng: np.random.Generator) -> Mome
     return moments.chosen(np.sort(rng.choice(len(moments), most, replace=False)))
 
 
-def joined_moments(one: Moments, other: Moments) -> Moments:
+def joined_moments(first: Moments, second: Moments) -> Moments:
     """The moments of both, one after the other."""
-    starts = np.concatenate([one.starts, other.starts[1:] + one.starts[-1]])
-    user, as_of = np.concatenate([one.user, other.user]), np.concatenate([one.as_of, other.as_of])
-    return Moments(user, as_of, starts, np.concatenate([one.items, other.items]))
+    starts = np.concatenate([first.starts, second.starts[1:] + first.starts[-1]])
+    user, as_of = np.concatenate([first.user, second.user]), np.concatenate([first.as_of, second.as_of])
+    return Moments(user, as_of, starts, np.concatenate([first.items, second.items]))
 
 
 def _moments(user: Int64s, as_of: Int64s, taken: list[Int64s]) -> Moments:
-    starts = np.concatenate([[0], np.cumsum([len(one) for one in taken])]).astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum([len(items) for items in taken])]).astype(np.int64)
     return Moments(user, as_of, starts, np.concatenate([np.empty(0, dtype=np.int64), *taken]))
 
 
 def _by_user(user: Int64s) -> Iterator[Int64s]:
-    """The places of each user's interactions, in their order, user by user."""
+    """The indices of each user's interactions, in their order, user by user."""
     order = np.argsort(user, kind="stable")
     bounds = np.flatnonzero(np.diff(user[order])) + 1
     yield from (rows for rows in np.split(order, bounds) if len(rows))

@@ -51,7 +51,7 @@ class EventModelResult:
 
 
 def difference(first: EventModelResult, second: EventModelResult) -> Interval:
-    """The interval of the first result's average precision less the second's, draw by draw of the same groups."""
+    """The interval of the first's average precision less the second's, draw by draw of the same groups."""
     return interval_of(first.metrics["ap"] - second.metrics["ap"], first.draws - second.draws)
 
 
@@ -83,7 +83,7 @@ class EventJudge:
         return cls(training.columns, training.newest_examples(), training.settings)
 
     def scores(self, model: EventClassifier) -> Floats:
-        """(n,) of the test's events. Raises ArtefactError for a model that fails, or whose scores are none."""
+        """(n,) the scores of the test's events. Raises ArtefactError for a failing model, or scores beyond 0 to 1."""
         where = f"model '{model.manifest.name}'"
         try:
             scores = model.scores(self.columns.inputs(self.test.matrix))
@@ -100,10 +100,12 @@ class EventJudge:
         test = self.test
         draws = precision_draws(test.group, test.positive, scores, self.settings.seed)
         metrics = ranking_metrics(test.positive, scores)
-        sure = interval_of(metrics["ap"], draws)
-        of_groups = group_precision(test.time // DAY_MS, test.group, test.positive, scores, TOP)
-        found = {**metrics, "ap_low": sure.low, "ap_high": sure.high, f"group_precision_at_{TOP}": of_groups}
-        return EventModelResult(name, found, scores, draws)
+        interval = interval_of(metrics["ap"], draws)
+        metrics |= {"ap_low": interval.low, "ap_high": interval.high}
+        metrics[f"group_precision_at_{TOP}"] = group_precision(
+            test.time // DAY_MS, test.group, test.positive, scores, TOP
+        )
+        return EventModelResult(name, metrics, scores, draws)
 
     def rows(self, model: EventClassifier, champion: EventClassifier | None) -> list[EventModelResult]:
         """The first input alone, the model, and the champion where there is one. Raises ArtefactError as ``scores``."""
@@ -112,7 +114,7 @@ class EventJudge:
         return rows if champion is None else [*rows, self.judged(CHAMPION, self.scores(champion))]
 
     def fault_of(self, model: EventClassifier) -> str | None:
-        """What is wrong with a model before anything is compared: definitions, answers, time; None where nothing is."""
+        """A fault of a model by itself: its definitions, its answers, its time; None without one."""
         try:
             model.check(self.columns)
             try_out(model)

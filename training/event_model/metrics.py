@@ -1,4 +1,4 @@
-"""How well scores of events find the positives: over all of them, and among the few that somebody has time for."""
+"""Metrics of scores of events: over all of them, and among the few that a person has time to look into."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def group_precision(day: Int64s, group: Int64s, positive: Bools, scores: Floats,
     A group's score is its highest of the day; a group that was found leaves the days after it. Le Borgne and others,
     2022, chapter 4, "Card Precision top-k".
     """
-    found: set[int] = set()
+    known: set[int] = set()
     shares = []
-    for one in np.unique(day):
-        today = np.flatnonzero((day == one) & ~np.isin(group, list(found)))
-        groups, place = np.unique(group[today], return_inverse=True)
+    for date in np.unique(day):
+        today = np.flatnonzero((day == date) & ~np.isin(group, list(known)))
+        groups, index = np.unique(group[today], return_inverse=True)
         highest, any_positive = np.full(len(groups), -np.inf), np.zeros(len(groups), dtype=bool)
-        np.maximum.at(highest, place, scores[today])
-        np.logical_or.at(any_positive, place, positive[today])
+        np.maximum.at(highest, index, scores[today])
+        np.logical_or.at(any_positive, index, positive[today])
         first = np.argsort(-highest, kind="stable")[:top]
         hits = groups[first[any_positive[first]]]
         shares.append(len(hits) / top)
-        found |= set(hits.tolist())
+        known |= set(hits.tolist())
     return float(np.mean(shares)) if shares else float("nan")
 
 
@@ -52,32 +52,32 @@ def precision_draws(group: Int64s, positive: Bools, scores: Floats, seed: int) -
     level = len(levels) - np.searchsorted(levels, scores, side="right")
     shape = (len(levels) + 1, int(cluster.max()) + 1)
     every, right = (
-        coo_array((one.astype(np.float64), (level, cluster)), shape=shape).tocsr()[: len(levels)]
-        for one in (np.ones(len(level)), positive)
+        coo_array((counts.astype(np.float64), (level, cluster)), shape=shape).tocsr()[: len(levels)]
+        for counts in (np.ones(len(level)), positive)
     )
     parts = drawn_weights(shape[1], seed, width=len(levels))
     return np.concatenate([_average_precision(every @ drawn.T, right @ drawn.T) for drawn in parts])
 
 
 def _clusters(group: Int64s) -> Int64s:
-    """Whom each event is drawn with: a number from 0 on for every group, and for every event without one."""
+    """(n,) the cluster that each event is drawn with, from 0 on: one a group, and one an event without a group."""
     alone = group < 0
     own = np.where(alone, group.max(initial=0) + np.cumsum(alone), group)
     return np.unique(own, return_inverse=True)[1].astype(np.int64)
 
 
 def _average_precision(every: Floats, right: Floats) -> Floats:
-    """(draws,) of how many events come in at each level, and of how many positives, (levels, draws), highest first."""
+    """(draws,) the average precision, by the events and the positives at each level, (levels, draws), highest first."""
     with np.errstate(invalid="ignore"):
         precision = np.cumsum(right, axis=0) / np.cumsum(every, axis=0)
-        found: Floats = np.nansum(right * precision, axis=0) / right.sum(axis=0)
-    return found
+        average: Floats = np.nansum(right * precision, axis=0) / right.sum(axis=0)
+    return average
 
 
 def threshold_of_top(scores: Floats, days: float, a_day: int) -> float:
-    """The lowest score that at most ``a_day`` events a day reach, on average over the days; never is it exceeded.
+    """The lowest score that at most ``a_day`` events a day reach, on average over the days; it is never exceeded.
 
-    Events of one score alert together or not at all, as a budget is what somebody has time for: where too many have the
+    Events of one score alert together or not at all, as the budget is the time of a person: where too many have the
     highest score, none reaches the threshold.
     """
     budget = int(a_day * days)
@@ -99,12 +99,12 @@ def threshold_at_precision(positive: Bools, scores: Floats, share: float) -> flo
 
 
 def at_threshold(positive: Bools, scores: Floats, threshold: float, days: float) -> dict[str, float]:
-    """What alerting from this score on came to: alerts a day, the share of them that was right, of positives found.
+    """The metrics of alerting from this score on: alerts a day, the share of them that was right, of positives found.
 
     The precision of no alerts is NaN.
     """
-    told = scores >= threshold
-    right = float((told & positive).sum())
-    count = int(told.sum())
+    alerted = scores >= threshold
+    right = float((alerted & positive).sum())
+    count = int(alerted.sum())
     precision = right / count if count else float("nan")
     return {"alerts_a_day": count / days, "alert_precision": precision, "alert_recall": right / positive.sum()}

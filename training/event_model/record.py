@@ -1,4 +1,4 @@
-"""What an event model's training is recorded with: signature, what drift is measured from, pictures to look at."""
+"""The record of an event model's training: the signature, the reference of its drift, pictures of its test."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from training.judging import (
     reference_of,
     signature_of,
 )
-from training.mlmodel import SIGNATURE
 from training.recommender import calibration, calibration_error
+from training.registry import SIGNATURE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,13 +33,15 @@ if TYPE_CHECKING:
 
 def provenance(columns: EventColumnsOfModel, folder: Path | None, root: Path) -> dict[str, str]:
     """Tags: the version of the code, of the definitions, and of each Delta table that was read (none for a file)."""
-    tables = {} if folder is None else {name: open_table(folder, one) for name, one in streams_of(columns).items()}
+    tables = (
+        {} if folder is None else {name: open_table(folder, stream) for name, stream in streams_of(columns).items()}
+    )
     versions = {name: table.version for name, table in tables.items() if table is not None}
     return origin(columns.source.views, versions, root)
 
 
 def files_of(judge: EventJudge, model: EventClassifier, rows: Sequence[EventModelResult]) -> Mapping[str, bytes]:
-    """The files of a run's record: the signature, what drift is measured from, and pictures of the test as PNG."""
+    """The files of a run's record: the signature, the reference of its drift, and pictures of the test as PNG."""
     names, test = judge.columns.model.input_names, judge.test
     inputs = judge.columns.inputs(test.matrix)
     scores = next(row.scores for row in rows if row.model == MODEL)

@@ -1,4 +1,4 @@
-"""How sure a mean is: the percentile bootstrap over what it is a mean of (Efron and Tibshirani, 1993, chapter 13)."""
+"""Confidence intervals of means: the percentile bootstrap (Efron and Tibshirani, 1993, chapter 13)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from features.arrays import Floats
 DRAWS, LEVEL = 1_000, 0.95
 
 CELLS = 4_000_000
-"""How many weights are drawn at once."""
+"""Weights that are drawn at once."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, and between what it lies with the probability LEVEL; NaN of no values."""
+    """A mean, and its interval of the probability LEVEL; NaN of no values."""
 
     mean: float
     low: float
@@ -38,10 +38,10 @@ def bootstrap(values: Floats, seed: int = 0, draws: int = DRAWS) -> Interval:
 
 
 def drawn_weights(count: int, seed: int, draws: int = DRAWS, width: int = 0) -> Iterator[Floats]:
-    """How often each of ``count`` things is drawn, (some of the draws, count) at a time: those of a seed are the same.
+    """The times that each of ``count`` things is drawn, (draws, count) in chunks; the same for the same seed.
 
     Args:
-        width: how much a draw is made into, where that is more than count: it bounds how many come at a time.
+        width: the size of what a draw is made into, where that is more than count: it bounds the chunks.
     """
     chunk = max(1, CELLS // max(count, width))
     if draws <= chunk:
@@ -54,7 +54,7 @@ def drawn_weights(count: int, seed: int, draws: int = DRAWS, width: int = 0) -> 
 
 @lru_cache(maxsize=2)
 def _few_weights(count: int, seed: int, draws: int) -> Floats:
-    """Kept, as a report asks for the interval of metric after metric of the same lists."""
+    """Cached, as a report has the intervals of many metrics of the same lists."""
     return _drawn(count, draws, np.random.default_rng(seed))
 
 
@@ -63,7 +63,7 @@ def _drawn(count: int, draws: int, rng: np.random.Generator) -> Floats:
 
 
 def interval_of(value: float, drawn: Floats) -> Interval:
-    """The interval of a statistic that has this value, and these ones in draws; NaN among them are left out."""
+    """The interval of a statistic of this value, from its values in draws; NaN among them are left out."""
     there = drawn[~np.isnan(drawn)]
     if not len(there):
         return Interval(value, float("nan"), float("nan"))

@@ -1,4 +1,4 @@
-"""Whether a model may serve: pure, over what it did on the newest slice beside popularity and the champion."""
+"""The gate of recommenders: pure, over the metrics of a model, of popularity and of the champion on the same test."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ METRIC = "ndcg_at_{k}"
 COVERAGE = "coverage_at_{k}"
 
 CANDIDATES, TIMES = 500, 15
-"""How many candidates are scored at once to see how long it takes, and how often."""
+"""Candidates that are scored at once to measure how long it takes, and the times that it is measured."""
 
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """Whether a model may serve from now on, and why or why not."""
+    """The gate's verdict: whether a model may serve from now on, and why or why not."""
 
     promoted: bool
     reason: str
@@ -67,9 +67,9 @@ def _beside(model: Row, champion: Row, about: str, settings: TrainingSettings) -
     return GateVerdict(True, f"{about}; the champion has {champion.metrics[metric]:.4f}, {interval_text(beside)}")
 
 
-def difference(one: Row, other: Row, seed: int = 0) -> Interval:
-    """The interval of the first's NDCG less the second's, list by list."""
-    return bootstrap(one.ndcg - other.ndcg, seed)
+def difference(first: Row, second: Row, seed: int = 0) -> Interval:
+    """The interval of the first row's NDCG less the second's, list by list."""
+    return bootstrap(first.ndcg - second.ndcg, seed)
 
 
 def interval_text(interval: Interval) -> str:
@@ -78,7 +78,7 @@ def interval_text(interval: Interval) -> str:
 
 
 def fault_of(artefact: Artefact, views: Mapping[str, FeatureView], settings: TrainingSettings) -> str | None:
-    """What is wrong with an artefact before anything is compared: definitions, answers, time; None where nothing is."""
+    """A fault of an artefact by itself: its definitions, its answers, its time; None without one."""
     try:
         artefact.check_views(views)
         try_out(artefact)
@@ -100,16 +100,16 @@ def scoring_ms(artefact: Artefact) -> float:
     return least_ms(lambda: artefact.chances(inputs))
 
 
-def least_ms(ask: Callable[[], object]) -> float:
-    """The least processor time of this thread that asking takes, of TIMES times after a first one.
+def least_ms(call: Callable[[], object]) -> float:
+    """The least processor time of this thread that the call takes, of TIMES calls after a first one.
 
-    The least, and of this thread alone: what the model costs, whatever else the machine does meanwhile.
+    The least, and of this thread alone: the cost of the model, whatever else the machine does meanwhile.
     """
-    ask()
-    return min(_took_ms(ask) for _ in range(TIMES))
+    call()
+    return min(_took_ms(call) for _ in range(TIMES))
 
 
-def _took_ms(ask: Callable[[], object]) -> float:
+def _took_ms(call: Callable[[], object]) -> float:
     started = thread_time()
-    ask()
+    call()
     return (thread_time() - started) * 1000

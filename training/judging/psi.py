@@ -1,4 +1,4 @@
-"""How far the newest examples are from those that a model was tested on: the population stability index of each input.
+"""The distance of the newest examples from those that a model was tested on: the population stability index of inputs.
 
 PSI = Σ (p − q) · ln(p / q) over bins, here of as many examples each at training, and one for what is missing. By custom
 (Siddiqi, Credit Risk Scorecards, 2006) below 0.1 is no change, and above 0.25 one that asks for a new model.
@@ -25,7 +25,7 @@ SCORE = "score"
 
 
 class InputHistogram(BaseModel):
-    """Of one input: the inner edges of its bins, rising, and the share of each bin, that of missing values last."""
+    """The histogram of an input: inner edges of its bins, rising, and the share of each bin, missing values last."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,7 +34,7 @@ class InputHistogram(BaseModel):
 
 
 class Reference(BaseModel):
-    """What the inputs looked like when the model was tested."""
+    """The histograms of the inputs when the model was tested."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,25 +46,25 @@ def reference_of(columns: Mapping[str, Floats]) -> Reference:
     """The histograms of these columns, all (n,)."""
     sizes = {len(column) for column in columns.values()}
     return Reference(
-        examples=max(sizes, default=0), histograms={name: _histogram(one) for name, one in columns.items()}
+        examples=max(sizes, default=0), histograms={name: _histogram(column) for name, column in columns.items()}
     )
 
 
 def drifts(reference: Reference, columns: Mapping[str, Floats]) -> dict[str, float]:
     """The PSI of each column that the reference has too, the largest first; 0 where either has no examples."""
     both = [name for name in reference.histograms if name in columns]
-    found = {name: _psi(reference.histograms[name], columns[name]) for name in both}
-    return dict(sorted(found.items(), key=lambda one: -one[1]))
+    values = {name: _psi(reference.histograms[name], columns[name]) for name in both}
+    return dict(sorted(values.items(), key=lambda item: -item[1]))
 
 
-def alarming(found: Mapping[str, float]) -> list[str]:
+def alarming(psi: Mapping[str, float]) -> list[str]:
     """The names whose PSI is above ALARM."""
-    return [name for name, value in found.items() if value > ALARM]
+    return [name for name, value in psi.items() if value > ALARM]
 
 
 def columns_of(names: Sequence[str], inputs: Floats, chances: Floats) -> dict[str, Floats]:
     """(n, len(names)) inputs by name, and the ranker's (n,) chances as SCORE."""
-    return {**{name: inputs[:, place] for place, name in enumerate(names)}, SCORE: chances}
+    return {**{name: inputs[:, index] for index, name in enumerate(names)}, SCORE: chances}
 
 
 def _histogram(column: Floats) -> InputHistogram:

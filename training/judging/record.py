@@ -1,4 +1,4 @@
-"""What a training is recorded with: what it came from, what the model takes, and pictures for a person to look at."""
+"""The record of a training: its provenance, the signature of the model, and pictures for a person to look at."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from features.arrays import Floats
 from models.recommender import Artefact, Manifest
 from training.data import Domain
 from training.judging.psi import columns_of, reference_of
-from training.mlmodel import SIGNATURE
 from training.recommender import CalibrationCheck, RankerExamples, Row, calibration, calibration_error
+from training.registry import SIGNATURE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ ROWS, SHOWN = 2_000, 20
 """Examples that importance is measured on, and inputs that are shown."""
 
 LEAST_SHOWN = 1e-4
-"""What a share of nothing is drawn as."""
+"""The height at which a share of 0 is drawn."""
 
 
 def provenance(domain: Domain, versions: Mapping[str, int], root: Path) -> dict[str, str]:
@@ -48,7 +48,7 @@ def origin(views: Sequence[FeatureView], versions: Mapping[str, int], root: Path
 
 
 def code_version(root: Path) -> str:
-    """What git calls the state of the project's folder; the version of the package where it is no repository."""
+    """git's description of the project's folder; the version of the package where it is no repository."""
     try:
         words = ["git", "describe", "--always", "--dirty"]
         done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False, timeout=10)
@@ -73,12 +73,13 @@ def signature_of(names: Sequence[str]) -> dict[str, Any]:
     from mlflow.types import ColSpec, DataType, Schema
 
     inputs = Schema([ColSpec(DataType.double, name, required=False) for name in names])
-    told: dict[str, Any] = ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.double, "score")])).to_dict()
-    return told
+    outputs = Schema([ColSpec(DataType.double, "score")])
+    signature: dict[str, Any] = ModelSignature(inputs=inputs, outputs=outputs).to_dict()
+    return signature
 
 
 def files_of(
-    artefact: Artefact, rows: Sequence[Row], held_out: RankerExamples, checked: CalibrationCheck, seed: int
+    artefact: Artefact, rows: Sequence[Row], held_out: RankerExamples, calibrated: CalibrationCheck, seed: int
 ) -> dict[str, bytes]:
     """The files of a run's record: the signature, and the pictures as PNG; those of the ranker where there is one."""
     files = {
@@ -92,8 +93,8 @@ def files_of(
         columns = columns_of(input_names(artefact.manifest), held_out.inputs, chances)
         files[REFERENCE] = reference_of(columns).model_dump_json().encode()
         files["importance.png"] = png(lambda axes: draw_importance(axes, drops))
-    if len(checked.taken):
-        files["calibration.png"] = png(lambda axes: _calibration(axes, checked))
+    if len(calibrated.taken):
+        files["calibration.png"] = png(lambda axes: _calibration(axes, calibrated))
     return files
 
 
@@ -105,7 +106,7 @@ def importance(artefact: Artefact, held_out: RankerExamples, seed: int) -> dict[
 def importance_of(
     names: Sequence[str], inputs: Floats, taken: NDArray[np.bool_], chances: Callable[[Floats], Floats], seed: int
 ) -> dict[str, float]:
-    """How much worse the log loss of chances is when an input is shuffled; the most important first.
+    """The rise of the log loss of chances when an input is shuffled; the most important first.
 
     Permutation importance (Breiman, 2001) on at most ROWS examples.
     """
@@ -118,7 +119,7 @@ def importance_of(
         shuffled = inputs.copy()
         shuffled[:, column] = rng.permutation(shuffled[:, column])
         drops[name] = log_loss(chances(shuffled), taken) - before
-    return dict(sorted(drops.items(), key=lambda one: -one[1]))
+    return dict(sorted(drops.items(), key=lambda item: -item[1]))
 
 
 def log_loss(chances: Floats, taken: NDArray[np.bool_]) -> float:
@@ -128,7 +129,7 @@ def log_loss(chances: Floats, taken: NDArray[np.bool_]) -> float:
 
 
 def png(draw: Callable[[Axes], None]) -> bytes:
-    """What is drawn, as a PNG."""
+    """The drawing as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

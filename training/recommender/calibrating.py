@@ -1,4 +1,4 @@
-"""Whether a ranker's answers are the shares that they say, and what makes them so: fitted before, looked at after."""
+"""The calibration of a ranker: fitted on the earlier half of the test's moments, measured on the later half."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.recommender import Calibration, log_odds
 BINS = 10
 
 POSITIVES = 20
-"""With fewer taken than this among what it is fitted to there is no calibration."""
+"""The least taken examples that a calibration is fitted to."""
 
 
 @dataclass(frozen=True)
@@ -24,24 +24,24 @@ class CalibrationCheck:
     before: Floats = field(default_factory=lambda: np.empty(0))
     chances: Floats = field(default_factory=lambda: np.empty(0))
     taken: Bools = field(default_factory=lambda: np.empty(0, dtype=bool))
-    """Which of them were taken."""
+    """(n,) whether each was taken."""
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The errors with and without it, by name; none where there was nothing to look at."""
+        """The errors with and without it, by name; none where there were no later candidates."""
         if not len(self.taken):
             return {}
-        before, after = (calibration_error(one, self.taken) for one in (self.before, self.chances))
+        before, after = (calibration_error(chances, self.taken) for chances in (self.before, self.chances))
         return {"calibration_error": after, "calibration_error_before": before}
 
 
 def check_calibration(scores: list[Floats], taken: list[Bools], as_of: NDArray[np.int64]) -> CalibrationCheck:
-    """A calibration of the earlier half of the moments, and how it does on the later half.
+    """A calibration of the earlier half of the moments, and its result on the later half.
 
     Args:
         scores: for each moment the ranker's answers about all its candidates.
         taken: aligned with them.
-        as_of: (m,) when each moment was.
+        as_of: (m,) the time of each moment, ms.
     """
     order = np.argsort(as_of, kind="stable")
     early, late = order[: len(order) // 2], order[len(order) // 2 :]
@@ -57,7 +57,7 @@ def _joined(scores: list[Floats], taken: list[Bools], moments: NDArray[np.int64]
 
 
 def fit_calibration(chances: Floats, taken: Bools) -> Calibration | None:
-    """The sigmoid under which what was taken is likeliest; None of fewer than POSITIVES, or where it would not rise."""
+    """The sigmoid of the highest likelihood; None of fewer than POSITIVES, or where it would not rise."""
     if int(taken.sum()) < POSITIVES or taken.all():
         return None
     from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]

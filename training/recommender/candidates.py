@@ -1,4 +1,4 @@
-"""What candidates are made of, fitted to interactions: similar items, popular and trending ones, and own histories."""
+"""Candidate sources fitted to interactions: similar items, popular and trending ones, and own histories."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from training.recommender.user_histories import Counted, Pairs, UserHistories, c
 from training.settings import FADE_LEAST_MS, FADE_SHARE, TrainingSettings
 
 TREND_SPANS = 20
-"""Popularity that is this many times younger than the history is what trends are measured by."""
+"""Trends are measured by the popularity of this fraction of the history, its newest."""
 
 MINUTE_MS, WEEK_MS = 60_000, 7 * 86_400_000
 
@@ -36,10 +36,10 @@ MINUTE_MS, WEEK_MS = 60_000, 7 * 86_400_000
 def fit_candidates(
     history: Interactions, target: tuple[str, ...], as_of: int, settings: TrainingSettings
 ) -> CandidateTables:
-    """Everything that retrieval needs, from the interactions that were known before as_of (ms).
+    """The tables that retrieval reads, of the interactions that were known before as_of (ms).
 
-    The items and users are those of the interactions that count more than 0; the items' places are their order in the
-    pool. What takes back counts less than 0: what a user took and gave back was not taken, and is not popular.
+    The items and users are those of the interactions that count more than 0; an item's index is its order in the pool.
+    A return counts less than 0: what a user took and gave back was not taken, and is not popular.
     """
     events = counted(history.only(history.known_at < as_of), settings.counted(target), settings.session_gap_ms)
     history, weight, item, items = events.history, events.weight, events.item, len(events.codes)
@@ -65,25 +65,25 @@ def fit_candidates(
 def _further(events: Counted, pairs: Pairs, as_of: int, settings: TrainingSettings) -> dict[str, Any]:
     """The tables of the sources that the settings name; no vectors where their library lacks what it needs."""
     items, sources = len(events.codes), settings.sources
-    made: dict[str, Any] = {}
+    tables: dict[str, Any] = {}
     liked = events.weight > 0
     if "lasting" in sources:
         counts = np.bincount(events.item, events.weight, minlength=items)
-        made["lasting"] = np.maximum(counts, 0.0).astype(np.float32)
+        tables["lasting"] = np.maximum(counts, 0.0).astype(np.float32)
     if "factor" in sources and missing_library(sources) is None:
         users, user = np.unique(pairs.user, return_inverse=True)
         taken = csr_array((np.ones(len(user)), (user, pairs.item)), shape=(len(users), items))
-        made["factors"] = factors_of(taken, _factor_settings(settings))
+        tables["factors"] = factors_of(taken, _factor_settings(settings))
     if {"together", "session"} & set(sources):
         taken = session_items(events.session[liked], events.item[liked], items, settings.session_items)
     if "together" in sources:
         last = np.zeros(taken.shape[0], dtype=np.int64)
         np.maximum.at(last, events.session[liked], events.history.known_at[liked])
         fade = np.exp2(-(as_of - last) / settings.together_half_life_ms)
-        made["together"] = strongest_of(co_visits(taken, fade, settings.together_shrink), settings.together_items)
+        tables["together"] = strongest_of(co_visits(taken, fade, settings.together_shrink), settings.together_items)
     if "session" in sources:
-        made["sessions"] = latest_sessions(taken, settings.sessions)
-    return made
+        tables["sessions"] = latest_sessions(taken, settings.sessions)
+    return tables
 
 
 def _factor_settings(settings: TrainingSettings) -> FactorSettings:
@@ -94,7 +94,7 @@ def _factor_settings(settings: TrainingSettings) -> FactorSettings:
 
 
 def _newest(item: Int64s, values: NDArray[Any] | None, items: int, absent: float, dtype: Any) -> NDArray[Any] | None:
-    """(items,) the last value of each item that is there; ``absent`` where none is."""
+    """(items,) the last value of each item; ``absent`` for an item without one."""
     if values is None:
         return None
     newest = np.full(items, absent, dtype=dtype)
@@ -104,7 +104,7 @@ def _newest(item: Int64s, values: NDArray[Any] | None, items: int, absent: float
 
 
 def _repeat(rows: Pairs, settings: TrainingSettings) -> bool:
-    """Whether users come back to what they took (see TrainingSettings.repeats)."""
+    """True if users come back to what they took (see TrainingSettings.repeats)."""
     if settings.repeats is not None:
         return settings.repeats
     taken = rows.visits[rows.visits > 0]
@@ -168,11 +168,11 @@ def strongest(weights: Floats, keep: int) -> SparseRows:
 def _neighbours(rows: Pairs, popular: Floats, fade: Floats, settings: TrainingSettings) -> SparseRows:
     """EASE over the most popular items, of pairs that count what they have faded to; the others have no neighbours."""
     chosen = np.sort(np.argsort(-popular, kind="stable")[: settings.ease_items])
-    place = np.full(len(popular), -1)
-    place[chosen] = np.arange(len(chosen))
-    inside = place[rows.item] >= 0
+    index = np.full(len(popular), -1)
+    index[chosen] = np.arange(len(chosen))
+    inside = index[rows.item] >= 0
     users, user = np.unique(rows.user, return_inverse=True)
-    taken = csr_array((fade[inside], (user[inside], place[rows.item[inside]])), shape=(len(users), len(chosen)))
+    taken = csr_array((fade[inside], (user[inside], index[rows.item[inside]])), shape=(len(users), len(chosen)))
     l2 = settings.ease_l2 * float((taken.data**2).mean()) if taken.nnz else settings.ease_l2
     with threadpool_limits(settings.threads):
         kept = strongest(ease(taken, l2), settings.neighbours)
@@ -189,16 +189,16 @@ def decayed_counts(item: Int64s, weight: Floats, age_ms: Int64s, half_life_ms: f
 def trends(item: Int64s, weight: Floats, age_ms: Int64s, popular: Floats, settings: TrainingSettings) -> Floats:
     """(items,) from 0, as popular lately as ever, to 1, popular only lately.
 
-    Lately is a twentieth of the history, but a minute at least and a week at most. Items of a few events are damped.
+    "Lately" is a twentieth of the history, but a minute at least and a week at most. Items of a few events are damped.
     """
     span = float(age_ms.max(initial=1))
-    lately = min(max(span / TREND_SPANS, MINUTE_MS), WEEK_MS)
-    recent = decayed_counts(item, weight, age_ms, lately, len(popular))
-    steady = popular * _mass(lately, span) / _mass(settings.popular_half_life_ms, span)
+    recent_ms = min(max(span / TREND_SPANS, MINUTE_MS), WEEK_MS)
+    recent = decayed_counts(item, weight, age_ms, recent_ms, len(popular))
+    steady = popular * _mass(recent_ms, span) / _mass(settings.popular_half_life_ms, span)
     damping = max(float(recent.mean()), 1e-9) if len(recent) else 1.0
     return np.clip((recent - steady) / (recent + steady + damping), 0.0, 1.0)
 
 
 def _mass(half_life_ms: float, span_ms: float) -> float:
-    """What a steady rate of one event a ms over the span comes to."""
+    """The decayed count of a steady rate of one event a ms over the span."""
     return half_life_ms / math.log(2) * (1 - 2 ** (-span_ms / half_life_ms))

@@ -1,4 +1,4 @@
-"""What goes together: items of the same sessions, items as vectors, and the latest sessions themselves."""
+"""Co-occurrence of items: items of the same sessions, items as vectors, and the latest sessions themselves."""
 
 from __future__ import annotations
 
@@ -41,29 +41,29 @@ def session_items(session: Int64s, item: Int64s, items: int, longest: int) -> cs
     """
     count = int(session.max(initial=-1)) + 1
     last = np.unique((session * items + item)[::-1], return_index=True)[1]
-    place = len(session) - 1 - last
-    order = place[np.lexsort((-place, session[place]))]
+    newest = len(session) - 1 - last
+    order = newest[np.lexsort((-newest, session[newest]))]
     starts = np.searchsorted(session[order], session[order])
     kept = order[np.arange(len(order)) - starts < longest]
     return csr_array((np.ones(len(kept)), (session[kept], item[kept])), shape=(count, items))
 
 
 def co_visits(taken: csr_array, fade: Floats, shrink: float) -> csr_array:
-    """(items, items) how much items stand in the same rows: the cosine of the counts, which fade; 0 with itself.
+    """(items, items) the co-occurrence of items in the same rows: the cosine of the fading counts; 0 with itself.
 
     Args:
         taken: (rows, items) 1 where the row has the item.
-        fade: (rows,) what each row counts.
-        shrink: is added to the norms, so that pairs of few rows are not called similar.
+        fade: (rows,) the weight of each row.
+        shrink: added to the norms, so that pairs of few rows are not called similar.
     """
     faded = csr_array(taken.multiply(fade[:, None]))
-    together = csr_array(faded.T @ taken)
-    norms = np.sqrt(together.diagonal())
-    together.setdiag(0.0)
-    together.eliminate_zeros()
-    rows = np.repeat(np.arange(together.shape[0]), np.diff(together.indptr))
-    together.data /= norms[rows] * norms[together.indices] + shrink
-    return together
+    counts = csr_array(faded.T @ taken)
+    norms = np.sqrt(counts.diagonal())
+    counts.setdiag(0.0)
+    counts.eliminate_zeros()
+    rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    counts.data /= norms[rows] * norms[counts.indices] + shrink
+    return counts
 
 
 def strongest_of(rows: csr_array, keep: int) -> SparseRows:
@@ -85,14 +85,14 @@ def latest_sessions(taken: csr_array, keep: int) -> Sessions:
 
 @dataclass(frozen=True)
 class FactorSettings:
-    """How the vectors of implicit-feedback matrix factorisation (Hu, Koren and Volinsky, ICDM 2008) are fitted."""
+    """The settings of implicit-feedback matrix factorisation (Hu, Koren and Volinsky, ICDM 2008)."""
 
     factors: int = 32
     """The width of a user and an item."""
     regularization: float = 5.0
     """Of both vectors, for each user and item alike."""
     alpha: float = 5.0
-    """How much more something taken counts than something not taken."""
+    """The weight of a taken item over that of one that was not taken."""
     iterations: int = 15
     """Rounds over users and items."""
     threads: int = 1
@@ -102,7 +102,7 @@ class FactorSettings:
 
 
 def missing_library(sources: Collection[str]) -> UsageError | None:
-    """Why items cannot be vectors here; None where they can, or where the sources want none."""
+    """The error of a missing library for items as vectors; None where it is there, or where no source needs it."""
     if "factor" not in sources:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Ways to score every item for a user from what the user took: one contract, whatever is behind it.
+"""Scorers of every item for a user, from what the user took: one contract for all models.
 
 A recommender is a typed configuration whose ``fit`` makes a ``Scorer`` of what was taken; a scorer answers for any
 users, also for those who came after the fit, as it is asked with what they took until then (fold-in). Nothing here
@@ -23,7 +23,7 @@ from training.recommender.candidates import decayed_counts, ease
 from training.recommender.co_occurrence import FactorSettings, fitted_factors
 
 Scorer = Callable[["Taken"], Floats]
-"""What m users took → (m, items) scores, higher is better; 0 where the scorer has nothing to say."""
+"""What m users took → (m, items) scores, higher is better; 0 for an item that it does not score."""
 
 DAY_MS = 86_400_000
 
@@ -32,7 +32,7 @@ NEVER = np.iinfo(np.int64).min
 
 @dataclass(frozen=True)
 class Taken:
-    """Who took which item when, and how much that counts (negative for a return or a dislike)."""
+    """n interactions: user, item, time, and weight (negative for a return or a dislike)."""
 
     users: int
     items: int
@@ -41,7 +41,7 @@ class Taken:
     weight: Floats
     time_ms: Int64s
     codes: Int64s | None = None
-    """(users,) what the users were called before ``of`` numbered them anew; None for their own numbers."""
+    """(users,) the codes of the users before ``of`` numbered them anew; None for their own numbers."""
 
     def __len__(self) -> int:
         return len(self.user)
@@ -53,11 +53,11 @@ class Taken:
 
     def of(self, users: Int64s) -> Taken:
         """What these users (rising codes) took; they are the users 0, 1, … of the answer."""
-        place = np.searchsorted(users, self.user)
-        place = np.minimum(place, max(len(users) - 1, 0))
-        mine = users[place] == self.user if len(users) else np.zeros(len(self), dtype=bool)
+        index = np.searchsorted(users, self.user)
+        index = np.minimum(index, max(len(users) - 1, 0))
+        mine = users[index] == self.user if len(users) else np.zeros(len(self), dtype=bool)
         codes = users if self.codes is None else self.codes[users]
-        return replace(self.only(mine), users=len(users), user=place[mine], codes=codes)
+        return replace(self.only(mine), users=len(users), user=index[mine], codes=codes)
 
     @cached_property
     def weights(self) -> csr_array:
@@ -70,7 +70,7 @@ class Taken:
 
     @cached_property
     def had(self) -> NDArray[np.bool_]:
-        """(users, items) whether the user ever took the item, whatever became of it."""
+        """(users, items) whether the user ever took the item, also where it was given back."""
         had = np.zeros((self.users, self.items), dtype=bool)
         had[self.user, self.item] = True
         return had
@@ -100,7 +100,7 @@ class Recommender(Protocol):
 
 @dataclass(frozen=True)
 class Popular:
-    """The same for everybody: what most was taken of."""
+    """The most taken items, the same for everybody."""
 
     half_life_days: float = field(default=float("inf"))
     """After how long an event counts half; a short one makes it what is trending."""
@@ -109,21 +109,21 @@ class Popular:
         counts = decayed_counts(
             taken.item, taken.weight, as_of_ms - taken.time_ms, self.half_life_days * DAY_MS, taken.items
         )
-        return lambda asked: np.repeat(np.maximum(counts, 0.0)[None], asked.users, axis=0)
+        return lambda profiles: np.repeat(np.maximum(counts, 0.0)[None], profiles.users, axis=0)
 
 
 @dataclass(frozen=True)
 class UserFrequency:
-    """What the user takes most often, the newest first among equals."""
+    """The user's most frequent items, the newest first among equals."""
 
     def fit(self, taken: Taken, as_of_ms: int) -> Scorer:
         first = int(taken.time_ms.min(initial=as_of_ms))
 
-        def scores(asked: Taken) -> Floats:
-            newest = np.full((asked.users, asked.items), first - 1, dtype=np.int64)
-            np.maximum.at(newest, (asked.user, asked.item), asked.time_ms)
-            counts: Floats = asked.weights.toarray()
-            # Less than any weight of a whole event, so that only equal counts are told apart by it.
+        def scores(profiles: Taken) -> Floats:
+            newest = np.full((profiles.users, profiles.items), first - 1, dtype=np.int64)
+            np.maximum.at(newest, (profiles.user, profiles.item), profiles.time_ms)
+            counts: Floats = profiles.weights.toarray()
+            # Less than any weight of a whole event, so that it orders only equal counts.
             return np.where(counts > 0, counts + 1e-3 * (newest - first) / max(as_of_ms - first, 1), 0.0)
 
         return scores
@@ -146,9 +146,9 @@ class Ease:
         with threadpool_limits(self.threads):
             weights = ease(csr_array(taken.ones[:, chosen]), self.l2)
 
-        def scores(asked: Taken) -> Floats:
-            every = np.zeros((asked.users, asked.items))
-            every[:, chosen] = asked.ones[:, chosen] @ weights
+        def scores(profiles: Taken) -> Floats:
+            every = np.zeros((profiles.users, profiles.items))
+            every[:, chosen] = profiles.ones[:, chosen] @ weights
             return every
 
         return scores
@@ -156,14 +156,14 @@ class Ease:
 
 @dataclass(frozen=True)
 class Als(FactorSettings):
-    """Implicit-feedback matrix factorisation, never rating prediction (see together.fitted_factors)."""
+    """Implicit-feedback matrix factorisation, never rating prediction (see co_occurrence.fitted_factors)."""
 
     def fit(self, taken: Taken, as_of_ms: int) -> Scorer:
         model = fitted_factors(taken.ones, self)
 
-        def scores(asked: Taken) -> Floats:
+        def scores(profiles: Taken) -> Floats:
             with threadpool_limits(1, "blas"):
-                users = model.recalculate_user(np.arange(asked.users), csr_matrix(asked.ones, dtype=np.float32))
+                users = model.recalculate_user(np.arange(profiles.users), csr_matrix(profiles.ones, dtype=np.float32))
                 return np.asarray(users @ model.item_factors.T, dtype=np.float64)
 
         return scores
@@ -182,12 +182,12 @@ class CoVisited:
         fade = np.exp2(-(as_of_ms - taken.time_ms) / (self.half_life_days * DAY_MS))
         faded = replace(taken, weight=np.where(taken.weight > 0, taken.weight * fade, taken.weight)).weights
         faded.data = np.minimum(faded.data, 1.0)
-        together = csr_array(faded.T @ faded)
-        norms = np.sqrt(together.diagonal())
-        together.setdiag(0.0)
-        rows = np.repeat(np.arange(taken.items), np.diff(together.indptr))
-        together.data /= norms[rows] * norms[together.indices] + self.shrink
-        return lambda asked: np.asarray((asked.ones @ together).toarray(), dtype=np.float64)
+        counts = csr_array(faded.T @ faded)
+        norms = np.sqrt(counts.diagonal())
+        counts.setdiag(0.0)
+        rows = np.repeat(np.arange(taken.items), np.diff(counts.indptr))
+        counts.data /= norms[rows] * norms[counts.indices] + self.shrink
+        return lambda profiles: np.asarray((profiles.ones @ counts).toarray(), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class SessionNeighbours:
     """
 
     neighbours: int = 100
-    """How many of them answer."""
+    """The number of neighbours that count."""
 
     def fit(self, taken: Taken, as_of_ms: int) -> Scorer:
         known = taken.ones
@@ -206,26 +206,26 @@ class SessionNeighbours:
         often = known.sum(axis=0)
         rarity = np.log(max(taken.users, 1) / np.maximum(often, 1.0))
 
-        def scores(asked: Taken) -> Floats:
-            late = _lateness(asked)
+        def scores(profiles: Taken) -> Floats:
+            late = _lateness(profiles)
             alike = csr_array(csr_array(late @ known.T) @ diags_array(1 / np.sqrt(lengths)))
             return np.asarray((_strongest(alike, self.neighbours) @ known).toarray() * (1.0 + rarity))
 
         return scores
 
 
-def _lateness(asked: Taken) -> csr_array:
+def _lateness(profiles: Taken) -> csr_array:
     """(users, items) from above 0 for what a user took first to 1 for what was taken last."""
-    order = np.lexsort((asked.time_ms, asked.user))
-    user, item = asked.user[order][::-1], asked.item[order][::-1]
-    first = np.unique(user * asked.items + item, return_index=True)[1]
+    order = np.lexsort((profiles.time_ms, profiles.user))
+    user, item = profiles.user[order][::-1], profiles.item[order][::-1]
+    first = np.unique(user * profiles.items + item, return_index=True)[1]
     first.sort()
     user, item = user[first], item[first]  # newest first, each item once
     starts = np.concatenate([[0], np.flatnonzero(np.diff(user)) + 1, [len(user)]])
     length = np.diff(starts)[: len(starts) - 1 if len(user) else 0]
-    place = np.arange(len(user)) - np.repeat(starts[:-1], length) if len(user) else np.empty(0, dtype=np.int64)
+    rank = np.arange(len(user)) - np.repeat(starts[:-1], length) if len(user) else np.empty(0, dtype=np.int64)
     size = np.repeat(length, length) if len(user) else np.empty(0, dtype=np.int64)
-    return csr_array((1.0 - place / np.maximum(size, 1), (user, item)), shape=(asked.users, asked.items))
+    return csr_array((1.0 - rank / np.maximum(size, 1), (user, item)), shape=(profiles.users, profiles.items))
 
 
 def _strongest(rows: csr_array, keep: int) -> csr_array:
@@ -239,7 +239,7 @@ def _strongest(rows: csr_array, keep: int) -> csr_array:
 
 @dataclass(frozen=True)
 class Blend:
-    """The weighted sum of several, each as a share of the user's best."""
+    """The weighted sum of several recommenders, each as a share of the user's best score."""
 
     parts: tuple[tuple[Recommender, float], ...]
     """Recommenders and their weights."""
@@ -249,15 +249,15 @@ class Blend:
     def fit(self, taken: Taken, as_of_ms: int) -> Scorer:
         fitted = [(recommender.fit(taken, as_of_ms), weight) for recommender, weight in self.parts]
 
-        def scores(asked: Taken) -> Floats:
-            kept = 1.0 - asked.had if self.only_new else 1.0
-            return np.asarray(np.sum([weight * shares(kept * scorer(asked)) for scorer, weight in fitted], axis=0))
+        def scores(profiles: Taken) -> Floats:
+            listed = 1.0 - profiles.had if self.only_new else 1.0
+            return np.asarray(np.sum([weight * shares(listed * scorer(profiles)) for scorer, weight in fitted], axis=0))
 
         return scores
 
 
 def shares(scores: Floats) -> Floats:
-    """Each row as a share of its best, which is 1; what is below 0, and rows of nothing above it, are 0."""
+    """Each row as a share of its best, which is 1; scores below 0, and rows without one above it, are 0."""
     above = np.maximum(scores, 0.0)
     top = above.max(axis=1, initial=0.0, keepdims=True)
     parts: Floats = np.divide(above, top, out=np.zeros_like(above), where=top > 0)

@@ -90,7 +90,7 @@ class Project:
             if kind is None:
                 raise UsageError("headrace train --from", "--format", "none")
             return read_file(Path(path), kind, self.repo, self.domain, self.source.end_ms, self.bound)
-        events = read_offline(self.offline, self.domain, None, self.source.end_ms, self.bound, _numbers(versions))
+        events = read_offline(self.offline, self.domain, Span(None, self.source.end_ms), self.bound, _numbers(versions))
         if (sample := sample_of(events)) is not None:
             say(str(sample))
         return events
