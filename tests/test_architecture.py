@@ -99,7 +99,7 @@ LAYERS = {
     ),
     "streaming.alerts": "delivery > sinks status topic",
     "streaming.alerts.sinks": "delta postgres webhook > port",
-    "streaming.archive": "importing > cutoff passes > maintenance sink topic_bounds upkeep",
+    "streaming.archive": "importing > cutoff passes > maintenance sink",
     "streaming.fold": "sink > executors > crash_points freshness handover pruning shares > observed_store",
     "streaming.generations": "active > builder running switchover > checkpoints lease rebuild_request",
     "streaming.kafka": "broker consumer encoding > jars ports producer topic_admin watermarks",

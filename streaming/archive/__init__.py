@@ -3,24 +3,22 @@
 In: micro-batches, files, topics' first offsets. Out: one Delta table a stream.
 """
 
-from streaming.archive.cutoff import Cuts, TopicStarts
-from streaming.archive.importing import Counts, Importer, Source, digest_of
-from streaming.archive.maintenance import kept_up, state_of, tables_of
+from streaming.archive.cutoff import CutOffs, TopicStarts, topic_starts
+from streaming.archive.importing import ImportCounts, Importer, ImportSource, digest_of
+from streaming.archive.maintenance import maintain, maintained_every, state_of, tables_of
 from streaming.archive.sink import Archive, ArchiveSink
-from streaming.archive.topic_bounds import topic_starts
-from streaming.archive.upkeep import kept_up_every
 
 __all__ = [
     "Archive",
     "ArchiveSink",
-    "Counts",
-    "Cuts",
+    "CutOffs",
+    "ImportCounts",
+    "ImportSource",
     "Importer",
-    "Source",
     "TopicStarts",
     "digest_of",
-    "kept_up",
-    "kept_up_every",
+    "maintain",
+    "maintained_every",
     "state_of",
     "tables_of",
     "topic_starts",

@@ -1,9 +1,9 @@
 """History straight into the archive, without Kafka: a file's records, each once however often it is imported.
 
-A commit holds events together with how many of the file's records it ends behind, so that a crash leaves the table
+A commit holds events together with the number of the file's records read up to it, so that a crash leaves the table
 between two commits, and the next import goes on there. Imported events stand in topics that no broker has
 ('import:<digest>'), in a partition that no topic has; they are known when they happened, unless the format says later.
-They end at a cut (cuts.py); what lies past it is not done, and a later one brings it (imported.py).
+They end at a cut-off (cutoff.py); a later import with a later cut-off picks up the rest (passes.py).
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from features.errors import LeaseError
 from features.events import Parsed, Verdict
 from features.history import IMPORT_PARTITION, IMPORTED
 from features.machine import LEAVING_S, locked
-from streaming.archive.cutoff import Cuts
-from streaming.archive.passes import WRITER, Passes
+from streaming.archive.cutoff import CutOffs
+from streaming.archive.passes import WRITER, ImportProgress
 from streaming.archive.sink import Archive, append_rows
 
 COMMIT_ROWS = 250_000
-"""Records that are held at once, and that a crash may cost to read again."""
+"""Records that are held at once, which a crash costs to read again."""
 
 OFFSETS = WRITER
 """The writer whose version is the next free offset of a table's imported events."""
 
 REJECTS = "_import_rejects"
-"""The table, beside those of the streams, of what was refused."""
+"""The table of refused records, beside those of the streams."""
 
 
 @dataclass
-class Counts:
+class ImportCounts:
     """What became of a file's records of one stream.
 
     Args:
-        already: were in the table, or refused, before.
-        after_cut: are the topic's.
-        until_ms: the cut; None: there is none.
-        until_by: who says so: --until, the archive or Kafka.
-        reasons: how many were refused for which kind of reason.
+        already: imported or refused before.
+        after_cut: after the cut-off, so left to the topic.
+        until_ms: the cut-off; None: there is none.
+        until_by: its source: --until, the archive or Kafka.
+        reasons: refused records by the code of the reason.
     """
 
     records: int = 0
@@ -60,7 +60,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Source:
+class ImportSource:
     """A file, its digest, and its records in order: (stream name, events with their verdicts), in chunks."""
 
     name: str
@@ -70,7 +70,7 @@ class Source:
 
 def digest_of(path: Path) -> str:
     """The first 16 hex digits of a file's SHA-256; of a folder, of all its files' names and contents."""
-    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as opened:
@@ -83,11 +83,11 @@ class Importer:
     """Writes files into the archive, one importer at a time.
 
     Args:
-        cuts: where the history of each stream ends; None is where its topic begins, by the archive.
+        cut_offs: of the streams; None: where their topics begin, by the archive.
         commit_rows: records that go into one commit.
-        progress: is told the counts after every chunk.
-        say: takes a line for a person.
-        reached: is told of every effect (crash_points.py).
+        progress: called with the counts by stream after every chunk.
+        log: takes a line for a person.
+        reached: called before and after every effect (fold/crash_points.py).
     """
 
     def __init__(
@@ -95,27 +95,27 @@ class Importer:
         archive: Archive,
         folder: Path,
         streams: Mapping[str, Stream],
-        cuts: Cuts | None = None,
+        cut_offs: CutOffs | None = None,
         commit_rows: int = COMMIT_ROWS,
-        progress: Callable[[Mapping[str, Counts]], object] = lambda _: None,
+        progress: Callable[[Mapping[str, ImportCounts]], object] = lambda _: None,
         reached: Callable[[str], object] = lambda _: None,
-        say: Callable[[str], object] = lambda _: None,
+        log: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._archive = archive
         self._folder = folder
         self._streams = streams
-        self._cuts = cuts or Cuts()
+        self._cut_offs = cut_offs or CutOffs()
         self._commit_rows = commit_rows
         self._progress = progress
         self._reached = reached
-        self._say = say
+        self._log = log
 
-    def run(self, source: Source) -> dict[str, Counts]:
-        """Everything of the source that is before the cut is in the tables, once; what became of it, by stream.
+    def run(self, source: ImportSource) -> dict[str, ImportCounts]:
+        """Import what the source has before the cut-offs, each record once; returns what became of it, by stream.
 
         Raises:
             LeaseError: another import is running.
-            StoreError: Kafka does not say when a topic begins; nothing of that stream was written.
+            StoreError: Kafka does not answer when a topic begins; nothing of that stream was written.
         """
         with locked(self._folder / ".import.lock", self._refusal, LEAVING_S):
             return self._run(source)
@@ -124,103 +124,103 @@ class Importer:
         where, got = f"offline store '{self._folder}'", f"{holder}, which imports now"
         return LeaseError(where, "one import at a time", got, "Wait for its end.")
 
-    def _run(self, source: Source) -> dict[str, Counts]:
+    def _run(self, source: ImportSource) -> dict[str, ImportCounts]:
         parts: dict[str, _Part] = {}
         for name, parsed in source.records:
             if name not in parts:
                 parts[name] = self._part(self._streams[name], source)
             parts[name].take(parsed)
-            self._progress({one: part.counts for one, part in parts.items()})
+            self._progress({stream: part.counts for stream, part in parts.items()})
         for part in parts.values():
             part.commit()
         return {name: part.counts for name, part in parts.items()}
 
-    def _part(self, stream: Stream, source: Source) -> _Part:
-        cut = self._cuts.of(stream, self._archive)
-        passes = Passes(self._archive, stream, source.digest, cut.until_ms)
-        if cut.sentence and (cut.until_ms is not None or not passes.seen):
-            self._say(cut.sentence)
+    def _part(self, stream: Stream, source: ImportSource) -> _Part:
+        cut_off = self._cut_offs.of(stream, self._archive)
+        progress = ImportProgress(self._archive, stream, source.digest, cut_off.until_ms)
+        if cut_off.message and (cut_off.until_ms is not None or not progress.seen):
+            self._log(cut_off.message)
         writer = f"{OFFSETS}-{source.digest}-{stream.name}"
-        refused = Rejects(self._folder / REJECTS, writer, source.name, stream.name)
-        counts = Counts(until_ms=cut.until_ms, until_by=cut.by)
-        return _Part(self._archive, stream, source, passes, refused, self._reached, self._commit_rows, counts)
+        rejects = Rejects(self._folder / REJECTS, writer, source.name, stream.name)
+        counts = ImportCounts(until_ms=cut_off.until_ms, until_by=cut_off.by)
+        return _Part(self._archive, stream, source, progress, rejects, self._reached, self._commit_rows, counts)
 
 
 @dataclass
 class _Part:
-    """A file's records of one stream on their way into its table; ``passes`` says which of them are there."""
+    """A file's records of one stream on their way into its table; ``progress`` knows which of them are there."""
 
     archive: Archive
     stream: Stream
-    source: Source
-    passes: Passes
+    source: ImportSource
+    progress: ImportProgress
     rejects: Rejects
     reached: Callable[[str], object]
     commit_rows: int
-    counts: Counts
+    counts: ImportCounts
     waiting: list[pa.Table] = field(default_factory=list)
     refused: list[pa.Table] = field(default_factory=list)
     held: int = 0
 
     def take(self, parsed: Parsed) -> None:
-        """The next records; those that are in the table already are passed over."""
+        """Take the next records; those that are in the table already are skipped."""
         start, number = self.counts.records, len(parsed.verdicts)
         self.counts.records += number
-        refused, fresh = self._refuse(start, parsed), self._before_cut(start, parsed)
+        refused, fresh = self._refuse(start, parsed), self._before_cut_off(start, parsed)
         self.waiting.append(fresh)
         self.held += refused + len(fresh)
         if self.held >= self.commit_rows:
             self.commit()
 
     def _refuse(self, start: int, parsed: Parsed) -> int:
-        """Those that are no events wait for their table; returns how many no import saw before."""
-        bad = np.flatnonzero(parsed.verdicts == Verdict.DEAD_LETTER)
-        fresh = bad[start + bad >= self.passes.seen]
+        """Queue the records that are no events for their table; returns how many no import has read before."""
+        dead = np.flatnonzero(parsed.verdicts == Verdict.DEAD_LETTER)
+        fresh = dead[start + dead >= self.progress.seen]
         reasons = parsed.reasons.take(pa.array(fresh))
         self.refused.append(self.rejects.table(start + fresh, reasons))
         self.counts.reasons.update(text.partition(":")[0] for text in reasons.to_pylist())
         self.counts.rejected += len(fresh)
-        self.counts.already += len(bad) - len(fresh)
+        self.counts.already += len(dead) - len(fresh)
         return len(fresh)
 
-    def _before_cut(self, start: int, parsed: Parsed) -> pa.Table:
-        """The events that are not in the table yet, and are not the topic's."""
+    def _before_cut_off(self, start: int, parsed: Parsed) -> pa.Table:
+        """The events that are not in the table yet and are known before the cut-off."""
         known = np.asarray(parsed.events["known_at"])
-        there = self.passes.taken(start + parsed.rows, known)
+        imported = self.progress.is_imported(start + parsed.rows, known)
         later = np.zeros(len(known), dtype=bool) if self.counts.until_ms is None else known >= self.counts.until_ms
-        self.counts.already += int(there.sum())
-        self.counts.after_cut += int((later & ~there).sum())
-        return parsed.events.filter(pa.array(~there & ~later))
+        self.counts.already += int(imported.sum())
+        self.counts.after_cut += int((later & ~imported).sum())
+        return parsed.events.filter(pa.array(~imported & ~later))
 
     def commit(self) -> None:
-        """What waits is in the tables: first what was refused, then the events, which say how far this is."""
+        """Write what waits: first the refused records, then the events, whose commit has the progress."""
         if not self.waiting:
             return
         self.rejects.append(pa.concat_tables(self.refused), self.counts.records)
         self.reached("before import")
         events = pa.concat_tables(self.waiting)
         if len(events):
-            self.archive.write(self.stream, *self._placed(events))
+            self.archive.write(self.stream, *self._numbered(events))
             self.reached("after import")
         self.counts.imported += len(events)
         self.waiting, self.refused, self.held = [], [], 0
 
-    def _placed(self, events: pa.Table) -> tuple[pa.Table, pa.Array, dict[str, int]]:
-        """The events at the next free offsets, their topics, and what the commit says of them."""
+    def _numbered(self, events: pa.Table) -> tuple[pa.Table, pa.Array, dict[str, int]]:
+        """The events at the next free offsets, their topics, and the versions that their commit sets."""
         first = self.archive.transaction(self.stream, OFFSETS) or 0
-        places = {
+        positions = {
             "partition": pa.array(np.full(len(events), IMPORT_PARTITION, dtype=np.int32)),
             "offset": pa.array(np.arange(first, first + len(events))),
         }
-        for name, column in places.items():
+        for name, column in positions.items():
             events = events.set_column(events.schema.get_field_index(name), name, column)
-        versions = {OFFSETS: first + len(events)} | self.passes.versions(self.counts.records)
+        versions = {OFFSETS: first + len(events)} | self.progress.versions(self.counts.records)
         return events, pa.repeat(pa.scalar(f"{IMPORTED}{self.source.digest}"), len(events)), versions
 
 
 @dataclass(frozen=True)
 class Rejects:
-    """The table of what imports refused, as one file's and stream's writer of it."""
+    """The table of refused records, written for one file and stream."""
 
     path: Path
     app_id: str
@@ -229,16 +229,16 @@ class Rejects:
 
     def table(self, records: np.ndarray[tuple[int], np.dtype[np.int64]], reasons: pa.Array) -> pa.Table:
         """One row a refused record: its number among the file's records of the stream, from 0, and the reason."""
-        same = {"file": self.file, "stream": self.stream}
-        columns = {name: pa.repeat(pa.scalar(value), len(records)) for name, value in same.items()}
+        constants = {"file": self.file, "stream": self.stream}
+        columns = {name: pa.repeat(pa.scalar(value), len(records)) for name, value in constants.items()}
         return pa.table({**columns, "record": pa.array(records, pa.int64()), "reason": reasons.cast(pa.string())})
 
     def append(self, refused: pa.Table, upto: int) -> None:
-        """These are in the table, each once; they are all of the records before ``upto`` that are not."""
+        """Append these, each once: they are all refused records before ``upto`` that are not in the table yet."""
         from deltalake import DeltaTable
 
-        there = DeltaTable.is_deltatable(str(self.path))
-        done = (DeltaTable(self.path).transaction_version(self.app_id) if there else None) or 0
+        exists = DeltaTable.is_deltatable(str(self.path))
+        done = (DeltaTable(self.path).transaction_version(self.app_id) if exists else None) or 0
         fresh = refused.filter(pc.greater_equal(refused["record"], done))
         if len(fresh):
             append_rows(self.path, fresh, {self.app_id: upto})

@@ -1,8 +1,8 @@
-"""Which of a file's records are in a stream's table, through crashes and whatever cut they were imported with.
+"""The records of a file that are in a stream's table, through crashes and whatever cut-off they were imported with.
 
-Each import with a cut of its own is a pass over the file. A pass has taken what became known before its cut of the
-records that it has come past; both stand in the table as versions of Delta, in the commit of the rows that they speak
-of. So what lies past a cut is not done, and a pass with a later one brings it.
+Each import with a cut-off of its own is a pass over the file. A pass has imported what became known before its cut-off
+of the records that it has read; both stand in the table as versions of Delta, in the commit of those rows. Records
+after the cut-off are not marked as imported; a later import with a later cut-off picks them up.
 """
 
 from __future__ import annotations
@@ -19,54 +19,54 @@ from streaming.archive.sink import Archive
 
 WRITER = "headrace-import"
 
-NO_CUT = np.iinfo(np.int64).max
-"""Later than every cut; also of a pass of before cuts were kept."""
+NO_CUT_OFF = np.iinfo(np.int64).max
+"""Later than every cut-off; also that of a pass from before cut-offs were stored."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """The first ``records`` of the file's records of the stream were taken where known before ``until_ms``."""
+    """Of the stream's first ``records`` records in the file, those that were known before ``until_ms`` are imported."""
 
     number: int
     records: int
     until_ms: int
 
 
-class Passes:
-    """What earlier imports of a file took of a stream, and what this one, with the cut ``until_ms``, adds to it."""
+class ImportProgress:
+    """The progress of earlier imports of a file into a stream, and of this one, with the cut-off ``until_ms``."""
 
     def __init__(self, archive: Archive, stream: Stream, digest: str, until_ms: int | None) -> None:
         self._app_id = f"{WRITER}-{digest}"
-        self._made = list(self._read(archive, stream))
-        self._until_ms = NO_CUT if until_ms is None else until_ms
-        same = (one.number for one in self._made if one.until_ms == self._until_ms)
-        self._number = next(same, len(self._made))
+        self._passes = list(self._read(archive, stream))
+        self._until_ms = NO_CUT_OFF if until_ms is None else until_ms
+        same = (earlier.number for earlier in self._passes if earlier.until_ms == self._until_ms)
+        self._number = next(same, len(self._passes))
 
     def _read(self, archive: Archive, stream: Stream) -> Iterator[Pass]:
         number = 0
         while (records := archive.transaction(stream, self._name(number))) is not None:
-            until_ms = archive.transaction(stream, self._cut_of(number))
-            yield Pass(number, records, NO_CUT if until_ms is None else until_ms)
+            until_ms = archive.transaction(stream, self._cut_off_name(number))
+            yield Pass(number, records, NO_CUT_OFF if until_ms is None else until_ms)
             number += 1
 
     def _name(self, number: int) -> str:
         return f"{self._app_id}-{number}" if number else self._app_id
 
-    def _cut_of(self, number: int) -> str:
+    def _cut_off_name(self, number: int) -> str:
         return f"{self._name(number)}-until"
 
     @property
     def seen(self) -> int:
-        """So many of the first records were looked at by some pass: what is no event among them was refused then."""
-        return max((one.records for one in self._made), default=0)
+        """The first records that some pass has read, their number; those that are no events were refused then."""
+        return max((earlier.records for earlier in self._passes), default=0)
 
-    def taken(self, record: Int64s, known_at: Int64s) -> NDArray[np.bool_]:
-        """Which events are in the table, by the number of their record and when they became known."""
-        found = np.zeros(len(record), dtype=bool)
-        for one in self._made:
-            found |= (record < one.records) & (known_at < one.until_ms)
-        return found
+    def is_imported(self, record: Int64s, known_at: Int64s) -> NDArray[np.bool_]:
+        """True for events in the table, by the number of their record and when they became known (ms)."""
+        imported = np.zeros(len(record), dtype=bool)
+        for earlier in self._passes:
+            imported |= (record < earlier.records) & (known_at < earlier.until_ms)
+        return imported
 
     def versions(self, records: int) -> dict[str, int]:
-        """What a commit says: this import has come past so many of the file's records, with its cut."""
-        return {self._name(self._number): records, self._cut_of(self._number): self._until_ms}
+        """The versions that a commit sets: this import has read so many of the file's records, with its cut-off."""
+        return {self._name(self._number): records, self._cut_off_name(self._number): self._until_ms}

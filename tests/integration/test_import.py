@@ -22,10 +22,9 @@ from features.events.parsing import from_columns
 from features.formats.reading import read_events
 from features.history.archive import IMPORT_PARTITION, open_table
 from features.machine import FileLock, free_port
-from streaming.archive.cutoff import Cuts
-from streaming.archive.importing import COMMIT_ROWS, REJECTS, Importer, Source, digest_of
+from streaming.archive.cutoff import CutOffs, topic_starts
+from streaming.archive.importing import COMMIT_ROWS, REJECTS, Importer, ImportSource, digest_of
 from streaming.archive.sink import Archive
-from streaming.archive.topic_bounds import topic_starts
 from streaming.kafka.producer import known_at_header
 from streaming.kafka.topic_admin import ensure_topics
 
@@ -64,8 +63,8 @@ def write_rows(path: Path, count: int, start: int = T0) -> Path:
     return path
 
 
-def source_of(path: Path, repo, kind: str = "parquet", **options) -> Source:
-    return Source(path.name, digest_of(path), read_events(path, kind, repo.streams, repo.horizon_ms, **options))
+def source_of(path: Path, repo, kind: str = "parquet", **options) -> ImportSource:
+    return ImportSource(path.name, digest_of(path), read_events(path, kind, repo.streams, repo.horizon_ms, **options))
 
 
 def importer_of(project, repo, **options) -> Importer:
@@ -142,7 +141,7 @@ def test_imported_history_ends_where_the_topic_begins(project, repo):
 
 def test_a_cut_that_is_given_is_the_cut(project, repo):
     path = write_rows(project / "rows.parquet", 90)
-    counts = importer_of(project, repo, cuts=Cuts(T0 + 10_000)).run(source_of(path, repo))["shop"]
+    counts = importer_of(project, repo, cut_offs=CutOffs(T0 + 10_000)).run(source_of(path, repo))["shop"]
     assert (counts.imported, counts.after_cut) == (10, 80)
 
 
@@ -152,16 +151,16 @@ def test_what_lies_past_a_cut_is_brought_by_a_later_one_and_nothing_twice(projec
     users = [None if number % 100 == 99 else "u1" for number in range(1_000)]
     pq.write_table(pa.table({"event_time": times, "user_id": users}), path)
     good = times[np.arange(1_000) % 100 != 99]
-    first, second = Cuts(T0 + 200_000), Cuts(T0 + 700_000)
-    counts = importer_of(project, repo, cuts=first).run(source_of(path, repo))["shop"]
+    first, second = CutOffs(T0 + 200_000), CutOffs(T0 + 700_000)
+    counts = importer_of(project, repo, cut_offs=first).run(source_of(path, repo))["shop"]
     early = int((good < T0 + 200_000).sum())
     assert (counts.imported, counts.rejected, counts.after_cut) == (early, 10, 990 - early)
     with pytest.raises(PowerCutError):
-        importer_of(project, repo, cuts=second, commit_rows=100, reached=dying_at("after import", 1)).run(
+        importer_of(project, repo, cut_offs=second, commit_rows=100, reached=dying_at("after import", 1)).run(
             source_of(path, repo, chunk_rows=100)
         )
-    for cuts in (first, second, Cuts(), first):
-        importer_of(project, repo, cuts=cuts).run(source_of(path, repo, chunk_rows=77))
+    for cuts in (first, second, CutOffs(), first):
+        importer_of(project, repo, cut_offs=cuts).run(source_of(path, repo, chunk_rows=77))
         there = archived(project, repo)
         assert len(there) == len(set(there["event_id"].to_pylist()))
     assert sorted(there["event_time"].to_pylist()) == sorted(good.tolist())
@@ -212,9 +211,9 @@ def test_nothing_is_imported_while_kafka_does_not_say_where_the_topic_begins(pro
 
     path = write_rows(project / "rows.parquet", 10)
     with pytest.raises(StoreError, match="say with --until when the topic begins"):
-        importer_of(project, repo, cuts=Cuts(None, asked)).run(source_of(path, repo))
+        importer_of(project, repo, cut_offs=CutOffs(None, asked)).run(source_of(path, repo))
     assert open_table(project / "offline", repo.streams["shop"]) is None
-    counts = importer_of(project, repo, cuts=Cuts(T0 + 5_000, asked)).run(source_of(path, repo))["shop"]
+    counts = importer_of(project, repo, cut_offs=CutOffs(T0 + 5_000, asked)).run(source_of(path, repo))["shop"]
     assert counts.imported == 5
 
 

@@ -24,9 +24,8 @@ from features.definitions.repo import FeatureRepo
 from features.events.parsing import from_columns
 from features.history.archive import Span, open_table
 from headrace.cli import cli
-from streaming.archive.maintenance import kept_up, state_of, tables_of
+from streaming.archive.maintenance import maintain, maintained_every, state_of, tables_of
 from streaming.archive.sink import Archive, append_rows
-from streaming.archive.upkeep import kept_up_every
 
 pytestmark = pytest.mark.integration
 
@@ -55,7 +54,7 @@ def offsets(archive):
 
 def test_many_small_files_become_few_and_every_row_and_the_writers_last_batch_stay(archive):
     table = DeltaTable(archive.path(SHOP))
-    done = kept_up("shop", table, keep_h=168)
+    done = maintain("shop", table, keep_h=168)
     assert (done.files_before, done.files_after, done.deleted) == (30, 1, 0)
     assert offsets(archive) == list(range(30 * ROWS))
     assert archive.append(SHOP, events_of(29), WRITER, 29) == 0
@@ -64,9 +63,9 @@ def test_many_small_files_become_few_and_every_row_and_the_writers_last_batch_st
 
 
 def test_files_of_old_versions_go_when_their_time_is_over_and_a_checkpoint_keeps_the_writers_batch(archive):
-    kept_up("shop", DeltaTable(archive.path(SHOP)), keep_h=168)
+    maintain("shop", DeltaTable(archive.path(SHOP)), keep_h=168)
     assert len(list(archive.path(SHOP).glob("*.parquet"))) == 31
-    done = kept_up("shop", DeltaTable(archive.path(SHOP)), keep_h=0)
+    done = maintain("shop", DeltaTable(archive.path(SHOP)), keep_h=0)
     assert done.deleted == 30
     assert len(list(archive.path(SHOP).glob("*.parquet"))) == 1
     for log in sorted((archive.path(SHOP) / "_delta_log").glob("*.json"))[:-1]:
@@ -80,7 +79,7 @@ def test_a_reader_that_opened_the_table_before_reads_on(archive):
     batches = before.batches(["user_id", "offset"])
     first = next(batches)
     archive.append(SHOP, events_of(30), WRITER, 30)
-    kept_up("shop", DeltaTable(archive.path(SHOP)), keep_h=1)
+    maintain("shop", DeltaTable(archive.path(SHOP)), keep_h=1)
     assert len(first) + sum(len(batch) for batch in batches) == 30 * ROWS == len(before.events())
 
 
@@ -92,7 +91,7 @@ def test_the_writer_goes_on_while_tables_are_compacted(archive):
     with ThreadPoolExecutor(1) as threads:
         writer = threads.submit(write)
         while not writer.done():
-            kept_up("shop", DeltaTable(archive.path(SHOP)), keep_h=1)
+            maintain("shop", DeltaTable(archive.path(SHOP)), keep_h=1)
             upkeeps += 1
     assert writer.result() == [ROWS] * 40
     assert upkeeps > 0
@@ -101,7 +100,7 @@ def test_the_writer_goes_on_while_tables_are_compacted(archive):
 
 
 def test_compacted_files_still_say_which_times_they_hold(archive):
-    kept_up("shop", DeltaTable(archive.path(SHOP)), keep_h=168)
+    maintain("shop", DeltaTable(archive.path(SHOP)), keep_h=168)
     table = archive.read(SHOP)
     middle = T0 + 1_000 * 10 * ROWS
     assert table.rows(Span(end_ms=T0)) == 0
@@ -130,10 +129,10 @@ def test_tables_are_kept_up_beside_whatever_runs_and_a_failure_is_told(archive, 
     monkeypatch.setenv("HEADRACE_OFFLINE__PATH", "offline")
     monkeypatch.setenv("PYTHONPATH", str(Path(headrace.__file__).parent.parent))
     said = []
-    with kept_up_every(0.1, tmp_path, said.append):
+    with maintained_every(0.1, tmp_path, said.append):
         until(lambda: len(DeltaTable(archive.path(SHOP)).file_uris()) == 1)
     assert (offsets(archive), said) == (list(range(30 * ROWS)), [])
-    with kept_up_every(0.1, tmp_path, said.append, [sys.executable, "-c", "raise SystemExit(3)"]):
+    with maintained_every(0.1, tmp_path, said.append, [sys.executable, "-c", "raise SystemExit(3)"]):
         until(lambda: said)
     assert "failed (exit 3); by hand: headrace tables compact" in said[0]
 
@@ -141,10 +140,10 @@ def test_tables_are_kept_up_beside_whatever_runs_and_a_failure_is_told(archive, 
 def test_upkeep_that_runs_when_all_ends_is_ended_too(tmp_path):
     left = "from pathlib import Path; import time; Path('began').touch(); time.sleep(600); Path('ended').touch()"
     said = []
-    with kept_up_every(0.1, tmp_path, said.append, [sys.executable, "-c", left]):
+    with maintained_every(0.1, tmp_path, said.append, [sys.executable, "-c", left]):
         until((tmp_path / "began").exists)
     assert (said, (tmp_path / "ended").exists()) == ([], False)
-    assert "upkeep" not in [thread.name for thread in threading.enumerate()]
+    assert "maintenance" not in [thread.name for thread in threading.enumerate()]
 
 
 def until(seen):

@@ -19,13 +19,13 @@ from headrace.console import JSON
 if TYPE_CHECKING:
     from features.definitions import FeatureRepo
     from headrace.settings import Settings
-    from streaming.archive import Counts, Importer, Source, TopicStarts
+    from streaming.archive import ImportCounts, Importer, ImportSource, TopicStarts
 
 PROGRESS_S = 1.0
 
 COUNTED = ("records", "imported", "already", "rejected", "after_cut")
 
-Read = Callable[[str], "Source"]
+Read = Callable[[str], "ImportSource"]
 
 
 @click.command("import")
@@ -81,7 +81,7 @@ def _project(
     from features.formats import FORMATS, read_events
     from headrace.commands.stream.produce import renaming
     from headrace.settings import read_settings
-    from streaming.archive import Archive, Cuts, Importer, Source, digest_of
+    from streaming.archive import Archive, CutOffs, Importer, ImportSource, digest_of
     from streaming.fold import crash_point
 
     if kind is None:
@@ -91,19 +91,19 @@ def _project(
     offline = Path.cwd() / settings.offline.path
     columns = dict(map(renaming, renamed)) or None
 
-    def read(file: str) -> Source:
+    def read(file: str) -> ImportSource:
         records = read_events(file, kind, repo.streams, repo.horizon_ms, stream=stream, columns=columns)
-        return Source(file, digest_of(Path(file)), records)
+        return ImportSource(file, digest_of(Path(file)), records)
 
     reached = crash_point(os.environ) or (lambda _: None)
     return read, Importer(
         Archive(offline, repo),
         offline,
         repo.streams,
-        Cuts(until_ms, _topic_starts(settings, repo)),
+        CutOffs(until_ms, _topic_starts(settings, repo)),
         progress=_progress(),
         reached=reached,
-        say=lambda line: click.echo(line, err=True),
+        log=lambda line: click.echo(line, err=True),
     )
 
 
@@ -122,11 +122,11 @@ def _topic_starts(settings: Settings, repo: FeatureRepo) -> TopicStarts | None:
     return asked
 
 
-def _progress() -> Callable[[Mapping[str, Counts]], None]:
+def _progress() -> Callable[[Mapping[str, ImportCounts]], None]:
     """A line on a terminal, once a second."""
     shown_s = time.monotonic()
 
-    def show(counts: Mapping[str, Counts]) -> None:
+    def show(counts: Mapping[str, ImportCounts]) -> None:
         nonlocal shown_s
         if sys.stderr.isatty() and time.monotonic() > shown_s + PROGRESS_S:
             shown_s = time.monotonic()
@@ -135,7 +135,7 @@ def _progress() -> Callable[[Mapping[str, Counts]], None]:
     return show
 
 
-def report(found: Mapping[str, Mapping[str, Counts]], took_s: float) -> dict[str, Any]:
+def report(found: Mapping[str, Mapping[str, ImportCounts]], took_s: float) -> dict[str, Any]:
     """What --json prints: totals, and the counts of each file by stream."""
     files = {name: {stream: _told(counts) for stream, counts in several.items()} for name, several in found.items()}
     every = [counts for several in files.values() for counts in several.values()]
@@ -146,15 +146,15 @@ def report(found: Mapping[str, Mapping[str, Counts]], took_s: float) -> dict[str
     return {**totals, "files": files, "took_s": round(took_s, 3), "per_s": per_s}
 
 
-def _told(counts: Counts) -> dict[str, Any]:
+def _told(counts: ImportCounts) -> dict[str, Any]:
     return vars(counts) | {"reasons": dict(counts.reasons)}
 
 
-def _lines(file: str, several: Mapping[str, Counts]) -> list[str]:
+def _lines(file: str, several: Mapping[str, ImportCounts]) -> list[str]:
     return [_line(file, stream, counts) for stream, counts in several.items()] or [f"{file}  nothing in it"]
 
 
-def _line(file: str, stream: str, counts: Counts) -> str:
+def _line(file: str, stream: str, counts: ImportCounts) -> str:
     from features.times import moment_text
 
     parts = [f"{counts.imported:,} of {counts.records:,} imported into {stream}"]

@@ -41,12 +41,12 @@ def stream() -> None:
     from features.definitions import load_repo
     from headrace.cluster import cluster
     from headrace.settings import read_settings
-    from streaming.archive import kept_up_every
+    from streaming.archive import maintained_every
 
     root = Path.cwd()
     settings = read_settings(root, os.environ)
     repo = load_repo(root / settings.stream.repo)
-    upkeep = kept_up_every(60 * settings.offline.compact_every_min, root, say)
+    upkeep = maintained_every(60 * settings.offline.compact_every_min, root, say)
     with until_told() as stop, cluster(settings, root) as bootstrap, upkeep:
         _pipeline(settings, root, repo, bootstrap).run(stop)
     say("stopped; what was read is folded, and the rest waits in Kafka")

@@ -47,11 +47,11 @@ def compact(keep_hours: int | None, as_json: bool) -> None:
       headrace tables compact
       headrace tables compact --keep-hours 24 --json
     """
-    from streaming.archive import kept_up, tables_of
+    from streaming.archive import maintain, tables_of
 
     settings = _settings()
     keep = settings.offline.keep_versions_h if keep_hours is None else keep_hours
-    _show([asdict(kept_up(name, table, keep)) for name, table in tables_of(_offline(settings))], as_json)
+    _show([asdict(maintain(name, table, keep)) for name, table in tables_of(_offline(settings))], as_json)
 
 
 def _settings() -> Settings:
