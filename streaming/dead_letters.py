@@ -1,8 +1,8 @@
-"""Records that could not be read as events: kept as they came beside their topic, to be looked at and sent again.
+"""Dead letters: records that are no valid events, kept beside their topic to be inspected and sent again.
 
-A dead letter has its record's key, bytes and headers, and five headers more. It may be sent twice (the batch that sent
-it ran again), and is one by the topic, partition and offset that the headers name. A record that was sent again leaves
-a receipt among the letters: a message without a value, of the same place, with the header ``hr_replayed``.
+A dead letter has its record's key, bytes and headers, and five headers more. It may be there twice (the batch that sent
+it ran again); the topic, partition and offset in its headers identify it. A record that was sent again leaves a receipt
+among the letters: a message without a value, of the same place, with the header ``hr_replayed``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RawHeaders = tuple[tuple[str, bytes | None], ...]
 
 
 class DeadLetterError(HeadraceError):
-    """Raised when dead letters cannot be kept, or the one that is asked for does not exist."""
+    """Raised when dead letters cannot be kept, or the requested one does not exist."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class DeadLetter:
     """A record that was refused.
 
     Args:
-        place: where it stood.
+        place: its topic, partition and offset.
         reason: "code: details".
         time_ms: the broker's time of the record.
-        key, value, headers: as they came.
+        key, value, headers: unchanged.
         is_replayed: it has been sent again.
     """
 
@@ -65,12 +65,12 @@ class DeadLetter:
 
 
 def send_dead_letters(producer: EventProducer, stream: Stream, messages: pa.Table, parsed: Parsed) -> int:
-    """Kafka has acknowledged a dead letter for each record of that verdict; returns how many.
+    """Send a dead letter for each record of that verdict; returns their number once Kafka has acknowledged them.
 
     Args:
         producer: of the cluster that has the topic.
-        stream: whose topic the records come from.
-        messages: the records as they came, with the columns partition, offset, timestamp (ms), key, value, headers.
+        stream: of the records' topic.
+        messages: the records as read, with the columns partition, offset, timestamp (ms), key, value, headers.
         parsed: their verdicts, in the same order.
 
     Raises:
@@ -81,17 +81,17 @@ def send_dead_letters(producer: EventProducer, stream: Stream, messages: pa.Tabl
     reasons = parsed.reasons.take(pa.array(rows)).to_pylist()
     with Acknowledged(producer, dead_letter_topic(stream.topic)) as send:
         for record, reason in zip(refused, reasons, strict=True):
-            given = tuple((one["key"], one["value"]) for one in record["headers"] or ())
+            original = tuple((header["key"], header["value"]) for header in record["headers"] or ())
             place = (stream.topic, record["partition"], record["offset"])
-            send(record["key"], record["value"], letter_headers(given, place, reason, record["timestamp"]))
+            send(record["key"], record["value"], letter_headers(original, place, reason, record["timestamp"]))
     return len(refused)
 
 
-def letter_headers(given: RawHeaders, place: Place, reason: str, time_ms: int) -> RawHeaders:
-    """The record's headers and ours; ours of an earlier refusal give way."""
+def letter_headers(headers: RawHeaders, place: Place, reason: str, time_ms: int) -> RawHeaders:
+    """The record's headers and ours, which replace those of an earlier refusal."""
     topic, partition, offset = place
     ours = {TOPIC: topic, PARTITION: str(partition), OFFSET: str(offset), REASON: reason, TIME: str(time_ms)}
-    return (*original_headers(given), *((name, value.encode()) for name, value in ours.items()))
+    return (*original_headers(headers), *((name, value.encode()) for name, value in ours.items()))
 
 
 def original_headers(headers: RawHeaders) -> RawHeaders:
@@ -100,10 +100,10 @@ def original_headers(headers: RawHeaders) -> RawHeaders:
 
 
 class Acknowledged:
-    """Sends to one topic, and leaves its block only when Kafka has acknowledged everything.
+    """A block that sends to one topic, and ends only when Kafka has acknowledged everything.
 
     Raises:
-        DeadLetterError: at the block's end, when it has not.
+        DeadLetterError: at the block's end, if it has not.
     """
 
     def __init__(self, producer: EventProducer, topic: str) -> None:
@@ -146,22 +146,22 @@ def read_dead_letters(
         TopicError: the cluster does not answer.
         ReadError: a topic cannot be read to its end.
     """
-    there = topics(admin_client(bootstrap_servers, client_options), bootstrap_servers)
-    dead = [dead_letter_topic(topic)] if topic else sorted(name for name in there if name.endswith(DEAD))
+    existing = topics(admin_client(bootstrap_servers, client_options), bootstrap_servers)
+    dead = [dead_letter_topic(topic)] if topic else sorted(name for name in existing if name.endswith(DEAD))
     records = (record for name in dead for record in read_topic(bootstrap_servers, name, client_options))
     return letters_of(records)
 
 
 def letters_of(records: Iterable[Record]) -> list[DeadLetter]:
-    """The dead letters that the records of dead-letter topics are, each once, in the order of their places."""
-    found: dict[Place, DeadLetter] = {}
+    """The dead letters in the records of dead-letter topics, each once, in the order of their places."""
+    by_place: dict[Place, DeadLetter] = {}
     for letter in _letters(records):
-        known = found.get(letter.place)
+        known = by_place.get(letter.place)
         is_replayed = letter.is_replayed or (known is not None and known.is_replayed)
-        # A receipt has no bytes: what is kept is the letter itself, whichever of the two comes first.
-        kept = letter if known is None or not letter.is_replayed else known
-        found[letter.place] = DeadLetter(**{**vars(kept), "is_replayed": is_replayed})
-    return [found[place] for place in sorted(found)]
+        # A receipt has no bytes: the letter itself is kept, whichever of the two comes first.
+        whole = letter if known is None or not letter.is_replayed else known
+        by_place[letter.place] = DeadLetter(**{**vars(whole), "is_replayed": is_replayed})
+    return [by_place[place] for place in sorted(by_place)]
 
 
 def _letters(records: Iterable[Record]) -> Iterator[DeadLetter]:
@@ -172,7 +172,7 @@ def _letters(records: Iterable[Record]) -> Iterator[DeadLetter]:
 
 
 def _letter(record: Record) -> DeadLetter | None:
-    """The letter, or None for what somebody else put into the topic."""
+    """The letter, or None for a record that is none."""
     ours = {name: value.decode(errors="replace") for name, value in record.headers if value and name.startswith(PREFIX)}
     try:
         place = (ours[TOPIC], int(ours[PARTITION]), int(ours[OFFSET]))
@@ -187,9 +187,9 @@ def _letter(record: Record) -> DeadLetter | None:
 
 
 def replay(producer: EventProducer, letters: Iterable[DeadLetter]) -> int:
-    """The records stand at the end of their topics again, and are marked as replayed; returns how many.
+    """Send the records to the end of their topics again, and mark them as replayed; returns how many.
 
-    Their bytes, keys and headers are those that came; the broker's time is now. A crash between the two leaves records
+    Their bytes, keys and headers are unchanged; the broker's time is now. A crash between the two leaves records
     that are sent once more next time: where messages have an event id, the second is dropped as its duplicate.
 
     Raises:
@@ -198,16 +198,16 @@ def replay(producer: EventProducer, letters: Iterable[DeadLetter]) -> int:
     by_topic: dict[str, list[DeadLetter]] = {}
     for letter in letters:
         by_topic.setdefault(letter.place[0], []).append(letter)
-    for topic, several in by_topic.items():
+    for topic, of_topic in by_topic.items():
         with Acknowledged(producer, topic) as send:
-            for letter in several:
+            for letter in of_topic:
                 send(letter.key, letter.value, letter.headers)
-        send_receipts(producer, topic, several)
+        send_receipts(producer, topic, of_topic)
     return sum(map(len, by_topic.values()))
 
 
 def send_receipts(producer: EventProducer, topic: str, letters: Iterable[DeadLetter]) -> None:
-    """The letters of this topic are marked as replayed. Raises DeadLetterError where Kafka did not acknowledge it."""
+    """Mark the letters of this topic as replayed. Raises DeadLetterError where Kafka did not acknowledge it."""
     with Acknowledged(producer, dead_letter_topic(topic)) as send:
         for letter in letters:
             receipt = letter_headers((), letter.place, letter.reason, letter.time_ms)

@@ -25,7 +25,7 @@ from features.rows import fold_nothing
 from features.times import now_ms
 from streaming.archive import Archive, ArchiveSink
 from streaming.context import StreamContext
-from streaming.fold import Handover, OnlineSink, Pruning, recipe_of
+from streaming.fold import OnlineSink, ParsedBatches, Pruning, fold_job
 from streaming.generations import (
     ActiveFolds,
     Builder,
@@ -58,8 +58,8 @@ CHECK_EVERY_S = 5.0
 
 BUILD_AGAIN_S = 60.0
 
-HANDED_BATCHES = 5
-"""A batch of the archive has as many records as two of the fold, which goes on while they are written."""
+KEPT_BATCHES = 5
+"""Parsed batches that are kept for the archive, whose batch has as many records as two of the fold."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Pipeline:
         self._schemas = schemas
         self._scoring = (models and models.scoring) or EventScoring([])
         self._archive = Archive(self._options.offline, self._repo)
-        self._handover = Handover(self._repo.streams, HANDED_BATCHES * self._settings.max_offsets_per_trigger)
+        self._parsed = ParsedBatches(self._repo.streams, KEPT_BATCHES * self._settings.max_offsets_per_trigger)
         self._builder = Builder(context, self._archive, self._scoring.reach)
         self._checkpoints = self._builder.folds
         self._folds = ActiveFolds(context, self._checkpoints, models.needed if models else frozenset)
@@ -186,10 +186,10 @@ class Pipeline:
     def _fold_of(self, generation: Generation, repo: FeatureRepo) -> GenerationFold:
         lease = Lease(self._rows, generation.stream_id, self._builder.owner)
         number, log = generation.stream_id, self._checkpoints.log(generation)
-        store, handover = self._builder.store(generation, repo), self._handover if repo is self._repo else None
+        store, parsed = self._builder.store(generation, repo), self._parsed if repo is self._repo else None
         # Rows with events that were never scored would show a model the events' own effects: they score nothing.
-        scoring = None if self._scoring.lacks(log.standing()) else self._scoring.asking(repo, store, number)
-        sink = OnlineSink(repo, store, number, log, self._send_letters, self._schemas, handover, scoring)
+        scoring = None if self._scoring.lacks(log.standing()) else self._scoring.of_generation(repo, store, number)
+        sink = OnlineSink(repo, store, number, log, self._send_letters, self._schemas, parsed, scoring)
         sweeper = Sweeper(self._rows, number, list(repo.views.values()))
         pruning = Pruning(self._rows, list(repo.views), number)
         slo_ms = self._settings.freshness_slo_ms
@@ -268,11 +268,11 @@ class Pipeline:
         source = {"maxOffsetsPerTrigger": str(settings.max_offsets_per_trigger), **self._options.spark_kafka}
         name, checkpoint = f"fold-{generation.stream_id}", self._checkpoints.path(generation)
         start = self._starter(TopicQuery(name, fold.topics, generation.first, checkpoint, source, settings.trigger_ms))
-        recipe = recipe_of(fold.repo, self._spark.sparkContext.defaultParallelism, self._schemas)
-        fold.executors = Executors(recipe, self._rows, settings.driver_records)
+        job = fold_job(fold.repo, self._spark.sparkContext.defaultParallelism, self._schemas)
+        fold.executors = Executors(job, self._rows, settings.driver_records)
         fold.query = SupervisedQuery("fold", start, fold.handle, self._log)
         if fold.repo is self._repo:
-            self._handover.begin(fold.end)
+            self._parsed.begin(fold.end)
 
     def _archive_query(self, archived: Generation) -> Running:
         settings, checkpoints = self._settings, self._builder.archived
@@ -282,7 +282,7 @@ class Pipeline:
         running = Running(log.standing())
 
         def append(frame: DataFrame, batch_id: int) -> None:
-            events = self._handover.take(*log.between(batch_id), self._is_parsing)
+            events = self._parsed.take(*log.between(batch_id), self._is_parsing)
             report = (
                 sink.append_events(events, batch_id) if events is not None else sink.append(frame.toArrow(), batch_id)
             )
@@ -318,7 +318,7 @@ class Pipeline:
     def _write_status(self, state: str) -> None:
         status = {"state": state, "pid": os.getpid(), "bootstrap": self._options.bootstrap, "updated_at": now_ms()}
         build = {"building": self._build is not None, "build_error": self._build_error}
-        queries = {name: running.told() for name, running in self._by_role().items()}
+        queries = {name: running.to_dict() for name, running in self._by_role().items()}
         write_status(self._options.home, status | build | {"queries": queries})
 
     def _by_role(self) -> Mapping[str, Running]:

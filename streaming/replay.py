@@ -1,4 +1,4 @@
-"""Events of a file → the topics of their streams, in order, at the speed that is asked for.
+"""Sends the events of a file to the topics of their streams, in order, at a chosen speed.
 
 ``max`` sends in the file's order, however large the file. A number plays events by when they became known, that many
 times faster than they did, all streams of the file by one clock; for that it holds the file's events in memory.
@@ -28,31 +28,31 @@ Events = Iterable[tuple[str, Parsed]]
 Tables = Iterator[tuple[str, pa.Table]]
 
 SLICE = 1_000
-"""So many messages are sent between two looks at whether to stop."""
+"""Messages between two checks for a stop."""
 
 MERGED_ROWS = 8_192
 
-LONGEST_NAP_S = 0.1
+LONGEST_WAIT_S = 0.1
 
 FLUSH_S = 60.0
 
 
 class Sender(Protocol):
-    """What a replay needs of a producer."""
+    """The part of a producer that a replay uses."""
 
     def send(self, topic: str, key: bytes, value: bytes, headers: Headers, on_ack: OnAck) -> None:
-        """Take the message, and call ``on_ack(error or None, message)`` once it is known what became of it."""
+        """Queue the message, and call ``on_ack(error or None, message)`` once the broker has answered or timed out."""
 
     def poll(self, timeout_s: float) -> int:
-        """Wait up to so long for answers, and hand them to their ``on_ack``."""
+        """Wait at most ``timeout_s`` for answers, and hand them to their ``on_ack``."""
 
     def flush(self, timeout_s: float) -> int:
-        """Wait up to so long for all answers; how many are missing then."""
+        """Wait at most ``timeout_s`` for all answers; returns the number of missing ones."""
 
 
 @dataclass
 class Tally:
-    """What became of the messages so far; counts as it goes."""
+    """Running counts of the messages by their end."""
 
     sent: Counter[str] = field(default_factory=Counter)
     acknowledged: int = 0
@@ -73,7 +73,7 @@ class Tally:
         if self.failed or self.unknown:
             got = f"{self.acknowledged:,} acknowledged, {self.failed:,} refused, {self.unknown:,} without an answer"
             reason = f" ({self.first_error})" if self.first_error else ""
-            next_step = "Send it again: event ids make sure that none counts twice."
+            next_step = "Send it again: event ids ensure that none counts twice."
             raise HeadraceError(where, f"all {self.sent.total():,} messages acknowledged", got + reason, next_step)
 
 
@@ -81,16 +81,16 @@ Report = Callable[[Tally], None]
 
 
 class Stop:
-    """A wish to stop, which a signal handler may set: unlike threading.Event, setting it takes no lock."""
+    """A request to stop, which a signal handler may set: unlike threading.Event, setting it takes no lock."""
 
     def __init__(self) -> None:
-        self.wished = False
+        self.requested = False
 
-    def wish(self, *_: object) -> None:
-        """Stop at the next look; a second wish does not wait for one."""
-        if self.wished:
+    def request(self, *_: object) -> None:
+        """Stop at the next check; a second request stops at once."""
+        if self.requested:
             raise KeyboardInterrupt
-        self.wished = True
+        self.requested = True
 
 
 class Pace:
@@ -101,24 +101,24 @@ class Pace:
         self._started_s = time.monotonic()
 
     def now_ms(self) -> int:
-        """What the stream's clock says."""
+        """The stream's time."""
         return self.origin_ms + int((time.monotonic() - self._started_s) * 1_000 * self.speed)
 
     def left_s(self, due_ms: int) -> float:
-        """How long, by the wall, until the stream's clock says so."""
+        """Wall-clock time until the stream's clock reaches ``due_ms``."""
         return (due_ms - self.now_ms()) / 1_000 / self.speed
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Messages in order, each with its topic, and when each is due by the stream's clock."""
+class TimedMessages:
+    """Messages in order, each with its topic, and their due times by the stream's clock."""
 
     due_ms: Int64s
     messages: Iterator[tuple[str, Message]]
 
 
-def taken(read: Events, limit: int | None, refused: Counter[str]) -> Tables:
-    """(stream, its events) until there are ``limit``; records that are no events are counted by their reason's code."""
+def limited(read: Events, limit: int | None, refused: Counter[str]) -> Tables:
+    """(stream, its events), ``limit`` events at most; dead letters are counted by the code of their reason."""
     left = limit
     for name, parsed in read:
         dead = np.flatnonzero(parsed.verdicts == Verdict.DEAD_LETTER)
@@ -132,43 +132,43 @@ def taken(read: Events, limit: int | None, refused: Counter[str]) -> Tables:
 
 
 def newest_ms(tables: Tables) -> int | None:
-    """When the last of the events became known; None without events."""
+    """The latest known_at of the events; None without events."""
     return max((int(_known_at(events).max()) for _, events in tables), default=None)
 
 
 def in_file_order(
     tables: Tables, streams: Mapping[str, Stream], shift_ms: int | None, registry: SchemaRegistry | None = None
-) -> Iterator[Batch]:
+) -> Iterator[TimedMessages]:
     """The events as they come; each table is one batch."""
     for name, events in tables:
         written = messages(events, streams[name], shift_ms, registry)
-        yield Batch(_known_at(events) + (shift_ms or 0), zip(repeat(streams[name].topic), written))
+        yield TimedMessages(_known_at(events) + (shift_ms or 0), zip(repeat(streams[name].topic), written))
 
 
 def in_time_order(
     tables: Tables, streams: Mapping[str, Stream], shift_ms: int | None, registry: SchemaRegistry | None = None
-) -> Iterator[Batch]:
-    """All the events by when they became known, those of one instant in the file's order."""
+) -> Iterator[TimedMessages]:
+    """All events by known_at, those of one instant in the file's order."""
     parts: dict[str, list[pa.Table]] = {}
     for name, events in tables:
         parts.setdefault(name, []).append(events)
-    whole = {name: pa.concat_tables(several) for name, several in parts.items()}
-    if not whole:
+    events_of = {name: pa.concat_tables(tables) for name, tables in parts.items()}
+    if not events_of:
         return
-    times = np.concatenate([_known_at(events) for events in whole.values()])
-    stream_of = np.repeat(np.arange(len(whole)), [events.num_rows for events in whole.values()])
-    row_of = np.concatenate([np.arange(events.num_rows) for events in whole.values()])
+    times = np.concatenate([_known_at(events) for events in events_of.values()])
+    stream_of = np.repeat(np.arange(len(events_of)), [events.num_rows for events in events_of.values()])
+    row_of = np.concatenate([np.arange(events.num_rows) for events in events_of.values()])
     order = np.argsort(times, kind="stable")
     for start in range(0, len(order), MERGED_ROWS):
         picked = order[start : start + MERGED_ROWS]
         merged: list[tuple[str, Message]] = [("", (b"", b"", []))] * len(picked)
-        for number, (name, events) in enumerate(whole.items()):
-            places = np.flatnonzero(stream_of[picked] == number)
-            some = events.take(pa.array(row_of[picked[places]]))
-            written = messages(some, streams[name], shift_ms, registry)
-            for place, message in zip(places.tolist(), written, strict=True):
-                merged[place] = (streams[name].topic, message)
-        yield Batch(times[picked] + (shift_ms or 0), iter(merged))
+        for number, (name, events) in enumerate(events_of.items()):
+            positions = np.flatnonzero(stream_of[picked] == number)
+            rows = events.take(pa.array(row_of[picked[positions]]))
+            written = messages(rows, streams[name], shift_ms, registry)
+            for position, message in zip(positions.tolist(), written, strict=True):
+                merged[position] = (streams[name].topic, message)
+        yield TimedMessages(times[picked] + (shift_ms or 0), iter(merged))
 
 
 def _known_at(events: pa.Table) -> Int64s:
@@ -176,7 +176,7 @@ def _known_at(events: pa.Table) -> Int64s:
 
 
 def send_all(
-    batches: Iterable[Batch],
+    batches: Iterable[TimedMessages],
     sender: Sender,
     stop: Stop,
     tally: Tally,
@@ -184,54 +184,54 @@ def send_all(
     origin_ms: int | None = None,
     report: Report = lambda _: None,
 ) -> None:
-    """Every message is sent and its fate counted, or a stop was wished and those sent until then are.
+    """Send every message until a stop, and count the answers to those that were sent.
 
     Args:
         batches: in order.
-        sender: takes the messages.
-        stop: looked at often.
-        tally: counts.
-        speed: the stream's clock against the wall's; None for no waiting.
-        origin_ms: what the stream's clock says at first; None: when the first message is due.
-        report: is shown the tally now and then.
+        sender: the producer.
+        stop: checked often.
+        tally: counts the messages.
+        speed: the stream's clock against wall-clock time; None for no waiting.
+        origin_ms: the stream's time at the start; None: when the first message is due.
+        report: called with the tally now and then.
     """
     pace = None if speed is None or origin_ms is None else Pace(origin_ms, speed)
     for batch in batches:
         if speed is not None and pace is None and len(batch.due_ms):
             pace = Pace(int(batch.due_ms[0]), speed)
         _send(batch, sender, stop, tally, pace, report)
-        if stop.wished:
+        if stop.requested:
             break
     tally.unknown = _flush(sender)
 
 
-def _send(batch: Batch, sender: Sender, stop: Stop, tally: Tally, pace: Pace | None, report: Report) -> None:
-    place, size = 0, len(batch.due_ms)
-    while place < size and not stop.wished:
-        ready = min(place + SLICE, size)
+def _send(batch: TimedMessages, sender: Sender, stop: Stop, tally: Tally, pace: Pace | None, report: Report) -> None:
+    position, size = 0, len(batch.due_ms)
+    while position < size and not stop.requested:
+        ready = min(position + SLICE, size)
         if pace is not None:
             ready = min(ready, int(np.searchsorted(batch.due_ms, pace.now_ms(), side="right")))
-        for topic, (key, value, headers) in islice(batch.messages, max(ready - place, 0)):
+        for topic, (key, value, headers) in islice(batch.messages, max(ready - position, 0)):
             sender.send(topic, key, value, headers, tally.ack)
             tally.sent[topic] += 1
-        place = max(place, ready)
+        position = max(position, ready)
         report(tally)
-        if pace is not None and place < size:
-            _wait_until(int(batch.due_ms[place]), pace, sender, stop)
+        if pace is not None and position < size:
+            _wait_until(int(batch.due_ms[position]), pace, sender, stop)
 
 
 def _flush(sender: Sender) -> int:
-    """Wait for all answers in short turns, so that a second Ctrl-C is heard; how many are missing at the end."""
+    """Wait for all answers in short steps, so that a second Ctrl-C ends it; returns the number of missing ones."""
     give_up_s = time.monotonic() + FLUSH_S
-    while (missing := sender.flush(LONGEST_NAP_S)) and time.monotonic() < give_up_s:
+    while (missing := sender.flush(LONGEST_WAIT_S)) and time.monotonic() < give_up_s:
         pass
     return missing
 
 
 def _wait_until(due_ms: int, pace: Pace, sender: Sender, stop: Stop) -> None:
-    """Return when the stream's clock says so, or soon after a wish to stop; answers are taken meanwhile."""
-    while not stop.wished and (left_s := pace.left_s(due_ms)) > 0:
-        sender.poll(min(left_s, LONGEST_NAP_S))
+    """Return at ``due_ms`` by the stream's clock, or soon after a stop; answers are taken meanwhile."""
+    while not stop.requested and (left_s := pace.left_s(due_ms)) > 0:
+        sender.poll(min(left_s, LONGEST_WAIT_S))
 
 
 def speed_of(text: str) -> float | None:

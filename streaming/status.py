@@ -1,4 +1,4 @@
-"""How the stream is doing: counts that survive a restart, rates and ages of late, and the file that tells others."""
+"""The status of the stream: counts that survive a restart, recent rates and ages, and the file that others read."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ GAUGES = ("rows_per_s", "lag", "batch_ms", "restarts", "batch_id")
 
 @dataclass(frozen=True)
 class Totals:
-    """What all batches so far came to; ``before`` is without the last, which may come again."""
+    """Counts of all batches so far; ``before`` is without the last, which may run again."""
 
     batch_id: int = -1
     before: Counts = NOTHING
     after: Counts = NOTHING
 
     def with_batch(self, batch_id: int, counts: Counts) -> Totals:
-        """The totals with this batch in them once, however often it comes."""
+        """The totals with this batch counted once, however often it runs."""
         before = self.before if batch_id == self.batch_id else self.after
         return Totals(batch_id, before, added(before, counts))
 
@@ -41,8 +41,8 @@ class Totals:
         """The totals in the file; none when there is no file."""
         if not path.exists():
             return cls()
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return cls(found["batch_id"], Counts(**found["before"]), Counts(**found["after"]))
+        totals = json.loads(path.read_text(encoding="utf-8"))
+        return cls(totals["batch_id"], Counts(**totals["before"]), Counts(**totals["after"]))
 
     def write(self, path: Path) -> None:
         """Replace the file."""
@@ -50,14 +50,14 @@ class Totals:
 
 
 @dataclass
-class Recent:
-    """Records and their ages of the last while: what rates and percentiles are taken over."""
+class RecentBatches:
+    """RecentBatches records and their ages, for rates and percentiles."""
 
     records: deque[tuple[int, int]] = field(default_factory=deque)
     ages: deque[tuple[int, Int64s]] = field(default_factory=deque)
 
     def add(self, now: int, records: int, ages_ms: Int64s) -> None:
-        """A batch of so many records was finished."""
+        """Add a finished batch of so many records."""
         self.records.append((now, records))
         step = max(len(ages_ms) // AGES_A_BATCH, 1)
         self.ages.append((now, ages_ms[::step]))
@@ -69,10 +69,10 @@ class Recent:
         return sum(count for _, count in self.records) / (RATE_OVER_MS / 1000)
 
     def age_ms(self, now: int) -> dict[str, float]:
-        """Percentiles of how long a record took from the broker to its row; empty where there was none."""
+        """Percentiles of the time from the broker to the row; empty without records."""
         self._forget(now)
-        ages = np.concatenate([np.empty(0, np.int64), *(one for _, one in self.ages)])
-        return percentiles_ms(ages)
+        ages_ms = np.concatenate([np.empty(0, np.int64), *(ages for _, ages in self.ages)])
+        return percentiles_ms(ages_ms)
 
     def _forget(self, now: int) -> None:
         while self.records and self.records[0][0] < now - RATE_OVER_MS:
@@ -82,14 +82,14 @@ class Recent:
 
 
 def lag(end: Offsets, latest: Offsets) -> int:
-    """How many records the broker has that the query has not finished."""
-    return sum(max(last - end.get(place, 0), 0) for place, last in latest.items())
+    """The number of records that the broker has and the query has not finished."""
+    return sum(max(last - end.get(name, 0), 0) for name, last in latest.items())
 
 
-def _fresh(told: Mapping[str, Any]) -> str:
-    """How soon events of a view could be read."""
-    p50, p99 = (quantile_ms(told, share) for share in (0.5, 0.99))
-    within = f"{100 * told['within_slo']:.1f} % within {told['slo_ms']:g} ms of the event"
+def _freshness_line(freshness: Mapping[str, Any]) -> str:
+    """The freshness of a view in words."""
+    p50, p99 = (quantile_ms(freshness, share) for share in (0.5, 0.99))
+    within = f"{100 * freshness['within_slo']:.1f} % within {freshness['slo_ms']:g} ms of the event"
     return f"{within} (p50 up to {p50:g} ms, p99 up to {p99:g})"
 
 
@@ -97,7 +97,7 @@ def _fresh(told: Mapping[str, Any]) -> str:
 
 
 def write_status(home: Path, status: Mapping[str, Any]) -> None:
-    """Replace what others read."""
+    """Replace the status file."""
     write_json(status_file(home), dict(status))
 
 
@@ -110,8 +110,8 @@ def metrics_text(status: Mapping[str, Any]) -> str:
         lines += [f"headrace_stream_{key}{label} {value}" for key, value in gauges.items()]
         for key, value in query.get("counts", {}).items():
             lines.append(f'headrace_stream_records_total{{query="{name}",end="{key}"}} {value}')
-        for view, told in query.get("freshness", {}).items():
-            lines += freshness_text("headrace_stream_servable_age_seconds", {"query": name, "view": view}, told)
+        for view, freshness in query.get("freshness", {}).items():
+            lines += freshness_text("headrace_stream_servable_age_seconds", {"query": name, "view": view}, freshness)
         for key, value in query.get("age", {}).items():
             lines.append(f'headrace_stream_age_ms{{query="{name}",quantile="{key[1:3]}"}} {value}')
     return "\n".join(lines) + "\n"
@@ -132,8 +132,8 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         took = f" in {query['batch_ms']:.0f} ms" if query["batch_ms"] is not None else ""
         counts = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in query["counts"].items())
         lines.append(f"  {name}: {query['state']} · {rate}{took}{fresh}" + (f" · {counts}" if counts else ""))
-        for view, told in query.get("freshness", {}).items():
-            lines += [f"    {view}: {_fresh(told)}"] if told["count"] else []
+        for view, freshness in query.get("freshness", {}).items():
+            lines += [f"    {view}: {_freshness_line(freshness)}"] if freshness["count"] else []
         if query["error"]:
             lines.append(f"    {query['error']}")
     sizes = [f"{view} {size:,.0f}" for view, size in status.get("bytes_per_row", {}).items()]

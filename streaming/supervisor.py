@@ -1,4 +1,4 @@
-"""A query that is started again when it fails, later each time, and never when starting again cannot help."""
+"""Restarts of a failed query, later each time, and never where a restart cannot help."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming.query import StreamingQuery
 
 FINAL = (FenceError, DefinitionError, FormatError, UsageError)
-"""What is the same on every attempt: somebody has to mend something first."""
+"""Errors that are the same on every attempt: something has to be repaired first."""
 PYTHON_ERROR = re.compile(r"^[A-Za-z_][\w.]*Error: .+$", re.MULTILINE)
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
@@ -24,12 +24,12 @@ Log = Callable[[str], None]
 
 
 class StoppedError(Exception):
-    """Ends a query that has been asked to stop, before a batch of it has done anything."""
+    """Ends a query that is to stop, before its next batch has done anything."""
 
 
 @dataclass
 class Backoff:
-    """How long to wait before each attempt in a row: twice as long each time, up to a bound."""
+    """The wait before each attempt in a row: twice as long each time, up to a bound."""
 
     attempts: int = 0
 
@@ -39,19 +39,19 @@ class Backoff:
         return float(min(FIRST_WAIT_S * 2 ** (self.attempts - 1), LONGEST_WAIT_S))
 
     def succeeded(self) -> None:
-        """The next failure is the first again."""
+        """Start over: the next failure is the first again."""
         self.attempts = 0
 
 
 class Patience:
-    """Does work that can be done later as well, and says once that a store does not answer, or a disk is full."""
+    """Does work that can also be done later, and logs once that a store does not answer or a disk is full."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
         self._silent = False
 
     def __call__(self, work: Callable[[], None]) -> None:
-        """The work is done, or there is no store or room for it, and it will have to be asked for again."""
+        """Do the work; where there is no store or room for it, the caller tries again later."""
         try:
             work()
         except (StoreError, OSError) as error:
@@ -66,9 +66,9 @@ class SupervisedQuery:
     """One streaming query, kept running by calls of tick().
 
     Args:
-        name: in what is said about it.
-        start: starts the query, which will call the function that it is given with each batch.
-        handle: what a batch is for; run again with a batch, it changes nothing more.
+        name: in messages about it.
+        start: starts the query, which calls its argument with each batch.
+        handle: processes a batch; the same batch again changes nothing more.
         log: takes a line for a person.
     """
 
@@ -101,16 +101,16 @@ class SupervisedQuery:
             self._failed(now_s, self._query.exception())
 
     def progress(self) -> dict[str, Any] | None:
-        """What Spark says of the last batch."""
+        """Spark's progress report of the last batch."""
         last = self._query.lastProgress if self._query is not None else None
         return None if last is None else dict(last)
 
-    def lose(self, why: str) -> None:
-        """The query is gone with Spark itself: it is not asked for anything any more."""
-        self._query, self.error = None, why
+    def lose(self, error: str) -> None:
+        """Mark the query as gone with Spark itself: no call of it is made any more."""
+        self._query, self.error = None, error
 
     def stop(self) -> None:
-        """The running batch has been finished, and no other begins."""
+        """Stop the query after its running batch."""
         self._stopping = True
         with self.busy:
             self.state = "stopped"
@@ -124,30 +124,30 @@ class SupervisedQuery:
             try:
                 self._handle(frame, batch_id)
             except Exception as error:
-                self._failure = error  # Spark passes on its text alone
+                self._failure = error  # Spark reports its text alone
                 raise
             self._backoff.succeeded()
             self.error = None
 
-    def _failed(self, now_s: float, told: Any) -> None:
+    def _failed(self, now_s: float, reported: Any) -> None:
         self._query = None
         if isinstance(self._failure, FINAL):
             self.state = "failed"
             raise self._failure
         wait_s = self._backoff.next_s()
-        self.error = reason(self._failure, told)
+        self.error = reason(self._failure, reported)
         self.state = "waiting"
         self.restarts += 1
         self._due = now_s + wait_s
         self._log(f"query '{self.name}' stopped, starts again in {wait_s:.0f} s: {self.error}")
 
 
-def reason(failure: BaseException | None, told: Any) -> str:
-    """Why a query failed, in a line: what Java names as the cause of it all, or what a Python worker raised."""
+def reason(failure: BaseException | None, reported: Any) -> str:
+    """The cause of a query's failure in one line: Java's innermost cause, or what a Python worker raised."""
     if isinstance(failure, HeadraceError):
         return str(failure)
-    text = f"{type(failure).__name__}: {failure}" if failure is not None else str(told)
+    text = f"{type(failure).__name__}: {failure}" if failure is not None else str(reported)
     raised = PYTHON_ERROR.findall(text) if "Python worker" in text else []
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     causes = raised or [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
-    return next(iter([*causes[-1:], *lines]), "it ended, and says nothing of why")
+    return next(iter([*causes[-1:], *lines]), "it ended without an error")

@@ -100,7 +100,7 @@ LAYERS = {
     "streaming.alerts": "delivery > sinks status topic",
     "streaming.alerts.sinks": "delta postgres webhook > port",
     "streaming.archive": "importing > cutoff passes > maintenance sink",
-    "streaming.fold": "sink > executors > crash_points freshness handover pruning shares > observed_store",
+    "streaming.fold": "sink > executors > crash_points freshness parsed_batches pruning shares > observed_store",
     "streaming.generations": "active > builder running switchover > checkpoints lease rebuild_request",
     "streaming.kafka": "broker consumer encoding > jars ports producer topic_admin watermarks",
     "streaming.scoring": "scoring > on_executors rescoring > decision_log request topics",

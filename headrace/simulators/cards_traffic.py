@@ -8,7 +8,7 @@ from features.definitions import FeatureRepo, Stream
 from features.errors import UsageError
 from features.events.avro import SchemaRegistry
 from headrace.simulators.cards import Block, CardSimulator, Payments
-from streaming.replay import Batch, in_time_order
+from streaming.replay import TimedMessages, in_time_order
 
 PAYMENTS, LABELS = "transactions", "fraud_labels"
 
@@ -47,12 +47,12 @@ class Past:
         self._registry = registry
         self.unknown: Payments | None = None
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[TimedMessages]:
         """All of it in order, with the times when it became known; ``unknown`` is there when it ends."""
         if self._days > 0:
             self.unknown = yield from self._days_before()
 
-    def _days_before(self) -> Generator[Batch, None, Payments]:
+    def _days_before(self) -> Generator[TimedMessages, None, Payments]:
         blocks = self._simulator.history(self._days, self._until_ms)
         while True:
             try:
@@ -65,7 +65,7 @@ class Past:
 
 def live(
     blocks: Iterable[Block], streams: Mapping[str, Stream], registry: SchemaRegistry | None = None
-) -> Iterator[Batch]:
+) -> Iterator[TimedMessages]:
     """What becomes known, in order, as it does; the broker says when that is."""
     for block in blocks:
         yield from in_time_order(iter(block.items()), streams, None, registry)

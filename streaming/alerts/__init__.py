@@ -1,4 +1,4 @@
-"""Alerts after their topic: delivered to each sink from the sink's own place in the topic.
+"""Delivery of alerts from their topic to each sink, which has its own offsets in the topic.
 
 In: the topic of alerts. Out: rows and requests in sinks; the state of each delivery.
 """

@@ -1,7 +1,7 @@
-"""Alerts taken from their topic to sinks: each sink at its own pace, so that one that is down holds up no other.
+"""Delivers alerts from their topic to sinks, each at its own pace, so that one that is down delays no other.
 
-A delivery commits its place in the topic when its sink has the alerts before it. What was taken and not committed is
-taken again, and a sink has each alert_id once: together, exactly once as seen.
+A delivery commits its offsets when its sink has the alerts before them. What was read and not committed is read again,
+and a sink has each alert_id once: together, effectively once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from streaming.supervisor import FIRST_WAIT_S, Backoff
 
 logger = logging.getLogger(__name__)
 
-TELL_EVERY_S = 1.0
+REPORT_EVERY_S = 1.0
 
 END_WITHIN_S = 15.0
 
@@ -30,18 +30,19 @@ Log = Callable[[str], None]
 
 Reached = Callable[[str], None]
 
-Told = dict[str, Any]
+DeliveryStatus = dict[str, Any]
 
-Tell = Callable[[Mapping[str, Told]], None]
+Report = Callable[[Mapping[str, DeliveryStatus]], None]
+"""Takes the status of each sink's delivery."""
 
 
 @dataclass
-class Batch:
-    """Records on their way to a sink, and how far they are."""
+class DeliveryBatch:
+    """Records on their way to a sink."""
 
     records: list[Record]
     refused: Mapping[int, str] | None = None
-    """Place → reason, once the sink has the others."""
+    """Index → reason of the refused ones, once the sink has the others."""
 
 
 class Letters:
@@ -55,22 +56,23 @@ class Letters:
         self._producer = producer
 
     def __call__(self, records: Sequence[Record], refused: Mapping[int, str]) -> None:
-        """Kafka has the refused ones. Raises DeadLetterError where it did not acknowledge them all."""
-        for place, reason in refused.items():
-            one = records[place]
-            headers = letter_headers(one.headers, (one.topic, one.partition, one.offset), reason, one.timestamp_ms)
-            with Acknowledged(self._producer, dead_letter_topic(one.topic)) as send:
-                send(one.key, one.value, headers)
+        """Send the refused ones to Kafka. Raises DeadLetterError where it did not acknowledge them all."""
+        for index, reason in refused.items():
+            record = records[index]
+            place = record.topic, record.partition, record.offset
+            headers = letter_headers(record.headers, place, reason, record.timestamp_ms)
+            with Acknowledged(self._producer, dead_letter_topic(record.topic)) as send:
+                send(record.key, record.value, headers)
 
 
 @dataclass
 class Delivery:
-    """One sink and its place in the topic; run by one thread, told of by others.
+    """The delivery to one sink; run by one thread, its status read by others.
 
     Args:
         source: the topic as the sink's group reads it.
-        letters: takes what the sink refuses.
-        reached: told of the moments at which a test may end the process.
+        letters: takes the alerts that the sink refuses.
+        reached: called before and after a delivery (fold/crash_points.py).
     """
 
     sink: Sink
@@ -82,14 +84,14 @@ class Delivery:
 
     def __post_init__(self) -> None:
         self.last_delivered_ms: int | None = None
-        self.last_error: Told | None = None
+        self.last_error: DeliveryStatus | None = None
         self.state = "starting"
         self._counts: dict[str, int | None] = {"delivered": 0, "refused": 0, "waiting": None}
-        self._batch: Batch | None = None
+        self._batch: DeliveryBatch | None = None
         self._backoff = Backoff()
 
     def run(self, stop: threading.Event) -> None:
-        """Delivers until ``stop`` is set; whatever a sink does, it is tried again, later each time."""
+        """Deliver until ``stop`` is set; after any failure try again, later each time."""
         while not stop.is_set():
             try:
                 self.step(stop)
@@ -106,8 +108,8 @@ class Delivery:
         self.state = "stopped"
 
     def step(self, stop: threading.Event) -> None:
-        """A batch is in the sink and behind the committed place; or nothing came. Raises what stands in its way."""
-        self._batch = self._batch or self._taken(stop)
+        """Deliver and commit a batch, if there is one. Raises the sink's or the topic's error."""
+        self._batch = self._batch or self._next_batch(stop)
         self._count()
         if self._batch is None:
             return
@@ -121,47 +123,47 @@ class Delivery:
         self._batch, self.last_delivered_ms = None, int(1_000 * self.clock())
         self._count()
 
-    def _taken(self, stop: threading.Event) -> Batch | None:
+    def _next_batch(self, stop: threading.Event) -> DeliveryBatch | None:
         records = self.source.take(self.sink.most, self.sink.linger_s, stop)
-        return Batch(records) if records else None
+        return DeliveryBatch(records) if records else None
 
     def _delivered(self, records: Sequence[Record]) -> dict[int, str]:
-        """Place → reason of the records that the sink has not, as they are no alerts or were refused."""
-        read = [read_alert(one) for one in records]
-        refused = {place: one for place, one in enumerate(read) if isinstance(one, str)}
-        alerts = {place: one for place, one in enumerate(read) if isinstance(one, Alert)}
-        places, found = list(alerts), self.sink.deliver(list(alerts.values())) if alerts else {}
-        return refused | {places[number]: reason for number, reason in found.items()}
+        """Index → reason of the records that are no alerts or that the sink refused."""
+        results = [read_alert(record) for record in records]
+        malformed = {index: reason for index, reason in enumerate(results) if isinstance(reason, str)}
+        alerts = {index: alert for index, alert in enumerate(results) if isinstance(alert, Alert)}
+        indices, refused = list(alerts), self.sink.deliver(list(alerts.values())) if alerts else {}
+        return malformed | {indices[number]: reason for number, reason in refused.items()}
 
     def _count(self) -> None:
         self._counts = {**self.source.counts(), "waiting": self.source.waiting()}
 
     def _failed(self, text: str, error: HeadraceError | None = None) -> float:
-        """How long to wait before it is tried again; it is said once where it is the same again."""
-        asked_s = error.after_s if isinstance(error, SinkError) else None
-        wait_s = self._backoff.next_s() if asked_s is None else max(asked_s, FIRST_WAIT_S)
+        """The wait before the next attempt; the same error in a row is logged once."""
+        requested_s = error.after_s if isinstance(error, SinkError) else None
+        wait_s = self._backoff.next_s() if requested_s is None else max(requested_s, FIRST_WAIT_S)
         if self.state != "retrying" or self.last_error is None or self.last_error["text"] != text:
             self.log(f"alerts to '{self.sink.name}' wait: {text}")
         self.state, self.last_error = "retrying", {"text": text, "at_ms": int(1_000 * self.clock())}
         return wait_s
 
-    def told(self) -> Told:
-        """How it is doing."""
+    def to_dict(self) -> DeliveryStatus:
+        """The delivery's status as JSON values."""
         last = {"last_delivered_ms": self.last_delivered_ms, "last_error": self.last_error}
         return {"state": self.state, **self._counts, **last}
 
 
-def deliver_all(deliveries: Sequence[Delivery], tell: Tell, stop: threading.Event) -> None:
-    """Every delivery runs in a thread of its own until ``stop`` is set; how they do is told every second.
+def deliver_all(deliveries: Sequence[Delivery], report: Report, stop: threading.Event) -> None:
+    """Run every delivery in a thread of its own until ``stop`` is set, and report their status every second.
 
-    What does not end in time then is left behind: it is delivered again by the next process.
+    A delivery that does not end in time is abandoned: the next process delivers the same again.
     """
-    threads = [threading.Thread(target=one.run, args=[stop], name=one.sink.name, daemon=True) for one in deliveries]
+    threads = [threading.Thread(target=each.run, args=[stop], name=each.sink.name, daemon=True) for each in deliveries]
     for thread in threads:
         thread.start()
-    while not stop.wait(TELL_EVERY_S):
-        tell({one.sink.name: one.told() for one in deliveries})
+    while not stop.wait(REPORT_EVERY_S):
+        report({each.sink.name: each.to_dict() for each in deliveries})
     until = time.monotonic() + END_WITHIN_S
     for thread in threads:
         thread.join(max(until - time.monotonic(), 0.0))
-    tell({one.sink.name: one.told() for one in deliveries})
+    report({each.sink.name: each.to_dict() for each in deliveries})

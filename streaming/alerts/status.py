@@ -1,4 +1,4 @@
-"""How deliveries of alerts do, in a file of the project's home that tells others."""
+"""The status of the deliveries of alerts, in a file of the project's home."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ NUMBERS = {
 
 
 def delivery_file(home: Path) -> Path:
-    """Where it is."""
+    """The path of the file."""
     return home / "status" / "alerts.json"
 
 
 def read_delivery(home: Path, now_ms: int) -> dict[str, Any] | None:
-    """What was told last, with ``state`` 'absent' where nothing was told for a while; None where nothing ever was."""
+    """The last status, with ``state`` 'absent' where it is old; None where there never was one."""
     try:
-        found: dict[str, Any] = json.loads(delivery_file(home).read_text(encoding="utf-8"))
+        status: dict[str, Any] = json.loads(delivery_file(home).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    silent = now_ms - found["updated_at"] > ABSENT_AFTER_MS
-    return found | ({"state": "absent"} if silent and found["state"] != "stopped" else {})
+    is_old = now_ms - status["updated_at"] > ABSENT_AFTER_MS
+    return status | ({"state": "absent"} if is_old and status["state"] != "stopped" else {})
 
 
-def delivery_metrics(told: Mapping[str, Any]) -> str:
-    """The same in Prometheus' text format."""
-    lines = [f"headrace_alerts_up {int(told['state'] == 'running')}"]
-    for name, sink in told["sinks"].items():
+def delivery_metrics(status: Mapping[str, Any]) -> str:
+    """The status in Prometheus' text format."""
+    lines = [f"headrace_alerts_up {int(status['state'] == 'running')}"]
+    for name, sink in status["sinks"].items():
         label = f'{{sink="{name}"}}'
         lines += [f"{metric}{label} {sink[key]}" for key, metric in NUMBERS.items() if sink[key] is not None]
         lines.append(f"headrace_alerts_sink_up{label} {int(sink['state'] == 'delivering')}")
     return "\n".join(lines) + "\n"
 
 
-def delivery_lines(told: Mapping[str, Any]) -> list[str]:
-    """For a person: what each sink got, what waits for it, and what is wrong, or was last."""
-    if told["state"] in ("absent", "stopped"):
-        head = f"alerts: not delivered ({told['state']}). Start it with 'headrace alerts deliver'."
+def delivery_lines(status: Mapping[str, Any]) -> list[str]:
+    """The status in words: the counts of each sink, and its present or last error."""
+    if status["state"] in ("absent", "stopped"):
+        head = f"alerts: not delivered ({status['state']}). Start it with 'headrace alerts deliver'."
     else:
-        head = f"alerts: {told['state']} · process {told['pid']} · topic {told['topic']}"
-    return [head, *(line for name, sink in told["sinks"].items() for line in _sink_lines(name, sink))]
+        head = f"alerts: {status['state']} · process {status['pid']} · topic {status['topic']}"
+    return [head, *(line for name, sink in status["sinks"].items() for line in _sink_lines(name, sink))]
 
 
 def _sink_lines(name: str, sink: Mapping[str, Any]) -> list[str]:

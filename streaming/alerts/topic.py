@@ -1,4 +1,4 @@
-"""The topic of alerts as one sink reads it: from its own place on, which it moves when the sink has what was read."""
+"""The topic of alerts as one sink reads it: from its committed offsets, which move when the sink has the records."""
 
 from __future__ import annotations
 
@@ -14,53 +14,53 @@ if TYPE_CHECKING:
     from confluent_kafka import TopicPartition
 
 LOOK_EVERY_S = 30.0
-"""How often new partitions are looked for."""
+"""The time between two looks for new partitions."""
 
-KEEP_EVERY_S = 3_600.0
-"""How often places are committed though nothing comes: a cluster forgets those of seven days ago."""
+COMMIT_EVERY_S = 3_600.0
+"""The time between two commits without records: a cluster forgets offsets after seven days."""
 
 ASK_WITHIN_S = 10.0
 
 COUNTS = 2
 
 QUEUED_BYTES = 4096
-"""Kibibytes that wait in memory at most."""
+"""Kibibytes queued in memory, at most."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a group stands in a partition, and what it counted up to there, which are committed together."""
+class CommittedOffset:
+    """A group's next offset of a partition and its counts up to there, which are committed together."""
 
     next: int
     delivered: int = 0
     refused: int = 0
 
     @classmethod
-    def read(cls, committed: TopicPartition) -> Place:
-        """The place that was committed; without counts where somebody else did that."""
+    def read(cls, committed: TopicPartition) -> CommittedOffset:
+        """From a commit; without counts where another program made it."""
         counts = [int(part) for part in (committed.metadata or "").split() if part.isdecimal()]
         return cls(committed.offset, *counts) if len(counts) == COUNTS else cls(committed.offset)
 
     @property
     def metadata(self) -> str:
-        """What the commit says beside the offset."""
+        """The commit's metadata: the counts."""
         return f"{self.delivered} {self.refused}"
 
-    def beyond(self, offset: int, is_refused: bool) -> Place:
-        """The place after this record."""
-        return Place(offset + 1, self.delivered + (not is_refused), self.refused + is_refused)
+    def beyond(self, offset: int, is_refused: bool) -> CommittedOffset:
+        """The offset and counts after this record."""
+        return CommittedOffset(offset + 1, self.delivered + (not is_refused), self.refused + is_refused)
 
 
 class AlertTopic:
-    """A topic's records after those that the group's committed places are about. Used by one thread.
+    """A topic's records after the group's committed offsets. Used by one thread.
 
-    The partitions are assigned, not balanced among members: a process that starts goes on at once where one that was
-    killed stood, and a group is read by one process at a time.
+    The partitions are assigned, not balanced among members: a process continues at once after one that was killed, and
+    a group is read by one process at a time.
 
     Args:
         bootstrap: the cluster's servers.
         topic: its name.
-        group: whose places.
+        group: of the committed offsets.
         client_options: further options of librdkafka.
     """
 
@@ -68,14 +68,14 @@ class AlertTopic:
         self.topic, self.group = topic, group
         self._bootstrap, self._client_options = bootstrap, client_options
         self._consumer: Any = None
-        self._places: dict[int, Place] = {}
+        self._committed: dict[int, CommittedOffset] = {}
         self._end: dict[int, int] = {}
-        self._look_at = self._keep_at = float("-inf")
+        self._look_at = self._commit_at = float("-inf")
 
     def take(self, most: int, linger_s: float, stop: Event) -> list[Record]:
-        """At most so many records: what came within ``linger_s`` of the first; none where none came for a moment.
+        """At most ``most`` records, those within ``linger_s`` of the first; none where none came for a moment.
 
-        Once ``stop`` is set nothing is waited for.
+        Once ``stop`` is set it does not wait.
 
         Raises:
             ReadError: the topic is not there, or cannot be read.
@@ -95,39 +95,39 @@ class AlertTopic:
         return taken
 
     def commit(self, records: Sequence[Record], refused: Collection[int] = ()) -> None:
-        """The group's places are behind these records, and its counts have them.
+        """Commit the offsets behind these records, and count them.
 
         Args:
-            refused: which of them, by their number, its sink refused.
+            refused: the indices of those that the sink refused.
 
         Raises ReadError where the cluster does not take it.
         """
-        places = dict(self._places)
-        for number, one in enumerate(records):
-            before = places[one.partition]
-            places[one.partition] = before.beyond(one.offset, is_refused=number in refused)
-        self._commit(places)
-        self._places = places
+        offsets = dict(self._committed)
+        for index, record in enumerate(records):
+            before = offsets[record.partition]
+            offsets[record.partition] = before.beyond(record.offset, is_refused=index in refused)
+        self._commit(offsets)
+        self._committed = offsets
 
     def counts(self) -> dict[str, int]:
-        """How many records the group's sink got, and how many it refused, in all."""
-        several = self._places.values()
-        return {"delivered": sum(one.delivered for one in several), "refused": sum(one.refused for one in several)}
+        """The records that the group's sink took and refused, in all."""
+        offsets = self._committed.values()
+        return {"delivered": sum(each.delivered for each in offsets), "refused": sum(each.refused for each in offsets)}
 
     def waiting(self) -> int | None:
-        """How many records are behind the places, as far as is known; None before the first was asked for."""
+        """The records behind the committed offsets, as far as is known; None before the first read."""
         if self._consumer is None:
             return None
         from confluent_kafka import TopicPartition
 
         left = 0
-        for partition, place in self._places.items():
+        for partition, committed in self._committed.items():
             _, end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
-            left += max(max(end, self._end[partition]) - place.next, 0)
+            left += max(max(end, self._end[partition]) - committed.next, 0)
         return left
 
     def close(self) -> None:
-        """The connection is closed; what was read and not committed will come again."""
+        """Close the connection; what was read and not committed will come again."""
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
@@ -138,11 +138,11 @@ class AlertTopic:
         now = time.monotonic()
         if self._consumer is None or now >= self._look_at:
             count = self._partitions()
-            if self._consumer is None or count != len(self._places):
+            if self._consumer is None or count != len(self._committed):
                 self._start(count)
             self._look_at = now + LOOK_EVERY_S
-        if now >= self._keep_at:
-            self._commit(self._places)
+        if now >= self._commit_at:
+            self._commit(self._committed)
 
     def _partitions(self) -> int:
         count = topics(admin_client(self._bootstrap, self._client_options), self._bootstrap).get(self.topic, 0)
@@ -151,7 +151,7 @@ class AlertTopic:
         return count
 
     def _start(self, count: int) -> None:
-        """Reading from the committed places on; from the beginning where there is none, or what it names is gone."""
+        """Read from the committed offsets; from the beginning where there is none, or its record is gone."""
         from confluent_kafka import Consumer, KafkaException, TopicPartition
 
         self.close()
@@ -159,16 +159,17 @@ class AlertTopic:
         options = {**CONSUMER_OPTIONS, **ours, **(self._client_options or {}), "bootstrap.servers": self._bootstrap}
         consumer = Consumer(options)
         try:
-            asked = [TopicPartition(self.topic, number) for number in range(count)]
-            found = consumer.committed(asked, timeout=ASK_WITHIN_S)
-            for one in found:
-                low, self._end[one.partition] = consumer.get_watermark_offsets(one, timeout=ASK_WITHIN_S)
-                one.offset = max(one.offset, low)  # where there is no place it is below zero
-            consumer.assign(found)
+            partitions = [TopicPartition(self.topic, number) for number in range(count)]
+            committed = consumer.committed(partitions, timeout=ASK_WITHIN_S)
+            for partition in committed:
+                low, self._end[partition.partition] = consumer.get_watermark_offsets(partition, timeout=ASK_WITHIN_S)
+                partition.offset = max(partition.offset, low)  # below zero where none is committed
+            consumer.assign(committed)
         except KafkaException as error:
             consumer.close()
             raise self._failed("to say where its readers are", error) from error
-        self._consumer, self._places = consumer, {one.partition: Place.read(one) for one in found}
+        self._consumer = consumer
+        self._committed = {partition.partition: CommittedOffset.read(partition) for partition in committed}
 
     def _poll(self, wait_s: float) -> Record | None:
         from confluent_kafka import KafkaError
@@ -182,18 +183,20 @@ class AlertTopic:
             raise ReadError(f"topic '{self.topic}'", "to be read", error.str())
         return record_of(message)
 
-    def _commit(self, places: Mapping[int, Place]) -> None:
+    def _commit(self, committed: Mapping[int, CommittedOffset]) -> None:
         from confluent_kafka import KafkaException, TopicPartition
 
-        told = [TopicPartition(self.topic, part, one.next, metadata=one.metadata) for part, one in places.items()]
+        offsets = [
+            TopicPartition(self.topic, number, each.next, metadata=each.metadata) for number, each in committed.items()
+        ]
         try:
-            done = self._consumer.commit(offsets=told, asynchronous=False)
+            done = self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             raise self._failed("to keep where its readers are", error) from error
-        refused = [one.error for one in done if one.error is not None]
+        refused = [partition.error for partition in done if partition.error is not None]
         if refused:
             raise ReadError(f"topic '{self.topic}'", "to keep where its readers are", refused[0].str())
-        self._keep_at = time.monotonic() + KEEP_EVERY_S
+        self._commit_at = time.monotonic() + COMMIT_EVERY_S
 
     def _failed(self, required: str, error: Any) -> ReadError:
         return ReadError(f"topic '{self.topic}'", required, error.args[0].str())

@@ -30,7 +30,7 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class ArchiveReport:
-    """What a batch added to the tables."""
+    """The records that a batch added to the tables."""
 
     batch_id: int
     end: Offsets
@@ -40,15 +40,15 @@ class ArchiveReport:
 
 
 def append_rows(path: Path, rows: pa.Table, transactions: Mapping[str, int]) -> None:
-    """Append rows to a Delta table, made if it is not there, and keep the versions in the same commit.
+    """Append rows to a Delta table, made if it is not there, and set the versions in the same commit.
 
     Raises:
-        StoreError: others changed the table's schema at the same time, time and again; nothing was written.
+        StoreError: commits of other writers conflicted with every attempt; nothing was written.
     """
     from deltalake import CommitProperties, Transaction, write_deltalake
     from deltalake.exceptions import CommitFailedError
 
-    kept = [Transaction(app_id, version) for app_id, version in transactions.items()]
+    versions = [Transaction(app_id, version) for app_id, version in transactions.items()]
     for _ in range(ATTEMPTS):
         try:
             write_deltalake(
@@ -56,7 +56,7 @@ def append_rows(path: Path, rows: pa.Table, transactions: Mapping[str, int]) -> 
                 rows,
                 mode="append",
                 schema_mode="merge",  # a field that a stream has gained is null in what came before
-                commit_properties=CommitProperties(app_transactions=kept),
+                commit_properties=CommitProperties(app_transactions=versions),
             )
         except CommitFailedError as error:  # appends never conflict; making a table, or widening it, does
             conflict = error
@@ -83,17 +83,17 @@ class Archive:
         self._repo = repo
 
     def path(self, stream: Stream) -> Path:
-        """Where the stream's table is."""
+        """The folder of the stream's table."""
         return self._folder / stream.name
 
     def append(self, stream: Stream, events: pa.Table, app_id: str, batch_id: int) -> int:
         """Append events as this batch of this writer; a batch that is in the table already changes nothing.
 
         Returns:
-            How many rows were written.
+            The number of rows written.
 
         Raises:
-            StoreError: the table takes no more, such as for want of room.
+            StoreError: the table cannot be written, such as for want of room.
         """
         done = self.transaction(stream, app_id)
         if not events.num_rows or (done is not None and done >= batch_id):
@@ -102,20 +102,20 @@ class Archive:
         return int(events.num_rows)
 
     def transaction(self, stream: Stream, app_id: str) -> int | None:
-        """The version that the writer's last commit left in the stream's table; None where it never wrote."""
+        """The version that the writer's last commit set in the stream's table; None where it never wrote."""
         table = self._table(stream)
         return None if table is None else table.transaction_version(app_id)
 
     def write(
         self, stream: Stream, events: pa.Table, topics: pa.Array | pa.ChunkedArray, transactions: Mapping[str, int]
     ) -> None:
-        """Append events, each of its topic, and with them in one commit each writer's version.
+        """Append events with their topics, and set the writers' versions in the same commit.
 
         Raises:
-            StoreError: the table takes no more, such as for want of room.
+            StoreError: the table cannot be written, such as for want of room.
         """
         rows = events.append_column("topic", topics)
-        with _failures_told(self.path(stream)):
+        with _as_store_error(self.path(stream)):
             append_rows(self.path(stream), rows.cast(archive_schema(stream)), transactions)
 
     def read(self, stream: Stream, end: Offsets | None = None) -> ArchiveTable | None:
@@ -128,12 +128,12 @@ class Archive:
         return event_schema(stream).empty_table() if table is None else table.events()
 
     def end(self) -> dict[str, int]:
-        """'topic/partition' → the first offset after those in the tables; what a table does not know is not there.
+        """'topic/partition' → the first offset after those in the tables; without partitions that no table has.
 
-        Records behind a table's last may have been seen and refused; to see them again adds nothing to it.
+        Records behind a table's last may have been read and refused; reading them again adds nothing to it.
         """
         tables = (self.read(stream) for stream in self._repo.streams.values())
-        return {place: end for table in tables if table is not None for place, end in table.end().items()}
+        return {name: end for table in tables if table is not None for name, end in table.end().items()}
 
     def _table(self, stream: Stream) -> DeltaTable | None:
         from deltalake import DeltaTable
@@ -143,7 +143,7 @@ class Archive:
 
 
 @contextmanager
-def _failures_told(path: Path) -> Iterator[None]:
+def _as_store_error(path: Path) -> Iterator[None]:
     from deltalake.exceptions import DeltaError
 
     try:
@@ -177,11 +177,11 @@ class ArchiveSink:
     def append(self, table: pa.Table, batch_id: int) -> ArchiveReport:
         """Append the valid and the late among the messages (session.COLUMNS) to their streams' tables."""
         messages = messages_by_topic(table, self._repo.streams.values())
-        parsed = by_stream(messages, [self._parsed(one) for one in messages])
-        return self.append_events({name: one.events for name, one in parsed.items()}, batch_id)
+        parsed = by_stream(messages, [self._parsed(each) for each in messages])
+        return self.append_events({name: records.events for name, records in parsed.items()}, batch_id)
 
     def append_events(self, events: Mapping[str, pa.Table], batch_id: int) -> ArchiveReport:
-        """The same with what was parsed already, by stream."""
+        """As append(), of events that are parsed already, by stream."""
         began = time.perf_counter()
         appended = 0
         for name, table in events.items():

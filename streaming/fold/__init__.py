@@ -5,20 +5,20 @@ In: messages of a batch and its offsets. Out: rows in the online store, dead let
 
 from streaming.fold.crash_points import Reached, around_effects, crash_point
 from streaming.fold.freshness import Freshness, ages_of, freshness_text, percentiles_ms, quantile_ms
-from streaming.fold.handover import Handover
+from streaming.fold.parsed_batches import ParsedBatches
 from streaming.fold.pruning import Pruning
-from streaming.fold.shares import FoldShare, Recipe, packed, recipe_of, unpacked
+from streaming.fold.shares import FoldJob, FoldShare, fold_job, packed, unpacked
 from streaming.fold.sink import BatchReport, OnlineSink, by_stream
 
 __all__ = [
     "BatchReport",
     "FoldShare",
     "Freshness",
-    "Handover",
+    "ParsedBatches",
     "OnlineSink",
     "Pruning",
     "Reached",
-    "Recipe",
+    "FoldJob",
     "ages_of",
     "around_effects",
     "by_stream",
@@ -27,6 +27,6 @@ __all__ = [
     "packed",
     "percentiles_ms",
     "quantile_ms",
-    "recipe_of",
+    "fold_job",
     "unpacked",
 ]

@@ -1,9 +1,9 @@
-"""A batch that is too large for the driver: parsed, shared out by entity and folded on Spark's executors.
+"""A batch that is too large for the driver, parsed, divided by entity and folded on Spark's executors.
 
-    Kafka ──► parse, a task a partition ──► ids ──► the driver decides what is a repetition
+    Kafka ──► parse, a task a partition ──► ids ──► the driver decides what is a duplicate
                         └──► events by (view, share of its entities) ──► fold, a task a share ──► rows, in a lane each
 
-What comes to the driver is 32 bytes a record, what is refused, and where the lanes stand. Records travel between tasks
+The driver gets 32 bytes a record, the dead letters, and the states of the shard writers. Records travel between tasks
 as Arrow tables in single cells, so that Spark moves a few large values and never a record.
 """
 
@@ -26,8 +26,8 @@ from features.rows import BatchKey
 from streaming.fold.observed_store import Stopwatch
 from streaming.fold.shares import (
     STANDING_SQL,
+    FoldJob,
     FoldShare,
-    Recipe,
     ScoreOnExecutors,
     packed,
     shares,
@@ -56,33 +56,33 @@ PIECES_SQL = "kind string, stream string, view string, share int, task int, payl
 IDS, LETTERS, COUNTS, EVENTS = "ids", "letters", "counts", "events"
 
 AGES = 256
-"""Of how many records a piece tells when the broker took them."""
+"""The most records of a piece whose append times it has."""
 
 
-def parsed_pieces(recipe: Recipe, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """What a task makes of its messages (session.COLUMNS): pieces of PIECES."""
+def parsed_pieces(job: FoldJob, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The pieces (PIECES) that a task makes of its messages (session.COLUMNS)."""
     for batch in batches:
-        for messages in messages_by_topic(pa.Table.from_batches([batch]), recipe.streams):
-            yield _pieces(recipe, messages)
+        for messages in messages_by_topic(pa.Table.from_batches([batch]), job.streams):
+            yield _pieces(job, messages)
 
 
-def _pieces(recipe: Recipe, messages: Messages) -> pa.RecordBatch:
+def _pieces(job: FoldJob, messages: Messages) -> pa.RecordBatch:
     stream = messages.stream
-    parsed = parse(messages.records, stream, recipe.horizons_ms[stream.name], recipe.schemas)
+    parsed = parse(messages.records, stream, job.horizons_ms[stream.name], job.schemas)
     valid = parsed.events.filter(pa.array(parsed.verdicts[parsed.rows] == Verdict.VALID))
     pieces: list[tuple[str, str, int, bytes]] = [(COUNTS, "", -1, _counts(messages, parsed))]
     dead = pa.array(parsed.verdicts == Verdict.DEAD_LETTER)
     letters = messages.table.filter(dead).append_column("reason", parsed.reasons.filter(dead))
     if letters.num_rows:
         pieces.append((LETTERS, "", -1, packed(letters)))
-    views = recipe.readers(stream)
+    views = job.readers(stream)
     if views:
         pieces.append((IDS, "", -1, packed(_ids(valid))))
     for view in views:
-        for share, events in shares(view, stream, valid, recipe.shares).items():
+        for share, events in shares(view, stream, valid, job.shares).items():
             pieces.append((EVENTS, view.name, share, packed(events)))
     kinds, names, numbers, payloads = zip(*pieces, strict=True)
-    tasks = [recipe.task(name, share) for name, share in zip(names, numbers, strict=True)]
+    tasks = [job.task(name, share) for name, share in zip(names, numbers, strict=True)]
     columns = [kinds, [stream.name] * len(pieces), names, numbers, tasks, payloads]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, PIECES, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=PIECES)
@@ -106,43 +106,43 @@ class OnExecutors:
     Args:
         frame: the batch's messages.
         cells: the online store, as another process can open it.
-        send: takes what is refused, before anything is written.
-        score: puts the batch's events to event models before any row of it is written; None where there are none.
+        send: takes the dead letters, before anything is written.
+        score: scores the batch's events before any row of it is written; None without event models.
     """
 
     def __init__(
         self,
         frame: DataFrame,
-        recipe: Recipe,
+        job: FoldJob,
         cells: Cells,
         send: SendDeadLetters,
         watch: Stopwatch,
         score: ScoreOnExecutors | None = None,
     ) -> None:
-        self._recipe, self._cells, self._send, self._watch, self._score = recipe, cells, send, watch, score
-        self._pieces = frame.mapInArrow(lambda batches: parsed_pieces(recipe, batches), PIECES_SQL).persist()
-        self._verdicts = {stream.name: np.zeros(len(Verdict), np.int64) for stream in recipe.streams}
+        self._recipe, self._cells, self._send, self._watch, self._score = job, cells, send, watch, score
+        self._pieces = frame.mapInArrow(lambda batches: parsed_pieces(job, batches), PIECES_SQL).persist()
+        self._verdicts = {stream.name: np.zeros(len(Verdict), np.int64) for stream in job.streams}
         self.appended_at: Int64s = np.empty(0, np.int64)
         self._known: dict[str, Ids] = {}
 
     def ids(self) -> Mapping[str, Ids]:
         with self._watch.at("parse"):
-            came = self._pieces.where(f"kind <> '{EVENTS}'").toArrow()
+            pieces = self._pieces.where(f"kind <> '{EVENTS}'").toArrow()
         for stream in self._recipe.streams:
-            own = came.filter(pc.equal(came["stream"], stream.name))
+            own = pieces.filter(pc.equal(pieces["stream"], stream.name))
             self._count(stream, _payloads(own, COUNTS))
             with self._watch.at("dead letters"):
-                for octets in _payloads(own, LETTERS):
-                    refused, verdicts = _letters(unpacked(octets), stream)
+                for payload in _payloads(own, LETTERS):
+                    refused, verdicts = _letters(unpacked(payload), stream)
                     self._send(refused.stream, refused, verdicts)
             if self._recipe.readers(stream):
-                self._known[stream.name] = _joined_ids([unpacked(octets) for octets in _payloads(own, IDS)])
+                self._known[stream.name] = _joined_ids([unpacked(payload) for payload in _payloads(own, IDS)])
         return self._known
 
-    def _count(self, stream: Stream, told: Sequence[bytes]) -> None:
-        for one in map(json.loads, told):
-            self._verdicts[stream.name] += np.array(one["verdicts"])
-            self.appended_at = np.append(self.appended_at, np.array(one["appended"], dtype=np.int64))
+    def _count(self, stream: Stream, payloads: Sequence[bytes]) -> None:
+        for counts in map(json.loads, payloads):
+            self._verdicts[stream.name] += np.array(counts["verdicts"])
+            self.appended_at = np.append(self.appended_at, np.array(counts["appended"], dtype=np.int64))
 
     def fold(self, decided: Mapping[str, Decision], store: Store, key: BatchKey) -> Mapping[str, str]:
         refused = {name: self._known[name].seq[~decision.accepted] for name, decision in decided.items()}
@@ -158,16 +158,16 @@ class OnExecutors:
 
     def counts(self, decided: Mapping[str, Decision]) -> Counts:
         valid, late, dead = np.sum(list(self._verdicts.values()), axis=0).tolist()
-        # Of a stream that no view reads nothing is folded, nor a repetition: its events are all for the archive.
+        # A stream that no view reads is not folded and has no duplicates: its events are all for the archive.
         duplicate = sum(int((~decision.accepted).sum()) for decision in decided.values())
         return Counts(valid - duplicate, duplicate, late, dead)
 
     def clocks_ms(self) -> dict[str, int]:
         """By stream, the newest known_at of the valid records; 0 for none."""
-        return {name: int(one.known_at.max(initial=0)) for name, one in self._known.items()}
+        return {name: int(ids.known_at.max(initial=0)) for name, ids in self._known.items()}
 
     def close(self) -> None:
-        """Spark keeps the batch no longer."""
+        """Release the batch from Spark's storage."""
         self._pieces.unpersist()
 
 
@@ -183,8 +183,8 @@ def _joined_ids(tables: Sequence[pa.Table]) -> Ids:
 
 
 def _letters(table: pa.Table, stream: Stream) -> tuple[Messages, Parsed]:
-    """Refused messages as a sender of dead letters takes them."""
+    """Refused messages in the form that a sender of dead letters takes."""
     (messages,) = messages_by_topic(table.drop_columns(["reason"]), [stream])
     verdicts = np.full(table.num_rows, Verdict.DEAD_LETTER, dtype=np.int8)
-    nothing = event_schema(stream).empty_table()
-    return messages, Parsed(nothing, np.empty(0, np.int64), verdicts, table["reason"].combine_chunks())
+    no_events = event_schema(stream).empty_table()
+    return messages, Parsed(no_events, np.empty(0, np.int64), verdicts, table["reason"].combine_chunks())

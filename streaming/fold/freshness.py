@@ -1,7 +1,7 @@
-"""How old events are when something happens to them: a histogram by age, with a bound that most should keep.
+"""The age of events when their features can be read: a histogram with an objective (SLO).
 
-Two of them are of use for a view: from an event until its row can be read (the stream's), and from the newest event of
-an entity until it is read (the reader's: mostly how long the entity was idle).
+A view has two: from an event until its row can be read (the stream's), and from the newest event of an entity until it
+is read (the reader's: mostly the time that the entity was idle).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 from features.arrays import Int64s
 
 BOUNDS_MS = (50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 3_600_000, 86_400_000)
-"""Upper ends (inclusive) of the histogram's classes; one more has what is older."""
+"""Upper ends (inclusive) of the histogram's classes; one more has older events."""
 
 
 class Freshness:
     """Counts of ages by class.
 
     Args:
-        slo_ms: the age that an event should have at most; a class ends there, so that the share is exact.
+        slo_ms: the age of an event, at most; a class ends there, so that the share within it is exact.
     """
 
     def __init__(self, slo_ms: float = 1_000) -> None:
@@ -31,14 +31,14 @@ class Freshness:
         self.sum_ms = 0
 
     def add(self, at: int, times: Sequence[Int64s]) -> None:
-        """Events of these times were servable, or read, at ``at`` (ms); one from the future has no age."""
-        for several in times:
-            ages = np.maximum(at - several, 0)
+        """Add events of these times that were servable, or read, at ``at`` (ms); one from the future has age 0."""
+        for event_times in times:
+            ages = np.maximum(at - event_times, 0)
             classes = np.searchsorted(self.bounds_ms, ages, side="left")
             self.counts = self.counts + np.bincount(classes, minlength=len(self.counts))
             self.sum_ms += int(ages.sum())
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The histogram as JSON values: its counts by upper end, and the share within the SLO (None without events)."""
         total = int(self.counts.sum())
         within = int(self.counts[: int(np.searchsorted(self.bounds_ms, self.slo_ms)) + 1].sum())
@@ -53,11 +53,11 @@ class Freshness:
 
 
 def percentiles_ms(ages_ms: Sequence[float] | Int64s, digits: int = 1) -> dict[str, float]:
-    """Median and 99th percentile; empty where there is no age."""
+    """Median and 99th percentile; empty without ages."""
     if not len(ages_ms):
         return {}
-    found = zip((50, 99), np.percentile(ages_ms, [50, 99]), strict=True)
-    return {f"p{share}_ms": round(float(age), digits) for share, age in found}
+    percentiles = zip((50, 99), np.percentile(ages_ms, [50, 99]), strict=True)
+    return {f"p{share}_ms": round(float(age), digits) for share, age in percentiles}
 
 
 def ages_of(ages_ms: Sequence[float], digits: int = 1) -> dict[str, float]:
@@ -65,19 +65,23 @@ def ages_of(ages_ms: Sequence[float], digits: int = 1) -> dict[str, float]:
     return {**percentiles_ms(ages_ms, digits), "max_ms": round(float(max(ages_ms)), digits)}
 
 
-def quantile_ms(told: Mapping[str, Any], share: float) -> float | None:
+def quantile_ms(freshness: Mapping[str, Any], share: float) -> float | None:
     """The upper end of the class that the quantile is in; None without events, inf beyond the last class."""
-    if not told["count"]:
+    if not freshness["count"]:
         return None
-    place = int(np.searchsorted(np.cumsum(told["counts"]), share * told["count"]))
-    return float([*told["le_ms"], float("inf")][place])
+    index = int(np.searchsorted(np.cumsum(freshness["counts"]), share * freshness["count"]))
+    return float([*freshness["le_ms"], float("inf")][index])
 
 
-def freshness_text(name: str, labels: Mapping[str, str], told: Mapping[str, Any]) -> list[str]:
+def freshness_text(name: str, labels: Mapping[str, str], freshness: Mapping[str, Any]) -> list[str]:
     """The histogram as lines of Prometheus' text format, in seconds."""
-    given = "".join(f'{label}="{value}",' for label, value in labels.items())
-    ends = [*(f"{end / 1000:g}" for end in told["le_ms"]), "+Inf"]
-    running = np.cumsum(told["counts"]).tolist()
-    lines = [f'{name}_bucket{{{given}le="{end}"}} {count}' for end, count in zip(ends, running, strict=True)]
-    inside = given.rstrip(",")
-    return [*lines, f"{name}_sum{{{inside}}} {told['sum_ms'] / 1000:g}", f"{name}_count{{{inside}}} {told['count']}"]
+    label_text = "".join(f'{label}="{value}",' for label, value in labels.items())
+    ends = [*(f"{end / 1000:g}" for end in freshness["le_ms"]), "+Inf"]
+    cumulative = np.cumsum(freshness["counts"]).tolist()
+    lines = [f'{name}_bucket{{{label_text}le="{end}"}} {count}' for end, count in zip(ends, cumulative, strict=True)]
+    inside = label_text.rstrip(",")
+    return [
+        *lines,
+        f"{name}_sum{{{inside}}} {freshness['sum_ms'] / 1000:g}",
+        f"{name}_count{{{inside}}} {freshness['count']}",
+    ]

@@ -1,4 +1,4 @@
-"""Pending events that the rows have by now are deleted: now and then, behind a batch, and never in its way."""
+"""Deletes pending events that the rows have by now: now and then, after a batch, and without delaying one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EVERY_S = 0.5
 
 
 class Pruning:
-    """Deletes what the generation's readers need no more; a store that does not answer keeps it until the next time."""
+    """Deletes pending events that the generation's readers no longer need; tried again later if the store fails."""
 
     def __init__(self, rows: ReadableStore, views: Sequence[str], stream_id: int) -> None:
         self._rows, self._views, self._stream_id = rows, tuple(views), stream_id
@@ -21,7 +21,7 @@ class Pruning:
         self._pruned_s = float("-inf")
 
     def after_batch(self) -> None:
-        """Entries before the end of the last whole batch are gone, unless that was done a moment ago.
+        """Delete the entries before the end of the last whole batch, unless that was done a moment ago.
 
         While readers of any view have another generation, which may be behind, everything stays.
         """
@@ -32,7 +32,7 @@ class Pruning:
         with suppress(StoreError):
             if any(self._rows.current(view) != self._stream_id for view in self._views):
                 return
-            # By what the store says now: one that has lost its last writes needs the entries of before them again.
+            # By the store's present marker: one that has lost its last writes needs the entries before them again.
             marker = self._rows.generation(self._stream_id).marker()
             if marker is not None:
                 self._pending.prune(done_end(marker))

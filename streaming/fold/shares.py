@@ -1,4 +1,4 @@
-"""A batch's events shared out by entity: each entity's are in one share, so that one writer has its row."""
+"""A batch's events divided by entity: all of an entity are in one share, so that one writer has its row."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def shares(view: FeatureView, stream: Stream, events: pa.Table, count: int) -> d
     keys = EventColumns(events, stream).entity_keys(view.entity)
     share = (hash_texts(keys) % np.uint64(count)).astype(np.int64)
     share[np.asarray(keys.is_null())] = -1
-    return {one: events.filter(pa.array(share == one)) for one in np.unique(share[share >= 0]).tolist()}
+    numbers = np.unique(share[share >= 0]).tolist()
+    return {number: events.filter(pa.array(share == number)) for number in numbers}
 
 
 STANDING = pa.schema({"lane": pa.string(), "standing": pa.string()})
@@ -37,12 +38,12 @@ STANDING_SQL = "lane string, standing string"
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What executors must know to parse and share out a batch.
+class FoldJob:
+    """The definitions by which executors parse and divide a batch.
 
     Args:
-        horizons_ms: by stream, from which age on a record is late.
-        shares: into how many tasks a view's entities are divided.
+        horizons_ms: by stream, the age above which a record is late.
+        shares: the number of tasks that a view's entities are divided into.
         schemas: as parse() takes them.
     """
 
@@ -54,47 +55,47 @@ class Recipe:
 
     @property
     def tasks(self) -> int:
-        """How many tasks fold a batch."""
+        """The number of tasks that fold a batch."""
         return len(self.views) * self.shares
 
     def task(self, view: str, share: int) -> int:
         """The number of the task that folds the share of the view."""
-        return [one.name for one in self.views].index(view) * self.shares + share if view else 0
+        return [each.name for each in self.views].index(view) * self.shares + share if view else 0
 
     def readers(self, stream: Stream) -> list[FeatureView]:
         """The views that fold the stream."""
-        return [view for view in self.views if stream.name in {one.name for one in view.streams}]
+        return [view for view in self.views if stream.name in {read.name for read in view.streams}]
 
 
-def recipe_of(repo: FeatureRepo, shares: int, schemas: Schemas | None = None) -> Recipe:
-    """The recipe of a repo's streams and views."""
+def fold_job(repo: FeatureRepo, shares: int, schemas: Schemas | None = None) -> FoldJob:
+    """The job of a repo's streams and views."""
     horizons_ms = {name: repo.horizon_ms(name) for name in repo.streams}
-    return Recipe(tuple(repo.streams.values()), tuple(repo.views.values()), horizons_ms, shares, schemas)
+    return FoldJob(tuple(repo.streams.values()), tuple(repo.views.values()), horizons_ms, shares, schemas)
 
 
 @dataclass(frozen=True)
 class FoldShare:
-    """What a task does with its share of a view: folds the accepted events into the rows, behind the driver's fence.
+    """Folds a task's share of a view's accepted events into the rows, behind the driver's fence.
 
     Args:
         refused: by stream, the sequences of the records that are repetitions.
     """
 
-    recipe: Recipe
+    job: FoldJob
     cells: Cells
     fence: Fence
     key: BatchKey
     refused: Mapping[str, Int64s]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The token of the share's last write, when its rows are written; nothing for a share without pieces."""
-        several = [batch for batch in batches if batch.num_rows]
-        if several:
-            yield self._folded(pa.Table.from_batches(several))
+        """Write the share's rows, and yield the token of the last write; nothing for a share without pieces."""
+        filled = [batch for batch in batches if batch.num_rows]
+        if filled:
+            yield self._folded(pa.Table.from_batches(filled))
 
     def _folded(self, pieces: pa.Table) -> pa.RecordBatch:
         name, share = pieces["view"][0].as_py(), pieces["share"][0].as_py()
-        view = next(one for one in self.recipe.views if one.name == name)
+        view = next(view for view in self.job.views if view.name == name)
         shard = ShardWriter(self.cells, self.fence, f"{name}/{share}")
         write_rows(shard, view, {stream.name: self.events(stream, pieces) for stream in view.streams}, self.key)
         return pa.RecordBatch.from_pydict({"lane": [f"{name}/{share}"], "standing": [shard.token()]}, STANDING)
@@ -102,14 +103,14 @@ class FoldShare:
     def events(self, stream: Stream, pieces: pa.Table) -> pa.Table:
         """The stream's events among the pieces, without repetitions."""
         own = pieces.filter(pc.equal(pieces["stream"], stream.name))
-        tables = [unpacked(one) for one in own["payload"].to_pylist()]
+        tables = [unpacked(payload) for payload in own["payload"].to_pylist()]
         events = pa.concat_tables([event_schema(stream).empty_table(), *tables]).combine_chunks()
         seq = sequence(integers(events["partition"]), integers(events["offset"]))
         return events.filter(pa.array(~np.isin(seq, self.refused[stream.name])))
 
 
 ScoreOnExecutors = Callable[["DataFrame", FoldShare], None]
-"""Scores the accepted events of a batch that stays on executors: its pieces, and how a task reads a view's rows."""
+"""Scores the accepted events of a batch on executors: its pieces, and the share by which a task reads rows."""
 
 
 class BatchScoring(Protocol):
@@ -127,10 +128,10 @@ def packed(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    octets: bytes = sink.getvalue().to_pybytes()
-    return octets
+    payload: bytes = sink.getvalue().to_pybytes()
+    return payload
 
 
-def unpacked(octets: bytes) -> pa.Table:
+def unpacked(payload: bytes) -> pa.Table:
     """The inverse of packed()."""
-    return pa.ipc.open_stream(octets).read_all()
+    return pa.ipc.open_stream(payload).read_all()

@@ -39,44 +39,44 @@ class Builder:
         self._lease: Lease | None = None
 
     def archive_generation(self) -> Generation:
-        """The archive's, as it was left; a new one starts where the tables end, or a partition begins."""
-        found = self.archived.current()
-        if found is None:
-            known = self._archive.end()
-            found = new_generation({place: known.get(place, first) for place, first in self._low().items()})
-            self.archived.start(found)
-        return found
+        """The archive's current generation; a new one starts where the tables end, or a partition begins."""
+        generation = self.archived.current()
+        if generation is None:
+            ends = self._archive.end()
+            generation = new_generation({name: ends.get(name, first) for name, first in self._low().items()})
+            self.archived.start(generation)
+        return generation
 
     def _low(self) -> Offsets:
         return read_watermarks(self._options.bootstrap, self._context.topics(), self._options.client).low
 
     def described(self, generation: Generation) -> Generation:
-        """The generation with today's definitions, of which what the rows hold is the same."""
-        described = new_generation(generation.first, self._repo).definitions
-        if generation.definitions == described:
+        """The generation with today's definitions, whose rows have the same content."""
+        definitions = new_generation(generation.first, self._repo).definitions
+        if generation.definitions == definitions:
             return generation
-        fresh = Generation(generation.stream_id, generation.first, generation.schemas, described)
+        fresh = Generation(generation.stream_id, generation.first, generation.schemas, definitions)
         Lease(self._rows, fresh.stream_id, self.owner)
         store = self._rows.generation(fresh.stream_id)
         store.begin()
-        store.describe(described)
+        store.describe(definitions)
         self.folds.write(fresh)
         return fresh
 
     def store(self, generation: Generation, repo: FeatureRepo) -> Store:
-        """A driver's way into the generation."""
+        """The generation's rows, as a driver reads and writes them."""
         horizons = {name: duration_ms(stream.dedupe_horizon) for name, stream in repo.streams.items()}
         store = self._rows.generation(generation.stream_id, horizons)
         return store if self._context.reached is None else around_effects(store, self._context.reached)
 
     def keep_lease(self) -> None:
-        """The generation that is being built stays ours."""
+        """Renew the lease of the generation that is being built."""
         if self._lease is not None:
             self._lease.keep()
 
     def built(self, archived: Generation) -> Generation:
-        """A new generation with rows of all that the archive has, current for the driver and not yet for readers."""
-        fold = new_generation(self._cut(archived), self._repo)
+        """Build a new generation from the archive: current for the driver, not yet for readers."""
+        fold = new_generation(self._end_of(archived), self._repo)
         self._log(f"new generation {fold.stream_id}: making its rows from the archive")
         write_json(self.folds.building, fold.stream_id)
         self._lease = Lease(self._rows, fold.stream_id, self.owner)
@@ -89,19 +89,19 @@ class Builder:
         self.folds.building.unlink()
         return fold
 
-    def _cut(self, archived: Generation) -> Offsets:
-        """Where the archive ends, or where events begin that no model was asked about and Kafka still has."""
-        stood, low, scored = self.archived.log(archived).standing(), self._low(), self._scored()
-        ends = {place: stood.get(place, first) for place, first in low.items()}
-        unscored = {place: max(scored[place], low[place]) for place in scored if place in low}
-        return {place: min(end, unscored.get(place, end)) for place, end in ends.items()}
+    def _end_of(self, archived: Generation) -> Offsets:
+        """The end of the archive, or the first unscored events that Kafka still has, whichever comes first."""
+        committed, low, scored = self.archived.log(archived).standing(), self._low(), self._scored()
+        ends = {name: committed.get(name, first) for name, first in low.items()}
+        unscored = {name: max(scored[name], low[name]) for name in scored if name in low}
+        return {name: min(end, unscored.get(name, end)) for name, end in ends.items()}
 
     def _unless_stopped(self, _: str) -> None:
         if self.stop.is_set():
             raise StoppedError("the building of a generation")
 
     def forget_unfinished(self) -> None:
-        """What a build has left that did not come to its end is gone."""
+        """Drop what an unfinished build has left."""
         path, current = self.folds.building, self.folds.current()
         if path.exists():
             number = int(json.loads(path.read_text(encoding="utf-8")))

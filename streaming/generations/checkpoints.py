@@ -1,4 +1,4 @@
-"""Which generation the fold drives, and where it came from: kept beside its checkpoint, as one is nothing without it.
+"""Generations and their checkpoints, stored side by side, as neither is of use alone.
 
     checkpoints/fold/current.json       {"stream_id", "first", "schemas", "definitions"}
     checkpoints/fold/older.json         those before it that are still folded on, oldest first
@@ -39,14 +39,14 @@ REMEMBERED_MS = 24 * 60 * 60 * 1000
 
 @dataclass(frozen=True)
 class Generation:
-    """One life of a checkpoint.
+    """A generation and the start of its checkpoint.
 
     Args:
         stream_id: its number, which no other has.
-        first: where its batch 0 starts.
+        first: the offsets at which its batch 0 starts.
         schemas: view → schema_hash of its rows.
         definitions: its views as text (definitions/stored.py).
-        superseded_at: since when readers have another, in ms; 0 while they have not.
+        superseded_at: when readers were switched to another, in ms; 0 before that.
     """
 
     stream_id: int
@@ -56,7 +56,7 @@ class Generation:
     superseded_at: int = 0
 
     def repo(self) -> FeatureRepo:
-        """The definitions that it was begun with; DefinitionError where this version does not take them."""
+        """The definitions that it was built with; DefinitionError where this version does not take them."""
         views = views_of_text(self.definitions)
         streams = {stream.name: stream for view in views for stream in view.streams}
         entities = {view.entity.name: view.entity for view in views}
@@ -70,70 +70,71 @@ class Checkpoints:
     folder: Path
 
     def current(self) -> Generation | None:
-        """The generation to go on with; None where there is none, or its checkpoint is gone."""
+        """The generation to continue; None where there is none, or its checkpoint is gone."""
         try:
-            found = Generation(**json.loads(self._file.read_text(encoding="utf-8")))
+            generation = Generation(**json.loads(self._file.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        return found if self.path(found).is_dir() else None
+        return generation if self.path(generation).is_dir() else None
 
     def start(self, generation: Generation) -> None:
-        """Make the generation current, with an empty checkpoint; the one that was goes to the older ones."""
+        """Make the generation current, with an empty checkpoint; the one before it joins the older ones."""
         self.path(generation).mkdir(parents=True)
         before = self.current()
         if before is not None:
-            self._keep_older([*self.older(), before])
+            self._write_older([*self.older(), before])
         self.write(generation)
 
     def write(self, generation: Generation) -> None:
-        """Replace what is kept of the current generation."""
+        """Replace the current generation's file."""
         write_json(self._file, asdict(generation))
 
     def older(self) -> list[Generation]:
         """The generations before the current one that have not been dropped, oldest first."""
         try:
-            found = [Generation(**one) for one in json.loads(self._older.read_text(encoding="utf-8"))]
+            older = [Generation(**values) for values in json.loads(self._older.read_text(encoding="utf-8"))]
         except FileNotFoundError:
             return []
         current = self.current()
         number = None if current is None else current.stream_id
-        return [one for one in found if one.stream_id != number and self.path(one).is_dir()]
+        return [each for each in older if each.stream_id != number and self.path(each).is_dir()]
 
     def take_back(self, generation: Generation) -> None:
         """Make one of the older generations current again, and the current one older."""
         before = self.current()
-        rest = [one for one in self.older() if one.stream_id != generation.stream_id]
-        self._keep_older([*rest, *([before] if before is not None else [])])
+        rest = [other for other in self.older() if other.stream_id != generation.stream_id]
+        self._write_older([*rest, *([before] if before is not None else [])])
         self.write(replace(generation, superseded_at=0))
 
     def superseded_since(self, generation: Generation, now: int) -> int:
-        """Since when readers have another (ms): now, the first time that it is asked."""
-        (kept,) = [one for one in self.older() if one.stream_id == generation.stream_id] or [generation]
-        if not kept.superseded_at:
-            aged = replace(kept, superseded_at=now)
-            self._keep_older([aged if one.stream_id == kept.stream_id else one for one in self.older()])
-        return kept.superseded_at or now
+        """When readers were switched to another (ms): now, if it was not recorded before."""
+        older = self.older()
+        (stored,) = [each for each in older if each.stream_id == generation.stream_id] or [generation]
+        if not stored.superseded_at:
+            superseded = replace(stored, superseded_at=now)
+            self._write_older([superseded if each.stream_id == stored.stream_id else each for each in older])
+        return stored.superseded_at or now
 
     def drop(self, generation: Generation) -> None:
-        """Forget an older generation with its checkpoint."""
-        self._keep_older([one for one in self.older() if one.stream_id != generation.stream_id])
+        """Delete an older generation with its checkpoint."""
+        self._write_older([other for other in self.older() if other.stream_id != generation.stream_id])
         shutil.rmtree(self.path(generation), ignore_errors=True)
         self.counts(generation).unlink(missing_ok=True)
 
-    def _keep_older(self, several: Sequence[Generation]) -> None:
-        write_json(self._older, [asdict(one) for one in several])
+    def _write_older(self, generations: Sequence[Generation]) -> None:
+        write_json(self._older, [asdict(generation) for generation in generations])
 
     def counts(self, generation: Generation) -> Path:
-        """Where the totals of its records are."""
+        """The file of its record counts."""
         return self.folder / f"{generation.stream_id}.counts.json"
 
     @property
     def building(self) -> Path:
-        """Holds the number of a generation that is being built: one that is found at a start was not finished."""
+        """The file with the number of a generation that is being built; at a start, that of an unfinished one."""
         return self.folder / "building.json"
 
     def path(self, generation: Generation) -> Path:
-        """Where Spark keeps the generation's checkpoint."""
+        """The folder of Spark's checkpoint of the generation."""
         return self.folder / str(generation.stream_id)
 
     def log(self, generation: Generation) -> OffsetLog:
@@ -155,7 +156,7 @@ def schemas_of(repo: FeatureRepo) -> dict[str, int]:
 
 
 def new_generation(first: Offsets, repo: FeatureRepo | None = None) -> Generation:
-    """A generation of the repo's views (None: of no rows) with a number that no other has."""
+    """A generation of the repo's views (None: without rows) with a number that no other has."""
     number = secrets.randbits(STREAM_ID_BITS)
     if repo is None:
         return Generation(number, dict(first), {})
@@ -170,23 +171,23 @@ def build_from_archive(
     written_at: int,
     rows_in_memory: int = ROWS_IN_MEMORY,
 ) -> None:
-    """Make the generation's rows from the archive, up to where its batch 0 will start and no further.
+    """Make the generation's rows from the archive, up to where its batch 0 will start.
 
     Args:
-        rows_in_memory: with more events, the rows are made a bucket of entities at a time, to the same bytes.
+        rows_in_memory: with more events, the rows are made one hash partition of entities at a time, to the same bytes.
     """
     views = list(repo.views.values())
     streams = {stream.name: stream for view in views for stream in view.streams}
-    opened = {name: archive.read(stream, generation.first) for name, stream in streams.items()}
+    tables = {name: archive.read(stream, generation.first) for name, stream in streams.items()}
     reading = ArchiveReader(
-        {name: one for name, one in opened.items() if one is not None}, rows_in_memory=rows_in_memory
+        {name: table for name, table in tables.items() if table is not None}, rows_in_memory=rows_in_memory
     )
     at = Marker(-1, generation.first, generation.first, -1)
     if not reading.fits():
         _build_by_parts(store, views, generation.stream_id, reading, at, written_at)
         return
     empty = {name: event_schema(stream).empty_table() for name, stream in streams.items()}
-    events = {name: one.events(columns_of(views, one)) for name, one in reading.tables.items()}
+    events = {name: table.events(columns_of(views, table)) for name, table in reading.tables.items()}
     build_generation(store, views, generation.stream_id, empty | events, at, written_at)
 
 
@@ -197,8 +198,8 @@ def _build_by_parts(
     store.begin()
     decided: dict[str, list[Decision]] = {name: [] for name in reading.tables}
     repeated = reading.repeated(lambda name, decision: decided[name].append(_recent(decision, reading.tables[name])))
-    for name, several in decided.items():
-        store.remember(name, _together(several), at.batch_id)
+    for name, decisions in decided.items():
+        store.remember(name, _concatenated(decisions), at.batch_id)
     for view in views:
         for part in reading.parts(view, repeated):
             write_rows(store, view, part.events, BatchKey(stream_id, at.batch_id, written_at))
@@ -206,19 +207,19 @@ def _build_by_parts(
 
 
 def _recent(decision: Decision, table: ArchiveTable) -> Decision:
-    """What was decided of the ids that a store would still remember."""
-    kept_ms = REMEMBERED_MS + 2 * duration_ms(table.stream.dedupe_horizon)
-    recent = decision.last.known_at >= table.newest_ms() - kept_ms
+    """The decisions about the ids that a store would still remember."""
+    remembered_ms = REMEMBERED_MS + 2 * duration_ms(table.stream.dedupe_horizon)
+    recent = decision.last.known_at >= table.newest_ms() - remembered_ms
     last = Prior(decision.last.seq[recent], decision.last.known_at[recent])
     return Decision(decision.accepted, decision.ids.filter(pa.array(recent)), last)
 
 
-def _together(several: list[Decision]) -> Decision:
+def _concatenated(decisions: list[Decision]) -> Decision:
     """The decisions about different ids as one."""
-    ids = pa.concat_arrays([pa.array([], pa.string()), *(one.ids for one in several)])
-    accepted = np.concatenate([np.empty(0, dtype=bool), *(one.accepted for one in several)])
+    ids = pa.concat_arrays([pa.array([], pa.string()), *(decision.ids for decision in decisions)])
+    accepted = np.concatenate([np.empty(0, dtype=bool), *(decision.accepted for decision in decisions)])
     seq, known_at = (
-        np.concatenate([np.empty(0, dtype=np.int64), *(getattr(one.last, name) for one in several)])
+        np.concatenate([np.empty(0, dtype=np.int64), *(getattr(decision.last, name) for decision in decisions)])
         for name in ("seq", "known_at")
     )
     return Decision(accepted, ids, Prior(seq, known_at))

@@ -26,14 +26,14 @@ class Lease:
         self.keep()
 
     def keep(self) -> None:
-        """The lease lasts from now on, where it was not taken a moment ago."""
+        """Renew the lease, unless that was done a moment ago."""
         now_s = time.monotonic()
         if now_s > self._taken_s + LEASE_S / 4:
             self._rows.take_lease(self._stream_id, self._owner, LEASE_S)
             self._taken_s = now_s
 
     def release(self) -> None:
-        """Others may take it."""
+        """Release the lease, so that others may take it."""
         self._rows.release_lease(self._stream_id, self._owner)
 
 

@@ -14,7 +14,7 @@ from features.times import now_ms
 
 POLL_S = 0.2
 
-SAY_EVERY_S = 5.0
+LOG_EVERY_S = 5.0
 
 
 def _path(home: Path) -> Path:
@@ -22,12 +22,12 @@ def _path(home: Path) -> Path:
 
 
 def ask_rebuild(home: Path) -> None:
-    """The stream that runs makes a new generation soon."""
+    """Ask the running stream to build a new generation."""
     write_json(_path(home), {})
 
 
 def take_rebuild(home: Path) -> bool:
-    """Whether a rebuild was asked for; it is taken, and has to be asked for again."""
+    """True if a rebuild was requested; the request is removed."""
     try:
         _path(home).unlink()
     except FileNotFoundError:
@@ -36,24 +36,24 @@ def take_rebuild(home: Path) -> bool:
 
 
 def is_taken(home: Path) -> bool:
-    """Whether the stream has taken what was asked for."""
+    """True once the stream has taken the request."""
     return not _path(home).exists()
 
 
-def rebuilt_by_the_stream(home: Path, say: Callable[[str], None]) -> str | None:
-    """The new generation that readers have now, made by the stream that runs; None where none runs.
+def rebuilt_by_the_stream(home: Path, log: Callable[[str], None]) -> str | None:
+    """The new generation that the running stream built and readers now read; None where no stream runs.
 
     Raises:
-        StoreError: the stream could not make it, or ended meanwhile.
+        StoreError: the stream could not build it, or ended meanwhile.
     """
     status = read_status(home, now_ms())
     if _generation(status) is None:
         return None
     before = {query.get("generation") for query in status["queries"].values()}
     ask_rebuild(home)
-    waiting = _Waiting(home, say)
+    waiting = _Waiting(home, log)
     waiting.until(lambda status: is_taken(home))
-    # What is told from now on knows of the build; one from before it may be of another that was just taking over.
+    # A status from now on includes the build; an earlier one may be of another build that was just taking over.
     taken_at = now_ms()
     return _generation(
         waiting.until(
@@ -65,28 +65,28 @@ def rebuilt_by_the_stream(home: Path, say: Callable[[str], None]) -> str | None:
 
 
 class _Waiting:
-    """Looks at the status of a stream again and again, and says now and then how far it is."""
+    """Polls the status of a stream, and logs its progress now and then."""
 
-    def __init__(self, home: Path, say: Callable[[str], None]) -> None:
-        self._home, self._say, self._said_s = home, say, time.monotonic()
+    def __init__(self, home: Path, log: Callable[[str], None]) -> None:
+        self._home, self._log, self._logged_s = home, log, time.monotonic()
 
-    def until(self, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The first status of which it is true."""
+    def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first status for which ``holds`` is true."""
         while True:
             status = read_status(self._home, now_ms())
             if _generation(status) is None or status.get("build_error"):
                 got = status.get("build_error") or "one that has ended"
                 raise StoreError("headrace features rebuild", "a stream that runs and can read its archive", got)
-            if true(status):
+            if holds(status):
                 return status
-            if time.monotonic() > self._said_s + SAY_EVERY_S:
-                self._said_s = time.monotonic()
-                self._say(_progress(status))
+            if time.monotonic() > self._logged_s + LOG_EVERY_S:
+                self._logged_s = time.monotonic()
+                self._log(_progress(status))
             time.sleep(POLL_S)
 
 
 def _is_underway(status: dict[str, Any]) -> bool:
-    """Whether a generation is being made, or catches up."""
+    """True while a generation is being built or catches up."""
     return bool(status.get("building")) or "next" in status["queries"]
 
 
@@ -94,8 +94,8 @@ def _generation(status: dict[str, Any]) -> str | None:
     """The generation that the stream's readers read; None where no stream runs."""
     if status["state"] != "running":
         return None
-    found: str | None = status["queries"]["fold"].get("generation")
-    return found
+    generation: str | None = status["queries"]["fold"].get("generation")
+    return generation
 
 
 def _progress(status: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A query that runs, with what it has come to so far: what `headrace status` tells of it."""
+"""Running queries with their progress, as `headrace status` shows it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from features.times import now_ms
 from streaming.fold import BatchReport, Freshness, OnlineSink
 from streaming.generations.checkpoints import Checkpoints, Generation
 from streaming.spark import flat_offsets, records_between
-from streaming.status import Recent, Totals, lag
+from streaming.status import RecentBatches, Totals, lag
 from streaming.supervisor import FINAL, SupervisedQuery
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
     from features.definitions import FeatureRepo
     from features.online_store import OnlineStore
-    from streaming.fold import Pruning, Recipe
+    from streaming.fold import FoldJob, Pruning
     from streaming.generations.lease import Lease
 
-UNKNOWN_AFTER_MS = 30_000  # Spark tells every 10 s that nothing came, unless it waits for Kafka
+UNKNOWN_AFTER_MS = 30_000  # Spark reports every 10 s that nothing came, unless it waits for Kafka
 
 
 class Running:
-    """One query: how far it is, how fast, and what its last batch was."""
+    """One query: its offsets, its rate and its last batch."""
 
     query: SupervisedQuery
 
@@ -39,15 +39,15 @@ class Running:
         self.end = end
         self.batch_id: int | None = None
         self._took_ms: float | None = None
-        self._recent = Recent()
+        self._recent = RecentBatches()
 
     def done(self, batch_id: int, end: Offsets, records: int, ages_ms: Int64s, took_ms: float) -> None:
-        """A batch of so many records has been finished."""
+        """Record a finished batch of so many records."""
         self._recent.add(now_ms(), records, ages_ms)
         self.batch_id, self.end, self._took_ms = batch_id, end, took_ms
 
-    def told(self) -> dict[str, Any]:
-        """The query as status tells it."""
+    def to_dict(self) -> dict[str, Any]:
+        """The query's part of the status."""
         return {
             "state": self.query.state,
             "error": self.query.error,
@@ -62,42 +62,42 @@ class Running:
         }
 
     def lag(self) -> int | None:
-        """How far the query is behind where the topics ended when Spark looked last; None where that is long ago."""
+        """The records between the query and the topics' ends when Spark looked last; None where that is long ago."""
         progress = self.query.progress()
         if progress is None or now_ms() - ms_of_progress(progress) > UNKNOWN_AFTER_MS:
             return None
-        latest = [json.loads(one.get("latestOffset") or "null") for one in progress["sources"]]
+        latest = [json.loads(source.get("latestOffset") or "null") for source in progress["sources"]]
         if not all(latest) or not latest:
             return None
-        ends = flat_offsets({topic: parts for one in latest for topic, parts in one.items()})
+        ends = flat_offsets({topic: parts for offsets in latest for topic, parts in offsets.items()})
         return lag(self.end, ends)
 
 
 @dataclass(frozen=True)
 class Executors:
-    """What folds the batches that are too large for the driver.
+    """Folds the batches that are too large for the driver.
 
     Args:
-        above: with more records than this, a batch is.
+        above: the most records of a batch that the driver folds.
     """
 
-    recipe: Recipe
+    job: FoldJob
     rows: OnlineStore
     above: int
 
     def take(self, records: int) -> bool:
-        """Whether they fold a batch of so many records: where the store takes their writes."""
+        """True if they fold a batch of so many records: it is large, and the store takes their writes."""
         return records > self.above and self.rows.takes_shards
 
 
 class GenerationFold(Running):
-    """One generation that is folded on, by the definitions that it was begun with.
+    """The fold of one generation, by the definitions that it was built with.
 
     Args:
         sink: folds a batch.
-        sweeper: takes out rows of entities that were never seen again.
-        pruning: takes out pending events that the rows have.
-        lease: kept as long as batches come.
+        sweeper: deletes rows of entities that were never seen again.
+        pruning: deletes pending events that the rows have.
+        lease: renewed as long as batches come.
     """
 
     executors: Executors
@@ -124,19 +124,19 @@ class GenerationFold(Running):
 
     @property
     def topics(self) -> list[str]:
-        """Those that it was begun with, of which Spark's checkpoint knows offsets, and those of its streams."""
-        begun = [place.rpartition("/")[0] for place in self.generation.first]
+        """The topics of its first offsets, which Spark's checkpoint has, and those of its streams."""
+        first = [name.rpartition("/")[0] for name in self.generation.first]
         read = [topic for stream in self.repo.streams.values() for topic in stream.topics]
-        return list(dict.fromkeys([*begun, *read]))
+        return list(dict.fromkeys([*first, *read]))
 
     def handle(self, frame: DataFrame, batch_id: int) -> None:
-        """Fold a batch."""
+        """Fold a batch, and record what became of it."""
         self.lease.keep()
         report = self._folded(frame, batch_id)
         self._totals = self._totals.with_batch(report.batch_id, report.counts)
         self._totals.write(self._totals_path)
         for view in self.repo.views.values():
-            times = [report.event_times[one.name] for one in view.streams if one.name in report.event_times]
+            times = [report.event_times[stream.name] for stream in view.streams if stream.name in report.event_times]
             self.freshness[view.name].add(report.finished_at, times)
         self._sweeper.tick(self._sink.clocks_ms)
         self._pruning.after_batch()
@@ -144,7 +144,7 @@ class GenerationFold(Running):
 
     def _folded(self, frame: DataFrame, batch_id: int) -> BatchReport:
         if self.executors.take(records_between(*self._offsets.between(batch_id))):
-            return self._sink.fold_elsewhere(frame, batch_id, self.executors.recipe, self.executors.rows)
+            return self._sink.fold_on_executors(frame, batch_id, self.executors.job, self.executors.rows)
         with self._sink.watch.at("fetch"):
             table = frame.toArrow()
         return self._sink.fold(table, batch_id)
@@ -155,7 +155,7 @@ class GenerationFold(Running):
             self._unless_final(lambda: self.query.tick(time.monotonic()))
 
     def stand(self) -> None:
-        """Keep the lease, and make sure that the store has what the checkpoint counts on, while no batch runs."""
+        """While no batch runs: renew the lease, and check that the store has what the checkpoint has committed."""
         if self.failed is not None or not self.query.busy.acquire(blocking=False):
             return
         try:
@@ -174,27 +174,27 @@ class GenerationFold(Running):
             raise
 
     def has_folded(self, other: Running) -> bool:
-        """Whether this one has done at least what the other has."""
-        return all(self.end.get(place, 0) >= offset for place, offset in other.end.items())
+        """True if this one has folded at least what the other has."""
+        return all(self.end.get(name, 0) >= offset for name, offset in other.end.items())
 
     def caught_up(self) -> bool:
-        """Whether it has folded all that there was when Spark looked last."""
+        """True if it has folded all that the topics had when Spark looked last."""
         return self.lag() == 0
 
     @property
     def counts(self) -> Counts:
-        """How all its records ended."""
+        """The counts of all its records by their end."""
         return self._totals.after
 
-    def told(self) -> dict[str, Any]:
-        """The query as status tells it, with its generation, counts and freshness by view."""
-        fresh = {name: one.told() for name, one in self.freshness.items()}
+    def to_dict(self) -> dict[str, Any]:
+        """The query's part of the status, with its generation, counts and freshness by view."""
+        freshness_of = {name: freshness.to_dict() for name, freshness in self.freshness.items()}
         generation = str(self.generation.stream_id)
         spent = dict(self._sink.watch.spent_ms)
-        own = {"generation": generation, "counts": vars(self.counts), "freshness": fresh, "spent_ms": spent}
-        return super().told() | own
+        own = {"generation": generation, "counts": vars(self.counts), "freshness": freshness_of, "spent_ms": spent}
+        return super().to_dict() | own
 
 
 def ms_of_progress(progress: Mapping[str, Any]) -> int:
-    """When the trigger began that Spark tells of."""
+    """When the trigger of Spark's progress report began, in ms."""
     return int(datetime.fromisoformat(progress["timestamp"]).timestamp() * 1000)

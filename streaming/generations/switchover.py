@@ -1,8 +1,8 @@
-"""Which generation readers read: when a new one takes over, and when an older one goes.
+"""The switch of readers to a new generation, and the end of older ones.
 
 A view has a current generation, and so has each definition of it (by schema hash): a reader, or a model, of an older
-definition goes on reading the generation of that one. A generation that nothing names any more goes at once; one that
-only its older definitions name stays while a model alias needs one of them, or until a grace period is over.
+definition goes on reading the generation of that one. A generation that nothing names any more is dropped at once;
+one that only its older definitions name stays while a model alias needs one of them, or until a grace period is over.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ Schema = tuple[str, int]
 """A view and the schema_hash of a definition of it."""
 
 Needed = Callable[[], Set[Schema]]
-"""The definitions that registered models need by their aliases; asks the registry."""
+"""Reads from the registry the definitions that models with an alias need."""
 
 
 def is_current(rows: OnlineStore, generation: Generation) -> bool:
-    """Whether readers of all its views, and of their definitions, read this generation."""
+    """True if readers of all its views, and of their definitions, read this generation."""
     return all(rows.current(name) == generation.stream_id for name in _names(generation))
 
 
 def flip(rows: OnlineStore, generation: Generation, caught_up: Callable[[], bool]) -> set[int]:
-    """Let readers read this generation: of a view that has none at once, else when it has caught up; what they left."""
+    """Switch readers to this generation: of a view that has none at once, else when it has caught up.
+
+    Returns:
+        The generations that they left.
+    """
     left: set[int] = set()
     for view, schema_hash in generation.schemas.items():
         names = (of_schema(view, schema_hash), view)
@@ -34,7 +38,7 @@ def flip(rows: OnlineStore, generation: Generation, caught_up: Callable[[], bool
         if read != {generation.stream_id} and (rows.current(view) is None or caught_up()):
             for name in names:
                 rows.set_current(name, generation.stream_id)
-            left |= {one for one in read if one is not None}
+            left |= {stream_id for stream_id in read if stream_id is not None}
     return left - {generation.stream_id}
 
 
@@ -50,14 +54,16 @@ def named_schemas(rows: OnlineStore, generation: Generation) -> set[Schema]:
 def superseded(
     rows: OnlineStore, checkpoints: Checkpoints, needed: Needed, grace_ms: int, now: int
 ) -> list[Generation]:
-    """The older generations that may go now; of the others it is noted since when (ms) they wait."""
-    waited = {one.stream_id: now - checkpoints.superseded_since(one, now) for one in checkpoints.older()}
-    named = {one.stream_id: named_schemas(rows, one) for one in checkpoints.older()}
-    asked = cache(needed)
+    """The older generations to drop; records when each of the others was superseded, to apply the grace period."""
+    older = checkpoints.older()
+    waited = {each.stream_id: now - checkpoints.superseded_since(each, now) for each in older}
+    named = {each.stream_id: named_schemas(rows, each) for each in older}
+    needed_once = cache(needed)
     return [
-        one
-        for one in checkpoints.older()
-        if not named[one.stream_id] or (waited[one.stream_id] >= grace_ms and not named[one.stream_id] & asked())
+        each
+        for each in older
+        if not named[each.stream_id]
+        or (waited[each.stream_id] >= grace_ms and not named[each.stream_id] & needed_once())
     ]
 
 

@@ -1,4 +1,4 @@
-"""All that is Kafka: a broker of our own, its jars, topics, consumers, producers, and events as messages.
+"""Kafka: a broker of our own, its jars, topics, consumers, producers, and events as messages.
 
 In: bootstrap servers and client options. Out: records read, events acknowledged, topics made.
 """

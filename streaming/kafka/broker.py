@@ -35,7 +35,7 @@ POLL_S = 0.05
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 LEAST_ROOM = 64 * 1024
-"""With fewer bytes left not even the log can say what is wrong."""
+"""With fewer bytes left not even the log has room for the cause."""
 
 TRIES = 3
 """Ports that were free a moment ago may be taken by the time Java binds them."""
@@ -105,7 +105,7 @@ class EmbeddedBroker:
     Args:
         home: the project's home; data is in ``kafka`` below it, the log in ``logs/kafka.log``.
         jars: the folder with Kafka's jars, as streaming.kafka.jars.resolve_kafka() returns it.
-        port: where clients connect on loopback; 0 takes the port of the last run where it is free, else any free one.
+        port: the port of loopback for clients; 0 takes the port of the last run where it is free, else any free one.
         heap_mb: Java's heap.
     """
 
@@ -120,17 +120,17 @@ class EmbeddedBroker:
 
     @property
     def bootstrap_servers(self) -> str:
-        """Where clients connect, once it has started."""
+        """The address for clients, once it has started."""
         return f"{LOOPBACK}:{self.port}"
 
     @property
     def folder(self) -> Path:
-        """What the broker keeps."""
+        """The folder of the broker's data."""
         return self.home / "kafka"
 
     @property
     def log(self) -> Path:
-        """What Java says."""
+        """The log of the broker's Java."""
         return self.home / "logs" / "kafka.log"
 
     @property
@@ -166,7 +166,7 @@ class EmbeddedBroker:
         return self.bootstrap_servers
 
     def stop(self) -> None:
-        """The broker has written what it must and ended; nothing of it is left running. May be called twice."""
+        """End the broker after it has written its data; nothing of it is left running. May be called twice."""
         if self._process is not None:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -174,7 +174,7 @@ class EmbeddedBroker:
         self.kill()
 
     def kill(self) -> None:
-        """The broker has died as in a crash (SIGKILL): for tests, and where it does not stop."""
+        """Kill the broker as a crash would (SIGKILL): for tests, and where it does not stop."""
         self._end_process()
         self._unlock()
 
@@ -201,7 +201,7 @@ class EmbeddedBroker:
             self._lock.release()
 
     def _end_process(self) -> None:
-        """Nothing of what was launched runs: neither Java nor the shell beside it."""
+        """Kill Java and the shell beside it."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -218,7 +218,7 @@ class EmbeddedBroker:
             if self._becomes_ready():
                 write_text(self.folder / "port", str(self.port))
                 return
-            if self._wanted_port or attempt == TRIES - 1 or "Address already in use" not in self._said():
+            if self._wanted_port or attempt == TRIES - 1 or "Address already in use" not in self._log_text():
                 raise self.failure()
             self._end_process()
 
@@ -246,7 +246,7 @@ class EmbeddedBroker:
         return [java, f"-Xmx{self.heap_mb}m", *JVM, logging, "-cp", classpath, *arguments]
 
     def _format(self, java: str) -> None:
-        """The data folder is a broker's, with a cluster id of its own; half of one, from a start that failed, goes."""
+        """Format the data folder with a new cluster id; what a failed start left there is deleted."""
         shutil.rmtree(self.folder / "data", ignore_errors=True)
         config = str(self.folder / "server.properties")
         command = self._java(java, "kafka.tools.StorageTool", "format")
@@ -277,7 +277,7 @@ class EmbeddedBroker:
 
     # --- what went wrong --------------------------------------------------------------------------------------------
 
-    def _said(self) -> str:
+    def _log_text(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
     def _no_room(self) -> BrokerError:
@@ -285,30 +285,30 @@ class EmbeddedBroker:
         return BrokerError(f"the Kafka broker in {self.folder}", "room on its disk", "none left", next_step)
 
     def failure(self) -> BrokerError:
-        """Why it did not start, or has ended, by its log."""
-        said = self._said()
+        """The error that made it fail to start, or end, by its log."""
+        text = self._log_text()
         where = f"the Kafka broker in {self.folder}"
-        if "Address already in use" in said:
+        if "Address already in use" in text:
             return _port_taken(self.port)
-        if "No space left on device" in said or shutil.disk_usage(self.folder).free < LEAST_ROOM:
+        if "No space left on device" in text or shutil.disk_usage(self.folder).free < LEAST_ROOM:
             return self._no_room()
-        if "UnsupportedClassVersionError" in said:
+        if "UnsupportedClassVersionError" in text:
             return BrokerError(where, "Java 17 or 21", "an older one", "See headrace doctor.")
-        return BrokerError(where, "Kafka to start", _telling(said), f"Its log: {self.log}")
+        return BrokerError(where, "Kafka to start", _cause(text), f"Its log: {self.log}")
 
 
 def running_broker(home: Path) -> str | None:
     """The bootstrap servers of the broker that runs on the home, whoever started it; None where none does."""
     folder = home.absolute() / "kafka"
     try:
-        found = (folder / "bootstrap").read_text(encoding="utf-8")
+        bootstrap = (folder / "bootstrap").read_text(encoding="utf-8")
     except OSError:
         return None
-    return found if FileLock(folder / "owner").is_held() else None
+    return bootstrap if FileLock(folder / "owner").is_held() else None
 
 
 def has_data(home: Path) -> bool:
-    """True when a broker of ours has run on the home: what it was sent is there."""
+    """True when a broker of ours has run on the home and left its data."""
     return not _has_no_topics(home.absolute() / "kafka" / "data")
 
 
@@ -334,9 +334,9 @@ def _answers(bootstrap_servers: str) -> bool:
         return False
 
 
-def _telling(said: str) -> str:
-    """The line of Java's words that says why."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _cause(log: str) -> str:
+    """The line of Java's log that has the cause."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
     causes = [line for line in lines if re.match(r"(Caused by: |Exception in|Error[: ])|.*(Exception|Error): ", line)]
     return (causes or lines or ["nothing in its log"])[-1].rstrip(".")
 

@@ -1,4 +1,4 @@
-"""A topic read from its beginning to where it ends now, by nobody's group and leaving no trace."""
+"""Reads of whole topics, and of new records as they come, outside of any consumer group."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streaming.kafka.topic_admin import admin_client, topics
 POLL_S = 0.5
 
 SILENCE_S = 30.0
-"""A cluster that says nothing for so long has gone."""
+"""A cluster that sends nothing for so long is gone."""
 
 CONSUMER_OPTIONS: dict[str, Any] = {
     "group.id": "headrace-reader",  # librdkafka wants one, though nothing is committed and nothing is balanced
@@ -63,27 +63,27 @@ def read_topic(bootstrap_servers: str, topic: str, client_options: Mapping[str, 
 def _until_ends(consumer: Any, topic: str, partitions: int) -> Iterator[Record]:
     from confluent_kafka import KafkaError
 
-    open_ends, silent_s = set(range(partitions)), 0.0
-    while open_ends:
+    unread, idle_s = set(range(partitions)), 0.0
+    while unread:
         message = consumer.poll(POLL_S)
         if message is None:
-            silent_s += POLL_S
-            if silent_s > SILENCE_S:
+            idle_s += POLL_S
+            if idle_s > SILENCE_S:
                 raise ReadError(f"topic '{topic}'", "to be read to its end", f"nothing for {SILENCE_S:.0f} s")
             continue
-        silent_s = 0.0
+        idle_s = 0.0
         error = message.error()
         if error is None:
-            if message.partition() in open_ends:
+            if message.partition() in unread:
                 yield record_of(message)
         elif error.code() == KafkaError._PARTITION_EOF:
-            open_ends.discard(message.partition())
+            unread.discard(message.partition())
         elif not error.retriable():
             raise ReadError(f"topic '{topic}'", "to be read to its end", error.str())
 
 
 def record_of(message: Any) -> Record:
-    """The record that a message of the client is."""
+    """The client's message as a Record."""
     return Record(
         topic=message.topic(),
         partition=message.partition(),
@@ -107,8 +107,8 @@ def follow_topic(
     """Records as they come, those of a partition in order, until ``deadline_s`` on the monotonic clock.
 
     Args:
-        from_beginning: those that are there already, too.
-        going: whether to go on; asked at least twice a second.
+        from_beginning: existing records come first.
+        going: False ends the iteration; called at least twice a second.
 
     Raises:
         ReadError: the topic is not there, or cannot be read.

@@ -1,4 +1,4 @@
-"""Events → the messages of their topic: the inverse of ``features.events.parse``.
+"""Events as the messages of their topic: the inverse of ``features.events.parse``.
 
 ``parse`` reads back the very events: ids, times, values and, from the header ``known_at``, when each became known.
 What a stream computes is not written, as its readers compute it; nor is an id where the stream makes ids of offsets.
@@ -44,12 +44,12 @@ def messages(
 
     Args:
         events: ``event_id``, ``event_time``, ``known_at`` and any of the stream's fields, as event_schema() types them.
-        stream: says how its messages are written.
-        shift_ms: is added to both times. None is for live traffic: times stay, and the broker says when each is known.
-        registry: where Avro messages have their schema from, and what numbers it; None writes them without a number.
+        stream: defines the format of its messages.
+        shift_ms: is added to both times. None is for live traffic: times stay, and the broker's time is known_at.
+        registry: has the schemas of Avro messages and their numbers; None writes them without a number.
 
     Raises:
-        DefinitionError: two fields stand at one place of the message.
+        DefinitionError: two fields have one path in the message.
         FormatError: the stream's Avro schema cannot hold an event.
         StoreError: the registry does not answer.
     """
@@ -65,20 +65,20 @@ def messages(
 
 def _shifted(events: pa.Table, shift_ms: int) -> pa.Table:
     for name in ("event_time", "known_at"):
-        place = events.schema.get_field_index(name)
-        events = events.set_column(place, name, pc.add(events[name], shift_ms))
+        index = events.schema.get_field_index(name)
+        events = events.set_column(index, name, pc.add(events[name], shift_ms))
     return events
 
 
 def keys_of(events: pa.Table, stream: Stream) -> pa.Array:
-    """Who each event is about, as text, so that a user's keep order: its user, session, item, or else any other id."""
+    """The message key of each event as text, so that a user's events keep order: a user, session, item or other id."""
     others = [name for name in stream.mapped if name.endswith("_id") and name not in KEYS]
     names = [name for name in (*KEYS, *others) if name in stream.mapped and name in events.column_names]
     return pc.coalesce(*(single_array(events[name]).cast(pa.string()) for name in (*names, "event_id")))
 
 
 def _tree(events: pa.Table, stream: Stream, times: pa.Array, *, sparse: bool) -> Tree:
-    """The columns where the message has them; without the empty ones if ``sparse``."""
+    """The columns at their paths in the message; without the empty ones if ``sparse``."""
     columns = {} if stream.event_id is None else {stream.event_id: single_array(events["event_id"])}
     columns[stream.event_time] = times
     fields: dict[str, pa.Array] = {}

@@ -1,4 +1,4 @@
-"""Java, and the jars of Kafka and of Spark's connectors: found, or fetched by the Ivy that pyspark ships.
+"""Finds Java, and the jars of Kafka and of Spark's connectors, or fetches them by the Ivy that pyspark ships.
 
 A folder of jars is complete when it has every file of its list, which is written last; what is complete is never
 fetched again. Only the standard library is imported, as the set-up runs this before anything else works.
@@ -39,7 +39,7 @@ class JarSet:
     artefacts: tuple[str, ...]
 
     def folder(self, home: Path) -> Path:
-        """Where the jars of the set are below a project's home."""
+        """The folder of the set's jars below a project's home."""
         return home.absolute() / "jars" / self.name
 
     @property
@@ -102,7 +102,7 @@ def jars_in(folder: Path) -> list[Path]:
 
 
 def missing_jars(jars: JarSet, home: Path) -> list[str]:
-    """The names of what the set lacks; its list itself where that is missing or of another version."""
+    """The names of the set's missing files; its list itself where that is missing or of another version."""
     folder = jars.folder(home)
     return _missing_in(folder, jars.contents)
 
@@ -167,21 +167,21 @@ def _resolve(jars: JarSet, home: Path) -> Path:
         java = find_java()
         folder.parent.mkdir(parents=True, exist_ok=True)
         print(f"setup: fetching the jars of {jars.name.title()}", file=sys.stderr, flush=True)  # noqa: T201
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{jars.name}-") as made:
-            _fetch(jars, java, Path(made))
-            _put(Path(made), folder)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{jars.name}-") as fetched:
+            _fetch(jars, java, Path(fetched))
+            _put(Path(fetched), folder)
     return folder
 
 
-def _put(made: Path, folder: Path) -> None:
-    """The folder is what was made. Its list leaves first and comes last: half a folder is never taken for a whole."""
+def _put(fetched: Path, folder: Path) -> None:
+    """Replace the folder's files. Its list is deleted first and written last: so half a folder is never complete."""
     folder.mkdir(exist_ok=True)
     (folder / LIST).unlink(missing_ok=True)
     for old in jars_in(folder):
         old.unlink()
-    for jar in jars_in(made):
+    for jar in jars_in(fetched):
         jar.rename(folder / jar.name)
-    (made / LIST).rename(folder / LIST)
+    (fetched / LIST).rename(folder / LIST)
 
 
 def _fetch(jars: JarSet, java: str, folder: Path) -> None:
@@ -209,12 +209,12 @@ def _shipped_with_pyspark() -> list[Path]:
 
 def _run_ivy(jars: JarSet, java: str, folder: Path) -> None:
     ivy = next(jar for jar in _shipped_with_pyspark() if jar.name.startswith("ivy-"))
-    wanted = folder / "ivy.xml"
-    wanted.write_text(_ivy_file(jars), encoding="utf-8")
-    command = [java, *_proxies(os.environ), "-jar", str(ivy), "-ivy", str(wanted), "-confs", "default"]
+    request = folder / "ivy.xml"
+    request.write_text(_ivy_file(jars), encoding="utf-8")
+    command = [java, *_proxies(os.environ), "-jar", str(ivy), "-ivy", str(request), "-confs", "default"]
     command += ["-retrieve", str(folder / "[artifact]-[revision].[ext]")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, cwd=folder)
-    wanted.unlink()
+    request.unlink()
     if done.returncode or not jars_in(folder):
         where = f"the set-up of {jars.contents}"
         raise JarsError(
@@ -223,7 +223,7 @@ def _run_ivy(jars: JarSet, java: str, folder: Path) -> None:
 
 
 def _ivy_file(jars: JarSet) -> str:
-    """What Ivy is to resolve, all of a set at once, so that one version of each artefact comes of it."""
+    """Ivy's request for all artefacts of a set at once, so that one version of each is resolved."""
     lines = [
         '<dependency org="{}" name="{}" rev="{}" conf="default->default"/>'.format(*artefact.split(":"))
         for artefact in jars.artefacts
@@ -235,15 +235,15 @@ def _ivy_file(jars: JarSet) -> str:
     return f'<ivy-module version="2.0">{info}{dependencies}</ivy-module>'
 
 
-def _ivy_error(said: str) -> str:
-    """The line of Ivy's words that says why."""
-    lines = [line.strip(" \t:") for line in said.splitlines() if line.strip(" \t:")]
-    telling = [line for line in lines if "Exception" in line or "not found" in line or "Server access" in line]
-    return (telling or lines or ["nothing"])[-1 if not telling else 0].rstrip(".")
+def _ivy_error(output: str) -> str:
+    """The line of Ivy's output that has the cause."""
+    lines = [line.strip(" \t:") for line in output.splitlines() if line.strip(" \t:")]
+    causes = [line for line in lines if "Exception" in line or "not found" in line or "Server access" in line]
+    return (causes or lines or ["nothing"])[-1 if not causes else 0].rstrip(".")
 
 
 def _proxies(environment: Mapping[str, str]) -> list[str]:
-    """What tells Java of the proxies that the shell knows: it does not read these variables itself."""
+    """Java's options for the proxies of the environment, whose variables it does not read itself."""
     options = []
     for scheme in ("http", "https"):
         address = urlsplit(environment.get(f"{scheme}_proxy") or environment.get(f"{scheme}_proxy".upper()) or "")

@@ -1,4 +1,4 @@
-"""Ports of the loopback address: which are free."""
+"""Free and used ports of the loopback address."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def is_free(port: int) -> bool:
 
 
 def becomes_free(port: int, within_s: float) -> bool:
-    """True when the port is free within a moment: whoever had it, and was killed, may still be leaving it."""
+    """True when the port is free within ``within_s``: a process that was killed may still hold it for a moment."""
     deadline = time.monotonic() + within_s
     while not is_free(port):
         if time.monotonic() > deadline:
@@ -33,7 +33,7 @@ def becomes_free(port: int, within_s: float) -> bool:
 
 
 def accepts(port: int) -> bool:
-    """True when somebody listens on this port of the loopback address."""
+    """True when a server listens on this port of the loopback address."""
     with closing(socket.socket()) as probe:
         probe.settimeout(1)
         return probe.connect_ex((LOOPBACK, port)) == 0

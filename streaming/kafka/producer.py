@@ -1,4 +1,4 @@
-"""Events into Kafka: idempotent, keyed as Java's clients key, and acknowledged only when Kafka has acknowledged."""
+"""An idempotent producer that partitions by key as Java's clients do."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ProducerError(HeadraceError):
 
 
 class EventProducer:
-    """Sends events; whoever needs to know passes ``on_ack``.
+    """Sends events; ``on_ack`` is called with each acknowledgement.
 
     Args:
         bootstrap_servers: the cluster.
@@ -54,7 +54,7 @@ class EventProducer:
         on_ack: OnAck | None = None,
         timeout_s: float = 60.0,
     ) -> None:
-        """The message waits to be sent. Waits itself while the producer's queue is full: Kafka is slower than we are.
+        """Queue the message; waits while the producer's queue is full, as Kafka is slower than we are.
 
         Raises:
             ProducerError: the queue was full for ``timeout_s``, or the message can never be sent (too large).
@@ -82,18 +82,18 @@ class EventProducer:
         return True
 
     def poll(self, timeout_s: float = 0.0) -> int:
-        """Acknowledgements that came have been handed to their ``on_ack``; returns how many."""
+        """Hand new acknowledgements to their ``on_ack``; returns their number."""
         return int(self._producer.poll(timeout_s))
 
     def flush(self, timeout_s: float = 30.0) -> int:
-        """Everything is acknowledged, or the time is over; returns how many messages are not acknowledged."""
+        """Wait until every message is acknowledged or the time is over; returns the number of those that are not."""
         return int(self._producer.flush(timeout_s))
 
     def waiting(self) -> int:
-        """Messages that are sent or to be sent, and not acknowledged yet."""
+        """The number of messages that are not acknowledged yet."""
         return len(self._producer)
 
 
 def known_at_header(known_at_ms: int) -> tuple[str, bytes]:
-    """The header of a record whose known_at is kept, as replays and imports do."""
+    """The header that keeps a record's known_at in a replay or an import."""
     return KNOWN_AT, str(known_at_ms).encode()

@@ -14,7 +14,7 @@ STREAM_CONFIG = {"message.timestamp.type": "LogAppendTime", "compression.type": 
 """The broker's own clock stamps every record: that time is its known_at, and no producer can make it wrong."""
 
 DEAD_CONFIG = {"retention.ms": "-1"}
-"""Dead letters stay until somebody has looked at them."""
+"""Dead letters are never deleted by age."""
 
 TIMEOUT_S = 30.0
 
@@ -24,7 +24,7 @@ class TopicError(HeadraceError):
 
 
 def dead_letter_topic(topic: str) -> str:
-    """The topic that takes what a stream's topic had and could not be read."""
+    """The topic of the dead letters of a topic."""
     return f"{topic}{DEAD}"
 
 
@@ -41,14 +41,14 @@ def ensure_topics(
     partitions: int = 2,
     client_options: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Every stream has its topic, stamped by the broker, and a dead-letter topic; returns those that were made now.
+    """Make the missing topics of the streams, stamped by the broker, and a dead-letter topic for each; returns the new.
 
     A topic that exists stays as it is: it may be anybody's.
 
     Args:
         bootstrap_servers: the cluster.
-        streams: whose topics; several streams may read one.
-        partitions: of the topics that are made; dead letters get one.
+        streams: several may read one topic.
+        partitions: of the new topics; those of dead letters have one.
         client_options: further options of librdkafka, such as security.
 
     Raises:
@@ -65,18 +65,18 @@ def ensure_named_topics(
     client_options: Mapping[str, Any] | None = None,
     dead_letters_of: Iterable[str] = (),
 ) -> list[str]:
-    """As ensure_topics, of topics by name; for names in ``dead_letters_of`` there is a topic of dead letters alone."""
+    """As ensure_topics, of topics by name; names in ``dead_letters_of`` get a topic of dead letters alone."""
     from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # its stubs forget it
 
     admin = admin_client(bootstrap_servers, client_options)
-    there = topics(admin, bootstrap_servers)
-    wanted = {}
+    existing = topics(admin, bootstrap_servers)
+    required = {}
     for topic in dict.fromkeys(names):
-        wanted[topic] = NewTopic(topic, partitions, config=STREAM_CONFIG)
-        wanted[dead_letter_topic(topic)] = NewTopic(dead_letter_topic(topic), 1, config=DEAD_CONFIG)
+        required[topic] = NewTopic(topic, partitions, config=STREAM_CONFIG)
+        required[dead_letter_topic(topic)] = NewTopic(dead_letter_topic(topic), 1, config=DEAD_CONFIG)
     for topic in dead_letters_of:
-        wanted[dead_letter_topic(topic)] = NewTopic(dead_letter_topic(topic), 1, config=DEAD_CONFIG)
-    new = [one for name, one in wanted.items() if name not in there]
+        required[dead_letter_topic(topic)] = NewTopic(dead_letter_topic(topic), 1, config=DEAD_CONFIG)
+    new = [topic for name, topic in required.items() if name not in existing]
     return [name for name in _create(admin, new) if name]
 
 
@@ -89,11 +89,11 @@ def topics(admin: Any, bootstrap_servers: str, timeout_s: float = TIMEOUT_S) -> 
     from confluent_kafka import KafkaException
 
     try:
-        found = admin.list_topics(timeout=timeout_s).topics
+        by_name = admin.list_topics(timeout=timeout_s).topics
     except KafkaException as error:
         got = f"no answer ({error.args[0].str()})"
         raise TopicError("Kafka", f"a cluster at {bootstrap_servers}", got, "See headrace doctor.") from error
-    return {name: len(topic.partitions) for name, topic in found.items()}
+    return {name: len(topic.partitions) for name, topic in by_name.items()}
 
 
 def _create(admin: Any, new: list[Any]) -> Iterable[str | None]:
@@ -104,7 +104,7 @@ def _create(admin: Any, new: list[Any]) -> Iterable[str | None]:
 
 
 def _is_made(name: str, future: Any) -> bool:
-    """True when it was made; False when somebody else made it at the same moment."""
+    """True when it was made; False when another process made it at the same moment."""
     from confluent_kafka import KafkaError, KafkaException
 
     try:

@@ -1,4 +1,4 @@
-"""Where the partitions of topics begin and end, asked of the broker."""
+"""The first and end offsets of topics' partitions, read from the broker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAUSE_S = 0.1
 
 @dataclass(frozen=True)
 class Watermarks:
-    """'topic/partition' → its first offset, and the first that it has not yet."""
+    """'topic/partition' → its first offset (``low``), and the offset after its last record (``high``)."""
 
     low: Offsets
     high: Offsets
@@ -33,15 +33,15 @@ def read_watermarks(
     """
     from confluent_kafka import Consumer, KafkaException
 
-    given = {"group.id": "headrace-watermarks", "enable.auto.commit": False, "log_level": 0}
-    consumer = Consumer(given | dict(options or {}) | {"bootstrap.servers": bootstrap})
+    defaults = {"group.id": "headrace-watermarks", "enable.auto.commit": False, "log_level": 0}
+    consumer = Consumer(defaults | dict(options or {}) | {"bootstrap.servers": bootstrap})
     deadline = time.monotonic() + timeout_s
     try:
         while True:
             try:
                 return _read(consumer, topics, deadline)
             except KafkaException as error:
-                # A topic that was made a moment ago has no leader yet, and one whose broker went gets another.
+                # A new topic has no leader yet, and one whose broker is gone gets another.
                 if time.monotonic() > deadline - PAUSE_S:
                     got = error.args[0].str()
                     raise StoreError(f"Kafka at {bootstrap}", f"an answer in {timeout_s:.0f} s", got) from error
@@ -56,9 +56,10 @@ def _read(consumer: Any, topics: Sequence[str], deadline: float) -> Watermarks:
     low, high = {}, {}
     for topic in topics:
         for partition in _partitions(consumer, topic, _left(deadline)):
-            place = TopicPartition(topic, partition)
             name = f"{topic}/{partition}"
-            low[name], high[name] = consumer.get_watermark_offsets(place, timeout=_left(deadline))
+            low[name], high[name] = consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=_left(deadline)
+            )
     return Watermarks(low, high)
 
 

@@ -3,8 +3,8 @@
 In: a batch's accepted events and the rows before it. Out: durable decisions, in the topics of scores and alerts.
 """
 
-from streaming.scoring.rescoring import ask_again
+from streaming.scoring.rescoring import rescore
 from streaming.scoring.scoring import EventScoring, event_scoring
 from streaming.scoring.topics import DecisionTopics, problems_topic
 
-__all__ = ["DecisionTopics", "EventScoring", "ask_again", "event_scoring", "problems_topic"]
+__all__ = ["DecisionTopics", "EventScoring", "rescore", "event_scoring", "problems_topic"]

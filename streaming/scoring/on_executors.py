@@ -1,9 +1,9 @@
-"""Event models asked on executors: for a batch whose records stay with Spark.
+"""Scoring on executors, for a batch whose records stay with Spark.
 
     events by (view, share of its entities) ──features before──► columns by share of the events ──model──► decisions
 
-A task of the first kind says what one view said of its share's entities just before each event; one of the second puts
-the views' answers together and asks the model. What comes to the driver is decisions.
+A task of the first kind computes the features of one view just before each event of its share's entities; one of the
+second joins the views' features and calls the model. The driver gets decisions.
 """
 
 from __future__ import annotations
@@ -35,85 +35,85 @@ DECIDED = pa.schema({"payload": pa.binary()})
 DECIDED_SQL = "payload binary"
 
 FEATURE = "feature "
-"""Before the names of a view's columns, beside those of events."""
+"""The prefix of a view's columns, beside those of events."""
 
 
 def answers_of(
     share: FoldShare, request: ScoringRequest, batches: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    """What a view said of its share's entities just before each of the events, by share of the events."""
-    several = [batch for batch in batches if batch.num_rows]
-    if not several:
+    """The view's features of its share's entities just before each of the events, by share of the events."""
+    filled = [batch for batch in batches if batch.num_rows]
+    if not filled:
         return
-    pieces = pa.Table.from_batches(several)
-    asked, name = request.asked, pieces["view"][0].as_py()
-    view = next((one for one in asked.source.views if one.name == name), None)
+    pieces = pa.Table.from_batches(filled)
+    columns_of_model, name = request.columns, pieces["view"][0].as_py()
+    view = next((view for view in columns_of_model.source.views if view.name == name), None)
     if view is None:
         return
-    stream = asked.model.stream
-    accepted = {one.name: share.events(one, pieces) for one in view.streams}
+    stream = columns_of_model.model.stream
+    accepted = {read.name: share.events(read, pieces) for read in view.streams}
     rows = ShardWriter(share.cells, share.fence, f"{name}/{pieces['share'][0].as_py()}")
-    found = features_before(view, stream, accepted, lambda keys: rows.rows(name, keys), share.key)
+    features = features_before(view, stream, accepted, lambda keys: rows.rows(name, keys), share.key)
     events, columns = accepted[stream.name], request.columns_of(name)
-    for column, values in zip(columns, found.to_numpy(columns).T if columns else (), strict=True):
+    for column, values in zip(columns, features.to_numpy(columns).T if columns else (), strict=True):
         events = events.append_column(f"{FEATURE}{column}", pa.array(values))
-    task = sequences(events) % share.recipe.shares
-    for one in np.unique(task).tolist():
-        payload = packed(events.filter(pa.array(task == one)))
-        yield pa.RecordBatch.from_pydict({"view": [name], "task": [one], "payload": [payload]}, ANSWERS)
+    task = sequences(events) % share.job.shares
+    for number in np.unique(task).tolist():
+        payload = packed(events.filter(pa.array(task == number)))
+        yield pa.RecordBatch.from_pydict({"view": [name], "task": [number], "payload": [payload]}, ANSWERS)
 
 
 def decisions_of(request: ScoringRequest, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The decisions about a share of the events, of all views' answers about them."""
-    several = [batch for batch in batches if batch.num_rows]
-    if several:
-        answers = pa.Table.from_batches(several)
+    """The decisions about a share of the events, by the features of all views."""
+    filled = [batch for batch in batches if batch.num_rows]
+    if filled:
+        answers = pa.Table.from_batches(filled)
         decided = _decided(request, answers)
         yield pa.RecordBatch.from_pydict({"payload": [packed(decided)]}, DECIDED)
 
 
 def _decided(request: ScoringRequest, answers: pa.Table) -> pa.Table:
-    stream = request.asked.model.stream
+    stream = request.columns.model.stream
     by_view = {
         view: pa.concat_tables(map(unpacked, answers.filter(pc.equal(answers["view"], view))["payload"].to_pylist()))
         for view in pc.unique(answers["view"]).to_pylist()
     }
     names = event_schema(stream).names
-    every = pa.concat_tables([one.select(names) for one in by_view.values()])
-    seq, first = np.unique(sequences(every), return_index=True)
-    events = every.take(pa.array(first)).combine_chunks()
+    repeated = pa.concat_tables([events.select(names) for events in by_view.values()])
+    seq, first = np.unique(sequences(repeated), return_index=True)
+    events = repeated.take(pa.array(first)).combine_chunks()
     own = EventColumns(events, stream)
-    matrix = np.full((len(seq), len(request.asked.model.needed)), np.nan)
-    for number, name in enumerate(request.asked.model.needed):
+    matrix = np.full((len(seq), len(request.columns.model.needed)), np.nan)
+    for number, name in enumerate(request.columns.model.needed):
         if name in stream.dtypes:
             values = own.values(name)
             matrix[:, number] = np.where(values.valid, values.numbers.astype(np.float64), np.nan)
         else:
             _fill(matrix[:, number], f"{FEATURE}{name}", seq, by_view)
-    return decide(request.asked, request.loaded, events, matrix, request.missing)
+    return decide(request.columns, request.loaded, events, matrix, request.missing)
 
 
 def _fill(column: Floats, name: str, seq: Int64s, by_view: dict[str, pa.Table]) -> None:
-    """The values stand at the places of their events; an event that names no entity of the view keeps none."""
+    """Set the values of the events that the view has; an event without an entity of the view stays NaN."""
     for table in by_view.values():
         if name in table.column_names:
             column[np.searchsorted(seq, sequences(table))] = table[name].to_numpy()
 
 
 def sequences(events: pa.Table) -> Int64s:
-    """A number for each event, by where it stands in its topic."""
+    """A number for each event, by its partition and offset."""
     return sequence(integers(events["partition"]), integers(events["offset"]))
 
 
 def decided_on_executors(events: DataFrame, share: FoldShare, request: ScoringRequest) -> pa.Table:
-    """The decisions about all accepted events of the model's stream, made on executors, in the order of their places.
+    """The decisions about all accepted events of the model's stream, made on executors, in the order of their offsets.
 
     Args:
         events: pieces of events, with those of a task in one partition.
     """
     answers = events.mapInArrow(lambda pieces: answers_of(share, request, pieces), ANSWERS_SQL)
-    shared = answers.repartitionById(share.recipe.shares, "task")
-    found = shared.mapInArrow(lambda pieces: decisions_of(request, pieces), DECIDED_SQL).toArrow()
-    decided = [unpacked(octets) for octets in found["payload"].to_pylist()]
-    together = pa.concat_tables([DECISIONS.empty_table(), *decided])
-    return together.take(pa.array(np.argsort(sequences(together), kind="stable")))
+    shared = answers.repartitionById(share.job.shares, "task")
+    pieces = shared.mapInArrow(lambda pieces: decisions_of(request, pieces), DECIDED_SQL).toArrow()
+    decided = [unpacked(payload) for payload in pieces["payload"].to_pylist()]
+    decisions = pa.concat_tables([DECISIONS.empty_table(), *decided])
+    return decisions.take(pa.array(np.argsort(sequences(decisions), kind="stable")))

@@ -9,14 +9,14 @@ from models.event_model import EventColumnsOfModel, LoadedEventModel
 
 @dataclass(frozen=True)
 class ScoringRequest:
-    """The model, the version that scores, and the reason if there is none."""
+    """The model's columns, the version that scores, and the reason if there is none."""
 
-    asked: EventColumnsOfModel
+    columns: EventColumnsOfModel
     loaded: LoadedEventModel | None
     missing: str | None
 
     def columns_of(self, view: str) -> list[str]:
         """The model's columns that are features of the view."""
-        (found,) = (one for one in self.asked.source.views if one.name == view)
-        own = self.asked.model.stream.dtypes
-        return [name for name in self.asked.model.needed if name in found.names and name not in own]
+        (definition,) = (each for each in self.columns.source.views if each.name == view)
+        own = self.columns.model.stream.dtypes
+        return [name for name in self.columns.model.needed if name in definition.names and name not in own]

@@ -1,4 +1,4 @@
-"""Events that a model failed on, put to it again with what was known just before each of them then."""
+"""Scores events that a model failed on again, with what was known just before each of them then."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from streaming.kafka import EventProducer
 from streaming.scoring.topics import DecisionTopics, problems_topic
 
 
-def decided_again(letters: Sequence[DeadLetter], asked: EventColumnsOfModel, loaded: LoadedEventModel) -> pa.Table:
-    """The decisions about the events of the letters by this version, on the inputs that stand in the letters."""
-    told = [json.loads(letter.value or b"{}") for letter in letters]
-    events = [json.loads(one["event"]) for one in told]
-    inputs = [json.loads(one["inputs"]) for one in told]
-    matrix = [[np.nan if one[name] is None else one[name] for name in asked.model.needed] for one in inputs]
-    table = pa.Table.from_pylist(events, schema=event_schema(asked.model.stream))
-    return decide(asked, loaded, table, np.array(matrix, dtype=np.float64))
+def rescored(letters: Sequence[DeadLetter], columns: EventColumnsOfModel, loaded: LoadedEventModel) -> pa.Table:
+    """The decisions about the events of the letters by this version, on the inputs in the letters."""
+    failed = [json.loads(letter.value or b"{}") for letter in letters]
+    events = [json.loads(decision["event"]) for decision in failed]
+    inputs = [json.loads(decision["inputs"]) for decision in failed]
+    matrix = [[np.nan if row[name] is None else row[name] for name in columns.model.needed] for row in inputs]
+    table = pa.Table.from_pylist(events, schema=event_schema(columns.model.stream))
+    return decide(columns, loaded, table, np.array(matrix, dtype=np.float64))
 
 
-def ask_again(
+def rescore(
     letters: Sequence[DeadLetter], repo: FeatureRepo, uri: str, producer: EventProducer, topics: tuple[str, str]
 ) -> int:
-    """The letters of the repo's models have been scored and told, and are marked as replayed; returns how many.
+    """Score the letters of the repo's models, send the decisions, and mark the letters as replayed; returns how many.
 
-    What the rules said of them was told when they were refused; a model's alert comes now. An event that the model
+    Alerts of rules were sent when the events were refused; those of models are sent now. An event that the model
     fails on again stays as it is.
 
     Args:
@@ -41,21 +41,21 @@ def ask_again(
         topics: of scores and of alerts.
 
     Raises:
-        StoreError: a model has no champion that can be asked.
+        StoreError: a model has no champion that can score.
         DeadLetterError: Kafka did not acknowledge it all.
     """
     count = 0
-    for name, several in letters_by_model(letters, repo, topics[0]).items():
-        asked = EventColumnsOfModel.of(repo, repo.models[name])
-        champion = EventAlias(uri, asked)
+    for name, of_model in letters_by_model(letters, repo, topics[0]).items():
+        columns = EventColumnsOfModel.of(repo, repo.models[name])
+        champion = EventAlias(uri, columns)
         loaded = champion.latest()
         if loaded is None:
             got = champion.problem or "none"
-            raise StoreError(f"event model '{name}'", "a champion to ask", got, f"Run 'headrace train {name}'.")
-        decided = decided_again(several, asked, loaded)
+            raise StoreError(f"event model '{name}'", "a champion that scores", got, f"Run 'headrace train {name}'.")
+        decided = rescored(of_model, columns, loaded)
         scored = np.asarray(decided["score"].is_valid())
-        DecisionTopics(producer, *topics).tell_again(decided.filter(pa.array(scored)))
-        done = [letter for letter, is_scored in zip(several, scored.tolist(), strict=True) if is_scored]
+        DecisionTopics(producer, *topics).send_rescored(decided.filter(pa.array(scored)))
+        done = [letter for letter, is_scored in zip(of_model, scored.tolist(), strict=True) if is_scored]
         send_receipts(producer, problems_topic(topics[0], name), done)
         count += len(done)
     return count
@@ -64,10 +64,10 @@ def ask_again(
 def letters_by_model(
     letters: Sequence[DeadLetter], repo: FeatureRepo, scores: str
 ) -> Mapping[str, Sequence[DeadLetter]]:
-    """Model → the letters that are events which it failed on."""
+    """Model → the letters of the events that it failed on."""
     topics = {problems_topic(scores, name): name for name in repo.models}
-    found: dict[str, list[DeadLetter]] = {}
+    by_model: dict[str, list[DeadLetter]] = {}
     for letter in letters:
         if letter.place[0] in topics:
-            found.setdefault(topics[letter.place[0]], []).append(letter)
-    return found
+            by_model.setdefault(topics[letter.place[0]], []).append(letter)
+    return by_model

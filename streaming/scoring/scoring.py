@@ -1,10 +1,10 @@
-"""Event models asked in the stream: each event with what was known just before it, once, and before its own effect.
+"""Scoring in the stream: each event once, with what was known just before it, without its own effect.
 
     a batch's accepted events ──features before──► matrix ──champion, rules──► decisions ──► file ──► topics ──► rows
 
-The decisions of a batch are durable before anything is told of them and before any row of the batch is written. A
-driver that starts tells again what the one before it may not have told, and decides about what lies beyond (0025). Of
-generations that are folded side by side, the first to meet an event decides; for the others it is decided.
+The decisions of a batch are durable before they are sent and before any row of the batch is written. A driver that
+starts sends again what the one before it may not have sent, and decides about later events (ADR 25). Of generations
+that are folded side by side, the first to read an event decides for all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from models.event_model import DECISIONS, EventColumnsOfModel, decide
 from streaming.scoring.decision_log import DecisionLog
 from streaming.scoring.on_executors import decided_on_executors
 from streaming.scoring.request import ScoringRequest
-from streaming.scoring.topics import Telling
+from streaming.scoring.topics import DecisionSink
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -40,51 +40,53 @@ Score = Callable[[ScoringRequest], pa.Table]
 
 
 def _no_place(_: str) -> None:
-    """What is reached where no crash is asked for."""
+    """Called at every effect where no crash point is set."""
 
 
 class ModelScoring:
     """Decides about the events of one model's stream, each once.
 
     Args:
-        champion: whom the events are put to.
-        log: what was decided.
-        tell: sends what was decided.
-        reached: is told before and after decisions become durable, and after they were told.
+        champion: scores the events.
+        log: of the decisions.
+        send: sends the decisions.
+        reached: called before decisions become durable, and after they were sent.
 
     Raises:
         UsageError: the model has an input of a view that does not read the model's stream.
     """
 
-    def __init__(self, champion: Champion, log: DecisionLog, tell: Telling, reached: Reached | None = None) -> None:
+    def __init__(
+        self, champion: Champion, log: DecisionLog, send: DecisionSink, reached: Reached | None = None
+    ) -> None:
         _check(champion.columns)
         self.champion, self.log = champion, log
-        self._tell, self._reached = tell, reached or _no_place
+        self._send, self._reached = send, reached or _no_place
         # Generations are folded by threads of their own, and only one may decide about an event.
         self._deciding = threading.Lock()
 
     def decide(self, end: Offsets, score: Score) -> None:
-        """What is decided about a batch's events is durable, and told.
+        """Decide about a batch's events; the decisions are durable and sent.
 
         Args:
-            end: of the batch.
-            score: puts the batch's accepted events to the model.
+            end: the batch's end offsets.
+            score: scores the batch's accepted events.
         """
         with self._deciding:
-            self._tell_untold()
+            self._send_unsent()
             if self.log.is_beyond(end):
                 decided = self._decided(score)
                 if decided.num_rows:
                     self._reached("before scores")
                 self.log.keep(decided, end)
-                self._tell_untold()
+                self._send_unsent()
                 if decided.num_rows:
                     self._reached("after scores")
 
-    def _tell_untold(self) -> None:
-        if self.log.untold is not None:
-            self._tell(self.log.untold)
-            self.log.untold = None
+    def _send_unsent(self) -> None:
+        if self.log.unsent is not None:
+            self._send(self.log.unsent)
+            self.log.unsent = None
 
     def _decided(self, score: Score) -> pa.Table:
         loaded, problem = self.champion.current(), self.champion.problem
@@ -97,7 +99,7 @@ class GenerationScoring:
     """Scores the batches of one generation, in this process or on executors (fold/shares.py, BatchScoring).
 
     Args:
-        models: those that its rows can answer for.
+        models: those whose features its rows have.
         store: its rows.
     """
 
@@ -117,7 +119,7 @@ class GenerationScoring:
 
 
 class EventScoring:
-    """The event models of a driver, asked by each generation of rows that has what they need.
+    """The event models of a driver, which score by each generation of rows that has their features.
 
     Args:
         models: by the model's name.
@@ -126,84 +128,84 @@ class EventScoring:
     def __init__(self, models: Sequence[ModelScoring]) -> None:
         self._models = models
 
-    def asking(self, repo: FeatureRepo, store: RowStore, stream_id: int) -> GenerationScoring | None:
-        """What asks the models about a generation's batches; None where its definitions are not what they need.
+    def of_generation(self, repo: FeatureRepo, store: RowStore, stream_id: int) -> GenerationScoring | None:
+        """The scoring of a generation's batches; None where its definitions are not those of any model.
 
         Args:
             repo: the generation's definitions.
             store: its rows.
         """
-        able = [one for one in self._models if is_able(repo, one.champion.columns)]
+        able = [model for model in self._models if is_able(repo, model.champion.columns)]
         return GenerationScoring(able, store, stream_id) if able else None
 
     def lacks(self, standing: Offsets) -> bool:
-        """Whether rows that stand at these offsets have events that some model was not asked about."""
-        return any(one.log.lacks(standing) for one in self._models)
+        """True if rows at these offsets have events that some model has not scored."""
+        return any(model.log.lacks(standing) for model in self._models)
 
     def reach(self) -> Offsets:
-        """By partition, the first offset that some model was not asked about; none of partitions that no model met."""
-        found: dict[str, int] = {}
-        for one in self._models:
-            for place, offset in one.log.reach.items():
-                found[place] = min(offset, found.get(place, offset))
-        return found
+        """By partition, the first offset that some model has not scored; without partitions that no model has read."""
+        reach: dict[str, int] = {}
+        for model in self._models:
+            for name, offset in model.log.reach.items():
+                reach[name] = min(offset, reach.get(name, offset))
+        return reach
 
     def start(self) -> None:
-        """The models are looked for from now on."""
-        for one in self._models:
-            one.champion.start()
+        """Begin to follow the models' champions."""
+        for model in self._models:
+            model.champion.start()
 
     def close(self) -> None:
-        """No registry is asked any more."""
-        for one in self._models:
-            one.champion.close()
+        """Stop following the models' champions."""
+        for model in self._models:
+            model.champion.close()
 
 
 def event_scoring(
-    repo: FeatureRepo, tracking_uri: str, folder: Path, tell: Telling, reached: Reached | None = None
+    repo: FeatureRepo, tracking_uri: str, folder: Path, send: DecisionSink, reached: Reached | None = None
 ) -> EventScoring:
     """The scoring of the repo's event models.
 
     Args:
-        folder: where decisions are kept.
+        folder: of the decision logs.
     """
-    asked = [EventColumnsOfModel.of(repo, model) for model in repo.models.values()]
-    champions = [PolledChampion(EventAlias(tracking_uri, one), first_look_s(tracking_uri)) for one in asked]
-    logs = [DecisionLog(folder / one.model.name, one.model.stream) for one in asked]
-    models = [ModelScoring(one, log, tell, reached) for one, log in zip(champions, logs, strict=True)]
+    columns = [EventColumnsOfModel.of(repo, model) for model in repo.models.values()]
+    champions = [PolledChampion(EventAlias(tracking_uri, each), first_look_s(tracking_uri)) for each in columns]
+    logs = [DecisionLog(folder / each.model.name, each.model.stream) for each in columns]
+    models = [ModelScoring(champion, log, send, reached) for champion, log in zip(champions, logs, strict=True)]
     return EventScoring(models)
 
 
 def decided_here(request: ScoringRequest, accepted: Mapping[str, pa.Table], store: RowStore, key: BatchKey) -> pa.Table:
     """The decisions about the accepted events of the model's stream, with what was known just before each."""
-    asked, stream = request.asked, request.asked.model.stream
+    columns, stream = request.columns, request.columns.model.stream
     events = accepted.get(stream.name)
     if events is None or not events.num_rows:
         return DECISIONS.empty_table()
-    answers = {}
-    for view in asked.source.views:
-        answers[view.name] = features_before(view, stream, accepted, _rows_of(store, view.name), key)
-    return decide(asked, request.loaded, events, asked.source.matrix_of(events, answers), request.missing)
+    features = {}
+    for view in columns.source.views:
+        features[view.name] = features_before(view, stream, accepted, _rows_of(store, view.name), key)
+    return decide(columns, request.loaded, events, columns.source.matrix_of(events, features), request.missing)
 
 
 def _rows_of(store: RowStore, view: str) -> Callable[[pa.Array], pa.Array]:
     return lambda keys: store.rows(view, keys)
 
 
-def is_able(repo: FeatureRepo, asked: EventColumnsOfModel) -> bool:
-    """Whether rows and events by these definitions are those that the model's own definitions mean."""
-    meant = asked.model.stream
-    has = repo.streams.get(meant.name)
-    if has is None or (has.topics, has.dtypes) != (meant.topics, meant.dtypes):
+def is_able(repo: FeatureRepo, columns: EventColumnsOfModel) -> bool:
+    """True if rows and events by these definitions are the same as by the model's own definitions."""
+    required = columns.model.stream
+    stream = repo.streams.get(required.name)
+    if stream is None or (stream.topics, stream.dtypes) != (required.topics, required.dtypes):
         return False
     hashes = {view.name: view.schema_hash for view in repo.views.values()}
-    return all(hashes.get(view.name) == view.schema_hash for view in asked.source.views)
+    return all(hashes.get(view.name) == view.schema_hash for view in columns.source.views)
 
 
-def _check(asked: EventColumnsOfModel) -> None:
-    model = asked.model
-    for view in asked.source.views:
+def _check(columns: EventColumnsOfModel) -> None:
+    model = columns.model
+    for view in columns.source.views:
         if model.stream not in view.streams:
             where = f"event model '{model.name}': feature view '{view.name}'"
-            got = ", ".join(one.name for one in view.streams)
-            raise UsageError(where, f"to read stream '{model.stream.name}', whose events it is asked about", got)
+            got = ", ".join(stream.name for stream in view.streams)
+            raise UsageError(where, f"to read stream '{model.stream.name}', whose events it scores", got)

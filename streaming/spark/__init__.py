@@ -1,4 +1,4 @@
-"""All that is Spark's session and its Kafka source.
+"""Spark's session, its Kafka source and its queries.
 
 In: settings. Out: a session, the messages of a micro-batch by topic, and the offsets of a batch.
 """

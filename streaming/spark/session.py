@@ -26,7 +26,7 @@ OPTIONS = {
     # Plans are short and always the same: making them anew at every stage costs more than it could save.
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "50000",
-    # An empty batch would cost its two log files and tell nobody anything.
+    # An empty batch would cost its two log files and report nothing.
     "spark.sql.streaming.noDataMicroBatches.enabled": "false",
     "spark.sql.streaming.stopTimeout": "20s",
     "spark.ui.enabled": "false",
@@ -34,8 +34,8 @@ OPTIONS = {
 }
 
 # Of the two files that every batch leaves in its checkpoint, Hadoop's usual way with a local disk makes a dozen: it
-# starts chmod and readlink for each, which takes ten times as long as all the rest (42 ms a file; so, 4). Spark's own
-# checksums stay on.
+# starts chmod and readlink for each, which takes ten times as long as all the rest (42 ms a file; this way, 4). Spark's
+# own checksums stay on.
 LOCAL = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
@@ -79,22 +79,22 @@ SOURCE = {
 HEADERS = "coalesce(headers, array()) AS headers"
 
 COLUMNS = ("topic", "partition", "offset", "unix_millis(timestamp) AS timestamp", "key", "value", HEADERS)
-"""What read_topics() has of each message; ``timestamp`` is in ms, ``headers`` are none rather than null."""
+"""The columns of read_topics(); ``timestamp`` is in ms, ``headers`` are none rather than null."""
 
 
 def session_options(
     master: str, memory: str, jars: Sequence[Path], settings: Path, long_running: bool = False
 ) -> dict[str, str]:
-    """The settings of a session: on one machine all on loopback and the jars on the class path, not copied about."""
+    """The settings of a session: on one machine, all on loopback, and the jars on the class path instead of copied."""
     compiler = "" if long_running else SOON_READY
     java = f"{JVM_OPTIONS} {compiler} -Dlog4j2.configurationFile={settings.resolve().as_uri()}"
     local = master.startswith("local")
     paths = [str(jar) for jar in jars]
     class_path = os.pathsep.join(paths)
-    here = {"spark.driver.extraClassPath": class_path, "spark.executor.extraClassPath": class_path}
-    placed = here if local else {"spark.jars": ",".join(paths)}
-    given = {"spark.master": master, "spark.driver.memory": memory, "spark.driver.extraJavaOptions": java}
-    return OPTIONS | (LOCAL if local else {}) | given | (placed if jars else {}) | _python_path()
+    on_class_path = {"spark.driver.extraClassPath": class_path, "spark.executor.extraClassPath": class_path}
+    placed = on_class_path if local else {"spark.jars": ",".join(paths)}
+    ours = {"spark.master": master, "spark.driver.memory": memory, "spark.driver.extraJavaOptions": java}
+    return OPTIONS | (LOCAL if local else {}) | ours | (placed if jars else {}) | _python_path()
 
 
 def _python_path() -> dict[str, str]:
@@ -109,7 +109,7 @@ def spark_session(
     """A running session, which logs into the folder ``logs``; its JVM ends with this process, whatever ends that.
 
     Args:
-        long_running: rather fast in an hour than ready soon.
+        long_running: compile for speed over hours, not for a quick start.
     """
     # Python that Spark may start must be this one, and not the python3 of the PATH.
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
@@ -153,7 +153,7 @@ def _is_not_of_py4j(record: logging.LogRecord) -> bool:
 
 
 class SparkError(HeadraceError):
-    """Raised when Spark's Java process does not start, or is gone: nothing is lost, and nothing goes on."""
+    """Raised when Spark's Java process does not start, or has ended: no data is lost, but nothing runs any more."""
 
 
 class Java:
@@ -168,12 +168,12 @@ class Java:
         self._logs = logs
 
     @property
-    def runs(self) -> bool:
-        """Whether it has not ended."""
+    def is_running(self) -> bool:
+        """True until it has ended."""
         return self._process is None or self._process.poll() is None
 
     def check(self, within_s: float = 0.0) -> None:
-        """Raise SparkError where it has ended, or ends within this time."""
+        """Raise SparkError if it has ended, or ends within this time."""
         if self._process is None:
             return
         with suppress(TimeoutExpired):
@@ -182,12 +182,12 @@ class Java:
             if got == "SIGKILL":
                 next_step += " Where the system killed it for want of memory, end other programs first."
             where = f"Spark's Java process {self._process.pid}"
-            said = f"{next_step} See {self._logs / 'spark.log'}."
-            raise SparkError(where, "to run as long as the stream", f"its end by {got}", said)
+            see_log = f"{next_step} See {self._logs / 'spark.log'}."
+            raise SparkError(where, "to run as long as the stream", f"its end by {got}", see_log)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Whatever the block raises because the process ended is a SparkError."""
+        """Turn what the block raises into a SparkError if the process has ended."""
         try:
             yield
         except Exception:
@@ -214,11 +214,11 @@ def running_session(
         with java.watched():
             yield spark, java
     finally:
-        if java.runs:
+        if java.is_running:
             spark.stop()
 
 
 def read_topics(spark: SparkSession, topics: Sequence[str], bootstrap: str, options: Mapping[str, str]) -> DataFrame:
     """The topics' messages as a stream with COLUMNS; ``options`` are the Kafka source's, and win over our defaults."""
-    given = SOURCE | {"kafka.bootstrap.servers": bootstrap, "subscribe": ",".join(topics)} | dict(options)
-    return spark.readStream.format("kafka").options(**given).load().selectExpr(*COLUMNS)
+    merged = SOURCE | {"kafka.bootstrap.servers": bootstrap, "subscribe": ",".join(topics)} | dict(options)
+    return spark.readStream.format("kafka").options(**merged).load().selectExpr(*COLUMNS)

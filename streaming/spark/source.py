@@ -1,4 +1,4 @@
-"""What Spark's Kafka source hands over, as records of our streams; and which offsets a batch stands for."""
+"""Messages of Spark's Kafka source as records of our streams, and the offsets of a batch."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Messages:
     """One topic's messages of a batch, as one stream reads them.
 
     Args:
-        stream: the part of a stream (Stream.parts) that says what they mean.
-        table: the rows as they came (session.COLUMNS).
-        records: the same, to parse.
+        stream: the part of a stream (Stream.parts) that they are read as.
+        table: the rows as read (session.COLUMNS).
+        records: the same, as parse() takes them.
     """
 
     stream: Stream
@@ -37,13 +37,13 @@ class Messages:
 def messages_by_topic(table: pa.Table, streams: Iterable[Stream]) -> list[Messages]:
     """The messages of each stream and topic that has any, in the batch's order."""
     topics = table["topic"].combine_chunks()
-    found = []
+    messages = []
     for stream in streams:
         for number, part in enumerate(stream.parts):
             rows = table.filter(pc.equal(topics, part.topic))
             if rows.num_rows:
-                found.append(Messages(part, rows, _records(rows, number * PARTITIONS_OF_A_TOPIC)))
-    return found
+                messages.append(Messages(part, rows, _records(rows, number * PARTITIONS_OF_A_TOPIC)))
+    return messages
 
 
 def _records(rows: pa.Table, first: int) -> Records:
@@ -55,9 +55,9 @@ def _records(rows: pa.Table, first: int) -> Records:
 
 
 def known_at(rows: pa.Table) -> Int64s:
-    """When each message became known, in ms: what its header says, where it says an earlier time than the broker.
+    """When each message became known, in ms: the time of its header if that is earlier than the broker's.
 
-    Nothing is known before the broker has it, so a header from the future would only put an entity's clock out.
+    Nothing is known before the broker has it, so a later header would only put an entity's clock wrong.
     """
     appended = np.asarray(rows["timestamp"]).astype(np.int64)
     headers = single_array(rows["headers"])
@@ -69,39 +69,39 @@ def known_at(rows: pa.Table) -> Int64s:
     values = entries.field("value").filter(named)
     numeric = np.asarray(pc.fill_null(pc.match_substring_regex(values, r"^[0-9]{1,18}$"), fill_value=False))
     row = np.asarray(owner.filter(named))[numeric]
-    given = np.asarray(values.filter(pa.array(numeric)).cast(pa.string()).cast(pa.int64()))
-    told = appended.copy()
-    told[row] = np.minimum(given, appended[row])
-    return told
+    from_header = np.asarray(values.filter(pa.array(numeric)).cast(pa.string()).cast(pa.int64()))
+    known = appended.copy()
+    known[row] = np.minimum(from_header, appended[row])
+    return known
 
 
 @dataclass(frozen=True)
 class OffsetLog:
     """Spark's own record, in its checkpoint, of the offsets that it planned for each batch before it ran it.
 
-    What a batch holds says nothing of partitions that were empty, nor of records that a topic has no more; the log
-    does, and it is what Spark replays by.
+    A batch's records do not show empty partitions, nor records that a topic no longer has; the log does, and Spark
+    replays by it.
 
     Args:
         checkpoint: folder of the query.
-        first: where batch 0 starts.
+        first: the offsets at which batch 0 starts.
     """
 
     checkpoint: Path
     first: Offsets
 
     def between(self, batch_id: int) -> tuple[Offsets, Offsets]:
-        """[start, end) of a batch that is running or has run lately."""
+        """[start, end) of a batch that is running or has just run."""
         start = self.first if batch_id == 0 else self._end(batch_id - 1)
         return start, self._end(batch_id)
 
     def committed(self) -> int:
-        """The last batch that Spark counts as done; -1 for none."""
+        """The last batch that Spark has committed; -1 for none."""
         done = [int(path.name) for path in (self.checkpoint / "commits").glob("[0-9]*") if path.name.isdecimal()]
         return max(done, default=-1)
 
     def standing(self) -> Offsets:
-        """Where the batches that Spark counts as done end."""
+        """The end offsets of the batches that Spark has committed."""
         committed = self.committed()
         return self.first if committed < 0 else self._end(committed)
 
@@ -123,17 +123,17 @@ def flat_offsets(by_topic: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 
 
 def nested_offsets(offsets: Offsets) -> dict[str, dict[str, int]]:
-    """{'topic/0': 5} as {'topic': {'0': 5}}: how Spark writes offsets and wants to be told where to start."""
+    """{'topic/0': 5} as {'topic': {'0': 5}}: as Spark writes and reads offsets."""
     nested: dict[str, dict[str, int]] = {}
-    for place, offset in offsets.items():
-        topic, _, partition = place.rpartition("/")
+    for name, offset in offsets.items():
+        topic, _, partition = name.rpartition("/")
         nested.setdefault(topic, {})[partition] = offset
     return nested
 
 
 def records_between(start: Offsets, end: Offsets) -> int:
-    """How many offsets lie in [start, end); a partition that is not in start begins at 0."""
-    return sum(offset - start.get(place, 0) for place, offset in end.items())
+    """The number of offsets in [start, end); a partition that is not in start begins at 0."""
+    return sum(offset - start.get(name, 0) for name, offset in end.items())
 
 
 SendDeadLetters = Callable[[Stream, Messages, Parsed], object]

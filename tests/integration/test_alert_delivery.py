@@ -158,16 +158,16 @@ def test_a_sink_that_is_away_holds_up_no_other_and_gets_all_when_it_is_back(plac
         with place.delivering() as by_name:
             until(lambda: place.in_table() == sorted(ids(alerts[:20])), "the table has them")
             until(lambda: place.in_hook() == sorted(ids(alerts[:20])), "the webhook has them")
-            until(lambda: by_name["postgres"].told()["state"] == "retrying", "PostgreSQL is missed")
-            assert by_name["postgres"].told()["delivered"] == 0
-            assert by_name["postgres"].told()["last_error"]["text"].startswith("PostgreSQL requires")
-            assert by_name["webhook"].told()["last_error"]["text"].startswith("webhook at 127.0.0.1 requires")
+            until(lambda: by_name["postgres"].to_dict()["state"] == "retrying", "PostgreSQL is missed")
+            assert by_name["postgres"].to_dict()["delivered"] == 0
+            assert by_name["postgres"].to_dict()["last_error"]["text"].startswith("PostgreSQL requires")
+            assert by_name["webhook"].to_dict()["last_error"]["text"].startswith("webhook at 127.0.0.1 requires")
             place.server.start()
             send(place.producer, place.topic, alerts[20:])
             found = (place.in_table, place.in_postgres, place.in_hook)
-            until(lambda: all(one.told()["delivered"] == 50 for one in by_name.values()), "all have all")
+            until(lambda: all(one.to_dict()["delivered"] == 50 for one in by_name.values()), "all have all")
             assert [one() for one in found] == [wanted] * 3
-            assert {one.told()["waiting"] for one in by_name.values()} == {0}
+            assert {one.to_dict()["waiting"] for one in by_name.values()} == {0}
     finally:
         if place.server.process is None:
             place.server.start()
@@ -182,8 +182,8 @@ def test_what_a_sink_refuses_is_a_dead_letter_with_the_reason_and_the_rest_goes_
     place.hook.refused = {alerts[2]["alert_id"]: 422}
     send(place.producer, place.topic, [*alerts[:3], b"no alert", b'{"alert_id": 7}', *alerts[3:]])
     with place.delivering() as by_name:
-        until(lambda: sum(one.told()["refused"] for one in by_name.values()) == 7, "what cannot be taken is refused")
-        until(lambda: {one.told()["waiting"] for one in by_name.values()} == {0}, "all is taken")
+        until(lambda: sum(one.to_dict()["refused"] for one in by_name.values()) == 7, "what cannot be taken is refused")
+        until(lambda: {one.to_dict()["waiting"] for one in by_name.values()} == {0}, "all is taken")
     assert place.in_table() == place.in_postgres() == sorted(ids(alerts))
     assert place.in_hook() == sorted({*ids(alerts)} - {*place.hook.refused})
     letters = {one.value: one for one in place.letters()}
@@ -212,7 +212,7 @@ def test_what_a_delivery_did_before_it_died_is_done_again_and_each_alert_is_once
         delivery.source.close()
         delivery.sink.close()
     with place.delivering() as by_name:
-        until(lambda: {one.told()["delivered"] for one in by_name.values()} == {6}, "all are counted once")
+        until(lambda: {one.to_dict()["delivered"] for one in by_name.values()} == {6}, "all are counted once")
     assert place.in_table() == place.in_postgres() == place.in_hook() == sorted(ids(alerts))
 
 

@@ -312,7 +312,7 @@ def test_the_service_says_of_a_payment_what_the_stream_decides_about_it(trained,
     champion = PolledChampion(EventAlias(registry.uri, ASKED))
     champion.start()
     scoring = EventScoring([ModelScoring(champion, DecisionLog(tmp_path / "decisions", stream), told.append)])
-    asking = scoring.asking(REPO, stored, STREAM_ID)
+    asking = scoring.of_generation(REPO, stored, STREAM_ID)
     assert asking is not None
     step = BatchStep(stored, views, STREAM_ID, asking.here)
     with plain(settings(store, registry.uri)) as client:

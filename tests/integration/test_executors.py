@@ -31,7 +31,7 @@ from headrace.simulators.zipf import Templates, ZipfLoad
 from models.event_model.artefact import EventClassifier, LoadedEventModel
 from models.event_model.columns import EventColumnsOfModel
 from models.event_model.decisions import alerts_of
-from streaming.fold.shares import recipe_of
+from streaming.fold.shares import fold_job
 from streaming.fold.sink import OnlineSink
 from streaming.kafka.encoding import messages as as_sent
 from streaming.scoring.decision_log import DecisionLog
@@ -196,7 +196,7 @@ def test_executors_in_processes_of_their_own_leave_the_rows_that_the_driver_woul
     for number in range(BATCHES):
         counted["here"].append(sinks["here"].fold(messages(stream, number), number).counts)
         frame = framed(spark, tmp_path, stream, number)
-        counted["there"].append(sinks["there"].fold_elsewhere(frame, number, recipe_of(repo, 2), cells).counts)
+        counted["there"].append(sinks["there"].fold_on_executors(frame, number, fold_job(repo, 2), cells).counts)
     assert counted["here"] == counted["there"]
     assert all(one.duplicate > 10 and one.dead_letter > 0 for one in counted["here"][1:])
     assert sorted(letters["here"].sent) == sorted(letters["there"].sent)
@@ -278,7 +278,7 @@ def test_executors_decide_about_each_event_what_the_driver_would(
         generation.begin()
         generation.publish(Marker(-1, payments.upto(0), payments.upto(0), -1))
         scoring = ModelScoring(champion, DecisionLog(tmp_path / name, asked.model.stream), tables.append)
-        asking = EventScoring([scoring]).asking(repo, generation, STREAM_ID)
+        asking = EventScoring([scoring]).of_generation(repo, generation, STREAM_ID)
         letters = Letters()
         sinks[name] = OnlineSink(repo, generation, STREAM_ID, payments, letters, scoring=asking)  # type: ignore[arg-type]
     for number in range(2):
@@ -286,7 +286,7 @@ def test_executors_decide_about_each_event_what_the_driver_would(
         path = tmp_path / f"payments {number}.parquet"
         pq.write_table(payments.batch(number), path, row_group_size=500)
         frame = spark.read.parquet(str(path)).repartition(3)
-        sinks["there"].fold_elsewhere(frame, number, recipe_of(repo, 2), SqliteRows(tmp_path / "there.db"))
+        sinks["there"].fold_on_executors(frame, number, fold_job(repo, 2), SqliteRows(tmp_path / "there.db"))
     here, there = (pa.concat_tables(tables).sort_by("event_id") for tables in told.values())
     assert here.num_rows == sum(payments.upto(2)[f"{topic}/0"] for topic in asked.model.stream.topics) > 1_000
     np.testing.assert_allclose(here["score"].to_numpy(), there["score"].to_numpy(), rtol=0, atol=1e-12)

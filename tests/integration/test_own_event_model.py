@@ -128,7 +128,7 @@ def test_an_own_model_is_champion_by_its_verdict_and_stream_and_service_say_what
     champion.start()
     told: list[pa.Table] = []
     scoring = EventScoring([ModelScoring(champion, DecisionLog(tmp_path / "decisions", STREAM), told.append)])
-    asking = scoring.asking(REPO, stored, STREAM_ID)
+    asking = scoring.of_generation(REPO, stored, STREAM_ID)
     assert asking is not None
     (event,) = batch.parsed[STREAM.name].events.to_pylist()
     fields = {name: event[name] for name in ("event_time", "customer_id", "terminal_id", "amount")}

@@ -130,7 +130,7 @@ class Run:
             first = {place_of(name): 0 for name in REPO.streams}
             handle.publish(Marker(-1, first, first, -1))
         own = model or ModelScoring(champion, DecisionLog(folder, ASKED.model.stream), self.tell)
-        asking = EventScoring([own]).asking(REPO, handle, stream_id)
+        asking = EventScoring([own]).of_generation(REPO, handle, stream_id)
         self.step = BatchStep(handle, list(REPO.views.values()), stream_id, asking.here)
 
     def tell(self, decisions: pa.Table) -> None:

@@ -43,14 +43,14 @@ def test_what_the_decisions_reach_is_decided_topic_by_topic_also_for_who_opens_t
     assert log.undecided(events(*places)).tolist() == [False, True, False, True, True]
 
 
-def test_decisions_stay_untold_for_the_next_driver_and_none_are_where_there_were_no_events(tmp_path: Path) -> None:
+def test_decisions_stay_unsent_for_the_next_driver_and_none_are_where_there_were_no_events(tmp_path: Path) -> None:
     log = DecisionLog(tmp_path, STREAM)
-    assert log.untold is None
+    assert log.unsent is None
     log.keep(decided(2), {ONLINE: 2})
-    assert DecisionLog(tmp_path, STREAM).untold.num_rows == 2
+    assert DecisionLog(tmp_path, STREAM).unsent.num_rows == 2
     log.keep(decided(0), {ONLINE: 4})
-    assert log.untold is None
-    assert DecisionLog(tmp_path, STREAM).untold is None
+    assert log.unsent is None
+    assert DecisionLog(tmp_path, STREAM).unsent is None
     assert DecisionLog(tmp_path, STREAM).reach == {ONLINE: 4}
 
 

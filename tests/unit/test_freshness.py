@@ -12,7 +12,7 @@ from streaming.fold.freshness import BOUNDS_MS, Freshness, freshness_text, quant
 def filled(*ages: int, slo_ms: float = 1_000) -> dict:
     found = Freshness(slo_ms)
     found.add(10_000_000, [10_000_000 - np.array(ages, dtype=np.int64)])
-    return found.told()
+    return found.to_dict()
 
 
 def test_an_age_at_a_bound_is_within_it_and_the_share_within_the_slo_is_exact():
@@ -27,7 +27,7 @@ def test_an_event_from_the_future_has_no_age():
 
 
 def test_nothing_has_no_share_and_no_quantile():
-    told = Freshness().told()
+    told = Freshness().to_dict()
     assert (told["within_slo"], quantile_ms(told, 0.5)) == (None, None)
 
 

@@ -26,7 +26,7 @@ from streaming.fold.sink import OnlineSink
 from streaming.generations.checkpoints import Checkpoints, Generation, build_from_archive, new_generation
 from streaming.generations.lease import only_driver
 from streaming.spark.source import OffsetLog, flat_offsets, known_at, messages_by_topic, nested_offsets, records_between
-from streaming.status import Recent, Totals, lag, metrics_text, status_lines, write_status
+from streaming.status import RecentBatches, Totals, lag, metrics_text, status_lines, write_status
 from streaming.supervisor import Backoff, reason
 
 T0 = 1_700_000_000_000
@@ -199,7 +199,7 @@ def test_totals_have_a_batch_once_however_often_it_comes_and_survive_a_restart(t
 
 
 def test_rates_and_ages_are_of_the_last_while_only() -> None:
-    recent = Recent()
+    recent = RecentBatches()
     recent.add(T0, 1_000, np.arange(1_000))
     assert (recent.per_s(T0), recent.age_ms(T0)["p50_ms"]) == (100.0, pytest.approx(500, abs=5))
     assert (recent.per_s(T0 + 11_000), recent.age_ms(T0 + 70_000)) == (0.0, {})
@@ -234,7 +234,7 @@ def test_the_status_says_how_fresh_each_view_is_and_that_a_generation_is_being_m
     fresh = Freshness(slo_ms=500)
     fresh.add(T0, [T0 - np.array([40, 40, 40, 900])])
     query = {"state": "running", "error": None, "batch_id": 1, "batch_ms": 2.0, "rows_per_s": 1.0, "lag": 0}
-    query |= {"counts": {}, "freshness": {"by_user": fresh.told()}}
+    query |= {"counts": {}, "freshness": {"by_user": fresh.to_dict()}}
     given = {"state": "running", "pid": 1, "bootstrap": "b", "queries": {"fold": query}, "building": True}
     lines = status_lines(given)
     assert "  a new generation is being made from the archive" in lines
@@ -280,4 +280,4 @@ def test_the_reason_of_a_failure_is_its_cause_in_one_line() -> None:
     assert reason(ValueError("wrong"), None) == "ValueError: wrong"
     assert reason(FenceError("a", "b", "c"), None) == "a requires b; got c."
     assert reason(None, "\nstopped\nmore") == "stopped"
-    assert reason(None, "") == "it ended, and says nothing of why"
+    assert reason(None, "") == "it ended without an error"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from features.definitions import FeatureRepo, FeatureView, Stream
     from features.online_store import ReadableStore
-    from streaming.replay import Batch
+    from streaming.replay import TimedMessages
 
 STREAM, VIEW, SHOWS = "activity", "user_activity", "user_view_count_24h"
 """The stream that events go to, and the feature that shows a view by a user who had none."""
@@ -197,7 +197,7 @@ class Freshness:
     def _commits(self) -> int:
         return commits(self.loop.home / "offline" / STREAM)
 
-    def _send(self, batches: Iterator[Batch]) -> int:
+    def _send(self, batches: Iterator[TimedMessages]) -> int:
         """The events are sent at their times, and acknowledged; how many."""
         from features.times import now_ms
         from streaming.kafka import EventProducer
@@ -209,7 +209,7 @@ class Freshness:
         tally.check("bench freshness")
         return tally.acknowledged
 
-    def _made(self, seconds: int, *, measured: bool) -> Iterator[Batch]:
+    def _made(self, seconds: int, *, measured: bool) -> Iterator[TimedMessages]:
         """Events of so many seconds from now on, made before they happen: sending them then hears every answer."""
         from features.times import now_ms
         from streaming.replay import in_file_order

@@ -150,14 +150,14 @@ def _ask_again(letters: Sequence[DeadLetter], settings: Settings, producer: Even
     """The letters have been scored and told; returns how many."""
     from features.definitions import load_repo
     from models.registry import absolute_uri
-    from streaming.scoring import ask_again
+    from streaming.scoring import rescore
 
     if not letters:
         return 0
     root = Path.cwd()
     uri = absolute_uri(settings.mlflow.tracking_uri, root)
     topics = settings.stream.scores_topic, settings.stream.alerts_topic
-    return ask_again(letters, load_repo(root / settings.stream.repo), uri, producer, topics)
+    return rescore(letters, load_repo(root / settings.stream.repo), uri, producer, topics)
 
 
 def _chosen(letters: Sequence[DeadLetter], reason: str | None, everything: bool) -> list[DeadLetter]:

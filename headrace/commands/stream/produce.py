@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from features.events.avro import SchemaRegistry
     from headrace.simulators import ShopSimulator
     from streaming.kafka import EventProducer
-    from streaming.replay import Batch, Stop, Tables, Tally
+    from streaming.replay import Stop, Tables, Tally, TimedMessages
 
 REACHABLE_S = 5.0
 
@@ -86,8 +86,8 @@ def replay(  # noqa: PLR0913, PLR0917  # one parameter an option
     read = partial(read_events, file, kind, streams, stream=stream, columns=columns)
     read()  # generators do not start by themselves: this only looks at the options
     refused: Counter[str] = Counter()
-    shift_ms = _shift_ms(playing.newest_ms(playing.taken(read(), limit, Counter()))) if now else 0
-    tables = playing.taken(read(), limit, refused)
+    shift_ms = _shift_ms(playing.newest_ms(playing.limited(read(), limit, Counter()))) if now else 0
+    tables = playing.limited(read(), limit, refused)
     ordered = playing.in_file_order if factor is None else playing.in_time_order
     with _sending(project, bootstrap_servers, _filled(kind, stream, streams)) as sending:
         sending.send(ordered(tables, streams, shift_ms, project.registry), factor)
@@ -175,7 +175,7 @@ def _send_cards(
         start_ms = _now_ms()
         before = cards_traffic.Past(cards, streams, days, start_ms, project.registry)
         sending.send(before.batches(), None)
-        if not sending.stop.wished:
+        if not sending.stop.requested:
             until_ms = None if seconds is None else start_ms + int(seconds * 1_000)
             blocks = cards.live(start_ms, rate, until_ms, before.unknown)
             sending.send(cards_traffic.live(blocks, streams, project.registry), 1.0, _now_ms())
@@ -190,7 +190,7 @@ def _shop(repo: FeatureRepo) -> Mapping[str, Stream]:
     return found
 
 
-def _catalogue(shop: ShopSimulator, project: _Project, start_ms: int) -> Iterator[Batch]:
+def _catalogue(shop: ShopSimulator, project: _Project, start_ms: int) -> Iterator[TimedMessages]:
     from streaming.replay import in_file_order
 
     streams = project.repo.streams
@@ -198,7 +198,9 @@ def _catalogue(shop: ShopSimulator, project: _Project, start_ms: int) -> Iterato
     return in_file_order(tables, streams, None, project.registry)
 
 
-def _live(shop: ShopSimulator, project: _Project, start_ms: int, rate: float, seconds: float | None) -> Iterator[Batch]:
+def _live(
+    shop: ShopSimulator, project: _Project, start_ms: int, rate: float, seconds: float | None
+) -> Iterator[TimedMessages]:
     from streaming.replay import in_file_order
 
     until_ms = None if seconds is None else start_ms + int(seconds * 1_000)
@@ -261,7 +263,7 @@ class _Sending:
         self.producer, self.stop, self.tally = producer, stop, tally
         self._started_s = self._shown_s = time.monotonic()
 
-    def send(self, batches: Iterator[Batch], speed: float | None, origin_ms: int | None = None) -> None:
+    def send(self, batches: Iterator[TimedMessages], speed: float | None, origin_ms: int | None = None) -> None:
         """The batches are sent, and answered; as send_all() has it."""
         from streaming.replay import send_all
 
@@ -289,7 +291,7 @@ class _Sending:
             reasons = ", ".join(f"{count:,} {code}" for code, count in refused.most_common())
             click.echo(f"{refused.total():,} records of the file are no events and were not sent: {reasons}", err=True)
         self.tally.check(what)
-        if whole and self.stop.wished:
+        if whole and self.stop.requested:
             raise SystemExit(1)
 
     def _told(self, took_s: float, refused: Counter[str]) -> dict[str, Any]:
@@ -299,7 +301,7 @@ class _Sending:
             "acknowledged": self.tally.acknowledged,
             "topics": dict(self.tally.sent),
             "refused": refused.total(),
-            "stopped": self.stop.wished,
+            "stopped": self.stop.requested,
             "took_s": round(took_s, 3),
             "per_s": round(sent / took_s, 1) if took_s else None,
         }
@@ -321,7 +323,7 @@ def _sending(project: _Project, bootstrap_servers: str | None, streams: Mapping[
     _check_reachable(servers, project.client)
     ensure_topics(servers, streams.values(), project.partitions, project.client)
     stop = Stop()
-    before = {number: signal.signal(number, stop.wish) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop.request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield _Sending(EventProducer(servers, project.client), stop, Tally())
     finally:

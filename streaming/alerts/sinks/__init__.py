@@ -1,6 +1,6 @@
 """Sinks of alerts: a Delta table, PostgreSQL and a webhook, behind one port.
 
-In: alerts. Out: each alert once in the sink, or an error that says whether to try again.
+In: alerts. Out: each alert once in the sink, or an error after which it is tried again.
 """
 
 from streaming.alerts.sinks.delta import DeltaSink

@@ -37,11 +37,11 @@ MOST = 10_000
 
 
 class DeltaSink:
-    """Merges alerts by alert_id into a table, made when the first come; two that write at once are told of each other.
+    """Merges alerts by alert_id into a table, made with the first; concurrent writers get an error.
 
     Args:
         path: the table's folder.
-        linger_s: how long alerts wait for others: each commit is a file.
+        linger_s: the time that alerts wait for others: each commit is a file.
         clock: epoch ms.
     """
 
@@ -51,7 +51,7 @@ class DeltaSink:
         self._path, self.linger_s, self._clock = path, linger_s, clock
 
     def deliver(self, alerts: Sequence[Alert]) -> Mapping[int, str]:
-        """The table has every alert, in one commit."""
+        """Merge the alerts in one commit."""
         from deltalake.exceptions import DeltaError
 
         rows = rows_of(alerts, self._clock())
@@ -68,28 +68,28 @@ class DeltaSink:
         return DeltaTable.create(self._path, SCHEMA, mode="ignore")
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: no connection is held."""
 
 
 def rows_of(alerts: Sequence[Alert], now_ms: int) -> pa.Table:
     """The alerts as rows of the table, each alert_id once."""
     rows = [
         {
-            **{name: getattr(one.told, name) for name in SCHEMA.names if name not in ("event", "delivered_at")},
-            "event": json.dumps(one.told.event),
+            **{name: getattr(alert.fields, name) for name in SCHEMA.names if name not in ("event", "delivered_at")},
+            "event": json.dumps(alert.fields.event),
             "delivered_at": now_ms,
         }
-        for one in unique(alerts)
+        for alert in unique(alerts)
     ]
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
 def _merge(table: DeltaTable, rows: pa.Table) -> None:
-    """Those of the rows whose alert_id the table has not are in it."""
+    """Insert the rows whose alert_id the table does not have."""
     import pyarrow.compute as pc
 
     bounds = pc.min_max(rows["event_time"]).as_py()
-    # An alert that comes again has the event time it had: files of other times need not be read.
+    # A repeated alert has the same event time: files of other times need not be read.
     within = f"old.event_time BETWEEN {bounds['min']} AND {bounds['max']}"
     merge = table.merge(rows, f"old.alert_id = new.alert_id AND {within}", source_alias="new", target_alias="old")
     merge.when_not_matched_insert_all().execute()

@@ -1,4 +1,4 @@
-"""What a delivery knows of a sink: it takes alerts, once each by their alert_id, or says why it does not."""
+"""The interface of a sink: it takes alerts, once each by their alert_id, or gives the reason."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from streaming.kafka import Record
 
 
 class SinkError(HeadraceError):
-    """Raised when a sink takes nothing now: the same alerts are tried again, after ``after_s`` where it says so."""
+    """Raised when a sink takes nothing now: the same alerts are tried again, after ``after_s`` if it is set."""
 
     after_s: float | None = None
 
     def after(self, seconds: float | None) -> Self:
-        """The same error, with how long the sink asked to be left alone."""
+        """The same error, with the wait that the sink asked for."""
         self.after_s = seconds
         return self
 
 
-class Told(msgspec.Struct, frozen=True):
-    """What an alert says (event_model/decisions.py makes it); further fields are let through to who takes JSON."""
+class AlertFields(msgspec.Struct, frozen=True):
+    """The fields of an alert (event_model/decisions.py); sinks of JSON get further fields too."""
 
     alert_id: str
     source: str
@@ -42,45 +42,45 @@ class Told(msgspec.Struct, frozen=True):
 class Alert:
     """An alert, and the record that it came in."""
 
-    told: Told
+    fields: AlertFields
     record: Record
 
     @property
     def alert_id(self) -> str:
-        """What it is one by, however often it comes."""
-        return self.told.alert_id
+        """The identity of the alert, however often it comes."""
+        return self.fields.alert_id
 
 
 class Sink(Protocol):
-    """Somewhere that alerts are taken to."""
+    """A target of alerts."""
 
     @property
     def name(self) -> str:
-        """In its consumer group, its metrics and what is said of it: keep it, or it starts from the beginning."""
+        """Its name in its consumer group, metrics and messages: with another it starts from the beginning."""
 
     @property
     def most(self) -> int:
-        """How many alerts it takes at once."""
+        """The most alerts that it takes at once."""
 
     @property
     def linger_s(self) -> float:
-        """How long an alert may wait for others to be taken with."""
+        """The longest wait of an alert for others of its batch."""
 
     def deliver(self, alerts: Sequence[Alert]) -> Mapping[int, str]:
-        """Every alert stands in the sink, once, but those of the places returned, with the reason of each.
+        """Put every alert into the sink, once; returns index → reason of those that it refuses.
 
         Raises SinkError when it takes nothing now; some of the alerts may have been taken then.
         """
 
     def close(self) -> None:
-        """What it held is let go."""
+        """Release what it holds."""
 
 
-DECODER = msgspec.json.Decoder(Told)
+DECODER = msgspec.json.Decoder(AlertFields)
 
 
 def read_alert(record: Record) -> Alert | str:
-    """The alert that a record holds, or the reason why it holds none."""
+    """The alert in a record, or the reason why there is none."""
     try:
         return Alert(DECODER.decode(record.value or b""), record)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # ValidationError is a DecodeError
@@ -88,5 +88,5 @@ def read_alert(record: Record) -> Alert | str:
 
 
 def unique(alerts: Iterable[Alert]) -> Iterator[Alert]:
-    """The alerts, each alert_id once: a batch of the stream that ran again told the same again."""
-    return iter({one.alert_id: one for one in alerts}.values())
+    """The alerts, each alert_id once: a batch of the stream that ran again sent the same again."""
+    return iter({alert.alert_id: alert for alert in alerts}.values())

@@ -1,4 +1,4 @@
-"""Alerts in a table of PostgreSQL, made when it is not there; one that is must have its columns."""
+"""Alerts in a table of PostgreSQL, made if it is missing; an existing one must have these columns."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLUMNS = {
 }
 """Name → type as PostgreSQL calls it. A table may have more, if they can be null or have a default."""
 
-GIVEN = tuple(COLUMNS)[:-1]
+INSERTED = tuple(COLUMNS)[:-1]
 
 REQUIRED = ("alert_id", "source", "event_id", "event_time", "model", "reasons", "event", "delivered_at")
 
@@ -36,13 +36,13 @@ WHERE = "PostgreSQL"
 
 MOST = 500
 
-PATIENCE = {
+TIMEOUTS = {
     "connect_timeout": "10",
     "tcp_user_timeout": "15000",
     "options": "-c statement_timeout=10000 -c lock_timeout=10000",
     "application_name": "headrace alerts",
 }
-"""Of the connection, where the settings name none: nobody waits for a server that says nothing."""
+"""Defaults of the connection, so that nothing waits for a server that does not answer."""
 
 
 class PostgresSink:
@@ -50,7 +50,7 @@ class PostgresSink:
 
     Args:
         conninfo: as libpq takes it, without a password.
-        password: empty for none, or for what libpq finds itself (PGPASSWORD, ~/.pgpass).
+        password: empty for none, or for the one that libpq finds itself (PGPASSWORD, ~/.pgpass).
         table: NAME or SCHEMA.NAME.
     """
 
@@ -61,7 +61,7 @@ class PostgresSink:
         self._connection: psycopg.Connection[Any] | None = None
 
     def deliver(self, alerts: Sequence[Alert]) -> Mapping[int, str]:
-        """The table has every alert, in one transaction; what a row itself cannot be is refused with the reason."""
+        """Insert the alerts in one transaction; one that cannot be a row is refused with the reason."""
         import psycopg
 
         try:
@@ -71,7 +71,7 @@ class PostgresSink:
             raise self._wrong(f"a table '{self._table}' with alert_id as its key, or unique", _text(error)) from error
         except psycopg.Error as error:
             self.close()
-            raise SinkError(WHERE, "to take alerts", self._unspoken(_text(error))) from None
+            raise SinkError(WHERE, "to take alerts", self._without_password(_text(error))) from None
         except SinkError:
             self.close()
             raise
@@ -87,30 +87,30 @@ class PostgresSink:
                 return {0: f"postgres_refused: {_text(error)}"}
         else:
             return {}
-        # One of them cannot be a row: by themselves, so that the others are.
-        refused = ((place, self._inserted([one])) for place, one in enumerate(alerts))
-        return {place: reasons[0] for place, reasons in refused if reasons}
+        # One of them cannot be a row: inserted one by one, the others can.
+        refused = ((index, self._inserted([alert])) for index, alert in enumerate(alerts))
+        return {index: reasons[0] for index, reasons in refused if reasons}
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None:
             import psycopg
             from psycopg.conninfo import conninfo_to_dict
 
-            chosen: dict[str, Any] = {**PATIENCE, **conninfo_to_dict(self._conninfo)}
+            options: dict[str, Any] = {**TIMEOUTS, **conninfo_to_dict(self._conninfo)}
             if self._password:
-                chosen["password"] = self._password
-            self._connection = psycopg.connect(autocommit=True, **chosen)
+                options["password"] = self._password
+            self._connection = psycopg.connect(autocommit=True, **options)
             self._check(self._connection)
         return self._connection
 
     def _check(self, connection: psycopg.Connection[Any]) -> None:
-        """Passes when the table has the columns that we write, after it was made where it was not there."""
-        found = _columns(connection, self._name())
-        if not found:
+        """Check that the table has our columns, after making it if it is missing."""
+        columns = _columns(connection, self._name())
+        if not columns:
             connection.execute(_creation(self._name()))
-            found = _columns(connection, self._name())
-        differing = [_difference(name, found) for name in COLUMNS if found.get(name, ("",))[0] != COLUMNS[name]]
-        demanded = [name for name, (_, is_required) in found.items() if is_required and name not in COLUMNS]
+            columns = _columns(connection, self._name())
+        differing = [_difference(name, columns) for name in COLUMNS if columns.get(name, ("",))[0] != COLUMNS[name]]
+        demanded = [name for name, (_, is_required) in columns.items() if is_required and name not in COLUMNS]
         if differing or demanded:
             required = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
             got = [*differing, *(f"{name}, which is neither ours nor may be null" for name in demanded)]
@@ -119,7 +119,7 @@ class PostgresSink:
     def _wrong(self, required: str, got: str) -> SinkError:
         return SinkError(WHERE, required, got, "Rename that table, or name another in alerts.postgres_table.")
 
-    def _unspoken(self, text: str) -> str:
+    def _without_password(self, text: str) -> str:
         return text.replace(self._password, "…") if self._password else text
 
     def _name(self) -> Identifier:
@@ -128,23 +128,23 @@ class PostgresSink:
         return Identifier(*self._table.split("."))
 
     def close(self) -> None:
-        """The connection is closed; the next delivery makes another."""
+        """Close the connection; the next delivery opens another."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
 
-def _difference(name: str, found: Mapping[str, tuple[str, bool]]) -> str:
-    return f"{name} {found[name][0]}" if name in found else f"no {name}"
+def _difference(name: str, columns: Mapping[str, tuple[str, bool]]) -> str:
+    return f"{name} {columns[name][0]}" if name in columns else f"no {name}"
 
 
 def _columns(connection: psycopg.Connection[Any], name: Identifier) -> dict[str, tuple[str, bool]]:
-    """Column → its type, and whether an insert must name it; none where there is no such table."""
-    asked = (
+    """Column → its type, and True if an insert must name it; none where there is no such table."""
+    query = (
         "SELECT attname, format_type(atttypid, NULL), attnotnull AND NOT atthasdef AND attidentity = '' "
         "FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
     )
-    rows = connection.execute(asked, [name.as_string(connection)]).fetchall()
+    rows = connection.execute(query, [name.as_string(connection)]).fetchall()
     return {column: (kind, is_required) for column, kind, is_required in rows}
 
 
@@ -152,27 +152,29 @@ def _creation(name: Identifier) -> Composed:
     from psycopg.sql import SQL
 
     parts = [f"{column} {kind}{' NOT NULL' if column in REQUIRED else ''}" for column, kind in COLUMNS.items()]
-    parts = [one + (" DEFAULT now()" if one.startswith("delivered_at") else "") for one in parts]
+    parts = [part + (" DEFAULT now()" if part.startswith("delivered_at") else "") for part in parts]
     return SQL("CREATE TABLE IF NOT EXISTS {} (" + ", ".join(parts) + ", PRIMARY KEY (alert_id))").format(name)
 
 
 def _insert(connection: psycopg.Connection[Any], name: Identifier, alerts: Sequence[Alert]) -> None:
     from psycopg.sql import SQL
 
-    arrays = ", ".join(f"%({column})s::{'bigint' if column == 'event_time' else COLUMNS[column]}[]" for column in GIVEN)
-    values = ", ".join("to_timestamp(event_time / 1000.0)" if column == "event_time" else column for column in GIVEN)
+    arrays = ", ".join(
+        f"%({column})s::{'bigint' if column == 'event_time' else COLUMNS[column]}[]" for column in INSERTED
+    )
+    values = ", ".join("to_timestamp(event_time / 1000.0)" if column == "event_time" else column for column in INSERTED)
     statement = SQL(
-        f"INSERT INTO {{}} ({', '.join(GIVEN)}, delivered_at) SELECT {values}, now() "
-        f"FROM unnest({arrays}) AS new ({', '.join(GIVEN)}) ON CONFLICT (alert_id) DO NOTHING"
+        f"INSERT INTO {{}} ({', '.join(INSERTED)}, delivered_at) SELECT {values}, now() "
+        f"FROM unnest({arrays}) AS new ({', '.join(INSERTED)}) ON CONFLICT (alert_id) DO NOTHING"
     ).format(name)
-    connection.execute(statement, {column: [_value(one, column) for one in alerts] for column in GIVEN})
+    connection.execute(statement, {column: [_value(alert, column) for alert in alerts] for column in INSERTED})
 
 
 def _value(alert: Alert, column: str) -> Any:
-    value = getattr(alert.told, column)
+    value = getattr(alert.fields, column)
     return msgspec.json.encode(value).decode() if column in ("reasons", "event") else value
 
 
 def _text(error: Exception) -> str:
-    """The first line of what PostgreSQL says."""
+    """The first line of PostgreSQL's error."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

@@ -1,4 +1,4 @@
-"""Alerts to a webhook: a POST each, which the receiver tells apart by its Idempotency-Key."""
+"""Alerts to a webhook: a POST each, with an Idempotency-Key."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
     import httpx
 
 LONGEST_AFTER_S = 3_600.0
-"""A Retry-After beyond this is taken for this."""
+"""The upper bound of a Retry-After."""
 
 GIVE_UP_AFTER_S = 24 * 3_600.0
-"""For how long the receiver may fail on one and the same alert until the next has its turn."""
+"""The longest time that the receiver may fail on one alert before it is refused."""
 
-LATER = (408, 425, 429)
+RETRIED = (408, 425, 429)
 
-OF_OURS = (401, 403, 407)
-"""About who we are, not about the alert: another alert would fare no better."""
+AUTHENTICATION = (401, 403, 407)
+"""Errors of our credentials, not of the alert: another alert would fail too."""
 
 SHOWN = 200
 
-AS_IT_IS = (string.punctuation + " ").replace("%", "")
-"""Of an alert_id in a header, besides letters and digits of ASCII; all else is percent-encoded."""
+UNQUOTED = (string.punctuation + " ").replace("%", "")
+"""Characters of an alert_id in a header besides ASCII letters and digits; all others are percent-encoded."""
 
 
 class WebhookSink:
-    """Posts alerts in their order; one that the receiver refuses is refused, and what is no answer is asked again.
+    """Posts alerts in their order; one that the receiver refuses is refused, and without an answer it is retried.
 
     Args:
-        url: of the receiver; nothing but its host is ever told.
+        url: of the receiver; only its host appears in messages.
         token: sent as ``Authorization: Bearer``; empty for none.
         timeout_s: of connecting, and of each wait for the other side.
         clock: seconds, monotonic.
@@ -50,9 +50,9 @@ class WebhookSink:
         self._failing: tuple[str, float] | None = None
 
     def deliver(self, alerts: Sequence[Alert]) -> Mapping[int, str]:
-        """The receiver has answered 2xx to every alert but those returned."""
-        reasons = ((place, self._reason(one)) for place, one in enumerate(alerts))
-        return {place: reason for place, reason in reasons if reason is not None}
+        """Post every alert; returns index → reason of those without a 2xx answer that are not retried."""
+        reasons = ((index, self._reason(alert)) for index, alert in enumerate(alerts))
+        return {index: reason for index, reason in reasons if reason is not None}
 
     def _reason(self, alert: Alert) -> str | None:
         import httpx
@@ -69,24 +69,24 @@ class WebhookSink:
         if self._client is None:
             headers = {"Content-Type": "application/json", "User-Agent": "headrace"}
             headers |= {"Authorization": f"Bearer {self._token}"} if self._token else {}
-            logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells the whole address of each request
+            logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs the whole address of each request
             self._client = httpx.Client(timeout=self._timeout_s, headers=headers)
-        key = quote(alert.alert_id, safe=AS_IT_IS)
+        key = quote(alert.alert_id, safe=UNQUOTED)
         return self._client.post(self._url, content=alert.record.value or b"", headers={"Idempotency-Key": key})
 
     def _refusal(self, alert: Alert, answer: httpx.Response) -> str | None:
-        """Why the receiver refuses the alert; None where it took it. Raises SinkError where it is to be asked again."""
+        """The reason of a refusal; None where the alert was taken. Raises SinkError where it is to be retried."""
         status = answer.status_code
         if answer.is_success:
             self._failing = None
             return None
-        told = f"{status} {answer.text[:SHOWN].strip()}".rstrip()
-        if answer.is_client_error and status not in (*LATER, *OF_OURS):
-            return f"webhook_refused: {told}"
+        got = f"{status} {answer.text[:SHOWN].strip()}".rstrip()
+        if answer.is_client_error and status not in (*RETRIED, *AUTHENTICATION):
+            return f"webhook_refused: {got}"
         if answer.is_server_error and self._failed_long(alert):
-            return f"webhook_failed: {told}, for {GIVE_UP_AFTER_S / 3_600:.0f} hours"
-        next_step = "" if status in LATER or answer.is_server_error else "See alerts.webhook and its token."
-        error = SinkError(self._where(), "an answer 2xx, or one that refuses the alert", told, next_step)
+            return f"webhook_failed: {got}, for {GIVE_UP_AFTER_S / 3_600:.0f} hours"
+        next_step = "" if status in RETRIED or answer.is_server_error else "See alerts.webhook and its token."
+        error = SinkError(self._where(), "an answer 2xx, or one that refuses the alert", got, next_step)
         raise error.after(retry_after_s(answer.headers.get("Retry-After"), time.time()))
 
     def _failed_long(self, alert: Alert) -> bool:
@@ -100,14 +100,14 @@ class WebhookSink:
         return f"webhook at {httpx.URL(self._url).host}"
 
     def close(self) -> None:
-        """Connections are closed."""
+        """Close the connections."""
         if self._client is not None:
             self._client.close()
             self._client = None
 
 
 def retry_after_s(header: str | None, now_s: float) -> float | None:
-    """How long a Retry-After asks to wait, at most LONGEST_AFTER_S; None without one that can be read.
+    """The wait of a Retry-After, at most LONGEST_AFTER_S; None without one that can be read.
 
     RFC 9110, 10.2.3: a number of seconds, or a date.
     """
@@ -121,5 +121,5 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
 
 
 def _name(error: Exception) -> str:
-    """What went wrong, without the address that the text of some errors has in it."""
+    """The error's type and cause, without the address that the text of some errors has."""
     return f"{type(error).__name__} ({type(error.__cause__ or error).__name__})"
