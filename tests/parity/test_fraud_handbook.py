@@ -98,7 +98,7 @@ def history(path: Path) -> Any:
 
 def differences(path: Path, names: Sequence[str]) -> dict[tuple[str, str], float]:
     """How far each metric of each model is from what the oracle says."""
-    report = run(history(path), REPO, DAYS, {name: models()[name] for name in names}, say=lambda _: None)
+    report = run(history(path), REPO, DAYS, {name: models()[name] for name in names}, log=lambda _: None)
     rows = {row["model"]: row for row in report["rows"]}
     right = {name: expected(path, models()[name]) for name in names}
     return {(name, metric): abs(rows[name][metric] - value) for name in names for metric, value in right[name].items()}

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.cli import cli
 from training.judging.drift import drift_file, drift_line, drift_metrics, read_drift
@@ -22,13 +23,27 @@ def test_the_line_says_when_it_was_measured_and_what_has_drifted():
     assert drift_line(DRIFTED, 15 * MINUTE) == f"{head} · {named}"
 
 
+def samples(*reports: dict) -> dict[tuple[str, ...], float]:
+    """The values of the metrics by name and labels, in the order of the text."""
+    families = text_string_to_metric_families(drift_metrics(reports))
+    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+
+
 def test_the_alarm_is_a_metric_and_so_is_each_input_that_alarms():
-    of = '{model="shop",version="3"}'
-    assert drift_metrics(CALM) == f"headrace_model_drift_alarm{of} 0\nheadrace_model_drift_psi_max{of} 0.08\n"
-    lines = drift_metrics(DRIFTED).splitlines()
-    assert lines[:2] == [f"headrace_model_drift_alarm{of} 1", f"headrace_model_drift_psi_max{of} 0.9"]
-    assert lines[2] == 'headrace_model_drift_psi{model="shop",version="3",input="a"} 0.9'
-    assert len(lines) == 6
+    of = ("shop", "3")
+    calm = {("headrace_model_drift_alarm", *of): 0, ("headrace_model_drift_psi_max", *of): 0.08}
+    assert samples(CALM) == calm
+    found = samples(DRIFTED)
+    assert list(found.values()) == [1, 0.9, 0.9, 0.5, 0.4, 0.3]
+    assert list(found)[:2] == list(calm)
+    assert 'headrace_model_drift_psi{input="a",model="shop",version="3"} 0.9' in drift_metrics([DRIFTED])
+    assert samples() == {}
+
+
+def test_the_metrics_of_several_models_are_one_text():
+    found = samples(CALM, {**DRIFTED, "model": 'a "card"', "version": "1"})
+    assert found["headrace_model_drift_alarm", 'a "card"', "1"] == 1
+    assert found["headrace_model_drift_alarm", "shop", "3"] == 0
 
 
 def test_the_status_shows_it_where_it_was_measured(tmp_path, monkeypatch: pytest.MonkeyPatch):

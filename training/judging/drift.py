@@ -6,7 +6,7 @@ A champion without drift need not be trained anew (``skip_if_stable``).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +129,20 @@ def _command(report: Mapping[str, Any]) -> str:
     return f"headrace train {report['model']}" if report.get("kind") == "events" else "headrace train"
 
 
-def drift_metrics(report: Mapping[str, Any]) -> str:
-    """The report in Prometheus' text format: whether it alarms, the largest PSI, and that of each input that alarms."""
-    labels = f'model="{report["model"]}",version="{report["version"]}"'
-    psi = report["psi"]
-    lines = [
-        f"headrace_model_drift_alarm{{{labels}}} {int(bool(report['alarming']))}",
-        f"headrace_model_drift_psi_max{{{labels}}} {max(psi.values(), default=0.0):g}",
-        *(f'headrace_model_drift_psi{{{labels},input="{name}"}} {psi[name]:g}' for name in report["alarming"]),
-    ]
-    return "".join(f"{line}\n" for line in lines)
+def drift_metrics(reports: Sequence[Mapping[str, Any]]) -> str:
+    """The reports in Prometheus' text format: the alarm, the largest PSI, and the PSI of each input that alarms."""
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+    if not reports:
+        return ""
+    registry, labels = CollectorRegistry(), ("model", "version")
+    alarm = Gauge("headrace_model_drift_alarm", "1 while an input has drifted.", labels, registry=registry)
+    largest = Gauge("headrace_model_drift_psi_max", "The largest PSI of an input.", labels, registry=registry)
+    drifted = Gauge("headrace_model_drift_psi", "The PSI of a drifted input.", (*labels, "input"), registry=registry)
+    for report in reports:
+        model, psi = (report["model"], report["version"]), report["psi"]
+        alarm.labels(*model).set(int(bool(report["alarming"])))
+        largest.labels(*model).set(max(psi.values(), default=0.0))
+        for name in report["alarming"]:
+            drifted.labels(*model, name).set(psi[name])
+    return generate_latest(registry).decode()

@@ -8,7 +8,7 @@ chapter 4 (Card Precision top-k). https://fraud-detection-handbook.github.io
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -25,8 +25,7 @@ from features.events import without_duplicates
 from features.formats import read_events
 from models.event_model import EventInputs, Events
 from training.event_model import group_precision, ranking_metrics
-
-Say = Callable[[str], None]
+from training.progress import Log
 
 PAYMENTS, LABELS, CARD = "transactions", "fraud_labels", "customer_id"
 """The streams of payments and of frauds, and the field that says whose card it was."""
@@ -41,7 +40,7 @@ INPUTS = (
 DAY_MS = UNITS_MS["d"]
 
 TOP = 100
-"""How many cards a day can be looked into."""
+"""The cards that can be looked into on a day."""
 
 BASELINE = "amount"
 
@@ -98,9 +97,9 @@ def read_history(path: Path, kind: str, repo: FeatureRepo) -> Events:
         if not parts[name]:
             raise UsageError(f"file '{path}'", f"events of stream '{name}'", "none")
     return {
-        name: without_duplicates(pa.concat_tables(several), duration_ms(repo.streams[name].dedupe_horizon))
-        for name, several in parts.items()
-        if several
+        name: without_duplicates(pa.concat_tables(tables), duration_ms(repo.streams[name].dedupe_horizon))
+        for name, tables in parts.items()
+        if tables
     }
 
 
@@ -126,7 +125,7 @@ def payments_between(history: Events, inputs: EventInputs, start: int, end: int,
 
 
 def without_known_cards(payments: LabelledPayments, days: Days) -> Bools:
-    """Which payments stand in the test: those of test days whose card was not known to be compromised on that day.
+    """(n,) whether each payment is of the test: of a test day, and of a card not known to be compromised on that day.
 
     Known are the cards with a fraud in training, and on each test day those with a fraud ``delay`` days before it.
 
@@ -173,14 +172,14 @@ def models(seed: int = 0) -> dict[str, Any]:
 
 
 def rows(
-    train: LabelledPayments, test: LabelledPayments, chosen: Mapping[str, Any], say: Say
+    train: LabelledPayments, test: LabelledPayments, chosen: Mapping[str, Any], log: Log
 ) -> Iterator[dict[str, Any]]:
-    """A row for each model, and first one for the amount alone: its metrics on ``test`` and how long it took to fit."""
+    """A row for each model, and first one for the amount alone: its metrics on ``test`` and the seconds of its fit."""
     yield {"model": BASELINE, **judged(test, test.inputs[:, INPUTS.index("amount")]), "fit_s": 0.0}
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     for name, model in chosen.items():
-        say(f"fitting {name}")
+        log(f"fitting {name}")
         started = perf_counter()
         # Threads that wait for each other on busy cores take many times as long as one.
         with threadpool_limits(limits=1, user_api="openmp"):
@@ -190,14 +189,14 @@ def rows(
 
 
 def run(
-    history: Events, repo: FeatureRepo, days: Days, chosen: Mapping[str, Any], *, before: bool = False, say: Say
+    history: Events, repo: FeatureRepo, days: Days, chosen: Mapping[str, Any], *, before: bool = False, log: Log
 ) -> dict[str, Any]:
     """The protocol's report of one start.
 
     Raises:
         UsageError: there is no fraud, or nothing else, in the days to train or to test on.
     """
-    say("features as of each payment")
+    log("features as of each payment")
     inputs = EventInputs.of(repo, PAYMENTS, INPUTS)
     payments = payments_between(history, inputs, days.start, days.test_end, before=before)
     train = payments.pick(payments.time < days.train_end)
@@ -209,5 +208,5 @@ def run(
     return {
         "payments": {"train": len(train.fraud), "test": len(test.fraud)},
         "frauds": {"train": int(train.fraud.sum()), "test": int(test.fraud.sum())},
-        "rows": list(rows(train, test, chosen, say)),
+        "rows": list(rows(train, test, chosen, log)),
     }

@@ -1,4 +1,4 @@
-"""What was known of each shown item just before it was shown: the inputs of a ranker that learns from impressions.
+"""The inputs of a ranker that learns from impressions: what was known of each item just before it was shown.
 
 A row is an item of a list. Everything is counted from what has a time before the list's own: no list knows of its
 clicks, nor of those of lists that were shown in the same millisecond.
@@ -31,7 +31,7 @@ class ImpressionLists:
     position: Int64s
     clicked: NDArray[np.bool_]
     list_ms: Int64s
-    """(lists,) when each was shown, rising."""
+    """(lists,) the time at which each was shown, rising."""
     list_user: Int64s
     click_item: Int64s
     click_ms: Int64s
@@ -39,18 +39,18 @@ class ImpressionLists:
 
     @property
     def lists(self) -> int:
-        """How many there are."""
+        """The number of lists."""
         return len(self.list_ms)
 
     @property
     def time_ms(self) -> Int64s:
-        """(n,) when each row was shown."""
+        """(n,) the time at which each row was shown."""
         return self.list_ms[self.list_of]
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is known of each item: numbers by name, (items,), NaN for null; sets of words by name, (items, words)."""
+    """Metadata of each item: numbers by name, (items,), NaN for null; sets of words by name, (items, words)."""
 
     numbers: Mapping[str, Floats]
     words: Mapping[str, csr_array]
@@ -96,8 +96,8 @@ def _earlier(code: Int64s, time_ms: Int64s, wanted: Int64s, before_ms: Int64s) -
     first = int(min(time_ms.min(initial=0), before_ms.min(initial=0)))
     span = int(max(time_ms.max(initial=0), before_ms.max(initial=0))) - first + 2
     keys = np.sort(code * span + (time_ms - first))
-    found = np.searchsorted(keys, wanted * span + (before_ms - first)) - np.searchsorted(keys, wanted * span)
-    return found.astype(np.float64)
+    counts = np.searchsorted(keys, wanted * span + (before_ms - first)) - np.searchsorted(keys, wanted * span)
+    return counts.astype(np.float64)
 
 
 def clicked_before(shown: ImpressionLists) -> csr_array:
@@ -107,15 +107,15 @@ def clicked_before(shown: ImpressionLists) -> csr_array:
     starts = np.searchsorted(user, shown.list_user)
     counts = _earlier(user, time_ms, shown.list_user, shown.list_ms).astype(np.int64)
     rows = np.repeat(np.arange(shown.lists), counts)
-    places = np.repeat(starts, counts) + np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    before = csr_array((np.ones(len(rows)), (rows, item[places])), shape=(shown.lists, shown.items))
+    indices = np.repeat(starts, counts) + np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    before = csr_array((np.ones(len(rows)), (rows, item[indices])), shape=(shown.lists, shown.items))
     before.sum_duplicates()
     before.data[:] = 1.0
     return before
 
 
 def _from_habit(values: Floats, shown: ImpressionLists, before: csr_array) -> Floats:
-    """(n,) how far the item's value is from the mean of what the user had clicked; NaN before any click."""
+    """(n,) the distance of the item's value from the mean of what the user had clicked; NaN before any click."""
     there = ~np.isnan(values)
     sums, counts = before @ np.where(there, values, 0.0), before @ there.astype(np.float64)
     habit = np.divide(sums, counts, out=np.full(shown.lists, np.nan), where=counts > 0)
@@ -124,7 +124,7 @@ def _from_habit(values: Floats, shown: ImpressionLists, before: csr_array) -> Fl
 
 
 def _affinity(words: csr_array, shown: ImpressionLists, before: csr_array) -> Floats:
-    """(n,) how much the item's words are those of what the user clicked: the cosine, NaN before any click."""
+    """(n,) the cosine of the item's words and those of what the user clicked; NaN before any click."""
     profile = csr_array(before @ words)
     dots = _row_dots(profile, words, shown)
     norms = np.sqrt(profile.multiply(profile).sum(axis=1))[shown.list_of]

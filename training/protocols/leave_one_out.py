@@ -18,7 +18,8 @@ from features.arrays import Int64s
 from features.errors import FormatError
 from features.formats import InputFile, read_lines
 from training.data import Interactions
-from training.protocols.lists import BASELINE, Fitted, Say, fitted, report_json
+from training.progress import Log, silent
+from training.protocols.lists import BASELINE, Fitted, fitted, report_json
 from training.protocols.report import ProtocolResult, report_rows, values_of
 from training.recommender import Als, CoVisited, Ease, Popular, Recommender, Taken, taken_of
 
@@ -31,7 +32,7 @@ LINE = re.compile(rb"\(([^,()]+),([^,()]+)\)\s*((?:\t[^\t]+)*)\s*")
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What may be learnt from, and for each of m users one item that was left out, and others that the user has not."""
+    """The part to learn from; and for each of m users an item that was left out, and others not taken."""
 
     train: Taken
     user: Int64s
@@ -41,7 +42,7 @@ class LeftOut:
 
 
 def models() -> dict[str, Recommender]:
-    """Those that are compared, by name."""
+    """The compared models, by name."""
     return {
         "popular": Popular(),
         "co_visited": CoVisited(half_life_days=float("inf")),
@@ -70,60 +71,60 @@ def from_files(train: Interactions, negatives: Path) -> LeftOut:
 
     A line is ``(user,item)`` and the other items, with tabs between. What nobody took, no model knows.
     """
-    asked = _lines(negatives)
-    names = sorted({item for _, *items in asked for item in items} - set(train.items.to_pylist()))
+    lines = _lines(negatives)
+    names = sorted({item for _, *items in lines for item in items} - set(train.items.to_pylist()))
     items = {item: code for code, item in enumerate([*train.items.to_pylist(), *names])}
     users = {user: code for code, user in enumerate(train.users.to_pylist())}
-    for user, *_ in asked:
+    for user, *_ in lines:
         users.setdefault(user, len(users))
     taken = taken_of(train, dict.fromkeys(train.kinds, 1.0))
     taken = Taken(len(users), len(items), taken.user, taken.item, taken.weight, taken.time_ms)
-    others = np.full((len(asked), max(len(one) for one in asked) - 2), -1, dtype=np.int64)
-    for row, (_, _, *several) in enumerate(asked):
-        others[row, : len(several)] = [items[one] for one in several]
-    who = np.array([users[one[0]] for one in asked], dtype=np.int64)
-    return LeftOut(taken, who, np.array([items[one[1]] for one in asked], dtype=np.int64), others)
+    others = np.full((len(lines), max(len(line) for line in lines) - 2), -1, dtype=np.int64)
+    for row, (_, _, *negative_items) in enumerate(lines):
+        others[row, : len(negative_items)] = [items[item] for item in negative_items]
+    who = np.array([users[line[0]] for line in lines], dtype=np.int64)
+    return LeftOut(taken, who, np.array([items[line[1]] for line in lines], dtype=np.int64), others)
 
 
 def _lines(path: Path) -> list[list[str]]:
     """(user, item, others…) of each line."""
-    asked: list[list[str]] = []
+    parsed: list[list[str]] = []
     for lines in read_lines(InputFile(path)):
-        for line in filter(None, (one.strip() for one in lines)):
-            found = LINE.fullmatch(line)
-            if found is None:
-                got = f"line {len(asked) + 1}: {line[:60].decode(errors='replace')!r}"
+        for line in filter(None, (line.strip() for line in lines)):
+            match = LINE.fullmatch(line)
+            if match is None:
+                got = f"line {len(parsed) + 1}: {line[:60].decode(errors='replace')!r}"
                 raise FormatError(f"file '{path}'", "lines of (user,item) and other items, with tabs between", got)
-            user, item, others = (part.decode() for part in found.groups())
-            asked.append([user, item, *others.split()])
-    if not asked:
+            user, item, others = (part.decode() for part in match.groups())
+            parsed.append([user, item, *others.split()])
+    if not parsed:
         raise FormatError(f"file '{path}'", "a line for each user", "none")
-    return asked
+    return parsed
 
 
-def run(data: LeftOut, several: Mapping[str, Recommender], say: Say = lambda text: None) -> dict[str, Any]:
+def run(data: LeftOut, recommenders: Mapping[str, Recommender], log: Log = silent) -> dict[str, Any]:
     """The report: a row a model."""
     as_of_ms = int(data.train.time_ms.max(initial=0)) + 1
-    tested = [_tested(one, data) for one in fitted(several, data.train, as_of_ms, say)]
+    tested = [_evaluated(model, data) for model in fitted(recommenders, data.train, as_of_ms, log)]
     rows = report_rows(tested, f"ndcg_at_{K}", [BASELINE])
     return report_json(PROTOCOL, rows, train=len(data.train), users=len(data.user), items=data.train.items)
 
 
-def _tested(one: Fitted, data: LeftOut) -> ProtocolResult:
-    rank = np.concatenate([_ranks(one, data, slice(at, at + BATCH)) for at in range(0, len(data.user), BATCH)])
+def _evaluated(model: Fitted, data: LeftOut) -> ProtocolResult:
+    rank = np.concatenate([_ranks(model, data, slice(at, at + BATCH)) for at in range(0, len(data.user), BATCH)])
     hits = rank[:, None] == np.arange(K)
     return ProtocolResult(
-        one.name, values_of(hits, np.ones(len(rank), np.int64), ("hit_rate", "ndcg", "mrr")), fit_s=one.fit_s
+        model.name, values_of(hits, np.ones(len(rank), np.int64), ("hit_rate", "ndcg", "mrr")), fit_s=model.fit_s
     )
 
 
-def _ranks(one: Fitted, data: LeftOut, rows: slice) -> Int64s:
-    """How many of the others stand before the item that was left out; of equal scores the lower code stands first.
+def _ranks(model: Fitted, data: LeftOut, rows: slice) -> Int64s:
+    """The number of others that rank before the item that was left out; of equal scores the lower code is first.
 
     The item itself among the others, which NCF's file has for 156 users, does not count.
     """
     users, order = np.unique(data.user[rows], return_inverse=True)
-    scores = one.scorer(data.train.of(users))[order]
+    scores = model.scorer(data.train.of(users))[order]
     others, item = data.others[rows], data.item[rows, None]
     mine = np.take_along_axis(scores, item, axis=1)
     theirs = np.take_along_axis(scores, np.maximum(others, 0), axis=1)

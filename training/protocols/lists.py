@@ -1,8 +1,8 @@
-"""What protocols about lists share: reading who took what, models by name, and how their lists are judged."""
+"""The shared part of protocols about lists: interactions of a file, models by name, and metrics of their lists."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from time import perf_counter
@@ -18,17 +18,16 @@ from features.errors import UsageError
 from features.events import EventColumns
 from features.formats import read_events
 from training.data import Interactions, coded
+from training.progress import Log
 from training.protocols.report import ProtocolResult, values_of
 from training.recommender import Recommender, Scorer, Taken, metrics
-
-Say = Callable[[str], None]
 
 BASELINE = "popular"
 
 METRICS = ("ndcg", "recall", "precision", "map", "hit_rate", "mrr")
 
 BATCH_CELLS = 20_000_000
-"""Scores that are held at once."""
+"""Scores that are in memory at once."""
 
 
 def read_interactions(path: Path, kind: str, repo: FeatureRepo, keys: Sequence[str] = ("user_id",)) -> Interactions:
@@ -43,11 +42,11 @@ def read_interactions(path: Path, kind: str, repo: FeatureRepo, keys: Sequence[s
     columns = EventColumns(events, repo.streams["activity"])
     who = pc.coalesce(*(events[key] for key in keys)).combine_chunks()
     texts = [who, events["item_id"].combine_chunks(), events["event_type"].combine_chunks()]
-    order = np.flatnonzero(np.logical_and.reduce([np.asarray(one.is_valid()) for one in texts]))
+    order = np.flatnonzero(np.logical_and.reduce([np.asarray(text.is_valid()) for text in texts]))
     order = order[np.lexsort((columns.seq[order], columns.known_at[order]))]
     if not len(order):
         raise UsageError(f"file '{path}'", f"events with an item and {' or '.join(keys)}", "none")
-    (user, users), (item, items), (code, kinds) = (coded(one.take(pa.array(order))) for one in texts)
+    (user, users), (item, items), (code, kinds) = (coded(text.take(pa.array(order))) for text in texts)
     return Interactions(users, items, tuple(kinds.to_pylist()), user, item, code, columns.known_at[order])
 
 
@@ -57,10 +56,10 @@ def configured(models: Mapping[str, Recommender], changed: Sequence[str]) -> dic
     for text in changed:
         name, value = text.partition("=")[::2]
         model, _, setting = name.partition(".")
-        known = {one.name for one in fields(every[model])} if model in every else set()  # type: ignore[arg-type]
+        known = {field.name for field in fields(every[model])} if model in every else set()  # type: ignore[arg-type]
         if setting not in known:
-            several = [f"{one}.{f.name}" for one, config in every.items() for f in fields(config)]  # type: ignore[arg-type]
-            raise UsageError("--set", f"one of {', '.join(several)} = a number", repr(text))
+            choices = [f"{key}.{f.name}" for key, config in every.items() for f in fields(config)]  # type: ignore[arg-type]
+            raise UsageError("--set", f"one of {', '.join(choices)} = a number", repr(text))
         every[model] = replace(every[model], **{setting: _number(text, value, getattr(every[model], setting))})  # type: ignore[type-var]
     return every
 
@@ -74,61 +73,61 @@ def _number(text: str, value: str, now: object) -> float:
 
 @dataclass(frozen=True)
 class EvaluatedUsers:
-    """m users to recommend to: what they took until then, what may not be listed, and what was right."""
+    """m users to recommend to: what they took before, what may not be listed, and what is relevant."""
 
     taken: Taken
     hidden: Bools | None
-    """(m, items) what is left out of lists; None for nothing."""
+    """(m, items) the items that are left out of lists; None for none."""
     relevant: Bools
     """(m, items)."""
 
 
-def listed(scorer: Scorer, asked: EvaluatedUsers, k: int) -> Int64s:
+def listed(scorer: Scorer, users: EvaluatedUsers, k: int) -> Int64s:
     """(m, k) the items with the best scores, -1 where there are no more."""
-    size = max(1, BATCH_CELLS // max(asked.taken.items, 1))
+    size = max(1, BATCH_CELLS // max(users.taken.items, 1))
     tops = [np.empty((0, k), dtype=np.int64)]
-    for start in range(0, asked.taken.users, size):
-        users = np.arange(start, min(start + size, asked.taken.users))
-        scores = scorer(asked.taken.of(users))
-        if asked.hidden is not None:
-            scores = np.where(asked.hidden[users], -np.inf, scores)
+    for start in range(0, users.taken.users, size):
+        chunk = np.arange(start, min(start + size, users.taken.users))
+        scores = scorer(users.taken.of(chunk))
+        if users.hidden is not None:
+            scores = np.where(users.hidden[chunk], -np.inf, scores)
         tops.append(metrics.top_k(scores, k))
     return np.concatenate(tops)
 
 
-def judged(top: Int64s, asked: EvaluatedUsers, names: Sequence[str] = METRICS) -> dict[str, Floats]:
+def judged(top: Int64s, users: EvaluatedUsers, names: Sequence[str] = METRICS) -> dict[str, Floats]:
     """The metrics of each list."""
-    hits = metrics.hits_at_k(top, asked.relevant)
-    return values_of(hits, asked.relevant.sum(axis=1).astype(np.int64), names)
+    hits = metrics.hits_at_k(top, users.relevant)
+    return values_of(hits, users.relevant.sum(axis=1).astype(np.int64), names)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model by name, what it answers with, and how long its fit took."""
+    """A fitted model: its name, its scorer, and the seconds of its fit."""
 
     name: str
     scorer: Scorer
     fit_s: float
 
 
-def fitted(models: Mapping[str, Recommender], taken: Taken, as_of_ms: int, say: Say) -> list[Fitted]:
-    """Each model fitted to the same."""
-    several = []
+def fitted(models: Mapping[str, Recommender], taken: Taken, as_of_ms: int, log: Log) -> list[Fitted]:
+    """Each of the models, fitted to the same interactions."""
+    scorers = []
     for name, model in models.items():
-        say(f"fitting {name} to {len(taken):,} interactions of {taken.users:,} users with {taken.items:,} items")
+        log(f"fitting {name} to {len(taken):,} interactions of {taken.users:,} users with {taken.items:,} items")
         started = perf_counter()
         scorer = model.fit(taken, as_of_ms)
-        several.append(Fitted(name, scorer, perf_counter() - started))
-    return several
+        scorers.append(Fitted(name, scorer, perf_counter() - started))
+    return scorers
 
 
-def tested(several: Sequence[Fitted], asked: EvaluatedUsers, k: int) -> list[ProtocolResult]:
-    """What each model's lists are worth."""
+def evaluated(models: Sequence[Fitted], users: EvaluatedUsers, k: int) -> list[ProtocolResult]:
+    """The metrics of each model's lists."""
     rows = []
-    for one in several:
-        top = listed(one.scorer, asked, k)
-        catalogue = metrics.coverage([top[top >= 0]], asked.taken.items)
-        rows.append(ProtocolResult(one.name, judged(top, asked), {f"coverage_at_{k}": catalogue}, one.fit_s))
+    for model in models:
+        top = listed(model.scorer, users, k)
+        catalogue = metrics.coverage([top[top >= 0]], users.taken.items)
+        rows.append(ProtocolResult(model.name, judged(top, users), {f"coverage_at_{k}": catalogue}, model.fit_s))
     return rows
 
 

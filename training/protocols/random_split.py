@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data import Interactions
-from training.protocols.lists import BASELINE, EvaluatedUsers, Say, fitted, report_json, tested
+from training.progress import Log, silent
+from training.protocols.lists import BASELINE, EvaluatedUsers, evaluated, fitted, report_json
 from training.protocols.report import report_rows
 from training.recommender import Als, CoVisited, Ease, Popular, Recommender, taken_of
 
@@ -23,7 +24,7 @@ NEVER_FADES = float("inf")
 
 
 def models() -> dict[str, Recommender]:
-    """Those that are compared, by name; their settings are those for ten million cells or fewer."""
+    """The compared models, by name; their settings are those for ten million cells or fewer."""
     return {
         "popular": Popular(),
         "co_visited": CoVisited(half_life_days=NEVER_FADES),
@@ -33,7 +34,7 @@ def models() -> dict[str, Recommender]:
 
 
 def run(
-    history: Interactions, several: Mapping[str, Recommender], seed: int = 42, say: Say = lambda text: None
+    history: Interactions, recommenders: Mapping[str, Recommender], seed: int = 42, log: Log = silent
 ) -> dict[str, Any]:
     """The report: a row a model, with the interval of its NDCG and of how far it is above popularity."""
     every = taken_of(history, dict.fromkeys(history.kinds, 1.0))
@@ -41,19 +42,19 @@ def run(
     every = every.only(np.isin(np.arange(len(every)), first))
     learnt = stratified(every.user, TRAIN_SHARE, seed)
     train, rest = every.only(learnt), every.only(~learnt)
-    asked = EvaluatedUsers(train, train.had, rest.ones.toarray() > 0)
+    users = EvaluatedUsers(train, train.had, rest.ones.toarray() > 0)
     as_of_ms = int(every.time_ms.max(initial=0)) + 1
-    rows = report_rows(tested(fitted(several, train, as_of_ms, say), asked, K), f"ndcg_at_{K}", [BASELINE])
+    rows = report_rows(evaluated(fitted(recommenders, train, as_of_ms, log), users, K), f"ndcg_at_{K}", [BASELINE])
     return report_json(
         PROTOCOL, rows, seed=seed, train=len(train), test=len(rest), users=every.users, items=every.items
     )
 
 
 def stratified(user: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """Which rows are drawn: of each user this share, to the nearest row."""
+    """(n,) whether each row is drawn: of each user this share, to the nearest row."""
     order = np.lexsort((np.random.default_rng(seed).random(len(user)), user))
     counts = np.bincount(user)
-    place = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rank = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
     drawn = np.zeros(len(user), dtype=bool)
-    drawn[order] = place < np.round(counts * share)[user[order]]
+    drawn[order] = rank < np.round(counts * share)[user[order]]
     return drawn

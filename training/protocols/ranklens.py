@@ -6,7 +6,7 @@ A plain running click-through of each item stands beside: most of what there is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -23,10 +23,9 @@ from features.definitions import FeatureRepo
 from features.errors import UsageError
 from features.events import integers
 from features.formats import InputFile, read_events
+from training.progress import Log, silent
 from training.protocols.impressions import POSITION, ImpressionLists, Metadata, inputs, rank_in_list
 from training.protocols.report import ProtocolResult, report_rows, values_of
-
-Say = Callable[[str], None]
 
 PROTOCOL, BASELINE, CLICK_THROUGH = "ranklens", "popular", "item_click_through"
 
@@ -35,7 +34,7 @@ TRAIN_SHARE = 0.8
 K = 10
 
 FIRST = 1.0
-"""The position that every item is scored at: the same for all, so that where it stood says nothing."""
+"""The position that every item is scored at: the same for all, so that it has no effect."""
 
 SETTINGS = {
     "max_iter": 200,
@@ -52,12 +51,12 @@ PROSE = ("title", "description")
 
 @dataclass(frozen=True)
 class Impressions:
-    """A file's lists, and what it says of the items."""
+    """A file's lists, and its metadata of the items."""
 
     shown: ImpressionLists
     about: Metadata
     train_lists: int | None = None
-    """How many of the lists, the first, are to learn from; None where a share of those with clicks is."""
+    """The number of lists, the first, to learn from; None for a share of those with clicks."""
 
 
 def read(paths: Sequence[Path], repo: FeatureRepo) -> Impressions:
@@ -74,7 +73,7 @@ def read(paths: Sequence[Path], repo: FeatureRepo) -> Impressions:
         raise UsageError(where, "rankings of which items were clicked", f"{shown.lists} of no click")
     if len(paths) == 1:
         return Impressions(shown, metadata(paths, items))
-    earlier, later = (one.filter(pc.equal(one["event_type"], "impression")) for one in tables)
+    earlier, later = (table.filter(pc.equal(table["event_type"], "impression")) for table in tables)
     last = int(integers(earlier["event_time"]).max(initial=0))
     first = int(integers(later["event_time"]).min(initial=np.iinfo(np.int64).max))
     if not last <= first:
@@ -114,13 +113,13 @@ def shown_of(events: pa.Table, items: pa.Array) -> ImpressionLists:
     order = np.lexsort((position, seen_list, seen_ms))
     lists, first, number = np.unique(seen_list[order], return_index=True, return_inverse=True)
     by_time = np.argsort(first, kind="stable")
-    place = np.empty(len(lists), dtype=np.int64)
-    place[by_time] = np.arange(len(lists))
+    position_of_list = np.empty(len(lists), dtype=np.int64)
+    position_of_list[by_time] = np.arange(len(lists))
     pair = seen_list * len(items) + seen_item
     clicked = np.isin(pair, click_list * len(items) + click_item)
     return ImpressionLists(
         items=len(items),
-        list_of=place[number],
+        list_of=position_of_list[number],
         item=seen_item[order],
         position=position[order],
         clicked=clicked[order],
@@ -141,29 +140,29 @@ def _numbers(table: pa.Table, name: str) -> NDArray[np.int64]:
 
 
 def metadata(paths: Sequence[Path], items: pa.Array) -> Metadata:
-    """What the files' item events say: fields of numbers, and of texts or lists of them as sets of words."""
+    """The metadata of the files' item events: fields of numbers, and of texts or lists of them as sets of words."""
     from features.formats import item_fields
 
     known = {item: about for path in paths for item, about in item_fields(InputFile(path))}
     fields = [known.get(item, {}) for item in items.to_pylist()]
-    names = sorted({name for one in fields for name in one if name not in PROSE})
-    numeric = [name for name in names if all(isinstance(one.get(name, 0.0), int | float) for one in fields)]
-    numbers = {name: np.array([float(one.get(name, np.nan)) for one in fields]) for name in numeric}
+    names = sorted({name for item in fields for name in item if name not in PROSE})
+    numeric = [name for name in names if all(isinstance(item.get(name, 0.0), int | float) for item in fields)]
+    numbers = {name: np.array([float(item.get(name, np.nan)) for item in fields]) for name in numeric}
     return Metadata(numbers, {name: _words(fields, name) for name in names if name not in numeric})
 
 
 def _words(fields: list[Mapping[str, Any]], name: str) -> csr_array:
-    values = [one.get(name, ()) for one in fields]
+    values = [item.get(name, ()) for item in fields]
     sets = [{value} if isinstance(value, str) else {str(word) for word in value} for value in values]
-    vocabulary = {word: place for place, word in enumerate(sorted(set().union(*sets)))}
-    rows = np.repeat(np.arange(len(sets)), [len(one) for one in sets])
-    columns = [vocabulary[word] for one in sets for word in sorted(one)]
+    vocabulary = {word: index for index, word in enumerate(sorted(set().union(*sets)))}
+    rows = np.repeat(np.arange(len(sets)), [len(words) for words in sets])
+    columns = [vocabulary[word] for words in sets for word in sorted(words)]
     return csr_array((np.ones(len(rows)), (rows, columns)), shape=(len(sets), len(vocabulary)))
 
 
-def run(data: Impressions, seed: int = 0, say: Say = lambda text: None) -> dict[str, Any]:
-    """The report: how well each way ranks the lists of the last fifth, or of the file of those to test on."""
-    say(f"what was known before each of {data.shown.lists:,} lists")
+def run(data: Impressions, seed: int = 0, log: Log = silent) -> dict[str, Any]:
+    """The report: the metrics of each way to rank the lists of the last fifth, or of the file to test on."""
+    log(f"what was known before each of {data.shown.lists:,} lists")
     started = perf_counter()
     columns = inputs(data.shown, data.about)
     took_s = perf_counter() - started
@@ -176,18 +175,18 @@ def run(data: Impressions, seed: int = 0, say: Say = lambda text: None) -> dict[
         got = f"{middle} and {len(chosen) - middle}"
         raise UsageError("protocol ranklens", "lists with clicks to learn from, and others to test on", got)
     train, test = (np.isin(data.shown.list_of, part) for part in (chosen[:middle], chosen[middle:]))
-    say(f"a ranker from {int(train.sum()):,} shown items")
+    log(f"a ranker from {int(train.sum()):,} shown items")
     started = perf_counter()
     scores = ranker_scores(columns, data.shown.clicked, train, test, seed)
     fit_s = perf_counter() - started + took_s
     about = data.shown
-    several = {
+    baselines = {
         "random": np.random.default_rng(seed).random(int(test.sum())),
         "as_shown": -about.position[test].astype(np.float64),
         BASELINE: columns["clicks"][test],
         CLICK_THROUGH: columns["click_through"][test],
     }
-    tested = [ProtocolResult(name, list_values(about, test, values)) for name, values in several.items()]
+    tested = [ProtocolResult(name, list_values(about, test, values)) for name, values in baselines.items()]
     tested.append(ProtocolResult("ranker", list_values(about, test, scores), fit_s=fit_s))
     lists = {"train_lists": middle, "test_lists": len(chosen) - middle, "inputs": len(columns)}
     rows = report_rows(tested, f"ndcg_at_{K}", [BASELINE, CLICK_THROUGH])

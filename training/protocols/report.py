@@ -1,4 +1,4 @@
-"""The lines of a protocol's report: means with intervals, and how far each model is above others on the same lists."""
+"""The rows of a protocol's report: means with intervals, and each model's difference to others on the same lists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PER_LIST = METRICS | {"map": metrics.average_precision_at_k}
 
 @dataclass(frozen=True)
 class ProtocolResult:
-    """A model's value of each metric for each list, NaN where a list has none; and what is of no single list."""
+    """A model's metrics: a value for each list, NaN where a list has none; and those that are of all lists."""
 
     model: str
     values: Mapping[str, Floats]
@@ -32,16 +32,17 @@ def values_of(hits: NDArray[np.bool_], relevant: Int64s, names: Sequence[str]) -
     return {f"{name}_at_{hits.shape[1]}": PER_LIST[name](hits, relevant) for name in names}
 
 
-def report_rows(tested: Sequence[ProtocolResult], main: str, baselines: Sequence[str]) -> list[dict[str, Any]]:
-    """A JSON object a model: means, also of how far its main metric is above each baseline's, and their intervals."""
-    by_name = {one.model: one for one in tested}
-    return [_row(one, main, [by_name[name] for name in baselines if name in by_name]) for one in tested]
+def report_rows(results: Sequence[ProtocolResult], main: str, baselines: Sequence[str]) -> list[dict[str, Any]]:
+    """A JSON object a model: means and intervals, also of its main metric less each baseline's."""
+    by_name = {result.model: result for result in results}
+    beside = [by_name[name] for name in baselines if name in by_name]
+    return [_row(result, main, beside) for result in results]
 
 
-def _row(one: ProtocolResult, main: str, baselines: Sequence[ProtocolResult]) -> dict[str, Any]:
-    beside = {f"{main}_above_{other.model}": one.values[main] - other.values[main] for other in baselines}
-    sure = {name: bootstrap(values) for name, values in [*one.values.items(), *beside.items()]}
-    row: dict[str, Any] = {"model": one.model} | {name: each.mean for name, each in sure.items()}
-    row |= {f"{name}_{end}": getattr(each, end) for name, each in sure.items() for end in ("low", "high")}
-    row |= {**one.whole, "fit_s": round(one.fit_s, 3)}
+def _row(result: ProtocolResult, main: str, baselines: Sequence[ProtocolResult]) -> dict[str, Any]:
+    beside = {f"{main}_above_{other.model}": result.values[main] - other.values[main] for other in baselines}
+    intervals = {name: bootstrap(values) for name, values in [*result.values.items(), *beside.items()]}
+    row: dict[str, Any] = {"model": result.model} | {name: each.mean for name, each in intervals.items()}
+    row |= {f"{name}_{end}": getattr(each, end) for name, each in intervals.items() for end in ("low", "high")}
+    row |= {**result.whole, "fit_s": round(result.fit_s, 3)}
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}

@@ -14,7 +14,8 @@ import numpy as np
 from features.arrays import Int64s
 from features.errors import UsageError
 from training.data import Interactions
-from training.protocols.lists import BASELINE, EvaluatedUsers, Say, fitted, listed, report_json
+from training.progress import Log, silent
+from training.protocols.lists import BASELINE, EvaluatedUsers, fitted, listed, report_json
 from training.protocols.report import ProtocolResult, report_rows, values_of
 from training.recommender import CoVisited, Popular, Recommender, SessionNeighbours, Taken, metrics, taken_of
 
@@ -26,7 +27,7 @@ NEVER_FADES = float("inf")
 
 
 def models() -> dict[str, Recommender]:
-    """Those that are compared, by name."""
+    """The compared models, by name."""
     return {
         "popular": Popular(),
         "co_visited": CoVisited(half_life_days=NEVER_FADES, shrink=2.0),
@@ -35,7 +36,7 @@ def models() -> dict[str, Recommender]:
 
 
 def run(
-    history: Interactions, several: Mapping[str, Recommender], share: float = TEST_SHARE, say: Say = lambda text: None
+    history: Interactions, recommenders: Mapping[str, Recommender], share: float = TEST_SHARE, log: Log = silent
 ) -> dict[str, Any]:
     """The report: a row a model, on the sessions that began last, this share of all."""
     every = taken_of(history, dict.fromkeys(history.kinds, 1.0))
@@ -49,13 +50,14 @@ def run(
     prefixes, wanted = questions(test)
     if not len(wanted) or not len(train):
         raise UsageError("protocol session", "sessions of two clicks and more, before and after", f"{every.users}")
-    tested = []
-    for one in fitted(several, train, start_ms, say):
-        top = listed(one.scorer, EvaluatedUsers(prefixes, None, np.empty((0, 0), dtype=bool)), K)
+    results = []
+    for model in fitted(recommenders, train, start_ms, log):
+        top = listed(model.scorer, EvaluatedUsers(prefixes, None, np.empty((0, 0), dtype=bool)), K)
         hits = top == wanted[:, None]
         values = values_of(hits, np.ones(len(wanted), np.int64), ("hit_rate", "mrr", "ndcg"))
-        tested.append(ProtocolResult(one.name, values, {f"coverage_at_{K}": _coverage(top, every.items)}, one.fit_s))
-    rows = report_rows(tested, f"hit_rate_at_{K}", [BASELINE])
+        coverage = {f"coverage_at_{K}": _coverage(top, every.items)}
+        results.append(ProtocolResult(model.name, values, coverage, model.fit_s))
+    rows = report_rows(results, f"hit_rate_at_{K}", [BASELINE])
     return report_json(PROTOCOL, rows, start_ms=start_ms, train=len(train), clicks=len(wanted), items=every.items)
 
 
@@ -68,10 +70,10 @@ def questions(test: Taken) -> tuple[Taken, Int64s]:
     order = np.lexsort((test.time_ms, test.user))
     user, item = test.user[order], test.item[order]
     counts = np.bincount(user, minlength=test.users)
-    place = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
-    asked = np.flatnonzero(place > 0)
-    row = np.repeat(np.arange(len(asked)), place[asked])
-    back = np.arange(len(row)) - np.repeat(np.cumsum(place[asked]) - place[asked], place[asked])
-    at = np.repeat(asked - place[asked], place[asked]) + back
+    rank = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
+    later = np.flatnonzero(rank > 0)
+    row = np.repeat(np.arange(len(later)), rank[later])
+    back = np.arange(len(row)) - np.repeat(np.cumsum(rank[later]) - rank[later], rank[later])
+    at = np.repeat(later - rank[later], rank[later]) + back
     times = test.time_ms[order][at]
-    return Taken(len(asked), test.items, row, item[at], test.weight[order][at], times), item[asked]
+    return Taken(len(later), test.items, row, item[at], test.weight[order][at], times), item[later]

@@ -88,11 +88,11 @@ class HeldOutUsers:
     """(users, items) what each had taken before."""
 
 
-def run(training: TrainingRun, several: Mapping[str, Recommender]) -> dict[str, Any]:
+def run(training: TrainingRun, recommenders: Mapping[str, Recommender]) -> dict[str, Any]:
     """The report: for warm and cold users, with repeats and only new, a row a model."""
     split = training.split
     held_out = held_out_users(training)
-    every = [*fitted(several, held_out.before, held_out.as_of_ms, training.log)]
+    every = [*fitted(recommenders, held_out.before, held_out.as_of_ms, training.log)]
     every += item_click_through(training.history.between(0, split.middle), training.target)
     every.append(two_stage(training, held_out))
     rows = []

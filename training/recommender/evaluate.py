@@ -1,4 +1,4 @@
-"""How good a model is on what came after it, beside what anyone could have recommended without one."""
+"""The evaluation of a model on what came after it, beside recommendations that need no model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Row:
     metrics: Mapping[str, float]
     took_s: float
     ndcg: Floats = field(default_factory=lambda: np.empty(0), compare=False)
-    """Of each list, NaN for one of which nothing is relevant: what two models are compared by, list by list."""
+    """NDCG of each list, NaN for one without relevant items: two models are compared by it, list by list."""
     by_k: tuple[float, ...] = ()
     """Mean NDCG of the first, the first two, … the first k."""
 
@@ -78,13 +78,13 @@ def judged(lists: Lists, relevant: Lists, catalogue: int, k: int) -> dict[str, f
     """Every metric's mean over the lists.
 
     Args:
-        lists: for each moment the places of items, best first.
-        relevant: for each moment the places of what was taken; an item that the model does not know is -1, and counts
+        lists: for each moment the indices of items, best first.
+        relevant: for each moment the indices of what was taken; an item that the model does not know is -1, and counts
             as one that was not found.
     """
     found, counts = found_in(lists, relevant, k)
     values = {f"{name}_at_{k}": metrics.mean(function(found, counts)) for name, function in METRICS.items()}
-    return values | {f"coverage_at_{k}": metrics.coverage((one[:k] for one in lists), catalogue)}
+    return values | {f"coverage_at_{k}": metrics.coverage((ranked[:k] for ranked in lists), catalogue)}
 
 
 def found_in(lists: Lists, relevant: Lists, k: int) -> tuple[NDArray[np.bool_], Int64s]:
@@ -112,12 +112,13 @@ def _best(tables: CandidateTables, candidates: Candidates, scores: Floats, k: in
 
 
 def _ranked(tables: CandidateTables, retrieved: RetrievedMoments, scores: list[Floats], k: int) -> Lists:
-    """For each moment the places of the candidates with the best scores."""
-    return [_best(tables, one, part, k) for one, part in zip(retrieved.candidates, scores, strict=True)]
+    """For each moment the indices of the candidates with the best scores."""
+    pairs = zip(retrieved.candidates, scores, strict=True)
+    return [_best(tables, candidates, part, k) for candidates, part in pairs]
 
 
 def relevant_of(tables: CandidateTables, retrieved: RetrievedMoments, history: Interactions) -> Lists:
-    """For each moment the places of what was taken then, -1 for an item that the tables do not know."""
+    """For each moment the indices of what was taken then, -1 for an item that the tables do not know."""
     index = item_indices(tables, history)
     return [index[retrieved.moments.taken(moment)] for moment in range(len(retrieved.moments))]
 
@@ -125,19 +126,19 @@ def relevant_of(tables: CandidateTables, retrieved: RetrievedMoments, history: I
 def chances_of(artefact: Artefact, retrieved: RetrievedMoments, features: Features | None) -> list[Floats]:
     """For each moment the artefact's scores of its candidates (c,), with features as of then."""
     if features is None or artefact.ranker is None:
-        return [artefact.score(one, None, None) for one in retrieved.candidates]
+        return [artefact.score(candidates, None, None) for candidates in retrieved.candidates]
     return chances_by(artefact, inputs_of(artefact.tables, retrieved, features))
 
 
 def inputs_of(tables: CandidateTables, retrieved: RetrievedMoments, features: Features) -> list[Floats]:
     """For each moment the ranker's inputs of its candidates (c, inputs), with features as of then."""
     rows = with_item_features(retrieved, tables, features).item_rows or []
-    several = zip(retrieved.candidates, retrieved.user_rows, rows, strict=True)
-    return [ranker_inputs(one, user, item) for one, user, item in several]
+    moments = zip(retrieved.candidates, retrieved.user_rows, rows, strict=True)
+    return [ranker_inputs(candidates, user, item) for candidates, user, item in moments]
 
 
 def chances_by(artefact: Artefact, inputs: list[Floats]) -> list[Floats]:
     """For each moment the artefact's scores by these inputs."""
     # All at once: a call has a price of its own, which is high where other programs use the same cores.
     scores = artefact.chances(np.concatenate(inputs)) if inputs else np.empty(0)
-    return np.split(scores, np.cumsum([len(one) for one in inputs])[:-1])
+    return np.split(scores, np.cumsum([len(rows) for rows in inputs])[:-1])

@@ -1,4 +1,4 @@
-"""How good ranked lists are, by binary relevance. Each function takes m lists at once and says a value for each.
+"""Metrics of ranked lists, by binary relevance. Each function takes m lists at once and returns a value for each.
 
 ``hits`` is (m, k): whether the item at each rank is relevant, False beyond the end of a shorter list. ``relevant`` is
 (m,): how many items are relevant, found or not. A list for which nothing is relevant has no value: NaN, which ``mean``

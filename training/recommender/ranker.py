@@ -1,4 +1,4 @@
-"""The second stage: a classifier of (user, item) at a moment, by what was known of both just then."""
+"""The ranker, the second stage: a classifier of (user, item) at a moment, by the features of both just then."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ RISING = {
     "lasting_score": 1,
     "own_visits": 1,
 }
-"""Pair features of which more (1) or less (-1) never makes an item worse: with few examples, trees would say so."""
+"""Pair features that must rise (1) or fall (-1) with the score: with few examples, trees would learn otherwise."""
 
 NUMERIC = ("int64", "float64", "bool")
 
 
 def view_inputs(view: FeatureView) -> ViewInputs:
-    """The view's features that a ranker can take: the numeric ones, in their order."""
+    """The view's features that a ranker takes: the numeric ones, in their order."""
     names = tuple(feature.name for feature in view.features if feature.dtype in NUMERIC)
     return ViewInputs(view=view.name, schema_hash=f"{view.schema_hash:016x}", names=names)
 

@@ -33,7 +33,7 @@ ANSWER_EVENTS = 20
 
 @dataclass(frozen=True)
 class Listeners:
-    """To whom the answers were given that are read: everybody, those who were drawn, or as many as fit."""
+    """The users whose answers are read: everybody, those of a sample, or as many as fit."""
 
     entity: Entity
     bound: Bound
@@ -60,7 +60,7 @@ def read_served(
     """The log's answers that became known in the span, each once, without a challenger's, which nobody was shown.
 
     Args:
-        to: whose answers are read; everybody's unless given.
+        to: the users whose answers are read; everybody unless given.
         version: of the table; the newest unless given.
 
     Raises UsageError where nothing was ever logged.
@@ -77,26 +77,26 @@ def read_served(
 def served_examples(
     log: pa.Table, history: Interactions, key: str, names: Sequence[str], targets: tuple[str, ...], within_ms: int
 ) -> RankerExamples:
-    """A row for each item that was shown to a user: what it was scored by, and whether the user took it soon after.
+    """A row for each item that was shown to a user: its inputs then, and whether the user took it soon after.
 
-    The input POSITION_INPUT, which is the same of all when the model is asked, is here where the item stood: what was
-    due to the place is not learnt as due to the item.
+    The input POSITION_INPUT, which is the same for all when the model serves, is here the item's rank: so the effect of
+    the position is not learnt as one of the item.
 
     Args:
         log: as read_served gives it.
         key: the column of the user's key.
         names: the ranker's inputs in order; answers by other inputs are left out.
         targets: event types that say that an item was taken.
-        within_ms: how long after the answer an event still counts.
+        within_ms: the time after the answer within which an event counts.
     """
     shown = shown_items(log, names)
     users = log[key].combine_chunks().take(pa.array(shown.answer))
     at = integers(log["event_time"])[shown.answer]
-    named = np.asarray(users.is_valid())
+    known = np.asarray(users.is_valid())
     taken = taken_after(history, users, pa.array(shown.items, pa.string()), at, targets, within_ms)
     if POSITION_INPUT in names:
         shown.inputs[:, names.index(POSITION_INPUT)] = shown.rank
-    return RankerExamples(shown.inputs[named], taken[named])
+    return RankerExamples(shown.inputs[known], taken[known])
 
 
 def shown_between(log: pa.Table | None, run: TrainingRun) -> RankerExamples | None:
@@ -120,7 +120,7 @@ def shown_between(log: pa.Table | None, run: TrainingRun) -> RankerExamples | No
 def taken_after(
     history: Interactions, users: pa.Array, items: pa.Array, at: Int64s, targets: tuple[str, ...], within_ms: int
 ) -> NDArray[np.bool_]:
-    """Which of these pairs of user and item have an event of the targets in (at, at + within_ms]."""
+    """(n,) whether each pair of user and item has an event of the targets in (at, at + within_ms]."""
     chosen = history.only(history.of(targets))
     if not len(chosen) or not len(at):
         return np.zeros(len(at), dtype=bool)
@@ -130,8 +130,8 @@ def taken_after(
     base = (user * len(chosen.items) + item) * span
     first = np.clip(at + 1 - low, 0, span - 1)
     last = np.clip(at + within_ms + 1 - low, 0, span - 1)
-    found = np.searchsorted(pairs, base + last) > np.searchsorted(pairs, base + first)
-    return found & (user >= 0) & (item >= 0)
+    taken = np.searchsorted(pairs, base + last) > np.searchsorted(pairs, base + first)
+    return taken & (user >= 0) & (item >= 0)
 
 
 def _codes(texts: pa.Array, pool: pa.Array) -> Int64s:

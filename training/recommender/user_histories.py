@@ -1,4 +1,4 @@
-"""What each user took, as a model remembers it: of those it learnt from, and of everybody where that was a sample."""
+"""The users' histories in a model: of those it learnt from, and of everybody where these were a sample."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from training.run import TrainingRun
 
 @dataclass(frozen=True)
 class Counted:
-    """Interactions that count, what each counts, its item's place, its session; and the places' codes in the pool."""
+    """Interactions with their weight, item index and session; and the code of each item index in the pool."""
 
     history: Interactions
     weight: Floats
@@ -37,30 +37,30 @@ class Counted:
 def counted(
     history: Interactions, by_kind: Mapping[str, float], gap_ms: int, index: Mapping[str, int] | None = None
 ) -> Counted:
-    """Those whose type counts, of the items that anything counts more than 0 of.
+    """The interactions whose type has a weight, of the items that have one above 0.
 
     Args:
-        index: item → its place; places are in the order of the pool unless given.
+        index: item → its index; in the order of the pool unless given.
     """
     of_kind = np.array([by_kind.get(kind, 0.0) for kind in history.kinds], dtype=np.float64)
     weight = of_kind[history.kind] if len(of_kind) else np.empty(0)
     codes = np.unique(history.item[weight > 0])
-    place = np.full(len(history.items), -1)
-    place[codes] = np.arange(len(codes))
+    index_of_code = np.full(len(history.items), -1)
+    index_of_code[codes] = np.arange(len(codes))
     if index is not None:
-        place = np.array([index.get(item, -1) for item in history.items.to_pylist()], dtype=np.int64)
-    keep = (weight != 0) & (place[history.item] >= 0)
+        index_of_code = np.array([index.get(item, -1) for item in history.items.to_pylist()], dtype=np.int64)
+    keep = (weight != 0) & (index_of_code[history.item] >= 0)
     history = history.only(keep)
     session = sessions_of(history.user, history.known_at, gap_ms)
-    return Counted(history, weight[keep], place[history.item], session, codes)
+    return Counted(history, weight[keep], index_of_code[history.item], session, codes)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Each different (user, item), sorted by both: how much of it there was, when first and last, and how often.
+    """Each different (user, item), sorted by both: its weight, its first and last time, and its visits.
 
     Args:
-        visits: in how many sessions it was taken as the target.
+        visits: the number of sessions in which it was taken as the target.
     """
 
     user: Int64s
@@ -90,7 +90,7 @@ class Pairs:
 
     def only(self, keep: NDArray[Any]) -> Pairs:
         """Some of them."""
-        return Pairs(*(getattr(self, one.name)[keep] for one in fields(self)))
+        return Pairs(*(getattr(self, column.name)[keep] for column in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -104,27 +104,27 @@ class UserHistories:
     first_ms: Int64s
 
     @classmethod
-    def of(cls, kept: Pairs, pool: pa.Array, most: int) -> UserHistories:
+    def of(cls, pairs: Pairs, pool: pa.Array, most: int) -> UserHistories:
         """At most so many items of each user of these pairs."""
-        users, starts = np.unique(kept.user, return_index=True)
+        users, starts = np.unique(pairs.user, return_index=True)
         hashes = hash_texts(pool.take(pa.array(users)))
-        place, order = _rows(kept, np.append(starts, len(kept.user)), most, np.argsort(hashes))
-        own = kept.only(order)
-        histories = SparseRows(place, own.item.astype(np.int32), own.weight.astype(np.float32))
+        row_starts, order = _rows(pairs, np.append(starts, len(pairs.user)), most, np.argsort(hashes))
+        own = pairs.only(order)
+        histories = SparseRows(row_starts, own.item.astype(np.int32), own.weight.astype(np.float32))
         return cls(np.sort(hashes), histories, own.last_ms, own.visits.astype(np.float32), own.first_ms)
 
     @classmethod
     def joined(cls, parts: list[UserHistories]) -> UserHistories:
         """Those of all parts; no user is in two of them."""
-        users = np.concatenate([one.users for one in parts])
-        lengths = np.concatenate([np.diff(one.histories.starts) for one in parts])
+        users = np.concatenate([part.users for part in parts])
+        lengths = np.concatenate([np.diff(part.histories.starts) for part in parts])
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        several = [np.concatenate([getattr(one.histories, name) for one in parts]) for name in ("column", "weight")]
+        columns = [np.concatenate([getattr(part.histories, name) for part in parts]) for name in ("column", "weight")]
         order = np.argsort(users)
-        at, ordered = SparseRows(starts, *several).at(order)
-        histories = SparseRows(np.concatenate([[0], np.cumsum(ordered)]), *(one[at] for one in several))
+        at, ordered = SparseRows(starts, *columns).at(order)
+        histories = SparseRows(np.concatenate([[0], np.cumsum(ordered)]), *(column[at] for column in columns))
         last, visits, first = (
-            np.concatenate([getattr(one, name) for one in parts])[at] for name in ("last_ms", "visits", "first_ms")
+            np.concatenate([getattr(part, name) for part in parts])[at] for name in ("last_ms", "visits", "first_ms")
         )
         return cls(users[order], histories, last, visits, first)
 
@@ -141,13 +141,13 @@ class UserHistories:
 
 
 def _rows(pairs: Pairs, starts: Int64s, most: int, order: Int64s) -> tuple[Int64s, Int64s]:
-    """Where each user's rows start, the users in ``order``; and the pairs that are the rows, the most frequent first.
+    """The start of each user's rows, the users in ``order``; and the pairs that are the rows, the most frequent first.
 
     Of equally frequent ones the newest is first.
     """
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    row = np.repeat(place, np.diff(starts))
+    position = np.empty(len(order), dtype=np.int64)
+    position[order] = np.arange(len(order))
+    row = np.repeat(position, np.diff(starts))
     by_row = np.lexsort((-pairs.last_ms, -pairs.weight, row))
     length = np.diff(starts)[order]
     rank = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
@@ -182,7 +182,7 @@ def _own_of(tables: CandidateTables) -> UserHistories:
 
 
 def _others(events: SampledEvents, domain: Domain) -> Iterator[Interactions]:
-    """What those did who were not drawn, some of them at a time, with all that each did."""
+    """The interactions of the users outside the sample, some users at a time, with all of each."""
     stream, whole = domain.stream.name, events.whole
     columns = list(dict.fromkeys([*RESERVED, "event_type", *domain.user.entity.keys, *domain.item.entity.keys]))
     with TemporaryDirectory(prefix="headrace-") as folder:
@@ -192,6 +192,6 @@ def _others(events: SampledEvents, domain: Domain) -> Iterator[Interactions]:
                 other = np.asarray(users.is_valid()) & ~events.who.has(users)
                 if other.any():
                     buckets.add(batch.filter(pa.array(other)), hash_texts(users.filter(pa.array(other))))
-        for found in map(buckets.read, range(len(buckets))):
-            if found is not None:
-                yield interactions_of({stream: found}, replace(domain, category=None, price=None))
+        for events_of_bucket in map(buckets.read, range(len(buckets))):
+            if events_of_bucket is not None:
+                yield interactions_of({stream: events_of_bucket}, replace(domain, category=None, price=None))

@@ -78,7 +78,7 @@ def fraud_handbook(  # noqa: PLR0913, PLR0917  # one parameter an option
     report |= {"inputs": protocol.INPUTS, "parts": [], "rows": []}
     for start in asked or [protocol.last_start(history, protocol.Days(0, *lengths))]:
         days = protocol.Days(start, *lengths)
-        part = protocol.run(history, repo, days, chosen, before=before, say=say)
+        part = protocol.run(history, repo, days, chosen, before=before, log=say)
         about = {"train_start": _date(start), "test_start": _date(days.test_start)}
         report["rows"] += [about | row for row in part.pop("rows")]
         report["parts"].append(about | part)

@@ -196,7 +196,7 @@ def status(as_json: bool, metrics: bool) -> None:
         click.echo(json.dumps(found | also, indent=2))
     elif metrics:
         click.echo(metrics_text(found) + ("" if alerts is None else delivery_metrics(alerts)), nl=False)
-        click.echo("".join(map(drift_metrics, drifts)), nl=False)
+        click.echo(drift_metrics(drifts), nl=False)
     else:
         lines = [*status_lines(found), *([] if alerts is None else delivery_lines(alerts))]
         click.echo("\n".join([*lines, *(drift_line(one, now_ms()) for one in drifts)]))
