@@ -31,10 +31,10 @@ class Entries:
     def __len__(self) -> int:
         return len(self.row)
 
-    def pick(self, which: Int64s | NDArray[np.bool_]) -> Entries:
-        """The entries at these places, in this order."""
-        columns = {name: column[which] for name, column in self.columns.items()}
-        return Entries(self.row[which], self.time[which], columns, self.pool)
+    def pick(self, index: Int64s | NDArray[np.bool_]) -> Entries:
+        """The entries at this index, in this order."""
+        columns = {name: column[index] for name, column in self.columns.items()}
+        return Entries(self.row[index], self.time[index], columns, self.pool)
 
     def prefix_sums(self, name: str) -> Int64s:
         """m + 1 running sums of an integer column, from 0."""
@@ -60,7 +60,7 @@ def concatenated(starts: Int64s, lengths: Int64s) -> Int64s:
 
 
 def run_starts(*keys: Column) -> Int64s:
-    """Where a new combination of keys begins in arrays sorted by them."""
+    """The starts of runs of equal keys in arrays sorted by them."""
     changed = np.zeros(len(keys[0]), dtype=bool)
     changed[:1] = True
     for key in keys:
@@ -69,12 +69,12 @@ def run_starts(*keys: Column) -> Int64s:
 
 
 def run_ends(starts: Int64s, count: int) -> Int64s:
-    """Where each run that begins at ``starts`` ends, in arrays of ``count``."""
+    """The end of each run that begins at ``starts``, in arrays of ``count``."""
     return np.append(starts[1:], count)[: len(starts)]
 
 
 def row_bounds(row: Int64s, rows: int) -> Int64s:
-    """rows + 1 offsets: entries of row i stand at [bounds[i], bounds[i + 1])."""
+    """rows + 1 offsets: entries of row i are [bounds[i], bounds[i + 1])."""
     return np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))]).astype(np.int64)
 
 

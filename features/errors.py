@@ -1,24 +1,24 @@
 """The errors that a user of Headrace can meet.
 
 HeadraceError
-├── DefinitionError   a feature repo says something that cannot be
+├── DefinitionError   a definition in the feature repo is wrong
 ├── FormatError       a file or schema cannot be read as events at all
-├── StateError        a stored row or a store contradicts what the engine wrote
+├── StateError        stored state is not what the engine wrote
 │   ├── CorruptRowError   bytes that are damaged, or were never ours
 │   └── ForeignRowError   a whole row, of another definition or stream
-├── FenceError        a batch contradicts what the store says was folded before
+├── FenceError        a batch contradicts the store's marker
 ├── LeaseError        another driver owns the view
 ├── BusyError        another training of the project runs
 ├── StoreError        a store cannot be reached, or does not answer in time
 ├── ArtefactError     a model's files are damaged, foreign, or of another definition
-└── UsageError        the command line asked for something that is not there
+└── UsageError        the command line names something that does not exist
 """
 
 from __future__ import annotations
 
 
 class HeadraceError(Exception):
-    """Something a user can mend: where it is, what is required, what came, what to do next."""
+    """Something a user can fix: where it is, what is required, what came, what to do next."""
 
     def __init__(self, where: str, required: str, got: str, next_step: str = "") -> None:
         self.where = where
@@ -34,7 +34,7 @@ class HeadraceError(Exception):
 
 
 class DefinitionError(HeadraceError):
-    """Raised at load by a definition that is wrong: mend the feature repo."""
+    """Raised at load by a definition that is wrong: correct the feature repo."""
 
 
 class FormatError(HeadraceError):
@@ -42,7 +42,7 @@ class FormatError(HeadraceError):
 
 
 class StateError(HeadraceError):
-    """Raised when stored state contradicts what the engine wrote."""
+    """Raised when stored state is not what the engine wrote."""
 
 
 class CorruptRowError(StateError):
@@ -54,7 +54,7 @@ class ForeignRowError(StateError):
 
 
 class FenceError(StateError):
-    """Raised when a batch contradicts what the store says was folded before."""
+    """Raised when a batch contradicts the store's marker."""
 
 
 class LeaseError(StateError):
@@ -70,7 +70,7 @@ class ArtefactError(HeadraceError):
 
 
 class StoreError(HeadraceError):
-    """Raised when a store cannot be reached or does not answer in time: what it holds may be whole."""
+    """Raised when a store cannot be reached or does not answer in time: its content may be whole."""
 
 
 class UsageError(HeadraceError):

@@ -26,7 +26,7 @@ RENAMED = {
 
 
 class ForwardingLoader(Loader):
-    """Fills a module that has an old name with what its module of today has."""
+    """Fills a module of an old name with the names of its module of today."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return None
@@ -47,6 +47,6 @@ class RenamedFinder(MetaPathFinder):
 
 
 def accept_old_paths() -> None:
-    """Old import paths work from now on."""
+    """Let old import paths work from now on."""
     if not any(isinstance(finder, RenamedFinder) for finder in sys.meta_path):
         sys.meta_path.append(RenamedFinder())

@@ -1,7 +1,7 @@
 """Feature values of the past: of any entity as of any instant, from events in memory or in the archive.
 
-In: views, events by stream or archive tables, and a spine (keys and times). Out: a ``FeatureMatrix`` a view, equal to
-what the online store would have said then.
+In: views, events by stream or archive tables, and a spine (keys and times). Out: a ``FeatureMatrix`` a view, as the
+online store had them then.
 """
 
 from features.history.archive import ALWAYS, IMPORT_PARTITION, IMPORTED, ArchiveTable, Span, deduplicated, open_table

@@ -1,7 +1,7 @@
 """The archive's Delta tables as readers see them: one folder for each stream, rows in the types of event_schema().
 
 History, training and rebuilds read them here and nowhere else, so that all see the same events. A table is read at one
-version; only the asked columns are read, and only the files that may hold the asked times.
+version; only the requested columns are read, and only the files that may hold the requested times.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 BATCH_ROWS = 1 << 17
 
 IMPORTED = "import:"
-"""What the topic of an event begins with that `headrace import` brought in: no topic of Kafka has a colon."""
+"""Prefix of the topic of imported events: no topic of Kafka has a colon."""
 
 IMPORT_PARTITION = (1 << PARTITION_BITS) - 1
-"""Of every imported event: the last that sequences (columns.py) have room for."""
+"""Partition of every imported event: the last that sequences (columns.py) have room for."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Span:
     end_ms: int | None = None
 
     def covers(self, least: int | None, most: int | None) -> bool:
-        """False where nothing known between these two (None: not told) can be in the span."""
+        """False if no event known between these two (None: unknown) can be in the span."""
         before = self.end_ms is not None and least is not None and least >= self.end_ms
         after = self.start_ms is not None and most is not None and most < self.start_ms
         return not before and not after
@@ -85,7 +85,7 @@ class ArchiveTable:
 
     @property
     def table_id(self) -> str:
-        """What a table that was made anew has another of."""
+        """The table's id, which changes when the table is made anew."""
         return str(self._delta.metadata().id)
 
     def only(self, expression: pc.Expression) -> ArchiveTable:
@@ -103,46 +103,47 @@ class ArchiveTable:
         return [field.name for field in self._delta.schema().fields]
 
     def rows(self, span: Span = ALWAYS) -> int:
-        """How many rows the files hold that may be of the span, by their statistics: at least as many as it has."""
+        """Rows of the files that may hold events of the span, by their statistics: at least as many as it has."""
         return sum(rows for _, rows in self._files(span))
 
     def files(self, span: Span = ALWAYS) -> list[str]:
-        """Where the files are that may hold events of the span."""
+        """Paths of the files that may hold events of the span."""
         root = self._delta.table_uri.removeprefix("file://").rstrip("/")
         return [f"{root}/{path}" for path, _ in self._files(span)]
 
     def _files(self, span: Span) -> Iterator[tuple[str, int]]:
         """Path and rows of each file that may hold events of the span."""
-        found = pa.table(self._delta.get_add_actions(flatten=True))
-        told = [_column(found, name) for name in ("path", "num_records", "min.known_at", "max.known_at")]
-        for path, rows, least, most in zip(*told, strict=True):
+        actions = pa.table(self._delta.get_add_actions(flatten=True))
+        columns = [_column(actions, name) for name in ("path", "num_records", "min.known_at", "max.known_at")]
+        for path, rows, least, most in zip(*columns, strict=True):
             if span.covers(least, most):
                 yield path, rows or 0
 
     def known_between(self) -> tuple[int | None, int | None]:
-        """When the first and the last of its rows became known (ms), by the files' statistics; None without rows."""
-        found = pa.table(self._delta.get_add_actions(flatten=True))
+        """The least and the greatest known_at of its rows (ms), by the files' statistics; None without rows."""
+        actions = pa.table(self._delta.get_add_actions(flatten=True))
         first, last = (
-            [one for one in _column(found, f"{kind}.known_at") if one is not None] for kind in ("min", "max")
+            [known_at for known_at in _column(actions, f"{kind}.known_at") if known_at is not None]
+            for kind in ("min", "max")
         )
         return min(first, default=None), max(last, default=None)
 
     def events(self, columns: Sequence[str] | None = None, span: Span = ALWAYS) -> pa.Table:
         """The events of the span that are not late, in the columns asked for (all of event_schema() unless given)."""
         wanted = event_schema(self.stream).names if columns is None else columns
-        dataset, kept = self._dataset(wanted)
-        return self._conformed(dataset.to_table(columns=kept, filter=self._filter(span)), wanted)
+        dataset, present = self._dataset(wanted)
+        return self._conformed(dataset.to_table(columns=present, filter=self._filter(span)), wanted)
 
     def batches(self, columns: Sequence[str], span: Span = ALWAYS) -> Iterator[pa.Table]:
         """The same, a bounded number of rows at a time, of one row group of a file after the other.
 
         A scan of all files at once reads up to a gigabyte ahead of who takes the batches.
         """
-        dataset, kept = self._dataset(columns)
+        dataset, present = self._dataset(columns)
         only = self._filter(span)
         for file in dataset.get_fragments(filter=only):
             for group in file.split_by_row_group(filter=only, schema=dataset.schema):
-                read = group.to_batches(schema=dataset.schema, columns=kept, filter=only, batch_size=BATCH_ROWS)
+                read = group.to_batches(schema=dataset.schema, columns=present, filter=only, batch_size=BATCH_ROWS)
                 yield from (self._conformed(pa.table(batch), columns) for batch in read if batch.num_rows)
 
     def end(self) -> dict[str, int]:
@@ -151,19 +152,20 @@ class ArchiveTable:
         live = pc.invert(pc.starts_with(pc.field("topic"), IMPORTED))
         dataset = self._delta.to_pyarrow_dataset()
         for batch in dataset.to_batches(columns=["topic", "partition", "offset"], filter=live):
-            found = pa.table(batch).group_by(["topic", "partition"]).aggregate([("offset", "max")])
-            for one in found.to_pylist():
-                place = f"{one['topic']}/{one['partition'] % PARTITIONS_OF_A_TOPIC}"
-                last[place] = max(last[place], one["offset_max"] + 1)
+            newest = pa.table(batch).group_by(["topic", "partition"]).aggregate([("offset", "max")])
+            for row in newest.to_pylist():
+                partition = f"{row['topic']}/{row['partition'] % PARTITIONS_OF_A_TOPIC}"
+                last[partition] = max(last[partition], row["offset_max"] + 1)
         return dict(last)
 
     def newest_ms(self) -> int:
-        """When the table's last event became known, by the files' statistics; a long time ago where they do not say."""
-        found = pa.table(self._delta.get_add_actions(flatten=True))
-        return max((one for one in _column(found, "max.known_at") if one is not None), default=NEVER)
+        """The newest known_at (ms), by the files' statistics; NEVER, a long time ago, without them."""
+        actions = pa.table(self._delta.get_add_actions(flatten=True))
+        newest = _column(actions, "max.known_at")
+        return max((known_at for known_at in newest if known_at is not None), default=NEVER)
 
     def first_known_ms(self) -> int | None:
-        """When the first event of the stream's topics became known; None where there is none."""
+        """The known_at (ms) of the first event of the stream's topics; None if there is none."""
         dataset = self._delta.to_pyarrow_dataset()
         batches = dataset.to_batches(columns=["known_at"], filter=pc.field("topic").isin(self.stream.topics))
         first = [pc.min(batch["known_at"]).as_py() for batch in batches if batch.num_rows]
@@ -188,7 +190,7 @@ class ArchiveTable:
         return conformed if counts.all() else conformed.filter(pa.array(counts))
 
     def _counting(self, table: pa.Table) -> NDArray[np.bool_]:
-        """Which rows are not late, and before the end."""
+        """True for rows that are not late, and before the end."""
         counts = np.ones(table.num_rows, dtype=bool)
         if self.horizon_ms is not None:
             counts &= integers(table["event_time"]) >= integers(table["known_at"]) - self.horizon_ms
@@ -201,8 +203,8 @@ def _ends(topics: Sequence[str], end: Mapping[str, int]) -> Int64s:
     """The first offset that is left out, for each partition of each of the stream's topics."""
     ends = np.zeros(1 << PARTITION_BITS, dtype=np.int64)
     ends[IMPORT_PARTITION] = np.iinfo(np.int64).max
-    for place, offset in end.items():
-        name, _, partition = place.rpartition("/")
+    for topic_partition, offset in end.items():
+        name, _, partition = topic_partition.rpartition("/")
         if name in topics:
             ends[topics.index(name) * PARTITIONS_OF_A_TOPIC + int(partition)] = offset
     return ends
@@ -219,7 +221,7 @@ def open_table(
     version: int | None = None,
     end: Mapping[str, int] | None = None,
 ) -> ArchiveTable | None:
-    """The stream's table as it is now, or was at a version, up to ``end``; None where there is none yet."""
+    """The stream's table as it is now, or was at a version, up to ``end``; None if there is none yet."""
     from deltalake import DeltaTable
 
     path = folder / stream.name

@@ -1,4 +1,4 @@
-"""Tables split over files by a hash, so that one part at a time is in memory, and what belongs together is in one."""
+"""Tables split over files by a hash, so that one bucket at a time is in memory, with all rows of its keys."""
 
 from __future__ import annotations
 

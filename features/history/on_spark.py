@@ -1,4 +1,4 @@
-"""History on Spark: features of spines that one machine does not hold, by the kernels of point_in_time.py.
+"""History on Spark: features of spines that one machine does not hold, by the kernels of point_in_time_join.py.
 
     events ──by event_id──► each once ──by entity──┐
     spine ─────────────────────────────by entity──┴──► point_in_time of each bucket
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 ROWS_A_BUCKET = 1_000_000
-"""About how many events a task holds at once."""
+"""Events that a task holds at once, about."""
 
 AS_OF, BUCKET, STREAM = "__headrace_as_of", "__headrace_bucket", "__headrace_stream"
 
@@ -47,18 +47,18 @@ def history_on_spark(
     Args:
         spine: has the view's key columns and a timestamp.
         tables: by stream; a stream that has none has no events.
-        span: what may play a part (history.span_of says it of known times); everything unless given.
+        span: the events that may count (spines.span_of computes it); everything unless given.
     """
     of_view = {stream.name: tables[stream.name] for stream in view.streams if stream.name in tables}
     count = max(-(-sum(table.rows(span) for table in of_view.values()) // rows_a_bucket), 1)
     events = _union([_events(spark, view, table, span, count) for table in of_view.values()], spark, view)
-    asked = _asked(spine, view, time)
+    rows = _with_as_of(spine, view, time)
     bucket = _bucket(list(view.entity.keys), count)
-    grouped = asked.groupBy(bucket).cogroup(events.groupBy(bucket))
-    return grouped.applyInArrow(_answering(view), _schema(asked, view)).drop(AS_OF)
+    grouped = rows.groupBy(bucket).cogroup(events.groupBy(bucket))
+    return grouped.applyInArrow(_joining(view), _schema(rows, view)).drop(AS_OF)
 
 
-def _asked(spine: DataFrame, view: FeatureView, time: str) -> DataFrame:
+def _with_as_of(spine: DataFrame, view: FeatureView, time: str) -> DataFrame:
     """The spine with as_of in ms, rounded down, and its keys in the entity's dtypes."""
     from pyspark.sql import functions as f
 
@@ -73,12 +73,12 @@ def _bucket(columns: list[str], count: int) -> Column:
     return f.pmod(f.xxhash64(*columns), f.lit(count)).alias(BUCKET)
 
 
-def _schema(asked: DataFrame, view: FeatureView) -> Any:
+def _schema(rows: DataFrame, view: FeatureView) -> Any:
     """The spine's columns and the features."""
     from pyspark.sql.pandas.types import from_arrow_schema
 
     added = from_arrow_schema(pa.schema([(feature.name, arrow_type(feature.dtype)) for feature in view.features]))
-    return type(asked.schema)([*asked.schema.fields, *added.fields])
+    return type(rows.schema)([*rows.schema.fields, *added.fields])
 
 
 def _events(spark: SparkSession, view: FeatureView, table: ArchiveTable, span: Span, count: int) -> DataFrame:
@@ -108,16 +108,16 @@ def _own(stream: Stream, name: str) -> str:
     return f"{stream.name}.{name}".replace(".", "__")
 
 
-def _union(several: list[DataFrame], spark: SparkSession, view: FeatureView) -> DataFrame:
+def _union(streams: list[DataFrame], spark: SparkSession, view: FeatureView) -> DataFrame:
     """All streams' events as one; a view without any has none."""
-    if not several:
+    if not streams:
         stream = view.streams[0]
         fields = [(STREAM, pa.string()), *((name, event_schema(stream).field(name).type) for name in RESERVED)]
         fields += [(key, event_schema(stream).field(key).type) for key in view.entity.keys]
         from pyspark.sql.pandas.types import from_arrow_schema
 
         return spark.createDataFrame([], from_arrow_schema(pa.schema(fields)))
-    first, *others = several
+    first, *others = streams
     for other in others:
         first = first.unionByName(other, allowMissingColumns=True)
     return first
@@ -133,16 +133,16 @@ def _deduplicating(stream: Stream, schema: pa.Schema) -> Callable[[pa.Table], pa
     return deduplicate
 
 
-def _answering(view: FeatureView) -> Callable[[pa.Table, pa.Table], pa.Table]:
+def _joining(view: FeatureView) -> Callable[[pa.Table, pa.Table], pa.Table]:
     """A function of a bucket's rows and all its entities' events that adds the features to the rows."""
 
-    def answer(asked: pa.Table, events: pa.Table) -> pa.Table:
-        keys = entity_keys({key: asked[key] for key in view.entity.keys}, view.entity)
-        spine = Spine(keys, np.asarray(integers(asked[AS_OF])))
-        found = point_in_time(view, spine, _by_stream(view, events)).to_table()
-        return pa.table([*asked.columns, *found.columns], names=[*asked.column_names, *found.column_names])
+    def join(rows: pa.Table, events: pa.Table) -> pa.Table:
+        keys = entity_keys({key: rows[key] for key in view.entity.keys}, view.entity)
+        spine = Spine(keys, np.asarray(integers(rows[AS_OF])))
+        features = point_in_time(view, spine, _by_stream(view, events)).to_table()
+        return pa.table([*rows.columns, *features.columns], names=[*rows.column_names, *features.column_names])
 
-    return answer
+    return join
 
 
 def _by_stream(view: FeatureView, events: pa.Table) -> Mapping[str, pa.Table]:
@@ -154,7 +154,7 @@ def _own_columns(view: FeatureView, stream: Stream, events: pa.Table) -> pa.Tabl
     mine = events.filter(pc.equal(events[STREAM], stream.name))
     types = event_schema(stream)
     names = used_columns(view, stream)
-    given = {name: name if name in _SHARED else _own(stream, name) for name in names}
+    own_names = {name: name if name in _SHARED else _own(stream, name) for name in names}
     absent = pa.nulls(mine.num_rows)
-    columns = {name: mine[own] if own in mine.column_names else absent for name, own in given.items()}
+    columns = {name: mine[own] if own in mine.column_names else absent for name, own in own_names.items()}
     return pa.table({name: column.cast(types.field(name).type) for name, column in columns.items()})

@@ -2,8 +2,8 @@
 
 In: batches of events with their offsets; keys to read. Out: rows that are fenced against replays, and feature values.
 
-Everything that decides what a row, a marker or a remembered id means stands above the port (port.py), so that two
-databases cannot disagree on it.
+Rows, markers and remembered ids are made and read above the port (port.py), so that two databases cannot disagree
+on them.
 """
 
 from features.online_store.batch_step import Batch, BatchStep, Counts, Ids, added, build_generation, write_rows

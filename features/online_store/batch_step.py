@@ -1,6 +1,6 @@
 """The batch step: one micro-batch of a generation into the rows of its views, in the order that survives crashes.
 
-    decide duplicates ─► publish offsets ─► remember the decision ─► what needs the features before ─► rows ─► done
+    decide duplicates ─► publish offsets ─► remember the decision ─► score with the features before ─► rows ─► done
 
 The records are in this process or on executors (BatchWork), each of which writes a shard of the rows; done is published
 only if every shard has the token of its writer's last write.
@@ -43,7 +43,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Counts:
-    """How the batch's records ended; they add up to the records."""
+    """The batch's records by outcome; they add up to the records."""
 
     folded: int
     duplicate: int
@@ -52,7 +52,7 @@ class Counts:
 
     @property
     def all(self) -> int:
-        """How many records there were."""
+        """The number of records."""
         return self.folded + self.duplicate + self.late + self.dead_letter
 
     @classmethod
@@ -74,7 +74,7 @@ class Ids:
 
 
 class BatchWork(Protocol):
-    """The records of a batch, wherever they are."""
+    """The records of a batch, on the driver or on executors."""
 
     def ids(self) -> Mapping[str, Ids]:
         """By stream, what a decision about duplicates needs."""
@@ -83,14 +83,14 @@ class BatchWork(Protocol):
         """Fold the accepted records into the rows of every view; the token of each shard's last write."""
 
     def counts(self, decided: Mapping[str, Decision]) -> Counts:
-        """How the records ended."""
+        """The records by outcome."""
 
 
 BeforeFold = Callable[[Batch, Mapping[str, pa.Table]], None]
 
 
 class OnDriver:
-    """A batch whose records are here, parsed."""
+    """A batch whose records are in this process, parsed."""
 
     def __init__(self, batch: Batch, views: Sequence[FeatureView], before_fold: BeforeFold | None = None) -> None:
         self._batch = batch
@@ -120,7 +120,7 @@ def _valid(parsed: Parsed) -> pa.Table:
 
 
 def ids_of(events: pa.Table) -> Ids:
-    """What a decision about these events needs."""
+    """The event ids of these events, as a decision about duplicates needs them."""
     seq = sequence(integers(events["partition"]), integers(events["offset"]))
     return Ids(encoded_ids(events["event_id"]), integers(events["known_at"]), seq)
 
@@ -138,7 +138,7 @@ class BatchStep:
         self._streams = {stream.name: stream for view in views for stream in view.streams}
 
     def run(self, batch: Batch) -> Counts:
-        """Fold the batch here; run again with the same batch, it changes nothing more.
+        """Fold the batch in this process; run again with the same batch, it changes nothing more.
 
         Raises:
             FenceError: the store's marker contradicts the batch.
@@ -147,7 +147,7 @@ class BatchStep:
         return self.run_work(batch, OnDriver(batch, self._views, self._before_fold))
 
     def run_work(self, batch: Batch, work: BatchWork) -> Counts:
-        """The same with records that may be elsewhere: ``batch`` says its number, its offsets and the time."""
+        """As run(), with records that may be on executors: ``batch`` has its number, its offsets and the time."""
         self._store.begin()
         marker = self._checked(batch)
         decided = {name: self._decided(name, ids, batch) for name, ids in work.ids().items()}
@@ -158,7 +158,7 @@ class BatchStep:
         return work.counts(decided)
 
     def check_standing(self, committed: int) -> None:
-        """Raise FenceError unless the store has all that the checkpoint has committed; to be asked while idle too."""
+        """Raise FenceError unless the store has all that the checkpoint has committed; called while idle too."""
         self._store.begin()
         marker = self._store.marker()
         if marker is None or marker.done < committed:
@@ -223,29 +223,29 @@ def build_generation(
     views: Sequence[FeatureView],
     stream_id: int,
     archive: Mapping[str, pa.Table],
-    at: Marker,
+    marker: Marker,
     written_at: int,
 ) -> None:
-    """Make a generation's rows and memory of ids from the archive's events up to ``at.end``; the marker comes last.
+    """Make a generation's rows and memory of ids from the archive's events up to ``marker.end``; the marker comes last.
 
-    The generation can be folded on from the batch after ``at.batch_id``. A build that crashed left no marker, so that
-    the store does not know its generation; the next build takes a new stream_id, as rows of the first may be there.
+    The generation can be folded on from the batch after ``marker.batch_id``. A build that crashed left no marker, so
+    that the store does not know its generation; the next build takes a new stream_id, as rows of the first may remain.
     """
     store.begin()
     accepted: dict[str, pa.Table] = {}
     for stream in {stream.name: stream for view in views for stream in view.streams}.values():
         accepted[stream.name], decision = accept(archive[stream.name], duration_ms(stream.dedupe_horizon))
-        store.remember(stream.name, decision, at.batch_id)
+        store.remember(stream.name, decision, marker.batch_id)
     for view in views:
-        write_rows(store, view, accepted, BatchKey(stream_id, at.batch_id, written_at))
-    store.publish(at)
+        write_rows(store, view, accepted, BatchKey(stream_id, marker.batch_id, written_at))
+    store.publish(marker)
 
 
-def added(one: Counts, other: Counts) -> Counts:
-    """Both together."""
+def added(counts: Counts, other: Counts) -> Counts:
+    """The sum of both."""
     return Counts(
-        one.folded + other.folded,
-        one.duplicate + other.duplicate,
-        one.late + other.late,
-        one.dead_letter + other.dead_letter,
+        counts.folded + other.folded,
+        counts.duplicate + other.duplicate,
+        counts.late + other.late,
+        counts.dead_letter + other.dead_letter,
     )

@@ -14,9 +14,9 @@ from features.online_store.port import Entry, ForwardedStore, Offsets, Pending, 
 
 T = TypeVar("T")
 FAILURES = 3
-"""So many failures in a row open the breaker."""
+"""Failures in a row that open the breaker."""
 WAIT_S = 1.0
-"""How long it stays open before one caller may try."""
+"""Seconds that it stays open before one caller may try."""
 
 
 class Breaker:
@@ -38,10 +38,10 @@ class Breaker:
         self._last: StoreError | None = None
 
     def call(self, work: Callable[[], T]) -> T:
-        """What the work returns.
+        """The result of the work.
 
         Raises:
-            StoreError: the work's, or at once: the store has not answered of late.
+            StoreError: the work's, or at once while the breaker is open.
         """
         self._admit()
         try:
@@ -61,9 +61,9 @@ class Breaker:
                 self._next_try = now + self._wait_s
                 return
             left_s, failed, last = self._next_try - now, self._failed, self._last
-        where, said = (last.where, last.got) if last is not None else ("the online store", "nothing yet")
+        where, got = (last.where, last.got) if last is not None else ("the online store", "nothing yet")
         required = f"a store that answers (asked again in {left_s:.1f} s)"
-        raise StoreError(where, required, f"{failed} failures in a row, the last: {said}")
+        raise StoreError(where, required, f"{failed} failures in a row, the last: {got}")
 
     def _failed_with(self, error: StoreError) -> None:
         with self._lock:

@@ -1,6 +1,7 @@
-"""Events that Kafka has and the rows have not yet: counted in a read by the kernels that will fold them, never twice.
+"""Pending events, which Kafka has and the rows have not yet: folded into a read by the same kernels, never twice.
 
-Whoever accepts an event puts it here, under the key of every entity that it concerns, before saying so. A read asks
+Whoever accepts an event puts it here, under the key of every entity that it concerns, before acknowledging it. A read
+takes
 
     pending entries ─► the generation's marker ─► rows ─► what was remembered of the entries' ids
 
@@ -34,11 +35,15 @@ AFTER_ALL = 1 << 62
 TRIES = 5
 
 SESSION_ITEMS = 50
-"""So many of a session's newest items are kept."""
+"""Items of a session that are kept, the newest."""
 
 
 class RowsWithPending(ForwardedStore):
-    """An online store whose rows already have what is pending for them; everything else is the store's own."""
+    """An online store whose rows have their pending events folded in; all else is the store's own.
+
+    Args:
+        failed: called when the pending events cannot be read.
+    """
 
     def __init__(
         self,
@@ -77,14 +82,14 @@ class RowsWithPending(ForwardedStore):
                 continue
             if store is None or marker is None or stream_id is None:
                 return values, stream_id
-            reach = folded_up_to(marker, keys, values)
-            if reach is not None:
+            folded = folded_up_to(marker, keys, values)
+            if folded is not None:
                 break
         else:
             return values, stream_id
         try:
-            return self._folded(view, PackedRows(keys, values), entries, reach, store, stream_id), stream_id
-        except ForeignRowError:  # rows of another definition, as this one has none yet: the reader says so
+            return self._folded(view, PackedRows(keys, values), entries, folded, store, stream_id), stream_id
+        except ForeignRowError:  # rows of another definition, as this one has none yet: the reader raises it
             return values, stream_id
 
     def _current(self, view: str) -> int | None:
@@ -93,12 +98,12 @@ class RowsWithPending(ForwardedStore):
         return self._rows.current(view) if own is None else own
 
     def _folded(
-        self, name: str, rows: PackedRows, entries: list[Entry], reach: FoldedUpTo, store: Store, stream_id: int
+        self, name: str, rows: PackedRows, entries: list[Entry], folded: FoldedUpTo, store: Store, stream_id: int
     ) -> pa.Array:
         view = self._repo.views[name]
         events = {}
         for stream in view.streams:
-            counted = self._counting(stream, entries, reach, store)
+            counted = self._counting(stream, entries, folded, store)
             if counted is not None:
                 events[stream.name] = counted
         if not events:
@@ -107,30 +112,32 @@ class RowsWithPending(ForwardedStore):
         at = pc.index_in(rows.keys, value_set=changed.keys)
         return pc.if_else(at.is_valid(), changed.values.take(at), rows.values)
 
-    def _counting(self, stream: Stream, entries: Sequence[Entry], reach: FoldedUpTo, store: Store) -> pa.Table | None:
+    def _counting(self, stream: Stream, entries: Sequence[Entry], folded: FoldedUpTo, store: Store) -> pa.Table | None:
         """The stream's events among the entries that no row has, judged and decided as the fold will; None for none."""
         by_batch: dict[int, list[Entry]] = {}
         for entry in entries:
-            batch = reach.batch[entry.key]
-            if entry.place.rpartition("/")[0] == stream.topic and entry.offset >= reach.ends[batch].get(entry.place, 0):
+            batch = folded.batch[entry.key]
+            if entry.place.rpartition("/")[0] == stream.topic and entry.offset >= folded.ends[batch].get(
+                entry.place, 0
+            ):
                 by_batch.setdefault(batch, []).append(entry)
-        tables = [self._decided(stream, several, store, batch) for batch, several in by_batch.items()]
+        tables = [self._decided(stream, of_batch, store, batch) for batch, of_batch in by_batch.items()]
         return pa.concat_tables(tables) if any(table.num_rows for table in tables) else None
 
     def _decided(self, stream: Stream, entries: Sequence[Entry], store: Store, batch: int) -> pa.Table:
-        """The events that count after a batch, by what was remembered of their ids up to and with that batch."""
+        """The events that count after a batch, by the ids remembered up to and with that batch."""
         events = _events(stream, self._repo.horizon_ms(stream.name), entries, self._schemas)
         if not events.num_rows:
             return events
-        asked = ids_of(events)
-        prior = store.remembered(stream.name, asked.ids.dictionary, batch + 1)
-        decision = decide(asked.ids, asked.known_at, asked.seq, self._horizons[stream.name], prior)
+        ids = ids_of(events)
+        prior = store.remembered(stream.name, ids.ids.dictionary, batch + 1)
+        decision = decide(ids.ids, ids.known_at, ids.seq, self._horizons[stream.name], prior)
         return accepted_events(events, decision)
 
 
 @dataclass(frozen=True)
 class FoldedUpTo:
-    """Where the rows of one read stand: each key's last batch, and the offsets where that batch ended."""
+    """The offsets up to which the rows of one read are folded: each key's last batch, and the end of that batch."""
 
     ends: Mapping[int, Offsets]
     """Batch → its end."""
@@ -139,12 +146,12 @@ class FoldedUpTo:
 
 
 def done_end(marker: Marker) -> Offsets:
-    """Up to where every row has everything: what needs no entry any more."""
+    """The offsets up to which every row has everything: entries before them are not needed any more."""
     return marker.end if marker.done >= marker.batch_id else marker.start
 
 
 def folded_up_to(marker: Marker, keys: pa.Array, values: pa.Array) -> FoldedUpTo | None:
-    """How far each row goes; None where one goes further than the marker knows, so that both must be read again.
+    """The batch that each row is folded up to; None if a row is ahead of the marker, so that both must be read again.
 
     A batch that is done is in every row; one that is being written is in those that carry its number.
     """
@@ -152,13 +159,13 @@ def folded_up_to(marker: Marker, keys: pa.Array, values: pa.Array) -> FoldedUpTo
     if max(written, default=-1) > marker.batch_id:
         return None
     before = marker.batch_id if marker.done >= marker.batch_id else marker.batch_id - 1
-    batches = [max(before, one) if one == marker.batch_id else before for one in written]
+    batches = [max(before, number) if number == marker.batch_id else before for number in written]
     ends = {marker.batch_id: marker.end, marker.batch_id - 1: marker.start}
     return FoldedUpTo(ends, dict(zip(keys.to_pylist(), batches, strict=True)))
 
 
 def _batch_of(value: bytes | None) -> int:
-    """The batch that wrote the row last; -1 for none, and for bytes that are no row (reading them will say so)."""
+    """The batch that wrote the row last; -1 for none, and for bytes that are no row (reading them fails)."""
     if value is None or len(value) < HEADER.itemsize:
         return -1
     return int(np.frombuffer(value[: HEADER.itemsize], HEADER)["batch_id"][0])
@@ -167,14 +174,14 @@ def _batch_of(value: bytes | None) -> int:
 def _events(
     stream: Stream, horizon_ms: int | None, entries: Sequence[Entry], schemas: Callable[[int], str] | None
 ) -> pa.Table:
-    """The valid ones, each once though it may stand under several keys."""
-    several = list({(one.place, one.offset): one for one in entries}.values())
-    partition = np.array([int(one.place.rpartition("/")[2]) for one in several], dtype=np.int32)
+    """The valid events, each once though it may be under several keys."""
+    unique = list({(entry.place, entry.offset): entry for entry in entries}.values())
+    partition = np.array([int(entry.place.rpartition("/")[2]) for entry in unique], dtype=np.int32)
     records = Records(
-        pa.array([one.value for one in several], pa.binary()),
-        _int64s(one.known_at for one in several),
+        pa.array([entry.value for entry in unique], pa.binary()),
+        _int64s(entry.known_at for entry in unique),
         partition,
-        _int64s(one.offset for one in several),
+        _int64s(entry.offset for entry in unique),
     )
     parsed = parse(records, stream, horizon_ms, schemas)
     return parsed.events.filter(pa.array(parsed.verdicts[parsed.rows] == Verdict.VALID))

@@ -30,10 +30,10 @@ from features.rows import PackedRows
 STATE = "state"
 
 MOST_BYTES = 2**31 - 1
-"""In a column of binary."""
+"""Most bytes in a column of binary."""
 
 Version = tuple[int, ...]
-"""How often a generation was written to, and in a store of parts, each of them."""
+"""The number of writes to a generation, and in a store of parts, to each of them."""
 
 DEFINITIONS = "definitions"
 
@@ -44,7 +44,7 @@ def rows_table(view: str) -> str:
 
 
 def of_schema(view: str, schema_hash: int) -> str:
-    """The name under which the current generation of one definition of a view is kept, beside the view's own."""
+    """The name for the current generation of one definition of a view, beside the view's own."""
     return f"{view}@{schema_hash:016x}"
 
 
@@ -58,19 +58,19 @@ class Put:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What may go of a table: cells with a number below ``below`` at octet ``place`` (int64, little-endian).
+    """The cells of a table that may go: those with a number below ``below`` at byte ``offset`` (int64, little-endian).
 
     Args:
-        cells: how many to look at, about.
+        cells: the number of cells to look at, about.
     """
 
-    place: int
+    offset: int
     below: int
     cells: int = 1_000
 
 
 Cursor = tuple[int, int]
-"""Where the next page of a sweep begins; (0, 0) at first, and when all of the table was looked at."""
+"""The start of the next page of a sweep; (0, 0) at first, and after the last page."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Cells(ABC):
 
 
 def overtaken(stream_id: int, expected: int, found: int) -> LeaseError:
-    """The error of a driver whose generation has moved on without it."""
+    """The error of a driver whose generation another has written to."""
     return LeaseError(
         f"a write to generation {stream_id}",
         f"version {expected}, which this driver left",
@@ -154,7 +154,7 @@ def overtaken(stream_id: int, expected: int, found: int) -> LeaseError:
 
 
 def held(stream_id: int, owner: str, left_ms: int) -> LeaseError:
-    """The error of a driver that wants a lease which another holds."""
+    """The error of a driver that takes a lease which another holds."""
     return LeaseError(
         f"the lease of generation {stream_id}",
         "nobody else to hold it",
@@ -175,13 +175,13 @@ def lost(stream_id: int, known: int, found: int) -> FenceError:
 
 def binaries(values: Sequence[bytes | None]) -> pa.Array:
     """The values as an Arrow column, by one copy of their bytes: a builder's growing buffers are ever new pages."""
-    there = [value for value in values if value is not None]
-    bounds = np.zeros(len(there) + 1, dtype=np.int64)
-    np.cumsum(np.fromiter(map(len, there), np.int64, len(there)), out=bounds[1:])
-    if len(there) < len(values) or bounds[-1] > MOST_BYTES:
+    present = [value for value in values if value is not None]
+    bounds = np.zeros(len(present) + 1, dtype=np.int64)
+    np.cumsum(np.fromiter(map(len, present), np.int64, len(present)), out=bounds[1:])
+    if len(present) < len(values) or bounds[-1] > MOST_BYTES:
         return pa.array(values, type=pa.binary())
-    buffers = [None, pa.py_buffer(bounds.astype(np.int32)), pa.py_buffer(b"".join(there))]
-    return pa.Array.from_buffers(pa.binary(), len(there), buffers)
+    buffers = [None, pa.py_buffer(bounds.astype(np.int32)), pa.py_buffer(b"".join(present))]
+    return pa.Array.from_buffers(pa.binary(), len(present), buffers)
 
 
 Offsets = Mapping[str, int]
@@ -190,7 +190,7 @@ Offsets = Mapping[str, int]
 
 @dataclass(frozen=True)
 class Marker:
-    """What a store says of a generation: the last batch whose offsets were published, and the last that was done."""
+    """The last batch of a generation whose offsets were published, and the last that was done."""
 
     batch_id: int
     start: Offsets
@@ -230,7 +230,7 @@ class ShardStore(RowStore, Protocol):
 
 
 class Store(RowStore, Protocol):
-    """What the step needs of an online store, within one generation.
+    """A generation as a batch step reads and writes it.
 
     A generation has a version. Every write is one transaction that applies only when the version is the one that this
     handle's begin() or last write left, and moves it on; else it raises LeaseError. So a driver whose lease was taken
@@ -248,7 +248,7 @@ class Store(RowStore, Protocol):
 
     @abstractmethod
     def fence(self) -> Fence:
-        """What shard writers verify until the next write of this handle."""
+        """The fence that shard writers verify, until the next write of this handle."""
 
     @abstractmethod
     def shard(self, name: str) -> ShardStore:
@@ -264,11 +264,11 @@ class Store(RowStore, Protocol):
 
     @abstractmethod
     def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
-        """What was accepted for each id before this batch (a batch's own decisions do not count for itself)."""
+        """The last accepted event of each id before this batch (a batch's own decisions do not count for itself)."""
 
     @abstractmethod
     def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
-        """Keep what was accepted last for each id, and what was before it, until the stream's horizon has passed."""
+        """Keep the last accepted event of each id, and the one before it, until the stream's horizon has passed."""
 
 
 REBUILD = "Run 'headrace features rebuild' to make the rows anew from the offline store."
@@ -279,8 +279,8 @@ class Entry:
     """An accepted event under one entity's key.
 
     Args:
-        place: 'topic/partition'; with ``offset``, where Kafka has it.
-        known_at: when Kafka took it, epoch ms.
+        place: 'topic/partition', in which it is at ``offset``.
+        known_at: Kafka's append time, epoch ms.
         value: the message's bytes.
     """
 
@@ -293,7 +293,7 @@ class Entry:
 
 
 class Pending(ABC):
-    """Where entries are, shared by all who read and write the same online store."""
+    """Pending entries, shared by all who read and write the same online store."""
 
     @abstractmethod
     def put(self, entries: Sequence[Entry], ttl_ms: int) -> None:
@@ -348,7 +348,7 @@ class ReadableStore(ABC):
 
     @abstractmethod
     def pending(self) -> Pending:
-        """Where accepted events wait for the rows."""
+        """The accepted events that are not folded yet."""
 
     @abstractmethod
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Features of entities now: one read of the online store, finalized.
+"""Features of entities, from one read of the online store, finalized.
 
 view and keys ──stored──► rows' bytes and their generation ──finalize──► features
 """
@@ -25,7 +25,7 @@ class FeatureReader:
     Making one takes as long as it takes to load the compiled kernels, so that no read does.
 
     Args:
-        clock: what ``as_of`` is where none is asked for (ms).
+        clock: the default of ``as_of`` (ms).
     """
 
     def __init__(self, rows: ReadableStore, repo: FeatureRepo, clock: Callable[[], int] = now_ms) -> None:
@@ -37,7 +37,7 @@ class FeatureReader:
             make_ready(view)
 
     def view(self, name: str, schema_hash: int | None = None) -> FeatureView:
-        """The repo's definition of the view, or (schema_hash) that one of which the store still keeps rows.
+        """The repo's definition of the view, or that of schema_hash, of which the store still keeps rows.
 
         Raises:
             StoreError: the store does not answer.
@@ -46,17 +46,17 @@ class FeatureReader:
         view = self._repo.views.get(name)
         if view is not None and schema_hash in (None, view.schema_hash):
             return view
-        found = None if schema_hash is None else self._older.get((name, schema_hash))
-        if found is None and schema_hash is not None:
+        older = None if schema_hash is None else self._older.get((name, schema_hash))
+        if older is None and schema_hash is not None:
             text = self._rows.definitions(name, schema_hash)
             stored = [] if text is None else views_of_text(text)
-            found = next((one for one in stored if (one.name, one.schema_hash) == (name, schema_hash)), None)
-        if found is None:
+            older = next((view for view in stored if (view.name, view.schema_hash) == (name, schema_hash)), None)
+        if older is None:
             required = f"a feature view of the repo ({', '.join(self._repo.views)})"
             got = f"'{name}'" if schema_hash is None else f"'{name}' of schema {schema_hash:016x}, without rows"
             raise UsageError("a read of features", required, got)
-        self._older[name, found.schema_hash] = found
-        return found
+        self._older[name, older.schema_hash] = older
+        return older
 
     def read(
         self, view_name: str, keys: pa.Array, as_of: int | None = None, schema_hash: int | None = None
@@ -66,7 +66,7 @@ class FeatureReader:
         NOT_FOUND where a key is null, and everywhere as long as the definition has no generation.
 
         Args:
-            schema_hash: of another definition of the view than the repo's, which a model was trained on.
+            schema_hash: that of another definition of the view, on which a model was trained.
 
         Raises:
             StoreError: the store does not answer.
@@ -84,9 +84,9 @@ class FeatureReader:
         return finalize(view, PackedRows(keys, pa.nulls(len(keys), pa.binary())), at, NO_GENERATION)
 
     def stored(self, view: FeatureView, keys: pa.Array) -> tuple[PackedRows, int]:
-        """What the store has of each key, null where that is nothing, and the generation that the rows are of."""
-        asked = keys.fill_null("") if keys.null_count else keys
-        values, stream_id = self._rows.read(view.name, asked, view.schema_hash)
+        """The stored row of each key, null if there is none, and the generation of the rows."""
+        texts = keys.fill_null("") if keys.null_count else keys
+        values, stream_id = self._rows.read(view.name, texts, view.schema_hash)
         if keys.null_count:
             values = pc.if_else(keys.is_valid(), values, None)
         return PackedRows(keys, values), NO_GENERATION if stream_id is None else stream_id

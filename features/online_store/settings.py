@@ -1,4 +1,4 @@
-"""Which online store a project has, as feature_store.yaml says, and how it is opened to write and to read."""
+"""The online store of a project, from feature_store.yaml, and its clients to write and to read."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ STORES: dict[str, tuple[Literal["sqlite", "redis"], str]] = {
 }
 """Class of the Feast plug-in → its kind here, and the key of its address."""
 DEADLINE_MS = 500.0
-"""More than the service gives a request, which it answers without the store then: a busy machine is no dead store."""
+"""Longer than the service waits, which answers without the store then: a busy machine is no dead store."""
 NOT_OURS = ("type", "definitions")
 
 
 class StoreSettings(BaseModel):
-    """Which online store holds the rows: plain values, so that they travel to another process."""
+    """The address and limits of an online store: plain values, so that they travel to another process."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,11 +33,11 @@ class StoreSettings(BaseModel):
     address: str = ".headrace/online.db"
     """A path for sqlite, a URL for redis."""
     mode: Literal["server", "cluster"] = "server"
-    """Whether that Redis is one of a cluster."""
+    """'cluster' if that Redis is one of a cluster."""
     timeout_s: float = Field(default=2.0, gt=0)
-    """How long a write waits for the store."""
+    """Seconds that a write waits for the store."""
     deadline_ms: float = Field(default=DEADLINE_MS, gt=0)
-    """How long a read waits for it."""
+    """Milliseconds that a read waits for it."""
 
     def open(self) -> SqliteRows | RedisRows:
         """The store, for a driver; nothing connects before the first call."""
@@ -54,19 +54,19 @@ class StoreSettings(BaseModel):
 
 
 def settings_of(section: Mapping[str, Any], folder: Path) -> StoreSettings:
-    """The settings that an online_store of feature_store.yaml is, as seen from its folder.
+    """The settings in the online_store section of a feature_store.yaml in this folder.
 
     Raises:
         ValueError: it is of no type of ours, or has wrong values.
     """
     kind, key = STORES[str(section["type"]).rpartition(".")[2]]
-    given = {name: value for name, value in section.items() if name not in (*NOT_OURS, key)}
+    others = {name: value for name, value in section.items() if name not in (*NOT_OURS, key)}
     address = str((folder / section[key]).resolve()) if kind == "sqlite" else str(section[key])
-    return StoreSettings(kind=kind, address=address, **given)
+    return StoreSettings(kind=kind, address=address, **others)
 
 
 def store_of(repo: Path, home: Path) -> StoreSettings:
-    """The online store that the repo's feature_store.yaml names; a file in the project's home where there is none.
+    """The online store that the repo's feature_store.yaml names; a file in the project's home if there is none.
 
     Raises:
         UsageError: it names one that holds no packed rows.

@@ -1,4 +1,4 @@
-"""Rows of entities that were never seen again go: what every reader would call NOT_FOUND takes no room.
+"""Deletes rows of entities that were not seen for long: those that every reader calls NOT_FOUND.
 
 A row goes when its newest event is older than twice the view's ttl by the clock of the view's own streams, as
 finalize() says. The wall's clock alone, or that of a stream that lives in another time, would take the rows of a
@@ -22,7 +22,7 @@ class Sweeper:
     """Sweeps the views of a generation in turn; only for its driver, between batches.
 
     Args:
-        every_s: how long tick() waits between two pages.
+        every_s: the time between two pages of tick().
     """
 
     def __init__(self, cells: Cells, stream_id: int, views: Sequence[FeatureView], every_s: float = 1.0) -> None:
@@ -32,10 +32,10 @@ class Sweeper:
         self._number, self._cursor = 0, START
 
     def tick(self, clocks_ms: Mapping[str, int]) -> None:
-        """Sweep a page, unless one was a moment ago.
+        """Sweep a page, unless one was swept less than every_s ago.
 
         Args:
-            clocks_ms: by stream, the newest known_at; of a view none of whose streams is named, nothing goes.
+            clocks_ms: by stream, the newest known_at; a view none of whose streams is named is not swept.
         """
         now_s = time.monotonic()
         if now_s < self._swept_s + self._every_s:
@@ -48,10 +48,10 @@ class Sweeper:
             self._next_view()
 
     def page(self, clock_ms: int) -> int:
-        """How many rows of the next page went.
+        """Sweep the next page; the number of rows that were deleted.
 
         Args:
-            clock_ms: that of the view whose turn it is.
+            clock_ms: the clock of the view that is swept next.
 
         Raises:
             LeaseError, FenceError: as a batch's.

@@ -1,4 +1,4 @@
-"""State rows: what the online store keeps of an entity, folded from events and finalized at read.
+"""State rows: an entity's tiles and recent events in the online store, folded from events and finalized at read.
 
 In: rows as bytes, events of a batch, instants. Out: changed rows, or a ``FeatureMatrix``. Whole batches at a time.
 """

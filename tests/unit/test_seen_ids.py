@@ -31,7 +31,7 @@ def block(seqs: dict[str, int]) -> Block:
 def test_an_id_is_found_with_what_its_newest_block_says_as_in_a_dictionary(several):
     seen, expected = SeenIds(), {}
     for one in several:
-        seen.add(Block.read(block(one).octets()))
+        seen.add(Block.read(block(one).to_bytes()))
         expected |= one
     prior = prior_of([seen], fingerprints(pa.array(NAMES, pa.string())))
     assert prior.seq.tolist() == [expected.get(name, NEVER) for name in NAMES]
@@ -42,8 +42,8 @@ def test_ids_that_share_their_first_hash_are_told_apart_by_the_second():
     prints = np.array([[5, 1], [5, 2], [5, 3], [9, 1]], dtype=np.uint64)
     found = Block.of(prints, Prior(np.arange(4), np.arange(4)))
     asked = np.array([[5, 3], [5, 9], [4, 1], [9, 1], [9, 2], [5, 1]], dtype=np.uint64)
-    assert found.seq[found.places(asked)].tolist() == [2, 3, 3, 3, 3, 0]
-    assert (found.places(asked) < 0).tolist() == [False, True, True, False, True, False]
+    assert found.seq[found.index_of(asked)].tolist() == [2, 3, 3, 3, 3, 0]
+    assert (found.index_of(asked) < 0).tolist() == [False, True, True, False, True, False]
     both = seen_ids.merged([found, Block.of(prints[1:2], Prior(np.array([7]), np.array([7])))])
     assert sorted(both.seq.tolist()) == [0, 2, 3, 7]
 

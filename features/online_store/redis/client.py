@@ -44,7 +44,7 @@ class RedisClient:
     """A server, or the cluster that it is one of; nothing connects before the first command.
 
     Args:
-        timeout_s: how long a connection, or an answer, may take.
+        timeout_s: the longest that a connection, or an answer, may take.
     """
 
     def __init__(self, url: str, mode: Mode = "server", timeout_s: float = 2.0) -> None:
@@ -104,7 +104,7 @@ class RedisClient:
             return [self._redis.execute_command(*command) for command in commands]
 
     def _look_anew(self) -> None:
-        """In a cluster, which node has which slot is asked again: a replica may have taken over."""
+        """In a cluster, look up the nodes of the slots again: a replica may have taken over."""
         if self._mode == "cluster":
             self.close()
 
@@ -112,13 +112,15 @@ class RedisClient:
         """The answers, of one try; a connection with answers left in it is closed."""
         if self._mode == "server":
             return self._own().answers(commands)
-        places: dict[Any, list[int]] = {}
+        by_pool: dict[Any, list[int]] = {}
         for number, command in enumerate(commands):
-            places.setdefault(self._pool(command), []).append(number)
+            by_pool.setdefault(self._pool(command), []).append(number)
         answers: list[Any] = [None] * len(commands)
         with contextlib.ExitStack() as stack:
-            connections = [self._sent(stack, pool, [commands[n] for n in one]) for pool, one in places.items()]
-            for connection, numbers in zip(connections, places.values(), strict=True):
+            connections = [
+                self._sent(stack, pool, [commands[number] for number in numbers]) for pool, numbers in by_pool.items()
+            ]
+            for connection, numbers in zip(connections, by_pool.values(), strict=True):
                 for number in numbers:
                     answers[number] = connection.read_response()
         return answers

@@ -6,13 +6,13 @@ All keys share a hash tag, and so one slot of a cluster: there is only ever the 
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from features.online_store.pending import SESSION_ITEMS
 from features.online_store.port import Entry, Offsets, Pending
 from features.online_store.redis.client import RedisClient
+from features.times import now_ms
 
 PREFIX = "headrace:{pending}"
 
@@ -20,7 +20,7 @@ HEAD = struct.Struct("<HIqqq")
 """Before the place and the value of each entry: their lengths, then offset, known_at and expires_ms."""
 
 MOST_BYTES = 1 << 16
-"""Of one key's entries: what comes beyond them counts once the stream has it."""
+"""Of one key's entries: an entry beyond them counts once the stream has folded it."""
 
 PRUNED_AT_ONCE = 2_000
 
@@ -74,12 +74,12 @@ class RedisPending(Pending):
         self._client = client
 
     def put(self, entries: Sequence[Entry], ttl_ms: int) -> None:
-        expires = _now_ms() + ttl_ms
+        expires = now_ms() + ttl_ms
         keys: list[str] = []
         arguments: list[Any] = []
-        for one in entries:
-            keys += [_hash(one.view), _index(one.place)]
-            arguments += [one.key, _packed(one, expires), one.place, one.offset, MOST_BYTES]
+        for entry in entries:
+            keys += [_hash(entry.view), _index(entry.place)]
+            arguments += [entry.key, _packed(entry, expires), entry.place, entry.offset, MOST_BYTES]
         if keys:
             ends = [("PEXPIRE", key, max(2 * ttl_ms, 1)) for key in dict.fromkeys(keys)]
             self._client.ask(("EVAL", PUT, len(keys), *keys, *arguments), *ends)
@@ -88,12 +88,12 @@ class RedisPending(Pending):
         starts = range(0, len(keys), KEYS_A_COMMAND)
         parts = self._client.ask(*(("HMGET", _hash(view), *keys[start : start + KEYS_A_COMMAND]) for start in starts))
         values = [value for part in parts for value in part]
-        now = _now_ms()
+        now = now_ms()
         known = [(key, value) for key, value in zip(keys, values, strict=True) if value]
         return [entry for key, value in known for entry in _unpacked(view, key, value, now)]
 
     def prune(self, ends: Offsets) -> None:
-        now = _now_ms()
+        now = now_ms()
         self._client.ask(
             *(("EVAL", PRUNE, 1, _index(place), place, end, now, PRUNED_AT_ONCE) for place, end in ends.items())
         )
@@ -120,9 +120,9 @@ def _session(session: str) -> str:
     return f"headrace:session:{session}"
 
 
-def _packed(one: Entry, expires: int) -> bytes:
-    place = one.place.encode()
-    return HEAD.pack(len(place), len(one.value), one.offset, one.known_at, expires) + place + one.value
+def _packed(entry: Entry, expires: int) -> bytes:
+    place = entry.place.encode()
+    return HEAD.pack(len(place), len(entry.value), entry.offset, entry.known_at, expires) + place + entry.value
 
 
 def _unpacked(view: str, key: str, value: bytes, now: int) -> Iterator[Entry]:
@@ -133,7 +133,3 @@ def _unpacked(view: str, key: str, value: bytes, now: int) -> Iterator[Entry]:
         middle, at = start + place_length, start + place_length + length
         if expires > now:
             yield Entry(view, key, value[start:middle].decode(), offset, known_at, value[middle:at])
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

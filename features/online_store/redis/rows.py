@@ -49,8 +49,8 @@ class RedisRows(OnlineStore):
     """The rows of any number of generations and views on the server at ``url`` (redis://host:port/db).
 
     Args:
-        timeout_s: how long a connection or an answer may take before StoreError.
-        mode: whether the server is one of a cluster.
+        timeout_s: the longest that a connection or an answer may take before StoreError.
+        mode: 'cluster' if the server is one of a cluster.
     """
 
     def __init__(self, url: str, timeout_s: float = 2.0, mode: Mode = "server") -> None:
@@ -80,9 +80,9 @@ class RedisRows(OnlineStore):
     def version(self, stream_id: int, *, whole: bool = True) -> Version:
         ((number, parts),) = self._client.ask(("HMGET", head_key(stream_id), "version", "parts"))
         # After the head, as the head never knows of more than a part had.
-        asked = [("HGET", head_key(stream_id, part), "version") for part in self._slots.numbers()]
-        found = [int(one or 0) for one in self._client.ask(*asked)]
-        known = [int(one) for one in parts.split()] if parts else [0] * len(found)
+        commands = [("HGET", head_key(stream_id, part), "version") for part in self._slots.numbers()]
+        found = [int(version or 0) for version in self._client.ask(*commands)]
+        known = [int(version) for version in parts.split()] if parts else [0] * len(found)
         if whole:
             for has, had in zip(found, known, strict=True):
                 if has < had:
@@ -90,20 +90,22 @@ class RedisRows(OnlineStore):
         return int(number or 0), *found
 
     def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
-        commands, order = self._asking(stream_id, table, pa.array(keys, pa.string()))
+        commands, order = self._reading(stream_id, table, pa.array(keys, pa.string()))
         return _in_order(self._client.ask(*commands), order)
 
-    def _asking(self, stream_id: int, table: str, keys: pa.Array) -> tuple[list[Command], NDArray[np.int64]]:
-        """The commands that ask for the keys' cells, and the places of the keys in the order of the answers."""
+    def _reading(self, stream_id: int, table: str, keys: pa.Array) -> tuple[list[Command], NDArray[np.int64]]:
+        """The commands that read the keys' cells, and the index of the keys in the order of the answers."""
         split = self._slots.split(table, keys)
-        order = split[0][1] if len(split) == 1 else np.concatenate([np.empty(0, np.int64), *(at for _, at in split)])
+        order = (
+            split[0][1] if len(split) == 1 else np.concatenate([np.empty(0, np.int64), *(index for _, index in split)])
+        )
         texts = keys.to_pylist() if len(split) == 1 else keys.take(pa.array(order)).to_pylist()
         commands, start = [], 0
-        for part, places in split:
-            stop = start + len(places)
+        for part, index in split:
+            stop = start + len(index)
             for first in range(start, stop, KEYS_A_COMMAND):
-                some = texts[first : min(first + KEYS_A_COMMAND, stop)]
-                commands.append(("HMGET", table_key(stream_id, table, part), *some))
+                page = texts[first : min(first + KEYS_A_COMMAND, stop)]
+                commands.append(("HMGET", table_key(stream_id, table, part), *page))
             start = stop
         return commands, order
 
@@ -118,7 +120,7 @@ class RedisRows(OnlineStore):
         head, parts = version[0], list(version[1:])
         shared = self._shared(puts)
         dropped = {HEAD: [table for table in drop if HEAD in self._slots.of_table(table)]}
-        dropped |= {part: [one for one in drop if one not in dropped[HEAD]] for part in self._slots.numbers()}
+        dropped |= {part: [name for name in drop if name not in dropped[HEAD]] for part in self._slots.numbers()}
         known = " ".join(map(str, parts))
         ask = self._client.ask
         if head == 0:
@@ -128,7 +130,9 @@ class RedisRows(OnlineStore):
             raise overtaken(stream_id, head, found)
         written = sorted(shared.keys() | {part for part, tables in dropped.items() if tables and part != HEAD})
         if written:
-            commands = [_write(stream_id, one, parts[one], "", shared.get(one, {}), dropped[one]) for one in written]
+            commands = [
+                _write(stream_id, part, parts[part], "", shared.get(part, {}), dropped[part]) for part in written
+            ]
             for part, found in zip(written, ask(*commands), strict=True):
                 if found != -1:
                     raise overtaken(stream_id, parts[part], found)
@@ -139,27 +143,25 @@ class RedisRows(OnlineStore):
         """The cells of each part, by table."""
         shared: dict[int, dict[str, Put]] = {}
         for table, put in puts.items():
-            for part, places in self._slots.split(table, pa.array(put.keys, pa.string())):
-                every = len(places) == len(put.keys)
-                shared.setdefault(part, {})[table] = (
-                    put if every else Put(_at(put.keys, places), _at(put.values, places))
-                )
+            for part, index in self._slots.split(table, pa.array(put.keys, pa.string())):
+                whole = len(index) == len(put.keys)
+                shared.setdefault(part, {})[table] = put if whole else Put(_at(put.keys, index), _at(put.values, index))
         return shared
 
     def sweep(
         self, stream_id: int, version: Version, table: str, sweep: Sweep, cursor: Cursor
     ) -> tuple[Version, Cursor, int]:
-        places = self._slots.of_table(table)
+        parts = self._slots.of_table(table)
         number, at = cursor
-        part = places[number]
+        part = parts[number]
         expected = version[part + 1]  # the head's is the first
         keys = (head_key(stream_id, part), table_key(stream_id, table, part))
-        limits = (at, sweep.cells, sweep.place, sweep.below)
+        limits = (at, sweep.cells, sweep.offset, sweep.below)
         ((found, following, gone),) = self._client.ask(("EVAL", SWEEP, len(keys), *keys, expected, *limits))
         if found != -1:
             raise overtaken(stream_id, expected, found)
         moved = (*version[: part + 1], expected + (gone > 0), *version[part + 2 :])
-        after = (number, int(following)) if int(following) else ((number + 1) % len(places), 0)
+        after = (number, int(following)) if int(following) else ((number + 1) % len(parts), 0)
         return moved, after, gone
 
     # --- leases and generations ---
@@ -205,23 +207,23 @@ class RedisRows(OnlineStore):
         if not views:
             return []
         (numbers,) = self._client.ask(("HMGET", CURRENT, *views))
-        return sorted((view.decode(), int(one)) for view, one in zip(views, numbers, strict=True) if one)
+        return sorted((view.decode(), int(number)) for view, number in zip(views, numbers, strict=True) if number)
 
     # --- readers ---
 
     def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
         """One round trip: the rows of the generation that was current before, and which is current now."""
         names = [view] if schema_hash is None else [of_schema(view, schema_hash), view]
-        asked = self._known_current.get(names[0]) or self._current_of(names)
-        if asked is None:
+        stream_id = self._known_current.get(names[0]) or self._current_of(names)
+        if stream_id is None:
             return pa.nulls(len(keys), pa.binary()), None
-        commands, order = self._asking(asked, rows_table(view), keys)
+        commands, order = self._reading(stream_id, rows_table(view), keys)
         current_now, *values = self._client.ask(("HMGET", CURRENT, *names), *commands)
-        if _first_number(current_now) != asked:
+        if _first_number(current_now) != stream_id:
             self._known_current.pop(names[0], None)
             return self.read(view, keys, schema_hash)
-        self._known_current[names[0]] = asked
-        return binaries(_in_order(values, order)), asked
+        self._known_current[names[0]] = stream_id
+        return binaries(_in_order(values, order)), stream_id
 
     def _current_of(self, names: Sequence[str]) -> int | None:
         (found,) = self._client.ask(("HMGET", CURRENT, *names))
@@ -238,9 +240,9 @@ class RedisRows(OnlineStore):
         return {view: mean for view, mean in means.items() if mean is not None}
 
     def _mean_length(self, stream_id: int, view: str) -> float | None:
-        places = self._rows(stream_id, view)
-        share = SAMPLED_ROWS // len(places)
-        found = self._client.ask(*(("HRANDFIELD", key, share, "WITHVALUES") for key in places))
+        table_keys = self._rows(stream_id, view)
+        share = SAMPLED_ROWS // len(table_keys)
+        found = self._client.ask(*(("HRANDFIELD", key, share, "WITHVALUES") for key in table_keys))
         sample = [len(value) for part in found for value in part[1::2]]
         return sum(sample) / len(sample) if sample else None
 
@@ -261,7 +263,7 @@ def _write(
 ) -> Command:
     """The script that writes to one part."""
     tables = [table_key(stream_id, table, part) for table in (STATE, *puts, *drop)]
-    lanes = [word for lane in conditions.shards.items() for word in lane]
+    shards = [word for shard in conditions.shards.items() for word in shard]
     keys = [head_key(stream_id, part), tables_key(stream_id, part), *tables]
     return (
         "EVAL",
@@ -272,8 +274,8 @@ def _write(
         known,
         len(puts),
         int(conditions.moves_version),
-        len(lanes),
-        *lanes,
+        len(shards),
+        *shards,
         *_cells(puts.values()),
     )
 
@@ -287,15 +289,15 @@ def _cells(puts: Iterable[Put]) -> list[Any]:
     return arguments
 
 
-def _at(values: Sequence[Any], places: NDArray[np.int64]) -> list[Any]:
-    """The values at these places."""
-    if len(places) == 1:
-        return [values[int(places[0])]]
-    return list(itemgetter(*places.tolist())(values))
+def _at(values: Sequence[Any], index: NDArray[np.int64]) -> list[Any]:
+    """The values at this index."""
+    if len(index) == 1:
+        return [values[int(index[0])]]
+    return list(itemgetter(*index.tolist())(values))
 
 
 def _in_order(answers: Sequence[list[bytes | None]], order: NDArray[np.int64]) -> list[bytes | None]:
-    """The values of several answers, each at its place."""
+    """The values of several answers, in the order of the keys."""
     if len(answers) == 1:
         return answers[0]
     values = np.empty(len(order), dtype=object)

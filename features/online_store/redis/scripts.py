@@ -1,21 +1,21 @@
-"""What runs on the Redis server: each script is one transaction on the keys of one slot."""
+"""Lua scripts of the Redis server: each is one transaction on the keys of one slot."""
 
 WRITE = """
 local found = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
 if found ~= tonumber(ARGV[1]) then return found end
-local puts, place = tonumber(ARGV[3]), 6 + tonumber(ARGV[5])
-for lane = 6, place - 1, 2 do
-  if (redis.call('HGET', KEYS[3], ARGV[lane]) or '') ~= ARGV[lane + 1] then return found end
+local puts, at = tonumber(ARGV[3]), 6 + tonumber(ARGV[5])
+for shard = 6, at - 1, 2 do
+  if (redis.call('HGET', KEYS[3], ARGV[shard]) or '') ~= ARGV[shard + 1] then return found end
 end
 redis.call('HINCRBY', KEYS[1], 'version', tonumber(ARGV[4]))
 if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'parts', ARGV[2]) end
 for number = 1, puts do
-  local key, stop = KEYS[3 + number], place + 2 * tonumber(ARGV[place])
+  local key, stop = KEYS[3 + number], at + 2 * tonumber(ARGV[at])
   redis.call('SADD', KEYS[2], key)
-  for start = place + 1, stop, 2000 do
+  for start = at + 1, stop, 2000 do
     redis.call('HSET', key, unpack(ARGV, start, math.min(start + 1999, stop)))
   end
-  place = stop + 1
+  at = stop + 1
 end
 for number = 4 + puts, #KEYS do
   redis.call('UNLINK', KEYS[number])
@@ -26,20 +26,20 @@ return -1
 """KEYS: the part's head, the set of its tables, its state, tables to put into, tables to drop.
 
 ARGV: version, the versions of the parts (or nothing), count of puts, what to add to the version, count of the words
-about lanes and those: a cell of the state and the value that it must have; for each put the count of its cells and key,
-value of each cell. The answer is -1, or the version where it is another or a lane stands elsewhere. HSET takes 2,000
-arguments at a time: Lua cannot unpack many more.
+about shards and those: a cell of the state and the value that it must have; for each put the count of its cells and
+key, value of each cell. The answer is -1, or the version if it is another, or a shard has another value. HSET takes
+2,000 arguments at a time: Lua cannot unpack many more.
 """
 
 SWEEP = """
 local found = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
 if found ~= tonumber(ARGV[1]) then return {found, '0', 0} end
-local place, below = tonumber(ARGV[4]), tonumber(ARGV[5])
+local offset, below = tonumber(ARGV[4]), tonumber(ARGV[5])
 local page = redis.call('HSCAN', KEYS[2], ARGV[2], 'COUNT', ARGV[3])
 local old = {}
 for number = 1, #page[2], 2 do
   local value = page[2][number + 1]
-  if #value >= place + 8 and struct.unpack('<i8', value, place + 1) < below then old[#old + 1] = page[2][number] end
+  if #value >= offset + 8 and struct.unpack('<i8', value, offset + 1) < below then old[#old + 1] = page[2][number] end
 end
 for start = 1, #old, 2000 do
   redis.call('HDEL', KEYS[2], unpack(old, start, math.min(start + 1999, #old)))
@@ -47,9 +47,9 @@ end
 if #old > 0 then redis.call('HINCRBY', KEYS[1], 'version', 1) end
 return {-1, page[1], #old}
 """
-"""KEYS: the part's head, the table. ARGV: version, cursor, cells to look at, and what Sweep says.
+"""KEYS: the part's head, the table. ARGV: version, cursor, cells to look at, offset and bound of the Sweep.
 
-The answer: -1, or the version where it is another; the cursor for the next page; how many went.
+The answer: -1, or the version if it is another; the cursor for the next page; the number of cells deleted.
 """
 
 TAKE_LEASE = """

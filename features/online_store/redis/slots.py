@@ -1,6 +1,6 @@
-"""Which key of Redis a cell is in. On a server, a generation is one slot; in a cluster, its rows are spread over parts.
+"""The Redis key of each cell. On a server, a generation is one slot; in a cluster, its rows are spread over parts.
 
-    headrace:{7}            the generation's version, lease, and what it knows of its parts
+    headrace:{7}            the generation's version, lease, and the versions of its parts
     headrace:{7}:state      markers and memories
     headrace:{7}:rows/v     a view's rows, on a server
     headrace:{7.12}         in a cluster: the version of a part
@@ -26,7 +26,7 @@ from features.online_store.port import STATE
 PARTS = 16
 
 HEAD = -1
-"""The number of what is not in a part."""
+"""The number for what is not in a part."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,17 @@ class SlotMap:
         return list(range(PARTS)) if self.spread else []
 
     def split(self, table: str, keys: pa.Array) -> list[tuple[int, NDArray[np.int64]]]:
-        """Which of the keys are in which part, as their places; parts without any are left out."""
+        """The index of the keys in each part; parts without any are left out."""
         if not self.spread or table == STATE:
             return [(HEAD, np.arange(len(keys)))]
         part = (hash_texts(keys) % np.uint64(PARTS)).astype(np.int64)
         order = np.argsort(part, kind="stable")
         bounds = np.searchsorted(part[order], np.arange(PARTS + 1))
-        return [(one, order[bounds[one] : bounds[one + 1]]) for one in range(PARTS) if bounds[one] < bounds[one + 1]]
+        return [
+            (number, order[bounds[number] : bounds[number + 1]])
+            for number in range(PARTS)
+            if bounds[number] < bounds[number + 1]
+        ]
 
 
 def head_key(stream_id: int, part: int = HEAD) -> str:
@@ -59,7 +63,7 @@ def head_key(stream_id: int, part: int = HEAD) -> str:
 
 
 def table_key(stream_id: int, table: str, part: int = HEAD) -> str:
-    """The key of what a part has of a table."""
+    """The key of a part of a table."""
     return f"{head_key(stream_id, part)}:{table}"
 
 

@@ -1,4 +1,4 @@
-"""Event ids as sorted blocks: what was accepted last for each, by two 64-bit hashes of the id.
+"""Event ids as sorted blocks: the last accepted event of each, by two 64-bit hashes of the id.
 
 A block is immutable: 32 bytes an id (two hashes, sequence, known_at), in the order of the first hash. Two ids that
 share both hashes would be taken for one: with 10^9 ids at a time, that happens once in 10^20 pairs of them.
@@ -16,12 +16,12 @@ from features.events import Prior
 from features.hashing import Uint64s
 
 MOST_MERGED = 1 << 22
-"""Blocks are merged up to so many ids: merging more would stop a batch for longer than looking them up costs."""
+"""Most ids of a merged block: merging more would stop a batch for longer than looking them up costs."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """n ids with what was accepted last for each: columns (n,), sorted by ``first``."""
+    """n ids with the last accepted event of each: columns (n,), sorted by ``first``."""
 
     first: Uint64s
     second: Uint64s
@@ -45,39 +45,39 @@ class Block:
     def pieces(self, most: int) -> list[Block]:
         """The block cut into blocks of at most so many ids, in their order."""
         parts = [slice(at, at + most) for at in range(0, len(self), most)]
-        return [Block(self.first[one], self.second[one], self.seq[one], self.known_at[one]) for one in parts]
+        return [Block(self.first[part], self.second[part], self.seq[part], self.known_at[part]) for part in parts]
 
     @classmethod
-    def read(cls, octets: bytes) -> Block:
-        """The inverse of octets()."""
-        columns = np.frombuffer(octets, dtype="<u8").reshape(4, -1)
+    def read(cls, content: bytes) -> Block:
+        """The inverse of to_bytes()."""
+        columns = np.frombuffer(content, dtype="<u8").reshape(4, -1)
         return cls(columns[0], columns[1], columns[2].view(np.int64), columns[3].view(np.int64))
 
-    def octets(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """The columns one after the other, little-endian."""
         columns = (self.first, self.second, self.seq.view(np.uint64), self.known_at.view(np.uint64))
         return b"".join(column.astype("<u8", copy=False).tobytes() for column in columns)
 
-    def places(self, prints: Uint64s) -> Int64s:
-        """Where each id stands; -1 where it does not."""
-        place = np.searchsorted(self.first, prints[:, 0])
+    def index_of(self, prints: Uint64s) -> Int64s:
+        """The index of each id; -1 if the block does not have it."""
+        index = np.searchsorted(self.first, prints[:, 0])
         result = np.full(len(prints), -1, dtype=np.int64)
-        asking = np.arange(len(prints))
-        while len(asking):  # more than once only where two ids share the first hash
-            asking = asking[place[asking] < len(self)]
-            asking = asking[self.first[place[asking]] == prints[asking, 0]]
-            same = self.second[place[asking]] == prints[asking, 1]
-            result[asking[same]] = place[asking[same]]
-            asking = asking[~same]
-            place[asking] += 1
+        left = np.arange(len(prints))
+        while len(left):  # more than once only where two ids share the first hash
+            left = left[index[left] < len(self)]
+            left = left[self.first[index[left]] == prints[left, 0]]
+            same = self.second[index[left]] == prints[left, 1]
+            result[left[same]] = index[left[same]]
+            left = left[~same]
+            index[left] += 1
         return result
 
 
 def merged(blocks: Iterable[Block]) -> Block:
-    """One block of all, oldest first: of an id that is in several, the newest's word counts."""
-    several = list(blocks)
-    columns = [np.concatenate([getattr(one, name) for one in several]) for name in ("first", "second")]
-    values = [np.concatenate([getattr(one, name) for one in several]) for name in ("seq", "known_at")]
+    """One block of all, oldest first: the newest block's entry of an id counts."""
+    parts = list(blocks)
+    columns = [np.concatenate([getattr(block, name) for block in parts]) for name in ("first", "second")]
+    values = [np.concatenate([getattr(block, name) for block in parts]) for name in ("seq", "known_at")]
     order = np.argsort(columns[0], kind="stable")
     first, second = (column[order] for column in columns)
     if (first[1:] == first[:-1]).any():
@@ -95,7 +95,7 @@ class SeenIds:
     blocks: list[Block] = field(default_factory=list)
 
     def add(self, block: Block) -> None:
-        """The newest ids."""
+        """Add the newest ids."""
         if not len(block):
             return
         self.blocks.append(block)
@@ -108,15 +108,15 @@ class SeenIds:
 
 
 def prior_of(parts: Iterable[SeenIds], prints: Uint64s) -> Prior:
-    """What was accepted last for each id, by the newest block that has it; ``parts`` are oldest first."""
+    """The last accepted event of each id, by the newest block that has it; ``parts`` are oldest first."""
     order = np.argsort(prints[:, 0])  # neighbours are found near each other: several times as fast
     prints = prints[order]
     prior = Prior.nothing(len(prints))
-    asking = np.arange(len(prints))
+    left = np.arange(len(prints))
     for block in reversed([block for part in parts for block in part.blocks]):
-        places = block.places(prints[asking])
-        found = places >= 0
-        prior.seq[order[asking[found]]] = block.seq[places[found]]
-        prior.known_at[order[asking[found]]] = block.known_at[places[found]]
-        asking = asking[~found]
+        index = block.index_of(prints[left])
+        found = index >= 0
+        prior.seq[order[left[found]]] = block.seq[index[found]]
+        prior.known_at[order[left[found]]] = block.known_at[index[found]]
+        left = left[~found]
     return prior

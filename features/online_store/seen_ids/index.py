@@ -1,7 +1,7 @@
-"""The blocks of a stream's memory of ids, held in memory by whoever asks it again and again: the driver, and readers.
+"""The blocks of a stream's memory of ids, held in the memory of the driver and of readers.
 
 It follows the memory by the trail of its last writes, reading only the blocks that are new; where it has lost the
-trail, it reads all. The newest block stays apart, so that what was before it can be asked as well.
+trail, it reads all. The newest block stays apart, so that the memory before it can be read as well.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from features.online_store.seen_ids.memory import Change, IdTable, Memory, Read,
 CELLS_AT_ONCE = 32
 
 GENERATIONS = 3
-"""Of how many generations indexes are kept: readers flip from one to the next."""
+"""Generations whose indexes are kept: readers switch from one to the next."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Index:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def prior(self, memory: Memory, prints: Uint64s, read: Read) -> Prior:
-        """What was accepted last for each id, by the memory as it is."""
+        """The last accepted event of each id, by the memory as it is."""
         with self._lock:
             if memory.mark != self.mark and (self.newest is None or memory.mark != self.newest.mark):
                 self._follow(memory, read)
@@ -54,13 +54,13 @@ class Index:
             return prior_of([*found, SeenIds([self.newest.block])] if own and self.newest else found, prints)
 
     def wrote(self, change: Change, before: str) -> None:
-        """A change was written to the memory that had the mark ``before``."""
+        """Take up a change that was written to the memory that had the mark ``before``."""
         with self._lock:
             if self._at(before):
                 self._take(Newest(change.mark, change.number, change.block))
 
     def _at(self, mark: str) -> bool:
-        """Whether the index has what the memory had at the mark; then it has nothing more."""
+        """True if the index has the memory as of the mark; then it is set back to exactly that."""
         if self.newest is not None and self.newest.mark == mark:
             return True
         if self.mark == mark:
@@ -74,7 +74,7 @@ class Index:
         self.newest = newest
 
     def _follow(self, memory: Memory, read: Read) -> None:
-        """Read the blocks that the trail says are new; all, where it does not begin at what is known."""
+        """Read the blocks that are new by the trail; all, if the trail does not begin at a known mark."""
         known = next((at for at, step in reversed(list(enumerate(memory.trail))) if self._at(step.mark)), None)
         if known is None:
             self.parts = {part.number: _seen(memory, part, read) for part in memory.live}
@@ -97,10 +97,10 @@ _INDEXES: WeakKeyDictionary[Cells, dict[tuple[int, str], Index]] = WeakKeyDictio
 
 
 def index_of(cells: Cells, stream_id: int, stream: str) -> Index:
-    """The index that this process has of the stream's ids in that generation of the store: one for all who ask."""
-    found = _INDEXES.setdefault(cells, {})
-    generations: Sequence[int] = list(dict.fromkeys(number for number, _ in found))
+    """This process's index of the stream's ids in that generation of the store."""
+    indexes = _INDEXES.setdefault(cells, {})
+    generations: Sequence[int] = list(dict.fromkeys(number for number, _ in indexes))
     if stream_id not in generations and len(generations) >= GENERATIONS:
-        for key in [key for key in found if key[0] == generations[0]]:
-            found.pop(key, None)
-    return found.setdefault((stream_id, stream), Index())
+        for key in [key for key in indexes if key[0] == generations[0]]:
+            indexes.pop(key, None)
+    return indexes.setdefault((stream_id, stream), Index())

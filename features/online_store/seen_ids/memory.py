@@ -1,6 +1,6 @@
-"""What a generation remembers of event ids: blocks of them, in tables that are forgotten whole when they are old.
+"""A generation's memory of event ids: blocks of them, in tables that are dropped whole when they are old.
 
-Every batch adds a block (seen_ids.py); when there are many small ones they are written again as one. The state of a
+Every batch adds a block (blocks.py); when there are many small ones they are written again as one. The state of a
 stream's memory is kept as it is after a batch and as it was before it, and the cells of the blocks before it stay: so
 the same batch run again decides as it did.
 
@@ -27,13 +27,13 @@ KEPT_HORIZONS = 2
 STOPPED_MS = 24 * 60 * 60 * 1000
 
 RECENT, RING = 64, 128
-"""So many small blocks become one; their cells go round, and none is written again while a state names it."""
+"""Small blocks that become one, and the cells that they rotate through: none is reused while a state names it."""
 
 LARGE, LARGEST = 1 << 15, 1 << 18
-"""A block of so many ids is not small, and one of more than so many (8 MB) is written in pieces."""
+"""Ids of a block that is not small, and of the largest (8 MB): a larger one is written in pieces."""
 
 TRAIL = 60
-"""So many writes are told of, for those who follow: fewer than would let a small cell be written again."""
+"""Writes in the trail, for indexes that follow: fewer than would let a small cell be written again."""
 
 Read = Callable[[str, Sequence[str]], list[bytes | None]]
 """(table, keys) → the values of the cells."""
@@ -115,7 +115,7 @@ class Memory:
 
     @cached_property
     def clock(self) -> int:
-        """Up to when every partition that still comes has been read."""
+        """The time (ms) up to which every partition that still has records was read."""
         reading = max(self.newest.values(), default=NEVER) - STOPPED_MS
         return min((newest for newest in self.newest.values() if newest >= reading), default=NEVER)
 
@@ -143,7 +143,7 @@ class Memory:
         return IdTable(last.number + 1, self.clock, NEVER) if full or last not in self.live else last
 
     def with_batch(self, block: Block, batch_id: int, read: Read) -> Change:
-        """What to write for a batch with these new ids."""
+        """The change to write for a batch with these new ids."""
         batch = _newest(block)
         after = {key: max(self.newest.get(key, NEVER), batch.get(key, NEVER)) for key in {**self.newest, **batch}}
         part = self._open()
@@ -152,16 +152,16 @@ class Memory:
             return self._change(batch_id, replace(self, newest=after, parts=self.live), part, {}, block)
         table, small = self.table(part.number), part.small_cells
         part, written = part.with_block(block, max(batch.values()), lambda: blocks(read, table, small))
-        parts = (*(one for one in self.live if one.number != part.number), part)
-        cells = {cell: one.octets() for cell, one in written.items()}
+        parts = (*(table for table in self.live if table.number != part.number), part)
+        cells = {cell: piece.to_bytes() for cell, piece in written.items()}
         return self._change(batch_id, replace(self, newest=after, parts=parts), part, cells, block)
 
     def _change(self, batch_id: int, after: Memory, part: IdTable, cells: dict[str, bytes], block: Block) -> Change:
         step = Step(secrets.token_hex(8), part.number, list(cells))
         after = replace(after, mark=step.mark, trail=(*self.trail, step)[-TRAIL:])
         state = {"batch_id": batch_id, "before": self._plain(), "after": after._plain()}
-        octets = json.dumps(state).encode()
-        return Change(self.table(part.number), cells, octets, tuple(self.forgotten), step.mark, part.number, block)
+        content = json.dumps(state).encode()
+        return Change(self.table(part.number), cells, content, tuple(self.forgotten), step.mark, part.number, block)
 
     def _plain(self) -> dict[str, object]:
         parts, trail = [vars(part) for part in self.parts], [tuple(vars(step).values()) for step in self.trail]
@@ -170,7 +170,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Change:
-    """What a batch writes: cells of a table, the state, tables to drop; ``block`` is what is new in part ``number``."""
+    """The writes of a batch: cells of a table, the state, tables to drop; ``block`` has the new ids of ``number``."""
 
     table: str
     cells: Mapping[str, bytes]
@@ -183,11 +183,11 @@ class Change:
 
 def blocks(read: Read, table: str, cells: Sequence[str]) -> list[Block]:
     """The blocks in these cells of the table."""
-    return [Block.read(octets) for octets in read(table, cells) if octets]
+    return [Block.read(content) for content in read(table, cells) if content]
 
 
 def _newest(block: Block) -> dict[str, int]:
-    """The newest known_at of each partition among what was accepted last."""
-    of = block.seq & ((1 << PARTITION_BITS) - 1)
-    there = np.flatnonzero(np.bincount(of)).tolist()
-    return {str(partition): int(block.known_at[of == partition].max()) for partition in there}
+    """The newest known_at of each partition in the block."""
+    partition = block.seq & ((1 << PARTITION_BITS) - 1)
+    present = np.flatnonzero(np.bincount(partition)).tolist()
+    return {str(number): int(block.known_at[partition == number].max()) for number in present}

@@ -1,11 +1,10 @@
-"""Pending events in a SQLite file of their own, beside the rows: a post never waits while a batch is being written."""
+"""Pending events in a SQLite file of their own, beside the rows: a post never waits for the write of a batch."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from features.errors import StoreError
 from features.online_store.pending import SESSION_ITEMS
 from features.online_store.port import Entry, Offsets, Pending
+from features.times import now_ms
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS pending (
@@ -29,7 +29,7 @@ SELECT = "SELECT view, key, place, position, known_at, value FROM pending WHERE 
 ADD_TO_SESSION = "INSERT INTO sessions VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET items = ?, expires_ms = ?"
 
 KEYS_A_QUERY = 32
-"""More keys than these are looked for among all entries of the view, which are those of the last moment."""
+"""For more keys than these, all entries of the view are read, which are those of the last moment."""
 
 BUSY_TIMEOUT_S = 0.5
 
@@ -77,8 +77,11 @@ class SqlitePending(Pending):
             del self._local.connection
 
     def put(self, entries: Sequence[Entry], ttl_ms: int) -> None:
-        expires = _now_ms() + ttl_ms
-        rows = [(one.view, one.key, one.place, one.offset, one.known_at, one.value, expires) for one in entries]
+        expires = now_ms() + ttl_ms
+        rows = [
+            (entry.view, entry.key, entry.place, entry.offset, entry.known_at, entry.value, expires)
+            for entry in entries
+        ]
         with self._writing() as connection:
             connection.executemany("INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
@@ -86,12 +89,12 @@ class SqlitePending(Pending):
         few = len(keys) <= KEYS_A_QUERY
         query = f"{SELECT} AND key IN ({','.join('?' * len(keys))})" if few else SELECT
         with self._answering() as connection:
-            found = connection.execute(query, [view, _now_ms(), *(keys if few else ())]).fetchall()
+            found = connection.execute(query, [view, now_ms(), *(keys if few else ())]).fetchall()
         wanted = set(keys)
         return [Entry(*row) for row in found if row[1] in wanted]
 
     def prune(self, ends: Offsets) -> None:
-        now = _now_ms()
+        now = now_ms()
         with self._answering() as connection:  # nearly always there is nothing, and a read is all that it takes
             stale = any(connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in TABLES)
         if not stale:
@@ -104,7 +107,7 @@ class SqlitePending(Pending):
     def add_to_session(self, session: str, items: Sequence[str], ttl_ms: int) -> None:
         with self._writing() as connection:
             newest = json.dumps([*items, *_session(connection, session)][:SESSION_ITEMS])
-            expires = _now_ms() + ttl_ms
+            expires = now_ms() + ttl_ms
             connection.execute(ADD_TO_SESSION, [session, newest, expires, newest, expires])
 
     def session(self, session: str) -> tuple[str, ...]:
@@ -117,9 +120,5 @@ TABLES = ("pending", "sessions")
 
 def _session(connection: sqlite3.Connection, session: str) -> tuple[str, ...]:
     query = "SELECT items FROM sessions WHERE session = ? AND expires_ms > ?"
-    found = connection.execute(query, [session, _now_ms()]).fetchone()
+    found = connection.execute(query, [session, now_ms()]).fetchone()
     return () if found is None else tuple(json.loads(found[0]))
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

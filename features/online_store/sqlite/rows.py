@@ -67,8 +67,8 @@ class SqliteRows(OnlineStore):
     """The rows of any number of generations and views in the SQLite file ``path``, which the first write makes.
 
     Args:
-        timeout_s: how long a call may wait for another writer before StoreError.
-        deadline_s: how long a read may take before StoreError; None for as long as it needs.
+        timeout_s: the longest wait for another writer before StoreError.
+        deadline_s: the longest that a read may take before StoreError; None for no limit.
     """
 
     def __init__(self, path: str | Path, timeout_s: float = TIMEOUT_S, deadline_s: float | None = None) -> None:
@@ -121,7 +121,7 @@ class SqliteRows(OnlineStore):
         return connection
 
     def _is_late(self) -> bool:
-        """Whether this thread's transaction has had its time; SQLite then ends it."""
+        """True if this thread's transaction has had its time; SQLite then ends it."""
         began: float = getattr(self._local, "began", 0.0)
         return self._deadline_s is not None and time.monotonic() - began > self._deadline_s
 
@@ -174,15 +174,15 @@ class SqliteRows(OnlineStore):
     ) -> Version:
         with self._transaction("IMMEDIATE") as connection:
             _check(connection, stream_id, version)
-            standing = _values(connection, stream_id, STATE, list(conditions.shards))
-            if [value or b"" for value in standing] != list(conditions.shards.values()):
+            tokens = _values(connection, stream_id, STATE, list(conditions.shards))
+            if [value or b"" for value in tokens] != list(conditions.shards.values()):
                 raise overtaken(stream_id, version[0], version[0])
             if conditions.moves_version:
                 _move_on(connection, stream_id)
             for table, put in puts.items():
                 cells = zip(put.keys, put.values, strict=True)
-                place = _made(connection, stream_id, table)
-                connection.executemany(UPSERT.format(place), cells)
+                table_id = _made_table_id(connection, stream_id, table)
+                connection.executemany(UPSERT.format(table_id), cells)
             for table in drop:
                 _drop(connection, stream_id, table)
         return (version[0] + int(conditions.moves_version),)
@@ -192,12 +192,12 @@ class SqliteRows(OnlineStore):
     ) -> tuple[Version, Cursor, int]:
         with self._transaction("IMMEDIATE") as connection:
             _check(connection, stream_id, version)
-            place = _place(connection, stream_id, table)
-            if place is None:
+            table_id = _table_id(connection, stream_id, table)
+            if table_id is None:
                 return version, (0, 0), 0
-            page = connection.execute(PAGE.format(place), (sweep.place + 1, cursor[1], sweep.cells)).fetchall()
+            page = connection.execute(PAGE.format(table_id), (sweep.offset + 1, cursor[1], sweep.cells)).fetchall()
             old = [(rowid,) for rowid, number in page if int.from_bytes(number, "little", signed=True) < sweep.below]
-            connection.executemany(f"DELETE FROM cells_{place} WHERE rowid = ?", old)
+            connection.executemany(f"DELETE FROM cells_{table_id} WHERE rowid = ?", old)
             if old:
                 _move_on(connection, stream_id)
         after = (0, page[-1][0]) if len(page) == sweep.cells else (0, 0)
@@ -261,8 +261,8 @@ class SqliteRows(OnlineStore):
     def keys(self, view: str) -> pa.Array:
         with self._transaction(READING) as connection:
             stream_id = _current(connection, view)
-            place = None if stream_id is None else _place(connection, stream_id, rows_table(view))
-            found = [] if place is None else connection.execute(f"SELECT key FROM cells_{place}").fetchall()
+            table_id = None if stream_id is None else _table_id(connection, stream_id, rows_table(view))
+            found = [] if table_id is None else connection.execute(f"SELECT key FROM cells_{table_id}").fetchall()
         return pa.array([key for (key,) in found], type=pa.string())
 
     def bytes_per_row(self) -> dict[str, float]:
@@ -300,55 +300,55 @@ def _current(connection: sqlite3.Connection, view: str) -> int | None:
     return int(found[0]) if found else None
 
 
-def _place(connection: sqlite3.Connection, stream_id: int, table: str) -> int | None:
-    """The number of the table; None when nothing was ever put into it."""
+def _table_id(connection: sqlite3.Connection, stream_id: int, table: str) -> int | None:
+    """The id of the table; None if nothing was ever put into it."""
     found = connection.execute("SELECT id FROM tables WHERE stream_id = ? AND name = ?", (stream_id, table)).fetchone()
     return int(found[0]) if found else None
 
 
-def _made(connection: sqlite3.Connection, stream_id: int, table: str) -> int:
-    place = _place(connection, stream_id, table)
-    if place is None:
+def _made_table_id(connection: sqlite3.Connection, stream_id: int, table: str) -> int:
+    table_id = _table_id(connection, stream_id, table)
+    if table_id is None:
         insert = "INSERT INTO tables (stream_id, name) VALUES (?, ?) RETURNING id"
-        place = int(connection.execute(insert, (stream_id, table)).fetchone()[0])
+        table_id = int(connection.execute(insert, (stream_id, table)).fetchone()[0])
         # With rowids: without them, a row of more than a quarter of a page spills, and costs twice as much.
-        connection.execute(f"CREATE TABLE cells_{place} (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
-    return place
+        connection.execute(f"CREATE TABLE cells_{table_id} (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+    return table_id
 
 
 def _drop(connection: sqlite3.Connection, stream_id: int, table: str) -> None:
-    place = _place(connection, stream_id, table)
-    if place is not None:
-        connection.execute(f"DROP TABLE cells_{place}")
-        connection.execute("DELETE FROM tables WHERE id = ?", (place,))
+    table_id = _table_id(connection, stream_id, table)
+    if table_id is not None:
+        connection.execute(f"DROP TABLE cells_{table_id}")
+        connection.execute("DELETE FROM tables WHERE id = ?", (table_id,))
 
 
 def _values(connection: sqlite3.Connection, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
-    place = _place(connection, stream_id, table)
-    if place is None:
+    table_id = _table_id(connection, stream_id, table)
+    if table_id is None:
         return [None] * len(keys)
-    asked = json.dumps(list(keys))
-    if NUL in asked:
-        return _values_of_any(connection, place, keys)
+    keys_json = json.dumps(list(keys))
+    if NUL in keys_json:
+        return _values_of_any(connection, table_id, keys)
     # The outer table of a LEFT JOIN is read first, in its order: no key is looked up, nor a dictionary made, here.
-    query = f"SELECT t.value FROM json_each(?) AS asked LEFT JOIN cells_{place} AS t ON t.key = asked.value"
-    return [value for (value,) in connection.execute(query, (asked,)).fetchall()]
+    query = f"SELECT t.value FROM json_each(?) AS asked LEFT JOIN cells_{table_id} AS t ON t.key = asked.value"
+    return [value for (value,) in connection.execute(query, (keys_json,)).fetchall()]
 
 
-def _values_of_any(connection: sqlite3.Connection, place: int, keys: Sequence[str]) -> list[bytes | None]:
+def _values_of_any(connection: sqlite3.Connection, table_id: int, keys: Sequence[str]) -> list[bytes | None]:
     """As _values, also of keys with a NUL, at which SQLite's JSON texts end."""
-    found: dict[str, bytes] = {}
+    values: dict[str, bytes] = {}
     for start in range(0, len(keys), KEYS_A_QUERY):
-        some = keys[start : start + KEYS_A_QUERY]
-        query = f"SELECT key, value FROM cells_{place} WHERE key IN ({','.join('?' * len(some))})"
-        found.update(connection.execute(query, some).fetchall())
-    return [found.get(key) for key in keys]
+        page = keys[start : start + KEYS_A_QUERY]
+        query = f"SELECT key, value FROM cells_{table_id} WHERE key IN ({','.join('?' * len(page))})"
+        values.update(connection.execute(query, page).fetchall())
+    return [values.get(key) for key in keys]
 
 
 def _mean_length(connection: sqlite3.Connection, stream_id: int, table: str) -> float | None:
-    place = _place(connection, stream_id, table)
-    if place is None:
+    table_id = _table_id(connection, stream_id, table)
+    if table_id is None:
         return None
-    sample = f"SELECT avg(length(value)) FROM (SELECT value FROM cells_{place} LIMIT {SAMPLED_ROWS})"
+    sample = f"SELECT avg(length(value)) FROM (SELECT value FROM cells_{table_id} LIMIT {SAMPLED_ROWS})"
     mean: float | None = connection.execute(sample).fetchone()[0]
     return mean
