@@ -1,4 +1,4 @@
-"""What a feature means: definitions, events and their verdicts, state rows, history, stores; no Spark, Kafka or Ray.
+"""Features: definitions, events and their verdicts, state rows, history, stores; no Spark, Kafka or Ray.
 
 In: a feature repo, records of streams, files. Out: events with verdicts, state rows, feature values of any instant.
 ``__all__`` names the modules and packages that other packages import from; each package's own ``__all__`` names what.

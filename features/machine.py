@@ -1,4 +1,4 @@
-"""What processes of one machine share: file locks, files that are replaced at once, free ports."""
+"""File locks, files that are replaced at once, and free ports: the means that processes of one machine share."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LOOPBACK = "127.0.0.1"
 POLL_S = 0.05
 
 LEAVING_S = 1.0
-"""How long a living owner is waited for: somebody may only have looked whether the lock is held."""
+"""Seconds to wait for an owner that is alive: somebody may only have looked whether the lock is held."""
 
 ORPHANS_S = 20.0
-"""How long the children of an owner that died are waited for."""
+"""Seconds to wait for the children of an owner that died."""
 
 
 class FileLock:
@@ -70,7 +70,7 @@ class FileLock:
         return self._file is not None
 
     def descriptors(self) -> tuple[int, ...]:
-        """What a child inherits to hold the lock."""
+        """The file descriptors that a child inherits to hold the lock."""
         return () if self._file is None else (self._file.fileno(),)
 
     def owner(self) -> int | None:
@@ -128,7 +128,7 @@ def _is_alive(process: int | None) -> bool:
 
 @contextmanager
 def replaced(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """What the block writes to the path that it is given replaces the file at once, unless the block raises.
+    """Replace a file at once by the content that the block writes to the path that it gets, unless the block raises.
 
     A reader, or a crash, finds the old content or the new, never half of it.
 

@@ -56,7 +56,7 @@ LAYERS = {
     "features.feast": "online_store > objects offline_store ordinary_views response",
     "features.formats": "reading > datasets metarank > files",
     "features.history": (
-        "on_spark spines > point_in_time_join > finalizers reading > archive buckets ranges within_batch"
+        "on_spark spines > point_in_time_join > finalizers reading > archive hash_partitions ranges within_batch"
     ),
     "features.online_store": (
         "settings > redis sqlite > pending store sweep > generation > batch_step breaker reader seen_ids > "

@@ -5,7 +5,7 @@ online store had them then.
 """
 
 from features.history.archive import ALWAYS, IMPORT_PARTITION, IMPORTED, ArchiveTable, Span, deduplicated, open_table
-from features.history.buckets import Buckets
+from features.history.hash_partitions import HashPartitions
 from features.history.on_spark import history_on_spark
 from features.history.point_in_time_join import LedgerPositions, Spine, point_in_time
 from features.history.reading import ROWS_IN_MEMORY, SPARE, ArchiveReader, Tables, columns_of, without
@@ -16,7 +16,7 @@ __all__ = [
     "ALWAYS",
     "ArchiveTable",
     "SpineRequest",
-    "Buckets",
+    "HashPartitions",
     "IMPORTED",
     "IMPORT_PARTITION",
     "LedgerPositions",

@@ -20,13 +20,13 @@ from features.definitions import RESERVED, FeatureView, duration_ms, used_column
 from features.events import Decision, accept, entity_keys, integers, sequence
 from features.hashing import hash_texts
 from features.history.archive import ALWAYS, ArchiveTable, Span, deduplicated
-from features.history.buckets import Buckets
+from features.history.hash_partitions import HashPartitions
 
 ROWS_IN_MEMORY = 10_000_000
 """Events that are read whole: about 2 GB with what is made of them."""
 
 SPARE = 2
-"""Buckets made for each one needed, as entities differ in size."""
+"""HashPartitions made for each one needed, as entities differ in size."""
 
 Decided = Callable[[str, Decision], object]
 """Called for each stream with the decision about a part of its ids; every id is in one part."""
@@ -104,8 +104,8 @@ class ArchiveReader:
         count: int,
         repeated: Int64s,
         keys: pa.Array | None,
-    ) -> Buckets:
-        with Buckets(folder, count) as buckets:
+    ) -> HashPartitions:
+        with HashPartitions(folder, count) as buckets:
             for batch in table.batches(used_columns(view, table.stream), self.span):
                 events = without(batch, repeated)
                 texts = entity_keys({name: events[name] for name in view.entity.keys}, view.entity)
@@ -122,7 +122,7 @@ class ArchiveReader:
         count = max(-(-SPARE * table.rows(self.span) // self.rows_in_memory), 1)
         found = [np.empty(0, dtype=np.int64)]
         with TemporaryDirectory(prefix="headrace-") as folder:
-            with Buckets(Path(folder) / "ids", count) as buckets:
+            with HashPartitions(Path(folder) / "ids", count) as buckets:
                 for batch in table.batches(RESERVED, self.span):
                     buckets.add(batch, hash_texts(batch["event_id"].combine_chunks()))
             for ids in map(buckets.read, range(len(buckets))):

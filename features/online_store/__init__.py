@@ -12,11 +12,11 @@ from features.online_store.generation import ShardWriter
 from features.online_store.pending import RowsWithPending, done_end
 from features.online_store.port import (
     Cells,
-    Entry,
     Fence,
     Marker,
     Offsets,
     Pending,
+    PendingEvent,
     Put,
     ReadableStore,
     RowStore,
@@ -37,7 +37,7 @@ __all__ = [
     "Cells",
     "Counts",
     "DEADLINE_MS",
-    "Entry",
+    "PendingEvent",
     "FeatureReader",
     "Fence",
     "GuardedRows",

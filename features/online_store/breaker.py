@@ -10,7 +10,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from features.errors import StoreError
-from features.online_store.port import Entry, ForwardedStore, Offsets, Pending, ReadableStore
+from features.online_store.port import ForwardedStore, Offsets, Pending, PendingEvent, ReadableStore
 
 T = TypeVar("T")
 FAILURES = 3
@@ -78,10 +78,10 @@ class GuardedPending(Pending):
     def __init__(self, pending: Pending, breaker: Breaker) -> None:
         self._pending, self._breaker = pending, breaker
 
-    def put(self, entries: Sequence[Entry], ttl_ms: int) -> None:
+    def put(self, entries: Sequence[PendingEvent], ttl_ms: int) -> None:
         self._breaker.call(lambda: self._pending.put(entries, ttl_ms))
 
-    def of(self, view: str, keys: Sequence[str]) -> list[Entry]:
+    def of(self, view: str, keys: Sequence[str]) -> list[PendingEvent]:
         return self._breaker.call(lambda: self._pending.of(view, keys))
 
     def prune(self, ends: Offsets) -> None:

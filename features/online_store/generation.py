@@ -120,7 +120,7 @@ class GenerationStore(Store):
         self._write({STATE: Put([DEFINITIONS], [definitions.encode()])})
 
     def described(self) -> str | None:
-        """What describe() kept; None if nothing was."""
+        """The definitions that describe() kept; None without any."""
         value = self._state(DEFINITIONS)
         return None if value is None else value.decode()
 
@@ -154,7 +154,7 @@ class GenerationStore(Store):
         index_of(self._cells, self.stream_id, stream).wrote(change, memory.mark)
 
     def _lookup(self, stream: str, ids: pa.Array, batch_id: int) -> _Lookup:
-        """What was accepted before the batch; read once, as a write fails if it has changed since begin()."""
+        """The events accepted before the batch; read once, as a write fails if they have changed since begin()."""
         lookup = self._lookups.get(stream)
         if lookup is None or lookup.batch_id != batch_id or not ids.equals(lookup.ids):
             prints, index = prints_of(ids), index_of(self._cells, self.stream_id, stream)

@@ -26,7 +26,16 @@ from features.definitions import FeatureRepo, Stream, duration_ms
 from features.errors import ForeignRowError, StoreError
 from features.events import Records, Verdict, accepted_events, decide, parse
 from features.online_store.batch_step import ids_of
-from features.online_store.port import Entry, ForwardedStore, Marker, Offsets, Pending, ReadableStore, Store, of_schema
+from features.online_store.port import (
+    ForwardedStore,
+    Marker,
+    Offsets,
+    Pending,
+    PendingEvent,
+    ReadableStore,
+    Store,
+    of_schema,
+)
 from features.rows import HEADER, BatchKey, PackedRows, fold
 
 AFTER_ALL = 1 << 62
@@ -72,7 +81,7 @@ class RowsWithPending(ForwardedStore):
             entries = []
         return self._with(view, keys, entries) if entries else self._rows.read(view, keys, schema_hash)
 
-    def _with(self, view: str, keys: pa.Array, entries: list[Entry]) -> tuple[pa.Array, int | None]:
+    def _with(self, view: str, keys: pa.Array, entries: list[PendingEvent]) -> tuple[pa.Array, int | None]:
         for _ in range(TRIES):
             current = self._current(view)
             store = None if current is None else self._rows.generation(current, self._horizons)
@@ -98,7 +107,7 @@ class RowsWithPending(ForwardedStore):
         return self._rows.current(view) if own is None else own
 
     def _folded(
-        self, name: str, rows: PackedRows, entries: list[Entry], folded: FoldedUpTo, store: Store, stream_id: int
+        self, name: str, rows: PackedRows, entries: list[PendingEvent], folded: FoldedUpTo, store: Store, stream_id: int
     ) -> pa.Array:
         view = self._repo.views[name]
         events = {}
@@ -112,19 +121,21 @@ class RowsWithPending(ForwardedStore):
         at = pc.index_in(rows.keys, value_set=changed.keys)
         return pc.if_else(at.is_valid(), changed.values.take(at), rows.values)
 
-    def _counting(self, stream: Stream, entries: Sequence[Entry], folded: FoldedUpTo, store: Store) -> pa.Table | None:
+    def _counting(
+        self, stream: Stream, entries: Sequence[PendingEvent], folded: FoldedUpTo, store: Store
+    ) -> pa.Table | None:
         """The stream's events among the entries that no row has, judged and decided as the fold will; None for none."""
-        by_batch: dict[int, list[Entry]] = {}
+        by_batch: dict[int, list[PendingEvent]] = {}
         for entry in entries:
             batch = folded.batch[entry.key]
-            if entry.place.rpartition("/")[0] == stream.topic and entry.offset >= folded.ends[batch].get(
-                entry.place, 0
+            if entry.topic_partition.rpartition("/")[0] == stream.topic and entry.offset >= folded.ends[batch].get(
+                entry.topic_partition, 0
             ):
                 by_batch.setdefault(batch, []).append(entry)
         tables = [self._decided(stream, of_batch, store, batch) for batch, of_batch in by_batch.items()]
         return pa.concat_tables(tables) if any(table.num_rows for table in tables) else None
 
-    def _decided(self, stream: Stream, entries: Sequence[Entry], store: Store, batch: int) -> pa.Table:
+    def _decided(self, stream: Stream, entries: Sequence[PendingEvent], store: Store, batch: int) -> pa.Table:
         """The events that count after a batch, by the ids remembered up to and with that batch."""
         events = _events(stream, self._repo.horizon_ms(stream.name), entries, self._schemas)
         if not events.num_rows:
@@ -172,11 +183,11 @@ def _batch_of(value: bytes | None) -> int:
 
 
 def _events(
-    stream: Stream, horizon_ms: int | None, entries: Sequence[Entry], schemas: Callable[[int], str] | None
+    stream: Stream, horizon_ms: int | None, entries: Sequence[PendingEvent], schemas: Callable[[int], str] | None
 ) -> pa.Table:
     """The valid events, each once though it may be under several keys."""
-    unique = list({(entry.place, entry.offset): entry for entry in entries}.values())
-    partition = np.array([int(entry.place.rpartition("/")[2]) for entry in unique], dtype=np.int32)
+    unique = list({(entry.topic_partition, entry.offset): entry for entry in entries}.values())
+    partition = np.array([int(entry.topic_partition.rpartition("/")[2]) for entry in unique], dtype=np.int32)
     records = Records(
         pa.array([entry.value for entry in unique], pa.binary()),
         _int64s(entry.known_at for entry in unique),

@@ -200,7 +200,7 @@ class Marker:
 
 @dataclass(frozen=True)
 class Fence:
-    """What a shard writer verifies: that the generation still has the version which its driver left."""
+    """The version of a generation that its driver left, which a shard writer verifies."""
 
     stream_id: int
     version: tuple[int, ...]
@@ -275,18 +275,18 @@ REBUILD = "Run 'headrace features rebuild' to make the rows anew from the offlin
 
 
 @dataclass(frozen=True)
-class Entry:
+class PendingEvent:
     """An accepted event under one entity's key.
 
     Args:
-        place: 'topic/partition', in which it is at ``offset``.
+        topic_partition: 'topic/partition', in which it is at ``offset``.
         known_at: Kafka's append time, epoch ms.
         value: the message's bytes.
     """
 
     view: str
     key: str
-    place: str
+    topic_partition: str
     offset: int
     known_at: int
     value: bytes
@@ -296,11 +296,11 @@ class Pending(ABC):
     """Pending entries, shared by all who read and write the same online store."""
 
     @abstractmethod
-    def put(self, entries: Sequence[Entry], ttl_ms: int) -> None:
+    def put(self, entries: Sequence[PendingEvent], ttl_ms: int) -> None:
         """Keep the entries, each for at most this long; one that is there already stays. Raises StoreError."""
 
     @abstractmethod
-    def of(self, view: str, keys: Sequence[str]) -> list[Entry]:
+    def of(self, view: str, keys: Sequence[str]) -> list[PendingEvent]:
         """The entries under these keys, in any order. Raises StoreError."""
 
     @abstractmethod

@@ -68,7 +68,7 @@ class ColumnSpec:
 
 @dataclass(frozen=True)
 class Table(ABC):
-    """What is kept of a filtered stream; kernels/merging.py merges the entries of one row."""
+    """A kind of aggregate of a filtered stream; kernels/merging.py merges the entries of one row."""
 
     source: FilteredStream
 

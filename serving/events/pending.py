@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from features.definitions import FeatureRepo, Stream
 from features.events import EventColumns, Verdict
-from features.online_store import Entry, Pending
+from features.online_store import Pending, PendingEvent
 from serving.events.verdicts import JudgedEvents, Placed
 
 SESSION, KIND = "session_id", "event_type"
@@ -66,7 +66,9 @@ def _plain(events: pa.Table, item: str) -> list[dict[str, object]]:
     return rows
 
 
-def entries_of(repo: FeatureRepo, stream: Stream, judged: JudgedEvents, placed: Mapping[int, Placed]) -> list[Entry]:
+def entries_of(
+    repo: FeatureRepo, stream: Stream, judged: JudgedEvents, placed: Mapping[int, Placed]
+) -> list[PendingEvent]:
     """An entry for each valid event that Kafka has and each entity that a view keeps of it."""
     parsed = judged.parsed
     valid = [
@@ -86,5 +88,5 @@ def entries_of(repo: FeatureRepo, stream: Stream, judged: JudgedEvents, placed: 
     return entries
 
 
-def _entry(view: str, key: str, topic: str, placed: Placed, value: bytes) -> Entry:
-    return Entry(view, key, f"{topic}/{placed.partition}", placed.offset, placed.known_at, value)
+def _entry(view: str, key: str, topic: str, placed: Placed, value: bytes) -> PendingEvent:
+    return PendingEvent(view, key, f"{topic}/{placed.partition}", placed.offset, placed.known_at, value)

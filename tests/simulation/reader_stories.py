@@ -24,7 +24,7 @@ from features.definitions.repo import FeatureRepo
 from features.events.parsing import Verdict
 from features.online_store.batch_step import BatchStep
 from features.online_store.pending import RowsWithPending, done_end
-from features.online_store.port import Entry, Offsets, Pending, ReadableStore, Store
+from features.online_store.port import Offsets, Pending, PendingEvent, ReadableStore, Store
 from features.online_store.reader import FeatureReader
 
 REPO = FeatureRepo(path=Path(), entities={}, streams={"s": STREAM}, views={"v": VIEW})
@@ -71,19 +71,19 @@ class Turns:
 class PendingInMemory(Pending):
     """The pending entries of a story; ``between`` is called before each step of a read."""
 
-    entries: dict[tuple[str, int], Entry] = field(default_factory=dict)
+    entries: dict[tuple[str, int], PendingEvent] = field(default_factory=dict)
     between: Action = lambda: None
 
-    def put(self, entries: Sequence[Entry], ttl_ms: int = 0) -> None:
+    def put(self, entries: Sequence[PendingEvent], ttl_ms: int = 0) -> None:
         """Keep them; nothing ends by time here."""
-        self.entries |= {(one.place, one.offset): one for one in entries}
+        self.entries |= {(one.topic_partition, one.offset): one for one in entries}
 
-    def of(self, view: str, keys: Sequence[str]) -> list[Entry]:
+    def of(self, view: str, keys: Sequence[str]) -> list[PendingEvent]:
         self.between()
         return [one for one in self.entries.values() if one.key in keys]
 
     def prune(self, ends: Offsets) -> None:
-        self.entries = {at: one for at, one in self.entries.items() if one.offset >= ends.get(one.place, 0)}
+        self.entries = {at: one for at, one in self.entries.items() if one.offset >= ends.get(one.topic_partition, 0)}
 
     def add_to_session(self, session: str, items: Sequence[str], ttl_ms: int) -> None:
         """Stories have no sessions."""
@@ -223,10 +223,10 @@ class ReadStory(Story):
         self.current = self.generations[-1]
 
 
-def _entry(record: dict[str, Any]) -> Entry:
+def _entry(record: dict[str, Any]) -> PendingEvent:
     message = {name: record[name] for name in ("event_id", "event_time", "key", "label", "value")}
     place = f"t/{record['partition']}"
-    return Entry("v", record["key"], place, record["offset"], record["known_at"], json.dumps(message).encode())
+    return PendingEvent("v", record["key"], place, record["offset"], record["known_at"], json.dumps(message).encode())
 
 
 def simulate_reads(seed: int, rows_type: type[RowsWithPending] = RowsWithPending) -> Outcome:

@@ -8,7 +8,7 @@ from store_script import emptied
 from features.errors import StoreError
 from features.online_store.breaker import FAILURES, GuardedRows
 from features.online_store.pending import SESSION_ITEMS, done_end
-from features.online_store.port import Entry, Marker, Pending
+from features.online_store.port import Marker, Pending, PendingEvent
 from features.online_store.redis.pending import MOST_BYTES
 from features.online_store.redis.rows import RedisRows
 from features.online_store.sqlite.rows import SqliteRows
@@ -27,12 +27,12 @@ def pending(request, tmp_path) -> Pending:
     return RedisRows(emptied(*urls), mode="cluster").pending()
 
 
-def entry(offset: int, key: str = "u1", view: str = "v", place: str = "t/0", value: bytes = b"{}") -> Entry:
-    return Entry(view, key, place, offset, 1_700_000_000_000 + offset, value)
+def entry(offset: int, key: str = "u1", view: str = "v", place: str = "t/0", value: bytes = b"{}") -> PendingEvent:
+    return PendingEvent(view, key, place, offset, 1_700_000_000_000 + offset, value)
 
 
-def found(pending: Pending, *keys: str, view: str = "v") -> list[Entry]:
-    return sorted(pending.of(view, list(keys)), key=lambda one: (one.key, one.place, one.offset))
+def found(pending: Pending, *keys: str, view: str = "v") -> list[PendingEvent]:
+    return sorted(pending.of(view, list(keys)), key=lambda one: (one.key, one.topic_partition, one.offset))
 
 
 def test_entries_come_back_whole_under_their_view_and_key_and_no_other(pending):

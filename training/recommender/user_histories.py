@@ -16,7 +16,7 @@ from features.arrays import Floats, Int64s
 from features.definitions import RESERVED
 from features.events import entity_keys
 from features.hashing import hash_texts
-from features.history import Buckets
+from features.history import HashPartitions
 from models.recommender import CandidateTables, SparseRows
 from training.data import Domain, Interactions, SampledEvents, interactions_of
 from training.recommender.co_occurrence import sessions_of
@@ -186,7 +186,7 @@ def _others(events: SampledEvents, domain: Domain) -> Iterator[Interactions]:
     stream, whole = domain.stream.name, events.whole
     columns = list(dict.fromkeys([*RESERVED, "event_type", *domain.user.entity.keys, *domain.item.entity.keys]))
     with TemporaryDirectory(prefix="headrace-") as folder:
-        with Buckets(Path(folder) / "others", whole.parts) as buckets:
+        with HashPartitions(Path(folder) / "others", whole.parts) as buckets:
             for batch in whole.batches(stream, columns):
                 users = entity_keys({name: batch[name] for name in domain.user.entity.keys}, domain.user.entity)
                 other = np.asarray(users.is_valid()) & ~events.who.has(users)

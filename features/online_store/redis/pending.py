@@ -10,17 +10,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from features.online_store.pending import SESSION_ITEMS
-from features.online_store.port import Entry, Offsets, Pending
+from features.online_store.port import Offsets, Pending, PendingEvent
 from features.online_store.redis.client import RedisClient
 from features.times import now_ms
 
 PREFIX = "headrace:{pending}"
 
 HEAD = struct.Struct("<HIqqq")
-"""Before the place and the value of each entry: their lengths, then offset, known_at and expires_ms."""
+"""Before the topic/partition and the value of each entry: their lengths, then offset, known_at and expires_ms."""
 
 MOST_BYTES = 1 << 16
-"""Of one key's entries: an entry beyond them counts once the stream has folded it."""
+"""Most bytes of one key's entries: an entry beyond them counts once the stream has folded it."""
 
 PRUNED_AT_ONCE = 2_000
 
@@ -29,7 +29,7 @@ KEYS_A_COMMAND = 4_096
 PUT = """
 for number = 1, #KEYS, 2 do
   local at = (number - 1) / 2 * 5
-  local field, entry, place, offset, most = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+  local field, entry, partition, offset, most = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
   local member = KEYS[number] .. '\\0' .. field
   if not redis.call('ZSCORE', KEYS[number + 1], offset .. '\\0' .. member) then
     local known = redis.call('HGET', KEYS[number], field) or ''
@@ -40,7 +40,7 @@ for number = 1, #KEYS, 2 do
   end
 end
 """
-"""KEYS: for each entry its view's hash and its place's index. ARGV: field, entry, place, offset, MOST_BYTES of each."""
+"""KEYS: of each entry its view's hash and its partition's index. ARGV: of each field, entry, partition, offset, MOST_BYTES."""
 
 PRUNE = """
 local ends = tonumber(ARGV[2])
@@ -52,10 +52,10 @@ for member, _ in pairs(touched) do
   local hash, field = string.sub(member, 1, cut - 1), string.sub(member, cut + 1)
   local value, kept, at = redis.call('HGET', hash, field) or '', {}, 1
   while at <= #value do
-    local place_length, value_length, offset, known_at, expires = struct.unpack('<I2I4i8i8i8', value, at)
-    local stop = at + 30 + place_length + value_length
-    local place = string.sub(value, at + 30, at + 29 + place_length)
-    local folded = place == ARGV[1] and offset < ends
+    local partition_length, value_length, offset, known_at, expires = struct.unpack('<I2I4i8i8i8', value, at)
+    local stop = at + 30 + partition_length + value_length
+    local partition = string.sub(value, at + 30, at + 29 + partition_length)
+    local folded = partition == ARGV[1] and offset < ends
     if not folded and expires > tonumber(ARGV[3]) then kept[#kept + 1] = string.sub(value, at, stop - 1) end
     at = stop
   end
@@ -64,7 +64,7 @@ end
 if #gone > 0 then redis.call('ZREM', KEYS[1], unpack(gone)) end
 return #gone
 """
-"""KEYS: the place's index. ARGV: place, its end, now, how many at most. A hash's key stands in the index."""
+"""KEYS: the partition's index. ARGV: partition, its end, now, the most to prune. A hash's key is in the index."""
 
 
 class RedisPending(Pending):
@@ -73,18 +73,18 @@ class RedisPending(Pending):
     def __init__(self, client: RedisClient) -> None:
         self._client = client
 
-    def put(self, entries: Sequence[Entry], ttl_ms: int) -> None:
+    def put(self, entries: Sequence[PendingEvent], ttl_ms: int) -> None:
         expires = now_ms() + ttl_ms
         keys: list[str] = []
         arguments: list[Any] = []
         for entry in entries:
-            keys += [_hash(entry.view), _index(entry.place)]
-            arguments += [entry.key, _packed(entry, expires), entry.place, entry.offset, MOST_BYTES]
+            keys += [_hash(entry.view), _index(entry.topic_partition)]
+            arguments += [entry.key, _packed(entry, expires), entry.topic_partition, entry.offset, MOST_BYTES]
         if keys:
             ends = [("PEXPIRE", key, max(2 * ttl_ms, 1)) for key in dict.fromkeys(keys)]
             self._client.ask(("EVAL", PUT, len(keys), *keys, *arguments), *ends)
 
-    def of(self, view: str, keys: Sequence[str]) -> list[Entry]:
+    def of(self, view: str, keys: Sequence[str]) -> list[PendingEvent]:
         starts = range(0, len(keys), KEYS_A_COMMAND)
         parts = self._client.ask(*(("HMGET", _hash(view), *keys[start : start + KEYS_A_COMMAND]) for start in starts))
         values = [value for part in parts for value in part]
@@ -95,7 +95,10 @@ class RedisPending(Pending):
     def prune(self, ends: Offsets) -> None:
         now = now_ms()
         self._client.ask(
-            *(("EVAL", PRUNE, 1, _index(place), place, end, now, PRUNED_AT_ONCE) for place, end in ends.items())
+            *(
+                ("EVAL", PRUNE, 1, _index(partition), partition, end, now, PRUNED_AT_ONCE)
+                for partition, end in ends.items()
+            )
         )
 
     def add_to_session(self, session: str, items: Sequence[str], ttl_ms: int) -> None:
@@ -112,24 +115,25 @@ def _hash(view: str) -> str:
     return f"{PREFIX}:view:{view}"
 
 
-def _index(place: str) -> str:
-    return f"{PREFIX}:place:{place}"
+def _index(topic_partition: str) -> str:
+    return f"{PREFIX}:place:{topic_partition}"
 
 
 def _session(session: str) -> str:
     return f"headrace:session:{session}"
 
 
-def _packed(entry: Entry, expires: int) -> bytes:
-    place = entry.place.encode()
-    return HEAD.pack(len(place), len(entry.value), entry.offset, entry.known_at, expires) + place + entry.value
+def _packed(entry: PendingEvent, expires: int) -> bytes:
+    partition = entry.topic_partition.encode()
+    lengths = len(partition), len(entry.value)
+    return HEAD.pack(*lengths, entry.offset, entry.known_at, expires) + partition + entry.value
 
 
-def _unpacked(view: str, key: str, value: bytes, now: int) -> Iterator[Entry]:
+def _unpacked(view: str, key: str, value: bytes, now: int) -> Iterator[PendingEvent]:
     at = 0
     while at < len(value):
-        place_length, length, offset, known_at, expires = HEAD.unpack_from(value, at)
+        partition_length, length, offset, known_at, expires = HEAD.unpack_from(value, at)
         start = at + HEAD.size
-        middle, at = start + place_length, start + place_length + length
+        middle, at = start + partition_length, start + partition_length + length
         if expires > now:
-            yield Entry(view, key, value[start:middle].decode(), offset, known_at, value[middle:at])
+            yield PendingEvent(view, key, value[start:middle].decode(), offset, known_at, value[middle:at])

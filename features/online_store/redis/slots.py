@@ -31,7 +31,7 @@ HEAD = -1
 
 @dataclass(frozen=True)
 class SlotMap:
-    """Which parts a store's keys are in; ``spread`` in a cluster."""
+    """Maps the keys of a store to parts; ``spread`` in a cluster."""
 
     spread: bool
 

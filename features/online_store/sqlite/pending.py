@@ -11,7 +11,7 @@ from pathlib import Path
 
 from features.errors import StoreError
 from features.online_store.pending import SESSION_ITEMS
-from features.online_store.port import Entry, Offsets, Pending
+from features.online_store.port import Offsets, Pending, PendingEvent
 from features.times import now_ms
 
 SCHEMA = """
@@ -76,22 +76,22 @@ class SqlitePending(Pending):
             self._local.connection.close()
             del self._local.connection
 
-    def put(self, entries: Sequence[Entry], ttl_ms: int) -> None:
+    def put(self, entries: Sequence[PendingEvent], ttl_ms: int) -> None:
         expires = now_ms() + ttl_ms
         rows = [
-            (entry.view, entry.key, entry.place, entry.offset, entry.known_at, entry.value, expires)
+            (entry.view, entry.key, entry.topic_partition, entry.offset, entry.known_at, entry.value, expires)
             for entry in entries
         ]
         with self._writing() as connection:
             connection.executemany("INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def of(self, view: str, keys: Sequence[str]) -> list[Entry]:
+    def of(self, view: str, keys: Sequence[str]) -> list[PendingEvent]:
         few = len(keys) <= KEYS_A_QUERY
         query = f"{SELECT} AND key IN ({','.join('?' * len(keys))})" if few else SELECT
         with self._answering() as connection:
             found = connection.execute(query, [view, now_ms(), *(keys if few else ())]).fetchall()
         wanted = set(keys)
-        return [Entry(*row) for row in found if row[1] in wanted]
+        return [PendingEvent(*row) for row in found if row[1] in wanted]
 
     def prune(self, ends: Offsets) -> None:
         now = now_ms()

@@ -13,7 +13,7 @@ MOST = 512
 """Files that are open at once."""
 
 
-class Buckets:
+class HashPartitions:
     """``count`` files in a folder of the caller's; rows are added to the file of their hash, then read file by file."""
 
     def __init__(self, folder: Path, count: int) -> None:
@@ -26,7 +26,7 @@ class Buckets:
     def __len__(self) -> int:
         return self._count
 
-    def __enter__(self) -> Buckets:
+    def __enter__(self) -> HashPartitions:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
