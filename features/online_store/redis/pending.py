@@ -40,7 +40,7 @@ for number = 1, #KEYS, 2 do
   end
 end
 """
-"""KEYS: of each entry its view's hash and its partition's index. ARGV: of each field, entry, partition, offset, MOST_BYTES."""
+"""KEYS: of each entry its view's hash and its partition's index. ARGV: field, entry, partition, offset, MOST_BYTES."""
 
 PRUNE = """
 local ends = tonumber(ARGV[2])
