@@ -13,19 +13,31 @@ from memory_store import Crash
 from redis import Redis
 
 from features.online_store.generation import GenerationStore, ShardWriter
-from features.online_store.port import Store, Version
+from features.online_store.port import Cells, Store, Version
 from features.online_store.redis.rows import RedisRows
 from features.online_store.sqlite.rows import SqliteRows
 
 KEPT_WRITES = 6
 
 
-class StoryCells:
+class StoryCells(Cells):
     """The cells of a real store, with a picture of it before each write, and things that happen around writes."""
 
     def __init__(self, store: FallibleRows, before_effect: Callable[[], None]) -> None:
         self._store, self._before_effect = store, before_effect
-        self.version, self.get = store.rows.version, store.rows.get
+
+    @property
+    def takes_shards(self) -> bool:
+        return self._store.rows.takes_shards
+
+    def version(self, stream_id: int, *, whole: bool = True) -> Version:
+        return self._store.rows.version(stream_id, whole=whole)
+
+    def get(self, *cells: Any) -> list[bytes | None]:
+        return self._store.rows.get(*cells)
+
+    def sweep(self, *sweep: Any) -> Any:
+        return self._store.rows.sweep(*sweep)
 
     def write(self, *write: Any) -> Version:
         self._before_effect()
