@@ -63,7 +63,7 @@ def test_a_batch_that_is_being_written_taken_for_done_is_caught(monkeypatch: pyt
         reach = honest(marker, keys, values)
         return None if reach is None else FoldedUpTo(reach.ends, dict.fromkeys(reach.batch, marker.batch_id))
 
-    monkeypatch.setattr(pending, "reached", done)
+    monkeypatch.setattr(pending, "folded_up_to", done)
     assert caught()
 
 
@@ -76,7 +76,7 @@ def test_entries_counted_beside_the_batch_that_wrote_their_row_are_caught(monkey
         before = marker.batch_id if marker.done >= marker.batch_id else marker.batch_id - 1
         return None if reach is None else FoldedUpTo(reach.ends, dict.fromkeys(reach.batch, before))
 
-    monkeypatch.setattr(pending, "reached", not_begun)
+    monkeypatch.setattr(pending, "folded_up_to", not_begun)
     assert caught()
 
 
