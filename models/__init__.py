@@ -1,4 +1,4 @@
-"""What a model is to those who train it, serve it and score a stream with it: files, registry, aliases, verdicts.
+"""Models as training, serving and the stream share them: artefacts, the registry, aliases, verdicts of the gate.
 
 In: artefacts and their manifests. Out: versions of the registry, verified and loaded, and which of them may serve.
 """

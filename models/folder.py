@@ -16,7 +16,7 @@ MANIFEST = "manifest.json"
 
 
 class FileEntry(BaseModel):
-    """What a file of the artefact must be."""
+    """The digest and size of a file of the artefact."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -79,7 +79,7 @@ def _bytes(path: Path) -> bytes:
 
 
 class ViewInputs(BaseModel):
-    """Which features of a view the ranker takes, in order, and of which definition they are."""
+    """The features of a view that a model takes, in order, and the definition that they are of."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

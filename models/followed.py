@@ -95,7 +95,7 @@ class VersionLoader(Generic[Model]):
 
 @dataclass(frozen=True)
 class AliasPolicy:
-    """How an alias is followed."""
+    """Options of following an alias."""
 
     needs_verdict: bool = True
     """The version answers requests, for which the gate must have let it pass."""

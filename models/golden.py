@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""Golden answers: made-up inputs that name nobody, and the tolerance within which a model repeats its answers."""
 
 from __future__ import annotations
 

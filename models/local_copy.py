@@ -50,10 +50,10 @@ class LocalCopy:
         self._drop_others(digest)
 
     def last(self) -> CopiedVersion | None:
-        """What was kept last, not verified yet; None where nothing is."""
+        """The version that was copied last, not verified yet; None where there is none."""
         try:
-            told = json.loads((self._folder / LAST).read_text(encoding="utf-8"))
-            version, digest = str(told["version"]), str(told["digest"])
+            entry = json.loads((self._folder / LAST).read_text(encoding="utf-8"))
+            version, digest = str(entry["version"]), str(entry["digest"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return CopiedVersion(version, digest, self._folder / digest)
@@ -72,6 +72,6 @@ class LocalCopy:
         write_json(self._folder / LAST, {"version": version, "digest": digest})
 
     def _drop_others(self, digest: str) -> None:
-        for one in self._folder.iterdir():
-            if one.is_dir() and one.name != digest and not one.name.startswith("."):
-                shutil.rmtree(one, ignore_errors=True)
+        for path in self._folder.iterdir():
+            if path.is_dir() and path.name != digest and not path.name.startswith("."):
+                shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a model version's tags say about whether it may serve: the gate's verdict, bound to the files that it judged.
+"""Tags of a model version by which it may serve: the gate's verdict, bound to the files that it judged.
 
 Training writes these tags, serving obeys them. An alias is a name that anybody can move; a verdict counts only for the
 manifest whose digest it names: no version serves because of what another one, or its older files, passed.

@@ -96,17 +96,17 @@ def wanted(folder: Path, names: Sequence[str]) -> dict[str, str]:
         raise _refused("an MLflow model", f"{type(error).__name__}: {error}") from error
     if signature is None or signature.inputs is None or not signature.inputs.has_input_names():
         raise _refused("a signature that names its inputs (mlflow.models.infer_signature)", "none")
-    asked = dict(zip(signature.inputs.input_names(), signature.inputs.input_types(), strict=True))
-    unknown = [name for name in asked if name not in names]
+    types = dict(zip(signature.inputs.input_names(), signature.inputs.input_types(), strict=True))
+    unknown = [name for name in types if name not in names]
     if unknown:
         raise _refused(
             f"inputs of a ranker or of the event model ({len(names)}, see 'headrace models examples')",
             ", ".join(unknown),
         )
-    others = [f"{name} {_type(kind)}" for name, kind in asked.items() if _type(kind) not in FLOATS]
+    others = [f"{name} {_type(kind)}" for name, kind in types.items() if _type(kind) not in FLOATS]
     if others:
         raise _refused("inputs of type double or float, as any may be missing", ", ".join(others))
-    return {name: FLOATS[_type(kind)] for name, kind in asked.items()}
+    return {name: FLOATS[_type(kind)] for name, kind in types.items()}
 
 
 def scorer(folder: Path) -> Callable[[pd.DataFrame], Any]:

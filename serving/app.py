@@ -42,7 +42,7 @@ def service_of(settings: ServiceConfig) -> Service:
 
 
 def own_clicks_of(settings: ServiceConfig, repo: FeatureRepo, pending: Pending) -> OwnClicks:
-    """What makes accepted events count at once."""
+    """The pending events, by which accepted events count at once."""
     item_view = repo.views.get(settings.item_view)
     item = next(iter(item_view.entity.keys)) if item_view is not None else ""
     ttl_ms, session_ttl_ms = (int(1000 * seconds) for seconds in (settings.pending_ttl_s, settings.session_ttl_s))
@@ -140,7 +140,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
 
 class Ingress:
-    """What a replica holds: the app, built where it runs."""
+    """A replica's app, built where it runs."""
 
     def __init__(self, settings: ServiceConfig) -> None:
         self._settings = settings

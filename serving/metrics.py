@@ -1,4 +1,4 @@
-"""What the service counts, in Prometheus' text format."""
+"""Metrics of the service, in Prometheus' text format."""
 
 from __future__ import annotations
 

@@ -38,9 +38,9 @@ from serving.recommend import (
     ServedLog,
     UserRead,
     UserReader,
-    question_of,
+    query_of,
     rank,
-    rank_question,
+    rank_query,
     recommend,
     response_of,
     similar,
@@ -51,7 +51,7 @@ from serving.versions import ModelVersions, Shadow, ShadowRequest
 from serving.workers import OverloadedError, Repeated, Workers
 
 logger = logging.getLogger(__name__)
-Given = Mapping[str, pa.Array]
+RequestFeatures = Mapping[str, pa.Array]
 Recommender = Callable[[ItemQuery, UserRead, Artefact | None, ItemSnapshot, Inputs | None], Recommendation]
 
 
@@ -101,7 +101,7 @@ class Service:
         self._shadow = Shadow(
             settings.shadow_share, lambda: self.models.challenger, lambda: self._workers.busy, self.metrics, self._log
         )
-        self._askers = UserReader(settings.user_view, repo, reader, rows, own, self._tell_store)
+        self._users = UserReader(settings.user_view, repo, reader, rows, own, self._tell_store)
         self._store_problem: str | None = "not asked yet"
         self._items_tried = False
         self._repeated = (
@@ -153,51 +153,51 @@ class Service:
 
     async def recommend(self, request: schema.RecommendRequest) -> schema.RecommendResponse:
         """An answer within the deadline, whatever the store and the model do."""
-        return await self._personal(request, question_of(request, self._allowed(request.filter)), recommend)
+        return await self._personal(request, query_of(request, self._allowed(request.filter)), recommend)
 
     async def rank(self, request: schema.RankRequest) -> schema.RecommendResponse:
         """The request's items, each once, the best first."""
-        return await self._personal(request, rank_question(request), rank)
+        return await self._personal(request, rank_query(request), rank)
 
     async def similar(self, request: schema.SimilarRequest) -> schema.RecommendResponse:
         """Items that go with an item."""
-        question = ItemQuery(None, request.k, exclude=tuple(request.exclude), allowed=self._allowed(request.filter))
-        served = await self.models.asked(request.model)
+        query = ItemQuery(None, request.k, exclude=tuple(request.exclude), allowed=self._allowed(request.filter))
+        served = await self.models.version_for(request.model)
 
         def answer() -> ModelAnswer:
             artefact = served.model if served is not None else None
-            return ModelAnswer(similar(request.item_id, question, artefact, self.items.snapshot), served, UserRead())
+            return ModelAnswer(similar(request.item_id, query, artefact, self.items.snapshot), served, UserRead())
 
-        return self._response(await self._answered(answer, question, served), request)
+        return self._response(await self._in_time(answer, query, served), request)
 
     async def _personal(
-        self, request: schema.Asking, question: ItemQuery, answer: Recommender
+        self, request: schema.Asking, query: ItemQuery, answer: Recommender
     ) -> schema.RecommendResponse:
-        served = await self.models.asked(request.model, question.user or question.session)
-        given = self._askers.given(request.user_features, served)
-        work = functools.partial(self._answer, answer, question, given, served)
-        found = await self._answered(work, question, served)
-        self._log(ServedAnswer(found, question, self.items.snapshot))
+        served = await self.models.version_for(request.model, query.user or query.session)
+        own_features = self._users.request_features(request.user_features, served)
+        work = functools.partial(self._answer, answer, query, own_features, served)
+        found = await self._in_time(work, query, served)
+        self._log(ServedAnswer(found, query, self.items.snapshot))
         if found.recommendation.by_model and found.served is self.models.champion.current:
-            ask = functools.partial(self._asked, answer, question, given, found.user)
-            self._shadow.offer(ShadowRequest(found, question, self.items.snapshot, ask))
+            ask = functools.partial(self._answer_by, answer, query, own_features, found.user)
+            self._shadow.offer(ShadowRequest(found, query, self.items.snapshot, ask))
         return self._response(found, request)
 
     def _log(self, answer: ServedAnswer) -> None:
         if self._served_log is not None:
             self._served_log.offer(answer)
 
-    async def _answered(
-        self, work: Callable[[], ModelAnswer], question: ItemQuery, served: LoadedRecommender | None
+    async def _in_time(
+        self, work: Callable[[], ModelAnswer], query: ItemQuery, served: LoadedRecommender | None
     ) -> ModelAnswer:
-        """What the work comes to, or what stands in for it when it does not come in time."""
+        """The result of the work, or a fallback where it does not come in time."""
         started = time.perf_counter()
         try:
             answer = await self._workers.in_time(work)
         except TimeoutError:
-            answer = self._substitute(question, FallbackReason.DEADLINE, served)
+            answer = self._substitute(query, FallbackReason.DEADLINE, served)
         except OverloadedError:
-            answer = self._substitute(question, FallbackReason.OVERLOADED, served)
+            answer = self._substitute(query, FallbackReason.OVERLOADED, served)
         answer = replace(answer, took_s=time.perf_counter() - started)
         self.metrics.recommend_seconds.observe(answer.took_s)
         if answer.recommendation.reason is not None:
@@ -211,19 +211,19 @@ class Service:
         return response_of(answer, used, self.items.snapshot, explain=request.explain)
 
     def _answer(
-        self, answer: Recommender, question: ItemQuery, given: Given, served: LoadedRecommender | None
+        self, answer: Recommender, query: ItemQuery, own_features: RequestFeatures, served: LoadedRecommender | None
     ) -> ModelAnswer:
-        user = self._askers.read(question, given, served)
-        made = self._attempt(answer, question, given, user, served)
+        user = self._users.read(query, own_features, served)
+        made = self._attempt(answer, query, own_features, user, served)
         if made is None and served is not None and served.alias is not None:  # a canary's users lose nothing
-            made = self._attempt(answer, question, given, user, self.models.champion.current)
-        return made or self._substitute(question, FallbackReason.MODEL_FAILED, served, user)
+            made = self._attempt(answer, query, own_features, user, self.models.champion.current)
+        return made or self._substitute(query, FallbackReason.MODEL_FAILED, served, user)
 
     def _attempt(
         self,
         answer: Recommender,
-        question: ItemQuery,
-        given: Given,
+        query: ItemQuery,
+        own_features: RequestFeatures,
         user: UserRead,
         served: LoadedRecommender | None,
     ) -> ModelAnswer | None:
@@ -231,7 +231,7 @@ class Service:
         started = time.perf_counter()
         made = None
         try:
-            made = self._asked(answer, question, given, user, served)
+            made = self._answer_by(answer, query, own_features, user, served)
         except Exception:
             logger.exception("model_failed version=%s", served.version if served else None)
             self.metrics.failures.labels("model").inc()
@@ -239,30 +239,30 @@ class Service:
         self.models.answered(served, made is None or took_s > self.settings.deadline_ms / 1000, took_s)
         return made
 
-    def _asked(
+    def _answer_by(
         self,
         answer: Recommender,
-        question: ItemQuery,
-        given: Given,
+        query: ItemQuery,
+        own_features: RequestFeatures,
         user: UserRead,
         served: LoadedRecommender | None,
     ) -> ModelAnswer:
         """The version's answer about a user as read, or read anew where it was trained on another definition."""
-        if user.schema_hash != self._askers.schema_hash(served):
-            user = self._askers.read(question, given, served)
+        if user.schema_hash != self._users.schema_hash(served):
+            user = self._users.read(query, own_features, served)
         artefact = served.model if served is not None else None
         inputs = self.items.inputs(artefact) if artefact is not None else None
-        return ModelAnswer(answer(question, user, artefact, self.items.snapshot, inputs), served, user)
+        return ModelAnswer(answer(query, user, artefact, self.items.snapshot, inputs), served, user)
 
     def _substitute(
         self,
-        question: ItemQuery,
+        query: ItemQuery,
         reason: FallbackReason,
         served: LoadedRecommender | None,
         user: UserRead | None = None,
     ) -> ModelAnswer:
         artefact = served.model if served is not None else None
-        made = substitute(question, reason, self.items.snapshot, artefact)
+        made = substitute(query, reason, self.items.snapshot, artefact)
         return ModelAnswer(made, served, user or UserRead(problem=reason))
 
     # --- what a request asks for ---
@@ -308,12 +308,12 @@ class Service:
     # --- readiness ---
 
     def readiness(self) -> schema.Readiness:
-        """Whether everything was tried once, so that answers are as good as they get."""
+        """Ready once the registry and all items were read or tried, so that answers are as good as they get."""
         return schema.Readiness(
             ready=self.models.champion.looked and self._items_tried,
             store=self._store_problem or "ok",
             items=len(self.items.snapshot.items),
-            model=self.models.told,
+            model=self.models.state,
             canary=self.models.canary.state,
             events="ok" if self.sink is not None else "no Kafka configured",
         )

@@ -31,7 +31,7 @@ QUESTIONS = 16
 
 
 class EventManifest(BaseModel):
-    """What an event model is."""
+    """The manifest of an event model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,9 +58,9 @@ class EventManifest(BaseModel):
     metrics: dict[str, float] = {}
     """Held-out metrics, such as ap and baseline_ap."""
     settings: dict[str, Any] = {}
-    """What training was set to."""
+    """Settings of the training."""
     golden: tuple[float, ...] = ()
-    """What it scored the questions of its trial when it was made."""
+    """Its scores of QUESTIONS made-up events when it was made."""
     files: dict[str, FileEntry] = {}
     """The other files; ``save_event_model`` fills it in."""
 
@@ -74,7 +74,7 @@ class EventClassifier:
 
     @property
     def own(self) -> bool:
-        """Whether somebody brought it: it is told where there is no value, and its files run their own code."""
+        """True for a user's own model: it gets NaN where there is no value, and its files run their own code."""
         return isinstance(self.classifier, OwnRanker)
 
     def scores(self, inputs: Floats) -> Floats:
@@ -101,14 +101,14 @@ class EventClassifier:
         changed[:, which, which] = usual
         return self.scores(inputs)[:, np.newaxis] - self.scores(changed.reshape(n * width, width)).reshape(n, width)
 
-    def check(self, asked: EventColumnsOfModel) -> None:
+    def check(self, columns: EventColumnsOfModel) -> None:
         """Passes when the definitions are those that it was trained on; ArtefactError names what differs."""
         where = f"model '{self.manifest.name}'"
-        got = asked.model.input_names
-        if (asked.model.stream.name, got) != (self.manifest.stream, self.manifest.inputs):
+        got = columns.model.input_names
+        if (columns.model.stream.name, got) != (self.manifest.stream, self.manifest.inputs):
             required = f"inputs {', '.join(self.manifest.inputs)} of stream '{self.manifest.stream}'"
             raise ArtefactError(where, required, ", ".join(got), "Train anew.")
-        now = {one.view: one.schema_hash for one in views_of(asked)}
+        now = {one.view: one.schema_hash for one in views_of(columns)}
         for one in self.manifest.views:
             if now.get(one.view) != one.schema_hash:
                 required = f"schema {one.schema_hash}, as at training"
@@ -117,12 +117,12 @@ class EventClassifier:
                 )
 
 
-def views_of(asked: EventColumnsOfModel) -> tuple[ViewInputs, ...]:
+def views_of(columns: EventColumnsOfModel) -> tuple[ViewInputs, ...]:
     """The views of the model's inputs (those of rules alone can change without training), and of which definition."""
-    model: EventModel = asked.model
+    model: EventModel = columns.model
     own = set(model.stream.dtypes)
     parts = []
-    for view in asked.source.views:
+    for view in columns.source.views:
         names = tuple(name for name in model.input_names if name in view.names and name not in own)
         if names:
             parts.append(ViewInputs(view=view.name, schema_hash=f"{view.schema_hash:016x}", names=names))

@@ -1,4 +1,4 @@
-"""What an event model asks of events, as columns: its inputs, what is derived from them, and which rules they meet."""
+"""An event model's columns: its inputs, the expressions derived from them, and the rules that events meet."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class EventColumnsOfModel:
         return {rule.name: matches(columns, rule.filter) for rule in self.model.rules}
 
 
-def usual_of(asked: EventColumnsOfModel, matrix: Floats, typical: Floats) -> Floats:
+def usual_of(columns: EventColumnsOfModel, matrix: Floats, typical: Floats) -> Floats:
     """(n, inputs): what is usual for each input: the entity's own habit where the model names one, else ``typical``.
 
     Args:
         typical: (inputs,) the middle of what training saw.
     """
-    place = {name: number for number, name in enumerate(asked.model.needed)}
+    position = {name: number for number, name in enumerate(columns.model.needed)}
     usual = np.tile(typical, (len(matrix), 1))
-    for number, name in enumerate(asked.model.input_names):
-        if name in asked.model.habits:
-            habit = matrix[:, place[asked.model.habits[name]]]
+    for number, name in enumerate(columns.model.input_names):
+        if name in columns.model.habits:
+            habit = matrix[:, position[columns.model.habits[name]]]
             usual[:, number] = np.where(np.isnan(habit), typical[number], habit)
     return usual
 

@@ -1,4 +1,4 @@
-"""What was decided about events, and why: score, threshold, rules met, and the inputs that raised a score most."""
+"""Decisions about events: score, threshold, rules met, and the inputs that raised a score most."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class InputEffect:
     effect: float
 
 
-def reasons_of(asked: EventColumnsOfModel, model: EventClassifier, matrix: Floats) -> list[list[InputEffect]]:
+def reasons_of(columns: EventColumnsOfModel, model: EventClassifier, matrix: Floats) -> list[list[InputEffect]]:
     """For each event the inputs that raised its score most, the strongest first; those that raised it at all.
 
     Args:
-        matrix: (n, asked.model.needed), NaN for no value.
+        matrix: (n, columns.model.needed), NaN for no value.
     """
     if not len(matrix):
         return []
-    inputs = asked.inputs(matrix)
-    usual = usual_of(asked, matrix, np.array(model.manifest.typical))
+    inputs = columns.inputs(matrix)
+    usual = usual_of(columns, matrix, np.array(model.manifest.typical))
     effects = model.effects(inputs, usual)
     strongest = np.argsort(-effects, axis=1, kind="stable")[:, :MOST_REASONS]
-    names = asked.model.input_names
+    names = columns.model.input_names
     return [
         [
             InputEffect(
@@ -77,13 +77,13 @@ DECISIONS = pa.schema(
         "inputs": pa.string(),
     }
 )
-"""What was decided about each event: ``score`` is null without a model (no version) or where it failed (``problem``);
+"""The decision about each event: ``score`` is null without a model (no version) or where it failed (``problem``);
 ``reasons`` and ``event`` are JSON, of events that alert; ``inputs`` as well (and ``event``), of those with a problem:
-what the model is to be asked with again."""
+the model scores them again from these."""
 
 
 def decide(
-    asked: EventColumnsOfModel,
+    columns: EventColumnsOfModel,
     loaded: LoadedEventModel | None,
     events: pa.Table,
     matrix: Floats,
@@ -93,17 +93,19 @@ def decide(
 
     Args:
         loaded: the version that scores; None for rules alone.
-        matrix: (n, asked.model.needed), what was known just before each event.
+        matrix: (n, columns.model.needed), what was known just before each event.
         missing: why there is no version though there may be one registered.
     """
-    scores, reasons, problem = _asked_of(asked, loaded, matrix, missing)
+    scores, reasons, problem = _scored(columns, loaded, matrix, missing)
     threshold = np.inf if loaded is None else loaded.model.manifest.threshold
-    met = asked.rules_met(matrix)
+    met = columns.rules_met(matrix)
     rules = [[name for name, which in met.items() if which[row]] for row in range(len(matrix))] if met else None
     alerting = scores >= threshold
-    told = alerting | np.logical_or.reduce([np.zeros(len(matrix), bool), *met.values()])
-    texts = _as_json(events, told | (problem is not None))
-    whys = [_reasons_json(one) if alerts else None for one, alerts in zip(reasons, alerting.tolist(), strict=True)]
+    flagged = alerting | np.logical_or.reduce([np.zeros(len(matrix), bool), *met.values()])
+    texts = _as_json(events, flagged | (problem is not None))
+    reason_texts = [
+        _reasons_json(one) if alerts else None for one, alerts in zip(reasons, alerting.tolist(), strict=True)
+    ]
     count = len(matrix)
     return pa.table(
         {
@@ -111,22 +113,22 @@ def decide(
             "event_time": events["event_time"],
             "partition": events["partition"],
             "offset": events["offset"],
-            "model": [asked.model.name] * count,
+            "model": [columns.model.name] * count,
             "version": [None if loaded is None else loaded.version] * count,
             "score": pa.array(scores, from_pandas=True),
             "threshold": [None if loaded is None else threshold] * count,
             "rules": rules or [[]] * count,
-            "reasons": whys,
+            "reasons": reason_texts,
             "event": texts,
             "problem": [problem] * count,
-            "inputs": [None] * count if problem is None else inputs_as_json(asked, matrix),
+            "inputs": [None] * count if problem is None else inputs_as_json(columns, matrix),
         },
         schema=DECISIONS,
     )
 
 
-def _asked_of(
-    asked: EventColumnsOfModel, loaded: LoadedEventModel | None, matrix: Floats, missing: str | None
+def _scored(
+    columns: EventColumnsOfModel, loaded: LoadedEventModel | None, matrix: Floats, missing: str | None
 ) -> tuple[Floats, list[list[InputEffect]], str | None]:
     """Scores (NaN for none), the reasons of those that alert, and why there is no score."""
     nothing = np.full(len(matrix), np.nan)
@@ -134,11 +136,11 @@ def _asked_of(
     if loaded is None:
         return nothing, silent, missing
     try:
-        scores = loaded.model.scores(asked.inputs(matrix))
+        scores = loaded.model.scores(columns.inputs(matrix))
         alerting = np.flatnonzero(scores >= loaded.model.manifest.threshold)
-        found = reasons_of(asked, loaded.model, matrix[alerting])
+        found = reasons_of(columns, loaded.model, matrix[alerting])
     except Exception as error:  # whatever a model does, the stream goes on
-        logger.exception("event_model_failed name=%s version=%s", asked.model.name, loaded.version)
+        logger.exception("event_model_failed name=%s version=%s", columns.model.name, loaded.version)
         return nothing, silent, f"model_failed: {type(error).__name__}: {error}"
     for place, reasons in zip(alerting.tolist(), found, strict=True):
         silent[place] = reasons
@@ -146,7 +148,7 @@ def _asked_of(
 
 
 def _as_json(events: pa.Table, which: Bools) -> list[str | None]:
-    """The events as JSON where they are asked for."""
+    """The events as JSON where ``which`` is true."""
     texts: list[str | None] = [None] * events.num_rows
     chosen = np.flatnonzero(which)
     for place, event in zip(chosen.tolist(), events.take(pa.array(chosen)).to_pylist(), strict=True):
@@ -154,10 +156,10 @@ def _as_json(events: pa.Table, which: Bools) -> list[str | None]:
     return texts
 
 
-def inputs_as_json(asked: EventColumnsOfModel, matrix: Floats) -> list[str]:
-    """What was known just before each event, by name, as JSON; null where there was no value."""
+def inputs_as_json(columns: EventColumnsOfModel, matrix: Floats) -> list[str]:
+    """The inputs known just before each event, by name, as JSON; null where there was no value."""
     known = zip(*([_number(value) for value in column] for column in matrix.T), strict=True)
-    return [json.dumps(dict(zip(asked.model.needed, row, strict=True))) for row in known]
+    return [json.dumps(dict(zip(columns.model.needed, row, strict=True))) for row in known]
 
 
 def _reasons_json(reasons: list[InputEffect]) -> str:
@@ -167,8 +169,8 @@ def _reasons_json(reasons: list[InputEffect]) -> str:
 def alerts_of(decisions: pa.Table) -> list[dict[str, Any]]:
     """An alert for each event that reaches the model's threshold, and one for each rule that an event meets."""
     reached = pc.fill_null(pc.greater_equal(decisions["score"], decisions["threshold"]), fill_value=False)
-    told = pc.or_(reached, pc.greater(pc.list_value_length(decisions["rules"]), 0))
-    chosen = decisions.append_column("reached", reached).filter(told).to_pylist()
+    flagged = pc.or_(reached, pc.greater(pc.list_value_length(decisions["rules"]), 0))
+    chosen = decisions.append_column("reached", reached).filter(flagged).to_pylist()
     return [_alert(one, source) for one in chosen for source in _sources(one)]
 
 

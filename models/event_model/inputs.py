@@ -1,4 +1,4 @@
-"""What a model is told about an event: fields of it, and features of the entities that it names, as of an instant."""
+"""Inputs of an event model: fields of the event, and features of the entities that it names, as of an instant."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class EventInputs:
     """The inputs of a model of one stream's events, in order: where each name comes from follows from the definitions.
 
     Args:
-        stream: the events that the model is asked about.
+        stream: the events that the model scores.
         names: numeric fields of the stream, and numeric features of ``views``.
         views: those whose features are named; the stream has the keys of their entities.
     """

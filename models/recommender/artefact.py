@@ -40,7 +40,7 @@ CANDIDATES, RANKER = "candidates.npz", "ranker.skops"
 
 
 class Manifest(BaseModel):
-    """What a model is."""
+    """The manifest of a recommender."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,7 +55,7 @@ class Manifest(BaseModel):
     target: tuple[str, ...]
     """The event types that it predicts."""
     items: int
-    """How many items it knows."""
+    """The number of items that it knows."""
     user: ViewInputs
     """The user's features."""
     item: ViewInputs
@@ -63,13 +63,13 @@ class Manifest(BaseModel):
     recent_feature: str | None = None
     """The user view's list of newest items, which a request passes as ``recent``; None where the view has none."""
     pair_features: tuple[str, ...] = PAIR_FEATURES
-    """What retrieval says about user and item together; the ranker's first inputs."""
+    """Features of a user and an item together, from retrieval; the ranker's first inputs."""
     calibration: Calibration | None = None
-    """What makes the ranker's answers probabilities; None leaves them as they are."""
+    """Calibrates the ranker's answers to probabilities; None leaves them as they are."""
     metrics: dict[str, float] = {}
     """Held-out metrics, such as ndcg_at_10 and popular_ndcg_at_10."""
     settings: dict[str, Any] = {}
-    """What training was set to."""
+    """Settings of the training."""
     golden: tuple[Golden, ...] = ()
     """Questions, and what it answered when it was made."""
     files: dict[str, FileEntry] = {}

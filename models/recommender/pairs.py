@@ -1,4 +1,4 @@
-"""What is known of a user and an item together: scores of every source for every item, then a row for each candidate.
+"""Pair features, of a user and an item together: scores of every source for every item, then a row for each candidate.
 
 Everything here is of the tables and of the query's newest items, so that training, which asks as of moments of the past
 with tables of before, and serving compute the same.
@@ -41,7 +41,7 @@ PAIR_FEATURES = (
     "price_from_habit",
     "position",
 )
-"""What the ranker is told about a user and an item together; before the user's and the item's own features."""
+"""The ranker's inputs about a user and an item together; the user's and the item's own features follow them."""
 
 COLUMN = {name: place for place, name in enumerate(PAIR_FEATURES)}
 
@@ -58,7 +58,7 @@ TRAIL, SESSIONS_AN_ITEM, ALIKE = 20, 200, 100
 
 @dataclass(frozen=True)
 class Query:
-    """Who asks, and when: the user's key text (None for nobody known), its newest items first, and as_of in ms."""
+    """A user at an instant: the key text (None for nobody known), its newest items first, and as_of in ms."""
 
     user: str | None
     recent: Sequence[str]
@@ -67,7 +67,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Known:
-    """What the tables know of who asks: where the history stands, its items, and the places of the newest items."""
+    """The user in the tables: the positions of the history, its items, and the positions of the newest items."""
 
     tables: CandidateTables
     own: slice
@@ -76,7 +76,7 @@ class Known:
 
     @classmethod
     def of(cls, tables: CandidateTables, query: Query) -> Known:
-        """What is known of this query's user."""
+        """This query's user in the tables."""
         return cls(tables, tables.user(query.user), tables.places(query.recent), query.as_of)
 
     @cached_property

@@ -2,7 +2,7 @@
 
     recent items, user id ──retrieve──► candidates with pair features ──rank──► items with scores and sources
 
-Training calls the same two steps as serving does, so that the ranker is fitted on just what it is asked about later.
+Training calls the same two steps as serving does, so that the ranker is fitted on what it ranks later.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from models.recommender.pairs import Known, Query, SourceScores, best, pairs_of,
 from models.recommender.tables import CandidateTables
 
 SOURCES = ("repeat", "similar", "together", "session", "factor", "trending", "popular", "lasting", "asked")
-"""Where a candidate comes from; one that several sources name has the first of them here."""
+"""The candidate sources; a candidate of more than one has the first of them here."""
 
 TOP_OWN, TOP_TRENDING, TOP_POPULAR, TOP_LASTING = 60, 20, 40, 20
-"""How many candidates these sources name; the others' numbers are pairs.SCORED."""
+"""The number of candidates of these sources; the others' are in pairs.SCORED."""
 
 
 @dataclass(frozen=True)
 class RankingRequest:
-    """All that a model was asked with, so that it can be asked the same again (see Artefact.recommend)."""
+    """The arguments of a ranking, with which it can be repeated (see Artefact.recommend)."""
 
     query: Query
     user_row: Floats | None

@@ -1,4 +1,4 @@
-"""What candidates are made of: tables over items by place, fitted by training, read by retrieval. Plain arrays."""
+"""Candidate tables: plain arrays over items by position, fitted by training and read by retrieval."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class SparseRows:
     weight: NDArray[np.float32]
 
     def span(self, row: int) -> slice:
-        """Where the row stands."""
+        """The positions of the row's entries."""
         return slice(int(self.starts[row]), int(self.starts[row + 1]))
 
     def at(self, rows: Int64s, most: int | None = None) -> tuple[Int64s, Int64s]:
-        """Where the first ``most`` entries of these rows stand, one row after the other; and how many each row has."""
+        """The positions of the first ``most`` entries of these rows, one row after the other, and the count of each."""
         lengths = self.starts[rows + 1] - self.starts[rows]
         lengths = lengths if most is None else np.minimum(lengths, most)
         before = np.cumsum(lengths) - lengths
@@ -116,7 +116,7 @@ class Sessions:
 
 @dataclass(frozen=True)
 class CandidateTables:
-    """What candidates are made of; n items and u users. What is None, the model was made without.
+    """The arrays that candidates come from; n items and u users. The model was made without those that are None.
 
     Args:
         items: the item ids; everything else has their places in here.
@@ -201,7 +201,7 @@ class CandidateTables:
         return np.array(list(dict.fromkeys(place for place in known if place is not None)), dtype=np.int64)
 
     def user(self, key: str | None) -> slice:
-        """Where the user's history stands in histories.column; empty for a user whom the model does not know."""
+        """The positions of the user's history in histories.column; empty for a user whom the model does not know."""
         if key is None or not len(self.users):
             return slice(0, 0)
         wanted = hash_texts(pa.array([key], pa.string()))[0]

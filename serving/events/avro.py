@@ -21,7 +21,7 @@ from serving.events.verdicts import JudgedEvents, judge, message_of, records_of
 def judge_avro(
     events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: int, registry: SchemaRegistry | None
 ) -> JudgedEvents:
-    """What the stream will say of each event, had it come ``now`` (epoch ms), with the bytes that it will read.
+    """The stream's verdict on each event, had it come ``now`` (epoch ms), with the bytes that it will read.
 
     Raises:
         FormatError: there is no schema to write with.

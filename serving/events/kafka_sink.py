@@ -65,19 +65,19 @@ class KafkaSink:
             outcome.set_result(str(error.args[0].str()))
         return outcome
 
-    def offer(self, message: Message, heard: Callable[[bool], None]) -> None:
-        """Send the message and wait for nothing; ``heard`` is told once whether Kafka has it."""
+    def offer(self, message: Message, on_delivery: Callable[[bool], None]) -> None:
+        """Send the message and wait for nothing; ``on_delivery`` is called once with whether Kafka has it."""
         from confluent_kafka import KafkaException
 
         try:
             self._producer.produce(
-                message.topic, message.value, message.key, on_delivery=lambda error, _: heard(error is None)
+                message.topic, message.value, message.key, on_delivery=lambda error, _: on_delivery(error is None)
             )
         except (BufferError, KafkaException):
-            heard(False)
+            on_delivery(False)
 
     def close(self) -> None:
-        """What is on its way is acknowledged or given up within seconds, and nothing more is sent."""
+        """Messages on their way are acknowledged or given up within seconds, and no more are sent."""
         self._producer.flush(FLUSH_S)
         self._closing.set()
         self._poller.join(timeout=FLUSH_S)

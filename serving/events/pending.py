@@ -37,7 +37,7 @@ class OwnClicks:
         self._ttl_ms, self._session_ttl_ms = ttl_ms, session_ttl_ms
 
     def keep(self, stream: Stream, judged: JudgedEvents, placed: Mapping[int, Placed]) -> None:
-        """What Kafka has of these events counts from now on. Raises StoreError."""
+        """Those of these events that Kafka has count from now on. Raises StoreError."""
         entries = entries_of(self._repo, stream, judged, placed)
         if entries:
             self._pending.put(entries, self._ttl_ms)

@@ -44,7 +44,7 @@ class PostedEvents:
         self._schemas = schema_registry(settings.schema_registry, settings.registry_client)
 
     async def post(self, body: bytes, stream_name: str | None) -> schema.EventsResponse:
-        """What became of each event of the body, once Kafka has those that are good."""
+        """The outcome of each event of the body, once Kafka has those that are good."""
         posted = events.read_body(body)
         name = posted.stream or stream_name or self._stream
         stream = events.named_stream(self._repo.streams, name)

@@ -40,7 +40,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Placed:
-    """Where Kafka has a message, and since when: epoch ms, by the broker where its topic has append times."""
+    """A message's place in Kafka, and its time there: epoch ms, by the broker where its topic has append times."""
 
     partition: int
     offset: int
@@ -48,13 +48,13 @@ class Placed:
 
 
 class EventSink(Protocol):
-    """Where accepted events go."""
+    """The place that accepted events are sent to."""
 
     async def send(self, messages: Sequence[Message]) -> list[Placed | str]:
         """For each message where it durably is, else why that is not known (it may be there)."""
 
-    def offer(self, message: Message, heard: Callable[[bool], None]) -> None:
-        """Send the message and wait for nothing; ``heard`` is told once whether it is durably there."""
+    def offer(self, message: Message, on_delivery: Callable[[bool], None]) -> None:
+        """Send the message and wait for nothing; ``on_delivery`` is called once with whether it is durably there."""
 
     def close(self) -> None:
         """Nothing more is sent."""
@@ -156,7 +156,7 @@ class JudgedEvents:
 
 
 def judge(events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: int) -> JudgedEvents:
-    """What the stream will say of each event, had it come ``now`` (epoch ms)."""
+    """The stream's verdict on each event, had it come ``now`` (epoch ms)."""
     refused = [_not_an_event(event, stream) for event in events]
     objects = [event if isinstance(event, dict) else {} for event in events]
     values = [msgspec.json.encode(message_of(event, stream)) for event in objects]
@@ -198,7 +198,7 @@ Keep = Callable[[Mapping[int, Placed]], Awaitable[None]]
 
 
 async def post(judged: JudgedEvents, sink: EventSink, keep: Keep | None = None) -> EventsResponse:
-    """What became of every event, once those that are not refused are acknowledged or given up, and kept.
+    """The outcome of every event, once those that are not refused are acknowledged or given up, and kept.
 
     Raises ProblemError when none of them got through.
     """

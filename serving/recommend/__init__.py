@@ -4,7 +4,7 @@ In: a request, a user's features, a model. Out: ranked items with their sources,
 """
 
 from serving.recommend.attributes import FieldError
-from serving.recommend.convert import ModelAnswer, question_of, rank_question, response_of
+from serving.recommend.convert import ModelAnswer, query_of, rank_query, response_of
 from serving.recommend.items import Inputs, ItemFeatures, Read
 from serving.recommend.readers import ObservedReader, Reader, StreamClockReader
 from serving.recommend.recommender import (
@@ -40,9 +40,9 @@ __all__ = [
     "StreamClockReader",
     "UserRead",
     "is_sampled",
-    "question_of",
+    "query_of",
     "rank",
-    "rank_question",
+    "rank_query",
     "recommend",
     "response_of",
     "similar",

@@ -1,4 +1,4 @@
-"""What items are, for filters and variety: the newest value of each attribute that a view keeps of them. Pure.
+"""Attributes of items, for filters and variety: the newest value of each attribute that a view keeps of them. Pure.
 
 An attribute is the column of a ``Last`` in a view of the item's entity: the catalogue's first, then what events said.
 """

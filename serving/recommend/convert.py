@@ -1,4 +1,4 @@
-"""Between HTTP and the recommender: a request as a question, an answer as a response."""
+"""Between HTTP and the recommender: a request as a query, an answer as a response."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ModelAnswer:
     took_s: float = 0.0
 
 
-def question_of(request: schema.RecommendRequest, allowed: frozenset[str] | None = None) -> ItemQuery:
+def query_of(request: schema.RecommendRequest, allowed: frozenset[str] | None = None) -> ItemQuery:
     """The request as the recommender takes it.
 
     Args:
@@ -44,7 +44,7 @@ def question_of(request: schema.RecommendRequest, allowed: frozenset[str] | None
     )
 
 
-def rank_question(request: schema.RankRequest) -> ItemQuery:
+def rank_query(request: schema.RankRequest) -> ItemQuery:
     """The request as the recommender takes it; items of the context are history here, and may be ranked too."""
     return ItemQuery(
         request.user_id,

@@ -1,4 +1,4 @@
-"""From a question to ranked items: what is known of the user, the model's answer, and what stands in for it. Pure."""
+"""From a query to ranked items: the user's features, the model's ranking, and the fallback without one. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FallbackReason(StrEnum):
 
 
 POOL, LEAST_POOL, MOST_POOL = 5, 50, 500
-"""Of so many times k items a varied answer is chosen, and of how many at least and at most."""
+"""A varied answer is chosen of POOL times k items, of LEAST_POOL at least and MOST_POOL at most."""
 
 KIND = "category"
 """The attribute that makes two items alike."""
@@ -52,7 +52,7 @@ SENTENCES = {
 
 @dataclass(frozen=True)
 class ItemQuery:
-    """What is asked for.
+    """A query for items.
 
     Args:
         user: the user's key text; None for nobody.
@@ -83,12 +83,12 @@ class ItemQuery:
         """The items that may come at all; None for all."""
         if self.among is None:
             return self.allowed
-        asked = frozenset(self.among)
-        return asked if self.allowed is None else asked & self.allowed
+        ranking = frozenset(self.among)
+        return ranking if self.allowed is None else ranking & self.allowed
 
     @property
     def unknown(self) -> FallbackReason:
-        """What to say when nothing is known of whoever asks."""
+        """The reason where nothing is known of the user or session."""
         if self.user is not None:
             return FallbackReason.UNKNOWN_USER
         return FallbackReason.NO_USER if self.session is None else FallbackReason.UNKNOWN_SESSION
@@ -96,18 +96,18 @@ class ItemQuery:
 
 @dataclass(frozen=True)
 class UserRead:
-    """What is known of who asks: a matrix of one row, or why there is none (both None: nobody was asked for).
+    """The user's features: a matrix of one row, or the reason why there is none (both None: the query names no user).
 
     Args:
         recent: the session's items, newest first.
-        given: whether the request brought features of its own.
+        own_features: whether the request brought features of its own.
         schema_hash: of the definition that the matrix was read by; None for the repo's.
     """
 
     matrix: FeatureMatrix | None = None
     problem: FallbackReason | None = None
     recent: tuple[str, ...] = ()
-    given: bool = False
+    own_features: bool = False
     schema_hash: int | None = None
 
     @property
@@ -126,17 +126,17 @@ class Recommendation:
     """Items, the best first; ``reason`` where they are a fallback; whether the model's ranking is in them.
 
     Args:
-        asked: what the model was asked with; None where it was not.
+        ranking: the arguments of the model's ranking; None where it ranked nothing.
     """
 
     items: list[Ranked]
     reason: FallbackReason | None
     by_model: bool
-    asked: RankingRequest | None = None
+    ranking: RankingRequest | None = None
 
 
 def recommend(
-    question: ItemQuery,
+    query: ItemQuery,
     user: UserRead,
     artefact: Artefact | None,
     items: ItemSnapshot,
@@ -145,119 +145,121 @@ def recommend(
     """The best answer that these parts allow, and what was missing for a better one.
 
     Args:
-        user: what the store said of question.user.
+        user: the store's features of query.user.
         artefact: the model; None where there is none.
         items: all items with fresh features, for what no model can say.
         inputs: the item matrix of the artefact; None for items without features.
     """
     if artefact is None:
-        return substitute(question, user.problem or FallbackReason.NO_MODEL, items, None)
-    recent = recent_items(question, user, artefact)
-    if not user.given and not artefact.knows(question.user, recent):
-        return substitute(question, user.problem or question.unknown, items, artefact)
-    seen = artefact.seen(question.user, recent) if question.exclude_seen else []
-    exclude = [*_excluded(question), *seen]
-    asked = asking(artefact, question, user, items, inputs)
-    ranked = answered(artefact, question, asked, items, exclude)
-    return Recommendation(_filled(ranked, question, exclude, items, artefact), user.problem, by_model=True, asked=asked)
+        return substitute(query, user.problem or FallbackReason.NO_MODEL, items, None)
+    recent = recent_items(query, user, artefact)
+    if not user.own_features and not artefact.knows(query.user, recent):
+        return substitute(query, user.problem or query.unknown, items, artefact)
+    seen = artefact.seen(query.user, recent) if query.exclude_seen else []
+    exclude = [*_excluded(query), *seen]
+    ranking = ranking_request(artefact, query, user, items, inputs)
+    ranked = ranked_by(artefact, query, ranking, items, exclude)
+    return Recommendation(
+        _filled(ranked, query, exclude, items, artefact), user.problem, by_model=True, ranking=ranking
+    )
 
 
 def rank(
-    question: ItemQuery,
+    query: ItemQuery,
     user: UserRead,
     artefact: Artefact | None,
     items: ItemSnapshot,
     inputs: NDArray[np.float64] | None,
 ) -> Recommendation:
-    """Every item of ``question.among`` once: by the model, then those only fresh features know, then the unknown ones.
+    """Every item of ``query.among`` once: by the model, then those only fresh features know, then the unknown ones.
 
     The model ranks for an unknown user too, by what it knows of the items; the reason says that it was unknown.
     """
-    wanted = tuple(dict.fromkeys(question.among or ()))
+    wanted = tuple(dict.fromkeys(query.among or ()))
     ranked: list[Ranked] = []
-    asked: RankingRequest | None = None
+    ranking: RankingRequest | None = None
     reason: FallbackReason | None = user.problem or FallbackReason.NO_MODEL
     if artefact is not None:
-        known = user.given or artefact.knows(question.user, recent_items(question, user, artefact))
-        reason = user.problem or (None if known else question.unknown)
-        asked = asking(artefact, question, user, items, inputs)
-        ranked = answered(artefact, question, asked, items, ())
+        known = user.own_features or artefact.knows(query.user, recent_items(query, user, artefact))
+        reason = user.problem or (None if known else query.unknown)
+        ranking = ranking_request(artefact, query, user, items, inputs)
+        ranked = ranked_by(artefact, query, ranking, items, ())
     rest = unpersonal(items, artefact, len(wanted), (), frozenset(wanted))
     unknown = (Ranked(item, UNSCORED, "unknown") for item in wanted)
     found = first_of([ranked, rest, unknown], len(wanted), ())
-    return Recommendation(found, reason, by_model=bool(ranked), asked=asked)
+    return Recommendation(found, reason, by_model=bool(ranked), ranking=ranking)
 
 
-def similar(item: str, question: ItemQuery, artefact: Artefact | None, items: ItemSnapshot) -> Recommendation:
+def similar(item: str, query: ItemQuery, artefact: Artefact | None, items: ItemSnapshot) -> Recommendation:
     """At most k items that go with the item; where none does, what is trending and popular, and why."""
-    exclude = (item, *_excluded(question))
+    exclude = (item, *_excluded(query))
     if artefact is None:
-        return substitute(question, FallbackReason.NO_MODEL, items, None, (item,))
-    mask = None if question.allowed is None else artefact.allowing(question.allowed)
-    found = artefact.similar(item, question.k, exclude, mask)
+        return substitute(query, FallbackReason.NO_MODEL, items, None, (item,))
+    mask = None if query.allowed is None else artefact.allowing(query.allowed)
+    found = artefact.similar(item, query.k, exclude, mask)
     if found:
         return Recommendation(found, None, by_model=True)
     known = item in artefact.tables.index
     return substitute(
-        question, FallbackReason.NOTHING_SIMILAR if known else FallbackReason.UNKNOWN_ITEM, items, artefact, (item,)
+        query, FallbackReason.NOTHING_SIMILAR if known else FallbackReason.UNKNOWN_ITEM, items, artefact, (item,)
     )
 
 
-def recent_items(question: ItemQuery, user: UserRead, artefact: Artefact) -> list[str]:
+def recent_items(query: ItemQuery, user: UserRead, artefact: Artefact) -> list[str]:
     """The items of the moment, then of the session, then of the user's history: newest first."""
     own = () if user.present is None else artefact.recent_items(user.present)
-    return [*question.context, *user.recent, *own]
+    return [*query.context, *user.recent, *own]
 
 
-def asking(
+def ranking_request(
     artefact: Artefact,
-    question: ItemQuery,
+    query: ItemQuery,
     user: UserRead,
     items: ItemSnapshot,
     inputs: NDArray[np.float64] | None,
 ) -> RankingRequest:
-    """What the model is to be asked with."""
+    """The arguments of the model's ranking."""
     at = as_of(user, items) or artefact.manifest.as_of_ms
     return RankingRequest(
-        Query(question.user, recent_items(question, user, artefact), at),
+        Query(query.user, recent_items(query, user, artefact), at),
         None if user.present is None else artefact.user_row(user.present),
         inputs,
-        question.among,
-        None if question.allowed is None else artefact.allowing(question.allowed),
+        query.among,
+        None if query.allowed is None else artefact.allowing(query.allowed),
     )
 
 
-def answered(
+def ranked_by(
     artefact: Artefact,
-    question: ItemQuery,
-    asked: RankingRequest,
+    query: ItemQuery,
+    ranking: RankingRequest,
     items: ItemSnapshot,
     exclude: Sequence[str],
 ) -> list[Ranked]:
-    """The model's answer, varied where the question wants variety."""
-    query = asked.query
+    """The model's answer, varied where the query wants variety."""
+    user_query = ranking.query
     ranked = artefact.recommend(
-        query.recent,
-        asked.user_row,
-        asked.item_matrix,
-        question.k if not question.diversity else min(max(POOL * question.k, LEAST_POOL), MOST_POOL),
-        user=query.user,
-        as_of=query.as_of,
+        user_query.recent,
+        ranking.user_row,
+        ranking.item_matrix,
+        query.k if not query.diversity else min(max(POOL * query.k, LEAST_POOL), MOST_POOL),
+        user=user_query.user,
+        as_of=user_query.as_of,
         exclude=exclude,
-        among=asked.among,
-        allowed=asked.allowed,
+        among=ranking.among,
+        allowed=ranking.allowed,
     )
-    return varied(ranked, question, artefact, items) if question.diversity else ranked
+    return varied(ranked, query, artefact, items) if query.diversity else ranked
 
 
-def varied(ranked: list[Ranked], question: ItemQuery, artefact: Artefact, items: ItemSnapshot) -> list[Ranked]:
+def varied(ranked: list[Ranked], query: ItemQuery, artefact: Artefact, items: ItemSnapshot) -> list[Ranked]:
     """k of the ranked items in an order in which like does not follow like: of one kind, or often taken together."""
     names = [one.item_id for one in ranked]
     together = artefact.likeness(names)
     kind = items.attributes.alike(names, KIND)
     likeness = np.where(np.isnan(kind), together, (np.nan_to_num(kind) + together) / 2)
     scores = np.array([one.score for one in ranked], dtype=np.float64)
-    return [ranked[place] for place in diversified(scores, likeness, question.k, question.diversity).tolist()]
+    return [ranked[place] for place in diversified(scores, likeness, query.k, query.diversity).tolist()]
 
 
 def diversified(
@@ -299,26 +301,26 @@ def newest_event(user: UserRead, items: ItemSnapshot) -> int | None:
 
 
 def _filled(
-    ranked: list[Ranked], question: ItemQuery, exclude: Sequence[str], items: ItemSnapshot, artefact: Artefact
+    ranked: list[Ranked], query: ItemQuery, exclude: Sequence[str], items: ItemSnapshot, artefact: Artefact
 ) -> list[Ranked]:
     """The ranked items; where they are too few, with what is popular after them."""
-    if len(ranked) == question.k:
+    if len(ranked) == query.k:
         return ranked
-    rest = unpersonal(items, artefact, question.k + len(ranked), exclude, question.eligible)
-    return first_of([ranked, rest], question.k, exclude)
+    rest = unpersonal(items, artefact, query.k + len(ranked), exclude, query.eligible)
+    return first_of([ranked, rest], query.k, exclude)
 
 
 def substitute(
-    question: ItemQuery,
+    query: ItemQuery,
     reason: FallbackReason,
     items: ItemSnapshot,
     artefact: Artefact | None,
     without: Sequence[str] = (),
 ) -> Recommendation:
-    """What is trending and popular, for a stated reason."""
-    exclude = (*_excluded(question), *without)
-    return Recommendation(unpersonal(items, artefact, question.k, exclude, question.eligible), reason, by_model=False)
+    """Trending and popular items, for a stated reason."""
+    exclude = (*_excluded(query), *without)
+    return Recommendation(unpersonal(items, artefact, query.k, exclude, query.eligible), reason, by_model=False)
 
 
-def _excluded(question: ItemQuery) -> tuple[str, ...]:
-    return question.context + question.exclude
+def _excluded(query: ItemQuery) -> tuple[str, ...]:
+    return query.context + query.exclude

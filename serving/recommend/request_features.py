@@ -14,11 +14,11 @@ from features.rows import FeatureMatrix, Status
 from serving.recommend.attributes import FieldError
 
 
-def request_columns(view: FeatureView, given: Mapping[str, Any]) -> dict[str, pa.Array]:
+def request_columns(view: FeatureView, own_features: Mapping[str, Any]) -> dict[str, pa.Array]:
     """Feature → a column of one value in the feature's type. Raises FieldError."""
     dtypes = {feature.name: feature.dtype for feature in view.features}
     columns = {}
-    for name, value in given.items():
+    for name, value in own_features.items():
         if name not in dtypes:
             raise FieldError(f"user_features.{name}", f"a feature of view '{view.name}'", value)
         columns[name] = _column(f"user_features.{name}", dtypes[name], value)
@@ -39,8 +39,10 @@ def _column(field: str, dtype: str, value: Any) -> pa.Array:
         raise FieldError(field, f"a value of type {dtype}", value) from None
 
 
-def overridden(view: FeatureView, read: FeatureMatrix | None, given: Mapping[str, pa.Array], now: int) -> FeatureMatrix:
-    """One row: the given features over those that were read; null where neither has a value.
+def overridden(
+    view: FeatureView, read: FeatureMatrix | None, own_features: Mapping[str, pa.Array], now: int
+) -> FeatureMatrix:
+    """One row: the request's features over those that were read; null where neither has a value.
 
     Args:
         read: a matrix of one row; None where there is none.
@@ -49,5 +51,5 @@ def overridden(view: FeatureView, read: FeatureMatrix | None, given: Mapping[str
     if read is None or read.status[0] != Status.PRESENT:
         nothing = tuple(pa.nulls(1, arrow_type(feature.dtype)) for feature in view.features)
         read = FeatureMatrix(view.names, nothing, np.zeros(1, np.int8), np.array([now]), np.array([0]))
-    columns = tuple(given.get(name, column) for name, column in zip(read.names, read.columns, strict=True))
+    columns = tuple(own_features.get(name, column) for name, column in zip(read.names, read.columns, strict=True))
     return FeatureMatrix(read.names, columns, read.status, read.as_of, read.newest_event)

@@ -1,4 +1,4 @@
-"""What was served, on its way to the log's topic: sampled, and never in the way of an answer.
+"""The served log: a sample of the answers, sent to a topic without holding up any of them.
 
 An answer is offered to a bounded queue; a thread makes its event and hands it to Kafka. Where either is full, the event
 is dropped and counted. The rows of ranker inputs are computed here once more from what the answer was computed from:
@@ -39,7 +39,7 @@ SAMPLE_DIGITS = 8
 class Outlet(Protocol):
     """Takes messages without waiting for them."""
 
-    def offer(self, message: Message, heard: Callable[[bool], None]) -> None:
+    def offer(self, message: Message, on_delivery: Callable[[bool], None]) -> None:
         """Send it, and say once whether Kafka has it; at once False where it cannot even be queued."""
 
 
@@ -52,10 +52,10 @@ class Shadowed:
 
 @dataclass(frozen=True)
 class ServedAnswer:
-    """An answer, its question, and the items' features of then."""
+    """An answer, its query, and the items' features of then."""
 
     answer: ModelAnswer
-    question: ItemQuery
+    query: ItemQuery
     items: ItemSnapshot
     shadow: Shadowed | None = None
 
@@ -73,7 +73,7 @@ class ServedLog:
         stream: the log's definition.
         outlet: where its events go.
         share: of the answers, 0 to 1.
-        count: is told what became of each sampled answer: sent, dropped or failed.
+        count: called with the fate of each sampled answer: sent, dropped or failed.
     """
 
     def __init__(self, stream: Stream, outlet: Outlet, share: float, count: Callable[[str], None]) -> None:
@@ -107,14 +107,14 @@ class ServedLog:
 
     def _message(self, answer: ServedAnswer) -> Message:
         event = event_of(answer, time.time_ns() // 1_000_000)
-        who = answer.question.user or answer.question.session
+        who = answer.query.user or answer.query.session
         value = msgspec.json.encode(message_of(event, self._stream))
         return Message(self._stream.topic, None if who is None else who.encode(), value)
 
 
 def event_of(logged: ServedAnswer, now: int) -> dict[str, object]:
     """The answer as an event of the log (SERVED_FIELDS), without what there is nothing to say of."""
-    answer, question = logged.answer, logged.question
+    answer, query = logged.answer, logged.query
     made = answer.recommendation
     manifest = None if answer.served is None else answer.served.model.manifest
     listed = [(one.item_id, None if math.isnan(one.score) else one.score, one.source) for one in made.items]
@@ -125,9 +125,9 @@ def event_of(logged: ServedAnswer, now: int) -> dict[str, object]:
         "event_id": answer.id if shadow is None else f"{answer.id}-shadow",
         "event_time": now,
         "recommendation_id": answer.id,
-        "user_id": question.user,
-        "session_id": question.session,
-        "placement": question.placement,
+        "user_id": query.user,
+        "session_id": query.session,
+        "placement": query.placement,
         "model": None if manifest is None else manifest.name,
         "model_version": None if answer.served is None else answer.served.version,
         "inputs": None if manifest is None else inputs_hash(names),
@@ -146,30 +146,30 @@ def event_of(logged: ServedAnswer, now: int) -> dict[str, object]:
 
 
 def newest_of(user: UserRead) -> int | None:
-    """When the newest event was that the stored features know of; None for none, and where the request brought some."""
-    return None if user.given or user.present is None else int(user.present.newest_event[0])
+    """Time of the newest event in the stored features; None for none, and where the request brought its own."""
+    return None if user.own_features or user.present is None else int(user.present.newest_event[0])
 
 
 def _rows(answer: ModelAnswer, width: int) -> Floats:
-    """(items, width) the ranker's inputs of each item; NaN for one that the ranker was not asked about."""
+    """(items, width) the ranker's inputs of each item; NaN for one that the ranker did not rank."""
     rows = np.full((len(answer.recommendation.items), width), np.nan)
-    asked = answer.recommendation.asked
-    if answer.served is None or asked is None:
+    ranking = answer.recommendation.ranking
+    if answer.served is None or ranking is None:
         return rows
     artefact = answer.served.model
-    candidates = artefact.retrieve(asked.query, asked.among, asked.allowed)
+    candidates = artefact.retrieve(ranking.query, ranking.among, ranking.allowed)
     at = {place: number for number, place in enumerate(candidates.places.tolist())}
     numbers = [at.get(artefact.tables.index.get(one.item_id, -1), -1) for one in answer.recommendation.items]
     known = np.array(numbers, dtype=np.int64) >= 0
     chosen = np.array(numbers, dtype=np.int64)[known]
     few = Candidates(candidates.places[chosen], candidates.pairs[chosen], candidates.sources[chosen])
-    rows[known] = ranker_inputs(few, *_view_rows(artefact, asked, few.places))
+    rows[known] = ranker_inputs(few, *_view_rows(artefact, ranking, few.places))
     return rows
 
 
-def _view_rows(artefact: Artefact, asked: RankingRequest, places: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def _view_rows(artefact: Artefact, ranking: RankingRequest, places: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """The user's row, and those of the items at these places; NaN where there was none."""
     user, item = len(artefact.manifest.user.names), len(artefact.manifest.item.names)
-    user_row = np.full(user, np.nan) if asked.user_row is None else asked.user_row
+    user_row = np.full(user, np.nan) if ranking.user_row is None else ranking.user_row
     nothing = np.full((len(places), item), np.nan)
-    return user_row, nothing if asked.item_matrix is None else asked.item_matrix[places]
+    return user_row, nothing if ranking.item_matrix is None else ranking.item_matrix[places]

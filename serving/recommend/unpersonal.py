@@ -1,4 +1,4 @@
-"""What to show when nothing is known of anybody: items that are trending or popular by their fresh features. Pure."""
+"""Answers for nobody in particular: items that are trending or popular by their fresh features. Pure."""
 
 from __future__ import annotations
 

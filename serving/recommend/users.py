@@ -1,4 +1,4 @@
-"""Who asks: what the store knows of the user and of the session, under what the request says itself."""
+"""Reads the user and the session of a request; features that the request brings replace those of the store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class UserReader:
     Args:
         view: the view that describes users.
         own: the sessions; None where none are remembered.
-        failed: is told why the store could not be read.
+        failed: called with the error where the store could not be read.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class UserReader:
         self._view, self._repo, self._reader, self._rows = view, repo, reader, rows
         self._own, self._failed = own, failed
 
-    def given(self, features: Mapping[str, Any], served: LoadedRecommender | None) -> Mapping[str, pa.Array]:
+    def request_features(self, features: Mapping[str, Any], served: LoadedRecommender | None) -> Mapping[str, pa.Array]:
         """The request's own features as columns. Raises ProblemError for one that the model's view does not have so."""
         if not features:
             return {}
@@ -51,20 +51,22 @@ class UserReader:
         except FieldError as error:
             raise field_problem(error.field, error.required, error.got) from None
 
-    def read(self, question: ItemQuery, given: Mapping[str, pa.Array], served: LoadedRecommender | None) -> UserRead:
-        """What is known of who asks, by the definition that the model was trained on (the repo's without a model).
+    def read(
+        self, query: ItemQuery, own_features: Mapping[str, pa.Array], served: LoadedRecommender | None
+    ) -> UserRead:
+        """The features of the query's user, by the definition of the model's training (the repo's without one).
 
         A store that does not answer is a problem of the read and no error.
         """
         schema_hash = self.schema_hash(served)
-        matrix, problem, recent = self._read(question, schema_hash)
-        if given:
+        matrix, problem, recent = self._read(query, schema_hash)
+        if own_features:
             now = time.time_ns() // 1_000_000
-            matrix = overridden(self._view_of(served), matrix, given, now)
-        return UserRead(matrix, problem, recent, bool(given), schema_hash)
+            matrix = overridden(self._view_of(served), matrix, own_features, now)
+        return UserRead(matrix, problem, recent, bool(own_features), schema_hash)
 
     def schema_hash(self, served: LoadedRecommender | None) -> int | None:
-        """Of the definition that who asks is read by; None for the repo's."""
+        """The hash of the definition that users are read by; None for the repo's."""
         own = None if served is None else served.model.manifest.user
         return None if own is None or own.view != self._view else int(own.schema_hash, 16)
 
@@ -72,13 +74,13 @@ class UserReader:
         return self._reader.view(self._view, self.schema_hash(served))
 
     def _read(
-        self, question: ItemQuery, schema_hash: int | None
+        self, query: ItemQuery, schema_hash: int | None
     ) -> tuple[FeatureMatrix | None, FallbackReason | None, tuple[str, ...]]:
         try:
-            recent = () if self._own is None or question.session is None else self._own.items(question.session)
-            if question.user is None:
+            recent = () if self._own is None or query.session is None else self._own.items(query.session)
+            if query.user is None:
                 return None, None, recent
-            matrix = self._reader.read(self._view, pa.array([question.user], pa.string()), None, schema_hash)
+            matrix = self._reader.read(self._view, pa.array([query.user], pa.string()), None, schema_hash)
             if matrix.status[0] == Status.NOT_FOUND and self._rows.current(self._view) is None:
                 return None, FallbackReason.EMPTY_STORE, recent
         except (HeadraceError, OSError) as error:

@@ -40,7 +40,7 @@ SIGNIFICANCE = 0.001
 
 @dataclass(frozen=True)
 class Attempt:
-    """Whether an attempt to answer failed, and how long it took."""
+    """An attempt to answer: its outcome and the seconds that it took."""
 
     failed: bool
     took_s: float
@@ -71,7 +71,7 @@ class RecentAttempts:
 
 
 def worse(own: RecentAttempts, other: RecentAttempts, slower: float) -> str | None:
-    """What the first does significantly worse than the second, in words; None where nothing can be said.
+    """The reason why the first does significantly worse than the second; None where it does not.
 
     It fails more often by Fisher's exact test, or takes longer by the test of Mann and Whitney and its median is more
     than ``slower`` times the other's; both one-sided, at SIGNIFICANCE.
@@ -113,7 +113,7 @@ def is_chosen(who: str, digest: str, share: float) -> bool:
 
 
 class Canary:
-    """Which requests the canary answers, and whether it goes on; may be shared by threads.
+    """Chooses the requests that the canary answers, and stops it; may be shared by threads.
 
     Args:
         loader: makes a version ready to answer.
@@ -146,7 +146,7 @@ class Canary:
 
     @property
     def share(self) -> float:
-        """Of the users."""
+        """The share of the users, 0 to 0.5."""
         named = self._followed.named
         return self._share if named is None or named.canary_share is None else named.canary_share
 

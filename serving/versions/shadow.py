@@ -1,4 +1,4 @@
-"""Shadows: challengers that are asked what a champion was asked, once that has answered, and that answer nobody.
+"""Shadows: challengers that repeat a champion's requests once it has answered; users never see their answers.
 
 A thread takes requests from a short queue. What does not fit is dropped and counted: an answer waits for nothing here.
 """
@@ -37,10 +37,10 @@ MOST_SCORES_WAITING = 64
 
 @dataclass(frozen=True)
 class ShadowRequest:
-    """The champion's answer, what it was made of, and how the challenger is asked the same."""
+    """The champion's answer, what it was made of, and the call that repeats it with another version."""
 
     answer: ModelAnswer
-    question: ItemQuery
+    query: ItemQuery
     items: ItemSnapshot
     ask: Callable[[LoadedRecommender], ModelAnswer]
 
@@ -52,7 +52,7 @@ class Shadow:
 
     Args:
         share: of the answers, by their ids: those of the served log first.
-        challenger: the version that is asked; None for none.
+        challenger: the version beside the champion; None for none.
         busy: true while requests wait for a thread.
         log: takes what the challenger answered.
     """
@@ -96,7 +96,7 @@ class Shadow:
         shared = overlap(answer.recommendation.items, request.answer.recommendation.items)
         self._metrics.shadow_overlap.observe(shared)
         answer = replace(answer, id=request.answer.id, took_s=took_s)
-        self._log(ServedAnswer(answer, request.question, request.items, Shadowed(shared)))
+        self._log(ServedAnswer(answer, request.query, request.items, Shadowed(shared)))
         self._count("scored")
 
     def _failed(self, request: ShadowRequest, error: Exception) -> None:

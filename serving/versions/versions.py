@@ -34,7 +34,7 @@ class ModelVersions:
         registry: where models are.
         reader: knows which definitions have rows.
         items: gets the features of the items that a version knows before it answers.
-        store_failed: is told why the store could not be read.
+        store_failed: called with the error where the store could not be read.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ModelVersions:
 
     @property
     def challenger(self) -> LoadedRecommender | None:
-        """The version that is asked beside the champion and never answers; None for none."""
+        """The version that repeats the champion's requests in its shadow; None for none."""
         return self._challenger.current
 
     def look(self) -> None:
@@ -93,7 +93,7 @@ class ModelVersions:
         """Nothing is loaded any more."""
         self._loading.shutdown(wait=False, cancel_futures=True)
 
-    async def asked(self, name: str | None, who: str | None = None) -> LoadedRecommender | None:
+    async def version_for(self, name: str | None, who: str | None = None) -> LoadedRecommender | None:
         """The version that answers this user or session, or the one that the request names, however long it loads.
 
         Raises ProblemError for one that is not there, and for one that must not answer.
@@ -121,7 +121,7 @@ class ModelVersions:
         self.canary.answered(served, failed, took_s)
 
     def used(self, served: LoadedRecommender, name: str | None) -> schema.ModelUsed:
-        """What a response says of the version that answered a request which named this one, or none."""
+        """The part of a response about the version that answered a request which named ``name``, or none."""
         own = served.alias or self._settings.model_alias
         alias = own if name is None else None if name.isdecimal() else name
         return schema.ModelUsed(name=self._settings.model_name, version=served.version, alias=alias)
@@ -143,8 +143,8 @@ class ModelVersions:
         )
 
     @property
-    def told(self) -> str:
-        """Which version serves, or why none does."""
+    def state(self) -> str:
+        """The version that serves, or why none does."""
         current = self.champion.current
         return f"version {current.version}" if current is not None else self.champion.registry_problem or "none yet"
 

@@ -54,7 +54,7 @@ def test_an_answer_is_an_event_that_the_logs_stream_takes():
 @pytest.mark.parametrize("diversity", [0.0, 0.7])
 def test_the_rows_are_those_that_the_ranker_was_asked_with_to_the_bit(diversity):
     logged = answered(ItemQuery("ann", 4, diversity=diversity), UserRead(features(recent=["pen"])))
-    asked, artefact = logged.answer.recommendation.asked, model()
+    asked, artefact = logged.answer.recommendation.ranking, model()
     candidates = artefact.retrieve(asked.query)
     inputs = ranker_inputs(candidates, np.empty(0), np.empty((len(candidates), 0)))
     by_item = {artefact.items[place]: row for place, row in zip(candidates.places, inputs, strict=True)}

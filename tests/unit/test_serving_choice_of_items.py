@@ -67,7 +67,7 @@ def test_a_session_that_nothing_is_known_of_is_named():
 
 
 def test_a_user_who_brings_features_is_no_unknown_user():
-    read = UserRead(features(recent=None), given=True)
+    read = UserRead(features(recent=None), own_features=True)
     assert recommend(ItemQuery(None, 1), read, model(), NO_ITEMS, None).reason is None
 
 

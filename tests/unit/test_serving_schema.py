@@ -15,7 +15,7 @@ from features.events.parsing import Verdict
 from serving.events.verdicts import JudgedEvents, Message, Placed, judge, key_of, message_of, post, read_body
 from serving.http.problems import ProblemError, validation_errors
 from serving.http.schema import RecommendRequest
-from serving.recommend.convert import question_of
+from serving.recommend.convert import query_of
 
 NOW = 1_700_000_000_000
 SHOP = Stream(
@@ -82,7 +82,7 @@ def test_what_came_is_shown_cut_short():
 
 def test_the_looked_at_item_stands_before_the_others_of_the_context_and_once():
     request = RecommendRequest.model_validate({"context": {"item_id": "b", "items": ["a", "b"]}})
-    assert question_of(request).context == ("b", "a")
+    assert query_of(request).context == ("b", "a")
 
 
 @pytest.mark.parametrize(
