@@ -1,4 +1,4 @@
-"""What the parts of a running stream share."""
+"""The options, definitions, store and log that the parts of a running stream share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streaming.supervisor import Log
 
 @dataclass(frozen=True)
 class StreamContext:
-    """What the parts of a running stream share.
+    """The options, definitions, store and log of a running stream.
 
     Args:
         repo: today's definitions.

@@ -76,7 +76,7 @@ class Models:
 
 
 class Pipeline:
-    """Runs the folds and the archive of a repo's streams until it is told to stop.
+    """Runs the folds and the archive of a repo's streams until it is stopped.
 
     Args:
         send: takes dead letters.
@@ -301,7 +301,7 @@ class Pipeline:
         return running
 
     def _is_parsing(self) -> bool:
-        """Whether a fold of today's definitions gets on, and so parses what the archive is to have."""
+        """True while a fold of today's definitions progresses, and so parses the archive's records."""
         ours = [fold for fold in self._folds if fold.repo is self._repo and fold.failed is None]
         return any(fold.query.state in ("starting", "running") for fold in ours)
 

@@ -79,7 +79,7 @@ class CutOffs:
 
 
 def first_known_ms(archive: Archive, stream: Stream) -> int | None:
-    """When the first archived event of the stream's own topic became known; None where there is none."""
+    """The known_at of the first archived event of the stream's own topic; None where there is none."""
     table = archive.read(stream)
     return None if table is None else table.first_known_ms()
 
@@ -116,7 +116,7 @@ def topic_starts(
 
 
 def _known_ms(records: Sequence[Record]) -> int | None:
-    """When the first of them became known, by the rule of the stream's batches."""
+    """The known_at of the first of them, by the rule of the stream's batches."""
     headers = [[{"key": key, "value": value} for key, value in record.headers] for record in records]
     rows = pa.table([[record.timestamp_ms for record in records], headers], schema=ROWS)
     return int(known_at(rows).min()) if records else None

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features.arrays import Int64s
 from features.definitions import Stream
 from features.errors import LeaseError
 from features.events import Parsed, Verdict
@@ -39,7 +40,7 @@ REJECTS = "_import_rejects"
 
 @dataclass
 class ImportCounts:
-    """What became of a file's records of one stream.
+    """Counts of a file's records of one stream, by their end.
 
     Args:
         already: imported or refused before.
@@ -227,7 +228,7 @@ class Rejects:
     file: str
     stream: str
 
-    def table(self, records: np.ndarray[tuple[int], np.dtype[np.int64]], reasons: pa.Array) -> pa.Table:
+    def table(self, records: Int64s, reasons: pa.Array) -> pa.Table:
         """One row a refused record: its number among the file's records of the stream, from 0, and the reason."""
         constants = {"file": self.file, "stream": self.stream}
         columns = {name: pa.repeat(pa.scalar(value), len(records)) for name, value in constants.items()}

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from features.arrays import Int64s
+from features.arrays import Bools, Int64s
 from features.definitions import Stream
 from streaming.archive.sink import Archive
 
@@ -25,7 +24,7 @@ NO_CUT_OFF = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Pass:
-    """Of the stream's first ``records`` records in the file, those that were known before ``until_ms`` are imported."""
+    """An import of those of the stream's first ``records`` records in the file that were known before ``until_ms``."""
 
     number: int
     records: int
@@ -60,7 +59,7 @@ class ImportProgress:
         """The first records that some pass has read, their number; those that are no events were refused then."""
         return max((earlier.records for earlier in self._passes), default=0)
 
-    def is_imported(self, record: Int64s, known_at: Int64s) -> NDArray[np.bool_]:
+    def is_imported(self, record: Int64s, known_at: Int64s) -> Bools:
         """True for events in the table, by the number of their record and when they became known (ms)."""
         imported = np.zeros(len(record), dtype=bool)
         for earlier in self._passes:

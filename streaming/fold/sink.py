@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What became of a batch.
+    """The result of a batch.
 
     Args:
         appended_at: the broker's times of the records, or (from executors) of some of them, in ms.

@@ -107,7 +107,7 @@ class Checkpoints:
         self.write(replace(generation, superseded_at=0))
 
     def superseded_since(self, generation: Generation, now: int) -> int:
-        """When readers were switched to another (ms): now, if it was not recorded before."""
+        """The time (ms) at which readers were switched to another: now, if it was not recorded before."""
         older = self.older()
         (stored,) = [each for each in older if each.stream_id == generation.stream_id] or [generation]
         if not stored.superseded_at:

@@ -196,5 +196,5 @@ class GenerationFold(Running):
 
 
 def ms_of_progress(progress: Mapping[str, Any]) -> int:
-    """When the trigger of Spark's progress report began, in ms."""
+    """The start of the trigger in Spark's progress report, in ms."""
     return int(datetime.fromisoformat(progress["timestamp"]).timestamp() * 1000)

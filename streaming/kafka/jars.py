@@ -201,10 +201,10 @@ def _artefact(jar: Path) -> str:
 
 
 def _shipped_with_pyspark() -> list[Path]:
-    found = find_spec("pyspark")
-    if found is None or found.origin is None:
+    spec = find_spec("pyspark")
+    if spec is None or spec.origin is None:
         raise JarsError("the set-up", "pyspark, whose Ivy fetches the jars", "none", "Install the packages: make setup")
-    return jars_in(Path(found.origin).parent / "jars")
+    return jars_in(Path(spec.origin).parent / "jars")
 
 
 def _run_ivy(jars: JarSet, java: str, folder: Path) -> None:

@@ -55,7 +55,7 @@ def _records(rows: pa.Table, first: int) -> Records:
 
 
 def known_at(rows: pa.Table) -> Int64s:
-    """When each message became known, in ms: the time of its header if that is earlier than the broker's.
+    """The known_at of each message, in ms: the time of its header if that is earlier than the broker's.
 
     Nothing is known before the broker has it, so a later header would only put an entity's clock wrong.
     """
