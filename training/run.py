@@ -29,7 +29,7 @@ class Features:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What every step of a training reads: interactions and features, target, split and settings.
+    """The input of every step of a training: interactions and features, target, split and settings.
 
     The ranker learns in [split.start, split.middle) and is tested in [split.middle, split.end).
     """

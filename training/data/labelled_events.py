@@ -35,27 +35,27 @@ class EventTrainingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     train_ms: int = Field(28 * DAY_MS, gt=0)
-    """How long the part is that it learns from, at most."""
+    """The longest part that it learns from."""
     test_ms: int = Field(7 * DAY_MS, gt=0)
-    """How long the part is that it is tested on: the last whose labels are known."""
+    """The length of the part that it is tested on: the last whose labels are known."""
     iterations: int = Field(100, gt=0)
     """Trees."""
     learning_rate: float = Field(0.03, gt=0, le=1)
-    """How much of its answer each tree gives: with so few positives, trees that give a tenth learn noise."""
+    """The weight of each tree: with so few positives, trees of a weight of 0.1 learn noise."""
     tolerance: float = Field(0.03, ge=0, lt=1)
-    """How much worse than the champion a model may be, as a share of its average precision: the lower end of the
+    """The allowed loss against the champion, as a share of its average precision: the lower end of the
     difference's interval must be above that."""
     scoring_budget_ms: float = Field(50.0, gt=0)
-    """How long scoring 500 events may take."""
+    """The time that scoring 500 events may take."""
     parity: Literal["require", "ask", "skip"] = "ask"
-    """Whether a model is promoted only when a sample of the features is the same online as offline; see [training]."""
+    """Promotion needs that a sample of the features is the same online as offline, or asks for it; see [training]."""
     parity_entities: int = Field(100, ge=1)
     """Entities of each view in that sample."""
     max_events: int | None = Field(None, ge=1)
     """More events than these are not read into memory: then it learns from those of some groups, drawn by the seed, and
     is tested on everybody's, half as many at most. None takes what half of the machine's memory has room for."""
     seed: int = 0
-    """Of whatever is random."""
+    """The seed of whatever is random."""
 
 
 @dataclass(frozen=True)

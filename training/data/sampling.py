@@ -41,7 +41,7 @@ ODDLY_BUSY = 0.1
 """A bucket of more than this share of the bound is passed over: one such user (a robot) would keep all others out."""
 
 A_PART = 0.25
-"""How much of the bound a part of the archive may be that is read beside the sample."""
+"""The share of the bound that a part of the archive may have which is read beside the sample."""
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,12 @@ class Sampled(Protocol):
 
     @property
     def seed(self) -> int:
-        """Of the draw of these entities."""
+        """The seed that they are drawn by."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How many values were compared, how many were not the same, and an example; or why nothing could be compared."""
+    """The outcome of a comparison: values compared and differing, and an example; or the reason that there is none."""
 
     compared: int = 0
     wrong: int = 0

@@ -15,7 +15,7 @@ from training.registry import ModelRegistry, Version
 
 @dataclass(frozen=True)
 class Registration:
-    """Where and how a new version is registered, of a recommender or of an event model."""
+    """The registration of a new version, of a recommender or of an event model: registry, time, tags, parity, log."""
 
     registry: ModelRegistry
     now_ms: int

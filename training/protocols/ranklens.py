@@ -202,10 +202,10 @@ def ranker_scores(columns: Mapping[str, Floats], clicked: Bools, train: Bools, t
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     ranker = HistGradientBoostingClassifier(**SETTINGS, early_stopping=False, random_state=seed)
-    asked = {**columns, POSITION: np.full(len(clicked), FIRST)}
+    at_first = {**columns, POSITION: np.full(len(clicked), FIRST)}
     with threadpool_limits(1):
         ranker.fit(_matrix(columns, train), clicked[train])
-        return np.asarray(ranker.predict_proba(_matrix(asked, test))[:, 1], dtype=np.float64)
+        return np.asarray(ranker.predict_proba(_matrix(at_first, test))[:, 1], dtype=np.float64)
 
 
 def _matrix(columns: Mapping[str, Floats], rows: NDArray[np.bool_]) -> Floats:

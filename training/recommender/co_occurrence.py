@@ -67,7 +67,7 @@ def co_visits(taken: csr_array, fade: Floats, shrink: float) -> csr_array:
 
 
 def strongest_of(rows: csr_array, keep: int) -> SparseRows:
-    """Of each row the ``keep`` largest values, the largest first."""
+    """The ``keep`` largest values of each row, the largest first."""
     row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
     order = np.lexsort((-rows.data, row))
     kept = order[np.arange(len(order)) - np.repeat(rows.indptr[:-1], np.diff(rows.indptr)) < keep]
@@ -90,15 +90,15 @@ class FactorSettings:
     factors: int = 32
     """The width of a user and an item."""
     regularization: float = 5.0
-    """Of both vectors, for each user and item alike."""
+    """The regularisation of both vectors, for each user and item alike."""
     alpha: float = 5.0
     """The weight of a taken item over that of one that was not taken."""
     iterations: int = 15
     """Rounds over users and items."""
     threads: int = 1
-    """Of the solver."""
+    """The threads of the solver."""
     seed: int = 0
-    """Of the first vectors."""
+    """The seed of the first vectors."""
 
 
 def missing_library(sources: Collection[str]) -> UsageError | None:

@@ -122,7 +122,7 @@ def learn(run: TrainingRun) -> LearntRanker:
 
 
 def examples_of(run: TrainingRun, stage: str = "examples") -> tuple[RankerExamples, int]:
-    """What to learn from in [split.start, split.middle), and how many of the examples were really shown.
+    """The examples of [split.start, split.middle), and how many of them were really shown.
 
     Candidates are of what was known before the part, features of just then.
 
@@ -161,9 +161,9 @@ def _made_examples(run: TrainingRun) -> tuple[RankerExamples, int]:
 
 
 def shown_examples(run: TrainingRun) -> RankerExamples | None:
-    """What was really shown in the part that the ranker learns from; None where that is not wanted, or too little.
+    """The examples of items really shown in the part that the ranker learns from; None where not wanted, or too few.
 
-    Raises UsageError where only that is wanted, and too little.
+    Raises UsageError where only they are wanted, and too few.
     """
     settings = run.settings
     if settings.impressions == "split":

@@ -55,7 +55,7 @@ class RetrievedMoments:
     user_rows: Floats
     candidates: list[Candidates]
     item_rows: list[Floats] | None = None
-    """What was known of each moment's candidates, where it has been asked already (see told_of_items)."""
+    """The features of each moment's candidates, where they were computed already (see with_item_features)."""
 
 
 def retrieve_at(
@@ -107,7 +107,7 @@ class RankerExamples:
 
 
 def examples(retrieved: RetrievedMoments, tables: CandidateTables, run: TrainingRun) -> RankerExamples:
-    """Of each moment every candidate that was then taken, and some that were not; only moments with both."""
+    """Every candidate of each moment that was then taken, and some that were not; only moments with both."""
     settings, domain = run.settings, run.domain
     rng = np.random.default_rng(settings.seed)
     index_of_code = item_indices(tables, run.history)

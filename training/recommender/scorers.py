@@ -52,7 +52,7 @@ class Taken:
         return replace(self, **columns)
 
     def of(self, users: Int64s) -> Taken:
-        """What these users (rising codes) took; they are the users 0, 1, … of the answer."""
+        """The interactions of these users (rising codes), who are the users 0, 1, … of the answer."""
         index = np.searchsorted(users, self.user)
         index = np.minimum(index, max(len(users) - 1, 0))
         mine = users[index] == self.user if len(users) else np.zeros(len(self), dtype=bool)
@@ -138,7 +138,7 @@ class Ease:
     most_items: int = 20_000
     """Only the items that most users took: the time is that of inverting a matrix of them."""
     threads: int = 1
-    """Of the linear algebra."""
+    """The threads of the linear algebra."""
 
     def fit(self, taken: Taken, as_of_ms: int) -> Scorer:
         users_of = taken.ones.sum(axis=0)
@@ -192,7 +192,7 @@ class CoVisited:
 
 @dataclass(frozen=True)
 class SessionNeighbours:
-    """What the users of the most similar baskets took: V-SKNN (Ludewig and Jannach, UMUAI 2018), every user a session.
+    """The items of users with the most similar baskets: V-SKNN (Ludewig and Jannach, UMUAI 2018), every user a session.
 
     The user's items count by how late they came, linearly; a neighbour's by how late the last common one came.
     """
@@ -229,7 +229,7 @@ def _lateness(profiles: Taken) -> csr_array:
 
 
 def _strongest(rows: csr_array, keep: int) -> csr_array:
-    """Of each row the ``keep`` largest values."""
+    """The ``keep`` largest values of each row."""
     row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
     order = np.lexsort((-rows.data, row))
     rank = np.arange(len(order)) - np.repeat(rows.indptr[:-1], np.diff(rows.indptr))
