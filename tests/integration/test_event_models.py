@@ -81,8 +81,8 @@ def test_a_model_better_than_its_first_input_alone_is_the_champion(
 
 def test_labels_of_what_is_learned_from_are_known_before_the_test_begins(trained: TrainedEvents) -> None:
     week_ms = 7 * 86_400_000
-    assert trained.parts.test - trained.parts.middle == week_ms
-    assert trained.parts.end - trained.parts.test == week_ms
+    assert trained.split.test - trained.split.middle == week_ms
+    assert trained.split.end - trained.split.test == week_ms
 
 
 def test_an_events_own_effect_is_not_among_its_inputs(events) -> None:
@@ -97,7 +97,7 @@ def test_the_champion_is_loaded_by_its_alias_and_scores_as_it_was_trained(traine
     loaded = champion.latest()
     assert loaded is not None
     assert loaded.version == trained.version.version
-    test = examples_between(events, ASKED, trained.parts.test, trained.parts.end)
+    test = examples_between(events, ASKED, trained.split.test, trained.split.end)
     scores = loaded.model.scores(ASKED.inputs(test.matrix))
     assert ((scores >= 0) & (scores <= 1)).all()
     assert loaded.model.manifest.threshold == trained.threshold
@@ -108,7 +108,7 @@ def test_the_champion_is_loaded_by_its_alias_and_scores_as_it_was_trained(traine
 def test_reasons_are_the_differences_to_the_score_of_what_is_usual(trained, registry, events) -> None:
     loaded = EventAlias(registry.uri, ASKED).latest()
     assert loaded is not None
-    test = examples_between(events, ASKED, trained.parts.test, trained.parts.end)
+    test = examples_between(events, ASKED, trained.split.test, trained.split.end)
     inputs = ASKED.inputs(test.matrix)[:50]
     usual = usual_of(ASKED, test.matrix[:50], np.array(loaded.model.manifest.typical))
     effects = loaded.model.effects(inputs, usual)
