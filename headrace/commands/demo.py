@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import click
@@ -35,16 +33,15 @@ def demo(once: bool, as_json: bool) -> None:
       headrace demo
       headrace demo --once --json
     """
-    from headrace.settings import read_settings
+    from headrace.project import Project
 
-    root = Path.cwd()
-    settings = read_settings(root, os.environ)
+    project = Project.open()
     started = time.monotonic()
     try:
-        with interrupts_end_it(), temporary_home(root / settings.home, "demo-") as home:
+        with interrupts_end_it(), temporary_home(project.home, "demo-") as home:
             tracking = f"sqlite:///{home / 'mlruns' / 'mlflow.db'}"
-            repo = own_repo(root / settings.stream.repo, home)
-            with Loop(root, settings, home, repo, free_port(), tracking) as loop:
+            repo = own_repo(project.definitions, home)
+            with Loop(project.root, project.settings, home, repo, free_port(), tracking) as loop:
                 story = Story(loop, started)
                 facts = story.tell()
                 if once:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from features.errors import HeadraceError, UsageError
 from headrace.console import JSON, ROOT, print_report
 
 if TYPE_CHECKING:
-    from headrace.settings import Settings
+    from headrace.project import Project
     from serving.config import ServiceConfig
 
 
@@ -45,10 +44,10 @@ def serve(cpus: int, root: Path, **over: Any) -> None:
       headrace serve
       headrace serve --port 0
     """
-    from headrace.settings import read_settings
+    from headrace.project import Project
     from serving.server import served
 
-    config = service_config(read_settings(root, os.environ), root, **over)
+    config = service_config(Project.open(root), **over)
     click.echo("starting Ray Serve", err=True)
     _on_signals(_interrupt)
     try:
@@ -62,8 +61,8 @@ def serve(cpus: int, root: Path, **over: Any) -> None:
         click.echo("stopped before it was ready", err=True)
 
 
-def service_config(settings: Settings, root: Path, **over: Any) -> ServiceConfig:
-    """The service of the project in ``root``, with those of ``over`` that are not None over its settings.
+def service_config(project: Project, **over: Any) -> ServiceConfig:
+    """The service of the project, with those of ``over`` that are not None over its settings.
 
     Paths become absolute, as a replica runs in a folder of its own; port 0 becomes a free one.
 
@@ -75,11 +74,12 @@ def service_config(settings: Settings, root: Path, **over: Any) -> ServiceConfig
     from models.registry import absolute_uri
     from serving.config import ServiceConfig
 
-    repo, home, kafka = root / settings.stream.repo, root / settings.home, settings.kafka
+    settings, repo, home = project.settings, project.definitions, project.home
+    kafka = settings.kafka
     values = settings.serving.model_dump() | {
         "repo": str(repo.resolve()),
         "store": read_settings_of(repo / "feature_store.yaml"),
-        "tracking_uri": absolute_uri(settings.mlflow.tracking_uri, root),
+        "tracking_uri": absolute_uri(settings.mlflow.tracking_uri, project.root),
         "kept_model": str((home / "kept-model").resolve()),
         "bootstrap_servers": kafka.bootstrap_servers or _own_broker(home),
         "kafka_client": kafka.client,
@@ -134,9 +134,9 @@ def recommend(user_id: str | None, item_id: str | None, url: str | None, root: P
 
 def _configured(root: Path) -> str:
     """The address of the project's service for a client on this machine."""
-    from headrace.settings import read_settings
+    from headrace.project import Project
 
-    serving = read_settings(root, os.environ).serving
+    serving = Project.open(root).settings.serving
     if not serving.port:
         raise UsageError("headrace recommend", "--url, as serving.port of the settings is 0", "none")
     host = "127.0.0.1" if serving.host == "0.0.0.0" else serving.host

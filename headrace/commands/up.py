@@ -64,14 +64,16 @@ def up(minutes: float, drift_minutes: float) -> None:
       headrace up --train-every 15
     """
     from features.machine import free_port
-    from headrace.settings import read_settings
+    from headrace.project import Project
 
-    root = Path.cwd()
-    settings = read_settings(root, os.environ)
-    port = settings.serving.port or free_port()
-    repo, tracking = root / settings.stream.repo, settings.mlflow.tracking_uri
+    project = Project.open()
+    port = project.settings.serving.port or free_port()
+    repo, tracking = project.definitions, project.settings.mlflow.tracking_uri
     try:
-        with interrupts_end_it(), Project(root, settings, root / settings.home, repo, port, tracking) as loop:
+        with (
+            interrupts_end_it(),
+            ProjectLoop(project.root, project.settings, project.home, repo, port, tracking) as loop,
+        ):
             trainings = trainings_of(loop, 60 * minutes, 60 * drift_minutes)
             again_s = AGAIN_S if has_sinks(loop) else 0.0
             delivery = Schedule(loop, again_s, ("alerts", "deliver"), ("delivery of alerts", "alerts delivered"))
@@ -115,7 +117,7 @@ def has_sinks(loop: Loop) -> bool:
 def run(loop: Loop, trainings: Sequence[Schedule], delivery: Schedule) -> None:
     """Start the parts, and tell how they are doing until one of them ends."""
     click.echo(f"Kafka answers on {loop.start_broker()}", err=True)
-    stream = Kept(loop, "stream")
+    stream = RestartedPart(loop, "stream")
     loop.start("serve", "serve")
     click.echo(f"service: {loop.url}/docs · logs: {loop.home / 'logs'} · Ctrl-C ends all", err=True)
     with teller() as tell:
@@ -133,7 +135,7 @@ def run(loop: Loop, trainings: Sequence[Schedule], delivery: Schedule) -> None:
             time.sleep(TELL_EVERY_S)
 
 
-class Kept:
+class RestartedPart:
     """A part that is started again when it fails, later each time; what fails at every attempt ends the whole.
 
     Args:
@@ -170,7 +172,7 @@ class Kept:
         self._child, self._due = None, now + wait_s
 
 
-class Project(Loop):
+class ProjectLoop(Loop):
     """The loop on the project itself: its parts read the same settings as when they are started by hand."""
 
     @property

@@ -21,6 +21,7 @@ from headrace.bench.loop import running
 from headrace.bench.loop.freshness import SAMPLED, SAMPLED_USER, Watch, as_text, commits, sampled
 from headrace.bench.loop.running import own_broker
 from headrace.cli import cli
+from headrace.project import Project
 from headrace.settings import Settings
 from streaming.fold.freshness import ages_of
 
@@ -82,7 +83,7 @@ def test_made_up_events_go_to_nobodys_cluster_and_the_bench_that_would_send_them
 
 def test_its_broker_is_beside_the_projects_and_the_rest_is_as_set():
     settings = Settings.model_validate({"broker": {"port": 9092, "heap_mb": 256}, "stream": {"trigger_ms": 50}})
-    ours = own_broker(settings, "bench freshness")
+    ours = own_broker(Project(Path(), settings), "bench freshness").settings
     assert (ours.broker.port, ours.broker.heap_mb, ours.stream) == (0, 256, settings.stream)
 
 

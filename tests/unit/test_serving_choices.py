@@ -8,6 +8,7 @@ from features.errors import UsageError
 from features.machine import free_port
 from features.online_store.settings import read_settings_of
 from headrace.commands.serve import ServiceError, post, service_config, shown
+from headrace.project import Project
 from headrace.settings import Settings
 from serving.app import is_loopback
 
@@ -24,7 +25,7 @@ def project(tmp_path):
 
 
 def test_a_replica_gets_absolute_paths_and_a_port_that_is_free(project):
-    found = service_config(Settings(), project, port=0)
+    found = service_config(Project(project, Settings()), port=0)
     assert found.store.address == str(project / ".headrace" / "online.db")
     assert found.tracking_uri == f"sqlite:///{project / 'mlruns' / 'mlflow.db'}"
     assert found.repo == str(project / "feature_repo")
@@ -32,17 +33,17 @@ def test_a_replica_gets_absolute_paths_and_a_port_that_is_free(project):
 
 
 def test_the_command_line_wins_over_the_settings_where_it_says_something(project):
-    found = service_config(Settings(), project, port=1234, host=None, clock="stream")
+    found = service_config(Project(project, Settings()), port=1234, host=None, clock="stream")
     assert (found.port, found.host, found.clock) == (1234, "127.0.0.1", "stream")
 
 
 def test_events_go_to_the_broker_that_runs_here_unless_a_cluster_is_set(project):
-    assert service_config(Settings(), project).bootstrap_servers == ""
+    assert service_config(Project(project, Settings())).bootstrap_servers == ""
     (project / ".headrace" / "kafka").mkdir(parents=True)
     (project / ".headrace" / "kafka" / "bootstrap").write_text("127.0.0.1:5\n", encoding="utf-8")
-    assert service_config(Settings(), project).bootstrap_servers == "127.0.0.1:5"
+    assert service_config(Project(project, Settings())).bootstrap_servers == "127.0.0.1:5"
     theirs = Settings.model_validate({"kafka": {"bootstrap_servers": "theirs:9092"}})
-    assert service_config(theirs, project).bootstrap_servers == "theirs:9092"
+    assert service_config(Project(project, theirs)).bootstrap_servers == "theirs:9092"
 
 
 def test_redis_is_chosen_by_feature_store_yaml_alone(tmp_path):

@@ -10,7 +10,16 @@ from click.testing import CliRunner
 
 import headrace
 from headrace.cli import cli
-from headrace.commands.up import ATTEMPTS, LIVED_S, Kept, Project, Schedule, has_sinks, status_line, trainings_of
+from headrace.commands.up import (
+    ATTEMPTS,
+    LIVED_S,
+    ProjectLoop,
+    RestartedPart,
+    Schedule,
+    has_sinks,
+    status_line,
+    trainings_of,
+)
 from headrace.loop import LoopError
 from headrace.settings import AlertsSettings, Settings
 
@@ -27,13 +36,13 @@ def parts(*told: object) -> list[str]:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> ProjectLoop:
     """A project in a folder without settings or definitions, where every headrace command fails at once."""
     settings = Settings()
-    return Project(tmp_path, settings, tmp_path / settings.home, tmp_path / "feature_repo", 8123, "", "127.0.0.1:9")
+    return ProjectLoop(tmp_path, settings, tmp_path / settings.home, tmp_path / "feature_repo", 8123, "", "127.0.0.1:9")
 
 
-def archive(project: Project, stream: str = "activity") -> None:
+def archive(project: ProjectLoop, stream: str = "activity") -> None:
     log = project.root / project.settings.offline.path / stream / "_delta_log"
     log.mkdir(parents=True)
     (log / "0.json").write_text("{}")
@@ -121,7 +130,7 @@ def test_a_time_between_trainings_below_0_is_asked_wrongly():
 
 def test_a_part_that_fails_is_started_again_and_ends_the_whole_when_it_fails_every_time(project, capsys):
     now = 0.0
-    kept = Kept(project, "recommend")  # no service answers it
+    kept = RestartedPart(project, "recommend")  # no service answers it
     for _ in range(ATTEMPTS):
         project.children[0].process.wait(60)
         kept.tick(now)
@@ -138,7 +147,7 @@ def test_a_part_that_fails_is_started_again_and_ends_the_whole_when_it_fails_eve
 
 
 def test_a_part_that_was_asked_wrongly_is_not_started_again(project):
-    kept = Kept(project, "stream")
+    kept = RestartedPart(project, "stream")
     project.children[0].process.wait(60)
     kept.tick(0.0)
     with pytest.raises(LoopError, match="'stream' requires to run; got exit 2"):

@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -17,7 +17,7 @@ from headrace.console import say
 from headrace.loop import Loop, interrupts_end_it, own_repo, temporary_home
 
 if TYPE_CHECKING:
-    from headrace.settings import Settings
+    from headrace.project import Project
 
 
 @click.group()
@@ -51,27 +51,28 @@ def own_loop(where: str, port: int = 0) -> Iterator[Loop]:
         where: the command that asks.
         port: of the service.
     """
-    from headrace.settings import read_settings
+    from headrace.project import Project
 
-    root = Path.cwd()
-    settings = own_broker(read_settings(root, os.environ), where)
-    with ended_by_ctrl_c(), temporary_home(root / settings.home, "bench-") as home:
-        repo = own_repo(root / settings.stream.repo, home)
-        with Loop(root, settings, home, repo, port, f"sqlite:///{home / 'mlflow.db'}") as loop:
+    project = own_broker(Project.open(), where)
+    with ended_by_ctrl_c(), temporary_home(project.home, "bench-") as home:
+        repo = own_repo(project.definitions, home)
+        with Loop(project.root, project.settings, home, repo, port, f"sqlite:///{home / 'mlflow.db'}") as loop:
             yield loop
 
 
-def own_broker(settings: Settings, where: str) -> Settings:
-    """The settings with a broker on a free port; UsageError where they name a cluster, in which others would see us.
+def own_broker(project: Project, where: str) -> Project:
+    """The project with a broker on a free port; UsageError where it has a cluster, in which others would see us.
 
     Args:
         where: the command that asks.
     """
+    settings = project.settings
     if settings.kafka.bootstrap_servers:
         required = "no kafka.bootstrap_servers, as it sends made-up events"
         hint = "Run it with HEADRACE_KAFKA__BOOTSTRAP_SERVERS= (nothing) for a broker of its own."
         raise UsageError(where, required, f"'{settings.kafka.bootstrap_servers}'", hint)
-    return settings.model_copy(update={"broker": settings.broker.model_copy(update={"port": 0})})
+    broker = settings.broker.model_copy(update={"port": 0})
+    return replace(project, settings=settings.model_copy(update={"broker": broker}))
 
 
 def machine() -> str:

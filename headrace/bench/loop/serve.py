@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
-import os
 import random
 import subprocess
 import sys
@@ -64,13 +63,12 @@ def serve_bench(seconds: int, rate: int, replicas: int, as_json: bool) -> None:
       headrace bench serve --seconds 20 --rate 50 --json
     """
     from headrace.bench.loop.running import ended_by_ctrl_c, machine
-    from headrace.settings import read_settings
+    from headrace.project import Project
 
-    root = Path.cwd()
-    settings = read_settings(root, os.environ)
-    with ended_by_ctrl_c(), temporary_home(root / settings.home, "bench-") as home:
-        ours = of_headrace(root, settings, home, (seconds, rate, replicas))
-        peer = of_bare_server(root, home)
+    project = Project.open()
+    with ended_by_ctrl_c(), temporary_home(project.home, "bench-") as home:
+        ours = of_headrace(project.root, project.settings, home, (seconds, rate, replicas))
+        peer = of_bare_server(project.root, home)
     ratio = round(ours["clients_64"]["per_s"] / peer["clients_64"]["per_s"], 4)
     report = {"bench": "serve", "machine": machine(), "ours": ours, "peer": peer, "ratio": ratio}
     print_report(report, as_json, as_text)

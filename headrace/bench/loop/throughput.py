@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 import subprocess
 import time
@@ -69,16 +68,15 @@ def throughput(seconds: int, rate: int, stores: tuple[str, ...], as_json: bool) 
       headrace bench throughput --seconds 60 --store sqlite --json
     """
     from headrace.bench.loop.running import ended_by_ctrl_c, machine, own_broker
-    from headrace.settings import read_settings
+    from headrace.project import Project
 
-    root = Path.cwd()
-    settings = own_broker(read_settings(root, os.environ), "bench throughput")
+    project = own_broker(Project.open(), "bench throughput")
     if "redis" in (stores or STORES) and shutil.which("redis-server") is None:
         got = "no such program on the PATH"
         raise UsageError("bench throughput", "redis-server", got, "Install it, or measure --store sqlite alone.")
     with ended_by_ctrl_c():
-        ours = {one: measured(one, root, settings, seconds, rate) for one in stores or STORES}
-        limits = {"spark_parse_noop": most(ours), **_apart(fold_limit, root, settings)}
+        ours = {one: measured(one, project.root, project.settings, seconds, rate) for one in stores or STORES}
+        limits = {"spark_parse_noop": most(ours), **_apart(fold_limit, project.root, project.settings)}
     report = {"bench": "throughput", "machine": machine(), "ours": ours, "limits": limits, "peer": None, "ratio": None}
     print_report(report, as_json, as_text)
 

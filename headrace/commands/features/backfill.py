@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -40,22 +39,20 @@ def backfill(spine: str, out: str, names: Sequence[str], as_json: bool) -> None:
       headrace features backfill spine.parquet --out training.parquet
       headrace features backfill orders.csv --out training.parquet --view user_activity --json
     """
-    from features.definitions import load_repo
     from features.history import ArchiveReader, history, open_table
-    from headrace.settings import read_settings
+    from headrace.project import Project
 
-    began, root = time.monotonic(), Path.cwd()
-    settings = read_settings(root, os.environ)
-    repo = load_repo(root / settings.stream.repo)
+    began, project = time.monotonic(), Project.open()
+    repo = project.repo
     table, views = read_spine(Path(spine), repo, names)
     streams = {stream.name: stream for view in views for stream in view.streams}
-    folder = root / settings.offline.path
+    folder = project.offline
     opened = {name: open_table(folder, one, repo.horizon_ms(name)) for name, one in streams.items()}
     tables = {name: one for name, one in opened.items() if one is not None}
     for name in sorted(streams.keys() - tables.keys()):
         click.echo(f"the offline store has nothing of stream '{name}'", err=True)
     asked = asked_of(table, views, f"file '{spine}'")
-    for matrix in history(asked, ArchiveReader(tables, rows_in_memory=settings.offline.rows_in_memory)):
+    for matrix in history(asked, ArchiveReader(tables, rows_in_memory=project.settings.offline.rows_in_memory)):
         for name, column in zip(matrix.names, matrix.columns, strict=True):
             table = table.append_column(name, column)
     written(table, Path(out))

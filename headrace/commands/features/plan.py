@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -33,23 +32,24 @@ def plan(as_json: bool) -> None:
       headrace features plan
       headrace features plan --json
     """
-    from features.definitions import load_repo, plan_changes, rebuild_of
+    from features.definitions import plan_changes, rebuild_of
     from features.online_store import store_of
     from features.times import now_ms
-    from headrace.settings import read_settings
+    from headrace.project import Project
     from models.needs import model_needs
 
-    root = Path.cwd()
-    settings = read_settings(root, os.environ)
-    repo = load_repo(root / settings.stream.repo)
-    rows = store_of(repo.path, root / settings.home).open()
+    project = Project.open()
+    repo = project.repo
+    rows = store_of(repo.path, project.home).open()
     plans = plan_changes(stored_views(rows, repo), repo.views)
-    histories = histories_of(repo, root / settings.offline.path)
+    histories = histories_of(repo, project.offline)
     rebuilt = [repo.views[one.view] for one in plans if one.rebuild]
     rebuilds = [rebuild_of(view, histories, now_ms(), ROWS_PER_S) for view in rebuilt]
     current = {(view.name, view.schema_hash) for view in repo.views.values()}
     needs = [
-        one for one in model_needs(settings.mlflow.tracking_uri, root) if (one.view, one.schema_hash) not in current
+        one
+        for one in model_needs(project.settings.mlflow.tracking_uri, project.root)
+        if (one.view, one.schema_hash) not in current
     ]
     found = {
         "todo": any(one.rebuild or one.status == "removed" for one in plans),

@@ -6,11 +6,9 @@ Only click is imported here: the rest is when a command runs.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -92,9 +90,9 @@ def list_features(folder: str | None, view_name: str | None, as_json: bool) -> N
 def repo_of_settings(folder: str | None) -> FeatureRepo:
     """The definitions in the folder, or in the one that the settings name."""
     from features.definitions import load_repo
-    from headrace.settings import read_settings
+    from headrace.project import Project
 
-    return load_repo(folder or read_settings(Path.cwd(), os.environ).stream.repo)
+    return Project.open().repo if folder is None else load_repo(folder)
 
 
 def _views(repo: FeatureRepo, name: str | None) -> list[FeatureView]:
@@ -273,13 +271,13 @@ def _from_store(
     explain: bool,
 ) -> dict[str, Any]:
     from features.checks import as_stored
-    from headrace.settings import read_settings
+    from headrace.project import Project
 
-    settings, views = read_settings(Path.cwd(), os.environ), _views_of(repo, view_name, entity)
+    project, views = Project.open(), _views_of(repo, view_name, entity)
     told, notes = as_stored(
         repo,
-        Path(settings.home),
-        Path(settings.offline.path),
+        project.home,
+        project.offline,
         views,
         key,
         clock if asked is None else asked,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -61,26 +60,24 @@ def verify(  # noqa: PLR0913  # one parameter an option
       headrace features verify --served
     """
     from features.checks import Verifier, VerifyRequest, report
-    from features.definitions import load_repo
     from features.events import parsed_time
     from features.online_store import store_of
     from features.times import now_ms
-    from headrace.settings import read_settings
+    from headrace.project import Project
 
-    root = Path.cwd()
-    settings = read_settings(root, os.environ)
-    repo = load_repo(root / settings.stream.repo)
+    project = Project.open()
+    repo = project.repo
     if view_name is not None and view_name not in repo.views:
         raise UsageError("--view", f"one of {', '.join(repo.views) or 'no views'}", repr(view_name))
     views = [view for view in repo.views.values() if view_name in (None, view.name)]
     seed = secrets.randbelow(1 << 32) if seed is None else seed
     asked = VerifyRequest(None if everybody else sample, now_ms() if as_of is None else parsed_time(as_of), seed)
-    home = root / settings.home
+    home = project.home
     rows = store_of(repo.path, home).open()
-    verifier = Verifier(rows, repo, root / settings.offline.path, home, lambda line: click.echo(line, err=True))
+    verifier = Verifier(rows, repo, project.offline, home, lambda line: click.echo(line, err=True))
     found = report([verifier.verify(view, asked) for view in views], {one.name: len(one.features) for one in views})
     if served:
-        found["served"] = report_of_the_log(root, settings, repo, views, asked, round(1_000 * settle_s))
+        found["served"] = report_of_the_log(project.root, project.settings, repo, views, asked, round(1_000 * settle_s))
     print_report(found, as_json, _lines)
     several = [found, *found.get("served", [])]
     wrong = sum(one["mismatch"] + one["missing"] + one["extra"] for one in several)

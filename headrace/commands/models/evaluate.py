@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,13 +64,13 @@ def fraud_handbook(  # noqa: PLR0913, PLR0917  # one parameter an option
       headrace evaluate fraud-handbook --data card-transactions.parquet --model logistic_regression --json
     """
     from features.definitions import load_repo
-    from headrace.settings import read_settings
+    from headrace.project import Project
     from training.protocols import fraud_handbook as protocol
 
     chosen = _chosen(protocol.models(), names)
     lengths = (train_days, delay_days, test_days)
     asked = [_midnight(start) for start in starts]
-    repo = load_repo(folder or read_settings(Path.cwd(), os.environ).stream.repo)
+    repo = Project.open().repo if folder is None else load_repo(folder)
     say(f"reading {data}")
     history = protocol.read_history(Path(data), kind, repo)
     report: dict[str, Any] = {"protocol": "fraud-handbook", "baseline": protocol.BASELINE, "before": before}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -227,10 +226,9 @@ def chosen(models: Mapping[str, Any], names: Sequence[str], always: Sequence[str
 
 
 def _repo() -> FeatureRepo:
-    from features.definitions import load_repo
-    from headrace.settings import read_settings
+    from headrace.project import Project
 
-    return load_repo(read_settings(Path.cwd(), os.environ).stream.repo)
+    return Project.open().repo
 
 
 def show(report: Mapping[str, Any], as_json: bool) -> None:

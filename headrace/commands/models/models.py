@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,11 +13,11 @@ import click
 
 from features.errors import ArtefactError, UsageError
 from headrace.commands.models.train import training_settings
-from headrace.console import JSON, ROOT, print_report
+from headrace.console import JSON, ROOT, print_report, say
 from models.tags import CHAMPION, MODEL_NAME
 
 if TYPE_CHECKING:
-    from headrace.commands.models.project import Project
+    from headrace.commands.models.project import RecommenderProject
     from training.judging import GateVerdict, Judge, ParityCheck
     from training.registry import ModelRegistry, Version
 
@@ -104,14 +103,11 @@ def promote(
 
 def parity_check_of(root: Path, judge: Judge) -> ParityCheck:
     """The gate's comparison of the project's features online with the archive's."""
-    from features.definitions import load_repo
-    from headrace.settings import read_settings
+    from headrace.project import Project
     from training.judging import StoreParity
 
-    settings, domain = read_settings(root, os.environ), judge.run.domain
-    repo, views = load_repo(root / settings.stream.repo), (domain.user, domain.item)
-    home, offline = root / settings.home, root / settings.offline.path
-    return StoreParity(home, offline, repo, views, judge.settings, lambda line: click.echo(line, err=True))
+    project, views = Project.open(root), (judge.run.domain.user, judge.run.domain.item)
+    return StoreParity(project.home, project.offline, project.repo, views, judge.settings, say)
 
 
 def refuse(version: Version, verdict: GateVerdict) -> None:
@@ -236,7 +232,7 @@ def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str],
       headrace models drift --json
     """
     from headrace.commands.models.train_events import EventProject, drift_of_event_model
-    from headrace.settings import read_settings
+    from headrace.project import Project
     from training.judging import measure_drift, write_drift
 
     registry = registry_in(root)
@@ -247,7 +243,7 @@ def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str],
     else:
         report = measure_drift(judge_of(root, name, path, kind, changed), registry, champion)
         if path is None:
-            write_drift(root / read_settings(root, os.environ).home, report, int(time.time() * 1000))
+            write_drift(Project.open(root).home, report, int(time.time() * 1000))
     lines = [f"{value:8.3f}  {key}" for key, value in report["psi"].items()]
     print_report(report, as_json, lambda _: lines)
     if report["alarming"]:
@@ -302,18 +298,17 @@ def _verdict(root: Path, version: Version, path: str | None, kind: str | None, c
     return checked_parity(verdict, check, judge.settings.parity)
 
 
-def project_of(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> Project:
+def project_of(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> RecommenderProject:
     """The recommender of this name of the project in this folder. Raises UsageError for an event model."""
-    from features.definitions import load_repo
-    from headrace.commands.models.project import Project, Source
-    from headrace.settings import read_settings
+    from headrace.commands.models.project import RecommenderProject, Source
+    from headrace.project import Project
 
-    settings = read_settings(root, os.environ)
+    opened = Project.open(root)
+    settings, repo = opened.settings, opened.repo
     chosen = training_settings(name, changed, settings.training)
-    repo = load_repo(root / settings.stream.repo)
     if name in repo.models:
         raise UsageError(f"model '{name}'", "a recommender, for this", "an event model")
-    return Project(root, settings, repo, chosen, Source(path, kind))
+    return RecommenderProject(root, settings, repo, chosen, Source(path, kind))
 
 
 def judge_of(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> Judge:
@@ -321,16 +316,16 @@ def judge_of(root: Path, name: str, path: str | None, kind: str | None, changed:
     from training.judging import Judge
 
     project = project_of(root, name, path, kind, changed)
-    events = project.events(lambda text: click.echo(text, err=True))
+    events = project.events(say)
     return Judge.of_events(events, project.domain, project.chosen)
 
 
 def registry_in(root: Path) -> ModelRegistry:
     """The registry of the project in this folder."""
-    from headrace.settings import read_settings
+    from headrace.project import Project
     from training.registry import ModelRegistry
 
-    return ModelRegistry(read_settings(root, os.environ).mlflow.tracking_uri, root)
+    return ModelRegistry(Project.open(root).settings.mlflow.tracking_uri, root)
 
 
 def tell(version: Version, as_json: bool, text: str) -> None:

@@ -46,7 +46,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Project:
+class RecommenderProject:
     """One recommender of a project."""
 
     root: Path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -77,12 +76,11 @@ def _tell_written(table: pa.Table, label: str, file: Path) -> None:
 
 def _with_served_log(root: Path, judge: Judge) -> Judge:
     """The judge's events with what was served, which a ranker may learn from."""
-    from features.definitions import load_repo
-    from headrace.commands.models.project import Project
-    from headrace.settings import read_settings
+    from headrace.commands.models.project import RecommenderProject
+    from headrace.project import Project
 
-    settings = read_settings(root, os.environ)
-    project = Project(root, settings, load_repo(root / settings.stream.repo), judge.settings)
+    opened = Project.open(root)
+    project = RecommenderProject(root, opened.settings, opened.repo, judge.settings)
     features = judge.run.features
     features = replace(features, events=project.with_served(features.events))
     return replace(judge, run=replace(judge.run, features=features))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +16,7 @@ from features.errors import BusyError, UsageError
 from headrace.console import JSON, ROOT, print_report
 
 if TYPE_CHECKING:
-    from headrace.commands.models.project import Project
+    from headrace.commands.models.project import RecommenderProject
     from training.data import Events
     from training.progress import Log
     from training.recommender import Trial
@@ -91,16 +90,15 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
       headrace train cards
       headrace train retail --from online-retail.parquet --format online-retail --set test_ms=2592000000
     """
-    from features.definitions import load_repo
-    from headrace.commands.models.project import Project, Source
+    from headrace.commands.models.project import RecommenderProject, Source
     from headrace.commands.models.train_events import EventProject, train_event_model
-    from headrace.settings import read_settings
+    from headrace.project import Project
     from models.tags import MODEL_NAME
     from training.progress import progress_display
     from training.registry import ModelRegistry
 
-    settings = read_settings(root, os.environ)
-    repo = load_repo(root / settings.stream.repo)
+    opened = Project.open(root)
+    settings, repo = opened.settings, opened.repo
     registry = ModelRegistry(settings.mlflow.tracking_uri, root)
     registry.reach()  # now, and not after all that is done for it
     if name is not None and name in repo.models:
@@ -112,7 +110,7 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
         check_name(name, {*repo.models, str(settings.training.get("name", MODEL_NAME)), *registry.names()})
     changed = [*changed, *([] if impressions is None else [f"impressions={impressions}"])]
     chosen = training_settings(name, changed, settings.training)
-    project = Project(root, settings, repo, chosen, Source(path, kind, as_of))
+    project = RecommenderProject(root, settings, repo, chosen, Source(path, kind, as_of))
     with training_lock(project.home), progress_display() as log:
         if anew:
             project.unfinished.forget()
@@ -133,7 +131,7 @@ def training_lock(home: Path) -> AbstractContextManager[None]:
     )
 
 
-def _refreshed(project: Project, trials: int | None, log: Log, *, when_drifted: bool) -> dict[str, Any]:
+def _refreshed(project: RecommenderProject, trials: int | None, log: Log, *, when_drifted: bool) -> dict[str, Any]:
     """The report of a refresh, which stands in the status file too; that of the drift where none was needed."""
     from features.machine import write_json
     from headrace.commands.models.project import begins
@@ -161,7 +159,7 @@ def _refreshed(project: Project, trials: int | None, log: Log, *, when_drifted: 
     return report
 
 
-def _skipped_if_stable(project: Project, events: Events, now_ms: int, log: Log) -> dict[str, Any] | None:
+def _skipped_if_stable(project: RecommenderProject, events: Events, now_ms: int, log: Log) -> dict[str, Any] | None:
     """The drift of the champion where it is no reason to train anew; None where it is, or cannot be measured."""
     from training.judging import Judge, measure_drift, skip_if_stable, write_drift
 
@@ -176,7 +174,7 @@ def _skipped_if_stable(project: Project, events: Events, now_ms: int, log: Log) 
 
 
 def _searched(
-    project: Project, events: Events, trials: int | None, stages: Stages, log: Log
+    project: RecommenderProject, events: Events, trials: int | None, stages: Stages, log: Log
 ) -> tuple[TrainingSettings, Sequence[Trial]]:
     """The settings of the best of so many trials, and the trials; those of the project where there are none."""
     from training.recommender import search

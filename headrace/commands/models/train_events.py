@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ import click
 import pyarrow as pa
 from pydantic import ValidationError
 
-from features.definitions import FeatureRepo, load_repo
+from features.definitions import FeatureRepo
 from features.errors import UsageError
 from features.events import parsed_time
 from headrace.console import print_report, say
-from headrace.settings import Settings, read_settings
+from headrace.project import Project
+from headrace.settings import Settings
 from models.event_model import EventColumnsOfModel
 from models.user_model import wanted
 from training.data import Bound, EventTrainingSettings, ReadEvents, read_archive, read_event_file
@@ -55,9 +55,9 @@ class EventProject:
     @classmethod
     def found(cls, root: Path, name: str, file: tuple[str | None, str | None], changed: Sequence[str]) -> Self | None:
         """The event model of this name of the project in this folder; None where the name is no event model's."""
-        settings = read_settings(root, os.environ)
-        repo = load_repo(root / settings.stream.repo)
-        return cls(root, settings, repo, name, file, changed) if name in repo.models else None
+        project = Project.open(root)
+        repo = project.repo
+        return cls(root, project.settings, repo, name, file, changed) if name in repo.models else None
 
     @cached_property
     def asked(self) -> EventColumnsOfModel:

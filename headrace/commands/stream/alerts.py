@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import click
@@ -41,13 +39,13 @@ def tail(from_beginning: bool, limit: int, seconds: float, as_json: bool) -> Non
       headrace alerts tail --from-beginning --seconds 5 --json
     """
     from headrace.cluster import cluster
-    from headrace.settings import read_settings
+    from headrace.project import Project
     from streaming.kafka import follow_topic
 
-    settings = read_settings(Path.cwd(), os.environ)
+    project = Project.open()
     deadline_s = time.monotonic() + seconds if seconds else float("inf")
-    topic, client = settings.stream.alerts_topic, settings.kafka.client
-    with cluster(settings, Path.cwd()) as servers:
+    topic, client = project.settings.stream.alerts_topic, project.settings.kafka.client
+    with cluster(project.settings, project.root) as servers:
         followed = follow_topic(servers, topic, deadline_s, client, from_beginning=from_beginning)
         for alert in islice(each_once(record.value for record in followed), limit or None):
             click.echo(json.dumps(alert) if as_json else line_of(alert))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,11 +45,11 @@ class Kafka:
 @contextmanager
 def _kafka() -> Iterator[Kafka]:
     from headrace.cluster import cluster
-    from headrace.settings import read_settings
+    from headrace.project import Project
 
-    settings = read_settings(Path.cwd(), os.environ)
-    with cluster(settings, Path.cwd()) as bootstrap_servers:
-        yield Kafka(settings, bootstrap_servers)
+    project = Project.open()
+    with cluster(project.settings, project.root) as bootstrap_servers:
+        yield Kafka(project.settings, bootstrap_servers)
 
 
 @click.group()

@@ -33,20 +33,18 @@ def deliver() -> None:
       headrace alerts deliver
       HEADRACE_ALERTS__WEBHOOK=https://example.com/hook headrace alerts deliver
     """
-    from features.definitions import load_repo
     from headrace.cluster import cluster
     from headrace.commands.stream.stream import until_told
-    from headrace.settings import read_settings
+    from headrace.project import Project
     from streaming.alerts import deliver_all
     from streaming.supervisor import Patience
 
-    root = Path.cwd()
-    settings = read_settings(root, os.environ)
-    sinks = sinks_of(settings.alerts, root / settings.offline.path, load_repo(root / settings.stream.repo))
-    with until_told() as stop, _only_one(root / settings.home), cluster(settings, root) as bootstrap:
-        deliveries = _deliveries(settings, bootstrap, sinks)
-        say(f"alerts of '{settings.stream.alerts_topic}' to {', '.join(one.name for one in sinks)}")
-        tell = partial(_tell, root / settings.home, settings.stream.alerts_topic, stop.is_set)
+    project = Project.open()
+    sinks = sinks_of(project.settings.alerts, project.offline, project.repo)
+    with until_told() as stop, _only_one(project.home), cluster(project.settings, project.root) as bootstrap:
+        deliveries = _deliveries(project.settings, bootstrap, sinks)
+        say(f"alerts of '{project.settings.stream.alerts_topic}' to {', '.join(one.name for one in sinks)}")
+        tell = partial(_tell, project.home, project.settings.stream.alerts_topic, stop.is_set)
         patience = Patience(say)  # what others are told is no reason to stop, such as on a disk without room
         deliver_all(deliveries, lambda sinks: patience(partial(tell, sinks)), stop)
 

@@ -80,15 +80,15 @@ def _project(
     from features.definitions import load_repo
     from features.formats import FORMATS, read_events
     from headrace.commands.stream.produce import renaming
-    from headrace.settings import read_settings
+    from headrace.project import Project
     from streaming.archive import Archive, CutOffs, Importer, ImportSource, digest_of
     from streaming.fold import crash_point
 
     if kind is None:
         raise UsageError("import", f"--format, one of {', '.join(FORMATS)}", "none")
-    settings = read_settings(Path.cwd(), os.environ)
-    repo = load_repo(folder or settings.stream.repo)
-    offline = Path.cwd() / settings.offline.path
+    project = Project.open()
+    repo = load_repo(folder or project.settings.stream.repo)
+    offline = project.offline
     columns = dict(map(renaming, renamed)) or None
 
     def read(file: str) -> ImportSource:
@@ -100,7 +100,7 @@ def _project(
         Archive(offline, repo),
         offline,
         repo.streams,
-        CutOffs(until_ms, _topic_starts(settings, repo)),
+        CutOffs(until_ms, _topic_starts(project.settings, repo)),
         progress=_progress(),
         reached=reached,
         log=lambda line: click.echo(line, err=True),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
@@ -12,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -247,13 +245,15 @@ def _project(folder: str | None) -> _Project:
     from features.definitions import load_repo
     from features.events.avro import schema_registry
     from headrace.cluster import find_cluster
-    from headrace.settings import read_settings
+    from headrace.project import Project
 
-    settings = read_settings(Path.cwd(), os.environ)
-    repo = load_repo(folder or settings.stream.repo)
-    kafka = settings.kafka
+    project = Project.open()
+    repo = load_repo(folder or project.settings.stream.repo)
+    kafka = project.settings.kafka
     registry = schema_registry(kafka.schema_registry, kafka.registry)
-    return _Project(repo, kafka.client, kafka.partitions, partial(find_cluster, settings, Path.cwd()), registry)
+    return _Project(
+        repo, kafka.client, kafka.partitions, partial(find_cluster, project.settings, project.root), registry
+    )
 
 
 class _Sending:

@@ -38,17 +38,15 @@ def stream() -> None:
     Example:
       headrace stream
     """
-    from features.definitions import load_repo
     from headrace.cluster import cluster
-    from headrace.settings import read_settings
+    from headrace.project import Project
     from streaming.archive import maintained_every
 
-    root = Path.cwd()
-    settings = read_settings(root, os.environ)
-    repo = load_repo(root / settings.stream.repo)
-    upkeep = maintained_every(60 * settings.offline.compact_every_min, root, say)
-    with until_told() as stop, cluster(settings, root) as bootstrap, upkeep:
-        _pipeline(settings, root, repo, bootstrap).run(stop)
+    project = Project.open()
+    repo = project.repo
+    upkeep = maintained_every(60 * project.settings.offline.compact_every_min, project.root, say)
+    with until_told() as stop, cluster(project.settings, project.root) as bootstrap, upkeep:
+        _pipeline(project.settings, project.root, repo, bootstrap).run(stop)
     say("stopped; what was read is folded, and the rest waits in Kafka")
 
 
@@ -65,19 +63,17 @@ def rebuild(as_json: bool) -> None:
       headrace features rebuild
       headrace features rebuild --json
     """
-    from features.definitions import load_repo
     from headrace.cluster import cluster
-    from headrace.settings import read_settings
+    from headrace.project import Project
     from streaming.generations import rebuilt_by_the_stream
 
-    root = Path.cwd()
-    settings = read_settings(root, os.environ)
-    repo = load_repo(root / settings.stream.repo)
-    generation, live = rebuilt_by_the_stream(root / settings.home, say), True
+    project = Project.open()
+    repo = project.repo
+    generation, live = rebuilt_by_the_stream(project.home, say), True
     by = " by the stream that runs"
     if generation is None:
-        with cluster(settings, root) as bootstrap:
-            fold, live = _pipeline(settings, root, repo, bootstrap).rebuild()
+        with cluster(project.settings, project.root) as bootstrap:
+            fold, live = _pipeline(project.settings, project.root, repo, bootstrap).rebuild()
         generation, by = str(fold.stream_id), ""
     told = {"generation": generation, "views": list(repo.views), "by_stream": bool(by), "live": live}
     then = "readers have them" if live else "readers have them when 'headrace stream' has folded what Kafka has beyond"
@@ -177,19 +173,18 @@ def status(as_json: bool, metrics: bool) -> None:
     """
     from features.online_store import read_status
     from features.times import now_ms
-    from headrace.settings import read_settings
+    from headrace.project import Project
     from streaming.alerts import delivery_lines, delivery_metrics, read_delivery
     from streaming.status import metrics_text, status_lines
     from training.judging import drift_line, drift_metrics, read_drift, read_event_drift
 
-    root = Path.cwd()
-    settings = read_settings(root, os.environ)
-    found, drift = read_status(root / settings.home, now_ms()), read_drift(root / settings.home)
-    of_events = read_event_drift(root / settings.home)
+    project = Project.open()
+    found, drift = read_status(project.home, now_ms()), read_drift(project.home)
+    of_events = read_event_drift(project.home)
     drifts = [*([] if drift is None else [drift]), *of_events.values()]
     if found["state"] != "absent":
-        found["bytes_per_row"] = _bytes_per_row(settings, root)
-    alerts = read_delivery(root / settings.home, now_ms())
+        found["bytes_per_row"] = _bytes_per_row(project.settings, project.root)
+    alerts = read_delivery(project.home, now_ms())
     if as_json:
         also = {"alerts": alerts, "drift": drift, "event_drift": of_events or None}
         also = {name: one for name, one in also.items() if one is not None}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +11,7 @@ import click
 from headrace.console import JSON, aligned, print_report, say
 
 if TYPE_CHECKING:
-    from headrace.settings import Settings
+    from headrace.project import Project
 
 
 @click.group(invoke_without_command=True)
@@ -32,7 +30,7 @@ def tables(context: click.Context, as_json: bool) -> None:
         return
     from streaming.archive import state_of, tables_of
 
-    states = [asdict(state_of(name, table)) for name, table in tables_of(_offline(_settings()))]
+    states = [asdict(state_of(name, table)) for name, table in tables_of(_project().offline)]
     _show(states, as_json)
 
 
@@ -49,19 +47,15 @@ def compact(keep_hours: int | None, as_json: bool) -> None:
     """
     from streaming.archive import maintain, tables_of
 
-    settings = _settings()
-    keep = settings.offline.keep_versions_h if keep_hours is None else keep_hours
-    _show([asdict(maintain(name, table, keep)) for name, table in tables_of(_offline(settings))], as_json)
+    project = _project()
+    keep = project.settings.offline.keep_versions_h if keep_hours is None else keep_hours
+    _show([asdict(maintain(name, table, keep)) for name, table in tables_of(project.offline)], as_json)
 
 
-def _settings() -> Settings:
-    from headrace.settings import read_settings
+def _project() -> Project:
+    from headrace.project import Project
 
-    return read_settings(Path.cwd(), os.environ)
-
-
-def _offline(settings: Settings) -> Path:
-    return Path.cwd() / settings.offline.path
+    return Project.open()
 
 
 def _show(rows: Sequence[dict[str, Any]], as_json: bool) -> None:

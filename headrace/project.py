@@ -1,0 +1,54 @@
+"""A project's folder: its settings, its definitions, and where it keeps things."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from headrace.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from features.definitions import FeatureRepo
+
+
+@dataclass(frozen=True)
+class Project:
+    """The project in the folder ``root``."""
+
+    root: Path
+    settings: Settings
+
+    @classmethod
+    def open(cls, root: Path | None = None) -> Self:
+        """The project in this folder, or in the current one, with the settings of its files and the environment.
+
+        Raises:
+            UsageError: a setting that cannot be.
+        """
+        folder = Path.cwd() if root is None else root
+        return cls(folder, read_settings(folder, os.environ))
+
+    @property
+    def home(self) -> Path:
+        """The folder of all that running makes."""
+        return self.root / self.settings.home
+
+    @property
+    def offline(self) -> Path:
+        """The folder of the offline store's tables."""
+        return self.root / self.settings.offline.path
+
+    @property
+    def definitions(self) -> Path:
+        """The folder of the definitions."""
+        return self.root / self.settings.stream.repo
+
+    @cached_property
+    def repo(self) -> FeatureRepo:
+        """The definitions. Raises DefinitionError where they do not load."""
+        from features.definitions import load_repo
+
+        return load_repo(self.definitions)
