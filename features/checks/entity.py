@@ -1,4 +1,4 @@
-"""One entity's features computed from a file, and the events behind them: what `headrace features show` shows."""
+"""One entity's features computed from a file, with the events behind them: for `headrace features show`."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from features.history import Spine, point_in_time
 from features.rows import Status
 
 Read = Callable[[], Iterator[tuple[str, Parsed]]]
-"""Starts reading the file from its beginning: (stream name, events with their verdicts), in chunks."""
+"""Reads the file from its beginning: (stream name, events with their verdicts), in chunks."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """One entity in a file: its events by stream, without repeated ones, and the clock (None: no event at all)."""
+class EntityInFile:
+    """One entity in a file: its deduplicated events by stream, and the newest known_at of the file (None: no event)."""
 
     events: Mapping[str, pa.Table]
     clock: int | None
 
 
-def find_entity(read: Read, streams: Mapping[str, Stream], entity: Entity, values: Mapping[str, Any]) -> Found:
-    """The events of one entity, in memory that its events bound, not the file's.
+def find_entity(read: Read, streams: Mapping[str, Stream], entity: Entity, values: Mapping[str, Any]) -> EntityInFile:
+    """The events of one entity; memory is bounded by its events, not by the file.
 
     The file is read twice: which of two records with one event id counts depends on both, and the other may be another
     entity's and stand before.
 
     Args:
-        values: of the entity's keys, see parsed_key().
+        values: those of the entity's keys, see parsed_key().
     """
     key = encode_key(values, entity)
     clock: int | None = None
@@ -43,21 +43,21 @@ def find_entity(read: Read, streams: Mapping[str, Stream], entity: Entity, value
         clock = max(clock or 0, pc.max(table["known_at"]).as_py())
         if entity.keys.keys() <= streams[name].dtypes.keys():
             ids.setdefault(name, []).append(pc.unique(table["event_id"].filter(_is_of(table, entity, key))))
-    wanted = {name: pa.concat_arrays(several) for name, several in ids.items() if sum(map(len, several))}
+    wanted = {name: pa.concat_arrays(chunks) for name, chunks in ids.items() if sum(map(len, chunks))}
     records: dict[str, list[pa.Table]] = {name: [] for name in wanted}
     for name, table in _valid(read()) if wanted else ():
         if name in wanted:
             records[name].append(table.filter(pc.is_in(table["event_id"], value_set=wanted[name])))
     events = {}
-    for name, several in records.items():
-        unique = without_duplicates(pa.concat_tables(several), duration_ms(streams[name].dedupe_horizon))
+    for name, tables in records.items():
+        unique = without_duplicates(pa.concat_tables(tables), duration_ms(streams[name].dedupe_horizon))
         events[name] = unique.filter(_is_of(unique, entity, key))
-    return Found(events, clock)
+    return EntityInFile(events, clock)
 
 
 def _valid(parsed: Iterable[tuple[str, Parsed]]) -> Iterator[tuple[str, pa.Table]]:
-    for name, one in parsed:
-        table = one.events.filter(pa.array(one.verdicts[one.rows] == Verdict.VALID))
+    for name, chunk in parsed:
+        table = chunk.events.filter(pa.array(chunk.verdicts[chunk.rows] == Verdict.VALID))
         if table.num_rows:
             yield name, table
 
@@ -67,7 +67,7 @@ def _is_of(table: pa.Table, entity: Entity, key: str) -> pa.Array:
     return pc.fill_null(pc.equal(texts, key), fill_value=False)
 
 
-def view_answer(view: FeatureView, key: Mapping[str, Any], as_of: int, found: Found) -> dict[str, Any]:
+def view_answer(view: FeatureView, key: Mapping[str, Any], as_of: int, found: EntityInFile) -> dict[str, Any]:
     """The view's features of the entity at as_of (ms), with its status and its newest event's time (ms)."""
     spine = Spine(pa.array([encode_key(key, view.entity)], pa.string()), np.array([as_of], dtype=np.int64))
     events = {stream.name: found.events[stream.name] for stream in view.streams if stream.name in found.events}
@@ -78,15 +78,15 @@ def view_answer(view: FeatureView, key: Mapping[str, Any], as_of: int, found: Fo
     return {"view": view.name, "status": status.name, "newest_event": newest, "features": values}
 
 
-def events_behind(view: FeatureView, as_of: int, found: Found, most: int) -> tuple[list[dict[str, Any]], int]:
-    """The entity's newest ``most`` events that the view's windows hold at as_of (ms), newest first, and how many more.
+def events_behind(view: FeatureView, as_of: int, found: EntityInFile, most: int) -> tuple[list[dict[str, Any]], int]:
+    """The entity's newest ``most`` events in the view's windows at as_of (ms), newest first, and the number of others.
 
-    Of each: its stream, event_id and event_time, and those of the columns that the view uses which are not null.
+    Each has its stream, event_id and event_time, and the columns that the view uses, except nulls.
     """
     bounds = [view.tiling.bounds(window) for window in view.tiling.windows]
     at = np.array([as_of], dtype=np.int64)
-    left = min(int(one.left(at)[0]) for one in bounds)
-    right = max(int(one.right(at)[0]) for one in bounds)
+    left = min(int(window.left(at)[0]) for window in bounds)
+    right = max(int(window.right(at)[0]) for window in bounds)
     rows: list[dict[str, Any]] = []
     for stream in view.streams:
         if stream.name in found.events:

@@ -1,7 +1,7 @@
-"""The laws that keep paths equal, checked on events of the user's: each check is a function that returns a Report.
+"""The laws that keep paths equal, checked on the user's events: each check is a function that returns a Report.
 
-The oracle (testing.py) says what is right for a sample of entities; history and stream must say the same. Every entity
-takes part where no oracle is needed: history against stream, one batch against many, rows through the codec.
+History and stream must agree with the oracle (oracle.py) for a sample of entities. Checks without the oracle cover
+every entity: history against stream, one batch against many, rows through the codec.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ STREAM_ID = 1
 EXAMPLES = 5
 
 AGAIN = 0.3
-"""Share of the batches that are torn, or folded again."""
+"""Share of the batches that are torn and folded again."""
 
 HISTORY_EVERY = 6
-"""At every which moment of the stream all entities are compared with history."""
+"""All entities are compared with history at every sixth moment of the stream."""
 
 Progress = Callable[[str], None]
 
-Wrong = tuple[str, str, float]
-"""What is wrong (a feature's name), an example in words, and by how many tolerances."""
+Violation = tuple[str, str, float]
+"""(feature, example in words, distance in tolerances)."""
 
 Answers = Sequence[dict[str, Expected] | Status]
 
 
 @dataclass(frozen=True)
 class Report:
-    """One law on one view ('' for the file): how much was compared, how much is wrong, and the worst of it."""
+    """One law on one view ('' for the file): values compared, mismatches, and the worst of them."""
 
     view: str
     law: str
@@ -67,7 +67,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many entities of a view are compared with the oracle, at how many times each, on each path."""
+    """The number of entities of a view to compare with the oracle, and of times for each, on each path."""
 
     entities: int = 100
     times: int = 20
@@ -75,14 +75,14 @@ class Sizes:
 
 @dataclass
 class _Tally:
-    """What a check has found so far, worst last in no order."""
+    """The results of a check so far."""
 
     view: str
     law: str
     compared: int = 0
-    wrong: list[Wrong] = field(default_factory=list)
+    wrong: list[Violation] = field(default_factory=list)
 
-    def add(self, compared: int, wrong: Sequence[Wrong] = ()) -> None:
+    def add(self, compared: int, wrong: Sequence[Violation] = ()) -> None:
         self.compared += compared
         self.wrong += wrong
 
@@ -90,66 +90,70 @@ class _Tally:
         self.add(0, [] if right else [("", otherwise, math.inf)])
 
     def report(self, note: str = "") -> Report:
-        """With the worst example of each feature that is wrong, the worst first."""
+        """The report, with the worst example of each wrong feature, the worst first."""
         worst: dict[str, str] = {}
-        for feature, text, _ in sorted(self.wrong, key=lambda one: -one[2]):
+        for feature, text, _ in sorted(self.wrong, key=lambda violation: -violation[2]):
             worst.setdefault(feature, text)
         return Report(self.view, self.law, self.compared, len(self.wrong), tuple(worst.values())[:EXAMPLES], note)
 
 
 def valid_events(parsed: Sequence[Parsed]) -> pa.Table:
-    """The events of one stream that are folded, repeated ones among them."""
-    return pa.concat_tables([one.events.filter(pa.array(one.verdicts[one.rows] == Verdict.VALID)) for one in parsed])
+    """The valid events of one stream, duplicates among them."""
+    return pa.concat_tables(
+        [chunk.events.filter(pa.array(chunk.verdicts[chunk.rows] == Verdict.VALID)) for chunk in parsed]
+    )
 
 
 def verdicts_add_up(stream: Stream, parsed: Sequence[Parsed]) -> Report:
     """Every record of the stream has one verdict: it is an event or a dead letter, with a reason unless it is valid."""
     findings, counts = _Tally("", f"verdicts of {stream.name} add up"), Counter[str]()
-    for one in parsed:
-        events = one.verdicts != Verdict.DEAD_LETTER
-        findings.add(len(one.verdicts))
-        findings.expect(one.events.num_rows == events.sum(), "events are not the records that are valid or late")
-        findings.expect(bool(np.array_equal(one.rows, np.flatnonzero(events))), "events are not in record order")
-        reasons = np.asarray(one.reasons.is_valid())
+    for chunk in parsed:
+        events = chunk.verdicts != Verdict.DEAD_LETTER
+        findings.add(len(chunk.verdicts))
+        findings.expect(chunk.events.num_rows == events.sum(), "events are not the records that are valid or late")
+        findings.expect(bool(np.array_equal(chunk.rows, np.flatnonzero(events))), "events are not in record order")
+        reasons = np.asarray(chunk.reasons.is_valid())
         findings.expect(
-            bool((reasons == (one.verdicts != Verdict.VALID)).all()), "reasons are not those of the refused"
+            bool((reasons == (chunk.verdicts != Verdict.VALID)).all()), "reasons are not those of the refused"
         )
-        counts.update(Verdict(verdict).name for verdict in one.verdicts.tolist())
+        counts.update(Verdict(verdict).name for verdict in chunk.verdicts.tolist())
     valid = valid_events(parsed)
     duplicates = valid.num_rows - without_duplicates(valid, duration_ms(stream.dedupe_horizon)).num_rows
     findings.expect(valid.num_rows == counts["VALID"], "valid events are not the valid records")
     ends = {"folded": counts["VALID"] - duplicates, "duplicate": duplicates}
     ends |= {"late": counts["LATE"], "dead letter": counts["DEAD_LETTER"]}
-    return findings.report(", ".join(f"{number:,} {end}" for end, number in ends.items()) + _why(parsed))
+    return findings.report(", ".join(f"{number:,} {end}" for end, number in ends.items()) + _reason_codes(parsed))
 
 
-def _why(parsed: Sequence[Parsed]) -> str:
+def _reason_codes(parsed: Sequence[Parsed]) -> str:
     """The codes of the dead letters' reasons, the most frequent first."""
     codes = Counter[str]()
-    for one in parsed:
-        reasons = one.reasons.filter(pa.array(one.verdicts == Verdict.DEAD_LETTER))
+    for chunk in parsed:
+        reasons = chunk.reasons.filter(pa.array(chunk.verdicts == Verdict.DEAD_LETTER))
         codes.update(reason.partition(":")[0] for reason in reasons.to_pylist())
     return f" ({', '.join(f'{number:,} {code}' for code, number in codes.most_common())})" if codes else ""
 
 
 def verdicts_are_the_records_own(stream: str, first: Sequence[Parsed], second: Sequence[Parsed]) -> Report:
-    """Two readings of a file in chunks of two sizes give each record the same verdict and reason."""
+    """Two readings of a file in chunks of different sizes give each record the same verdict and reason."""
     findings = _Tally("", f"verdicts of {stream} are the same in other chunks")
-    (one, why), (other, why_other) = _verdicts(first), _verdicts(second)
-    findings.add(len(one))
-    findings.expect(len(one) == len(other), f"{len(one):,} records in one reading, {len(other):,} in the other")
-    if len(one) == len(other):
-        wrong = np.flatnonzero((one != other) | ~np.asarray(pc.equal(why, why_other)))
+    (verdicts, reasons), (again, reasons_again) = _verdicts(first), _verdicts(second)
+    findings.add(len(verdicts))
+    same_length = len(verdicts) == len(again)
+    findings.expect(same_length, f"{len(verdicts):,} records in one reading, {len(again):,} in the other")
+    if same_length:
+        wrong = np.flatnonzero((verdicts != again) | ~np.asarray(pc.equal(reasons, reasons_again)))
         findings.add(
-            0, [("", f"record {row}: '{why[row]}', then '{why_other[row]}'", math.inf) for row in wrong.tolist()]
+            0,
+            [("", f"record {row}: '{reasons[row]}', then '{reasons_again[row]}'", math.inf) for row in wrong.tolist()],
         )
     return findings.report()
 
 
 def _verdicts(parsed: Sequence[Parsed]) -> tuple[NDArray[np.int8], pa.Array]:
-    """All verdicts and reasons, the reason of a valid record empty."""
-    reasons = pa.chunked_array([one.reasons for one in parsed], pa.string())
-    return np.concatenate([one.verdicts for one in parsed]), pc.fill_null(reasons, "").combine_chunks()
+    """All verdicts and reasons; the reason of a valid record is empty."""
+    reasons = pa.chunked_array([chunk.reasons for chunk in parsed], pa.string())
+    return np.concatenate([chunk.verdicts for chunk in parsed]), pc.fill_null(reasons, "").combine_chunks()
 
 
 def check_view(
@@ -159,27 +163,29 @@ def check_view(
     rng: np.random.Generator,
     progress: Progress = lambda _: None,
 ) -> Iterator[Report]:
-    """Every law of a view on the valid events of its streams (by name, repeated ones among them), one Report each."""
-    mine = {stream.name: events[stream.name] for stream in view.streams if stream.name in events}
-    if not sum(table.num_rows for table in mine.values()):
+    """A Report for each law of a view on the valid events of its streams (by name, duplicates among them)."""
+    recorded = {stream.name: events[stream.name] for stream in view.streams if stream.name in events}
+    if not sum(table.num_rows for table in recorded.values()):
         return
     unique = {
-        s.name: without_duplicates(mine[s.name], duration_ms(s.dedupe_horizon)) for s in view.streams if s.name in mine
+        s.name: without_duplicates(recorded[s.name], duration_ms(s.dedupe_horizon))
+        for s in view.streams
+        if s.name in recorded
     }
-    sample = sampled_entities(view, mine, sizes.entities, rng)
+    sample = sampled_entities(view, recorded, sizes.entities, rng)
     if not len(sample):
         yield Report(view.name, "history = oracle", 0, note=f"these events name no {view.entity.name}")
         return
-    known = histories(view, sample.keys, records_of(view, mine, sample))
+    entity_histories = histories(view, sample.keys, records_of(view, recorded, sample))
     progress(f"{view.name}: {len(sample)} entities x {sizes.times} times of history")
-    yield history_is_the_oracle(view, unique, sample, known, sizes.times, rng)
+    yield history_is_the_oracle(view, unique, sample, entity_histories, sizes.times, rng)
     progress(f"{view.name}: {sum(len(table) for table in unique.values()):,} events in batches")
-    moments = moments_along(view, mine, sizes.times, rng)
+    moments = moments_along(view, recorded, sizes.times, rng)
     stream = Streamed(view, unique, rng)
-    yield from stream_agrees(stream, unique, sample, known, moments)
+    yield from stream_agrees(stream, unique, sample, entity_histories, moments)
     yield stream.again.report()
     progress(f"{view.name}: {len(stream.store.values):,} rows again, from one batch")
-    yield one_batch_is_many(stream, unique, sample, known, _lifetime(unique)[1])
+    yield one_batch_is_many(stream, unique, sample, entity_histories, _lifetime(unique)[1])
     yield codec_keeps_rows(view, stream.store.rows())
 
 
@@ -187,18 +193,18 @@ def history_is_the_oracle(
     view: FeatureView,
     events: Mapping[str, pa.Table],
     sample: EntitySample,
-    known: Sequence[EntityHistory],
+    entity_histories: Sequence[EntityHistory],
     times: int,
     rng: np.random.Generator,
 ) -> Report:
-    """point_in_time says what the oracle says, for each entity around its own events (ties, ± 1 ms, tile bounds)."""
+    """point_in_time agrees with the oracle for each entity around its own events (ties, ± 1 ms, tile bounds)."""
     lifetime = _lifetime(events)
-    moments = [moments_around(view, history, times, lifetime, rng) for history in known]
+    moments = [moments_around(view, history, times, lifetime, rng) for history in entity_histories]
     as_of = np.array(moments, dtype=np.int64).ravel()
     spine = Spine(sample.texts.take(pa.array(np.repeat(np.arange(len(sample)), times))), as_of)
     order = rng.permutation(len(as_of))
     spine = Spine(spine.keys.take(pa.array(order)), as_of[order])
-    expected = [answers(view, known[place // times], int(as_of[place])) for place in order.tolist()]
+    expected = [answers(view, entity_histories[row // times], int(as_of[row])) for row in order.tolist()]
     findings = _Tally(view.name, "history = oracle")
     _compare(findings, view, expected, point_in_time(view, spine, events), spine)
     return findings.report()
@@ -210,28 +216,28 @@ def _lifetime(events: Mapping[str, pa.Table]) -> tuple[int, int]:
 
 
 def _compare(findings: _Tally, view: FeatureView, expected: Answers, found: FeatureMatrix, spine: Spine) -> None:
-    wrong = [(one.feature, _example(one, spine), one.excess) for one in compared(view, expected, found)]
+    wrong = [(value.feature, _example(value, spine), value.excess) for value in compared(view, expected, found)]
     wrong += [(text, text, math.inf) for text in derived_disagreements(view, found)]
     findings.add(len(expected) * len(view.features), wrong)
 
 
-def _example(one: Disagreement, spine: Spine) -> str:
-    moment = moment_text(int(spine.as_of[one.row]))
-    return f"{spine.keys[one.row]} at {moment}: {one.feature} is {one.found}, expected {one.expected}"
+def _example(wrong: Disagreement, spine: Spine) -> str:
+    moment = moment_text(int(spine.as_of[wrong.row]))
+    return f"{spine.keys[wrong.row]} at {moment}: {wrong.feature} is {wrong.found}, expected {wrong.expected}"
 
 
 @dataclass
 class MemoryRows:
-    """Rows by key, as a store would keep them."""
+    """Rows by key in memory, in place of an online store."""
 
     values: dict[str, bytes] = field(default_factory=dict)
 
     def get(self, keys: pa.Array) -> pa.Array:
-        """The value of each key, null where there is none."""
+        """The value of each key, null if there is none."""
         return pa.array([self.values.get(key) for key in keys.to_pylist()], type=pa.binary())
 
     def put(self, rows: PackedRows) -> None:
-        """Write the rows."""
+        """Writes the rows."""
         self.values.update(zip(rows.keys.to_pylist(), rows.values.to_pylist(), strict=True))
 
     def rows(self) -> PackedRows:
@@ -244,9 +250,9 @@ class MemoryRows:
 
 
 class Streamed:
-    """A view's rows while its events come in random batches, some of them torn or folded again.
+    """A view's rows while its events arrive in random batches, some of them torn and folded again.
 
-    ``again`` has what was found out on the way: a batch that is folded again changes only what it had not written yet.
+    ``again`` has the results for these: a batch that is folded again changes only the rows that it had not written.
     """
 
     def __init__(self, view: FeatureView, events: Mapping[str, pa.Table], rng: np.random.Generator) -> None:
@@ -256,19 +262,19 @@ class Streamed:
         self._rng = rng
         self._events = {name: table.sort_by("known_at") for name, table in events.items()}
         self._known = {name: table["known_at"].to_numpy() for name, table in self._events.items()}
-        self._upto = dict.fromkeys(events, 0)
+        self._end = dict.fromkeys(events, 0)
         self._batches: list[Mapping[str, pa.Table]] = []
 
     def advance(self, moment: int) -> None:
-        """Fold all that became known up to ``moment`` (ms): in any order, in up to three batches."""
+        """Folds the events that became known up to ``moment`` (ms), in random order, in up to three batches."""
         parts = int(self._rng.integers(1, 4))
         pieces: dict[str, list[Int64s]] = {}
         for name, known in self._known.items():
-            start, self._upto[name] = self._upto[name], int(np.searchsorted(known, moment, side="right"))
-            places = self._rng.permutation(np.arange(start, self._upto[name]))
-            pieces[name] = np.split(places, np.sort(self._rng.integers(0, len(places) + 1, parts - 1)))
+            start, self._end[name] = self._end[name], int(np.searchsorted(known, moment, side="right"))
+            indices = self._rng.permutation(np.arange(start, self._end[name]))
+            pieces[name] = np.split(indices, np.sort(self._rng.integers(0, len(indices) + 1, parts - 1)))
         for part in range(parts):
-            self._fold({name: self._events[name].take(pa.array(several[part])) for name, several in pieces.items()})
+            self._fold({name: self._events[name].take(pa.array(split[part])) for name, split in pieces.items()})
 
     def _fold(self, batch: Mapping[str, pa.Table]) -> None:
         number = len(self._batches)
@@ -279,9 +285,9 @@ class Streamed:
             return
         written = int(self._rng.integers(0, len(changed) + 1))
         self.store.put(changed.slice(0, written))
-        rest, left = self._changed(number), changed.slice(written, len(changed) - written)
-        torn = [("", f"batch {number}, torn after {written} rows: others than the rest are open", math.inf)]
-        self.again.add(len(changed), [] if rest.keys.equals(left.keys) else torn)
+        rest, unwritten = self._changed(number), changed.slice(written, len(changed) - written)
+        torn = [("", f"batch {number}, torn after {written} rows: not exactly the rest changes", math.inf)]
+        self.again.add(len(changed), [] if rest.keys.equals(unwritten.keys) else torn)
         self.store.put(rest)
         old = int(self._rng.integers(0, number + 1))
         replayed = self._changed(old)
@@ -289,8 +295,8 @@ class Streamed:
         self.again.add(1, [("", f"batch {old} after {number}: row {key!r} changed", math.inf) for key in keys])
 
     def _changed(self, number: int) -> PackedRows:
-        folding = Fold(self.view, self._batches[number])
-        return folding.rows(self.store.get(folding.keys), BatchKey(STREAM_ID, number, 0))
+        fold = Fold(self.view, self._batches[number])
+        return fold.rows(self.store.get(fold.keys), BatchKey(STREAM_ID, number, 0))
 
     def read(self, keys: pa.Array, as_of: int) -> FeatureMatrix:
         """The features of these entities from their rows."""
@@ -301,10 +307,10 @@ def stream_agrees(
     stream: Streamed,
     events: Mapping[str, pa.Table],
     sample: EntitySample,
-    known: Sequence[EntityHistory],
+    entity_histories: Sequence[EntityHistory],
     moments: Sequence[int],
 ) -> tuple[Report, Report]:
-    """At each moment, rows of all that was known by then read as the oracle says, and (every entity) as history does.
+    """At each moment, rows of the events known by then agree with the oracle (sample) and with history (every entity).
 
     The second comparison is of statuses and exact features, to the bit, at some of the moments.
     """
@@ -312,7 +318,7 @@ def stream_agrees(
     oracle, history = (_Tally(view.name, f"stream in random batches = {law}") for law in ("oracle", "history"))
     for number, moment in enumerate(moments):
         stream.advance(moment)
-        expected = [answers(view, one, moment) for one in known]
+        expected = [answers(view, entity_history, moment) for entity_history in entity_histories]
         spine = Spine(sample.texts, np.full(len(sample), moment))
         _compare(oracle, view, expected, stream.read(sample.texts, moment), spine)
         if number % HISTORY_EVERY == HISTORY_EVERY - 1:
@@ -325,34 +331,42 @@ def stream_agrees(
 def _compare_bits(
     findings: _Tally, view: FeatureView, keys: pa.Array, first: FeatureMatrix, second: FeatureMatrix
 ) -> None:
-    """Statuses and exact features, which may not differ in any bit."""
+    """Adds differences of statuses and exact features, compared to the bit."""
     exact = {feature.name for feature in view.features if is_exact(feature)}
     pairs = {"status": (pa.array(first.status), pa.array(second.status))}
     pairs |= {
         name: (a, b) for name, a, b in zip(first.names, first.columns, second.columns, strict=True) if name in exact
     }
-    for name, (one, other) in pairs.items():
-        findings.add(len(keys), [] if one.equals(other) else _unequal(name, keys, one, other))
+    for name, (left, right) in pairs.items():
+        findings.add(len(keys), [] if left.equals(right) else _unequal(name, keys, left, right))
 
 
-def _unequal(name: str, keys: pa.Array, one: pa.Array, other: pa.Array) -> list[Wrong]:
-    values = zip(keys.to_pylist(), one.to_pylist(), other.to_pylist(), strict=True)
+def _unequal(name: str, keys: pa.Array, left: pa.Array, right: pa.Array) -> list[Violation]:
+    values = zip(keys.to_pylist(), left.to_pylist(), right.to_pylist(), strict=True)
     return [(name, f"{key}: {name} is {a!r} and {b!r}", math.inf) for key, a, b in values if a != b]
 
 
 def one_batch_is_many(
-    stream: Streamed, events: Mapping[str, pa.Table], sample: EntitySample, known: Sequence[EntityHistory], moment: int
+    stream: Streamed,
+    events: Mapping[str, pa.Table],
+    sample: EntitySample,
+    entity_histories: Sequence[EntityHistory],
+    moment: int,
 ) -> Report:
-    """All events in one batch read like all of them in many: exact features of every entity, sums of the sample."""
+    """All events in one batch give the features of many batches: exact ones of every entity, sums of the sample."""
     view, findings = stream.view, _Tally(stream.view.name, "one batch = many batches")
-    whole = Streamed(view, events, np.random.default_rng(0))
-    folding = Fold(view, events)
-    whole.store.put(folding.rows(pa.nulls(len(folding.keys), pa.binary()), BatchKey(STREAM_ID, 0, 0)))
-    keys = folding.keys.drop_null()
-    _compare_bits(findings, view, keys, stream.read(keys, moment), whole.read(keys, moment))
-    expected = [answers(view, history, moment) for history in known]
+    one_batch = Streamed(view, events, np.random.default_rng(0))
+    fold = Fold(view, events)
+    one_batch.store.put(fold.rows(pa.nulls(len(fold.keys), pa.binary()), BatchKey(STREAM_ID, 0, 0)))
+    keys = fold.keys.drop_null()
+    _compare_bits(findings, view, keys, stream.read(keys, moment), one_batch.read(keys, moment))
+    expected = [answers(view, history, moment) for history in entity_histories]
     _compare(
-        findings, view, expected, whole.read(sample.texts, moment), Spine(sample.texts, np.full(len(sample), moment))
+        findings,
+        view,
+        expected,
+        one_batch.read(sample.texts, moment),
+        Spine(sample.texts, np.full(len(sample), moment)),
     )
     return findings.report()
 

@@ -1,7 +1,7 @@
-"""Test kit: a naive oracle of every feature, and the comparison of any path's answers with it.
+"""A naive oracle of every feature, and the comparison of any path's answers with it.
 
-The oracle is meant to be read. It loops over plain dicts, shares no code with the kernels, and is the definition of
-right. It does once what does not depend on as_of: takes an entity's events aside, and those of each feature set.
+The oracle is meant to be read. It loops over plain dicts, shares no code with the kernels, and defines which values are
+right. It does once what does not depend on as_of: selects an entity's events, and those of each feature set.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Event = Mapping[str, Any]
 MASK = 2**64 - 1
 
 EXACT_AGGREGATIONS = (agg.Count, agg.Min, agg.Max, agg.Last, agg.LastK, agg.DistinctCount, agg.TimeSinceLast)
-"""Those whose features are the same to the bit on every path: no float is rounded in any order of the events."""
+"""Aggregations whose features are the same to the bit on every path: no float is rounded in any order of events."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a feature must be: its value, and how far a float may be from it (absolute)."""
+    """The right value of a feature, and the absolute tolerance of a float."""
 
     value: Any
     tolerance: float = 0.0
@@ -39,16 +39,16 @@ class Expected:
 def oracle(
     view: FeatureView, key: Mapping[str, Any], as_of: int, events: Mapping[str, Iterable[Event]]
 ) -> dict[str, Expected] | Status:
-    """Every aggregated feature of one entity at as_of (ms), from all events of each stream; or why there is none."""
+    """Every aggregated feature of one entity at as_of (ms), from all events of each stream; else its status."""
     (history,) = histories(view, [key], events)
     return answers(view, history, as_of)
 
 
 @dataclass(frozen=True)
 class FeatureGroup:
-    """The features that share the events of one feature set (its place in the view) in one window."""
+    """The features of one feature set (its index in the view) and one window."""
 
-    place: int
+    set_index: int
     window: Window
     tile_ms: int
     features: Sequence[Feature]
@@ -60,7 +60,7 @@ class EntityHistory:
 
     events: Sequence[Event]
     passing: Sequence[Sequence[Event]]
-    questions: Sequence[FeatureGroup]
+    groups: Sequence[FeatureGroup]
 
 
 def histories(
@@ -68,14 +68,14 @@ def histories(
 ) -> list[EntityHistory]:
     """The history of each key, from all events of each stream."""
     counted = {stream.name: counted_events(view, stream, events.get(stream.name, ())) for stream in view.streams}
-    asked = questions(view)
-    found = []
+    groups = feature_groups(view)
+    entity_histories = []
     for key in keys:
-        wanted = tuple(key[name] for name in view.entity.keys)
-        mine = {stream: by_key.get(wanted, []) for stream, by_key in counted.items()}
-        passing = [[e for e in mine[one.source.name] if passes(e, one.filter)] for one in view.sets]
-        found.append(EntityHistory([event for several in mine.values() for event in several], passing, asked))
-    return found
+        values = tuple(key[name] for name in view.entity.keys)
+        own = {stream: by_key.get(values, []) for stream, by_key in counted.items()}
+        passing = [[e for e in own[fs.source.name] if passes(e, fs.filter)] for fs in view.sets]
+        entity_histories.append(EntityHistory([event for each in own.values() for event in each], passing, groups))
+    return entity_histories
 
 
 def counted_events(view: FeatureView, stream: Stream, events: Iterable[Event]) -> dict[tuple[Any, ...], list[Event]]:
@@ -90,40 +90,44 @@ def counted_events(view: FeatureView, stream: Stream, events: Iterable[Event]) -
         accepted[event["event_id"]] = event["known_at"]
         if event["event_time"] >= event["known_at"] - horizon:
             counted.setdefault(tuple(event[name] for name in view.entity.keys), []).append(event)
-    for several in counted.values():
-        several.sort(key=lambda e: (e["event_time"], e["offset"], e["partition"]))
+    for entity_events in counted.values():
+        entity_events.sort(key=lambda e: (e["event_time"], e["offset"], e["partition"]))
     return counted
 
 
-def questions(view: FeatureView) -> list[FeatureGroup]:
-    """The view's aggregated features, those together that are about the same events."""
+def feature_groups(view: FeatureView) -> list[FeatureGroup]:
+    """The view's aggregated features, grouped by feature set and window."""
     grouped: dict[tuple[int, Window], list[Feature]] = {}
     for feature in view.aggregated:
         if feature.window is not None:
-            place = next(place for place, one in enumerate(view.sets) if one is feature.feature_set)
-            grouped.setdefault((place, feature.window), []).append(feature)
-    return [FeatureGroup(*asked, view.tiling.bounds(asked[1]).tile_ms, several) for asked, several in grouped.items()]
+            index = next(index for index, fs in enumerate(view.sets) if fs is feature.feature_set)
+            grouped.setdefault((index, feature.window), []).append(feature)
+    return [
+        FeatureGroup(index, window, view.tiling.bounds(window).tile_ms, features)
+        for (index, window), features in grouped.items()
+    ]
 
 
 def answers(view: FeatureView, history: EntityHistory, as_of: int) -> dict[str, Expected] | Status:
-    """The oracle's answer from an entity's history: every aggregated feature at as_of (ms), or why there is none."""
+    """The oracle's answer from an entity's history: every aggregated feature at as_of (ms), or the status."""
     times = [event["event_time"] for event in history.events if event["known_at"] <= as_of]
     if not times or as_of - max(times) > 2 * view.ttl_ms:
         return Status.NOT_FOUND
     if as_of - max(times) > view.ttl_ms:
         return Status.OUTSIDE_MAX_AGE
-    found: dict[str, Expected] = {}
-    for asked in history.questions:
-        passing = history.passing[asked.place]
-        edges = limits(asked.window, asked.tile_ms, as_of)
+    expected: dict[str, Expected] = {}
+    for group in history.groups:
+        passing = history.passing[group.set_index]
+        edges = limits(group.window, group.tile_ms, as_of)
         start, stop = (bisect_left(passing, edge, key=lambda e: e["event_time"]) for edge in edges)
         inside = [event for event in passing[start:stop] if event["known_at"] <= as_of]
-        found |= {f.name: aggregate(f.aggregation, inside, as_of) for f in asked.features if f.aggregation is not None}
-    return found
+        aggregated = ((f.name, f.aggregation) for f in group.features if f.aggregation is not None)
+        expected |= {name: aggregate(aggregation, inside, as_of) for name, aggregation in aggregated}
+    return expected
 
 
 def limits(window: Window, tile: int, as_of: int) -> tuple[int, int]:
-    """First event time inside and first one outside."""
+    """The window as [first event time inside, first event time outside)."""
     left = (as_of - window.delay_ms - window.length_ms) // tile * tile
     if window.delay_ms:
         return left, (as_of - window.delay_ms) // tile * tile
@@ -131,12 +135,12 @@ def limits(window: Window, tile: int, as_of: int) -> tuple[int, int]:
 
 
 def passes(event: Event, where: Mapping[str, Condition]) -> bool:
-    """Whether the event meets every condition."""
+    """True if the event meets every condition."""
     return all(event[column] is not None and meets(event[column], condition) for column, condition in where.items())
 
 
 def meets(value: Any, condition: Condition) -> bool:
-    """Whether one value meets one condition."""
+    """True if the value meets the condition."""
     if isinstance(condition, OneOf):
         return value in condition.values
     if isinstance(condition, Compare):
@@ -163,15 +167,15 @@ def _mean(values: Sequence[float]) -> Expected:
     return Expected(total.value / len(values), total.tolerance / len(values)) if values else Expected(None)
 
 
-def _quantile(one: agg.Quantile, values: Sequence[float]) -> Expected:
+def _quantile(aggregation: agg.Quantile, values: Sequence[float]) -> Expected:
     if not values:
         return Expected(None)
-    item = sorted(values)[math.floor(one.q * (len(values) - 1))]
-    return Expected(item, one.relative_error * abs(item) * (1 + 1e-9) + 1e-9)
+    item = sorted(values)[math.floor(aggregation.q * (len(values) - 1))]
+    return Expected(item, aggregation.relative_error * abs(item) * (1 + 1e-9) + 1e-9)
 
 
-def _decayed(one: agg.DecayedCount, events: Sequence[Event], as_of: int) -> Expected:
-    total = math.fsum(2.0 ** (-(as_of - event["event_time"]) / one.half_life_ms) for event in events)
+def _decayed(aggregation: agg.DecayedCount, events: Sequence[Event], as_of: int) -> Expected:
+    total = math.fsum(2.0 ** (-(as_of - event["event_time"]) / aggregation.half_life_ms) for event in events)
     return Expected(total, 1e-9 * total + 1e-300)
 
 
@@ -179,28 +183,28 @@ def _since(events: Sequence[Event], as_of: int) -> Expected:
     return Expected(max(0, as_of - events[-1]["event_time"]) if events else None)
 
 
-def _ratio(one: agg.Ratio, events: Sequence[Event], as_of: int) -> Expected:
-    return quotient(aggregate(one.numerator, events, as_of), aggregate(one.denominator, events, as_of))
+def _ratio(aggregation: agg.Ratio, events: Sequence[Event], as_of: int) -> Expected:
+    return quotient(aggregate(aggregation.numerator, events, as_of), aggregate(aggregation.denominator, events, as_of))
 
 
 ANSWERS: dict[type[agg.Aggregation], Callable[[Any, Sequence[Event], list[Any], int], Expected]] = {
-    agg.Count: lambda one, events, values, as_of: Expected(len(values)),
-    agg.Sum: lambda one, events, values, as_of: _sum(values),
-    agg.Mean: lambda one, events, values, as_of: _mean(values),
-    agg.Min: lambda one, events, values, as_of: Expected(min(values, default=None)),
-    agg.Max: lambda one, events, values, as_of: Expected(max(values, default=None)),
-    agg.Last: lambda one, events, values, as_of: Expected(values[-1] if values else None),
-    agg.LastK: lambda one, events, values, as_of: Expected(values[::-1][: one.k]),
-    agg.DistinctCount: lambda one, events, values, as_of: Expected(distinct(values, one.k)),
-    agg.TimeSinceLast: lambda one, events, values, as_of: _since(events, as_of),
-    agg.DecayedCount: lambda one, events, values, as_of: _decayed(one, events, as_of),
-    agg.Quantile: lambda one, events, values, as_of: _quantile(one, values),
-    agg.Ratio: lambda one, events, values, as_of: _ratio(one, events, as_of),
+    agg.Count: lambda spec, events, values, as_of: Expected(len(values)),
+    agg.Sum: lambda spec, events, values, as_of: _sum(values),
+    agg.Mean: lambda spec, events, values, as_of: _mean(values),
+    agg.Min: lambda spec, events, values, as_of: Expected(min(values, default=None)),
+    agg.Max: lambda spec, events, values, as_of: Expected(max(values, default=None)),
+    agg.Last: lambda spec, events, values, as_of: Expected(values[-1] if values else None),
+    agg.LastK: lambda spec, events, values, as_of: Expected(values[::-1][: spec.k]),
+    agg.DistinctCount: lambda spec, events, values, as_of: Expected(distinct(values, spec.k)),
+    agg.TimeSinceLast: lambda spec, events, values, as_of: _since(events, as_of),
+    agg.DecayedCount: lambda spec, events, values, as_of: _decayed(spec, events, as_of),
+    agg.Quantile: lambda spec, events, values, as_of: _quantile(spec, values),
+    agg.Ratio: lambda spec, events, values, as_of: _ratio(spec, events, as_of),
 }
 
 
 def quotient(top: Expected, bottom: Expected) -> Expected:
-    """One over the other, with the tolerance that theirs leave; a denominator that may be 0 tolerates anything."""
+    """The quotient, with the tolerance that follows from both; a denominator that may be 0 tolerates anything."""
     if top.value is None or bottom.value is None or (bottom.value == 0 and bottom.tolerance == 0):
         return Expected(None)
     if abs(bottom.value) <= bottom.tolerance:
@@ -211,24 +215,24 @@ def quotient(top: Expected, bottom: Expected) -> Expected:
 
 
 def distinct(values: Iterable[Any], k: int) -> float:
-    """How many different values; beyond k the k-minimum-values estimate over the documented 48-bit hash."""
+    """The number of different values; beyond k the k-minimum-values estimate over the documented 48-bit hash."""
     hashes = sorted({hash_48(value) for value in values})
     return float(len(hashes)) if len(hashes) <= k else (k - 1) * 2.0**48 / (hashes[k - 1] + 1)
 
 
 @lru_cache(maxsize=1 << 18, typed=True)  # typed: 1, 1.0 and True are equal, and their hashes are not
 def hash_48(value: Any) -> int:
-    """The top 48 bits of the hash that hashing.py documents."""
+    """The top 48 bits of the hash that features/hashing.py documents."""
     if isinstance(value, str):
-        octets = value.encode()
-        return splitmix(sum((b + 1) * weight(i) for i, b in enumerate(octets)) & MASK ^ len(octets)) >> 16
+        encoded = value.encode()
+        return splitmix(sum((b + 1) * weight(i) for i, b in enumerate(encoded)) & MASK ^ len(encoded)) >> 16
     bits = int(np.float64(value + 0.0).view(np.uint64)) if isinstance(value, float) else int(value) & MASK
     return splitmix(bits) >> 16
 
 
 @lru_cache(maxsize=1 << 12)
 def weight(position: int) -> int:
-    """What the byte at a text's position is multiplied by."""
+    """The factor of the byte at a position of a text."""
     return splitmix(position) | 1
 
 
@@ -242,7 +246,7 @@ def splitmix(z: int) -> int:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A value that is not what it should be: in which row, of which feature, and by how many times its tolerance."""
+    """A wrong value: its row, feature, and distance in tolerances."""
 
     row: int
     feature: str
@@ -258,7 +262,7 @@ def disagreements(
     view: FeatureView, expected: Sequence[dict[str, Expected] | Status], found: FeatureMatrix
 ) -> list[str]:
     """One line for each value, status or derived feature that is not what the oracle expects."""
-    return [str(one) for one in compared(view, expected, found)] + derived_disagreements(view, found)
+    return [str(wrong) for wrong in compared(view, expected, found)] + derived_disagreements(view, found)
 
 
 def compared(
@@ -278,15 +282,15 @@ def compared(
             ]
         else:
             wrong += [
-                Disagreement(row, name, repr(columns[name][row]), f"{one.value!r} within {one.tolerance:g}", excess)
-                for name, one in answer.items()
-                if (excess := excess_of(columns[name][row], one)) > 1
+                Disagreement(row, name, repr(columns[name][row]), f"{value.value!r} within {value.tolerance:g}", excess)
+                for name, value in answer.items()
+                if (excess := excess_of(columns[name][row], value)) > 1
             ]
     return wrong
 
 
 def excess_of(value: Any, expected: Expected) -> float:
-    """How far a value is from what is expected, in tolerances: 0 for the same value, inf where none is allowed."""
+    """The distance of a value from the expected one, in tolerances: 0 for the same value, inf if none is allowed."""
     if value == expected.value or math.isinf(expected.tolerance):
         return 0.0
     if value is None or expected.value is None or not expected.tolerance:
@@ -296,7 +300,7 @@ def excess_of(value: Any, expected: Expected) -> float:
 
 
 def derived_disagreements(view: FeatureView, found: FeatureMatrix) -> list[str]:
-    """Derived features must be their expression of the features beside them."""
+    """One line for each derived feature that differs from its expression of the row's other features."""
     numeric = {f.name for f in view.features if f.dtype in ("int64", "float64")}
     columns = dict(zip(found.names, found.columns, strict=True))
     floats = {name: columns[name].cast(pa.float64()).to_numpy(zero_copy_only=False) for name in numeric}
@@ -310,12 +314,12 @@ def derived_disagreements(view: FeatureView, found: FeatureMatrix) -> list[str]:
 
 
 def differences(first: FeatureMatrix, second: FeatureMatrix) -> list[str]:
-    """Features in which two paths differ at all: the same bits, the same nulls, the same status."""
+    """Names of features in which two paths differ in any bit or null, and 'status' if the statuses differ."""
     wrong = [] if np.array_equal(first.status, second.status) else ["status"]
     pairs = zip(first.names, first.columns, second.columns, strict=True)
-    return wrong + [name for name, one, other in pairs if not one.equals(other)]
+    return wrong + [name for name, left, right in pairs if not left.equals(right)]
 
 
 def is_exact(feature: Feature) -> bool:
-    """Whether every path gives the same bits of the feature."""
+    """True if every path gives the same bits of the feature."""
     return isinstance(feature.aggregation, (*EXACT_AGGREGATIONS, agg.Quantile))

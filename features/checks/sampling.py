@@ -1,4 +1,4 @@
-"""What a check looks at: entities of a file, from the quietest to the busiest, and moments when answers change."""
+"""Samples for checks: entities of a file, from the quietest to the busiest, and moments when features change."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from features.events import entity_keys
 from features.rows import event_columns, rows_of_events
 
 HEAVIEST = 5
-"""How many of the entities with the most events are always in a sample."""
+"""The number of entities with the most events that are always in a sample."""
 
 Rows = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class EntitySample:
-    """Some entities of a view: their key values, and the same as key texts (see columns.entity_keys)."""
+    """Entities of a view: their key values, and the same as key texts (see columns.entity_keys)."""
 
     keys: Sequence[Mapping[str, Any]]
     texts: pa.Array
@@ -41,17 +41,17 @@ def sampled_entities(
     if not columns:
         return EntitySample([], pa.array([], pa.string()))
     texts, codes = rows_of_events(view, columns)
-    every = np.concatenate(codes)
-    chosen = spread(np.bincount(every[every >= 0], minlength=len(texts)), count, rng)
-    present, first = np.unique(every, return_index=True)
-    places = first[np.searchsorted(present, chosen)]
+    code = np.concatenate(codes)
+    chosen = spread(np.bincount(code[code >= 0], minlength=len(texts)), count, rng)
+    present, first = np.unique(code, return_index=True)
+    rows = first[np.searchsorted(present, chosen)]
     key_columns = list(view.entity.keys)
     tables = [events[stream.name].select(key_columns) for stream in view.streams if stream.name in events]
-    return EntitySample(pa.concat_tables(tables).take(pa.array(places)).to_pylist(), texts.take(pa.array(chosen)))
+    return EntitySample(pa.concat_tables(tables).take(pa.array(rows)).to_pylist(), texts.take(pa.array(chosen)))
 
 
 def spread(sizes: Int64s, count: int, rng: np.random.Generator) -> Int64s:
-    """``count`` different places, or all if that is fewer: the largest few, half even by rank, half even by size."""
+    """``count`` different indices, or all if that is fewer: the largest few, half even by rank, half even by size."""
     if len(sizes) <= count:
         return np.arange(len(sizes))
     order = np.argsort(-sizes, kind="stable")
@@ -65,7 +65,7 @@ def spread(sizes: Int64s, count: int, rng: np.random.Generator) -> Int64s:
 
 
 def records_of(view: FeatureView, events: Mapping[str, pa.Table], sample: EntitySample) -> Rows:
-    """By stream, as dicts, every record that can matter to the sample: its own, and others of the same event ids."""
+    """By stream, as dicts, every record that can affect the sample: its own, and others of the same event ids."""
     rows = {}
     for stream in view.streams:
         if stream.name in events:
@@ -79,14 +79,14 @@ def records_of(view: FeatureView, events: Mapping[str, pa.Table], sample: Entity
 def moments_around(
     view: FeatureView, history: EntityHistory, count: int, lifetime: tuple[int, int], rng: np.random.Generator
 ) -> list[int]:
-    """``count`` times (ms) at which an entity's answers change: when events come, and enter and leave windows.
+    """``count`` times (ms) at which an entity's features change: when events arrive, and enter and leave windows.
 
-    Exactly then, and a millisecond before and after; one in eight is any time of ``lifetime`` (first, last).
+    Exactly then, and a millisecond before and after; one in eight is a random time of ``lifetime`` (first, last).
     """
     moments = rng.integers(*lifetime, size=count, endpoint=True)
     if history.events:
         windows = view.tiling.windows
-        for place in np.flatnonzero(rng.random(count) < 7 / 8):
+        for index in np.flatnonzero(rng.random(count) < 7 / 8):
             event = history.events[int(rng.integers(len(history.events)))]
             window = windows[int(rng.integers(len(windows)))]
             tile = view.tiling.bounds(window).tile_ms
@@ -95,12 +95,12 @@ def moments_around(
             leaves = after + window.delay_ms + window.length_ms
             old = time + view.ttl_ms * int(rng.integers(1, 3)) + 1
             edges = (time, event["known_at"], after - tile, after, after + window.delay_ms, leaves, old)
-            moments[place] = edges[int(rng.integers(len(edges)))] + rng.integers(-1, 2)
+            moments[index] = edges[int(rng.integers(len(edges)))] + rng.integers(-1, 2)
     return [int(moment) for moment in moments]
 
 
 def moments_along(view: FeatureView, events: Mapping[str, pa.Table], count: int, rng: np.random.Generator) -> list[int]:
-    """``count`` times (ms), rising: spread over when the events became known, the last few after all of them."""
+    """``count`` ascending times (ms): spread over the events' known_at, the last few after all of them."""
     known = np.sort(np.concatenate([events[s.name]["known_at"].to_numpy() for s in view.streams if s.name in events]))
     later = min(count // 5, 3)
     steps = (np.arange(count - later) + rng.random(count - later)) / max(count - later, 1)

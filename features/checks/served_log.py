@@ -1,11 +1,11 @@
-"""The served log against the archive: what answers were made of, and what history says of the same users just then.
+"""The served log against the archive: the inputs of answers, and history of the same users at the same instants.
 
-An answer holds the user's row as the ranker got it, the instant that it was read for (``as_of``) and the newest event
-in it (``user_newest``). History as of that instant knows what Kafka had by then, whoever posted it; a service knows an
-event once it is folded, or at once where the service took it itself. So an answer is compared where that makes no
-difference: the archive goes on for ``settle_ms`` after it, and no event of the user became known within ``settle_ms``
-before it, or one did and is in the row, being its newest. Answers by a version that the registry has no more are not
-compared: what their rows hold stood in its manifest.
+An answer holds the user's row of ranker inputs, the instant that it was read for (``as_of``) and the time of its newest
+event (``user_newest``). History as of that instant has every event that Kafka had by then; a service has an event once
+it is folded, or at once if it was posted to that service. So an answer is compared if that makes no difference: the
+archive goes on for ``settle_ms`` after it, and no event of the user became known within ``settle_ms`` before it, or one
+did and is the newest of the row. Answers by a version that is no longer in the registry are not compared: the names of
+their inputs were in its manifest.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from features.history import ArchiveTable, Spine, deduplicated, open_table, poin
 from features.rows import FeatureMatrix, Status
 
 CLOSE = 1e-9
-"""Relative difference below which two values of a feature that is not exact are the same."""
+"""Two values of a feature that is not exact are equal below this relative difference."""
 
 InputsOf = Callable[[str, str], tuple[Sequence[str], Sequence[str]] | None]
-"""(model, version) → all of the ranker's inputs, and those among them that are the user's; None: there is no such."""
+"""(model, version) → all inputs of the ranker, and those of the user among them; None if the version is gone."""
 
 
 @dataclass(frozen=True)
 class LoggedAnswers:
-    """n answers by models of one definition of the user's view: whose, as of when, and the user's row.
+    """n answers by models of one definition of the user's view: user keys, instants, and the user's rows.
 
     Args:
         names: the features in a row.
-        newest: the newest event that the row knows of, epoch ms.
+        newest: time of the newest event in the row, epoch ms.
         rows: (n, names), NaN for null.
     """
 
@@ -56,9 +56,9 @@ class LoggedAnswers:
 
 @dataclass
 class LogFindings:
-    """What a comparison of the log came to; ``unsettled`` answers were not compared.
+    """The results of a comparison of the log; ``unsettled`` answers were not compared.
 
-    ``gone`` are those of them by versions that the registry has no more: 'model version' → how many.
+    ``gone`` are those of them by versions that are no longer in the registry: 'model version' → number of answers.
     """
 
     findings: Findings
@@ -72,56 +72,58 @@ class LogVerifier:
 
     Args:
         offline: the folder of the archive's tables.
-        inputs_of: what the rows of a model's version hold.
-        settle_ms: how far the stream may have been behind when it was read.
+        inputs_of: the input names of a model's version.
+        settle_ms: the longest lag of the stream at the time of a read.
     """
 
     def __init__(self, repo: FeatureRepo, offline: Path, inputs_of: InputsOf, settle_ms: int) -> None:
         self._repo, self._offline, self._inputs_of, self._settle_ms = repo, offline, inputs_of, settle_ms
 
     def verify(self, view: FeatureView, stream: Stream, sample: int | None, seed: int) -> LogFindings:
-        """What differs in the answers about this view's users (``sample`` of them, or all).
+        """The differences in the answers to this view's users (``sample`` answers, or all).
 
-        Raises UsageError where nothing was ever logged.
+        Raises:
+            UsageError: the archive has no table of the log.
         """
         table = open_table(self._offline, stream)
         if table is None:
             next_step = "Let the service answer for a while, with serving.served_log_share above 0."
             raise UsageError(f"the served log '{stream.name}'", "a table in the offline store", "none", next_step)
-        found = LogFindings(Findings(f"{stream.name} → {view.name}"))
-        archived_ms = max(one.newest_ms() for one in (table, *self._tables(view).values()))
-        for answers in self._answers(found, _sampled(_of_users(table, view), sample, seed), view):
-            self._compare(found, view, answers, archived_ms - self._settle_ms)
-        return found
+        result = LogFindings(Findings(f"{stream.name} → {view.name}"))
+        archived_ms = max(archive.newest_ms() for archive in (table, *self._tables(view).values()))
+        for answers in self._answers(result, _sampled(_of_users(table, view), sample, seed), view):
+            self._compare(result, view, answers, archived_ms - self._settle_ms)
+        return result
 
-    def _answers(self, found: LogFindings, log: pa.Table, view: FeatureView) -> Iterator[LoggedAnswers]:
-        """The answers by each model and version; those that cannot be read any more are only counted."""
-        for one in log.group_by(["model", "model_version"]).aggregate([]).to_pylist():
-            same = pc.and_(pc.equal(log["model"], one["model"]), pc.equal(log["model_version"], one["model_version"]))
-            mine, inputs = log.filter(same), self._inputs_of(one["model"], one["model_version"])
+    def _answers(self, result: LogFindings, log: pa.Table, view: FeatureView) -> Iterator[LoggedAnswers]:
+        """The answers of each model and version; those of versions that are gone are only counted."""
+        for group in log.group_by(["model", "model_version"]).aggregate([]).to_pylist():
+            model, version = group["model"], group["model_version"]
+            answers = log.filter(pc.and_(pc.equal(log["model"], model), pc.equal(log["model_version"], version)))
+            inputs = self._inputs_of(model, version)
             if inputs is None:
-                found.answers += mine.num_rows
-                found.unsettled += mine.num_rows
-                found.gone[f"{one['model']} {one['model_version']}"] = mine.num_rows
+                result.answers += answers.num_rows
+                result.unsettled += answers.num_rows
+                result.gone[f"{model} {version}"] = answers.num_rows
                 continue
-            yield _answers_of(mine.filter(pc.equal(mine["inputs"], inputs_hash(inputs[0]))), view, *inputs)
+            yield _answers_of(answers.filter(pc.equal(answers["inputs"], inputs_hash(inputs[0]))), view, *inputs)
 
-    def _compare(self, found: LogFindings, view: FeatureView, answers: LoggedAnswers, until_ms: int) -> None:
+    def _compare(self, result: LogFindings, view: FeatureView, answers: LoggedAnswers, until_ms: int) -> None:
         tables = self._tables(view)
         events = events_of(tables, view, pc.unique(answers.keys))
         history = point_in_time(view, Spine(answers.keys, answers.as_of), events)
         recent = recently_known(view, events, answers, self._settle_ms)
         settled = (recent == 0) | ((recent == 1) & (history.newest_event == answers.newest))
         settled &= answers.as_of <= until_ms
-        found.answers += len(answers.keys)
-        found.unsettled += int((~settled).sum())
-        found.findings.entities += len(pc.unique(answers.keys.filter(pa.array(settled))))
-        found.findings.compared += int(settled.sum()) * len(answers.names)
-        found.findings.add(differences(view, answers, history, settled))
+        result.answers += len(answers.keys)
+        result.unsettled += int((~settled).sum())
+        result.findings.entities += len(pc.unique(answers.keys.filter(pa.array(settled))))
+        result.findings.compared += int(settled.sum()) * len(answers.names)
+        result.findings.add(differences(view, answers, history, settled))
 
     def _tables(self, view: FeatureView) -> dict[str, ArchiveTable]:
-        found = {one.name: open_table(self._offline, one, self._repo.horizon_ms(one.name)) for one in view.streams}
-        return {name: table for name, table in found.items() if table is not None}
+        tables = {s.name: open_table(self._offline, s, self._repo.horizon_ms(s.name)) for s in view.streams}
+        return {name: table for name, table in tables.items() if table is not None}
 
 
 def _sampled(log: pa.Table, sample: int | None, seed: int) -> pa.Table:
@@ -132,7 +134,7 @@ def _sampled(log: pa.Table, sample: int | None, seed: int) -> pa.Table:
 
 
 def _of_users(table: ArchiveTable, view: FeatureView) -> pa.Table:
-    """The log's answers about users that were read by this definition and there, without features that they brought."""
+    """The log's answers with PRESENT features of this definition, without those whose request brought features."""
     log = deduplicated(table.events(), table.stream)
     (key,) = view.entity.keys
     wanted = pc.and_(log[key].is_valid(), log["user_newest"].is_valid())
@@ -141,31 +143,31 @@ def _of_users(table: ArchiveTable, view: FeatureView) -> pa.Table:
     return log.filter(pc.fill_null(wanted, fill_value=False))
 
 
-def _answers_of(log: pa.Table, view: FeatureView, names: Sequence[str], own: Sequence[str]) -> LoggedAnswers:
-    """The answers in which an item has a row: the user's part is the same in all of them."""
+def _answers_of(log: pa.Table, view: FeatureView, names: Sequence[str], user_inputs: Sequence[str]) -> LoggedAnswers:
+    """The answers in which an item has a row; the user's inputs are the same in all rows of an answer."""
     rows = [next((row for *_, row in json.loads(text) if row is not None), None) for text in log["items"].to_pylist()]
-    there = pa.array([row is not None for row in rows], pa.bool_())
-    places = [list(names).index(name) for name in own]
-    values = np.array([row for row in rows if row is not None], dtype=np.float64).reshape(-1, len(names))[:, places]
-    kept = log.filter(there)
+    has_row = pa.array([row is not None for row in rows], pa.bool_())
+    columns = [list(names).index(name) for name in user_inputs]
+    values = np.array([row for row in rows if row is not None], dtype=np.float64).reshape(-1, len(names))[:, columns]
+    answers = log.filter(has_row)
     (key,) = view.entity.keys
-    keys = entity_keys({key: kept[key].combine_chunks()}, view.entity)
-    return LoggedAnswers(own, keys, integers(kept["as_of"]), integers(kept["user_newest"]), values)
+    keys = entity_keys({key: answers[key]}, view.entity)
+    return LoggedAnswers(user_inputs, keys, integers(answers["as_of"]), integers(answers["user_newest"]), values)
 
 
 def recently_known(view: FeatureView, events: Mapping[str, pa.Table], answers: LoggedAnswers, settle_ms: int) -> Int64s:
-    """(n,) how many events of the answer's user became known in (as_of − settle_ms, as_of]."""
+    """(n,) the number of events of the answer's user that became known in (as_of − settle_ms, as_of]."""
     counts = np.zeros(len(answers.keys), dtype=np.int64)
     users = pc.unique(answers.keys)
-    asked = np.asarray(pc.index_in(answers.keys, value_set=users), dtype=np.int64)
+    user = np.asarray(pc.index_in(answers.keys, value_set=users), dtype=np.int64)
     for table in events.values():
         keys = entity_keys({name: table[name] for name in view.entity.keys}, view.entity)
         code = np.asarray(pc.fill_null(pc.index_in(keys, value_set=users), -1), dtype=np.int64)
         known = integers(table["known_at"])
         order = np.lexsort((known, code))
         code, known = code[order], known[order]
-        first = np.searchsorted(code, asked, side="left")
-        last = np.searchsorted(code, asked, side="right")
+        first = np.searchsorted(code, user, side="left")
+        last = np.searchsorted(code, user, side="right")
         counts += [
             np.searchsorted(known[low:high], at, side="right")
             - np.searchsorted(known[low:high], at - settle_ms, side="right")
@@ -175,26 +177,26 @@ def recently_known(view: FeatureView, events: Mapping[str, pa.Table], answers: L
 
 
 def differences(view: FeatureView, answers: LoggedAnswers, history: FeatureMatrix, settled: Bools) -> list[Difference]:
-    """Every value of the settled answers that is not what history says: an answer about nobody is 'extra'."""
+    """Every value of the settled answers that differs from history; one of a user without history is 'extra'."""
     users = answers.keys.to_pylist()
-    there = history.status == Status.PRESENT
-    found = [
-        Difference("extra", view.name, users[place], "status", int(answers.as_of[place]), "PRESENT", "NOT_FOUND")
-        for place in np.flatnonzero(settled & ~there).tolist()
+    present = history.status == Status.PRESENT
+    differences = [
+        Difference("extra", view.name, users[row], "status", int(answers.as_of[row]), "PRESENT", "NOT_FOUND")
+        for row in np.flatnonzero(settled & ~present).tolist()
     ]
-    right = history.to_numpy(answers.names)
+    expected = history.to_numpy(answers.names)
     exact = {feature.name: is_exact(feature) for feature in view.features}
     for column, name in enumerate(answers.names):
-        one, other = answers.rows[:, column], right[:, column]
+        logged, right = answers.rows[:, column], expected[:, column]
         tolerance = 0.0 if exact[name] else CLOSE
-        same = np.isclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
-        found += [
-            Difference(kind_of(*values), view.name, users[at], name, int(answers.as_of[at]), *values)
-            for at in np.flatnonzero(settled & there & ~same).tolist()
-            for values in [(_told(one[at]), _told(other[at]))]
+        same = np.isclose(logged, right, rtol=tolerance, atol=tolerance, equal_nan=True)
+        differences += [
+            Difference(kind_of(*values), view.name, users[row], name, int(answers.as_of[row]), *values)
+            for row in np.flatnonzero(settled & present & ~same).tolist()
+            for values in [(_or_none(logged[row]), _or_none(right[row]))]
         ]
-    return found
+    return differences
 
 
-def _told(value: np.float64) -> float | None:
+def _or_none(value: np.float64) -> float | None:
     return None if np.isnan(value) else float(value)

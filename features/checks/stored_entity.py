@@ -1,4 +1,4 @@
-"""One entity as it stands: its rows in the online store, and the events behind them in the offline store."""
+"""One entity as stored: its features from the online store, and the events behind them from the offline store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from features.rows import Status
 from features.times import moment_text, now_ms
 
 STREAM = "stream"
-"""In place of an instant: what is read is as of the newest event of the streams."""
+"""In place of an instant: a read as of the newest event of the streams."""
 
 
 def as_stored(
@@ -28,25 +28,25 @@ def as_stored(
     offline: Path,
     views: Sequence[FeatureView],
     key: Mapping[str, Any],
-    asked: int | str,
+    clock: int | str,
     explained: int | None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """What readers of the online store get of the views of one entity, and what a person should know of it.
+    """The views' features of one entity as readers of the online store get them, and notes for a person.
 
     Args:
-        asked: as of when (ms); 'wall' is now, and 'stream' the newest known_at of the views' streams.
-        explained: how many events behind each view are told; None is not to.
+        clock: the instant of the read (ms); 'wall' is now, and 'stream' the newest known_at of the views' streams.
+        explained: the number of events behind each view to list; None leaves them out.
     """
     now = now_ms()
     reader = FeatureReader(store_of(repo.path, home).open(), repo)
-    at = asked if isinstance(asked, int) else now
-    if asked == STREAM:
+    at = clock if isinstance(clock, int) else now
+    if clock == STREAM:
         at = _stream_clock(reader, offline, views, key) or now
     answers = [stored_answer(reader, view, key, at) for view in views]
-    notes = [_later(answer) for answer in answers if answer["as_of"] > at]
-    ways = "--as-of shows it" if asked == STREAM else "--clock stream or --as-of shows it"
-    old = (_old(reader, view, key, answer) for view, answer in zip(views, answers, strict=True))
-    notes += [f"{told}; {ways} as of then" for told in old if told]
+    notes = [_later_note(answer) for answer in answers if answer["as_of"] > at]
+    option = "--as-of shows it" if clock == STREAM else "--clock stream or --as-of shows it"
+    old = (_old_note(reader, view, key, answer) for view, answer in zip(views, answers, strict=True))
+    notes += [f"{note}; {option} as of then" for note in old if note]
     if explained is not None:
         answers = events_stored(answers, views, key, offline, repo, explained)
     status = read_status(home, now)
@@ -54,32 +54,32 @@ def as_stored(
 
 
 def _stream_clock(reader: FeatureReader, folder: Path, views: Sequence[FeatureView], key: Mapping[str, Any]) -> int:
-    """The newest known_at (ms) of the views' streams in the archive, or in the entity's rows, which have it sooner."""
+    """The newest known_at (ms) of the views' streams in the archive, or in the entity's rows, which may be newer."""
     tables = (open_table(folder, stream) for view in views for stream in view.streams)
     archived = max((table.newest_ms() for table in tables if table is not None), default=0)
     rows = (stored_answer(reader, view, key, max(archived, 0)) for view in views)
     return max(0, archived, *(int(row["as_of"]) for row in rows))
 
 
-def _old(reader: FeatureReader, view: FeatureView, key: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
-    """That the row's newest event is too old to be read, or for every window; empty where it is not, or there is none.
+def _old_note(reader: FeatureReader, view: FeatureView, key: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
+    """A note if the row's newest event is older than the ttl, or than every window; empty otherwise.
 
-    Each row can be read as of its own clock, which an ``as_of`` of 0 comes to.
+    A row can be read as of its own clock: that is the result of an ``as_of`` of 0.
     """
     newest = answer["newest_event"] or stored_answer(reader, view, key, 0)["newest_event"]
     if newest is None or (answer["status"] == Status.PRESENT.name and answer["idle_ms"] <= view.horizon_ms):
         return ""
     ttl = duration_text(view.ttl_ms)
-    than = {
+    limits = {
         Status.PRESENT.name: f"its longest window, {duration_text(view.horizon_ms)}",
         Status.OUTSIDE_MAX_AGE.name: f"its ttl, {ttl}",
         Status.NOT_FOUND.name: f"twice its ttl, {ttl}",
     }
-    age = f"{age_text(answer['as_of'] - newest)} old: more than {than[answer['status']]}"
+    age = f"{age_text(answer['as_of'] - newest)} old: more than {limits[answer['status']]}"
     return f"{view.name}: the row's newest event, of {moment_text(newest)}, is {age}"
 
 
-def _later(answer: Mapping[str, Any]) -> str:
+def _later_note(answer: Mapping[str, Any]) -> str:
     until = moment_text(answer["as_of"])
     return f"{answer['view']}: the row has events up to {until} and is shown as of then; --from FILE goes back further"
 
@@ -87,15 +87,15 @@ def _later(answer: Mapping[str, Any]) -> str:
 def stored_answer(reader: FeatureReader, view: FeatureView, key: Mapping[str, Any], as_of: int) -> dict[str, Any]:
     """The view's features of the entity in the online store.
 
-    ``as_of`` is the one asked for (ms), or the row's clock where that is later: a row knows nothing of before it.
-    ``idle_ms`` is how long before that the entity's newest event was.
+    ``as_of`` is the requested one (ms), or the row's clock if that is later: a row cannot be read before it.
+    ``idle_ms`` is the time from the entity's newest event to ``as_of``.
     """
     matrix = reader.read(view.name, pa.array([encode_key(key, view.entity)], pa.string()), as_of)
     status, at = Status(int(matrix.status[0])), int(matrix.as_of[0])
     newest = None if status == Status.NOT_FOUND else int(matrix.newest_event[0])
     (values,) = matrix.to_table().to_pylist()
-    told = {"view": view.name, "status": status.name, "as_of": at, "newest_event": newest}
-    return told | {"idle_ms": None if newest is None else max(0, at - newest), "features": values}
+    answer = {"view": view.name, "status": status.name, "as_of": at, "newest_event": newest}
+    return answer | {"idle_ms": None if newest is None else max(0, at - newest), "features": values}
 
 
 def events_stored(
@@ -106,36 +106,36 @@ def events_stored(
     repo: FeatureRepo,
     most: int,
 ) -> list[dict[str, Any]]:
-    """The views' answers with the events behind each, as inspection.events_behind() has them.
+    """The views' answers with the events behind each, see events_behind().
 
     The offline store gets its events later than the online store: the newest may be missing here.
 
     Raises:
-        HeadraceError: it has none of the views' streams.
+        HeadraceError: the offline store has none of the views' streams.
     """
     found = find_entity(archived(folder, repo, views), repo.streams, views[0].entity, key)
-    told = []
+    explained = []
     for answer, view in zip(answers, views, strict=True):
         events, more = events_behind(view, answer["as_of"], found, most)
-        told.append({**answer, "events": events, "more_events": more})
-    return told
+        explained.append({**answer, "events": events, "more_events": more})
+    return explained
 
 
 def archived(folder: Path, repo: FeatureRepo, views: Sequence[FeatureView]) -> Read:
-    """Reads the offline tables of the views' streams, as a file with them would be read.
+    """A reader of the offline tables of the views' streams, in place of a file.
 
     Raises:
-        HeadraceError: none of them is there.
+        HeadraceError: the offline store has none of them.
     """
     streams = {stream.name: stream for view in views for stream in view.streams}
     tables = {name: open_table(folder, stream, repo.horizon_ms(name)) for name, stream in streams.items()}
-    found = {name: table for name, table in tables.items() if table is not None}
-    if not found:
+    existing = {name: table for name, table in tables.items() if table is not None}
+    if not existing:
         next_step = "'headrace stream' archives events; --from FILE --format F explains from a file."
         raise HeadraceError(f"offline store '{folder}'", f"a table of {', '.join(streams)}", "none", next_step)
 
     def read() -> Iterator[tuple[str, Parsed]]:
-        for name, table in found.items():
+        for name, table in existing.items():
             for batch in table.batches(event_schema(table.stream).names):
                 yield name, _valid(batch)
 
@@ -143,7 +143,7 @@ def archived(folder: Path, repo: FeatureRepo, views: Sequence[FeatureView]) -> R
 
 
 def _valid(events: pa.Table) -> Parsed:
-    """Archived events that are not late: each was valid."""
+    """Archived events as parsed ones, all VALID: the table leaves out late ones."""
     count = events.num_rows
     verdicts = np.full(count, Verdict.VALID, np.int8)
     return Parsed(events, np.arange(count), verdicts, pa.nulls(count, pa.string()))

@@ -1,4 +1,4 @@
-"""The two stores that a verification compares: rows with the offsets they stand for, and the events before those."""
+"""The two stores of a verification: rows with the offsets that they contain, and the archive's events before those."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """What is to be compared.
+    """The parameters of a verification.
 
     Args:
-        sample: entities of each view; None is all of them.
-        as_of: the instant, in ms, beside each row's own clock.
-        seed: chooses the entities.
+        sample: number of entities of each view; None for all.
+        as_of: instant in ms at which rows are compared, besides their own clock.
+        seed: that of the sample.
     """
 
     sample: int | None
@@ -51,15 +51,15 @@ class Verifier:
 
     Args:
         offline: the folder of the archive's tables.
-        home: the project's, with the stream's status in it.
-        say: takes a line of progress.
+        home: the project's home, with the stream's status.
+        log: called with each line of progress.
     """
 
-    def __init__(self, rows: ReadableStore, repo: FeatureRepo, offline: Path, home: Path, say: Progress) -> None:
-        self._rows, self._repo, self._offline, self._home, self._say = rows, repo, offline, home, say
+    def __init__(self, rows: ReadableStore, repo: FeatureRepo, offline: Path, home: Path, log: Progress) -> None:
+        self._rows, self._repo, self._offline, self._home, self._log = rows, repo, offline, home, log
 
-    def verify(self, view: FeatureView, asked: VerifyRequest) -> Findings:
-        """What differs for the entities asked about.
+    def verify(self, view: FeatureView, request: VerifyRequest) -> Findings:
+        """The differences of the requested entities.
 
         Raises:
             UsageError: the store has no rows of this definition of the view.
@@ -67,61 +67,61 @@ class Verifier:
         """
         findings = Findings(view.name)
         self._stream_id(view)
-        keys = self._chosen(view, asked)
+        keys = self._chosen(view, request)
         for start in range(0, len(keys), KEYS_AT_ONCE):
-            some = keys.slice(start, KEYS_AT_ONCE)
-            for held in self._held(view, some, findings, asked.as_of):
+            batch = keys.slice(start, KEYS_AT_ONCE)
+            for held in self._held(view, batch, findings, request.as_of):
                 self._wait_for_archive(held.end)
                 events = events_of(self._tables(view, held.end), view, held.keys)
-                compare(findings, view, held, events, asked.as_of, self._clock(view))
-            self._say(f"{view.name}: {start + len(some):,} of {len(keys):,} entities")
+                compare(findings, view, held, events, request.as_of, self._clock(view))
+            self._log(f"{view.name}: {start + len(batch):,} of {len(keys):,} entities")
         return findings
 
     def _stream_id(self, view: FeatureView) -> int:
-        found = self._rows.current(of_schema(view.name, view.schema_hash))
-        if found is None:
+        stream_id = self._rows.current(of_schema(view.name, view.schema_hash))
+        if stream_id is None:
             required = f"rows of its definition of today (schema {view.schema_hash:016x})"
             next_step = "Run 'headrace features plan' to see what a change means, 'headrace stream' to make the rows."
             raise UsageError(f"feature view '{view.name}' in the online store", required, "none", next_step)
-        return found
+        return stream_id
 
     # --- entities ---
 
-    def _chosen(self, view: FeatureView, asked: VerifyRequest) -> pa.Array:
-        """Entities of both stores: all, or half of the sample from each."""
+    def _chosen(self, view: FeatureView, request: VerifyRequest) -> pa.Array:
+        """Keys of both stores: all, or half of the sample from each."""
         online, offline = self._rows.keys(view.name), self._archived_keys(view)
-        if asked.sample is not None:
-            rng = np.random.default_rng(asked.seed)
-            online = _some(online, asked.sample - min(asked.sample // 2, len(offline)), rng)
-            offline = _some(offline, asked.sample - len(online), rng)
+        if request.sample is not None:
+            rng = np.random.default_rng(request.seed)
+            online = _sampled(online, request.sample - min(request.sample // 2, len(offline)), rng)
+            offline = _sampled(offline, request.sample - len(online), rng)
         return pc.unique(pa.concat_arrays([online.cast(pa.string()), offline]))
 
     def _archived_keys(self, view: FeatureView) -> pa.Array:
-        found = [pa.array([], pa.string())]
+        chunks = [pa.array([], pa.string())]
         for table in self._tables(view).values():
             for batch in table.batches(list(view.entity.keys)):
                 keys = entity_keys({name: batch[name] for name in view.entity.keys}, view.entity)
-                found.append(pc.unique(keys).drop_null())
-        return pc.unique(pa.concat_arrays(found))
+                chunks.append(pc.unique(keys).drop_null())
+        return pc.unique(pa.concat_arrays(chunks))
 
     # --- rows ---
 
     def _held(self, view: FeatureView, keys: pa.Array, findings: Findings, as_of: int) -> Iterator[HeldRows]:
-        """The keys' rows, those together that stand for the same offsets; a row of no batch is a difference."""
+        """The keys' rows, grouped by the offsets that they contain; a row of an unknown batch is a difference."""
         for _ in range(ATTEMPTS):
             stream_id = self._stream_id(view)
             generation = self._rows.generation(stream_id)
             before = generation.marker()
-            values, found = self._rows.read(view.name, keys, view.schema_hash)
+            values, read_stream_id = self._rows.read(view.name, keys, view.schema_hash)
             after = generation.marker()
-            if found != stream_id or before is None or after is None:
+            if read_stream_id != stream_id or before is None or after is None:
                 continue  # readers have another generation now
             ends = ends_of_rows(values, before, after)
-            known = [None if end is None else json.dumps(dict(end), sort_keys=True) for end in ends]
-            for text in sorted({one for one in known if one is not None}):
-                which = pa.array([one == text for one in known])
-                yield HeldRows(keys.filter(which), values.filter(which), stream_id, json.loads(text))
-            keys = keys.filter(pa.array([one is None for one in known]))
+            texts = [None if end is None else json.dumps(dict(end), sort_keys=True) for end in ends]
+            for end in sorted({text for text in texts if text is not None}):
+                mask = pa.array([text == end for text in texts])
+                yield HeldRows(keys.filter(mask), values.filter(mask), stream_id, json.loads(end))
+            keys = keys.filter(pa.array([text is None for text in texts]))
             if not len(keys):
                 return
         findings.add(
@@ -134,40 +134,40 @@ class Verifier:
     # --- events ---
 
     def _tables(self, view: FeatureView, end: Offsets | None = None) -> dict[str, ArchiveTable]:
-        found = {
+        tables = {
             stream.name: open_table(self._offline, stream, self._repo.horizon_ms(stream.name), end=end)
             for stream in view.streams
         }
-        return {name: table for name, table in found.items() if table is not None}
+        return {name: table for name, table in tables.items() if table is not None}
 
     def _clock(self, view: FeatureView) -> int:
         """The newest known_at of the view's streams in the archive (ms)."""
         return max([0, *(table.newest_ms() for table in self._tables(view).values())])
 
     def _wait_for_archive(self, end: Offsets) -> None:
-        """The archive has all before the end: a stream that runs brings it there."""
+        """Waits until the archive has every record before ``end``. Raises StoreError if it does not get there."""
         deadline = time.monotonic() + ARCHIVED_WITHIN_S
         while True:
             status = read_status(self._home, now_ms())
             archived = status.get("queries", {}).get("archive", {}).get("end", {})
-            behind = {place: at for place, at in end.items() if archived.get(place, 0) < at}
+            behind = {partition: offset for partition, offset in end.items() if archived.get(partition, 0) < offset}
             if not behind:
                 return
             if status["state"] != "running" or time.monotonic() > deadline:
-                got = ", ".join(f"{place} up to {archived.get(place, 0)}" for place in behind)
+                got = ", ".join(f"{partition} up to {archived.get(partition, 0)}" for partition in behind)
                 next_step = "Start 'headrace stream': it archives what it has folded within stream.archive_trigger_s."
                 raise StoreError("the offline store", f"the records before {behind}, as the rows", got, next_step)
             time.sleep(POLL_S)
 
 
-def _some(keys: pa.Array, count: int, rng: np.random.Generator) -> pa.Array:
+def _sampled(keys: pa.Array, count: int, rng: np.random.Generator) -> pa.Array:
     if len(keys) <= count:
         return keys.cast(pa.string())
     return keys.take(pa.array(np.sort(rng.choice(len(keys), max(count, 0), replace=False)))).cast(pa.string())
 
 
 def events_of(tables: Mapping[str, ArchiveTable], view: FeatureView, entities: pa.Array) -> dict[str, pa.Table]:
-    """By stream, the deduplicated events of these entities (keys as text), in memory that they bound.
+    """By stream, the deduplicated events of these entities (keys as text); memory is bounded by those events.
 
     A table is read twice: which of two records with one event id counts depends on both, and the other may be another
     entity's.
@@ -177,9 +177,9 @@ def events_of(tables: Mapping[str, ArchiveTable], view: FeatureView, entities: p
         stream = table.stream
         ids = [pa.array([], pa.string())]
         for batch in table.batches([*view.entity.keys, "event_id"]):
-            keys = entity_keys({one: batch[one] for one in view.entity.keys}, view.entity)
-            mine = pc.fill_null(pc.is_in(keys, value_set=entities), fill_value=False)
-            ids.append(pc.unique(batch["event_id"].filter(mine)))
+            keys = entity_keys({column: batch[column] for column in view.entity.keys}, view.entity)
+            own = pc.fill_null(pc.is_in(keys, value_set=entities), fill_value=False)
+            ids.append(pc.unique(batch["event_id"].filter(own)))
         wanted = table.only(pc.field("event_id").isin(pc.unique(pa.concat_arrays(ids))))
         events[name] = deduplicated(wanted.events(used_columns(view, stream)), stream)
     return events

@@ -1,6 +1,6 @@
-"""Headrace's features in Feast: its objects from definitions, and plug-ins that read our stores; imports Feast.
+"""Headrace's features in Feast: Feast objects from definitions, and plug-ins for our stores. Imports Feast.
 
-In: definitions, ``feature_store.yaml``. Out: Feast entities, views and services, online and historical features.
+In: definitions, ``feature_store.yaml``. Out: Feast entities, views and services; online and historical features.
 """
 
 from features.feast.objects import feast_entities, feast_objects, feast_view, objects_of

@@ -1,4 +1,4 @@
-"""A feature repo as Feast's objects: what `feast apply` registers."""
+"""A feature repo as Feast objects, for `feast apply`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ARCHIVE = "../.headrace/offline"
 
 
 def feast_objects(path: str | Path) -> dict[str, Any]:
-    """Every Feast object of the definitions in a folder, by a Python name of its own."""
+    """Every Feast object of the definitions in a folder, by a unique Python name."""
     return objects_of(load_repo(path))
 
 
@@ -25,29 +25,29 @@ def objects_of(repo: FeatureRepo) -> dict[str, Any]:
     import feast
 
     entities = {entity.name: feast_entities(entity) for entity in repo.entities.values()}
-    objects: dict[str, Any] = {one.name: one for several in entities.values() for one in several}
+    objects: dict[str, Any] = {part.name: part for parts in entities.values() for part in parts}
     for view in repo.views.values():
-        made = feast_view(view, entities[view.entity.name])
-        objects[f"{view.name}_view"] = made
-        objects[f"{view.name}_service"] = feast.FeatureService(name=view.name, features=[made])
+        feature_view = feast_view(view, entities[view.entity.name])
+        objects[f"{view.name}_view"] = feature_view
+        objects[f"{view.name}_service"] = feast.FeatureService(name=view.name, features=[feature_view])
     return objects
 
 
 def feast_entities(entity: Entity) -> list[feast.Entity]:
-    """Feast's entity; one for each part of a composite key, as Feast's have one key each."""
+    """The Feast entity; one for each part of a composite key, as a Feast entity has one join key."""
     import feast
 
-    several = len(entity.keys) > 1
+    composite = len(entity.keys) > 1
     return [
         feast.Entity(
-            name=f"{entity.name}_{key}" if several else entity.name, join_keys=[key], value_type=_value_type(dtype)
+            name=f"{entity.name}_{key}" if composite else entity.name, join_keys=[key], value_type=_value_type(dtype)
         )
         for key, dtype in entity.keys.items()
     ]
 
 
 def feast_view(view: FeatureView, entities: list[feast.Entity]) -> feast.FeatureView:
-    """Feast's feature view, with the key columns and every feature in our order."""
+    """The Feast feature view, with the key columns and every feature in our order."""
     import feast
     from feast.data_format import DeltaFormat
 
@@ -69,7 +69,7 @@ def feast_view(view: FeatureView, entities: list[feast.Entity]) -> feast.Feature
 
 
 def feast_type(dtype: str) -> FeastType:
-    """Feast's type of a dtype."""
+    """The Feast type of a dtype."""
     from feast import types
 
     if dtype.startswith("list<"):

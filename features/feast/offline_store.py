@@ -1,7 +1,7 @@
 """Feast's offline store over the archive: `offline_store.type` in feature_store.yaml names ArchiveOfflineStore.
 
 - Our views are computed from the archive's events, by the kernels that answer online reads.
-- Ordinary Feast views (files) are Feast's own file store's, in the same call as ours or alone.
+- Ordinary Feast views (files) are read by Feast's own file store, in the same call as ours or alone.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ Columns = dict[str, pa.Array]
 class ArchiveOfflineStoreConfig(DaskOfflineStoreConfig):
     """The archive that the stream and `headrace import` write."""
 
-    # Feast's file store refuses a config that is not of its class, and a type that is not this one's.
+    # Feast's file store refuses a config of another class, and a type that is not this class's.
     type: Literal["headrace.feast.ArchiveOfflineStore", "features.offline_store.ArchiveOfflineStore"] = (
         "headrace.feast.ArchiveOfflineStore"  # type: ignore[assignment]
     )
     path: StrictStr = "../.headrace/offline"
-    """The folder of the tables, relative to that of feature_store.yaml; offline.path of the settings."""
+    """The folder of the tables, relative to that of feature_store.yaml: offline.path of the settings."""
     definitions: StrictStr = "."
-    """The folder of the definitions, relative to the same."""
+    """The folder of the definitions, relative to the same folder."""
     rows_in_memory: PositiveInt = ROWS_IN_MEMORY
-    """Events that are read at once; more are answered a part of the entities at a time."""
+    """Events in memory at once; if there are more, entities are computed in parts."""
 
 
 class ArchiveOfflineStore(DaskOfflineStore):
-    """History of our views from events, of ordinary ones from their files."""
+    """History of our views from the archive's events, of ordinary views from their files."""
 
     @staticmethod
     def get_historical_features(
@@ -68,23 +68,25 @@ class ArchiveOfflineStore(DaskOfflineStore):
         filter_by_created_timestamp: bool = False,
         **options: Any,
     ) -> RetrievalJob:
-        """A job whose table has entity_df's rows and columns as they were, and then the features.
+        """A job whose table has entity_df's rows and columns unchanged, and then the features.
 
         Raises:
-            UsageError: entity_df is no table, or lacks a time or a key; a column of it has the name of a feature.
+            UsageError: entity_df is not a table, or lacks a time or a key, or has a column with a feature's name.
         """
         repo = load_repo(_beside(config, config.offline_store.definitions))
         frame = _frame(entity_df)
         odfvs = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
-        wanted, _ = utils._get_requested_feature_views_to_features_dict(feature_refs, feature_views, odfvs)
+        requested, _ = utils._get_requested_feature_views_to_features_dict(feature_refs, feature_views, odfvs)
         spine = _SpineFrame(frame, _time_column(frame))
-        spine.check_names([name for one, names in wanted.items() for name in _named(one, names, full_feature_names)])
-        ours = {view: names for view, names in wanted.items() if view.name in repo.views}
-        ordinary = {view: names for view, names in wanted.items() if view.name not in repo.views}
-        asked = [SpineRequest(repo.views[view.name], spine.of(view, repo.views[view.name])) for view in ours]
+        spine.check_names(
+            [name for view, names in requested.items() for name in _named(view, names, full_feature_names)]
+        )
+        ours = {view: names for view, names in requested.items() if view.name in repo.views}
+        ordinary = {view: names for view, names in requested.items() if view.name not in repo.views}
+        spines = [SpineRequest(repo.views[view.name], spine.of(view, repo.views[view.name])) for view in ours]
 
         def columns() -> Columns:
-            found = _from_archive(config, repo, ours, asked, full_feature_names)
+            computed = _from_archive(config, repo, ours, spines, full_feature_names)
             if ordinary:
                 job = partial(
                     DaskOfflineStore.get_historical_features,
@@ -94,9 +96,9 @@ class ArchiveOfflineStore(DaskOfflineStore):
                     filter_by_created_timestamp=filter_by_created_timestamp,
                     **options,
                 )
-                found |= _from_files(config, spine, ordinary, job, full_feature_names)
-            every = (name for view, names in wanted.items() for name in _named(view, names, full_feature_names))
-            return {name: found[name] for name in every}
+                computed |= _from_files(config, spine, ordinary, job, full_feature_names)
+            every = (name for view, names in requested.items() for name in _named(view, names, full_feature_names))
+            return {name: computed[name] for name in every}
 
         bounds = spine.bounds()
         metadata = RetrievalMetadata(feature_refs, [c for c in frame.columns if c != spine.time], *bounds)
@@ -106,7 +108,7 @@ class ArchiveOfflineStore(DaskOfflineStore):
     def offline_write_batch(
         config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
     ) -> None:
-        """Writes rows of an ordinary view to its file. Raises UsageError for one of ours, whose archive has events."""
+        """Writes rows of an ordinary view to its file. Raises UsageError for one of ours, which is made of events."""
         if feature_view.name in load_repo(_beside(config, config.offline_store.definitions)).views:
             next_step = "Send events to its topic, or bring them in with 'headrace import'."
             raise UsageError(f"feature view '{feature_view.name}'", "events", "values from Feast", next_step)
@@ -114,7 +116,7 @@ class ArchiveOfflineStore(DaskOfflineStore):
 
 
 class ArchiveRetrievalJob(DaskRetrievalJob):
-    """The spine's rows and columns, index and order kept, and the features beside them; computed when asked for."""
+    """The spine's rows and columns in their order, and the features; computed on request."""
 
     def __init__(
         self,
@@ -130,7 +132,7 @@ class ArchiveRetrievalJob(DaskRetrievalJob):
         self._columns = columns
 
     def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> pd.DataFrame:
-        """The spine as it was given, its index included, and the features as further columns."""
+        """The spine with its index, and the features as further columns."""
         if validation_reference is None and not self.on_demand_feature_views:
             return self._to_df_internal(timeout)
         frame = self.to_arrow(validation_reference, timeout).to_pandas()
@@ -154,20 +156,20 @@ class ArchiveRetrievalJob(DaskRetrievalJob):
 
 @dataclass(frozen=True)
 class _SpineFrame:
-    """The rows that want features, and the name of their time column."""
+    """The spine: rows of keys and times, and the name of their time column."""
 
     frame: pd.DataFrame
     time: str
 
     def check_names(self, features: Sequence[str]) -> None:
-        """Raise UsageError where a feature would stand in the place of a column."""
+        """Raises UsageError if a feature has the name of a column."""
         both = [name for name in features if name in self.frame.columns]
         if both:
             next_step = "Rename the columns, or ask with full_feature_names=True."
             raise UsageError("the spine (entity_df)", "column names that no feature has", ", ".join(both), next_step)
 
     def of(self, view: FeatureView, ours: definitions.FeatureView) -> Spine:
-        """Key texts and times of one of our views; a null key is an entity that nobody knows."""
+        """Key texts and times of one of our views; a null key is NOT_FOUND."""
         columns = {key: self._key(column, ours.entity.keys[key], view) for key, column in join_keys(view).items()}
         return Spine(entity_keys(columns, ours.entity), self.as_of())
 
@@ -214,7 +216,7 @@ def _frame(entity_df: Any) -> pd.DataFrame:
 
 
 def _time_column(frame: pd.DataFrame) -> str:
-    """The column of times: event_timestamp, or else the only one there is."""
+    """The column of times: event_timestamp, or the only datetime column."""
     if TIME in frame.columns:
         return TIME
     times = list(frame.select_dtypes(include=["datetime", "datetimetz"]).columns)
@@ -226,7 +228,7 @@ def _time_column(frame: pd.DataFrame) -> str:
 
 
 def join_keys(view: FeatureView) -> dict[str, str]:
-    """The view's key columns → the spine's, in the view's order."""
+    """View's key column → spine's column, in the view's order."""
     renamed = view.projection.join_key_map
     return {column.name: renamed.get(column.name, column.name) for column in view.entity_columns}
 
@@ -240,7 +242,7 @@ def _alias(view: FeatureView) -> str:
 
 
 def _beside(config: RepoConfig, path: str) -> Path:
-    """The path as seen from the folder of feature_store.yaml."""
+    """The path, relative to the folder of feature_store.yaml."""
     return Path(config.repo_path or ".") / path
 
 
@@ -248,14 +250,14 @@ def _from_archive(
     config: RepoConfig,
     repo: FeatureRepo,
     ours: Mapping[FeatureView, list[str]],
-    asked: Sequence[SpineRequest],
+    spines: Sequence[SpineRequest],
     full: bool,
 ) -> Columns:
     folder = _beside(config, config.offline_store.path)
-    streams = {stream.name: stream for one in asked for stream in one.view.streams}
+    streams = {stream.name: stream for request in spines for stream in request.view.streams}
     opened = {name: open_table(folder, stream, repo.horizon_ms(name)) for name, stream in streams.items()}
     tables = {name: table for name, table in opened.items() if table is not None}
-    matrices = history(asked, ArchiveReader(tables, rows_in_memory=config.offline_store.rows_in_memory))
+    matrices = history(spines, ArchiveReader(tables, rows_in_memory=config.offline_store.rows_in_memory))
     columns: Columns = {}
     for (view, names), matrix in zip(ours.items(), matrices, strict=True):
         by_name = dict(zip(matrix.names, matrix.columns, strict=True))
@@ -270,12 +272,13 @@ def _from_files(
     job_of: Callable[..., RetrievalJob],
     full: bool,
 ) -> Columns:
-    """What Feast's file store says of the spine's different rows: it drops repeated ones, and some without a value."""
+    """The features of ordinary views by Feast's file store, which drops repeated rows, and some without a value."""
     rows = spine.only(list(dict.fromkeys(column for view in views for column in join_keys(view).values())))
     group = np.asarray(rows.groupby(list(rows.columns), dropna=False, sort=False).ngroup(), dtype=np.int64)
-    asked = rows.assign(**{ROW: group}).drop_duplicates(ROW)
+    distinct = rows.assign(**{ROW: group}).drop_duplicates(ROW)
     references = [f"{_alias(view)}:{name}" for view, names in views.items() for name in names]
-    found = job_of(config, list(views), references, asked)._to_df_internal().drop_duplicates(ROW).set_index(ROW)
-    wanted = [name for view, names in views.items() for name in _named(view, names, full)]
-    taken = found[wanted].reindex(group)
-    return {name: pa.array(taken[name], from_pandas=True) for name in wanted}
+    job = job_of(config, list(views), references, distinct)
+    features = job._to_df_internal().drop_duplicates(ROW).set_index(ROW)
+    columns = [name for view, names in views.items() for name in _named(view, names, full)]
+    per_row = features[columns].reindex(group)
+    return {name: pa.array(per_row[name], from_pandas=True) for name in columns}

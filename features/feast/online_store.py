@@ -1,8 +1,8 @@
 """Feast's online store over packed state rows: `online_store.type` in feature_store.yaml names one of its classes.
 
-- A request for our views alone: the rows are read and finalized, and answered without protobuf.
-- One that has other views among them: Feast's own way, in which ours are still finalized and keep their statuses.
-- Ordinary Feast views are written and read as Feast does it; the newer event time wins (ordinary.py).
+- A request for our views alone: rows are read and finalized, and the response is made without protobuf.
+- A request with other views among them goes through Feast; ours are still finalized and keep their statuses.
+- Ordinary Feast views are written and read as in Feast; the newer event time wins (ordinary_views.py).
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from features.online_store.sqlite import SqliteRows
 from features.rows import Status
 
 RequestedFeatures = dict[str, list[str]]
-"""View → the features asked of it, in order."""
+"""View → its requested features, in order."""
 
-KEPT_REQUESTS = 1_000
+CACHED_REQUESTS = 1_000
 
 
 class SqliteRowsOnlineStoreConfig(FeastConfigBaseModel):
@@ -51,11 +51,11 @@ class SqliteRowsOnlineStoreConfig(FeastConfigBaseModel):
     path: StrictStr = "../.headrace/online.db"
     """The file, relative to the folder of feature_store.yaml."""
     timeout_s: float = 2.0
-    """How long a write waits for others."""
+    """Timeout of a write that waits for other writers."""
     deadline_ms: float = DEADLINE_MS
-    """How long a read may take."""
+    """Deadline of a read."""
     definitions: StrictStr = "."
-    """The folder of the definitions, relative to the same."""
+    """The folder of the definitions, relative to the same folder."""
 
 
 class RedisRowsOnlineStoreConfig(FeastConfigBaseModel):
@@ -66,17 +66,17 @@ class RedisRowsOnlineStoreConfig(FeastConfigBaseModel):
     )
     url: StrictStr = "redis://localhost:6379/0"
     mode: Literal["server", "cluster"] = "server"
-    """Whether that server is one of a cluster."""
+    """'cluster' if the server is a node of a Redis Cluster."""
     timeout_s: float = 2.0
-    """How long the answer to a write may take."""
+    """Timeout of a write."""
     deadline_ms: float = DEADLINE_MS
-    """How long the answer to a read may take."""
+    """Deadline of a read."""
     definitions: StrictStr = "."
     """The folder of the definitions, relative to the folder of feature_store.yaml."""
 
 
 class PackedRowsOnlineStore(OnlineStore):
-    """What both stores have in common."""
+    """The common part of both stores."""
 
     def __init__(self) -> None:
         self._opened: tuple[GuardedRows, FeatureRepo] | None = None
@@ -93,14 +93,14 @@ class PackedRowsOnlineStore(OnlineStore):
             return self._opened
 
     def _readable(self, config: RepoConfig) -> FeatureReader:
-        """The reader of the store, made at the first read: `feast apply` need not wait for it."""
+        """The reader of the store, made at the first read, so that `feast apply` does not wait for it."""
         with self._opening:
             if self._reader is None:
                 self._reader = FeatureReader(*self._open(config))
             return self._reader
 
     async def initialize(self, config: RepoConfig) -> None:
-        """The first request of a feature server finds the reader made."""
+        """Makes the reader before the first request of a feature server."""
         await asyncio.to_thread(self._readable, config)
 
     def _to_write(self, config: RepoConfig) -> SqliteRows | RedisRows:
@@ -109,7 +109,7 @@ class PackedRowsOnlineStore(OnlineStore):
         return self._writable
 
     def _view(self, config: RepoConfig, name: str) -> definitions.FeatureView | None:
-        """Our definition of the view; None where it is an ordinary one."""
+        """Our definition of the view; None for an ordinary one."""
         return self._open(config)[1].views.get(name)
 
     @property
@@ -128,9 +128,10 @@ class PackedRowsOnlineStore(OnlineStore):
         full_feature_names: bool = False,
         include_feature_view_version_metadata: bool = False,
     ) -> OnlineResponse:
-        asked = self._asked(config, _references(features), registry, project)
+        requested = self._requested(config, _references(features), registry, project)
         columns = _columns(entity_rows)
-        if asked is None or include_feature_view_version_metadata or not self._answerable(config, asked, columns):
+        ours = requested is not None and not include_feature_view_version_metadata
+        if requested is None or not ours or not self._has_keys(config, requested, columns):
             return super().get_online_features(
                 config,
                 features,
@@ -140,20 +141,20 @@ class PackedRowsOnlineStore(OnlineStore):
                 full_feature_names,
                 include_feature_view_version_metadata,
             )
-        keys = [key for name in asked for key in self._defined(config, name).entity.keys]
-        parts = [self._part(config, name, wanted, columns, full_feature_names) for name, wanted in asked.items()]
+        keys = [key for name in requested for key in self._defined(config, name).entity.keys]
+        parts = [self._part(config, name, names, columns, full_feature_names) for name, names in requested.items()]
         return PackedResponse({key: columns[key] for key in dict.fromkeys(keys)}, parts)
 
     async def get_online_features_async(self, *args: Any, **kwargs: Any) -> OnlineResponse:
-        """As get_online_features, in a thread: SQLite and Redis both wait outside of Python's lock."""
+        """get_online_features in a thread: SQLite and Redis both release Python's lock while they wait."""
         return await asyncio.to_thread(self.get_online_features, *args, **kwargs)
 
-    def _asked(
+    def _requested(
         self, config: RepoConfig, references: tuple[str, ...], registry: Any, project: str
     ) -> RequestedFeatures | None:
-        """The request by view; None where it is not one for our views alone, or one that Feast would refuse."""
+        """The request by view; None if it has other views than ours, or Feast would refuse it."""
         if references not in self._resolved:
-            if len(self._resolved) >= KEPT_REQUESTS:
+            if len(self._resolved) >= CACHED_REQUESTS:
                 self._resolved.clear()
             self._resolved[references] = self._resolve(config, references, registry, project)
         return self._resolved[references]
@@ -161,34 +162,34 @@ class PackedRowsOnlineStore(OnlineStore):
     def _resolve(
         self, config: RepoConfig, references: tuple[str, ...], registry: Any, project: str
     ) -> RequestedFeatures | None:
-        asked: RequestedFeatures = {}
+        requested: RequestedFeatures = {}
         for reference in references:
             name, _, feature = reference.partition(":")
             view = self._view(config, name)
-            if view is None or feature not in view.names or feature in asked.get(name, []):
+            if view is None or feature not in view.names or feature in requested.get(name, []):
                 return None
-            asked.setdefault(name, []).append(feature)
-        names = [feature for wanted in asked.values() for feature in wanted]
+            requested.setdefault(name, []).append(feature)
+        names = [feature for features in requested.values() for feature in features]
         if not names or len(set(names)) < len(names):
             return None
-        for name in asked:
+        for name in requested:
             registry.get_feature_view(name, project, allow_cache=True)  # raises what Feast raises
-        return asked
+        return requested
 
-    def _answerable(self, config: RepoConfig, asked: RequestedFeatures, columns: Mapping[str, Sequence[Any]]) -> bool:
-        """Whether every key column is there, and all are as long."""
-        keys = {key for name in asked for key in self._defined(config, name).entity.keys}
+    def _has_keys(self, config: RepoConfig, requested: RequestedFeatures, columns: Mapping[str, Sequence[Any]]) -> bool:
+        """True if every key column is there, and all have one length."""
+        keys = {key for name in requested for key in self._defined(config, name).entity.keys}
         return keys <= set(columns) and len({len(columns[key]) for key in keys}) == 1
 
     def _defined(self, config: RepoConfig, name: str) -> definitions.FeatureView:
         return self._open(config)[1].views[name]
 
     def _part(
-        self, config: RepoConfig, name: str, wanted: Sequence[str], columns: Mapping[str, Sequence[Any]], full: bool
+        self, config: RepoConfig, name: str, features: Sequence[str], columns: Mapping[str, Sequence[Any]], full: bool
     ) -> ResponsePart:
         matrix = self._readable(config).read(name, _keys(self._defined(config, name).entity, columns))
-        place = {feature: number for number, feature in enumerate(matrix.names)}
-        return ResponsePart(matrix, {f"{name}__{one}" if full else one: place[one] for one in wanted})
+        index = {feature: number for number, feature in enumerate(matrix.names)}
+        return ResponsePart(matrix, {f"{name}__{feature}" if full else feature: index[feature] for feature in features})
 
     def _read_features_per_fv(
         self,
@@ -200,13 +201,13 @@ class PackedRowsOnlineStore(OnlineStore):
         full_feature_names: bool,
         include_feature_view_version_metadata: bool,
     ) -> None:
-        """As Feast's, but that every view has its true statuses."""
-        for table, wanted in grouped_refs:
+        """Adds features to the response as Feast does, with the true statuses of every view."""
+        for table, features in grouped_refs:
             if self._view(config, table.name) is None:
                 before = len(online_features_response.results)
                 super()._read_features_per_fv(
                     config,
-                    [(table, wanted)],
+                    [(table, features)],
                     join_key_values,
                     entity_name_to_join_key_map,
                     online_features_response,
@@ -216,9 +217,9 @@ class PackedRowsOnlineStore(OnlineStore):
                 mark_outdated(online_features_response.results[before:])
                 continue
             values = utils._get_table_entity_values(table, entity_name_to_join_key_map, join_key_values)
-            part = self._part(config, table.name, wanted, _plain(values), full=False)
+            part = self._part(config, table.name, features, _plain(values), full=False)
             prefix = f"{table.projection.name_to_use()}__" if full_feature_names else ""
-            renamed = {f"{prefix}{name}": place for name, place in part.names.items()}
+            renamed = {f"{prefix}{name}": index for name, index in part.names.items()}
             add_part(online_features_response, ResponsePart(part.matrix, renamed))
 
     def online_read(
@@ -264,13 +265,13 @@ class PackedRowsOnlineStore(OnlineStore):
         entities_to_keep: Sequence[Entity],
         partial: bool,
     ) -> None:
-        """Forgets ordinary views that are deleted; our rows come and go with their generations."""
+        """Deletes the values of deleted ordinary views; our rows live as long as their generations."""
         ours = self._open(config)[1].views
-        gone = [table.name for table in tables_to_delete if table.name not in ours]
-        ordinary.drop(self._to_write(config), config, gone)
+        deleted = [table.name for table in tables_to_delete if table.name not in ours]
+        ordinary.drop(self._to_write(config), config, deleted)
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
-        """Forgets the views, and every generation of ours that they were read from."""
+        """Deletes the views' values, and the generations that ours are read from."""
         rows, repo = self._to_write(config), self._open(config)[1]
         ordinary.drop(rows, config, [table.name for table in tables if table.name not in repo.views])
         current = {rows.current(table.name) for table in tables if table.name in repo.views}
@@ -288,32 +289,32 @@ class RedisRowsOnlineStore(PackedRowsOnlineStore):
 
 
 def _settings(config: RepoConfig) -> StoreSettings:
-    """Which store that is."""
+    """The settings of the store."""
     return settings_of(config.online_store.model_dump(), Path(config.repo_path or "."))
 
 
 def _beside(config: RepoConfig, path: str) -> Path:
-    """The path as seen from the folder of feature_store.yaml."""
+    """The path, relative to the folder of feature_store.yaml."""
     return Path(config.repo_path or ".") / path
 
 
 def _references(features: list[str] | FeatureService) -> tuple[str, ...]:
-    """'view:feature' for each, in order; a projection that renames its view or keys is a view that nobody has."""
+    """'view:feature' for each, in order; the view's name is empty for a projection that renames the view or keys."""
     if not isinstance(features, FeatureService):
         return tuple(features)
     return tuple(
-        f"{'' if one.name_alias or one.join_key_map or one.version_tag else one.name}:{feature.name}"
-        for one in features.feature_view_projections
-        for feature in one.features
+        f"{'' if view.name_alias or view.join_key_map or view.version_tag else view.name}:{feature.name}"
+        for view in features.feature_view_projections
+        for feature in view.features
     )
 
 
 def _columns(entity_rows: list[dict[str, Any]] | Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
-    """The key columns; none where the rows have not all the same ones."""
+    """The key columns; empty if the rows do not all have the same ones."""
     if isinstance(entity_rows, Mapping):
         return _plain(entity_rows)
     names = list(entity_rows[0]) if entity_rows else []
-    if sum(map(len, entity_rows)) != len(names) * len(entity_rows):  # one that has fewer lacks a key
+    if sum(map(len, entity_rows)) != len(names) * len(entity_rows):  # a row lacks a key
         return {}
     try:
         return _plain({name: [row[name] for row in entity_rows] for name in names})
@@ -322,7 +323,7 @@ def _columns(entity_rows: list[dict[str, Any]] | Mapping[str, Any]) -> Mapping[s
 
 
 def _plain(columns: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
-    """The columns as Python values, also where they came as Feast's."""
+    """The columns as Python values, also of Feast's protobuf values."""
     plain: dict[str, Sequence[Any]] = {}
     for name, column in columns.items():
         values = column.val if isinstance(column, RepeatedValue) else column
@@ -343,10 +344,10 @@ def _key(values: Sequence[Any], name: str, dtype: str) -> pa.Array:
 
 
 def _rows_of(part: ResponsePart) -> list[tuple[datetime | None, dict[str, Value] | None]]:
-    columns = {name: values_of(part.matrix.columns[place]) for name, place in part.names.items()}
+    columns = {name: values_of(part.matrix.columns[index]) for name, index in part.names.items()}
     rows: list[tuple[datetime | None, dict[str, Value] | None]] = []
-    for number, (status, newest) in enumerate(zip(part.matrix.status, part.matrix.newest_event, strict=True)):
-        values = {name: column[number] for name, column in columns.items()}
+    for row, (status, newest) in enumerate(zip(part.matrix.status, part.matrix.newest_event, strict=True)):
+        values = {name: column[row] for name, column in columns.items()}
         present = status == Status.PRESENT
         rows.append((datetime.fromtimestamp(newest / 1000, UTC), values) if present else (None, None))
     return rows

@@ -1,7 +1,7 @@
-"""Feast's ordinary feature views in the same store: one cell an entity, written under the same versions as rows.
+"""Ordinary feature views of Feast in the same store: one cell per entity, written under the same versions as rows.
 
-A write applies where its event time is the stored one or later, on either database; features that it does not have
-keep their values. What is older than the view's ttl is not answered, nor kept from those who ask how old it is.
+A write applies if its event time is not older than the stored one, on either database; features that it does not have
+keep their values. A read of an entity older than the view's ttl has its event time without values.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def read(
     config: RepoConfig,
     view: FeatureView,
     entities: Sequence[EntityKey],
-    wanted: Sequence[str] | None,
+    features: Sequence[str] | None,
     now: datetime,
 ) -> list[Answer]:
-    """Event time and values of each entity: (None, None) where nothing was written, or more than twice the ttl ago.
+    """Event time and values of each entity: (None, None) if nothing was written, or more than twice the ttl ago.
 
-    Older than the ttl has its time and no values, as our own views' rows do.
+    An entity older than the ttl has its time and no values, as in our own views.
     """
-    found = store.get(FEAST, _table(config, view.name), [_key(config, entity) for entity in entities])
-    return [(None, None) if value is None else _aged(_decoded(value, wanted), view.ttl, now) for value in found]
+    values = store.get(FEAST, _table(config, view.name), [_key(config, entity) for entity in entities])
+    return [(None, None) if value is None else _aged(_decoded(value, features), view.ttl, now) for value in values]
 
 
 def _aged(answer: tuple[datetime, dict[str, Value]], ttl: timedelta | None, now: datetime) -> Answer:
@@ -55,7 +55,7 @@ def _aged(answer: tuple[datetime, dict[str, Value]], ttl: timedelta | None, now:
 
 
 def write(cells: Cells, config: RepoConfig, view: str, data: Sequence[Written]) -> None:
-    """Every row is stored that is not older than what is there."""
+    """Writes every row that is not older than the stored one."""
     table = _table(config, view)
     for attempt in range(1, ATTEMPTS + 1):
         version = cells.version(FEAST, whole=False)
@@ -66,13 +66,13 @@ def write(cells: Cells, config: RepoConfig, view: str, data: Sequence[Written]) 
         try:
             cells.write(FEAST, version, {table: Put(keys, [row.SerializeToString() for row in rows.values()])})
             return
-        except LeaseError:  # somebody wrote another view or these rows: look at them again
+        except LeaseError:  # another writer was faster: read the rows again
             if attempt == ATTEMPTS:
                 raise
 
 
 def drop(cells: Cells, config: RepoConfig, views: Sequence[str]) -> None:
-    """The views' values are gone."""
+    """Deletes the views' values."""
     if views:
         cells.write(FEAST, cells.version(FEAST, whole=False), {}, drop=[_table(config, view) for view in views])
 
@@ -82,8 +82,8 @@ def _table(config: RepoConfig, view: str) -> str:
 
 
 def _key(config: RepoConfig, entity: EntityKey) -> str:
-    octets: bytes = serialize_entity_key(entity, config.entity_key_serialization_version)
-    return octets.hex()
+    serialized: bytes = serialize_entity_key(entity, config.entity_key_serialization_version)
+    return serialized.hex()
 
 
 def _row(value: bytes | None) -> Any:
@@ -94,16 +94,16 @@ def _row(value: bytes | None) -> Any:
 
 
 def _merge(row: Any, values: dict[str, Value], event_time: datetime) -> None:
-    moment = event_time if event_time.tzinfo else event_time.replace(tzinfo=UTC)
-    if row.fields and row.timestamp.ToDatetime(UTC) > moment:
+    time = event_time if event_time.tzinfo else event_time.replace(tzinfo=UTC)
+    if row.fields and row.timestamp.ToDatetime(UTC) > time:
         return
-    row.timestamp.FromDatetime(moment.astimezone(UTC))
+    row.timestamp.FromDatetime(time.astimezone(UTC))
     for name, value in values.items():
         row.fields[name].CopyFrom(value)
 
 
-def _decoded(value: bytes, wanted: Sequence[str] | None) -> tuple[datetime, dict[str, Value]]:
+def _decoded(value: bytes, features: Sequence[str] | None) -> tuple[datetime, dict[str, Value]]:
     row = _row(value)
     return row.timestamp.ToDatetime(UTC), {
-        name: one for name, one in row.fields.items() if wanted is None or name in wanted
+        name: field for name, field in row.fields.items() if features is None or name in features
     }

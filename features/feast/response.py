@@ -1,4 +1,4 @@
-"""What Feast's callers get: features as Arrow columns, and Feast's protobuf only for those who ask for it."""
+"""Responses to Feast's callers: features as Arrow columns; Feast's protobuf is made only on request."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ STATUSES = {
 
 @dataclass(frozen=True)
 class ResponsePart:
-    """The features that were asked of one view: as they are called in the answer → their column in the matrix."""
+    """The requested features of one view: name in the response → column of the matrix."""
 
     matrix: FeatureMatrix
     names: Mapping[str, int]
 
 
 class PackedResponse(OnlineResponse):
-    """An OnlineResponse without protobuf; ``parts`` has the features as Arrow columns, for callers that know us."""
+    """An OnlineResponse without protobuf; ``parts`` has the features as Arrow columns, for our own callers."""
 
     def __init__(self, entities: Mapping[str, Sequence[Any]], parts: Sequence[ResponsePart]) -> None:
         self._entities = {name: list(values) for name, values in entities.items()}
@@ -43,7 +43,7 @@ class PackedResponse(OnlineResponse):
 
     @cached_property
     def proto(self) -> GetOnlineFeaturesResponse:  # type: ignore[override]  # Feast sets it in __init__
-        """Feast's protobuf of the answer, made when first asked for."""
+        """Feast's protobuf of the response, made on first use."""
         response = GetOnlineFeaturesResponse()
         for name, values in self._entities.items():
             response.metadata.feature_names.val.append(name)
@@ -58,7 +58,7 @@ class PackedResponse(OnlineResponse):
         return response
 
     def to_dict(self, include_event_timestamps: bool = False) -> dict[str, Any]:
-        """Every entity column and feature as a list, None where it has no value; times are in seconds."""
+        """Every entity column and feature as a list, None for no value; times are in seconds."""
         return {
             name: list(column) if isinstance(column, list) else column.to_pylist()
             for name, column in self._columns(include_event_timestamps)
@@ -75,42 +75,42 @@ class PackedResponse(OnlineResponse):
                 yield name + TIMESTAMP_POSTFIX, [0] * len(values)
         for part in self.parts:
             seconds = pa.array(part.matrix.newest_event // 1000)
-            for name, place in part.names.items():
-                yield name, part.matrix.columns[place]
+            for name, column in part.names.items():
+                yield name, part.matrix.columns[column]
                 if with_times:
                     yield name + TIMESTAMP_POSTFIX, seconds
 
 
 def add_part(response: GetOnlineFeaturesResponse, part: ResponsePart) -> None:
-    """Add a feature vector for each of the part's features."""
+    """Adds a feature vector for each of the part's features."""
     times = [Timestamp() for _ in part.matrix.newest_event]
     for time, newest in zip(times, part.matrix.newest_event.tolist(), strict=True):
         time.FromMilliseconds(newest)
     statuses = [STATUSES[Status(status)] for status in part.matrix.status.tolist()]
-    for name, place in part.names.items():
-        column = part.matrix.columns[place]
+    for name, index in part.names.items():
+        column = part.matrix.columns[index]
         response.metadata.feature_names.val.append(name)
         response.results.add(values=values_of(column), statuses=_with_nulls(statuses, column), event_timestamps=times)
 
 
 def mark_outdated(vectors: Iterable[GetOnlineFeaturesResponse.FeatureVector]) -> None:
-    """What Feast calls NOT_FOUND though it has an event time is OUTSIDE_MAX_AGE (see ordinary.read)."""
+    """Changes Feast's NOT_FOUND to OUTSIDE_MAX_AGE for entities with an event time (see ordinary_views.read)."""
     for vector in vectors:
-        for place, (status, time) in enumerate(zip(vector.statuses, vector.event_timestamps, strict=True)):
+        for index, (status, time) in enumerate(zip(vector.statuses, vector.event_timestamps, strict=True)):
             if status == FieldStatus.NOT_FOUND and (time.seconds or time.nanos):
-                vector.statuses[place] = FieldStatus.OUTSIDE_MAX_AGE
+                vector.statuses[index] = FieldStatus.OUTSIDE_MAX_AGE
 
 
 def _with_nulls(statuses: list[Any], column: pa.Array) -> list[Any]:
-    """The statuses, where a present entity's feature without a value is NULL_VALUE."""
+    """The statuses, with NULL_VALUE for the null features of PRESENT entities."""
     if not column.null_count:
         return statuses
     nulls = zip(statuses, column.is_null().to_pylist(), strict=True)
-    return [FieldStatus.NULL_VALUE if null and one == FieldStatus.PRESENT else one for one, null in nulls]
+    return [FieldStatus.NULL_VALUE if null and status == FieldStatus.PRESENT else status for status, null in nulls]
 
 
 def values_of(column: pa.Array) -> list[Value]:
-    """Each value of a feature's column as Feast's Value, an empty one for null."""
+    """Each value of a feature's column as a Feast Value, an empty one for null."""
     listed = pa.types.is_list(column.type)
     kind = FIELDS[column.type.value_type if listed else column.type]
     values = []

@@ -17,7 +17,7 @@ from features.errors import UsageError
 from headrace.console import JSON, aligned, print_report
 
 if TYPE_CHECKING:
-    from features.checks import Found
+    from features.checks import EntityInFile
     from features.definitions import FeatureRepo, FeatureView
     from features.events import Parsed
 
@@ -287,7 +287,7 @@ def _from_store(
     return told
 
 
-def _answer(view: FeatureView, key: Mapping[str, Any], as_of: int, found: Found, *, explain: bool) -> dict[str, Any]:
+def _answer(view: FeatureView, key: Mapping[str, Any], as_of: int, found: EntityInFile, *, explain: bool) -> dict[str, Any]:
     from features.checks import events_behind, view_answer
 
     answer = view_answer(view, key, as_of, found)
