@@ -67,10 +67,10 @@ def _is_of(table: pa.Table, entity: Entity, key: str) -> pa.Array:
     return pc.fill_null(pc.equal(texts, key), fill_value=False)
 
 
-def view_answer(view: FeatureView, key: Mapping[str, Any], as_of: int, found: EntityInFile) -> dict[str, Any]:
+def view_answer(view: FeatureView, key: Mapping[str, Any], as_of: int, in_file: EntityInFile) -> dict[str, Any]:
     """The view's features of the entity at as_of (ms), with its status and its newest event's time (ms)."""
     spine = Spine(pa.array([encode_key(key, view.entity)], pa.string()), np.array([as_of], dtype=np.int64))
-    events = {stream.name: found.events[stream.name] for stream in view.streams if stream.name in found.events}
+    events = {stream.name: in_file.events[stream.name] for stream in view.streams if stream.name in in_file.events}
     matrix = point_in_time(view, spine, events)
     status = Status(int(matrix.status[0]))
     newest = None if status == Status.NOT_FOUND else int(matrix.newest_event[0])
@@ -78,7 +78,7 @@ def view_answer(view: FeatureView, key: Mapping[str, Any], as_of: int, found: En
     return {"view": view.name, "status": status.name, "newest_event": newest, "features": values}
 
 
-def events_behind(view: FeatureView, as_of: int, found: EntityInFile, most: int) -> tuple[list[dict[str, Any]], int]:
+def events_behind(view: FeatureView, as_of: int, in_file: EntityInFile, most: int) -> tuple[list[dict[str, Any]], int]:
     """The entity's newest ``most`` events in the view's windows at as_of (ms), newest first, and the number of others.
 
     Each has its stream, event_id and event_time, and the columns that the view uses, except nulls.
@@ -89,8 +89,8 @@ def events_behind(view: FeatureView, as_of: int, found: EntityInFile, most: int)
     right = max(int(window.right(at)[0]) for window in bounds)
     rows: list[dict[str, Any]] = []
     for stream in view.streams:
-        if stream.name in found.events:
-            table = found.events[stream.name].select(used_columns(view, stream))
+        if stream.name in in_file.events:
+            table = in_file.events[stream.name].select(used_columns(view, stream))
             time, known = (np.asarray(table[name].to_numpy()) for name in ("event_time", "known_at"))
             inside = (time >= left) & (time < right) & (known <= as_of) & (time >= known - view.horizon_ms)
             rows += [{"stream": stream.name, **row} for row in table.filter(pa.array(inside)).to_pylist()]

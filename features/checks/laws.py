@@ -215,15 +215,15 @@ def _lifetime(events: Mapping[str, pa.Table]) -> tuple[int, int]:
     return int(known.min()), int(known.max())
 
 
-def _compare(findings: _Tally, view: FeatureView, expected: Answers, found: FeatureMatrix, spine: Spine) -> None:
-    wrong = [(value.feature, _example(value, spine), value.excess) for value in compared(view, expected, found)]
-    wrong += [(text, text, math.inf) for text in derived_disagreements(view, found)]
+def _compare(findings: _Tally, view: FeatureView, expected: Answers, actual: FeatureMatrix, spine: Spine) -> None:
+    wrong = [(value.feature, _example(value, spine), value.excess) for value in compared(view, expected, actual)]
+    wrong += [(text, text, math.inf) for text in derived_disagreements(view, actual)]
     findings.add(len(expected) * len(view.features), wrong)
 
 
 def _example(wrong: Disagreement, spine: Spine) -> str:
     moment = moment_text(int(spine.as_of[wrong.row]))
-    return f"{spine.keys[wrong.row]} at {moment}: {wrong.feature} is {wrong.found}, expected {wrong.expected}"
+    return f"{spine.keys[wrong.row]} at {moment}: {wrong.feature} is {wrong.actual}, expected {wrong.expected}"
 
 
 @dataclass

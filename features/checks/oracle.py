@@ -250,33 +250,33 @@ class Disagreement:
 
     row: int
     feature: str
-    found: str
+    actual: str
     expected: str
     excess: float = math.inf
 
     def __str__(self) -> str:
-        return f"row {self.row}: {self.feature} is {self.found}, expected {self.expected}"
+        return f"row {self.row}: {self.feature} is {self.actual}, expected {self.expected}"
 
 
 def disagreements(
-    view: FeatureView, expected: Sequence[dict[str, Expected] | Status], found: FeatureMatrix
+    view: FeatureView, expected: Sequence[dict[str, Expected] | Status], actual: FeatureMatrix
 ) -> list[str]:
     """One line for each value, status or derived feature that is not what the oracle expects."""
-    return [str(wrong) for wrong in compared(view, expected, found)] + derived_disagreements(view, found)
+    return [str(wrong) for wrong in compared(view, expected, actual)] + derived_disagreements(view, actual)
 
 
 def compared(
-    view: FeatureView, expected: Sequence[dict[str, Expected] | Status], found: FeatureMatrix
+    view: FeatureView, expected: Sequence[dict[str, Expected] | Status], actual: FeatureMatrix
 ) -> list[Disagreement]:
     """Each status and aggregated feature that is not what the oracle expects, row by row."""
-    columns = {name: column.to_pylist() for name, column in zip(found.names, found.columns, strict=True)}
+    columns = {name: column.to_pylist() for name, column in zip(actual.names, actual.columns, strict=True)}
     wrong = []
     for row, answer in enumerate(expected):
-        status, right = Status(int(found.status[row])), answer if isinstance(answer, Status) else Status.PRESENT
+        status, right = Status(int(actual.status[row])), answer if isinstance(answer, Status) else Status.PRESENT
         if status != right:
             wrong.append(Disagreement(row, "status", status.name, right.name))
         elif isinstance(answer, Status):
-            values = {name: columns[name][row] for name in found.names}
+            values = {name: columns[name][row] for name in actual.names}
             wrong += [
                 Disagreement(row, name, repr(v), f"null: {right.name}") for name, v in values.items() if v is not None
             ]
@@ -299,15 +299,15 @@ def excess_of(value: Any, expected: Expected) -> float:
     return math.inf if math.isnan(excess) else excess
 
 
-def derived_disagreements(view: FeatureView, found: FeatureMatrix) -> list[str]:
+def derived_disagreements(view: FeatureView, actual: FeatureMatrix) -> list[str]:
     """One line for each derived feature that differs from its expression of the row's other features."""
     numeric = {f.name for f in view.features if f.dtype in ("int64", "float64")}
-    columns = dict(zip(found.names, found.columns, strict=True))
+    columns = dict(zip(actual.names, actual.columns, strict=True))
     floats = {name: columns[name].cast(pa.float64()).to_numpy(zero_copy_only=False) for name in numeric}
     wrong = []
     for feature in view.features:
         if feature.expression is not None:
-            right = np.where(found.status == Status.PRESENT, evaluate(feature.expression, floats), np.nan)
+            right = np.where(actual.status == Status.PRESENT, evaluate(feature.expression, floats), np.nan)
             same = np.array_equal(right, floats[feature.name], equal_nan=True)
             wrong += [] if same else [f"{feature.name} is not {feature.expression} of its operands"]
     return wrong

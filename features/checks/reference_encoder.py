@@ -1,4 +1,4 @@
-"""State rows to bytes, many rows at once."""
+"""State rows to bytes, many rows at once: the reference for the compiled fold, in numpy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from features.rows import (
 
 @dataclass(frozen=True)
 class _Block:
-    """One column of n rows, as bytes: a form and width for each row, and one binary value per row."""
+    """One column of n rows as bytes: a code (form and width) for each row, and binary values that follow each other."""
 
     codes: NDArray[np.uint8]
     pieces: tuple[pa.Array, ...]
@@ -47,8 +47,8 @@ def encode(state: RowState, layout: Layout) -> pa.Array:
     bounds = [row_bounds(entries.row, n) for entries in state.tables]
     counts = np.column_stack([np.diff(bound) for bound in bounds]) if bounds else np.zeros((n, 0), dtype=np.int64)
     blocks: list[_Block] = []
-    for kept, entries, bound in zip(layout.tables, state.tables, bounds, strict=True):
-        blocks += _encode_table(kept, entries, bound, state.headers["clock"])
+    for table_spec, entries, bound in zip(layout.tables, state.tables, bounds, strict=True):
+        blocks += _encode_table(table_spec, entries, bound, state.headers["clock"])
     headers = state.headers.copy()
     wide = bool(counts.size and counts.max() > np.iinfo(np.uint16).max)
     headers["magic"], headers["version"], headers["directory"], headers["checksum"] = (
@@ -69,9 +69,9 @@ def encode(state: RowState, layout: Layout) -> pa.Array:
     return _sealed(_padded(pieces))
 
 
-def _fixed(octets: NDArray[np.uint8]) -> pa.Array:
-    n, width = octets.shape
-    return binary_array(np.arange(n + 1) * width, np.ascontiguousarray(octets))
+def _fixed(matrix: NDArray[np.uint8]) -> pa.Array:
+    n, width = matrix.shape
+    return binary_array(np.arange(n + 1) * width, np.ascontiguousarray(matrix))
 
 
 def _padded(pieces: list[pa.Array]) -> pa.Array:
@@ -84,14 +84,14 @@ def _padded(pieces: list[pa.Array]) -> pa.Array:
 def _sealed(rows: pa.Array) -> pa.Array:
     offsets, data = offsets_of(rows), np.frombuffer(rows.buffers()[2], dtype=np.uint8).copy()
     sums = checksums(data, offsets)
-    places = offsets[:-1, None] + np.arange(4, 8)
-    data[places] = sums.astype("<u4").view(np.uint8).reshape(-1, 4)
+    positions = offsets[:-1, None] + np.arange(4, 8)
+    data[positions] = sums.astype("<u4").view(np.uint8).reshape(-1, 4)
     return binary_array(offsets, data)
 
 
-def _encode_table(kept: TableSpec, entries: Entries, bounds: Int64s, clock: Int64s) -> list[_Block]:
-    blocks = [_encode_numbers(_stored_times(kept, entries, bounds, clock), bounds)]
-    for spec in kept.table.columns:
+def _encode_table(table_spec: TableSpec, entries: Entries, bounds: Int64s, clock: Int64s) -> list[_Block]:
+    blocks = [_encode_numbers(_stored_times(table_spec, entries, bounds, clock), bounds)]
+    for spec in table_spec.table.columns:
         column = entries.columns[spec.name]
         if spec.codec == "float":
             blocks.append(_encode_floats(column, bounds))
@@ -104,14 +104,14 @@ def _encode_table(kept: TableSpec, entries: Entries, bounds: Int64s, clock: Int6
     return blocks
 
 
-def _stored_times(kept: TableSpec, entries: Entries, bounds: Int64s, clock: Int64s) -> Uint64s:
-    """Tiles in time order: finest tiles up to the next one, or (last) to the clock. Others: ms to the clock."""
-    if kept.table.exact_times:
+def _stored_times(table_spec: TableSpec, entries: Entries, bounds: Int64s, clock: Int64s) -> Uint64s:
+    """Tiles: the distance to the next one, for the last to the clock, in finest tiles. Exact times: ms to the clock."""
+    if table_spec.table.exact_times:
         return zigzag(clock[entries.row] - entries.time)
-    unit = kept.tiling.finest_ms
+    unit = table_spec.tiling.finest_ms
     anchor = (clock // unit)[entries.row]
     tile = entries.time // unit
-    if isinstance(kept.table, Distinct):
+    if isinstance(table_spec.table, Distinct):
         return zigzag(anchor - tile)
     following = np.append(tile[1:], 0)
     last = bounds[1:][np.diff(bounds) > 0] - 1
@@ -120,7 +120,7 @@ def _stored_times(kept: TableSpec, entries: Entries, bounds: Int64s, clock: Int6
 
 
 def _widths(values: Uint64s, bounds: Int64s) -> NDArray[np.uint8]:
-    """Bytes that the largest number of each row needs."""
+    """The bytes of the largest number of each row."""
     largest = np.zeros(len(bounds) - 1, dtype=np.uint64)
     filled = np.diff(bounds) > 0
     if len(values):
@@ -149,7 +149,7 @@ def low_bytes(values: Uint64s, width: int) -> NDArray[np.uint8]:
 
 
 def _encode_floats(values: NDArray[np.float64], bounds: Int64s) -> _Block:
-    """Each row's column in the first form that loses nothing."""
+    """Each row's column in the first form that is exact."""
     with np.errstate(invalid="ignore", over="ignore"):
         hundredths = np.rint(values * 100)
         small = np.abs(hundredths) < EXACT
@@ -180,5 +180,5 @@ def _encode_texts(codes: Column, pool: pa.Array | None, bounds: Int64s) -> _Bloc
     ends = offsets_of(texts)
     lengths = _encode_numbers(np.diff(ends).astype(np.uint64), bounds)
     data = texts.buffers()[2]
-    octets = np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]] if data is not None else np.empty(0, np.uint8)
-    return _Block(lengths.codes, (*lengths.pieces, binary_array(ends[bounds] - ends[0], octets)))
+    encoded = np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]] if data is not None else np.empty(0, np.uint8)
+    return _Block(lengths.codes, (*lengths.pieces, binary_array(ends[bounds] - ends[0], encoded)))

@@ -137,10 +137,10 @@ def _of_users(table: ArchiveTable, view: FeatureView) -> pa.Table:
     """The log's answers with PRESENT features of this definition, without those whose request brought features."""
     log = deduplicated(table.events(), table.stream)
     (key,) = view.entity.keys
-    wanted = pc.and_(log[key].is_valid(), log["user_newest"].is_valid())
-    wanted = pc.and_(wanted, pc.equal(log["user_schema"], f"{view.schema_hash:016x}"))
-    wanted = pc.and_(wanted, pc.equal(log["features_status"], Status.PRESENT.name))
-    return log.filter(pc.fill_null(wanted, fill_value=False))
+    mask = pc.and_(log[key].is_valid(), log["user_newest"].is_valid())
+    mask = pc.and_(mask, pc.equal(log["user_schema"], f"{view.schema_hash:016x}"))
+    mask = pc.and_(mask, pc.equal(log["features_status"], Status.PRESENT.name))
+    return log.filter(pc.fill_null(mask, fill_value=False))
 
 
 def _answers_of(log: pa.Table, view: FeatureView, names: Sequence[str], user_inputs: Sequence[str]) -> LoggedAnswers:

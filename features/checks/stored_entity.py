@@ -113,10 +113,10 @@ def events_stored(
     Raises:
         HeadraceError: the offline store has none of the views' streams.
     """
-    found = find_entity(archived(folder, repo, views), repo.streams, views[0].entity, key)
+    in_file = find_entity(archived(folder, repo, views), repo.streams, views[0].entity, key)
     explained = []
     for answer, view in zip(answers, views, strict=True):
-        events, more = events_behind(view, answer["as_of"], found, most)
+        events, more = events_behind(view, answer["as_of"], in_file, most)
         explained.append({**answer, "events": events, "more_events": more})
     return explained
 

@@ -238,7 +238,7 @@ class FeatureView:
         )
 
     @cached_property
-    def kept(self) -> dict[str, Any]:
+    def cache(self) -> dict[str, Any]:
         """A cache for plans and programs derived from the view: found without comparing equal views."""
         return {}
 

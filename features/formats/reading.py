@@ -181,7 +181,7 @@ def mapping(source: InputFile, present: Iterable[str]) -> dict[str, str]:
     ours |= overrides
     missing = [f"'{ours[name]}' (our {name})" for name in ours if name in needed and ours[name] not in present]
     if missing:
-        next_step = f"Say which one it is with columns, or map it in stream '{stream.name}'."
+        next_step = f"Name it with columns, or map it in stream '{stream.name}'."
         raise FormatError(source.where, f"column {', '.join(missing)}", ", ".join(present) or "no columns", next_step)
     return {name: column for name, column in ours.items() if column in present}
 

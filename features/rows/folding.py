@@ -143,7 +143,7 @@ def make_ready(view: FeatureView) -> None:
 
 def merge_of(view: FeatureView, stream_id: int) -> Merge:
     """The arrays by which the view's rows of a stream are folded, made once."""
-    merges: dict[int, Merge] = view.kept.setdefault("merges", {})
+    merges: dict[int, Merge] = view.cache.setdefault("merges", {})
     if stream_id not in merges:
         merges[stream_id] = _merge(plan_of(view).tables, view.schema_hash, stream_id)
     return merges[stream_id]

@@ -79,7 +79,7 @@ class ReadProgram:
 
 def read_program(view: FeatureView, stream_id: int) -> ReadProgram:
     """The program that reads the view's rows of a stream, made once."""
-    programs: dict[int, ReadProgram] = view.kept.setdefault("programs", {})
+    programs: dict[int, ReadProgram] = view.cache.setdefault("programs", {})
     if stream_id not in programs:
         programs[stream_id] = _Builder(view).read_program(stream_id)
     return programs[stream_id]

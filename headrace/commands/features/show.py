@@ -287,7 +287,9 @@ def _from_store(
     return told
 
 
-def _answer(view: FeatureView, key: Mapping[str, Any], as_of: int, found: EntityInFile, *, explain: bool) -> dict[str, Any]:
+def _answer(
+    view: FeatureView, key: Mapping[str, Any], as_of: int, found: EntityInFile, *, explain: bool
+) -> dict[str, Any]:
     from features.checks import events_behind, view_answer
 
     answer = view_answer(view, key, as_of, found)
