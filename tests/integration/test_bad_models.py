@@ -30,8 +30,8 @@ from training.run import TrainingRun
 
 # Warnings of MLflow's own code are not news about ours.
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
-SLOW_BY = 6
-"""Between a good ranker's time and that of one with forty times its trees."""
+SLOW_BY = 30
+"""Between a good ranker's time, also on a machine that is busy, and that of one with two hundred times its trees."""
 
 
 @dataclass

@@ -45,7 +45,7 @@ def _spoilt(good: Artefact, kind: str) -> Artefact:
     if kind == "answers NaN":
         ranker._baseline_prediction = np.full_like(ranker._baseline_prediction, np.nan)
     if kind == "slow":
-        ranker._predictors = ranker._predictors * 40
+        ranker._predictors = ranker._predictors * 200
     if kind == "worse by five per cent":
         _turned(ranker, 4)
     if kind != "of another signature":
