@@ -1,4 +1,4 @@
-"""A batch on simulated executors: each share's rows in a shard, by attempts that fail and are made again, or linger."""
+"""A batch on simulated executors: one shard for each share of entities; attempts fail, are repeated, or linger."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINGERING_SHARE = 0.3
 
 
 class Scattered(OnDriver):
-    """The work of a batch of one stream and view, as executors do it."""
+    """The work of a batch of one stream and view, done as executors do it."""
 
     def __init__(self, batch: Batch, view: FeatureView, stream: Stream, rng: Random) -> None:
         super().__init__(batch, [view])
@@ -31,14 +31,16 @@ class Scattered(OnDriver):
     def fold(self, decided: Mapping[str, Decision], store: Store, key: BatchKey) -> Mapping[str, str]:
         name = self._stream.name
         shared = shares(self._view, self._stream, accepted_events(self._valid[name], decided[name]), SHARES)
-        return {f"v/{share}": self._written(f"v/{share}", {name: some}, store, key) for share, some in shared.items()}
+        return {
+            f"v/{share}": self._written(f"v/{share}", {name: events}, store, key) for share, events in shared.items()
+        }
 
     def _written(self, name: str, events: Mapping[str, pa.Table], store: Store, key: BatchKey) -> str:
-        """The token of the shard's last write when an attempt has written the share's rows."""
+        """Writes the share's rows in one or more attempts; returns the token of the shard's last write."""
         lingering = store.shard(name) if self._rng.random() < LINGERING_SHARE else None
         token = self._attempted(ATTEMPTS, name, events, store, key)
         if lingering is not None:
-            # It was thought dead. What it wrote behind the other's back would be refused at the batch's end.
+            # An attempt that was thought dead writes again; if it succeeds, the end of the batch is refused.
             with suppress(LeaseError):
                 write_rows(lingering, self._view, events, key)
         return token

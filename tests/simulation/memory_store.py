@@ -1,4 +1,4 @@
-"""A store in a dictionary behind the port of batch.py, which can tear a write and forget the last ones."""
+"""A store in a dictionary behind the port of the batch step; it can tear a write and lose the last writes."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from features.rows.matrix import PackedRows
 Action = Callable[[], None]
 
 
-class Crash(Exception):  # noqa: N818  (not an error of the program: the program is gone)
-    """The driver process is gone."""
+class Crash(Exception):  # noqa: N818  (not an error of the program: its process ends)
+    """The driver process ends here."""
 
 
 @dataclass
 class MemoryStore:
-    """A store in a dictionary that keeps an undo log, so that a crash can take its last writes away."""
+    """A store in a dictionary with an undo log, so that a crash can lose its last writes."""
 
     values: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     _undo: list[list[tuple[tuple[Any, ...], Any]]] = field(default_factory=list)
 
     def write(self, values: Mapping[tuple[Any, ...], Any]) -> None:
-        """All of the values, in one transaction."""
+        """Writes all values in one transaction."""
         self._undo.append([(key, self.values.get(key)) for key in values])
         self.values.update(values)
 
     def lose(self, writes: int) -> None:
-        """Crash and come back without the last writes."""
+        """Crashes and restarts without the last writes."""
         for _ in range(min(writes, len(self._undo))):
             for key, value in self._undo.pop():
                 if value is None:
@@ -45,19 +45,19 @@ class MemoryStore:
                     self.values[key] = value
 
     def take_lease(self, generation: int) -> None:
-        """Move the generation's version on, so that whoever wrote last stops at the next write."""
+        """Increments the generation's version, so that the next write of the previous driver fails."""
         self.write({(generation, "version"): self.values.get((generation, "version"), 0) + 1})
 
     def handle(
         self, generation: int, before_effect: Action = lambda: None, tear: Callable[[int], int] = lambda rows: rows
     ) -> MemoryHandle:
-        """A driver's way into the generation."""
+        """A driver's handle of the generation."""
         return MemoryHandle(self, generation, before_effect, tear)
 
 
 @dataclass
 class MemoryHandle(Store):
-    """One driver's handle of the store: every write is an effect, before and after which things happen."""
+    """One driver's handle of the store; ``before_effect`` is called before and after every write."""
 
     store: MemoryStore
     stream_id: int
@@ -72,7 +72,7 @@ class MemoryHandle(Store):
         self.put({("version",): self.version, **values})
 
     def check(self, version: int, shards: Mapping[str, str]) -> None:
-        """Raise LeaseError unless the generation has the version and its shards stand so."""
+        """Raises LeaseError unless the generation has this version and its shards these tokens."""
         standing = {name: self._read("shard", name) or "" for name in shards}
         if self._version() != version or standing != shards:
             raise LeaseError(
@@ -80,7 +80,7 @@ class MemoryHandle(Store):
             )
 
     def put(self, values: Mapping[tuple[Any, ...], Any]) -> None:
-        """One transaction, and what happens after it."""
+        """Writes in one transaction and calls ``before_effect`` after it."""
         self.store.write({(self.stream_id, *key): value for key, value in values.items()})
         self.before_effect()
 
@@ -132,23 +132,23 @@ class MemoryHandle(Store):
         values, torn = self.torn(view, rows)
         self._write(values)
         if torn:
-            raise Crash  # a torn write: the rest never came, nor did the driver's next effect
+            raise Crash  # a torn write: the remaining rows and the driver's next effects are missing
 
     def torn(self, view: str, rows: PackedRows) -> tuple[dict[tuple[Any, ...], Any], bool]:
-        """The rows as cells, so many as a torn write leaves, and whether it is one."""
+        """The rows as cells, cut as ``tear`` says, and True if some were cut."""
         pairs = list(zip(rows.keys.to_pylist(), rows.values.to_pylist(), strict=True))
         written = self.tear(len(pairs))
         return {("row", view, key): value for key, value in pairs[:written]}, written < len(pairs)
 
     def all_rows(self, view: str) -> PackedRows:
-        """Every row of the view in this generation."""
-        found = {key[3]: value for key, value in self.store.values.items() if key[:3] == (self.stream_id, "row", view)}
-        return PackedRows(pa.array(list(found), type=pa.string()), pa.array(list(found.values()), type=pa.binary()))
+        """All rows of the view in this generation."""
+        values = {key[3]: value for key, value in self.store.values.items() if key[:3] == (self.stream_id, "row", view)}
+        return PackedRows(pa.array(list(values), type=pa.string()), pa.array(list(values.values()), type=pa.binary()))
 
 
 @dataclass
 class MemoryShard(ShardStore):
-    """One of several writers."""
+    """The writer of one shard."""
 
     handle: MemoryHandle
     version: int

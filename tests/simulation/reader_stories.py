@@ -1,8 +1,8 @@
-"""Readers in the simulator's stories: every read counts what was accepted, once, whatever the driver does meanwhile.
+"""Readers in the simulator's stories: every read counts each accepted event once, whatever the driver does meanwhile.
 
-A story's driver runs in a thread that stops before and after each of its effects, and the reader's own steps come in
-between: a read may begin before a batch and end behind it. Only one of them ever runs, so that a seed is a story here
-too. Everything in the topic is pending from the start (or is put bit by bit), as if one service had accepted it all.
+The driver of a story runs in a thread that stops before and after each of its effects; the steps of reads run in
+between, so a read may begin before a batch and end after it. Only one of the two runs at a time, so a seed gives the
+same story here too. All records of the topic are pending from the start, as if one service had accepted them all.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ READ_SHARE, STEP_SHARE = 0.25, 0.5
 
 
 class Turns:
-    """Work in a thread that goes on only when it is its turn, and until it pauses."""
+    """Work in a thread that runs from one pause to the next, each time ``step`` is called."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
@@ -46,19 +46,19 @@ class Turns:
         self._go.acquire()
         try:
             work()
-        except BaseException as error:  # noqa: BLE001  (raised again where turns are taken)
+        except BaseException as error:  # noqa: BLE001  (raised again by step)
             self._error = error
         finally:
             self._ended = True
             self._stopped.release()
 
     def pause(self) -> None:
-        """Called by the work: the other one's turn."""
+        """Called by the work: waits for the next ``step``."""
         self._stopped.release()
         self._go.acquire()
 
     def step(self) -> bool:
-        """Let the work go on to its next pause; False when it has ended."""
+        """Runs the work to its next pause; False if it has ended."""
         if not self._ended:
             self._go.release()
             self._stopped.acquire()
@@ -69,18 +69,18 @@ class Turns:
 
 @dataclass
 class PendingInMemory(Pending):
-    """The pending entries of a story; ``between`` is called before each step of a read."""
+    """The pending events of a story; ``between`` is called before each step of a read."""
 
     entries: dict[tuple[str, int], PendingEvent] = field(default_factory=dict)
     between: Action = lambda: None
 
     def put(self, entries: Sequence[PendingEvent], ttl_ms: int = 0) -> None:
-        """Keep them; nothing ends by time here."""
-        self.entries |= {(one.topic_partition, one.offset): one for one in entries}
+        """Adds the entries; they do not expire."""
+        self.entries |= {(entry.topic_partition, entry.offset): entry for entry in entries}
 
     def of(self, view: str, keys: Sequence[str]) -> list[PendingEvent]:
         self.between()
-        return [one for one in self.entries.values() if one.key in keys]
+        return [entry for entry in self.entries.values() if entry.key in keys]
 
     def prune(self, ends: Offsets) -> None:
         self.entries = {at: one for at, one in self.entries.items() if one.offset >= ends.get(one.topic_partition, 0)}
@@ -93,7 +93,7 @@ class PendingInMemory(Pending):
 
 
 class StoryRows(ReadableStore):
-    """The story's store as readers see it."""
+    """The story's store behind the port of readers."""
 
     def __init__(self, story: ReadStory) -> None:
         self._story = story
@@ -130,7 +130,7 @@ class StoryRows(ReadableStore):
 
 
 class ForgetfulStore(MemoryStore):
-    """Loses its last writes, after which the service has its entries still."""
+    """A store that calls ``lost`` after it has lost its last writes: the service still has its events."""
 
     lost: Action = staticmethod(lambda: None)
     losses: int = 0
@@ -142,7 +142,7 @@ class ForgetfulStore(MemoryStore):
 
 
 class ReadStory(Story):
-    """A story with a reader in it. Everything was accepted before it begins, so that every read must say the same."""
+    """A story with a reader. All events were accepted before it begins, so every read must give the same values."""
 
     def __init__(self, seed: int, rows_type: type[RowsWithPending] = RowsWithPending) -> None:
         self.pending, self.turns = PendingInMemory(), None
@@ -167,7 +167,7 @@ class ReadStory(Story):
     turns: Turns | None
 
     def run(self) -> Outcome:
-        """The driver's story, with reads between its effects."""
+        """Runs the driver's story with reads between its effects."""
         self.turns = Turns(super().run)
         while self.turns.step():
             if self._reading.random() < READ_SHARE and self.current is not None:
@@ -175,7 +175,7 @@ class ReadStory(Story):
         return self.outcome
 
     def _read(self) -> None:
-        """One read, in which the driver goes on for some effects."""
+        """Makes one read, during which the driver may have some effects."""
         left = self._reading.choice([0, 0, 1, 3, 12])
 
         def between() -> None:
@@ -187,17 +187,17 @@ class ReadStory(Story):
 
         self.pending.between = between
         losses = self._lossy.losses
-        found = self._reader.read("v", pa.array(KEYS), self.log.clock)
+        features = self._reader.read("v", pa.array(KEYS), self.log.clock)
         self.pending.between = lambda: None
-        # A loss within a read leaves entries of after the batches that are gone; the next read is right again. A store
-        # that has lost the whole generation has nothing to say until it is built anew.
+        # After a loss, this read has pending events of later batches than the rows; the next is right again.
+        # A store that has lost the whole generation has no values until a rebuild.
         if self._lossy.losses != losses or self.current is None or self._handle(self.current).marker() is None:
             return
         self.reads += 1
-        wrong = disagreements(VIEW, self._expected, found)
-        self.outcome.wrong += [f"read {self.reads}: {one}" for one in wrong]
+        wrong = disagreements(VIEW, self._expected, features)
+        self.outcome.wrong += [f"read {self.reads}: {difference}" for difference in wrong]
 
-    # --- where the driver stops ---
+    # --- pauses of the driver ---
 
     def _fuse(self, effects: int, mishap: str) -> Action:
         burn = super()._fuse(effects, mishap)
@@ -210,7 +210,7 @@ class ReadStory(Story):
         return stopping
 
     def _batch(self, handles: list[Store]) -> None:
-        """As ever; then readers of the newest generation need no more what this batch has put into it."""
+        """Folds the batch; then prunes the pending events that the newest generation contains."""
         super()._batch(handles)
         if self.generations:
             self.current = self.generations[-1]
@@ -218,7 +218,7 @@ class ReadStory(Story):
             self.pending.prune({} if marker is None else done_end(marker))
 
     def _rebuild(self) -> None:
-        """Readers keep to the old generation until the new one is whole."""
+        """Rebuilds; readers use the old generation until the new one is complete."""
         super()._rebuild()
         self.current = self.generations[-1]
 

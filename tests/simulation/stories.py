@@ -1,8 +1,8 @@
-"""A seeded simulator of the batch step: a driver, its checkpoint and a store that crash, replay, tear and forget.
+"""A seeded simulator of the batch step: a driver, its checkpoint and a store, with crashes, replays and lost writes.
 
-Everything but the processes is the real thing: BatchStep, Fold, duplicates and rows run as in production; the store
-is a dictionary behind the same port. One seed is one story; the same seed is the same story. At its end the rows must
-be what the oracle says, and every record must have ended exactly once.
+BatchStep, Fold, duplicates and rows are the production code; the processes are simulated, and the store is a
+dictionary behind the same port. A seed determines a story. At its end the rows must equal the oracle's values, and
+every record must be counted exactly once.
 """
 
 from __future__ import annotations
@@ -59,21 +59,21 @@ VIEW = FeatureView(
 
 @dataclass(frozen=True)
 class Log:
-    """A topic of two partitions with everything that a producer can do to it, judged once."""
+    """The records of a topic of two partitions, and their verdicts."""
 
     records: list[dict[str, Any]]
     parsed: Parsed
 
     @property
     def clock(self) -> int:
-        """When the last record became known."""
+        """``known_at`` of the last record."""
         return int(max(record["known_at"] for record in self.records))
 
     def between(self, start: Offsets, end: Offsets) -> Parsed:
-        """The records of these offsets, as a batch has them."""
+        """The records between these offsets, as a batch gets them."""
         chosen = [
-            place
-            for place, record in enumerate(self.records)
+            index
+            for index, record in enumerate(self.records)
             if start[f"t/{record['partition']}"] <= record["offset"] < end[f"t/{record['partition']}"]
         ]
         rows = np.array(chosen, dtype=np.int64)
@@ -86,23 +86,23 @@ class Log:
         )
 
     def ends(self) -> Offsets:
-        """The end of each partition."""
+        """The end offset of each partition."""
         return {f"t/{p}": sum(record["partition"] == p for record in self.records) for p in (0, 1)}
 
 
 def make_log(rng: Random, size: int) -> Log:
-    """Records in the order they become known: repeated, late, future, malformed ones among them."""
+    """Records in the order of ``known_at``; some are repeated, late or in the future."""
     now, offsets = T0, [0, 0]
     records: list[dict[str, Any]] = []
     for number in range(size):
         now += rng.choice([0, 1, 300, 2_000, 9_000])
-        again = rng.choice(records) if records and rng.random() < REPEATED_SHARE else None
-        key = again["key"] if again else rng.choice(KEYS)
+        repeated = rng.choice(records) if records and rng.random() < REPEATED_SHARE else None
+        key = repeated["key"] if repeated else rng.choice(KEYS)
         partition = KEYS.index(key) % 2
         ago = rng.choice([0, 0, 1, 1_000, 7_000, 59_000, 70_000, -4_000, -400_000])
         records.append(
             {
-                "event_id": again["event_id"] if again else f"id{number}",
+                "event_id": repeated["event_id"] if repeated else f"id{number}",
                 "event_time": now - ago,
                 "known_at": now,
                 "key": key,
@@ -118,18 +118,18 @@ def make_log(rng: Random, size: int) -> Log:
 
 @dataclass
 class Checkpoint:
-    """What Spark keeps: the offsets planned for each batch, and the last batch that was committed."""
+    """Spark's checkpoint: the offsets planned for each batch, and the last batch that was committed."""
 
     start: Offsets
     committed: int = -1
     plans: dict[int, Offsets] = field(default_factory=dict)
 
     def end(self) -> Offsets:
-        """Where the committed batches end."""
+        """End offsets of the committed batches."""
         return self.plans.get(self.committed, self.start)
 
     def next_plan(self, rng: Random, ends: Offsets) -> tuple[int, Offsets, Offsets]:
-        """(number, start, end) of the next batch: as planned before a crash, or planned now."""
+        """(number, start, end) of the next batch: the plan from before a crash, or a new one."""
         number, start = self.committed + 1, self.end()
         if number not in self.plans:
             self.plans[number] = {p: min(ends[p], start[p] + rng.randint(0, 12)) for p in ends}
@@ -138,7 +138,7 @@ class Checkpoint:
 
 @dataclass
 class Outcome:
-    """What happened in a story, and what was wrong at its end."""
+    """Events of a story, and the errors at its end (``wrong``)."""
 
     seed: int
     replays: int = 0
@@ -153,20 +153,20 @@ MISHAPS = ("none", "crash", "tear", "forget", "crash and forget", "second driver
 
 
 class FallibleStore(Protocol):
-    """A store to which a story can happen."""
+    """The simulator's port of a store."""
 
     def take_lease(self, generation: int) -> None:
-        """Move the generation's version on, so that whoever wrote last stops at the next write."""
+        """Increments the generation's version, so that the next write of the previous driver fails."""
 
     def lose(self, writes: int) -> None:
-        """Crash and come back without the last writes."""
+        """Crashes and restarts without the last writes."""
 
     def handle(self, generation: int, before_effect: Action, tear: Callable[[int], int], /) -> Store:
-        """A driver's way in; see MemoryHandle for what it calls when."""
+        """A driver's handle; MemoryHandle describes the calls of ``before_effect`` and ``tear``."""
 
 
 class Story:
-    """One seed's run; ``step_type`` lets a test plant a fault in the step, ``store`` lets it happen to a real one."""
+    """The story of one seed. ``step_type`` can be a step with a planted fault, ``store`` a real store."""
 
     def __init__(
         self, seed: int, step_type: type[BatchStep] = BatchStep, size: int = 40, store: FallibleStore | None = None
@@ -185,7 +185,7 @@ class Story:
         self._build()
 
     def run(self) -> Outcome:
-        """Drive to the end of the log through whatever happens, then check."""
+        """Runs drivers until the log is folded to its end, then checks the result."""
         for _ in range(200):
             try:
                 self._drive()
@@ -200,7 +200,7 @@ class Story:
         return self.outcome
 
     def _drive(self) -> None:
-        """One driver, from taking the lease until the log ends or something happens to it."""
+        """Runs one driver, from its lease until the log ends or a mishap stops it."""
         self._take_leases()
         while self.checkpoint.end() != self.log.ends():
             mishap = self.rng.choice(MISHAPS) if self.rng.random() < MISHAP_SHARE else "none"
@@ -228,11 +228,11 @@ class Story:
         steps = zip(self.generations, handles, strict=True)
         counts = [self._stepped(self.step_type(handle, [VIEW], generation), batch) for generation, handle in steps]
         checkpoint.committed = max(checkpoint.committed, number)
-        for one in counts:
-            self._count(one, number)
+        for batch_counts in counts:
+            self._count(batch_counts, number)
 
     def _stepped(self, step: BatchStep, batch: Batch) -> Counts:
-        """The batch folded here, or on executors."""
+        """Folds the batch on the driver or on executors."""
         if self.executors.random() < SCATTERED_SHARE:
             return step.run_work(batch, Scattered(batch, VIEW, STREAM, self.executors))
         return step.run(batch)
@@ -243,7 +243,7 @@ class Story:
             self.outcome.wrong.append(f"batch {number} counted {before}, then {counts}")
 
     def _armed(self, mishap: str) -> list[Store]:
-        """Handles at one of whose next effects the mishap happens."""
+        """Handles of all generations; the mishap happens at one of their next effects."""
         burn = self._fuse(self.rng.randint(1, 14), mishap)
 
         def tear(rows: int) -> int:
@@ -252,7 +252,7 @@ class Story:
         return [self.store.handle(generation, burn, tear) for generation in self.generations]
 
     def _fuse(self, effects: int, mishap: str) -> Action:
-        """What is called before and after every effect, and lets the mishap happen when that many have passed."""
+        """A function that is called before and after every effect; its call number ``effects`` causes the mishap."""
         left = [effects]
 
         def burn() -> None:
@@ -276,9 +276,9 @@ class Story:
             raise Crash
 
     def _build(self, fuse: int = 0) -> None:
-        """A new generation beside the newest, from the archive up to what is committed; older ones are let go.
+        """Builds a generation from the archive up to the committed offsets; keeps it and the newest one before it.
 
-        One that crashed has its number for itself: the next build takes another.
+        The number of a build that crashed is not used again.
         """
         generation = self.generation = self.generation + 1
         handle = self.store.handle(generation, self._fuse(fuse, "crash"), lambda rows: rows)
@@ -290,7 +290,7 @@ class Story:
         self.generations = [*self.generations[-1:], generation]
 
     def _rebuild(self) -> None:
-        """What the refusal tells an operator to do: a new generation, and a new checkpoint from where it ends."""
+        """Follows the refusal's next step for an operator: a new generation, and a new checkpoint from its end."""
         self.outcome.rebuilds += 1
         self.checkpoint = Checkpoint(self.checkpoint.end())
         self.life += 1
@@ -298,7 +298,7 @@ class Story:
         self._build()
 
     def _check(self) -> None:
-        """Every row is the oracle's; every record was counted once, as what it is."""
+        """Checks that every row equals the oracle's values and every record was counted once, by its verdict."""
         as_of = self.log.clock
         events = [
             record
@@ -309,8 +309,10 @@ class Story:
         keys = pa.array(KEYS)
         for generation in self.generations:
             rows = PackedRows(keys, self._handle(generation).rows("v", keys))
-            found = finalize(VIEW, rows, as_of, generation)
-            self.outcome.wrong += [f"generation {generation}: {one}" for one in disagreements(VIEW, expected, found)]
+            features = finalize(VIEW, rows, as_of, generation)
+            self.outcome.wrong += [
+                f"generation {generation}: {difference}" for difference in disagreements(VIEW, expected, features)
+            ]
         self._check_counts(len(events))
 
     def _check_counts(self, valid: int) -> None:
@@ -329,23 +331,23 @@ def simulate(seed: int, step_type: type[BatchStep] = BatchStep, store: FallibleS
 
 
 def failures(seeds: Sequence[int]) -> list[Outcome]:
-    """The stories of these seeds that ended wrong."""
+    """Outcomes of these seeds that have errors."""
     return [outcome for outcome in map(simulate, seeds) if outcome.wrong]
 
 
 @click.command()
-@click.option("--seeds", default=10_000, show_default=True, help="How many stories.")
+@click.option("--seeds", default=10_000, show_default=True, help="Number of stories.")
 @click.option("--first", default=0, show_default=True, help="The first seed.")
-@click.option("--processes", default=2, show_default=True, help="How many at a time.")
+@click.option("--processes", default=2, show_default=True, help="Number of processes.")
 @click.option("--keep", type=click.Path(dir_okay=False, path_type=Path), help="File to add failing seeds to.")
 def main(seeds: int, first: int, processes: int, keep: Path | None) -> None:
-    """Run many stories; print the seeds that fail, keep them as regressions, and exit with 1 if there are any."""
+    """Run many stories; print the seeds that fail, add them to the file of --keep, and exit with 1 if there are any."""
     started = time.monotonic()
     parts = [range(start, min(start + 100, first + seeds)) for start in range(first, first + seeds, 100)]
     wrong: list[Outcome] = []
     with ProcessPoolExecutor(processes) as pool:
-        for done, found in enumerate(pool.map(failures, parts), start=1):
-            wrong += found
+        for done, outcomes in enumerate(pool.map(failures, parts), start=1):
+            wrong += outcomes
             if done % 10 == 0:
                 click.echo(f"{100 * done:,} of {seeds:,} seeds, {len(wrong)} failed", err=True)
     for outcome in wrong:

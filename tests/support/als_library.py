@@ -1,4 +1,4 @@
-"""What only some machines have, and ALS needs."""
+"""The system library that ALS requires and some machines lack."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def needs_als() -> None:
-    """Skips the test where the library of the system is missing that ALS is linked with."""
+    """Skips the test if the system library that ALS is linked with is missing."""
     try:
         ctypes.CDLL("libgomp.so.1")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A good model, and seven that must never answer: each as a folder and the tags that somebody registers it with."""
+"""Seven bad models that must never serve, made from a good one: a folder for each, and the tags to register it with."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ BAD = {
     "a type that is not allowed": "DecisionTreeClassifier",
     "worse by five per cent": "may be below the champion's",
 }
-"""What is wrong → what the reason says once the gate has judged it."""
+"""Kind of fault → a part of the reason that the gate or the service gives."""
 
 
 def bad(good: Artefact, kind: str, folder: Path) -> dict[str, str]:
-    """The folder holds a model that is bad in this way; returns its tags, without a verdict."""
-    digest = save(_spoilt(good, kind), folder)
+    """Writes a model with this fault to the folder; returns its tags, which have no verdict."""
+    digest = save(_with_fault(good, kind), folder)
     if kind == "a type that is not allowed":
         digest = _with_foreign_type(folder, good)
     if kind == "another digest":
@@ -38,7 +38,7 @@ def bad(good: Artefact, kind: str, folder: Path) -> dict[str, str]:
     return {DIGEST_TAG: digest}
 
 
-def _spoilt(good: Artefact, kind: str) -> Artefact:
+def _with_fault(good: Artefact, kind: str) -> Artefact:
     ranker = copy.deepcopy(good.ranker)
     if kind == "throws":
         ranker._bin_mapper = None
@@ -47,27 +47,27 @@ def _spoilt(good: Artefact, kind: str) -> Artefact:
     if kind == "slow":
         ranker._predictors = ranker._predictors * 200
     if kind == "worse by five per cent":
-        _turned(ranker, 4)
+        _negate(ranker, 4)
     if kind != "of another signature":
         return replace(good, ranker=ranker)
     user = good.manifest.user.model_copy(update={"schema_hash": "0" * 16})
     return replace(good, manifest=good.manifest.model_copy(update={"user": user}))
 
 
-def _turned(ranker: Any, trees: int) -> None:
-    """The first trees say the opposite."""
+def _negate(ranker: Any, trees: int) -> None:
+    """Negates the values of the first trees."""
     for (tree,) in ranker._predictors[:trees]:
         tree.nodes["value"] *= -1
 
 
 def _with_foreign_type(folder: Path, good: Artefact) -> str:
-    """The ranker's file holds another classifier, and the manifest says so; returns the manifest's digest."""
+    """Replaces the ranker by another classifier, with its digest in the manifest; returns the manifest's digest."""
     import skops.io
 
-    path, manifest = folder / RANKER, folder / MANIFEST
+    path, manifest_path = folder / RANKER, folder / MANIFEST
     columns = good.ranker.n_features_in_
     skops.io.dump(DecisionTreeClassifier().fit(np.eye(2, columns), [0, 1]), path)
-    content, told = path.read_bytes(), json.loads(manifest.read_text())
-    told["files"][RANKER] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-    manifest.write_text(json.dumps(told))
-    return hashlib.sha256(manifest.read_bytes()).hexdigest()
+    content, manifest = path.read_bytes(), json.loads(manifest_path.read_text())
+    manifest["files"][RANKER] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    manifest_path.write_text(json.dumps(manifest))
+    return hashlib.sha256(manifest_path.read_bytes()).hexdigest()

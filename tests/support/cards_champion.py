@@ -18,7 +18,7 @@ TRACKING = "sqlite:///mlruns/mlflow.db"
 
 
 def quick_model(repo: FeatureRepo, threshold: float) -> EventClassifier:
-    """A classifier of simulated weeks; every event of this score or a higher one alerts."""
+    """A classifier trained on simulated weeks; an event with at least the threshold's score alerts."""
     asked = EventColumnsOfModel.of(repo, repo.models["cards"])
     events = simulated(repo, days=20, customers=40)
     last = int(events[asked.model.stream.name]["known_at"].to_numpy()[-1])
@@ -29,7 +29,7 @@ def quick_model(repo: FeatureRepo, threshold: float) -> EventClassifier:
 
 
 def model_of(asked: EventColumnsOfModel, classifier: Any, threshold: float) -> EventClassifier:
-    """The classifier as the model of these definitions."""
+    """An event model of these definitions with the classifier."""
     names = asked.model.input_names
     manifest = EventManifest(
         name=asked.model.name,
@@ -45,7 +45,7 @@ def model_of(asked: EventColumnsOfModel, classifier: Any, threshold: float) -> E
 
 
 def make_champion(root: Path, model: EventClassifier) -> str:
-    """The model is the champion of the project's registry; returns its version."""
+    """Registers the model and makes it champion of the project's registry; returns its version."""
     registry = ModelRegistry(TRACKING, root)
     version = registry.keep(model.manifest, lambda folder: save_event_model(model, folder), {}, {})
     return registry.promote(registry.judge(version, True, "made for a test"), 1).version

@@ -1,4 +1,4 @@
-"""A project with the cards of ours on topics of its own, and its stream as a process."""
+"""A project with the definitions of feature_repo/cards.py on its own topics, and its stream as a process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POLL_S = 0.1
 
 
 class Project:
-    """A project with the cards of ours on topics of its own."""
+    """A project with the definitions of feature_repo/cards.py on topics that begin with ``topic``."""
 
     def __init__(self, root: Path, bootstrap: str, jars: Path, topic: str) -> None:
         self.root, self.bootstrap = root, bootstrap
@@ -39,7 +39,7 @@ class Project:
         self.repo = load_repo(root / "feature_repo")
 
     def run(self, *arguments: str) -> dict[str, Any]:
-        """What a command prints as JSON when it has ended well."""
+        """The JSON that a command prints; fails the test if the command fails."""
         command = [sys.executable, "-m", "headrace", *arguments, "--json"]
         done = subprocess.run(command, cwd=self.root, capture_output=True, check=False, timeout=DEADLINE_S)
         assert done.returncode == 0, done.stderr.decode()

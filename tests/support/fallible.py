@@ -1,4 +1,4 @@
-"""Real stores to which the simulator's stories can happen: they crash, tear a write, and come back as they were."""
+"""Real stores for the simulator's stories: they can crash, tear a write, and return to an earlier state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEPT_WRITES = 6
 
 
 class StoryCells(Cells):
-    """The cells of a real store, with a picture of it before each write, and things that happen around writes."""
+    """The cells of a real store; each write takes a snapshot first, and calls ``before_effect`` before and after."""
 
     def __init__(self, store: FallibleRows, before_effect: Callable[[], None]) -> None:
         self._store, self._before_effect = store, before_effect
@@ -49,7 +49,7 @@ class StoryCells(Cells):
 
 
 class Torn:
-    """Writes rows that can be torn."""
+    """Mix-in whose ``put_rows`` writes only the first rows and crashes if ``tear`` says so."""
 
     tear: Callable[[int], int]
 
@@ -61,11 +61,11 @@ class Torn:
 
 
 class StoryShard(Torn, ShardWriter):
-    """A shard whose writes of rows can be torn."""
+    """A shard writer whose writes can be torn."""
 
 
 class StoryGeneration(Torn, GenerationStore):
-    """A generation whose writes of rows can be torn."""
+    """A generation whose writes can be torn."""
 
     def shard(self, name):
         made = StoryShard(self._cells, self.fence(), name)
@@ -74,7 +74,7 @@ class StoryGeneration(Torn, GenerationStore):
 
 
 class FallibleRows:
-    """What the simulator asks of a store, over SqliteRows or RedisRows."""
+    """The simulator's port of a store, on SqliteRows or RedisRows."""
 
     def __init__(self, rows: Any, horizons_ms: dict[str, int] | None = None) -> None:
         self.rows, self._horizons_ms = rows, horizons_ms
@@ -119,7 +119,7 @@ class FallibleSqlite(FallibleRows):
 
 
 class FallibleRedis(FallibleRows):
-    """One server, or several that are a cluster."""
+    """The rows of one Redis server, or of several servers that form a cluster."""
 
     def __init__(self, urls, horizons_ms=None):
         super().__init__(RedisRows(urls[0], mode="cluster" if len(urls) > 1 else "server"), horizons_ms)

@@ -1,4 +1,4 @@
-"""A webhook of a test's own: what it was sent, and answers as it is told."""
+"""A webhook server for tests: records requests and gives prepared answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Request:
-    """What was posted, the status that it was answered with, and when (monotonic seconds)."""
+    """A request, the status of its answer, and its time (monotonic seconds)."""
 
     key: str
     headers: dict[str, str]
@@ -24,22 +24,22 @@ class Request:
 
 
 class Hook:
-    """What was posted, in its order. ``answers`` (status, headers) are given first, one each, and then 200."""
+    """Requests in their order. The next of ``answers`` (status, headers) is given to each; then 200."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.requests: list[Request] = []
         self.answers: list[tuple[int, dict[str, str]]] = []
         self.refused: dict[str, int] = {}
-        """Idempotency-Key → the status that it always gets."""
+        """Idempotency-Key → status of every answer to it."""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/secret-path"
 
     def taken(self) -> list[str]:
-        """The keys of what was answered 200."""
-        return [one.key for one in self.requests if one.status == 200]
+        """The keys of the requests that were answered 200."""
+        return [request.key for request in self.requests if request.status == 200]
 
     def answer(self, key: str) -> tuple[int, dict[str, str]]:
         if key in self.refused:
@@ -49,7 +49,7 @@ class Hook:
 
 @contextmanager
 def running_hook(port: int = 0) -> Iterator[Hook]:
-    """The server answers in a thread, and is gone with the block."""
+    """The server answers in a thread until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -64,7 +64,7 @@ def running_hook(port: int = 0) -> Iterator[Hook]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""A month of a simulated shop or of cards as messages, among them repeated, late, early and malformed ones."""
+"""A month of messages of a simulated shop or of cards; some are repeated, late, early or malformed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from streaming.replay import in_time_order
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 DAYS = 33
 LONG_AGO_MS = 400 * DAY_MS
-"""Before the horizon of every view."""
+"""An age beyond the horizon of every view."""
 BROKEN = (b"", b"{", b"[]", b'{"event_time": "yesterday"}', b"\xff\x00")
 FOLDED, DUPLICATE, LATE, DEAD_LETTER = "folded", "duplicate", "late", "dead_letter"
 SHARES = {DUPLICATE: 0.04, "repeated later": 0.02, LATE: 0.02, DEAD_LETTER: 0.03, "too early": 0.01}
@@ -31,7 +31,7 @@ SHARES = {DUPLICATE: 0.04, "repeated later": 0.02, LATE: 0.02, DEAD_LETTER: 0.03
 
 @dataclass(frozen=True)
 class Sent:
-    """A message, and what must become of it."""
+    """A message, and the verdict that it must get (``end``)."""
 
     topic: str
     key: bytes | None
@@ -42,24 +42,24 @@ class Sent:
 
 @dataclass(frozen=True)
 class _Event:
-    """A good event, to be told anew: the part of a stream that it is of, and its row."""
+    """A valid event that can be sent again: its stream, or the part of it with its topic, and its row."""
 
     stream: Stream
     row: pa.Table
 
-    def told(self, known_at: int, ago_ms: int, name: str) -> Sent:
-        """The event under another id and at another time."""
+    def resent(self, known_at: int, ago_ms: int, name: str) -> Sent:
+        """The event with another id and other times."""
         times = {"event_time": known_at - ago_ms, "known_at": known_at, "event_id": name}
         row = self.row
         for column, value in times.items():
-            place = row.schema.get_field_index(column)
-            row = row.set_column(place, column, pa.array([value], row.schema.field(place).type))
+            index = row.schema.get_field_index(column)
+            row = row.set_column(index, column, pa.array([value], row.schema.field(index).type))
         ((key, value, _),) = messages(row, self.stream, 0)
         return Sent(self.stream.topic, key, value, known_at)
 
 
 def traffic(domain: str, repo: FeatureRepo, until_ms: int, seed: int) -> list[Sent]:
-    """All of it, in the order in which it is sent; known before ``until_ms``."""
+    """All messages in the order in which they are sent; each is known before ``until_ms``."""
     streams, tables = SIMULATED[domain](repo, until_ms, seed)
     rng = np.random.default_rng(seed)
     (batch,) = _whole(in_time_order(iter(tables), streams, 0))
@@ -67,12 +67,12 @@ def traffic(domain: str, repo: FeatureRepo, until_ms: int, seed: int) -> list[Se
 
 
 def _shop(repo: FeatureRepo, until_ms: int, seed: int) -> tuple[Mapping[str, Stream], list[tuple[str, pa.Table]]]:
-    """Ordinary days, and a last one on which much happens."""
+    """Ordinary days, and a busy last day."""
     shop = ShopSimulator(seed % 1_000, users=120, items=60)
     last = until_ms - DAY_MS
     catalogue = ("catalogue", shop.catalogue(until_ms - DAYS * DAY_MS))
     days = [shop.history(DAYS - 1, last, 0.6), shop.history(0.9, until_ms - 2 * HOUR_MS, 22)]
-    return repo.streams, [catalogue, *(("activity", one) for one in days)]
+    return repo.streams, [catalogue, *(("activity", table) for table in days)]
 
 
 def _cards(repo: FeatureRepo, until_ms: int, seed: int) -> tuple[Mapping[str, Stream], list[tuple[str, pa.Table]]]:
@@ -85,7 +85,7 @@ SIMULATED = {"shop": _shop, "cards": _cards}
 
 
 def _whole(batches: Iterable[Any]) -> Iterator[list[Sent]]:
-    """All good messages, with the times of their headers."""
+    """All valid messages, with the times of their headers."""
     yield [
         Sent(topic, key, value, int(headers[0][1]))
         for batch in batches
@@ -96,7 +96,7 @@ def _whole(batches: Iterable[Any]) -> Iterator[list[Sent]]:
 def _events(
     streams: Mapping[str, Stream], tables: Iterable[tuple[str, pa.Table]]
 ) -> Iterator[tuple[tuple[str, bytes], _Event]]:
-    """Each event by its message."""
+    """Pairs of (topic, message) and the event of the message."""
     for name, table in tables:
         for row, (_, value, _) in enumerate(messages(table, streams[name], 0)):
             yield (streams[name].topic, value), _Event(streams[name], table.slice(row, 1))
@@ -105,45 +105,46 @@ def _events(
 def _mixed(
     rng: np.random.Generator, good: Sequence[Sent], events: Mapping[tuple[str, bytes], _Event], until_ms: int
 ) -> Iterator[Sent]:
-    """The good ones, each followed by what its lot is."""
-    lots = rng.choice(["", *SHARES], len(good), p=[1 - sum(SHARES.values()), *SHARES.values()])
-    for number, (one, lot) in enumerate(zip(good, lots.tolist(), strict=True)):
-        yield one
-        event = events[one.topic, one.value]
-        if lot == DUPLICATE:
-            yield replace(one, known_at=one.known_at + int(rng.integers(0, HOUR_MS + 1)), end=DUPLICATE)
-        elif lot == "repeated later" and one.known_at + HOUR_MS < until_ms:
-            yield replace(one, known_at=one.known_at + HOUR_MS + 1)
-        elif lot == LATE:
-            yield replace(event.told(one.known_at, LONG_AGO_MS, f"late-{number}"), end=LATE)
-        elif lot == "too early":
-            yield replace(event.told(one.known_at, -HOUR_MS, f"early-{number}"), end=DEAD_LETTER)
-        elif lot == DEAD_LETTER:
-            yield replace(one, value=BROKEN[number % len(BROKEN)], end=DEAD_LETTER)
+    """The valid messages, each followed by the variant that was drawn for it, if any."""
+    variants = rng.choice(["", *SHARES], len(good), p=[1 - sum(SHARES.values()), *SHARES.values()])
+    for number, (message, variant) in enumerate(zip(good, variants.tolist(), strict=True)):
+        yield message
+        event = events[message.topic, message.value]
+        if variant == DUPLICATE:
+            yield replace(message, known_at=message.known_at + int(rng.integers(0, HOUR_MS + 1)), end=DUPLICATE)
+        elif variant == "repeated later" and message.known_at + HOUR_MS < until_ms:
+            yield replace(message, known_at=message.known_at + HOUR_MS + 1)
+        elif variant == LATE:
+            yield replace(event.resent(message.known_at, LONG_AGO_MS, f"late-{number}"), end=LATE)
+        elif variant == "too early":
+            yield replace(event.resent(message.known_at, -HOUR_MS, f"early-{number}"), end=DEAD_LETTER)
+        elif variant == DEAD_LETTER:
+            yield replace(message, value=BROKEN[number % len(BROKEN)], end=DEAD_LETTER)
 
 
 class Sending:
-    """Sends messages from a thread of its own, never more than were released, not faster than ``per_s``."""
+    """Sends messages from a thread, at most as many as were released, at most ``per_s`` a second."""
 
     def __init__(self, bootstrap: str, sent: Sequence[Sent], per_s: float) -> None:
         self.sent, self._answered, self.errors = sent, list[tuple[str, bytes]](), list[str]()
         self._producer = EventProducer(bootstrap)
         self._pause_s, self._hurry = 1 / per_s, threading.Event()
-        self._released, self._turn = 0, threading.Condition()
+        self._released, self._changed = 0, threading.Condition()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def release(self, count: int) -> None:
-        """So many more may be sent."""
-        with self._turn:
+        """Allows ``count`` more messages to be sent."""
+        with self._changed:
             self._released += count
-            self._turn.notify()
+            self._changed.notify()
 
     def _run(self) -> None:
-        for number, one in enumerate(self.sent):
-            with self._turn:
-                self._turn.wait_for(lambda number=number: self._released > number)
-            self._producer.send(one.topic, one.key, one.value, [known_at_header(one.known_at)], self._on_ack)
+        for number, message in enumerate(self.sent):
+            with self._changed:
+                self._changed.wait_for(lambda number=number: self._released > number)
+            headers = [known_at_header(message.known_at)]
+            self._producer.send(message.topic, message.key, message.value, headers, self._on_ack)
             self._hurry.wait(self._pause_s)
 
     def _on_ack(self, error: Any, message: Any) -> None:
@@ -153,16 +154,16 @@ class Sending:
             self.errors.append(str(error))
 
     def is_answered(self) -> bool:
-        """Whether all that was released has been acknowledged, or refused."""
+        """True if every released message has been acknowledged or refused."""
         self._producer.poll(0)
         return len(self._answered) + len(self.errors) >= min(self._released, len(self.sent))
 
     def acknowledged(self) -> Counter[tuple[str, bytes]]:
-        """Topic and bytes of each message that the broker has, and how often it said so."""
+        """(topic, bytes) of each message → the number of its acknowledgements."""
         return Counter(self._answered)
 
     def finish(self) -> None:
-        """All are sent and answered."""
+        """Sends all remaining messages and waits for their acknowledgements."""
         self._hurry.set()
         self.release(len(self.sent))
         self._thread.join(120)

@@ -1,4 +1,4 @@
-"""A registry of models that is a folder for each version, some aliases, and a switch."""
+"""A registry of models with a folder for each version, aliases in memory, and a switch that takes it down."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.tags import CHAMPION, SERVING_REFUSED
 
 
 class Folders:
-    """A registry that is a folder for each version, an alias, and a switch."""
+    """A registry with a folder for each version and aliases; it raises while ``down``."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.down = root, False
@@ -25,12 +25,12 @@ class Folders:
 
     def add(self, created_ms: int, refusal: str | None = None, wrong: bool = False) -> str:
         version = str(len(self.versions) + 1)
-        made = model()
-        goldens = goldens_of(made)
+        artefact = model()
+        goldens = goldens_of(artefact)
         if wrong:
             goldens = (Golden(recent=(), answer=(("pen", 0.123),)),)
-        manifest = made.manifest.model_copy(update={"created_ms": created_ms, "golden": goldens})
-        digest = save(replace(made, manifest=manifest), self.root / version)
+        manifest = artefact.manifest.model_copy(update={"created_ms": created_ms, "golden": goldens})
+        digest = save(replace(artefact, manifest=manifest), self.root / version)
         self.versions[version] = Pinned(version, str(self.root / version), digest, refusal)
         return version
 

@@ -1,4 +1,4 @@
-"""A broker, a store and a stream of a test's own, which it kills as a failing machine would, and starts again."""
+"""A broker, a store and a stream that a test kills as a failing machine would, and starts again."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ spark_memory = '512m'
 archive_trigger_s = 0.5
 max_offsets_per_trigger = {max_offsets}
 """
-PLACES = tuple(
+CRASH_POINTS = tuple(
     f"{side} {effect}"
     for effect in ("letters", "publish", "remember", "rows", "archive")
     for side in ("before", "after")
 )
-AT_ITS_PLACE, AT_ANY_TIME, BROKER, STORE = "driver at a place", "driver at any time", "broker", "store"
+AT_CRASH_POINT, AT_ANY_TIME, BROKER, STORE = "driver at a crash point", "driver at any time", "broker", "store"
 LONGEST_PAUSE_S = 2.0
 
 
 @dataclass
 class MortalLoop:
-    """The parts, and how often each was killed."""
+    """Broker, store and stream of a project, and the number of kills of each kind."""
 
     root: Path
     broker: EmbeddedBroker
@@ -67,24 +67,26 @@ class MortalLoop:
         return StreamProcess(self.root, self.broker.bootstrap_servers)
 
     def lives(self, kills: int) -> list[list[str]]:
-        """Lives of the driver, each as the kills that happen in it, its own death last; ``kills`` in all."""
-        places, times = 2 * kills // 5, kills // 5
-        others = [BROKER if number % 2 or self.redis is None else STORE for number in range(kills - places - times)]
-        spans = [[*others[number::times], AT_ANY_TIME] for number in range(times)]
-        lives = [*([AT_ITS_PLACE] for _ in range(places)), *spans]
+        """Lives of the driver: each a list of the kills during it, the driver's own last; ``kills`` in all."""
+        at_points, at_times = 2 * kills // 5, kills // 5
+        others = [
+            BROKER if number % 2 or self.redis is None else STORE for number in range(kills - at_points - at_times)
+        ]
+        spans = [[*others[number::at_times], AT_ANY_TIME] for number in range(at_times)]
+        lives = [*([AT_CRASH_POINT] for _ in range(at_points)), *spans]
         self.rng.shuffle(lives)
         return lives
 
     def live(self, life: list[str], sending: Sending, share: int) -> None:
-        """The driver runs through this life and is dead; ``share`` messages may be sent for each kill."""
-        if life == [AT_ITS_PLACE]:
-            self._dies_at_a_place(sending, share)
+        """Runs the driver through this life until it is dead; releases ``share`` messages for each kill."""
+        if life == [AT_CRASH_POINT]:
+            self._die_at_crash_point(sending, share)
             return
         with self.stream.running() as process:
             for kill in life:
                 sending.release(share)
                 self.stream.wait(process, lambda: self.stream.is_running(process))
-                # Not for anything: an instant that nothing in the loop has chosen.
+                # A random instant, independent of what the loop does.
                 time.sleep(self.rng.random() * LONGEST_PAUSE_S)
                 self._kill(kill, process)
                 self.kills[kill] += 1
@@ -92,21 +94,21 @@ class MortalLoop:
                     self.drained(process, sending)
         self.replayed += self.stream.unfinished()
 
-    def _dies_at_a_place(self, sending: Sending, share: int) -> None:
-        place = f"{self.rng.choice(PLACES)}:{self.rng.randint(1, 3)}"
+    def _die_at_crash_point(self, sending: Sending, share: int) -> None:
+        point = f"{self.rng.choice(CRASH_POINTS)}:{self.rng.randint(1, 3)}"
         sending.release(share)
-        with self.stream.running(crash_at=place) as process:
-            assert process.wait(120) == -signal.SIGKILL, (place, self.stream.said())
-        # The rows of a new generation come into the store by the same effects as a batch's.
-        assert self.stream.unfinished() > 0 or self.stream.is_building(), place
+        with self.stream.running(crash_at=point) as process:
+            assert process.wait(120) == -signal.SIGKILL, (point, self.stream.said())
+        # The rows of a new generation are written by the same effects as a batch's.
+        assert self.stream.unfinished() > 0 or self.stream.is_building(), point
         self.replayed += self.stream.unfinished()
-        self.kills[AT_ITS_PLACE] += 1
+        self.kills[AT_CRASH_POINT] += 1
 
-    def _kill(self, what: str, process: Process) -> None:
-        if what == AT_ANY_TIME:
+    def _kill(self, target: str, process: Process) -> None:
+        if target == AT_ANY_TIME:
             process.kill()
             process.wait(30)
-        elif what == BROKER:
+        elif target == BROKER:
             before = self.broker.bootstrap_servers
             self.broker.kill()
             assert self.broker.start() == before
@@ -115,12 +117,12 @@ class MortalLoop:
             self.redis.start()
 
     def drained(self, process: Process, sending: Sending) -> None:
-        """This driver has finished all that was released."""
+        """Waits until this driver has processed every released message."""
         self.stream.wait(process, sending.is_answered)
         self.stream.wait(process, lambda: self.stream.is_running(process) and self.stream.is_drained())
 
     def counts(self) -> dict[str, int]:
-        """How the records ended, as the fold counts."""
+        """The fold's counts of records by verdict."""
         return dict(self.stream.queries()["fold"]["counts"])
 
 
@@ -128,7 +130,7 @@ class MortalLoop:
 def mortal_loop(
     root: Path, definitions: Path, jars: Path, domain: str, store: str, max_offsets: int, seed: int
 ) -> Iterator[MortalLoop]:
-    """The broker and the store run, the topics are there, and the project is written; all is gone afterwards."""
+    """A loop with a running broker and store, its topics and a written project; all are stopped afterwards."""
     with ExitStack() as stack:
         broker = stack.enter_context(EmbeddedBroker(root / "broker", kafka_jars(jars), heap_mb=256))
         redis = None

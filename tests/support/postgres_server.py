@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test's own, which can be stopped as by a power cut and started again with what it has."""
+"""A PostgreSQL server for tests, which can be stopped at once and started again with its data."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from redis_server import free_port, until
 
 READY_WITHIN_S = 20
 INSTALLED = "/usr/lib/postgresql"
-"""Where Debian and its like have each version's programs, off the PATH."""
-# What a power cut may cost is no matter of these tests, nor is memory.
+"""The folder of each version's programs on Debian and its derivatives, which is not on the PATH."""
+# The tests do not depend on durability after a power cut; memory is kept small.
 SETTINGS = ("fsync=off", "shared_buffers=16MB", "max_connections=20", "listen_addresses=127.0.0.1")
 ACCOUNTS = ("postgres", "nobody")
 
 
 def program(name: str) -> str:
-    """A program of PostgreSQL's server; skips the test where none is installed."""
+    """Path of a program of PostgreSQL's server; skips the test if it is not installed."""
     versions = sorted(Path(INSTALLED).glob("*/bin"), reverse=True)
     folders = os.pathsep.join([os.environ.get("PATH", ""), *map(str, versions)])
-    found = shutil.which(name, path=folders)
-    if found is None:
+    path = shutil.which(name, path=folders)
+    if path is None:
         pytest.skip("PostgreSQL's server is not installed (apt-get install postgresql)")
-    return found
+    return path
 
 
 def account() -> str | None:
-    """Who runs it: its server refuses to run as root, who then lends it an account that has no rights."""
+    """The account that runs the server, which refuses to run as root; None for the present user."""
     if os.geteuid() != 0:
         return None
-    known = {one.pw_name for one in pwd.getpwall()}
-    found = next((name for name in ACCOUNTS if name in known), None)
-    if found is None:
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    account_name = next((name for name in ACCOUNTS if name in names), None)
+    if account_name is None:
         pytest.skip("PostgreSQL's server does not run as root, and there is no account 'postgres' or 'nobody'")
-    return found
+    return account_name
 
 
 @dataclass
@@ -63,13 +63,13 @@ class PostgresServer:
     def make(self) -> None:
         if self.user is not None:
             shutil.chown(self.folder, self.user)
-        how = ["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--locale=C"]
-        command = [program("initdb"), "--pgdata", str(self.folder / "data"), *how]
+        options = ["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--locale=C"]
+        command = [program("initdb"), "--pgdata", str(self.folder / "data"), *options]
         done = subprocess.run(command, user=self.user, cwd=self.folder, capture_output=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr.decode()
 
     def start(self) -> None:
-        options = [part for one in SETTINGS for part in ("-c", one)]
+        options = [part for setting in SETTINGS for part in ("-c", setting)]
         options += ["-c", f"unix_socket_directories={self.folder}", "-p", str(self.port)]
         command = [program("postgres"), "-D", str(self.folder / "data"), *options]
         log = subprocess.DEVNULL
@@ -86,7 +86,7 @@ class PostgresServer:
         return True
 
     def stop(self) -> None:
-        """At once, without a word to those that are connected."""
+        """Stops the server at once, without notice to its clients."""
         if self.process is not None:
             self.process.send_signal(signal.SIGQUIT)
             self.process.wait(READY_WITHIN_S)
@@ -100,10 +100,10 @@ class PostgresServer:
 
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
-    """A server with an empty database, which ends with the block; skips where none is installed."""
+    """A server with an empty database until the block ends; skips the test if none is installed."""
     program("initdb")
     user = account()
-    # Not in pytest's own folder, which the account could not enter.
+    # Not in pytest's folder, which the account cannot enter.
     with tempfile.TemporaryDirectory(prefix="headrace-pg-") as folder:
         Path(folder).chmod(0o755)
         server = PostgresServer(Path(folder), user)

@@ -1,4 +1,4 @@
-"""Redis servers of a test's own: one, one that survives its process, or a cluster of three."""
+"""Redis servers for tests: in memory, on disk, or a cluster of three."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ ON_DISK = ("--save", "", "--appendonly", "yes", "--appendfsync", "everysec")
 
 
 def binary() -> str:
-    """The server's program, on the PATH or where the set-up put it; skips the test where there is none."""
-    found = shutil.which("redis-server") or shutil.which("redis-server", path=str(Path(sys.executable).parent))
-    if found is None:
+    """Path of redis-server, from the PATH or the set-up's folder; skips the test if there is none."""
+    path = shutil.which("redis-server") or shutil.which("redis-server", path=str(Path(sys.executable).parent))
+    if path is None:
         pytest.skip("redis-server is not installed (make setup, or apt-get install redis-server)")
-    return found
+    return path
 
 
 @dataclass
 class RedisServer:
-    """A server on a free loopback port, which can be killed, frozen, and started again with what its disk has."""
+    """A server on a free loopback port, which can be killed, frozen, and started again with the data on its disk."""
 
     folder: Path
     options: tuple[str, ...] = IN_MEMORY
@@ -67,7 +67,7 @@ class RedisServer:
             self.process.send_signal(number)
 
     def kill(self) -> None:
-        """kill -9, and gone."""
+        """Kills the server with SIGKILL and waits for its end."""
         if self.process is not None:
             self.process.kill()
             self.process.wait(READY_WITHIN_S)
@@ -83,7 +83,7 @@ class RedisServer:
 
 @contextmanager
 def running(server: RedisServer) -> Iterator[RedisServer]:
-    """The server runs, and ends with the block."""
+    """The server runs until the block ends."""
     server.start()
     try:
         yield server
@@ -93,18 +93,18 @@ def running(server: RedisServer) -> Iterator[RedisServer]:
 
 @contextmanager
 def running_redis(folder: Path) -> Iterator[str]:
-    """The address of a server, which ends with the block; skips where none is installed."""
+    """The URL of a server that runs until the block ends; skips the test if none is installed."""
     with running(RedisServer(folder)) as server:
         yield server.url
 
 
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[list[RedisServer]]:
-    """Three servers, each with a third of the slots, which know each other."""
+    """Three servers that form a cluster, each with a third of the slots."""
     with ExitStack() as stack:
         buses = [free_port() for _ in range(NODES)]
         options = [(*IN_MEMORY, "--cluster-enabled", "yes", "--cluster-port", str(bus)) for bus in buses]
-        servers = [RedisServer(folder / str(number), one) for number, one in enumerate(options)]
+        servers = [RedisServer(folder / str(number), arguments) for number, arguments in enumerate(options)]
         for server in servers:
             stack.enter_context(running(server))
         clients = [stack.enter_context(closing(Redis(port=server.port))) for server in servers]
@@ -123,9 +123,9 @@ def knows_all(client: Redis) -> bool:
     return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == NODES
 
 
-def until(true, what: str) -> None:
+def until(condition, what: str) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
-    while not true():
+    while not condition():
         if time.monotonic() > deadline:
             pytest.fail(f"not within {READY_WITHIN_S} s: {what}")
         time.sleep(0.01)

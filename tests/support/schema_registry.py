@@ -1,4 +1,4 @@
-"""A Schema Registry that speaks the protocol's REST over HTTP, as far as readers and writers of schemas need it.
+"""A Schema Registry for tests: the requests of Confluent's REST API that readers and writers of schemas make.
 
 https://docs.confluent.io/platform/current/schema-registry/develop/api.html
 """
@@ -21,13 +21,13 @@ Answer = tuple[int, dict[str, Any]]
 
 
 class Registry:
-    """Schemas by number and by subject, which outlive the server; ``asked`` counts what was asked of it."""
+    """Schemas by id and by subject, which are kept while the server is down; ``asked`` counts requests by path."""
 
     def __init__(self) -> None:
         self.schemas: dict[int, str] = {}
         self.subjects: dict[str, list[int]] = {}
         self.closed: set[str] = set()
-        """Subjects that take no further version."""
+        """Subjects that refuse further versions."""
         self.asked: Counter[str] = Counter()
         self.port = 0
 
@@ -36,7 +36,8 @@ class Registry:
         return f"http://127.0.0.1:{self.port}"
 
     def register(self, subject: str, schema: str) -> int:
-        number = next((one for one, text in self.schemas.items() if text == schema), 100 + len(self.schemas))
+        schema_ids = {text: schema_id for schema_id, text in self.schemas.items()}
+        number = schema_ids.get(schema, 100 + len(self.schemas))
         self.schemas[number] = schema
         versions = self.subjects.setdefault(subject, [])
         if number not in versions:
@@ -45,7 +46,7 @@ class Registry:
 
     @contextmanager
     def running(self) -> Iterator[str]:
-        """Answers at ``url``, the same port each time."""
+        """Answers at ``url``, on the same port each time."""
         server = ThreadingHTTPServer(("127.0.0.1", self.port), handler(self))
         server.daemon_threads = True
         self.port = server.server_address[1]
@@ -69,8 +70,8 @@ class Registry:
                 return INCOMPATIBLE if subject in self.closed else (200, {"id": self.register(subject, body["schema"])})
             case "POST", ["subjects", subject]:
                 versions = self.subjects.get(subject, [])
-                found = next((one for one in versions if self.schemas[one] == body["schema"]), None)
-                return self._version(subject, found) if found else NO_SCHEMA if versions else NO_SUBJECT
+                number = next((number for number in versions if self.schemas[number] == body["schema"]), None)
+                return self._version(subject, number) if number else NO_SCHEMA if versions else NO_SUBJECT
         return 404, {"error_code": 404, "message": "HTTP 404 Not Found"}
 
     def _version(self, subject: str, number: int) -> Answer:
@@ -98,6 +99,6 @@ def handler(registry: Registry) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(text)
 
         def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
+            """Logs nothing."""
 
     return Handler

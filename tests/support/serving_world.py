@@ -1,4 +1,4 @@
-"""A small shop to serve: a store with a few users in it, a registry of models, and a client that asks over HTTP."""
+"""A small shop to serve: a store with a few users, a registry of models, and an HTTP client."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ STREAM_ID = 7
 
 
 def fill(rows: SqliteRows, repo: FeatureRepo, ago_ms: int = 60_000, others: int = 10) -> None:
-    """User u1 looked at item3 and item4 some time ago (a minute); item9 is what all others look at, u2 and on."""
+    """User u1 viewed item3 and item4 ``ago_ms`` before now; the ``others``, from u2 on, viewed item9."""
     now = time.time_ns() // 1_000_000
-    looked = [("u1", "item3"), ("u1", "item4"), *((f"u{number}", "item9") for number in range(2, 2 + others))]
+    views_of_items = [("u1", "item3"), ("u1", "item4"), *((f"u{number}", "item9") for number in range(2, 2 + others))]
     table = pa.table(
         {
-            "event_id": [str(number) for number in range(len(looked))],
-            "event_time": pa.array([now - ago_ms + number for number in range(len(looked))]),
-            "event_type": ["view"] * len(looked),
-            "user_id": [user for user, _ in looked],
-            "item_id": [item for _, item in looked],
+            "event_id": [str(number) for number in range(len(views_of_items))],
+            "event_time": pa.array([now - ago_ms + number for number in range(len(views_of_items))]),
+            "event_type": ["view"] * len(views_of_items),
+            "user_id": [user for user, _ in views_of_items],
+            "item_id": [item for _, item in views_of_items],
         }
     )
     views = [repo.views[name] for name in ("user_activity", "item_activity")]
@@ -60,7 +60,7 @@ def fill(rows: SqliteRows, repo: FeatureRepo, ago_ms: int = 60_000, others: int 
 
 
 def model(repo: FeatureRepo, step: int) -> Artefact:
-    """Item n goes with item n + step; item0 is the most popular; it takes two features of users and two of items."""
+    """A model in which item n goes with item n + step and item0 is the most popular; two user and two item features."""
     count = len(ITEMS)
     user, item = repo.views["user_activity"], repo.views["item_activity"]
     tables = CandidateTables(
@@ -99,7 +99,7 @@ def model(repo: FeatureRepo, step: int) -> Artefact:
 
 @dataclass(frozen=True)
 class Models:
-    """A registry in a folder of the test."""
+    """A registry of models in a folder of the test."""
 
     folder: Path
     repo: FeatureRepo
@@ -108,20 +108,20 @@ class Models:
     def uri(self) -> str:
         return f"sqlite:///{self.folder / 'mlflow.db'}"
 
-    def register(self, step: int, **told: object) -> str:
-        """Registers a model that the gate let through, and returns its version; no alias names it yet.
+    def register(self, step: int, **changes: object) -> str:
+        """Registers a model with a passed verdict, without an alias; returns its version.
 
         Args:
-            told: what its manifest says otherwise.
+            changes: fields of its manifest to change.
         """
         source = self.folder / f"model{step}"
-        made = model(self.repo, step)
-        manifest = made.manifest.model_copy(update={"golden": goldens_of(made), **told})
-        digest = save(replace(made, manifest=manifest), source)
+        artefact = model(self.repo, step)
+        manifest = artefact.manifest.model_copy(update={"golden": goldens_of(artefact), **changes})
+        digest = save(replace(artefact, manifest=manifest), source)
         return self.register_folder(source, {DIGEST_TAG: digest, **verdict_tags(digest, True, "as it was trained")})
 
     def register_folder(self, source: Path, tags: dict[str, str]) -> str:
-        """Registers what stands in a folder under these tags, and returns its version."""
+        """Registers the model in a folder with these tags; returns its version."""
         from mlflow import MlflowClient
 
         client = MlflowClient(self.uri)
@@ -140,7 +140,7 @@ class Models:
         MlflowClient(self.uri).set_registered_model_alias(MODEL, "champion", version)
 
 
-# --- asking -----------------------------------------------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -169,20 +169,20 @@ class Http:
         return answer
 
 
-def until(true: Callable[[], object], what: str, within_s: float = 180.0) -> None:
-    """Returns once it is true; fails when it does not become so."""
+def until(condition: Callable[[], object], what: str, within_s: float = 180.0) -> None:
+    """Returns when the condition holds; fails after ``within_s``."""
     deadline = time.monotonic() + within_s
-    while not true():
+    while not condition():
         assert time.monotonic() < deadline, f"{what} did not come true within {within_s} s"
         threading.Event().wait(0.05)
 
 
 def ids(answer: dict) -> list[str]:
-    return [one["item_id"] for one in answer["items"]]
+    return [item["item_id"] for item in answer["items"]]
 
 
 def settings(store: Path, models_uri: str, **more: object) -> ServiceConfig:
-    """Quick to look, slow to give up: a busy machine must not make fallbacks."""
+    """Settings with short polls and long deadlines, so that a busy machine makes no fallbacks."""
     return ServiceConfig(
         repo=str(REPO),
         store=StoreSettings(address=str(store), deadline_ms=20_000),
@@ -196,17 +196,17 @@ def settings(store: Path, models_uri: str, **more: object) -> ServiceConfig:
 
 
 @contextmanager
-def plain(chosen: ServiceConfig) -> Iterator[Http]:
-    """The same app in one uvicorn of this process, for what does not need Ray."""
+def plain(config: ServiceConfig) -> Iterator[Http]:
+    """The same app in one uvicorn server of this process, for tests that do not need Ray."""
     import uvicorn
 
     from serving.app import build_asgi
 
-    server = uvicorn.Server(uvicorn.Config(build_asgi(chosen), host=chosen.host, port=chosen.port, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(build_asgi(config), host=config.host, port=config.port, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until(lambda: server.started, "the server's start")
-    http = Http(f"http://{chosen.host}:{chosen.port}")
+    http = Http(f"http://{config.host}:{config.port}")
     until(lambda: http.ask("/readyz")[0] == 200, "readiness")
     try:
         yield http

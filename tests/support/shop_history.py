@@ -1,4 +1,4 @@
-"""Months of a small shop whose users' likings are known, and the settings that a model of it trains with in seconds."""
+"""Events of a small shop whose users have known preferences, and settings that train a model of it in seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SETTINGS = TrainingSettings(iterations=30, smallest_leaf=10, ease_l2=20.0, momen
 
 
 def shop(domain: Domain, *, users: int = 80, items: int = 40, visits: int = 12, seed: int = 5) -> pa.Table:
-    """Users who each like one of four kinds of items: they view several of a kind, and buy some of those."""
+    """40 days of users who each like one of four kinds of items: they view several, and buy some of those."""
     rng = np.random.default_rng(seed)
     rows = []
     times = np.sort(rng.integers(0, 40 * 24 * HOUR, users * visits)) + 1_700_000_000_000

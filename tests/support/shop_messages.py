@@ -1,4 +1,4 @@
-"""One good message of a shop in its topic's own shape, and what makes records of messages."""
+"""A valid message of a shop in the form of its topic, and records made of messages."""
 
 from __future__ import annotations
 

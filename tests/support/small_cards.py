@@ -20,32 +20,32 @@ END_MS = 1_700_006_400_000
 
 
 def simulated(repo: FeatureRepo, days: float = DAYS, customers: int = 60, seed: int = 3) -> Mapping[str, pa.Table]:
-    """Stream name → its events of so many days, in the order of becoming known."""
+    """Stream name → its events of ``days`` days, ordered by ``known_at``."""
     simulator = CardSimulator(seed, customers=customers, terminals=60)
     names = {"atm": "transactions", "online": "transactions", "fraud_labels": "fraud_labels"}
     parts: dict[str, list[pa.Table]] = {"transactions": [], "fraud_labels": []}
     for block in simulator.history(days, END_MS):
         for name, table in block.items():
             parts[names[name]].append(table)
-    return {name: conformed(pa.concat_tables(several), repo, name) for name, several in parts.items()}
+    return {name: conformed(pa.concat_tables(tables), repo, name) for name, tables in parts.items()}
 
 
 def conformed(table: pa.Table, repo: FeatureRepo, name: str) -> pa.Table:
-    """The simulator's columns as the events of a stream, numbered in the order of becoming known."""
+    """The simulator's columns as events of a stream, with offsets in the order of ``known_at``."""
     stream = repo.streams[name]
     table = table.sort_by("known_at")
     times = {"event_time": table["event_time"].to_numpy().astype(float)}
-    columns = {one: table[one] for one in table.column_names}
+    columns = {column: table[column] for column in table.column_names}
     for field, expression in (stream.computed or {}).items():
         columns[field] = pa.array(evaluate(expression, times)).cast(arrow_type(stream.dtypes[field]))
     columns["partition"] = pa.array([0] * table.num_rows)
     columns["offset"] = pa.array(range(table.num_rows))
     schema = event_schema(stream)
-    return pa.table({one.name: columns[one.name] for one in schema}).cast(schema)
+    return pa.table({field.name: columns[field.name] for field in schema}).cast(schema)
 
 
 def cards_in(root: Path, events: Mapping[str, pa.Table], repo: FeatureRepo) -> Path:
-    """The folder is a project with the cards' definitions and these events in its archive."""
+    """Makes the folder a project with the cards' definitions and these events in its archive."""
     ignored = shutil.ignore_patterns("__pycache__", "shop.py")
     shutil.copytree(Path(__file__).parents[2] / "feature_repo", root / "feature_repo", ignore=ignored)
     for name, table in events.items():

@@ -1,4 +1,4 @@
-"""Five items, a model that knows them, and a user's and the items' features: all that the recommender is made of."""
+"""The recommender's inputs in small: a model of five items, and features of a user and of the items."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def inputs(view: str, *names: str) -> ViewInputs:
 
 
 def model() -> Artefact:
-    """tea, cup and pot go together, and pen and ink; 'ann' bought tea before; pen is the most popular."""
+    """A model: tea, cup and pot go together, so do pen and ink; 'ann' bought tea before; pen is the most popular."""
     neighbours = {"tea": ["cup", "pot"], "cup": ["tea", "pot"], "pot": ["tea", "cup"], "pen": ["ink"], "ink": ["pen"]}
-    columns = [[ITEMS.index(one) for one in neighbours[item]] for item in ITEMS]
+    columns = [[ITEMS.index(neighbour) for neighbour in neighbours[item]] for item in ITEMS]
     starts = np.cumsum([0, *map(len, columns)])
     tables = CandidateTables(
         items=ITEMS,
@@ -49,13 +49,13 @@ def model() -> Artefact:
 
 
 def features(status: Status = Status.PRESENT, recent: list[str] | None = None) -> FeatureMatrix:
-    """A user's row with its newest items."""
+    """A user's features, with ``recent`` as the newest items."""
     column = pa.array([recent], pa.list_(pa.string()))
     return FeatureMatrix(("recent",), (column,), np.array([status], np.int8), np.array([NOW]), np.array([NOW - 5]))
 
 
 def fresh(**counts: float):
-    """A snapshot in which these items have these counts."""
+    """A snapshot of items with these counts."""
     matrix = FeatureMatrix(
         ("hot",),
         (pa.array(list(counts.values()), pa.float64()),),
@@ -66,5 +66,5 @@ def fresh(**counts: float):
     return snapshot(list(counts), matrix, {"hot": 1.0, "absent": 5.0}, {}, NOW)
 
 
-def ids(found) -> list[str]:
-    return [one.item_id for one in found]
+def ids(items) -> list[str]:
+    return [item.item_id for item in items]

@@ -1,4 +1,4 @@
-"""The source tree as data: its modules, what they import, and their packages' doors."""
+"""The source tree as data: its modules, their imports, and the doors (``__init__``) of its packages."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def offences(found: dict[str, set[str]]) -> dict[str, set[str]]:
-    return {path: names for path, names in found.items() if names}
+def offences(names_by_path: dict[str, set[str]]) -> dict[str, set[str]]:
+    return {path: names for path, names in names_by_path.items() if names}
 
 
 def dotted(path: Path) -> str:
@@ -69,23 +69,23 @@ def package_of(module: str) -> str:
 
 @cache
 def our_imports(path: Path) -> list[tuple[int, str, str]]:
-    """Line, module and name of each import of ours; the name is '' where a module is imported."""
-    found = []
+    """Line, module and name of each import of our packages; the name is '' if a module is imported."""
+    imports = []
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and node.module in OURS:
             named = [(f"{node.module}.{alias.name}", alias.name) for alias in node.names]
-            found += [
+            imports += [
                 (node.lineno, module, "") if module in OURS else (node.lineno, str(node.module), name)
                 for module, name in named
             ]
         elif isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name, "") for alias in node.names if alias.name in OURS]
-    return found
+            imports += [(node.lineno, alias.name, "") for alias in node.names if alias.name in OURS]
+    return imports
 
 
 @cache
 def door_of(module: str) -> list[str]:
-    """What the package lets others import."""
+    """The names in the package's ``__all__``."""
     for node in parsed(OURS[module]).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return list(ast.literal_eval(node.value))

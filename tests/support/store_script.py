@@ -1,4 +1,4 @@
-"""What the tests of online stores put into them."""
+"""Contents for the tests of online stores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from features.rows.matrix import PackedRows
 
 
 def emptied(*urls):
-    """The first of these servers, after all of them were emptied."""
+    """Empties all of these servers; returns the URL of the first."""
     for url in urls:
         with closing(Redis.from_url(url)) as client:
             client.flushall()
@@ -22,19 +22,19 @@ def emptied(*urls):
 
 
 def begun(store, stream_id=1, **options):
-    """A driver of the generation."""
+    """A handle of the generation that may write to it."""
     generation = store.generation(stream_id, **options)
     generation.begin()
     return generation
 
 
 def marker(number, done=None):
-    """What a store says after a batch."""
+    """The marker of a store after a batch."""
     return Marker(number, {"t/0": number}, {"t/0": number + 1}, number if done is None else done)
 
 
 def aged(*newest):
-    """Rows of which only the time of the newest event matters."""
+    """Rows whose headers have these times of the newest event, and no other contents."""
     headers = np.zeros(len(newest), dtype=HEADER)
     headers["newest"] = newest
     keys = [f"k{number}" for number in range(len(newest))]

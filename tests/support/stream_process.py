@@ -1,4 +1,4 @@
-"""`headrace stream` as the process that a user starts, and how to wait for what it does."""
+"""`headrace stream` as a process, as a user starts it, with waits for its progress."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Process = subprocess.Popen[bytes]
 
 
 def unfinished(home: Path, query: str) -> int:
-    """How many batches of the query were planned and not finished: those that a restart runs again."""
+    """Number of batches of the query that were planned and not finished, which a restart runs again."""
     folder = home / "checkpoints" / query
     if not (folder / "current.json").exists():
         return 0
-    found = folder / str(json.loads((folder / "current.json").read_text())["stream_id"])
-    planned, finished = ({one.name for one in (found / part).glob("[0-9]*")} for part in ("offsets", "commits"))
+    checkpoint = folder / str(json.loads((folder / "current.json").read_text())["stream_id"])
+    planned, finished = ({path.name for path in (checkpoint / part).glob("[0-9]*")} for part in ("offsets", "commits"))
     return len(planned - finished)
 
 
@@ -44,10 +44,10 @@ class StreamProcess:
 
     @contextmanager
     def running(self, *within: str, crash_at: str | None = None) -> Iterator[Process]:
-        """It runs, started by the command ``within`` where one is given; whatever happens, it is gone afterwards.
+        """The process, started by the command ``within`` if there is one, and killed when the block ends.
 
         Args:
-            crash_at: where it is to die (streaming/fold/crash_points.py).
+            crash_at: the point at which it kills itself (streaming/fold/crash_points.py).
         """
         arguments = [*within, sys.executable, "-m", "headrace", "stream"]
         environ = {**os.environ, **({VARIABLE: crash_at} if crash_at else {})}
@@ -61,7 +61,7 @@ class StreamProcess:
             process.wait(30)
 
     def wait(self, process: Process, done: Callable[[], object], within_s: float = DEADLINE_S) -> None:
-        """Until it is done; fails the test when the process ends before, or the time does."""
+        """Waits until ``done``; fails the test if the process ends or ``within_s`` passes first."""
         deadline = time.monotonic() + within_s
         while not done():
             if process.poll() is not None or time.monotonic() > deadline:
@@ -69,33 +69,33 @@ class StreamProcess:
             time.sleep(POLL_S)
 
     def said(self) -> str:
-        """The end of what it wrote."""
+        """The last 4,000 characters of its log."""
         return (self.root / "log.txt").read_text(encoding="utf-8", errors="replace")[-4_000:]
 
     def status(self) -> dict[str, Any]:
-        """What it told last."""
+        """Its last status."""
         return read_status(self.root / ".headrace", 0)
 
     def queries(self) -> dict[str, Any]:
-        """What it told last of each query."""
+        """The last status of each query."""
         return dict(self.status().get("queries", {}))
 
     def is_running(self, process: Process) -> bool:
-        """Whether what was told last is of this process, and it works."""
+        """True if the last status was written by this process and is "running"."""
         status = self.status()
         return status.get("pid") == process.pid and status.get("state") == "running"
 
     def is_drained(self) -> bool:
-        """Whether both queries have finished all that the topics have."""
+        """True if both queries have processed every record of the topics."""
         streams = load_repo(self.root / "feature_repo").streams.values()
         topics = [topic for stream in streams for topic in stream.topics]
         high, queries = read_watermarks(self.bootstrap, topics).high, self.queries()
         return bool(queries) and all(query["end"] == high for query in queries.values())
 
     def is_building(self) -> bool:
-        """Whether a new generation's rows were begun and not finished: a restart forgets them and begins anew."""
+        """True if the rows of a new generation were begun and not finished; a restart drops them and begins again."""
         return (self.root / ".headrace" / "checkpoints" / "fold" / "building.json").exists()
 
     def unfinished(self) -> int:
-        """How many batches of both queries a restart runs again."""
+        """Number of batches of both queries that a restart runs again."""
         return sum(unfinished(self.root / ".headrace", query) for query in ("fold", "archive"))

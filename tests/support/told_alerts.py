@@ -1,4 +1,4 @@
-"""Alerts as the stream tells them, of decisions made up by hand, and the topic that they stand in."""
+"""Alerts of made-up decisions, in the form in which the stream sends them, and their topic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOON_MS = 1_750_000_000_123
 
 
 def told(count: int, first: int = 0) -> list[dict[str, Any]]:
-    """So many alerts: in turn a model's, and a rule's."""
+    """``count`` alerts, alternately of a model and of a rule."""
     reasons = json.dumps([{"feature": "amount", "value": 250.5, "usual": None, "effect": 0.25}])
     decisions = [
         {
@@ -40,22 +40,23 @@ def told(count: int, first: int = 0) -> list[dict[str, Any]]:
 
 
 def ids(alerts: Iterable[dict[str, Any]]) -> list[str]:
-    return [one["alert_id"] for one in alerts]
+    return [alert["alert_id"] for alert in alerts]
 
 
 def as_read(alerts: Sequence[dict[str, Any]], topic: str = "alerts") -> list[Alert]:
-    """The alerts as a sink is given them."""
-    records = (Record(topic, 0, place, NOON_MS, b"", json.dumps(one).encode(), ()) for place, one in enumerate(alerts))
-    read = [read_alert(one) for one in records]
-    assert all(isinstance(one, Alert) for one in read), read
-    return [one for one in read if isinstance(one, Alert)]
+    """The alerts in the form in which a sink receives them."""
+    messages = [json.dumps(alert).encode() for alert in alerts]
+    records = [Record(topic, 0, offset, NOON_MS, b"", message, ()) for offset, message in enumerate(messages)]
+    read = [read_alert(record) for record in records]
+    assert all(isinstance(alert, Alert) for alert in read), read
+    return [alert for alert in read if isinstance(alert, Alert)]
 
 
 def send(producer: EventProducer, topic: str, alerts: Iterable[dict[str, Any] | bytes]) -> None:
-    """The topic has them, keyed by event as the stream keys them."""
-    for one in alerts:
-        if isinstance(one, bytes):
-            producer.send(topic, None, one)
+    """Sends the alerts to the topic, keyed by event as the stream does, and waits for their acknowledgement."""
+    for alert in alerts:
+        if isinstance(alert, bytes):
+            producer.send(topic, None, alert)
         else:
-            producer.send(topic, one["event_id"].encode(), json.dumps(one).encode())
+            producer.send(topic, alert["event_id"].encode(), json.dumps(alert).encode())
     assert producer.flush() == 0

@@ -1,4 +1,4 @@
-"""A file read whole by the formats, with the definitions of the project's own feature repo."""
+"""Whole files read by the formats, with the definitions in feature_repo/."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPO = load_repo(Path(__file__).parents[2] / "feature_repo")
 
 @dataclass(frozen=True)
 class Read:
-    """A whole file: the events and verdicts of each stream, chunks put together."""
+    """The events, verdicts and reasons of each stream of a whole file, from all chunks."""
 
     events: Mapping[str, pa.Table]
     verdicts: Mapping[str, Counter[Verdict]]
@@ -34,8 +34,14 @@ def whole(path: Path, kind: str, streams: Mapping[str, Stream] | None = None, **
     for name, parsed in read_events(path, kind, streams, REPO.horizon_ms, **options):
         parts.setdefault(name, []).append(parsed)
     return Read(
-        {name: pa.concat_tables([one.events for one in some]) for name, some in parts.items()},
-        {name: Counter(Verdict(v) for one in some for v in one.verdicts.tolist()) for name, some in parts.items()},
-        {name: [reason for one in some for reason in one.reasons.to_pylist()] for name, some in parts.items()},
+        {name: pa.concat_tables([parsed.events for parsed in chunks]) for name, chunks in parts.items()},
+        {
+            name: Counter(Verdict(v) for parsed in chunks for v in parsed.verdicts.tolist())
+            for name, chunks in parts.items()
+        },
+        {
+            name: [reason for parsed in chunks for reason in parsed.reasons.to_pylist()]
+            for name, chunks in parts.items()
+        },
         sum(map(len, parts.values())),
     )

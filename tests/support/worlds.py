@@ -1,4 +1,4 @@
-"""Definitions with every aggregation, and histories that aim at the seams: boundary ties, late, future, repeated."""
+"""Definitions with every aggregation, and histories of edge cases: boundary ties, late, future, repeated events."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ WINDOWS = ("10s", "1m", "10m", Window("1h", tile="10s"), Window("2m", delay="1m"
 def view_of(
     windows: Sequence[Any], aggregations: Sequence[Aggregation] = AGGREGATIONS, entity: Entity = user
 ) -> FeatureView:
-    """A view of these over one stream, with two derived features, and a count over a second stream."""
+    """A view of these over one stream, two derived features, and a count and a last item of a second stream."""
     first = FeatureSet(entity, events, aggregations, windows, name="all")
     second = FeatureSet(entity, other, [Count(), Last("item")], windows[:1], where={"kind": "view"}, name="other")
     names = [f.name for f in FeatureView("v", [first]).aggregated if f.dtype in ("int64", "float64")]
@@ -97,27 +97,27 @@ class World:
     streams: Mapping[str, list[dict[str, Any]]]
 
     def tables(self) -> dict[str, pa.Table]:
-        """The events as the engine takes them."""
-        return {name: table_of(several, name) for name, several in self.streams.items()}
+        """Stream name → its events as a table."""
+        return {name: table_of(dicts, name) for name, dicts in self.streams.items()}
 
     @property
     def clock(self) -> int:
-        """When the last event became known."""
-        return max([event["known_at"] for several in self.streams.values() for event in several], default=T0)
+        """``known_at`` of the last event."""
+        return max([event["known_at"] for dicts in self.streams.values() for event in dicts], default=T0)
 
 
-def table_of(several: Sequence[Mapping[str, Any]], name: str = "events") -> pa.Table:
+def table_of(dicts: Sequence[Mapping[str, Any]], name: str = "events") -> pa.Table:
     """Event dicts as a table with the stream's columns."""
-    return pa.Table.from_pylist(list(several), schema=event_schema(events if name == "events" else other))
+    return pa.Table.from_pylist(list(dicts), schema=event_schema(events if name == "events" else other))
 
 
-def spine_of(view: FeatureView, asked: Sequence[tuple[Mapping[str, Any], int]]) -> Spine:
+def spine_of(view: FeatureView, pairs: Sequence[tuple[Mapping[str, Any], int]]) -> Spine:
     """A spine of (key values, as_of)."""
-    keys = pa.array([encode_key(key, view.entity) for key, _ in asked], type=pa.string())
-    return Spine(keys, np.array([as_of for _, as_of in asked], dtype=np.int64))
+    keys = pa.array([encode_key(key, view.entity) for key, _ in pairs], type=pa.string())
+    return Spine(keys, np.array([as_of for _, as_of in pairs], dtype=np.int64))
 
 
-# Times: mostly on or beside tile boundaries of the windows, at distances that the windows end at.
+# Times: mostly at or next to tile boundaries of the windows, at distances where windows end.
 _SCALES = (1, 166, 1_000, 10_000, 60_000, 600_000, 3_600_000)
 times = st.builds(
     lambda scale, n, jitter: T0 + scale * n + jitter, st.sampled_from(_SCALES), st.integers(-40, 40), st.integers(-1, 1)
@@ -137,7 +137,7 @@ prices = st.one_of(
 
 @st.composite
 def event_dicts(draw: st.DrawFn, ids: int = 60) -> dict[str, Any]:
-    """One event without offsets."""
+    """An event without partition and offset."""
     time = draw(times)
     return {
         "event_id": f"e{draw(st.integers(0, ids))}",
@@ -155,16 +155,16 @@ def event_dicts(draw: st.DrawFn, ids: int = 60) -> dict[str, Any]:
 
 @st.composite
 def worlds(draw: st.DrawFn, most: int = 40, kept_times: bool = False) -> World:
-    """Up to ``most`` events in each of two streams, on two partitions, known in the order of the offsets."""
+    """Two streams, with up to ``most`` and five events, on two partitions; offsets are in the order of ``known_at``."""
     streams = {}
     for name, most_here in (("events", most), ("other", 5)):
-        several = draw(st.lists(event_dicts(), max_size=most_here))
+        dicts = draw(st.lists(event_dicts(), max_size=most_here))
         if kept_times:
-            several = [{**event, "known_at": event["event_time"]} for event in several]
-        several.sort(key=lambda event: event["known_at"])
-        parts = draw(st.lists(st.integers(0, 1), min_size=len(several), max_size=len(several)))
+            dicts = [{**event, "known_at": event["event_time"]} for event in dicts]
+        dicts.sort(key=lambda event: event["known_at"])
+        parts = draw(st.lists(st.integers(0, 1), min_size=len(dicts), max_size=len(dicts)))
         streams[name] = [
-            {**event, "partition": part, "offset": 7 + place}
-            for place, (event, part) in enumerate(zip(several, parts, strict=True))
+            {**event, "partition": part, "offset": 7 + number}
+            for number, (event, part) in enumerate(zip(dicts, parts, strict=True))
         ]
     return World(streams)
