@@ -26,7 +26,7 @@ from features.formats.reading import read_events
 from headrace.commands.stream.produce import generate, replay
 from streaming.kafka.producer import EventProducer
 from streaming.kafka.topic_admin import ensure_topics
-from streaming.replay import Stop, Tally, in_file_order, in_time_order, send_all, taken
+from streaming.replay import Stop, Tally, in_file_order, in_time_order, limited, send_all
 
 pytestmark = pytest.mark.integration
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo")
@@ -89,7 +89,7 @@ def file_events(path: Path, kind: str, streams: Mapping[str, Stream], stream: st
 def played(servers: str, path: Path, kind: str, streams: Mapping[str, Stream], limit: int | None, speed: float | None):
     ensure_topics(servers, streams.values())
     tally, stop = Tally(), Stop()
-    tables = taken(read_events(path, kind, streams), limit, Counter())
+    tables = limited(read_events(path, kind, streams), limit, Counter())
     order = in_file_order if speed is None else in_time_order
     send_all(order(tables, streams, 0), EventProducer(servers), stop, tally, speed)
     return tally
@@ -155,7 +155,7 @@ def test_at_a_speed_events_come_in_the_order_of_time_and_not_before_they_are_due
 def test_two_streams_at_a_speed_keep_one_clock(kafka: str, unique_name: str, real_file: RealFile):
     """Labels become known a week after their payments: they are sent among the payments of a week later."""
     streams = own_topics(unique_name)
-    tables = list(taken(read_events(real_file("card-transactions.parquet"), "cards", streams), 200_000, Counter()))
+    tables = list(limited(read_events(real_file("card-transactions.parquet"), "cards", streams), 200_000, Counter()))
     batches = list(in_time_order(iter(tables), streams, 0))
     due = np.concatenate([batch.due_ms for batch in batches])
     assert (np.diff(due) >= 0).all()

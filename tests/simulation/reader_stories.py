@@ -83,7 +83,9 @@ class PendingInMemory(Pending):
         return [entry for entry in self.entries.values() if entry.key in keys]
 
     def prune(self, ends: Offsets) -> None:
-        self.entries = {at: one for at, one in self.entries.items() if one.offset >= ends.get(one.topic_partition, 0)}
+        self.entries = {
+            key: entry for key, entry in self.entries.items() if entry.offset >= ends.get(entry.topic_partition, 0)
+        }
 
     def add_to_session(self, session: str, items: Sequence[str], ttl_ms: int) -> None:
         """Stories have no sessions."""
