@@ -1,7 +1,8 @@
-"""Settings of a deployment: settings.toml, then settings.local.toml, then the environment, each over the one before.
+"""Settings of a deployment: settings.toml, settings.local.toml, secret files, the environment; the later ones win.
 
-A variable of the environment is ``HEADRACE_<SECTION>__<KEY>`` (two underscores), and one of no section is
-``HEADRACE_<KEY>``: ``HEADRACE_BROKER__PORT=9092``. It is read as TOML where it can be, and as text where not.
+A variable of the environment is ``HEADRACE_<SECTION>__<KEY>`` (two underscores), or ``HEADRACE_<KEY>`` for a key of no
+section: ``HEADRACE_BROKER__PORT=9092``. A value is read as TOML if it is TOML, otherwise as text. A secret file has a
+variable's name, in the folder that ``HEADRACE_SECRETS_DIR`` names, and its value, as container platforms mount secrets.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ PREFIX = "HEADRACE_"
 
 VARIABLE = "the variable "
 
-NOT_OURS = ("HEADRACE_DATA", "HEADRACE_SEED")
-"""Variables of the tests."""
+SECRET_FILE = "the secret file "
+
+SECRETS_DIR = "HEADRACE_SECRETS_DIR"
+
+NOT_OURS = ("HEADRACE_DATA", "HEADRACE_SEED", SECRETS_DIR)
+"""Variables that are no settings: of the tests, and the folder of secret files."""
 
 SECRETS = (("alerts", "postgres_password"), ("alerts", "webhook_token"))
-"""Read from the environment alone, as the text that stands there."""
+"""Read from the environment and secret files alone, as plain text."""
 
 UNSPOKEN = (*SECRETS, ("alerts", "postgres"), ("alerts", "webhook"))
 """What may hold a secret: no message shows it."""
@@ -158,9 +163,10 @@ def read_settings(root: Path, environ: Mapping[str, str]) -> Settings:
     """Settings of the project in ``root``.
 
     Raises:
-        UsageError: a file that is no TOML; a key that does not exist, with the nearest one that does; a wrong value.
+        UsageError: a file that is no TOML; a key that does not exist, with the nearest one that does; a wrong value; a
+            folder of secret files that cannot be read.
     """
-    layers = [*_files(root), *_variables(environ)]
+    layers = [*_files(root), *_secret_files(environ), *_variables(environ)]
     layers.reverse()
     _check_secrets(layers)
     try:
@@ -172,7 +178,7 @@ def read_settings(root: Path, environ: Mapping[str, str]) -> Settings:
 def _check_secrets(layers: Sequence[Layer]) -> None:
     for path in SECRETS:
         origin = _origin(path, layers)
-        if origin is not None and not origin.startswith(VARIABLE):
+        if origin is not None and not origin.startswith((VARIABLE, SECRET_FILE)):
             variable = f"{PREFIX}{'__'.join(path).upper()}"
             raise UsageError(f"secret '{'.'.join(path)}'", f"the variable {variable}", f"a line in {origin}")
 
@@ -190,11 +196,31 @@ def _variables(environ: Mapping[str, str]) -> Iterator[Layer]:
 
     Not EnvSettingsSource: it reads tables as JSON, only those of the process, and none of an unknown section.
     """
-    for name in sorted(environ):
+    yield from _layers_of(environ, VARIABLE)
+
+
+def _secret_files(environ: Mapping[str, str]) -> Iterator[Layer]:
+    """A layer for each file of the secrets folder that has a variable's name; no folder unless the variable is set.
+
+    Not NestedSecretsSettingsSource, for the reasons of _variables().
+    """
+    folder = Path(environ.get(SECRETS_DIR, ""))
+    if not environ.get(SECRETS_DIR):
+        return
+    try:
+        files = {path.name.upper(): path.read_text("utf-8") for path in folder.iterdir() if path.is_file()}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "a file that is not UTF-8"
+        raise UsageError(f"{VARIABLE}{SECRETS_DIR}", "a folder of text files", f"'{folder}' ({reason})") from None
+    yield from _layers_of({name: text.removesuffix("\n") for name, text in files.items()}, SECRET_FILE)
+
+
+def _layers_of(values: Mapping[str, str], origin: str) -> Iterator[Layer]:
+    for name in sorted(values):
         path = name.removeprefix(PREFIX).lower().split("__", 1)
         if name.startswith(PREFIX) and name not in NOT_OURS and (len(path) > 1 or path[0] in Settings.model_fields):
-            value = environ[name] if tuple(path) in SECRETS else _value(environ[name])
-            yield f"{VARIABLE}{name}", InitSettingsSource(Settings, _nested(path, value))
+            value = values[name] if tuple(path) in SECRETS else _value(values[name])
+            yield f"{origin}{name}", InitSettingsSource(Settings, _nested(path, value))
 
 
 def _nested(path: Sequence[str], value: Any) -> dict[str, Any]:

@@ -90,3 +90,28 @@ def test_the_file_that_comes_with_the_project_says_the_defaults(tmp_path):
     )
     assert set(tomllib.loads(uncommented)) == set(Settings.model_fields)
     assert read_settings(written(tmp_path, uncommented), {}) == Settings()
+
+
+def test_secret_files_are_over_the_files_of_settings_and_below_the_environment(tmp_path):
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (tmp_path / "settings.toml").write_text('[mlflow]\ntracking_uri = "sqlite:///a.db"\n[broker]\nport = 1\n')
+    (secrets / "HEADRACE_MLFLOW__TRACKING_URI").write_text("https://name:word@mlflow.example\n")
+    (secrets / "headrace_alerts__postgres_password").write_text("123\n")
+    (secrets / "HEADRACE_BROKER__PORT").write_text("2")
+    (secrets / "something-else").write_text("not ours")
+    environ = {"HEADRACE_SECRETS_DIR": str(secrets), "HEADRACE_BROKER__PORT": "3"}
+    settings = read_settings(tmp_path, environ)
+    assert settings.mlflow.tracking_uri == "https://name:word@mlflow.example"
+    assert settings.alerts.postgres_password.get_secret_value() == "123"
+    assert settings.broker.port == 3
+
+
+def test_a_folder_of_secrets_that_is_not_there_and_a_wrong_name_in_one_are_errors(tmp_path):
+    with pytest.raises(UsageError, match="HEADRACE_SECRETS_DIR requires a folder of text files"):
+        read_settings(tmp_path, {"HEADRACE_SECRETS_DIR": str(tmp_path / "nowhere")})
+    (tmp_path / "HEADRACE_ALERTS__POSTGRES_PASWORD").write_text("sesame")
+    with pytest.raises(UsageError, match="the secret file HEADRACE_ALERTS__POSTGRES_PASWORD") as error:
+        read_settings(tmp_path, {"HEADRACE_SECRETS_DIR": str(tmp_path)})
+    assert "Did you mean 'postgres_password'?" in str(error.value)
+    assert "sesame" not in str(error.value)
