@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from models.event_model import EventClassifier, EventColumnsOfModel, open_event_model
+from models.event_model import EventClassifier, EventModelColumns, open_event_model
 from models.followed import EVENT_CHAMPION_POLICY, AliasPolicy, FollowedAlias, VersionLoader
 from models.registry import SQLITE, LoadedVersion, MlflowRegistry
 from models.tags import CHAMPION
@@ -35,7 +35,7 @@ class EventAlias(FollowedAlias[EventClassifier]):
     def __init__(
         self,
         tracking_uri: str,
-        columns: EventColumnsOfModel,
+        columns: EventModelColumns,
         alias: str = CHAMPION,
         look_every_s: float = LOOK_EVERY_S,
         clock: Callable[[], float] = time.monotonic,
@@ -69,7 +69,7 @@ class EventAlias(FollowedAlias[EventClassifier]):
 class Champion(Protocol):
     """The version of an event model that scores the events of a batch."""
 
-    columns: EventColumnsOfModel
+    columns: EventModelColumns
 
     @property
     def problem(self) -> str | None:

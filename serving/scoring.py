@@ -14,7 +14,7 @@ from features.definitions import FeatureRepo, Stream
 from features.events import EventColumns
 from features.rows import FeatureMatrix, Status
 from models.event_champion import EventAlias
-from models.event_model import EventColumnsOfModel, InputEffect, LoadedEventModel, reasons_of
+from models.event_model import EventModelColumns, InputEffect, LoadedEventModel, reasons_of
 from models.followed import EVENT_CHALLENGER_POLICY
 from models.tags import CHALLENGER
 from serving.events import judge
@@ -46,7 +46,7 @@ class EventScores:
         shadow_share: float = 0.0,
     ) -> None:
         self._repo, self._reader, self._alias = repo, reader, alias
-        asked = {name: EventColumnsOfModel.of(repo, model) for name, model in repo.models.items()}
+        asked = {name: EventModelColumns.of(repo, model) for name, model in repo.models.items()}
         self._champions = {name: EventAlias(tracking_uri, one, alias) for name, one in asked.items()}
         challengers = {
             name: EventAlias(tracking_uri, columns, CHALLENGER, policy=EVENT_CHALLENGER_POLICY)
@@ -82,7 +82,7 @@ class EventScores:
         self.shadow.offer(ScoredEvent(request.model, loaded, champion.columns.inputs(matrix), response.score))
         return response.model_copy(update={"took_ms": round(1e3 * (time.perf_counter() - started), 3)})
 
-    def _answers(self, asked: EventColumnsOfModel, events: pa.Table, as_of: int | None) -> Mapping[str, FeatureMatrix]:
+    def _answers(self, asked: EventModelColumns, events: pa.Table, as_of: int | None) -> Mapping[str, FeatureMatrix]:
         columns = EventColumns(events, asked.model.stream)
         return {
             view.name: self._reader.read(view.name, columns.entity_keys(view.entity), as_of)
@@ -102,7 +102,7 @@ def event_of(fields: Mapping[str, Any], stream: Stream, now: int) -> pa.Table:
 
 
 def _response(
-    asked: EventColumnsOfModel,
+    asked: EventModelColumns,
     loaded: LoadedEventModel,
     matrix: Floats,
     answers: Mapping[str, FeatureMatrix],

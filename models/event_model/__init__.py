@@ -14,14 +14,14 @@ from models.event_model.artefact import (
     try_out,
     views_of,
 )
-from models.event_model.columns import EventColumnsOfModel, filled, rounded
+from models.event_model.columns import EventModelColumns, filled, rounded
 from models.event_model.decisions import DECISIONS, InputEffect, alerts_of, decide, reasons_of
 from models.event_model.inputs import EventInputs, Events
 
 __all__ = [
     "DECISIONS",
     "EventClassifier",
-    "EventColumnsOfModel",
+    "EventModelColumns",
     "EventInputs",
     "EventManifest",
     "Events",

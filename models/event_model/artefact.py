@@ -18,7 +18,7 @@ from features.arrays import Floats
 from features.definitions import EventModel
 from features.errors import ArtefactError
 from models.classifier_file import chances, load_ranker, save_ranker
-from models.event_model.columns import EventColumnsOfModel, filled, rounded
+from models.event_model.columns import EventModelColumns, filled, rounded
 from models.folder import MANIFEST, FileEntry, ViewInputs, check_files, manifest_text, write_folder
 from models.golden import TOLERANCE, made_up
 from models.registry import LoadedVersion
@@ -101,7 +101,7 @@ class EventClassifier:
         changed[:, which, which] = usual
         return self.scores(inputs)[:, np.newaxis] - self.scores(changed.reshape(n * width, width)).reshape(n, width)
 
-    def check(self, columns: EventColumnsOfModel) -> None:
+    def check(self, columns: EventModelColumns) -> None:
         """Passes when the definitions are those that it was trained on; ArtefactError names what differs."""
         where = f"model '{self.manifest.name}'"
         got = columns.model.input_names
@@ -117,7 +117,7 @@ class EventClassifier:
                 )
 
 
-def views_of(columns: EventColumnsOfModel) -> tuple[ViewInputs, ...]:
+def views_of(columns: EventModelColumns) -> tuple[ViewInputs, ...]:
     """The views of the model's inputs (those of rules alone can change without training), and of which definition."""
     model: EventModel = columns.model
     own = set(model.stream.dtypes)

@@ -14,14 +14,14 @@ from models.event_model.inputs import EventInputs
 
 
 @dataclass(frozen=True)
-class EventColumnsOfModel:
+class EventModelColumns:
     """A model with where each of its columns comes from; the matrices that it takes have ``model.needed`` columns."""
 
     model: EventModel
     source: EventInputs
 
     @classmethod
-    def of(cls, repo: FeatureRepo, model: EventModel) -> EventColumnsOfModel:
+    def of(cls, repo: FeatureRepo, model: EventModel) -> EventModelColumns:
         """The model with the repo's views; UsageError for a name that the repo lacks, or that is no number."""
         return cls(model, EventInputs.of(repo, model.stream.name, model.needed))
 
@@ -42,7 +42,7 @@ class EventColumnsOfModel:
         return {rule.name: matches(columns, rule.filter) for rule in self.model.rules}
 
 
-def usual_of(columns: EventColumnsOfModel, matrix: Floats, typical: Floats) -> Floats:
+def usual_of(columns: EventModelColumns, matrix: Floats, typical: Floats) -> Floats:
     """(n, inputs): what is usual for each input: the entity's own habit where the model names one, else ``typical``.
 
     Args:

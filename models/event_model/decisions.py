@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from features.arrays import Bools, Floats
 from models.event_model.artefact import EventClassifier, LoadedEventModel
-from models.event_model.columns import EventColumnsOfModel, usual_of
+from models.event_model.columns import EventModelColumns, usual_of
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class InputEffect:
     effect: float
 
 
-def reasons_of(columns: EventColumnsOfModel, model: EventClassifier, matrix: Floats) -> list[list[InputEffect]]:
+def reasons_of(columns: EventModelColumns, model: EventClassifier, matrix: Floats) -> list[list[InputEffect]]:
     """For each event the inputs that raised its score most, the strongest first; those that raised it at all.
 
     Args:
@@ -83,7 +83,7 @@ the model scores them again from these."""
 
 
 def decide(
-    columns: EventColumnsOfModel,
+    columns: EventModelColumns,
     loaded: LoadedEventModel | None,
     events: pa.Table,
     matrix: Floats,
@@ -128,7 +128,7 @@ def decide(
 
 
 def _scored(
-    columns: EventColumnsOfModel, loaded: LoadedEventModel | None, matrix: Floats, missing: str | None
+    columns: EventModelColumns, loaded: LoadedEventModel | None, matrix: Floats, missing: str | None
 ) -> tuple[Floats, list[list[InputEffect]], str | None]:
     """Scores (NaN for none), the reasons of those that alert, and why there is no score."""
     nothing = np.full(len(matrix), np.nan)
@@ -156,7 +156,7 @@ def _as_json(events: pa.Table, which: Bools) -> list[str | None]:
     return texts
 
 
-def inputs_as_json(columns: EventColumnsOfModel, matrix: Floats) -> list[str]:
+def inputs_as_json(columns: EventModelColumns, matrix: Floats) -> list[str]:
     """The inputs known just before each event, by name, as JSON; null where there was no value."""
     known = zip(*([_number(value) for value in column] for column in matrix.T), strict=True)
     return [json.dumps(dict(zip(columns.model.needed, row, strict=True))) for row in known]

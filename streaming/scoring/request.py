@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.event_model import EventColumnsOfModel, LoadedEventModel
+from models.event_model import EventModelColumns, LoadedEventModel
 
 
 @dataclass(frozen=True)
 class ScoringRequest:
     """The model's columns, the version that scores, and the reason if there is none."""
 
-    columns: EventColumnsOfModel
+    columns: EventModelColumns
     loaded: LoadedEventModel | None
     missing: str | None
 

@@ -12,13 +12,13 @@ from features.definitions import FeatureRepo
 from features.errors import StoreError
 from features.events import event_schema
 from models.event_champion import EventAlias
-from models.event_model import EventColumnsOfModel, LoadedEventModel, decide
+from models.event_model import EventModelColumns, LoadedEventModel, decide
 from streaming.dead_letters import DeadLetter, send_receipts
 from streaming.kafka import EventProducer
 from streaming.scoring.topics import DecisionTopics, problems_topic
 
 
-def rescored(letters: Sequence[DeadLetter], columns: EventColumnsOfModel, loaded: LoadedEventModel) -> pa.Table:
+def rescored(letters: Sequence[DeadLetter], columns: EventModelColumns, loaded: LoadedEventModel) -> pa.Table:
     """The decisions about the events of the letters by this version, on the inputs in the letters."""
     failed = [json.loads(letter.value or b"{}") for letter in letters]
     events = [json.loads(decision["event"]) for decision in failed]
@@ -46,7 +46,7 @@ def rescore(
     """
     count = 0
     for name, of_model in letters_by_model(letters, repo, topics[0]).items():
-        columns = EventColumnsOfModel.of(repo, repo.models[name])
+        columns = EventModelColumns.of(repo, repo.models[name])
         champion = EventAlias(uri, columns)
         loaded = champion.latest()
         if loaded is None:

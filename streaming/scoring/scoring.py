@@ -22,7 +22,7 @@ from features.history import features_before
 from features.online_store import Batch, Offsets, RowStore
 from features.rows import BatchKey
 from models.event_champion import Champion, EventAlias, PolledChampion, first_look_s
-from models.event_model import DECISIONS, EventColumnsOfModel, decide
+from models.event_model import DECISIONS, EventModelColumns, decide
 from streaming.scoring.decision_log import DecisionLog
 from streaming.scoring.on_executors import decided_on_executors
 from streaming.scoring.request import ScoringRequest
@@ -169,7 +169,7 @@ def event_scoring(
     Args:
         folder: of the decision logs.
     """
-    columns = [EventColumnsOfModel.of(repo, model) for model in repo.models.values()]
+    columns = [EventModelColumns.of(repo, model) for model in repo.models.values()]
     champions = [PolledChampion(EventAlias(tracking_uri, each), first_look_s(tracking_uri)) for each in columns]
     logs = [DecisionLog(folder / each.model.name, each.model.stream) for each in columns]
     models = [ModelScoring(champion, log, send, reached) for champion, log in zip(champions, logs, strict=True)]
@@ -192,7 +192,7 @@ def _rows_of(store: RowStore, view: str) -> Callable[[pa.Array], pa.Array]:
     return lambda keys: store.rows(view, keys)
 
 
-def is_able(repo: FeatureRepo, columns: EventColumnsOfModel) -> bool:
+def is_able(repo: FeatureRepo, columns: EventModelColumns) -> bool:
     """True if rows and events by these definitions are the same as by the model's own definitions."""
     required = columns.model.stream
     stream = repo.streams.get(required.name)
@@ -202,7 +202,7 @@ def is_able(repo: FeatureRepo, columns: EventColumnsOfModel) -> bool:
     return all(hashes.get(view.name) == view.schema_hash for view in columns.source.views)
 
 
-def _check(columns: EventColumnsOfModel) -> None:
+def _check(columns: EventModelColumns) -> None:
     model = columns.model
     for view in columns.source.views:
         if model.stream not in view.streams:

@@ -15,7 +15,7 @@ from small_cards import cards_in, simulated
 from features.definitions.repo import load_repo
 from headrace.cli import cli
 from models.event_model.artefact import EventClassifier
-from models.event_model.columns import EventColumnsOfModel
+from models.event_model.columns import EventModelColumns
 from models.tags import CHAMPION
 from training.data.labelled_events import EventTrainingSettings, examples_between, split_events
 from training.event_model.fit import fit, registered
@@ -24,7 +24,7 @@ from training.event_model.training import EventTraining
 from training.registry import ModelRegistry
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
-ASKED = EventColumnsOfModel.of(REPO, REPO.models["cards"])
+ASKED = EventModelColumns.of(REPO, REPO.models["cards"])
 SETTINGS = EventTrainingSettings(iterations=20, learning_rate=0.1)
 QUICK = ("--set", "iterations=20", "--set", "learning_rate=0.1")
 DRIFT = ("models", "drift", "--model", "cards", *QUICK)

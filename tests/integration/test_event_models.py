@@ -24,7 +24,7 @@ from features.online_store.sqlite.rows import SqliteRows
 from headrace.cli import cli
 from models.event_champion import EventAlias, PolledChampion
 from models.event_model.artefact import CLASSIFIER, EventClassifier, golden_scores, load_event_model
-from models.event_model.columns import EventColumnsOfModel, usual_of
+from models.event_model.columns import EventModelColumns, usual_of
 from models.needs import model_needs
 from models.tags import CHAMPION, GATE_REASON
 from serving.scoring import event_of
@@ -39,7 +39,7 @@ from training.registry import ModelRegistry, Version
 
 CARDS = Path(__file__).parents[2] / "feature_repo" / "cards.py"
 REPO = load_repo(CARDS)
-ASKED = EventColumnsOfModel.of(REPO, REPO.models["cards"])
+ASKED = EventModelColumns.of(REPO, REPO.models["cards"])
 SETTINGS = EventTrainingSettings(iterations=20, learning_rate=0.1)
 pytestmark = [
     pytest.mark.integration,
@@ -238,7 +238,7 @@ def test_a_model_of_other_inputs_is_refused_with_what_differs(trained, registry,
     model = load_event_model(registry.download(trained.version, tmp_path), trained.version.digest)
     fewer = replace(ASKED.model, inputs=ASKED.model.input_names[:-1])
     with pytest.raises(ArtefactError, match="terminal_risk_30d_delay_7d"):
-        model.check(EventColumnsOfModel.of(REPO, fewer))
+        model.check(EventModelColumns.of(REPO, fewer))
 
 
 def test_a_history_without_positives_is_refused_and_nothing_is_registered(events, tmp_path) -> None:

@@ -29,7 +29,7 @@ from features.online_store.port import Cells, Marker
 from features.online_store.sqlite.rows import SqliteRows
 from headrace.simulators.zipf import Templates, ZipfLoad
 from models.event_model.artefact import EventClassifier, LoadedEventModel
-from models.event_model.columns import EventColumnsOfModel
+from models.event_model.columns import EventModelColumns
 from models.event_model.decisions import alerts_of
 from streaming.fold.shares import fold_job
 from streaming.fold.sink import OnlineSink
@@ -255,7 +255,7 @@ class Fixed:
 
     problem: str | None = None
 
-    def __init__(self, asked: EventColumnsOfModel, model: EventClassifier) -> None:
+    def __init__(self, asked: EventModelColumns, model: EventClassifier) -> None:
         self.columns, self._model = asked, model
 
     def start(self) -> None: ...
@@ -269,7 +269,7 @@ class Fixed:
 def test_executors_decide_about_each_event_what_the_driver_would(
     spark: SparkSession, repo: FeatureRepo, tmp_path: Path
 ) -> None:
-    payments, asked = Payments(repo), EventColumnsOfModel.of(repo, repo.models["cards"])
+    payments, asked = Payments(repo), EventModelColumns.of(repo, repo.models["cards"])
     champion = Fixed(asked, quick_model(repo, 0.3))
     told: dict[str, list[pa.Table]] = {"here": [], "there": []}
     sinks = {}

@@ -29,7 +29,7 @@ from features.history.archive import open_table
 from features.history.point_in_time_join import Spine, point_in_time
 from features.rows.matrix import FeatureMatrix
 from models.event_model.artefact import EventClassifier
-from models.event_model.columns import EventColumnsOfModel, filled
+from models.event_model.columns import EventModelColumns, filled
 from models.event_model.inputs import Events
 from streaming.kafka.consumer import read_topic
 from streaming.spark.source import flat_offsets
@@ -68,7 +68,7 @@ def test_replayed_weeks_are_scored_as_history_says_and_as_well_as_offline(projec
     file = project.root / "weeks.parquet"
     rows = pq.read_table(real_file("card-transactions.parquet"))
     pq.write_table(rows.filter(pc.greater_equal(rows["TX_DATETIME"], pa.scalar(FROM).cast(pa.timestamp("ns")))), file)
-    asked = EventColumnsOfModel.of(project.repo, project.repo.models["cards"])
+    asked = EventModelColumns.of(project.repo, project.repo.models["cards"])
     assert asked.model.input_names == INPUTS
     history = read_history(file, "cards", project.repo)
     offline = Offline(history, asked)
@@ -91,7 +91,7 @@ def test_replayed_weeks_are_scored_as_history_says_and_as_well_as_offline(projec
 class Offline:
     """The Handbook's evaluation of the last weeks, by features as of just before each payment."""
 
-    def __init__(self, history: Events, asked: EventColumnsOfModel) -> None:
+    def __init__(self, history: Events, asked: EventModelColumns) -> None:
         days = Days(last_start(history, Days(0)))
         every = payments_between(history, asked.source, days.start, days.test_end, before=True)
         every = replace(every, inputs=asked.inputs(every.inputs))
@@ -137,7 +137,7 @@ class Ledger:
             events = table.events()
             self.events[name] = events.append_column("batch", pa.array(batches_of(events, stream, ends)))
 
-    def difference(self, asked: EventColumnsOfModel, model: EventClassifier, scores: Mapping[str, float]) -> float:
+    def difference(self, asked: EventModelColumns, model: EventClassifier, scores: Mapping[str, float]) -> float:
         """How far the scores are from those on history."""
         worst = 0.0
         for batch in range(self.count):

@@ -29,7 +29,7 @@ from features.online_store.sqlite.rows import SqliteRows
 from headrace.cli import cli
 from models.event_champion import EventAlias, PolledChampion
 from models.event_model.artefact import load_event_model
-from models.event_model.columns import EventColumnsOfModel, rounded
+from models.event_model.columns import EventModelColumns, rounded
 from models.tags import CHAMPION, TRUSTED
 from models.user_model import OWN, OwnRanker
 from streaming.scoring.decision_log import DecisionLog
@@ -37,7 +37,7 @@ from streaming.scoring.scoring import EventScoring, ModelScoring
 from training.registry import ModelRegistry
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
-ASKED = EventColumnsOfModel.of(REPO, REPO.models["cards"])
+ASKED = EventModelColumns.of(REPO, REPO.models["cards"])
 STREAM = ASKED.model.stream
 README = Path(__file__).resolve().parents[2] / "README.md"
 OURS = [name for name in ASKED.model.input_names if name != "during_weekend"]

@@ -15,7 +15,7 @@ from small_cards import simulated
 
 from features.arrays import Floats
 from models.event_model.artefact import LoadedEventModel
-from models.event_model.columns import EventColumnsOfModel
+from models.event_model.columns import EventModelColumns
 from models.event_model.decisions import decide
 from streaming.dead_letters import read_dead_letters
 from streaming.kafka.consumer import read_topic
@@ -48,7 +48,7 @@ def test_what_a_model_failed_on_is_scored_by_the_next_champion_as_it_would_have_
     text = settings.read_text(encoding="utf-8") + f"scores_topic = '{scores}'\nalerts_topic = '{alerts}'\n"
     settings.write_text(text, encoding="utf-8")
     ensure_named_topics(kafka, [scores, alerts], dead_letters_of=[f"{scores}.cards"])
-    asked = EventColumnsOfModel.of(project.repo, project.repo.models["cards"])
+    asked = EventModelColumns.of(project.repo, project.repo.models["cards"])
     model = quick_model(project.repo, 0.0)
     events = simulated(project.repo, days=2, customers=10)["transactions"].slice(0, 30)
     matrix = np.random.default_rng(3).uniform(0, 50, (30, len(asked.model.needed)))

@@ -20,7 +20,7 @@ from features.history.archive import ALWAYS, open_table
 from features.history.point_in_time_join import Spine, point_in_time
 from headrace.commands.models.project import RecommenderProject
 from headrace.settings import Settings
-from models.event_model.columns import EventColumnsOfModel, filled
+from models.event_model.columns import EventModelColumns, filled
 from training.data.dataset import Domain, interactions_of, read_file, read_offline
 from training.data.event_sources import InArchive
 from training.data.labelled_events import EventTrainingSettings, examples_between, read_archive, split_events
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]
 REPO = load_repo(ROOT / "feature_repo")
 DOMAIN = Domain.of(REPO, SETTINGS)
-CARDS = EventColumnsOfModel.of(REPO, REPO.models["cards"])
+CARDS = EventModelColumns.of(REPO, REPO.models["cards"])
 MOST = 900
 
 

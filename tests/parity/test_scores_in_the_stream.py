@@ -20,7 +20,7 @@ from features.events.parsing import Parsed, Verdict
 from features.online_store.batch_step import Batch, BatchStep
 from features.online_store.port import Marker
 from models.event_model.artefact import EventClassifier, EventManifest, LoadedEventModel
-from models.event_model.columns import EventColumnsOfModel
+from models.event_model.columns import EventModelColumns
 from models.event_model.decisions import alerts_of
 from streaming.scoring.decision_log import DecisionLog
 from streaming.scoring.scoring import EventScoring, ModelScoring
@@ -28,7 +28,7 @@ from training.data.labelled_events import EventTrainingSettings, examples_betwee
 from training.event_model.fit import fit
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
-ASKED = EventColumnsOfModel.of(REPO, REPO.models["cards"])
+ASKED = EventModelColumns.of(REPO, REPO.models["cards"])
 STREAM, STREAM_ID = ASKED.model.stream.name, 5
 Events = Mapping[str, pa.Table]
 

@@ -9,7 +9,7 @@ from small_cards import simulated
 
 from features.definitions.repo import FeatureRepo
 from models.event_model.artefact import EventClassifier, EventManifest, save_event_model, views_of
-from models.event_model.columns import EventColumnsOfModel
+from models.event_model.columns import EventModelColumns
 from training.data.labelled_events import EventTrainingSettings, examples_between
 from training.event_model.fit import fit
 from training.registry import ModelRegistry
@@ -19,7 +19,7 @@ TRACKING = "sqlite:///mlruns/mlflow.db"
 
 def quick_model(repo: FeatureRepo, threshold: float) -> EventClassifier:
     """A classifier trained on simulated weeks; an event with at least the threshold's score alerts."""
-    asked = EventColumnsOfModel.of(repo, repo.models["cards"])
+    asked = EventModelColumns.of(repo, repo.models["cards"])
     events = simulated(repo, days=20, customers=40)
     last = int(events[asked.model.stream.name]["known_at"].to_numpy()[-1])
     classifier = fit(
@@ -28,7 +28,7 @@ def quick_model(repo: FeatureRepo, threshold: float) -> EventClassifier:
     return model_of(asked, classifier, threshold)
 
 
-def model_of(asked: EventColumnsOfModel, classifier: Any, threshold: float) -> EventClassifier:
+def model_of(asked: EventModelColumns, classifier: Any, threshold: float) -> EventClassifier:
     """An event model of these definitions with the classifier."""
     names = asked.model.input_names
     manifest = EventManifest(

@@ -14,13 +14,13 @@ from features.definitions import PARTITIONS_OF_A_TOPIC
 from features.definitions.repo import FeatureRepo, load_repo
 from models.event_champion import EventAlias, PolledChampion
 from models.event_model.artefact import LoadedEventModel
-from models.event_model.columns import EventColumnsOfModel
+from models.event_model.columns import EventModelColumns
 from models.event_model.decisions import DECISIONS
 from streaming.scoring.decision_log import DecisionLog
 from streaming.scoring.scoring import EventScoring, ModelScoring, is_able
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
-ASKED = EventColumnsOfModel.of(REPO, REPO.models["cards"])
+ASKED = EventModelColumns.of(REPO, REPO.models["cards"])
 STREAM = ASKED.model.stream
 ONLINE, MACHINES = (f"{topic}/0" for topic in STREAM.topics)
 

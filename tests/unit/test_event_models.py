@@ -11,12 +11,12 @@ import pytest
 from features.definitions import AtPrecision, EventModel, Rule, TopADay, above, at_least
 from features.definitions.repo import load_repo
 from features.errors import DefinitionError
-from models.event_model.columns import EventColumnsOfModel, usual_of
+from models.event_model.columns import EventModelColumns, usual_of
 
 CARDS = Path(__file__).parents[2] / "feature_repo" / "cards.py"
 REPO = load_repo(CARDS)
 MODEL = REPO.models["cards"]
-ASKED = EventColumnsOfModel.of(REPO, MODEL)
+ASKED = EventModelColumns.of(REPO, MODEL)
 
 
 def rows(*changed: dict[str, float]) -> np.ndarray:
@@ -62,7 +62,7 @@ def test_two_terminals_within_minutes_meet_the_rule_and_one_twice_does_not() -> 
 
 def test_one_line_adds_a_rule() -> None:
     model = replace(MODEL, rules=[*MODEL.rules, Rule("large", {"amount": above(1_000)})])
-    found = EventColumnsOfModel.of(REPO, model).rules_met(rows({"amount": 2_000.0}))
+    found = EventModelColumns.of(REPO, model).rules_met(rows({"amount": 2_000.0}))
     assert {name for name, which in found.items() if which[0]} == {"above_p99", "large"}
 
 

@@ -15,7 +15,7 @@ from features.definitions import Rule
 from features.definitions.expressions import above
 from features.definitions.repo import load_repo
 from features.events.parsing import event_schema
-from models.event_model.columns import EventColumnsOfModel
+from models.event_model.columns import EventModelColumns
 from training.data.labelled_events import examples_between
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
@@ -52,7 +52,7 @@ def table_of(payments: Sequence[Payment]) -> pa.Table:
 
 def fired(payments: Sequence[Payment], *more: Rule) -> list[set[str]]:
     """The rules that each payment meets, with what was known just before it became known."""
-    asked = EventColumnsOfModel.of(REPO, replace(MODEL, rules=[*MODEL.rules, *more]))
+    asked = EventModelColumns.of(REPO, replace(MODEL, rules=[*MODEL.rules, *more]))
     table = table_of(payments)
     labels = event_schema(REPO.streams["fraud_labels"]).empty_table()
     events = {"transactions": table, "fraud_labels": labels}
@@ -139,7 +139,7 @@ def test_a_label_that_comes_days_later_raises_the_risk_of_its_terminal_from_then
     }
     labels = conformed(pa.Table.from_pylist([fraud]), REPO, "fraud_labels")
     events = {"transactions": payments, "fraud_labels": labels}
-    asked = EventColumnsOfModel.of(REPO, MODEL)
+    asked = EventModelColumns.of(REPO, MODEL)
     days = np.array([6.0, 8.5, 9.0, 10.0])
     at = NOON_MS + (days * DAY).astype(np.int64)
     probes = payments.slice(0, 1).take(pa.array([0] * len(at)))
@@ -153,7 +153,7 @@ def test_a_payment_is_a_positive_of_training_once_its_label_is_known() -> None:
     payments = table_of([Payment(0, customer=1), Payment(MINUTE, customer=2)])
     fraud = {"event_id": "p-1", "event_time": NOON_MS + MINUTE, "known_at": NOON_MS + 9 * DAY, "terminal_id": 1}
     labels = conformed(pa.Table.from_pylist([{**fraud, "customer_id": 2}]), REPO, "fraud_labels")
-    asked = EventColumnsOfModel.of(REPO, MODEL)
+    asked = EventModelColumns.of(REPO, MODEL)
     for known, positive in ((labels.slice(0, 0), [False, False]), (labels, [False, True])):
         events = {"transactions": payments, "fraud_labels": known}
         found = examples_between(events, asked, NOON_MS, NOON_MS + DAY)

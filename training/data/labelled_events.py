@@ -19,7 +19,7 @@ from features.errors import UsageError
 from features.events import integers
 from features.formats import read_events
 from features.history import Span, deduplicated, open_table
-from models.event_model import EventColumnsOfModel, Events
+from models.event_model import EventModelColumns, Events
 from training.data.dataset import too_many
 from training.data.event_sources import InArchive, ReadEvents, event_source
 from training.data.sampling import Bound, SampleSummary, WholeArchive
@@ -93,7 +93,7 @@ class EventSplit:
     end: int
 
 
-def streams_of(columns: EventColumnsOfModel) -> dict[str, Stream]:
+def streams_of(columns: EventModelColumns) -> dict[str, Stream]:
     """Every stream that the model's examples are made of, by name."""
     read = [
         columns.model.stream,
@@ -104,7 +104,7 @@ def streams_of(columns: EventColumnsOfModel) -> dict[str, Stream]:
 
 
 def read_archive(
-    folder: Path, repo: FeatureRepo, columns: EventColumnsOfModel, end_ms: int | None, bound: Bound | None = None
+    folder: Path, repo: FeatureRepo, columns: EventModelColumns, end_ms: int | None, bound: Bound | None = None
 ) -> ReadEvents:
     """The model's events that were known before ``end_ms``, of the offline store; UsageError where it has none.
 
@@ -128,7 +128,7 @@ def read_event_file(
     path: Path,
     kind: str,
     repo: FeatureRepo,
-    columns: EventColumnsOfModel,
+    columns: EventModelColumns,
     end_ms: int | None,
     bound: Bound | None = None,
 ) -> Events:
@@ -152,7 +152,7 @@ def read_event_file(
     return events
 
 
-def _require_events(rows: Mapping[str, int], columns: EventColumnsOfModel, where: str, next_step: str) -> None:
+def _require_events(rows: Mapping[str, int], columns: EventModelColumns, where: str, next_step: str) -> None:
     for stream in (columns.model.stream, columns.model.labels):
         if not rows.get(stream.name):
             raise UsageError(where, f"events of stream '{stream.name}'", ", ".join(rows) or "none", next_step)
@@ -169,7 +169,7 @@ def split_events(events: ReadEvents, model: EventModel, settings: EventTrainingS
 
 
 def examples_between(
-    events: ReadEvents, columns: EventColumnsOfModel, start_ms: int, end_ms: int, whole_from_ms: int | None = None
+    events: ReadEvents, columns: EventModelColumns, start_ms: int, end_ms: int, whole_from_ms: int | None = None
 ) -> LabelledEvents:
     """The events of [start, end) with their features just before each of them became known.
 

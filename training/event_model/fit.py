@@ -13,8 +13,8 @@ from features.arrays import Floats
 from features.definitions import EventModel, TopADay
 from models.event_model import (
     EventClassifier,
-    EventColumnsOfModel,
     EventManifest,
+    EventModelColumns,
     filled,
     golden_scores,
     save_event_model,
@@ -70,7 +70,7 @@ def train_events(training: EventTraining, registration: Registration) -> Trained
     return evaluate_and_register(model, examples, judge, registration)
 
 
-def fit(examples: LabelledEvents, columns: EventColumnsOfModel, settings: EventTrainingSettings) -> Any:
+def fit(examples: LabelledEvents, columns: EventModelColumns, settings: EventTrainingSettings) -> Any:
     """A classifier of the examples."""
     from sklearn.ensemble import HistGradientBoostingClassifier  # type: ignore[import-untyped]
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]

@@ -12,7 +12,7 @@ import numpy as np
 
 from features.arrays import Floats
 from features.errors import ArtefactError
-from models.event_model import EventClassifier, EventColumnsOfModel, filled, load_event_model, try_out
+from models.event_model import EventClassifier, EventModelColumns, filled, load_event_model, try_out
 from models.golden import made_up
 from models.tags import trusted
 from training.data import DAY_MS, EventTrainingSettings, LabelledEvents
@@ -68,7 +68,7 @@ class EventJudge:
     None has learned from them: what a training learns from ends a label's delay before its own test.
     """
 
-    columns: EventColumnsOfModel
+    columns: EventModelColumns
     test: LabelledEvents
     settings: EventTrainingSettings
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from features.arrays import Bools, Floats
 from features.history import open_table
-from models.event_model import EventClassifier, EventColumnsOfModel
+from models.event_model import EventClassifier, EventModelColumns
 from training.data import streams_of
 from training.event_model.gate import MODEL, EventJudge, EventModelResult
 from training.judging import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def provenance(columns: EventColumnsOfModel, folder: Path | None, root: Path) -> dict[str, str]:
+def provenance(columns: EventModelColumns, folder: Path | None, root: Path) -> dict[str, str]:
     """Tags: the version of the code, of the definitions, and of each Delta table that was read (none for a file)."""
     tables = (
         {} if folder is None else {name: open_table(folder, stream) for name, stream in streams_of(columns).items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.event_model import EventColumnsOfModel
+from models.event_model import EventModelColumns
 from training.data import (
     EventSplit,
     EventTrainingSettings,
@@ -34,7 +34,7 @@ class EventTraining:
     """The events that an event model is trained and tested on, and how."""
 
     events: ReadEvents
-    columns: EventColumnsOfModel
+    columns: EventModelColumns
     settings: EventTrainingSettings
     log: Log = silent
 

@@ -19,7 +19,7 @@ from features.events import parsed_time
 from headrace.console import print_report, say
 from headrace.project import Project
 from headrace.settings import Settings
-from models.event_model import EventColumnsOfModel
+from models.event_model import EventModelColumns
 from models.user_model import wanted
 from training.data import Bound, EventTrainingSettings, ReadEvents, read_archive, read_event_file
 from training.event_model import EventJudge, EventTraining, measure_drift, provenance, train_events
@@ -60,9 +60,9 @@ class EventProject:
         return cls(root, project.settings, repo, name, file, changed) if name in repo.models else None
 
     @cached_property
-    def asked(self) -> EventColumnsOfModel:
+    def asked(self) -> EventModelColumns:
         """Its definition."""
-        return EventColumnsOfModel.of(self.repo, self.repo.models[self.name])
+        return EventModelColumns.of(self.repo, self.repo.models[self.name])
 
     @cached_property
     def chosen(self) -> EventTrainingSettings:
