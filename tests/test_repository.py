@@ -1,4 +1,4 @@
-"""What no file of the repository may hold, and what its lists must agree on."""
+"""Contents that no file of the repository may have, lists that must agree, and paths in documents that must exist."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from source_tree import PACKAGES, ROOT, relative
 
 
 def test_test_folders_cannot_hide_a_package():
-    """A tests/features/ would be what `import features` finds; an __init__.py makes a folder importable."""
+    """`import features` would find a folder tests/features/; an __init__.py makes a folder importable."""
     assert [relative(path) for path in (ROOT / "tests").rglob("__init__.py")] == []
     assert [folder for folder in PACKAGES if (ROOT / "tests" / folder).exists()] == []
 
 
 def our_files() -> list[Path]:
     if not shutil.which("git") or not (ROOT / ".git").exists():
-        pytest.skip("needs a git checkout, to know which files are ours")
+        pytest.skip("needs a git checkout, to tell its files from generated ones")
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     return [ROOT / name for name in names if name and (ROOT / name).is_file()]
 
 
 def lines_matching(pattern: str) -> list[str]:
-    found = re.compile(pattern, re.IGNORECASE)
+    expression = re.compile(pattern, re.IGNORECASE)
     return [
         f"{relative(path)}:{number}: {line.strip()[:100]}"
         for path in our_files()
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1)
-        if found.search(line)
+        if expression.search(line)
     ]
 
 
 def test_no_file_names_a_package_registry():
-    """An address pins everybody to the mirror of whoever wrote it."""
-    # In pieces, so that this file does not name them either.
+    """An address would bind all users to the mirror of its author."""
+    # Split, so that this file does not contain them either.
     hosts = ["py" + r"pi\.org", "python" + r"hosted\.", r"maven\." + "org", "repo1?" + r"\.maven", "deb" + r"\.debian"]
     hosts += ["registry" + r"\.npmjs", "crates" + r"\.io", "proxy" + r"\.golang", "--(extra-)?index" + "-url"]
     assert lines_matching("|".join(hosts)) == []
@@ -57,3 +57,27 @@ def test_every_direct_requirement_is_locked():
     names = re.findall(r"^([A-Za-z0-9._-]+)", (ROOT / "requirements.in").read_text(encoding="utf-8"), re.MULTILINE)
     locked = re.findall(r"^([a-z0-9._-]+)==", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(names) - set(locked) == set()
+
+
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/*.md", "docs/adr/*.md")
+PATH_SUFFIXES = (".py", ".md", ".toml", ".yaml", ".sh")
+NOT_IN_THE_TREE = (".headrace/", ".venv/", "mlruns/", "my_repo/")
+"""Folders that are made at run time, and the example of README.md."""
+
+
+def paths_in(text: str) -> list[str]:
+    """Paths in backticks that look like files or folders of the repository."""
+    top = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    paths = [path for path in re.findall(r"`([\w.][\w./-]*/[\w./-]*)`", text) if not path.startswith(NOT_IN_THE_TREE)]
+    return [path for path in paths if path.endswith(PATH_SUFFIXES) or path.partition("/")[0] in top]
+
+
+def test_paths_in_documents_are_recognized():
+    text = "`docs/adr`, `old/one.py`, `features/`, `.headrace/x.py`, `GET /v1/items`, `/v1/score`, `a/b`, `cards.py`"
+    assert paths_in(text) == ["docs/adr", "old/one.py", "features/"]
+
+
+def test_every_path_in_a_document_exists():
+    documents = [path for pattern in DOCUMENTS for path in sorted(ROOT.glob(pattern))]
+    mentions = [(path, mention) for path in documents for mention in paths_in(path.read_text(encoding="utf-8"))]
+    assert [f"{relative(path)}: {mention}" for path, mention in mentions if not (ROOT / mention).exists()] == []

@@ -41,9 +41,9 @@ class StoryCells(Cells):
 
     def write(self, *write: Any) -> Version:
         self._before_effect()
-        picture = self._store.picture()
+        snapshot = self._store.snapshot()
         version = self._store.rows.write(*write)
-        self._store.pictures.append(picture)
+        self._store.snapshots.append(snapshot)
         self._before_effect()
         return version
 
@@ -78,19 +78,19 @@ class FallibleRows:
 
     def __init__(self, rows: Any, horizons_ms: dict[str, int] | None = None) -> None:
         self.rows, self._horizons_ms = rows, horizons_ms
-        self.pictures: deque[Any] = deque(maxlen=KEPT_WRITES)
+        self.snapshots: deque[Any] = deque(maxlen=KEPT_WRITES)
         self._owners = itertools.count()
 
     def take_lease(self, generation: int) -> None:
-        self.pictures.append(self.picture())
+        self.snapshots.append(self.snapshot())
         self.rows.take_lease(generation, f"driver {next(self._owners)}", ttl_s=0)
 
     def lose(self, writes: int) -> None:
-        picture = None
-        for _ in range(min(writes, len(self.pictures))):
-            picture = self.pictures.pop()
-        if picture is not None:
-            self.restore(picture)
+        snapshot = None
+        for _ in range(min(writes, len(self.snapshots))):
+            snapshot = self.snapshots.pop()
+        if snapshot is not None:
+            self.restore(snapshot)
 
     def handle(self, generation: int, before_effect: Callable[[], None], tear: Callable[[int], int]) -> Store:
         made = StoryGeneration(StoryCells(self, before_effect), generation, self._horizons_ms)
@@ -104,11 +104,11 @@ class FallibleSqlite(FallibleRows):
         self._beside = sqlite3.connect(path)
         self.rows.generations()
 
-    def picture(self) -> bytes:
+    def snapshot(self) -> bytes:
         return self._beside.serialize()
 
-    def restore(self, picture: bytes) -> None:
-        in_no_wal = picture[:18] + b"\x01\x01" + picture[20:]  # a database in memory cannot be in WAL mode
+    def restore(self, snapshot: bytes) -> None:
+        in_no_wal = snapshot[:18] + b"\x01\x01" + snapshot[20:]  # a database in memory cannot be in WAL mode
         with closing(sqlite3.connect(":memory:")) as memory:
             memory.deserialize(in_no_wal)
             memory.backup(self._beside)
@@ -125,11 +125,11 @@ class FallibleRedis(FallibleRows):
         super().__init__(RedisRows(urls[0], mode="cluster" if len(urls) > 1 else "server"), horizons_ms)
         self._beside = [Redis.from_url(url) for url in urls]
 
-    def picture(self) -> list[dict[bytes, bytes]]:
+    def snapshot(self) -> list[dict[bytes, bytes]]:
         return [{key: beside.dump(key) for key in beside.scan_iter()} for beside in self._beside]
 
-    def restore(self, picture: list[dict[bytes, bytes]]) -> None:
-        for beside, keys in zip(self._beside, picture, strict=True):
+    def restore(self, snapshot: list[dict[bytes, bytes]]) -> None:
+        for beside, keys in zip(self._beside, snapshot, strict=True):
             beside.flushdb()
             for key, value in keys.items():
                 beside.restore(key, 0, value)
