@@ -7,20 +7,30 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from features.arrays import Int64s
 from features.machine import write_json
 from features.online_store import Counts, Offsets, added, status_file
-from streaming.fold import freshness_text, percentiles_ms, quantile_ms
+from streaming.fold import cumulative_s, percentiles_ms, quantile_ms
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 RATE_OVER_MS = 10_000
 AGES_OVER_MS = 60_000
 AGES_A_BATCH = 256
 NOTHING = Counts(0, 0, 0, 0)
-GAUGES = ("rows_per_s", "lag", "batch_ms", "restarts", "batch_id")
+GAUGES = {
+    "rows_per_s": "Records folded a second.",
+    "lag": "Records that the broker has and the query has not finished.",
+    "batch_ms": "Time of the last batch.",
+    "restarts": "Restarts of the query.",
+    "batch_id": "Number of the last batch.",
+}
+"""Help texts of the numbers of a query that are gauges."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Totals:
 
 @dataclass
 class RecentBatches:
-    """RecentBatches records and their ages, for rates and percentiles."""
+    """Records of the newest batches and their ages, for rates and percentiles."""
 
     records: deque[tuple[int, int]] = field(default_factory=deque)
     ages: deque[tuple[int, Int64s]] = field(default_factory=deque)
@@ -101,20 +111,30 @@ def write_status(home: Path, status: Mapping[str, Any]) -> None:
     write_json(status_file(home), dict(status))
 
 
-def metrics_text(status: Mapping[str, Any]) -> str:
-    """The status in Prometheus' text format."""
-    lines = [f"headrace_stream_up {int(status['state'] == 'running')}"]
+def stream_metrics(status: Mapping[str, Any]) -> list[Metric]:
+    """The status as Prometheus' metric families."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+    up = GaugeMetricFamily("headrace_stream_up", "1 while the stream runs.", int(status["state"] == "running"))
+    gauges = {key: GaugeMetricFamily(f"headrace_stream_{key}", text, labels=["query"]) for key, text in GAUGES.items()}
+    records = CounterMetricFamily("headrace_stream_records_total", "Records by their end.", labels=["query", "end"])
+    servable = HistogramMetricFamily(
+        "headrace_stream_servable_age_seconds", "From an event until its row can be read.", labels=["query", "view"]
+    )
+    age = GaugeMetricFamily(
+        "headrace_stream_age_ms", "Percentile of the time from the broker to the row.", labels=["query", "quantile"]
+    )
     for name, query in status.get("queries", {}).items():
-        label = f'{{query="{name}"}}'
-        gauges = {key: query[key] for key in GAUGES if query.get(key) is not None}
-        lines += [f"headrace_stream_{key}{label} {value}" for key, value in gauges.items()]
-        for key, value in query.get("counts", {}).items():
-            lines.append(f'headrace_stream_records_total{{query="{name}",end="{key}"}} {value}')
+        for key, gauge in gauges.items():
+            if query.get(key) is not None:
+                gauge.add_metric([name], query[key])
+        for end, count in query.get("counts", {}).items():
+            records.add_metric([name, end], count)
         for view, freshness in query.get("freshness", {}).items():
-            lines += freshness_text("headrace_stream_servable_age_seconds", {"query": name, "view": view}, freshness)
-        for key, value in query.get("age", {}).items():
-            lines.append(f'headrace_stream_age_ms{{query="{name}",quantile="{key[1:3]}"}} {value}')
-    return "\n".join(lines) + "\n"
+            servable.add_metric([name, view], cumulative_s(freshness), freshness["sum_ms"] / 1000)
+        for key, age_ms in query.get("age", {}).items():
+            age.add_metric([name, key[1:3]], age_ms)
+    return [up, *gauges.values(), records, servable, age]
 
 
 def status_lines(status: Mapping[str, Any]) -> list[str]:

@@ -69,7 +69,7 @@ LAYERS = {
         "folding > finalizing > compiled programs > decoder kernels > layout > entities plan > matrix tables"
     ),
     "features.rows.kernels": "fold > packing walk > stored > merging runs unpacking > contract inner",
-    "headrace": "bench commands > __main__ cluster loop project > cli console feast settings simulators",
+    "headrace": "bench commands > __main__ cluster loop project > cli console feast metrics settings simulators",
     "headrace.bench": "history loop online > core parse train workload",
     "headrace.bench.loop": "freshness > alerts own_clicks serve throughput > running",
     "headrace.commands": "demo doctor features models serve stream up",

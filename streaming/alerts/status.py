@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from features.online_store import ABSENT_AFTER_MS
 
-NUMBERS = {
-    "delivered": "headrace_alerts_delivered_total",
-    "refused": "headrace_alerts_refused_total",
-    "waiting": "headrace_alerts_waiting",
-}
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 
 def delivery_file(home: Path) -> Path:
@@ -31,14 +28,24 @@ def read_delivery(home: Path, now_ms: int) -> dict[str, Any] | None:
     return status | ({"state": "absent"} if is_old and status["state"] != "stopped" else {})
 
 
-def delivery_metrics(status: Mapping[str, Any]) -> str:
-    """The status in Prometheus' text format."""
-    lines = [f"headrace_alerts_up {int(status['state'] == 'running')}"]
+def delivery_metrics(status: Mapping[str, Any]) -> list[Metric]:
+    """The status as Prometheus' metric families."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    labels = ["sink"]
+    up = GaugeMetricFamily("headrace_alerts_up", "1 while alerts are delivered.", int(status["state"] == "running"))
+    sink_up = GaugeMetricFamily("headrace_alerts_sink_up", "1 while the sink takes alerts.", labels=labels)
+    numbers: dict[str, CounterMetricFamily | GaugeMetricFamily] = {
+        "delivered": CounterMetricFamily("headrace_alerts_delivered_total", "Delivered alerts.", labels=labels),
+        "refused": CounterMetricFamily("headrace_alerts_refused_total", "Alerts that the sink refused.", labels=labels),
+        "waiting": GaugeMetricFamily("headrace_alerts_waiting", "Alerts that wait in their topic.", labels=labels),
+    }
     for name, sink in status["sinks"].items():
-        label = f'{{sink="{name}"}}'
-        lines += [f"{metric}{label} {sink[key]}" for key, metric in NUMBERS.items() if sink[key] is not None]
-        lines.append(f"headrace_alerts_sink_up{label} {int(sink['state'] == 'delivering')}")
-    return "\n".join(lines) + "\n"
+        sink_up.add_metric([name], int(sink["state"] == "delivering"))
+        for key, family in numbers.items():
+            if sink[key] is not None:
+                family.add_metric([name], sink[key])
+    return [up, *numbers.values(), sink_up]
 
 
 def delivery_lines(status: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ In: messages of a batch and its offsets. Out: rows in the online store, dead let
 """
 
 from streaming.fold.crash_points import Reached, around_effects, crash_point
-from streaming.fold.freshness import Freshness, ages_of, freshness_text, percentiles_ms, quantile_ms
+from streaming.fold.freshness import Freshness, ages_of, cumulative_s, percentiles_ms, quantile_ms
 from streaming.fold.parsed_batches import ParsedBatches
 from streaming.fold.pruning import Pruning
 from streaming.fold.shares import FoldJob, FoldShare, fold_job, packed, unpacked
@@ -23,7 +23,7 @@ __all__ = [
     "around_effects",
     "by_stream",
     "crash_point",
-    "freshness_text",
+    "cumulative_s",
     "packed",
     "percentiles_ms",
     "quantile_ms",

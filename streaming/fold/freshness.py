@@ -73,15 +73,7 @@ def quantile_ms(freshness: Mapping[str, Any], share: float) -> float | None:
     return float([*freshness["le_ms"], float("inf")][index])
 
 
-def freshness_text(name: str, labels: Mapping[str, str], freshness: Mapping[str, Any]) -> list[str]:
-    """The histogram as lines of Prometheus' text format, in seconds."""
-    label_text = "".join(f'{label}="{value}",' for label, value in labels.items())
+def cumulative_s(freshness: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """The histogram as Prometheus' buckets: (upper end in seconds, events up to it), the last one '+Inf'."""
     ends = [*(f"{end / 1000:g}" for end in freshness["le_ms"]), "+Inf"]
-    cumulative = np.cumsum(freshness["counts"]).tolist()
-    lines = [f'{name}_bucket{{{label_text}le="{end}"}} {count}' for end, count in zip(ends, cumulative, strict=True)]
-    inside = label_text.rstrip(",")
-    return [
-        *lines,
-        f"{name}_sum{{{inside}}} {freshness['sum_ms'] / 1000:g}",
-        f"{name}_count{{{inside}}} {freshness['count']}",
-    ]
+    return list(zip(ends, np.cumsum(freshness["counts"]).tolist(), strict=True))

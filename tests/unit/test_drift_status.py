@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.cli import cli
+from headrace.metrics import metrics_text
 from training.judging.drift import drift_file, drift_line, drift_metrics, read_drift
 
 MINUTE = 60_000
@@ -25,7 +26,7 @@ def test_the_line_says_when_it_was_measured_and_what_has_drifted():
 
 def samples(*reports: dict) -> dict[tuple[str, ...], float]:
     """The values of the metrics by name and labels, in the order of the text."""
-    families = text_string_to_metric_families(drift_metrics(reports))
+    families = text_string_to_metric_families(metrics_text(drift_metrics(reports)))
     return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
 
 
@@ -36,7 +37,7 @@ def test_the_alarm_is_a_metric_and_so_is_each_input_that_alarms():
     found = samples(DRIFTED)
     assert list(found.values()) == [1, 0.9, 0.9, 0.5, 0.4, 0.3]
     assert list(found)[:2] == list(calm)
-    assert 'headrace_model_drift_psi{input="a",model="shop",version="3"} 0.9' in drift_metrics([DRIFTED])
+    assert 'headrace_model_drift_psi{input="a",model="shop",version="3"} 0.9' in metrics_text(drift_metrics([DRIFTED]))
     assert samples() == {}
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from metric_samples import sample
 
-from streaming.fold.freshness import BOUNDS_MS, Freshness, freshness_text, quantile_ms
+from headrace.metrics import metrics_text
+from streaming.fold.freshness import BOUNDS_MS, Freshness, quantile_ms
+from streaming.status import stream_metrics
 
 
 def filled(*ages: int, slo_ms: float = 1_000) -> dict:
@@ -38,11 +41,12 @@ def test_a_quantile_is_the_end_of_its_class_and_beyond_the_last_one_infinite():
 
 
 def test_prometheus_reads_running_counts_in_seconds():
-    lines = freshness_text("age_seconds", {"view": "v"}, filled(40, 200))
-    assert lines[0] == 'age_seconds_bucket{view="v",le="0.05"} 1'
-    assert 'age_seconds_bucket{view="v",le="0.25"} 2' in lines
-    assert lines[-3:] == [
-        'age_seconds_bucket{view="v",le="+Inf"} 2',
-        'age_seconds_sum{view="v"} 0.24',
-        'age_seconds_count{view="v"} 2',
-    ]
+    query = {"batch_id": 1, "counts": {}, "freshness": {"v": filled(40, 200)}}
+    text = metrics_text(stream_metrics({"state": "running", "queries": {"q": query}}))
+    age, view = "headrace_stream_servable_age_seconds", {"query": "q", "view": "v"}
+    (first, *_) = [line for line in text.splitlines() if line.startswith(f"{age}_bucket")]
+    assert first == f'{age}_bucket{{le="0.05",query="q",view="v"}} 1.0'
+    assert sample(text, f"{age}_bucket", **view, le="0.25") == 2
+    assert sample(text, f"{age}_bucket", **view, le="+Inf") == 2
+    assert sample(text, f"{age}_sum", **view) == 0.24
+    assert sample(text, f"{age}_count", **view) == 2

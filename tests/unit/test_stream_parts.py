@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from memory_store import MemoryHandle, MemoryStore
+from metric_samples import sample
 
 from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
 from features.definitions.aggregations import Count
@@ -19,6 +20,8 @@ from features.online_store.batch_step import Counts
 from features.online_store.stream_status import age_ms, read_status, sentence
 from features.rows.finalizing import finalize
 from features.rows.matrix import PackedRows
+from headrace.metrics import metrics_text
+from streaming.alerts.status import delivery_metrics
 from streaming.archive.sink import Archive, ArchiveSink
 from streaming.fold.crash_points import around_effects, crash_point
 from streaming.fold.freshness import Freshness
@@ -26,7 +29,7 @@ from streaming.fold.sink import OnlineSink
 from streaming.generations.checkpoints import Checkpoints, Generation, build_from_archive, new_generation
 from streaming.generations.lease import only_driver
 from streaming.spark.source import OffsetLog, flat_offsets, known_at, messages_by_topic, nested_offsets, records_between
-from streaming.status import RecentBatches, Totals, lag, metrics_text, status_lines, write_status
+from streaming.status import RecentBatches, Totals, lag, status_lines, stream_metrics, write_status
 from streaming.supervisor import Backoff, reason
 
 T0 = 1_700_000_000_000
@@ -226,8 +229,13 @@ def test_the_status_says_when_it_is_old_and_reads_as_lines_and_as_metrics(tmp_pa
     assert "lag unknown" in text
     assert "fresh in 120 ms" in text
     assert "no broker" in text
-    assert 'headrace_stream_restarts{query="fold"} 2' in metrics_text(given)
-    assert 'headrace_stream_records_total{query="fold",end="folded"} 4' in metrics_text(given)
+    metrics = metrics_text(stream_metrics(given))
+    assert sample(metrics, "headrace_stream_restarts", query="fold") == 2
+    assert sample(metrics, "headrace_stream_records_total", query="fold", end="folded") == 4
+    assert sample(metrics, "headrace_stream_age_ms", query="fold", quantile="99") == 300
+    assert sample(metrics, "headrace_stream_up") == 1
+    assert "headrace_stream_lag" not in metrics
+    assert metrics_text(stream_metrics({"state": "absent"})).splitlines()[-1] == "headrace_stream_up 0.0"
 
 
 def test_the_status_says_how_fresh_each_view_is_and_that_a_generation_is_being_made() -> None:
@@ -239,8 +247,20 @@ def test_the_status_says_how_fresh_each_view_is_and_that_a_generation_is_being_m
     lines = status_lines(given)
     assert "  a new generation is being made from the archive" in lines
     assert "    by_user: 75.0 % within 500 ms of the event (p50 up to 50 ms, p99 up to 1000)" in lines
-    bucket = 'headrace_stream_servable_age_seconds_bucket{query="fold",view="by_user",le="0.5"} 3'
-    assert bucket in metrics_text(given)
+    bucket = {"query": "fold", "view": "by_user", "le": "0.5"}
+    assert sample(metrics_text(stream_metrics(given)), "headrace_stream_servable_age_seconds_bucket", **bucket) == 3
+
+
+def test_the_deliveries_of_alerts_are_metrics_by_sink_and_an_unknown_number_is_none() -> None:
+    hook = {"state": "delivering", "delivered": 12, "refused": 1, "waiting": None}
+    table = {"state": "retrying", "delivered": 7, "refused": 0, "waiting": 5}
+    text = metrics_text(delivery_metrics({"state": "stopped", "sinks": {"webhook": hook, "delta": table}}))
+    assert sample(text, "headrace_alerts_up") == 0
+    assert sample(text, "headrace_alerts_delivered_total", sink="webhook") == 12
+    assert sample(text, "headrace_alerts_refused_total", sink="webhook") == 1
+    assert sample(text, "headrace_alerts_waiting", sink="delta") == 5
+    assert [sample(text, "headrace_alerts_sink_up", sink=name) for name in ("webhook", "delta")] == [1, 0]
+    assert 'headrace_alerts_waiting{sink="webhook"}' not in text
 
 
 def test_a_query_that_fails_again_waits_twice_as_long_up_to_a_bound_until_it_succeeds() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from features.arrays import Floats
 from features.errors import ArtefactError, UsageError
@@ -18,6 +18,9 @@ from training.judging.psi import Reference, alarming, columns_of, drifts
 from training.judging.record import REFERENCE, input_names
 from training.progress import Log
 from training.registry import ModelRegistry, Version
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 SHOWN = 3
 """So many inputs are named in a line."""
@@ -129,20 +132,18 @@ def _command(report: Mapping[str, Any]) -> str:
     return f"headrace train {report['model']}" if report.get("kind") == "events" else "headrace train"
 
 
-def drift_metrics(reports: Sequence[Mapping[str, Any]]) -> str:
-    """The reports in Prometheus' text format: the alarm, the largest PSI, and the PSI of each input that alarms."""
-    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+def drift_metrics(reports: Sequence[Mapping[str, Any]]) -> list[Metric]:
+    """The reports as Prometheus' metric families: the alarm, the largest PSI, and the PSI of each input that alarms."""
+    from prometheus_client.core import GaugeMetricFamily
 
-    if not reports:
-        return ""
-    registry, labels = CollectorRegistry(), ("model", "version")
-    alarm = Gauge("headrace_model_drift_alarm", "1 while an input has drifted.", labels, registry=registry)
-    largest = Gauge("headrace_model_drift_psi_max", "The largest PSI of an input.", labels, registry=registry)
-    drifted = Gauge("headrace_model_drift_psi", "The PSI of a drifted input.", (*labels, "input"), registry=registry)
+    labels = ["model", "version"]
+    alarm = GaugeMetricFamily("headrace_model_drift_alarm", "1 while an input has drifted.", labels=labels)
+    largest = GaugeMetricFamily("headrace_model_drift_psi_max", "The largest PSI of an input.", labels=labels)
+    drifted = GaugeMetricFamily("headrace_model_drift_psi", "The PSI of a drifted input.", labels=[*labels, "input"])
     for report in reports:
-        model, psi = (report["model"], report["version"]), report["psi"]
-        alarm.labels(*model).set(int(bool(report["alarming"])))
-        largest.labels(*model).set(max(psi.values(), default=0.0))
+        model, psi = [report["model"], report["version"]], report["psi"]
+        alarm.add_metric(model, int(bool(report["alarming"])))
+        largest.add_metric(model, max(psi.values(), default=0.0))
         for name in report["alarming"]:
-            drifted.labels(*model, name).set(psi[name])
-    return generate_latest(registry).decode()
+            drifted.add_metric([*model, name], psi[name])
+    return [alarm, largest, drifted]

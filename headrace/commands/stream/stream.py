@@ -173,9 +173,10 @@ def status(as_json: bool, metrics: bool) -> None:
     """
     from features.online_store import read_status
     from features.times import now_ms
+    from headrace.metrics import metrics_text
     from headrace.project import Project
     from streaming.alerts import delivery_lines, delivery_metrics, read_delivery
-    from streaming.status import metrics_text, status_lines
+    from streaming.status import status_lines, stream_metrics
     from training.judging import drift_line, drift_metrics, read_drift, read_event_drift
 
     project = Project.open()
@@ -190,8 +191,8 @@ def status(as_json: bool, metrics: bool) -> None:
         also = {name: one for name, one in also.items() if one is not None}
         click.echo(json.dumps(found | also, indent=2))
     elif metrics:
-        click.echo(metrics_text(found) + ("" if alerts is None else delivery_metrics(alerts)), nl=False)
-        click.echo(drift_metrics(drifts), nl=False)
+        families = [*stream_metrics(found), *([] if alerts is None else delivery_metrics(alerts))]
+        click.echo(metrics_text([*families, *drift_metrics(drifts)]), nl=False)
     else:
         lines = [*status_lines(found), *([] if alerts is None else delivery_lines(alerts))]
         click.echo("\n".join([*lines, *(drift_line(one, now_ms()) for one in drifts)]))
