@@ -40,10 +40,10 @@ def test_a_node_that_lost_its_last_writes_stops_the_driver_though_the_others_hav
             stores.restore([{} for _ in cluster])
             generation = begun(stores.rows)
             generation.publish(marker(0))
-            before = stores.picture()
+            before = stores.snapshot()
             generation.put_rows("v", aged(*range(100)))
             generation.publish(marker(1))
-            after = stores.picture()
+            after = stores.snapshot()
             stores.restore([(before if number == loser else after)[number] for number in range(len(cluster))])
             with pytest.raises((FenceError, LeaseError)):
                 lossy_batch(generation)
