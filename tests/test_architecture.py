@@ -102,7 +102,7 @@ LAYERS = {
     "streaming.archive": "importing > cutoff passes > maintenance sink",
     "streaming.fold": "sink > executors > crash_points freshness parsed_batches pruning shares > observed_store",
     "streaming.generations": "active > builder running switchover > checkpoints lease rebuild_request",
-    "streaming.kafka": "broker consumer encoding > jars ports producer topic_admin watermarks",
+    "streaming.kafka": "watermarks > broker consumer encoding > jars ports producer topic_admin",
     "streaming.scoring": "scoring > on_executors rescoring > decision_log request topics",
     "streaming.spark": "query > session source",
     "training": (

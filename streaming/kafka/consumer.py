@@ -18,6 +18,7 @@ SILENCE_S = 30.0
 CONSUMER_OPTIONS: dict[str, Any] = {
     "group.id": "headrace-reader",  # librdkafka wants one, though nothing is committed and nothing is balanced
     "enable.auto.commit": False,
+    "isolation.level": "read_committed",
     "auto.offset.reset": "error",
     "enable.partition.eof": True,
     "fetch.wait.max.ms": 50,

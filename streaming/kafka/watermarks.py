@@ -1,4 +1,7 @@
-"""The first and end offsets of topics' partitions, read from the broker."""
+"""The first and end offsets of topics' partitions, read from the broker.
+
+The end is that of committed records, as every reader of ours sees it: an open transaction is not lag.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 from features.errors import StoreError
 from features.online_store import Offsets
+from streaming.kafka.consumer import CONSUMER_OPTIONS
 
 TIMEOUT_S = 10.0
 
@@ -33,7 +37,7 @@ def read_watermarks(
     """
     from confluent_kafka import Consumer, KafkaException
 
-    defaults = {"group.id": "headrace-watermarks", "enable.auto.commit": False, "log_level": 0}
+    defaults = {**CONSUMER_OPTIONS, "group.id": "headrace-watermarks"}
     consumer = Consumer(defaults | dict(options or {}) | {"bootstrap.servers": bootstrap})
     deadline = time.monotonic() + timeout_s
     try:

@@ -71,6 +71,7 @@ SOURCE = {
     "startingOffsets": "earliest",
     "failOnDataLoss": "true",
     "includeHeaders": "true",
+    "kafka.isolation.level": "read_committed",  # Java reads records of aborted transactions by default
     "kafka.fetch.max.wait.ms": "20",  # 500 by default, which half of all events would wait out
 }
 
