@@ -4,6 +4,7 @@ In: artefacts and their manifests. Out: versions of the registry, verified and l
 """
 
 __all__ = [
+    "artefact",
     "classifier_file",
     "event_champion",
     "event_model",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from features.definitions import FeatureView
 from features.errors import ArtefactError
 
 MANIFEST = "manifest.json"
@@ -79,7 +80,7 @@ def _bytes(path: Path) -> bytes:
 
 
 class ViewInputs(BaseModel):
-    """The features of a view that a model takes, in order, and the definition that they are of."""
+    """The features of a view that a model takes, in order, and the view's schema hash at training."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -89,3 +90,8 @@ class ViewInputs(BaseModel):
     """16 hex digits of FeatureView.schema_hash at training."""
     names: tuple[str, ...]
     """Numeric features, in the order of a row."""
+
+    @classmethod
+    def of(cls, view: FeatureView, names: Iterable[str]) -> ViewInputs:
+        """These features of the view as it is defined now."""
+        return cls(view=view.name, schema_hash=f"{view.schema_hash:016x}", names=tuple(names))

@@ -78,7 +78,7 @@ LAYERS = {
     "headrace.commands.stream": "deliver import_ > alerts deadletters produce stream tables",
     "headrace.simulators": "cards_traffic > cards shop zipf",
     "models": (
-        "event_champion needs > followed > event_model local_copy recommender > "
+        "event_champion needs > followed > event_model local_copy recommender > artefact > "
         "classifier_file folder golden registry > tags user_model"
     ),
     "models.event_model": "decisions > artefact > columns > inputs",

@@ -1,8 +1,8 @@
-"""The artefact of an event model: what training writes, and the stream and the service ask. A folder of two files.
+"""The artefact of an event model: training writes it, the stream and the service load it. A folder of two files.
 
-manifest.json       what the model is: its inputs in order, schema hashes, threshold, metrics, digests
+manifest.json       the model's name, inputs in order, schema hashes, threshold, metrics, digests
 classifier.skops    the classifier, of types that stand in our own list and of no others
-own.zip             instead of it, an MLflow model that somebody brought (see own_ranker.py)
+own.zip             instead of it, a user's own MLflow model (see models/user_model.py)
 """
 
 from __future__ import annotations
@@ -12,19 +12,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from features.arrays import Floats
-from features.definitions import EventModel
+from features.definitions import EventModel, FeatureView
 from features.errors import ArtefactError
-from models.classifier_file import chances, load_ranker, save_ranker
+from models.artefact import check_views, load_classifier, read_manifest, save_artefact
+from models.classifier_file import chances
 from models.event_model.columns import EventModelColumns, filled, rounded
-from models.folder import MANIFEST, FileEntry, ViewInputs, check_files, manifest_text, write_folder
+from models.folder import MANIFEST, FileEntry, ViewInputs
 from models.golden import TOLERANCE, made_up
 from models.registry import LoadedVersion
-from models.user_model import OWN, OwnRanker, open_trusted
+from models.user_model import OWN, OwnRanker
 
 CLASSIFIER = "classifier.skops"
+
+LAYOUTS = ((CLASSIFIER,), (OWN,))
+"""The sets of files beside the manifest."""
 
 QUESTIONS = 16
 """Made-up events whose golden scores stand in the manifest: numbers that a formula gives, which name nobody."""
@@ -108,41 +112,25 @@ class EventClassifier:
         if (columns.model.stream.name, got) != (self.manifest.stream, self.manifest.inputs):
             required = f"inputs {', '.join(self.manifest.inputs)} of stream '{self.manifest.stream}'"
             raise ArtefactError(where, required, ", ".join(got), "Train anew.")
-        now = {one.view: one.schema_hash for one in views_of(columns)}
-        for one in self.manifest.views:
-            if now.get(one.view) != one.schema_hash:
-                required = f"schema {one.schema_hash}, as at training"
-                raise ArtefactError(
-                    f"{where}: feature view '{one.view}'", required, str(now.get(one.view)), "Train anew."
-                )
+        check_views(self.manifest.name, self.manifest.views, {view.name: view for view, _ in _input_views(columns)})
 
 
 def views_of(columns: EventModelColumns) -> tuple[ViewInputs, ...]:
-    """The views of the model's inputs (those of rules alone can change without training), and of which definition."""
+    """The views of the model's inputs (those of rules alone can change without training), as they are defined now."""
+    return tuple(ViewInputs.of(view, names) for view, names in _input_views(columns))
+
+
+def _input_views(columns: EventModelColumns) -> list[tuple[FeatureView, list[str]]]:
+    """Each view that an input of the classifier is a feature of, and those inputs."""
     model: EventModel = columns.model
-    own = set(model.stream.dtypes)
-    parts = []
-    for view in columns.source.views:
-        names = tuple(name for name in model.input_names if name in view.names and name not in own)
-        if names:
-            parts.append(ViewInputs(view=view.name, schema_hash=f"{view.schema_hash:016x}", names=names))
-    return tuple(parts)
+    features = [name for name in model.input_names if name not in model.stream.dtypes]
+    by_view = [(view, [name for name in features if name in view.names]) for view in columns.source.views]
+    return [(view, names) for view, names in by_view if names]
 
 
 def save_event_model(model: EventClassifier, directory: str | Path) -> str:
     """The model stands in a new folder, whole or not at all; returns the hex SHA-256 of its manifest.json."""
-
-    def fill(parts: Path) -> None:
-        if isinstance(model.classifier, OwnRanker):
-            (parts / OWN).write_bytes(model.classifier.packed)
-        else:
-            save_ranker(model.classifier, parts / CLASSIFIER)
-
-    return write_folder(
-        Path(directory),
-        fill,
-        lambda files: model.manifest.model_copy(update={"files": files}),
-    )
+    return save_artefact(directory, model.manifest, model.classifier, CLASSIFIER)
 
 
 def load_event_model(directory: str | Path, digest: str | None = None, *, trusted: bool = False) -> EventClassifier:
@@ -150,21 +138,15 @@ def load_event_model(directory: str | Path, digest: str | None = None, *, truste
 
     Args:
         digest: hex SHA-256 that manifest.json must have (the DIGEST_TAG of the model version).
-        trusted: whether a model that somebody brought may run its code; one of training's runs none.
+        trusted: whether a user's own model may run its code; one of training's runs none.
     """
     directory = Path(directory)
-    path = directory / MANIFEST
-    try:
-        manifest = EventManifest.model_validate_json(manifest_text(path, digest))
-    except ValidationError as error:
-        raise ArtefactError(f"artefact file '{path}'", "the manifest of an event model", str(error)) from error
-    if set(manifest.files) not in ({CLASSIFIER}, {OWN}) or len(manifest.typical) != len(manifest.inputs):
-        got = ", ".join(manifest.files) or "none"
-        raise ArtefactError(f"artefact file '{path}'", f"file {CLASSIFIER} or {OWN}", got)
-    check_files(directory, manifest.files)
-    if OWN in manifest.files:
-        return EventClassifier(manifest, open_trusted(directory, manifest.inputs, manifest.name, trusted=trusted))
-    return EventClassifier(manifest, load_ranker(directory / CLASSIFIER, len(manifest.inputs)))
+    manifest = read_manifest(directory, digest, EventManifest.model_validate_json, LAYOUTS)
+    inputs = manifest.inputs
+    if len(manifest.typical) != len(inputs):
+        where, got = f"artefact file '{directory / MANIFEST}'", str(len(manifest.typical))
+        raise ArtefactError(where, f"{len(inputs)} typical values, one for each input", got, "Train anew.")
+    return EventClassifier(manifest, load_classifier(directory, manifest, CLASSIFIER, inputs, trusted=trusted))
 
 
 def golden_scores(model: EventClassifier) -> tuple[float, ...]:
@@ -198,7 +180,7 @@ def try_out(model: EventClassifier) -> None:
 
 
 def _text(scores: tuple[float, ...]) -> str:
-    return ", ".join(f"{one:.12g}" for one in scores[:3]) + ", …"
+    return ", ".join(f"{score:.12g}" for score in scores[:3]) + ", …"
 
 
 LoadedEventModel = LoadedVersion[EventClassifier]

@@ -1,9 +1,9 @@
-"""The model artefact: what training writes, what serving verifies, loads and asks. A folder of three files.
+"""The artefact of a recommender: training writes it, serving verifies and loads it. A folder of three files.
 
-    manifest.json    what the model is: its inputs in order, schema hashes, metrics, and the SHA-256 of the other files
-    candidates.npz   plain arrays (see recommendation.CandidateTables); nothing in it is a pickled object
+    manifest.json    the model's name, inputs in order, schema hashes, metrics, and the SHA-256 of the other files
+    candidates.npz   plain arrays (see tables.CandidateTables); nothing in it is a pickled object
     ranker.skops     the ranker, of types that stand in our own list and of no others; absent where there is none
-    own.zip          instead of it, an MLflow model that somebody brought (see own_ranker.py)
+    own.zip          instead of it, a user's own MLflow model (see models/user_model.py)
 
 The digest of manifest.json itself is what ``save`` returns, and the registry keeps it as the tag DIGEST_TAG of a model
 version: a reader passes it to ``load``, so that nothing in the folder can change unnoticed.
@@ -20,23 +20,27 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from features.arrays import Floats
 from features.definitions import FeatureView
 from features.errors import ArtefactError
 from features.rows import FeatureMatrix
-from models.classifier_file import chances, load_ranker, save_ranker
-from models.folder import MANIFEST, FileEntry, ViewInputs, check_files, manifest_text, write_folder
+from models.artefact import check_views, load_classifier, read_manifest, save_artefact
+from models.classifier_file import chances
+from models.folder import MANIFEST, FileEntry, ViewInputs
 from models.recommender.arrays import candidate_arrays, candidate_tables, read_arrays
 from models.recommender.calibration import Calibration
 from models.recommender.pairs import PAIR_FEATURES, Query, blended
 from models.recommender.retrieval import Candidates, Ranked, best_first, ranker_inputs, retrieve
 from models.recommender.tables import CandidateTables
 from models.registry import LoadedVersion
-from models.user_model import OWN, OwnRanker, open_trusted
+from models.user_model import OWN
 
 CANDIDATES, RANKER = "candidates.npz", "ranker.skops"
+
+LAYOUTS = ((CANDIDATES,), (CANDIDATES, RANKER), (CANDIDATES, OWN))
+"""The sets of files beside the manifest."""
 
 
 class Manifest(BaseModel):
@@ -83,7 +87,7 @@ class Artefact:
     manifest: Manifest
     tables: CandidateTables
     ranker: Any = None
-    """A fitted classifier with predict_proba; None blends the candidates' own scores (see recommendation.blended)."""
+    """A fitted classifier with predict_proba; None blends the candidates' own scores (see pairs.blended)."""
 
     @property
     def items(self) -> tuple[str, ...]:
@@ -216,14 +220,7 @@ class Artefact:
 
     def check_views(self, views: Mapping[str, FeatureView]) -> None:
         """Passes when the definitions are those that the model was trained on; ArtefactError names what differs."""
-        for inputs in (self.manifest.user, self.manifest.item):
-            where = f"model '{self.manifest.name}': feature view '{inputs.view}'"
-            view = views.get(inputs.view)
-            if view is None:
-                raise ArtefactError(where, "a view of that name", ", ".join(views) or "none", "Train anew.")
-            if f"{view.schema_hash:016x}" != inputs.schema_hash or not set(inputs.names) <= set(view.names):
-                got = f"schema {view.schema_hash:016x}"
-                raise ArtefactError(where, f"schema {inputs.schema_hash}, as at training", got, "Train anew.")
+        check_views(self.manifest.name, (self.manifest.user, self.manifest.item), views)
 
     @cached_property
     def item_keys(self) -> pa.Array:
@@ -256,17 +253,11 @@ def save(artefact: Artefact, directory: str | Path) -> str:
     Raises ArtefactError when the folder exists already.
     """
 
-    def fill(parts: Path) -> None:
-        np.savez(parts / CANDIDATES, allow_pickle=False, **candidate_arrays(artefact.tables))
-        if isinstance(artefact.ranker, OwnRanker):
-            (parts / OWN).write_bytes(artefact.ranker.packed)
-        elif artefact.ranker is not None:
-            save_ranker(artefact.ranker, parts / RANKER)
+    def write_tables(folder: Path) -> None:
+        np.savez(folder / CANDIDATES, allow_pickle=False, **candidate_arrays(artefact.tables))
 
-    items = len(artefact.items)
-    return write_folder(
-        Path(directory), fill, lambda files: artefact.manifest.model_copy(update={"files": files, "items": items})
-    )
+    manifest = artefact.manifest.model_copy(update={"items": len(artefact.items)})
+    return save_artefact(directory, manifest, artefact.ranker, RANKER, write_tables)
 
 
 def load(directory: str | Path, digest: str | None = None, *, trusted: bool = False) -> Artefact:
@@ -275,43 +266,22 @@ def load(directory: str | Path, digest: str | None = None, *, trusted: bool = Fa
     Args:
         directory: as ``save`` wrote it; files that the manifest does not name are not looked at.
         digest: hex SHA-256 that manifest.json must have (the DIGEST_TAG of the model version).
-        trusted: whether a ranker that somebody brought may run its code; one of training's runs none.
+        trusted: whether a user's own ranker may run its code; one of training's runs none.
 
     Raises ArtefactError, which names the file, for one that is missing, damaged or foreign, and for a ranker that holds
     a type which is not in our list (before anything of it is built).
     """
     directory = Path(directory)
-    manifest = _manifest(directory / MANIFEST, digest)
-    check_files(directory, manifest.files)
+    manifest = read_manifest(directory, digest, Manifest.model_validate_json, LAYOUTS)
+    if manifest.pair_features != PAIR_FEATURES:
+        where, got = f"artefact file '{directory / MANIFEST}'", ", ".join(manifest.pair_features)
+        raise ArtefactError(where, f"pair features {', '.join(PAIR_FEATURES)}", got, "Train anew.")
     tables = candidate_tables(read_arrays(directory / CANDIDATES), directory / CANDIDATES)
     if len(tables.items) != manifest.items:
         where = f"artefact file '{directory / CANDIDATES}'"
         raise ArtefactError(where, f"{manifest.items} items", f"{len(tables.items)}", "Train anew.")
-    return Artefact(manifest, tables, _ranker(directory, manifest, trusted=trusted))
-
-
-def _ranker(directory: Path, manifest: Manifest, *, trusted: bool) -> Any:
-    names = (*manifest.pair_features, *manifest.user.names, *manifest.item.names)
-    if OWN in manifest.files:
-        return open_trusted(directory, names, manifest.name, trusted=trusted)
-    return load_ranker(directory / RANKER, len(names)) if RANKER in manifest.files else None
-
-
-def _manifest(path: Path, digest: str | None) -> Manifest:
-    where = f"artefact file '{path}'"
-    text = manifest_text(path, digest)
-    try:
-        manifest = Manifest.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the text"
-        raise ArtefactError(f"{where}: {place}", "what training writes", first["msg"], "Train anew.") from error
-    if manifest.pair_features != PAIR_FEATURES:
-        got = ", ".join(manifest.pair_features)
-        raise ArtefactError(where, f"pair features {', '.join(PAIR_FEATURES)}", got, "Train anew.")
-    if set(manifest.files) not in ({CANDIDATES}, {CANDIDATES, RANKER}, {CANDIDATES, OWN}):
-        raise ArtefactError(where, f"files {CANDIDATES} and {RANKER} or {OWN}", ", ".join(manifest.files) or "none")
-    return manifest
+    inputs = (*manifest.pair_features, *manifest.user.names, *manifest.item.names)
+    return Artefact(manifest, tables, load_classifier(directory, manifest, RANKER, inputs, trusted=trusted))
 
 
 class Golden(BaseModel):

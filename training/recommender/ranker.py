@@ -44,7 +44,7 @@ NUMERIC = ("int64", "float64", "bool")
 def view_inputs(view: FeatureView) -> ViewInputs:
     """The view's features that a ranker takes: the numeric ones, in their order."""
     names = tuple(feature.name for feature in view.features if feature.dtype in NUMERIC)
-    return ViewInputs(view=view.name, schema_hash=f"{view.schema_hash:016x}", names=names)
+    return ViewInputs.of(view, names)
 
 
 @dataclass(frozen=True)
