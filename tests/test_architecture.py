@@ -53,10 +53,10 @@ LAYERS = {
     ),
     "features.events.avro": "writer > messages registry",
     "features.events.json": "messages > exact shapes",
-    "features.feast": "online_store > objects offline_store ordinary_views response",
+    "features.feast": "offline_store online_store > objects ordinary_views paths response",
     "features.formats": "reading > datasets metarank > files",
     "features.history": (
-        "on_spark spines > point_in_time_join > finalizers reading > archive hash_partitions ranges within_batch"
+        "on_spark spines > point_in_time_join > archive_reader finalizers > archive hash_partitions ranges within_batch"
     ),
     "features.online_store": (
         "settings > redis sqlite > pending store sweep > generation > batch_step breaker reader seen_ids > "

@@ -27,7 +27,7 @@ from features.checks.stores import events_of
 from features.definitions import FeatureRepo, FeatureView, Stream
 from features.errors import UsageError
 from features.events import entity_keys, inputs_hash, integers
-from features.history import ArchiveTable, Spine, deduplicated, open_table, point_in_time
+from features.history import ArchiveTable, Spine, deduplicated, open_table, open_tables, point_in_time
 from features.rows import FeatureMatrix, Status
 
 CLOSE = 1e-9
@@ -90,7 +90,8 @@ class LogVerifier:
             next_step = "Let the service answer for a while, with serving.served_log_share above 0."
             raise UsageError(f"the served log '{stream.name}'", "a table in the offline store", "none", next_step)
         result = LogFindings(Findings(f"{stream.name} → {view.name}"))
-        archived_ms = max(archive.newest_ms() for archive in (table, *self._tables(view).values()))
+        tables = open_tables(self._offline, view.streams, self._repo)
+        archived_ms = max(archived.newest_ms() for archived in (table, *tables.values()))
         for answers in self._answers(result, _sampled(_of_users(table, view), sample, seed), view):
             self._compare(result, view, answers, archived_ms - self._settle_ms)
         return result
@@ -109,7 +110,7 @@ class LogVerifier:
             yield _answers_of(answers.filter(pc.equal(answers["inputs"], inputs_hash(inputs[0]))), view, *inputs)
 
     def _compare(self, result: LogFindings, view: FeatureView, answers: LoggedAnswers, until_ms: int) -> None:
-        tables = self._tables(view)
+        tables = open_tables(self._offline, view.streams, self._repo)
         events = events_of(tables, view, pc.unique(answers.keys))
         history = point_in_time(view, Spine(answers.keys, answers.as_of), events)
         recent = recently_known(view, events, answers, self._settle_ms)
@@ -120,10 +121,6 @@ class LogVerifier:
         result.findings.entities += len(pc.unique(answers.keys.filter(pa.array(settled))))
         result.findings.compared += int(settled.sum()) * len(answers.names)
         result.findings.add(differences(view, answers, history, settled))
-
-    def _tables(self, view: FeatureView) -> dict[str, ArchiveTable]:
-        tables = {s.name: open_table(self._offline, s, self._repo.horizon_ms(s.name)) for s in view.streams}
-        return {name: table for name, table in tables.items() if table is not None}
 
 
 def _sampled(log: pa.Table, sample: int | None, seed: int) -> pa.Table:

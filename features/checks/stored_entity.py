@@ -13,7 +13,7 @@ from features.checks.entity import Read, events_behind, find_entity
 from features.definitions import FeatureRepo, FeatureView, age_text, duration_text
 from features.errors import HeadraceError
 from features.events import Parsed, Verdict, encode_key, event_schema
-from features.history import open_table
+from features.history import open_table, open_tables
 from features.online_store import FeatureReader, age_ms, read_status, sentence, store_of
 from features.rows import Status
 from features.times import moment_text, now_ms
@@ -128,14 +128,13 @@ def archived(folder: Path, repo: FeatureRepo, views: Sequence[FeatureView]) -> R
         HeadraceError: the offline store has none of them.
     """
     streams = {stream.name: stream for view in views for stream in view.streams}
-    tables = {name: open_table(folder, stream, repo.horizon_ms(name)) for name, stream in streams.items()}
-    existing = {name: table for name, table in tables.items() if table is not None}
-    if not existing:
+    tables = open_tables(folder, streams.values(), repo)
+    if not tables:
         next_step = "'headrace stream' archives events; --from FILE --format F explains from a file."
         raise HeadraceError(f"offline store '{folder}'", f"a table of {', '.join(streams)}", "none", next_step)
 
     def read() -> Iterator[tuple[str, Parsed]]:
-        for name, table in existing.items():
+        for name, table in tables.items():
             for batch in table.batches(event_schema(table.stream).names):
                 yield name, _valid(batch)
 

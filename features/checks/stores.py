@@ -16,7 +16,7 @@ from features.checks.comparison import Difference, Findings, HeldRows, compare, 
 from features.definitions import FeatureRepo, FeatureView, used_columns
 from features.errors import StoreError, UsageError
 from features.events import entity_keys
-from features.history import ArchiveTable, deduplicated, open_table
+from features.history import ArchiveTable, deduplicated, open_tables
 from features.online_store import Offsets, ReadableStore, of_schema, read_status
 from features.times import now_ms
 
@@ -134,11 +134,7 @@ class Verifier:
     # --- events ---
 
     def _tables(self, view: FeatureView, end: Offsets | None = None) -> dict[str, ArchiveTable]:
-        tables = {
-            stream.name: open_table(self._offline, stream, self._repo.horizon_ms(stream.name), end=end)
-            for stream in view.streams
-        }
-        return {name: table for name, table in tables.items() if table is not None}
+        return open_tables(self._offline, view.streams, self._repo, end)
 
     def _clock(self, view: FeatureView) -> int:
         """The newest known_at of the view's streams in the archive (ms)."""

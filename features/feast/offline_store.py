@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +26,8 @@ from features.arrays import Int64s
 from features.definitions import FeatureRepo, load_repo
 from features.errors import UsageError
 from features.events import entity_keys
-from features.history import ROWS_IN_MEMORY, ArchiveReader, Spine, SpineRequest, history, open_table
+from features.feast.paths import in_repo
+from features.history import ROWS_IN_MEMORY, ArchiveReader, Spine, SpineRequest, history, open_tables
 
 TIME = "event_timestamp"
 
@@ -73,7 +73,7 @@ class ArchiveOfflineStore(DaskOfflineStore):
         Raises:
             UsageError: entity_df is not a table, or lacks a time or a key, or has a column with a feature's name.
         """
-        repo = load_repo(_beside(config, config.offline_store.definitions))
+        repo = load_repo(in_repo(config, config.offline_store.definitions))
         frame = _frame(entity_df)
         odfvs = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         requested, _ = utils._get_requested_feature_views_to_features_dict(feature_refs, feature_views, odfvs)
@@ -109,7 +109,7 @@ class ArchiveOfflineStore(DaskOfflineStore):
         config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
     ) -> None:
         """Writes rows of an ordinary view to its file. Raises UsageError for one of ours, which is made of events."""
-        if feature_view.name in load_repo(_beside(config, config.offline_store.definitions)).views:
+        if feature_view.name in load_repo(in_repo(config, config.offline_store.definitions)).views:
             next_step = "Send events to its topic, or bring them in with 'headrace import'."
             raise UsageError(f"feature view '{feature_view.name}'", "events", "values from Feast", next_step)
         DaskOfflineStore.offline_write_batch(config, feature_view, table, progress)
@@ -241,11 +241,6 @@ def _alias(view: FeatureView) -> str:
     return str(view.projection.name_to_use())  # type: ignore[no-untyped-call]
 
 
-def _beside(config: RepoConfig, path: str) -> Path:
-    """The path, relative to the folder of feature_store.yaml."""
-    return Path(config.repo_path or ".") / path
-
-
 def _from_archive(
     config: RepoConfig,
     repo: FeatureRepo,
@@ -253,10 +248,8 @@ def _from_archive(
     spines: Sequence[SpineRequest],
     full: bool,
 ) -> Columns:
-    folder = _beside(config, config.offline_store.path)
-    streams = {stream.name: stream for request in spines for stream in request.view.streams}
-    opened = {name: open_table(folder, stream, repo.horizon_ms(name)) for name, stream in streams.items()}
-    tables = {name: table for name, table in opened.items() if table is not None}
+    streams = [stream for request in spines for stream in request.view.streams]
+    tables = open_tables(in_repo(config, config.offline_store.path), streams, repo)
     matrices = history(spines, ArchiveReader(tables, rows_in_memory=config.offline_store.rows_in_memory))
     columns: Columns = {}
     for (view, names), matrix in zip(ours.items(), matrices, strict=True):

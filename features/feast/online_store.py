@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from threading import RLock
 from typing import Any, Literal
 
@@ -30,6 +29,7 @@ from features.definitions import FeatureRepo, load_repo
 from features.errors import UsageError
 from features.events import arrow_type, entity_keys
 from features.feast import ordinary_views as ordinary
+from features.feast.paths import in_repo
 from features.feast.response import PackedResponse, ResponsePart, add_part, mark_outdated, values_of
 from features.online_store import DEADLINE_MS, FeatureReader, GuardedRows, StoreSettings, settings_of
 from features.online_store.redis import RedisRows
@@ -88,7 +88,7 @@ class PackedRowsOnlineStore(OnlineStore):
     def _open(self, config: RepoConfig) -> tuple[GuardedRows, FeatureRepo]:
         with self._opening:
             if self._opened is None:
-                repo = load_repo(_beside(config, config.online_store.definitions))
+                repo = load_repo(in_repo(config, config.online_store.definitions))
                 self._opened = _settings(config).open_to_read(), repo
             return self._opened
 
@@ -290,12 +290,7 @@ class RedisRowsOnlineStore(PackedRowsOnlineStore):
 
 def _settings(config: RepoConfig) -> StoreSettings:
     """The settings of the store."""
-    return settings_of(config.online_store.model_dump(), Path(config.repo_path or "."))
-
-
-def _beside(config: RepoConfig, path: str) -> Path:
-    """The path, relative to the folder of feature_store.yaml."""
-    return Path(config.repo_path or ".") / path
+    return settings_of(config.online_store.model_dump(), in_repo(config))
 
 
 def _references(features: list[str] | FeatureService) -> tuple[str, ...]:

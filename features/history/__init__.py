@@ -4,11 +4,20 @@ In: views, events by stream or archive tables, and a spine (keys and times). Out
 online store had them then.
 """
 
-from features.history.archive import ALWAYS, IMPORT_PARTITION, IMPORTED, ArchiveTable, Span, deduplicated, open_table
+from features.history.archive import (
+    ALWAYS,
+    IMPORT_PARTITION,
+    IMPORTED,
+    ArchiveTable,
+    Span,
+    deduplicated,
+    open_table,
+    open_tables,
+)
+from features.history.archive_reader import ROWS_IN_MEMORY, SPARE, ArchiveReader, Tables, columns_of, without
 from features.history.hash_partitions import HashPartitions
 from features.history.on_spark import history_on_spark
 from features.history.point_in_time_join import LedgerPositions, Spine, point_in_time
-from features.history.reading import ROWS_IN_MEMORY, SPARE, ArchiveReader, Tables, columns_of, without
 from features.history.spines import SpineRequest, history
 from features.history.within_batch import features_before
 
@@ -32,6 +41,7 @@ __all__ = [
     "history",
     "history_on_spark",
     "open_table",
+    "open_tables",
     "point_in_time",
     "without",
 ]

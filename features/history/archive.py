@@ -7,7 +7,7 @@ version; only the requested columns are read, and only the files that may hold t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.arrays import Int64s
-from features.definitions import PARTITIONS_OF_A_TOPIC, RESERVED, Stream, duration_ms
+from features.definitions import PARTITIONS_OF_A_TOPIC, RESERVED, FeatureRepo, Stream, duration_ms
 from features.errors import FormatError
 from features.events import NEVER, PARTITION_BITS, event_schema, integers, without_duplicates
 
@@ -228,6 +228,14 @@ def open_table(
     if not (path / "_delta_log").is_dir():
         return None
     return ArchiveTable(DeltaTable(path, version=version), stream, horizon_ms, end)
+
+
+def open_tables(
+    folder: Path, streams: Iterable[Stream], repo: FeatureRepo, end: Mapping[str, int] | None = None
+) -> dict[str, ArchiveTable]:
+    """Stream name → its table as it is now, up to ``end``, without late events; a stream without one is left out."""
+    opened = {stream.name: open_table(folder, stream, repo.horizon_ms(stream.name), end=end) for stream in streams}
+    return {name: table for name, table in opened.items() if table is not None}
 
 
 def deduplicated(events: pa.Table, stream: Stream) -> pa.Table:

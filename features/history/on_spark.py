@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from features.definitions import RESERVED, FeatureView, Stream, duration_ms, used_columns
 from features.events import arrow_type, entity_keys, event_schema, integers, without_duplicates
 from features.history.archive import ALWAYS, ArchiveTable, Span
+from features.history.archive_reader import Tables
 from features.history.point_in_time_join import Spine, point_in_time
-from features.history.reading import Tables
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

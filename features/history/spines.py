@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from features.arrays import Int64s
 from features.definitions import FUTURE_TOLERANCE_MS, FeatureView, duration_ms
 from features.history.archive import ArchiveTable, Span
+from features.history.archive_reader import ArchiveReader
 from features.history.point_in_time_join import Spine, in_order, point_in_time
-from features.history.reading import ArchiveReader
 from features.rows import FeatureMatrix
 
 REPETITIONS = 24

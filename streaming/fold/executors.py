@@ -1,9 +1,9 @@
 """A batch that is too large for the driver, parsed, divided by entity and folded on Spark's executors.
 
     Kafka ──► parse, a task a partition ──► ids ──► the driver decides what is a duplicate
-                        └──► events by (view, share of its entities) ──► fold, a task a share ──► rows, in a lane each
+                        └──► events by (view, share of its entities) ──► fold, a task a share ──► rows, by shard
 
-The driver gets 32 bytes a record, the dead letters, and the states of the shard writers. Records travel between tasks
+The driver gets 32 bytes a record, the dead letters, and the tokens of the shard writers. Records travel between tasks
 as Arrow tables in single cells, so that Spark moves a few large values and never a record.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.arrays import Int64s
+from features.arrays import Int64s, single_array
 from features.definitions import Stream
 from features.events import Decision, Parsed, Verdict, encoded_ids, event_schema, integers, parse, sequence
 from features.hashing import packed_prints
@@ -25,7 +25,7 @@ from features.online_store import Cells, Counts, Ids, Store
 from features.rows import BatchKey
 from streaming.fold.observed_store import Stopwatch
 from streaming.fold.shares import (
-    STANDING_SQL,
+    WRITTEN_SQL,
     FoldJob,
     FoldShare,
     ScoreOnExecutors,
@@ -89,7 +89,7 @@ def _pieces(job: FoldJob, messages: Messages) -> pa.RecordBatch:
 
 
 def _ids(events: pa.Table) -> pa.Table:
-    prints = packed_prints(events["event_id"].combine_chunks())
+    prints = packed_prints(single_array(events["event_id"]))
     seq = sequence(integers(events["partition"]), integers(events["offset"]))
     return pa.table({"print": prints, "known_at": events["known_at"], "seq": seq})
 
@@ -101,7 +101,7 @@ def _counts(messages: Messages, parsed: Parsed) -> bytes:
 
 
 class OnExecutors:
-    """A batch.Work whose records stay with Spark.
+    """A BatchWork whose records stay with Spark.
 
     Args:
         frame: the batch's messages.
@@ -119,7 +119,7 @@ class OnExecutors:
         watch: Stopwatch,
         score: ScoreOnExecutors | None = None,
     ) -> None:
-        self._recipe, self._cells, self._send, self._watch, self._score = job, cells, send, watch, score
+        self._job, self._cells, self._send, self._watch, self._score = job, cells, send, watch, score
         self._pieces = frame.mapInArrow(lambda batches: parsed_pieces(job, batches), PIECES_SQL).persist()
         self._verdicts = {stream.name: np.zeros(len(Verdict), np.int64) for stream in job.streams}
         self.appended_at: Int64s = np.empty(0, np.int64)
@@ -128,14 +128,14 @@ class OnExecutors:
     def ids(self) -> Mapping[str, Ids]:
         with self._watch.at("parse"):
             pieces = self._pieces.where(f"kind <> '{EVENTS}'").toArrow()
-        for stream in self._recipe.streams:
+        for stream in self._job.streams:
             own = pieces.filter(pc.equal(pieces["stream"], stream.name))
             self._count(stream, _payloads(own, COUNTS))
             with self._watch.at("dead letters"):
                 for payload in _payloads(own, LETTERS):
                     refused, verdicts = _letters(unpacked(payload), stream)
                     self._send(refused.stream, refused, verdicts)
-            if self._recipe.readers(stream):
+            if self._job.readers(stream):
                 self._known[stream.name] = _joined_ids([unpacked(payload) for payload in _payloads(own, IDS)])
         return self._known
 
@@ -146,15 +146,15 @@ class OnExecutors:
 
     def fold(self, decided: Mapping[str, Decision], store: Store, key: BatchKey) -> Mapping[str, str]:
         refused = {name: self._known[name].seq[~decision.accepted] for name, decision in decided.items()}
-        share = FoldShare(self._recipe, self._cells, store.fence(), key, refused)
-        events = self._pieces.where(f"kind = '{EVENTS}'").repartitionById(self._recipe.tasks, "task")
+        share = FoldShare(self._job, self._cells, store.fence(), key, refused)
+        events = self._pieces.where(f"kind = '{EVENTS}'").repartitionById(self._job.tasks, "task")
         if self._score is not None:
             with self._watch.at("score"):
                 self._score(events, share)
         with self._watch.at("scatter"):
             # Spark takes a function, not an object that is callable.
-            written = events.mapInArrow(lambda pieces: share(pieces), STANDING_SQL).toArrow()  # noqa: PLW0108
-        return dict(zip(written["lane"].to_pylist(), written["standing"].to_pylist(), strict=True))
+            written = events.mapInArrow(lambda pieces: share(pieces), WRITTEN_SQL).toArrow()  # noqa: PLW0108
+        return dict(zip(written["shard"].to_pylist(), written["token"].to_pylist(), strict=True))
 
     def counts(self, decided: Mapping[str, Decision]) -> Counts:
         valid, late, dead = np.sum(list(self._verdicts.values()), axis=0).tolist()
@@ -187,4 +187,4 @@ def _letters(table: pa.Table, stream: Stream) -> tuple[Messages, Parsed]:
     (messages,) = messages_by_topic(table.drop_columns(["reason"]), [stream])
     verdicts = np.full(table.num_rows, Verdict.DEAD_LETTER, dtype=np.int8)
     no_events = event_schema(stream).empty_table()
-    return messages, Parsed(no_events, np.empty(0, np.int64), verdicts, table["reason"].combine_chunks())
+    return messages, Parsed(no_events, np.empty(0, np.int64), verdicts, single_array(table["reason"]))

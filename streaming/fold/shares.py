@@ -1,4 +1,4 @@
-"""A batch's events divided by entity: all of an entity are in one share, so that one writer has its row."""
+"""A batch's events divided by entity: each entity's are in one share, so that a single task writes its row."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ def shares(view: FeatureView, stream: Stream, events: pa.Table, count: int) -> d
     return {number: events.filter(pa.array(share == number)) for number in numbers}
 
 
-STANDING = pa.schema({"lane": pa.string(), "standing": pa.string()})
+WRITTEN = pa.schema({"shard": pa.string(), "token": pa.string()})
+"""The token of a shard's last write."""
 
-STANDING_SQL = "lane string, standing string"
+WRITTEN_SQL = "shard string, token string"
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,10 @@ class FoldShare:
     def _folded(self, pieces: pa.Table) -> pa.RecordBatch:
         name, share = pieces["view"][0].as_py(), pieces["share"][0].as_py()
         view = next(view for view in self.job.views if view.name == name)
-        shard = ShardWriter(self.cells, self.fence, f"{name}/{share}")
-        write_rows(shard, view, {stream.name: self.events(stream, pieces) for stream in view.streams}, self.key)
-        return pa.RecordBatch.from_pydict({"lane": [f"{name}/{share}"], "standing": [shard.token()]}, STANDING)
+        shard = f"{name}/{share}"
+        writer = ShardWriter(self.cells, self.fence, shard)
+        write_rows(writer, view, {stream.name: self.events(stream, pieces) for stream in view.streams}, self.key)
+        return pa.RecordBatch.from_pydict({"shard": [shard], "token": [writer.token()]}, WRITTEN)
 
     def events(self, stream: Stream, pieces: pa.Table) -> pa.Table:
         """The stream's events among the pieces, without repetitions."""

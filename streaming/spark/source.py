@@ -36,7 +36,7 @@ class Messages:
 
 def messages_by_topic(table: pa.Table, streams: Iterable[Stream]) -> list[Messages]:
     """The messages of each stream and topic that has any, in the batch's order."""
-    topics = table["topic"].combine_chunks()
+    topics = single_array(table["topic"])
     messages = []
     for stream in streams:
         for number, part in enumerate(stream.parts):

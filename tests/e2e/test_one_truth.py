@@ -31,9 +31,9 @@ from features.events.columns import entity_keys
 from features.events.parsing import Parsed, Records, Verdict, parse
 from features.feast.objects import objects_of
 from features.history.archive import ArchiveTable, open_table
+from features.history.archive_reader import ArchiveReader
 from features.history.on_spark import history_on_spark
 from features.history.point_in_time_join import Spine
-from features.history.reading import ArchiveReader
 from features.history.spines import SpineRequest, history
 from features.online_store.reader import FeatureReader
 from features.online_store.settings import store_of

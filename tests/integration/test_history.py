@@ -22,8 +22,8 @@ from features.events.columns import entity_keys
 from features.events.parsing import from_columns
 from features.feast.objects import objects_of
 from features.history.archive import open_table
+from features.history.archive_reader import ArchiveReader
 from features.history.point_in_time_join import Spine
-from features.history.reading import ArchiveReader
 from features.history.spines import SpineRequest, history
 from features.online_store.batch_step import build_generation
 from features.online_store.port import Marker

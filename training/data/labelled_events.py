@@ -18,7 +18,7 @@ from features.definitions import UNITS_MS, EventModel, FeatureRepo, Stream, dura
 from features.errors import UsageError
 from features.events import integers
 from features.formats import read_events
-from features.history import Span, deduplicated, open_table
+from features.history import Span, deduplicated, open_tables
 from models.event_model import EventModelColumns, Events
 from training.data.dataset import too_many
 from training.data.event_sources import InArchive, ReadEvents, event_source
@@ -110,9 +110,7 @@ def read_archive(
 
     Where they are more than the bound allows, none of them is read yet.
     """
-    streams = streams_of(columns)
-    opened = {name: open_table(folder, stream, repo.horizon_ms(name)) for name, stream in streams.items()}
-    tables = {name: table for name, table in opened.items() if table is not None}
+    tables = open_tables(folder, streams_of(columns).values(), repo)
     span = Span(None, end_ms)
     whole = WholeArchive(tables, span, bound or Bound(0))
     where = f"offline store '{folder}'"

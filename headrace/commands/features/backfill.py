@@ -39,16 +39,14 @@ def backfill(spine: str, out: str, names: Sequence[str], as_json: bool) -> None:
       headrace features backfill spine.parquet --out training.parquet
       headrace features backfill orders.csv --out training.parquet --view user_activity --json
     """
-    from features.history import ArchiveReader, history, open_table
+    from features.history import ArchiveReader, history, open_tables
     from headrace.project import Project
 
     began, project = time.monotonic(), Project.open()
     repo = project.repo
     table, views = read_spine(Path(spine), repo, names)
     streams = {stream.name: stream for view in views for stream in view.streams}
-    folder = project.offline
-    opened = {name: open_table(folder, one, repo.horizon_ms(name)) for name, one in streams.items()}
-    tables = {name: one for name, one in opened.items() if one is not None}
+    tables = open_tables(project.offline, streams.values(), repo)
     for name in sorted(streams.keys() - tables.keys()):
         click.echo(f"the offline store has nothing of stream '{name}'", err=True)
     asked = asked_of(table, views, f"file '{spine}'")

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.arrays import Int64s
+from features.arrays import Int64s, single_array
 from features.definitions import RESERVED, FeatureView, duration_ms, used_columns
 from features.events import Decision, accept, entity_keys, integers, sequence
 from features.hashing import hash_texts
@@ -124,7 +124,7 @@ class ArchiveReader:
         with TemporaryDirectory(prefix="headrace-") as folder:
             with HashPartitions(Path(folder) / "ids", count) as buckets:
                 for batch in table.batches(RESERVED, self.span):
-                    buckets.add(batch, hash_texts(batch["event_id"].combine_chunks()))
+                    buckets.add(batch, hash_texts(single_array(batch["event_id"])))
             for ids in map(buckets.read, range(len(buckets))):
                 if ids is None:
                     continue
