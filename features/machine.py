@@ -1,11 +1,13 @@
-"""File locks, files that are replaced at once, and free ports: the means that processes of one machine share."""
+"""File locks, files that are replaced at once, free ports and programs: what processes of one machine share."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
+import shutil
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -184,3 +186,8 @@ def free_ports(count: int, host: str = LOOPBACK) -> list[int]:
 def free_port(host: str = LOOPBACK) -> int:
     """A port of the host that nobody has now."""
     return free_ports(1, host)[0]
+
+
+def find_program(name: str) -> str | None:
+    """Path of the program, on the PATH or beside this Python, where `make setup` links it; None where there is none."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))

@@ -1,9 +1,7 @@
-"""``headrace bench point-in-time``: training sets through Feast, beside its own duckdb store on the same files."""
+"""`headrace bench point-in-time`: training sets through Feast, beside its own duckdb store on the same files."""
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import time
 import warnings
@@ -14,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headrace.bench.core import T0, Load, bench_views
-from headrace.console import JSON, print_report, say
+from headrace.bench.core import T0, EventCase
+from headrace.bench.report import bench_report, write_report
+from headrace.bench.workload import DAY_MS, ranker_views
+from headrace.console import JSON, say
 from streaming.fold import percentiles_ms
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from features.definitions import FeatureView
 
-SPAN_MS = 30 * 86_400_000
+SPAN_MS = 30 * DAY_MS
 
 COMMIT = 100_000
 
-DEFINITIONS = "from headrace.bench.core import bench_views\nuser_bench, item_bench = bench_views()\n"
+DEFINITIONS = "from headrace.bench.workload import ranker_views\nuser_bench, item_bench = ranker_views()\n"
 
 OURS = """\
 project: bench
@@ -72,44 +72,43 @@ def point_in_time(spine: int, events: int, repeat: int, as_json: bool) -> None:
     """
     with TemporaryDirectory(prefix="headrace-") as folder, warnings.catch_warnings(action="ignore"):  # Feast's
         report = measure(Path(folder), spine, events, repeat)
-    print_report(report, as_json, as_text)
+    write_report(report, as_json, details)
 
 
 def measure(folder: Path, spine: int, events: int, repeat: int) -> dict[str, Any]:
     """The whole report, as --json prints it."""
-    view = bench_views()[0]
+    views = ranker_views()
+    view = views[0]
     say(f"writing {events:,} events with {len(view.features)} values each")
-    load = Load(bench_views(), events, max(events // 100, 1), SPAN_MS)
-    write_table(folder / "offline", load)
-    frame = spine_frame(load, spine)
+    case = EventCase.typical(views, events, max(events // 100, 1), SPAN_MS)
+    write_table(folder / "offline", case)
+    frame = spine_frame(case, spine)
     stores = {"ours": own_store(folder), "peer": duckdb_store(folder, view)}
     references = [f"{view.name}:{name}" for name in view.names]
     seconds: dict[str, list[float]] = {name: [] for name in stores}
     rows: dict[str, int] = {}
-    for again in range(repeat + 1):
+    for run in range(repeat + 1):
         for name, store in stores.items():
-            say(f"{name}, {again or 'to warm up'}")
+            say(f"{name}, {run or 'to warm up'}")
             start = time.perf_counter()
             rows[name] = retrieved(store, frame, references)
-            seconds[name] += [time.perf_counter() - start] if again else []
+            seconds[name] += [time.perf_counter() - start] if run else []
     sizes = {"spine": spine, "events": events, "features": len(view.features)}
     ours, peer = (figures(seconds[name], rows[name], spine) for name in ("ours", "peer"))
-    machine = f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
     ratio = round(peer["seconds"] / ours["seconds"], 2)
-    peer = {"name": peer_name(), **peer}
-    return {"bench": "point-in-time", "machine": machine, "ours": {**ours, **sizes}, "peer": peer, "ratio": ratio}
+    return bench_report("point-in-time", {**ours, **sizes}, {"name": peer_name(), **peer}, ratio)
 
 
 def figures(seconds: list[float], rows: int, spine: int) -> dict[str, Any]:
-    """Median, spread, rate, and how many of the spine's rows came back."""
+    """Median, spread, rate, and the number of rows that came back."""
     median = statistics.median(seconds)
     spread = {"seconds": round(median, 3), "min_s": round(min(seconds), 3), "max_s": round(max(seconds), 3)}
-    times = percentiles_ms([1e3 * one for one in seconds])
+    times = percentiles_ms([1e3 * second for second in seconds])
     return {**spread, **times, "per_s": round(spine / median), "rows_back": rows}
 
 
 def peer_name() -> str:
-    """What the peer is."""
+    """The peer and its versions in words."""
     import duckdb
     import feast
 
@@ -117,7 +116,7 @@ def peer_name() -> str:
     return f"{name}: as-of join of ready values, no aggregation"
 
 
-def write_table(folder: Path, load: Load) -> None:
+def write_table(folder: Path, case: EventCase) -> None:
     """The events as the archive has them, and beside each the values that its user's features had then."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -125,31 +124,31 @@ def write_table(folder: Path, load: Load) -> None:
 
     from features.history import Spine, point_in_time
 
-    view = load.views[0]
-    at = load.events["event_time"].to_numpy()
+    view = case.views[0]
+    at = case.events["event_time"].to_numpy()
     values = point_in_time(
-        view, Spine(load.events["user_id"].combine_chunks(), at), {"activity": load.events}
+        view, Spine(case.events["user_id"].combine_chunks(), at), {"activity": case.events}
     ).to_table()
-    table = load.events.append_column("topic", pa.repeat(pa.scalar("bench.activity"), len(at)))
-    table = table.append_column("event_timestamp", pc.cast(load.events["event_time"], pa.timestamp("ms", "UTC")))
+    table = case.events.append_column("topic", pa.repeat(pa.scalar("bench.activity"), len(at)))
+    table = table.append_column("event_timestamp", pc.cast(case.events["event_time"], pa.timestamp("ms", "UTC")))
     for name in values.column_names:
         table = table.append_column(name, values[name])
     for start in range(0, len(at), COMMIT):
         write_deltalake(folder / "activity", table.slice(start, COMMIT), mode="append")
 
 
-def spine_frame(load: Load, count: int) -> pd.DataFrame:
+def spine_frame(case: EventCase, count: int) -> pd.DataFrame:
     """Random users at random times of the span."""
     import numpy as np
     import pandas as pd
 
-    users = np.char.add("user-", load.rng.integers(0, load.entities, count).astype(str))
-    times = pd.to_datetime(load.rng.integers(T0, load.end, count), unit="ms", utc=True)
+    users = np.char.add("user-", case.workload.rng.integers(0, case.workload.users, count).astype(str))
+    times = pd.to_datetime(case.workload.rng.integers(T0, case.end, count), unit="ms", utc=True)
     return pd.DataFrame({"user_id": users, "event_timestamp": times})
 
 
 def own_store(folder: Path) -> FeatureStore:
-    """A Feast store whose views are ours."""
+    """A Feast store of our views."""
     from feast import FeatureStore
 
     from features.definitions import load_repo
@@ -175,7 +174,7 @@ def duckdb_store(folder: Path, view: FeatureView) -> FeatureStore:
     path.write_text(PEER, encoding="utf-8")
     store = feast.FeatureStore(repo_path=str(folder), fs_yaml_file=path)
     entities = feast_entities(view.entity)
-    known = feast_view(view, entities)
+    own = feast_view(view, entities)
     table = feast.FileSource(
         name="values",
         path=str(folder / "offline" / "activity" / "*.parquet"),  # duckdb would download an extension for Delta
@@ -185,23 +184,29 @@ def duckdb_store(folder: Path, view: FeatureView) -> FeatureStore:
     store.apply(
         [
             *entities,
-            feast.FeatureView(name=view.name, entities=entities, ttl=known.ttl, schema=known.schema, source=table),
+            feast.FeatureView(name=view.name, entities=entities, ttl=own.ttl, schema=own.schema, source=table),
         ]
     )
     return store
 
 
 def retrieved(store: FeatureStore, frame: pd.DataFrame, references: list[str]) -> int:
-    """A training set as an Arrow table; how many rows it has."""
+    """The number of rows of the training set, retrieved as an Arrow table."""
     return int(store.get_historical_features(frame, references).to_arrow().num_rows)
 
 
-def as_text(report: Mapping[str, Any]) -> str:
-    """The report for a person."""
+def details(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The report's labels and texts."""
     ours, peer = report["ours"], report["peer"]
-    lines = [f"machine  {report['machine']}"]
-    lines += [f"asked    {ours['spine']:,} rows × {ours['events']:,} events × {ours['features']} features"]
-    for name, one in (("ours", ours), ("peer", peer)):
-        spread = f"({one['min_s']} to {one['max_s']})"
-        lines += [f"{name:8} {one['seconds']} s {spread}, {one['per_s']:,} rows/s, {one['rows_back']:,} rows back"]
-    return "\n".join([*lines, f"peer is  {peer['name']}", f"ratio    {report['ratio']}"])
+    return [
+        ("spine", f"{ours['spine']:,} rows × {ours['events']:,} events × {ours['features']} features"),
+        ("ours", _times(ours)),
+        ("peer", _times(peer)),
+        ("peer is", peer["name"]),
+        ("ratio", str(report["ratio"])),
+    ]
+
+
+def _times(side: Mapping[str, Any]) -> str:
+    spread = f"({side['min_s']} to {side['max_s']})"
+    return f"{side['seconds']} s {spread}, {side['per_s']:,} rows/s, {side['rows_back']:,} rows back"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.bench.core import spread, timed
-from headrace.console import JSON, print_report, say
+from headrace.bench.redis_server import redis_server
+from headrace.bench.report import bench_report, write_report
+from headrace.bench.workload import DAY_MS, STREAM, Workload, numeric_view, user_keys
+from headrace.console import JSON, aligned, say
 
 if TYPE_CHECKING:
     import feast
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from features.definitions import FeatureView
     from features.online_store.redis import RedisRows
     from features.online_store.sqlite import SqliteRows
+    from features.rows import BatchKey
 
 COUNTS = {1: 300, 100: 60, 500: 24}
 """Entities of a read → how often it is measured."""
@@ -35,10 +38,14 @@ SIZES = (20, 50)
 
 GENERATION = 1
 
-TURNS = 6
+ITEMS = 10_000
+
+EVENTS_PER_USER = 100
+
+ROUNDS = 6
 
 MAIN = (20, 500)
-"""The case that ``ratio`` is about."""
+"""Features and users of the case that ``ratio`` is about."""
 
 
 @click.command("online-read")
@@ -57,7 +64,7 @@ def online_read(entities: int, as_json: bool) -> None:
       headrace bench online-read --json
     """
     report = measured("online-read", lambda bench: bench.reads(entities))
-    print_report(report, as_json, reads_as_text)
+    write_report(report, as_json, read_details)
 
 
 @click.command("online-write")
@@ -77,31 +84,27 @@ def online_write(rows: int, repeat: int, as_json: bool) -> None:
       headrace bench online-write --json
     """
     report = measured("online-write", lambda bench: bench.writes(rows, repeat))
-    print_report(report, as_json, writes_as_text)
+    write_report(report, as_json, write_details)
 
 
-def measured(name: str, work: Callable[[Bench], dict[str, Any]]) -> dict[str, Any]:
-    """The report of one bench in a folder of its own, which is gone afterwards."""
+def measured(name: str, work: Callable[[StoreBench], dict[str, Any]]) -> dict[str, Any]:
+    """The report of one bench, made in a temporary folder."""
     import feast
 
-    from headrace.bench.workload import redis_server
-
-    with TemporaryDirectory(prefix="headrace-bench-") as name_of, warnings.catch_warnings():
+    with TemporaryDirectory(prefix="headrace-bench-") as path, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast's, of its own code
-        folder = Path(name_of)
+        folder = Path(path)
         with redis_server(folder) as redis:
             if redis is None:
                 say("no redis-server on this machine: SQLite only")
-            figures = work(Bench(folder, redis))
-    machine = f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
-    ours, peer, rest = figures.pop("ours"), figures.pop("peer"), figures
-    peer = {"name": f"feast {feast.__version__}, its own stores", **peer}
-    return {"bench": name, "machine": machine, "ours": ours, "peer": peer, **rest}
+            figures = work(StoreBench(folder, redis))
+    figures["peer"] = {"name": f"feast {feast.__version__}, its own stores", **figures["peer"]}
+    return bench_report(name, **figures)
 
 
 @dataclass(frozen=True)
-class Sides:
-    """One kind of store, ours and stock."""
+class StorePair:
+    """Our store and stock Feast's, of one kind."""
 
     kind: str
     rows: SqliteRows | RedisRows
@@ -110,8 +113,8 @@ class Sides:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """The stores of a run; ``redis`` is host:port, or None."""
+class StoreBench:
+    """Both stores of each kind, with their files in the folder; ``redis`` is host:port, or None."""
 
     folder: Path
     redis: str | None
@@ -121,16 +124,16 @@ class Bench:
         return ["sqlite", "redis"] if self.redis else ["sqlite"]
 
     @contextmanager
-    def sides(self, kind: str) -> Iterator[Sides]:
+    def sides(self, kind: str) -> Iterator[StorePair]:
         """Both sides of one kind of store, empty."""
-        from headrace.bench.workload import ours, stock
+        from headrace.bench.feast_stores import ours, stock
 
         folder = self.folder / f"{kind}-{time.monotonic_ns()}"
         folder.mkdir()
         with closing(self._rows(kind, folder)) as rows:
             address = self.redis if kind == "redis" and self.redis else str(folder / "ours.db")
             other = f"{self.redis},db=1" if kind == "redis" else str(folder / "stock.db")
-            yield Sides(kind, rows, ours(folder, kind, address), stock(folder, kind, other))
+            yield StorePair(kind, rows, ours(folder, kind, address), stock(folder, kind, other))
             if kind == "redis":
                 rows.drop_generation(GENERATION)
 
@@ -145,25 +148,25 @@ class Bench:
 
     def reads(self, entities: int) -> dict[str, Any]:
         """Both sides' times by store, density, features and users, and the ratios."""
-        found: dict[str, Any] = {"ours": {}, "peer": {}}
+        figures: dict[str, Any] = {"ours": {}, "peer": {}}
         for kind, density in product(self.kinds, ("typical", "dense")):
             with self.sides(kind) as sides:
                 say(f"{kind}, {density}: folding and writing {entities if density == 'typical' else 500} users")
                 case = self._reads(sides, density, entities if density == "typical" else 500)
             for side in ("ours", "peer"):
-                found[side].setdefault(kind, {})[density] = case[side]
-        return {**found, **ratios(found)}
+                figures[side].setdefault(kind, {})[density] = case[side]
+        return {**figures, **ratios(figures)}
 
-    def _reads(self, sides: Sides, density: str, entities: int) -> dict[str, Any]:
+    def _reads(self, sides: StorePair, density: str, entities: int) -> dict[str, Any]:
         import numpy as np
 
         from features.times import now_ms
-        from headrace.bench.workload import bench_view, dense_events, typical_events, users
 
-        now = now_ms()
-        events = typical_events(entities, now) if density == "typical" else dense_events(entities, now)
-        views = [bench_view(size) for size in SIZES]
-        filled(sides, views, events, users(entities), now)
+        now, workload = now_ms(), Workload(entities, ITEMS)
+        views = [numeric_view(size) for size in SIZES]
+        dense = density == "dense"
+        events = workload.in_every_tile(views[-1], now) if dense else typical_events(workload, now)
+        filled(sides, views, events, user_keys(entities), now)
         weights = sides.rows.bytes_per_row()
         case: dict[str, Any] = {"ours": {}, "peer": {}}
         for view, size in zip(views, SIZES, strict=True):
@@ -171,8 +174,10 @@ class Bench:
             case["peer"][str(size)] = {}
             for count, repeat in COUNTS.items():
                 rng = np.random.default_rng(count)
-                asked = [[{"user_id": f"user-{n}"} for n in rng.permutation(entities)[:count]] for _ in range(repeat)]
-                ours, peer = in_turns(sides, view, asked)
+                requests = [
+                    [{"user_id": f"user-{n}"} for n in rng.permutation(entities)[:count]] for _ in range(repeat)
+                ]
+                ours, peer = interleaved(sides, view, requests)
                 case["ours"][str(size)][str(count)], case["peer"][str(size)][str(count)] = ours, peer
         return case
 
@@ -180,24 +185,25 @@ class Bench:
 
     def writes(self, count: int, repeat: int) -> dict[str, Any]:
         """Both sides' rows a second by store, and the worst ratio."""
-        found: dict[str, Any] = {"ours": {}, "peer": {}, "ratios": {}}
+        figures: dict[str, Any] = {"ours": {}, "peer": {}, "ratios": {}}
         for kind in self.kinds:
             with self.sides(kind) as sides:
                 say(f"{kind}: {repeat} batches of {count:,} rows, twice")
                 ours, peer = self._writes(sides, count, repeat)
-            found["ours"][kind], found["peer"][kind] = ours, peer
-            found["ratios"][kind] = round(ours["per_s"] / peer["per_s"], 2)
-        return {**found, "ratio": min(found["ratios"].values())}
+            figures["ours"][kind], figures["peer"][kind] = ours, peer
+            figures["ratios"][kind] = round(ours["per_s"] / peer["per_s"], 2)
+        return {**figures, "ratio": min(figures["ratios"].values())}
 
-    def _writes(self, sides: Sides, count: int, repeat: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _writes(self, sides: StorePair, count: int, repeat: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        from features.rows import BatchKey
         from features.times import now_ms
-        from headrace.bench.workload import bench_view, typical_events, users
 
-        now, view = now_ms(), bench_view(20)
-        frame = filled(sides, [view], typical_events(count, now), users(count), now)[view.name]
+        now, view, workload = now_ms(), numeric_view(20), Workload(count, ITEMS)
+        frame = filled(sides, [view], typical_events(workload, now), user_keys(count), now)[view.name]
         ours, peer = [], []
         for number in range(repeat):
-            fold = partial_fold(sides, view, count, number, now)
+            events = workload.balanced(1, now + 1_000 * number, 1_000, 10**7 * (number + 1))
+            fold = partial(fold_batch, sides, view, events, BatchKey(GENERATION, number + 1, now))
             ours.append(count / timed(fold))
             frame["event_timestamp"] += _milliseconds(1)
             peer.append(count / timed(lambda: sides.stock.write_to_online_store(view.name, frame)))
@@ -214,9 +220,9 @@ def durable_sqlite(path: Path) -> SqliteRows:
 
 
 def filled(
-    sides: Sides, views: Sequence[FeatureView], events: pa.Table, keys: Sequence[str], now: int
+    sides: StorePair, views: Sequence[FeatureView], events: pa.Table, keys: Sequence[str], now: int
 ) -> dict[str, pd.DataFrame]:
-    """Our store has the rows of the events, stock Feast's what they come to; these, by view, as it was given them."""
+    """View → the frame of features that stock Feast's store holds now; ours holds the rows of the events."""
     import pandas as pd
     import pyarrow as pa
 
@@ -238,25 +244,19 @@ def filled(
     return frames
 
 
-def partial_fold(sides: Sides, view: FeatureView, count: int, number: int, now: int) -> Callable[[], None]:
-    """Folds a batch with one event of each user, made beforehand, and writes its rows."""
-    import numpy as np
+def typical_events(workload: Workload, end: int) -> pa.Table:
+    """EVENTS_PER_USER events of each user in the 30 days before ``end`` (epoch ms)."""
+    return workload.balanced(EVENTS_PER_USER, end - 30 * DAY_MS, 30 * DAY_MS)
 
-    from features.rows import BatchKey, Fold
-    from headrace.bench.workload import TYPES, event_table
 
-    rng = np.random.default_rng(number)
-    times = now + 1_000 * number + np.arange(count) % 1_000
-    events = event_table(times, rng.permutation(count), rng.integers(0, len(TYPES), count), 10**7 * (number + 1))
+def fold_batch(sides: StorePair, view: FeatureView, events: pa.Table, batch: BatchKey) -> None:
+    """The rows of our store include the events."""
+    from features.rows import Fold
 
-    def fold() -> None:
-        generation = sides.rows.generation(GENERATION)
-        generation.begin()
-        folding = Fold(view, {"activity": events})
-        changed = folding.rows(generation.rows(view.name, folding.keys), BatchKey(GENERATION, number + 1, now))
-        generation.put_rows(view.name, changed)
-
-    return fold
+    generation = sides.rows.generation(GENERATION)
+    generation.begin()
+    fold = Fold(view, {STREAM.name: events})
+    generation.put_rows(view.name, fold.rows(generation.rows(view.name, fold.keys), batch))
 
 
 def _milliseconds(count: int) -> Any:
@@ -265,27 +265,27 @@ def _milliseconds(count: int) -> Any:
     return pd.Timedelta(count, unit="ms")
 
 
-def in_turns(
-    sides: Sides, view: FeatureView, asked: Sequence[list[dict[str, str]]]
+def interleaved(
+    sides: StorePair, view: FeatureView, requests: Sequence[list[dict[str, str]]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both sides' times of the reads: the call alone, and with its to_dict().
 
-    They take turns of several reads, so that neither reads from caches which the other has filled, nor has the machine
-    at a better moment.
+    The sides alternate every few reads: neither profits from caches that the other has filled, nor from a moment when
+    the machine is less busy.
     """
     features = [f"{view.name}:{name}" for name in view.names]
     calls: tuple[list[float], list[float]] = ([], [])
     dicts: tuple[list[float], list[float]] = ([], [])
-    for start in range(0, len(asked), len(asked) // TURNS):
-        for place, store in enumerate((sides.ours, sides.stock)):
-            store.get_online_features(features, asked[start]).to_dict()
-            for entity_rows in asked[start : start + len(asked) // TURNS]:
+    for start in range(0, len(requests), len(requests) // ROUNDS):
+        for side, store in enumerate((sides.ours, sides.stock)):
+            store.get_online_features(features, requests[start]).to_dict()
+            for entity_rows in requests[start : start + len(requests) // ROUNDS]:
                 before = time.perf_counter()
                 response = store.get_online_features(features, entity_rows)
                 called = time.perf_counter()
                 response.to_dict()
-                calls[place].append(called - before)
-                dicts[place].append(time.perf_counter() - before)
+                calls[side].append(called - before)
+                dicts[side].append(time.perf_counter() - before)
     ours, peer = ({**in_ms(call), "to_dict": in_ms(whole)} for call, whole in zip(calls, dicts, strict=True))
     return ours, peer
 
@@ -294,40 +294,43 @@ def in_ms(seconds: Sequence[float]) -> dict[str, float]:
     """Median and 99th percentile."""
     from streaming.fold import percentiles_ms
 
-    return percentiles_ms([1e3 * one for one in seconds], digits=4)
+    return percentiles_ms([1e3 * second for second in seconds], digits=4)
 
 
-def ratios(found: dict[str, Any]) -> dict[str, Any]:
-    """How many times faster we are by p50, in the worst store: of each case, and (``ratio``) of the main one."""
+def ratios(figures: dict[str, Any]) -> dict[str, Any]:
+    """Speed-up by p50 in the store where it is smaller: of each case, and (``ratio``) of the main one."""
     worst: dict[str, float] = {}
     for density, size, count in product(("typical", "dense"), SIZES, COUNTS):
         name = f"{density} {count} x {size}"
         worst[name] = min(
             round(peer[density][str(size)][str(count)]["p50_ms"] / ours[density][str(size)][str(count)]["p50_ms"], 2)
-            for ours, peer in zip(found["ours"].values(), found["peer"].values(), strict=True)
+            for ours, peer in zip(figures["ours"].values(), figures["peer"].values(), strict=True)
         )
     return {"ratios": worst, "ratio": worst[f"typical {MAIN[1]} x {MAIN[0]}"]}
 
 
-def reads_as_text(report: dict[str, Any]) -> str:
-    """The report for a person."""
-    lines = [f"machine  {report['machine']}", f"peer     {report['peer']['name']}", ""]
-    lines.append(
-        f"{'store':7} {'density':8} {'features':>8} {'users':>5} {'bytes/row':>9} {'ours ms':>18} {'peer ms':>18}"
-    )
+def read_details(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The labels and texts of a report about reads."""
+    names = ("store", "density", "features", "users", "bytes/row", "ours ms", "peer ms")
+    rows = []
     for kind, density, size, count in product(report["ours"], ("typical", "dense"), SIZES, COUNTS):
-        ours, peer = (report[side][kind][density][str(size)] for side in ("ours", "peer"))
-        times = [f"{one[str(count)]['p50_ms']:.2f} (p99 {one[str(count)]['p99_ms']:.2f})" for one in (ours, peer)]
-        weight = f"{ours['bytes_per_row']:,}"
-        lines.append(f"{kind:7} {density:8} {size:8} {count:5} {weight:>9} {times[0]:>18} {times[1]:>18}")
-    worst = [f"{name}: {value}" for name, value in report["ratios"].items()]
-    return "\n".join([*lines, "", "times faster, in the worst store", *worst])
+        sides = [report[side][kind][density][str(size)] for side in ("ours", "peer")]
+        times = [f"{side[str(count)]['p50_ms']:.2f} (p99 {side[str(count)]['p99_ms']:.2f})" for side in sides]
+        rows.append((kind, density, str(size), str(count), f"{sides[0]['bytes_per_row']:,}", *times))
+    lines = [("reads" if number == 0 else "", line) for number, line in enumerate(aligned(names, rows, names[2:]))]
+    ratios = [f"{name}: {value} times faster, in the worse store" for name, value in report["ratios"].items()]
+    return [("peer", report["peer"]["name"]), *lines, *(("ratio", text) for text in ratios)]
 
 
-def writes_as_text(report: dict[str, Any]) -> str:
-    """The report for a person."""
-    lines = [f"machine  {report['machine']}", f"peer     {report['peer']['name']}"]
-    for kind, ours in report["ours"].items():
-        peer = report["peer"][kind]
-        lines.append(f"{kind:8} {ours['per_s']:>8,} rows/s; peer {peer['per_s']:>8,}: {report['ratios'][kind]} times")
-    return "\n".join(lines)
+def write_details(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The labels and texts of a report about writes."""
+    return [
+        ("peer", report["peer"]["name"]),
+        *(
+            (
+                kind,
+                f"{ours['per_s']:>8,} rows/s; peer {report['peer'][kind]['per_s']:>8,}: {report['ratios'][kind]} times",
+            )
+            for kind, ours in report["ours"].items()
+        ),
+    ]

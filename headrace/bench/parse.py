@@ -1,8 +1,4 @@
-"""How fast small JSON events become typed columns on one core: each library alone, and features.events.parse().
-
-The libraries' figures are for decoding only, and for good messages only: none of them is exact without more. Ours is
-the whole of parse(): proof, decoding, judgement. Prints JSON; run it with `python benchmarks/parse.py [events]`.
-"""
+"""`headrace bench parse`: small JSON events to typed columns on one processor, by other readers and by our parser."""
 
 from __future__ import annotations
 
@@ -10,27 +6,25 @@ import json
 import os
 import platform
 import random
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
-import numpy as np
-import polars as pl
-import pyarrow as pa
-import pyarrow.json
 
 from features.definitions import Field, Stream, product
-from features.events import Records, parse
+from headrace.bench.report import bench_report, write_report
+from headrace.console import JSON
 
-os.environ["POLARS_MAX_THREADS"] = "1"  # read when polars is imported
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from features.events import Records
 
 NOW = 1_780_000_000_000
+
+DAY_MS = 86_400_000
 
 STREAM = Stream(
     "activity",
@@ -46,27 +40,63 @@ STREAM = Stream(
     computed={"amount": product("price", "quantity")},
 )
 
+COLUMNS = {
+    "event_id": "string",
+    "event_time": "int64",
+    "event_type": "string",
+    "user_id": "string",
+    "item_id": "string",
+    "price": "float64",
+    "quantity": "int64",
+    "in_stock": "bool",
+}
+"""Field of a message → its Arrow type."""
+
 FAULTS = [b"", b"{", b"[1]", b"\xff", b'{"event_id": 1}', b'{"event_id": "e", "event_id": "e"}', b'{"price": NaN}']
 
 
-class Event(msgspec.Struct):
-    """The event as msgspec decodes it."""
+@click.command("parse")
+@click.option(
+    "--events", default=100_000, show_default=True, type=click.IntRange(1), help="Messages of about 200 bytes."
+)
+@JSON
+def parse_bench(events: int, as_json: bool) -> None:
+    """Parse JSON events into typed columns, beside polars, pyarrow, msgspec and json.loads.
 
-    event_id: str
-    event_time: int
-    event_type: str
-    user_id: str
-    item_id: str
-    price: float
-    quantity: int
-    in_stock: bool
+    The peers only decode, and get good messages only; ours proves, decodes and judges: good messages, messages of which
+    one percent is bad, and messages that all take the exact path. Runs on one processor; the best of five runs counts.
+
+    \b
+    Examples:
+      headrace bench parse
+      headrace bench parse --events 10000 --json
+    """
+    from headrace.bench.core import on_one_processor
+
+    on_one_processor()
+    write_report(measure(events), as_json, details)
 
 
-NAMES = Event.__struct_fields__
+def measure(events: int) -> dict[str, Any]:
+    """The whole report, as --json prints it."""
+    from features.events import parse
 
-POLARS = [pl.String, pl.Int64, pl.String, pl.String, pl.String, pl.Float64, pl.Int64, pl.Boolean]
-
-ARROW = [pa.string(), pa.int64(), pa.string(), pa.string(), pa.string(), pa.float64(), pa.int64(), pa.bool_()]
+    good = messages(events)
+    lines = b"\n".join(good)
+    mixed = [FAULTS[row % len(FAULTS)] if row % 100 == 0 else message for row, message in enumerate(good)]
+    nothing_proven = [message + b"\n" for message in good]
+    peers = {
+        "polars.read_ndjson": per_s(lambda: with_polars(lines), events),
+        "pyarrow.json": per_s(lambda: with_pyarrow(lines), events),
+        "msgspec": per_s(lambda: with_msgspec(good), events),
+        "json.loads": per_s(lambda: [json.loads(message) for message in good], events),
+    }
+    batches = {"good": records(good), "one_percent_bad": records(mixed), "exact_path_only": records(nothing_proven)}
+    ours = {name: per_s(partial(parse, batch, STREAM, DAY_MS), events) for name, batch in batches.items()}
+    machine = {"cpu": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+    sizes = {"events": events, "bytes_per_event": len(lines) // events}
+    ratio = round(ours["good"] / max(peers.values()), 2)
+    return bench_report("parse", {"per_s": ours}, {"per_s": peers}, ratio, machine=machine, **sizes)
 
 
 def messages(events: int) -> list[bytes]:
@@ -91,27 +121,47 @@ def messages(events: int) -> list[bytes]:
 
 def with_polars(lines: bytes) -> object:
     """polars.read_ndjson with a schema."""
-    return pl.read_ndjson(lines, schema=dict(zip(NAMES, POLARS, strict=True)))
+    import polars as pl
+
+    types = {"string": pl.String, "int64": pl.Int64, "float64": pl.Float64, "bool": pl.Boolean}
+    return pl.read_ndjson(lines, schema={name: types[kind] for name, kind in COLUMNS.items()})
 
 
 def with_pyarrow(lines: bytes) -> object:
-    """pyarrow.json with a schema."""
-    schema = pa.schema(list(zip(NAMES, ARROW, strict=True)))
-    options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-    return pyarrow.json.read_json(pa.BufferReader(lines), pyarrow.json.ReadOptions(use_threads=False), options)
+    """pyarrow.json with a schema, on one thread."""
+    import pyarrow as pa
+    from pyarrow import json as pyarrow_json
+
+    options = pyarrow_json.ParseOptions(explicit_schema=pa.schema(_arrow_types()), unexpected_field_behavior="ignore")
+    return pyarrow_json.read_json(pa.BufferReader(lines), pyarrow_json.ReadOptions(use_threads=False), options)
 
 
 def with_msgspec(good: list[bytes]) -> object:
     """Typed structs, then columns."""
-    decoder = msgspec.json.Decoder(Event)
+    import msgspec
+    import pyarrow as pa
+
+    types = {"string": str, "int64": int, "float64": float, "bool": bool}
+    decoder = msgspec.json.Decoder(msgspec.defstruct("Event", [(name, types[kind]) for name, kind in COLUMNS.items()]))
     rows = [decoder.decode(message) for message in good]
-    return [pa.array([getattr(row, name) for row in rows], kind) for name, kind in zip(NAMES, ARROW, strict=True)]
+    return [pa.array([getattr(row, name) for row in rows], kind) for name, kind in _arrow_types()]
+
+
+def _arrow_types() -> list[tuple[str, pa.DataType]]:
+    import pyarrow as pa
+
+    return [(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()]
 
 
 def records(batch: list[bytes]) -> Records:
-    """The messages as they come from a topic."""
-    n = len(batch)
-    return Records(pa.array(batch, pa.binary()), np.full(n, NOW), np.zeros(n, np.int32), np.arange(n))
+    """The messages as records of one partition."""
+    import numpy as np
+    import pyarrow as pa
+
+    from features.events import Records
+
+    count = len(batch)
+    return Records(pa.array(batch, pa.binary()), np.full(count, NOW), np.zeros(count, np.int32), np.arange(count))
 
 
 def per_s(run: Callable[[], object], events: int) -> int:
@@ -124,30 +174,11 @@ def per_s(run: Callable[[], object], events: int) -> int:
     return round(events / best)
 
 
-def main(events: int) -> None:
-    """Print what each way manages."""
-    good = messages(events)
-    lines = b"\n".join(good)
-    mixed = [FAULTS[row % len(FAULTS)] if row % 100 == 0 else message for row, message in enumerate(good)]
-    nothing_proven = [message + b"\n" for message in good]
-    peers = {
-        "polars.read_ndjson": per_s(lambda: with_polars(lines), events),
-        "pyarrow.json": per_s(lambda: with_pyarrow(lines), events),
-        "msgspec": per_s(lambda: with_msgspec(good), events),
-        "json.loads": per_s(lambda: [json.loads(message) for message in good], events),
-    }
-    batches = {"good": records(good), "one_percent_bad": records(mixed), "exact_path_only": records(nothing_proven)}
-    ours = {name: per_s(partial(parse, batch, STREAM, 86_400_000), events) for name, batch in batches.items()}
-    machine = {"cpu": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-    answer = {"bench": "parse", "machine": machine, "events": events, "bytes_per_event": len(lines) // events}
-    fastest = max(peers.values())
-    rates = {"ours": {"per_s": ours}, "peer": {"per_s": peers}, "ratio": round(ours["good"] / fastest, 2)}
-    click.echo(json.dumps(answer | rates, indent=2))
-
-
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)
+def details(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The report's labels and texts."""
+    rates = [(side, name, per_s) for side in ("ours", "peer") for name, per_s in report[side]["per_s"].items()]
+    return [
+        ("messages", f"{report['events']:,} of {report['bytes_per_event']} bytes"),
+        *((side, f"{name:20} {per_s:>10,} events/s") for side, name, per_s in rates),
+        ("ratio", f"{report['ratio']} of the fastest peer, with good messages"),
+    ]

@@ -1,4 +1,4 @@
-"""`headrace bench train`: how long models take to fit a million rows, and how much memory the process has held."""
+"""`headrace bench train`: time and memory of fitting models to a million rows."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from headrace.console import JSON, print_report
+from headrace.bench.report import bench_report, write_report
+from headrace.console import JSON
 
 if TYPE_CHECKING:
     from training.recommender import RankerExamples, Taken
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 USERS_SHARE, ITEMS, TASTES = 0.05, 4_000, 20
 
 VIEW_INPUTS = 90
-"""What a shop's ranker is told besides the pair features."""
+"""A shop's ranker has so many inputs besides the pair features."""
 
 NULLS = 0.1
 
@@ -49,27 +51,28 @@ def train(rows: int, seed: int, as_json: bool) -> None:
     from training.settings import TrainingSettings
 
     taken, settings = simulated(rows, seed), TrainingSettings.model_validate({"seed": seed})
-    about = {"rows": len(taken), "users": taken.users, "items": taken.items}
+    shape = {"rows": len(taken), "users": taken.users, "items": taken.items}
     ours = {
-        "als": about | timed(lambda: Als().fit(taken, AS_OF_MS)),
-        "ease": about | timed(lambda: Ease().fit(taken, AS_OF_MS)),
+        "als": shape | timed(lambda: Als().fit(taken, AS_OF_MS)),
+        "ease": shape | timed(lambda: Ease().fit(taken, AS_OF_MS)),
     }
     examples = simulated_examples(rows, seed)
     shape = {"rows": rows, "inputs": examples.inputs.shape[1]}
     ours["ranker"] = shape | timed(lambda: fit_ranker(examples, settings))
     machine = {"cores": os.cpu_count(), "processor": platform.machine(), "system": platform.system()}
-    report = {"bench": "train", "machine": machine, "ours": ours, "peer": None, "ratio": None}
-    print_report(report, as_json, lambda _: _lines(ours))
+    write_report(bench_report("train", ours, machine=machine), as_json, details)
 
 
-def _lines(ours: dict[str, dict[str, Any]]) -> list[str]:
+def details(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The report's labels and texts."""
     return [
-        f"{name:8}{one['rows']:>12,} rows {one['fit_s']:8.1f} s {one['peak_mb']:8,} MB" for name, one in ours.items()
+        (name, f"{fit['rows']:>12,} rows {fit['fit_s']:8.1f} s {fit['peak_mb']:8,} MB")
+        for name, fit in report["ours"].items()
     ]
 
 
-def timed(fit: Any) -> dict[str, Any]:
-    """How long a fit took, and the most memory that the process has ever held."""
+def timed(fit: Callable[[], object]) -> dict[str, Any]:
+    """Seconds of the fit, and the most memory (MiB) that the process has held until its end."""
     started = perf_counter()
     fit()
     took_s = perf_counter() - started
@@ -88,8 +91,8 @@ def simulated(rows: int, seed: int) -> Taken:
     user = rng.integers(0, users, rows)
     popularity = 1 / np.arange(1, ITEMS + 1)
     item = rng.choice(ITEMS, rows, p=popularity / popularity.sum())
-    own = rng.random(rows) < 2 / 3
-    item[own] = item[own] // TASTES * TASTES + user[own] % TASTES
+    by_taste = rng.random(rows) < 2 / 3
+    item[by_taste] = item[by_taste] // TASTES * TASTES + user[by_taste] % TASTES
     return Taken(users, ITEMS, user, item, np.ones(rows), AS_OF_MS - rng.integers(1, SPAN_MS, rows))
 
 

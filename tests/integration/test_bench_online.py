@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from features.times import now_ms
-from headrace.bench.online import Bench, filled, in_turns, ratios
-from headrace.bench.workload import bench_view, redis_server, typical_events, users
+from headrace.bench.online import StoreBench, filled, interleaved, ratios, typical_events
+from headrace.bench.redis_server import redis_server
+from headrace.bench.workload import Workload, numeric_view, user_keys
 from headrace.cli import cli
 
 pytestmark = [
@@ -24,16 +25,18 @@ pytestmark = [
 def test_ours_and_stock_feast_are_asked_for_the_same_and_answer_the_same(tmp_path, monkeypatch, kind):
     now = now_ms()
     monkeypatch.setattr("features.times.time.time_ns", lambda: now * 1_000_000)
-    view = bench_view(50)
-    asked = [[{"user_id": user} for user in users(20)]] * 6
+    view = numeric_view(50)
+    requests = [[{"user_id": user} for user in user_keys(20)]] * 6
     with redis_server(tmp_path) as redis:
         if kind == "redis" and redis is None:
             pytest.skip("redis-server is not installed (apt-get install redis-server)")
-        with Bench(tmp_path, redis).sides(kind) as sides:
-            filled(sides, [view], typical_events(20, now), users(20), now)
+        with StoreBench(tmp_path, redis).sides(kind) as sides:
+            filled(sides, [view], typical_events(Workload(20, 100), now), user_keys(20), now)
             features = [f"{view.name}:{name}" for name in view.names]
-            ours, stock = (one.get_online_features(features, asked[0]).to_dict() for one in (sides.ours, sides.stock))
-            times = in_turns(sides, view, asked)
+            ours, stock = (
+                one.get_online_features(features, requests[0]).to_dict() for one in (sides.ours, sides.stock)
+            )
+            times = interleaved(sides, view, requests)
     for name in view.names:
         assert ours[name] == pytest.approx(stock[name], nan_ok=True) or None in ours[name], name
     assert ours["user_purchase_price_sum_30d"] == stock["user_purchase_price_sum_30d"]

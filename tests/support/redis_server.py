@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -16,7 +14,7 @@ import pytest
 from redis import ConnectionError as NotReadyError
 from redis import Redis
 
-from features.machine import free_port
+from features.machine import find_program, free_port
 
 READY_WITHIN_S = 20
 NODES, SLOTS = 3, 16_384
@@ -26,7 +24,7 @@ ON_DISK = ("--save", "", "--appendonly", "yes", "--appendfsync", "everysec")
 
 def binary() -> str:
     """Path of redis-server, from the PATH or the set-up's folder; skips the test if there is none."""
-    path = shutil.which("redis-server") or shutil.which("redis-server", path=str(Path(sys.executable).parent))
+    path = find_program("redis-server")
     if path is None:
         pytest.skip("redis-server is not installed (make setup, or apt-get install redis-server)")
     return path

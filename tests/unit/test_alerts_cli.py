@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from features.definitions import PARTITIONS_OF_A_TOPIC
 from features.definitions.repo import load_repo
-from headrace.bench.loop.alerts import as_text, place_of
+from headrace.bench.loop.alerts import details, record_of
 from headrace.cli import cli
 from headrace.commands.stream import alerts as alerts_command
 from headrace.commands.stream.alerts import each_once, line_of
@@ -50,13 +50,14 @@ def test_a_line_says_who_alerts_about_what_how_sure_and_why() -> None:
 
 def test_an_alerts_event_is_found_where_it_stands_in_its_topic() -> None:
     stream = REPO.streams["transactions"]
-    assert place_of({"partition": 1, "offset": 7}, stream) == ("cards.online", 1, 7)
-    assert place_of({"partition": PARTITIONS_OF_A_TOPIC, "offset": 9}, stream) == ("cards.atm", 0, 9)
+    assert record_of({"partition": 1, "offset": 7}, stream) == ("cards.online", 1, 7)
+    assert record_of({"partition": PARTITIONS_OF_A_TOPIC, "offset": 9}, stream) == ("cards.atm", 0, 9)
 
 
 def test_the_benchs_text_has_its_figures() -> None:
     ours = {"p50_ms": 120.4, "p99_ms": 900.0, "max_ms": 1100.0, "alerts": 2_345, "by_model": 12}
-    text = as_text({"machine": "m", "ours": {**ours, "rate": 200.0, "seconds": 40.0, "sent": 8_000}})
+    lines = details({"ours": {**ours, "rate": 200.0, "seconds": 40.0, "sent": 8_000}})
+    text = "\n".join(text for _, text in lines)
     assert "p50 120 ms, p99 900 ms" in text
     assert "2,345 alerts (12 by the model)" in text
 

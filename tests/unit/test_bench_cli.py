@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -17,10 +20,9 @@ from features.online_store.sqlite.rows import SqliteRows
 from features.rows.folding import make_ready
 from features.times import now_ms
 from headrace.bench.core import core
-from headrace.bench.loop import running
-from headrace.bench.loop.freshness import SAMPLED, SAMPLED_USER, Watch, as_text, commits, sampled
+from headrace.bench.loop.freshness import SAMPLED, SAMPLED_USER, Watch, commits, details, sampled
 from headrace.bench.loop.running import own_broker
-from headrace.cli import cli
+from headrace.cli import VERBS, cli
 from headrace.project import Project
 from headrace.settings import Settings
 from streaming.fold.freshness import ages_of
@@ -61,9 +63,26 @@ def events(count: int) -> pa.Table:
     return pa.table({"event_id": pa.array(map(str, range(count))), "user_id": ["u"] * count, "event_type": kinds})
 
 
-def test_the_core_bench_is_the_one_of_features():
-    assert running.bench.commands["core"] is core
-    assert set(running.bench.commands) >= {"core", "freshness", "throughput"}
+def test_every_bench_is_a_verb_whichever_modules_are_imported():
+    benches = {name.removeprefix("bench."): where for name, (where, _) in VERBS.items() if name.startswith("bench.")}
+    assert set(benches) >= {"core", "parse", "freshness", "throughput", "online-read", "point-in-time", "serve"}
+    program = "from headrace.cli import cli; cli(['bench', '--help'], prog_name='headrace')"
+    help_text = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert [name for name in benches if f"  {name} " not in help_text] == []
+    assert cli.get_command(None, "bench").get_command(None, "core") is core
+
+
+def test_the_bench_of_parsing_prints_rates_of_every_reader_and_of_ours(monkeypatch):
+    monkeypatch.setattr("headrace.bench.core.on_one_processor", lambda: None)
+    result = run("bench", "parse", "--events", "300", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert (report["bench"], report["events"]) == ("parse", 300)
+    assert set(report["machine"]) == {"cpu", "cores", "python"}
+    assert set(report["ours"]["per_s"]) == {"good", "one_percent_bad", "exact_path_only"}
+    assert set(report["peer"]["per_s"]) == {"polars.read_ndjson", "pyarrow.json", "msgspec", "json.loads"}
+    assert min(*report["ours"]["per_s"].values(), *report["peer"]["per_s"].values(), report["ratio"]) > 0
+    assert "msgspec" in run("bench", "parse", "--events", "300").stdout
 
 
 @pytest.mark.parametrize("arguments", [("--seconds", "39"), ("--rate", "5000"), ("--rate", "0")])
@@ -154,7 +173,7 @@ def test_ages_are_told_by_median_99th_percentile_and_largest():
 def test_the_text_says_what_the_json_says():
     ours = {"p50_ms": 220.4, "p99_ms": 444.9, "max_ms": 513.6, "events": 1588, "sent": 7938}
     ours |= {"rate": 198.4, "seconds": 40.0, "archive_commits": 4}
-    text = as_text({"machine": "a machine", "ours": ours})
+    text = "\n".join(text for _, text in details({"ours": ours}))
     assert "p50 220 ms, p99 445 ms, largest 514 ms" in text
     assert "1,588 events of 7,938" in text
     assert "4 commits meanwhile" in text

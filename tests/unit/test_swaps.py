@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.bench.loop.serve import Answered, _visible, figures_of, held
+from headrace.bench.loop.serve import TimedResponse, _visible, figures_of, held
 from headrace.loop import LoopError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,8 +30,8 @@ def test_the_bench_fails_for_a_lost_request_a_stranger_or_a_late_swap(change, fi
     assert held(FINE | change) == fine
 
 
-def answered(version: str | None, at: float, status: int = 200, took_ms: float = 5.0) -> Answered:
-    return Answered(status, version, False, took_ms, at)
+def answered(version: str | None, at: float, status: int = 200, took_ms: float = 5.0) -> TimedResponse:
+    return TimedResponse(status, version, False, took_ms, at)
 
 
 def test_a_swap_is_seen_at_the_first_answer_of_the_version_after_the_alias_moved():

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from features.definitions import Stream
 from features.events.parsing import Records, Verdict, parse
-from headrace.bench.loop.throughput import Sample, as_text, figures_of, most
+from headrace.bench.loop.throughput import ProgressSample, best_limit, details, figures_of
 from headrace.simulators.zipf import KINDS, Templates, ZipfLoad, zipf
 from streaming.fold.observed_store import Stopwatch
 
@@ -44,17 +44,17 @@ def test_by_zipfs_law_the_first_is_as_frequent_as_the_second_twice():
 
 
 def test_figures_are_of_what_came_between_the_first_and_the_last_word_of_the_stream():
-    samples = [Sample(float(at), 100 * at, 1_000 - at, {"fold": 10.0 * at}) for at in range(5, 25)]
+    samples = [ProgressSample(float(at), 100 * at, 1_000 - at, {"fold": 10.0 * at}) for at in range(5, 25)]
     figures = figures_of(samples)
     assert (figures["per_s"], figures["events"], figures["seconds"]) == (100, 1_900, 19.0)
     assert figures["us_per_event"] == {"fold": 100.0}
     assert figures["lag"] == {"first_quarter": 993, "last_quarter": 978, "end": 976}
     ours = {"sqlite": {**figures, "limit": 1}, "redis": {**figures, "limit": 3}}
-    limits = {"spark_parse_noop": most(ours), "fold_alone": {"per_s": 2}}
+    limits = {"spark_parse_noop": best_limit(ours), "fold_alone": {"per_s": 2}}
     assert ours == {"sqlite": figures, "redis": figures}
-    told = as_text({"machine": "m", "ours": ours, "limits": limits})
-    assert "100 events/s for 19 s" in told
-    assert "no sink 3 events/s" in told
+    lines = dict(details({"ours": ours, "limits": limits}))
+    assert lines["sqlite"].startswith("100 events/s for 19 s")
+    assert lines["limits"].endswith("no sink 3 events/s")
 
 
 def test_a_stage_inside_another_stops_the_outer_ones_time():

@@ -1,4 +1,4 @@
-"""`headrace bench alerts`: how soon an event that a model or a rule tells of can be read as an alert."""
+"""`headrace bench alerts`: the age of an event when its alert can be read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headrace.console import JSON, print_report, say
+from headrace.bench.report import bench_report, write_report
+from headrace.console import JSON, say
 from headrace.loop import Loop, LoopError
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ WARM_UP_S, LEAST = 15, 50
 
 STARTED_WITHIN_S, TRAINED_WITHIN_S, SEEN_WITHIN_S = 180.0, 120.0, 30.0
 
-Place = tuple[str, int, int]
+RecordId = tuple[str, int, int]
+"""Topic, partition and offset."""
 
 
 @click.command("alerts")
@@ -47,16 +49,15 @@ def alerts_bench(rate: int, seconds: int, as_json: bool) -> None:
       headrace bench alerts
       headrace bench alerts --rate 500 --seconds 120 --json
     """
-    from headrace.bench.loop.running import machine, own_loop
+    from headrace.bench.loop.running import own_loop
 
     with own_loop("bench alerts") as loop:
         figures = AlertAges(loop).measure(rate, seconds)
-    report = {"bench": "alerts", "machine": machine(), "ours": figures, "peer": None, "ratio": None}
-    print_report(report, as_json, as_text)
+    write_report(bench_report("alerts", figures), as_json, details)
 
 
 class AlertAges:
-    """Simulated payments through a loop, and how old their alerts are when a consumer has them."""
+    """Simulated payments through a loop, and the ages of their alerts when a consumer reads them."""
 
     def __init__(self, loop: Loop) -> None:
         from features.definitions import load_repo
@@ -66,8 +67,8 @@ class AlertAges:
         self.loop, self.streams = loop, streams_of(repo)
         self.stream = repo.models[MODEL].stream
         self.cards = CardSimulator(SEED, CUSTOMERS, TERMINALS)
-        self.acknowledged: dict[Place, float] = {}
-        self.read: dict[str, tuple[Place, float]] = {}
+        self.acknowledged: dict[RecordId, float] = {}
+        self.read: dict[str, tuple[RecordId, float]] = {}
 
     def measure(self, rate: int, seconds: int) -> dict[str, Any]:
         """The figures of so many seconds, once the loop is warm and has a champion.
@@ -95,7 +96,7 @@ class AlertAges:
         return self._figures(sent, took_s)
 
     def _train(self) -> None:
-        """A champion of two months that the stream has folded and archived."""
+        """The champion is trained on two months of payments, which the stream has folded and archived."""
         from headrace.simulators import cards_traffic
 
         now = time.time_ns() // 1_000_000
@@ -104,24 +105,24 @@ class AlertAges:
         sent, _ = self._sent(past.batches(), None, None)
         self.loop.wait("the stream", lambda: sum(self.loop.counted().values()) >= sent, STARTED_WITHIN_S)
         self.loop.wait("the archive", self._archived, STARTED_WITHIN_S)
-        told = json.loads(self.loop.run("train", "train", MODEL, "--json"))
-        if not told["promoted"]:
-            raise LoopError(f"model '{MODEL}'", "to be the champion", told["reason"])
+        report = json.loads(self.loop.run("train", "train", MODEL, "--json"))
+        if not report["promoted"]:
+            raise LoopError(f"model '{MODEL}'", "to be the champion", report["reason"])
 
     def _archived(self) -> bool:
         queries = self.loop.status().get("queries", {})
         return bool(queries) and queries["archive"]["end"] == queries["fold"]["end"]
 
     def _drained(self) -> None:
-        """The stream has folded, and so told of, everything that was acknowledged."""
+        """The stream has folded, and so has sent the alerts of, everything that was acknowledged."""
         ends: dict[str, int] = {}
         for topic, partition, offset in self.acknowledged:
-            place = f"{topic}/{partition}"
-            ends[place] = max(ends.get(place, 0), offset + 1)
+            key = f"{topic}/{partition}"
+            ends[key] = max(ends.get(key, 0), offset + 1)
 
         def done() -> bool:
             at = self.loop.status().get("queries", {}).get("fold", {}).get("end", {})
-            return all(at.get(place, 0) >= end for place, end in ends.items())
+            return all(at.get(key, 0) >= end for key, end in ends.items())
 
         self.loop.wait("all payments", done, SEEN_WITHIN_S)
         time.sleep(1.0)  # what the consumer has not fetched yet
@@ -130,7 +131,7 @@ class AlertAges:
         from headrace.simulators import cards_traffic
 
         now = time.time_ns() // 1_000_000
-        start = now + 1_000 + rate * seconds // 50  # made before they happen: sending then hears every answer
+        start = now + 1_000 + rate * seconds // 50  # made beforehand: acknowledgements are read at once
         blocks = list(self.cards.live(start, float(rate), start + 1_000 * seconds))
         time.sleep(max(start - time.time_ns() // 1_000_000, 0) / 1_000)
         return self._sent(cards_traffic.live(blocks, self.streams), 1.0, time.time_ns() // 1_000_000)
@@ -152,26 +153,26 @@ class AlertAges:
         settings = self.loop.settings
         topic, client = settings.stream.alerts_topic, settings.kafka.client
         for record in follow_topic(self.loop.bootstrap, topic, float("inf"), client, going=lambda: not stop.is_set()):
-            self._heard(record)
+            self._note(record)
 
-    def _heard(self, record: Record) -> None:
+    def _note(self, record: Record) -> None:
         now, alert = time.monotonic(), json.loads(record.value or b"{}")
-        self.read.setdefault(alert["alert_id"], (place_of(alert["event"], self.stream), now))
+        self.read.setdefault(alert["alert_id"], (record_of(alert["event"], self.stream), now))
 
     def _figures(self, sent: int, took_s: float) -> dict[str, Any]:
         from streaming.fold import ages_of
 
-        known = [(place, at) for place, at in self.read.values() if place in self.acknowledged]
+        known = [(record, at) for record, at in self.read.values() if record in self.acknowledged]
         if len(known) < LEAST:
             raise LoopError("bench alerts", f"{LEAST} alerts to measure", str(len(known)), "Let --seconds be more.")
-        ages = [1e3 * (at - self.acknowledged[place]) for place, at in known]
+        ages = [1e3 * (at - self.acknowledged[record]) for record, at in known]
         by_model = sum(1 for name in self.read if name.rpartition("/")[2].startswith("model:"))
         traffic = {"sent": sent, "rate": round(sent / took_s, 1), "seconds": round(took_s, 1)}
         return {**ages_of(ages), "alerts": len(known), "by_model": by_model, **traffic}
 
 
-def place_of(event: Mapping[str, Any], stream: Stream) -> Place:
-    """Where an alert's event stands: topic, partition, offset."""
+def record_of(event: Mapping[str, Any], stream: Stream) -> RecordId:
+    """The record of an alert's event."""
     from features.definitions import PARTITIONS_OF_A_TOPIC
 
     topic, partition = divmod(event["partition"], PARTITIONS_OF_A_TOPIC)
@@ -179,30 +180,28 @@ def place_of(event: Mapping[str, Any], stream: Stream) -> Place:
 
 
 class _Watched:
-    """A producer that notes when each message was acknowledged, at the moment that is heard of."""
+    """A producer that notes the time of each message's acknowledgement as it arrives."""
 
-    def __init__(self, producer: Any, acknowledged: dict[Place, float]) -> None:
+    def __init__(self, producer: Any, acknowledged: dict[RecordId, float]) -> None:
         self._producer, self._acknowledged = producer, acknowledged
         self.poll, self.flush = producer.poll, producer.flush
 
     def send(self, topic: str, key: bytes, value: bytes, headers: Any, on_ack: Any) -> None:
         """Send it."""
 
-        def heard(error: Any, message: Any) -> None:
+        def acknowledge(error: Any, message: Any) -> None:
             if error is None:
                 self._acknowledged[message.topic(), message.partition(), message.offset()] = time.monotonic()
             on_ack(error, message)
 
-        self._producer.send(topic, key, value, headers, heard)
+        self._producer.send(topic, key, value, headers, acknowledge)
 
 
-def as_text(report: Mapping[str, Any]) -> str:
-    """The report for a person."""
+def details(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The report's labels and texts."""
     ours = report["ours"]
-    lines = [
-        f"machine    {report['machine']}",
-        f"alerts     p50 {ours['p50_ms']:,.0f} ms, p99 {ours['p99_ms']:,.0f} ms, largest {ours['max_ms']:,.0f} ms",
-        f"           from acknowledgement to reading it, {ours['alerts']:,} alerts ({ours['by_model']:,} by the model)",
-        f"traffic    {ours['rate']:,.0f} payments/s for {ours['seconds']:.0f} s, {ours['sent']:,} in all",
+    return [
+        ("alerts", f"p50 {ours['p50_ms']:,.0f} ms, p99 {ours['p99_ms']:,.0f} ms, largest {ours['max_ms']:,.0f} ms"),
+        ("", f"from acknowledgement to reading it, {ours['alerts']:,} alerts ({ours['by_model']:,} by the model)"),
+        ("traffic", f"{ours['rate']:,.0f} payments/s for {ours['seconds']:.0f} s, {ours['sent']:,} in all"),
     ]
-    return "\n".join(lines)

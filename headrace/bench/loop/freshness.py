@@ -1,4 +1,4 @@
-"""`headrace bench`: the core, the running stream's throughput, and how soon its features show an event."""
+"""`headrace bench freshness`: the age of an event when a read of the online store shows it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
-from headrace.bench.core import core
-from headrace.bench.loop.running import bench, machine, own_loop
-from headrace.bench.loop.throughput import throughput
-from headrace.console import JSON, print_report, say
+from headrace.bench.loop.running import own_loop
+from headrace.bench.report import bench_report, write_report
+from headrace.console import JSON, say
 from headrace.loop import Loop, LoopError
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ STREAM, VIEW, SHOWS = "activity", "user_activity", "user_view_count_24h"
 USERS, ITEMS, SEED = 10_000, 2_000, 7
 
 SAMPLED = 5
-"""One in so many events is of a user of its own, and waited for."""
+"""One in so many events is of a user who has no other; it is the one whose age is measured."""
 
 SAMPLED_USER = "sampled-"
 
@@ -44,12 +43,8 @@ LOOK_EVERY_S = 0.004
 
 STARTED_WITHIN_S, SEEN_WITHIN_S = 120.0, 20.0
 
-bench.add_command(core)
 
-bench.add_command(throughput)
-
-
-@bench.command()
+@click.command()
 @click.option("--rate", default=200, show_default=True, type=click.IntRange(10, 2_000), help="Events a second.")
 @click.option(
     "--seconds", default=60, show_default=True, type=click.IntRange(40, 300), help="How long, after the warm-up."
@@ -68,9 +63,8 @@ def freshness(rate: int, seconds: int, as_json: bool) -> None:
       headrace bench freshness --rate 500 --seconds 120 --json
     """
     with own_loop("bench freshness") as loop:
-        figures = Freshness(loop, rate).measure(seconds)
-    report = {"bench": "freshness", "machine": machine(), "ours": figures, "peer": None, "ratio": None}
-    print_report(report, as_json, as_text)
+        figures = FreshnessBench(loop, rate).measure(seconds)
+    write_report(bench_report("freshness", figures), as_json, details)
 
 
 class Watch:
@@ -88,7 +82,7 @@ class Watch:
 
     @property
     def waiting(self) -> int:
-        """How many are acknowledged and not seen."""
+        """The number of users who are acknowledged and not seen yet."""
         return len(self._waiting)
 
     def acknowledged(self, user: str) -> None:
@@ -96,7 +90,7 @@ class Watch:
         self._waiting[user] = time.monotonic()
 
     def look(self) -> None:
-        """One get of all who wait; the age of those whose features show the event ends."""
+        """Read all waiting users once; the ages of those whose features show the event are complete."""
         import pyarrow as pa
 
         from features.rows import PackedRows, finalize
@@ -106,11 +100,11 @@ class Watch:
         if not len(keys):
             return
         values, stream_id = self._rows.read(self.view.name, keys)
-        there = values.is_valid()
-        if stream_id is None or not there.true_count:
+        present = values.is_valid()
+        if stream_id is None or not present.true_count:
             return
-        keys = keys.filter(there)
-        matrix = finalize(self.view, PackedRows(keys, values.filter(there)), now_ms(), stream_id)
+        keys = keys.filter(present)
+        matrix = finalize(self.view, PackedRows(keys, values.filter(present)), now_ms(), stream_id)
         counts = matrix.to_table()[self._shows].to_pylist()
         now = time.monotonic()
         seen = [user for user, count in zip(keys.to_pylist(), counts, strict=True) if count]
@@ -123,7 +117,11 @@ class Watch:
 
 
 def sampled(events: pa.Table, first: int) -> pa.Table:
-    """The events, one in SAMPLED of them a view by a user whom no other event has, numbered from ``first``."""
+    """The events, one in SAMPLED of them changed to a view by a user whom no other event has.
+
+    Args:
+        first: the number of the first event.
+    """
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -131,19 +129,19 @@ def sampled(events: pa.Table, first: int) -> pa.Table:
     numbers = np.arange(first, first + len(events))
     chosen = pa.array(numbers % SAMPLED == 0)
     users = pc.binary_join_element_wise(SAMPLED_USER, pa.array(numbers).cast(pa.string()), "")
-    for name, instead in (("user_id", users), ("event_type", pa.scalar("view"))):
-        place = events.schema.get_field_index(name)
-        events = events.set_column(place, name, pc.if_else(chosen, instead, events[name]))
+    for name, values in (("user_id", users), ("event_type", pa.scalar("view"))):
+        column = events.schema.get_field_index(name)
+        events = events.set_column(column, name, pc.if_else(chosen, values, events[name]))
     return events
 
 
 def commits(table: Path) -> int:
-    """How many commits the Delta table has."""
+    """The number of commits of the Delta table."""
     return sum(1 for _ in (table / "_delta_log").glob("*.json"))
 
 
-class Freshness:
-    """Traffic through a loop, and the ages of what a reader of the online store sees of it."""
+class FreshnessBench:
+    """Events through a loop, and their ages when a reader of the online store sees them."""
 
     def __init__(self, loop: Loop, rate: int) -> None:
         from features.definitions import load_repo
@@ -198,7 +196,7 @@ class Freshness:
         return commits(self.loop.home / "offline" / STREAM)
 
     def _send(self, batches: Iterator[TimedMessages]) -> int:
-        """The events are sent at their times, and acknowledged; how many."""
+        """The number of events sent, each at its time, and acknowledged."""
         from features.times import now_ms
         from streaming.kafka import EventProducer
         from streaming.replay import Stop, Tally, send_all
@@ -210,13 +208,13 @@ class Freshness:
         return tally.acknowledged
 
     def _made(self, seconds: int, *, measured: bool) -> Iterator[TimedMessages]:
-        """Events of so many seconds from now on, made before they happen: sending them then hears every answer."""
+        """Events of so many seconds from now on, made beforehand, so that sending reads acknowledgements at once."""
         from features.times import now_ms
         from streaming.replay import in_file_order
 
         start = now_ms() + 1_000 + self.rate * seconds // 50
         tables = list(self.shop.live(start, float(self.rate), start + 1_000 * seconds))
-        firsts = accumulate((len(one) for one in tables), initial=0)
+        firsts = accumulate(map(len, tables), initial=0)
         if measured:
             tables = [sampled(events, first) for events, first in zip(tables, firsts, strict=False)]
         time.sleep(max(start - now_ms(), 0) / 1_000)
@@ -230,7 +228,7 @@ class Freshness:
 
 
 class _Watched:
-    """A producer that tells a watch of the sampled users' acknowledgements, at the moment they are heard of."""
+    """A producer that reports the acknowledgements of sampled users' events to a watch as they arrive."""
 
     def __init__(self, producer: Any, watch: Watch) -> None:
         self._producer, self._watch = producer, watch
@@ -239,17 +237,17 @@ class _Watched:
     def send(self, topic: str, key: bytes, value: bytes, headers: Any, on_ack: Any) -> None:
         """Send it."""
 
-        def heard(error: Any, message: Any) -> None:
+        def acknowledge(error: Any, message: Any) -> None:
             if error is None:
                 self._watch.acknowledged(user)
             on_ack(error, message)
 
         user = key.decode()
-        self._producer.send(topic, key, value, headers, heard if user.startswith(SAMPLED_USER) else on_ack)
+        self._producer.send(topic, key, value, headers, acknowledge if user.startswith(SAMPLED_USER) else on_ack)
 
 
 def _shop(repo: FeatureRepo) -> tuple[Stream, FeatureView]:
-    """The stream and the view that the bench is about."""
+    """The stream and the view that are measured. Raises UsageError where the definitions are not a shop's."""
     stream, view = repo.streams.get(STREAM), repo.views.get(VIEW)
     if stream is None or view is None or SHOWS not in view.names:
         required = f"a stream '{STREAM}' and a view '{VIEW}' with '{SHOWS}', as the shop's definitions have"
@@ -257,14 +255,12 @@ def _shop(repo: FeatureRepo) -> tuple[Stream, FeatureView]:
     return stream, view
 
 
-def as_text(report: Mapping[str, Any]) -> str:
-    """The report for a person."""
+def details(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The report's labels and texts."""
     ours = report["ours"]
-    lines = [
-        f"machine    {report['machine']}",
-        f"freshness  p50 {ours['p50_ms']:,.0f} ms, p99 {ours['p99_ms']:,.0f} ms, largest {ours['max_ms']:,.0f} ms",
-        f"           from acknowledgement to a read that shows it, {ours['events']:,} events of {ours['sent']:,}",
-        f"traffic    {ours['rate']:,.0f} events/s for {ours['seconds']:.0f} s",
-        f"archive    {ours['archive_commits']} commits meanwhile",
+    return [
+        ("freshness", f"p50 {ours['p50_ms']:,.0f} ms, p99 {ours['p99_ms']:,.0f} ms, largest {ours['max_ms']:,.0f} ms"),
+        ("", f"from acknowledgement to a read that shows it, {ours['events']:,} events of {ours['sent']:,}"),
+        ("traffic", f"{ours['rate']:,.0f} events/s for {ours['seconds']:.0f} s"),
+        ("archive", f"{ours['archive_commits']} commits meanwhile"),
     ]
-    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`headrace bench own-clicks`: how long a click and the next read take, and that every click counts once."""
+"""`headrace bench own-clicks`: time of a click and the next read; every click counts once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headrace.console import JSON, print_report
+from headrace.bench.report import bench_report, write_report
+from headrace.console import JSON
 from headrace.loop import Loop, LoopError
 
 if TYPE_CHECKING:
@@ -40,18 +41,17 @@ def own_clicks(clicks: int, replicas: int, as_json: bool) -> None:
       headrace bench own-clicks --clicks 1000 --json
     """
     from features.machine import free_port
-    from headrace.bench.loop.running import machine, own_loop
+    from headrace.bench.loop.running import own_loop
 
     with own_loop("bench own-clicks", free_port()) as loop:
         figures = measured(loop, clicks, replicas)
-    report = {"bench": "own-clicks", "machine": machine(), "ours": figures, "peer": None, "ratio": None}
-    print_report(report, as_json, as_text)
+    write_report(bench_report("own-clicks", figures), as_json, details)
     if figures["counted"] != clicks or figures["once"] != clicks:
         sys.exit(1)
 
 
 def measured(loop: Loop, clicks: int, replicas: int) -> dict[str, Any]:
-    """Times of the pairs, how many clicks the next read had, and how many the rows have once they were folded."""
+    """Times of the pairs, the clicks that the next read counted, and the clicks that the rows count after the fold."""
     from streaming.fold import ages_of
 
     loop.start_broker()
@@ -63,12 +63,12 @@ def measured(loop: Loop, clicks: int, replicas: int) -> dict[str, Any]:
     for number in range(WARM_UP):
         client.pair(f"warm{number % USERS}", number)
     counted: dict[str, int] = {}
-    pairs, right = [], 0
+    pairs_ms, right = [], 0
     for number in range(clicks):
         user = f"clicker{number % USERS}"
         counted[user] = counted.get(user, 0) + 1
         took_ms, seen = client.pair(user, WARM_UP + number)
-        pairs.append(took_ms)
+        pairs_ms.append(took_ms)
         right += seen == counted[user]
     sent = WARM_UP + clicks
     loop.wait("the fold", lambda: loop.counted().get("folded", 0) >= sent, FOLDED_WITHIN_S)
@@ -76,7 +76,7 @@ def measured(loop: Loop, clicks: int, replicas: int) -> dict[str, Any]:
     more = sum(client.seen(user) > count for user, count in counted.items())
     if more:
         raise LoopError("the rows after the fold", "every click once", f"more than that for {more} users")
-    return {**ages_of(pairs), "clicks": clicks, "replicas": replicas, "counted": right, "once": once}
+    return {**ages_of(pairs_ms), "clicks": clicks, "replicas": replicas, "counted": right, "once": once}
 
 
 class Client:
@@ -85,40 +85,38 @@ class Client:
     def __init__(self, loop: Loop) -> None:
         self._address = loop.settings.serving.host, loop.port
 
-    def _asked(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         connection = http.client.HTTPConnection(*self._address, timeout=10)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
             answer = connection.getresponse()
-            found: dict[str, Any] = json.loads(answer.read())
+            content: dict[str, Any] = json.loads(answer.read())
         finally:
             connection.close()
         if answer.status not in (200, 202):
-            raise LoopError(f"{method} {path}", "200 or 202", f"{answer.status}: {found}")
-        return found
+            raise LoopError(f"{method} {path}", "200 or 202", f"{answer.status}: {content}")
+        return content
 
     def seen(self, user: str) -> int:
-        """How many views the service counts."""
-        views = {one["view"]: one["features"] for one in self._asked("GET", f"/v1/features/user/{user}")["views"]}
+        """The number of the user's views that the service counts."""
+        views = {view["view"]: view["features"] for view in self._request("GET", f"/v1/features/user/{user}")["views"]}
         return views["user_activity"][SHOWS] or 0
 
     def pair(self, user: str, number: int) -> tuple[float, int]:
-        """A click and the next read: ms together, and what the read counts."""
+        """A click and the next read: their time together in ms, and the views that the read counts."""
         now = time.time_ns() // 1_000_000
         event = {"event_id": f"click{number}-{now}", "event_time": now, "event_type": "view"}
         began = time.perf_counter()
-        self._asked("POST", "/v1/events", event | {"user_id": user, "item_id": f"i{number % 7}"})
+        self._request("POST", "/v1/events", event | {"user_id": user, "item_id": f"i{number % 7}"})
         seen = self.seen(user)
         return 1e3 * (time.perf_counter() - began), seen
 
 
-def as_text(report: Mapping[str, Any]) -> str:
-    """The report for a person."""
+def details(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The report's labels and texts."""
     ours = report["ours"]
-    lines = [
-        f"machine    {report['machine']}",
-        f"pair       p50 {ours['p50_ms']:.1f} ms, p99 {ours['p99_ms']:.1f} ms: a click accepted, and the next read",
-        f"counted    {ours['counted']} of {ours['clicks']} in the next read, over {ours['replicas']} replicas",
-        f"once       {ours['once']} of {ours['clicks']} after the fold",
+    return [
+        ("pair", f"p50 {ours['p50_ms']:.1f} ms, p99 {ours['p99_ms']:.1f} ms: a click accepted, and the next read"),
+        ("counted", f"{ours['counted']} of {ours['clicks']} in the next read, over {ours['replicas']} replicas"),
+        ("once", f"{ours['once']} of {ours['clicks']} after the fold"),
     ]
-    return "\n".join(lines)

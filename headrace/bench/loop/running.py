@@ -1,16 +1,12 @@
-"""TODO: docstring."""
+"""A loop for the length of a bench: its own broker, folder and definitions, ended by Ctrl-C."""
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import click
 
 from features.errors import UsageError
 from headrace.console import say
@@ -18,18 +14,6 @@ from headrace.loop import Loop, interrupts_end_it, own_repo, temporary_home
 
 if TYPE_CHECKING:
     from headrace.project import Project
-
-
-@click.group()
-def bench() -> None:
-    """Measure Headrace on this machine; where a peer exists, the peer in the same run.
-
-    \b
-    Examples:
-      headrace bench core --json
-      headrace bench freshness --json
-      headrace bench throughput --json
-    """
 
 
 @contextmanager
@@ -45,11 +29,11 @@ def ended_by_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def own_loop(where: str, port: int = 0) -> Iterator[Loop]:
-    """The parts of a loop by the project's settings and definitions, to be started, in a folder that ends with it.
+    """A loop by the project's settings and definitions, nothing of it started, in a folder that is gone afterwards.
 
     Args:
-        where: the command that asks.
-        port: of the service.
+        where: the command, for error messages.
+        port: the service's.
     """
     from headrace.project import Project
 
@@ -61,10 +45,10 @@ def own_loop(where: str, port: int = 0) -> Iterator[Loop]:
 
 
 def own_broker(project: Project, where: str) -> Project:
-    """The project with a broker on a free port; UsageError where it has a cluster, in which others would see us.
+    """The project with a broker on a free port. Raises UsageError where its settings name a cluster that others use.
 
     Args:
-        where: the command that asks.
+        where: the command, for error messages.
     """
     settings = project.settings
     if settings.kafka.bootstrap_servers:
@@ -73,8 +57,3 @@ def own_broker(project: Project, where: str) -> Project:
         raise UsageError(where, required, f"'{settings.kafka.bootstrap_servers}'", hint)
     broker = settings.broker.model_copy(update={"port": 0})
     return replace(project, settings=settings.model_copy(update={"broker": broker}))
-
-
-def machine() -> str:
-    """What this is measured on."""
-    return f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"

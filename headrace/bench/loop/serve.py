@@ -1,4 +1,4 @@
-"""`headrace bench serve`: how fast requests are answered, and that a new champion costs none of them."""
+"""`headrace bench serve`: rates and times of recommendations; a new champion loses no request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headrace.console import JSON, print_report
+from headrace.bench.report import bench_report, write_report
+from headrace.console import JSON, say
 from headrace.loop import Loop, LoopError, own_repo, temporary_home, with_group_gone
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def serve_bench(seconds: int, rate: int, replicas: int, as_json: bool) -> None:
       headrace bench serve
       headrace bench serve --seconds 20 --rate 50 --json
     """
-    from headrace.bench.loop.running import ended_by_ctrl_c, machine
+    from headrace.bench.loop.running import ended_by_ctrl_c
     from headrace.project import Project
 
     project = Project.open()
@@ -70,20 +71,19 @@ def serve_bench(seconds: int, rate: int, replicas: int, as_json: bool) -> None:
         ours = of_headrace(project.root, project.settings, home, (seconds, rate, replicas))
         peer = of_bare_server(project.root, home)
     ratio = round(ours["clients_64"]["per_s"] / peer["clients_64"]["per_s"], 4)
-    report = {"bench": "serve", "machine": machine(), "ours": ours, "peer": peer, "ratio": ratio}
-    print_report(report, as_json, as_text)
+    write_report(bench_report("serve", ours, peer, ratio), as_json, details)
     if not held(ours["swap"]):
         sys.exit(1)
 
 
 def held(swap: Mapping[str, Any]) -> bool:
     """Every request was answered by a version that was champion, and every swap was seen in time."""
-    late = any(one is None or one > SWAPPED_WITHIN_S for one in swap["visible_s"])
+    late = any(seconds is None or seconds > SWAPPED_WITHIN_S for seconds in swap["visible_s"])
     return not (swap["failed"] or swap["strangers"] or late)
 
 
 def of_headrace(root: Path, settings: Settings, home: Path, load: tuple[int, int, int]) -> dict[str, Any]:
-    """The figures of our service, started for this."""
+    """The figures of our service, which runs for them only."""
     from features.machine import free_port
 
     seconds, rate, replicas = load
@@ -99,7 +99,7 @@ def of_headrace(root: Path, settings: Settings, home: Path, load: tuple[int, int
 
 
 def of_bare_server(root: Path, home: Path) -> dict[str, Any]:
-    """The figures of a server that answers with a constant."""
+    """The figures of a server with a constant answer."""
     from features.machine import free_port
 
     port = free_port()
@@ -155,7 +155,7 @@ def shop_with_models(loop: Loop) -> tuple[ModelRegistry, list[Version]]:
     from training.registry import ModelRegistry
     from training.settings import TrainingSettings
 
-    click.echo("a shop, and a model of it", err=True)
+    say("making a shop, and a model of it")
     now_ms = time.time_ns() // 1_000_000
     repo, chosen = load_repo(loop.repo), TrainingSettings.model_validate({"moments": 1_000, "test_users": 500})
     domain = Domain.of(repo, chosen)
@@ -169,7 +169,7 @@ def shop_with_models(loop: Loop) -> tuple[ModelRegistry, list[Version]]:
     verdict = Judge.of_trained(trained).verdict(trained.artefact, trained.rows)
     registry = ModelRegistry(loop.tracking_uri, loop.root)
     versions = [registry.register(_made_at(trained.artefact, now_ms + number), {}, {}) for number in range(VERSIONS)]
-    versions = [registry.judge(one, verdict.promoted, verdict.reason) for one in versions]
+    versions = [registry.judge(version, verdict.promoted, verdict.reason) for version in versions]
     registry.promote(versions[0], now_ms)
     return registry, versions
 
@@ -189,8 +189,8 @@ def _made_at(artefact: Artefact, created_ms: int) -> Artefact:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What came of a request: HTTP's status (0 for no answer), the model's version, and when it was here."""
+class TimedResponse:
+    """A response: HTTP's status (0 for none), the model's version, and the clock when it was read."""
 
     status: int
     version: str | None
@@ -206,20 +206,20 @@ class Caller:
         self._address = address
         self._connection = http.client.HTTPConnection(*address, timeout=10)
 
-    def recommend(self, user: str, due: float | None = None) -> Answered:
+    def recommend(self, user: str, due: float | None = None) -> TimedResponse:
         """Ten items for the user; the time is from when the request was due."""
         began = time.perf_counter() if due is None else due
         try:
-            status, found = self._asked({"user_id": user, "k": 10})
+            status, body = self._request({"user_id": user, "k": 10})
         except (OSError, http.client.HTTPException, ValueError):
             self._connection.close()
             self._connection = http.client.HTTPConnection(*self._address, timeout=10)
-            status, found = 0, {}
+            status, body = 0, {}
         now = time.perf_counter()
-        version = (found.get("model") or {}).get("version")
-        return Answered(status, version, bool(found.get("fallback", {}).get("used")), 1e3 * (now - began), now)
+        version = (body.get("model") or {}).get("version")
+        return TimedResponse(status, version, bool(body.get("fallback", {}).get("used")), 1e3 * (now - began), now)
 
-    def _asked(self, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    def _request(self, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         self._connection.request(
             "POST", "/v1/recommend", json.dumps(body).encode(), {"content-type": "application/json"}
         )
@@ -228,43 +228,47 @@ class Caller:
 
 
 def closed_loops(address: tuple[str, int], seconds: float = 8.0) -> dict[str, Any]:
-    """Figures of one client, and of CLIENTS, who each ask again as soon as they were answered."""
+    """Figures of one client, and of CLIENTS clients, each with one request open at any time."""
     closed_loop(address, 4, 2.0)  # warm
-    one, many = closed_loop(address, 1, seconds), closed_loop(address, CLIENTS, seconds)
-    return {**one, f"clients_{CLIENTS}": many}
+    single, many = closed_loop(address, 1, seconds), closed_loop(address, CLIENTS, seconds)
+    return {**single, f"clients_{CLIENTS}": many}
 
 
 def closed_loop(address: tuple[str, int], clients: int, seconds: float) -> dict[str, Any]:
-    """Times, answers a second, and how many were no answer or a fallback."""
+    """Times, responses a second, and the numbers of failures and fallbacks."""
     until = time.perf_counter() + seconds
 
-    def client(number: int) -> list[Answered]:
-        caller, rng, found = Caller(address), random.Random(number), []
+    def client(number: int) -> list[TimedResponse]:
+        caller, rng, answers = Caller(address), random.Random(number), []
         while time.perf_counter() < until:
-            found.append(caller.recommend(f"u{rng.randrange(USERS)}"))
-        return found
+            answers.append(caller.recommend(f"u{rng.randrange(USERS)}"))
+        return answers
 
     with ThreadPoolExecutor(clients) as pool:
         answers = list(itertools.chain.from_iterable(pool.map(client, range(clients))))
     return {**figures_of(answers), "per_s": round(len(answers) / seconds, 1)}
 
 
-def figures_of(answers: list[Answered]) -> dict[str, Any]:
-    """Times of what was answered, and the number of the rest."""
-    good = [one for one in answers if one.status == OK]
+def figures_of(answers: list[TimedResponse]) -> dict[str, Any]:
+    """Times of the good responses, and the numbers of requests, failures and fallbacks."""
+    good = [answer for answer in answers if answer.status == OK]
     if not good:
         raise LoopError("the bench's requests", "answers", f"none to {len(answers)}")
-    counts = {"requests": len(answers), "failed": len(answers) - len(good), "fallbacks": sum(a.fallback for a in good)}
+    counts = {
+        "requests": len(answers),
+        "failed": len(answers) - len(good),
+        "fallbacks": sum(answer.fallback for answer in good),
+    }
     from streaming.fold import ages_of
 
-    return {**ages_of([one.took_ms for one in good]), **counts}
+    return {**ages_of([answer.took_ms for answer in good]), **counts}
 
 
 def swapped(
     address: tuple[str, int], registry: ModelRegistry, versions: list[Version], seconds: int, rate: int
 ) -> dict[str, Any]:
-    """Load at the rate, while each version in turn becomes champion, and then the one before the last again."""
-    click.echo(f"{rate} requests a second for {seconds} s, with {VERSIONS - 1} promotions and a rollback", err=True)
+    """Figures at the rate, while each version in turn becomes champion and the last one is rolled back."""
+    say(f"{rate} requests a second for {seconds} s, with {VERSIONS - 1} promotions and a rollback")
     moves: list[tuple[str, float]] = []
     starting = time.perf_counter()
 
@@ -277,8 +281,8 @@ def swapped(
     mover.start()
     answers = at_rate(address, seconds, rate, starting)
     mover.join()
-    champions = {one.version for one in versions}
-    strangers = sum(one.version not in champions for one in answers if one.status == OK)
+    champions = {version.version for version in versions}
+    strangers = sum(answer.version not in champions for answer in answers if answer.status == OK)
     return {
         **figures_of(answers),
         "strangers": strangers,
@@ -288,27 +292,27 @@ def swapped(
 
 
 def _moved(registry: ModelRegistry, versions: list[Version], number: int) -> str:
-    """The next version is the champion, or after the last the one before it; which."""
+    """The champion after this move: the next version, or after the last one the one before it."""
     if number < len(versions):
         return registry.promote(versions[number], time.time_ns() // 1_000_000).version
     return registry.rollback(versions[0].name).version
 
 
-def _visible(answers: list[Answered], version: str, moved_at: float) -> float | None:
-    """How long after the alias moved the first answer of this version came; None for never."""
-    seen = [one.at - moved_at for one in answers if one.version == version and one.at > moved_at]
+def _visible(answers: list[TimedResponse], version: str, moved_at: float) -> float | None:
+    """Seconds from the alias's move to the first response of this version; None where there is none."""
+    seen = [answer.at - moved_at for answer in answers if answer.version == version and answer.at > moved_at]
     return round(min(seen), 2) if seen else None
 
 
-def at_rate(address: tuple[str, int], seconds: int, rate: int, starting: float) -> list[Answered]:
-    """Every answer: requests are due at even times, whether the ones before were answered or not."""
+def at_rate(address: tuple[str, int], seconds: int, rate: int, starting: float) -> list[TimedResponse]:
+    """All responses to requests that are due at even times, answered or not (an open loop)."""
     due = itertools.count()
-    answers: list[Answered] = []
+    answers: list[TimedResponse] = []
 
-    def worker(number: int) -> None:
-        caller, rng = Caller(address), random.Random(number)
-        while (turn := next(due)) < seconds * rate:
-            at = starting + turn / rate
+    def worker(seed: int) -> None:
+        caller, rng = Caller(address), random.Random(seed)
+        while (number := next(due)) < seconds * rate:
+            at = starting + number / rate
             time.sleep(max(0.0, at - time.perf_counter()))
             answers.append(caller.recommend(f"u{rng.randrange(USERS)}", at))
 
@@ -317,16 +321,17 @@ def at_rate(address: tuple[str, int], seconds: int, rate: int, starting: float) 
     return answers
 
 
-def as_text(report: Mapping[str, Any]) -> str:
-    """The report for a person."""
-    swap = report["ours"]["swap"]
-    lines = [f"machine     {report['machine']}"]
+def details(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The report's labels and texts."""
+    lines = []
     for name in ("ours", "peer"):
-        one, many = report[name], report[name][f"clients_{CLIENTS}"]
-        lines.append(f"{name:11} 1 client: p50 {one['p50_ms']} ms, p99 {one['p99_ms']} ms, {one['per_s']} a second")
-        lines.append(
-            f"{'':11} {CLIENTS} clients: p50 {many['p50_ms']} ms, p99 {many['p99_ms']} ms, {many['per_s']} a second"
-        )
-    lines.append(f"hot swap    {swap['requests']} requests, {swap['failed']} failed, {swap['fallbacks']} fallbacks")
-    lines.append(f"{'':11} p50 {swap['p50_ms']} ms, p99 {swap['p99_ms']} ms; seen after {swap['visible_s']} s")
-    return "\n".join(lines)
+        single, many = report[name], report[name][f"clients_{CLIENTS}"]
+        lines += [(name, f"1 client: {_times(single)}"), ("", f"{CLIENTS} clients: {_times(many)}")]
+    swap = report["ours"]["swap"]
+    counts = f"{swap['requests']} requests, {swap['failed']} failed, {swap['fallbacks']} fallbacks"
+    times = f"p50 {swap['p50_ms']} ms, p99 {swap['p99_ms']} ms; seen after {swap['visible_s']} s"
+    return [*lines, ("hot swap", counts), ("", times)]
+
+
+def _times(figures: Mapping[str, Any]) -> str:
+    return f"p50 {figures['p50_ms']} ms, p99 {figures['p99_ms']} ms, {figures['per_s']} a second"

@@ -1,11 +1,9 @@
-"""`headrace bench throughput`: how many events a second the running stream folds, and what stands in its way."""
+"""`headrace bench throughput`: events a second that the running stream folds, and the limits of its parts."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -18,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
-from features.machine import free_port
-from headrace.console import JSON, print_report, say
+from features.machine import find_program
+from headrace.bench.redis_server import redis_server
+from headrace.bench.report import bench_report, write_report
+from headrace.console import JSON, say
 from headrace.loop import OWN_STORE, Loop, own_repo, temporary_home
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ WARM_UP_S = 25
 
 LOOK_EVERY_S = 0.1
 
-STARTED_WITHIN_S, READY_WITHIN_S = 120.0, 10.0
+STARTED_WITHIN_S, ENDED_WITHIN_S = 120.0, 10.0
 
 BATCHES_AHEAD = 4
 """How many batches the producer may be ahead: the lag that the stream is to hold."""
@@ -67,27 +67,26 @@ def throughput(seconds: int, rate: int, stores: tuple[str, ...], as_json: bool) 
       HEADRACE_STREAM__LONG_RUNNING=true headrace bench throughput
       headrace bench throughput --seconds 60 --store sqlite --json
     """
-    from headrace.bench.loop.running import ended_by_ctrl_c, machine, own_broker
+    from headrace.bench.loop.running import ended_by_ctrl_c, own_broker
     from headrace.project import Project
 
     project = own_broker(Project.open(), "bench throughput")
-    if "redis" in (stores or STORES) and shutil.which("redis-server") is None:
+    if "redis" in (stores or STORES) and find_program("redis-server") is None:
         got = "no such program on the PATH"
         raise UsageError("bench throughput", "redis-server", got, "Install it, or measure --store sqlite alone.")
     with ended_by_ctrl_c():
-        ours = {one: measured(one, project.root, project.settings, seconds, rate) for one in stores or STORES}
-        limits = {"spark_parse_noop": most(ours), **_apart(fold_limit, project.root, project.settings)}
-    report = {"bench": "throughput", "machine": machine(), "ours": ours, "limits": limits, "peer": None, "ratio": None}
-    print_report(report, as_json, as_text)
+        ours = {store: measured(store, project.root, project.settings, seconds, rate) for store in stores or STORES}
+        limits = {"spark_parse_noop": best_limit(ours), **_in_own_process(fold_limit, project.root, project.settings)}
+    write_report(bench_report("throughput", ours, limits=limits), as_json, details)
 
 
-def most(ours: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The stores' runs each measured Spark's limit beside them: taken out of them, and the best of it."""
-    return {"per_s": max(one.pop("limit") for one in ours.values())}
+def best_limit(ours: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The highest rate of Spark alone: each store's figures lose the one that was measured beside them."""
+    return {"per_s": max(figures.pop("limit") for figures in ours.values())}
 
 
-def _apart(measure: Callable[..., Any], *arguments: Any) -> Any:
-    """What the function says in a process of its own, whose threads and processors are its own affair."""
+def _in_own_process(measure: Callable[..., Any], *arguments: Any) -> Any:
+    """The function's result, computed in a new process: its threads and processors affect nothing here."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measure, *arguments).result()
 
@@ -101,36 +100,28 @@ def measured(store: str, root: Path, settings: Settings, seconds: int, rate: int
             say(f"{store}: starting a broker and the stream")
             loop.start_broker()
             stream = loop.start("stream", "stream")
-            with producing(loop) as load:
-                figures = load.measure(seconds, rate)
+            with producing(loop) as producer:
+                figures = producer.measure(seconds, rate)
             stream.stop()
             loop.children.remove(stream)
             say(f"{store}: {json.dumps(figures)}")
             say("the limit: Spark, parsing in its Python workers, no sink")
-            return figures | {"limit": _apart(parse_limit, root, settings, loop.bootstrap)}
+            return figures | {"limit": _in_own_process(parse_limit, root, settings, loop.bootstrap)}
 
 
 @contextmanager
 def _store(store: str, home: Path) -> Iterator[str]:
-    """The feature_store.yaml of a store of its own, which runs meanwhile."""
+    """The feature_store.yaml of a new, empty store; a server that it needs runs during the block."""
     if store == "sqlite":
         yield OWN_STORE
         return
-    port = free_port()
-    # A server as one would run it: what was written a second ago is on the disk.
-    durable = ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--dir", str(home)]
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", *durable]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield REDIS_STORE.format(url=f"redis://127.0.0.1:{port}/0")
-    finally:
-        server.terminate()
-        server.wait(READY_WITHIN_S)
+    with redis_server(home, durable=True) as address:
+        yield REDIS_STORE.format(url=f"redis://{address}/0")
 
 
 @contextmanager
-def producing(loop: Loop) -> Iterator[Load]:
-    """A producer in a process of its own, which sends what it is allowed to."""
+def producing(loop: Loop) -> Iterator[PacedProducer]:
+    """A producer in its own process, which ends with the block."""
     from headrace.simulators import send_as_allowed
 
     stream = activity(loop.repo)
@@ -140,28 +131,30 @@ def producing(loop: Loop) -> Iterator[Load]:
     producer = processes.Process(target=send_as_allowed, args=arguments, daemon=True)
     producer.start()
     try:
-        yield Load(loop, allowed, sent)
+        yield PacedProducer(loop, allowed, sent)
     finally:
         allowed.value = -1
-        producer.join(READY_WITHIN_S)
+        producer.join(ENDED_WITHIN_S)
         if producer.is_alive():
             producer.kill()
 
 
 def activity(repo: Path) -> Stream:
-    """The stream that the load is of."""
+    """The stream that the events are sent to. Raises UsageError where the definitions are not a shop's."""
     from features.definitions import load_repo
 
-    found = load_repo(repo)
-    if STREAM not in found.streams or not set(VIEWS) <= set(found.views):
+    definitions = load_repo(repo)
+    if STREAM not in definitions.streams or not set(VIEWS) <= set(definitions.views):
         required = f"a stream '{STREAM}' and the views {', '.join(VIEWS)}, as the shop's definitions have"
-        raise UsageError("bench throughput", required, ", ".join([*found.streams, *found.views]) or "nothing")
-    return found.streams[STREAM]
+        raise UsageError(
+            "bench throughput", required, ", ".join([*definitions.streams, *definitions.views]) or "nothing"
+        )
+    return definitions.streams[STREAM]
 
 
 @dataclass(frozen=True)
-class Sample:
-    """What the stream said at ``at_s``: how many records had ended, how many more were sent, ms by stage."""
+class ProgressSample:
+    """The stream's status at ``at_s``: the records that it has counted, those sent but not yet counted, ms by stage."""
 
     at_s: float
     ended: int
@@ -169,13 +162,18 @@ class Sample:
     spent_ms: Mapping[str, float]
 
 
-class Load:
-    """The producer's permission, kept a few batches ahead of the stream; both are shared numbers."""
+class PacedProducer:
+    """A producer that stays a few batches ahead of the stream.
+
+    Args:
+        allowed: how many events the producer's process may have sent; shared with it.
+        sent: how many it has sent; shared with it.
+    """
 
     def __init__(self, loop: Loop, allowed: Any, sent: Any) -> None:
         self._loop, self._allowed, self._sent = loop, allowed, sent
         self._ahead = BATCHES_AHEAD * loop.settings.stream.max_offsets_per_trigger
-        self._told = 0.0
+        self._updated_at = 0.0
 
     def measure(self, seconds: int, rate: int) -> dict[str, Any]:
         """The figures of so many seconds, once the stream is warm."""
@@ -185,38 +183,38 @@ class Load:
         self._run(WARM_UP_S, rate)
         return figures_of(self._run(seconds, rate))
 
-    def _run(self, seconds: int, rate: int) -> list[Sample]:
-        """What the stream said in so many seconds, while events were sent."""
-        samples: list[Sample] = []
+    def _run(self, seconds: int, rate: int) -> list[ProgressSample]:
+        """The samples of so many seconds, while events are sent."""
+        samples: list[ProgressSample] = []
         began, first = time.monotonic(), self._sent.value
         while time.monotonic() < began + seconds:
             self._loop.check()
             ended = sum(self._loop.counted().values())
             due = first + int(rate * (time.monotonic() - began)) if rate else ended + self._ahead
             self._allowed.value = min(due, ended + 10 * self._ahead)
-            samples += self._heard()
+            samples += self._new_sample()
             time.sleep(LOOK_EVERY_S)
         return samples
 
-    def _heard(self) -> list[Sample]:
-        """A sample, where the stream has said something new."""
+    def _new_sample(self) -> list[ProgressSample]:
+        """A sample, where the status has been written since the last one; else none."""
         status = self._loop.status()
         at_s = status.get("updated_at", 0) / 1_000
         fold = status.get("queries", {}).get("fold")
-        if fold is None or at_s == self._told:
+        if fold is None or at_s == self._updated_at:
             return []
-        self._told = at_s
+        self._updated_at = at_s
         ended = sum(fold["counts"].values())
-        return [Sample(at_s, ended, self._sent.value - ended, fold["spent_ms"])]
+        return [ProgressSample(at_s, ended, self._sent.value - ended, fold["spent_ms"])]
 
 
-def figures_of(samples: list[Sample]) -> dict[str, Any]:
-    """Events a second between the first and the last sample, the lag along the way, and microseconds by stage."""
+def figures_of(samples: list[ProgressSample]) -> dict[str, Any]:
+    """Events a second between the first and the last sample, the lag at both ends, and microseconds by stage."""
     first, last = samples[0], samples[-1]
     ended, seconds = last.ended - first.ended, last.at_s - first.at_s
     spent = {stage: ms - first.spent_ms.get(stage, 0.0) for stage, ms in last.spent_ms.items()}
     quarter = max(len(samples) // 4, 1)
-    lags = [sum(one.lag for one in some) // len(some) for some in (samples[:quarter], samples[-quarter:])]
+    lags = [sum(sample.lag for sample in part) // len(part) for part in (samples[:quarter], samples[-quarter:])]
     return {
         "per_s": round(ended / seconds),
         "events": ended,
@@ -245,17 +243,17 @@ def parse_limit(root: Path, settings: Settings, bootstrap: str) -> int:
 
         from features.events import Records, parse
 
-        for one in tables:
-            places = np.asarray(one["partition"]), np.asarray(one["offset"])
-            parsed = parse(Records(one["value"], np.asarray(one["timestamp"]), *places), stream, horizon_ms)
+        for table in tables:
+            offsets = np.asarray(table["partition"]), np.asarray(table["offset"])
+            parsed = parse(Records(table["value"], np.asarray(table["timestamp"]), *offsets), stream, horizon_ms)
             yield pa.RecordBatch.from_arrays([pa.array([parsed.events.num_rows])], ["events"])
 
     def run(most: int) -> float:
         high = read_watermarks(bootstrap, [stream.topic]).high
-        until = {place: min(end, most // len(high)) for place, end in high.items()}
+        until = {partition: min(end, most // len(high)) for partition, end in high.items()}
         ends, records = json.dumps(nested_offsets(until)), sum(until.values())
-        given = SOURCE | {"kafka.bootstrap.servers": bootstrap, "subscribe": stream.topic, "endingOffsets": ends}
-        frame = spark.read.format("kafka").options(**given).load().selectExpr(*COLUMNS)
+        options = SOURCE | {"kafka.bootstrap.servers": bootstrap, "subscribe": stream.topic, "endingOffsets": ends}
+        frame = spark.read.format("kafka").options(**options).load().selectExpr(*COLUMNS)
         began = time.perf_counter()
         frame.mapInArrow(counted, "events long").write.format("noop").mode("overwrite").save()
         return records / (time.perf_counter() - began)
@@ -277,37 +275,37 @@ def fold_limit(root: Path, settings: Settings) -> dict[str, Any]:
 
     from features.definitions import load_repo
     from features.events import Records, parse
-    from headrace.bench.core import Rows, folded, on_one_processor, spread, timed
+    from headrace.bench.core import DictStore, folded, on_one_processor, spread, timed
     from headrace.simulators import Templates, ZipfLoad
 
     on_one_processor()
     repo, size = load_repo(root / settings.stream.repo), settings.stream.max_offsets_per_trigger
     stream, views = repo.streams[STREAM], tuple(repo.views[name] for name in VIEWS)
-    templates, stores = Templates(ZipfLoad(), stream), {name: Rows({}) for name in VIEWS}
+    templates, stores = Templates(ZipfLoad(), stream), {name: DictStore({}) for name in VIEWS}
     rates = []
     for number in range(LIMIT_BATCHES):
         now_ms = clock.time_ns() // 1_000_000
-        values = pa.array([one["value"] for one in templates.batch(number * size, size, now_ms)], pa.binary())
-        places = np.zeros(size, np.int32), np.arange(number * size, (number + 1) * size)
-        events = parse(Records(values, np.full(size, now_ms), *places), stream).events
+        values = pa.array([message["value"] for message in templates.batch(number * size, size, now_ms)], pa.binary())
+        offsets = np.zeros(size, np.int32), np.arange(number * size, (number + 1) * size)
+        events = parse(Records(values, np.full(size, now_ms), *offsets), stream).events
         rates.append(size / timed(partial(folded, views, stores, events, number)))
     return {"fold_alone": {**spread(rates[LIMIT_BATCHES // 2 :]), "entities_per_event": 2, "batch": size}}
 
 
-def as_text(report: Mapping[str, Any]) -> str:
-    """The report for a person."""
-    lines = [f"machine  {report['machine']}"]
+def details(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The report's labels and texts."""
+    lines = []
     for store, ours in report["ours"].items():
         lag = ours["lag"]
         stages = ", ".join(f"{stage} {us:g}" for stage, us in ours["us_per_event"].items())
         lines += [
-            f"{store:8} {ours['per_s']:,} events/s for {ours['seconds']:.0f} s ({ours['events']:,} events)",
-            f"         lag {lag['first_quarter']:,} in the first quarter, {lag['last_quarter']:,} in the last",
-            f"         µs an event: {stages}",
+            (store, f"{ours['per_s']:,} events/s for {ours['seconds']:.0f} s ({ours['events']:,} events)"),
+            ("", f"lag {lag['first_quarter']:,} in the first quarter, {lag['last_quarter']:,} in the last"),
+            ("", f"µs an event: {stages}"),
         ]
     limits = report["limits"]
-    lines += [
-        f"limits   Spark, parse, no sink {limits['spark_parse_noop']['per_s']:,} events/s",
-        f"         the fold alone        {limits['fold_alone']['per_s']:,} events/s on one processor",
+    return [
+        *lines,
+        ("limits", f"Spark, parse, no sink {limits['spark_parse_noop']['per_s']:,} events/s"),
+        ("", f"the fold alone        {limits['fold_alone']['per_s']:,} events/s on one processor"),
     ]
-    return "\n".join(lines)
