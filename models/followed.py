@@ -115,7 +115,7 @@ EVENT_CHALLENGER_POLICY = replace(CHALLENGER_POLICY, retry_refused_s=math.inf)
 
 
 @dataclass(frozen=True)
-class RefusedVersion:
+class Refusal:
     """A version that must not answer, why, and when that was found (monotonic seconds)."""
 
     pinned: Pinned
@@ -151,7 +151,7 @@ class FollowedAlias(Generic[Model]):
         self.named: Pinned | None = None
         self.current: LoadedVersion[Model] | None = None
         self.previous: LoadedVersion[Model] | None = None
-        self.refused: RefusedVersion | None = None
+        self.refused: Refusal | None = None
         self.registry_problem: str | None = None
         self.looked = False
 
@@ -216,7 +216,7 @@ class FollowedAlias(Generic[Model]):
         return None
 
     def _refuse(self, pinned: Pinned, reason: str) -> str | None:
-        self.refused = RefusedVersion(pinned, reason, time.monotonic())
+        self.refused = Refusal(pinned, reason, time.monotonic())
         logger.warning("model_refused alias=%s version=%s reason=%s", self.alias, pinned.version, reason)
         if not self.policy.reports_refusals:
             return None
@@ -243,7 +243,7 @@ class FollowedAlias(Generic[Model]):
         try:
             loaded = self._loader.load(pinned, folder=last.folder)
         except HeadraceError as error:
-            self.refused = RefusedVersion(pinned, str(error), time.monotonic())
+            self.refused = Refusal(pinned, str(error), time.monotonic())
         else:
             self._swap(loaded)
 

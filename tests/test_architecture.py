@@ -305,6 +305,16 @@ def test_no_module_is_named_after_nothing():
     assert [relative(path) for path in modules(*PACKAGES, "tests") if path.stem in nothing] == []
 
 
+def test_no_two_public_classes_share_a_name():
+    """A class's name alone says which it is, in a traceback or a search."""
+    homes: dict[str, list[str]] = {}
+    for path in modules(*PACKAGES):
+        for node in parsed(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(relative(path))
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
 def test_no_package_validates_with_assert():
     """`python -O` removes assert, and its message says nothing to a user."""
     found = {
