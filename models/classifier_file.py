@@ -1,4 +1,4 @@
-"""The file of a fitted classifier, read without running anything that it holds."""
+"""The file of a fitted classifier, read without running any code that it holds."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ RANKER_TYPES: Mapping[str, tuple[str, ...]] = {
     f"{HISTOGRAMS}.predictor.TreePredictor": ("ObjectNode",),
     "sklearn.preprocessing._label.LabelEncoder": ("ObjectNode",),
 }
-"""Every type that a fitted ranker is made of, and how skops may build it. skops' own list is longer, and its file says
-how each part is built: a trusted type's name alone would let a file choose a way that runs what it likes."""
+"""The types of a fitted ranker → the skops loaders that may build them. skops' own list is longer, and a file
+chooses the loader of each part: to trust a type's name alone would let it choose one that runs arbitrary code."""
 
 
 def save_ranker(ranker: Any, path: Path) -> None:
@@ -54,7 +54,7 @@ def load_ranker(path: Path, inputs: int) -> Any:
 
     try:
         ranker = skops.io.load(path, trusted=sorted(RANKER_TYPES))
-    except Exception as error:  # what a damaged schema runs into is any error at all
+    except Exception as error:  # a damaged schema may raise any error
         raise _refused(path, "a fitted ranker", f"{type(error).__name__}: {error}") from error
     if not hasattr(ranker, "predict_proba") or getattr(ranker, "n_features_in_", None) != inputs:
         got = f"{type(ranker).__name__} of {getattr(ranker, 'n_features_in_', 'no')}"
@@ -73,7 +73,7 @@ def chances(classifier: Any, inputs: NDArray[np.float64]) -> NDArray[np.float64]
 
 @lru_cache(maxsize=1)
 def _threads() -> Any:
-    """Finds the process's thread pools once, as that takes milliseconds; the limit is the calling thread's own."""
+    """The process's thread pools, found once, as that takes milliseconds; the limit is the calling thread's own."""
     from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
     return ThreadpoolController()
@@ -91,16 +91,16 @@ def _check_types(path: Path) -> None:
 
 
 def _types(schema: Any) -> Iterator[tuple[str, str]]:
-    """The name of every type that stands anywhere in a skops schema, and how it is to be built."""
-    waiting = [schema]
-    while waiting:
-        node = waiting.pop()
+    """The name of every type in a skops schema, and its loader."""
+    pending = [schema]
+    while pending:
+        node = pending.pop()
         if isinstance(node, dict):
             if {"__class__", "__module__", "__loader__"} & node.keys():
                 yield f"{node.get('__module__')}.{node.get('__class__')}", str(node.get("__loader__"))
-            waiting += node.values()
+            pending += node.values()
         elif isinstance(node, list):
-            waiting += node
+            pending += node
 
 
 def _refused(path: Path, required: str, got: str) -> ArtefactError:

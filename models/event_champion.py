@@ -1,4 +1,4 @@
-"""Event models by an alias of the registry: looked for on demand, or by a thread so that no batch waits for it."""
+"""Event models by an alias of the registry, looked up on demand, or by a thread so that no batch waits for it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ logger = logging.getLogger(__name__)
 LOOK_EVERY_S = 1.0
 
 FIRST_LOOK_S, OWN_FIRST_LOOK_S = 30.0, 300.0
-"""A stream that starts waits once for the registry, for so long: it should not begin without a model. A database of
-our own is never down, but a busy machine is slow to read it (and MLflow's code) for the first time."""
+"""The longest wait of a starting stream for the registry, as it should not begin without a model. A database of our own
+is never down, but a busy machine is slow to read it (and MLflow's code) for the first time."""
 
 
 class EventAlias(FollowedAlias[EventClassifier]):
-    """An event model by an alias; ``latest`` looks at most so often, and keeps what it has where it cannot.
+    """An event model by an alias; ``latest`` looks it up at most every ``look_every_s``, and keeps it on errors.
 
     Args:
         tracking_uri: the registry's.
         columns: the model's definition; a version of another one is refused.
-        policy: a challenger is one that nobody hears, and needs no verdict.
+        policy: a challenger needs no verdict, as it answers no one.
         clock: monotonic seconds.
     """
 
@@ -51,8 +51,8 @@ class EventAlias(FollowedAlias[EventClassifier]):
         self._due = float("-inf")
 
     def latest(self) -> LoadedVersion[EventClassifier] | None:
-        """The version that the alias named at the last look; the one before where it cannot be had; None where none."""
-        # While one thread looks, others go on with what there is; they wait only where there is nothing yet.
+        """The version that the alias named at the last look, or the last that could be loaded; None without one."""
+        # While a thread looks, others go on with the current version; they wait only if there is none yet.
         if self._clock() >= self._due and self._looking.acquire(blocking=self.current is None):
             try:
                 if self._clock() >= self._due:
@@ -73,16 +73,16 @@ class Champion(Protocol):
 
     @property
     def problem(self) -> str | None:
-        """Why there may be a version that is not known; None where it is known that there is none."""
+        """The reason for which a version may exist that is not known; None where none is known to exist."""
 
     def current(self) -> LoadedVersion[EventClassifier] | None:
         """The version that scores now; None where none is known."""
 
     def start(self) -> None:
-        """It is looked for from now on, and has been found where the registry answers soon."""
+        """Starts looking for it; on return it has been found if the registry answered in time."""
 
     def close(self) -> None:
-        """It is looked for no more."""
+        """Stops looking for it."""
 
 
 def first_look_s(tracking_uri: str) -> float:
@@ -91,7 +91,7 @@ def first_look_s(tracking_uri: str) -> float:
 
 
 class PolledChampion:
-    """The version that the alias named when a thread looked last, at most a second ago where the registry answers."""
+    """The version that the alias named at a thread's last look, at most a second ago while the registry answers."""
 
     def __init__(self, alias: EventAlias, first_look_s: float = FIRST_LOOK_S, every_s: float = LOOK_EVERY_S):
         self.columns = alias.columns
@@ -102,13 +102,13 @@ class PolledChampion:
 
     @property
     def problem(self) -> str | None:
-        """Why the registry cannot name the champion, or the champion cannot score; None where it is known."""
+        """The reason for which no champion is known or it cannot score; None where it can."""
         if not self._looked.is_set():
             return f"the registry of models has not answered in {self._first_look_s:g} s"
         return self._failure or self._alias.problem
 
     def start(self) -> None:
-        """A thread looks for it from now on; its first look is over, or takes longer than anybody should wait."""
+        """Starts the thread; on return its first look is over, or has taken ``first_look_s``."""
         if self._thread is None:
             name = f"champion {self.columns.model.name}"
             self._thread = threading.Thread(target=self._follow, name=name, daemon=True)
@@ -120,7 +120,7 @@ class PolledChampion:
         return self._alias.current
 
     def close(self) -> None:
-        """The thread looks no more."""
+        """Stops the thread."""
         self._stop.set()
 
     def _follow(self) -> None:
@@ -128,7 +128,7 @@ class PolledChampion:
             try:
                 self._alias.latest()
                 self._failure = None
-            except Exception as error:  # whatever a registry does, the stream goes on with the version that it has
+            except Exception as error:  # whatever a registry raises, the stream goes on with its version
                 logger.exception("event_champion_not_found name=%s", self.columns.model.name)
                 self._failure = f"{type(error).__name__}: {error}"
             self._looked.set()

@@ -1,4 +1,4 @@
-"""The folder of an artefact, of whatever kind: written whole or not at all, and read only as its manifest says."""
+"""The folder of an artefact of any kind: written whole or not at all, verified by its manifest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_folder(
     Raises ArtefactError when the folder exists already.
     """
     if directory.exists():
-        raise ArtefactError(f"artefact '{directory}'", "a folder that does not exist yet", "one that does")
+        raise ArtefactError(f"artefact '{directory}'", "a folder that does not exist yet", "an existing folder")
     directory.parent.mkdir(parents=True, exist_ok=True)
     parts = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
@@ -51,7 +51,7 @@ def write_folder(
 
 
 def manifest_text(path: Path, digest: str | None) -> bytes:
-    """The manifest's bytes; ArtefactError unless they have this hex SHA-256, where one is given."""
+    """The manifest's bytes; ArtefactError unless they have this hex SHA-256 (None for any)."""
     text = _bytes(path)
     if digest is not None and hashlib.sha256(text).hexdigest() != digest:
         got = hashlib.sha256(text).hexdigest()

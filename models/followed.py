@@ -1,7 +1,7 @@
-"""Follows an alias of the registry: the version that it names is verified, loaded and swapped in one assignment.
+"""Follows an alias of the registry: the version that it names is verified, loaded and swapped in by one assignment.
 
-A version that has no passing verdict, cannot be loaded, was trained on other definitions, or does not answer as on the
-day it was made never answers.
+A version never answers that has no passing verdict, cannot be loaded, was trained on other definitions, or fails its
+golden answers.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class OpenFolder(Protocol[Model_co]):
     """Loads the model of an artefact's folder."""
 
     def __call__(self, folder: Path, digest: str | None, *, trusted: bool) -> Model_co:
-        """The model, whose files have this digest and which answers as when it was made; else ArtefactError.
+        """The model, whose files have this digest and whose golden answers are right; else ArtefactError.
 
         Args:
-            trusted: whether a model that somebody brought may run its code.
+            trusted: whether a user's own model may run its code.
         """
 
 
@@ -45,7 +45,7 @@ class VersionLoader(Generic[Model]):
         registry: where models are.
         open_folder: loads the model.
         prepare: called with a loaded model before it answers; raises ArtefactError to refuse it.
-        name: of the model, for messages; None where there is only one.
+        name: of the model, for messages; None if there is only one.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class VersionLoader(Generic[Model]):
         folder: Path | None = None,
         in_memory: LoadedVersion[Model] | None = None,
     ) -> LoadedVersion[Model]:
-        """The version, which may answer, is whole, and answers.
+        """The version, verified, loaded and prepared.
 
         Args:
-            needs_verdict: False for a version that nobody hears: it has to be whole, that is to have a digest.
-            folder: where its files are; None for the registry's.
-            in_memory: these files, verified and loaded before.
+            needs_verdict: False for a version that answers no one, which only needs a digest.
+            folder: the folder of its files; None to fetch them from the registry.
+            in_memory: the same files, verified and loaded before.
 
         Raises:
             ArtefactError: the version is refused.
@@ -98,13 +98,13 @@ class AliasPolicy:
     """Options of following an alias."""
 
     needs_verdict: bool = True
-    """The version answers requests, for which the gate must have let it pass."""
+    """The version answers requests, for which it needs a passing verdict of the gate."""
     keeps_last: bool = True
     """The last version stays while the alias is gone or names one that is refused; otherwise there is none then."""
     reports_refusals: bool = True
-    """The registry is told which version was refused and why."""
+    """A refused version is tagged with the reason in the registry."""
     retry_refused_s: float = RETRY_REFUSED_S
-    """A refused version of the same tags and files is tried again after this."""
+    """A refused version of the same tags and files is tried again after this many seconds."""
 
 
 CHAMPION_POLICY = AliasPolicy()
@@ -116,7 +116,7 @@ EVENT_CHALLENGER_POLICY = replace(CHALLENGER_POLICY, retry_refused_s=math.inf)
 
 @dataclass(frozen=True)
 class Refusal:
-    """A version that must not answer, why, and when that was found (monotonic seconds)."""
+    """A version that must not answer, the reason, and the time of the refusal (monotonic seconds)."""
 
     pinned: Pinned
     reason: str
@@ -133,9 +133,9 @@ class FollowedAlias(Generic[Model]):
 
     Args:
         loader: makes a version ready to answer.
-        alias: what names it.
+        alias: the alias to follow.
         swapped: called after a swap.
-        local_copy: where the version is copied to, for a start without the registry; None for nowhere.
+        local_copy: takes a copy of the version, for a start without the registry; None for no copy.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class FollowedAlias(Generic[Model]):
         if not self.policy.reports_refusals:
             return None
         try:
-            self._loader.registry.tell(pinned, reason)
+            self._loader.registry.report(pinned, reason)
         except HeadraceError as error:  # it is refused all the same
             return str(error)
         return None
@@ -235,11 +235,11 @@ class FollowedAlias(Generic[Model]):
         self._swapped(loaded)
 
     def _take_local_copy(self) -> None:
-        """The model that served here last serves, verified anew."""
+        """The model that served here last serves again, verified anew."""
         last = None if self._local_copy is None else self._local_copy.last()
         if last is None:
             return
-        pinned = Pinned(last.version, str(last.folder), last.digest, trusted=True)  # it was when it was copied here
+        pinned = Pinned(last.version, str(last.folder), last.digest, trusted=True)  # it was trusted when it was copied
         try:
             loaded = self._loader.load(pinned, folder=last.folder)
         except HeadraceError as error:
@@ -249,5 +249,5 @@ class FollowedAlias(Generic[Model]):
 
 
 def is_of(loaded: LoadedVersion[Model] | None, pinned: Pinned) -> bool:
-    """True where what is in memory are these files."""
+    """True if the loaded version is of these files."""
     return loaded is not None and (loaded.version, loaded.digest) == (pinned.version, pinned.digest)

@@ -1,4 +1,4 @@
-"""The copy of the model that served here last: what a service starts with while the registry does not answer."""
+"""A copy of the model that served here last, for a start while the registry does not answer."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ class CopiedVersion:
 
 
 def local_copy_in(folder: str) -> LocalCopy | None:
-    """The model that is kept in this folder; None for an empty name."""
+    """The local copy in this folder; None for an empty name."""
     return LocalCopy(Path(folder)) if folder else None
 
 
 class LocalCopy:
-    """A folder of this machine with the model that serves. Several processes may share it: each step is one rename.
+    """A folder of this machine with the model that serves; processes may share it, as each step is one rename.
 
     Args:
-        folder: made when there is something to keep.
+        folder: made at the first copy.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def keep(self, version: str, digest: str, source: Path) -> None:
-        """A copy of the artefact's folder is what the next start finds; a disk that is full leaves the one before."""
+        """Copies the artefact's folder for the next start; a full disk leaves the copy before."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             if not (self._folder / digest / MANIFEST).is_file():
@@ -50,7 +50,7 @@ class LocalCopy:
         self._drop_others(digest)
 
     def last(self) -> CopiedVersion | None:
-        """The version that was copied last, not verified yet; None where there is none."""
+        """The version that was copied last, not verified yet; None without one."""
         try:
             entry = json.loads((self._folder / LAST).read_text(encoding="utf-8"))
             version, digest = str(entry["version"]), str(entry["digest"])

@@ -1,4 +1,4 @@
-"""The definitions of views that registered models need: those that a version with an alias was trained on."""
+"""The definitions of views that registered models need: those of the training of each version with an alias."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def needed_schemas(tracking_uri: str, root: Path) -> set[tuple[str, int]]:
 
 
 def model_needs(tracking_uri: str, root: Path) -> list[Need]:
-    """What the versions with an alias need, of every registered model; empty where there is no registry yet.
+    """The needs of the versions with an alias, of every registered model; empty without a registry.
 
     Args:
         tracking_uri: MLflow's; the database of a relative path is below ``root``.
@@ -80,9 +80,9 @@ def _inputs(source: str, uri: str) -> Sequence[ViewInputs]:
 def ranker_inputs_of(
     tracking_uri: str, root: Path, model: str, version: str
 ) -> tuple[Sequence[str], Sequence[str]] | None:
-    """All inputs of the ranker of a recommender's version, in order, and those among them that are the user's.
+    """All inputs of the ranker of a recommender's version, in order, and the user's among them.
 
-    None where the registry has no such version, or none any more. Raises StoreError where it does not answer.
+    None if the registry has no such version, or no more. Raises StoreError where it does not answer.
     """
     uri = absolute_uri(tracking_uri, root)
     if not registry_exists(uri):
@@ -106,10 +106,10 @@ def ranker_inputs_of(
 
 
 def inputs_of_manifest(text: bytes) -> Sequence[ViewInputs]:
-    """The views that a model takes its inputs from: a recommender's of users and items, an event model's own.
+    """The inputs of each view: of a recommender's users and items, or of an event model.
 
     Raises:
-        ValidationError: it is the manifest of neither.
+        ValidationError: the manifest of neither.
     """
     from pydantic_core import from_json
 

@@ -1,6 +1,6 @@
-"""MLflow's registry of models: where its database or server is, whether that answers, and the versions in it.
+"""MLflow's registry of models: its address, its clients, and the versions in it.
 
-Here alone a client of MLflow is made. A database of our own is not asked before it has a file: MLflow would make it,
+Clients of MLflow are made here only. A database of our own is not queried before it has a file: MLflow would create it,
 and race with training.
 """
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 Model = TypeVar("Model")
 
 QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""MLflow's own patience is minutes, for which a start without the registry would wait."""
+"""MLflow's own timeouts are minutes, for which a start without the registry would wait."""
 
 SQLITE = "sqlite:///"
 
 GONE = "RESOURCE_DOES_NOT_EXIST"
-"""MLflow's code for a version that was never there or was deleted."""
+"""MLflow's code for a version that does not exist or was deleted."""
 
 
 def resolve_uri(tracking_uri: str, root: Path) -> tuple[str, Path | None]:
-    """The store's address, and the folder for artefacts where we choose it: beside a database of our own."""
+    """The store's address, and the folder for artefacts beside a database of our own; None for a server."""
     if not tracking_uri.startswith(SQLITE):
         return tracking_uri, None
     path = (root / tracking_uri.removeprefix(SQLITE)).resolve()
@@ -54,24 +54,24 @@ def absolute_uri(tracking_uri: str, root: Path) -> str:
 
 
 def registry_exists(uri: str) -> bool:
-    """False without an address, and while a database of our own has no file: asking MLflow would make it."""
+    """False without an address, and while a database of our own has no file, which a query would create."""
     return bool(uri) and (not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists())
 
 
 def client_of(uri: str) -> MlflowClient:
-    """A client of the registry, which is not asked yet."""
+    """A client of the registry, without a request to it."""
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def connect(uri: str, artefacts: Path | None) -> MlflowClient:
-    """A client of the store; a database of our own is made where there is none yet, which takes seconds.
+    """A client of the store; a database of our own is created if missing, which takes seconds.
 
     Args:
         artefacts: the folder beside a database of our own; None for a server, which must answer.
 
-    Raises StoreError where a server does not.
+    Raises StoreError if a server does not answer.
     """
     if artefacts is not None:
         artefacts.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def _check_answers(client: MlflowClient, uri: str) -> None:
 
 @contextmanager
 def quick() -> Iterator[None]:
-    """MLflow gives up after seconds in the block, unless the environment says otherwise."""
+    """Short timeouts of MLflow in the block, unless the environment sets others."""
     new = {name: value for name, value in QUICK.items() if name not in os.environ}
     os.environ.update(new)
     try:
@@ -105,7 +105,7 @@ def quick() -> Iterator[None]:
 
 
 def download(source: str, uri: str) -> Path:
-    """A local copy of an artefact of this registry, or the artefact itself where it is on this machine."""
+    """A local copy of an artefact of this registry, or its own path if it is on this machine."""
     from mlflow.artifacts import download_artifacts
 
     return Path(download_artifacts(artifact_uri=source, tracking_uri=uri, registry_uri=uri))
@@ -117,21 +117,21 @@ class RegistryError(HeadraceError):
 
 @dataclass(frozen=True)
 class Pinned:
-    """A version of the model: what the alias named when it was asked, where it is, and its manifest's digest."""
+    """A version of the model that a number or an alias named: its source, its manifest's digest, and its tags."""
 
     version: str
     source: str
     digest: str | None
     refusal: str | None = None
-    """Why its tags say that it must not serve; None where they do not."""
+    """The reason in its tags for which it must not serve; None if it may."""
     trusted: bool = False
-    """Whether its tags say that these files may run their own code."""
+    """Whether its files may run their own code, by its tags."""
     canary_share: float | None = None
-    """The share of the users that it answers as the canary; None for the setting's."""
+    """The share of the users that it answers as the canary; None for the share of the settings."""
     canary_begun: str | None = None
-    """When it was made the canary, as its tag has it."""
+    """The text of the tag with the time at which it became the canary."""
     canary_stopped: str | None = None
-    """Why a service stopped it as the canary; None where none did."""
+    """The reason for which a service stopped it as the canary; None if none did."""
 
 
 @dataclass(frozen=True)
@@ -143,29 +143,29 @@ class LoadedVersion(Generic[Model]):
     loaded_at: int = 0
     """Epoch ms."""
     digest: str | None = None
-    """Of its manifest."""
+    """The digest of its manifest."""
     alias: str | None = None
-    """The alias by which it answers, where that is not the champion's."""
+    """The alias by which it answers; None for the champion's."""
 
 
 class Registry(Protocol):
-    """Where models are registered."""
+    """A registry of models."""
 
     def find(self, name: str) -> Pinned | None:
-        """The version of this number, or that this alias names now; None for none. Raises RegistryError."""
+        """The version of this number or alias; None for none. Raises RegistryError."""
 
     def fetch(self, pinned: Pinned) -> Path:
         """A local folder with the version's artefact. Raises RegistryError."""
 
-    def tell(self, pinned: Pinned, reason: str, tag: str = SERVING_REFUSED) -> None:
-        """Whoever lists the versions reads that this one was refused, or stopped, and why. Raises RegistryError."""
+    def report(self, pinned: Pinned, reason: str, tag: str = SERVING_REFUSED) -> None:
+        """Tags the version with the reason for which it was refused or stopped. Raises RegistryError."""
 
 
-def _pinned(found: ModelVersion) -> Pinned:
-    tags = found.tags
+def _pinned(version: ModelVersion) -> Pinned:
+    tags = version.tags
     return Pinned(
-        str(found.version),
-        str(found.source),
+        str(version.version),
+        str(version.source),
         tags.get(DIGEST_TAG),
         refusal(tags),
         trusted(tags),
@@ -176,7 +176,7 @@ def _pinned(found: ModelVersion) -> Pinned:
 
 
 def _share(text: str | None) -> float | None:
-    """The share that a tag says; None for a tag that is none, and for one that somebody wrote wrongly."""
+    """The share in a tag; None without the tag and for a text that is no share."""
     try:
         share = float(text or "")
     except ValueError:
@@ -185,13 +185,13 @@ def _share(text: str | None) -> float | None:
 
 
 class MlflowRegistry:
-    """The versions of one model in MLflow's registry; for processes that read it for as long as they live."""
+    """The versions of one model in MLflow's registry, for processes that read it as long as they live."""
 
     def __init__(self, tracking_uri: str, name: str) -> None:
         self._uri, self._name = tracking_uri, name
 
     def find(self, name: str) -> Pinned | None:
-        """The version of this number, or that this alias names now; None while there is no registry, model or name."""
+        """The version of this number or alias; None without the registry, the model or the name."""
         if not registry_exists(self._uri):
             return None
         from mlflow.exceptions import MlflowException
@@ -199,15 +199,15 @@ class MlflowRegistry:
         client = self._client()
         get = client.get_model_version if name.isdecimal() else client.get_model_version_by_alias
         try:
-            found = get(self._name, name)
+            version = get(self._name, name)
         except MlflowException as error:
             if error.error_code in (GONE, "INVALID_PARAMETER_VALUE"):
                 return None
             raise self._failed(error) from error
-        return _pinned(found)
+        return _pinned(version)
 
-    def tell(self, pinned: Pinned, reason: str, tag: str = SERVING_REFUSED) -> None:
-        """The version's tag says why it was refused, or stopped."""
+    def report(self, pinned: Pinned, reason: str, tag: str = SERVING_REFUSED) -> None:
+        """The version's tag has the reason for which it was refused or stopped."""
         from mlflow.exceptions import MlflowException
 
         client = self._client()
@@ -219,7 +219,7 @@ class MlflowRegistry:
             raise self._failed(error) from error
 
     def fetch(self, pinned: Pinned) -> Path:
-        """The version's folder, downloaded where it is not on this machine."""
+        """The version's folder, downloaded unless it is on this machine."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -228,7 +228,7 @@ class MlflowRegistry:
             raise self._failed(error) from error
 
     def _client(self) -> MlflowClient:
-        for name, value in QUICK.items():  # for good: threads of this process look now and then, and none may hang
+        for name, value in QUICK.items():  # for good: threads of this process poll the registry, and none may hang
             os.environ.setdefault(name, value)
         return client_of(self._uri)
 

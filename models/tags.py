@@ -1,7 +1,7 @@
-"""Tags of a model version by which it may serve: the gate's verdict, bound to the files that it judged.
+"""Tags of a model version by which it may serve: the gate's verdict, bound to the judged files.
 
-Training writes these tags, serving obeys them. An alias is a name that anybody can move; a verdict counts only for the
-manifest whose digest it names: no version serves because of what another one, or its older files, passed.
+Training writes these tags, serving obeys them. Anybody can move an alias, so a verdict counts only for the manifest
+whose digest it names: no version serves because of a verdict on another version or on its older files.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ GATE_DIGEST = "gate_manifest_sha256"
 """The tag that holds the digest of the manifest which the gate judged."""
 
 GATE_REASON = "gate_reason"
-"""The tag that says why."""
+"""The tag that holds the reason of the verdict."""
 
 TRUSTED = "trusted_manifest_sha256"
 """The tag that holds the digest of the manifest whose files may run their own code."""
 
 CHAMPION_DIGEST = "was_champion_sha256"
-"""The tag that holds the digest which a version had when it became champion: it may become champion again."""
+"""The tag that holds a version's digest when it became champion: these files may become champion again."""
 
 CHAMPION_SINCE = "champion_since_ms"
-"""The tag that says when it became champion, epoch ms."""
+"""The tag that holds the time at which it became champion, epoch ms."""
 
 SERVING_REFUSED = "serving_refused"
-"""The tag that a service leaves on a version which the alias named and which it did not let answer."""
+"""The tag with the reason for which a service refused a version that the alias named."""
 
 CHALLENGER = "challenger"
 """The alias of the newest version that did not pass the gate."""
@@ -36,16 +36,16 @@ CANARY = "canary"
 """The alias of a version that answers a share of the users."""
 
 CANARY_SHARE = "canary_share"
-"""The tag that says which share; the setting's where there is none."""
+"""The tag that holds the share; without it the share of the settings counts."""
 
 MOST_SHARE = 0.5
-"""A canary answers no more of the users: the champion's answers beside it are what it is judged by."""
+"""The largest share of a canary, which is judged against the champion's answers beside it."""
 
 CANARY_BEGUN = "canary_begun_ms"
-"""The tag that says when it was made the canary, epoch ms: what stopped it before that counts no more."""
+"""The tag that holds the time at which it became the canary, epoch ms; a stop before that no longer counts."""
 
 CANARY_STOPPED = "canary_stopped"
-"""The tag that a service leaves on a canary which it stopped, with the reason."""
+"""The tag with the reason for which a service stopped the canary."""
 
 PASSED, REFUSED = "passed", "refused"
 
@@ -71,17 +71,17 @@ def was_champion(tags: Mapping[str, str]) -> bool:
 
 
 def trusted(tags: Mapping[str, str]) -> bool:
-    """True when somebody said that these very files may run their own code."""
+    """True when these very files were registered as trusted to run their own code."""
     return bool(tags.get(DIGEST_TAG)) and tags.get(TRUSTED) == tags[DIGEST_TAG]
 
 
 def passed(tags: Mapping[str, str]) -> bool:
-    """True when the gate let these files through."""
+    """True when the gate passed these files."""
     return _judged(tags) and tags.get(GATE) == PASSED
 
 
 def refusal(tags: Mapping[str, str]) -> str | None:
-    """Why a version of these tags must not serve; None where it may."""
+    """The reason for which a version of these tags must not serve; None if it may."""
     if not tags.get(DIGEST_TAG):
         return f"it has no tag {DIGEST_TAG}, so nobody can tell whether its files are whole"
     if was_champion(tags) or passed(tags):
@@ -98,7 +98,7 @@ def _judged(tags: Mapping[str, str]) -> bool:
 
 
 MODEL_NAME = "shop-recommender"
-"""The registered model's name, unless settings say another."""
+"""The registered model's default name."""
 
 CHAMPION = "champion"
 """The alias of the model that serves."""

@@ -1,6 +1,6 @@
-"""A model that somebody brings: an MLflow model whose signature names inputs of ours, in a zip of its folder.
+"""A user's own model: an MLflow model whose signature names inputs of ours, in a zip of its folder.
 
-Loading it runs what it holds, so it is loaded only where somebody said that these very files are trusted.
+Loading it runs code that it holds, so it is loaded only if these very files were registered as trusted.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 OWN = "own.zip"
 
 FLOATS = {"double": "float64", "float": "float32"}
-"""Types of a signature that can say that a value is missing."""
+"""Types of a signature that have a missing value, NaN, and their numpy dtypes."""
 
 MADE_IN = (1980, 1, 1, 0, 0, 0)
 
 
 class OwnRanker:
-    """Scores rows of a ranker's or an event model's inputs by the model, which gets those that its signature names.
+    """Scores rows of a ranker's or an event model's inputs by the model, which gets the columns of its signature.
 
     A scikit-learn classifier scores by the probability of its second class, any other model by what it predicts.
 
@@ -38,33 +38,33 @@ class OwnRanker:
         packed: the zip (see ``pack``).
         names: of the inputs, in order.
 
-    Raises ArtefactError for what is no MLflow model, has no signature, or wants what is no input.
+    Raises ArtefactError for a folder without an MLflow model or signature, and for a signature of other inputs.
     """
 
     def __init__(self, packed: bytes, names: Sequence[str]) -> None:
         self.packed, self._names = packed, tuple(names)
-        self._folder = tempfile.TemporaryDirectory(prefix="headrace-own-")  # as long as the model may read from it
+        self._folder = tempfile.TemporaryDirectory(prefix="headrace-own-")  # lives as long as the model that reads it
         try:
             zipfile.ZipFile(io.BytesIO(packed)).extractall(self._folder.name)
-            self.takes = wanted(Path(self._folder.name), names)
+            self.takes = signature_inputs(Path(self._folder.name), names)
             self._score = scorer(Path(self._folder.name))
         except ArtefactError:
             raise
-        except Exception as error:  # what a model runs into when it is loaded is any error at all
+        except Exception as error:  # a model may raise any error when it is loaded
             raise _refused("a model that can be loaded", f"{type(error).__name__}: {error}") from error
-        self._places = [list(names).index(name) for name in self.takes]
+        self._columns = [list(names).index(name) for name in self.takes]
         self.n_features_in_ = len(names)
 
     def __reduce__(self) -> tuple[Callable[[bytes, tuple[str, ...]], OwnRanker], tuple[bytes, tuple[str, ...]]]:
-        """By its files: what they hold is loaded anew, once a process."""
+        """Pickled as its files, which are loaded anew, once a process."""
         return _opened, (self.packed, self._names)
 
     def predict_proba(self, inputs: Floats) -> Floats:
         """(n, 2) the model's score of each row in the second column, higher is better; ValueError for other shapes."""
         import pandas as pd
 
-        columns = zip(self.takes.items(), self._places, strict=True)
-        frame = pd.DataFrame({name: inputs[:, place].astype(dtype) for (name, dtype), place in columns})
+        columns = zip(self.takes.items(), self._columns, strict=True)
+        frame = pd.DataFrame({name: inputs[:, column].astype(dtype) for (name, dtype), column in columns})
         scores = np.asarray(self._score(frame), dtype=np.float64).reshape(len(inputs), -1)
         if scores.shape[1] != 1:
             message = f"the model must give one score a row; it gives {scores.shape[1]}"
@@ -78,16 +78,16 @@ def _opened(packed: bytes, names: tuple[str, ...]) -> OwnRanker:
 
 
 def open_trusted(folder: Path, names: Sequence[str], model: str, *, trusted: bool) -> OwnRanker:
-    """The model in an artefact's folder; ArtefactError, before any of it runs, unless somebody trusts these files."""
+    """The model in an artefact's folder; ArtefactError, before any of it runs, unless ``trusted``."""
     if not trusted:
-        required = "trusted files, as a model that somebody brought runs its own code"
+        required = "trusted files, as a model of your own runs its own code"
         next_step = "Run 'headrace models register … --trust'."
         raise ArtefactError(f"model '{model}'", required, "no word that they are", next_step)
     return OwnRanker((folder / OWN).read_bytes(), names)
 
 
-def wanted(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """Each input that the model's signature names, and its numpy dtype. Raises ArtefactError for what is no input."""
+def signature_inputs(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Input of the model's signature → its numpy dtype. Raises ArtefactError for one that is not among ``names``."""
     from mlflow.models import get_model_info
 
     try:
@@ -110,7 +110,7 @@ def wanted(folder: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def scorer(folder: Path) -> Callable[[pd.DataFrame], Any]:
-    """What the model in the folder scores a frame with."""
+    """The function by which the model in the folder scores a frame."""
     from mlflow.models import get_model_info
 
     if "sklearn" in get_model_info(str(folder)).flavors:
@@ -126,10 +126,10 @@ def scorer(folder: Path) -> Callable[[pd.DataFrame], Any]:
 
 
 def pack(folder: Path) -> bytes:
-    """The folder as a zip: the same bytes for the same files."""
+    """The folder as a zip, the same bytes for the same files."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(one for one in folder.rglob("*") if one.is_file()):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), MADE_IN)
             archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
     return target.getvalue()

@@ -12,7 +12,7 @@ from features.arrays import Bools, Floats
 from features.errors import ArtefactError
 from models.event_model import EventClassifier, rounded
 from models.recommender import Artefact, Manifest
-from models.user_model import OwnRanker, pack, wanted
+from models.user_model import OwnRanker, pack, signature_inputs
 from training.data import Domain
 from training.event_model import (
     EventJudge,
@@ -80,7 +80,7 @@ def check_inputs(model: Path, domain: Domain, settings: TrainingSettings) -> Non
 
     Raises ArtefactError.
     """
-    wanted(model, input_names(manifest_of(domain, settings, (), 0, 0)))
+    signature_inputs(model, input_names(manifest_of(domain, settings, (), 0, 0)))
 
 
 def register_ranker(model: Path, judge: Judge, registration: Registration) -> tuple[Version, GateVerdict]:

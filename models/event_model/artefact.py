@@ -30,8 +30,8 @@ CLASSIFIER = "classifier.skops"
 LAYOUTS = ((CLASSIFIER,), (OWN,))
 """The sets of files beside the manifest."""
 
-QUESTIONS = 16
-"""Made-up events whose golden scores stand in the manifest: numbers that a formula gives, which name nobody."""
+GOLDEN_EVENTS = 16
+"""The number of made-up events with golden scores in the manifest; their inputs are from a formula and name nobody."""
 
 
 class EventManifest(BaseModel):
@@ -56,7 +56,7 @@ class EventManifest(BaseModel):
     typical: tuple[float, ...]
     """The median of each input in training."""
     views: tuple[ViewInputs, ...]
-    """The views that the inputs are of, as they were defined."""
+    """The views that inputs are features of, with the schema hashes of training."""
     threshold: float
     """An event of this score or a higher one alerts."""
     metrics: dict[str, float] = {}
@@ -64,7 +64,7 @@ class EventManifest(BaseModel):
     settings: dict[str, Any] = {}
     """Settings of the training."""
     golden: tuple[float, ...] = ()
-    """Its scores of QUESTIONS made-up events when it was made."""
+    """Its scores of GOLDEN_EVENTS made-up events when it was made."""
     files: dict[str, FileEntry] = {}
     """The other files; ``save_event_model`` fills it in."""
 
@@ -82,7 +82,7 @@ class EventClassifier:
         return isinstance(self.classifier, OwnRanker)
 
     def scores(self, inputs: Floats) -> Floats:
-        """(n,) the chance of each event to be a positive, 0 to 1; ValueError where somebody's own model says another.
+        """(n,) the probability that each event is a positive, 0 to 1; ValueError for another score of an own model.
 
         Args:
             inputs: (n, manifest.inputs), NaN for no value.
@@ -98,15 +98,15 @@ class EventClassifier:
         return scores
 
     def effects(self, inputs: Floats, usual: Floats) -> Floats:
-        """(n, inputs) by how much each score is higher than it were with that input as usual."""
+        """(n, inputs) each score less the score with that input at its usual value."""
         n, width = inputs.shape
         changed = np.repeat(inputs[:, np.newaxis, :], width, axis=1)
-        which = np.arange(width)
-        changed[:, which, which] = usual
+        diagonal = np.arange(width)
+        changed[:, diagonal, diagonal] = usual
         return self.scores(inputs)[:, np.newaxis] - self.scores(changed.reshape(n * width, width)).reshape(n, width)
 
     def check(self, columns: EventModelColumns) -> None:
-        """Passes when the definitions are those that it was trained on; ArtefactError names what differs."""
+        """Passes when the definitions are those of its training; ArtefactError names the difference."""
         where = f"model '{self.manifest.name}'"
         got = columns.model.input_names
         if (columns.model.stream.name, got) != (self.manifest.stream, self.manifest.inputs):
@@ -150,28 +150,28 @@ def load_event_model(directory: str | Path, digest: str | None = None, *, truste
 
 
 def golden_scores(model: EventClassifier) -> tuple[float, ...]:
-    """Its scores of QUESTIONS made-up events. Raises ArtefactError where it fails, or one is no number from 0 to 1."""
+    """Its scores of GOLDEN_EVENTS made-up events. Raises ArtefactError where it fails or a score is not in 0 to 1."""
     where = f"model '{model.manifest.name}'"
     try:
-        scores = model.scores(made_up(np.arange(QUESTIONS), len(model.manifest.inputs)))
-    except Exception as error:  # a model may fail in any way at all
+        scores = model.scores(made_up(np.arange(GOLDEN_EVENTS), len(model.manifest.inputs)))
+    except Exception as error:  # a model may fail in any way
         raise ArtefactError(where, "an answer", f"{type(error).__name__}: {error}", "Train anew.") from error
-    if scores.shape != (QUESTIONS,) or not ((scores >= 0) & (scores <= 1)).all():
-        raise ArtefactError(where, f"{QUESTIONS} scores from 0 to 1", str(scores.tolist()), "Train anew.")
+    if scores.shape != (GOLDEN_EVENTS,) or not ((scores >= 0) & (scores <= 1)).all():
+        raise ArtefactError(where, f"{GOLDEN_EVENTS} scores from 0 to 1", str(scores.tolist()), "Train anew.")
     return tuple(scores.tolist())
 
 
 def open_event_model(folder: Path, digest: str | None, *, trusted: bool) -> EventClassifier:
-    """The event model of a folder, whole and tried out; ArtefactError otherwise (see ``load_event_model``)."""
+    """The event model of a folder, verified and tried out; ArtefactError otherwise (see ``load_event_model``)."""
     model = load_event_model(folder, digest, trusted=trusted)
     try_out(model)
     return model
 
 
 def try_out(model: EventClassifier) -> None:
-    """Passes when it answers, and as on the day it was made, to TOLERANCE; ArtefactError says what does not.
+    """Passes when its golden scores are those of the manifest, to TOLERANCE; ArtefactError otherwise.
 
-    A library of another version that scores otherwise, or a classifier that fails, is found before the first event.
+    A library of another version that scores differently, or a classifier that fails, is found before the first event.
     """
     got, wanted = golden_scores(model), model.manifest.golden
     if wanted and not (len(got) == len(wanted) and np.allclose(got, wanted, rtol=TOLERANCE, atol=TOLERANCE)):

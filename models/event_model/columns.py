@@ -15,7 +15,7 @@ from models.event_model.inputs import EventInputs
 
 @dataclass(frozen=True)
 class EventModelColumns:
-    """A model with where each of its columns comes from; the matrices that it takes have ``model.needed`` columns."""
+    """An event model and the sources of its columns; its matrices have the columns ``model.needed``."""
 
     model: EventModel
     source: EventInputs
@@ -31,41 +31,42 @@ class EventModelColumns:
 
     def by_name(self, matrix: Floats) -> dict[str, Floats]:
         """Every column, those derived from them included, (n,) each; NaN where there is no value."""
-        found = dict(zip(self.model.needed, matrix.T, strict=True))
-        return found | {name: evaluate(one, found) for name, one in self.model.derivations.items()}
+        needed = dict(zip(self.model.needed, matrix.T, strict=True))
+        derived = {name: evaluate(expression, needed) for name, expression in self.model.derivations.items()}
+        return needed | derived
 
     def rules_met(self, matrix: Floats) -> Mapping[str, Bools]:
-        """Rule → which of the n events meet it."""
+        """Rule → (n,) a mask of the events that meet it."""
         if not self.model.rules:
             return {}
-        columns = pa.table({name: pa.array(one, from_pandas=True) for name, one in self.by_name(matrix).items()})
+        columns = pa.table({name: pa.array(values, from_pandas=True) for name, values in self.by_name(matrix).items()})
         return {rule.name: matches(columns, rule.filter) for rule in self.model.rules}
 
 
 def usual_of(columns: EventModelColumns, matrix: Floats, typical: Floats) -> Floats:
-    """(n, inputs): what is usual for each input: the entity's own habit where the model names one, else ``typical``.
+    """(n, inputs) the usual value of each input: the entity's habit where the model names one, else ``typical``.
 
     Args:
-        typical: (inputs,) the middle of what training saw.
+        typical: (inputs,) the medians of training.
     """
-    position = {name: number for number, name in enumerate(columns.model.needed)}
+    position = {name: column for column, name in enumerate(columns.model.needed)}
     usual = np.tile(typical, (len(matrix), 1))
-    for number, name in enumerate(columns.model.input_names):
+    for column, name in enumerate(columns.model.input_names):
         if name in columns.model.habits:
             habit = matrix[:, position[columns.model.habits[name]]]
-            usual[:, number] = np.where(np.isnan(habit), typical[number], habit)
+            usual[:, column] = np.where(np.isnan(habit), typical[column], habit)
     return usual
 
 
 def filled(inputs: Floats) -> Floats:
-    """The inputs as a classifier of training's takes them: ``rounded``, and 0 where there is no value."""
+    """The inputs of a classifier fitted by training: ``rounded``, with 0 for no value."""
     return rounded(np.nan_to_num(inputs, nan=0.0))
 
 
 def rounded(inputs: Floats) -> Floats:
     """The inputs to seven digits.
 
-    Sums of the same numbers in another order differ in their last bits, and a tree that is cut between two such would
-    say something else of an event in the stream than in history.
+    Sums of the same numbers in another order differ in their last bits; a tree that splits between two such sums would
+    score an event differently in the stream than in history.
     """
     return inputs.astype(np.float32).astype(np.float64)

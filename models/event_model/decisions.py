@@ -1,4 +1,4 @@
-"""Decisions about events: score, threshold, rules met, and the inputs that raised a score most."""
+"""Decisions about events: score, threshold, met rules, and the inputs that raised the score most."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ logger = logging.getLogger(__name__)
 
 MOST_REASONS = 3
 
+ALERT_FIELDS = ("event_id", "event_time", "model", "version", "score", "threshold")
+"""The columns of DECISIONS that an alert repeats."""
+
 
 @dataclass(frozen=True)
 class InputEffect:
-    """An input that raised a score: its value (None: there is none), what is usual, and by how much it raised it."""
+    """An input that raised a score: its value (None for none), the usual value, and by how much it raised the score."""
 
     feature: str
     value: float | None
@@ -32,7 +35,7 @@ class InputEffect:
 
 
 def reasons_of(columns: EventModelColumns, model: EventClassifier, matrix: Floats) -> list[list[InputEffect]]:
-    """For each event the inputs that raised its score most, the strongest first; those that raised it at all.
+    """The inputs that raised each event's score most, the strongest first, at most MOST_REASONS.
 
     Args:
         matrix: (n, columns.model.needed), NaN for no value.
@@ -47,12 +50,12 @@ def reasons_of(columns: EventModelColumns, model: EventClassifier, matrix: Float
     return [
         [
             InputEffect(
-                names[place], _number(inputs[row, place]), _number(usual[row, place]), float(effects[row, place])
+                names[column], _number(inputs[row, column]), _number(usual[row, column]), float(effects[row, column])
             )
-            for place in places
-            if effects[row, place] > 0
+            for column in order
+            if effects[row, column] > 0
         ]
-        for row, places in enumerate(strongest.tolist())
+        for row, order in enumerate(strongest.tolist())
     ]
 
 
@@ -77,9 +80,9 @@ DECISIONS = pa.schema(
         "inputs": pa.string(),
     }
 )
-"""The decision about each event: ``score`` is null without a model (no version) or where it failed (``problem``);
-``reasons`` and ``event`` are JSON, of events that alert; ``inputs`` as well (and ``event``), of those with a problem:
-the model scores them again from these."""
+"""The decision about each event. ``score`` is null without a version and where the model failed (``problem``);
+``reasons`` and ``event`` are JSON of events that alert; ``inputs`` (and ``event``) are JSON of events with a problem,
+from which the model scores them again."""
 
 
 def decide(
@@ -89,22 +92,22 @@ def decide(
     matrix: Floats,
     missing: str | None = None,
 ) -> pa.Table:
-    """The decision about each event, in the columns of DECISIONS; what a model raises is the decision's problem.
+    """The decision about each event, in the columns of DECISIONS; an error of the model is the decision's problem.
 
     Args:
         loaded: the version that scores; None for rules alone.
-        matrix: (n, columns.model.needed), what was known just before each event.
-        missing: why there is no version though there may be one registered.
+        matrix: (n, columns.model.needed), as known just before each event.
+        missing: the reason for no version though one may be registered.
     """
     scores, reasons, problem = _scored(columns, loaded, matrix, missing)
     threshold = np.inf if loaded is None else loaded.model.manifest.threshold
     met = columns.rules_met(matrix)
-    rules = [[name for name, which in met.items() if which[row]] for row in range(len(matrix))] if met else None
+    rules = [[name for name, mask in met.items() if mask[row]] for row in range(len(matrix))] if met else None
     alerting = scores >= threshold
     flagged = alerting | np.logical_or.reduce([np.zeros(len(matrix), bool), *met.values()])
     texts = _as_json(events, flagged | (problem is not None))
     reason_texts = [
-        _reasons_json(one) if alerts else None for one, alerts in zip(reasons, alerting.tolist(), strict=True)
+        _reasons_json(effects) if alerts else None for effects, alerts in zip(reasons, alerting.tolist(), strict=True)
     ]
     count = len(matrix)
     return pa.table(
@@ -130,48 +133,48 @@ def decide(
 def _scored(
     columns: EventModelColumns, loaded: LoadedEventModel | None, matrix: Floats, missing: str | None
 ) -> tuple[Floats, list[list[InputEffect]], str | None]:
-    """Scores (NaN for none), the reasons of those that alert, and why there is no score."""
-    nothing = np.full(len(matrix), np.nan)
-    silent: list[list[InputEffect]] = [[] for _ in range(len(matrix))]
+    """Scores (NaN for none), the reasons of events that alert, and the problem that left no scores."""
+    no_scores = np.full(len(matrix), np.nan)
+    reasons: list[list[InputEffect]] = [[] for _ in range(len(matrix))]
     if loaded is None:
-        return nothing, silent, missing
+        return no_scores, reasons, missing
     try:
         scores = loaded.model.scores(columns.inputs(matrix))
         alerting = np.flatnonzero(scores >= loaded.model.manifest.threshold)
-        found = reasons_of(columns, loaded.model, matrix[alerting])
-    except Exception as error:  # whatever a model does, the stream goes on
+        alert_reasons = reasons_of(columns, loaded.model, matrix[alerting])
+    except Exception as error:  # whatever a model raises, the stream goes on
         logger.exception("event_model_failed name=%s version=%s", columns.model.name, loaded.version)
-        return nothing, silent, f"model_failed: {type(error).__name__}: {error}"
-    for place, reasons in zip(alerting.tolist(), found, strict=True):
-        silent[place] = reasons
-    return scores, silent, None
+        return no_scores, reasons, f"model_failed: {type(error).__name__}: {error}"
+    for row, effects in zip(alerting.tolist(), alert_reasons, strict=True):
+        reasons[row] = effects
+    return scores, reasons, None
 
 
-def _as_json(events: pa.Table, which: Bools) -> list[str | None]:
-    """The events as JSON where ``which`` is true."""
+def _as_json(events: pa.Table, mask: Bools) -> list[str | None]:
+    """The events as JSON where the mask is true, else None."""
     texts: list[str | None] = [None] * events.num_rows
-    chosen = np.flatnonzero(which)
-    for place, event in zip(chosen.tolist(), events.take(pa.array(chosen)).to_pylist(), strict=True):
-        texts[place] = json.dumps(event)
+    rows = np.flatnonzero(mask)
+    for row, event in zip(rows.tolist(), events.take(pa.array(rows)).to_pylist(), strict=True):
+        texts[row] = json.dumps(event)
     return texts
 
 
 def inputs_as_json(columns: EventModelColumns, matrix: Floats) -> list[str]:
-    """The inputs known just before each event, by name, as JSON; null where there was no value."""
+    """Each event's inputs by name as JSON, as known just before it; null for no value."""
     known = zip(*([_number(value) for value in column] for column in matrix.T), strict=True)
     return [json.dumps(dict(zip(columns.model.needed, row, strict=True))) for row in known]
 
 
 def _reasons_json(reasons: list[InputEffect]) -> str:
-    return json.dumps([vars(one) for one in reasons])
+    return json.dumps([vars(reason) for reason in reasons])
 
 
 def alerts_of(decisions: pa.Table) -> list[dict[str, Any]]:
     """An alert for each event that reaches the model's threshold, and one for each rule that an event meets."""
     reached = pc.fill_null(pc.greater_equal(decisions["score"], decisions["threshold"]), fill_value=False)
     flagged = pc.or_(reached, pc.greater(pc.list_value_length(decisions["rules"]), 0))
-    chosen = decisions.append_column("reached", reached).filter(flagged).to_pylist()
-    return [_alert(one, source) for one in chosen for source in _sources(one)]
+    alerting = decisions.append_column("reached", reached).filter(flagged).to_pylist()
+    return [_alert(decision, source) for decision in alerting for source in _sources(decision)]
 
 
 def _sources(decision: Mapping[str, Any]) -> list[str]:
@@ -180,12 +183,11 @@ def _sources(decision: Mapping[str, Any]) -> list[str]:
 
 
 def _alert(decision: Mapping[str, Any], source: str) -> dict[str, Any]:
-    kept = ("event_id", "event_time", "model", "version", "score", "threshold")
     by_model = source.startswith("model:")
     return {
         "alert_id": f"{decision['event_id']}/{source}",
         "source": source,
-        **{name: decision[name] for name in kept},
+        **{name: decision[name] for name in ALERT_FIELDS},
         "reasons": json.loads(decision["reasons"]) if by_model else [],
         "event": json.loads(decision["event"]),
     }

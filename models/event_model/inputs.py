@@ -20,12 +20,12 @@ Events = Mapping[str, pa.Table]
 """Stream name → its deduplicated events."""
 
 Answering = Callable[[FeatureView, Spine], FeatureMatrix]
-"""Says what was known of a spine's entities, in its order."""
+"""Answers with the features of a spine's entities, in its order."""
 
 
 @dataclass(frozen=True)
 class EventInputs:
-    """The inputs of a model of one stream's events, in order: where each name comes from follows from the definitions.
+    """The inputs of a model of one stream's events, in order; the definitions say whether a name is field or feature.
 
     Args:
         stream: the events that the model scores.
@@ -57,24 +57,24 @@ class EventInputs:
 
         Args:
             events: of the stream.
-            as_of: one for each event; what was known by then counts, and the event itself may be of it.
+            as_of: (n,) what was known by then counts, which may include the event itself.
             history: of every stream that the views read.
         """
         return self._matrix(events, as_of, None, partial(_of_history, history))
 
     def matrix_before(self, events: pa.Table, features: Answering | Events) -> Floats:
-        """(n, names): the inputs of each of the stream's events as the stream meets them: just before it, without it.
+        """(n, names): the inputs of each of the stream's events just before it, as when the stream scores it.
 
-        As of the millisecond after its known_at, of what stands before it in the ledger's order (before_events.py).
+        As of the millisecond after its known_at, from the events before it in the ledger's order.
 
         Args:
             events: of the stream.
-            features: of every stream that the views read, the events among it; or what answers about them.
+            features: the events of every stream that the views read, these included; or a function that answers.
         """
         columns = EventColumns(events, self.stream)
-        places = LedgerPositions(self.stream.name, columns.known_at, columns.seq)
+        positions = LedgerPositions(self.stream.name, columns.known_at, columns.seq)
         answering = features if callable(features) else partial(_of_history, features)
-        return self._matrix(events, columns.known_at + 1, places, answering)
+        return self._matrix(events, columns.known_at + 1, positions, answering)
 
     def _matrix(self, events: pa.Table, as_of: Int64s, before: LedgerPositions | None, features: Answering) -> Floats:
         columns = EventColumns(events, self.stream)
@@ -86,14 +86,14 @@ class EventInputs:
 
         Args:
             events: of the stream.
-            answers: by view, what it says of the entity of each event, in their order.
+            answers: view → the features of each event's entity, in the order of the events.
         """
         columns = EventColumns(events, self.stream)
-        found = {name: _floats(columns.values(name)) for name in self.names if name in self.stream.dtypes}
+        by_name = {name: _floats(columns.values(name)) for name in self.names if name in self.stream.dtypes}
         for view in self.views:
-            wanted = [name for name in self.names if name in view.names and name not in found]
-            found |= dict(zip(wanted, answers[view.name].to_numpy(wanted).T, strict=True))
-        return np.column_stack([found[name] for name in self.names])
+            names = [name for name in self.names if name in view.names and name not in by_name]
+            by_name |= dict(zip(names, answers[view.name].to_numpy(names).T, strict=True))
+        return np.column_stack([by_name[name] for name in self.names])
 
 
 def _of_history(history: Events, view: FeatureView, spine: Spine) -> FeatureMatrix:

@@ -1,4 +1,4 @@
-"""The file of an artefact's candidate tables: plain arrays of one dimension, checked when they are read."""
+"""The file of an artefact's candidate tables: plain one-dimensional arrays, checked when they are read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ARRAYS: Mapping[str, str] = {
 }
 """Array of candidates.npz → its dtype; of ``half_life_ms`` and ``repeats`` there is one value."""
 
-FURTHER: Mapping[str, Mapping[str, str]] = {
+OPTIONAL: Mapping[str, Mapping[str, str]] = {
     "own": {"own_visits": "f4", "own_first_ms": "i8"},
     "lasting": {"lasting": "f4"},
     "together": {"together_starts": "i8", "together_items": "i4", "together_weights": "f4"},
@@ -39,10 +39,10 @@ FURTHER: Mapping[str, Mapping[str, str]] = {
     "category": {"category": "i4"},
     "price": {"price": "f4"},
 }
-"""What a model may have besides: its arrays stand there together or not at all. ``factors`` is row by row, and
-``factor_settings`` are regularization and alpha."""
+"""Optional groups of arrays, each there whole or not at all. ``factors`` is row by row; ``factor_settings`` are
+regularization and alpha."""
 
-KINDS = {**ARRAYS, **{name: kind for group in FURTHER.values() for name, kind in group.items()}}
+KINDS = {**ARRAYS, **{name: kind for group in OPTIONAL.values() for name, kind in group.items()}}
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -83,11 +83,11 @@ def _rows_as(name: str, rows: SparseRows) -> dict[str, Any]:
 
 
 def read_arrays(path: Path) -> Arrays:
-    """The arrays of candidates.npz, each of its dtype; ArtefactError for a file that is no such thing."""
+    """The arrays of candidates.npz, each of its dtype; ArtefactError for any other file."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            there = set(archive.files)
-            groups = [group for group in FURTHER.values() if there & set(group)]
+            present = set(archive.files)
+            groups = [group for group in OPTIONAL.values() if present & set(group)]
             arrays = {name: archive[name] for group in (ARRAYS, *groups) for name in group}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise _refused(path, f"arrays {', '.join(ARRAYS)}", str(error)) from error
@@ -99,7 +99,7 @@ def read_arrays(path: Path) -> Arrays:
 
 
 def candidate_tables(arrays: Arrays, path: Path) -> CandidateTables:
-    """The tables of these arrays; ArtefactError where they do not fit together."""
+    """The tables of these arrays; ArtefactError for inconsistent ones."""
     n, u = len(arrays["items"]), len(arrays["users"])
     neighbours = _sparse(arrays, path, "neighbour", n, n)
     histories = _checked(arrays, path, ("history_starts", "history_items", "own_count"), u, n)

@@ -65,9 +65,9 @@ class Manifest(BaseModel):
     item: ViewInputs
     """Each item's features."""
     recent_feature: str | None = None
-    """The user view's list of newest items, which a request passes as ``recent``; None where the view has none."""
+    """The user view's feature that lists its newest items (``recent`` of a request); None where the view has none."""
     pair_features: tuple[str, ...] = PAIR_FEATURES
-    """Features of a user and an item together, from retrieval; the ranker's first inputs."""
+    """Features of a user and an item together, the first inputs of the ranker."""
     calibration: Calibration | None = None
     """Calibrates the ranker's answers to probabilities; None leaves them as they are."""
     metrics: dict[str, float] = {}
@@ -75,7 +75,7 @@ class Manifest(BaseModel):
     settings: dict[str, Any] = {}
     """Settings of the training."""
     golden: tuple[Golden, ...] = ()
-    """Questions, and what it answered when it was made."""
+    """Queries and its answers to them when it was made."""
     files: dict[str, FileEntry] = {}
     """The other files; ``save`` fills it in."""
 
@@ -95,11 +95,11 @@ class Artefact:
         return self.tables.items
 
     def knows(self, user: str | None, recent: Sequence[str] = ()) -> bool:
-        """True when an answer would be personal: the user has a history here, or one of the recent items is known."""
+        """True when an answer would be personal: the user has a history here, or a recent item is known."""
         own = self.tables.user(user)
-        return own.stop > own.start or len(self.tables.places(recent)) > 0
+        return own.stop > own.start or len(self.tables.indices(recent)) > 0
 
-    def recommend(  # noqa: PLR0913  # one parameter a thing that a question can say
+    def recommend(  # noqa: PLR0913  # one parameter for each part of a query
         self,
         recent: Sequence[str],
         user_row: Floats | None,
@@ -112,25 +112,25 @@ class Artefact:
         among: Sequence[str] | None = None,
         allowed: NDArray[np.bool_] | None = None,
     ) -> list[Ranked]:
-        """At most k items, best first, each once; only those of ``among`` (that the model knows) where it is given.
+        """At most k items, best first, each once; only known ones of ``among`` unless that is None.
 
-        Nothing known of a user is no error: the candidates are then what is popular and trending (see ``knows``).
+        An unknown user is no error: the candidates are then popular and trending items (see ``knows``).
 
         Args:
             recent: item ids, newest first: manifest.recent_feature of the user's features.
             user_row: manifest.user.names in order, NaN for null; None for a user without features.
             item_matrix: (len(items), manifest.item.names), NaN for null; None for items without features.
-            user: the user's key text, which finds the history that the model was trained with.
+            user: the user's key text, by which its history in the model is found.
             as_of: epoch ms of the request; the model's own as_of unless given.
-            exclude: item ids that must not come back (``seen`` has those that the user knows).
-            allowed: (len(items),) the items that may be named at all; None for all.
+            exclude: item ids to leave out (``seen`` has those that the user knows).
+            allowed: (len(items),) the items that may be candidates; None for all.
 
-        Raises ArtefactError when a row or matrix has another shape than the manifest says.
+        Raises ArtefactError for a row or matrix of another shape than the manifest's.
         """
         candidates = self.retrieve(Query(user, recent, as_of or self.manifest.as_of_ms), among, allowed)
         if exclude:
-            candidates = candidates.only(~np.isin(candidates.places, self.tables.places(exclude)))
-        rows = None if item_matrix is None else self._checked(item_matrix)[candidates.places]
+            candidates = candidates.only(~np.isin(candidates.indices, self.tables.indices(exclude)))
+        rows = None if item_matrix is None else self._checked(item_matrix)[candidates.indices]
         return best_first(self.tables, candidates, self.score(candidates, user_row, rows), k)
 
     def retrieve(
@@ -160,45 +160,45 @@ class Artefact:
     def chances(self, inputs: Floats) -> Floats:
         """The probability that each row of the ranker's inputs is taken."""
         answers, calibration = chances(self.ranker, inputs), self.manifest.calibration
-        return answers if calibration is None else calibration.of(answers)
+        return answers if calibration is None else calibration.calibrated(answers)
 
     def seen(self, user: str | None, recent: Sequence[str] = ()) -> list[str]:
         """The recent items, then those of the user's history in the model."""
         own = self.tables.histories.column[self.tables.user(user)]
-        return [*recent, *(self.items[place] for place in own.tolist())]
+        return [*recent, *(self.items[index] for index in own.tolist())]
 
     def popular(self, k: int, exclude: Sequence[str] = ()) -> list[Ranked]:
-        """The k most popular items: the answer when nothing else can be had."""
+        """The k most popular items: the last resort."""
         return self._listed(self.tables.most_popular, self.tables.popular, "popular", k, exclude)
 
     def trending(self, k: int, exclude: Sequence[str] = ()) -> list[Ranked]:
-        """At most k items that are on their way up."""
+        """At most k trending items."""
         return self._listed(self.tables.most_trending, self.tables.trending, "trending", k, exclude)
 
     def similar(
         self, item_id: str, k: int, exclude: Sequence[str] = (), allowed: NDArray[np.bool_] | None = None
     ) -> list[Ranked]:
-        """At most k items that go with this one; none for an item that the model does not know."""
-        scores = self.tables.neighbours.total(self.tables.places([item_id]), len(self.items))
+        """At most k items similar to this one; none for an item that the model does not know."""
+        scores = self.tables.neighbours.total(self.tables.indices([item_id]), len(self.items))
         if allowed is not None:
             scores = np.where(allowed, scores, 0.0)
         order = np.argsort(-scores, kind="stable")
         return self._listed(order[scores[order] > 0], scores, "similar", k, [item_id, *exclude])
 
     def allowing(self, items: Collection[str]) -> NDArray[np.bool_]:
-        """(len(items),) true for those of the model's items that are among these."""
+        """(len(items),) a mask of these items."""
         mask = np.zeros(len(self.items), dtype=bool)
-        mask[self.tables.places(items)] = True
+        mask[self.tables.indices(items)] = True
         return mask
 
     def likeness(self, items: Sequence[str]) -> Floats:
-        """(i, i) how much these items go with each other, 0 to 1, symmetric; 0 for one that the model does not know."""
+        """(i, i) the similarity of these items, 0 to 1, symmetric; 0 for an item that the model does not know."""
         known = np.array([item in self.tables.index for item in items], dtype=bool)
-        places = np.array([self.tables.index[item] for item in items if item in self.tables.index], dtype=np.int64)
-        shares = self.tables.neighbours.between(places, len(self.items))
-        whole = np.zeros((len(items), len(items)))
-        whole[np.ix_(known, known)] = np.maximum(shares, shares.T)
-        return whole
+        indices = np.array([self.tables.index[item] for item in items if item in self.tables.index], dtype=np.int64)
+        shares = self.tables.neighbours.between(indices, len(self.items))
+        likeness = np.zeros((len(items), len(items)))
+        likeness[np.ix_(known, known)] = np.maximum(shares, shares.T)
+        return likeness
 
     def user_row(self, matrix: FeatureMatrix, row: int = 0) -> Floats:
         """One row of the user view's matrix as the ranker takes it."""
@@ -224,7 +224,7 @@ class Artefact:
 
     @cached_property
     def item_keys(self) -> pa.Array:
-        """The item ids as an Arrow array: what to ask the store for, to build an item matrix."""
+        """The item ids as an Arrow array: the keys by which the store is read for an item matrix."""
         return pa.array(self.items, pa.string())
 
     def _checked(self, matrix: Floats) -> Floats:
@@ -236,8 +236,8 @@ class Artefact:
     def _listed(
         self, order: NDArray[np.int64], scores: NDArray[Any], source: str, k: int, exclude: Sequence[str]
     ) -> list[Ranked]:
-        wanted = order[~np.isin(order, self.tables.places(exclude))][:k]
-        return [Ranked(self.items[place], float(scores[place]), source) for place in wanted.tolist()]
+        wanted = order[~np.isin(order, self.tables.indices(exclude))][:k]
+        return [Ranked(self.items[index], float(scores[index]), source) for index in wanted.tolist()]
 
 
 LoadedRecommender = LoadedVersion[Artefact]
@@ -285,11 +285,11 @@ def load(directory: str | Path, digest: str | None = None, *, trusted: bool = Fa
 
 
 class Golden(BaseModel):
-    """A question, and the answer to it when the artefact was made."""
+    """A query, and the answer to it when the artefact was made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     recent: tuple[str, ...]
-    """The items that the asker had to do with last."""
+    """The user's recent items, newest first."""
     answer: tuple[tuple[str, float], ...]
     """(item, score), best first."""

@@ -1,4 +1,4 @@
-"""From a ranker's answer to a probability: Platt's sigmoid (1999) over its log odds, which changes no order."""
+"""Platt scaling (1999): a sigmoid over the log odds of a ranker's answers, which keeps their order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from features.arrays import Floats
 
 NEAREST = 1e-9
-"""How near to 0 and 1 an answer is taken to be, at most."""
+"""Answers are clipped to at least this far from 0 and 1."""
 
 
 class Calibration(BaseModel):
@@ -19,13 +19,13 @@ class Calibration(BaseModel):
     slope: float = Field(gt=0, allow_inf_nan=False)
     intercept: float = Field(allow_inf_nan=False)
 
-    def of(self, chances: Floats) -> Floats:
-        """The probabilities of these answers; the higher of two answers has no lower one."""
-        calibrated: Floats = 1 / (1 + np.exp(-(self.slope * log_odds(chances) + self.intercept)))
-        return calibrated
+    def calibrated(self, chances: Floats) -> Floats:
+        """The probabilities of these answers, in the same order of size."""
+        probabilities: Floats = 1 / (1 + np.exp(-(self.slope * log_odds(chances) + self.intercept)))
+        return probabilities
 
 
 def log_odds(chances: Floats) -> Floats:
-    """ln(p / (1 − p)), with p kept NEAREST off 0 and 1."""
-    kept = np.clip(chances, NEAREST, 1 - NEAREST)
-    return np.asarray(np.log(kept) - np.log1p(-kept), dtype=np.float64)
+    """ln(p / (1 − p)), with p clipped to NEAREST from 0 and 1."""
+    clipped = np.clip(chances, NEAREST, 1 - NEAREST)
+    return np.asarray(np.log(clipped) - np.log1p(-clipped), dtype=np.float64)

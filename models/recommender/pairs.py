@@ -1,7 +1,7 @@
 """Pair features, of a user and an item together: scores of every source for every item, then a row for each candidate.
 
-Everything here is of the tables and of the query's newest items, so that training, which asks as of moments of the past
-with tables of before, and serving compute the same.
+All are computed from the tables and the query's newest items alone, so that training (as of past moments, with tables
+of earlier data) and serving compute the same.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ PAIR_FEATURES = (
 )
 """The ranker's inputs about a user and an item together; the user's and the item's own features follow them."""
 
-COLUMN = {name: place for place, name in enumerate(PAIR_FEATURES)}
+COLUMN = {name: column for column, name in enumerate(PAIR_FEATURES)}
 
 POSITION = 1.0
-"""Where every candidate is taken to be shown: the ranker learns what was due to the place from what was shown, and is
-asked about one place for all."""
+"""The display position of every candidate in a ranking: the ranker learns the effect of positions from shown items, and
+scores all candidates at the same one."""
 
 SCORED = {"similar": 100, "together": 60, "factor": 60, "session": 60}
-"""Source → how many candidates it names; a rank is this where the source does not name the item."""
+"""Source → the number of candidates it names, which is also the rank of an item that it does not name."""
 
-TRAIL, SESSIONS_AN_ITEM, ALIKE = 20, 200, 100
-"""Of so many newest items similar sessions are looked for, among so many of each, and so many of them answer."""
+TRAIL, SESSIONS_AN_ITEM, NEAREST_SESSIONS = 20, 200, 100
+"""V-SKNN's sizes: newest items of the user, latest sessions of each of them, most similar sessions that score."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """A user at an instant: the key text (None for nobody known), its newest items first, and as_of in ms."""
+    """A user at an instant: the key text (None without a user), its recent items, newest first, and as_of in ms."""
 
     user: str | None
     recent: Sequence[str]
@@ -66,8 +66,8 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Known:
-    """The user in the tables: the positions of the history, its items, and the positions of the newest items."""
+class KnownUser:
+    """The user in the tables: the positions of its history, the indices of its recent items, and as_of in ms."""
 
     tables: CandidateTables
     own: slice
@@ -75,23 +75,23 @@ class Known:
     as_of: int
 
     @classmethod
-    def of(cls, tables: CandidateTables, query: Query) -> Known:
-        """This query's user in the tables."""
-        return cls(tables, tables.user(query.user), tables.places(query.recent), query.as_of)
+    def of(cls, tables: CandidateTables, query: Query) -> KnownUser:
+        """The user of a query in the tables."""
+        return cls(tables, tables.user(query.user), tables.indices(query.recent), query.as_of)
 
     @cached_property
     def own_items(self) -> Int64s:
-        """The places of the history's items, the most frequent first."""
+        """The indices of the history's items, the most frequent first."""
         return self.tables.histories.column[self.own].astype(np.int64)
 
     @cached_property
     def every(self) -> Int64s:
-        """The places of history and newest items, each once."""
+        """The indices of history and recent items, each once."""
         return np.unique(np.concatenate([self.own_items, self.recent]))
 
     @cached_property
     def shares(self) -> Floats:
-        """Aligned with ``every``: 1 for the newest items, and for the history's less the longer ago they were last."""
+        """Aligned with ``every``: 1 for recent items, and a decay since the last time for those of the history."""
         ages = np.maximum(self.as_of - self.tables.own_last_ms[self.own], 0)
         shares = np.zeros(len(self.every))
         shares[np.searchsorted(self.every, self.own_items)] = np.exp2(-ages / self.tables.half_life_ms)
@@ -100,44 +100,44 @@ class Known:
 
     @cached_property
     def trail(self) -> Int64s:
-        """At most TRAIL places, the newest first: those of the query, then the history's by when they were last."""
+        """Indices of at most TRAIL items, newest first: those of the query, then the history's by their last time."""
         order = np.argsort(-self.tables.own_last_ms[self.own], kind="stable")[:TRAIL]
         trail = np.concatenate([self.recent, self.own_items[order]])
         return trail[np.sort(np.unique(trail, return_index=True)[1])][:TRAIL]
 
     @cached_property
     def taken(self) -> Int64s:
-        """The places of what was taken as the target; none where that was not counted."""
+        """The indices of items that were taken as the target; empty where that was not counted."""
         visits = self.tables.own_visits
         return self.own_items[:0] if visits is None else self.own_items[visits[self.own] > 0]
 
 
 @dataclass(frozen=True)
 class SourceScores:
-    """(n,) what a source says of every item, higher is better, and how many candidates it names."""
+    """A source's score of every item, (n,), higher is better, and the number of candidates it names."""
 
     values: Floats
     count: int
 
     @cached_property
     def top(self) -> Int64s:
-        """The places of the items that it names, in no order."""
+        """The indices of the items that it names, in no order."""
         return best(self.values, self.count)
 
     @cached_property
     def ranks(self) -> Floats:
-        """(n,) 0 for the highest score, of equal ones the lower place first; ``count`` for what it does not name."""
+        """(n,) 0 for the highest score, of equal ones the lower index first; ``count`` for what it does not name."""
         ranks = np.full(len(self.values), float(self.count))
         ranks[self.top[np.lexsort((self.top, -self.values[self.top]))]] = np.arange(len(self.top))
         return ranks
 
 
-def scores_of(known: Known) -> dict[str, SourceScores]:
-    """Source → what it says; only the sources that the tables have."""
+def scores_of(known: KnownUser) -> dict[str, SourceScores]:
+    """Source → its scores, for the sources that the tables have."""
     tables, n = known.tables, len(known.tables.items)
     scores = {"similar": tables.neighbours.total(known.every, n, known.shares)}
     if tables.together is not None:
-        scores["together"] = tables.together.total(known.trail, n, lateness(len(known.trail)))
+        scores["together"] = tables.together.total(known.trail, n, recency_weights(len(known.trail)))
     if tables.factors is not None:
         scores["factor"] = tables.factors.scores(known.every)
     if tables.sessions is not None:
@@ -145,31 +145,31 @@ def scores_of(known: Known) -> dict[str, SourceScores]:
     return {source: SourceScores(values, SCORED[source]) for source, values in scores.items()}
 
 
-def lateness(count: int) -> Floats:
-    """(count,) 1 for the newest, and so down in equal steps to above 0."""
+def recency_weights(count: int) -> Floats:
+    """(count,) weights of items, newest first: from 1 down in equal steps, all above 0."""
     return 1.0 - np.arange(count) / max(count, 1)
 
 
 def session_scores(sessions: Sessions, trail: Int64s, width: int) -> Floats:
-    """(width,) what the sessions most like the trail have: V-SKNN (Ludewig and Jannach, UMUAI 2018).
+    """(width,) scores from the sessions most like the trail: V-SKNN (Ludewig and Jannach, UMUAI 2018).
 
-    An item of the trail counts by how late it came; a session by the sum of those that it shares, over the root of
-    how many items it has; rare items count more.
+    An item of the trail has its recency weight; a session the sum over the items that it shares with the trail, divided
+    by the root of its length; an item is weighted by its inverse session frequency.
     """
     if not len(trail) or not len(sessions.items.starts) > 1:
         return np.zeros(width)
     count = len(sessions.items.starts) - 1
-    places, lengths = sessions.of_item.at(trail, SESSIONS_AN_ITEM)
-    named = sessions.of_item.column[places]
-    shared = np.bincount(named, weights=np.repeat(lateness(len(trail)), lengths), minlength=count)
-    alike: Floats = shared / np.sqrt(np.diff(sessions.items.starts))
-    chosen = best(alike, ALIKE)
-    often = np.diff(sessions.of_item.starts)
-    return sessions.items.total(chosen, width, alike[chosen]) * np.log1p(count / np.maximum(often, 1))
+    entries, lengths = sessions.of_item.at(trail, SESSIONS_AN_ITEM)
+    named = sessions.of_item.column[entries]
+    shared = np.bincount(named, weights=np.repeat(recency_weights(len(trail)), lengths), minlength=count)
+    similarity: Floats = shared / np.sqrt(np.diff(sessions.items.starts))
+    nearest = best(similarity, NEAREST_SESSIONS)
+    frequency = np.diff(sessions.of_item.starts)
+    return sessions.items.total(nearest, width, similarity[nearest]) * np.log1p(count / np.maximum(frequency, 1))
 
 
 def best(scores: Floats, count: int) -> Int64s:
-    """The places of the highest positive scores, in no order."""
+    """The indices of the highest positive scores, in no order."""
     count = min(count, len(scores))
     if not count:
         return np.empty(0, dtype=np.int64)
@@ -177,35 +177,35 @@ def best(scores: Floats, count: int) -> Int64s:
     return highest[scores[highest] > 0]
 
 
-def pairs_of(known: Known, scores: Mapping[str, SourceScores], places: Int64s) -> Floats:
-    """(c, len(PAIR_FEATURES)) for the items at these places; NaN where there is nothing to say."""
-    pairs = np.full((len(places), len(PAIR_FEATURES)), np.nan)
+def pairs_of(known: KnownUser, scores: Mapping[str, SourceScores], indices: Int64s) -> Floats:
+    """(c, len(PAIR_FEATURES)) the pair features of the items of these indices; NaN for unknown values."""
+    pairs = np.full((len(indices), len(PAIR_FEATURES)), np.nan)
 
     def put(name: str, values: Floats | float) -> None:
         pairs[:, COLUMN[name]] = values
 
     tables = known.tables
     for source, scored in scores.items():
-        put(f"{source}_score", scored.values[places])
-        put(f"{source}_rank", scored.ranks[places])
-    put("popular_score", tables.popular_log[places])
-    put("popular_rank", tables.popular_rank[places])
-    put("trending_score", tables.trending[places].astype(np.float64))
-    put("lasting_score", tables.lasting_log[places])
-    for name, values in _own(known, places).items():
+        put(f"{source}_score", scored.values[indices])
+        put(f"{source}_rank", scored.ranks[indices])
+    put("popular_score", tables.popular_log[indices])
+    put("popular_rank", tables.popular_rank[indices])
+    put("trending_score", tables.trending[indices].astype(np.float64))
+    put("lasting_score", tables.lasting_log[indices])
+    for name, values in _own(known, indices).items():
         put(name, values)
-    at = _number_of(known.recent, len(tables.items))[places]
-    put("recent_place", np.where(at >= 0, at, np.nan))
+    rank = _rank_of(known.recent, len(tables.items))[indices]
+    put("recent_place", np.where(rank >= 0, rank, np.nan))
     put("history_size", float(len(known.own_items) + len(known.recent)))
-    put("category_share", _category_share(known, places))
-    put("price_from_habit", _price_from_habit(known, places))
+    put("category_share", _category_share(known, indices))
+    put("price_from_habit", _price_from_habit(known, indices))
     put("position", POSITION)
     put("blended", blended(pairs))
     return pairs
 
 
-def _own(known: Known, places: Int64s) -> dict[str, Floats]:
-    """(c,) what the user's own history says of each item."""
+def _own(known: KnownUser, indices: Int64s) -> dict[str, Floats]:
+    """Pair feature → (c,) its values from the user's own history."""
     tables, own = known.tables, known.own
     counts = tables.own_count[own].astype(np.float64)
     age = (known.as_of - tables.own_last_ms[own]).astype(np.float64)
@@ -222,52 +222,47 @@ def _own(known: Known, places: Int64s) -> dict[str, Floats]:
         between = (tables.own_last_ms[own] - tables.own_first_ms[own]) / np.maximum(visits - 1, 1)
         due = np.divide(age, between, out=np.full(len(age), np.nan), where=(visits > 1) & (between > 0))
         columns |= {"own_visits": (visits, 0.0), "own_due": (due, np.nan)}
-    at = _number_of(known.own_items, len(tables.items))[places]
-    return {name: _taken(values, at, other) for name, (values, other) in columns.items()}
+    rank = _rank_of(known.own_items, len(tables.items))[indices]
+    return {name: np.append(values, default)[rank] for name, (values, default) in columns.items()}
 
 
-def _number_of(places: Int64s, size: int) -> Int64s:
-    """(size,) the number of each place among these; -1 for one that is not among them."""
-    number = np.full(size, -1)
-    number[places] = np.arange(len(places))
-    return number
+def _rank_of(indices: Int64s, size: int) -> Int64s:
+    """(size,) the position of each index among these; -1 for one that is not among them."""
+    rank = np.full(size, -1)
+    rank[indices] = np.arange(len(indices))
+    return rank
 
 
-def _taken(values: Floats, at: Int64s, otherwise: float) -> Floats:
-    """The values at these numbers; ``otherwise`` at -1."""
-    return np.append(values, otherwise)[at]
-
-
-def _category_share(known: Known, places: Int64s) -> Floats | float:
-    """(c,) how much of the trail is of the item's category."""
+def _category_share(known: KnownUser, indices: Int64s) -> Floats | float:
+    """(c,) the share of the trail that is of the item's category."""
     category = known.tables.category
     if category is None:
         return np.nan
-    theirs, weights = category[known.trail], lateness(len(known.trail))
-    there = theirs >= 0
-    if not there.any():
+    of_trail, weights = category[known.trail], recency_weights(len(known.trail))
+    known_ones = of_trail >= 0
+    if not known_ones.any():
         return np.nan
-    sums = np.bincount(theirs[there], weights=weights[there], minlength=int(category.max()) + 1)
-    of_item = category[places]
-    return np.where(of_item >= 0, sums[np.maximum(of_item, 0)] / weights[there].sum(), np.nan)
+    sums = np.bincount(of_trail[known_ones], weights=weights[known_ones], minlength=int(category.max()) + 1)
+    of_item = category[indices]
+    return np.where(of_item >= 0, sums[np.maximum(of_item, 0)] / weights[known_ones].sum(), np.nan)
 
 
-def _price_from_habit(known: Known, places: Int64s) -> Floats | float:
-    """(c,) ln of the item's price over the middle one of the user's items; NaN where either is not known."""
+def _price_from_habit(known: KnownUser, indices: Int64s) -> Floats | float:
+    """(c,) ln of the item's price over the median price of the user's items; NaN where either is not known."""
     price = known.tables.price
     if price is None:
         return np.nan
-    theirs = price[known.every]
-    theirs = theirs[theirs > 0]
-    if not len(theirs):
+    paid = price[known.every]
+    paid = paid[paid > 0]
+    if not len(paid):
         return np.nan
-    of_item = price[places].astype(np.float64)
-    habit = float(np.median(theirs))
+    of_item = price[indices].astype(np.float64)
+    habit = float(np.median(paid))
     return np.log(np.where(of_item > 0, of_item, np.nan) / habit)
 
 
 def blended(pairs: Floats) -> Floats:
-    """A score without a ranker: similarity and the user's own habit, each as a share of the best, and some popularity.
+    """The score without a ranker: similarity and own count, each as a share of the highest, plus 0.1 popularity.
 
     Args:
         pairs: (c, at least len(PAIR_FEATURES)), the pair features first.

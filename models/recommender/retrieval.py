@@ -1,8 +1,8 @@
-"""From what is known of a user to ranked items: candidates from several sources, then a ranker over them. Pure.
+"""Candidates from several sources, and the order of their scores. Pure functions.
 
     recent items, user id ──retrieve──► candidates with pair features ──rank──► items with scores and sources
 
-Training calls the same two steps as serving does, so that the ranker is fitted on what it ranks later.
+Training and serving call the same two steps, so that the ranker is fitted on the kind of candidates that it ranks.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.arrays import Floats, Int64s
-from models.recommender.pairs import Known, Query, SourceScores, best, pairs_of, scores_of
+from models.recommender.pairs import KnownUser, Query, SourceScores, best, pairs_of, scores_of
 from models.recommender.tables import CandidateTables
 
 SOURCES = ("repeat", "similar", "together", "session", "factor", "trending", "popular", "lasting", "asked")
-"""The candidate sources; a candidate of more than one has the first of them here."""
+"""The candidate sources; a candidate of more than one is said to be of the first here."""
 
 TOP_OWN, TOP_TRENDING, TOP_POPULAR, TOP_LASTING = 60, 20, 40, 20
-"""The number of candidates of these sources; the others' are in pairs.SCORED."""
+"""The number of candidates of these sources; those of the others are in pairs.SCORED."""
 
 
 @dataclass(frozen=True)
 class RankingRequest:
-    """The arguments of a ranking, with which it can be repeated (see Artefact.recommend)."""
+    """The arguments of Artefact.recommend, with which a ranking can be repeated."""
 
     query: Query
     user_row: Floats | None
@@ -37,18 +37,18 @@ class RankingRequest:
 
 @dataclass(frozen=True)
 class Candidates:
-    """c items by place, (c, len(PAIR_FEATURES)) what is known of user and item together, and each one's source."""
+    """The indices of c items, their pair features (c, len(PAIR_FEATURES)), and the source of each."""
 
-    places: Int64s
+    indices: Int64s
     pairs: Floats
     sources: NDArray[np.int8]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
     def only(self, keep: NDArray[np.bool_]) -> Candidates:
         """The candidates where keep is true."""
-        return Candidates(self.places[keep], self.pairs[keep], self.sources[keep])
+        return Candidates(self.indices[keep], self.pairs[keep], self.sources[keep])
 
 
 @dataclass(frozen=True)
@@ -63,25 +63,25 @@ class Ranked:
 def retrieve(
     tables: CandidateTables, query: Query, among: Sequence[str] | None = None, allowed: NDArray[np.bool_] | None = None
 ) -> Candidates:
-    """The items worth ranking for this query, or those of ``among`` that the model knows.
+    """The candidates for this query, or the known ones of ``among``.
 
     Args:
-        allowed: (n,) the items that may be named at all: every source then names its best among these.
+        allowed: (n,) the items that may be candidates: every source names its best among these.
     """
-    known = Known.of(tables, query)
+    known = KnownUser.of(tables, query)
     scores = scores_of(known)
     if among is not None:
-        places = _inside(tables.places(among), allowed)
-        sources = np.full(len(places), SOURCES.index("asked"), dtype=np.int8)
+        indices = _inside(tables.indices(among), allowed)
+        sources = np.full(len(indices), SOURCES.index("asked"), dtype=np.int8)
     else:
-        places, sources = _named(known, scores, allowed)
-    return Candidates(places, pairs_of(known, scores, places), sources)
+        indices, sources = _named(known, scores, allowed)
+    return Candidates(indices, pairs_of(known, scores, indices), sources)
 
 
 def _named(
-    known: Known, scores: dict[str, SourceScores], allowed: NDArray[np.bool_] | None
+    known: KnownUser, scores: dict[str, SourceScores], allowed: NDArray[np.bool_] | None
 ) -> tuple[Int64s, NDArray[np.int8]]:
-    """The places that any source names, each once, and the first source that does."""
+    """The indices that any source names, each once, and the first source that does."""
     tables = known.tables
     if not tables.repeats:
         allowed = np.ones(len(tables.items), dtype=bool) if allowed is None else allowed.copy()
@@ -94,21 +94,20 @@ def _named(
         "lasting": _inside(tables.most_lasting, allowed)[:TOP_LASTING],
     }
     for source, scored in scores.items():
-        chosen = None if allowed is None else best(np.where(allowed, scored.values, 0.0), scored.count)
-        named[source] = scored.top if chosen is None else chosen
+        named[source] = scored.top if allowed is None else best(np.where(allowed, scored.values, 0.0), scored.count)
     ordered = [named.get(source, own[:0]) for source in SOURCES]
     every = np.concatenate(ordered)
-    sources = np.repeat(np.arange(len(SOURCES), dtype=np.int8), [len(one) for one in ordered])
-    places, first = np.unique(every, return_index=True)
-    return places, sources[first]
+    sources = np.repeat(np.arange(len(SOURCES), dtype=np.int8), [len(indices) for indices in ordered])
+    indices, first = np.unique(every, return_index=True)
+    return indices, sources[first]
 
 
-def _inside(places: Int64s, allowed: NDArray[np.bool_] | None) -> Int64s:
-    return places if allowed is None else places[allowed[places]]
+def _inside(indices: Int64s, allowed: NDArray[np.bool_] | None) -> Int64s:
+    return indices if allowed is None else indices[allowed[indices]]
 
 
 def ranker_inputs(candidates: Candidates, user_row: Floats, item_rows: Floats) -> Floats:
-    """(c, pair + user + item features): what the ranker is fitted on and asked about.
+    """(c, pair + user + item features): the rows that the ranker is fitted on and scores.
 
     Args:
         user_row: (user features,), NaN for null.
@@ -120,8 +119,8 @@ def ranker_inputs(candidates: Candidates, user_row: Floats, item_rows: Floats) -
 
 def best_first(tables: CandidateTables, candidates: Candidates, scores: Floats, k: int) -> list[Ranked]:
     """The k candidates of the highest scores; equal scores in the order of popularity."""
-    order = np.lexsort((tables.popular_rank[candidates.places], -scores))[:k]
+    order = np.lexsort((tables.popular_rank[candidates.indices], -scores))[:k]
     return [
-        Ranked(tables.items[candidates.places[at]], float(scores[at]), SOURCES[candidates.sources[at]])
-        for at in order.tolist()
+        Ranked(tables.items[candidates.indices[row]], float(scores[row]), SOURCES[candidates.sources[row]])
+        for row in order.tolist()
     ]

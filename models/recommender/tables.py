@@ -17,7 +17,7 @@ from features.hashing import hash_texts
 
 @dataclass(frozen=True)
 class SparseRows:
-    """Rows of (column, weight): row r stands at starts[r]:starts[r + 1]."""
+    """Sparse rows of (column, weight); the entries of row r are starts[r]:starts[r + 1]."""
 
     starts: Int64s
     column: NDArray[np.int32]
@@ -36,22 +36,22 @@ class SparseRows:
 
     def total(self, rows: Int64s, width: int, shares: Floats | None = None) -> Floats:
         """(width,) the sum of these rows, each times its share where there are shares."""
-        places, lengths = self.at(rows)
-        weights = self.weight[places].astype(np.float64)
+        entries, lengths = self.at(rows)
+        weights = self.weight[entries].astype(np.float64)
         if shares is not None:
             weights *= np.repeat(shares, lengths)
-        return np.bincount(self.column[places], weights=weights, minlength=width).astype(np.float64)
+        return np.bincount(self.column[entries], weights=weights, minlength=width).astype(np.float64)
 
     def between(self, rows: Int64s, width: int) -> Floats:
-        """(r, r) the weight from each of these rows to each of them as a column, as a share of the row's highest."""
+        """(r, r) the weights between these rows, each row's as shares of its highest weight."""
         shares = np.zeros((len(rows), len(rows)))
         if not len(rows):
             return shares
-        place = np.full(width, -1)
-        place[rows] = np.arange(len(rows))
-        places, lengths = self.at(rows)
-        columns = place[self.column[places]]
-        weights = self.weight[places].astype(np.float64)
+        row_of_column = np.full(width, -1)
+        row_of_column[rows] = np.arange(len(rows))
+        entries, lengths = self.at(rows)
+        columns = row_of_column[self.column[entries]]
+        weights = self.weight[entries].astype(np.float64)
         owner = np.repeat(np.arange(len(rows)), lengths)
         top = np.zeros(len(rows))
         np.maximum.at(top, owner, weights)
@@ -60,7 +60,7 @@ class SparseRows:
         return np.clip(shares, 0.0, 1.0)
 
     def transposed(self, columns: int) -> SparseRows:
-        """Row c has the rows of column c, the last first."""
+        """The transposed matrix; each of its rows has the last of the original rows first."""
         row = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
         order = np.lexsort((-row, self.column))
         starts = np.searchsorted(self.column[order], np.arange(columns + 1))
@@ -87,22 +87,22 @@ class Factors:
         return items.T @ items + self.regularization * np.eye(items.shape[1])
 
     def scores(self, taken: Int64s) -> Floats:
-        """(n,) each item's score for one who took these: (YᵀCY + λI)⁻¹ YᵀCp, equation 4, times each item's vector."""
+        """(n,) each item's score for a user who took these: its vector times (YᵀCY + λI)⁻¹ YᵀCp, equation 4."""
         if not len(taken):
             return np.zeros(len(self.items))
-        theirs = self.items[taken].astype(np.float64)
-        weighted = self._gram + (self.alpha - 1) * (theirs.T @ theirs)
-        user = np.linalg.solve(weighted, self.alpha * theirs.sum(axis=0))
+        vectors = self.items[taken].astype(np.float64)
+        weighted = self._gram + (self.alpha - 1) * (vectors.T @ vectors)
+        user = np.linalg.solve(weighted, self.alpha * vectors.sum(axis=0))
         return np.asarray(self.items @ user.astype(np.float32), dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Sessions:
-    """The latest sessions, the last one last: what those who took similar items took with them.
+    """The latest sessions in order of time, for session-based neighbours.
 
     Args:
-        items: for each session its items.
-        of_item: for each item its sessions, the last first.
+        items: the items of each session.
+        of_item: the sessions of each item, the latest first.
     """
 
     items: SparseRows
@@ -110,33 +110,33 @@ class Sessions:
 
     @classmethod
     def of(cls, items: SparseRows, width: int) -> Sessions:
-        """The sessions of so many items."""
+        """These sessions over ``width`` items, with the index by item."""
         return cls(items, items.transposed(width))
 
 
 @dataclass(frozen=True)
 class CandidateTables:
-    """The arrays that candidates come from; n items and u users. The model was made without those that are None.
+    """The arrays that candidates come from, of n items and u users; None for what the model was trained without.
 
     Args:
-        items: the item ids; everything else has their places in here.
-        neighbours: for each item its similar ones, best first.
+        items: the item ids; everything else has their indices in here.
+        neighbours: the similar items of each item, best first.
         popular: (n,) weighted, slowly decaying count of events at the model's as_of.
         trending: (n,) how much of that is new, 0 to 1.
-        users: (u,) hashes of user key texts, rising.
-        histories: for each user the items of its targets before the model's as_of.
-        own_count: aligned with histories.column: how often.
-        own_last_ms: aligned with histories.column: when last.
-        own_visits: aligned with histories.column: in how many sessions it was taken as the target.
-        own_first_ms: aligned with histories.column: when first.
+        users: (u,) hashes of user key texts, ascending.
+        histories: the items that each user took as the target before the model's as_of.
+        own_count: aligned with histories.column: the number of times.
+        own_last_ms: aligned with histories.column: the last time.
+        own_visits: aligned with histories.column: the number of sessions in which it was taken as the target.
+        own_first_ms: aligned with histories.column: the first time.
         lasting: (n,) weighted count of all events, which does not decay.
-        together: for each item those of the same sessions, best first.
+        together: the items of the same sessions as each item, best first.
         factors: the items as vectors.
         sessions: the latest sessions.
         category: (n,) the code of the item's category, -1 where it is not known.
         price: (n,) the item's last price, NaN where it is not known.
-        half_life_ms: how long until what a user took counts half for what is similar; infinite where it does not fade.
-        repeats: whether users come back to what they took: where not, what they took is no candidate.
+        half_life_ms: the half-life of a user's history in the scores of similar items; infinite for no decay.
+        repeats: whether users take items again; if not, items that a user took are no candidates.
     """
 
     items: tuple[str, ...]
@@ -160,12 +160,12 @@ class CandidateTables:
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """Item id → its place."""
-        return {item: place for place, item in enumerate(self.items)}
+        """Item id → its index."""
+        return {item: index for index, item in enumerate(self.items)}
 
     @cached_property
     def popular_rank(self) -> Floats:
-        """(n,) 0 for the most popular item, 1 for the next; equal ones in the order of their places."""
+        """(n,) 0 for the most popular item, 1 for the next; equal ones in the order of their indices."""
         ranks = np.empty(len(self.popular))
         ranks[np.argsort(-self.popular.astype(np.float64), kind="stable")] = np.arange(len(self.popular))
         return ranks
@@ -182,35 +182,35 @@ class CandidateTables:
 
     @cached_property
     def most_popular(self) -> Int64s:
-        """Places of the items, the most popular first."""
+        """Indices of the items, the most popular first."""
         return np.argsort(self.popular_rank, kind="stable")
 
     @cached_property
     def most_trending(self) -> Int64s:
-        """Places of the items that are on their way up, the steepest first."""
+        """Indices of the items with a trend above 0, the steepest first."""
         return _falling(self.trending)
 
     @cached_property
     def most_lasting(self) -> Int64s:
-        """Places of the items that were popular ever, the most first; none where that was not counted."""
+        """Indices of the items by all-time popularity, the most popular first; empty where that was not counted."""
         return np.empty(0, dtype=np.int64) if self.lasting is None else _falling(self.lasting)
 
-    def places(self, items: Iterable[str]) -> Int64s:
-        """The places of those of the items that the model knows, without repetition, in their order."""
+    def indices(self, items: Iterable[str]) -> Int64s:
+        """The indices of the known ones of these items, in their order, without repetition."""
         known = (self.index.get(item) for item in items)
-        return np.array(list(dict.fromkeys(place for place in known if place is not None)), dtype=np.int64)
+        return np.array(list(dict.fromkeys(index for index in known if index is not None)), dtype=np.int64)
 
     def user(self, key: str | None) -> slice:
-        """The positions of the user's history in histories.column; empty for a user whom the model does not know."""
+        """The positions of the user's history in histories.column; empty for an unknown user."""
         if key is None or not len(self.users):
             return slice(0, 0)
-        wanted = hash_texts(pa.array([key], pa.string()))[0]
-        place = int(np.searchsorted(self.users, wanted))
-        found = place < len(self.users) and self.users[place] == wanted
-        return self.histories.span(place) if found else slice(0, 0)
+        hashed = hash_texts(pa.array([key], pa.string()))[0]
+        row = int(np.searchsorted(self.users, hashed))
+        known = row < len(self.users) and self.users[row] == hashed
+        return self.histories.span(row) if known else slice(0, 0)
 
 
 def _falling(values: NDArray[np.float32]) -> Int64s:
-    """The places of the values above 0, the highest first."""
+    """The indices of the values above 0, the highest first."""
     order = np.argsort(-values, kind="stable")
     return order[values[order] > 0]

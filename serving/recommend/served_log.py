@@ -158,12 +158,12 @@ def _rows(answer: ModelAnswer, width: int) -> Floats:
         return rows
     artefact = answer.served.model
     candidates = artefact.retrieve(ranking.query, ranking.among, ranking.allowed)
-    at = {place: number for number, place in enumerate(candidates.places.tolist())}
+    at = {place: number for number, place in enumerate(candidates.indices.tolist())}
     numbers = [at.get(artefact.tables.index.get(one.item_id, -1), -1) for one in answer.recommendation.items]
     known = np.array(numbers, dtype=np.int64) >= 0
     chosen = np.array(numbers, dtype=np.int64)[known]
-    few = Candidates(candidates.places[chosen], candidates.pairs[chosen], candidates.sources[chosen])
-    rows[known] = ranker_inputs(few, *_view_rows(artefact, ranking, few.places))
+    few = Candidates(candidates.indices[chosen], candidates.pairs[chosen], candidates.sources[chosen])
+    rows[known] = ranker_inputs(few, *_view_rows(artefact, ranking, few.indices))
     return rows
 
 

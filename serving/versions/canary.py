@@ -214,7 +214,7 @@ class Canary:
         if self._reported or named is None or reason is None:
             return
         try:
-            self._registry.tell(named, reason, CANARY_STOPPED)
+            self._registry.report(named, reason, CANARY_STOPPED)
         except HeadraceError:  # here it has stopped; it is reported at the next look
             return
         self._reported = True

@@ -20,7 +20,7 @@ class Folders:
         self.root, self.down = root, False
         self.versions: dict[str, Pinned] = {}
         self.aliases: dict[str, str] = {}
-        self.told: dict[str, str] = {}
+        self.reported: dict[str, str] = {}
         self.tags: dict[str, dict[str, str]] = {}
 
     def add(self, created_ms: int, refusal: str | None = None, wrong: bool = False) -> str:
@@ -51,8 +51,8 @@ class Folders:
     def fetch(self, pinned: Pinned) -> Path:
         return Path(pinned.source)
 
-    def tell(self, pinned: Pinned, reason: str, tag: str = SERVING_REFUSED) -> None:
+    def report(self, pinned: Pinned, reason: str, tag: str = SERVING_REFUSED) -> None:
         if self.down:
             raise RegistryError("registry", "an answer", "none")
-        self.told[pinned.version] = reason
+        self.reported[pinned.version] = reason
         self.tags.setdefault(pinned.version, {})[tag] = reason

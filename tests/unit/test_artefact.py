@@ -328,7 +328,7 @@ def test_features_of_another_shape_are_refused(artefact, user, items):
 def test_retrieval_knows_a_user_by_the_hash_of_the_key_alone(artefact):
     found = artefact.retrieve(Query("anna", (), 110))
     own = found.pairs[:, PAIR_FEATURES.index("own_count")]
-    assert sorted(found.places[own > 0].tolist()) == [0, 1]
+    assert sorted(found.indices[own > 0].tolist()) == [0, 1]
 
 
 def test_a_model_of_other_definitions_is_refused_with_the_view_that_differs(artefact):

@@ -52,7 +52,7 @@ def test_the_sigmoid_that_made_the_answers_too_sure_is_found(seed):
     assert fitted is not None
     assert fitted.slope == pytest.approx(0.5, abs=0.08)
     assert fitted.intercept == pytest.approx(-0.5, abs=0.12)
-    assert calibration_error(fitted.of(said), taken) < calibration_error(said, taken) / 3
+    assert calibration_error(fitted.calibrated(said), taken) < calibration_error(said, taken) / 3
 
 
 def test_the_earlier_moments_fit_and_the_later_ones_are_looked_at(seed):
@@ -62,13 +62,13 @@ def test_the_earlier_moments_fit_and_the_later_ones_are_looked_at(seed):
     assert found.calibration == fit_calibration(said, taken)
     np.testing.assert_array_equal(found.taken, late)
     assert found.calibration is not None
-    np.testing.assert_array_equal(found.chances, found.calibration.of(late * 0.5))
+    np.testing.assert_array_equal(found.chances, found.calibration.calibrated(late * 0.5))
     assert found.metrics["calibration_error_before"] == pytest.approx(0.5)
 
 
 def test_no_order_changes_not_even_of_answers_near_certain():
     answers = np.array([0.0, 1e-6, 0.2, 0.2000001, 0.999, 1.0])
-    order = np.diff(Calibration(slope=0.4, intercept=-3).of(answers))
+    order = np.diff(Calibration(slope=0.4, intercept=-3).calibrated(answers))
     assert (order > 0).all()
 
 

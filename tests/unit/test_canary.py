@@ -176,7 +176,7 @@ def test_without_a_verdict_it_answers_nobody_and_the_registry_hears_why(world):
     world.tag(refusal="the gate refused it: too slow")
     assert world.chosen() == {None}
     assert "too slow" in world.canary.state
-    assert "too slow" in world.registry.told["2"]
+    assert "too slow" in world.registry.reported["2"]
 
 
 def test_failures_stop_it_for_good_and_the_registry_hears_why(world):

@@ -12,7 +12,16 @@ from scipy.sparse import csr_array, csr_matrix
 
 from features.errors import ArtefactError
 from models.recommender.arrays import candidate_arrays, candidate_tables, read_arrays
-from models.recommender.pairs import COLUMN, PAIR_FEATURES, POSITION, TRAIL, Known, Query, lateness, session_scores
+from models.recommender.pairs import (
+    COLUMN,
+    PAIR_FEATURES,
+    POSITION,
+    TRAIL,
+    KnownUser,
+    Query,
+    recency_weights,
+    session_scores,
+)
 from models.recommender.retrieval import SOURCES, retrieve
 from models.recommender.tables import Factors, Sessions, SparseRows
 from training.data.dataset import Interactions
@@ -57,7 +66,7 @@ def random_shop(seed: int, kinds: tuple[str, ...] = ("view", "purchase")) -> Int
 
 
 def value(candidates, tables, item: str, name: str) -> float:
-    (row,) = np.flatnonzero(candidates.places == tables.index[item])
+    (row,) = np.flatnonzero(candidates.indices == tables.index[item])
     return float(candidates.pairs[row, COLUMN[name]])
 
 
@@ -125,7 +134,7 @@ def test_sessions_alike_answer_as_a_loop_over_all_of_them_does(seed):
     trail = np.random.default_rng(seed + 2).permutation(taken.shape[1])[:4]
     alike = []
     for row in rows:
-        shared = sum(weight for place, weight in zip(trail, lateness(4), strict=True) if place in row)
+        shared = sum(weight for place, weight in zip(trail, recency_weights(4), strict=True) if place in row)
         alike.append(shared / np.sqrt(len(row)))
     expected = np.zeros(taken.shape[1])
     for item in range(taken.shape[1]):
@@ -144,7 +153,7 @@ def test_only_the_latest_sessions_of_two_items_or_more_are_remembered():
 
 def test_the_newest_items_are_the_trail_before_the_history_and_no_item_twice():
     tables = fit_candidates(shop([("ann", f"i{n:02}", "purchase", n + 1) for n in range(40)]), ("purchase",), NOW, PURE)
-    trail = Known.of(tables, Query("ann", ("i30", "i02"), NOW)).trail
+    trail = KnownUser.of(tables, Query("ann", ("i30", "i02"), NOW)).trail
     assert [tables.items[place] for place in trail[:4]] == ["i30", "i02", "i00", "i01"]
     assert len(trail) == len(set(trail.tolist())) == TRAIL
 
@@ -181,7 +190,7 @@ def test_a_weight_that_is_set_leaves_the_others_as_they_are():
 def test_what_a_user_took_counts_half_after_each_half_life_and_newest_items_count_whole():
     rows = [("ann", "tea", "purchase", 48), ("ann", "cup", "purchase", 24), ("bob", "pot", "purchase", 1)]
     tables = fit_candidates(shop(rows), ("purchase",), NOW, PURE.model_copy(update={"fade_half_life_ms": DAY}))
-    known = Known.of(tables, Query("ann", ("pot", "tea"), NOW))
+    known = KnownUser.of(tables, Query("ann", ("pot", "tea"), NOW))
     shares = dict(zip((tables.items[place] for place in known.every), known.shares.tolist(), strict=True))
     assert shares == {"tea": 1.0, "cup": 0.5, "pot": 1.0}
 
@@ -231,7 +240,7 @@ def test_what_was_only_looked_at_is_a_candidate_where_nothing_repeats():
     rows = [("ann", "pot", "purchase", 9), ("ann", "cup", "view", 8), ("bob", "pen", "purchase", 3)]
     tables = fit_candidates(shop(rows), ("purchase",), NOW, PURE.model_copy(update={"repeats": False}))
     found = retrieve(tables, Query("ann", (), NOW))
-    assert {tables.items[place] for place in found.places} == {"cup", "pen"}
+    assert {tables.items[place] for place in found.indices} == {"cup", "pen"}
 
 
 def test_how_often_and_how_regularly_a_user_came_back_is_told():
@@ -291,7 +300,7 @@ def test_what_is_asked_about_has_the_same_inputs_as_what_the_sources_name(seed):
     tables = fit_candidates(random_shop(seed), ("purchase",), NOW, PURE)
     query = Query("u2", ("i07", "i01"), NOW)
     found = retrieve(tables, query)
-    asked = retrieve(tables, query, among=[tables.items[place] for place in found.places])
+    asked = retrieve(tables, query, among=[tables.items[place] for place in found.indices])
     names = [name for name in PAIR_FEATURES if name != "blended"]
     columns = [COLUMN[name] for name in names]
     np.testing.assert_array_equal(asked.pairs[:, columns], found.pairs[:, columns])
@@ -309,7 +318,7 @@ def test_tables_come_back_from_their_file_as_they_were(sources, tmp_path, seed):
     for query in (Query("u2", ("i07",), NOW), Query(None, (), NOW)):
         one, other = retrieve(tables, query), retrieve(read, query)
         np.testing.assert_array_equal(one.pairs, other.pairs)
-        np.testing.assert_array_equal(one.places, other.places)
+        np.testing.assert_array_equal(one.indices, other.indices)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def fitted(shop: Interactions, settings: TrainingSettings = SETTINGS, as_of: int
 
 
 def pair(candidates, place: int, name: str) -> float:
-    (row,) = np.flatnonzero(candidates.places == place)
+    (row,) = np.flatnonzero(candidates.indices == place)
     return float(candidates.pairs[row, PAIR_FEATURES.index(name)])
 
 
@@ -56,7 +56,7 @@ def test_on_a_checkerboard_the_most_similar_new_item_is_the_one_that_the_user_ha
         found = retrieve(tables, Query(f"u{user:02}", (), 101 * DAY))
         similar = found.pairs[:, PAIR_FEATURES.index("similar_score")]
         fresh = found.pairs[:, PAIR_FEATURES.index("own_count")] == 0
-        best = found.places[fresh][np.argmax(similar[fresh])]
+        best = found.indices[fresh][np.argmax(similar[fresh])]
         assert tables.items[best] == f"i{(user // 2 * 2 + user % 2) % 10:02}"
 
 
@@ -64,13 +64,13 @@ def test_on_a_checkerboard_recent_items_alone_bring_their_own_colour():
     tables = fitted(checkerboard())
     found = retrieve(tables, Query(None, ("i00", "i02"), 101 * DAY))
     similar = found.pairs[:, PAIR_FEATURES.index("similar_score")]
-    assert sorted(tables.items[place] for place in found.places[np.argsort(-similar)[:3]]) == ["i04", "i06", "i08"]
+    assert sorted(tables.items[place] for place in found.indices[np.argsort(-similar)[:3]]) == ["i04", "i06", "i08"]
 
 
 def test_an_unknown_user_gets_the_popular_items():
     tables = fitted(checkerboard())
     found = retrieve(tables, Query("nobody", ("nothing",), 101 * DAY))
-    assert set(found.places.tolist()) == set(range(10))
+    assert set(found.indices.tolist()) == set(range(10))
     assert pair(found, 0, "history_size") == 0
     assert pair(found, 0, "similar_score") == 0
 

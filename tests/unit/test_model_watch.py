@@ -42,7 +42,7 @@ def test_a_version_without_a_verdict_does_not_serve_and_does_once_it_has_one(reg
     assert serving(watch) == "1"
     registry.alias = registry.add(2, refusal="it has no verdict of the gate")
     assert serving(watch) == "1"
-    assert "no verdict" in registry.told["2"]
+    assert "no verdict" in registry.reported["2"]
     registry.versions["2"] = replace(registry.versions["2"], refusal=None)
     assert serving(watch) == "2"
     assert watch.refused is None

@@ -57,7 +57,7 @@ def test_the_rows_are_those_that_the_ranker_was_asked_with_to_the_bit(diversity)
     asked, artefact = logged.answer.recommendation.ranking, model()
     candidates = artefact.retrieve(asked.query)
     inputs = ranker_inputs(candidates, np.empty(0), np.empty((len(candidates), 0)))
-    by_item = {artefact.items[place]: row for place, row in zip(candidates.places, inputs, strict=True)}
+    by_item = {artefact.items[place]: row for place, row in zip(candidates.indices, inputs, strict=True)}
     shown = shown_items(logs([event_of(logged, NOW)]), PAIR_FEATURES)
     assert shown.items == [one.item_id for one in logged.answer.recommendation.items]
     assert shown.rank.tolist() == [1, 2, 3, 4]

@@ -214,7 +214,7 @@ def _score_table(
 ) -> csr_array:
     """(moments, items) the scores, at the items' codes."""
     lengths = [len(candidates) for candidates in retrieved.candidates]
-    indices = (codes[candidates.places] for candidates in retrieved.candidates)
+    indices = (codes[candidates.indices] for candidates in retrieved.candidates)
     column = np.concatenate([np.empty(0, np.int64), *indices])
     row = np.repeat(np.arange(len(lengths)), lengths)
     return csr_array((np.concatenate([np.empty(0), *scores]), (row, column)), shape=(len(lengths), items))

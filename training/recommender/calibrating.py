@@ -47,7 +47,7 @@ def check_calibration(scores: list[Floats], taken: list[Bools], as_of: NDArray[n
     early, late = order[: len(order) // 2], order[len(order) // 2 :]
     fitted = fit_calibration(*_joined(scores, taken, early))
     before, later = _joined(scores, taken, late)
-    return CalibrationCheck(fitted, before, before if fitted is None else fitted.of(before), later)
+    return CalibrationCheck(fitted, before, before if fitted is None else fitted.calibrated(before), later)
 
 
 def _joined(scores: list[Floats], taken: list[Bools], moments: NDArray[np.int64]) -> tuple[Floats, Bools]:

@@ -98,7 +98,7 @@ def own_frequent(tables: CandidateTables, candidates: Candidates, k: int) -> Int
     """The user's most frequent items, the newest of equals first, then the most popular ones."""
     counts, age = (candidates.pairs[:, PAIR_FEATURES.index(name)] for name in ("own_count", "own_age_ms"))
     order = np.lexsort((age, -counts))
-    own = candidates.places[order[counts[order] > 0]]
+    own = candidates.indices[order[counts[order] > 0]]
     others = tables.most_popular[: k + len(own)]
     return np.concatenate([own, others[~np.isin(others, own)]])[:k]
 
@@ -108,7 +108,7 @@ def _by_column(tables: CandidateTables, candidates: Candidates, name: str, k: in
 
 
 def _best(tables: CandidateTables, candidates: Candidates, scores: Floats, k: int) -> Int64s:
-    return candidates.places[np.lexsort((tables.popular_rank[candidates.places], -scores))[:k]]
+    return candidates.indices[np.lexsort((tables.popular_rank[candidates.indices], -scores))[:k]]
 
 
 def _ranked(tables: CandidateTables, retrieved: RetrievedMoments, scores: list[Floats], k: int) -> Lists:

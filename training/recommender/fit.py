@@ -107,7 +107,7 @@ def taken_of(retrieved: RetrievedMoments, tables: CandidateTables, run: Training
     """For each moment which of its candidates were taken then."""
     relevant = relevant_of(tables, retrieved, run.history)
     pairs = zip(retrieved.candidates, relevant, strict=True)
-    return [np.isin(candidates.places, taken) for candidates, taken in pairs]
+    return [np.isin(candidates.indices, taken) for candidates, taken in pairs]
 
 
 def learn(run: TrainingRun) -> LearntRanker:

@@ -84,7 +84,7 @@ def item_features(
     candidates: list[Candidates], as_of: Int64s, tables: CandidateTables, features: Features
 ) -> list[Floats]:
     """For each moment the item features of its candidates as of then, (c, item features)."""
-    items = np.concatenate([np.empty(0, dtype=np.int64), *(each.places for each in candidates)])
+    items = np.concatenate([np.empty(0, dtype=np.int64), *(each.indices for each in candidates)])
     times = np.repeat(as_of, [len(each) for each in candidates])
     order = np.lexsort((items, times))
     new = np.ones(len(order), dtype=bool)
@@ -113,7 +113,7 @@ def examples(retrieved: RetrievedMoments, tables: CandidateTables, run: Training
     index_of_code = item_indices(tables, run.history)
     chosen, users, taken, as_of, rows = [], [], [], [], []
     for moment, candidates in enumerate(retrieved.candidates):
-        positive = np.isin(candidates.places, index_of_code[retrieved.moments.taken(moment)])
+        positive = np.isin(candidates.indices, index_of_code[retrieved.moments.taken(moment)])
         negative = np.flatnonzero(~positive)
         if positive.any() and len(negative):
             keep = positive.copy()

@@ -20,7 +20,7 @@ from headrace.console import print_report, say
 from headrace.project import Project
 from headrace.settings import Settings
 from models.event_model import EventModelColumns
-from models.user_model import wanted
+from models.user_model import signature_inputs
 from training.data import Bound, EventTrainingSettings, ReadEvents, read_archive, read_event_file
 from training.event_model import EventJudge, EventTraining, measure_drift, provenance, train_events
 from training.judging import (
@@ -151,7 +151,7 @@ def register_event_model(project: EventProject, model: Path, uri: str) -> tuple[
     """The MLflow model in the folder is a version of the event model, judged, and champion where that passed."""
     from training.user_models import register_event_model as register
 
-    wanted(model, project.asked.model.input_names)  # before the archive is read
+    signature_inputs(model, project.asked.model.input_names)  # before the archive is read
     registration = project.registration(int(time.time() * 1_000), say, own=uri)
     examples = project.training(say).split_examples()
     done = register(model, examples, EventJudge(project.asked, examples.test, project.chosen), registration)
