@@ -131,7 +131,7 @@ def limits(window: Window, tile: int, as_of: int) -> tuple[int, int]:
     left = (as_of - window.delay_ms - window.length_ms) // tile * tile
     if window.delay_ms:
         return left, (as_of - window.delay_ms) // tile * tile
-    return left, -(-as_of // tile) * tile
+    return left, as_of // tile * tile + tile
 
 
 def passes(event: Event, where: Mapping[str, Condition]) -> bool:

@@ -3,8 +3,8 @@
 A window of length W and delay D covers, for a read at ``as_of``,
 
 * on the left, events from ``floor_tile(as_of - D - W)`` on (inclusive);
-* on the right, with no delay, every event in a tile that starts before ``as_of``
-  (so up to ``ceil_tile(as_of)``, exclusive); with a delay, up to ``floor_tile(as_of - D)``, exclusive.
+* on the right, with no delay, every event in a tile that starts at or before ``as_of``, so that an event at ``as_of``
+  counts (up to ``floor_tile(as_of) + tile``, exclusive); with a delay, up to ``floor_tile(as_of - D)``, exclusive.
 
 Tiles of the windows of one view nest: each is a whole multiple of the next smaller one. That lets one row keep a single
 run of tiles, fine while a short window can still see them and coarse after that (the hop structure of Chronon's
@@ -116,7 +116,7 @@ class Bounds:
         """First event time outside, per as_of (exclusive)."""
         if self.delay_ms:
             return floored(as_of - self.delay_ms, self.tile_ms)
-        return -floored(-as_of, self.tile_ms)
+        return floored(as_of, self.tile_ms) + self.tile_ms
 
 
 class Tiling:

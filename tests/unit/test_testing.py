@@ -74,9 +74,10 @@ def asked(aggregation: Aggregation, several: Sequence[dict[str, Any]], at: float
 
 # --- each aggregation ------------------------------------------------------------------------------------------------
 
-# The window at 100 s is [40 s, 100 s): the first event and the last one stand just outside.
-PRICES = [event(39.999, 1.0), event(40, 2.0), event(70, 5.0), event(70, -3.0), event(99.999, 4.0), event(100, 8.0)]
-OUTSIDE = [event(39.999, 1.0), event(100, 8.0)]
+# The window at 100 s is [40 s, 110 s): the first event and the last one stand just outside.
+AHEAD = event(110, 8.0, known=100)
+PRICES = [event(39.999, 1.0), event(40, 2.0), event(70, 5.0), event(70, -3.0), event(99.999, 4.0), AHEAD]
+OUTSIDE = [event(39.999, 1.0), AHEAD]
 DECAYED = 2 ** -(60 / 30) + 2 ** -(30 / 30) + 2 ** -(30 / 30) + 2 ** -(0.001 / 30)
 
 
@@ -144,15 +145,15 @@ def test_of_two_events_in_one_millisecond_the_later_offset_is_last() -> None:
 @pytest.mark.parametrize(
     ("at", "count"),
     [
-        (40, 1),  # [-20, 40): only the one at 39.999
-        (40.001, 2),  # [-20, 50): the one at 40.000 joins with its tile
-        (100, 4),
-        (100.001, 5),  # [40, 110)
-        (109.999, 5),
-        (110, 4),  # [50, 110): the one at 40.000 leaves with its tile
-        (160, 1),  # [100, 160): the one at exactly 100 is the first inside
-        (160.001, 1),
-        (170, 0),  # [110, 170)
+        (39.999, 1),  # [-30, 40): only the one at 39.999
+        (40, 2),  # [-20, 50): the one at 40.000 joins with its tile, which starts now
+        (100, 4),  # [40, 110)
+        (109.999, 4),
+        (110, 4),  # [50, 120): the one at 40.000 leaves with its tile, the one at 110 joins with its own
+        (160, 1),  # [100, 170)
+        (170, 1),  # [110, 180): the one at exactly 110 is the first inside
+        (179.999, 1),
+        (180, 0),  # [120, 190)
     ],
 )
 def test_both_ends_of_a_window_move_by_tiles(at: float, count: int) -> None:
@@ -180,9 +181,15 @@ def test_both_ends_of_a_delayed_window_are_floored(at: float, count: int) -> Non
 
 def test_an_event_ahead_of_the_clock_counts_from_when_its_tile_starts() -> None:
     several = [event(90), event(104, known=98)]
-    assert [asked(Count(), several, at) for at in (97, 98, 100, 100.001, 103)] == [1, 1, 1, 2, 2]
+    assert [asked(Count(), several, at) for at in (97, 98, 99.999, 100, 103)] == [1, 1, 1, 2, 2]
     assert asked(TimeSinceLast(), several, 103) == 0
     assert asked(DecayedCount("30s"), several[1:], 102) == pytest.approx(2 ** (2 / 30))
+
+
+@pytest.mark.parametrize("window", ["1h", "24h", "36h"])
+def test_an_event_at_as_of_counts_in_every_window_also_where_a_tile_starts(window: str) -> None:
+    """A daily file would lose its newest day: its times are all starts of tiles."""
+    assert asked(Count(), [event(0)], 0, Window(window)) == 1
 
 
 def test_an_event_counts_from_when_it_is_known() -> None:

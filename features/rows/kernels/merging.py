@@ -20,7 +20,7 @@ def sight(merge, first, last, clock):
     for window in range(first, last):
         span, delay, tile = merge.windows[window, 0], merge.windows[window, 1], merge.windows[window, 2]
         oldest = min(oldest, (clock - span) // tile * tile)
-        settled = min(settled, (clock - delay) // tile * tile if delay else -(-clock // tile * tile))
+        settled = min(settled, (clock - delay) // tile * tile if delay else clock // tile * tile + tile)
     return oldest, settled
 
 

@@ -67,7 +67,7 @@ def _find_bounds(windows, as_of, bounds):
     for window in range(len(windows)):
         span, delay, tile = windows[window, 0], windows[window, 1], windows[window, 2]
         bounds[window, 0] = (as_of - span) // tile * tile
-        bounds[window, 1] = (as_of - delay) // tile * tile if delay else -(-as_of // tile * tile)
+        bounds[window, 1] = (as_of - delay) // tile * tile if delay else as_of // tile * tile + tile
 
 
 @inner
