@@ -25,7 +25,7 @@ from features.rows import fold_nothing
 from features.times import now_ms
 from streaming.archive import Archive, ArchiveSink
 from streaming.context import StreamContext
-from streaming.fold import OnlineSink, ParsedBatches, Pruning, fold_job
+from streaming.fold import FoldTarget, OnlineSink, ParsedBatches, Pruning, fold_job
 from streaming.generations import (
     ActiveFolds,
     Builder,
@@ -35,6 +35,7 @@ from streaming.generations import (
     Lease,
     Needed,
     Running,
+    Upkeep,
     flip,
     only_driver,
     schemas_of,
@@ -129,7 +130,7 @@ class Pipeline:
                 self._builder.stop.set()
                 self._scoring.close()
                 for fold in self._folds:
-                    self._patiently(fold.lease.release)
+                    self._patiently(fold.release)
 
     def rebuild(self) -> tuple[Generation, bool]:
         """Build a new generation from the archive, from which the next run goes on.
@@ -184,16 +185,18 @@ class Pipeline:
             return None
 
     def _fold_of(self, generation: Generation, repo: FeatureRepo) -> GenerationFold:
-        lease = Lease(self._rows, generation.stream_id, self._builder.owner)
         number, log = generation.stream_id, self._checkpoints.log(generation)
-        store, parsed = self._builder.store(generation, repo), self._parsed if repo is self._repo else None
+        upkeep = Upkeep(
+            Lease(self._rows, number, self._builder.owner),
+            Sweeper(self._rows, number, list(repo.views.values())),
+            Pruning(self._rows, list(repo.views), number),
+        )
+        target = FoldTarget(repo, self._builder.store(generation, repo), number)
+        parsed = self._parsed if repo is self._repo else None
         # Rows with events that were never scored would show a model the events' own effects: they score nothing.
-        scoring = None if self._scoring.lacks(log.standing()) else self._scoring.of_generation(repo, store, number)
-        sink = OnlineSink(repo, store, number, log, self._send_letters, self._schemas, parsed, scoring)
-        sweeper = Sweeper(self._rows, number, list(repo.views.values()))
-        pruning = Pruning(self._rows, list(repo.views), number)
-        slo_ms = self._settings.freshness_slo_ms
-        return GenerationFold(generation, repo, sink, sweeper, pruning, lease, self._checkpoints, slo_ms)
+        scoring = None if self._scoring.lacks(log.standing()) else self._scoring.of_generation(target)
+        sink = OnlineSink(target, log, self._send_letters, self._schemas, parsed, scoring)
+        return GenerationFold(generation, repo, sink, upkeep, self._checkpoints, self._settings.freshness_slo_ms)
 
     # --- queries ---
 

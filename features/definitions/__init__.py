@@ -55,8 +55,6 @@ from features.definitions.expressions import (
 from features.definitions.repo import FeatureRepo, load_repo
 from features.definitions.serialized import views_of_text, views_text
 from features.definitions.streams import (
-    DTYPES,
-    KEY_DTYPES,
     PARTITIONS_OF_A_TOPIC,
     RESERVED,
     SERVED_FIELDS,
@@ -67,7 +65,7 @@ from features.definitions.streams import (
     Topic,
     served_log,
 )
-from features.definitions.views import Feature, FeatureSet, FeatureView, canonical, used_columns
+from features.definitions.views import Feature, FeatureSet, FeatureView, used_columns
 from features.definitions.windows import (
     FUTURE_TOLERANCE_MS,
     UNITS_MS,
@@ -89,7 +87,6 @@ __all__ = [
     "Compare",
     "Condition",
     "Count",
-    "DTYPES",
     "DecayedCount",
     "DistinctCount",
     "Entity",
@@ -102,7 +99,6 @@ __all__ = [
     "FeatureView",
     "Field",
     "StreamHistory",
-    "KEY_DTYPES",
     "Last",
     "LastK",
     "Max",
@@ -131,7 +127,6 @@ __all__ = [
     "at_least",
     "at_most",
     "below",
-    "canonical",
     "difference",
     "duration_ms",
     "duration_text",

@@ -35,7 +35,7 @@ OFFSETS = WRITER
 """The writer whose version is the next free offset of a table's imported events."""
 
 REJECTS = "_import_rejects"
-"""The table of refused records, beside those of the streams."""
+"""The table of refused records, in the same folder as those of the streams."""
 
 
 @dataclass
@@ -81,7 +81,7 @@ def digest_of(path: Path) -> str:
 
 
 class Importer:
-    """Writes files into the archive, one importer at a time.
+    """Writes files into the archive; a lock file lets only one importer run.
 
     Args:
         cut_offs: of the streams; None: where their topics begin, by the archive.
@@ -94,8 +94,6 @@ class Importer:
     def __init__(
         self,
         archive: Archive,
-        folder: Path,
-        streams: Mapping[str, Stream],
         cut_offs: CutOffs | None = None,
         commit_rows: int = COMMIT_ROWS,
         progress: Callable[[Mapping[str, ImportCounts]], object] = lambda _: None,
@@ -103,8 +101,6 @@ class Importer:
         log: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._archive = archive
-        self._folder = folder
-        self._streams = streams
         self._cut_offs = cut_offs or CutOffs()
         self._commit_rows = commit_rows
         self._progress = progress
@@ -118,18 +114,18 @@ class Importer:
             LeaseError: another import is running.
             StoreError: Kafka does not answer when a topic begins; nothing of that stream was written.
         """
-        with locked(self._folder / ".import.lock", self._refusal, LEAVING_S):
+        with locked(self._archive.folder / ".import.lock", self._refusal, LEAVING_S):
             return self._run(source)
 
     def _refusal(self, holder: str) -> LeaseError:
-        where, got = f"offline store '{self._folder}'", f"{holder}, which imports now"
+        where, got = f"offline store '{self._archive.folder}'", f"{holder}, which imports now"
         return LeaseError(where, "one import at a time", got, "Wait for its end.")
 
     def _run(self, source: ImportSource) -> dict[str, ImportCounts]:
         parts: dict[str, _Part] = {}
         for name, parsed in source.records:
             if name not in parts:
-                parts[name] = self._part(self._streams[name], source)
+                parts[name] = self._part(self._archive.repo.streams[name], source)
             parts[name].take(parsed)
             self._progress({stream: part.counts for stream, part in parts.items()})
         for part in parts.values():
@@ -142,7 +138,7 @@ class Importer:
         if cut_off.message and (cut_off.until_ms is not None or not progress.seen):
             self._log(cut_off.message)
         writer = f"{OFFSETS}-{source.digest}-{stream.name}"
-        rejects = Rejects(self._folder / REJECTS, writer, source.name, stream.name)
+        rejects = Rejects(self._archive.folder / REJECTS, writer, source.name, stream.name)
         counts = ImportCounts(until_ms=cut_off.until_ms, until_by=cut_off.by)
         return _Part(self._archive, stream, source, progress, rejects, self._reached, self._commit_rows, counts)
 

@@ -76,15 +76,15 @@ def topic_of(events: pa.Table, stream: Stream) -> pa.ChunkedArray:
 
 
 class Archive:
-    """The Delta tables of a repo's streams, one folder each under ``folder``."""
+    """The Delta tables of a repo's streams, each in a folder of its own under ``folder``."""
 
     def __init__(self, folder: Path, repo: FeatureRepo) -> None:
-        self._folder = folder
-        self._repo = repo
+        self.folder = folder
+        self.repo = repo
 
     def path(self, stream: Stream) -> Path:
         """The folder of the stream's table."""
-        return self._folder / stream.name
+        return self.folder / stream.name
 
     def append(self, stream: Stream, events: pa.Table, app_id: str, batch_id: int) -> int:
         """Append events as this batch of this writer; a batch that is in the table already changes nothing.
@@ -120,7 +120,7 @@ class Archive:
 
     def read(self, stream: Stream, end: Offsets | None = None) -> ArchiveTable | None:
         """The stream's table as it is now, up to ``end``, without what is late for all of its views; None for none."""
-        return open_table(self._folder, stream, self._repo.horizon_ms(stream.name), end=end)
+        return open_table(self.folder, stream, self.repo.horizon_ms(stream.name), end=end)
 
     def events(self, stream: Stream) -> pa.Table:
         """The stream's events that are not late for any of its views, in the columns of event_schema()."""
@@ -132,7 +132,7 @@ class Archive:
 
         Records behind a table's last may have been read and refused; reading them again adds nothing to it.
         """
-        tables = (self.read(stream) for stream in self._repo.streams.values())
+        tables = (self.read(stream) for stream in self.repo.streams.values())
         return {name: end for table in tables if table is not None for name, end in table.end().items()}
 
     def _table(self, stream: Stream) -> DeltaTable | None:

@@ -8,11 +8,12 @@ from streaming.fold.freshness import Freshness, ages_of, cumulative_s, percentil
 from streaming.fold.parsed_batches import ParsedBatches
 from streaming.fold.pruning import Pruning
 from streaming.fold.shares import FoldJob, FoldShare, fold_job, packed, unpacked
-from streaming.fold.sink import BatchReport, OnlineSink, by_stream
+from streaming.fold.sink import BatchReport, FoldTarget, OnlineSink, by_stream
 
 __all__ = [
     "BatchReport",
     "FoldShare",
+    "FoldTarget",
     "Freshness",
     "ParsedBatches",
     "OnlineSink",

@@ -53,6 +53,15 @@ class BatchReport:
         return self.finished_at - self.appended_at
 
 
+@dataclass(frozen=True)
+class FoldTarget:
+    """The generation that batches are folded into: its definitions, its rows and its number."""
+
+    repo: FeatureRepo
+    store: Store
+    stream_id: int
+
+
 class OnlineSink:
     """Folds batches into one generation, exactly once; dead letters go out at least once, keyed by their offset.
 
@@ -63,9 +72,7 @@ class OnlineSink:
 
     def __init__(
         self,
-        repo: FeatureRepo,
-        store: Store,
-        stream_id: int,
+        target: FoldTarget,
         log: OffsetLog,
         send: SendDeadLetters,
         schemas: Schemas | None = None,
@@ -73,16 +80,17 @@ class OnlineSink:
         scoring: BatchScoring | None = None,
     ) -> None:
         self.watch = Stopwatch()
-        self._repo = repo
+        self._repo = target.repo
         self._scoring = scoring
         before = None if scoring is None else self._score
-        self._step = BatchStep(timed(store, self.watch), list(repo.views.values()), stream_id, before)
+        views = list(target.repo.views.values())
+        self._step = BatchStep(timed(target.store, self.watch), views, target.stream_id, before)
         self._log = log
         self._send = send
         self._schemas = schemas
         self._handed_over = handed_over
         self.clocks_ms: dict[str, int] = {}
-        self._folded = {stream.name for view in repo.views.values() for stream in view.streams}
+        self._folded = {stream.name for view in views for stream in view.streams}
 
     def fold(self, table: pa.Table, batch_id: int) -> BatchReport:
         """Fold a batch of messages (session.COLUMNS); the same batch again changes nothing more.

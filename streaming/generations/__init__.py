@@ -5,16 +5,15 @@ In: definitions, checkpoints, the archive. Out: the generation that readers read
 
 from streaming.generations.active import ActiveFolds
 from streaming.generations.builder import Builder
-from streaming.generations.checkpoints import Checkpoints, Generation, schemas_of
+from streaming.generations.checkpoints import Generation, schemas_of
 from streaming.generations.lease import Lease, only_driver
 from streaming.generations.rebuild_request import rebuilt_by_the_stream, take_rebuild
-from streaming.generations.running import Executors, GenerationFold, Running
-from streaming.generations.switchover import Needed, flip, is_current, superseded
+from streaming.generations.running import Executors, GenerationFold, Running, Upkeep
+from streaming.generations.switchover import Needed, flip
 
 __all__ = [
     "ActiveFolds",
     "Builder",
-    "Checkpoints",
     "Executors",
     "Generation",
     "GenerationFold",
@@ -22,10 +21,9 @@ __all__ = [
     "Needed",
     "Running",
     "flip",
-    "is_current",
     "only_driver",
     "rebuilt_by_the_stream",
     "schemas_of",
-    "superseded",
     "take_rebuild",
+    "Upkeep",
 ]

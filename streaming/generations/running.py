@@ -31,7 +31,7 @@ UNKNOWN_AFTER_MS = 30_000  # Spark reports every 10 s that nothing came, unless 
 
 
 class Running:
-    """One query: its offsets, its rate and its last batch."""
+    """A query with its offsets, its rate and its last batch."""
 
     query: SupervisedQuery
 
@@ -90,14 +90,32 @@ class Executors:
         return records > self.above and self.rows.takes_shards
 
 
+@dataclass(frozen=True)
+class Upkeep:
+    """Work on a generation beside the folding of its batches.
+
+    Args:
+        lease: renewed as long as batches come.
+        sweeper: deletes rows of entities that were never seen again.
+        pruning: deletes pending events that the rows have.
+    """
+
+    lease: Lease
+    sweeper: Sweeper
+    pruning: Pruning
+
+    def clean_up(self, clocks_ms: Mapping[str, int]) -> None:
+        """Delete some of what is no longer needed, by the newest known_at of each stream."""
+        self.sweeper.tick(clocks_ms)
+        self.pruning.after_batch()
+
+
 class GenerationFold(Running):
-    """The fold of one generation, by the definitions that it was built with.
+    """The fold of a generation, by the definitions that it was built with.
 
     Args:
         sink: folds a batch.
-        sweeper: deletes rows of entities that were never seen again.
-        pruning: deletes pending events that the rows have.
-        lease: renewed as long as batches come.
+        slo_ms: objective of the freshness of its rows.
     """
 
     executors: Executors
@@ -107,17 +125,15 @@ class GenerationFold(Running):
         generation: Generation,
         repo: FeatureRepo,
         sink: OnlineSink,
-        sweeper: Sweeper,
-        pruning: Pruning,
-        lease: Lease,
+        upkeep: Upkeep,
         checkpoints: Checkpoints,
         slo_ms: float,
     ) -> None:
         self._offsets = checkpoints.log(generation)
         super().__init__(self._offsets.standing())
-        self.generation, self.repo, self.lease = generation, repo, lease
+        self.generation, self.repo = generation, repo
         self.failed: HeadraceError | None = None
-        self._sink, self._sweeper, self._pruning = sink, sweeper, pruning
+        self._sink, self._upkeep = sink, upkeep
         self._totals_path = checkpoints.counts(generation)
         self._totals = Totals.read(self._totals_path)
         self.freshness = {name: Freshness(slo_ms) for name in repo.views}
@@ -131,15 +147,14 @@ class GenerationFold(Running):
 
     def handle(self, frame: DataFrame, batch_id: int) -> None:
         """Fold a batch, and record what became of it."""
-        self.lease.keep()
+        self._upkeep.lease.keep()
         report = self._folded(frame, batch_id)
         self._totals = self._totals.with_batch(report.batch_id, report.counts)
         self._totals.write(self._totals_path)
         for view in self.repo.views.values():
             times = [report.event_times[stream.name] for stream in view.streams if stream.name in report.event_times]
             self.freshness[view.name].add(report.finished_at, times)
-        self._sweeper.tick(self._sink.clocks_ms)
-        self._pruning.after_batch()
+        self._upkeep.clean_up(self._sink.clocks_ms)
         self.done(report.batch_id, report.end, report.records, report.ages_ms, report.took_ms)
 
     def _folded(self, frame: DataFrame, batch_id: int) -> BatchReport:
@@ -159,12 +174,15 @@ class GenerationFold(Running):
         if self.failed is not None or not self.query.busy.acquire(blocking=False):
             return
         try:
-            self.lease.keep()
+            self._upkeep.lease.keep()
             self._unless_final(lambda: self._sink.check_standing(self._offsets.committed()))
-            self._sweeper.tick(self._sink.clocks_ms)
-            self._pruning.after_batch()  # what the last batch left, when it came soon after the one before
+            self._upkeep.clean_up(self._sink.clocks_ms)  # again: a batch that comes soon after another prunes nothing
         finally:
             self.query.busy.release()
+
+    def release(self) -> None:
+        """Give up the lease."""
+        self._upkeep.lease.release()
 
     def _unless_final(self, work: Any) -> None:
         try:

@@ -31,7 +31,7 @@ from streaming.scoring.topics import DecisionSink
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from streaming.fold import FoldShare
+    from streaming.fold import FoldShare, FoldTarget
 
 Reached = Callable[[str], None]
 
@@ -128,15 +128,10 @@ class EventScoring:
     def __init__(self, models: Sequence[ModelScoring]) -> None:
         self._models = models
 
-    def of_generation(self, repo: FeatureRepo, store: RowStore, stream_id: int) -> GenerationScoring | None:
-        """The scoring of a generation's batches; None where its definitions are not those of any model.
-
-        Args:
-            repo: the generation's definitions.
-            store: its rows.
-        """
-        able = [model for model in self._models if is_able(repo, model.champion.columns)]
-        return GenerationScoring(able, store, stream_id) if able else None
+    def of_generation(self, target: FoldTarget) -> GenerationScoring | None:
+        """The scoring of a generation's batches; None where its definitions are not those of any model."""
+        able = [model for model in self._models if is_able(target.repo, model.champion.columns)]
+        return GenerationScoring(able, target.store, target.stream_id) if able else None
 
     def lacks(self, standing: Offsets) -> bool:
         """True if rows at these offsets have events that some model has not scored."""

@@ -4,7 +4,7 @@ In: settings. Out: a session, the messages of a micro-batch by topic, and the of
 """
 
 from streaming.spark.query import TopicQuery
-from streaming.spark.session import COLUMNS, SOURCE, Java, SparkError, read_topics, running_session, spark_session
+from streaming.spark.session import COLUMNS, SOURCE, Java, SparkError, running_session, spark_session
 from streaming.spark.source import (
     Messages,
     OffsetLog,
@@ -31,7 +31,6 @@ __all__ = [
     "known_at",
     "messages_by_topic",
     "nested_offsets",
-    "read_topics",
     "records_between",
     "running_session",
     "spark_session",

@@ -28,6 +28,7 @@ from models.event_model.columns import EventModelColumns, usual_of
 from models.needs import model_needs
 from models.tags import CHAMPION, GATE_REASON
 from serving.scoring import event_of
+from streaming.fold.sink import FoldTarget
 from streaming.scoring.decision_log import DecisionLog
 from streaming.scoring.scoring import EventScoring, ModelScoring
 from training.data.labelled_events import EventTrainingSettings, examples_between
@@ -312,7 +313,7 @@ def test_the_service_says_of_a_payment_what_the_stream_decides_about_it(trained,
     champion = PolledChampion(EventAlias(registry.uri, ASKED))
     champion.start()
     scoring = EventScoring([ModelScoring(champion, DecisionLog(tmp_path / "decisions", stream), told.append)])
-    asking = scoring.of_generation(REPO, stored, STREAM_ID)
+    asking = scoring.of_generation(FoldTarget(REPO, stored, STREAM_ID))
     assert asking is not None
     step = BatchStep(stored, views, STREAM_ID, asking.here)
     with plain(settings(store, registry.uri)) as client:

@@ -32,7 +32,7 @@ from models.event_model.artefact import EventClassifier, LoadedEventModel
 from models.event_model.columns import EventModelColumns
 from models.event_model.decisions import alerts_of
 from streaming.fold.shares import fold_job
-from streaming.fold.sink import OnlineSink
+from streaming.fold.sink import FoldTarget, OnlineSink
 from streaming.kafka.encoding import messages as as_sent
 from streaming.scoring.decision_log import DecisionLog
 from streaming.scoring.scoring import EventScoring, ModelScoring
@@ -128,7 +128,7 @@ def sink(repo: FeatureRepo, rows: SqliteRows, letters: Letters) -> OnlineSink:
     generation = rows.generation(STREAM_ID, {"activity": 3_600_000})
     generation.begin()
     generation.publish(Marker(-1, {"t/0": 0}, {"t/0": 0}, -1))
-    return OnlineSink(repo, generation, STREAM_ID, Plan(), letters)  # type: ignore[arg-type]
+    return OnlineSink(FoldTarget(repo, generation, STREAM_ID), Plan(), letters)  # type: ignore[arg-type]
 
 
 def rows_of(path: Path) -> dict[tuple[str, str], bytes]:
@@ -278,9 +278,10 @@ def test_executors_decide_about_each_event_what_the_driver_would(
         generation.begin()
         generation.publish(Marker(-1, payments.upto(0), payments.upto(0), -1))
         scoring = ModelScoring(champion, DecisionLog(tmp_path / name, asked.model.stream), tables.append)
-        asking = EventScoring([scoring]).of_generation(repo, generation, STREAM_ID)
+        target = FoldTarget(repo, generation, STREAM_ID)
+        asking = EventScoring([scoring]).of_generation(target)
         letters = Letters()
-        sinks[name] = OnlineSink(repo, generation, STREAM_ID, payments, letters, scoring=asking)  # type: ignore[arg-type]
+        sinks[name] = OnlineSink(target, payments, letters, scoring=asking)  # type: ignore[arg-type]
     for number in range(2):
         sinks["here"].fold(payments.batch(number), number)
         path = tmp_path / f"payments {number}.parquet"

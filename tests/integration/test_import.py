@@ -68,7 +68,7 @@ def source_of(path: Path, repo, kind: str = "parquet", **options) -> ImportSourc
 
 
 def importer_of(project, repo, **options) -> Importer:
-    return Importer(Archive(project / "offline", repo), project / "offline", repo.streams, **options)
+    return Importer(Archive(project / "offline", repo), **options)
 
 
 def archived(project, repo) -> pa.Table:

@@ -32,6 +32,7 @@ from models.event_model.artefact import load_event_model
 from models.event_model.columns import EventModelColumns, rounded
 from models.tags import CHAMPION, TRUSTED
 from models.user_model import OWN, OwnRanker
+from streaming.fold.sink import FoldTarget
 from streaming.scoring.decision_log import DecisionLog
 from streaming.scoring.scoring import EventScoring, ModelScoring
 from training.registry import ModelRegistry
@@ -128,7 +129,7 @@ def test_an_own_model_is_champion_by_its_verdict_and_stream_and_service_say_what
     champion.start()
     told: list[pa.Table] = []
     scoring = EventScoring([ModelScoring(champion, DecisionLog(tmp_path / "decisions", STREAM), told.append)])
-    asking = scoring.of_generation(REPO, stored, STREAM_ID)
+    asking = scoring.of_generation(FoldTarget(REPO, stored, STREAM_ID))
     assert asking is not None
     (event,) = batch.parsed[STREAM.name].events.to_pylist()
     fields = {name: event[name] for name in ("event_time", "customer_id", "terminal_id", "amount")}

@@ -22,6 +22,7 @@ from features.online_store.port import Marker
 from models.event_model.artefact import EventClassifier, EventManifest, LoadedEventModel
 from models.event_model.columns import EventModelColumns
 from models.event_model.decisions import alerts_of
+from streaming.fold.sink import FoldTarget
 from streaming.scoring.decision_log import DecisionLog
 from streaming.scoring.scoring import EventScoring, ModelScoring
 from training.data.labelled_events import EventTrainingSettings, examples_between
@@ -130,7 +131,7 @@ class Run:
             first = {place_of(name): 0 for name in REPO.streams}
             handle.publish(Marker(-1, first, first, -1))
         own = model or ModelScoring(champion, DecisionLog(folder, ASKED.model.stream), self.tell)
-        asking = EventScoring([own]).of_generation(REPO, handle, stream_id)
+        asking = EventScoring([own]).of_generation(FoldTarget(REPO, handle, stream_id))
         self.step = BatchStep(handle, list(REPO.views.values()), stream_id, asking.here)
 
     def tell(self, decisions: pa.Table) -> None:

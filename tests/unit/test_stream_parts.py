@@ -25,7 +25,7 @@ from streaming.alerts.status import delivery_metrics
 from streaming.archive.sink import Archive, ArchiveSink
 from streaming.fold.crash_points import around_effects, crash_point
 from streaming.fold.freshness import Freshness
-from streaming.fold.sink import OnlineSink
+from streaming.fold.sink import FoldTarget, OnlineSink
 from streaming.generations.checkpoints import Checkpoints, Generation, build_from_archive, new_generation
 from streaming.generations.lease import only_driver
 from streaming.spark.source import OffsetLog, flat_offsets, known_at, messages_by_topic, nested_offsets, records_between
@@ -115,7 +115,8 @@ def test_offsets_keep_topics_with_slashes_no_others_and_dots_apart() -> None:
 
 
 def online_sink(store: MemoryStore, log: OffsetLog, sent: list[Any]) -> OnlineSink:
-    return OnlineSink(REPO, MemoryHandle(store, 7), 7, log, lambda stream, *_: sent.append(stream.name))
+    target = FoldTarget(REPO, MemoryHandle(store, 7), 7)
+    return OnlineSink(target, log, lambda stream, *_: sent.append(stream.name))
 
 
 def user_count(store: MemoryStore) -> int:

@@ -19,7 +19,7 @@ from features.events.parsing import Verdict, event_schema
 from features.rows.finalizing import finalize
 from features.rows.matrix import PackedRows
 from streaming.archive.sink import Archive, ArchiveSink
-from streaming.fold.sink import OnlineSink
+from streaming.fold.sink import FoldTarget, OnlineSink
 from streaming.generations.checkpoints import Generation, build_from_archive
 from streaming.kafka.encoding import messages
 from streaming.kafka.topic_admin import dead_letter_topic
@@ -115,7 +115,7 @@ def test_records_of_two_topics_are_one_stream_with_places_of_their_own(tmp_path:
     def keep(stream: Stream, came: Any, parsed: Any) -> None:
         letters.append((dead_letter_topic(stream.topic), came.table["partition"].to_pylist(), parsed.verdicts.tolist()))
 
-    report = OnlineSink(REPO, MemoryHandle(store, 7), 7, ends, keep).fold(table, 0)
+    report = OnlineSink(FoldTarget(REPO, MemoryHandle(store, 7), 7), ends, keep).fold(table, 0)
     assert (report.counts.folded, report.counts.dead_letter, report.counts.duplicate) == (2, 1, 0)
     assert letters == [("shop.tills.dead", [0, 0], [Verdict.VALID, Verdict.DEAD_LETTER])]
     keys = pa.array(["u1"])

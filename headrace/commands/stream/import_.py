@@ -88,7 +88,6 @@ def _project(
         raise UsageError("import", f"--format, one of {', '.join(FORMATS)}", "none")
     project = Project.open()
     repo = load_repo(folder or project.settings.stream.repo)
-    offline = project.offline
     columns = dict(map(renaming, renamed)) or None
 
     def read(file: str) -> ImportSource:
@@ -97,9 +96,7 @@ def _project(
 
     reached = crash_point(os.environ) or (lambda _: None)
     return read, Importer(
-        Archive(offline, repo),
-        offline,
-        repo.streams,
+        Archive(project.offline, repo),
         CutOffs(until_ms, _topic_starts(project.settings, repo)),
         progress=_progress(),
         reached=reached,
