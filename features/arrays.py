@@ -53,7 +53,7 @@ def single_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def concatenated(starts: Int64s, lengths: Int64s) -> Int64s:
-    """start, start + 1, … for each (start, length), one after the other."""
+    """The concatenated ranges [start, start + length)."""
     total = int(lengths.sum())
     shift = starts - (np.cumsum(lengths) - lengths)
     return np.repeat(shift, lengths) + np.arange(total)

@@ -38,7 +38,7 @@ def weights(count: int) -> Uint64s:
 
 
 def segment_sums(values: Uint64s, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Uint64s:
-    """The wrapping sum of values[start:end] for adjoining segments; 0 for an empty one."""
+    """The wrapping sum of values[start:end] for adjoining segments; 0 for an empty segment."""
     sums = np.zeros(len(starts), dtype=np.uint64)
     filled = np.flatnonzero(ends > starts)
     if len(filled):
@@ -105,7 +105,7 @@ SEEDS = (np.uint64(0), GOLDEN)
 
 
 def _words(data: NDArray[np.uint8], starts: NDArray[np.int64], length: int) -> Uint64s:
-    """The words of texts of one length, filled up with zeros, shape (words, n)."""
+    """The words of equally long texts, padded with zeros, shape (words, n)."""
     text_bytes = np.zeros((len(starts), -(-length // 8) * 8), dtype=np.uint8)
     text_bytes[:, :length] = data[starts[:, None] + np.arange(length)]
     return text_bytes.view("<u8").T

@@ -1,4 +1,4 @@
-"""File locks, files that are replaced at once, free ports and programs: what processes of one machine share."""
+"""File locks, atomic file replacement, free ports and programs, for processes of the same machine."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class FileLock:
 
 @contextmanager
 def locked(path: Path, refusal: Callable[[str], HeadraceError], wait_s: float = 0.0) -> Iterator[None]:
-    """The block runs while no other process holds the lock file; raises ``refusal`` of the holder's name if one does.
+    """The block runs while no other process holds the lock file; if one does, raises ``refusal`` of its name.
 
     Args:
         refusal: makes the error from the holder: 'process 4711'.

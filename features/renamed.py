@@ -38,7 +38,7 @@ class ForwardingLoader(Loader):
 
 
 class RenamedFinder(MetaPathFinder):
-    """Finds the modules of RENAMED; asked last, so that a module that exists is never hidden."""
+    """Finds the modules of RENAMED; it is the last finder, so that a module that exists is never hidden."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

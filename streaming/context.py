@@ -33,6 +33,6 @@ class StreamContext:
         return list(dict.fromkeys(topic for stream in self.repo.streams.values() for topic in stream.topics))
 
     def at_effect(self, place: str) -> None:
-        """Call ``reached``, if there is one."""
+        """Call ``reached``, if any."""
         if self.reached is not None:
             self.reached(place)

@@ -32,7 +32,7 @@ RawHeaders = tuple[tuple[str, bytes | None], ...]
 
 
 class DeadLetterError(HeadraceError):
-    """Raised when dead letters cannot be kept, or the requested one does not exist."""
+    """Raised when dead letters cannot be kept, or the requested dead letter does not exist."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def original_headers(headers: RawHeaders) -> RawHeaders:
 
 
 class Acknowledged:
-    """A block that sends to one topic, and ends only when Kafka has acknowledged everything.
+    """A block that sends to a topic, and ends only when Kafka has acknowledged everything.
 
     Raises:
         DeadLetterError: at the block's end, if it has not.
@@ -140,7 +140,7 @@ class Acknowledged:
 def read_dead_letters(
     bootstrap_servers: str, topic: str | None = None, client_options: Mapping[str, Any] | None = None
 ) -> list[DeadLetter]:
-    """Every dead letter once, of one topic or of all, in the order of their places.
+    """Every dead letter once, of a topic or of all, in the order of their offsets.
 
     Raises:
         TopicError: the cluster does not answer.
@@ -153,7 +153,7 @@ def read_dead_letters(
 
 
 def letters_of(records: Iterable[Record]) -> list[DeadLetter]:
-    """The dead letters in the records of dead-letter topics, each once, in the order of their places."""
+    """The dead letters in the records of dead-letter topics, each once, in the order of their offsets."""
     by_place: dict[Place, DeadLetter] = {}
     for letter in _letters(records):
         known = by_place.get(letter.place)

@@ -245,7 +245,7 @@ class Pipeline:
         self._folds.each(work, is_replaced=self._build is not None or self._build_wanted)
 
     def _look_after_build(self, archived: Generation) -> bool:
-        """Begin a build that is wanted, and take over one that is done; True where it failed."""
+        """Begin a build that is wanted, and take over a build that is done; True if it failed."""
         if self._build is None:
             self._build_wanted = take_rebuild(self._options.home) or self._build_wanted
             if self._build_wanted:

@@ -61,7 +61,7 @@ class Tally:
     first_error: str = ""
 
     def ack(self, error: object, _message: object) -> None:
-        """Count one answer of the broker."""
+        """Count an answer of the broker."""
         if error is None:
             self.acknowledged += 1
             return
@@ -139,7 +139,7 @@ def newest_ms(tables: Tables) -> int | None:
 def in_file_order(
     tables: Tables, streams: Mapping[str, Stream], shift_ms: int | None, registry: SchemaRegistry | None = None
 ) -> Iterator[TimedMessages]:
-    """The events as they come; each table is one batch."""
+    """The events as they come; each table is a batch."""
     for name, events in tables:
         written = messages(events, streams[name], shift_ms, registry)
         yield TimedMessages(_known_at(events) + (shift_ms or 0), zip(repeat(streams[name].topic), written))
@@ -148,7 +148,7 @@ def in_file_order(
 def in_time_order(
     tables: Tables, streams: Mapping[str, Stream], shift_ms: int | None, registry: SchemaRegistry | None = None
 ) -> Iterator[TimedMessages]:
-    """All events by known_at, those of one instant in the file's order."""
+    """All events by known_at, then in the file's order."""
     parts: dict[str, list[pa.Table]] = {}
     for name, events in tables:
         parts.setdefault(name, []).append(events)

@@ -25,10 +25,10 @@ class StreamSettings(BaseModel):
     """The most records of a batch of the fold, which bounds memory and the time to stop; a batch of the archive has up
     to twice as many."""
     driver_records: int = Field(default=200_000, ge=0)
-    """The most records of a batch that the driver folds itself; executors fold a larger one."""
+    """The most records of a batch that the driver folds itself; executors fold a larger batch."""
     keep_older_s: float = Field(default=600, ge=0)
-    """How long rows of an older definition stay and are folded on once readers have newer ones, at least; longer where
-    an alias names a model that needs them."""
+    """The time that rows of an older definition stay and are folded on once readers have newer ones, at least; longer
+    where an alias names a model that needs them."""
     freshness_slo_ms: float = Field(default=1_000, gt=0)
     """The age of an event, at most, when its features can be read."""
     spark_master: str = "local[2]"

@@ -63,7 +63,7 @@ class Patience:
 
 
 class SupervisedQuery:
-    """One streaming query, kept running by calls of tick().
+    """A streaming query, kept running by calls of tick().
 
     Args:
         name: in messages about it.
@@ -143,7 +143,7 @@ class SupervisedQuery:
 
 
 def reason(failure: BaseException | None, reported: Any) -> str:
-    """The cause of a query's failure in one line: Java's innermost cause, or what a Python worker raised."""
+    """The cause of a query's failure in a line: Java's innermost cause, or the exception of a Python worker."""
     if isinstance(failure, HeadraceError):
         return str(failure)
     text = f"{type(failure).__name__}: {failure}" if failure is not None else str(reported)

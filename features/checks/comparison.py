@@ -41,7 +41,7 @@ WORST = 20
 
 @dataclass(frozen=True)
 class Difference:
-    """One value that differs: kind is 'mismatch', 'missing' (not online) or 'extra' (not offline).
+    """A value that differs: kind is 'mismatch', 'missing' (not online) or 'extra' (not offline).
 
     ``feature`` is 'status' if the statuses differ, and 'the row' if it cannot be read.
     """
@@ -73,7 +73,7 @@ class Findings:
         return sum(self.by_feature.values(), Counter[str]())
 
     def add(self, differences: Sequence[Difference]) -> None:
-        """Counts the differences, and keeps the worst; at least one per entity while there is room."""
+        """Counts the differences and keeps the worst; each entity keeps at least its worst while there is room."""
         for difference in differences:
             self.by_feature.setdefault(difference.feature, Counter())[difference.kind] += 1
             if difference.entity not in self.wrong or len(self.worst) < WORST:
@@ -142,7 +142,7 @@ def compare(
 
 
 def _clocks(held: HeldRows, clock: int) -> Int64s:
-    """The clock of each row; that of the archive for a missing one."""
+    """The clock of each row; that of the archive for a missing row."""
     headers = [_header(value) for value in held.values.to_pylist()]
     clocks = [clock if header is None else int(header["clock"]) for header in headers]
     # The clock of a damaged row may be any number: it is clipped to times that kernels can compute with.

@@ -21,14 +21,14 @@ Read = Callable[[], Iterator[tuple[str, Parsed]]]
 
 @dataclass(frozen=True)
 class EntityInFile:
-    """One entity in a file: its deduplicated events by stream, and the newest known_at of the file (None: no event)."""
+    """An entity in a file: its deduplicated events by stream, and the newest known_at of the file (None: no event)."""
 
     events: Mapping[str, pa.Table]
     clock: int | None
 
 
 def find_entity(read: Read, streams: Mapping[str, Stream], entity: Entity, values: Mapping[str, Any]) -> EntityInFile:
-    """The events of one entity; memory is bounded by its events, not by the file.
+    """The events of an entity; memory is bounded by its events, not by the file.
 
     The file is read twice: which of two records with one event id counts depends on both, and the other may be another
     entity's and stand before.

@@ -55,7 +55,7 @@ Answers = Sequence[dict[str, Expected] | Status]
 
 @dataclass(frozen=True)
 class Report:
-    """One law on one view ('' for the file): values compared, mismatches, and the worst of them."""
+    """Result of a law for a view ('': for the file): values compared, mismatches, and the worst of them."""
 
     view: str
     law: str
@@ -98,14 +98,14 @@ class _Tally:
 
 
 def valid_events(parsed: Sequence[Parsed]) -> pa.Table:
-    """The valid events of one stream, duplicates among them."""
+    """The valid events of a stream, with duplicates."""
     return pa.concat_tables(
         [chunk.events.filter(pa.array(chunk.verdicts[chunk.rows] == Verdict.VALID)) for chunk in parsed]
     )
 
 
 def verdicts_add_up(stream: Stream, parsed: Sequence[Parsed]) -> Report:
-    """Every record of the stream has one verdict: it is an event or a dead letter, with a reason unless it is valid."""
+    """Each record of the stream has one verdict: it is an event or a dead letter, with a reason unless it is valid."""
     findings, counts = _Tally("", f"verdicts of {stream.name} add up"), Counter[str]()
     for chunk in parsed:
         events = chunk.verdicts != Verdict.DEAD_LETTER

@@ -1,6 +1,6 @@
 """A naive oracle of every feature, and the comparison of any path's answers with it.
 
-The oracle is meant to be read. It loops over plain dicts, shares no code with the kernels, and defines which values are
+The oracle favours clarity. It loops over plain dicts, shares no code with the kernels, and defines which values are
 right. It does once what does not depend on as_of: selects an entity's events, and those of each feature set.
 """
 
@@ -39,14 +39,14 @@ class Expected:
 def oracle(
     view: FeatureView, key: Mapping[str, Any], as_of: int, events: Mapping[str, Iterable[Event]]
 ) -> dict[str, Expected] | Status:
-    """Every aggregated feature of one entity at as_of (ms), from all events of each stream; else its status."""
+    """Every aggregated feature of an entity at as_of (ms), from all events of each stream; else its status."""
     (history,) = histories(view, [key], events)
     return answers(view, history, as_of)
 
 
 @dataclass(frozen=True)
 class FeatureGroup:
-    """The features of one feature set (its index in the view) and one window."""
+    """The features of a feature set (its index in the view) and a window of it."""
 
     set_index: int
     window: Window
@@ -56,7 +56,7 @@ class FeatureGroup:
 
 @dataclass(frozen=True)
 class EntityHistory:
-    """One entity's events that count, oldest first: all of them, and those that pass the filter of each feature set."""
+    """The counted events of an entity, oldest first: all, and those that pass the filter of each feature set."""
 
     events: Sequence[Event]
     passing: Sequence[Sequence[Event]]

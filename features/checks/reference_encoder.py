@@ -33,14 +33,14 @@ from features.rows import (
 
 @dataclass(frozen=True)
 class _Block:
-    """One column of n rows as bytes: a code (form and width) for each row, and binary values that follow each other."""
+    """A column of n rows as bytes: a code (form and width) for each row, and the concatenated binary values."""
 
     codes: NDArray[np.uint8]
     pieces: tuple[pa.Array, ...]
 
 
 def encode(state: RowState, layout: Layout) -> pa.Array:
-    """One binary value per row."""
+    """The binary value of each row."""
     n = len(state.headers)
     if not n:
         return pa.array([], type=pa.binary())
@@ -142,7 +142,7 @@ def _encode_numbers(values: Uint64s, bounds: Int64s, widths: NDArray[np.uint8] |
 
 
 def low_bytes(values: Uint64s, width: int) -> NDArray[np.uint8]:
-    """The ``width`` low bytes of each value, one value after the other."""
+    """The ``width`` low bytes of each value, concatenated."""
     if width in (1, 2, 4):
         return values.astype(f"<u{width}").view(np.uint8)
     return np.ascontiguousarray(values).view(np.uint8).reshape(-1, 8)[:, :width]

@@ -39,7 +39,7 @@ InputsOf = Callable[[str, str], tuple[Sequence[str], Sequence[str]] | None]
 
 @dataclass(frozen=True)
 class LoggedAnswers:
-    """n answers by models of one definition of the user's view: user keys, instants, and the user's rows.
+    """n answers by models with the same definition of the user's view: user keys, instants, and the user's rows.
 
     Args:
         names: the features in a row.
@@ -174,7 +174,7 @@ def recently_known(view: FeatureView, events: Mapping[str, pa.Table], answers: L
 
 
 def differences(view: FeatureView, answers: LoggedAnswers, history: FeatureMatrix, settled: Bools) -> list[Difference]:
-    """Every value of the settled answers that differs from history; one of a user without history is 'extra'."""
+    """Every value of the settled answers that differs from history; a value of a user without history is 'extra'."""
     users = answers.keys.to_pylist()
     present = history.status == Status.PRESENT
     differences = [

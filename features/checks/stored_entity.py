@@ -19,7 +19,7 @@ from features.rows import Status
 from features.times import moment_text, now_ms
 
 STREAM = "stream"
-"""In place of an instant: a read as of the newest event of the streams."""
+"""Reads as of the newest event of the streams, instead of an instant."""
 
 
 def as_stored(
@@ -31,7 +31,7 @@ def as_stored(
     clock: int | str,
     explained: int | None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """The views' features of one entity as readers of the online store get them, and notes for a person.
+    """The views' features of an entity as readers of the online store get them, and notes for a person.
 
     Args:
         clock: the instant of the read (ms); 'wall' is now, and 'stream' the newest known_at of the views' streams.
@@ -122,7 +122,7 @@ def events_stored(
 
 
 def archived(folder: Path, repo: FeatureRepo, views: Sequence[FeatureView]) -> Read:
-    """A reader of the offline tables of the views' streams, in place of a file.
+    """A reader of the offline tables of the views' streams, used as a reader of a file.
 
     Raises:
         HeadraceError: the offline store has none of them.

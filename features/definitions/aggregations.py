@@ -235,7 +235,7 @@ class Quantile(NumericAggregation):
 
 @dataclass(frozen=True)
 class Ratio(Aggregation):
-    """One aggregation over another, in the same window; null where the denominator is 0 or null."""
+    """An aggregation divided by another, in the same window; null where the denominator is 0 or null."""
 
     numerator: Aggregation
     denominator: Aggregation

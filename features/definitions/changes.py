@@ -87,7 +87,7 @@ def _meaning(feature: Feature) -> Any:
 
 
 def _renamed(removed: Mapping[str, Any], appeared: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(removed name, new name) of features with the same meaning; each name is in one pair at most."""
+    """(removed name, new name) of features with the same meaning; each name is in at most one pair."""
     candidates = dict(appeared)
     for name, meaning in removed.items():
         new = next((new_name for new_name, other in candidates.items() if other == meaning), None)

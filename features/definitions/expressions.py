@@ -211,12 +211,12 @@ def product(*columns: str) -> Expression:
 
 
 def ratio(numerator: str, denominator: str) -> Expression:
-    """One column over another; null where the denominator is 0."""
+    """A column divided by another; null where the denominator is 0."""
     return Expression("ratio", (numerator, denominator))
 
 
 def difference(minuend: str, subtrahend: str) -> Expression:
-    """One column less another."""
+    """A column minus another."""
     return Expression("difference", (minuend, subtrahend))
 
 

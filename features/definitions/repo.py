@@ -109,7 +109,7 @@ class _UncachedLoader(SourceFileLoader):
 
 @dataclass(frozen=True)
 class _Finder:
-    """Finds the modules of one package in one folder, for absolute and relative imports alike."""
+    """Finds a package's modules in its folder, for absolute and relative imports alike."""
 
     package: str
     folder: Path

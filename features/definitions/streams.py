@@ -23,7 +23,7 @@ MOST_TOPICS, PARTITIONS_OF_A_TOPIC = 4, 1_024
 
 @dataclass(frozen=True)
 class Entity:
-    """What features describe: a name and its key columns with their dtypes (more than one: a composite key)."""
+    """Subject of features: a name, and key columns with their dtypes (two or more: a composite key)."""
 
     name: str
     keys: Mapping[str, str]
@@ -44,7 +44,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class Field:
-    """One column of a stream: its dtype, its path in the message, and what makes a record invalid.
+    """A column of a stream: its dtype, its path in the message, and what makes a record invalid.
 
     ``path`` is the key in the message, dotted for nested objects; by default our own name. A ``required`` field
     that is missing or null, or a value outside ``enum`` or of another type, makes the record a dead letter.
@@ -69,7 +69,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Topic:
-    """One more topic with events of a stream, in messages of another form; parameters are those of Stream.
+    """A further topic with events of a stream, in messages of another form; parameters are those of Stream.
 
     Args:
         paths: our field → its path in these messages, if that is not the stream's own path.
@@ -167,7 +167,7 @@ class Stream:
 
     @cached_property
     def parts(self) -> tuple[Stream, ...]:
-        """A stream for each of its topics, in order, with the same name and columns; itself if it has one topic."""
+        """A stream for each of its topics, in order, with the same name and columns; itself if it has only one."""
         if not self.also:
             return (self,)
         return (replace(self, also=()), *map(self._part, self.also))

@@ -30,7 +30,7 @@ MOST_HALF_LIVES = 500
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Aggregations of one entity over one stream, each over every window; ``where`` filters the events first.
+    """Aggregations of a stream by an entity, each over every window; ``where`` filters the events first.
 
     ``name`` replaces the part of the feature names that is otherwise derived from ``where``.
     """
@@ -91,7 +91,7 @@ class FeatureSet:
 
 @dataclass(frozen=True)
 class Feature:
-    """One named value: an aggregation over a window, or (``expression``) arithmetic on other features of its view."""
+    """A named value: an aggregation over a window, or (``expression``) arithmetic on other features of its view."""
 
     name: str
     dtype: str
@@ -103,7 +103,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class FeatureView:
-    """The feature sets of one entity that are stored, read and versioned together: one state row per entity.
+    """The feature sets of an entity that are stored, read and versioned together, in one state row per key.
 
     Args:
         name: Feast's feature view name.
@@ -239,7 +239,7 @@ class FeatureView:
 
     @cached_property
     def cache(self) -> dict[str, Any]:
-        """A cache for plans and programs derived from the view: found without comparing equal views."""
+        """A cache for plans and programs derived from the view; a look-up does not compare equal views."""
         return {}
 
     @cached_property

@@ -120,7 +120,7 @@ class Bounds:
 
 
 class Tiling:
-    """The tiles of one view: the nested tile of each window, and the coarsest tile allowed at each age."""
+    """The tiles of a view: the nested tile of each window, and the coarsest tile allowed at each age."""
 
     def __init__(self, windows: Sequence[Window], tile_ms: Mapping[Window, int] | None = None) -> None:
         self.windows = tuple(dict.fromkeys(windows))
@@ -189,7 +189,7 @@ def minimum(arrays: list[Int64s]) -> Int64s:
 
 
 def nested_tiles(windows: Sequence[Window]) -> dict[Window, int]:
-    """The tile of each window: the requested one, rounded down to a multiple of the next smaller tile of the view."""
+    """The tile of each window: as requested, rounded down to a multiple of the next smaller tile of the view."""
     tiles: dict[Window, int] = {}
     smaller = 1
     for window in sorted(windows, key=lambda w: (w.requested_tile_ms, w.length_ms, w.delay_ms)):

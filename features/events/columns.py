@@ -29,7 +29,7 @@ class Values:
 
 
 class EventColumns:
-    """One stream's events; each column is converted once, on first use."""
+    """A stream's events; each column is converted once, on first use."""
 
     def __init__(self, events: pa.Table, stream: Stream) -> None:
         self.stream = stream
@@ -119,7 +119,7 @@ def entity_keys(columns: Mapping[str, pa.ChunkedArray | pa.Array], entity: Entit
 
 
 def encode_key(values: Mapping[str, object], entity: Entity) -> str:
-    """The key text of one entity, equal to that of entity_keys."""
+    """The key text of an entity, equal to that of entity_keys."""
     columns = {name: pa.array([values[name]]).cast(pa.string()) for name in entity.keys}
     return str(entity_keys(columns, entity)[0].as_py())
 

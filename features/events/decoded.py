@@ -42,7 +42,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Decoded:
-    """One row per record: ``event_time`` (int64 ms), the stream's mapped fields, ``event_id`` if messages have one.
+    """A row per record: ``event_time`` (int64 ms), the stream's mapped fields, ``event_id`` if messages have one.
 
     A row with a problem holds nulls or the values that could be read; its verdict is DEAD_LETTER.
     """
@@ -53,7 +53,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Column:
-    """One value of a message: our name, its path of keys, and its dtype.
+    """A value of a message: our name, its path of keys, and its dtype.
 
     ``dtype`` is one of definitions.DTYPES, or "id" (a string or an int64) or "time" (an int64 or a text).
     """

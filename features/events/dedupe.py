@@ -45,7 +45,7 @@ class Decision:
 
 
 def encoded_ids(ids: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
-    """The ids as codes of the distinct ones: a store is asked about its dictionary."""
+    """The ids dictionary-encoded: stores look up the dictionary, the distinct ids."""
     array = single_array(ids)
     return array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
 

@@ -1,4 +1,4 @@
-"""The event contract: bytes or columns of one stream → typed events, and a verdict on every record.
+"""The event contract: bytes or columns of a stream → typed events, and a verdict on every record.
 
 Every input (JSON, Avro, columns of files) gets its verdicts from the same function, so that the stream, imports and
 HTTP cannot disagree. A verdict depends on its record alone: never on its neighbours, nor on how it was read.
@@ -33,7 +33,7 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True)
 class Records:
-    """Raw messages of one stream, in any order.
+    """Raw messages of a stream, in any order.
 
     Args:
         values: binary; null for a tombstone.
@@ -98,7 +98,7 @@ def parse(
 
 
 def joined(parts: Sequence[Parsed]) -> Parsed:
-    """The records of the topics of one stream, concatenated in the order of ``parts``."""
+    """The records of a stream's topics, concatenated in the order of ``parts``."""
     if len(parts) == 1:
         return parts[0]
     starts = np.cumsum([0, *(len(part.verdicts) for part in parts[:-1])])
@@ -111,7 +111,7 @@ def joined(parts: Sequence[Parsed]) -> Parsed:
 
 
 def _binary(values: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The messages as one binary array, from any of Arrow's layouts."""
+    """The messages as a single binary array, from any of Arrow's layouts."""
     return single_array(values).cast(pa.binary())
 
 

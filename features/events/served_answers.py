@@ -1,4 +1,4 @@
-"""The served log: one event of a stream per answer, with its items and their inputs; written by serving, for training.
+"""The served log: an event of a stream per answer, with its items and their inputs; written by serving, for training.
 
 An event has the user, the model, ``as_of``, and each item with the row of ranker inputs that it was scored by. Lists
 are JSON text; a reader compares ``inputs`` with the hash of the columns that it expects in the rows.

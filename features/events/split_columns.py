@@ -20,7 +20,7 @@ Positions = tuple[Int64s, NDArray[np.int32], Int64s]
 
 
 def decode(table: pa.Table, stream: Stream) -> Decoded:
-    """The typed columns of the table; one that it lacks is all null, except event_id, which is left out.
+    """The typed columns of the table; a missing column is all null, except event_id, which is left out.
 
     Raises:
         FormatError: there is no column event_time.
@@ -67,7 +67,7 @@ def _position(table: pa.Table, name: str, default: pa.Array, stream: Stream) -> 
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
-    """The column as one array, in Arrow's simplest layout for it."""
+    """The column as a single array, in Arrow's simplest layout for it."""
     array = single_array(column)
     if kinds.is_dictionary(array.type):
         array = array.dictionary_decode()

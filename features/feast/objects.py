@@ -34,7 +34,7 @@ def objects_of(repo: FeatureRepo) -> dict[str, Any]:
 
 
 def feast_entities(entity: Entity) -> list[feast.Entity]:
-    """The Feast entity; one for each part of a composite key, as a Feast entity has one join key."""
+    """The entity as Feast entities: one for each column of its key, as a Feast entity has a single join key."""
     import feast
 
     composite = len(entity.keys) > 1

@@ -108,7 +108,7 @@ class ArchiveOfflineStore(DaskOfflineStore):
     def offline_write_batch(
         config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
     ) -> None:
-        """Writes rows of an ordinary view to its file. Raises UsageError for one of ours, which is made of events."""
+        """Writes rows of an ordinary view to its file. Raises UsageError for a view of ours: it is made of events."""
         if feature_view.name in load_repo(in_repo(config, config.offline_store.definitions)).views:
             next_step = "Send events to its topic, or bring them in with 'headrace import'."
             raise UsageError(f"feature view '{feature_view.name}'", "events", "values from Feast", next_step)
@@ -169,7 +169,7 @@ class _SpineFrame:
             raise UsageError("the spine (entity_df)", "column names that no feature has", ", ".join(both), next_step)
 
     def of(self, view: FeatureView, ours: definitions.FeatureView) -> Spine:
-        """Key texts and times of one of our views; a null key is NOT_FOUND."""
+        """Key texts and times for a view of ours; a null key is NOT_FOUND."""
         columns = {key: self._key(column, ours.entity.keys[key], view) for key, column in join_keys(view).items()}
         return Spine(entity_keys(columns, ours.entity), self.as_of())
 

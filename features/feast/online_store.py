@@ -109,7 +109,7 @@ class PackedRowsOnlineStore(OnlineStore):
         return self._writable
 
     def _view(self, config: RepoConfig, name: str) -> definitions.FeatureView | None:
-        """Our definition of the view; None for an ordinary one."""
+        """Our definition of the view; None for an ordinary view."""
         return self._open(config)[1].views.get(name)
 
     @property
@@ -177,7 +177,7 @@ class PackedRowsOnlineStore(OnlineStore):
         return requested
 
     def _has_keys(self, config: RepoConfig, requested: RequestedFeatures, columns: Mapping[str, Sequence[Any]]) -> bool:
-        """True if every key column is there, and all have one length."""
+        """True if every key column is there, and all are equally long."""
         keys = {key for name in requested for key in self._defined(config, name).entity.keys}
         return keys <= set(columns) and len({len(columns[key]) for key in keys}) == 1
 

@@ -1,4 +1,4 @@
-"""Ordinary feature views of Feast in the same store: one cell per entity, written under the same versions as rows.
+"""Ordinary feature views of Feast in the same store: a cell per entity, written under the same versions as rows.
 
 A write applies if its event time is not older than the stored one, on either database; features that it does not have
 keep their values. A read of an entity older than the view's ttl has its event time without values.
@@ -55,7 +55,7 @@ def _aged(answer: tuple[datetime, dict[str, Value]], ttl: timedelta | None, now:
 
 
 def write(cells: Cells, config: RepoConfig, view: str, data: Sequence[Written]) -> None:
-    """Writes every row that is not older than the stored one."""
+    """Writes every row that is not older than the stored row."""
     table = _table(config, view)
     for attempt in range(1, ATTEMPTS + 1):
         version = cells.version(FEAST, whole=False)

@@ -27,7 +27,7 @@ STATUSES = {
 
 @dataclass(frozen=True)
 class ResponsePart:
-    """The requested features of one view: name in the response → column of the matrix."""
+    """The requested features of a view: name in the response → column of the matrix."""
 
     matrix: FeatureMatrix
     names: Mapping[str, int]
@@ -110,7 +110,7 @@ def _with_nulls(statuses: list[Any], column: pa.Array) -> list[Any]:
 
 
 def values_of(column: pa.Array) -> list[Value]:
-    """Each value of a feature's column as a Feast Value, an empty one for null."""
+    """Each value of a feature's column as a Feast Value, empty for null."""
     listed = pa.types.is_list(column.type)
     kind = FIELDS[column.type.value_type if listed else column.type]
     values = []

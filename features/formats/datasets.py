@@ -37,7 +37,7 @@ def _text(column: Columns) -> Columns:
 
 
 def _renamed(column: Columns, names: Mapping[str, str]) -> Columns:
-    """Their event types as ours; one that is not listed stays, and the stream decides its verdict."""
+    """Their event types as ours; an unlisted type stays, and the stream decides its verdict."""
     known = pc.index_in(column, value_set=pa.array(list(names)))
     return pc.coalesce(pc.take(pa.array(list(names.values())), known), column)
 

@@ -37,7 +37,7 @@ class Item(msgspec.Struct, tag_field="event", tag="item"):
 
 
 class RankedItem(msgspec.Struct):
-    """One item of a ranking."""
+    """An item of a ranking."""
 
     id: str
 
@@ -65,7 +65,7 @@ class Interaction(msgspec.Struct, tag_field="event", tag="interaction"):
 
 
 class User(msgspec.Struct, tag_field="event", tag="user"):
-    """Fields of a user; not one of our events."""
+    """Fields of a user; no event of ours."""
 
 
 Record = Item | Ranking | Interaction | User

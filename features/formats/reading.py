@@ -169,7 +169,7 @@ def conformed(table: pa.Table, stream: Stream, where: str) -> pa.Table:
 
 
 def mapping(source: InputFile, present: Iterable[str]) -> dict[str, str]:
-    """Our column → the file's, for all that the file has. Raises FormatError if a required one is missing."""
+    """Our column → the file's, for all that the file has. Raises FormatError if a required column is missing."""
     stream, present = _stream(source), list(present)
     overrides = dict(source.columns or {})
     ours = {name: field.path or name for name, field in stream.mapped.items()}

@@ -1,7 +1,7 @@
-"""The archive's Delta tables as readers see them: one folder for each stream, rows in the types of event_schema().
+"""The archive's Delta tables as readers see them: a folder for each stream, rows in the types of event_schema().
 
-History, training and rebuilds read them here and nowhere else, so that all see the same events. A table is read at one
-version; only the requested columns are read, and only the files that may hold the requested times.
+History, training and rebuilds read them here and nowhere else, so that all see the same events. A table is read at a
+single version; only the requested columns are read, and only the files that may hold the requested times.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ ALWAYS = Span()
 
 
 class ArchiveTable:
-    """One stream's table at one version; what is written later is not in it.
+    """A stream's table at a fixed version; what is written later is not in it.
 
     Args:
         horizon_ms: events older than this before they became known are late, and left out; None: none are.
@@ -129,13 +129,13 @@ class ArchiveTable:
         return min(first, default=None), max(last, default=None)
 
     def events(self, columns: Sequence[str] | None = None, span: Span = ALWAYS) -> pa.Table:
-        """The events of the span that are not late, in the columns asked for (all of event_schema() unless given)."""
+        """The events of the span that are not late, in these columns; all of event_schema() by default."""
         wanted = event_schema(self.stream).names if columns is None else columns
         dataset, present = self._dataset(wanted)
         return self._conformed(dataset.to_table(columns=present, filter=self._filter(span)), wanted)
 
     def batches(self, columns: Sequence[str], span: Span = ALWAYS) -> Iterator[pa.Table]:
-        """The same, a bounded number of rows at a time, of one row group of a file after the other.
+        """As events(), a bounded number of rows at a time, row group by row group of each file.
 
         A scan of all files at once reads up to a gigabyte ahead of who takes the batches.
         """

@@ -1,7 +1,7 @@
-"""The events of the archive that count, each once: whole where they fit into memory, else bucket by bucket.
+"""Deduplicated events of the archive: whole where they fit into memory, else bucket by bucket.
 
-What repeats an event is found in buckets of ids, and what an entity has is read in buckets of entities, so that
-neither needs the table in memory. Both forms decide in the order of events/dedupe.py.
+Duplicates are decided in buckets of ids, and events are read in buckets of entities, so that neither needs the table in
+memory. Both ways decide in the order of events/dedupe.py.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ ROWS_IN_MEMORY = 10_000_000
 """Events that are read whole: about 2 GB with what is made of them."""
 
 SPARE = 2
-"""HashPartitions made for each one needed, as entities differ in size."""
+"""Partitions made for each that is needed, as entities differ in size."""
 
 Decided = Callable[[str, Decision], object]
-"""Called for each stream with the decision about a part of its ids; every id is in one part."""
+"""Called for each stream with the decision about a part of its ids; every id is in exactly one part."""
 
 Tables = Mapping[str, ArchiveTable]
 """Stream name → its table; a stream that has none is not there."""
@@ -120,7 +120,7 @@ class ArchiveReader:
 
     def _repeated(self, name: str, table: ArchiveTable, decided: Decided | None) -> Int64s:
         count = max(-(-SPARE * table.rows(self.span) // self.rows_in_memory), 1)
-        found = [np.empty(0, dtype=np.int64)]
+        repeated = [np.empty(0, dtype=np.int64)]
         with TemporaryDirectory(prefix="headrace-") as folder:
             with HashPartitions(Path(folder) / "ids", count) as buckets:
                 for batch in table.batches(RESERVED, self.span):
@@ -129,10 +129,10 @@ class ArchiveReader:
                 if ids is None:
                     continue
                 _, decision = accept(ids, duration_ms(table.stream.dedupe_horizon))
-                found.append(sequences(ids)[~decision.accepted])
+                repeated.append(sequences(ids)[~decision.accepted])
                 if decided is not None:
                     decided(name, decision)
-        return np.sort(np.concatenate(found))
+        return np.sort(np.concatenate(repeated))
 
 
 def columns_of(views: Iterable[FeatureView], table: ArchiveTable) -> list[str]:

@@ -1,4 +1,4 @@
-"""The features of a history: one finalizer for each aggregation, over the entries of each row's window."""
+"""The features of a history: a finalizer for each aggregation, over the entries of each row's window."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from features.rows import HASH_BITS, Distinct, FeatureMatrix, FilteredStream, Hi
 
 @dataclass(frozen=True)
 class FeatureValues:
-    """One feature of n rows: values, and False in ``valid`` where they are null (None: none is)."""
+    """A feature of n rows: values, and False in ``valid`` where they are null (None: no value is null)."""
 
     values: Column
     valid: NDArray[np.bool_] | None = None
@@ -74,7 +74,7 @@ def finalized(plan: Plan, source: EntrySource) -> dict[str, FeatureValues]:
 
 
 def _combined(parts: list[FeatureValues]) -> FeatureValues:
-    """The one part's answer, or a ratio's first over its second."""
+    """The answer of a single part; of a ratio, the first part divided by the second."""
     return parts[0] if len(parts) == 1 else _divided(*parts)
 
 

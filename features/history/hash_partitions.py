@@ -1,4 +1,4 @@
-"""Tables split over files by a hash, so that one bucket at a time is in memory, with all rows of its keys."""
+"""Tables split over files by a hash, so that a single bucket at a time is in memory, with all rows of its keys."""
 
 from __future__ import annotations
 

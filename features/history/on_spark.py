@@ -1,4 +1,4 @@
-"""History on Spark: features of spines that one machine does not hold, by the kernels of point_in_time_join.py.
+"""History on Spark: features of spines that are too large for one machine, by the kernels of point_in_time_join.py.
 
     events ──by event_id──► each once ──by entity──┐
     spine ─────────────────────────────by entity──┴──► point_in_time of each bucket
@@ -109,7 +109,7 @@ def _own(stream: Stream, name: str) -> str:
 
 
 def _union(streams: list[DataFrame], spark: SparkSession, view: FeatureView) -> DataFrame:
-    """All streams' events as one; a view without any has none."""
+    """All streams' events together; none for a view without events."""
     if not streams:
         stream = view.streams[0]
         fields = [(STREAM, pa.string()), *((name, event_schema(stream).field(name).type) for name in RESERVED)]

@@ -141,7 +141,7 @@ def _known(names: list[str], number: int, events: EntityEvents, spine: Spine) ->
 
 
 def _streams(view: FeatureView, keys: pa.Array, events: Mapping[str, pa.Table]) -> list[EntityEvents]:
-    """Each stream's events of the spine's entities; a stream without events is one with none."""
+    """Each stream's events of the spine's entities; empty for a stream without events."""
     streams = []
     for stream in view.streams:
         columns = EventColumns(events.get(stream.name, event_schema(stream).empty_table()), stream)
@@ -196,7 +196,7 @@ def _features(
 
 
 def in_order(parts: list[tuple[Int64s, FeatureMatrix]], view: FeatureView, spine: Spine) -> FeatureMatrix:
-    """The matrices of parts of a spine (each with the index of its rows) as one, in the spine's order."""
+    """The matrices of parts of a spine (each with the index of its rows) joined, in the spine's order."""
     order = np.concatenate([chunk for chunk, _ in parts]) if parts else np.empty(0, dtype=np.int64)
     back = np.empty(len(order), dtype=np.int64)
     back[order] = np.arange(len(order))
@@ -213,7 +213,7 @@ def in_order(parts: list[tuple[Int64s, FeatureMatrix]], view: FeatureView, spine
 
 
 class Timeline:
-    """One stream's events of the spine's entities, sorted by row and time, and the entries lifted from them.
+    """A stream's events of the spine's entities, sorted by row and time, and the entries lifted from them.
 
     ``known`` is the known_at of each event, or its rank in the ledger's order. Where ``complete``, every event of a row
     was known at its as_of (the rows are copies made for that); else those that were not are the last of the row

@@ -1,7 +1,7 @@
 """Runs of entries inside windows, many at once, and sums, minima and maxima over them.
 
 A short run is gathered entry by entry. Where runs overlap so much that this would be far more than the entries there
-are (an item with very many events, asked about very many times), blocks of BLOCK entries, of BLOCK blocks and so on are
+are (an item with very many events, with very many answers), blocks of BLOCK entries, of BLOCK blocks and so on are
 reduced once, and a run is a few entries at its ends and whole blocks between: a segment tree of wide nodes.
 """
 
@@ -42,7 +42,7 @@ class Ranges:
 
     @cached_property
     def index(self) -> Int64s:
-        """The index of every answer's entries, one answer after the other."""
+        """The concatenated indices of each answer's entries."""
         return concatenated(self.lo, self.length)
 
     @cached_property
@@ -102,7 +102,7 @@ class Pieces:
 
 
 class Blocks:
-    """Reductions of aligned blocks of entries, of blocks of blocks and so on: in one line, the entries first."""
+    """Reductions of aligned blocks of entries, of blocks of blocks and so on, in a flat array after the entries."""
 
     def __init__(self, entries: Entries) -> None:
         self._entries = entries

@@ -31,7 +31,7 @@ from features.rows import (
 )
 
 MOST_PAIRS = 4_000_000
-"""Bounds memory: how many (event, one before it) pairs are laid out at a time."""
+"""Pairs of an event and an earlier one that are in memory at a time."""
 
 Stored = Callable[[pa.Array], pa.Array]
 """Keys → their stored values, null where there is none: the rows as they were before the batch."""
@@ -111,7 +111,7 @@ def features_before(
 
 
 def _with_earlier(ledger: Ledger, number: int, base: pa.Array, batch: BatchKey) -> pa.Array:
-    """The row that each event met: the stored one, or a copy with the batch's earlier events folded in."""
+    """The row just before each event: as stored, or a copy with the batch's earlier events folded in."""
     counts = ledger.before(number)
     changed: list[tuple[Int64s, pa.Array]] = []
     for chosen in _chunks(np.flatnonzero(counts), counts):

@@ -1,4 +1,4 @@
-"""Online stores: state rows by generation, written by one driver and read by many.
+"""Online stores: state rows by generation, with a single writing driver and many readers.
 
 In: batches of events with their offsets; keys to read. Out: rows that are fenced against replays, and feature values.
 

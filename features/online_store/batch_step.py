@@ -1,4 +1,4 @@
-"""The batch step: one micro-batch of a generation into the rows of its views, in the order that survives crashes.
+"""The batch step: a micro-batch of a generation into the rows of its views, in the order that survives crashes.
 
     decide duplicates ─► publish offsets ─► remember the decision ─► score with the features before ─► rows ─► done
 
@@ -32,7 +32,7 @@ ROWS_A_WRITE = 4_096
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch: its number, its offsets [start, end), the parsed records by stream, the time of writing (ms)."""
+    """A micro-batch: its number, its offsets [start, end), the parsed records by stream, the time of writing (ms)."""
 
     batch_id: int
     start: Offsets
@@ -126,7 +126,7 @@ def ids_of(events: pa.Table) -> Ids:
 
 
 class BatchStep:
-    """Folds batches of one generation (``stream_id``) into the rows of its views, exactly once."""
+    """Folds batches of a generation (``stream_id``) into the rows of its views, exactly once."""
 
     def __init__(
         self, store: Store, views: Sequence[FeatureView], stream_id: int, before_fold: BeforeFold | None = None
@@ -170,7 +170,7 @@ class BatchStep:
             raise FenceError("the generation", f"a store that has done batch {committed}", got, REBUILD)
 
     def _checked(self, batch: Batch) -> Marker:
-        """The generation's marker, when the batch is the next after it or the last one again."""
+        """The generation's marker, if the batch is the next after it, or the same batch again."""
         marker = self._store.marker()
         if marker is None:
             raise _refused(batch, "a store that knows this generation", "one that does not", REBUILD)

@@ -16,7 +16,7 @@ T = TypeVar("T")
 FAILURES = 3
 """Failures in a row that open the breaker."""
 WAIT_S = 1.0
-"""Seconds that it stays open before one caller may try."""
+"""Seconds that it stays open before a single caller may try."""
 
 
 class Breaker:

@@ -1,4 +1,4 @@
-"""One driver's handle of a generation: a Store over the cells of any database."""
+"""A driver's handle of a generation: a Store over the cells of any database."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class GenerationStore(Store):
         self._write(_put(view, rows))
 
     def sweep(self, view: str, below_ms: int, cursor: Cursor) -> tuple[Cursor, int]:
-        """Delete rows whose newest event is older than ``below_ms`` from one page of the view's.
+        """Delete rows whose newest event is older than ``below_ms`` from a page of the view's rows.
 
         Returns:
             Where the next page begins ((0, 0) at first, and after the last), and how many rows were deleted.

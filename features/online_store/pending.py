@@ -39,7 +39,7 @@ from features.online_store.port import (
 from features.rows import HEADER, BatchKey, PackedRows, fold
 
 AFTER_ALL = 1 << 62
-"""The batch id of a row that was folded for one read only."""
+"""The batch id of a row that was folded for a single read."""
 
 TRIES = 5
 
@@ -148,7 +148,7 @@ class RowsWithPending(ForwardedStore):
 
 @dataclass(frozen=True)
 class FoldedUpTo:
-    """The offsets up to which the rows of one read are folded: each key's last batch, and the end of that batch."""
+    """The offsets up to which the rows of a read are folded: each key's last batch, and the end of that batch."""
 
     ends: Mapping[int, Offsets]
     """Batch → its end."""
@@ -185,7 +185,7 @@ def _batch_of(value: bytes | None) -> int:
 def _events(
     stream: Stream, horizon_ms: int | None, entries: Sequence[PendingEvent], schemas: Callable[[int], str] | None
 ) -> pa.Table:
-    """The valid events, each once though it may be under several keys."""
+    """The valid events, each once even if it is under more than one key."""
     unique = list({(entry.topic_partition, entry.offset): entry for entry in entries}.values())
     partition = np.array([int(entry.topic_partition.rpartition("/")[2]) for entry in unique], dtype=np.int32)
     records = Records(

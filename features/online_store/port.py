@@ -44,13 +44,13 @@ def rows_table(view: str) -> str:
 
 
 def of_schema(view: str, schema_hash: int) -> str:
-    """The name for the current generation of one definition of a view, beside the view's own."""
+    """Name under which the current generation of a definition of the view is stored, beside the view's own name."""
     return f"{view}@{schema_hash:016x}"
 
 
 @dataclass(frozen=True)
 class Put:
-    """Cells to replace in one table: a key and a value each."""
+    """Cells to replace in a table: a key and a value each."""
 
     keys: Sequence[str]
     values: Sequence[bytes]
@@ -95,12 +95,12 @@ def shard_cell(name: str) -> str:
 
 
 class Cells(ABC):
-    """The cells of a database; every call is one transaction, or one round trip that reads."""
+    """The cells of a database; every call is a single transaction, or a single round trip that reads."""
 
     @property
     @abstractmethod
     def takes_shards(self) -> bool:
-        """True where several writers may write at once: only where a write is one transaction, and not one a part."""
+        """True if writers may write at the same time: only if a write is a single transaction for all parts."""
 
     @abstractmethod
     def version(self, stream_id: int, *, whole: bool = True) -> Version:
@@ -136,7 +136,7 @@ class Cells(ABC):
     def sweep(
         self, stream_id: int, version: Version, table: str, sweep: Sweep, cursor: Cursor
     ) -> tuple[Version, Cursor, int]:
-        """Delete what may go of one page of the table: the version then, the next page, how many cells were deleted.
+        """Delete what may go of a page of the table; returns the version then, the next page and the number deleted.
 
         Raises:
             LeaseError: as write().
@@ -174,7 +174,7 @@ def lost(stream_id: int, known: int, found: int) -> FenceError:
 
 
 def binaries(values: Sequence[bytes | None]) -> pa.Array:
-    """The values as an Arrow column, by one copy of their bytes: a builder's growing buffers are ever new pages."""
+    """The values as an Arrow column, by a single copy of their bytes: a growing builder always takes new pages."""
     present = [value for value in values if value is not None]
     bounds = np.zeros(len(present) + 1, dtype=np.int64)
     np.cumsum(np.fromiter(map(len, present), np.int64, len(present)), out=bounds[1:])
@@ -217,7 +217,7 @@ class RowStore(Protocol):
 
 
 class ShardStore(RowStore, Protocol):
-    """The stored rows as one of several writers writes them: its writes check the fence, and leave the version.
+    """The stored rows as a shard writer sees them: its writes check the fence, and leave the version.
 
     Each is one transaction that applies only when the version is the fence's and the shard has the token of this
     writer's last write, else it raises LeaseError; so a writer whose shard another has taken stops, and so does one
@@ -252,7 +252,7 @@ class Store(RowStore, Protocol):
 
     @abstractmethod
     def shard(self, name: str) -> ShardStore:
-        """A writer of one shard, behind this handle's fence; of all writers of one name, the last to begin writes."""
+        """A writer of a shard, behind this handle's fence; of writers of the same name, the last to begin writes."""
 
     @abstractmethod
     def marker(self) -> Marker | None:
@@ -268,7 +268,7 @@ class Store(RowStore, Protocol):
 
     @abstractmethod
     def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
-        """Keep the last accepted event of each id, and the one before it, until the stream's horizon has passed."""
+        """Keep the last two accepted events of each id until the stream's horizon has passed."""
 
 
 REBUILD = "Run 'headrace features rebuild' to make the rows anew from the offline store."
@@ -276,7 +276,7 @@ REBUILD = "Run 'headrace features rebuild' to make the rows anew from the offlin
 
 @dataclass(frozen=True)
 class PendingEvent:
-    """An accepted event under one entity's key.
+    """An accepted event under an entity's key.
 
     Args:
         topic_partition: 'topic/partition', in which it is at ``offset``.
@@ -297,7 +297,7 @@ class Pending(ABC):
 
     @abstractmethod
     def put(self, entries: Sequence[PendingEvent], ttl_ms: int) -> None:
-        """Keep the entries, each for at most this long; one that is there already stays. Raises StoreError."""
+        """Keep the entries, each for at most this long; an existing entry stays. Raises StoreError."""
 
     @abstractmethod
     def of(self, view: str, keys: Sequence[str]) -> list[PendingEvent]:

@@ -1,4 +1,4 @@
-"""Features of entities, from one read of the online store, finalized.
+"""Features of entities, from a single read of the online store, finalized.
 
 view and keys ──stored──► rows' bytes and their generation ──finalize──► features
 """

@@ -33,7 +33,7 @@ class StoreSettings(BaseModel):
     address: str = ".headrace/online.db"
     """A path for sqlite, a URL for redis."""
     mode: Literal["server", "cluster"] = "server"
-    """'cluster' if that Redis is one of a cluster."""
+    """'cluster' if that Redis is a node of a cluster."""
     timeout_s: float = Field(default=2.0, gt=0)
     """Seconds that a write waits for the store."""
     deadline_ms: float = Field(default=DEADLINE_MS, gt=0)

@@ -10,7 +10,7 @@ from features.online_store.port import Cells, ReadableStore, of_schema
 
 
 class OnlineStore(ReadableStore, Cells):
-    """The rows of any number of generations and views in one database; a subclass is made for each database."""
+    """The rows of any number of generations and views in a database; each database has a subclass."""
 
     @abstractmethod
     def take_lease(self, stream_id: int, owner: str, ttl_s: float) -> None:
@@ -26,7 +26,7 @@ class OnlineStore(ReadableStore, Cells):
 
     @abstractmethod
     def set_current(self, view: str, stream_id: int) -> None:
-        """Let readers of the view, or of one definition of it (of_schema), read this generation from now on."""
+        """Let readers of the view, or of a definition of it (of_schema), read this generation from now on."""
 
     @abstractmethod
     def views(self) -> list[str]:

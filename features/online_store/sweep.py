@@ -1,4 +1,4 @@
-"""Deletes rows of entities that were not seen for long: those that every reader calls NOT_FOUND.
+"""Deletes rows of entities that were not seen for long: those that are NOT_FOUND to every reader.
 
 A row goes when its newest event is older than twice the view's ttl by the clock of the view's own streams, as
 finalize() says. The wall's clock alone, or that of a stream that lives in another time, would take the rows of a
@@ -32,7 +32,7 @@ class Sweeper:
         self._number, self._cursor = 0, START
 
     def tick(self, clocks_ms: Mapping[str, int]) -> None:
-        """Sweep a page, unless one was swept less than every_s ago.
+        """Sweep a page, unless the last sweep was less than every_s ago.
 
         Args:
             clocks_ms: by stream, the newest known_at; a view none of whose streams is named is not swept.

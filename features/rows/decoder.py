@@ -128,7 +128,7 @@ class _Reader:
         return values
 
     def texts(self, lengths: Int64s, bounds: Int64s) -> pa.Array:
-        """The next bytes: each row's texts, one after the other."""
+        """The next bytes: each row's concatenated texts."""
         ends = np.concatenate([[0], np.cumsum(lengths)])
         sizes = ends[bounds[1:]] - ends[bounds[:-1]]
         text_bytes = self.data[concatenated(self.at, sizes)]

@@ -18,7 +18,7 @@ from features.rows.tables import FilteredEvents, FilteredStream
 
 @dataclass(frozen=True)
 class EntityEvents:
-    """One stream's events that concern the view's entity, sorted by row, time, sequence.
+    """A stream's events that have a key of the view's entity, sorted by row, time, sequence.
 
     ``row`` is the index of the entity's key; ``index`` the event's index in its columns.
     """

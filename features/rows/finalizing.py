@@ -32,7 +32,7 @@ class FeatureColumns:
 
 
 def feature_columns(view: FeatureView, rows: pa.Array, as_of: int | Int64s, stream_id: int) -> FeatureColumns | None:
-    """The features of the rows at as_of; None where one of them is no row of this view and stream."""
+    """The features of the rows at as_of; None if any of them is no row of this view and stream."""
     program = read_program(view, stream_id)
     # A null may have bytes; without them it is as long as no row is.
     missing = rows.null_count
@@ -72,7 +72,7 @@ def _room(program: ReadProgram, n: int) -> Answers:
 
 
 def _numbers(program: ReadProgram, answers: Answers) -> dict[str, pa.Array]:
-    """Every column is a slice of one array of its type over the same memory: an Arrow array costs a microsecond."""
+    """Every column is a slice of a single array of its type: making an Arrow array for each costs a microsecond."""
     n = len(answers.status)
     buffers = [pa.py_buffer(answers.valid), pa.py_buffer(answers.numbers)]
     arrays = {
@@ -136,7 +136,7 @@ def _later(program: ReadProgram, columns: dict[str, pa.Array]) -> dict[str, pa.A
 
 
 def finalize(view: FeatureView, rows: PackedRows, as_of: int | Int64s, stream_id: int) -> FeatureMatrix:
-    """Every feature of the rows' entities at ``as_of`` (ms, one for all or one each), in the order of the keys.
+    """Every feature of the rows' entities at ``as_of`` (ms, for all rows or for each), in the order of the keys.
 
     A row can be read as of its clock (the newest known_at folded into it) or later: an earlier as_of reads as of the
     clock, and the matrix says so. Rows that are null are NOT_FOUND, as are those whose newest event is older than twice

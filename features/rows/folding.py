@@ -40,11 +40,11 @@ BYTES_A_ROW, BYTES_AN_ENTRY = 512, 16
 """The room made at first, beside the bytes of the old rows; where it is too little, it is doubled."""
 
 ROWS_AT_ONCE = 1 << 15
-"""Rows folded together: row and hash must fit one 64-bit key, and arrays of this size stay in the cache."""
+"""Rows folded together: row and hash must fit a 64-bit key, and arrays of this size stay in the cache."""
 
 
 class Fold:
-    """One batch of events against the rows of one view: ``keys`` to get from the store, then ``rows`` to put back.
+    """A batch of events and a view's rows: ``keys`` to get from the store, then ``rows`` to put back.
 
     folding = Fold(view, {"activity": events})
     changed = folding.rows(store.get(folding.keys), BatchKey(stream_id, batch_id, now))
@@ -193,7 +193,7 @@ class OldRows:
 
 
 def old_rows(view: FeatureView, stream_id: int, values: pa.Array) -> OldRows | None:
-    """The rows (null where there is none yet); None where one of them is no row of this view and stream."""
+    """The rows, null for new keys; None if any of them is no row of this view and stream."""
     missing = values.null_count
     stored = stored_rows(values.fill_null(b"") if missing else values, SPARE)
     n, merge = len(values), merge_of(view, stream_id)
@@ -212,7 +212,7 @@ def fold_nothing(view: FeatureView) -> None:
 
 
 def folded(rows: OldRows, lifted: Sequence[Entries | None]) -> pa.Array:
-    """The touched rows (as the heads say) with the entries of each table, sorted by row, merged in.
+    """The touched rows (by the heads) with the entries of each table, sorted by row, merged in.
 
     Args:
         lifted: of each table the new entries; None for none.

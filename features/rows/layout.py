@@ -1,4 +1,4 @@
-"""The bytes of state rows: many rows encoded and decoded at once, each one a self-checking value.
+"""The bytes of state rows: many rows encoded and decoded at once, each with a checksum.
 
 A row is, little-endian, padded with zeros to a multiple of 8 bytes:
 

@@ -49,7 +49,7 @@ class PackedRows:
 class FeatureMatrix:
     """The features of n entities: an Arrow column per feature, null where it has no value or the entity is not PRESENT.
 
-    ``as_of`` is the instant in ms that each row was finalized at: the one asked for, or the row's clock when that is
+    ``as_of`` is the instant in ms that each row was finalized at: that of the read, or the row's clock when that is
     later.
     """
 
@@ -64,7 +64,7 @@ class FeatureMatrix:
         return pa.table(dict(zip(self.names, self.columns, strict=True)))
 
     def to_numpy(self, names: Sequence[str] | None = None) -> NDArray[np.float64]:
-        """(n, features) in float64, NaN for null; only numeric features can be asked for."""
+        """(n, features) in float64, NaN for null; for numeric features only."""
         by_name = dict(zip(self.names, self.columns, strict=True))
         columns = [by_name[name] for name in (names or self.names)]
         return np.column_stack([column.cast(pa.float64()).to_numpy(zero_copy_only=False) for column in columns])

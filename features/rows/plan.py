@@ -78,7 +78,7 @@ def plan_of(view: FeatureView) -> Plan:
 
 
 def filtered_stream(feature_set: FeatureSet, aggregation: Aggregation, column: str | None) -> FilteredStream:
-    """The source of an aggregation's events: both filters, in one order, so that equal ones are shared."""
+    """The source of an aggregation's events: both filters, in a canonical order, so that equal sources are shared."""
     conditions = {*feature_set.filter.items(), *aggregation.filter.items()}
     return FilteredStream(feature_set.source.name, tuple(sorted(conditions, key=_condition_order)), column)
 
@@ -117,14 +117,14 @@ def _table_of(feature_set: FeatureSet, aggregation: Aggregation) -> Table:
 
 
 def _same_kind(table: Table) -> Table:
-    """A key that is equal for tables that can be kept as one."""
+    """A key that is equal for tables that can be merged."""
     if isinstance(table, Tiles):
         return replace(table, slots=())
     return replace(table, k=1) if isinstance(table, Recent) else table
 
 
 def _widest(tables: list[Table]) -> Table:
-    """One table that serves all: every slot of tiles, the most of recent events."""
+    """A table that serves all of them: every slot of tiles, the most recent events of any."""
     first = tables[0]
     if isinstance(first, Tiles):
         slots = dict.fromkeys(slot for table in tables if isinstance(table, Tiles) for slot in table.slots)

@@ -87,7 +87,7 @@ def read_program(view: FeatureView, stream_id: int) -> ReadProgram:
 
 @dataclass(frozen=True)
 class _Step:
-    """One line of Program.steps with its parameter, before it has an index."""
+    """A line of Program.steps with its parameter, before it has an index."""
 
     what: int
     columns: tuple[int, int] = (0, 0)
@@ -217,7 +217,7 @@ class _Builder:
 
 
 def _before_the_first_other(expressions: Sequence[tuple[Feature, Expression]]) -> int:
-    """The number of derived features before the first that numpy must compute: a later one may be made of it."""
+    """The number of derived features before the first that numpy must compute: later features may depend on that."""
     others = (number for number, (_, expression) in enumerate(expressions) if expression.operation not in OPERATIONS)
     return next(others, len(expressions))
 

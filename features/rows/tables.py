@@ -30,7 +30,7 @@ SMALLEST_MAGNITUDE, LARGEST_MAGNITUDE = 1e-9, 1e15
 
 @dataclass(frozen=True)
 class FilteredStream:
-    """The events of one stream that pass every condition and whose column (if any) is not null."""
+    """The events of a stream that pass every condition and whose column (if any) is not null."""
 
     stream: str
     conditions: tuple[tuple[str, Condition], ...]
@@ -68,7 +68,7 @@ class ColumnSpec:
 
 @dataclass(frozen=True)
 class Table(ABC):
-    """A kind of aggregate of a filtered stream; kernels/merging.py merges the entries of one row."""
+    """A kind of aggregate of a filtered stream; kernels/merging.py merges the entries of a row."""
 
     source: FilteredStream
 
@@ -82,7 +82,7 @@ class Table(ABC):
 
     @abstractmethod
     def lift(self, events: FilteredEvents) -> Entries:
-        """One entry per event, in the same order."""
+        """An entry for each event, in the same order."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Delivers alerts from their topic to sinks, each at its own pace, so that one that is down delays no other.
+"""Delivers alerts from their topic to sinks, each at its own pace, so that a sink that is down delays no other.
 
 A delivery commits its offsets when its sink has the alerts before them. What was read and not committed is read again,
 and a sink has each alert_id once: together, effectively once.
@@ -67,7 +67,7 @@ class Letters:
 
 @dataclass
 class Delivery:
-    """The delivery to one sink; run by one thread, its status read by others.
+    """The delivery to a sink; runs in a thread, and others read its status.
 
     Args:
         source: the topic as the sink's group reads it.

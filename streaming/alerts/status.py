@@ -19,7 +19,7 @@ def delivery_file(home: Path) -> Path:
 
 
 def read_delivery(home: Path, now_ms: int) -> dict[str, Any] | None:
-    """The last status, with ``state`` 'absent' where it is old; None where there never was one."""
+    """The last status, with ``state`` 'absent' if it is old; None before the first."""
     try:
         status: dict[str, Any] = json.loads(delivery_file(home).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The topic of alerts as one sink reads it: from its committed offsets, which move when the sink has the records."""
+"""The topic of alerts as a sink reads it: from its committed offsets, which move when the sink has the records."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class CommittedOffset:
 
 
 class AlertTopic:
-    """A topic's records after the group's committed offsets. Used by one thread.
+    """A topic's records after the group's committed offsets. Used by a single thread.
 
     The partitions are assigned, not balanced among members: a process continues at once after one that was killed, and
     a group is read by one process at a time.

@@ -48,7 +48,7 @@ class CutOff:
 
 
 class CutOffs:
-    """The cut-off of each stream: the configured one, else when its topics begin, by the archive and by Kafka.
+    """The cut-off of each stream: as configured, else the time at which its topics begin, by the archive and by Kafka.
 
     Args:
         until_ms: the configured one, for all streams.

@@ -217,7 +217,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class Rejects:
-    """The table of refused records, written for one file and stream."""
+    """The table of refused records, written for a file and a stream."""
 
     path: Path
     app_id: str
@@ -225,7 +225,7 @@ class Rejects:
     stream: str
 
     def table(self, records: Int64s, reasons: pa.Array) -> pa.Table:
-        """One row a refused record: its number among the file's records of the stream, from 0, and the reason."""
+        """A row for each refused record: its number among the file's records of the stream, from 0, and the reason."""
         constants = {"file": self.file, "stream": self.stream}
         columns = {name: pa.repeat(pa.scalar(value), len(records)) for name, value in constants.items()}
         return pa.table({**columns, "record": pa.array(records, pa.int64()), "reason": reasons.cast(pa.string())})

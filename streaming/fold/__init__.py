@@ -1,4 +1,4 @@
-"""One micro-batch of messages into state rows, on the driver or on executors.
+"""The fold of a micro-batch of messages into state rows, on the driver or on executors.
 
 In: messages of a batch and its offsets. Out: rows in the online store, dead letters, and a report of the batch.
 """

@@ -26,7 +26,7 @@ Reached = Callable[[str], None]
 
 
 def crash_point(environ: Mapping[str, str]) -> Reached | None:
-    """A function that kills this process when the environment's point is reached that often; None without one."""
+    """A function that kills this process when the environment's point is reached that often; None without a point."""
     if VARIABLE not in environ:
         return None
     point, _, times = environ[VARIABLE].partition(":")

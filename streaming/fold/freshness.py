@@ -14,7 +14,7 @@ import numpy as np
 from features.arrays import Int64s
 
 BOUNDS_MS = (50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 3_600_000, 86_400_000)
-"""Upper ends (inclusive) of the histogram's classes; one more has older events."""
+"""Upper ends (inclusive) of the histogram's classes; a further class has older events."""
 
 
 class Freshness:
@@ -31,7 +31,7 @@ class Freshness:
         self.sum_ms = 0
 
     def add(self, at: int, times: Sequence[Int64s]) -> None:
-        """Add events of these times that were servable, or read, at ``at`` (ms); one from the future has age 0."""
+        """Add events of these times that were servable, or read, at ``at`` (ms); an event from the future has age 0."""
         for event_times in times:
             ages = np.maximum(at - event_times, 0)
             classes = np.searchsorted(self.bounds_ms, ages, side="left")
@@ -61,7 +61,7 @@ def percentiles_ms(ages_ms: Sequence[float] | Int64s, digits: int = 1) -> dict[s
 
 
 def ages_of(ages_ms: Sequence[float], digits: int = 1) -> dict[str, float]:
-    """Median, 99th percentile and largest; of one age at least."""
+    """Median, 99th percentile and largest of at least one age."""
     return {**percentiles_ms(ages_ms, digits), "max_ms": round(float(max(ages_ms)), digits)}
 
 

@@ -18,7 +18,7 @@ STAGES = ("fetch", "parse", "dead letters", "dedupe", "markers", "score", "read 
 
 
 class Stopwatch:
-    """Milliseconds by stage; a stage inside another one stops the outer one's time, so that they add up."""
+    """Milliseconds by stage; an inner stage stops the time of the outer, so that they add up."""
 
     def __init__(self) -> None:
         self.spent_ms: dict[str, float] = defaultdict(float)

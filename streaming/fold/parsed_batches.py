@@ -31,7 +31,7 @@ Events = Mapping[str, pa.Table]
 
 @dataclass(frozen=True)
 class ParsedBatch:
-    """The events of one batch of the fold, of the offsets [start, end)."""
+    """The events of a batch of the fold, of the offsets [start, end)."""
 
     start: Offsets
     end: Offsets
@@ -39,7 +39,7 @@ class ParsedBatch:
 
 
 class ParsedBatches:
-    """The newest parsed batches in a row, handed from one thread to another.
+    """The newest consecutive parsed batches, handed from thread to thread.
 
     Args:
         streams: of the events, by name.
@@ -61,7 +61,7 @@ class ParsedBatches:
                 self._start_at(at)
 
     def add(self, start: Offsets, end: Offsets, events: Events) -> None:
-        """Add the events of a batch; without effect for one at or before the last."""
+        """Add the events of a batch; without effect for a batch at or before the last."""
         with self._changed:
             if self._start is not None and _reaches(self._end, end):
                 return

@@ -1,4 +1,4 @@
-"""Deletes pending events that the rows have by now: now and then, after a batch, and without delaying one."""
+"""Deletes pending events that the rows have by now: now and then, after a batch, without delaying the next."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class FoldTarget:
 
 
 class OnlineSink:
-    """Folds batches into one generation, exactly once; dead letters go out at least once, keyed by their offset.
+    """Folds batches into a generation, exactly once; dead letters go out at least once, keyed by their offset.
 
     ``clocks_ms`` is the newest known_at of each stream so far. ``watch`` has the time spent in each stage
     (observed_store.py) of all batches so far. ``scoring`` scores a batch's accepted events before any row of them is

@@ -47,7 +47,7 @@ class ActiveFolds:
         self._folds.append(fold)
 
     def each(self, work: Callable[[GenerationFold], None], *, is_replaced: bool) -> None:
-        """Do the work for each fold. A final error of one is logged; that of the newest is raised.
+        """Do the work for each fold. A final error of an older fold is logged; that of the newest is raised.
 
         Args:
             is_replaced: a newer generation is being built, so that the newest may fail too.
@@ -79,7 +79,7 @@ class ActiveFolds:
             self.drop(done.result())
 
     def _switch_readers(self) -> None:
-        """No reader sees a feature go back: the newest has what the one before has, which stands still meanwhile."""
+        """No reader sees a feature go back: the newest has what the previous fold has, which stands still meanwhile."""
         newest, before = self.newest, self._folds[-2] if len(self._folds) > 1 else None
         if before is None or before.failed is not None:
             left = flip(self._rows, newest.generation, newest.caught_up)

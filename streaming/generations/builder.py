@@ -39,7 +39,7 @@ class Builder:
         self._lease: Lease | None = None
 
     def archive_generation(self) -> Generation:
-        """The archive's current generation; a new one starts where the tables end, or a partition begins."""
+        """The archive's current generation; a new generation starts where the tables end, or a partition begins."""
         generation = self.archived.current()
         if generation is None:
             ends = self._archive.end()

@@ -65,7 +65,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The folder of one query's checkpoints, of which one is current."""
+    """The folder of a query's checkpoints, of which one is current."""
 
     folder: Path
 
@@ -78,7 +78,7 @@ class Checkpoints:
         return generation if self.path(generation).is_dir() else None
 
     def start(self, generation: Generation) -> None:
-        """Make the generation current, with an empty checkpoint; the one before it joins the older ones."""
+        """Make the generation current, with an empty checkpoint; the previous one joins the older generations."""
         self.path(generation).mkdir(parents=True)
         before = self.current()
         if before is not None:
@@ -90,7 +90,7 @@ class Checkpoints:
         write_json(self._file, asdict(generation))
 
     def older(self) -> list[Generation]:
-        """The generations before the current one that have not been dropped, oldest first."""
+        """The older generations that have not been dropped, oldest first."""
         try:
             older = [Generation(**values) for values in json.loads(self._older.read_text(encoding="utf-8"))]
         except FileNotFoundError:
@@ -100,7 +100,7 @@ class Checkpoints:
         return [each for each in older if each.stream_id != number and self.path(each).is_dir()]
 
     def take_back(self, generation: Generation) -> None:
-        """Make one of the older generations current again, and the current one older."""
+        """Make an older generation current again, and the current one older."""
         before = self.current()
         rest = [other for other in self.older() if other.stream_id != generation.stream_id]
         self._write_older([*rest, *([before] if before is not None else [])])
@@ -130,7 +130,7 @@ class Checkpoints:
 
     @property
     def building(self) -> Path:
-        """The file with the number of a generation that is being built; at a start, that of an unfinished one."""
+        """The file with the number of a generation that is being built; at a start, of an unfinished build."""
         return self.folder / "building.json"
 
     def path(self, generation: Generation) -> Path:
@@ -215,7 +215,7 @@ def _recent(decision: Decision, table: ArchiveTable) -> Decision:
 
 
 def _concatenated(decisions: list[Decision]) -> Decision:
-    """The decisions about different ids as one."""
+    """The decisions about different ids, joined."""
     ids = pa.concat_arrays([pa.array([], pa.string()), *(decision.ids for decision in decisions)])
     accepted = np.concatenate([np.empty(0, dtype=bool), *(decision.accepted for decision in decisions)])
     seq, known_at = (

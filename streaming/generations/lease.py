@@ -1,4 +1,4 @@
-"""One driver at a time: the lock of a project, and the lease of a generation in its store."""
+"""A single driver at a time: the lock of a project, and the lease of a generation in its store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEASE_S = 30.0
 
 
 class Lease:
-    """One generation's lease, taken when this is made.
+    """The lease of a generation, taken when this is made.
 
     Raises:
         LeaseError: another owner holds it.

@@ -192,7 +192,7 @@ class GenerationFold(Running):
             raise
 
     def has_folded(self, other: Running) -> bool:
-        """True if this one has folded at least what the other has."""
+        """True if this has folded at least what the other has."""
         return all(self.end.get(name, 0) >= offset for name, offset in other.end.items())
 
     def caught_up(self) -> bool:

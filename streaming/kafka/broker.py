@@ -1,4 +1,4 @@
-"""A real Kafka broker for one machine: a KRaft node on loopback, with its data in the project's home.
+"""A real Kafka broker for a single machine: a KRaft node on loopback, with its data in the project's home.
 
 The broker's Java process ends when the process that started it does, however that one ends: a shell beside it reads a
 pipe from the starter, and stops Java when the pipe closes. A lock on the data folder is held by all of them, so that no
@@ -45,7 +45,7 @@ exec 3<&0
 { read -r _ <&3; kill $$; } >/dev/null 2>&1 &
 exec "$@" </dev/null 3<&-
 """
-"""A shell that becomes Java, beside one that waits for the pipe from us to close and then stops Java."""
+"""A shell that becomes Java, and another that waits for the pipe from us to close and then stops Java."""
 
 JVM = (
     "-XX:+UseSerialGC",
@@ -96,7 +96,7 @@ rootLogger.appenderRef.console.ref = console
 
 
 class BrokerError(HeadraceError):
-    """Raised when the broker cannot start, or one is needed and none runs."""
+    """Raised when the broker cannot start, or is needed and does not run."""
 
 
 class EmbeddedBroker:
@@ -342,7 +342,7 @@ def _cause(log: str) -> str:
 
 
 def _cluster_id() -> str:
-    """22 characters of base64, as Kafka wants it: never one that starts with a dash."""
+    """22 characters of base64, as Kafka requires it: never with a dash at the start."""
     import base64
     import uuid
 

@@ -32,7 +32,7 @@ class ReadError(HeadraceError):
 
 @dataclass(frozen=True)
 class Record:
-    """A message as the broker has it; ``timestamp_ms`` is the broker's, or the producer's where the topic says so."""
+    """A message as the broker has it; ``timestamp_ms`` is the broker's, or the producer's if the topic is set so."""
 
     topic: str
     partition: int

@@ -134,7 +134,7 @@ def _struct(tree: Tree, name: str) -> pl.Expr:
 
 
 def in_unit(times_ms: pa.Array, unit: str) -> pa.Array:
-    """The times as numbers in ``unit``, or, where those could not say the millisecond, as RFC 3339 texts."""
+    """The times as numbers in ``unit``, or, where those are coarser than a millisecond, as RFC 3339 texts."""
     times: NDArray[np.int64] = np.asarray(times_ms)
     if unit == "ms":
         return times_ms
@@ -147,7 +147,7 @@ def in_unit(times_ms: pa.Array, unit: str) -> pa.Array:
 
 
 def _avro(events: pa.Table, stream: Stream, registry: SchemaRegistry | None) -> list[bytes]:
-    """Binary, behind the header of the registry where there is one; record by record, in C."""
+    """Avro binary, behind the header of the registry if there is a registry; record by record, in C."""
     writer = avro_writer(stream, registry)
     instants = single_array(events["event_time"])
     times = instants.cast(pa.timestamp("ms", "UTC")) if writer.takes_instants else in_unit(instants, stream.time_unit)

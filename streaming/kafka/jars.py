@@ -33,7 +33,7 @@ class JarsError(HeadraceError):
 
 @dataclass(frozen=True)
 class JarSet:
-    """Artefacts "organisation:module:version" whose jars, with what they need, stand in one folder."""
+    """Artefacts "organisation:module:version" whose jars, with what they need, stand in a folder."""
 
     name: str
     artefacts: tuple[str, ...]
@@ -196,7 +196,7 @@ def _fetch(jars: JarSet, java: str, folder: Path) -> None:
 
 
 def _artefact(jar: Path) -> str:
-    """A jar's name without its version: of two versions of one, Spark's own wins."""
+    """A jar's name without its version: of two versions, Spark's own wins."""
     return re.sub(r"-\d.*$", "", jar.stem)
 
 
@@ -223,7 +223,7 @@ def _run_ivy(jars: JarSet, java: str, folder: Path) -> None:
 
 
 def _ivy_file(jars: JarSet) -> str:
-    """Ivy's request for all artefacts of a set at once, so that one version of each is resolved."""
+    """Ivy's request for all artefacts of a set at once, so that a single version of each is resolved."""
     lines = [
         '<dependency org="{}" name="{}" rev="{}" conf="default->default"/>'.format(*artefact.split(":"))
         for artefact in jars.artefacts

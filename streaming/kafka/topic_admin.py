@@ -20,7 +20,7 @@ TIMEOUT_S = 30.0
 
 
 class TopicError(HeadraceError):
-    """Raised when a topic cannot be made or found."""
+    """Raised when a topic cannot be made or does not exist."""
 
 
 def dead_letter_topic(topic: str) -> str:
@@ -47,7 +47,7 @@ def ensure_topics(
 
     Args:
         bootstrap_servers: the cluster.
-        streams: several may read one topic.
+        streams: more than one may read the same topic.
         partitions: of the new topics; those of dead letters have one.
         client_options: further options of librdkafka, such as security.
 

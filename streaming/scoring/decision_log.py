@@ -27,7 +27,7 @@ KEPT = 2
 
 
 class DecisionLog:
-    """The decisions about the events of one model's stream, and the offsets up to which they were made.
+    """The decisions about the events of a model's stream, and the offsets up to which they were made.
 
     ``reach`` has for each partition ('topic/number') the first offset without a decision; a partition that it lacks has
     had no events. ``unsent`` are decisions that may not have been sent yet.

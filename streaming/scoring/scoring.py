@@ -44,7 +44,7 @@ def _no_place(_: str) -> None:
 
 
 class ModelScoring:
-    """Decides about the events of one model's stream, each once.
+    """Decides about the events of a model's stream, each once.
 
     Args:
         champion: scores the events.
@@ -96,7 +96,7 @@ class ModelScoring:
 
 
 class GenerationScoring:
-    """Scores the batches of one generation, in this process or on executors (fold/shares.py, BatchScoring).
+    """Scores the batches of a generation, in this process or on executors (fold/shares.py, BatchScoring).
 
     Args:
         models: those whose features its rows have.

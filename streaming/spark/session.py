@@ -86,7 +86,7 @@ COLUMNS = ("topic", "partition", "offset", "unix_millis(timestamp) AS timestamp"
 def session_options(
     master: str, memory: str, jars: Sequence[Path], settings: Path, long_running: bool = False
 ) -> dict[str, str]:
-    """The settings of a session: on one machine, all on loopback, and the jars on the class path instead of copied."""
+    """The settings of a session: on a single machine, on loopback, and the jars on the class path instead of copied."""
     compiler = "" if long_running else SOON_READY
     java = f"{JVM_OPTIONS} {compiler} -Dlog4j2.configurationFile={settings.resolve().as_uri()}"
     local = master.startswith("local")

@@ -21,7 +21,7 @@ from streaming.kafka import KNOWN_AT
 
 @dataclass(frozen=True)
 class Messages:
-    """One topic's messages of a batch, as one stream reads them.
+    """A topic's messages of a batch, as a stream reads them.
 
     Args:
         stream: the part of a stream (Stream.parts) that they are read as.

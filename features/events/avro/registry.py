@@ -22,7 +22,7 @@ ABSENT_AGAIN_S = 30.0
 UNKNOWN_SCHEMA = 40403
 
 UNKNOWN = (40401, 40402, UNKNOWN_SCHEMA)
-"""The protocol's codes for a missing subject, version or schema. A 404 without one is from another server."""
+"""The protocol's codes for a missing subject, version or schema. A 404 without such a code is from another server."""
 
 INCOMPATIBLE = (409, 422)
 

@@ -1,4 +1,4 @@
-"""One JSON message → its object, exactly: the reference that the fast reader must agree with.
+"""Exact parser of a single JSON message: the reference that the fast reader must agree with.
 
 Stricter than Python's own reader: no NaN, no key twice in any object, at most MAX_DEPTH levels. Any other message
 raises RefusedError with the reason, and no message, whatever its bytes, raises anything else.

@@ -42,7 +42,7 @@ MAX_SHAPES = 4
 SAMPLES = 24
 
 LEAST_SHARE = 0.1
-"""The search for shapes ends at one that matches a smaller share of the remaining messages than this."""
+"""The search for shapes ends with a shape that matches a smaller share of the remaining messages than this."""
 
 
 def decode(values: pa.Array, stream: Stream) -> Decoded:
@@ -130,7 +130,7 @@ def _matching(texts: pl.Series, shape: Shape | None) -> Bools:
 
 
 def read_lines(texts: pl.Series, dtypes: dict[Path, str]) -> pl.DataFrame | None:
-    """The mapped paths of each text; None if the texts are not one object each, so that no record is lost."""
+    """The mapped paths of each text; None unless every text is exactly one object, so that no record is lost."""
     import polars as pl
 
     lines = io.BytesIO(texts.str.join("\n")[0].encode())
@@ -174,7 +174,7 @@ def _column(frame: pl.DataFrame, column: Column, dtype: str, stream: Stream, pro
 
 
 def _in_order(parts: list[tuple[Int64s, Decoded]]) -> Decoded:
-    """The parts as one, in the order of the messages."""
+    """The parts joined, in the order of the messages."""
     if len(parts) == 1:
         return parts[0][1]
     rows = np.concatenate([rows for rows, _ in parts])

@@ -1,4 +1,4 @@
-"""Shapes: patterns learned from sample messages; the fast reader is correct for every message that matches one.
+"""Shapes: patterns learned from sample messages; the fast reader is correct for every message that matches a shape.
 
 Fast JSON readers coerce silently (5 → "5"), take the first or the last of two equal keys, read two objects on a line as
 two messages, and fail a whole block for one value. None of this can happen to a message that matches a shape: it is one
@@ -64,7 +64,7 @@ def learn(samples: Sequence[dict[str, Any]], columns: Sequence[Column]) -> Shape
 
 
 def _dtypes(samples: Sequence[dict[str, Any]], columns: Sequence[Column]) -> dict[Path, str] | None:
-    """The dtype of each mapped path; None if two columns disagree on it, or one path leads through another."""
+    """The dtype of each mapped path; None if two columns disagree on it, or if a path leads through another."""
     dtypes: dict[Path, str] = {}
     for column in columns:
         dtype = _sampled_dtype(samples, column) if column.dtype in ("id", "time") else column.dtype

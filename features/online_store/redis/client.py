@@ -19,18 +19,18 @@ from features.errors import StoreError
 Mode = Literal["server", "cluster"]
 
 Command = tuple[Any, ...]
-"""Name, then arguments; its key is the first of them, or the first key of an EVAL. One slot a command."""
+"""Name, then arguments; its key is the first argument, or the first key of an EVAL. All its keys are in one slot."""
 
 
 class _Own:
-    """A connection of a server's pool that one thread keeps, and gives back when it ends."""
+    """A connection of a server's pool that a thread keeps, and gives back when it ends."""
 
     def __init__(self, pool: Any, connection: Any) -> None:
         self.process, self._connection = os.getpid(), connection
         weakref.finalize(self, pool.release, connection).atexit = False
 
     def answers(self, commands: Sequence[Command]) -> list[Any]:
-        """The answers of one try; it connects again where the connection was closed."""
+        """The answers of a single try; it connects again if the connection was closed."""
         connection = self._connection
         try:
             connection.send_packed_command(connection.pack_commands(commands))
@@ -41,7 +41,7 @@ class _Own:
 
 
 class RedisClient:
-    """A server, or the cluster that it is one of; nothing connects before the first command.
+    """A server, or the cluster that it is a node of; nothing connects before the first command.
 
     Args:
         timeout_s: the longest that a connection, or an answer, may take.
@@ -52,7 +52,7 @@ class RedisClient:
         self._held = threading.local()
 
     def ask(self, *commands: Command) -> list[Any]:
-        """The answer to each command, in one round trip to every node.
+        """The answer to each command, in a single round trip to every node.
 
         Raises:
             StoreError: a server does not answer in time, or refuses a command.
@@ -109,7 +109,7 @@ class RedisClient:
             self.close()
 
     def _round(self, commands: Sequence[Command]) -> list[Any]:
-        """The answers, of one try; a connection with answers left in it is closed."""
+        """The answers, of a single try; a connection with answers left in it is closed."""
         if self._mode == "server":
             return self._own().answers(commands)
         by_pool: dict[Any, list[int]] = {}

@@ -20,7 +20,7 @@ HEAD = struct.Struct("<HIqqq")
 """Before the topic/partition and the value of each entry: their lengths, then offset, known_at and expires_ms."""
 
 MOST_BYTES = 1 << 16
-"""Most bytes of one key's entries: an entry beyond them counts once the stream has folded it."""
+"""Most bytes of a key's entries: an entry beyond them counts once the stream has folded it."""
 
 PRUNED_AT_ONCE = 2_000
 

@@ -1,4 +1,4 @@
-"""State rows on a Redis server or cluster: one script a write, one round trip a read.
+"""State rows on a Redis server or cluster: a script for each write, a round trip for each read.
 
 A generation's version is checked by the script that writes, so that check and write are one transaction. In a cluster
 rows are spread over parts, each with a version of its own that its driver knows, and whose writes the generation knows
@@ -212,7 +212,7 @@ class RedisRows(OnlineStore):
     # --- readers ---
 
     def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
-        """One round trip: the rows of the generation that was current before, and which is current now."""
+        """One round trip: the rows of the generation that was current before, and the current generation."""
         names = [view] if schema_hash is None else [of_schema(view, schema_hash), view]
         stream_id = self._known_current.get(names[0]) or self._current_of(names)
         if stream_id is None:
@@ -261,7 +261,7 @@ def _write(
     drop: Sequence[str],
     conditions: WriteConditions = NO_CONDITIONS,
 ) -> Command:
-    """The script that writes to one part."""
+    """The script that writes to a part."""
     tables = [table_key(stream_id, table, part) for table in (STATE, *puts, *drop)]
     shards = [word for shard in conditions.shards.items() for word in shard]
     keys = [head_key(stream_id, part), tables_key(stream_id, part), *tables]
@@ -297,7 +297,7 @@ def _at(values: Sequence[Any], index: NDArray[np.int64]) -> list[Any]:
 
 
 def _in_order(answers: Sequence[list[bytes | None]], order: NDArray[np.int64]) -> list[bytes | None]:
-    """The values of several answers, in the order of the keys."""
+    """The values of the parts' answers, in the order of the keys."""
     if len(answers) == 1:
         return answers[0]
     values = np.empty(len(order), dtype=object)

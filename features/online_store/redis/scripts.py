@@ -1,4 +1,4 @@
-"""Lua scripts of the Redis server: each is one transaction on the keys of one slot."""
+"""Lua scripts of the Redis server: each is a transaction on the keys of a single slot."""
 
 WRITE = """
 local found = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')

@@ -1,4 +1,4 @@
-"""The Redis key of each cell. On a server, a generation is one slot; in a cluster, its rows are spread over parts.
+"""The Redis key of each cell. On a server, a generation is a single slot; in a cluster, its rows are spread over parts.
 
     headrace:{7}            the generation's version, lease, and the versions of its parts
     headrace:{7}:state      markers and memories
@@ -74,7 +74,7 @@ def tables_key(stream_id: int, part: int = HEAD) -> str:
 
 @lru_cache(maxsize=256)
 def tags(stream_id: int) -> tuple[str, ...]:
-    """The hash tag of each part, found so that the parts lie evenly in the slots of a cluster."""
+    """The hash tag of each part, chosen so that the parts lie evenly in the slots of a cluster."""
     from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
     found: dict[int, str] = {}

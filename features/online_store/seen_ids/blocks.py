@@ -54,7 +54,7 @@ class Block:
         return cls(columns[0], columns[1], columns[2].view(np.int64), columns[3].view(np.int64))
 
     def to_bytes(self) -> bytes:
-        """The columns one after the other, little-endian."""
+        """The concatenated columns, little-endian."""
         columns = (self.first, self.second, self.seq.view(np.uint64), self.known_at.view(np.uint64))
         return b"".join(column.astype("<u8", copy=False).tobytes() for column in columns)
 
@@ -74,7 +74,7 @@ class Block:
 
 
 def merged(blocks: Iterable[Block]) -> Block:
-    """One block of all, oldest first: the newest block's entry of an id counts."""
+    """The blocks, oldest first, merged into one: the newest block's entry of an id counts."""
     parts = list(blocks)
     columns = [np.concatenate([getattr(block, name) for block in parts]) for name in ("first", "second")]
     values = [np.concatenate([getattr(block, name) for block in parts]) for name in ("seq", "known_at")]
@@ -109,7 +109,7 @@ class SeenIds:
 
 def prior_of(parts: Iterable[SeenIds], prints: Uint64s) -> Prior:
     """The last accepted event of each id, by the newest block that has it; ``parts`` are oldest first."""
-    order = np.argsort(prints[:, 0])  # neighbours are found near each other: several times as fast
+    order = np.argsort(prints[:, 0])  # neighbours are near each other then: several times as fast
     prints = prints[order]
     prior = Prior.nothing(len(prints))
     left = np.arange(len(prints))

@@ -27,7 +27,7 @@ KEPT_HORIZONS = 2
 STOPPED_MS = 24 * 60 * 60 * 1000
 
 RECENT, RING = 64, 128
-"""Small blocks that become one, and the cells that they rotate through: none is reused while a state names it."""
+"""Small blocks that are merged, and the cells that they rotate through: none is reused while a state names it."""
 
 LARGE, LARGEST = 1 << 15, 1 << 18
 """Ids of a block that is not small, and of the largest (8 MB): a larger one is written in pieces."""
@@ -41,7 +41,7 @@ Read = Callable[[str, Sequence[str]], list[bytes | None]]
 
 @dataclass(frozen=True)
 class IdTable:
-    """One table of ids: its number, the clock at which it was begun, and the newest known_at in it (ms).
+    """A table of ids: its number, the clock at which it was begun, and the newest known_at in it (ms).
 
     Its cells are ``large`` blocks, then the small ones from ``first`` to before ``last``, with ``waiting`` ids in them.
     """

@@ -1,4 +1,4 @@
-"""The online store in one SQLite file: state rows and pending events.
+"""The online store in a SQLite file: state rows and pending events.
 
 In: a path and the port's calls (port.py). Out: rows, markers and pending events.
 """

@@ -1,4 +1,4 @@
-"""State rows in one SQLite file: one writer at a time, readers that never wait for it.
+"""State rows in a SQLite file: a single writer at a time, and readers that never wait for it.
 
 WAL lets readers go on while a batch is written. Commits do not wait for the disk (synchronous=NORMAL): a process that
 dies loses nothing; a machine that loses power may lose the last commits, whole and in order, which is what the fence of
@@ -82,14 +82,14 @@ class SqliteRows(OnlineStore):
         return SqliteRows, (self._path, self._timeout_s, self._deadline_s)
 
     def pending(self) -> SqlitePending:
-        """The pending events, in a file beside this one."""
+        """The pending events, in a file next to this one."""
         return SqlitePending(self._path.with_name(f"{self._path.name}.pending"))
 
     # --- connections and transactions ---
 
     @property
     def _connection(self) -> sqlite3.Connection:
-        """This thread's connection: SQLite has one transaction a connection."""
+        """This thread's connection: a SQLite connection has one transaction at a time."""
         if not hasattr(self._local, "connection"):
             self._local.connection = self._connected()
         connection: sqlite3.Connection = self._local.connection
@@ -97,7 +97,7 @@ class SqliteRows(OnlineStore):
 
     @contextmanager
     def _connection_for(self, kind: str) -> Iterator[sqlite3.Connection]:
-        """This thread's connection; to read where there is no file, one to an empty store that nobody else sees."""
+        """This thread's connection; to read without a file, a connection to an empty store that nobody else sees."""
         if kind != READING or hasattr(self._local, "connection") or self._path.exists():
             yield self._connection
             return
@@ -132,7 +132,7 @@ class SqliteRows(OnlineStore):
 
     @contextmanager
     def _transaction(self, kind: str) -> Iterator[sqlite3.Connection]:
-        """A transaction that is undone by any error; one of kind IMMEDIATE is the only writer."""
+        """A transaction that any error rolls back; of kind IMMEDIATE, it is the only writer."""
         self._local.began = time.monotonic()
         try:
             with self._connection_for(kind) as connection:
@@ -331,7 +331,7 @@ def _values(connection: sqlite3.Connection, stream_id: int, table: str, keys: Se
     if NUL in keys_json:
         return _values_of_any(connection, table_id, keys)
     # The outer table of a LEFT JOIN is read first, in its order: no key is looked up, nor a dictionary made, here.
-    query = f"SELECT t.value FROM json_each(?) AS asked LEFT JOIN cells_{table_id} AS t ON t.key = asked.value"
+    query = f"SELECT t.value FROM json_each(?) AS wanted LEFT JOIN cells_{table_id} AS t ON t.key = wanted.value"
     return [value for (value,) in connection.execute(query, (keys_json,)).fetchall()]
 
 

@@ -1,4 +1,4 @@
-"""Inputs and outputs of the kernels over rows: arrays in named tuples, and the numbers that stand for words."""
+"""Inputs and outputs of the kernels over rows: arrays in named tuples, and the codes of tables, codecs and answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PRODUCT, RATIO, DIFFERENCE, TOTAL = range(4)
 PRESENT, OUTSIDE_MAX_AGE, NOT_FOUND = range(3)
 
 SAME, ADDED, SUMMED, SMALLER, LARGER = range(5)
-"""Reducers of a column when entries are merged: it is alike in both, or added as integers or floats, min, max."""
+"""Reducers of a column when entries are merged: equal in both, added as integers or as floats, min, max."""
 
 
 class Stored(NamedTuple):
@@ -30,9 +30,9 @@ class Stored(NamedTuple):
     offsets: Any
     """int32."""
     weights: Any
-    """Of the checksum (hashing.weights)."""
+    """The multipliers of the checksum (hashing.weights)."""
     as_of: Any
-    """Of each row, in ms."""
+    """The instant that each row is read for, in ms."""
 
 
 class Program(NamedTuple):
@@ -41,27 +41,27 @@ class Program(NamedTuple):
     identity: Any
     """uint64: the schema hash and the stream that a row must be of."""
     ttl_ms: Any
-    """One number."""
+    """A single number."""
     tables: Any
-    """Of each table: kind, unit of its times in ms, number of columns, end of its runs."""
+    """A line for each table: kind, unit of its times in ms, number of columns, end of its runs."""
     columns: Any
-    """The codec of each column, one table after the other, their times left out."""
+    """The codec of each column, table after table, without those of times."""
     windows: Any
-    """Of each window: length + delay, delay and tile in ms."""
+    """A line for each window: length + delay, delay and tile in ms."""
     runs: Any
-    """Of each table and window: the window, and the end of its steps."""
+    """A line for each window of each table: the window, and the end of its steps."""
     steps: Any
-    """Of each answer: its computation, its column, a second column, the start of its list, its k, and its base."""
+    """A line an answer: its computation, its column, a second column, the start of its list, its k, and its base."""
     parameters: Any
     """float64: each answer's half life or q."""
     representatives: Any
     """float64: the values that buckets stand for, from an answer's base on."""
     derived: Any
-    """Of each answer from answers: its computation, and its range [first, last) of ``operands``."""
+    """A line for each answer from answers: its computation, and its range [first, last) of ``operands``."""
     operands: Any
-    """The answers that those are computed from."""
+    """The answers that ``derived`` are computed from."""
     outs: Any
-    """Of each number that goes out: its answer, and 1 if it is an integer."""
+    """A line for each number of the output: its answer, and 1 if it is an integer."""
 
 
 class Answers(NamedTuple):
@@ -70,7 +70,7 @@ class Answers(NamedTuple):
     numbers: Any
     """int64, or the bits of a float64."""
     valid: Any
-    """uint8: Arrow's validity bits of ``numbers``, one column after the other."""
+    """uint8: Arrow's validity bits of ``numbers``, column after column."""
     counts: Any
     """The length of each list."""
     listed: Any
@@ -84,22 +84,22 @@ class Answers(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Room for one row and one table at a time."""
+    """Working memory for a single row and table at a time."""
 
     cursor: Any
     """Start of the table's codes, start of its bytes, number of its first column, of its first run."""
     bounds: Any
-    """Of each window: left and right in ms."""
+    """Left and right end of each window, in ms."""
     ints: Any
     """The table's times, its columns, and the starts of its texts: a line each."""
     floats: Any
-    """The same memory."""
+    """The same memory as ``ints``."""
     whole: Any
-    """The row's answers: as integers, where they are integers;"""
+    """The row's answers that are integers."""
     real: Any
-    """as float64, NaN for null;"""
+    """The row's answers as float64, NaN for null."""
     known: Any
-    """True for those that are not null."""
+    """True for answers that are not null."""
 
 
 class Merge(NamedTuple):
@@ -108,23 +108,23 @@ class Merge(NamedTuple):
     identity: Any
     """As in Program, like ``columns`` and the first three of ``tables``."""
     tables: Any
-    """Of each table: kind, unit, number of columns, ends of its windows and of its levels, k, 1 if it has texts."""
+    """A line a table: kind, unit, number of columns, ends of its windows and of its levels, k, 1 if it has texts."""
     columns: Any
     reducers: Any
     """The reducer of each column."""
     half_lives: Any
-    """float64, in ms: of each column that decays, else 0."""
+    """float64: the half life of each column in ms, 0 if it does not decay."""
     windows: Any
-    """Of each window of a table: length + delay, delay and tile in ms."""
+    """A line for each window of each table: length + delay, delay and tile in ms."""
     levels: Any
-    """Of each step of a table's tiles: the age from which on it applies, and their length, in ms."""
+    """A line for each step of a table's tiles: the age from which on it applies, and their length, in ms."""
 
 
 class NewEntries(NamedTuple):
-    """New entries, sorted by row: of each table a line of times, one for each column, and the starts of its texts."""
+    """New entries, sorted by row: for each table a line of times, a line a column, and the starts of its texts."""
 
     bounds: Any
-    """Of each table: the start of each row's entries in its lines, and the end of the last."""
+    """A line for each table: the start of each row's entries in its lines, and the end of the last."""
     lines: Any
     """The start of each line in the numbers."""
     numbers: Any
@@ -143,15 +143,15 @@ class Heads(NamedTuple):
     batch_id: Any
     newest: Any
     clock: Any
-    """As stored;"""
+    """The clock as stored."""
     new_clock: Any
-    """as it will be written."""
+    """The clock as it will be written."""
     batch: Any
     """Two numbers: the batch that writes, and the time of writing (ms)."""
 
 
 class Packed(NamedTuple):
-    """Rows as they come out: row i is the bytes [offsets[i], offsets[i + 1]), none where it is not touched."""
+    """The rows of the output: row i is the bytes [offsets[i], offsets[i + 1]), none where it is not touched."""
 
     data: Any
     """uint8, at least as long as the rows."""
@@ -160,7 +160,7 @@ class Packed(NamedTuple):
 
 
 class FoldScratch(NamedTuple):
-    """Room for one row and one table at a time, as the fold needs it."""
+    """Working memory of the fold for a single row and table at a time."""
 
     cursor: Any
     ints: Any

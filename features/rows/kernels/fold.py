@@ -100,7 +100,7 @@ def _append(merge, new_entries, table, line, row, count, scratch):
 
 @inner
 def _fold_row(stored, merge, new_entries, heads, packed, row, directory, scratch):
-    """Writes the row behind the one before; False where a table has too many entries for such a directory."""
+    """Appends the row; False if a table has too many entries for such a directory."""
     data, start, known = packed.data, packed.offsets[row], heads.known[row]
     tables, clock, line, column = len(merge.tables), heads.new_clock[row], I64(0), I64(0)
     scratch.at[0] = start + HEADER_BYTES + directory * tables

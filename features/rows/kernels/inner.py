@@ -22,7 +22,7 @@ def inner(function: F) -> F:
 
 
 def called(function: F) -> F:
-    """As inner, but called: for what is long, and used in several places."""
+    """As inner, but called instead of inlined: for long functions with more than one caller."""
     compiled: F = njit(_nrt=False)(function)  # type: ignore[call-overload]
     return compiled
 

@@ -1,4 +1,4 @@
-"""Merges a table's entries at a row's clock: those that some window still sees, one for each tile."""
+"""Merges a table's entries at a row's clock: those that are still in some window, one for each tile."""
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 # Types are numba's to find; what goes in and comes out is in contract.py.
@@ -58,7 +58,7 @@ def _run_end(order, count, first, second, start):
 
 @inner
 def _join(order, low, middle, high, first, second, spare):
-    """Two runs, one after the other, as one in ``spare``: of equals those of the first come first."""
+    """Merges two adjoining runs into ``spare``; of equal entries, those of the first run come first."""
     left, right = low, middle
     for index in range(low, high):
         if right == high or (left < middle and not _is_before(first, second, order[right], order[left])):
@@ -129,7 +129,7 @@ def _combine(merge, column, own, entry, into, scratch):
 
 @inner
 def _one_a_tile(merge, column, own, same, count, scratch):
-    """Merges entries of one time and with the same number in the line ``same``; the number left."""
+    """Merges entries of equal time and equal number in the line ``same``; returns the number left."""
     kept, times, keys = 0, scratch.ints[0], scratch.ints[same]
     for index in range(count):
         entry = scratch.order[index]
@@ -144,7 +144,7 @@ def _one_a_tile(merge, column, own, same, count, scratch):
 
 @inner
 def _newest(merge, table, clock, settled, count, scratch):
-    """Keeps the k newest of what every window sees, and of each tile that one is still to see; their number."""
+    """Keeps the k newest entries in all windows, and of each tile yet to enter a window; returns their number."""
     first, last = merge.tables[table - 1, 4] if table else I64(0), merge.tables[table, 4]
     seen, group, times = I64(0), I64(0), scratch.ints[0]
     for index in range(count - 1, -1, -1):

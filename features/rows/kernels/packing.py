@@ -29,7 +29,7 @@ WORD = 8
 
 @inner
 def zigzag(value):
-    """A signed number as an unsigned one, small magnitudes staying small."""
+    """Zigzag encoding: a signed number as an unsigned number; small magnitudes stay small."""
     return U64((value << 1) ^ (value >> 63))
 
 
@@ -100,7 +100,7 @@ def _put_floats(data, code, at, line, count, scratch):
 
 @inner
 def _put_texts(stored, new_entries, data, at, own, line, count, scratch):
-    """Writes the texts one after the other; their end."""
+    """Writes the concatenated texts; returns their end."""
     for index in range(count):
         entry = scratch.order[index]
         start, length = scratch.ints[own + 1, entry], scratch.ints[line, entry]

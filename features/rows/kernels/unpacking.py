@@ -19,7 +19,7 @@ U64, I64 = np.uint64, np.int64
 
 @inner
 def mixed(value):
-    """hashing.mix of one number."""
+    """hashing.mix of a number."""
     z = value + GOLDEN
     z = (z ^ (z >> U64(30))) * FIRST
     z = (z ^ (z >> U64(27))) * SECOND

@@ -1,4 +1,4 @@
-"""The walk over rows: each is checked, its tables are decoded one after the other, and its answers are computed."""
+"""The walk over rows: each row is checked, its tables are decoded, and its answers are computed."""
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
 # Types are numba's to find; what goes in and comes out is in contract.py.
@@ -211,7 +211,7 @@ def answer_rows(rows, arrays, out):
 
 
 def gather_texts(data, starts, lengths, counts, base, out, ends):
-    """Copies the texts of the rows' lists into ``out``, one after the other, and their ends into ``ends`` (from 0).
+    """Copies the concatenated texts of the rows' lists into ``out``, and their ends into ``ends`` (from 0).
 
     A row's list begins at column ``base`` of ``starts`` and ``lengths``, and has ``counts`` texts.
     """

@@ -1,4 +1,4 @@
-"""Sinks of alerts: a Delta table, PostgreSQL and a webhook, behind one port.
+"""Sinks of alerts: a Delta table, PostgreSQL and a webhook, behind a common port.
 
 In: alerts. Out: each alert once in the sink, or an error after which it is tried again.
 """

@@ -51,7 +51,7 @@ class DeltaSink:
         self._path, self.linger_s, self._clock = path, linger_s, clock
 
     def deliver(self, alerts: Sequence[Alert]) -> Mapping[int, str]:
-        """Merge the alerts in one commit."""
+        """Merge the alerts in a single commit."""
         from deltalake.exceptions import DeltaError
 
         rows = rows_of(alerts, self._clock())

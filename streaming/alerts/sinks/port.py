@@ -18,7 +18,7 @@ class SinkError(HeadraceError):
     after_s: float | None = None
 
     def after(self, seconds: float | None) -> Self:
-        """The same error, with the wait that the sink asked for."""
+        """The same error, with the wait that the sink requires."""
         self.after_s = seconds
         return self
 

@@ -1,4 +1,4 @@
-"""Alerts in a table of PostgreSQL, made if it is missing; an existing one must have these columns."""
+"""Alerts in a table of PostgreSQL, made if it is missing; an existing table must have these columns."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class PostgresSink:
         self._connection: psycopg.Connection[Any] | None = None
 
     def deliver(self, alerts: Sequence[Alert]) -> Mapping[int, str]:
-        """Insert the alerts in one transaction; one that cannot be a row is refused with the reason."""
+        """Insert the alerts in a single transaction; an alert that cannot be a row is refused with the reason."""
         import psycopg
 
         try:

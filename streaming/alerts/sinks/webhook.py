@@ -19,7 +19,7 @@ LONGEST_AFTER_S = 3_600.0
 """The upper bound of a Retry-After."""
 
 GIVE_UP_AFTER_S = 24 * 3_600.0
-"""The longest time that the receiver may fail on one alert before it is refused."""
+"""The longest time that the receiver may fail on an alert before it is refused."""
 
 RETRIED = (408, 425, 429)
 
@@ -33,7 +33,7 @@ UNQUOTED = (string.punctuation + " ").replace("%", "")
 
 
 class WebhookSink:
-    """Posts alerts in their order; one that the receiver refuses is refused, and without an answer it is retried.
+    """Posts alerts in their order; an alert that the receiver rejects is refused, and without an answer it is retried.
 
     Args:
         url: of the receiver; only its host appears in messages.
@@ -107,7 +107,7 @@ class WebhookSink:
 
 
 def retry_after_s(header: str | None, now_s: float) -> float | None:
-    """The wait of a Retry-After, at most LONGEST_AFTER_S; None without one that can be read.
+    """The wait of a Retry-After, at most LONGEST_AFTER_S; None if it is missing or cannot be read.
 
     RFC 9110, 10.2.3: a number of seconds, or a date.
     """
