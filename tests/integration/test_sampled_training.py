@@ -18,7 +18,8 @@ from features.errors import UsageError
 from features.events.parsing import event_schema
 from features.history.archive import ALWAYS, open_table
 from features.history.point_in_time_join import Spine, point_in_time
-from headrace.commands.models.project import RecommenderProject
+from headrace.commands.models.project import RecommenderProject, Source
+from headrace.project import Project
 from headrace.settings import Settings
 from models.event_model.columns import EventModelColumns, filled
 from training.data.dataset import Domain, interactions_of, read_file, read_offline
@@ -156,7 +157,8 @@ def test_a_project_says_what_it_reads_where_not_all_fits(offline, tmp_path):
     (tmp_path / ".headrace" / "offline").symlink_to(offline)
     said: list[str] = []
     chosen = SETTINGS.model_copy(update={"max_events": MOST})
-    read = RecommenderProject(tmp_path, Settings(), REPO, chosen).events(said.append)
+    settings = Settings.model_validate({"stream": {"repo": str(ROOT / "feature_repo")}})
+    read = RecommenderProject(Project(tmp_path, settings), Source(), chosen).events(said.append)
     assert [str(sample_of(read))] == said
     assert "all those of" in said[0]
 

@@ -17,7 +17,8 @@ from features.errors import ArtefactError, UsageError
 from features.history.archive import Span
 from features.history.point_in_time_join import Spine, point_in_time
 from headrace.commands.models.models import models
-from headrace.commands.models.train import train, training_settings
+from headrace.commands.models.options import training_settings
+from headrace.commands.models.train import train
 from models.tags import CHALLENGER, CHAMPION, MODEL_NAME
 from training.data.dataset import Domain, interactions_of, read_offline
 from training.data.split import visits

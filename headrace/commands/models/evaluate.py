@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from features.errors import UsageError
-from headrace.commands.models.evaluate_lists import leave_one_out_99, random_75_25, ranklens, session, time_split
+from headrace.commands.models.evaluate_lists import (
+    chosen,
+    leave_one_out_99,
+    random_75_25,
+    ranklens,
+    session,
+    time_split,
+)
 from headrace.console import JSON, metrics_table, print_report, say
 
 
@@ -67,29 +74,21 @@ def fraud_handbook(  # noqa: PLR0913, PLR0917  # one parameter an option
     from headrace.project import Project
     from training.protocols import fraud_handbook as protocol
 
-    chosen = _chosen(protocol.models(), names)
+    models = chosen(protocol.models(), names)
     lengths = (train_days, delay_days, test_days)
-    asked = [_midnight(start) for start in starts]
+    days_ms = [_midnight(start) for start in starts]
     repo = Project.open().repo if folder is None else load_repo(folder)
     say(f"reading {data}")
     history = protocol.read_history(Path(data), kind, repo)
     report: dict[str, Any] = {"protocol": "fraud-handbook", "baseline": protocol.BASELINE, "before": before}
     report |= {"inputs": protocol.INPUTS, "parts": [], "rows": []}
-    for start in asked or [protocol.last_start(history, protocol.Days(0, *lengths))]:
+    for start in days_ms or [protocol.last_start(history, protocol.Days(0, *lengths))]:
         days = protocol.Days(start, *lengths)
-        part = protocol.run(history, repo, days, chosen, before=before, log=say)
+        part = protocol.run(history, repo, days, models, before=before, log=say)
         about = {"train_start": _date(start), "test_start": _date(days.test_start)}
         report["rows"] += [about | row for row in part.pop("rows")]
         report["parts"].append(about | part)
     print_report(report, as_json, lambda report: metrics_table(report["rows"]))
-
-
-def _chosen(models: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The models of these names, all where there are none."""
-    unknown = [name for name in names if name not in models]
-    if unknown:
-        raise UsageError("--model", f"one of {', '.join(models)}", ", ".join(unknown))
-    return {name: model for name, model in models.items() if not names or name in names}
 
 
 def _midnight(date: str) -> int:

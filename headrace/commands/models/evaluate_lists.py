@@ -91,9 +91,9 @@ def leave_one_out_99(  # noqa: PLR0913, PLR0917  # one parameter an option
     from training.protocols import leave_one_out as protocol
     from training.protocols import lists
 
-    own = {"--train": train, "--negatives": negatives, "--test": test}
-    if (data is None and (train is None or negatives is None)) or (data is not None and any(own.values())):
-        got = ", ".join(name for name, one in {"--data": data, **own}.items() if one) or "none of them"
+    split_files = {"--train": train, "--negatives": negatives, "--test": test}
+    if (data is None and (train is None or negatives is None)) or (data is not None and any(split_files.values())):
+        got = ", ".join(name for name, path in {"--data": data, **split_files}.items() if path) or "none of them"
         raise UsageError("headrace evaluate leave-one-out-99", "--data, or --train and --negatives", got)
     models = chosen(lists.configured(protocol.models(), changed), names)
     history = lists.read_interactions(Path(data or train or ""), kind, _repo())
@@ -138,7 +138,7 @@ def time_split(  # noqa: PLR0913, PLR0917  # one parameter an option
       headrace evaluate time-split --train until-june.parquet --test july.parquet --format online-retail --json
     """
     from features.events import parsed_time
-    from headrace.commands.models.train import training_settings
+    from headrace.commands.models.options import training_settings
     from training.data import Domain, joined_events, read_file
     from training.protocols import lists
     from training.protocols import time_split as protocol
@@ -152,9 +152,9 @@ def time_split(  # noqa: PLR0913, PLR0917  # one parameter an option
     repo = _repo()
     domain = Domain.of(repo, settings)
     end_ms = None if as_of is None else parsed_time(as_of)
-    several = [read_file(path, kind, repo, domain, end_ms) for path in files]
-    since_ms = protocol.first_ms(several[1], domain) if len(several) > 1 else None
-    run = protocol.training_of(joined_events(several), domain, settings, since_ms, say)
+    parts = [read_file(path, kind, repo, domain, end_ms) for path in files]
+    since_ms = protocol.first_ms(parts[1], domain) if len(parts) > 1 else None
+    run = protocol.training_of(joined_events(parts), domain, settings, since_ms, say)
     show(protocol.run(run, models), as_json)
 
 
@@ -205,19 +205,19 @@ def ranklens(data: str | None, train: str | None, test: str | None, seed: int, a
 
 
 def parts_of(protocol: str, data: str | None, train: str | None, test: str | None) -> list[Path]:
-    """The file that is to be split, or the two that it was split into; UsageError where neither is named, or both."""
-    several = [one for one in (train, test) if one is not None]
-    if (data is None) != (len(several) == 2) or (data is not None and several):  # noqa: PLR2004
-        got = ", ".join(name for name, one in (("--data", data), ("--train", train), ("--test", test)) if one)
+    """The file to split, or the files of a split: training, test. Raises UsageError where both or neither are named."""
+    parts = [path for path in (train, test) if path is not None]
+    if (data is None) != (len(parts) == 2) or (data is not None and parts):  # noqa: PLR2004
+        got = ", ".join(name for name, path in (("--data", data), ("--train", train), ("--test", test)) if path)
         raise UsageError(f"headrace evaluate {protocol}", "--data, or --train and --test", got or "none of them")
-    return [Path(one) for one in (several or [str(data)])]
+    return [Path(path) for path in (parts or [str(data)])]
 
 
 def chosen(models: Mapping[str, Any], names: Sequence[str], always: Sequence[str] = ()) -> dict[str, Any]:
-    """The models of these names and popularity, all where there are none.
+    """The models of these names, and popularity where there is one; all without names.
 
     Args:
-        always: names of what is there whether it is named or not.
+        always: further names that are valid: models that always run.
     """
     unknown = [name for name in names if name not in (*models, *always)]
     if unknown:
@@ -232,9 +232,9 @@ def _repo() -> FeatureRepo:
 
 
 def show(report: Mapping[str, Any], as_json: bool) -> None:
-    """The report on stdout: JSON, or a table without the intervals but with the main metric's and its differences'.
+    """The report is on stdout: JSON, or a table and the differences of the models with their intervals.
 
-    Where the report names the model that is ``tested``, only the differences of that.
+    Where the report names the model that is ``tested``, only its differences are there.
     """
     print_report(report, as_json, _lines)
 
@@ -242,17 +242,17 @@ def show(report: Mapping[str, Any], as_json: bool) -> None:
 def _lines(report: Mapping[str, Any]) -> list[str]:
     rows = [{name: "-" if value is None else value for name, value in row.items()} for row in report["rows"]]
     ours = {name.partition("_above_")[0] for row in rows for name in row if "_above_" in name}
-    hidden = {one + end for row in rows for one in row for end in ENDS if one not in ours}
-    kept = [{k: v for k, v in row.items() if "_above_" not in k and k not in hidden} for row in rows]
+    hidden = {name + end for row in rows for name in row for end in ENDS if name not in ours}
+    shown = [{k: v for k, v in row.items() if "_above_" not in k and k not in hidden} for row in rows]
     tested = [row for row in report["rows"] if report.get("tested") in (None, row["model"])]
-    return [*metrics_table(kept), "", *_differences(tested)]
+    return [*metrics_table(shown), "", *_differences(tested)]
 
 
 def _differences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How far each model is above another, with the interval; nothing of a model above itself."""
+    """Lines of the differences between models, with their intervals."""
     lines = []
     for row in rows:
-        for name in (one for one in row if "_above_" in one and not one.endswith(ENDS)):
+        for name in (key for key in row if "_above_" in key and not key.endswith(ENDS)):
             if row[name] is not None and not name.endswith(f"_above_{row['model']}"):
                 about = " ".join(str(row[key]) for key in ("users", "lists") if key in row)
                 low, high = (row[name + end] for end in ENDS)

@@ -1,8 +1,7 @@
-"""`headrace models`: the registered versions, which of them serves, and what may. Imports wait for a command."""
+"""`headrace models`: the registered versions, and the one that serves. Imports wait for a command."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -12,22 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import ArtefactError, UsageError
-from headrace.commands.models.train import training_settings
+from headrace.commands.models.options import FORMAT, FROM, NAME, SET, training_settings
 from headrace.console import JSON, ROOT, print_report, say
-from models.tags import CHAMPION, MODEL_NAME
+from models.tags import CHAMPION
 
 if TYPE_CHECKING:
-    from headrace.commands.models.project import RecommenderProject
-    from training.judging import GateVerdict, Judge, ParityCheck
+    from headrace.commands.models.project import ModelProject
+    from training.judging import GateVerdict
     from training.registry import ModelRegistry, Version
-
-NAME = click.option("--name", "--model", "name", default=MODEL_NAME, show_default=True, help="The registered model.")
-
-FROM = click.option("--from", "path", metavar="FILE", help="Judge on a file instead of the offline store.")
-
-FORMAT = click.option("--format", "kind", metavar="FORMAT", help="Of the file, such as online-retail or jsonl.")
-
-SET = click.option("--set", "changed", multiple=True, metavar="KEY=VALUE", help="A training setting, such as k=20.")
 
 
 @click.group()
@@ -46,12 +37,12 @@ def models() -> None:
 
 
 @models.command("list")
-@click.argument("given", metavar="[NAME]", required=False)
+@click.argument("argument", metavar="[NAME]", required=False)
 @click.option("--name", "--model", "name", help="The same as NAME.")
 @click.option("--limit", default=200, show_default=True, type=click.IntRange(min=1), help="The newest so many.")
 @ROOT
 @JSON
-def list_models(given: str | None, name: str | None, limit: int, root: Path, as_json: bool) -> None:
+def list_models(argument: str | None, name: str | None, limit: int, root: Path, as_json: bool) -> None:
     """Show versions, the newest first: their aliases, how they did, and why one must not serve where it must not.
 
     \b
@@ -59,14 +50,11 @@ def list_models(given: str | None, name: str | None, limit: int, root: Path, as_
       headrace models list
       headrace models list shop-recommender --json
     """
-    found = registry_in(root).versions(given or name, limit + 1)
-    versions = found[:limit]
-    if len(found) > limit:
-        click.echo(f"the {limit} newest; there are older ones: --limit shows more", err=True)
-    if as_json:
-        click.echo(json.dumps({"models": [described(one) for one in versions]}, indent=2))
-        return
-    click.echo("\n".join(map(_line, versions)) or "none")
+    versions = registry_in(root).versions(argument or name, limit + 1)
+    if len(versions) > limit:
+        say(f"the {limit} newest; there are older ones: --limit shows more")
+    report = {"models": [described(version) for version in versions[:limit]]}
+    print_report(report, as_json, lambda _: "\n".join(map(_line, versions[:limit])) or "none")
 
 
 @models.command()
@@ -91,27 +79,18 @@ def promote(
       headrace models promote 3 --model cards
     """
     registry = registry_in(root)
-    found = registry.get(name, version)
-    if found.refusal is not None:
-        click.echo(f"version {found.version}: {found.refusal}; judging it on the newest events", err=True)
-        verdict = _verdict(root, found, path, kind, changed)
-        found = registry.judge(found, verdict.promoted, verdict.reason)
-        refuse(found, verdict)
-    done = registry.promote(found, int(time.time() * 1000))
+    named = registry.get(name, version)
+    if named.refusal is not None:
+        say(f"version {named.version}: {named.refusal}; judging it on the newest events")
+        verdict = model_in(root, named.name, (path, kind), changed).verdict(named)
+        named = registry.judge(named, verdict.promoted, verdict.reason)
+        refuse(named, verdict)
+    done = registry.promote(named, int(time.time() * 1000))
     tell(done, as_json, f"{name} version {done.version} is the champion")
 
 
-def parity_check_of(root: Path, judge: Judge) -> ParityCheck:
-    """The gate's comparison of the project's features online with the archive's."""
-    from headrace.project import Project
-    from training.judging import StoreParity
-
-    project, views = Project.open(root), (judge.run.domain.user, judge.run.domain.item)
-    return StoreParity(project.home, project.offline, project.repo, views, judge.settings, say)
-
-
 def refuse(version: Version, verdict: GateVerdict) -> None:
-    """Passes where the gate let the version through; ArtefactError has its reason where not."""
+    """Nothing where the gate lets the version through. Raises ArtefactError with its reason where it does not."""
     if not verdict.promoted:
         where = f"champion of model '{version.name}'"
         raise ArtefactError(where, "a version that the gate lets through", f"version {version.version}", verdict.reason)
@@ -198,17 +177,9 @@ def compare(
       headrace models compare 7 6 --from online-retail.parquet --format online-retail --json
       headrace models compare challenger champion --model cards
     """
-    from headrace.commands.models.train_events import EventProject
-    from training.event_model import gate as event_gate
-
-    registry = registry_in(root)
-    pair = registry.get(name, one), registry.get(name, other)
-    events = EventProject.found(root, name, (path, kind), changed)
-    if events is not None:
-        report = event_gate.compared(events.judge(), registry, pair)
-    else:
-        report = compared(judge_of(root, name, path, kind, changed), registry, pair)
-    print_report(report, as_json, _comparison)
+    model = model_in(root, name, (path, kind), changed)
+    pair = model.registry.get(name, one), model.registry.get(name, other)
+    print_report(model.compared(pair), as_json, _comparison)
 
 
 @models.command()
@@ -231,93 +202,48 @@ def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str],
       headrace models drift --model cards
       headrace models drift --json
     """
-    from headrace.commands.models.train_events import EventProject, drift_of_event_model
-    from headrace.project import Project
-    from training.judging import measure_drift, write_drift
-
-    registry = registry_in(root)
-    champion = registry.get(name, CHAMPION)
-    events = EventProject.found(root, name, (path, kind), changed)
-    if events is not None:
-        report = drift_of_event_model(events, champion)
-    else:
-        report = measure_drift(judge_of(root, name, path, kind, changed), registry, champion)
-        if path is None:
-            write_drift(Project.open(root).home, report, int(time.time() * 1000))
+    model = model_in(root, name, (path, kind), changed)
+    report = model.drift(model.registry.get(name, CHAMPION))
     lines = [f"{value:8.3f}  {key}" for key, value in report["psi"].items()]
     print_report(report, as_json, lambda _: lines)
     if report["alarming"]:
-        of = "" if events is None else f" {name}"
+        of = f" {name}" if name in model.repo.models else ""
         click.echo(f"drifted: {', '.join(report['alarming'])}. Train anew: headrace train{of}.", err=True)
         sys.exit(1)
-
-
-def compared(judge: Judge, registry: ModelRegistry, pair: tuple[Version, Version]) -> dict[str, Any]:
-    """The rows of both, by the first one's target, and the difference of their NDCG."""
-    from dataclasses import asdict, replace
-
-    from training.judging import difference
-
-    artefacts = [judge.fetched(registry, one) for one in pair]
-    first, second = (judge.row(replace(one, manifest=artefacts[0].manifest)) for one in artefacts)
-    rows = [{"version": one.version, **row.metrics} for one, row in zip(pair, (first, second), strict=True)]
-    metric = f"ndcg_at_{judge.settings.k}"
-    apart = asdict(difference(first, second, judge.settings.seed))
-    return {"model": pair[0].name, "lists": len(first.ndcg), "rows": rows, "difference": {"metric": metric, **apart}}
 
 
 def described(version: Version) -> dict[str, Any]:
     """The version as JSON."""
     from dataclasses import asdict
 
-    told = {key: value for key, value in asdict(version).items() if key != "tags"}
-    return {**told, "may_serve": version.refusal is None, "reason": reason_of(version), "since_ms": version.since_ms}
+    fields = {key: value for key, value in asdict(version).items() if key != "tags"}
+    return {**fields, "may_serve": version.refusal is None, "reason": reason_of(version), "since_ms": version.since_ms}
 
 
 def reason_of(version: Version) -> str:
-    """Why it may serve, or why not: what the gate said, and what a service found that must have served it."""
+    """The reason of the gate, and those of services that refused the version or stopped it as the canary."""
     from models.tags import CANARY_STOPPED, GATE_REASON, SERVING_REFUSED
 
-    told = version.refusal or version.tags.get(GATE_REASON, "")
-    found, stopped = version.tags.get(SERVING_REFUSED, ""), version.tags.get(CANARY_STOPPED, "")
-    refused = f"; a service refused it: {found}" if found and found not in told else ""
-    return f"{told}{refused}" + (f"; a service stopped it as the canary: {stopped}" if stopped else "")
+    reason = version.refusal or version.tags.get(GATE_REASON, "")
+    refusal, stopped = version.tags.get(SERVING_REFUSED, ""), version.tags.get(CANARY_STOPPED, "")
+    refused = f"; a service refused it: {refusal}" if refusal and refusal not in reason else ""
+    return f"{reason}{refused}" + (f"; a service stopped it as the canary: {stopped}" if stopped else "")
 
 
-def _verdict(root: Path, version: Version, path: str | None, kind: str | None, changed: Sequence[str]) -> GateVerdict:
-    """What the gate says of a registered version, a recommender or an event model, by the newest events."""
-    from headrace.commands.models.train_events import EventProject, verdict_on_event_model
-    from training.judging import checked_parity
+def model_in(root: Path, name: str, source: tuple[str | None, str | None], changed: Sequence[str]) -> ModelProject:
+    """The event model or the recommender of this name, of the project in this folder.
 
-    events = EventProject.found(root, version.name, (path, kind), changed)
-    if events is not None:
-        return verdict_on_event_model(events, version)
-    judge = judge_of(root, version.name, path, kind, changed)
-    verdict, _ = judge.registered(registry_in(root), version)
-    check = None if path is not None else parity_check_of(root, judge)
-    return checked_parity(verdict, check, judge.settings.parity)
-
-
-def project_of(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> RecommenderProject:
-    """The recommender of this name of the project in this folder. Raises UsageError for an event model."""
+    Args:
+        source: a file and its format, instead of the offline store.
+    """
     from headrace.commands.models.project import RecommenderProject, Source
+    from headrace.commands.models.train_events import EventProject
     from headrace.project import Project
 
-    opened = Project.open(root)
-    settings, repo = opened.settings, opened.repo
-    chosen = training_settings(name, changed, settings.training)
-    if name in repo.models:
-        raise UsageError(f"model '{name}'", "a recommender, for this", "an event model")
-    return RecommenderProject(root, settings, repo, chosen, Source(path, kind))
-
-
-def judge_of(root: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str]) -> Judge:
-    """The newest slice of the project's events, or of a file's, on which versions of the model are judged."""
-    from training.judging import Judge
-
-    project = project_of(root, name, path, kind, changed)
-    events = project.events(say)
-    return Judge.of_events(events, project.domain, project.chosen)
+    project = Project.open(root)
+    if name in project.repo.models:
+        return EventProject(project, Source(*source), name, changed)
+    return RecommenderProject(project, Source(*source), training_settings(name, changed, project.settings.training))
 
 
 def registry_in(root: Path) -> ModelRegistry:
@@ -329,19 +255,19 @@ def registry_in(root: Path) -> ModelRegistry:
 
 
 def tell(version: Version, as_json: bool, text: str) -> None:
-    """The version is on stdout as JSON, or this text is."""
+    """The version is on stdout as JSON, or this text."""
     print_report(described(version), as_json, lambda _: text)
 
 
 def _line(version: Version) -> str:
-    shown = "  ".join(f"{key} {version.metrics[key]:.4f}" for key in sorted(version.metrics) if _telling(key))
+    shown = "  ".join(f"{key} {version.metrics[key]:.4f}" for key in sorted(version.metrics) if _is_main(key))
     mark = click.style("may serve", fg="green") if version.refusal is None else click.style("refused", fg="yellow")
     aliases = ",".join(version.aliases) or "-"
     head = f"{version.name} {version.version:>4}  {aliases:{len(CHAMPION) + 4}} {shown}".rstrip()
     return f"{head}\n      {mark}: {reason_of(version)}"
 
 
-def _telling(metric: str) -> bool:
+def _is_main(metric: str) -> bool:
     return metric.startswith(
         ("ndcg", "popular_ndcg", "champion_ndcg", "ap", "auc", "champion_ap")
     ) and not metric.endswith(("_low", "_high"))

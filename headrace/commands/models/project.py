@@ -1,27 +1,55 @@
-"""A project's folder as a training sees it: its settings, definitions, events and registry, and what has not ended."""
+"""A model of a project: its events, its registry, its unfinished training, and the judgement of its versions."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from features.definitions import FeatureRepo, Stream
+import pyarrow as pa
+
+from features.definitions import FeatureRepo, FeatureView, Stream
 from features.errors import UsageError
 from features.events import parsed_time
 from features.history import Span, open_table
-from headrace.settings import Settings
-from training.data import Bound, Domain, Events, drawn_of, read_file, read_offline, sample_of, with_tables
-from training.judging import ParityCheck, StoreParity, provenance
-from training.progress import Log, Stage
+from features.times import now_ms
+from headrace.console import say
+from headrace.project import Project
+from training.data import (
+    Bound,
+    Domain,
+    Events,
+    EventTrainingSettings,
+    drawn_of,
+    read_file,
+    read_offline,
+    sample_of,
+    with_tables,
+)
+from training.judging import (
+    GateVerdict,
+    Judge,
+    ParityCheck,
+    Registration,
+    StoreParity,
+    checked_parity,
+    difference,
+    measure_drift,
+    provenance,
+    skip_if_stable,
+    write_drift,
+)
+from training.progress import Log, Stage, silent
 from training.recommender import Listeners, read_served
-from training.registry import ModelRegistry
+from training.registry import ModelRegistry, Version
 from training.resume import HOUR_MS, YOUNG_MS, About, Unfinished, key_of
 from training.settings import TrainingSettings
+from training.user_models import TAKEN, check_inputs, ranker_examples, register_ranker
 
 CODE = ("features", "models", "training")
 
@@ -33,7 +61,7 @@ Versions = Mapping[str, tuple[str, int]]
 
 @dataclass(frozen=True)
 class Source:
-    """Where events come from: a file and its format, or (without a file) the offline store; and of before when."""
+    """Events of a file in a format, or (without a file) of the offline store; those known before ``as_of`` only."""
 
     path: str | None = None
     kind: str | None = None
@@ -41,64 +69,129 @@ class Source:
 
     @property
     def end_ms(self) -> int | None:
-        """Only what was known before this counts."""
+        """``as_of`` as epoch ms, exclusive; None for no end."""
         return None if self.as_of is None else parsed_time(self.as_of)
 
 
 @dataclass(frozen=True)
-class RecommenderProject:
+class ModelProject(ABC):
+    """A model of a project, with the events that it is trained and judged on."""
+
+    project: Project
+    source: Source
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The registered model's name."""
+
+    @property
+    def repo(self) -> FeatureRepo:
+        """The project's definitions."""
+        return self.project.repo
+
+    @cached_property
+    def registry(self) -> ModelRegistry:
+        """The registry that the project's settings name."""
+        return ModelRegistry(self.project.settings.mlflow.tracking_uri, self.project.root)
+
+    @property
+    def archive(self) -> Path | None:
+        """The folder of the offline store's tables; None where a file is read instead."""
+        return self.project.offline if self.source.path is None else None
+
+    def parity_check_of(
+        self, views: Sequence[FeatureView], chosen: TrainingSettings | EventTrainingSettings, log: Log
+    ) -> ParityCheck | None:
+        """The gate's comparison of features online with the archive's; None where a file is read instead."""
+        if self.archive is None:
+            return None
+        return StoreParity(self.project.home, self.archive, self.repo, views, chosen, log)
+
+    def report_if_stable(
+        self, measure: Callable[[Version], dict[str, Any]], now_ms: int, log: Log
+    ) -> dict[str, Any] | None:
+        """The report of a training that is skipped as the champion has not drifted, else None. The drift is kept."""
+
+        def measure_and_keep(champion: Version) -> dict[str, Any]:
+            report = measure(champion)
+            write_drift(self.project.home, report, now_ms)
+            return report
+
+        report = skip_if_stable(self.name, self.registry, measure_and_keep, log)
+        return None if report is None else {**report, "trained": False}
+
+    # --- what the commands of registered versions do ---
+
+    @abstractmethod
+    def examples(self, log: Log) -> tuple[pa.Table, str]:
+        """The examples that the model learns from, and the name of their label."""
+
+    @abstractmethod
+    def register(self, fetched: Path, uri: str) -> tuple[Version, GateVerdict]:
+        """The MLflow model in the folder as a registered version, judged, and champion where that passed."""
+
+    @abstractmethod
+    def verdict(self, version: Version) -> GateVerdict:
+        """The gate's verdict on a registered version, by the newest events."""
+
+    @abstractmethod
+    def compared(self, pair: tuple[Version, Version]) -> dict[str, Any]:
+        """The report of two versions on the same newest events."""
+
+    @abstractmethod
+    def measured_drift(self, champion: Version) -> dict[str, Any]:
+        """The report of the newest events' distance from those that the champion was tested on."""
+
+    def drift(self, champion: Version) -> dict[str, Any]:
+        """The drift of the champion; kept for 'headrace status', but where a file is read."""
+        report = self.measured_drift(champion)
+        if self.archive is not None:
+            write_drift(self.project.home, report, now_ms())
+        return report
+
+
+@dataclass(frozen=True)
+class RecommenderProject(ModelProject):
     """One recommender of a project."""
 
-    root: Path
-    settings: Settings
-    repo: FeatureRepo
     chosen: TrainingSettings
-    source: Source = Source()
+
+    @property
+    def name(self) -> str:
+        return self.chosen.name
 
     @cached_property
     def domain(self) -> Domain:
-        """The definitions that the model is of."""
+        """The definitions that the model uses."""
         return Domain.of(self.repo, self.chosen)
-
-    @property
-    def offline(self) -> Path:
-        """The folder of the events' tables."""
-        return self.root / self.settings.offline.path
-
-    @property
-    def home(self) -> Path:
-        """The folder of all that running makes."""
-        return self.root / self.settings.home
-
-    @property
-    def registry(self) -> ModelRegistry:
-        """The registry that the project's settings name."""
-        return ModelRegistry(self.settings.mlflow.tracking_uri, self.root)
 
     @cached_property
     def bound(self) -> Bound:
-        """How many events may be in memory."""
+        """The bound of the events in memory."""
         return Bound.of(self.chosen.max_events, self.chosen.seed)
 
-    def events(self, say: Log, versions: Versions | None = None) -> Events:
+    def events(self, log: Log, versions: Versions | None = None) -> Events:
         """The events of the file if there is one, else of the offline store (as its tables were, by ``versions``).
 
-        All of them, or those of some users where there are more than training may hold; that is said.
+        Where there are more than training may hold, those of some users; that is logged.
         """
         path, kind = self.source.path, self.source.kind
         if path is not None:
             if kind is None:
                 raise UsageError("headrace train --from", "--format", "none")
             return read_file(Path(path), kind, self.repo, self.domain, self.source.end_ms, self.bound)
-        events = read_offline(self.offline, self.domain, Span(None, self.source.end_ms), self.bound, _numbers(versions))
+        events = read_offline(
+            self.project.offline, self.domain, Span(None, self.source.end_ms), self.bound, _numbers(versions)
+        )
         if (sample := sample_of(events)) is not None:
-            say(str(sample))
+            log(str(sample))
         return events
 
     def with_served(self, events: Events, versions: Versions | None = None) -> Events:
-        """The events, and what was served, by the name of its stream; without it where it is not logged or not wanted.
+        """The events, with the served log under its stream's name, unless it is not logged or not wanted.
 
-        Where the events are a sample, or there is too much of it, it is what was served to some of the users.
+        Where the events are a sample, or the log is too long, it is that of some of the users.
         """
         stream = self.repo.streams.get(self.chosen.served_stream)
         if stream is None or self.source.path is not None or self.chosen.impressions == "split":
@@ -106,41 +199,62 @@ class RecommenderProject:
         to = Listeners(self.domain.user.entity, self.bound, drawn_of(events))
         span = Span(None, self.source.end_ms)
         try:
-            log = read_served(self.offline, stream, span, to, (_numbers(versions) or {}).get(stream.name))
+            log = read_served(self.project.offline, stream, span, to, (_numbers(versions) or {}).get(stream.name))
         except UsageError:  # nothing was ever logged
             return events
         return with_tables(events, {stream.name: log})
 
     def provenance(self, versions: Versions) -> dict[str, str]:
-        """Tags of a version: see record.came_from."""
-        return provenance(self.domain, _numbers(versions) or {}, self.root)
+        """Tags of a version: its definitions, tables and code."""
+        return provenance(self.domain, _numbers(versions) or {}, self.project.root)
 
-    @property
-    def parity_check(self) -> ParityCheck | None:
-        """The gate's comparison of features online with the archive's; None where a file is read instead."""
-        if self.source.path is not None:
-            return None
-        views = (self.domain.user, self.domain.item)
-        return StoreParity(self.home, self.offline, self.repo, views, self.chosen)
+    def parity_check(self, log: Log = silent) -> ParityCheck | None:
+        """See parity_check_of."""
+        return self.parity_check_of((self.domain.user, self.domain.item), self.chosen, log)
+
+    def judge(self) -> Judge:
+        """The judge of versions on the newest slice of the events."""
+        return Judge.of_events(self.events(say), self.domain, self.chosen)
+
+    # --- what the commands of registered versions do ---
+
+    def examples(self, log: Log) -> tuple[pa.Table, str]:
+        judge = self.judge()
+        features = judge.run.features
+        features = replace(features, events=self.with_served(features.events))
+        return ranker_examples(replace(judge, run=replace(judge.run, features=features)), log), TAKEN
+
+    def register(self, fetched: Path, uri: str) -> tuple[Version, GateVerdict]:
+        check_inputs(fetched, self.domain, self.chosen)  # before the events are read
+        registration = Registration(self.registry, now_ms(), {"own": uri}, self.parity_check(say))
+        return register_ranker(fetched, self.judge(), registration)
+
+    def verdict(self, version: Version) -> GateVerdict:
+        verdict, _ = self.judge().registered(self.registry, version)
+        return checked_parity(verdict, self.parity_check(say), self.chosen.parity)
+
+    def compared(self, pair: tuple[Version, Version]) -> dict[str, Any]:
+        return compared(self.judge(), self.registry, pair)
+
+    def measured_drift(self, champion: Version) -> dict[str, Any]:
+        return measure_drift(self.judge(), self.registry, champion)
 
     # --- what has not ended -----------------------------------------------------------------------------------------
 
     @property
     def unfinished(self) -> Unfinished:
-        """What is kept of a training of this model that has not ended."""
-        return Unfinished(self.home / "training" / self.chosen.name)
+        """The kept stages of a training of this model that has not ended."""
+        return Unfinished(self.project.home / "training" / self.chosen.name)
 
     def begin(self, trials: int | None, now_ms: int) -> tuple[About, bool]:
-        """The training that is to be gone on with, and True; or a new one of the tables as they are now, and False."""
+        """The unfinished training that is resumed, and True; or a new one of the tables as they are now, and False."""
         key = key_of(self._parts(trials))
-        young_ms = min(YOUNG_MS, int(self.settings.offline.keep_versions_h * HOUR_MS))
-        found = self.unfinished.resumable(key, now_ms, young_ms)
-        now = self._versions()
-        if found is not None and {name: one[0] for name, one in now.items()} == {
-            name: one[0] for name, one in found.tables.items()
-        }:
-            return found, True
-        return About(key=key, tables=now, begun_ms=now_ms), False
+        young_ms = min(YOUNG_MS, int(self.project.settings.offline.keep_versions_h * HOUR_MS))
+        about = self.unfinished.resumable(key, now_ms, young_ms)
+        tables = self._versions()
+        if about is not None and _ids(about.tables) == _ids(tables):
+            return about, True
+        return About(key=key, tables=tables, begun_ms=now_ms), False
 
     def _versions(self) -> dict[str, tuple[str, int]]:
         if self.source.path is not None:
@@ -148,12 +262,12 @@ class RecommenderProject:
         streams: dict[str, Stream] = dict(self.domain.streams)
         if self.chosen.served_stream in self.repo.streams:
             streams[self.chosen.served_stream] = self.repo.streams[self.chosen.served_stream]
-        tables = {name: open_table(self.offline, stream) for name, stream in streams.items()}
+        tables = {name: open_table(self.project.offline, stream) for name, stream in streams.items()}
         return {name: (table.table_id, table.version) for name, table in tables.items() if table is not None}
 
     def _parts(self, trials: int | None) -> dict[str, Any]:
-        """All that the results of a training depend on, but for the tables."""
-        files = [] if self.source.path is None else [_told(Path(self.source.path))]
+        """Everything that the results of a training depend on, but for the tables."""
+        files = [] if self.source.path is None else [_identity(Path(self.source.path))]
         return {
             "settings": self.chosen.model_dump(mode="json"),
             "trials": trials,
@@ -166,18 +280,33 @@ class RecommenderProject:
         }
 
 
+def compared(judge: Judge, registry: ModelRegistry, pair: tuple[Version, Version]) -> dict[str, Any]:
+    """The rows of both versions, by the first one's target, and the difference of their NDCG."""
+    artefacts = [judge.fetched(registry, version) for version in pair]
+    target = artefacts[0].manifest
+    first, second = (judge.row(replace(artefact, manifest=target)) for artefact in artefacts)
+    rows = [{"version": version.version, **row.metrics} for version, row in zip(pair, (first, second), strict=True)]
+    metric = f"ndcg_at_{judge.settings.k}"
+    apart = asdict(difference(first, second, judge.settings.seed))
+    return {"model": pair[0].name, "lists": len(first.ndcg), "rows": rows, "difference": {"metric": metric, **apart}}
+
+
 def begins(resumed: bool) -> Stage:
-    """What is said first."""
+    """The first line of a training's progress."""
     text = "going on with a training that did not end, on the events of then" if resumed else "reading events"
     return Stage("reading", text)
+
+
+def _ids(versions: Versions) -> dict[str, str]:
+    return {name: table_id for name, (table_id, _) in versions.items()}
 
 
 def _numbers(versions: Versions | None) -> dict[str, int] | None:
     return None if versions is None else {name: version for name, (_, version) in versions.items()}
 
 
-def _told(path: Path) -> list[int]:
-    """What is other where the file is."""
+def _identity(path: Path) -> list[int]:
+    """Size, modification time and inode of the file: they change when it does. Empty where there is none."""
     if not path.exists():
         return []
     stat = path.stat()
@@ -185,9 +314,9 @@ def _told(path: Path) -> list[int]:
 
 
 def _digest(path: Path) -> str:
-    """Of the Python files of a folder, or of one file."""
+    """SHA-256 of the Python files of a folder, or of one file."""
     files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
     digest = sha256()
-    for one in files:
-        digest.update(str(one.relative_to(path)).encode() + b"\0" + one.read_bytes())
+    for file in files:
+        digest.update(str(file.relative_to(path)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import BusyError, UsageError
+from headrace.commands.models.options import training_settings
 from headrace.console import JSON, ROOT, print_report
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from training.data import Events
     from training.progress import Log
     from training.recommender import Trial
-    from training.registry import Version
     from training.resume import Stages
     from training.settings import TrainingSettings
 
@@ -97,21 +97,19 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
     from training.progress import progress_display
     from training.registry import ModelRegistry
 
-    opened = Project.open(root)
-    settings, repo = opened.settings, opened.repo
+    opened, source = Project.open(root), Source(path, kind, as_of)
+    settings, definitions = opened.settings, opened.repo
     registry = ModelRegistry(settings.mlflow.tracking_uri, root)
-    registry.reach()  # now, and not after all that is done for it
-    if name is not None and name in repo.models:
-        with training_lock(root / settings.home):
-            events = EventProject(root, settings, repo, name, (path, kind), changed)
-            train_event_model(events, as_of, when_drifted=when_drifted, as_json=as_json)
+    registry.reach()  # now, and not after the training
+    if name is not None and name in definitions.models:
+        with training_lock(opened.home):
+            train_event_model(EventProject(opened, source, name, changed), when_drifted=when_drifted, as_json=as_json)
         return
     if name is not None:
-        check_name(name, {*repo.models, str(settings.training.get("name", MODEL_NAME)), *registry.names()})
+        check_name(name, {*definitions.models, str(settings.training.get("name", MODEL_NAME)), *registry.names()})
     changed = [*changed, *([] if impressions is None else [f"impressions={impressions}"])]
-    chosen = training_settings(name, changed, settings.training)
-    project = RecommenderProject(root, settings, repo, chosen, Source(path, kind, as_of))
-    with training_lock(project.home), progress_display() as log:
+    project = RecommenderProject(opened, source, training_settings(name, changed, settings.training))
+    with training_lock(opened.home), progress_display() as log:
         if anew:
             project.unfinished.forget()
         report = _refreshed(project, trials, log, when_drifted=when_drifted)
@@ -132,7 +130,7 @@ def training_lock(home: Path) -> AbstractContextManager[None]:
 
 
 def _refreshed(project: RecommenderProject, trials: int | None, log: Log, *, when_drifted: bool) -> dict[str, Any]:
-    """The report of a refresh, which stands in the status file too; that of the drift where none was needed."""
+    """The report of a refresh, which is in the status file too; that of the drift where none was needed."""
     from features.machine import write_json
     from headrace.commands.models.project import begins
     from training.judging import Registration
@@ -144,33 +142,26 @@ def _refreshed(project: RecommenderProject, trials: int | None, log: Log, *, whe
     log(begins(resumed))
     with project.unfinished.begun(about, resumed, log) as stages:
         events = project.events(log, about.tables)
-        stable = _skipped_if_stable(project, events, now_ms, log) if when_drifted and not resumed else None
+        stable = _report_if_stable(project, events, now_ms, log) if when_drifted and not resumed else None
         if stable is not None:
-            return {**stable, "trained": False}
+            return stable
         events = project.with_served(events, about.tables)
         registration = Registration(
-            project.registry, now_ms, project.provenance(about.tables), project.parity_check, log
+            project.registry, now_ms, project.provenance(about.tables), project.parity_check(), log
         )
         chosen, tried = _searched(project, events, trials, stages, log)
         done = refresh(TrainingRun.of(events, project.domain, chosen, log, stages), registration)
         project.registry.log_trials(done.version, tried, f"ndcg_at_{chosen.k}")
         report = {**done.report(), "search": [asdict(trial) for trial in tried], "resumed": resumed}
-        write_json(project.home / "status" / "train.json", report)
+        write_json(project.project.home / "status" / "train.json", report)
     return report
 
 
-def _skipped_if_stable(project: RecommenderProject, events: Events, now_ms: int, log: Log) -> dict[str, Any] | None:
-    """The drift of the champion where it is no reason to train anew; None where it is, or cannot be measured."""
-    from training.judging import Judge, measure_drift, skip_if_stable, write_drift
+def _report_if_stable(project: RecommenderProject, events: Events, now_ms: int, log: Log) -> dict[str, Any] | None:
+    from training.judging import Judge, measure_drift
 
     judge = Judge.of_events(events, project.domain, project.chosen)
-
-    def measure(champion: Version) -> dict[str, Any]:
-        report = measure_drift(judge, project.registry, champion)
-        write_drift(project.home, report, now_ms)
-        return report
-
-    return skip_if_stable(project.chosen.name, project.registry, measure, log)
+    return project.report_if_stable(lambda champion: measure_drift(judge, project.registry, champion), now_ms, log)
 
 
 def _searched(
@@ -191,40 +182,6 @@ def check_name(name: str, known: Collection[str]) -> None:
     if name not in known and near:
         next_step = f"Did you mean '{near[0]}'? For a new recommender: headrace train --set name={name}."
         raise UsageError("headrace train", "the name of a model, or one unlike any", f"'{name}'", next_step)
-
-
-def training_settings(
-    name: str | None, changed: Sequence[str], written: Mapping[str, Any] | None = None
-) -> TrainingSettings:
-    """The settings as they are written, with these KEY=VALUE over them; UsageError names the one that cannot be.
-
-    Args:
-        written: the section [training] of the project's settings.
-    """
-    from pydantic import ValidationError
-
-    from training.settings import TrainingSettings
-
-    values: dict[str, Any] = {**(written or {}), **({} if name is None else {"name": name})}
-    for text in changed:
-        key, sign, value = text.partition("=")
-        if not (key and sign):
-            raise UsageError("--set", "KEY=VALUE, such as iterations=200", repr(text))
-        section, dot, inner = key.partition(".")
-        before = values.get(section)
-        inside = before if isinstance(before, Mapping) else {}
-        values[section] = {**inside, inner: value} if dot else _listed(key, value)
-    try:
-        return TrainingSettings(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = f"training setting '{'.'.join(map(str, first['loc']))}'"
-        raise UsageError(where, first["msg"], repr(first.get("input"))) from error
-
-
-def _listed(key: str, value: str) -> str | list[str]:
-    """The value of a setting that is a list as one."""
-    return [one for one in value.split(",") if one] if key in ("targets", "sources") else value
 
 
 def _lines(report: Mapping[str, Any]) -> list[str]:
