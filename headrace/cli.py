@@ -1,6 +1,6 @@
 """The command line: a group whose verbs are imported when they are called, so that --help and errors come at once.
 
-Data goes to stdout, everything else to stderr; exit 0 done, 1 it failed, 2 asked wrongly.
+Data goes to stdout, everything else to stderr; exit 0 on success, 1 on failure, 2 on wrong usage.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ import click
 from features.errors import HeadraceError, UsageError
 
 VERBS = {
-    "features": ("commands.features.show:features", "What is defined, and its values, now or from a file."),
-    "features.check": ("commands.features.check:check", "The laws and the parity of all paths on a file of yours."),
-    "features.rebuild": ("commands.stream.stream:rebuild", "Make the online rows anew from the offline store."),
-    "features.plan": ("commands.features.plan:plan", "What a change of the definitions means for what runs."),
-    "features.backfill": ("commands.features.backfill:backfill", "The features of a file's rows as they were then."),
-    "features.verify": ("commands.features.verify:verify", "Online against offline: what differs, by feature."),
-    "demo": ("commands.demo:demo", "The whole loop on this machine, told as it happens."),
-    "up": ("commands.up:up", "Kafka, the stream, the service and training of this project, until Ctrl-C."),
+    "features": ("commands.features.show:features", "Show the definitions and values, online or from a file."),
+    "features.check": ("commands.features.check:check", "Check the laws and the parity of all paths on a file."),
+    "features.rebuild": ("commands.stream.stream:rebuild", "Build the online rows again from the offline store."),
+    "features.plan": ("commands.features.plan:plan", "Show what changed definitions do to rows and models."),
+    "features.backfill": (
+        "commands.features.backfill:backfill",
+        "Write a file's rows with the features of their times.",
+    ),
+    "features.verify": ("commands.features.verify:verify", "Compare online with offline features."),
+    "demo": ("commands.demo:demo", "Run the whole loop on this machine and print each step."),
+    "up": ("commands.up:up", "Run the project: Kafka, stream, service and training, until Ctrl-C."),
     "replay": ("commands.stream.produce:replay", "Send a file's events to their topics."),
-    "import": ("commands.stream.import_:import_files", "History of files into the offline store, without Kafka."),
+    "import": ("commands.stream.import_:import_files", "Import files into the offline store, without Kafka."),
     "generate": ("commands.stream.produce:generate", "Send a simulated shop's events."),
     "stream": ("commands.stream.stream:stream", "Fold the topics into the online store, and archive them."),
-    "status": ("commands.stream.stream:status", "How the stream is doing."),
-    "train": ("commands.models.train:train", "Train a recommender, test it, and let it serve when it is better."),
-    "evaluate": ("commands.models.evaluate:evaluate", "A published protocol on a file: its split, models and metrics."),
-    "models": (
-        "commands.models.models:models",
-        "The registered models: list, compare, promote, canary, rollback, drift.",
-    ),
-    "models.examples": ("commands.models.register:examples", "What a ranker learns from, as a Parquet file."),
-    "models.register": ("commands.models.register:register", "An MLflow model of yours as the ranker, judged."),
+    "status": ("commands.stream.stream:status", "Show the state of the stream."),
+    "train": ("commands.models.train:train", "Train a model, test it, and promote it when it is better."),
+    "evaluate": ("commands.models.evaluate:evaluate", "Run a published protocol on a file."),
+    "models": ("commands.models.models:models", "List, compare and promote registered models."),
+    "models.examples": ("commands.models.register:examples", "Write the examples that a model learns from."),
+    "models.register": ("commands.models.register:register", "Register an MLflow model of yours, and judge it."),
     "serve": ("commands.serve:serve", "Answer HTTP requests with the champion."),
     "recommend": ("commands.serve:recommend", "Ask the running service."),
     "bench": ("bench.report:bench", "Measure Headrace on this machine, beside a peer where there is one."),
@@ -47,39 +47,42 @@ VERBS = {
     "bench.online-read": ("bench.online:online_read", "Reads of the online store, beside stock Feast's."),
     "bench.online-write": ("bench.online:online_write", "Rows into the online store, beside stock Feast's."),
     "bench.point-in-time": ("bench.history:point_in_time", "Training sets, beside Feast's duckdb store."),
-    "bench.train": ("bench.train:train", "How long models take to fit a million rows, and in how much memory."),
-    "bench.serve": ("bench.loop.serve:serve_bench", "Requests a second, and new champions under load: none is lost."),
-    "bench.own-clicks": ("bench.loop.own_clicks:own_clicks", "How long a click and the next read take, counted once."),
-    "bench.alerts": ("bench.loop.alerts:alerts_bench", "How soon what a model or a rule tells of can be read."),
-    "tables": ("commands.stream.tables:tables", "The offline store's tables: what they hold, and their upkeep."),
-    "deadletters": ("commands.stream.deadletters:deadletters", "What was refused and why, and sending it again."),
-    "alerts": ("commands.stream.alerts:alerts", "What event models and rules told of, as it comes and to where."),
-    "alerts.deliver": ("commands.stream.deliver:deliver", "Take alerts to a table, PostgreSQL and a webhook."),
+    "bench.train": ("bench.train:train", "Time and memory of fitting models to a million rows."),
+    "bench.serve": ("bench.loop.serve:serve_bench", "Requests a second; new champions under load lose none."),
+    "bench.own-clicks": ("bench.loop.own_clicks:own_clicks", "Time of a click and the next read, counted once."),
+    "bench.alerts": ("bench.loop.alerts:alerts_bench", "The age of an event when its alert can be read."),
+    "tables": ("commands.stream.tables:tables", "Show and compact the offline store's tables."),
+    "deadletters": (
+        "commands.stream.deadletters:deadletters",
+        "List refused records with their reasons, and send them again.",
+    ),
+    "alerts": ("commands.stream.alerts:alerts", "Show and deliver the alerts of event models and rules."),
+    "alerts.deliver": ("commands.stream.deliver:deliver", "Deliver alerts to a table, PostgreSQL and a webhook."),
     "doctor": ("commands.doctor:doctor", "Check Python, packages, Java, ports, disk, memory and definitions."),
 }
-"""Verb → where in ``headrace`` its click command is, and the line that stands for it in --help (it imports none).
+"""Verb → its click command in ``headrace``, and its line in --help, which imports none of the commands.
 
 A name with a dot is a verb of the group before the dot.
 """
 
 QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
-"""What MLflow, which reads it when it is imported, says unless the environment wants more: only what is wrong."""
+"""MLflow's environment, read when it is imported: warnings and errors only, unless the environment has other values."""
 
 
-class AskedWrongly(click.ClickException):
-    """A UsageError on its way out."""
+class WrongUsage(click.ClickException):
+    """A UsageError as click shows it; the exit code is 2."""
 
     exit_code = 2
 
 
 def verbs_of(group: str) -> dict[str, tuple[str, str]]:
-    """The entries of VERBS that are directly within the group ('' for headrace itself), by their last name."""
+    """Last name → entry, of the verbs directly within the group ('' for headrace itself)."""
     parted = {verb.rpartition("."): entry for verb, entry in VERBS.items()}
     return {name: entry for (above, _, name), entry in parted.items() if above == group}
 
 
 def with_verbs(command: click.Command, name: str) -> click.Command:
-    """The command; where VERBS has verbs within it, as a group that has them beside its own."""
+    """The command; where VERBS has verbs within it, a group with these and its own."""
     if not verbs_of(name) or not isinstance(command, click.Group):
         return command
     return LazyGroup(command.name, command.commands, within=name, help=command.help, params=command.params)
@@ -124,7 +127,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except UsageError as error:
-            raise AskedWrongly(str(error)) from error
+            raise WrongUsage(str(error)) from error
         except HeadraceError as error:
             raise click.ClickException(str(error)) from error
 

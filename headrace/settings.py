@@ -32,48 +32,48 @@ SECRET_FILE = "the secret file "
 SECRETS_DIR = "HEADRACE_SECRETS_DIR"
 
 NOT_OURS = ("HEADRACE_DATA", "HEADRACE_SEED", SECRETS_DIR)
-"""Variables that are no settings: of the tests, and the folder of secret files."""
+"""Variables that are not settings: the tests', and the folder of secret files."""
 
 SECRETS = (("alerts", "postgres_password"), ("alerts", "webhook_token"))
 """Read from the environment and secret files alone, as plain text."""
 
 UNSPOKEN = (*SECRETS, ("alerts", "postgres"), ("alerts", "webhook"))
-"""What may hold a secret: no message shows it."""
+"""Settings that may hold a secret: no message shows their values."""
 
 Layer = tuple[str, InitSettingsSource]
-"""Where settings are written (a file, a variable), and those settings."""
+"""An origin of settings (a file, a variable), and the settings that it has."""
 
 
 class Section(BaseModel):
-    """Frozen, and with no key that is not written here."""
+    """Base of the sections: frozen, and without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class KafkaSettings(Section):
-    """The Kafka cluster, and how to reach it."""
+    """The Kafka cluster and its clients' options."""
 
     bootstrap_servers: str = ""
-    """host:port,… of a cluster; empty runs a broker of our own on this machine."""
+    """host:port,… of a cluster; empty runs an embedded broker on this machine."""
     client: dict[str, str | int | float | bool] = {}
-    """Further options of librdkafka, such as security.protocol and sasl.username, for all that is not Spark."""
+    """Further options of librdkafka, such as security.protocol and sasl.username: all clients but Spark's."""
     spark: dict[str, str] = {}
-    """The same in the names of Java's client, without "kafka." in front, for Spark."""
+    """The same options by the names of Java's client, without "kafka." in front: Spark's."""
     schema_registry: str = ""
-    """The address of a Schema Registry, whose numbers Avro messages begin with; empty for Avro without."""
+    """The address of the Schema Registry whose ids Avro messages begin with; empty for Avro without one."""
     registry: dict[str, str | int | float | bool] = {}
     """Further options of confluent-kafka's SchemaRegistryClient, such as basic.auth.user.info."""
     partitions: int = Field(default=2, ge=1)
-    """Of the topics that we make; existing ones stay as they are."""
+    """Partitions of topics that are created; existing topics stay as they are."""
 
 
 class BrokerSettings(Section):
-    """The broker of our own; unused with ``kafka.bootstrap_servers``."""
+    """The embedded broker; unused with ``kafka.bootstrap_servers``."""
 
     port: int = Field(default=0, ge=0, le=65_535)
-    """On loopback; 0 takes a free one, and the same again in the next run where it can."""
+    """A port of the loopback; 0 takes a free one, and the same again in the next run if it is free then."""
     heap_mb: int = Field(default=384, ge=128)
-    """Java's heap."""
+    """The heap of the broker's Java, in MB."""
 
 
 class OfflineSettings(Section):
@@ -82,11 +82,11 @@ class OfflineSettings(Section):
     path: str = ".headrace/offline"
     """A folder, below the project where it is relative; one Delta table for each stream is in it."""
     rows_in_memory: int = Field(default=10_000_000, ge=1)
-    """Events that a rebuild reads at once; more are built a part of the entities at a time."""
+    """Events that a rebuild holds in memory; of more, it builds a part of the entities at a time."""
     compact_every_min: float = Field(default=60, ge=0)
-    """How often `headrace stream` makes few large files of many small ones; 0 for never."""
+    """Hours between two compactions of small files by `headrace stream`; 0 for never."""
     keep_versions_h: int = Field(default=168, ge=1)
-    """For how long files that a compaction replaced stay, for readers of older versions."""
+    """Hours for which files that a compaction replaced stay, for readers of older versions."""
 
 
 class MlflowSettings(Section):
@@ -97,26 +97,26 @@ class MlflowSettings(Section):
 
 
 class AlertsSettings(Section):
-    """Where `headrace alerts deliver` takes alerts."""
+    """The sinks of `headrace alerts deliver`."""
 
     group: str = "headrace-alerts"
-    """The consumer group: with another, another process takes all alerts once more, elsewhere."""
+    """The consumer group; a process with another group delivers all alerts again."""
     table: str = "alerts"
     """A Delta table of this name beside those of the streams; empty for none."""
     table_every_s: float = Field(default=10, ge=0)
-    """How long an alert may wait for others to be committed with."""
+    """The longest wait of an alert for others in its commit."""
     postgres: str = ""
-    """A database as libpq takes it, such as "host=db dbname=fraud", without a password; empty for none."""
+    """A connection string of libpq, such as "host=db dbname=fraud", without a password; empty for none."""
     postgres_table: str = Field(default="alerts", pattern=r"^[^.]+(\.[^.]+)?$")
-    """NAME or SCHEMA.NAME; it is made when it is not there."""
+    """The table, NAME or SCHEMA.NAME; it is created where it is missing."""
     postgres_password: SecretStr = SecretStr("")
-    """Only HEADRACE_ALERTS__POSTGRES_PASSWORD; empty for what libpq finds itself (PGPASSWORD, ~/.pgpass)."""
+    """The password, only HEADRACE_ALERTS__POSTGRES_PASSWORD; empty for libpq's own sources (PGPASSWORD, ~/.pgpass)."""
     webhook: str = ""
-    """Each alert is posted there; empty for none. An address that is a secret itself: HEADRACE_ALERTS__WEBHOOK."""
+    """The address that alerts are posted to; empty for none. Where it is a secret itself: HEADRACE_ALERTS__WEBHOOK."""
     webhook_token: SecretStr = SecretStr("")
-    """Only HEADRACE_ALERTS__WEBHOOK_TOKEN: sent as Authorization: Bearer; empty for none."""
+    """The bearer token of the webhook, only by HEADRACE_ALERTS__WEBHOOK_TOKEN; empty for none."""
     webhook_timeout_s: float = Field(default=10, gt=0)
-    """How long the receiver is waited for."""
+    """Timeout of the webhook's receiver."""
 
     @field_validator("postgres")
     @classmethod
@@ -139,7 +139,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     home: str = ".headrace"
-    """The folder of all that running makes, below the project where it is relative."""
+    """The folder of all running state, below the project where it is relative."""
     kafka: KafkaSettings = KafkaSettings()
     broker: BrokerSettings = BrokerSettings()
     stream: StreamSettings = StreamSettings()
@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], init_settings: Any, *_: Any, **__: Any
     ) -> tuple[Any, ...]:
-        """No files or variables of the process: read_settings() hands over those of a project."""
+        """No files or variables of the process: read_settings() passes those of a project."""
         return (init_settings,)
 
 
@@ -235,7 +235,7 @@ def _value(text: str) -> Any:
 
 
 def _explained(error: ValidationError, layers: Sequence[Layer]) -> UsageError:
-    """The first thing that is wrong, where it is written, and what may stand there."""
+    """The error that names the first invalid setting, its origin and the valid values."""
     first = error.errors(include_url=False)[0]
     path = tuple(str(part) for part in first["loc"])
     where = f"setting '{'.'.join(path)}' in {_nearest_origin(path, layers)}"
@@ -248,7 +248,7 @@ def _explained(error: ValidationError, layers: Sequence[Layer]) -> UsageError:
 
 
 def _origin(path: Sequence[str], layers: Sequence[Layer]) -> str | None:
-    """The uppermost layer that has the setting; None where none has."""
+    """The name of the uppermost layer that has the setting; None where none has."""
     return next((origin for origin, source in layers if _has(source.init_kwargs, path)), None)
 
 
@@ -257,7 +257,7 @@ def _has(values: Any, path: Sequence[str]) -> bool:
 
 
 def _nearest_origin(path: Sequence[str], layers: Sequence[Layer]) -> str:
-    """Where the setting is written, or else the section that it belongs to."""
+    """The origin of the setting, or else that of its section."""
     origins = (_origin(path[:end], layers) for end in range(len(path), 0, -1))
     return next((origin for origin in origins if origin is not None), FILES[0])
 
@@ -272,6 +272,6 @@ def _known(path: Sequence[str]) -> list[str]:
 
 
 def _required(message: str) -> str:
-    """Pydantic's sentence as what is required."""
+    """Pydantic's message as a requirement."""
     text = message.removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("a valid ")
     return text[:1].lower() + text[1:]

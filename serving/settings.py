@@ -15,18 +15,18 @@ class ServingSettings(BaseModel):
     port: int = Field(default=8000, ge=0, le=65_535)
     """The port to listen on; 0 takes a free one."""
     deadline_ms: float = Field(default=150, gt=0)
-    """A request is answered within this, with a fallback if it must be."""
+    """The time within which a request is answered, with a fallback where needed."""
     served_log_share: float = Field(default=0.1, ge=0, le=1)
-    """The share of answers, by their ids, that are logged with what they were made of, where the definitions have a
+    """The share of answers, by their ids, that are logged with their inputs, where the definitions have a
     stream 'served' and Kafka is configured."""
     canary_share: float = Field(default=0.05, ge=0, le=0.5)
-    """The share of users whom the version of the alias canary answers, where 'headrace models canary' set no other."""
+    """The share of users that the alias canary answers, where 'headrace models canary' set no other."""
     canary_slower: float = Field(default=1.5, gt=1)
-    """A canary stops when its answers take significantly longer, and at the median more than so many times as long."""
+    """A canary stops when its answers take significantly longer, and at the median by more than this factor."""
     shadow_share: float = Field(default=0, ge=0, le=1)
-    """The share of answers for which the challenger is asked too, after them; its answers are logged and never sent."""
+    """The share of requests that the challenger scores too, after the answer; its answers are logged and never sent."""
     read_age_slo_s: float = Field(default=86_400, gt=0)
-    """The age, at most, of the newest event of an entity that a request reads: /metrics has the share that meets it."""
+    """The objective for the age of the newest event of an entity read; /metrics has the share of reads that meet it."""
     replicas: int = Field(default=1, ge=1)
     """Processes that answer."""
     own_clicks: bool = True

@@ -26,10 +26,10 @@ DAY_MS = UNITS_MS["d"]
 SIDE, RADIUS = 100.0, 5.0
 
 ONLINE_EVERY = 3
-"""Every such terminal is a web shop."""
+"""One in so many terminals is a web shop."""
 
 BOUGHT_ONLINE = 0.4
-"""How many payments are made at a web shop."""
+"""The share of payments at web shops."""
 
 SUSPICIOUS_AMOUNT = 220.0
 
@@ -49,7 +49,7 @@ BY_DAY = 0.5626
 
 @dataclass(frozen=True)
 class Payments:
-    """Payments: when (ms), their numbers in the run, who, where, how much, and whether fraud."""
+    """Payments as columns: ms, number in the run, customer, terminal, amount, fraud."""
 
     time: Int64s
     number: Int64s
@@ -60,7 +60,7 @@ class Payments:
 
     def pick(self, which: Bools) -> Payments:
         """Some of them."""
-        return Payments(*(getattr(self, one.name)[which] for one in fields(self)))
+        return Payments(*(getattr(self, field.name)[which] for field in fields(self)))
 
     def __add__(self, other: Payments) -> Payments:
         return Payments(*(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
@@ -86,21 +86,23 @@ class CardSimulator:
         self._near, self._first = self._make_neighbours(rng)
 
     def _make_neighbours(self, rng: np.random.Generator) -> tuple[Int64s, Int64s]:
-        """The cash terminals near to each customer, one after the other, and where each customer's begin."""
+        """The cash terminals near to each customer, concatenated, and the offset of each customer's first."""
         from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
         cash = np.setdiff1d(np.arange(self.terminals), self.online)
-        places = cKDTree(rng.uniform(0.0, SIDE, (len(cash), 2)))
+        tree = cKDTree(rng.uniform(0.0, SIDE, (len(cash), 2)))
         homes = rng.uniform(0.0, SIDE, (self.customers, 2))
-        _, nearest = places.query(homes)
-        near = [one or [first] for one, first in zip(places.query_ball_point(homes, RADIUS), nearest, strict=True)]
-        first = np.concatenate([[0], np.cumsum([len(one) for one in near])])
+        _, nearest = tree.query(homes)
+        near = [
+            terminals or [first] for terminals, first in zip(tree.query_ball_point(homes, RADIUS), nearest, strict=True)
+        ]
+        first = np.concatenate([[0], np.cumsum([len(terminals) for terminals in near])])
         return cash[np.concatenate(near)], first.astype(np.int64)
 
     # --- what happens -------------------------------------------------------------------------------------------------
 
     def history(self, days: float, until_ms: int, per_customer_day: float = 2.0) -> Generator[Block, None, Payments]:
-        """What became known in the days before ``until_ms``, day by day, most of it around noon (UTC).
+        """Blocks of what became known in the days before ``until_ms``, day by day, most of it around noon (UTC).
 
         Returns the frauds of the last week, which nobody knows yet: live() takes them.
         """
@@ -110,7 +112,7 @@ class CardSimulator:
     def live(
         self, start_ms: int, per_second: float, until_ms: int | None = None, unknown: Payments | None = None
     ) -> Generator[Block, None, Payments]:
-        """What becomes known from ``start_ms`` on, second by second; without end unless told.
+        """Blocks of what becomes known from ``start_ms`` on, second by second; without end where no end is given.
 
         Args:
             start_ms: no payment is before it.
@@ -161,11 +163,11 @@ class CardSimulator:
         return Payments(time, np.arange(first, first + size), customer, terminal, amount, fraud)
 
     def _is_hit(self, who: Int64s, day: Int64s, hit: _Hit) -> Bools:
-        """Whether each was compromised on the day."""
+        """True for each one that was compromised on its day."""
         verdict = np.zeros(len(who), dtype=bool)
-        for one in np.unique(day).tolist():
-            today = day == one
-            verdict[today] = np.isin(who[today], hit(one))
+        for number in np.unique(day).tolist():
+            today = day == number
+            verdict[today] = np.isin(who[today], hit(number))
         return verdict
 
     @property
@@ -203,7 +205,7 @@ class CardSimulator:
 
 @dataclass(frozen=True)
 class _Hit:
-    """Which of ``count`` are compromised on a day: so many new ones every day, for so many days."""
+    """The compromised ones of ``count`` on a day: ``a_day`` new ones every day, each for some days."""
 
     seed: int
     kind: int
@@ -218,12 +220,12 @@ class _Hit:
 @lru_cache(maxsize=64)
 def _drawn(hit: _Hit, day: int) -> Int64s:
     days = range(max(day - hit.days + 1, 0), day + 1)
-    new = [np.random.default_rng([hit.seed, hit.kind, one]).integers(0, hit.count, hit.a_day) for one in days]
+    new = [np.random.default_rng([hit.seed, hit.kind, day]).integers(0, hit.count, hit.a_day) for day in days]
     return np.unique(np.concatenate(new))
 
 
 def _arrivals(rng: np.random.Generator, low: int, high: int, per_ms: float, *, by_day: bool) -> Int64s:
-    """Sorted random times in [low, high), so many a ms on average; around noon where they follow the day."""
+    """Sorted random times in [low, high) at a mean rate per ms; around noon where they follow the day."""
     count = rng.poisson((high - low) * per_ms / (BY_DAY if by_day else 1.0))
     times = np.sort(rng.integers(low, high, count))
     if not by_day:

@@ -1,4 +1,4 @@
-"""Simulated card payments on their way to the topics: which part of the streams takes what, and when it is due."""
+"""Simulated card payments as messages for the topics of the streams, with the times when they are due."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from streaming.replay import TimedMessages, in_time_order
 PAYMENTS, LABELS = "transactions", "fraud_labels"
 
 CASH = "atm"
-"""Cash machines' payments go to the topic of the stream that ends so, where it has one; all others to its first."""
+"""Suffix of the topic that takes cash machines' payments, where the stream has one; all others go to its first."""
 
 
 def streams_of(repo: FeatureRepo) -> dict[str, Stream]:
-    """What takes 'atm' and 'online' payments and 'fraud_labels'; UsageError where the repo has no such streams."""
+    """Streams of 'atm' and 'online' payments and 'fraud_labels'. Raises UsageError where the repo has none."""
     missing = [name for name in (PAYMENTS, LABELS) if name not in repo.streams]
     if missing:
         got = ", ".join(repo.streams) or "no streams"
@@ -28,7 +28,7 @@ def streams_of(repo: FeatureRepo) -> dict[str, Stream]:
 
 
 class Past:
-    """What became known in the days before an instant, as it is sent, and the frauds that are not known by then.
+    """The days before an instant as batches to send, and the frauds that are not known by then.
 
     Args:
         until_ms: the instant.
@@ -66,6 +66,6 @@ class Past:
 def live(
     blocks: Iterable[Block], streams: Mapping[str, Stream], registry: SchemaRegistry | None = None
 ) -> Iterator[TimedMessages]:
-    """What becomes known, in order, as it does; the broker says when that is."""
+    """Batches of what becomes known, in order, as it does; the broker sets the times."""
     for block in blocks:
         yield from in_time_order(iter(block.items()), streams, None, registry)

@@ -39,35 +39,35 @@ NOUNS = (
 ADJECTIVES = ("blue", "red", "small", "large", "classic", "light", "folding", "wooden", "woollen", "travel", "garden")
 
 BRANDS = {"Alder": 0.5, "Birch": 0.8, "Cedar": 1.0, "Elm": 1.3, "Hazel": 1.8, "Rowan": 2.6}
-"""Brand → how dear it is, next to the others."""
+"""Brand → factor of its prices."""
 
 TYPES = ("view", "favorite", "cart", "remove", "purchase", "rating", "return")
 
 VIEW, FAVORITE, CART, REMOVE, PURCHASE, RATING, RETURN = range(len(TYPES))
 
 TASTES = (0.6, 0.25, 0.15)
-"""How often a session is about a user's first, second, third kind of item."""
+"""Shares of sessions about a user's first, second and third kind of item."""
 
 LOYALTY = 0.8
-"""How often a kind that a user likes is of the brand that the user likes."""
+"""Probability that a kind that a user likes is of the user's brand."""
 
 FROM_INTENT, FROM_TASTE = 0.75, 0.15
-"""How many views in a session are what it is about, how many of another taste; the rest is what everybody looks at."""
+"""Shares of a session's views for its intent and for another taste of the user; the rest follows popularity."""
 
 HOT, HOT_MS = 0.12, 6 * UNITS_MS["h"]
-"""How many views go to the hot item of the kind, and how long it is."""
+"""Share of views of a kind's hot item, and the ms for which it is hot."""
 
 FAVORED, CARTED = 0.05, 0.14
-"""How many views of what is liked become favourites or go to the cart; more of what has appeal, fewer of the rest."""
+"""Shares of views of liked items that lead to a favourite or the cart; scaled by the item's appeal."""
 
 INDIFFERENT = 0.35
-"""How much less that is for what the user does not like."""
+"""Factor of these shares for items that the user does not like."""
 
 BOUGHT, REMOVED = 0.5, 0.3
-"""How many carts become purchases, and how many of the others are emptied."""
+"""Share of carts that become purchases, and share of the others that are emptied."""
 
 SECOND, RATED, RETURNED = 0.1, 0.2, 0.06
-"""How many purchases are of two, are rated, and come back."""
+"""Shares of purchases that are of two, are rated, are returned."""
 
 MEAN_VIEWS, MOST_VIEWS = 6.0, 40
 
@@ -75,20 +75,20 @@ GAP_MS = 15_000.0
 """Mean time between two views of a session."""
 
 BUSY_SHARE = 0.25
-"""At most about so many of the users are in a session at once: at higher rates they are quicker."""
+"""The largest share of users in a session at once: at higher rates sessions are quicker."""
 
 LONGEST_SESSION_GAPS = 25
 
 TRIAL = 20_000
-"""Sessions that are tried, to know how many events one has."""
+"""Sessions simulated to estimate the events of one."""
 
 DAY_SWING = 0.6
-"""How much more than the mean happens at the busiest hour, and less at the quietest."""
+"""Amplitude of the day's rate around its mean."""
 
 
 @dataclass(frozen=True)
 class Events:
-    """Events as numbers: ms, places in the lists of users, items and types, and the numbers of their sessions."""
+    """Events as numbers: ms, indexes of users, items and types, and session numbers."""
 
     time: Int64s
     kind: Int64s
@@ -100,14 +100,14 @@ class Events:
 
     def pick(self, which: Bools | Int64s) -> Events:
         """Some of them, in that order."""
-        return Events(*(getattr(self, one.name)[which] for one in fields(self)))
+        return Events(*(getattr(self, field.name)[which] for field in fields(self)))
 
 
 NOTHING = Events(*(np.zeros(0, dtype=np.int64) for _ in fields(Events)))
 
 
-def _together(several: list[Events]) -> Events:
-    return Events(*(np.concatenate([getattr(one, f.name) for one in several]) for f in fields(Events)))
+def _concatenated(parts: list[Events]) -> Events:
+    return Events(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Events)))
 
 
 class ShopSimulator:
@@ -127,7 +127,7 @@ class ShopSimulator:
     # --- the world ----------------------------------------------------------------------------------------------------
 
     def _make_items(self, rng: np.random.Generator) -> None:
-        """Items sorted by kind (category and brand), each with a weight, a price and how well it sells."""
+        """Items sorted by kind (category and brand), each with a weight, a price and an appeal."""
         share = 1.0 / np.arange(1, len(NOUNS) + 1) ** 0.7
         category = rng.choice(len(NOUNS), self.items, p=share / share.sum())
         brand = rng.integers(0, len(BRANDS), self.items)
@@ -146,7 +146,7 @@ class ShopSimulator:
         self._prices = pa.array(self.price)
 
     def _make_users(self, rng: np.random.Generator) -> None:
-        """Users with how active they are, how readily they buy, and the kinds of item that they like, dearest first."""
+        """Users with their activity, readiness to buy, and liked kinds, the dearest first."""
         kinds = int(self.kind_of[-1]) + 1
         mass = np.diff(self._ends[self._starts])
         self.tastes: Int64s = rng.choice(kinds, (self.users, len(TASTES)), p=mass / mass.sum())
@@ -174,7 +174,7 @@ class ShopSimulator:
         return pa.table(columns | {"category": self._categories, "price": self._prices, "brand": brands})
 
     def categories_liked_by(self, user_id: str) -> set[str]:
-        """The truth about a user that a model is to find out."""
+        """The categories that the user likes: the truth that a model has to learn."""
         kinds = self.tastes[int(user_id[1:])]
         return {NOUNS[category] for category in self.category[self._starts[kinds]].tolist()}
 
@@ -197,13 +197,13 @@ class ShopSimulator:
     def live(
         self, start_ms: int, per_second: float, until_ms: int | None = None, block_ms: int = 1_000
     ) -> Iterator[pa.Table]:
-        """Events from ``start_ms`` on, in time order, block by block; without end unless told.
+        """Events from ``start_ms`` on, in time order, block by block; without end unless ``until_ms`` is given.
 
         Args:
             start_ms: no event is before it; sessions that began earlier go on.
             per_second: the mean rate.
             until_ms: no event is at this time or later.
-            block_ms: how much time each table is about.
+            block_ms: the time that each table covers.
         """
         return self._blocks(start_ms, until_ms, block_ms, per_second / 1_000, 0.0)
 
@@ -220,7 +220,7 @@ class ShopSimulator:
         pending, sessions, events = NOTHING, 0, 0
         while until_ms is None or low < until_ms:
             starts = _arrivals(rng, low, high, per_ms / self._per_session, swing)
-            both = _together([pending, self._session_events(rng, starts, gap_ms, sessions)])
+            both = _concatenated([pending, self._session_events(rng, starts, gap_ms, sessions)])
             sessions += len(starts)
             due = both.time < high
             pending, ready = both.pick(~due), both.pick(due & (both.time >= start_ms))
@@ -231,7 +231,7 @@ class ShopSimulator:
             high = high if until_ms is None else min(high, until_ms)
 
     def _session_events(self, rng: np.random.Generator, starts: Floats, gap_ms: float, first: int) -> Events:
-        """All that comes of sessions that start at these times, and are numbered from ``first``; in no order."""
+        """The events of sessions that start at these times, numbered from ``first``; in no order."""
         users = np.searchsorted(self._activity, rng.random(len(starts)) * self._activity[-1])
         views = np.minimum(rng.geometric(1.0 / MEAN_VIEWS, len(starts)), MOST_VIEWS)
         session = np.repeat(np.arange(len(starts)), views)
@@ -245,7 +245,7 @@ class ShopSimulator:
         return self._with_consequences(rng, viewed, liking)
 
     def _looked_at(self, rng: np.random.Generator, user: Int64s, intent: Int64s, time: Floats) -> tuple[Int64s, Floats]:
-        """The item of each view, and how much its viewer likes its kind."""
+        """The item of each view, and the viewer's liking of its kind."""
         source = rng.random(len(user))
         anything = np.searchsorted(self._ends, rng.random(len(user)) * self._ends[-1], side="right") - 1
         taste = self.tastes[user, rng.choice(len(TASTES), len(user), p=TASTES)]
@@ -265,7 +265,7 @@ class ShopSimulator:
         return self._starts[kind] + (mixed ^ (mixed >> 13)) % size
 
     def _with_consequences(self, rng: np.random.Generator, views: _Views, liking: Floats) -> Events:
-        """The views, and what some of them lead to: minutes later in the session, or days later at home."""
+        """The views and their consequences, minutes later in the session or days later."""
         size = len(views.item)
         chance = liking * self.appeal[views.item]
         carted = rng.random(size) < CARTED * chance * self._readiness[views.user]
@@ -277,7 +277,7 @@ class ShopSimulator:
         day_ms = float(UNITS_MS["d"])
         none = np.zeros(size, dtype=np.int64)
         everything = np.ones(size, dtype=np.bool_)
-        return _together(
+        return _concatenated(
             [
                 views.of(VIEW, everything, 0.0 * views.gap, none, none),
                 views.of(FAVORITE, rng.random(size) < FAVORED * chance, 0.2 * views.gap, none, none),
@@ -316,7 +316,7 @@ class ShopSimulator:
 
 @dataclass(frozen=True)
 class _Views:
-    """Views in no order, and how long it is from each to the next."""
+    """Views in no order, with the ms from each to the next."""
 
     time: Floats
     gap: Floats
@@ -333,7 +333,7 @@ class _Views:
 
 
 def _arrivals(rng: np.random.Generator, low: int, high: int, per_ms: float, swing: float) -> Floats:
-    """Random times in [low, high), so many a ms on average over a day; most in the evening (UTC), fewest at dawn."""
+    """Random times in [low, high) at a mean rate per ms; most in the evening (UTC), fewest at dawn."""
     count = rng.poisson((high - low) * per_ms * (1.0 + swing))
     times = low + rng.random(count) * (high - low)
     if not swing:

@@ -39,7 +39,7 @@ BOUGHT = ("cart", "purchase", "return")
 SESSIONS = 3
 
 REPEATED, BROKEN = 0.01, 0.001
-"""How many messages have the id of one before, and how many cannot be read."""
+"""Shares of messages with the id of an earlier one, and of unreadable messages."""
 
 TEMPLATES, AT_ONCE, MOST_WAITING = 200_000, 2_000, 60_000
 
@@ -48,7 +48,7 @@ STAND_IN_ID, STAND_IN_MS = "0" * 32, 1_000_000_000_000
 
 @dataclass(frozen=True)
 class ZipfLoad:
-    """Who does what: ``users`` and ``items`` by Zipf's law of exponent 1, kinds by KINDS."""
+    """The distribution of users and items, by Zipf's law of exponent 1; event types are distributed by KINDS."""
 
     users: int = 100_000
     items: int = 10_000
@@ -74,7 +74,7 @@ class ZipfLoad:
 
 
 def zipf(rng: np.random.Generator, size: int, count: int) -> Int64s:
-    """So many numbers below ``size``, number r as often as 1 / (r + 1)."""
+    """Random numbers below ``size``; number r has a frequency proportional to 1 / (r + 1)."""
     mass = np.cumsum(1.0 / np.arange(1, size + 1))
     return np.asarray(np.searchsorted(mass, rng.random(count) * mass[-1]), dtype=np.int64)
 
@@ -88,7 +88,7 @@ def _is(kinds: pa.Array, kind: str) -> NDArray[np.bool_]:
 
 
 class Templates:
-    """Messages without their beginnings, and the beginnings of any number of them."""
+    """Messages made of prepared tails and of heads with their own ids and times."""
 
     def __init__(self, load: ZipfLoad, stream: Stream, count: int = TEMPLATES) -> None:
         made = list(messages(load.events(count), stream, None))
@@ -101,22 +101,22 @@ class Templates:
 
     def batch(self, first: int, count: int, now_ms: int) -> list[dict[str, bytes]]:
         """Messages ``first`` … as produce_batch() takes them, of this time; the templates go round."""
-        places = [place % len(self._tails) for place in range(first, first + count)]
+        indexes = [number % len(self._tails) for number in range(first, first + count)]
         heads = self._heads(count, now_ms)
         return [
-            {"key": self.keys[place], "value": head + self._tails[place]}
-            for head, place in zip(heads, places, strict=True)
+            {"key": self.keys[index], "value": head + self._tails[index]}
+            for head, index in zip(heads, indexes, strict=True)
         ]
 
     def _heads(self, count: int, now_ms: int) -> list[bytes]:
         ids = self._rng.bytes(16 * count).hex().encode()
         before, after = self._head.split(STAND_IN_ID.encode())
         time = after + str(now_ms).encode()
-        heads = [before + ids[32 * place : 32 * place + 32] + time for place in range(count)]
-        for place in np.flatnonzero(self._rng.random(count) < REPEATED).tolist():
-            heads[place] = before + self._repeated + time
-        for place in np.flatnonzero(self._rng.random(count) < BROKEN).tolist():
-            heads[place] = b"broken" + heads[place]
+        heads = [before + ids[32 * row : 32 * row + 32] + time for row in range(count)]
+        for row in np.flatnonzero(self._rng.random(count) < REPEATED).tolist():
+            heads[row] = before + self._repeated + time
+        for row in np.flatnonzero(self._rng.random(count) < BROKEN).tolist():
+            heads[row] = b"broken" + heads[row]
         self._repeated = ids[:32]
         return heads
 
@@ -128,7 +128,7 @@ def send_as_allowed(
     allowed: Synchronized[int],
     sent: Synchronized[int],
 ) -> None:
-    """Send messages of the one stream until ``allowed`` is negative, never more than that: a process's whole life."""
+    """Sends messages of the one stream, never more than ``allowed``, until that is negative; the body of a process."""
     from confluent_kafka import Producer
 
     from streaming.kafka import PRODUCER_OPTIONS
