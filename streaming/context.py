@@ -32,7 +32,7 @@ class StreamContext:
         """The topics of all the repo's streams, each once."""
         return list(dict.fromkeys(topic for stream in self.repo.streams.values() for topic in stream.topics))
 
-    def at_effect(self, place: str) -> None:
+    def at_effect(self, effect: str) -> None:
         """Call ``reached``, if any."""
         if self.reached is not None:
-            self.reached(place)
+            self.reached(effect)

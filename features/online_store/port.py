@@ -143,12 +143,12 @@ class Cells(ABC):
         """
 
 
-def overtaken(stream_id: int, expected: int, found: int) -> LeaseError:
+def overtaken(stream_id: int, expected: int, actual: int) -> LeaseError:
     """The error of a driver whose generation another has written to."""
     return LeaseError(
         f"a write to generation {stream_id}",
         f"version {expected}, which this driver left",
-        f"version {found}: another driver wrote, or the store lost writes",
+        f"version {actual}: another driver wrote, or the store lost writes",
         "Run the batch again; one driver at a time may own a generation.",
     )
 
@@ -163,12 +163,12 @@ def held(stream_id: int, owner: str, left_ms: int) -> LeaseError:
     )
 
 
-def lost(stream_id: int, known: int, found: int) -> FenceError:
+def lost(stream_id: int, known: int, actual: int) -> FenceError:
     """The error of a store that came back without what was written to it."""
     return FenceError(
         f"generation {stream_id}",
         f"a store that has the {known} writes of each of its parts",
-        f"one that has {found} in a part: it lost writes",
+        f"one that has {actual} in a part: it lost writes",
         REBUILD,
     )
 

@@ -86,23 +86,23 @@ def _check_identity(
     keys: Sequence[object] | pa.Array,
     layout: Layout,
 ) -> None:
-    found = headers[present]
-    bad = np.flatnonzero((found["magic"] != MAGIC) | (found["version"] != VERSION))
+    stored = headers[present]
+    bad = np.flatnonzero((stored["magic"] != MAGIC) | (stored["version"] != VERSION))
     if len(bad):
         raise _corrupt(layout, keys, present[bad[0]], "bytes that no version of this codec wrote")
     if len(present):
         bounds = np.concatenate([[0], offsets[1:][present]])
-        bad = np.flatnonzero(checksums(data, bounds) != found["checksum"])
+        bad = np.flatnonzero(checksums(data, bounds) != stored["checksum"])
         if len(bad):
             raise _corrupt(layout, keys, present[bad[0]], "bytes that do not match their checksum")
-    foreign = (found["schema_hash"] != np.uint64(layout.schema_hash)) | (
-        found["stream_id"] != np.uint64(layout.stream_id)
+    foreign = (stored["schema_hash"] != np.uint64(layout.schema_hash)) | (
+        stored["stream_id"] != np.uint64(layout.stream_id)
     )
     if foreign.any():
         first = int(np.flatnonzero(foreign)[0])
         where = f"feature view '{layout.view}': row {_name(keys, present[first])}"
         required = f"definition {layout.schema_hash:016x} of stream {layout.stream_id:016x}"
-        got = f"{found['schema_hash'][first]:016x} of {found['stream_id'][first]:016x}"
+        got = f"{stored['schema_hash'][first]:016x} of {stored['stream_id'][first]:016x}"
         raise ForeignRowError(where, required, got, "Run 'headrace features plan' to see what changed.")
 
 

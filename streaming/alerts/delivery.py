@@ -79,7 +79,7 @@ class Delivery:
     source: AlertTopic
     letters: Callable[[Sequence[Record], Mapping[int, str]], None]
     log: Log = lambda text: None
-    reached: Reached = lambda place: None
+    reached: Reached = lambda effect: None
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ Score = Callable[[ScoringRequest], pa.Table]
 """The decisions of a model about all of a batch's events."""
 
 
-def _no_place(_: str) -> None:
+def _no_crash_point(_: str) -> None:
     """Called at every effect where no crash point is set."""
 
 
@@ -61,7 +61,7 @@ class ModelScoring:
     ) -> None:
         _check(champion.columns)
         self.champion, self.log = champion, log
-        self._send, self._reached = send, reached or _no_place
+        self._send, self._reached = send, reached or _no_crash_point
         # Generations are folded by threads of their own, and only one may decide about an event.
         self._deciding = threading.Lock()
 

@@ -107,8 +107,8 @@ class RedisPending(Pending):
         self._client.ask(("LPUSH", key, *reversed(items)), trim, ("PEXPIRE", key, ttl_ms))
 
     def session(self, session: str) -> tuple[str, ...]:
-        (found,) = self._client.ask(("LRANGE", _session(session), 0, SESSION_ITEMS - 1))
-        return tuple(item.decode() for item in found)
+        (items,) = self._client.ask(("LRANGE", _session(session), 0, SESSION_ITEMS - 1))
+        return tuple(item.decode() for item in items)
 
 
 def _hash(view: str) -> str:

@@ -81,13 +81,13 @@ class RedisRows(OnlineStore):
         ((number, parts),) = self._client.ask(("HMGET", head_key(stream_id), "version", "parts"))
         # After the head, as the head never knows of more than a part had.
         commands = [("HGET", head_key(stream_id, part), "version") for part in self._slots.numbers()]
-        found = [int(version or 0) for version in self._client.ask(*commands)]
-        known = [int(version) for version in parts.split()] if parts else [0] * len(found)
+        versions = [int(version or 0) for version in self._client.ask(*commands)]
+        known = [int(version) for version in parts.split()] if parts else [0] * len(versions)
         if whole:
-            for has, had in zip(found, known, strict=True):
+            for has, had in zip(versions, known, strict=True):
                 if has < had:
                     raise lost(stream_id, had, has)
-        return int(number or 0), *found
+        return int(number or 0), *versions
 
     def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
         commands, order = self._reading(stream_id, table, pa.array(keys, pa.string()))
@@ -125,17 +125,17 @@ class RedisRows(OnlineStore):
         ask = self._client.ask
         if head == 0:
             ask(("SADD", GENERATIONS, stream_id))
-        (found,) = ask(_write(stream_id, HEAD, head, known, shared.pop(HEAD, {}), dropped[HEAD], conditions))
-        if found != -1:
-            raise overtaken(stream_id, head, found)
+        (actual,) = ask(_write(stream_id, HEAD, head, known, shared.pop(HEAD, {}), dropped[HEAD], conditions))
+        if actual != -1:
+            raise overtaken(stream_id, head, actual)
         written = sorted(shared.keys() | {part for part, tables in dropped.items() if tables and part != HEAD})
         if written:
             commands = [
                 _write(stream_id, part, parts[part], "", shared.get(part, {}), dropped[part]) for part in written
             ]
-            for part, found in zip(written, ask(*commands), strict=True):
-                if found != -1:
-                    raise overtaken(stream_id, parts[part], found)
+            for part, actual in zip(written, ask(*commands), strict=True):
+                if actual != -1:
+                    raise overtaken(stream_id, parts[part], actual)
                 parts[part] += 1
         return head + int(conditions.moves_version), *parts
 
@@ -157,9 +157,9 @@ class RedisRows(OnlineStore):
         expected = version[part + 1]  # the head's is the first
         keys = (head_key(stream_id, part), table_key(stream_id, table, part))
         limits = (at, sweep.cells, sweep.offset, sweep.below)
-        ((found, following, gone),) = self._client.ask(("EVAL", SWEEP, len(keys), *keys, expected, *limits))
-        if found != -1:
-            raise overtaken(stream_id, expected, found)
+        ((actual, following, gone),) = self._client.ask(("EVAL", SWEEP, len(keys), *keys, expected, *limits))
+        if actual != -1:
+            raise overtaken(stream_id, expected, actual)
         moved = (*version[: part + 1], expected + (gone > 0), *version[part + 2 :])
         after = (number, int(following)) if int(following) else ((number + 1) % len(parts), 0)
         return moved, after, gone
@@ -176,8 +176,8 @@ class RedisRows(OnlineStore):
         self._client.ask(("EVAL", RELEASE_LEASE, 1, head_key(stream_id), owner))
 
     def current(self, view: str) -> int | None:
-        (found,) = self._client.ask(("HGET", CURRENT, view))
-        return _number(found)
+        (stream_id,) = self._client.ask(("HGET", CURRENT, view))
+        return _number(stream_id)
 
     def views(self) -> list[str]:
         return [view for view, _ in self._currents() if "@" not in view]
@@ -186,8 +186,8 @@ class RedisRows(OnlineStore):
         self._client.ask(("HSET", CURRENT, view, stream_id))
 
     def generations(self) -> list[int]:
-        (found,) = self._client.ask(("SMEMBERS", GENERATIONS))
-        return sorted(map(int, found))
+        (stream_ids,) = self._client.ask(("SMEMBERS", GENERATIONS))
+        return sorted(map(int, stream_ids))
 
     def drop_generation(self, stream_id: int) -> None:
         ask = self._client.ask
@@ -226,13 +226,13 @@ class RedisRows(OnlineStore):
         return binaries(_in_order(values, order)), stream_id
 
     def _current_of(self, names: Sequence[str]) -> int | None:
-        (found,) = self._client.ask(("HMGET", CURRENT, *names))
-        return _first_number(found)
+        (stream_ids,) = self._client.ask(("HMGET", CURRENT, *names))
+        return _first_number(stream_ids)
 
     def keys(self, view: str) -> pa.Array:
         stream_id = self.current(view)
-        found = [] if stream_id is None else self._client.ask(*(("HKEYS", key) for key in self._rows(stream_id, view)))
-        return pa.array([key for part in found for key in part], type=pa.binary()).cast(pa.string())
+        parts = [] if stream_id is None else self._client.ask(*(("HKEYS", key) for key in self._rows(stream_id, view)))
+        return pa.array([key for part in parts for key in part], type=pa.binary()).cast(pa.string())
 
     def bytes_per_row(self) -> dict[str, float]:
         views = [(view, stream_id) for view, stream_id in self._currents() if "@" not in view]
@@ -242,8 +242,8 @@ class RedisRows(OnlineStore):
     def _mean_length(self, stream_id: int, view: str) -> float | None:
         table_keys = self._rows(stream_id, view)
         share = SAMPLED_ROWS // len(table_keys)
-        found = self._client.ask(*(("HRANDFIELD", key, share, "WITHVALUES") for key in table_keys))
-        sample = [len(value) for part in found for value in part[1::2]]
+        parts = self._client.ask(*(("HRANDFIELD", key, share, "WITHVALUES") for key in table_keys))
+        sample = [len(value) for part in parts for value in part[1::2]]
         return sum(sample) / len(sample) if sample else None
 
     def _rows(self, stream_id: int, view: str) -> list[str]:
@@ -302,8 +302,8 @@ def _in_order(answers: Sequence[list[bytes | None]], order: NDArray[np.int64]) -
         return answers[0]
     values = np.empty(len(order), dtype=object)
     values[order] = [value for part in answers for value in part]
-    found: list[bytes | None] = values.tolist()
-    return found
+    in_order: list[bytes | None] = values.tolist()
+    return in_order
 
 
 def _number(value: bytes | None) -> int | None:

@@ -77,10 +77,10 @@ def tags(stream_id: int) -> tuple[str, ...]:
     """The hash tag of each part, chosen so that the parts lie evenly in the slots of a cluster."""
     from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-    found: dict[int, str] = {}
+    tag_of: dict[int, str] = {}
     for number in itertools.count():
         tag = f"{stream_id}.{number}"
-        found.setdefault(key_slot(tag.encode()) * PARTS // REDIS_CLUSTER_HASH_SLOTS, tag)
-        if len(found) == PARTS:
+        tag_of.setdefault(key_slot(tag.encode()) * PARTS // REDIS_CLUSTER_HASH_SLOTS, tag)
+        if len(tag_of) == PARTS:
             break
-    return tuple(found[part] for part in range(PARTS))
+    return tuple(tag_of[part] for part in range(PARTS))

@@ -115,8 +115,8 @@ def prior_of(parts: Iterable[SeenIds], prints: Uint64s) -> Prior:
     left = np.arange(len(prints))
     for block in reversed([block for part in parts for block in part.blocks]):
         index = block.index_of(prints[left])
-        found = index >= 0
-        prior.seq[order[left[found]]] = block.seq[index[found]]
-        prior.known_at[order[left[found]]] = block.known_at[index[found]]
-        left = left[~found]
+        is_known = index >= 0
+        prior.seq[order[left[is_known]]] = block.seq[index[is_known]]
+        prior.known_at[order[left[is_known]]] = block.known_at[index[is_known]]
+        left = left[~is_known]
     return prior

@@ -49,9 +49,9 @@ class Index:
             oldest = min((part.number for part in memory.parts), default=0)
             self.parts = {number: seen for number, seen in self.parts.items() if number >= oldest}
             live = {part.number for part in memory.live}
-            found = [self.parts[number] for number in sorted(live & self.parts.keys())]
+            seen = [self.parts[number] for number in sorted(live & self.parts.keys())]
             own = self.newest is not None and self.newest.mark == memory.mark and self.newest.number in live
-            return prior_of([*found, SeenIds([self.newest.block])] if own and self.newest else found, prints)
+            return prior_of([*seen, SeenIds([self.newest.block])] if own and self.newest else seen, prints)
 
     def wrote(self, change: Change, before: str) -> None:
         """Take up a change that was written to the memory that had the mark ``before``."""
@@ -81,8 +81,8 @@ class Index:
             self.mark, self.newest = memory.mark, None
             return
         for step in memory.trail[known + 1 :]:
-            found = blocks(read, memory.table(step.number), step.cells)
-            self._take(Newest(step.mark, step.number, merged(found) if found else Block.nothing()))
+            step_blocks = blocks(read, memory.table(step.number), step.cells)
+            self._take(Newest(step.mark, step.number, merged(step_blocks) if step_blocks else Block.nothing()))
 
 
 def _seen(memory: Memory, part: IdTable, read: Read) -> SeenIds:

@@ -106,12 +106,12 @@ class Memory:
         if stored is None:
             return cls(stream, horizon_ms, {}, ())
         state = json.loads(stored)
-        found = state["before" if state["batch_id"] >= batch_id else "after"]
+        version = state["before" if state["batch_id"] >= batch_id else "after"]
         parts, trail = (
-            tuple(IdTable(**part) for part in found["parts"]),
-            tuple(Step(*step) for step in found["trail"]),
+            tuple(IdTable(**part) for part in version["parts"]),
+            tuple(Step(*step) for step in version["trail"]),
         )
-        return cls(stream, horizon_ms, found["newest"], parts, found["mark"], trail)
+        return cls(stream, horizon_ms, version["newest"], parts, version["mark"], trail)
 
     @cached_property
     def clock(self) -> int:

@@ -89,9 +89,9 @@ class SqlitePending(Pending):
         few = len(keys) <= KEYS_A_QUERY
         query = f"{SELECT} AND key IN ({','.join('?' * len(keys))})" if few else SELECT
         with self._answering() as connection:
-            found = connection.execute(query, [view, now_ms(), *(keys if few else ())]).fetchall()
+            rows = connection.execute(query, [view, now_ms(), *(keys if few else ())]).fetchall()
         wanted = set(keys)
-        return [PendingEvent(*row) for row in found if row[1] in wanted]
+        return [PendingEvent(*row) for row in rows if row[1] in wanted]
 
     def prune(self, ends: Offsets) -> None:
         now = now_ms()
@@ -120,5 +120,5 @@ TABLES = ("pending", "sessions")
 
 def _session(connection: sqlite3.Connection, session: str) -> tuple[str, ...]:
     query = "SELECT items FROM sessions WHERE session = ? AND expires_ms > ?"
-    found = connection.execute(query, [session, now_ms()]).fetchone()
-    return () if found is None else tuple(json.loads(found[0]))
+    row = connection.execute(query, [session, now_ms()]).fetchone()
+    return () if row is None else tuple(json.loads(row[0]))

@@ -227,8 +227,8 @@ class SqliteRows(OnlineStore):
 
     def views(self) -> list[str]:
         with self._transaction(READING) as connection:
-            found = connection.execute("SELECT view FROM current WHERE view NOT LIKE '%@%' ORDER BY view").fetchall()
-        return [view for (view,) in found]
+            rows = connection.execute("SELECT view FROM current WHERE view NOT LIKE '%@%' ORDER BY view").fetchall()
+        return [view for (view,) in rows]
 
     def set_current(self, view: str, stream_id: int) -> None:
         with self._transaction("IMMEDIATE") as connection:
@@ -236,8 +236,8 @@ class SqliteRows(OnlineStore):
 
     def generations(self) -> list[int]:
         with self._transaction(READING) as connection:
-            found = connection.execute("SELECT stream_id FROM generations ORDER BY stream_id").fetchall()
-            return [stream_id for (stream_id,) in found]
+            rows = connection.execute("SELECT stream_id FROM generations ORDER BY stream_id").fetchall()
+            return [stream_id for (stream_id,) in rows]
 
     def drop_generation(self, stream_id: int) -> None:
         with self._transaction("IMMEDIATE") as connection:
@@ -255,15 +255,15 @@ class SqliteRows(OnlineStore):
             stream_id = _current(connection, view) if stream_id is None else stream_id
             if stream_id is None:
                 return pa.nulls(len(keys), pa.binary()), None
-            found = _values(connection, stream_id, rows_table(view), keys.to_pylist())
-        return binaries(found), stream_id
+            values = _values(connection, stream_id, rows_table(view), keys.to_pylist())
+        return binaries(values), stream_id
 
     def keys(self, view: str) -> pa.Array:
         with self._transaction(READING) as connection:
             stream_id = _current(connection, view)
             table_id = None if stream_id is None else _table_id(connection, stream_id, rows_table(view))
-            found = [] if table_id is None else connection.execute(f"SELECT key FROM cells_{table_id}").fetchall()
-        return pa.array([key for (key,) in found], type=pa.string())
+            rows = [] if table_id is None else connection.execute(f"SELECT key FROM cells_{table_id}").fetchall()
+        return pa.array([key for (key,) in rows], type=pa.string())
 
     def bytes_per_row(self) -> dict[str, float]:
         with self._transaction(READING) as connection:
@@ -274,14 +274,14 @@ class SqliteRows(OnlineStore):
 
 
 def _version(connection: sqlite3.Connection, stream_id: int) -> int:
-    found = connection.execute("SELECT version FROM generations WHERE stream_id = ?", (stream_id,)).fetchone()
-    return int(found[0]) if found else 0
+    row = connection.execute("SELECT version FROM generations WHERE stream_id = ?", (stream_id,)).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _check(connection: sqlite3.Connection, stream_id: int, version: Version) -> None:
-    found = _version(connection, stream_id)
-    if found != version[0]:
-        raise overtaken(stream_id, version[0], found)
+    actual = _version(connection, stream_id)
+    if actual != version[0]:
+        raise overtaken(stream_id, version[0], actual)
 
 
 def _move_on(connection: sqlite3.Connection, stream_id: int) -> None:
@@ -291,19 +291,19 @@ def _move_on(connection: sqlite3.Connection, stream_id: int) -> None:
 
 def _lease(connection: sqlite3.Connection, stream_id: int) -> tuple[str, int]:
     lease = "SELECT owner, expires_ms FROM generations WHERE stream_id = ? AND owner IS NOT NULL"
-    found = connection.execute(lease, (stream_id,)).fetchone()
-    return found or ("", 0)
+    row = connection.execute(lease, (stream_id,)).fetchone()
+    return row or ("", 0)
 
 
 def _current(connection: sqlite3.Connection, view: str) -> int | None:
-    found = connection.execute("SELECT stream_id FROM current WHERE view = ?", (view,)).fetchone()
-    return int(found[0]) if found else None
+    row = connection.execute("SELECT stream_id FROM current WHERE view = ?", (view,)).fetchone()
+    return int(row[0]) if row else None
 
 
 def _table_id(connection: sqlite3.Connection, stream_id: int, table: str) -> int | None:
     """The id of the table; None if nothing was ever put into it."""
-    found = connection.execute("SELECT id FROM tables WHERE stream_id = ? AND name = ?", (stream_id, table)).fetchone()
-    return int(found[0]) if found else None
+    row = connection.execute("SELECT id FROM tables WHERE stream_id = ? AND name = ?", (stream_id, table)).fetchone()
+    return int(row[0]) if row else None
 
 
 def _made_table_id(connection: sqlite3.Connection, stream_id: int, table: str) -> int:
