@@ -17,7 +17,7 @@ from features.online_store import FeatureReader, Pending, RowsWithPending
 from models.registry import MlflowRegistry
 from serving.config import ServiceConfig
 from serving.events import OwnClicks
-from serving.http import Edge, problems, schema
+from serving.http import RequestLimits, problems, schema
 from serving.metrics import CONTENT_TYPE
 from serving.recommend import StreamClockReader
 from serving.service import Service, sink_of
@@ -42,7 +42,7 @@ def service_of(settings: ServiceConfig) -> Service:
 
 
 def own_clicks_of(settings: ServiceConfig, repo: FeatureRepo, pending: Pending) -> OwnClicks:
-    """The pending events, by which accepted events count at once."""
+    """The pending events that make accepted events count at once."""
     item_view = repo.views.get(settings.item_view)
     item = next(iter(item_view.entity.keys)) if item_view is not None else ""
     ttl_ms, session_ttl_ms = (int(1000 * seconds) for seconds in (settings.pending_ttl_s, settings.session_ttl_s))
@@ -50,7 +50,7 @@ def own_clicks_of(settings: ServiceConfig, repo: FeatureRepo, pending: Pending) 
 
 
 def build_asgi(settings: ServiceConfig) -> FastAPI:
-    """The app for any ASGI server; its threads live as long as its lifespan."""
+    """The app for any ASGI server; the service's threads live as long as the app's lifespan."""
     return app_of(service_of(settings))
 
 
@@ -73,7 +73,7 @@ def app_of(service: Service) -> FastAPI:
         responses={"4XX": PROBLEM, "5XX": PROBLEM},
     )
     problems.install(app)
-    app.add_middleware(Edge, metrics=service.metrics, max_body_bytes=service.settings.max_body_bytes)
+    app.add_middleware(RequestLimits, metrics=service.metrics, max_body_bytes=service.settings.max_body_bytes)
     _add_v1(app, service)
     _add_operations(app, service)
     return app
@@ -153,7 +153,7 @@ class Ingress:
 
 
 def build_app(args: ServiceConfig) -> Application:
-    """The Ray Serve application: bounded queues, and more than is allowed gets 429 instead of waiting."""
+    """The Ray Serve application: with bounded queues, beyond which requests get 429 instead of waiting."""
     from ray import serve
     from ray.serve.config import BackpressureConfig
 
@@ -181,13 +181,13 @@ def is_loopback(host: str) -> bool:
 
 
 def stay_on_loopback() -> None:
-    """This replica's port for calls between deployments is opened on loopback: Ray opens it on every interface."""
+    """Opens this replica's port for calls between deployments on loopback, not on every interface as Ray does."""
     from importlib import import_module
 
-    replica: Any = import_module("ray.serve._private.replica")  # no public name has it
-    opened = replica.add_port_to_grpc_server
+    replica: Any = import_module("ray.serve._private.replica")  # there is no public name for it
+    add_port = replica.add_port_to_grpc_server
 
     def on_loopback(server: Any, address: str) -> int:
-        return int(opened(server, address.replace("[::]", "127.0.0.1")))
+        return int(add_port(server, address.replace("[::]", "127.0.0.1")))
 
     replica.add_port_to_grpc_server = on_loopback

@@ -1,4 +1,4 @@
-"""What the service is built from: the section [serving], and what the command line adds to it."""
+"""The service's configuration: the section [serving], and the additions of the command line."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from serving.settings import ServingSettings
 
 
 class ServiceConfig(ServingSettings):
-    """The section [serving], the paths and addresses of the project, and what is the same in each.
+    """The section [serving], the paths and addresses of the project, and values without a setting.
 
-    Plain values, so that they travel to a replica on another machine.
+    Plain values, so that they can be sent to a replica on another machine.
     """
 
     port: int = Field(default=8000, ge=1, le=65_535)

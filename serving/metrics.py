@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 READ_AGE_SLO_S = 86_400.0
-"""A day: whom the service answers was mostly there lately, or what it answers from is old."""
+"""A day: most users that the service answers have events of the last day, unless its features are old."""
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 
@@ -21,7 +21,7 @@ class Metrics:
     """The counters of one replica, in a registry of their own.
 
     Args:
-        read_age_slo_s: how old the newest event of whom a request reads should be at most.
+        read_age_slo_s: the highest age that the newest event of an entity should have when a request reads it.
     """
 
     def __init__(self, read_age_slo_s: float = READ_AGE_SLO_S) -> None:
@@ -34,7 +34,7 @@ class Metrics:
             "headrace_read_age_seconds",
             "From an entity's newest event to a read of it",
             ["view"],
-            buckets=sorted({*AGES_S, read_age_slo_s}),  # a class ends at the SLO, so that the share is exact
+            buckets=sorted({*AGES_S, read_age_slo_s}),  # a bucket ends at the SLO, so that the share is exact
             registry=registry,
         )
         self._read_age_slo_s = read_age_slo_s
@@ -119,19 +119,20 @@ class Metrics:
         self.model.labels(name, version).set(1)
 
     def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+        """All metrics in Prometheus' text format."""
         for view, share in shares_within(self.read_age, self._read_age_slo_s).items():
             self._reads_within.labels(view).set(share)
         return generate_latest(self._registry)
 
 
 AGES_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600, 86_400, 604_800)
-"""Upper ends of the histogram's classes, in seconds."""
+"""Upper ends of the histogram's buckets, in seconds."""
 
 
 def shares_within(ages: Any, slo_s: float) -> dict[str, float]:
-    """View → the share of its reads that the histogram has in the classes up to ``slo_s``, where one ends."""
-    samples = [one for family in ages.collect() for one in family.samples]
-    total = {one.labels["view"]: one.value for one in samples if one.name.endswith("_count")}
-    upto = [one for one in samples if one.name.endswith("_bucket") and float(one.labels["le"]) == slo_s]
-    return {one.labels["view"]: one.value / total[one.labels["view"]] for one in upto if total[one.labels["view"]]}
+    """View → the share of its reads up to ``slo_s``, which must be the end of a bucket of the histogram."""
+    samples = [sample for family in ages.collect() for sample in family.samples]
+    total = {sample.labels["view"]: sample.value for sample in samples if sample.name.endswith("_count")}
+    buckets = [sample for sample in samples if sample.name.endswith("_bucket")]
+    within = {sample.labels["view"]: sample.value for sample in buckets if float(sample.labels["le"]) == slo_s}
+    return {view: count / total[view] for view, count in within.items() if total[view]}

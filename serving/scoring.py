@@ -1,4 +1,4 @@
-"""POST /v1/score: what a registered event model says of one event, with what is known of whom it names."""
+"""POST /v1/score: the score of one event by a registered event model, with the features of its entities."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ NO_ID = "scored-only"
 
 
 class EventScores:
-    """The event models of a repo, each followed by its alias from when it is first asked for.
+    """The event models of a repo, each followed by its alias from its first request on.
 
     Args:
         reader: features of entities.
-        tracking_uri: where the registry of models is.
-        shadow_share: of the questions that the challengers are asked too.
+        tracking_uri: the address of the registry of models.
+        shadow_share: the share of requests that challengers score too.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class EventScores:
         shadow_share: float = 0.0,
     ) -> None:
         self._repo, self._reader, self._alias = repo, reader, alias
-        asked = {name: EventModelColumns.of(repo, model) for name, model in repo.models.items()}
-        self._champions = {name: EventAlias(tracking_uri, one, alias) for name, one in asked.items()}
+        models = {name: EventModelColumns.of(repo, model) for name, model in repo.models.items()}
+        self._champions = {name: EventAlias(tracking_uri, columns, alias) for name, columns in models.items()}
         challengers = {
             name: EventAlias(tracking_uri, columns, CHALLENGER, policy=EVENT_CHALLENGER_POLICY)
-            for name, columns in asked.items()
+            for name, columns in models.items()
         }
         self.shadow = ScoreShadow(shadow_share, challengers, metrics)
 
     def score(self, request: schema.ScoreRequest) -> schema.ScoreResponse:
-        """The score of the event as of now or ``as_of``; what has been folded of the event itself counts.
+        """The score of the event as of now or ``as_of``; if the event itself was folded already, it counts.
 
-        Raises ProblemError for a model that is not there or fails, and for an event that its stream would refuse.
+        Raises ProblemError for a model that is missing or fails, and for an event that its stream would refuse.
         """
         started = time.perf_counter()
         champion = self._champions.get(request.model)
@@ -66,15 +66,15 @@ class EventScores:
             raise field_problem("model", required, request.model, 404)
         loaded = champion.latest()
         if loaded is None:
-            why = champion.problem or "none is registered. Run 'headrace train'"
-            raise ProblemError(503, f"POST /v1/score requires a champion of model '{request.model}'; got {why}.")
+            reason = champion.problem or "none is registered. Run 'headrace train'"
+            raise ProblemError(503, f"POST /v1/score requires a champion of model '{request.model}'; got {reason}.")
         now = time.time_ns() // 1_000_000 if request.as_of is None else request.as_of
         events = event_of(request.event, champion.columns.model.stream, now)
         answers = self._answers(champion.columns, events, request.as_of)
         matrix = champion.columns.source.matrix_of(events, answers)
         try:
             response = _response(champion.columns, loaded, matrix, answers, self._alias)
-        except Exception as error:  # a model may fail in any way at all
+        except Exception as error:  # a model may fail in any way
             logger.exception("event_model_failed name=%s version=%s", request.model, loaded.version)
             got = f"{type(error).__name__}: {error}"
             required = f"POST /v1/score requires an answer of model '{request.model}' version {loaded.version}"
@@ -82,42 +82,42 @@ class EventScores:
         self.shadow.offer(ScoredEvent(request.model, loaded, champion.columns.inputs(matrix), response.score))
         return response.model_copy(update={"took_ms": round(1e3 * (time.perf_counter() - started), 3)})
 
-    def _answers(self, asked: EventModelColumns, events: pa.Table, as_of: int | None) -> Mapping[str, FeatureMatrix]:
-        columns = EventColumns(events, asked.model.stream)
+    def _answers(self, model: EventModelColumns, events: pa.Table, as_of: int | None) -> Mapping[str, FeatureMatrix]:
+        columns = EventColumns(events, model.model.stream)
         return {
             view.name: self._reader.read(view.name, columns.entity_keys(view.entity), as_of)
-            for view in asked.source.views
+            for view in model.source.views
         }
 
 
 def event_of(fields: Mapping[str, Any], stream: Stream, now: int) -> pa.Table:
-    """The event that the stream would have, had it come ``now`` (epoch ms). Raises ProblemError for one it refuses."""
-    given = {"event_id": NO_ID, "event_time": now, **fields}
+    """The event as the stream would parse it ``now`` (epoch ms). Raises ProblemError for one that it refuses."""
+    event = {"event_id": NO_ID, "event_time": now, **fields}
     if stream.event_id is None:
-        given.pop("event_id")
-    judged = judge([given], stream, None, now)
+        event.pop("event_id")
+    judged = judge([event], stream, None, now)
     if judged.parsed.events.num_rows != 1 or judged.reasons[0]:
         raise field_problem("event", f"an event of stream '{stream.name}': {judged.reasons[0]}", dict(fields))
     return judged.parsed.events
 
 
 def _response(
-    asked: EventModelColumns,
+    columns: EventModelColumns,
     loaded: LoadedEventModel,
     matrix: Floats,
     answers: Mapping[str, FeatureMatrix],
     alias: str,
 ) -> schema.ScoreResponse:
-    score = float(loaded.model.scores(asked.inputs(matrix))[0])
+    score = float(loaded.model.scores(columns.inputs(matrix))[0])
     threshold = loaded.model.manifest.threshold
     return schema.ScoreResponse(
-        model=schema.ModelUsed(name=asked.model.name, version=loaded.version, alias=alias),
+        model=schema.ModelUsed(name=columns.model.name, version=loaded.version, alias=alias),
         score=score,
         threshold=threshold,
         flagged=score >= threshold,
-        rules=[name for name, met in asked.rules_met(matrix).items() if met[0]],
-        reasons=[_reason(one) for one in reasons_of(asked, loaded.model, matrix)[0]],
-        features=[_features(name, one) for name, one in answers.items()],
+        rules=[name for name, met in columns.rules_met(matrix).items() if met[0]],
+        reasons=[_reason(effect) for effect in reasons_of(columns, loaded.model, matrix)[0]],
+        features=[_features(view, read) for view, read in answers.items()],
         took_ms=0.0,
     )
 

@@ -1,4 +1,4 @@
-"""The parts of the service put together: who reads what, within which time, and what answers when a part is missing."""
+"""The service: its parts, their threads, the deadline of answers, and fallbacks for a missing part."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ Recommender = Callable[[ItemQuery, UserRead, Artefact | None, ItemSnapshot, Inpu
 
 
 class Service:
-    """Answers questions; ``start`` and ``stop`` are the life of its threads.
+    """Answers requests; ``start`` and ``stop`` its threads.
 
     Args:
-        settings: what was chosen.
+        settings: the configuration.
         repo: the definitions.
-        reader: features of entities.
-        rows: the store behind it.
-        registry: where models are.
-        sink: where posted events go; None where no Kafka is configured.
-        own: what makes accepted events count at once; None where they wait for the stream.
+        reader: reads the features of entities.
+        rows: the store behind the reader.
+        registry: the registry of models.
+        sink: takes posted events; None without Kafka.
+        own: makes accepted events count at once; None if they count once the stream has folded them.
 
-    What is served is logged where the repo has the stream for it, and the sink is one that takes it.
+    Answers are logged if the repo has the stream of the served log and there is a sink.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Service:
             *self._item_views(),
             lambda schema_hash, keys: reader.read(settings.item_view, keys, None, schema_hash),
         )
-        self.models = ModelVersions(settings, repo, registry, reader, self.items, self.metrics, self._tell_store)
+        self.models = ModelVersions(settings, repo, registry, reader, self.items, self.metrics, self._store_failed)
         uri, share = settings.tracking_uri, settings.shadow_share
         self.scores = EventScores(repo, reader, uri, settings.model_alias, self.metrics, share)
         self._workers = Workers(settings.threads, settings.max_waiting, settings.deadline_ms)
@@ -101,23 +101,23 @@ class Service:
         self._shadow = Shadow(
             settings.shadow_share, lambda: self.models.challenger, lambda: self._workers.busy, self.metrics, self._log
         )
-        self._users = UserReader(settings.user_view, repo, reader, rows, own, self._tell_store)
+        self._users = UserReader(settings.user_view, repo, reader, rows, own, self._store_failed)
         self._store_problem: str | None = "not asked yet"
         self._items_tried = False
         self._repeated = (
             Repeated("items", settings.item_refresh_s, self._refresh_items, self._failed("items")),
-            # The first look takes as long as MLflow's import; a rest of much more would keep a new champion waiting.
+            # The first look takes as long as MLflow's import; a much longer rest would delay a new champion.
             Repeated("models", settings.model_poll_s, self.models.look, self._failed("registry"), idle_share=0.5),
         )
 
     def _item_views(self) -> tuple[FeatureView | None, list[tuple[FeatureView, Read]]]:
-        """The items' view, and the others of the same entity, with how they are read."""
+        """The items' view, and the other views of the same entity with their reads."""
         main = self.repo.views.get(self.settings.item_view)
-        others = [] if main is None else [one for one in self.repo.views.values() if one.entity == main.entity]
-        return main, [(one, functools.partial(self._reader.read, one.name)) for one in others if one is not main]
+        views = [] if main is None else [view for view in self.repo.views.values() if view.entity == main.entity]
+        return main, [(view, functools.partial(self._reader.read, view.name)) for view in views if view is not main]
 
     def _item_keys(self) -> pa.Array:
-        """The items that any of their views knows."""
+        """The keys of items that any of their views has rows of."""
         main, others = self._item_views()
         names = [self.settings.item_view] if main is None else [main.name, *(view.name for view, _ in others)]
         return pa.concat_arrays([self._rows.keys(name) for name in names])
@@ -130,7 +130,7 @@ class Service:
         return ServedLog(stream, sink, self.settings.served_log_share, lambda status: counts.labels(status).inc())
 
     def start(self) -> None:
-        """Items and models are read from now on."""
+        """Starts the threads that read items and models."""
         for work in self._repeated:
             work.start()
         if self._served_log is not None:
@@ -139,7 +139,7 @@ class Service:
         self.scores.shadow.start()
 
     def stop(self) -> None:
-        """Nothing is read any more; a request that is worked on ends."""
+        """Stops all threads; requests in progress end."""
         self.models.stop()
         for work in self._repeated:
             work.stop()
@@ -152,7 +152,7 @@ class Service:
     # --- recommend, rank, similar ---
 
     async def recommend(self, request: schema.RecommendRequest) -> schema.RecommendResponse:
-        """An answer within the deadline, whatever the store and the model do."""
+        """Recommended items, or a fallback, within the deadline."""
         return await self._personal(request, query_of(request, self._allowed(request.filter)), recommend)
 
     async def rank(self, request: schema.RankRequest) -> schema.RecommendResponse:
@@ -160,7 +160,7 @@ class Service:
         return await self._personal(request, rank_query(request), rank)
 
     async def similar(self, request: schema.SimilarRequest) -> schema.RecommendResponse:
-        """Items that go with an item."""
+        """Items similar to an item."""
         query = ItemQuery(None, request.k, exclude=tuple(request.exclude), allowed=self._allowed(request.filter))
         served = await self.models.version_for(request.model)
 
@@ -171,17 +171,17 @@ class Service:
         return self._response(await self._in_time(answer, query, served), request)
 
     async def _personal(
-        self, request: schema.Asking, query: ItemQuery, answer: Recommender
+        self, request: schema.PersonalRequest, query: ItemQuery, answer: Recommender
     ) -> schema.RecommendResponse:
         served = await self.models.version_for(request.model, query.user or query.session)
         own_features = self._users.request_features(request.user_features, served)
         work = functools.partial(self._answer, answer, query, own_features, served)
-        found = await self._in_time(work, query, served)
-        self._log(ServedAnswer(found, query, self.items.snapshot))
-        if found.recommendation.by_model and found.served is self.models.champion.current:
-            ask = functools.partial(self._answer_by, answer, query, own_features, found.user)
-            self._shadow.offer(ShadowRequest(found, query, self.items.snapshot, ask))
-        return self._response(found, request)
+        answered = await self._in_time(work, query, served)
+        self._log(ServedAnswer(answered, query, self.items.snapshot))
+        if answered.recommendation.by_model and answered.served is self.models.champion.current:
+            repeat = functools.partial(self._answer_by, answer, query, own_features, answered.user)
+            self._shadow.offer(ShadowRequest(answered, query, self.items.snapshot, repeat))
+        return self._response(answered, request)
 
     def _log(self, answer: ServedAnswer) -> None:
         if self._served_log is not None:
@@ -190,7 +190,7 @@ class Service:
     async def _in_time(
         self, work: Callable[[], ModelAnswer], query: ItemQuery, served: LoadedRecommender | None
     ) -> ModelAnswer:
-        """The result of the work, or a fallback where it does not come in time."""
+        """The result of the work, or a fallback at the deadline or without a thread."""
         started = time.perf_counter()
         try:
             answer = await self._workers.in_time(work)
@@ -205,7 +205,7 @@ class Service:
         return answer
 
     def _response(
-        self, answer: ModelAnswer, request: schema.Asking | schema.SimilarRequest
+        self, answer: ModelAnswer, request: schema.PersonalRequest | schema.SimilarRequest
     ) -> schema.RecommendResponse:
         used = None if answer.served is None else self.models.used(answer.served, request.model)
         return response_of(answer, used, self.items.snapshot, explain=request.explain)
@@ -215,7 +215,7 @@ class Service:
     ) -> ModelAnswer:
         user = self._users.read(query, own_features, served)
         made = self._attempt(answer, query, own_features, user, served)
-        if made is None and served is not None and served.alias is not None:  # a canary's users lose nothing
+        if made is None and served is not None and served.alias is not None:  # its users get the champion's
             made = self._attempt(answer, query, own_features, user, self.models.champion.current)
         return made or self._substitute(query, FallbackReason.MODEL_FAILED, served, user)
 
@@ -227,7 +227,7 @@ class Service:
         user: UserRead,
         served: LoadedRecommender | None,
     ) -> ModelAnswer | None:
-        """The version's answer; None where it fails, whatever it does."""
+        """The version's answer; None if it fails in any way."""
         started = time.perf_counter()
         made = None
         try:
@@ -247,7 +247,7 @@ class Service:
         user: UserRead,
         served: LoadedRecommender | None,
     ) -> ModelAnswer:
-        """The version's answer about a user as read, or read anew where it was trained on another definition."""
+        """The version's answer; the user is read again if the version was trained on another definition."""
         if user.schema_hash != self._users.schema_hash(served):
             user = self._users.read(query, own_features, served)
         artefact = served.model if served is not None else None
@@ -265,21 +265,21 @@ class Service:
         made = substitute(query, reason, self.items.snapshot, artefact)
         return ModelAnswer(made, served, user or UserRead(problem=reason))
 
-    # --- what a request asks for ---
+    # --- filters ---
 
-    def _allowed(self, wanted: Mapping[str, Any]) -> frozenset[str] | None:
-        """The items that meet the filter; None without one. Raises ProblemError for one that cannot be met."""
-        if not wanted:
+    def _allowed(self, conditions: Mapping[str, Any]) -> frozenset[str] | None:
+        """The items that meet the filter; None without one. Raises ProblemError for an impossible condition."""
+        if not conditions:
             return None
         try:
-            return self.items.snapshot.attributes.matching(wanted)
+            return self.items.snapshot.attributes.matching(conditions)
         except FieldError as error:
             raise field_problem(error.field, error.required, error.got) from None
 
     # --- features ---
 
     async def features(self, entity_name: str, id_text: str) -> schema.FeaturesResponse:
-        """Every feature of one entity now. Raises ProblemError for an entity that no view describes."""
+        """All features of one entity now. Raises ProblemError for an entity without views."""
         views = [view for view in self.repo.views.values() if view.entity.name == entity_name]
         if not views:
             known = ", ".join(sorted({view.entity.name for view in self.repo.views.values()}))
@@ -292,8 +292,8 @@ class Service:
         except (TimeoutError, OverloadedError) as error:
             required = f"an answer within {self.settings.deadline_ms:g} ms"
             raise StoreError("the online store", required, type(error).__name__) from None
-        newest = [one.newest_event for one in matrices if one.newest_event is not None]
-        age = max(one.as_of for one in matrices) - max(newest) if newest else None
+        newest = [view.newest_event for view in matrices if view.newest_event is not None]
+        age = max(view.as_of for view in matrices) - max(newest) if newest else None
         return schema.FeaturesResponse(entity=entity_name, key=values, age_ms=age, views=matrices)
 
     def _matrix(self, view: FeatureView, key: str) -> schema.ViewFeatures:
@@ -308,7 +308,7 @@ class Service:
     # --- readiness ---
 
     def readiness(self) -> schema.Readiness:
-        """Ready once the registry and all items were read or tried, so that answers are as good as they get."""
+        """Ready once the registry and all items have been read, or could not be."""
         return schema.Readiness(
             ready=self.models.champion.looked and self._items_tried,
             store=self._store_problem or "ok",
@@ -318,21 +318,21 @@ class Service:
             events="ok" if self.sink is not None else "no Kafka configured",
         )
 
-    # --- work of the threads ---
+    # --- periodic work ---
 
     def _refresh_items(self) -> None:
         try:
             self.items.refresh(lambda: self.models.artefacts, time.time_ns() // 1_000_000)
             self._store_problem = None
         except (HeadraceError, OSError) as error:
-            self._tell_store(error)
+            self._store_failed(error)
             raise
         finally:
             self._items_tried = True
         self.metrics.items.set(len(self.items.snapshot.items))
         self.metrics.items_read_at.set(self.items.snapshot.read_at / 1000)
 
-    def _tell_store(self, error: Exception) -> None:
+    def _store_failed(self, error: Exception) -> None:
         self._store_problem = str(error)
         self.metrics.failures.labels("store").inc()
 
@@ -341,7 +341,7 @@ class Service:
 
 
 def sink_of(settings: ServiceConfig) -> EventSink | None:
-    """The sink of the configured Kafka; None where none is."""
+    """The sink to the configured Kafka; None without one."""
     from serving.events import KafkaSink
 
     if not settings.bootstrap_servers:

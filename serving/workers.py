@@ -1,4 +1,4 @@
-"""Threads of the service: those that answer, those that call again and again, and those that empty a bounded queue."""
+"""Threads of the service: workers of requests, periodic work, and consumers of bounded queues."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ T = TypeVar("T")
 
 JOIN_S = 5.0
 IDLE_SHARE = 4.0
-"""Repeated work rests at least so many times as long as it takes, and so never has more than a fifth of a core."""
+"""Periodic work rests at least this many times as long as it takes, so that it uses at most a fifth of a core."""
 
 
 class OverloadedError(Exception):
-    """Raised when more requests wait for a thread than may."""
+    """Raised when too many requests wait for a thread."""
 
 
 class Workers:
-    """Threads for the work of requests: so many at once, a bounded number that wait, and a deadline that holds.
+    """Threads for the work of requests, with a bound on waiting work and a deadline.
 
     Args:
-        threads: how many work at once.
-        max_waiting: how many pieces of work may wait for one.
-        deadline_ms: how long a piece of work is waited for; it goes on after that, and nobody hears of it.
+        threads: the number of threads.
+        max_waiting: the number of requests that may wait for a thread.
+        deadline_ms: the longest wait for a result; the work then goes on and its result is dropped.
     """
 
     def __init__(self, threads: int, max_waiting: int, deadline_ms: float) -> None:
@@ -43,7 +43,7 @@ class Workers:
         self._counting = threading.Lock()
 
     async def in_time(self, work: Callable[[], T]) -> T:
-        """The result of the work in a thread. Raises TimeoutError at the deadline, OverloadedError at once."""
+        """The result of the work, done in a thread. Raises TimeoutError at the deadline, OverloadedError at once."""
         if not self._waiting.acquire(blocking=False):
             raise OverloadedError
         self._count(1)
@@ -57,7 +57,7 @@ class Workers:
         return self._begun >= self._threads
 
     def stop(self) -> None:
-        """No work begins any more; what is worked on ends."""
+        """Begins no more work; work in progress ends."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _done(self) -> None:
@@ -74,8 +74,8 @@ class Repeated:
 
     Args:
         name: of the thread, and of the work in the log.
-        failed: called with no argument for each error.
-        idle_share: how many times as long as it takes the work rests at least.
+        failed: called without arguments at each error.
+        idle_share: the shortest rest, as a multiple of the time of the work.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class Repeated:
         self._last_error: str | None = None
 
     def start(self) -> None:
-        """The first call is on its way."""
+        """Starts the thread, which calls at once."""
         self._thread.start()
 
     def stop(self) -> None:
-        """No call begins any more."""
+        """Begins no more calls, and waits JOIN_S for one in progress."""
         self._stopping.set()
         self._thread.join(timeout=JOIN_S)
 
@@ -113,11 +113,11 @@ class Repeated:
             self._last_error = None
         except HeadraceError as error:
             self._report(str(error))
-        except Exception as error:  # noqa: BLE001  (the service answers without this work, and must go on to)
+        except Exception as error:  # noqa: BLE001  (the service goes on answering without this work)
             self._report(f"{type(error).__name__}: {error}")
 
     def _report(self, error: str) -> None:
-        """The error is counted, and logged when it is not the one that was logged last."""
+        """Counts the error, and logs it unless it was the last one logged."""
         self._failed()
         if error != self._last_error:
             logger.warning("background_work_failed work=%s error=%r", self._name, error)
@@ -125,11 +125,11 @@ class Repeated:
 
 
 class DroppingQueue(Generic[T]):
-    """A bounded queue that a thread empties; an entry that does not fit is dropped, and no caller waits.
+    """A bounded queue that a thread consumes; an entry that does not fit is dropped, and no caller waits.
 
     Args:
         name: of the thread.
-        size: entries that may wait.
+        size: the number of entries that may wait.
         work: called with each entry.
         dropped: called with an entry that did not fit.
         failed: called with an entry whose work raised, and the error.
@@ -148,17 +148,17 @@ class DroppingQueue(Generic[T]):
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Entries are worked on from now on."""
+        """Starts the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """The entries in the queue are worked on, and no others."""
+        """Works off the queue and ends the thread."""
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
 
     def offer(self, entry: T) -> None:
-        """The entry waits in the queue, or is dropped; returns at once."""
+        """Queues the entry, or drops it; returns at once."""
         try:
             self._queue.put_nowait(entry)
         except queue.Full:
@@ -168,5 +168,5 @@ class DroppingQueue(Generic[T]):
         while (entry := self._queue.get()) is not None:
             try:
                 self._work(entry)
-            except Exception as error:  # noqa: BLE001  (whatever it is, the next entry is worked on)
+            except Exception as error:  # noqa: BLE001  (the next entry is worked on after any error)
                 self._failed(entry, error)

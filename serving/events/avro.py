@@ -1,4 +1,4 @@
-"""Posted events of a stream of Avro: judged as JSON first, whose reasons name fields, and then as they are written."""
+"""Posted events of an Avro stream: judged as JSON first, for reasons that name fields, then as encoded."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from serving.events.verdicts import JudgedEvents, judge, message_of, records_of
 def judge_avro(
     events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: int, registry: SchemaRegistry | None
 ) -> JudgedEvents:
-    """The stream's verdict on each event, had it come ``now`` (epoch ms), with the bytes that it will read.
+    """The stream's verdict on each event, as if received ``now`` (epoch ms), with its encoded message.
 
     Raises:
-        FormatError: there is no schema to write with.
+        FormatError: the stream has no schema to write with.
         StoreError: the registry does not answer.
     """
     plain = judge(events, replace(stream, format="json", schema=None), horizon_ms, now)
@@ -40,12 +40,12 @@ def judge_avro(
     parsed = parse(records_of([messages[at].value for at in written], now), stream, horizon_ms, registry)
     for at, verdict, reason in zip(written, parsed.verdicts, parsed.reasons.to_pylist(), strict=True):
         verdicts[at], reasons[at] = Verdict(int(verdict)), reason
-    places = np.array(written, dtype=np.int64)[parsed.rows]
-    return JudgedEvents(messages, plain.ids, verdicts, reasons, replace(parsed, rows=places))
+    rows = np.array(written, dtype=np.int64)[parsed.rows]
+    return JudgedEvents(messages, plain.ids, verdicts, reasons, replace(parsed, rows=rows))
 
 
 def _written(event: Mapping[str, Any], writer: AvroWriter) -> bytes:
-    """The event's message. Raises RefusedError where the schema has no place for it."""
+    """The event's message. Raises RefusedError for a field that the schema lacks."""
     for name, field in writer.stream.mapped.items():
         if event.get(name) is not None and not writer.has(field.path or name):
             raise RefusedError(f"unwritable: field '{name}' requires a place in the stream's Avro schema; got none")
@@ -60,5 +60,5 @@ def _written(event: Mapping[str, Any], writer: AvroWriter) -> bytes:
 
 
 def _ms(time: int | str) -> int:
-    """Epoch ms of a time that was found to be one."""
+    """Epoch ms of a valid time."""
     return time if isinstance(time, int) else int(ms_of_text(pa.array([time]))[0].as_py())

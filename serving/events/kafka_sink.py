@@ -1,4 +1,4 @@
-"""Accepted events into Kafka: a message counts when Kafka has acknowledged it, and not before."""
+"""Sends accepted events to Kafka; a message counts once Kafka has acknowledged it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from serving.events.verdicts import Message, Placed
+from serving.events.verdicts import Acknowledgement, Message
 
 POLL_S = 0.05
 
@@ -28,11 +28,11 @@ class KafkaSink:
 
         options: dict[str, Any] = {
             "enable.idempotence": True,  # acks=all, in order, and a retry makes no copy
-            "partitioner": "murmur2_random",  # as Java's clients place keys: a user stays in one partition
+            "partitioner": "murmur2_random",  # as Java's clients: a user stays in one partition
             "compression.type": "lz4",
-            "linger.ms": 1,  # somebody waits for every message
+            "linger.ms": 1,  # a client waits for every message
             "message.timeout.ms": int(acknowledge_within_s * 1000),
-            "log_level": 0,  # what goes wrong comes with the acknowledgement
+            "log_level": 0,  # errors come with the acknowledgement
         }
         self._producer = Producer({**options, **client, "bootstrap.servers": bootstrap_servers})
         self._closing = threading.Event()
@@ -43,22 +43,24 @@ class KafkaSink:
         while not self._closing.is_set():
             self._producer.poll(POLL_S)
 
-    async def send(self, messages: Sequence[Message]) -> list[Placed | str]:
-        """For each message where Kafka has acknowledged it to be, else why that is not known."""
+    async def send(self, messages: Sequence[Message]) -> list[Acknowledgement | str]:
+        """The acknowledgement of each message, or the reason for none."""
         return list(await asyncio.gather(*(self._sent(message) for message in messages)))
 
-    def _sent(self, message: Message) -> asyncio.Future[Placed | str]:
+    def _sent(self, message: Message) -> asyncio.Future[Acknowledgement | str]:
         from confluent_kafka import KafkaException
 
         loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[Placed | str] = loop.create_future()
+        outcome: asyncio.Future[Acknowledgement | str] = loop.create_future()
 
-        def acknowledged(error: Any, sent: Any) -> None:
-            placed = None if error is not None else Placed(sent.partition(), sent.offset(), sent.timestamp()[1])
-            loop.call_soon_threadsafe(_settle, outcome, placed or str(error.str()))
+        def on_delivery(error: Any, sent: Any) -> None:
+            acknowledged = (
+                None if error is not None else Acknowledgement(sent.partition(), sent.offset(), sent.timestamp()[1])
+            )
+            loop.call_soon_threadsafe(_settle, outcome, acknowledged or str(error.str()))
 
         try:
-            self._producer.produce(message.topic, message.value, message.key, on_delivery=acknowledged)
+            self._producer.produce(message.topic, message.value, message.key, on_delivery=on_delivery)
         except BufferError:
             outcome.set_result("the queue of messages to Kafka is full")
         except KafkaException as error:
@@ -66,7 +68,7 @@ class KafkaSink:
         return outcome
 
     def offer(self, message: Message, on_delivery: Callable[[bool], None]) -> None:
-        """Send the message and wait for nothing; ``on_delivery`` is called once with whether Kafka has it."""
+        """Queues the message without waiting; ``on_delivery`` is called once with whether Kafka has it."""
         from confluent_kafka import KafkaException
 
         try:
@@ -77,12 +79,12 @@ class KafkaSink:
             on_delivery(False)
 
     def close(self) -> None:
-        """Messages on their way are acknowledged or given up within seconds, and no more are sent."""
+        """Flushes queued messages for at most FLUSH_S, and ends sending."""
         self._producer.flush(FLUSH_S)
         self._closing.set()
         self._poller.join(timeout=FLUSH_S)
 
 
-def _settle(outcome: asyncio.Future[Placed | str], value: Placed | str) -> None:
+def _settle(outcome: asyncio.Future[Acknowledgement | str], value: Acknowledgement | str) -> None:
     if not outcome.done():  # the request may be gone
         outcome.set_result(value)

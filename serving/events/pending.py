@@ -1,4 +1,4 @@
-"""Accepted events count at once: put where every replica's next read finds them, until the stream has folded them."""
+"""Accepted events as pending events: every replica's next read counts them, until the stream folds them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 from features.definitions import FeatureRepo, Stream
 from features.events import EventColumns, Verdict
 from features.online_store import Pending, PendingEvent
-from serving.events.verdicts import JudgedEvents, Placed
+from serving.events.verdicts import Acknowledgement, JudgedEvents
 
 SESSION, KIND = "session_id", "event_type"
 
@@ -18,10 +18,10 @@ class OwnClicks:
     """Keeps accepted events for the reads of features and sessions; may be shared by threads.
 
     Args:
-        item: the field that names an event's item.
-        kinds: event types that say what a session is about.
-        ttl_ms: how long an event waits for the stream at most.
-        session_ttl_ms: how long a session is remembered after its last event.
+        item: the field of an event's item.
+        kinds: event types that make up a session's history.
+        ttl_ms: the longest that an event is pending.
+        session_ttl_ms: the time for which a session is remembered after its last event.
     """
 
     def __init__(
@@ -36,25 +36,25 @@ class OwnClicks:
         self._pending, self._repo, self._item, self._kinds = pending, repo, item, frozenset(kinds)
         self._ttl_ms, self._session_ttl_ms = ttl_ms, session_ttl_ms
 
-    def keep(self, stream: Stream, judged: JudgedEvents, placed: Mapping[int, Placed]) -> None:
-        """Those of these events that Kafka has count from now on. Raises StoreError."""
-        entries = entries_of(self._repo, stream, judged, placed)
+    def keep(self, stream: Stream, judged: JudgedEvents, acknowledged: Mapping[int, Acknowledgement]) -> None:
+        """Stores the acknowledged events as pending. Raises StoreError."""
+        entries = entries_of(self._repo, stream, judged, acknowledged)
         if entries:
             self._pending.put(entries, self._ttl_ms)
-        for session, items in self._sessions(judged, placed).items():
+        for session, items in self._sessions(judged, acknowledged).items():
             self._pending.add_to_session(session, items, self._session_ttl_ms)
 
-    def _sessions(self, judged: JudgedEvents, placed: Mapping[int, Placed]) -> dict[str, list[str]]:
+    def _sessions(self, judged: JudgedEvents, acknowledged: Mapping[int, Acknowledgement]) -> dict[str, list[str]]:
         """Session → its items, newest first."""
         events = judged.parsed.events
         if not {SESSION, KIND, self._item} <= set(events.column_names):
             return {}
-        found: dict[str, list[str]] = {}
+        sessions: dict[str, list[str]] = {}
         for at, event in zip(judged.parsed.rows.tolist(), _plain(events, self._item), strict=True):
             whole = event[SESSION] is not None and event[self._item] is not None
-            if at in placed and whole and event[KIND] in self._kinds:
-                found.setdefault(str(event[SESSION]), []).insert(0, str(event[self._item]))
-        return found
+            if at in acknowledged and whole and event[KIND] in self._kinds:
+                sessions.setdefault(str(event[SESSION]), []).insert(0, str(event[self._item]))
+        return sessions
 
     def items(self, session: str) -> tuple[str, ...]:
         """The session's items, newest first, each once. Raises StoreError."""
@@ -67,26 +67,28 @@ def _plain(events: pa.Table, item: str) -> list[dict[str, object]]:
 
 
 def entries_of(
-    repo: FeatureRepo, stream: Stream, judged: JudgedEvents, placed: Mapping[int, Placed]
+    repo: FeatureRepo, stream: Stream, judged: JudgedEvents, acknowledged: Mapping[int, Acknowledgement]
 ) -> list[PendingEvent]:
-    """An entry for each valid event that Kafka has and each entity that a view keeps of it."""
+    """A pending event for each valid, acknowledged event and each entity of it that a view describes."""
     parsed = judged.parsed
     valid = [
         (number, at)
         for number, at in enumerate(parsed.rows.tolist())
-        if at in placed and judged.verdicts[at] == Verdict.VALID
+        if at in acknowledged and judged.verdicts[at] == Verdict.VALID
     ]
     columns = EventColumns(parsed.events, stream)
     entries = []
     for view in repo.reading(stream.name) if valid else ():
         keys = columns.entity_keys(view.entity).to_pylist()
         entries += [
-            _entry(view.name, keys[number], judged.messages[at].topic, placed[at], judged.messages[at].value)
+            _entry(view.name, keys[number], judged.messages[at].topic, acknowledged[at], judged.messages[at].value)
             for number, at in valid
             if keys[number] is not None
         ]
     return entries
 
 
-def _entry(view: str, key: str, topic: str, placed: Placed, value: bytes) -> PendingEvent:
-    return PendingEvent(view, key, f"{topic}/{placed.partition}", placed.offset, placed.known_at, value)
+def _entry(view: str, key: str, topic: str, acknowledged: Acknowledgement, value: bytes) -> PendingEvent:
+    return PendingEvent(
+        view, key, f"{topic}/{acknowledged.partition}", acknowledged.offset, acknowledged.known_at, value
+    )

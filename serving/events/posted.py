@@ -1,4 +1,4 @@
-"""POST /v1/events: judged by the stream's rules, acknowledged when Kafka has them, counted in the next read."""
+"""POST /v1/events: judges posted events, sends them to Kafka, and makes them count in the next read."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from serving.workers import OverloadedError, Workers
 
 
 class PostedEvents:
-    """Takes events.
+    """Takes posted events.
 
     Args:
-        sink: where they go; None where no Kafka is configured.
-        own: what makes accepted ones count at once; None where they wait for the stream.
-        workers: the threads in which they are made to count.
+        sink: takes accepted events; None without Kafka.
+        own: makes accepted events count at once; None if they count once the stream has folded them.
+        workers: the threads that write pending events.
     """
 
     def __init__(
@@ -44,28 +44,32 @@ class PostedEvents:
         self._schemas = schema_registry(settings.schema_registry, settings.registry_client)
 
     async def post(self, body: bytes, stream_name: str | None) -> schema.EventsResponse:
-        """The outcome of each event of the body, once Kafka has those that are good."""
+        """The outcome of each event of the body, once Kafka has acknowledged the valid ones."""
         posted = events.read_body(body)
         name = posted.stream or stream_name or self._stream
         stream = events.named_stream(self._repo.streams, name)
         if self._sink is None:
             raise ProblemError(503, "POST /v1/events requires Kafka's address; got none. See 'headrace serve --help'.")
         horizon_ms, now = self._repo.horizon_ms(name), time.time_ns() // 1_000_000
-        if stream.format == "avro":  # in a thread of its own: the registry may be asked
+        if stream.format == "avro":  # in a thread of its own, as the registry may be read
             judged = await asyncio.to_thread(judge_avro, posted.events, stream, horizon_ms, now, self._schemas)
         else:
             judged = events.judge(posted.events, stream, horizon_ms, now)
-        keep = None if self._own is None else functools.partial(self._kept, self._own, stream, judged)
+        keep = None if self._own is None else functools.partial(self._keep, self._own, stream, judged)
         response = await events.post(judged, self._sink, keep)
-        for one in response.events:
-            self._metrics.events.labels(one.status).inc()
+        for verdict in response.events:
+            self._metrics.events.labels(verdict.status).inc()
         return response
 
-    async def _kept(
-        self, own: OwnClicks, stream: Stream, judged: events.JudgedEvents, placed: Mapping[int, events.Placed]
+    async def _keep(
+        self,
+        own: OwnClicks,
+        stream: Stream,
+        judged: events.JudgedEvents,
+        acknowledged: Mapping[int, events.Acknowledgement],
     ) -> None:
-        """The events count in the next read; where that takes too long, once the stream has folded them."""
+        """Makes the events count in the next read; on errors they count once the stream has folded them."""
         try:
-            await self._workers.in_time(functools.partial(own.keep, stream, judged, placed))
+            await self._workers.in_time(functools.partial(own.keep, stream, judged, acknowledged))
         except (HeadraceError, TimeoutError, OverloadedError):
             self._metrics.failures.labels("own_clicks").inc()

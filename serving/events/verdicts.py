@@ -1,6 +1,6 @@
-"""POST /v1/events: events in our names → messages of their stream, judged by the stream's own parser, sent to Kafka.
+"""POST /v1/events: events by our names as messages of their stream, judged by the stream's own parser, sent to Kafka.
 
-What is judged is the very bytes that are sent, so that nothing accepted here can be refused there.
+The judged bytes are those that are sent, so that an event accepted here cannot be refused there.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from features.definitions import TIME_UNITS_PER_MS, Stream
 from features.events import Parsed, Records, Verdict, parse
-from serving.http import EventsResponse, EventVerdict, Nothing, ProblemError, field_error, field_problem
+from serving.http import EventsResponse, EventVerdict, PlainText, ProblemError, field_error, field_problem
 
 MAX_EVENTS = 1_000
 
 KEY_FIELDS = ("user_id", "session_id", "item_id")
-"""The first of them that an event has is its key: what one user does stays in one partition, in order."""
+"""The first of these fields of an event is its key, so that a user's events stay in one partition, in order."""
 
 REASON = re.compile(
     r"(?P<code>\w+): (?:field '(?P<field>[^']*)' )?requires (?P<required>.*?); got (?P<got>.*)", re.DOTALL
@@ -39,8 +39,8 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A message's place in Kafka, and its time there: epoch ms, by the broker where its topic has append times."""
+class Acknowledgement:
+    """A message's partition, offset and time in Kafka (epoch ms; the broker's if the topic has append times)."""
 
     partition: int
     offset: int
@@ -48,16 +48,16 @@ class Placed:
 
 
 class EventSink(Protocol):
-    """The place that accepted events are sent to."""
+    """Takes accepted events."""
 
-    async def send(self, messages: Sequence[Message]) -> list[Placed | str]:
-        """For each message where it durably is, else why that is not known (it may be there)."""
+    async def send(self, messages: Sequence[Message]) -> list[Acknowledgement | str]:
+        """The acknowledgement of each message, or the reason for none (it may be durable all the same)."""
 
     def offer(self, message: Message, on_delivery: Callable[[bool], None]) -> None:
         """Send the message and wait for nothing; ``on_delivery`` is called once with whether it is durably there."""
 
     def close(self) -> None:
-        """Nothing more is sent."""
+        """Ends sending."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def read_body(body: bytes) -> Posted:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProblemError(
-            400, f"the body requires JSON; got {error}", [field_error("body", "JSON", Nothing(str(error)))]
+            400, f"the body requires JSON; got {error}", [field_error("body", "JSON", PlainText(str(error)))]
         ) from None
     if isinstance(value, dict) and "events" in value:
         _check_envelope(value)
@@ -94,7 +94,7 @@ def _counted(events: Any) -> list[Any]:
     if not isinstance(events, list):
         _refuse("events", "a list of events", events)
     if not 1 <= len(events) <= MAX_EVENTS:
-        _refuse("events", f"1 to {MAX_EVENTS} events", Nothing(f"{len(events)}"))
+        _refuse("events", f"1 to {MAX_EVENTS} events", PlainText(f"{len(events)}"))
     return list(events)
 
 
@@ -110,9 +110,9 @@ def named_stream(streams: Mapping[str, Stream], name: str) -> Stream:
 
 
 def message_of(event: Mapping[str, Any], stream: Stream) -> dict[str, Any]:
-    """The event as the stream's topic has it: each of our names at the path that the stream reads it from."""
+    """The event as a message of the stream's topic, with each field at the path that the stream reads it from."""
     message: dict[str, Any] = {}
-    for path, value in _placed(event, stream):
+    for path, value in _at_paths(event, stream):
         *parents, last = path.split(".")
         inner = message
         for parent in parents:
@@ -121,15 +121,15 @@ def message_of(event: Mapping[str, Any], stream: Stream) -> dict[str, Any]:
     return message
 
 
-def _placed(event: Mapping[str, Any], stream: Stream) -> list[tuple[str, Any]]:
+def _at_paths(event: Mapping[str, Any], stream: Stream) -> list[tuple[str, Any]]:
     paths = {name: field.path or name for name, field in stream.mapped.items()}
     paths["event_time"] = stream.event_time
     if stream.event_id is not None:
         paths["event_id"] = stream.event_id
-    placed = {name: value for name, value in event.items() if name in paths}
-    if type(placed.get("event_time")) is int:
-        placed["event_time"] = _in_unit(placed["event_time"], stream.time_unit)
-    return [(paths[name], value) for name, value in placed.items()]
+    fields = {name: value for name, value in event.items() if name in paths}
+    if type(fields.get("event_time")) is int:
+        fields["event_time"] = _in_unit(fields["event_time"], stream.time_unit)
+    return [(paths[name], value) for name, value in fields.items()]
 
 
 def _in_unit(ms: int, unit: str) -> int | str:
@@ -140,13 +140,13 @@ def _in_unit(ms: int, unit: str) -> int | str:
 
 
 def key_of(event: Mapping[str, Any]) -> bytes | None:
-    """The message's key: the text of whom or what the event is about."""
+    """The message's key: the text of the event's user, session or item."""
     return next((str(event[name]).encode() for name in KEY_FIELDS if event.get(name) not in (None, "")), None)
 
 
 @dataclass(frozen=True)
 class JudgedEvents:
-    """The messages of a request with the verdict and reason of each, and what the stream's parser made of them."""
+    """The messages of a request with the verdict and reason of each, and the parser's events."""
 
     messages: list[Message]
     ids: list[str | None]
@@ -156,25 +156,25 @@ class JudgedEvents:
 
 
 def judge(events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: int) -> JudgedEvents:
-    """The stream's verdict on each event, had it come ``now`` (epoch ms)."""
+    """The stream's verdict on each event, as if received ``now`` (epoch ms)."""
     refused = [_not_an_event(event, stream) for event in events]
     objects = [event if isinstance(event, dict) else {} for event in events]
     values = [msgspec.json.encode(message_of(event, stream)) for event in objects]
     parsed = parse(records_of(values, now), stream, horizon_ms)
-    reasons = [mine or theirs for mine, theirs in zip(refused, parsed.reasons.to_pylist(), strict=True)]
+    reasons = [own or of_parser for own, of_parser in zip(refused, parsed.reasons.to_pylist(), strict=True)]
     verdicts = [
-        Verdict.DEAD_LETTER if mine else Verdict(int(theirs))
-        for mine, theirs in zip(refused, parsed.verdicts, strict=True)
+        Verdict.DEAD_LETTER if own else Verdict(int(of_parser))
+        for own, of_parser in zip(refused, parsed.verdicts, strict=True)
     ]
     messages = [Message(stream.topic, key_of(event), value) for event, value in zip(objects, values, strict=True)]
     return JudgedEvents(messages, [_id(event) for event in objects], verdicts, reasons, parsed)
 
 
 def records_of(values: Sequence[bytes], now: int) -> Records:
-    """The messages as the stream would get them, had they come ``now``."""
+    """The messages as records that the stream received ``now``."""
     count = len(values)
-    places = np.zeros(count, np.int32), np.arange(count, dtype=np.int64)
-    return Records(pa.array(values, pa.binary()), np.full(count, now), *places)
+    partition, offset = np.zeros(count, np.int32), np.arange(count, dtype=np.int64)
+    return Records(pa.array(values, pa.binary()), np.full(count, now), partition, offset)
 
 
 def _id(event: Mapping[str, Any]) -> str | None:
@@ -182,7 +182,7 @@ def _id(event: Mapping[str, Any]) -> str | None:
 
 
 def _not_an_event(event: Any, stream: Stream) -> str | None:
-    """Why the value cannot be an event of the stream at all; None where it may be one."""
+    """The reason for which the value cannot be an event of the stream; None if it may be one."""
     if not isinstance(event, dict):
         return f"not_an_object: field 'event' requires an object; got {field_error('', '', event)['got']}"
     own_id = () if stream.event_id is None else ("event_id",)
@@ -193,29 +193,29 @@ def _not_an_event(event: Any, stream: Stream) -> str | None:
     return f"unknown_field: field '{unknown}' requires a name of {', '.join(names)}; got another"
 
 
-Keep = Callable[[Mapping[int, Placed]], Awaitable[None]]
-"""Takes, by their numbers, the events that Kafka has."""
+Keep = Callable[[Mapping[int, Acknowledgement]], Awaitable[None]]
+"""Takes the acknowledged events: index in the request → acknowledgement."""
 
 
 async def post(judged: JudgedEvents, sink: EventSink, keep: Keep | None = None) -> EventsResponse:
-    """The outcome of every event, once those that are not refused are acknowledged or given up, and kept.
+    """The outcome of every event, once those that are not refused are acknowledged or given up, and kept pending.
 
-    Raises ProblemError when none of them got through.
+    Raises ProblemError when no event was accepted.
     """
     sent = [at for at, verdict in enumerate(judged.verdicts) if verdict != Verdict.DEAD_LETTER]
     outcomes = dict(zip(sent, await sink.send([judged.messages[at] for at in sent]), strict=True)) if sent else {}
-    placed = {at: outcome for at, outcome in outcomes.items() if isinstance(outcome, Placed)}
-    if keep is not None and placed:
-        await keep(placed)
+    acknowledged = {at: outcome for at, outcome in outcomes.items() if isinstance(outcome, Acknowledgement)}
+    if keep is not None and acknowledged:
+        await keep(acknowledged)
     verdicts = [_verdict(judged, at, outcomes) for at in range(len(judged.messages))]
-    counts = {status: sum(one.status == status for one in verdicts) for status in ("refused", "unknown")}
+    counts = {status: sum(verdict.status == status for verdict in verdicts) for status in ("refused", "unknown")}
     accepted = len(verdicts) - counts["refused"] - counts["unknown"]
     if not accepted:
         raise _nothing_accepted(verdicts)
     return EventsResponse(accepted=accepted, refused=counts["refused"], unknown=counts["unknown"], events=verdicts)
 
 
-def _verdict(judged: JudgedEvents, at: int, outcomes: Mapping[int, Placed | str]) -> EventVerdict:
+def _verdict(judged: JudgedEvents, at: int, outcomes: Mapping[int, Acknowledgement | str]) -> EventVerdict:
     verdict, reason = judged.verdicts[at], judged.reasons[at]
     if verdict == Verdict.DEAD_LETTER:
         return EventVerdict(index=at, event_id=judged.ids[at], status="refused", reason=reason)
@@ -228,19 +228,19 @@ def _verdict(judged: JudgedEvents, at: int, outcomes: Mapping[int, Placed | str]
 
 
 def _nothing_accepted(verdicts: Sequence[EventVerdict]) -> ProblemError:
-    listed = {"events": [one.model_dump() for one in verdicts]}
-    unknown = next((one for one in verdicts if one.status == "unknown"), None)
+    listed = {"events": [verdict.model_dump() for verdict in verdicts]}
+    unknown = next((verdict for verdict in verdicts if verdict.status == "unknown"), None)
     if unknown is not None:
         detail = f"Kafka did not acknowledge ({unknown.reason}); send the same event_id again: it counts once"
         return ProblemError(503, detail, more=listed)
-    errors = [_error(one) for one in verdicts]
+    errors = [_error(verdict) for verdict in verdicts]
     return ProblemError(422, str(verdicts[0].reason), errors, listed)
 
 
 def _error(verdict: EventVerdict) -> dict[str, str]:
-    found = REASON.fullmatch(verdict.reason or "")
-    place = f"events.{verdict.index}"
-    if found is None:
-        return {"field": place, "required": "a valid event", "got": verdict.reason or "something else"}
-    name = found["field"]
-    return {"field": f"{place}.{name}" if name else place, "required": found["required"], "got": found["got"]}
+    match = REASON.fullmatch(verdict.reason or "")
+    field = f"events.{verdict.index}"
+    if match is None:
+        return {"field": field, "required": "a valid event", "got": verdict.reason or "something else"}
+    name = match["field"]
+    return {"field": f"{field}.{name}" if name else field, "required": match["required"], "got": match["got"]}

@@ -3,15 +3,15 @@
 In: parsed JSON. Out: typed requests, responses, and problem documents (RFC 9457).
 """
 
-from serving.http.limits import Edge
-from serving.http.problems import Nothing, ProblemError, field_error, field_problem
+from serving.http.limits import RequestLimits
+from serving.http.problems import PlainText, ProblemError, field_error, field_problem
 from serving.http.schema import EventsResponse, EventVerdict
 
 __all__ = [
-    "Edge",
+    "RequestLimits",
     "EventVerdict",
     "EventsResponse",
-    "Nothing",
+    "PlainText",
     "ProblemError",
     "field_error",
     "field_problem",

@@ -1,4 +1,4 @@
-"""Around every request: a cap on the body, and a count of what was answered. Plain ASGI costs next to nothing."""
+"""ASGI middleware: a limit of the body's size, and a count of the answers. Plain ASGI costs next to nothing."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.http.problems import NOTHING, Nothing, field_error, problem
+from serving.http.problems import NOTHING, PlainText, field_error, problem
 from serving.metrics import Metrics
 
 
 class BodyTooLargeError(Exception):
-    """Raised to the reader of a body when more of it came than is allowed."""
+    """Raised to the reader of a body that is larger than allowed."""
 
 
-class Edge:
-    """Refuses a large body before it is read, or once more of it came than was announced; counts every answer."""
+class RequestLimits:
+    """Refuses a large body, by its announced length before it is read or by the bytes read; counts every answer."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int) -> None:
         self._app, self._metrics, self._max_body_bytes = app, metrics, max_body_bytes
@@ -69,5 +69,5 @@ class Edge:
 
     async def _refused(self, got: str, scope: Scope, receive: Receive, send: Send) -> None:
         required = f"at most {self._max_body_bytes} bytes"
-        errors: list[dict[str, Any]] = [field_error("body", required, Nothing(f"{got} bytes") if got else NOTHING)]
+        errors: list[dict[str, Any]] = [field_error("body", required, PlainText(f"{got} bytes") if got else NOTHING)]
         await problem(413, f"the body requires {required}; got {got}", errors)(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Errors as application/problem+json (RFC 9457): each names the field, what is required and what came."""
+"""Errors as application/problem+json (RFC 9457): field, required and given value of each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TITLES = {
 
 
 class ProblemError(Exception):
-    """An answer that is a problem: what the handler raises and the client reads."""
+    """Raised by a handler for an answer that is a problem."""
 
     def __init__(
         self, status: int, detail: str, errors: Sequence[Mapping[str, Any]] = (), more: Mapping[str, Any] | None = None
@@ -50,23 +50,23 @@ def problem(
 
 
 def field_error(field: str, required: str, got: object) -> dict[str, str]:
-    """One entry of ``errors``; ``got`` is shown as the JSON that came, cut short."""
-    return {"field": field, "required": required, "got": got if isinstance(got, Nothing) else shown(got)}
+    """One entry of ``errors``; ``got`` is shown as JSON, cut short, or as it is if it is a PlainText."""
+    return {"field": field, "required": required, "got": got if isinstance(got, PlainText) else shown(got)}
 
 
 def field_problem(field: str, required: str, got: object, status: int = 422) -> ProblemError:
-    """The problem of one field, to be raised."""
+    """The problem of one field."""
     error = field_error(field, required, got)
     return ProblemError(status, f"field '{field}' requires {required}; got {error['got']}", [error])
 
 
-class Nothing(str):
-    """Stands for a value that did not come."""
+class PlainText(str):
+    """A text that problems show as it is, not as JSON."""
 
     __slots__ = ()
 
 
-NOTHING = Nothing("nothing")
+NOTHING = PlainText("nothing")
 
 
 def shown(value: object) -> str:
@@ -116,11 +116,11 @@ async def _of_problem(_: Request, error: Exception) -> JSONResponse:
 async def _of_validation(_: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
-    found = error.errors()
-    if found and found[0]["type"] == "json_invalid":
-        got = str(found[0].get("ctx", {}).get("error", "something else"))
-        return problem(400, f"the body requires JSON; got {got}", [field_error("body", "JSON", Nothing(got))])
-    errors = validation_errors(found)
+    invalid = error.errors()
+    if invalid and invalid[0]["type"] == "json_invalid":
+        got = str(invalid[0].get("ctx", {}).get("error", "something else"))
+        return problem(400, f"the body requires JSON; got {got}", [field_error("body", "JSON", PlainText(got))])
+    errors = validation_errors(invalid)
     return problem(422, _sentence(errors), errors)
 
 
@@ -135,11 +135,11 @@ async def _of_http(request: Request, error: Exception) -> JSONResponse:
 async def _of_headrace(_: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HeadraceError):
         raise error
-    asked_wrongly = isinstance(error, UsageError)
+    is_usage = isinstance(error, UsageError)
     errors = [{"field": error.where, "required": error.required, "got": error.got}]
-    return problem(422 if asked_wrongly else 503, str(error), errors)
+    return problem(422 if is_usage else 503, str(error), errors)
 
 
 async def _of_anything(_: Request, error: Exception) -> JSONResponse:
-    """Says only what kind of error it was: what an unforeseen one contains may not be the client's to read."""
+    """A problem with the type of the error only: the text of an unforeseen one may not be for clients."""
     return problem(500, f"the service met an error that it did not foresee ({type(error).__name__}); its log has it")

@@ -1,4 +1,4 @@
-"""Requests and responses of the HTTP interface: what clients may rely on. An unknown field is an error, not ignored."""
+"""Requests and responses of the HTTP interface. An unknown field is an error."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Ids = Annotated[list[Id], Field(max_length=1_000)]
 
 Scalar = StrictStr | StrictBool | StrictInt | StrictFloat
 
-Given = Scalar | list[Scalar] | None
-"""A feature that the request brings: as GET /v1/features shows it."""
+FeatureValue = Scalar | list[Scalar] | None
+"""The value of a feature in a request, as GET /v1/features shows it."""
 
 Filter = Annotated[dict[str, Scalar | list[Scalar] | dict[str, Scalar]], Field(max_length=20)]
 
@@ -32,29 +32,29 @@ class Context(Strict):
     item_id: Id | None = None
     """The item that is being looked at: counts as the newest of the history, and is not recommended."""
     items: Ids = []
-    """More items of the moment, such as the basket, newest first: as item_id."""
+    """More items of the moment, such as the basket, newest first; they count as item_id does."""
     placement: Annotated[str, Field(max_length=64)] | None = None
     """The place on the page, for logs and metrics."""
 
 
-class Asking(Strict):
-    """Who asks, and in which moment."""
+class PersonalRequest(Strict):
+    """The user, the session and the context of a request."""
 
     user_id: Id | None = None
-    """Whom to recommend to; without one, what is popular or goes with the session or the context."""
+    """The user to recommend to; without one, items are popular or go with the session or the context."""
     session_id: Id | None = None
-    """The session: what was done in it, posted to /v1/events, counts as newest history, with or without a user."""
-    user_features: Annotated[dict[str, Given], Field(max_length=500)] = {}
+    """The session: its events, posted to /v1/events, count as newest history, with or without a user."""
+    user_features: Annotated[dict[str, FeatureValue], Field(max_length=500)] = {}
     """Features of the user by name, such as its newest items: they stand in for those of the store."""
     context: Context = Context()
-    """What is known of the moment."""
+    """The context of the request."""
     explain: Annotated[bool, Field(strict=True)] = False
-    """Say for each item why it is there."""
+    """Give the reasons for each item."""
     model: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    """Another model than the one that serves: an alias of the registered model, or the number of a version."""
+    """A model other than the one that serves: an alias of the registered model, or the number of a version."""
 
 
-class RecommendRequest(Asking):
+class RecommendRequest(PersonalRequest):
     """POST /v1/recommend."""
 
     model_config = ConfigDict(
@@ -68,20 +68,20 @@ class RecommendRequest(Asking):
     )
 
     k: Annotated[int, Field(ge=1, le=MAX_K, strict=True)] = 10
-    """How many items."""
+    """The number of items."""
     exclude_seen: Annotated[bool, Field(strict=True)] = False
     """Leave out the items of the user's own recent history."""
     exclude: Ids = []
     """Leave out these items."""
     candidates: Ids | None = None
-    """Only these items may come."""
+    """The only items that may be in the answer."""
     filter: Filter = {}
-    """Only items whose attributes are so: a value, a list of which one must be it, or {"min", "max"}, both met too."""
+    """Conditions on attributes of items: a value, a list of values, or {"min", "max"}, both inclusive."""
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """How much an item is held back for being like those before it; 0 leaves the order to the scores."""
+    """The weight of an item's likeness to those before it, against its score; 0 orders by score."""
 
 
-class RankRequest(Asking):
+class RankRequest(PersonalRequest):
     """POST /v1/rank: the caller's items, the best first."""
 
     model_config = ConfigDict(
@@ -89,32 +89,32 @@ class RankRequest(Asking):
     )
 
     items: Annotated[list[Id], Field(min_length=1, max_length=1_000)]
-    """The items to rank; each comes back once, those that nothing is known of last, as source ``unknown``."""
+    """The items to rank; each is in the answer once, unknown items last with the source ``unknown``."""
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """How much an item is held back for being like those before it; 0 leaves the order to the scores."""
+    """The weight of an item's likeness to those before it, against its score; 0 orders by score."""
 
 
 class SimilarRequest(Strict):
-    """POST /v1/similar: items that go with an item."""
+    """POST /v1/similar: items similar to an item."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"item_id": "i42", "k": 5}]})
 
     item_id: Id
     """The item; it is not in the answer."""
     k: Annotated[int, Field(ge=1, le=MAX_K, strict=True)] = 10
-    """How many items; fewer where fewer go with it."""
+    """The number of items; fewer if fewer are similar."""
     exclude: Ids = []
     """Leave out these items."""
     filter: Filter = {}
     """As in /v1/recommend."""
     explain: Annotated[bool, Field(strict=True)] = False
-    """Say for each item why it is there."""
+    """Give the reasons for each item."""
     model: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     """As in /v1/recommend."""
 
 
 class ModelUsed(Strict):
-    """The model behind an answer."""
+    """The model of an answer."""
 
     name: str
     version: str
@@ -123,17 +123,17 @@ class ModelUsed(Strict):
 
 
 class FeaturesUsed(Strict):
-    """The features behind an answer: ``as_of`` (epoch ms), how far the stream is behind it, the user's status."""
+    """The features of an answer: ``as_of`` (epoch ms), the stream's lag behind it, the user's status."""
 
     as_of: int
     age_ms: int | None
-    """None while nothing was ever folded."""
+    """None before the first fold."""
     status: str | None
-    """PRESENT, OUTSIDE_MAX_AGE or NOT_FOUND; None where no user was asked for or could be read."""
+    """PRESENT, OUTSIDE_MAX_AGE or NOT_FOUND; None without a user, and if the user could not be read."""
 
 
 class Fallback(Strict):
-    """Whether the answer is less than was asked for, and why."""
+    """Whether the answer is a fallback, and the reason."""
 
     used: bool
     reason: str | None
@@ -144,7 +144,7 @@ class RecommendedItem(Strict):
 
     item_id: str
     score: float | None
-    """Higher is better, within one source; None for an item of /v1/rank that nothing is known of."""
+    """Higher is better, within one source; None for an unknown item of /v1/rank."""
     rank: int
     source: str
     reasons: list[str] | None = None
@@ -173,13 +173,13 @@ class ScoreRequest(Strict):
     model: Id
     """An event model of the feature repo."""
     event: Annotated[dict[str, Scalar | None], Field(max_length=500)]
-    """The event by our names: fields of the model's stream; event_time is now unless given."""
+    """The event, by the field names of the model's stream; event_time is now by default."""
     as_of: Annotated[int, Field(gt=0, strict=True)] | None = None
-    """Features as of this time (epoch ms), or of the row's own newest event where that is later; now unless given."""
+    """Features as of this time (epoch ms), or as of the row's newest event if that is later; now by default."""
 
 
 class ScoreReason(Strict):
-    """An input that raised the score: by how much, had it been as usual for whom the event names, or in training."""
+    """An input that raised the score: its value, the usual one (the entity's or training's), and the effect."""
 
     feature: str
     value: float | None
@@ -188,17 +188,17 @@ class ScoreReason(Strict):
 
 
 class ScoreFeatures(Strict):
-    """Where features came from, as of when (epoch ms)."""
+    """The features of one view that were used, and their as_of (epoch ms)."""
 
     view: str
     status: str
     as_of: int
     age_ms: int | None
-    """How old the newest event in them is."""
+    """The age of the newest event in them."""
 
 
 class ScoreResponse(Strict):
-    """The answer to POST /v1/score: flagged from the threshold on; rules that the event meets besides."""
+    """The answer to POST /v1/score: flagged from the threshold on; ``rules`` are those that the event meets."""
 
     model: ModelUsed
     score: float
@@ -211,7 +211,7 @@ class ScoreResponse(Strict):
 
 
 class EventVerdict(Strict):
-    """What became of one event: accepted, late (archived, not folded), refused, or unknown (send it again)."""
+    """The outcome of one event: accepted, late (archived, not folded), refused, or unknown (send it again)."""
 
     index: int
     event_id: str | None
@@ -229,7 +229,7 @@ class EventsResponse(Strict):
 
 
 class ViewFeatures(Strict):
-    """The features of one entity in one view, as of a time (epoch ms)."""
+    """The features of one entity in one view, as of an instant (epoch ms)."""
 
     view: str
     status: str
@@ -258,7 +258,7 @@ class ModelVersion(Strict):
 
 
 class RefusedVersion(Strict):
-    """A version that the alias names and that could not be served."""
+    """A version that the alias names and that may not serve."""
 
     version: str
     reason: str
@@ -275,20 +275,20 @@ class ModelsResponse(Strict):
     canary: ModelVersion | None
     """The version of the alias canary, whether it answers or has stopped."""
     canary_state: str
-    """What the canary does, or why it does not; none where the alias names no version but the champion."""
+    """The canary's state, with the reason of a stop; "none" if the alias names no version but the champion."""
     challenger: ModelVersion | None
-    """The version that is asked beside the champion, and never answers."""
+    """The version that repeats the champion's requests and never answers."""
     problem: str | None
-    """Why the registry could not be asked the last time."""
+    """The error of the last look at the registry."""
 
 
 class Readiness(Strict):
-    """The answer to GET /readyz: ready once every part was tried; each part is ok or says what is wrong."""
+    """The answer to GET /readyz: ready once every part was tried; each part is ok or has its error."""
 
     ready: bool
     store: str
     items: int
     model: str
     canary: str
-    """What the canary does, or why it has stopped."""
+    """The canary's state, with the reason of a stop."""
     events: str

@@ -1,6 +1,6 @@
-"""A recommendation from what is known of a user: read, retrieve, filter, rank, fall back.
+"""Recommendations: read the user, retrieve, filter, rank, fall back.
 
-In: a request, a user's features, a model. Out: ranked items with their sources, and why it is a fallback if it is one.
+In: a request, a user's features, a model. Out: ranked items with their sources, and the reason of a fallback.
 """
 
 from serving.recommend.attributes import FieldError
@@ -17,7 +17,7 @@ from serving.recommend.recommender import (
     similar,
     substitute,
 )
-from serving.recommend.served_log import ServedAnswer, ServedLog, Shadowed, is_sampled
+from serving.recommend.served_log import ServedAnswer, ServedLog, ShadowOverlap, is_sampled
 from serving.recommend.unpersonal import ItemSnapshot
 from serving.recommend.users import UserReader
 
@@ -36,7 +36,7 @@ __all__ = [
     "Recommendation",
     "ServedAnswer",
     "ServedLog",
-    "Shadowed",
+    "ShadowOverlap",
     "StreamClockReader",
     "UserRead",
     "is_sampled",

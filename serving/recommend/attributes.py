@@ -1,6 +1,7 @@
-"""Attributes of items, for filters and variety: the newest value of each attribute that a view keeps of them. Pure.
+"""Attributes of items, for filters and variety: the newest value of each, from the views of items. Pure functions.
 
-An attribute is the column of a ``Last`` in a view of the item's entity: the catalogue's first, then what events said.
+An attribute is the column of a ``Last`` in a view of the item's entity; the catalogue's values come before those of
+events.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ RANGE = ("min", "max")
 
 
 class FieldError(Exception):
-    """Raised for a field that asks for what is not there: its name, what it requires and what came."""
+    """Raised for a field of a request with an impossible value: its name, the required and the given value."""
 
     def __init__(self, field: str, required: str, got: object) -> None:
         super().__init__(f"field '{field}' requires {required}")
@@ -31,10 +32,14 @@ class FieldError(Exception):
 
 
 def attributes_in(view: FeatureView) -> dict[str, str]:
-    """Attribute → the feature of the view that holds it; of several windows the longest."""
-    found = [one for one in view.aggregated if isinstance(one.aggregation, Last) and not one.aggregation.where]
-    found.sort(key=lambda one: 0 if one.window is None else one.window.length_ms)
-    return {one.aggregation.column: one.name for one in found if isinstance(one.aggregation, Last)}
+    """Attribute → the feature of the view that holds it, with the longest window."""
+    newest = [
+        (feature.aggregation.column, feature)
+        for feature in view.aggregated
+        if isinstance(feature.aggregation, Last) and not feature.aggregation.where
+    ]
+    newest.sort(key=lambda entry: 0 if entry[1].window is None else entry[1].window.length_ms)
+    return {column: feature.name for column, feature in newest}
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,10 @@ class Attributes:
     columns: Mapping[str, pa.Array]
 
     @classmethod
-    def of(cls, items: Sequence[str], several: Iterable[tuple[FeatureView, FeatureMatrix]]) -> Attributes:
-        """The attributes that these views hold of the items; the first view that knows a value has the word."""
+    def of(cls, items: Sequence[str], views: Iterable[tuple[FeatureView, FeatureMatrix]]) -> Attributes:
+        """The attributes of the items in these views; the first view with a value wins."""
         columns: dict[str, pa.Array] = {}
-        for view, matrix in several:
+        for view, matrix in views:
             for name, feature in attributes_in(view).items():
                 column = matrix.columns[matrix.names.index(feature)]
                 known = columns.get(name)
@@ -57,14 +62,14 @@ class Attributes:
         return cls(tuple(items), columns)
 
     def matching(self, wanted: Mapping[str, Any]) -> frozenset[str]:
-        """The items that meet every condition: a value, a list of values, or {"min", "max"} (both may be met).
+        """The items that meet every condition: a value, a list of values, or {"min", "max"} (inclusive).
 
-        An item whose attribute is not known meets no condition on it. Raises FieldError.
+        An item with an unknown attribute meets no condition on it. Raises FieldError.
         """
         keep = np.ones(len(self.items), dtype=bool)
         for name, condition in wanted.items():
             keep &= self._meeting(name, condition)
-        return frozenset(self.items[place] for place in np.flatnonzero(keep).tolist())
+        return frozenset(self.items[index] for index in np.flatnonzero(keep).tolist())
 
     def _meeting(self, name: str, condition: Any) -> Bools:
         field = f"filter.{name}"
@@ -78,15 +83,15 @@ class Attributes:
         return np.asarray(pc.fill_null(met, fill_value=False))
 
     @cached_property
-    def _place(self) -> dict[str, int]:
-        return {item: place for place, item in enumerate(self.items)}
+    def _index(self) -> dict[str, int]:
+        return {item: index for index, item in enumerate(self.items)}
 
     def alike(self, items: Sequence[str], name: str) -> NDArray[np.float64]:
-        """(i, i) 1 where both items have the same value of this attribute, NaN where one of the two has none known."""
+        """(i, i) 1 where both items have the same value of this attribute, NaN where either value is unknown."""
         if name not in self.columns:
             return np.full((len(items), len(items)), np.nan)
-        places = pa.array([self._place.get(item) for item in items], pa.int64())
-        encoded = self.columns[name].take(places).dictionary_encode()
+        indices = pa.array([self._index.get(item) for item in items], pa.int64())
+        encoded = self.columns[name].take(indices).dictionary_encode()
         codes = np.asarray(pc.fill_null(encoded.indices, -1))
         same: NDArray[np.float64] = (codes[:, None] == codes[None, :]).astype(np.float64)
         unknown = codes < 0
@@ -120,10 +125,11 @@ def _typed(values: Sequence[Any], dtype: pa.DataType, field: str) -> pa.Array:
     """The values in the column's type; a whole number is also a float64."""
     kinds: dict[bool, tuple[type, ...]] = {True: (bool,), False: (int, float)}
     right = (str,) if pa.types.is_string(dtype) else kinds[pa.types.is_boolean(dtype)]
-    wrong = [one for one in values if not isinstance(one, right) or isinstance(one, bool) != pa.types.is_boolean(dtype)]
+    is_bool = pa.types.is_boolean(dtype)
+    wrong = [value for value in values if not isinstance(value, right) or isinstance(value, bool) != is_bool]
     if wrong:
         raise FieldError(field, f"values of type {dtype}", wrong[0])
-    whole = pa.types.is_integer(dtype) and any(isinstance(one, float) and not one.is_integer() for one in values)
+    whole = pa.types.is_integer(dtype) and any(isinstance(value, float) and not value.is_integer() for value in values)
     if whole:
         raise FieldError(field, "whole numbers", values[0])
     return pa.array(values, pa.float64()).cast(dtype) if pa.types.is_integer(dtype) else pa.array(values, dtype)

@@ -1,4 +1,4 @@
-"""Between HTTP and the recommender: a request as a query, an answer as a response."""
+"""Conversions between HTTP and the recommender: requests to queries, answers to responses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serving.recommend.unpersonal import ItemSnapshot
 
 @dataclass(frozen=True)
 class ModelAnswer:
-    """A recommendation, the model version and user that it was made of, its id, and the time that it took."""
+    """A recommendation with its id, its time taken, and the model version and user that it was made from."""
 
     recommendation: Recommendation
     served: LoadedRecommender | None
@@ -25,7 +25,7 @@ class ModelAnswer:
 
 
 def query_of(request: schema.RecommendRequest, allowed: frozenset[str] | None = None) -> ItemQuery:
-    """The request as the recommender takes it.
+    """The query of a request.
 
     Args:
         allowed: the items that meet its filter; None where it has none.
@@ -45,7 +45,7 @@ def query_of(request: schema.RecommendRequest, allowed: frozenset[str] | None = 
 
 
 def rank_query(request: schema.RankRequest) -> ItemQuery:
-    """The request as the recommender takes it; items of the context are history here, and may be ranked too."""
+    """The query of a request to rank; items of the context are history here, and may be ranked too."""
     return ItemQuery(
         request.user_id,
         len(request.items),
@@ -58,7 +58,7 @@ def rank_query(request: schema.RankRequest) -> ItemQuery:
 
 
 def context_of(context: schema.Context) -> tuple[str, ...]:
-    """The items of the moment, newest first, each once."""
+    """The context's items, newest first, each once."""
     first = () if context.item_id is None else (context.item_id,)
     return tuple(dict.fromkeys((*first, *context.items)))
 
@@ -66,7 +66,7 @@ def context_of(context: schema.Context) -> tuple[str, ...]:
 def response_of(
     answer: ModelAnswer, model: schema.ModelUsed | None, items: ItemSnapshot, *, explain: bool
 ) -> schema.RecommendResponse:
-    """The answer as HTTP has it."""
+    """The HTTP response of an answer."""
     made = answer.recommendation
     at = as_of(answer.user, items) or time.time_ns() // 1_000_000
     newest = newest_event(answer.user, items)
@@ -81,15 +81,15 @@ def response_of(
         ),
         fallback=schema.Fallback(used=made.reason is not None, reason=made.reason and made.reason.value),
         took_ms=round(1000 * answer.took_s, 3),
-        items=[_item(one, rank, explain=explain) for rank, one in enumerate(made.items, start=1)],
+        items=[_item(item, rank, explain=explain) for rank, item in enumerate(made.items, start=1)],
     )
 
 
-def _item(one: Ranked, rank: int, *, explain: bool) -> schema.RecommendedItem:
+def _item(item: Ranked, rank: int, *, explain: bool) -> schema.RecommendedItem:
     return schema.RecommendedItem(
-        item_id=one.item_id,
-        score=None if math.isnan(one.score) else one.score,
+        item_id=item.item_id,
+        score=None if math.isnan(item.score) else item.score,
         rank=rank,
-        source=one.source,
-        reasons=[SENTENCES.get(one.source, one.source)] if explain else None,
+        source=item.source,
+        reasons=[SENTENCES.get(item.source, item.source)] if explain else None,
     )

@@ -1,4 +1,4 @@
-"""All items' features in memory, read anew every few seconds: a request ranks hundreds of items and reads one user."""
+"""The features of all items in memory, read again every few seconds, as a request ranks hundreds of items."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serving.recommend.attributes import Attributes
 from serving.recommend.unpersonal import NO_ITEMS, ItemSnapshot, snapshot
 
 KEYS_A_READ = 1_024
-"""So many items are read at once: a request that comes meanwhile waits for no more than that."""
+"""Items of one read, which is the longest that a request waits for the store behind a refresh."""
 
 Read = Callable[[pa.Array], FeatureMatrix]
 
@@ -38,8 +38,8 @@ class ItemFeatures:
         trending: feature → weight of what is trending.
         popular: feature → weight of what is popular.
         view: the items' view, which ``read`` reads.
-        describing: more views of the items, whose attributes come before those of ``view``, and how each is read.
-        read_of: the features by another definition of ``view``, for models that were trained on one (schema hash).
+        describing: more views of the items, with their reads; their attributes come before those of ``view``.
+        read_of: the features by another definition of ``view`` (schema hash), for models that were trained on it.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class ItemFeatures:
         self._refreshing = threading.Lock()
 
     def refresh(self, models: Callable[[], Sequence[Artefact]], now: int) -> None:
-        """The snapshot holds what the store says ``now`` (epoch ms) of its items and of those that the models know.
+        """The snapshot has the features as of ``now`` (epoch ms) of the store's items and of the models' items.
 
         Raises StoreError, and leaves the snapshot as it was.
 
         Args:
-            models: those in memory. Called when this refresh begins, not while it waits for another: the list of
-                before may lack a model whose items that other one read.
+            models: those in memory. Called when this refresh begins, not while it waits for another: an earlier list
+                may lack a model whose items the other refresh read.
         """
         with self._refreshing:
             artefacts = models()
@@ -85,18 +85,20 @@ class ItemFeatures:
     def _inputs_of(
         self, artefacts: Sequence[Artefact], matrix: FeatureMatrix, keys: pa.Array
     ) -> tuple[tuple[Artefact, Inputs], ...]:
-        """Each model's item matrix, by the definition that it was trained on."""
-        of_today = None if self._view is None else f"{self._view.schema_hash:016x}"
-        known: dict[str | None, FeatureMatrix] = {of_today: matrix}
-        for one in {artefact.manifest.item.schema_hash for artefact in artefacts} - {of_today}:
-            if self._read_of is None or of_today is None:
-                known[one] = matrix
+        """Each model's item matrix, by the definition of its training."""
+        current = None if self._view is None else f"{self._view.schema_hash:016x}"
+        by_hash: dict[str | None, FeatureMatrix] = {current: matrix}
+        for schema_hash in {artefact.manifest.item.schema_hash for artefact in artefacts} - {current}:
+            if self._read_of is None or current is None:
+                by_hash[schema_hash] = matrix
             else:
-                known[one] = _whole(partial(self._read_of, int(one, 16)), keys)
-        return tuple((one, _inputs(one, known[one.manifest.item.schema_hash], keys)) for one in artefacts)
+                by_hash[schema_hash] = _whole(partial(self._read_of, int(schema_hash, 16)), keys)
+        return tuple(
+            (artefact, _inputs(artefact, by_hash[artefact.manifest.item.schema_hash], keys)) for artefact in artefacts
+        )
 
     def inputs(self, artefact: Artefact) -> Inputs | None:
-        """The model's item matrix as it was read last; None before the first time."""
+        """The model's item matrix of the last refresh; None before the first."""
         return next((inputs for model, inputs in self._inputs if model is artefact), None)
 
 
@@ -106,14 +108,13 @@ def _whole(read: Read, keys: pa.Array) -> FeatureMatrix:
 
 
 def _inputs(artefact: Artefact, matrix: FeatureMatrix, keys: pa.Array) -> Inputs:
-    places = pc.index_in(artefact.item_keys, value_set=keys)
-    return artefact.item_matrix(_rows(matrix, places))
+    return artefact.item_matrix(_rows(matrix, pc.index_in(artefact.item_keys, value_set=keys)))
 
 
-def _rows(matrix: FeatureMatrix, places: pa.Array) -> FeatureMatrix:
-    at = np.asarray(places)
-    columns = tuple(column.take(places) for column in matrix.columns)
-    return FeatureMatrix(matrix.names, columns, matrix.status[at], matrix.as_of[at], matrix.newest_event[at])
+def _rows(matrix: FeatureMatrix, rows: pa.Array) -> FeatureMatrix:
+    index = np.asarray(rows)
+    columns = tuple(column.take(rows) for column in matrix.columns)
+    return FeatureMatrix(matrix.names, columns, matrix.status[index], matrix.as_of[index], matrix.newest_event[index])
 
 
 def joined(parts: Sequence[FeatureMatrix]) -> FeatureMatrix:
@@ -123,7 +124,7 @@ def joined(parts: Sequence[FeatureMatrix]) -> FeatureMatrix:
     columns = zip(*(part.columns for part in parts), strict=True)
     return FeatureMatrix(
         parts[0].names,
-        tuple(pa.concat_arrays(list(several)) for several in columns),
+        tuple(pa.concat_arrays(list(chunks)) for chunks in columns),
         np.concatenate([part.status for part in parts]),
         np.concatenate([part.as_of for part in parts]),
         np.concatenate([part.newest_event for part in parts]),

@@ -1,4 +1,4 @@
-"""The readers around FeatureReader: one that observes the age of what is read, and one with a stream's own clock."""
+"""Readers around FeatureReader: one observes the age of the features, one has the clock of the stream."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Reader(Protocol):
 
 
 class ObservedReader:
-    """A reader whose reads of one entity are observed, by view; those of many are the service's own and not a request.
+    """Observes the reads of one entity by view; reads of many entities are the service's own, not a request's.
 
     Args:
         ages: prometheus_client's Histogram with the label view, in seconds.
@@ -49,9 +49,9 @@ class ObservedReader:
 
 
 class StreamClockReader:
-    """Reads as of the newest known_at that was seen in a row: in a replay a user of last year's file is PRESENT.
+    """Reads as of the newest known_at seen in any row, so that in a replay a user of last year's file is PRESENT.
 
-    Reading all items now and then, as the service does, keeps the clock at the stream's newest event.
+    Reading all items periodically, as the service does, keeps the clock at the stream's newest event.
     """
 
     def __init__(self, rows: ReadableStore, repo: FeatureRepo) -> None:
@@ -70,5 +70,5 @@ class StreamClockReader:
         newest = int(matrix.as_of.max(initial=0))
         if as_of is not None or newest <= self._now:
             return matrix
-        self._now = newest  # a row is read as of its own clock at least, so this one was newer than we knew
+        self._now = newest  # rows are read as of their own clock at least: this one is newer than ours
         return self._reader.read(view_name, keys, None, schema_hash)

@@ -1,4 +1,4 @@
-"""From a query to ranked items: the user's features, the model's ranking, and the fallback without one. Pure."""
+"""Answers to queries: ranked by the model, or a fallback with its reason. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serving.recommend.unpersonal import ItemSnapshot, first_of, unpersonal
 
 
 class FallbackReason(StrEnum):
-    """Why an answer is a fallback; the first that holds."""
+    """The reason for a fallback: the first that applies."""
 
     STORE_DOWN = "store_down"
     DEADLINE = "deadline"
@@ -31,13 +31,13 @@ class FallbackReason(StrEnum):
 
 
 POOL, LEAST_POOL, MOST_POOL = 5, 50, 500
-"""A varied answer is chosen of POOL times k items, of LEAST_POOL at least and MOST_POOL at most."""
+"""A varied answer is chosen from POOL times k items, at least LEAST_POOL and at most MOST_POOL."""
 
 KIND = "category"
-"""The attribute that makes two items alike."""
+"""The attribute by which items are similar."""
 
 UNSCORED = float("nan")
-"""The score of an item that nothing is known of."""
+"""The score of an unknown item."""
 
 SENTENCES = {
     "repeat": "the user came back to it before",
@@ -47,7 +47,7 @@ SENTENCES = {
     "asked": "among those asked for",
     "unknown": "nothing is known of it",
 }
-"""Source → why an item is in the answer."""
+"""Source → the reason shown for an item of the answer."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,16 @@ class ItemQuery:
     """A query for items.
 
     Args:
-        user: the user's key text; None for nobody.
-        k: how many items.
+        user: the user's key text; None without a user.
+        k: the number of items.
         context: items of the moment, newest first; never recommended.
-        exclude: items that must not come back.
-        exclude_seen: nor any of the user's history.
-        session: the session's key text; None for none.
-        among: only these may come; None for all.
+        exclude: items to leave out.
+        exclude_seen: leave out the user's history as well.
+        session: the session's key text; None without a session.
+        among: the only items that may be in the answer; None for all.
         allowed: the items that meet the request's filter; None for all.
         diversity: 0 to 1 (see ``diversified``).
-        placement: where the answer will be shown; for the log.
+        placement: the place on the page, for the log.
     """
 
     user: str | None
@@ -80,7 +80,7 @@ class ItemQuery:
 
     @property
     def eligible(self) -> frozenset[str] | None:
-        """The items that may come at all; None for all."""
+        """The items that may be in the answer; None for all."""
         if self.among is None:
             return self.allowed
         ranking = frozenset(self.among)
@@ -88,7 +88,7 @@ class ItemQuery:
 
     @property
     def unknown(self) -> FallbackReason:
-        """The reason where nothing is known of the user or session."""
+        """The reason for an unknown user or session."""
         if self.user is not None:
             return FallbackReason.UNKNOWN_USER
         return FallbackReason.NO_USER if self.session is None else FallbackReason.UNKNOWN_SESSION
@@ -96,12 +96,12 @@ class ItemQuery:
 
 @dataclass(frozen=True)
 class UserRead:
-    """The user's features: a matrix of one row, or the reason why there is none (both None: the query names no user).
+    """The user's features: a matrix of one row, or the reason for none (both None if the query names no user).
 
     Args:
         recent: the session's items, newest first.
         own_features: whether the request brought features of its own.
-        schema_hash: of the definition that the matrix was read by; None for the repo's.
+        schema_hash: the hash of the definition of the matrix; None for the repo's.
     """
 
     matrix: FeatureMatrix | None = None
@@ -112,21 +112,21 @@ class UserRead:
 
     @property
     def status(self) -> Status | None:
-        """The user's status; None where nothing was read."""
+        """The user's status; None if nothing was read."""
         return None if self.matrix is None else Status(int(self.matrix.status[0]))
 
     @property
     def present(self) -> FeatureMatrix | None:
-        """The features, where the user has any."""
+        """The features of a user that has the status PRESENT."""
         return self.matrix if self.status == Status.PRESENT else None
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Items, the best first; ``reason`` where they are a fallback; whether the model's ranking is in them.
+    """Items, the best first; the ``reason`` of a fallback; whether the model ranked any of them.
 
     Args:
-        ranking: the arguments of the model's ranking; None where it ranked nothing.
+        ranking: the arguments of the model's ranking; None if it ranked nothing.
     """
 
     items: list[Ranked]
@@ -142,12 +142,12 @@ def recommend(
     items: ItemSnapshot,
     inputs: NDArray[np.float64] | None,
 ) -> Recommendation:
-    """The best answer that these parts allow, and what was missing for a better one.
+    """The model's items for the user, or a fallback with its reason.
 
     Args:
         user: the store's features of query.user.
-        artefact: the model; None where there is none.
-        items: all items with fresh features, for what no model can say.
+        artefact: the model; None without one.
+        items: all items with fresh features, for fallbacks.
         inputs: the item matrix of the artefact; None for items without features.
     """
     if artefact is None:
@@ -171,11 +171,11 @@ def rank(
     items: ItemSnapshot,
     inputs: NDArray[np.float64] | None,
 ) -> Recommendation:
-    """Every item of ``query.among`` once: by the model, then those only fresh features know, then the unknown ones.
+    """Every item of ``query.among`` once: ranked by the model, then by fresh features, then the unknown ones.
 
-    The model ranks for an unknown user too, by what it knows of the items; the reason says that it was unknown.
+    The model ranks for an unknown user too, by the items' features; the reason then is that the user is unknown.
     """
-    wanted = tuple(dict.fromkeys(query.among or ()))
+    among = tuple(dict.fromkeys(query.among or ()))
     ranked: list[Ranked] = []
     ranking: RankingRequest | None = None
     reason: FallbackReason | None = user.problem or FallbackReason.NO_MODEL
@@ -184,21 +184,21 @@ def rank(
         reason = user.problem or (None if known else query.unknown)
         ranking = ranking_request(artefact, query, user, items, inputs)
         ranked = ranked_by(artefact, query, ranking, items, ())
-    rest = unpersonal(items, artefact, len(wanted), (), frozenset(wanted))
-    unknown = (Ranked(item, UNSCORED, "unknown") for item in wanted)
-    found = first_of([ranked, rest, unknown], len(wanted), ())
-    return Recommendation(found, reason, by_model=bool(ranked), ranking=ranking)
+    rest = unpersonal(items, artefact, len(among), (), frozenset(among))
+    unknown = (Ranked(item, UNSCORED, "unknown") for item in among)
+    ordered = first_of([ranked, rest, unknown], len(among), ())
+    return Recommendation(ordered, reason, by_model=bool(ranked), ranking=ranking)
 
 
 def similar(item: str, query: ItemQuery, artefact: Artefact | None, items: ItemSnapshot) -> Recommendation:
-    """At most k items that go with the item; where none does, what is trending and popular, and why."""
+    """At most k items similar to the item; else trending and popular items, with the reason."""
     exclude = (item, *_excluded(query))
     if artefact is None:
         return substitute(query, FallbackReason.NO_MODEL, items, None, (item,))
     mask = None if query.allowed is None else artefact.allowing(query.allowed)
-    found = artefact.similar(item, query.k, exclude, mask)
-    if found:
-        return Recommendation(found, None, by_model=True)
+    neighbours = artefact.similar(item, query.k, exclude, mask)
+    if neighbours:
+        return Recommendation(neighbours, None, by_model=True)
     known = item in artefact.tables.index
     return substitute(
         query, FallbackReason.NOTHING_SIMILAR if known else FallbackReason.UNKNOWN_ITEM, items, artefact, (item,)
@@ -206,7 +206,7 @@ def similar(item: str, query: ItemQuery, artefact: Artefact | None, items: ItemS
 
 
 def recent_items(query: ItemQuery, user: UserRead, artefact: Artefact) -> list[str]:
-    """The items of the moment, then of the session, then of the user's history: newest first."""
+    """The items of the context, of the session, then of the user's history; newest first."""
     own = () if user.present is None else artefact.recent_items(user.present)
     return [*query.context, *user.recent, *own]
 
@@ -236,7 +236,7 @@ def ranked_by(
     items: ItemSnapshot,
     exclude: Sequence[str],
 ) -> list[Ranked]:
-    """The model's answer, varied where the query wants variety."""
+    """The model's answer, diversified if the query says so."""
     user_query = ranking.query
     ranked = artefact.recommend(
         user_query.recent,
@@ -253,22 +253,23 @@ def ranked_by(
 
 
 def varied(ranked: list[Ranked], query: ItemQuery, artefact: Artefact, items: ItemSnapshot) -> list[Ranked]:
-    """k of the ranked items in an order in which like does not follow like: of one kind, or often taken together."""
-    names = [one.item_id for one in ranked]
-    together = artefact.likeness(names)
+    """k of the ranked items, diversified by category and by co-occurrence."""
+    names = [item.item_id for item in ranked]
+    co_occurrence = artefact.likeness(names)
     kind = items.attributes.alike(names, KIND)
-    likeness = np.where(np.isnan(kind), together, (np.nan_to_num(kind) + together) / 2)
-    scores = np.array([one.score for one in ranked], dtype=np.float64)
-    return [ranked[place] for place in diversified(scores, likeness, query.k, query.diversity).tolist()]
+    likeness = np.where(np.isnan(kind), co_occurrence, (np.nan_to_num(kind) + co_occurrence) / 2)
+    scores = np.array([item.score for item in ranked], dtype=np.float64)
+    return [ranked[index] for index in diversified(scores, likeness, query.k, query.diversity).tolist()]
 
 
 def diversified(
     scores: NDArray[np.float64], likeness: NDArray[np.float64], k: int, diversity: float
 ) -> NDArray[np.int64]:
-    """The places of at most k items, each the best of the rest by its score less its likeness to those before it.
+    """The indices of at most k items by maximal marginal relevance.
 
-    Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): (1 − d) · score − d · the highest likeness to a
-    chosen one, with scores as shares of their range. 0 is the order of the scores, earlier places first where equal.
+    Each is the best of the rest by (1 − d) · score − d · the highest likeness to an item before it (Carbonell and
+    Goldstein, SIGIR 1998), with scores as shares of their range. 0 is the order of the scores, with equal ones in
+    order.
 
     Args:
         scores: (c,), higher is better.
@@ -283,19 +284,19 @@ def diversified(
     chosen = np.empty(min(k, len(scores)), dtype=np.int64)
     for rank_ in range(len(chosen)):
         worth = np.where(open_, (1 - diversity) * relevance - diversity * nearest, -np.inf)
-        chosen[rank_] = place = int(np.argmax(worth))
-        open_[place] = False
-        nearest = np.maximum(nearest, likeness[place])
+        chosen[rank_] = index = int(np.argmax(worth))
+        open_[index] = False
+        nearest = np.maximum(nearest, likeness[index])
     return chosen
 
 
 def as_of(user: UserRead, items: ItemSnapshot) -> int | None:
-    """The instant (epoch ms) of the features that an answer is made of; None where there are none."""
+    """The as_of (epoch ms) of the features of an answer; None without features."""
     return items.as_of if user.matrix is None else int(user.matrix.as_of[0])
 
 
 def newest_event(user: UserRead, items: ItemSnapshot) -> int | None:
-    """The time (epoch ms) of the newest event in these features; None where there are none."""
+    """The time (epoch ms) of the newest event in the features of an answer; None without one."""
     own = 0 if user.matrix is None else int(user.matrix.newest_event[0])
     return max(own, items.newest_event or 0) or None
 
@@ -303,7 +304,7 @@ def newest_event(user: UserRead, items: ItemSnapshot) -> int | None:
 def _filled(
     ranked: list[Ranked], query: ItemQuery, exclude: Sequence[str], items: ItemSnapshot, artefact: Artefact
 ) -> list[Ranked]:
-    """The ranked items; where they are too few, with what is popular after them."""
+    """The ranked items, filled up to k with trending and popular ones."""
     if len(ranked) == query.k:
         return ranked
     rest = unpersonal(items, artefact, query.k + len(ranked), exclude, query.eligible)

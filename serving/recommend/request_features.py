@@ -1,4 +1,4 @@
-"""Features that a request brings itself: checked by the view's definition, and over those of the store. Pure."""
+"""Features that a request brings, checked by the view's definition, which override the store's. Pure functions."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def request_columns(view: FeatureView, own_features: Mapping[str, Any]) -> dict[
 
 
 def _column(field: str, dtype: str, value: Any) -> pa.Array:
-    """One value; no text is read as a number, and no number as a text or a truth."""
-    one = dtype.removeprefix("list<").removesuffix(">")
+    """A column of one value, without conversions between texts, numbers and booleans."""
+    element = dtype.removeprefix("list<").removesuffix(">")
     values = value if isinstance(value, list) else [value]
-    kinds = {"string": (str,), "bool": (bool,), "int64": (int,), "float64": (int, float)}[one]
-    fits = all(isinstance(each, kinds) and isinstance(each, bool) == (one == "bool") for each in values)
+    kinds = {"string": (str,), "bool": (bool,), "int64": (int,), "float64": (int, float)}[element]
+    fits = all(isinstance(each, kinds) and isinstance(each, bool) == (element == "bool") for each in values)
     if value is not None and (isinstance(value, list) != dtype.startswith("list<") or not fits):
         raise FieldError(field, f"a value of type {dtype}", value)
     try:
@@ -42,11 +42,11 @@ def _column(field: str, dtype: str, value: Any) -> pa.Array:
 def overridden(
     view: FeatureView, read: FeatureMatrix | None, own_features: Mapping[str, pa.Array], now: int
 ) -> FeatureMatrix:
-    """One row: the request's features over those that were read; null where neither has a value.
+    """One row of features: the request's, else those that were read, else null.
 
     Args:
-        read: a matrix of one row; None where there is none.
-        now: epoch ms: the row's as_of where nothing was read.
+        read: a matrix of one row; None without one.
+        now: epoch ms, the row's as_of if nothing was read.
     """
     if read is None or read.status[0] != Status.PRESENT:
         nothing = tuple(pa.nulls(1, arrow_type(feature.dtype)) for feature in view.features)

@@ -1,8 +1,8 @@
-"""The served log: a sample of the answers, sent to a topic without holding up any of them.
+"""The served log: a sample of the answers, sent to a topic without delaying them.
 
-An answer is offered to a bounded queue; a thread makes its event and hands it to Kafka. Where either is full, the event
-is dropped and counted. The rows of ranker inputs are computed here once more from what the answer was computed from:
-arrays that nothing changes, so that they are the same to the bit.
+An answer is offered to a bounded queue; a thread makes its event and hands it to Kafka. If either is full, the event is
+dropped and counted. The rows of ranker inputs are recomputed here from the immutable arrays of the answer, so that they
+are the same to the bit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from serving.workers import DroppingQueue
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 256
-"""Answers that may wait for their event to be made."""
+"""The size of the queue of answers."""
 
 SAMPLE_DIGITS = 8
 
@@ -40,28 +40,28 @@ class Outlet(Protocol):
     """Takes messages without waiting for them."""
 
     def offer(self, message: Message, on_delivery: Callable[[bool], None]) -> None:
-        """Send it, and say once whether Kafka has it; at once False where it cannot even be queued."""
+        """Queues the message; ``on_delivery`` is called once with whether Kafka has it (False at once if full)."""
 
 
 @dataclass(frozen=True)
-class Shadowed:
-    """Says that an answer was a challenger's, which nobody was shown, and how much of it the champion said too."""
+class ShadowOverlap:
+    """Marks the answer of a challenger, which no user sees: its overlap with the champion's answer."""
 
     overlap: float
 
 
 @dataclass(frozen=True)
 class ServedAnswer:
-    """An answer, its query, and the items' features of then."""
+    """An answer, its query, and the snapshot of items that it was made from."""
 
     answer: ModelAnswer
     query: ItemQuery
     items: ItemSnapshot
-    shadow: Shadowed | None = None
+    shadow: ShadowOverlap | None = None
 
 
 def is_sampled(recommendation_id: str, share: float) -> bool:
-    """The same for the same id, everywhere; a larger share has all that a smaller one has."""
+    """True for a share of the ids, the same in every process; a larger share includes a smaller one."""
     most: int = 16**SAMPLE_DIGITS
     return int(recommendation_id[:SAMPLE_DIGITS], 16) < share * most
 
@@ -71,7 +71,7 @@ class ServedLog:
 
     Args:
         stream: the log's definition.
-        outlet: where its events go.
+        outlet: takes the log's messages.
         share: of the answers, 0 to 1.
         count: called with the fate of each sampled answer: sent, dropped or failed.
     """
@@ -83,23 +83,23 @@ class ServedLog:
         )
 
     def start(self) -> None:
-        """Offered answers are logged from now on."""
+        """Starts the thread that logs offered answers."""
         self._queue.start()
 
     def stop(self) -> None:
-        """The answers in the queue are handed over, and no others."""
+        """Hands over the answers in the queue and ends the thread."""
         self._queue.stop()
 
     def offer(self, answer: ServedAnswer) -> None:
-        """Take the answer where it is sampled (a shadow has been) and there is room; returns at once."""
+        """Queues the answer if it is sampled (a shadow's has been) and the queue has room; returns at once."""
         if answer.shadow is not None or is_sampled(answer.answer.id, self._share):
             self._queue.offer(answer)
 
     def _send(self, answer: ServedAnswer) -> None:
         self._outlet.offer(self._message(answer), self._delivered)
 
-    def _delivered(self, there: bool) -> None:
-        self._count("sent" if there else "dropped")
+    def _delivered(self, delivered: bool) -> None:
+        self._count("sent" if delivered else "dropped")
 
     def _failed(self, answer: ServedAnswer, error: Exception) -> None:
         logger.error("served_log_failed id=%s", answer.answer.id, exc_info=error)
@@ -107,17 +107,17 @@ class ServedLog:
 
     def _message(self, answer: ServedAnswer) -> Message:
         event = event_of(answer, time.time_ns() // 1_000_000)
-        who = answer.query.user or answer.query.session
+        key = answer.query.user or answer.query.session
         value = msgspec.json.encode(message_of(event, self._stream))
-        return Message(self._stream.topic, None if who is None else who.encode(), value)
+        return Message(self._stream.topic, None if key is None else key.encode(), value)
 
 
 def event_of(logged: ServedAnswer, now: int) -> dict[str, object]:
-    """The answer as an event of the log (SERVED_FIELDS), without what there is nothing to say of."""
+    """The answer as an event of the log (SERVED_FIELDS), without null fields."""
     answer, query = logged.answer, logged.query
     made = answer.recommendation
     manifest = None if answer.served is None else answer.served.model.manifest
-    listed = [(one.item_id, None if math.isnan(one.score) else one.score, one.source) for one in made.items]
+    listed = [(item.item_id, None if math.isnan(item.score) else item.score, item.source) for item in made.items]
     names = () if manifest is None else (*PAIR_FEATURES, *manifest.user.names, *manifest.item.names)
     status = answer.user.status
     shadow = logged.shadow
@@ -146,30 +146,31 @@ def event_of(logged: ServedAnswer, now: int) -> dict[str, object]:
 
 
 def newest_of(user: UserRead) -> int | None:
-    """Time of the newest event in the stored features; None for none, and where the request brought its own."""
+    """Time of the newest event in the stored features; None without any and if the request brought its own."""
     return None if user.own_features or user.present is None else int(user.present.newest_event[0])
 
 
 def _rows(answer: ModelAnswer, width: int) -> Floats:
-    """(items, width) the ranker's inputs of each item; NaN for one that the ranker did not rank."""
+    """(items, width) the ranker's inputs of each item; NaN for an item that it did not rank."""
     rows = np.full((len(answer.recommendation.items), width), np.nan)
     ranking = answer.recommendation.ranking
     if answer.served is None or ranking is None:
         return rows
     artefact = answer.served.model
     candidates = artefact.retrieve(ranking.query, ranking.among, ranking.allowed)
-    at = {place: number for number, place in enumerate(candidates.indices.tolist())}
-    numbers = [at.get(artefact.tables.index.get(one.item_id, -1), -1) for one in answer.recommendation.items]
-    known = np.array(numbers, dtype=np.int64) >= 0
-    chosen = np.array(numbers, dtype=np.int64)[known]
-    few = Candidates(candidates.indices[chosen], candidates.pairs[chosen], candidates.sources[chosen])
-    rows[known] = ranker_inputs(few, *_view_rows(artefact, ranking, few.indices))
+    row_of = {index: row for row, index in enumerate(candidates.indices.tolist())}
+    indices = (artefact.tables.index.get(item.item_id, -1) for item in answer.recommendation.items)
+    position = np.array([row_of.get(index, -1) for index in indices], dtype=np.int64)
+    ranked = position >= 0
+    chosen = position[ranked]
+    listed = Candidates(candidates.indices[chosen], candidates.pairs[chosen], candidates.sources[chosen])
+    rows[ranked] = ranker_inputs(listed, *_view_rows(artefact, ranking, listed.indices))
     return rows
 
 
-def _view_rows(artefact: Artefact, ranking: RankingRequest, places: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """The user's row, and those of the items at these places; NaN where there was none."""
+def _view_rows(artefact: Artefact, ranking: RankingRequest, indices: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """The user's row, and those of the items of these indices; NaN without features."""
     user, item = len(artefact.manifest.user.names), len(artefact.manifest.item.names)
     user_row = np.full(user, np.nan) if ranking.user_row is None else ranking.user_row
-    nothing = np.full((len(places), item), np.nan)
-    return user_row, nothing if ranking.item_matrix is None else ranking.item_matrix[places]
+    unknown = np.full((len(indices), item), np.nan)
+    return user_row, unknown if ranking.item_matrix is None else ranking.item_matrix[indices]

@@ -1,4 +1,4 @@
-"""Answers for nobody in particular: items that are trending or popular by their fresh features. Pure."""
+"""Unpersonal answers: trending and popular items by fresh features. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,54 +15,54 @@ from serving.recommend.attributes import NO_ATTRIBUTES, Attributes
 
 
 @dataclass(frozen=True)
-class Board:
-    """Items by a score, the best first; only those with a score above 0."""
+class ItemRanking:
+    """The items with a score above 0, the best first."""
 
     source: str
-    places: NDArray[np.int64]
+    indices: NDArray[np.int64]
     scores: Floats
 
     @classmethod
-    def of(cls, source: str, scores: Floats) -> Board:
-        """The board of one score for each item."""
+    def of(cls, source: str, scores: Floats) -> ItemRanking:
+        """The ranking by a score of each item."""
         order = np.argsort(-scores, kind="stable")
         order = order[scores[order] > 0]
         return cls(source, order, scores[order])
 
     def ranked(self, items: Sequence[str]) -> Iterator[Ranked]:
-        """The items of the board, lazily."""
-        for place, score in zip(self.places, self.scores, strict=True):
-            yield Ranked(items[place], float(score), self.source)
+        """The items of the ranking, lazily."""
+        for index, score in zip(self.indices, self.scores, strict=True):
+            yield Ranked(items[index], float(score), self.source)
 
 
 @dataclass(frozen=True)
 class ItemSnapshot:
-    """All items with their features, as they were read together; everything here is read-only and shared.
+    """All items with their features, read together; read-only and shared.
 
     Args:
         items: the item ids: the order of the matrix's rows.
         matrix: the item view's features.
-        boards: what is trending, then what is popular.
+        rankings: of trending, then of popular items.
         read_at: epoch ms.
-        attributes: what the items are.
+        attributes: for filters and variety.
     """
 
     items: tuple[str, ...]
     matrix: FeatureMatrix | None
-    boards: tuple[Board, ...]
+    rankings: tuple[ItemRanking, ...]
     read_at: int
     attributes: Attributes = NO_ATTRIBUTES
 
     @property
     def newest_event(self) -> int | None:
-        """The time (epoch ms) of the newest event of any item; None where there is none."""
+        """The time (epoch ms) of the newest event of any item; None without one."""
         if self.matrix is None or not len(self.matrix.newest_event):
             return None
         return int(self.matrix.newest_event.max()) or None
 
     @property
     def as_of(self) -> int | None:
-        """The instant (epoch ms) that the features are of; None where there are none."""
+        """The as_of (epoch ms) of the features; None without features."""
         if self.matrix is None or not len(self.matrix.as_of):
             return None
         return int(self.matrix.as_of.max())
@@ -79,9 +79,12 @@ def snapshot(
     read_at: int,
     attributes: Attributes = NO_ATTRIBUTES,
 ) -> ItemSnapshot:
-    """The snapshot of these items, scored by weights of features; a feature that the view lacks counts nothing."""
-    boards = (Board.of("trending", weighted(matrix, trending)), Board.of("popular", weighted(matrix, popular)))
-    return ItemSnapshot(tuple(items), matrix, boards, read_at, attributes)
+    """The snapshot of these items, scored by weights of features; features that the view lacks count 0."""
+    rankings = (
+        ItemRanking.of("trending", weighted(matrix, trending)),
+        ItemRanking.of("popular", weighted(matrix, popular)),
+    )
+    return ItemSnapshot(tuple(items), matrix, rankings, read_at, attributes)
 
 
 def weighted(matrix: FeatureMatrix, weights: Mapping[str, float]) -> Floats:
@@ -100,29 +103,29 @@ def unpersonal(
     exclude: Sequence[str],
     eligible: frozenset[str] | None = None,
 ) -> list[Ranked]:
-    """At most k items for anybody: by fresh features as far as they go, then by the model's own lists.
+    """At most k items for any user: first by fresh features, then by the model's own lists.
 
     Args:
-        eligible: the items that may come; None for all.
+        eligible: the items that may be in the answer; None for all.
     """
-    sources: list[Iterable[Ranked]] = [board.ranked(items.items) for board in items.boards]
+    sources: list[Iterable[Ranked]] = [ranking.ranked(items.items) for ranking in items.rankings]
     if artefact is not None:
         most = k if eligible is None else len(artefact.items)
         sources += [artefact.trending(most, exclude), artefact.popular(most, exclude)]
     if eligible is not None:
-        sources = [[one for one in source if one.item_id in eligible] for source in sources]
+        sources = [[item for item in source if item.item_id in eligible] for source in sources]
     return first_of(sources, k, exclude)
 
 
 def first_of(sources: Iterable[Iterable[Ranked]], k: int, exclude: Iterable[str]) -> list[Ranked]:
     """The first k different items of the sources, one source after the other, without those excluded."""
     seen = set(exclude)
-    found: list[Ranked] = []
+    first: list[Ranked] = []
     for source in sources:
-        for one in source:
-            if len(found) == k:
-                return found
-            if one.item_id not in seen:
-                seen.add(one.item_id)
-                found.append(one)
-    return found
+        for item in source:
+            if len(first) == k:
+                return first
+            if item.item_id not in seen:
+                seen.add(item.item_id)
+                first.append(item)
+    return first

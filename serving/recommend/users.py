@@ -22,12 +22,12 @@ from serving.recommend.request_features import overridden, request_columns
 
 
 class UserReader:
-    """Reads who asks; may be shared by threads.
+    """Reads the user and session of a query; may be shared by threads.
 
     Args:
         view: the view that describes users.
-        own: the sessions; None where none are remembered.
-        failed: called with the error where the store could not be read.
+        own: the sessions; None if none are remembered.
+        failed: called with the error if the store cannot be read.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class UserReader:
         self._own, self._failed = own, failed
 
     def request_features(self, features: Mapping[str, Any], served: LoadedRecommender | None) -> Mapping[str, pa.Array]:
-        """The request's own features as columns. Raises ProblemError for one that the model's view does not have so."""
+        """The request's own features as columns. Raises ProblemError for one that the model's view lacks."""
         if not features:
             return {}
         try:
@@ -54,9 +54,9 @@ class UserReader:
     def read(
         self, query: ItemQuery, own_features: Mapping[str, pa.Array], served: LoadedRecommender | None
     ) -> UserRead:
-        """The features of the query's user, by the definition of the model's training (the repo's without one).
+        """The features of the query's user, by the definition of the model's training (the repo's without a model).
 
-        A store that does not answer is a problem of the read and no error.
+        A store that does not answer is the read's ``problem``, not an error.
         """
         schema_hash = self.schema_hash(served)
         matrix, problem, recent = self._read(query, schema_hash)
@@ -66,9 +66,9 @@ class UserReader:
         return UserRead(matrix, problem, recent, bool(own_features), schema_hash)
 
     def schema_hash(self, served: LoadedRecommender | None) -> int | None:
-        """The hash of the definition that users are read by; None for the repo's."""
-        own = None if served is None else served.model.manifest.user
-        return None if own is None or own.view != self._view else int(own.schema_hash, 16)
+        """The schema hash by which users are read for this version; None for the repo's."""
+        inputs = None if served is None else served.model.manifest.user
+        return None if inputs is None or inputs.view != self._view else int(inputs.schema_hash, 16)
 
     def _view_of(self, served: LoadedRecommender | None) -> FeatureView:
         return self._reader.view(self._view, self.schema_hash(served))

@@ -1,8 +1,8 @@
 """HAProxy before the replicas, as Ray Serve can run it: no Python between a client and the process that answers.
 
-Ray writes its configuration and starts the binary. What Ray has no setting for is changed on the way, by a script that
-stands in for the binary: its own ports listen on loopback, a client that sends its headers too slowly is let go, and no
-log goes to a syslog that nobody asked for.
+Ray writes the configuration and starts the binary. A script in place of the binary changes what Ray has no setting for:
+HAProxy's own ports listen on loopback, a client that sends its headers too slowly is disconnected, and nothing is
+logged to syslog.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from features.machine import free_ports
 
 SOCKET, SOCKET_PATH = "admin.sock", 97
-"""The admin socket's name, and how long HAProxy lets its whole path be; Ray puts it into a folder named by its node."""
+"""The admin socket's name, and HAProxy's limit of its path's length; Ray puts it into a folder named by its node."""
 
 NODE_ID = 56
 
@@ -36,7 +36,7 @@ sed -i \\
   -e 's/^ *timeout connect .*/&\\n    timeout http-request {headers_within_s}s/' \\
   -e '/^ *log /d' \\
   "$configuration" || exit
-# Where Ray is killed, nobody else would end it.
+# If Ray is killed, nothing else would end it.
 if command -v setpriv > /dev/null; then exec setpriv --pdeathsig KILL '{haproxy}' "$@"; fi
 exec '{haproxy}' "$@"
 """
@@ -44,7 +44,7 @@ exec '{haproxy}' "$@"
 
 @contextmanager
 def haproxy() -> Iterator[dict[str, str]]:
-    """Ray's settings of an HAProxy whose files are gone after the block; none, which is Ray's own proxy, without one.
+    """Ray's settings of an HAProxy whose files are removed after the block; empty (for Ray's own proxy) without one.
 
     The wheel has a binary for Linux alone, and a temporary folder may have too long a name for a socket in it.
     """
@@ -67,9 +67,9 @@ def _binary() -> str | None:
 
 
 def environment(folder: Path, binary: str) -> dict[str, str]:
-    """Ray's settings of an HAProxy with ports that were free a moment ago, and its files and the stand-in in a folder.
+    """Ray's settings of an HAProxy on free ports, with its files and the script in a folder.
 
-    Everybody who reaches the admin socket may use it: the folder must be its owner's alone.
+    Anybody who can open the admin socket may use it, so only the owner may access the folder.
     """
     metrics, stats, fallback = free_ports(3)
     stand_in = folder / "haproxy"
@@ -89,21 +89,21 @@ def environment(folder: Path, binary: str) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # the service counts its own answers
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # one hands on thousands of requests a second
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # one thread forwards thousands of requests a second
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "10",
-        # A replica that ends goes on taking requests until HAProxy has heard of it, which takes a fraction of this.
+        # A replica that ends takes requests until HAProxy is notified, which takes a fraction of this.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     }
 
 
 @contextmanager
 def environment_of(settings: Mapping[str, str]) -> Iterator[None]:
-    """Processes that are started in the block have these settings, but for those that have a value already."""
-    mine = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(mine)
+    """Sets these environment variables in the block, except those that are set already."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for name in mine:
+        for name in added:
             os.environ.pop(name, None)

@@ -1,4 +1,4 @@
-"""A Ray of our own on this machine with the application in it: started, ready, and gone without a trace afterwards."""
+"""The application in a Ray of its own on this machine, which ends with it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ OBJECT_STORE_BYTES = 100_000_000
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray's switch for desktops, whose name says more than it does: no port of a node of its own leaves loopback.
+    # Ray's switch for desktops; off, all ports of a local node stay on loopback.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # The service answers from threads of its own and never blocks Ray's loop: one thread less to hop over.
+    # The service answers from its own threads and never blocks Ray's loop: this saves a change of threads.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
-    # A proxy that is not ready after three times so many seconds is killed, and the start with it; 5 is too few for a
-    # machine that compiles, trains and starts Java meanwhile.
+    # A proxy that is not ready after three times this many seconds is killed, which fails the start; 5 is too few for a
+    # machine that compiles, trains and starts Java at the same time.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "20",
 }
 
@@ -39,7 +39,7 @@ class ServeError(HeadraceError):
 
 @contextmanager
 def served(settings: ServiceConfig, num_cpus: int = 2) -> Iterator[str]:
-    """The application answers at the URL that this gives, on a Ray that nobody else can reach, until the block ends.
+    """The application answers at the yielded URL, on a Ray that only this machine can reach, until the block ends.
 
     Raises:
         ServeError: Ray did not start, or the application failed to.
@@ -55,20 +55,20 @@ def served(settings: ServiceConfig, num_cpus: int = 2) -> Iterator[str]:
             _start_application(settings)
             yield f"http://{settings.host}:{settings.port}"
         finally:
-            with redirect_stdout(io.StringIO()):  # Ray prints there that the controller is gone, as was asked
+            with redirect_stdout(io.StringIO()):  # Ray prints that the controller has ended
                 serve.shutdown()  # type: ignore[no-untyped-call]
                 ray.shutdown()
 
 
 def _check_port(settings: ServiceConfig) -> None:
-    """Passes when the port is free, which Ray would find out half a minute later."""
+    """Passes when the port is free; Ray would report it half a minute later."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
-            place = f"port {settings.port} of {settings.host}"
-            raise ServeError("Ray Serve", f"{place} to listen on", str(error), "Choose another: --port 0.") from None
+            address = f"port {settings.port} of {settings.host}"
+            raise ServeError("Ray Serve", f"{address} to listen on", str(error), "Choose another: --port 0.") from None
 
 
 def _start_application(settings: ServiceConfig) -> None:
@@ -90,7 +90,7 @@ def _start_ray(num_cpus: int, folder: str) -> None:
 
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with chdir(folder):  # which replicas import from: a project's own features/ folder is not ours
+            with chdir(folder):  # replicas import from it: a project may have its own features/ folder
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,

@@ -1,6 +1,6 @@
-"""The canary: a version that answers a share of the users, always the same, until it does worse than the champion.
+"""The canary: a version that answers a fixed share of the users until it does worse than the champion.
 
-Every process judges by its own answers, and reports to the registry; the others read it there and stop as well.
+Every process judges by its own answers and reports a stop to the registry, where the others read it and stop as well.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from models.tags import CANARY, CANARY_STOPPED
 logger = logging.getLogger(__name__)
 
 COMPARE_EVERY = 20
-"""After so many answers of the canary the two are compared."""
+"""Canary and champion are compared after this many answers of the canary."""
 
 HASH_BYTES = 8
 
 WINDOW = 500
-"""The newest answers of each that are compared."""
+"""The number of newest answers of each that are compared."""
 
 MIN_ANSWERS = 20
-"""With fewer of either, the two are not compared."""
+"""The fewest answers of each for a comparison."""
 
 SIGNIFICANCE = 0.001
-"""The probability, at a comparison, that two which are alike are told apart."""
+"""The probability that a comparison finds equal versions different."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Attempt:
 
 
 class RecentAttempts:
-    """The newest WINDOW attempts; one thread at a time."""
+    """The newest WINDOW attempts; used by one thread at a time."""
 
     def __init__(self) -> None:
         self._newest: deque[Attempt] = deque(maxlen=WINDOW)
@@ -56,7 +56,7 @@ class RecentAttempts:
         return len(self._newest)
 
     def add(self, attempt: Attempt) -> None:
-        """The newest is this one."""
+        """Adds an attempt, and drops the oldest of more than WINDOW."""
         self._newest.append(attempt)
 
     @property
@@ -66,12 +66,12 @@ class RecentAttempts:
 
     @property
     def took_s(self) -> Floats:
-        """(n,) how long each took."""
+        """(n,) the seconds that each took."""
         return np.array([attempt.took_s for attempt in self._newest], dtype=np.float64)
 
 
 def worse(own: RecentAttempts, other: RecentAttempts, slower: float) -> str | None:
-    """The reason why the first does significantly worse than the second; None where it does not.
+    """The reason for which the first does significantly worse than the second; None if it does not.
 
     It fails more often by Fisher's exact test, or takes longer by the test of Mann and Whitney and its median is more
     than ``slower`` times the other's; both one-sided, at SIGNIFICANCE.
@@ -88,7 +88,7 @@ def worse(own: RecentAttempts, other: RecentAttempts, slower: float) -> str | No
 
 
 def fisher_p(failed: int, count: int, other_failed: int, other_count: int) -> float:
-    """The chance of so many failures or more in the first, were all failures spread over both by chance."""
+    """The one-sided p-value of Fisher's exact test that the first fails more often than the other."""
     from scipy.stats import fisher_exact  # type: ignore[import-untyped]
 
     table = [[failed, count - failed], [other_failed, other_count - other_failed]]
@@ -96,18 +96,18 @@ def fisher_p(failed: int, count: int, other_failed: int, other_count: int) -> fl
 
 
 def mann_whitney_p(times: Floats, other_times: Floats) -> float:
-    """The chance that times of one kind are so much longer in the first, by a normal approximation with ties."""
+    """The one-sided p-value that the first times are longer: Mann-Whitney U, normal approximation with ties."""
     from scipy.stats import mannwhitneyu
 
     if np.ptp(np.concatenate([times, other_times])) == 0:
         return 1.0
-    how = {"alternative": "greater", "method": "asymptotic", "use_continuity": False}
-    return float(mannwhitneyu(times, other_times, **how).pvalue)
+    options = {"alternative": "greater", "method": "asymptotic", "use_continuity": False}
+    return float(mannwhitneyu(times, other_times, **options).pvalue)
 
 
-def is_chosen(who: str, digest: str, share: float) -> bool:
-    """The same for a user and a version everywhere; others for another version, and more of them for a larger share."""
-    hashed = hashlib.blake2b(f"{digest}\0{who}".encode(), digest_size=HASH_BYTES).digest()
+def is_chosen(key: str, digest: str, share: float) -> bool:
+    """True for a share of the user keys: the same in every process, others for each digest, nested by share."""
+    hashed = hashlib.blake2b(f"{digest}\0{key}".encode(), digest_size=HASH_BYTES).digest()
     most: int = 256**HASH_BYTES
     return int.from_bytes(hashed, "big") < share * most
 
@@ -117,8 +117,8 @@ class Canary:
 
     Args:
         loader: makes a version ready to answer.
-        share: of the users, where the version's tags name no other.
-        slower: how many times as long as the champion's its answers may take.
+        share: of the users, unless the version's tags name another.
+        slower: the longest that its answers may take, as a multiple of the champion's time.
         stopped: called with the version and the reason when it stops itself.
     """
 
@@ -141,7 +141,7 @@ class Canary:
 
     @property
     def served(self) -> LoadedRecommender | None:
-        """The version that is in memory, whether it answers or has stopped; None for none."""
+        """The version in memory, whether it answers or has stopped; None without one."""
         return self._followed.current
 
     @property
@@ -151,34 +151,34 @@ class Canary:
         return self._share if named is None or named.canary_share is None else named.canary_share
 
     def look(self, champion: LoadedRecommender | None) -> None:
-        """The canary is the version that the alias names now; one that stopped is reported to the registry.
+        """Loads the version that the alias names now, and reports a stop to the registry.
 
-        Raises RegistryError where the registry does not answer; then the canary goes on as it was.
+        Raises RegistryError if the registry does not answer; the canary then stays as it was.
         """
         self._report_stop()
         self._followed.look(champion)
         named = self._followed.named
         if named is not None:
-            import_module("scipy.stats")  # here, as its import takes too long in a request's thread
+            import_module("scipy.stats")  # here, as the import takes too long for a request's thread
         with self._lock:
             fresh = None if named is None else (named.version, named.canary_begun)
             if fresh != self._began:
                 self._began, self._stopped, self._reported = fresh, None, True
                 self._own, self._champion = RecentAttempts(), RecentAttempts()
-            if champion is not self._beside:  # what another champion did says nothing of this one
+            if champion is not self._beside:  # the attempts of another champion do not count
                 self._beside, self._champion = champion, RecentAttempts()
             if named is not None and named.canary_stopped is not None:
                 self._stopped = self._stopped or named.canary_stopped
 
-    def of(self, who: str | None) -> LoadedRecommender | None:
-        """The canary, where it is to answer this user (or session); None for nobody, and where it has stopped."""
+    def for_user(self, key: str | None) -> LoadedRecommender | None:
+        """The canary, if it answers this user (or session) key; None for others, without a key, and after a stop."""
         served = self._followed.current
-        if who is None or served is None or self._stopped is not None:
+        if key is None or served is None or self._stopped is not None:
             return None
-        return served if is_chosen(who, served.digest or served.version, self.share) else None
+        return served if is_chosen(key, served.digest or served.version, self.share) else None
 
     def answered(self, served: LoadedRecommender | None, failed: bool, took_s: float) -> None:
-        """An attempt of this version to answer has ended; the canary stops where it does significantly worse by now."""
+        """Counts an attempt of this version to answer; the canary stops when it does significantly worse."""
         own = self._followed.current
         if own is None or served is None or self._stopped is not None:
             return
@@ -197,7 +197,7 @@ class Canary:
 
     @property
     def state(self) -> str:
-        """The canary's version and share, or why it does not answer, in words."""
+        """The canary's version and share, or the reason for which it does not answer, as text."""
         named, refused = self._followed.named, self._followed.refused
         if named is None:
             return "none"
@@ -215,6 +215,6 @@ class Canary:
             return
         try:
             self._registry.report(named, reason, CANARY_STOPPED)
-        except HeadraceError:  # here it has stopped; it is reported at the next look
+        except HeadraceError:  # it has stopped here; the report is repeated at the next look
             return
         self._reported = True

@@ -1,4 +1,4 @@
-"""Versions that requests name: verified and loaded at the first request, a few of them kept in memory."""
+"""Versions that requests name: verified and loaded at the first request; a few stay in memory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from models.recommender import Artefact, LoadedRecommender
 from models.registry import Pinned
 
 MOST_LOADED = 3
-"""Versions in memory beside those of the aliases."""
+"""The number of versions in memory besides those of the aliases."""
 
 MOST_NAMES = 64
 
 
 class UnknownModelError(HeadraceError):
-    """Raised when no version or alias of the registered model has the name."""
+    """Raised for a name that is no version or alias of the registered model."""
 
 
 class NamedVersions:
@@ -27,7 +27,7 @@ class NamedVersions:
 
     Args:
         loader: makes a version ready to answer.
-        again_s: how long an answer of the registry counts.
+        again_s: the time for which an answer of the registry is cached.
     """
 
     def __init__(self, loader: VersionLoader[Artefact], again_s: float) -> None:
@@ -38,16 +38,16 @@ class NamedVersions:
 
     @property
     def artefacts(self) -> list[Artefact]:
-        """Those in memory."""
+        """The artefacts in memory."""
         with self._lock:
             return [loaded.model for loaded in self._loaded.values()]
 
     def get(self, name: str, *serving: LoadedRecommender | None) -> LoadedRecommender:
-        """The version of this number, or that this alias names; one that serves already is not loaded again.
+        """The version of this number or alias; one of ``serving`` is not loaded again.
 
         Raises:
             UnknownModelError: there is none.
-            ArtefactError: it must not serve, is damaged, or was trained on other definitions.
+            ArtefactError: the version must not serve, is damaged, or was trained on other definitions.
             RegistryError: the registry does not answer.
         """
         pinned = self._pinned(name)
@@ -59,8 +59,8 @@ class NamedVersions:
 
     def _pinned(self, name: str) -> Pinned | None:
         with self._lock:
-            found_at, pinned = self._names.get(name, (float("-inf"), None))
-        if time.monotonic() - found_at < self._again_s:
+            looked_at, pinned = self._names.get(name, (float("-inf"), None))
+        if time.monotonic() - looked_at < self._again_s:
             return pinned
         pinned = self._loader.registry.find(name)
         with self._lock:

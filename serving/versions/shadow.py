@@ -1,6 +1,6 @@
-"""Shadows: challengers that repeat a champion's requests once it has answered; users never see their answers.
+"""Shadows: challengers that repeat a champion's requests after its answers; users never see theirs.
 
-A thread takes requests from a short queue. What does not fit is dropped and counted: an answer waits for nothing here.
+A thread takes requests from a short queue; a request that does not fit is dropped and counted, so no answer waits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from serving.recommend import (
     ItemSnapshot,
     ModelAnswer,
     ServedAnswer,
-    Shadowed,
+    ShadowOverlap,
     is_sampled,
 )
 from serving.workers import DroppingQueue
@@ -29,32 +29,32 @@ from serving.workers import DroppingQueue
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 16
-"""Recommendations that may wait for the challenger."""
+"""The size of the queue of recommendations."""
 
 MOST_SCORES_WAITING = 64
-"""Scored events that may wait for a challenger."""
+"""The size of the queue of scored events."""
 
 
 @dataclass(frozen=True)
 class ShadowRequest:
-    """The champion's answer, what it was made of, and the call that repeats it with another version."""
+    """The champion's answer, its query and items, and the call that repeats it with another version."""
 
     answer: ModelAnswer
     query: ItemQuery
     items: ItemSnapshot
-    ask: Callable[[LoadedRecommender], ModelAnswer]
+    repeat: Callable[[LoadedRecommender], ModelAnswer]
 
 
 class Shadow:
-    """Asks the recommender's challenger about a share of the answers; its answers are logged, with their overlap.
+    """Repeats a share of the requests with the recommender's challenger; its answers are logged with their overlap.
 
-    Requests that come while those of users wait for a thread are dropped and counted.
+    Requests that come while users' requests wait for a thread are dropped and counted.
 
     Args:
-        share: of the answers, by their ids: those of the served log first.
-        challenger: the version beside the champion; None for none.
+        share: of the answers, by their ids; the same ids as the served log's, as far as both shares go.
+        challenger: the challenger; None without one.
         busy: true while requests wait for a thread.
-        log: takes what the challenger answered.
+        log: takes the challenger's answers.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class Shadow:
         )
 
     def start(self) -> None:
-        """Offered requests are worked on from now on."""
+        """Starts the thread that repeats offered requests."""
         if self._share:
             self._queue.start()
 
     def stop(self) -> None:
-        """The requests in the queue are worked on, and no others."""
+        """Repeats the requests in the queue and ends the thread."""
         self._queue.stop()
 
     def offer(self, request: ShadowRequest) -> None:
-        """Take the request where it is sampled and there is room; returns at once."""
+        """Queues the request if it is sampled and the queue has room; returns at once."""
         if self._challenger() is not None and is_sampled(request.answer.id, self._share):
             self._queue.offer(request)
 
@@ -91,12 +91,12 @@ class Shadow:
             self._count("dropped")
             return
         started = time.perf_counter()
-        answer = request.ask(challenger)
+        answer = request.repeat(challenger)
         took_s = time.perf_counter() - started
         shared = overlap(answer.recommendation.items, request.answer.recommendation.items)
         self._metrics.shadow_overlap.observe(shared)
         answer = replace(answer, id=request.answer.id, took_s=took_s)
-        self._log(ServedAnswer(answer, request.query, request.items, Shadowed(shared)))
+        self._log(ServedAnswer(answer, request.query, request.items, ShadowOverlap(shared)))
         self._count("scored")
 
     def _failed(self, request: ShadowRequest, error: Exception) -> None:
@@ -108,15 +108,15 @@ class Shadow:
 
 
 def overlap(first: list[Ranked], second: list[Ranked]) -> float:
-    """The share of the longer list's items that are in both; 1 for two that are empty."""
-    one, other = ({item.item_id for item in items} for items in (first, second))
-    most = max(len(one), len(other))
-    return len(one & other) / most if most else 1.0
+    """The share of the longer list's items that are in both lists; 1 for two empty lists."""
+    first_ids, second_ids = ({item.item_id for item in items} for items in (first, second))
+    longest = max(len(first_ids), len(second_ids))
+    return len(first_ids & second_ids) / longest if longest else 1.0
 
 
 @dataclass(frozen=True)
 class ScoredEvent:
-    """An event's inputs, (1, inputs), with the score of the champion of an event model."""
+    """An event's inputs, (1, inputs), with the score of an event model's champion."""
 
     model: str
     champion: LoadedEventModel
@@ -125,11 +125,11 @@ class ScoredEvent:
 
 
 class ScoreShadow:
-    """Scores a share of the events by the challengers too; how far the two are apart, and which flags, is counted.
+    """Scores a share of the events by the challengers too, and observes the difference of scores and of flags.
 
     Args:
-        share: of the events, drawn.
-        challengers: by the name of the model.
+        share: of the events, drawn at random.
+        challengers: by the name of the event model.
     """
 
     def __init__(self, share: float, challengers: Mapping[str, EventAlias], metrics: Metrics) -> None:
@@ -140,16 +140,16 @@ class ScoreShadow:
         )
 
     def start(self) -> None:
-        """Offered events are scored from now on."""
+        """Starts the thread that scores offered events."""
         if self._share and self._challengers:
             self._queue.start()
 
     def stop(self) -> None:
-        """The events in the queue are scored, and no others."""
+        """Scores the events in the queue and ends the thread."""
         self._queue.stop()
 
     def offer(self, event: ScoredEvent) -> None:
-        """Take the event where it is drawn and there is room; returns at once."""
+        """Queues the event if it is drawn and the queue has room; returns at once."""
         if self._share and self._random.random() < self._share:
             self._queue.offer(event)
 

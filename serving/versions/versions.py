@@ -1,4 +1,4 @@
-"""The versions of the model that this process may ask, and which one answers a request."""
+"""The versions of the model in this process, and the choice of the one that answers a request."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class ModelVersions:
     """The champion, the canary and the challenger beside it, and versions that requests name.
 
     Args:
-        registry: where models are.
-        reader: knows which definitions have rows.
-        items: gets the features of the items that a version knows before it answers.
-        store_failed: called with the error where the store could not be read.
+        registry: the registry of models.
+        reader: finds the definitions that have rows.
+        items: reads the features of a version's items before it answers.
+        store_failed: called with the error if the store cannot be read.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ModelVersions:
 
     @property
     def artefacts(self) -> list[Artefact]:
-        """Those in memory, and those that a thread is about to make one of them."""
+        """The artefacts in memory, including those that a thread is preparing."""
         followed = (self.champion.current, self.champion.previous, self.canary.served, self.challenger)
         loaded = [version.model for version in followed if version is not None]
         every = [*self._preparing.values(), *loaded, *self._others.artefacts]
@@ -69,11 +69,11 @@ class ModelVersions:
 
     @property
     def challenger(self) -> LoadedRecommender | None:
-        """The version that repeats the champion's requests in its shadow; None for none."""
+        """The version that repeats the champion's requests as its shadow; None without one."""
         return self._challenger.current
 
     def look(self) -> None:
-        """The versions are those that the aliases name now."""
+        """Loads the versions that the aliases name now."""
         with self._prepared():
             self._look()
 
@@ -86,20 +86,20 @@ class ModelVersions:
             self.canary.look(self.champion.current)
             if self._settings.shadow_share:
                 self._challenger.look(self.champion.current)
-        except HeadraceError:  # they stay what they were
+        except HeadraceError:  # they stay as they were
             self._metrics.failures.labels("registry").inc()
 
     def stop(self) -> None:
-        """Nothing is loaded any more."""
+        """Stops loading versions."""
         self._loading.shutdown(wait=False, cancel_futures=True)
 
-    async def version_for(self, name: str | None, who: str | None = None) -> LoadedRecommender | None:
-        """The version that answers this user or session, or the one that the request names, however long it loads.
+    async def version_for(self, name: str | None, key: str | None = None) -> LoadedRecommender | None:
+        """The version that answers this user or session key, or the one that the request names, once it is loaded.
 
-        Raises ProblemError for one that is not there, and for one that must not answer.
+        Raises ProblemError for an unknown version, and for one that must not answer.
         """
         if name is None:
-            return self.canary.of(who) or self.champion.current
+            return self.canary.for_user(key) or self.champion.current
         try:
             return await asyncio.get_running_loop().run_in_executor(self._loading, self._named, name)
         except UnknownModelError as error:
@@ -112,7 +112,7 @@ class ModelVersions:
             return self._others.get(name, self.champion.current, self.champion.previous)
 
     def answered(self, served: LoadedRecommender | None, failed: bool, took_s: float) -> None:
-        """An attempt of this version to answer ended so."""
+        """Counts an attempt of this version to answer."""
         if served is None:
             return
         alias = served.alias or self._settings.model_alias
@@ -121,30 +121,30 @@ class ModelVersions:
         self.canary.answered(served, failed, took_s)
 
     def used(self, served: LoadedRecommender, name: str | None) -> schema.ModelUsed:
-        """The part of a response about the version that answered a request which named ``name``, or none."""
-        own = served.alias or self._settings.model_alias
-        alias = own if name is None else None if name.isdecimal() else name
+        """The part of a response about the version that answered; ``name`` is that of the request, if any."""
+        followed = served.alias or self._settings.model_alias
+        alias = followed if name is None else None if name.isdecimal() else name
         return schema.ModelUsed(name=self._settings.model_name, version=served.version, alias=alias)
 
     def listed(self) -> schema.ModelsResponse:
-        """The versions in this process."""
-        watch = self.champion
-        refused = watch.refused
+        """The answer to GET /v1/models."""
+        champion = self.champion
+        refused = champion.refused
         return schema.ModelsResponse(
             name=self._settings.model_name,
             alias=self._settings.model_alias,
-            current=_version(watch.current),
-            previous=_version(watch.previous),
+            current=_version(champion.current),
+            previous=_version(champion.previous),
             refused=None if refused is None else schema.RefusedVersion(version=refused.version, reason=refused.reason),
             canary=_version(self.canary.served),
             canary_state=self.canary.state,
             challenger=_version(self.challenger),
-            problem=watch.registry_problem,
+            problem=champion.registry_problem,
         )
 
     @property
     def state(self) -> str:
-        """The version that serves, or why none does."""
+        """The version that serves, or the reason for none, as text."""
         current = self.champion.current
         return f"version {current.version}" if current is not None else self.champion.registry_problem or "none yet"
 
@@ -154,15 +154,18 @@ class ModelVersions:
         self._preparing[threading.get_ident()] = artefact
         try:
             self._items.refresh(lambda: self.artefacts, now_ms())
-        except (StoreError, OSError) as error:  # the model can do without, and items come when the store does
+        except (
+            StoreError,
+            OSError,
+        ) as error:  # it answers without them; they are read when the store is back
             self._store_failed(error)
         artefact.recommend(artefact.items[:1], None, self._items.inputs(artefact), 1)
 
     @contextmanager
     def _prepared(self) -> Iterator[None]:
-        """A model that this thread prepares is among ``artefacts`` until the end of the block, where it is loaded.
+        """Keeps a model that this thread prepares among ``artefacts`` until the end of the block, when it is loaded.
 
-        The items are read anew all the time: a reading between the preparation and the swap must not drop the model's.
+        Items are refreshed all the time: a refresh between preparation and swap must not drop the model's items.
         """
         try:
             yield
@@ -170,12 +173,12 @@ class ModelVersions:
             self._preparing.pop(threading.get_ident(), None)
 
     def _own_views(self, artefact: Artefact) -> dict[str, FeatureView]:
-        """The definitions that the model was trained on, of which there are rows. Raises StoreError."""
-        found = {}
+        """The definitions of the model's training that have rows. Raises StoreError."""
+        views = {}
         for inputs in (artefact.manifest.user, artefact.manifest.item):
-            with suppress(UsageError):  # without rows it is not there, and the check says so
-                found[inputs.view] = self._reader.view(inputs.view, int(inputs.schema_hash, 16))
-        return found
+            with suppress(UsageError):  # without rows it is missing here, which the check reports
+                views[inputs.view] = self._reader.view(inputs.view, int(inputs.schema_hash, 16))
+        return views
 
     def _canary_stopped(self, served: LoadedRecommender, _: str) -> None:
         self._metrics.canary_stopped.clear()

@@ -139,7 +139,7 @@ class World:
         self.canary.look(self.watch.current)
 
     def chosen(self) -> set[str | None]:
-        return {found.version if (found := self.canary.of(user)) else None for user in USERS[:200]}
+        return {found.version if (found := self.canary.for_user(user)) else None for user in USERS[:200]}
 
     def answer(self, count: int, failed: bool = False) -> None:
         for _ in range(count):
@@ -154,7 +154,7 @@ def world(tmp_path: Path) -> World:
 
 def test_a_share_of_the_users_is_answered_and_nobody_who_is_not_known_by_name(world):
     assert world.chosen() == {"2", None}
-    assert world.canary.of(None) is None
+    assert world.canary.for_user(None) is None
     assert world.canary.state == "version 2 answers 50% of the users"
     world.tag(canary_share=0.0)
     assert world.chosen() == {None}

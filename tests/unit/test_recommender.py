@@ -20,7 +20,7 @@ from serving.recommend.recommender import (
     recommend,
     substitute,
 )
-from serving.recommend.unpersonal import NO_ITEMS, Board, first_of, unpersonal, weighted
+from serving.recommend.unpersonal import NO_ITEMS, ItemRanking, first_of, unpersonal, weighted
 
 
 def test_a_user_with_fresh_clicks_gets_what_goes_with_them():
@@ -125,9 +125,9 @@ def test_first_of_ends_at_k_and_with_its_sources():
     assert first_of([[one]], 3, ["a"]) == []
 
 
-def test_a_board_has_only_items_with_a_score():
-    board = Board.of("hot", np.array([0.0, 2.0, -1.0, 3.0]))
-    assert board.places.tolist() == [3, 1]
+def test_a_ranking_has_only_items_with_a_score():
+    ranking = ItemRanking.of("hot", np.array([0.0, 2.0, -1.0, 3.0]))
+    assert ranking.indices.tolist() == [3, 1]
 
 
 def test_a_weighted_sum_takes_null_for_nothing():

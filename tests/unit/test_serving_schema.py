@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from features.definitions import Field, Stream
 from features.events.parsing import Verdict
-from serving.events.verdicts import JudgedEvents, Message, Placed, judge, key_of, message_of, post, read_body
+from serving.events.verdicts import Acknowledgement, JudgedEvents, Message, judge, key_of, message_of, post, read_body
 from serving.http.problems import ProblemError, validation_errors
 from serving.http.schema import RecommendRequest
 from serving.recommend.convert import query_of
@@ -44,7 +44,9 @@ class Kafka:
 
     async def send(self, messages):
         self.kept += [one for one in messages if self.lost not in one.value]
-        return ["timed out" if self.lost in one.value else Placed(0, at, NOW) for at, one in enumerate(messages)]
+        return [
+            "timed out" if self.lost in one.value else Acknowledgement(0, at, NOW) for at, one in enumerate(messages)
+        ]
 
     def close(self):
         pass
