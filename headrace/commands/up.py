@@ -15,22 +15,20 @@ import click
 
 from headrace.loop import Child, Loop, LoopError, interrupts_end_it
 
-TELL_EVERY_S = 3.0
+SHOW_EVERY_S = 3.0
 
 AGAIN_S = 10.0
-"""After which a delivery of alerts that has ended is started again: it is never what ends the rest."""
+"""A delivery of alerts that has ended is started again after this; it never ends the other parts."""
 
 ATTEMPTS = 5
 
 LIVED_S = 60.0
-"""A part that ran so long had started well: its next failure is the first again."""
+"""A part that ran so long has started well: its count of failures begins again."""
 
 NOT_AGAIN = (None, 0, 2)
-"""Statuses of a part that runs, that was told to end, and that was asked wrongly."""
+"""Exit statuses without a restart: none yet, ended as requested, wrong usage."""
 
 WHEN_DRIFTED = ("train", "--when-drifted")
-
-Tell = Callable[[str], None]
 
 
 @click.command()
@@ -41,7 +39,7 @@ Tell = Callable[[str], None]
     show_default=True,
     type=click.FloatRange(min=0),
     metavar="MINUTES",
-    help="Every model, once the offline store has its events, and then so often; 0 never trains.",
+    help="Train every model once the offline store has its events, and then so often; 0 never.",
 )
 @click.option(
     "--drift-every",
@@ -50,13 +48,13 @@ Tell = Callable[[str], None]
     show_default=True,
     type=click.FloatRange(min=0),
     metavar="MINUTES",
-    help="So often it looks whether events have moved away from the champion's, and trains where they have; 0 never.",
+    help="Measure the drift of events from the champion's so often, and train where there is any; 0 never.",
 )
 def up(minutes: float, drift_minutes: float) -> None:
-    """Run the project here: Kafka, unless the settings name one, the stream, the service, and training now and then.
+    """Run the project here: Kafka, unless the settings name one, the stream, the service, and training at intervals.
 
-    Alerts are delivered where the definitions have event models. A line says how it is doing. Ctrl-C or SIGTERM ends
-    everything that was started, and so does the end of any part; a stream that fails is started again first.
+    Alerts are delivered where the definitions have event models. A line shows the state of the parts. Ctrl-C or SIGTERM
+    ends everything that was started, and so does the end of any part; a stream that fails is started again first.
 
     \b
     Examples:
@@ -80,34 +78,34 @@ def up(minutes: float, drift_minutes: float) -> None:
             try:
                 run(loop, trainings, delivery)
             finally:
-                for one in (*trainings, delivery):
-                    one.stop()
+                for schedule in (*trainings, delivery):
+                    schedule.stop()
     except KeyboardInterrupt:
         click.echo("stopped; everything that was started has ended", err=True)
         sys.exit(0)
 
 
 def trainings_of(loop: Loop, every_s: float, drift_s: float) -> list[Schedule]:
-    """The recommender's training, what trains it where events have drifted, and the same of each event model."""
+    """Schedules of training and of training after drift, for the recommender and each event model."""
     from features.definitions import load_repo
 
     first = time.monotonic() + drift_s
     own = (str(loop.settings.training.get("stream", "activity")),)
-    found = [
+    schedules = [
         Schedule(loop, every_s, tables=own),
         Schedule(loop, drift_s, WHEN_DRIFTED, ("drift", "drift"), first, own),
     ]
     for name, model in load_repo(loop.repo).models.items():
         tables = (model.stream.name, model.labels.name)
-        found += [
+        schedules += [
             Schedule(loop, every_s, ("train", name), (f"training {name}", f"{name} trained"), tables=tables),
             Schedule(loop, drift_s, ("train", name, "--when-drifted"), (f"drift of {name}", name), first, tables),
         ]
-    return found
+    return schedules
 
 
 def has_sinks(loop: Loop) -> bool:
-    """True when there may be alerts, and the settings name somewhere to take them."""
+    """True where the definitions have event models, and the settings name a sink of alerts."""
     from features.definitions import load_repo
 
     chosen = loop.settings.alerts
@@ -115,28 +113,28 @@ def has_sinks(loop: Loop) -> bool:
 
 
 def run(loop: Loop, trainings: Sequence[Schedule], delivery: Schedule) -> None:
-    """Start the parts, and tell how they are doing until one of them ends."""
+    """Runs the parts, and shows their state, until one of them ends."""
     click.echo(f"Kafka answers on {loop.start_broker()}", err=True)
     stream = RestartedPart(loop, "stream")
     loop.start("serve", "serve")
     click.echo(f"service: {loop.url}/docs · logs: {loop.home / 'logs'} · Ctrl-C ends all", err=True)
-    with teller() as tell:
+    with status_display() as show:
         while True:
             stream.tick(time.monotonic())
             loop.check()
-            for one in trainings:
-                if not any(other.running for other in trainings if other is not one):  # one at a time in a project
-                    one.tick(time.monotonic())
+            for training in trainings:
+                if not any(other.running for other in trainings if other is not training):  # one at a time in a project
+                    training.tick(time.monotonic())
             delivery.tick(time.monotonic())
             ready = loop.ask("/readyz", timeout_s=1.0)
-            told = [one.told(time.monotonic()) for one in trainings[:1]]
-            told += [one.last for one in (*trainings[1:], delivery) if "failed" in one.last]
-            tell(status_line(stream_status(loop.home), ready, " · ".join(told)))
-            time.sleep(TELL_EVERY_S)
+            states = [training.state(time.monotonic()) for training in trainings[:1]]
+            states += [schedule.last for schedule in (*trainings[1:], delivery) if "failed" in schedule.last]
+            show(status_line(stream_status(loop.home), ready, " · ".join(states)))
+            time.sleep(SHOW_EVERY_S)
 
 
 class RestartedPart:
-    """A part that is started again when it fails, later each time; what fails at every attempt ends the whole.
+    """A part that is started again when it fails, after longer each time; ATTEMPTS failures end the loop.
 
     Args:
         name: the headrace command.
@@ -151,7 +149,7 @@ class RestartedPart:
         self._since = self._due = 0.0
 
     def tick(self, now: float) -> None:
-        """Take notice of a failure, and start the part again when it is due."""
+        """Handles a failure, and starts the part again when it is due."""
         if self._child is None and now >= self._due:
             self._child, self._since = self._loop.start(self._name, self._name), now
         elif self._child is not None and self._child.process.poll() not in NOT_AGAIN:
@@ -161,7 +159,7 @@ class RestartedPart:
         if now - self._since > LIVED_S:
             self._backoff.succeeded()
         if self._backoff.attempts == ATTEMPTS:
-            return  # and the loop's own look at it says the rest
+            return  # the loop's own check reports it
         wait_s = self._backoff.next_s()
         try:
             child.check()
@@ -173,17 +171,17 @@ class RestartedPart:
 
 
 class ProjectLoop(Loop):
-    """The loop on the project itself: its parts read the same settings as when they are started by hand."""
+    """The loop on the project itself: its parts have the settings that they have when started by hand."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the settings leave open: where Kafka is, and a free port of the service."""
+        """The environment with Kafka's address and the service's port, which the settings leave open."""
         ours = {"HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap, "HEADRACE_SERVING__PORT": str(self.port)}
         return {**os.environ, **ours}
 
 
 def stream_status(home: Path) -> dict[str, Any]:
-    """What the stream told last; 'absent' where that is long ago."""
+    """The stream's last status; its state is 'absent' where that is too old."""
     from features.online_store import read_status
     from features.times import now_ms
 
@@ -192,14 +190,14 @@ def stream_status(home: Path) -> dict[str, Any]:
 
 @dataclass
 class Schedule:
-    """A verb as a process of its own: once there are events, and then every so many seconds; one at a time.
+    """A verb as a process: once there are events, and then every so many seconds; one at a time.
 
     Args:
         every_s: from the end of one to the start of the next; 0 for never.
-        verb: what is run.
-        words: what it is called while it runs, and once it has.
-        due: when it starts first.
-        tables: of these streams, in the offline store; without all of them there is nothing to run it on.
+        verb: the headrace command.
+        words: its names in the status line, while it runs and once it has ended.
+        due: the first start, on the monotonic clock.
+        tables: streams whose tables it needs in the offline store.
     """
 
     loop: Loop
@@ -212,7 +210,7 @@ class Schedule:
     running: Child | None = field(default=None)
 
     def tick(self, now: float) -> None:
-        """Start one that is due, or take notice of the end of one."""
+        """Starts the process when it is due, or handles its end."""
         if self.running is not None:
             self._look(self.running, now)
         elif self.every_s and now >= self.due and self._has_events():
@@ -231,8 +229,8 @@ class Schedule:
         offline = self.loop.root / self.loop.settings.offline.path
         return all(any(offline.glob(f"{name}/_delta_log/*.json")) for name in self.tables or ("*",))
 
-    def told(self, now: float) -> str:
-        """What it does, in a few words."""
+    def state(self, now: float) -> str:
+        """Its state in a few words."""
         doing, _ = self.words
         if not self.every_s:
             return f"no {doing}"
@@ -243,13 +241,13 @@ class Schedule:
         return f"{self.last}, again in {max(self.due - now, 0) / 60:.0f} min"
 
     def stop(self) -> None:
-        """End the one that runs."""
+        """Ends the running process."""
         if self.running is not None:
             self.running.stop()
 
 
 def status_line(stream: Mapping[str, Any], ready: Mapping[str, Any] | None, training: str) -> str:
-    """How everything is doing, in a line."""
+    """The state of all parts in a line."""
     fold = stream.get("queries", {}).get("fold")
     streaming = _stream(fold) if stream["state"] == "running" and fold else ["stream starts"]
     service = f"service ready, model {ready['model']}" if ready else "service starts"
@@ -259,7 +257,7 @@ def status_line(stream: Mapping[str, Any], ready: Mapping[str, Any] | None, trai
 
 
 def _stream(fold: Mapping[str, Any]) -> list[str]:
-    """Records a second, how far behind, how fresh, and what went wrong."""
+    """The fold's rate, lag, freshness and error."""
     behind = "unknown" if fold["lag"] is None else f"{fold['lag']:,}"
     age = fold.get("age", {})
     parts = [f"{fold['rows_per_s']:,.0f} events/s", f"lag {behind}"]
@@ -268,8 +266,8 @@ def _stream(fold: Mapping[str, Any]) -> list[str]:
 
 
 @contextmanager
-def teller() -> Iterator[Tell]:
-    """Takes a line in place of the one before on a terminal, and after it elsewhere."""
+def status_display() -> Iterator[Callable[[str], None]]:
+    """A function that shows a line: over the previous one on a terminal, below it elsewhere."""
     if not sys.stderr.isatty():
         yield lambda line: click.echo(line, err=True)
         return

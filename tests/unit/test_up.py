@@ -72,14 +72,14 @@ def test_it_says_nothing_of_where_data_is_to_its_parts(project):
 def test_training_waits_for_events(project):
     training = Schedule(project, 60.0)
     training.tick(0.0)
-    assert (training.running, training.told(0.0)) == (None, "training waits for events")
+    assert (training.running, training.state(0.0)) == (None, "training waits for events")
 
 
 def test_it_never_trains_where_it_is_told_so(project):
     archive(project)
     training = Schedule(project, 0.0)
     training.tick(0.0)
-    assert (training.running, training.told(0.0)) == (None, "no training")
+    assert (training.running, training.state(0.0)) == (None, "no training")
 
 
 def test_a_training_that_fails_says_where_to_look_and_the_next_comes_in_time(project, monkeypatch):
@@ -87,11 +87,11 @@ def test_a_training_that_fails_says_where_to_look_and_the_next_comes_in_time(pro
     archive(project)
     training = Schedule(project, 120.0)
     training.tick(0.0)
-    assert training.told(0.0) == "training"
+    assert training.state(0.0) == "training"
     assert training.running is not None
     training.running.process.wait()
     training.tick(1.0)
-    assert training.told(1.0) == "training failed, see train.log, again in 2 min"
+    assert training.state(1.0) == "training failed, see train.log, again in 2 min"
     training.tick(120.0)
     assert training.running is None
     training.tick(121.0)
@@ -114,9 +114,9 @@ def test_every_model_trains_once_there_are_the_events_that_it_is_of(project, mon
     archive(project, "fraud_labels")
     recommender.tick(0.0)
     cards.tick(0.0)
-    assert (recommender.running, recommender.told(0.0)) == (None, "training waits for events")
+    assert (recommender.running, recommender.state(0.0)) == (None, "training waits for events")
     assert cards.running is not None
-    assert cards.told(0.0) == "training cards"
+    assert cards.state(0.0) == "training cards"
     cards.running.process.wait()
     cards.tick(1.0)
     assert "training cards failed" in cards.last

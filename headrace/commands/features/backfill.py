@@ -1,4 +1,4 @@
-"""`headrace features backfill`: the features of a file's rows as they were, from the offline store."""
+"""`headrace features backfill`: a file's rows with the features of their times, from the offline store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TIME = "event_timestamp"
 
 @click.command()
 @click.argument("spine", metavar="SPINE")
-@click.option("--out", required=True, metavar="FILE", help="The Parquet file that is written.")
+@click.option("--out", required=True, metavar="FILE", help="The Parquet file to write.")
 @click.option("--view", "names", multiple=True, metavar="VIEW", help="Only this view; again for another.")
 @JSON
 def backfill(spine: str, out: str, names: Sequence[str], as_json: bool) -> None:
@@ -32,7 +32,7 @@ def backfill(spine: str, out: str, names: Sequence[str], as_json: bool) -> None:
 
     SPINE is a Parquet or CSV file with key columns (user_id) and event_timestamp: RFC 3339, epoch ms, or a timestamp,
     UTC where it has no zone. Its rows and columns come back as they are, features beside them: those of the views whose
-    keys it has. Nothing that became known after a row's time plays a part; of whom nobody knew, features are null.
+    keys it has. Nothing that became known after a row's time counts; features of unknown entities are null.
 
     \b
     Examples:
@@ -49,23 +49,23 @@ def backfill(spine: str, out: str, names: Sequence[str], as_json: bool) -> None:
     tables = open_tables(project.offline, streams.values(), repo)
     for name in sorted(streams.keys() - tables.keys()):
         click.echo(f"the offline store has nothing of stream '{name}'", err=True)
-    asked = asked_of(table, views, f"file '{spine}'")
-    for matrix in history(asked, ArchiveReader(tables, rows_in_memory=project.settings.offline.rows_in_memory)):
+    requests = spine_requests(table, views, f"file '{spine}'")
+    for matrix in history(requests, ArchiveReader(tables, rows_in_memory=project.settings.offline.rows_in_memory)):
         for name, column in zip(matrix.names, matrix.columns, strict=True):
             table = table.append_column(name, column)
-    written(table, Path(out))
-    found = {view.name: len(view.features) for view in views}
-    told = {"out": out, "rows": table.num_rows, "views": found, "took_s": round(time.monotonic() - began, 3)}
-    several = ", ".join(f"{count} features of {name}" for name, count in found.items())
-    print_report(told, as_json, lambda _: f"{out}: {table.num_rows:,} rows with {several}")
+    write(table, Path(out))
+    counts = {view.name: len(view.features) for view in views}
+    report = {"out": out, "rows": table.num_rows, "views": counts, "took_s": round(time.monotonic() - began, 3)}
+    features = ", ".join(f"{count} features of {name}" for name, count in counts.items())
+    print_report(report, as_json, lambda _: f"{out}: {table.num_rows:,} rows with {features}")
 
 
 def read_spine(path: Path, repo: FeatureRepo, names: Sequence[str]) -> tuple[pa.Table, list[FeatureView]]:
-    """The file's rows, and the views whose features they can have: those named, or all whose keys are columns.
+    """The file's rows, and the views to read for them: those named, or all whose keys are columns.
 
     Raises:
         UsageError: there is no such file or view, a column is missing, or has the name of a feature.
-        FormatError: the file is not what it is called.
+        FormatError: the file is not of the format of its name.
     """
     import pyarrow as pa
 
@@ -86,11 +86,11 @@ def read_spine(path: Path, repo: FeatureRepo, names: Sequence[str]) -> tuple[pa.
 
 
 def _whole(schema: pa.Schema, batches: Iterable[pa.Table]) -> pa.Table:
-    """The batches as one table, also where there is none."""
+    """The batches as one table; without batches, an empty one."""
     import pyarrow as pa
 
     return pa.concat_tables(
-        [schema.remove_metadata().empty_table(), *(one.replace_schema_metadata() for one in batches)]
+        [schema.remove_metadata().empty_table(), *(batch.replace_schema_metadata() for batch in batches)]
     )
 
 
@@ -111,39 +111,39 @@ def _views(repo: FeatureRepo, names: Sequence[str], columns: Sequence[str], wher
     return views
 
 
-def asked_of(table: pa.Table, views: Sequence[FeatureView], where: str) -> list[SpineRequest]:
-    """What each of the views is asked: the rows' entities, as of their times."""
+def spine_requests(table: pa.Table, views: Sequence[FeatureView], where: str) -> list[SpineRequest]:
+    """A request for each view: the rows' entities as of their times."""
     from features.events import entity_keys
     from features.formats import cast
     from features.history import Spine, SpineRequest
 
     times = times_of(table[TIME], f"{where}: column '{TIME}'")
-    asked = []
+    requests = []
     for view in views:
         entity = view.entity
         keys = {key: cast(table[key], dtype, f"{where}: column '{key}'") for key, dtype in entity.keys.items()}
-        asked.append(SpineRequest(view, Spine(entity_keys(keys, entity), times)))
-    return asked
+        requests.append(SpineRequest(view, Spine(entity_keys(keys, entity), times)))
+    return requests
 
 
 def times_of(column: pa.ChunkedArray, where: str) -> Int64s:
-    """Epoch ms of numbers, timestamps or text; UsageError where a row has none."""
+    """Epoch ms of numbers, timestamps or text. Raises UsageError where a row has none."""
     import pyarrow as pa
 
     from features.events import integers, ms_of_text
     from features.formats import csv_ms, to_ms
 
-    found = to_ms(column, "ms", where).combine_chunks()
-    found = csv_ms(found, "ms", where) if found.type == pa.string() else found
-    found = ms_of_text(found) if found.type == pa.string() else found
-    if found.null_count:
+    times = to_ms(column, "ms", where).combine_chunks()
+    times = csv_ms(times, "ms", where) if times.type == pa.string() else times
+    times = ms_of_text(times) if times.type == pa.string() else times
+    if times.null_count:
         required = "in every row a time: RFC 3339 with its zone, epoch ms or a timestamp"
-        raise UsageError(where, required, f"{found.null_count:,} without")
-    return integers(found)
+        raise UsageError(where, required, f"{times.null_count:,} without")
+    return integers(times)
 
 
-def written(table: pa.Table, path: Path) -> None:
-    """The file is there, whole. Raises UsageError where it cannot be."""
+def write(table: pa.Table, path: Path) -> None:
+    """The file has the table, whole. Raises UsageError where it cannot be written."""
     import pyarrow.parquet as pq
 
     from features.machine import replaced

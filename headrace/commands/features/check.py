@@ -1,4 +1,4 @@
-"""`headrace features check`: the laws of every path on a file. Only click is imported before it runs."""
+"""`headrace features check`: the laws of every path, checked on a file. Only click is imported before it runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from features.events import Parsed
 
 OTHER_CHUNK_ROWS = 7_919
-"""Rows at once in the second reading of `check`: any number that is not the first's."""
+"""Rows of a chunk in the second reading: any number other than the first's."""
 
 COLOURS = {"ok": "green", "none": "yellow", "FAILED": "red"}
 
@@ -88,18 +88,18 @@ def _checked(repo: FeatureRepo, read: Read, views: Sequence[FeatureView], sizes:
 
 
 def _by_stream(read: Iterator[tuple[str, Parsed]]) -> dict[str, list[Parsed]]:
-    found: dict[str, list[Parsed]] = {}
+    parsed_by_stream: dict[str, list[Parsed]] = {}
     for name, parsed in read:
-        found.setdefault(name, []).append(parsed)
-    return found
+        parsed_by_stream.setdefault(name, []).append(parsed)
+    return parsed_by_stream
 
 
 def _law(report: Report) -> Iterator[str]:
     status = "FAILED" if report.mismatches else "ok" if report.compared else "none"
-    said = [f"{report.compared:,} compared"]
-    said += [f"{report.mismatches:,} differ"] if report.mismatches else []
-    said += [report.note] if report.note else []
+    notes = [f"{report.compared:,} compared"]
+    notes += [f"{report.mismatches:,} differ"] if report.mismatches else []
+    notes += [report.note] if report.note else []
     word = click.style(f"{status:6}", fg=COLOURS[status])
-    yield f"{word}  {report.view or 'file':20}  {report.law:46}  {' · '.join(said)}"
+    yield f"{word}  {report.view or 'file':20}  {report.law:46}  {' · '.join(notes)}"
     for example in report.worst:
         yield f"{'':8}{example}"

@@ -1,4 +1,4 @@
-"""`headrace features plan`: what the definitions of today mean for the rows and models that there are."""
+"""`headrace features plan`: the effects of today's definitions on stored rows and registered models."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from features.online_store import OnlineStore
 
 ROWS_PER_S = 100_000.0
-"""Records that a rebuild reads and folds in a second for a view, on one processor: half of what was measured."""
+"""Records a second that a rebuild reads and folds for a view, on one processor: half of the measured rate."""
 
 
 @click.command()
 @JSON
 def plan(as_json: bool) -> None:
-    """Say what the definitions mean for what runs: features new, removed, renamed or changed, and what is rebuilt.
+    """Show new, removed, renamed and changed features, and the rebuilds that they cause.
 
     Exit 0 where there is nothing to do, and 1 where the next 'headrace stream' makes a new generation.
 
@@ -43,69 +43,70 @@ def plan(as_json: bool) -> None:
     rows = store_of(repo.path, project.home).open()
     plans = plan_changes(stored_views(rows, repo), repo.views)
     histories = histories_of(repo, project.offline)
-    rebuilt = [repo.views[one.view] for one in plans if one.rebuild]
+    rebuilt = [repo.views[change.view] for change in plans if change.rebuild]
     rebuilds = [rebuild_of(view, histories, now_ms(), ROWS_PER_S) for view in rebuilt]
     current = {(view.name, view.schema_hash) for view in repo.views.values()}
     needs = [
-        one
-        for one in model_needs(project.settings.mlflow.tracking_uri, project.root)
-        if (one.view, one.schema_hash) not in current
+        need
+        for need in model_needs(project.settings.mlflow.tracking_uri, project.root)
+        if (need.view, need.schema_hash) not in current
     ]
-    found = {
-        "todo": any(one.rebuild or one.status == "removed" for one in plans),
-        "views": [asdict(one) for one in plans],
-        "rebuilds": [asdict(one) for one in rebuilds],
-        "models": [asdict(one) | {"schema_hash": f"{one.schema_hash:016x}"} for one in needs],
+    report = {
+        "todo": any(change.rebuild or change.status == "removed" for change in plans),
+        "views": [asdict(change) for change in plans],
+        "rebuilds": [asdict(rebuild) for rebuild in rebuilds],
+        "models": [asdict(need) | {"schema_hash": f"{need.schema_hash:016x}"} for need in needs],
     }
-    print_report(found, as_json, lambda report: _lines(report, plans))
-    click.get_current_context().exit(1 if found["todo"] else 0)
+    print_report(report, as_json, lambda report: _lines(report, plans))
+    click.get_current_context().exit(1 if report["todo"] else 0)
 
 
 def stored_views(rows: OnlineStore, repo: FeatureRepo) -> dict[str, FeatureView]:
-    """The definitions of the generations that readers of today's views read, with all that stands beside those there.
+    """View name → stored definition, of all views in the generations that readers of today's views read.
 
-    Where no view of today has rows, all that is stored: those views are gone, or are called something else now.
+    Where no view of today has rows, of all generations: those views are removed or renamed.
     """
     from features.definitions import views_of_text
 
-    found: dict[str, FeatureView] = {}
+    stored: dict[str, FeatureView] = {}
     of_today = {rows.current(name) for name in repo.views} - {None}
     for stream_id in of_today or {rows.current(name) for name in rows.views()}:
         text = rows.generation(int(stream_id or 0)).described()
         try:
             views = views_of_text(text) if text is not None else ()
         except DefinitionError:
-            views = ()  # of another version of headrace: its rows are made anew
-        found |= {view.name: view for view in views if rows.current(view.name) == stream_id}
-    return found
+            views = ()  # of another version of headrace: its rows are rebuilt
+        stored |= {view.name: view for view in views if rows.current(view.name) == stream_id}
+    return stored
 
 
 def histories_of(repo: FeatureRepo, offline: Path) -> dict[str, StreamHistory]:
-    """What the archive has of each stream that has a table, by the tables' own statistics."""
+    """The archive's history of each stream that has a table, by the tables' statistics."""
     from features.definitions import StreamHistory
     from features.history import open_table
 
-    found = {}
+    histories = {}
     for name, stream in repo.streams.items():
         table = open_table(offline, stream)
         if table is not None:
-            found[name] = StreamHistory(tuple(table.columns()), table.rows(), *table.known_between())
-    return found
+            histories[name] = StreamHistory(tuple(table.columns()), table.rows(), *table.known_between())
+    return histories
 
 
-def _lines(found: Mapping[str, Any], plans: list[ViewPlan]) -> Iterator[str]:
-    for one in plans:
-        how = "its rows are made anew" if one.rebuild else "its rows stay" if one.status != "removed" else "its rows go"
-        yield f"{one.view}: {one.status}" + ("" if one.status == "same" else f" · {how}")
-        if one.status != "new":
-            yield from (f"    + {name}" for name in one.new)
-        yield from (f"    - {name}" for name in one.removed)
-        yield from (f"    {old} is called {new} now" for old, new in one.renamed.items())
-        yield from (f"    ~ {change.feature}: {'; '.join(change.parts)}" for change in one.changed)
-        yield from (f"    {note}" for note in one.notes)
-    for rebuild in found["rebuilds"]:
+def _lines(report: Mapping[str, Any], plans: list[ViewPlan]) -> Iterator[str]:
+    for change in plans:
+        kept = "its rows stay" if change.status != "removed" else "its rows go"
+        how = "its rows are rebuilt" if change.rebuild else kept
+        yield f"{change.view}: {change.status}" + ("" if change.status == "same" else f" · {how}")
+        if change.status != "new":
+            yield from (f"    + {name}" for name in change.new)
+        yield from (f"    - {name}" for name in change.removed)
+        yield from (f"    {old} is called {new} now" for old, new in change.renamed.items())
+        yield from (f"    ~ {part.feature}: {'; '.join(part.parts)}" for part in change.changed)
+        yield from (f"    {note}" for note in change.notes)
+    for rebuild in report["rebuilds"]:
         yield f"rebuild of {rebuild['view']}: {rebuild['rows']:,} records, about {rebuild['seconds']:g} s"
         yield from (f"    {line}" for line in rebuild["lacking"])
-    for model in found["models"]:
+    for model in report["models"]:
         name = f"{model['model']} {model['version']} ({', '.join(model['aliases'])})"
         yield f"{name} needs {model['view']} of schema {model['schema_hash']}: its rows are kept"

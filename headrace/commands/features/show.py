@@ -1,4 +1,4 @@
-"""`headrace features`: what is defined, and its values now or computed from a file.
+"""`headrace features`: the definitions, and their values online or computed from a file.
 
 Only click is imported here: the rest is when a command runs.
 """
@@ -45,12 +45,12 @@ def features() -> None:
     """
 
 
-def options(*several: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """One decorator of several, the first one shown first in --help."""
+def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """The options as one decorator, the first shown first in --help."""
 
     def decorated(command: Command) -> Command:
-        for one in reversed(several):
-            command = one(command)
+        for decorator in reversed(decorators):
+            command = decorator(command)
         return command
 
     return decorated
@@ -128,7 +128,7 @@ class File:
     renamed: Sequence[str]
 
     def reader(self, repo: FeatureRepo, what: str) -> Read:
-        """Starts reading the file anew at each call; UsageError at once for options that cannot be."""
+        """A function that starts reading the file at each call. Raises UsageError for invalid options."""
         from features.formats import FORMATS, read_events
 
         if self.path is None:
@@ -154,8 +154,8 @@ def file_options(command: Command) -> Command:
     """The command with these options, as one argument ``file``."""
 
     @wraps(command)
-    def collected(path: str | None, kind: str | None, stream: str | None, renamed: Sequence[str], **rest: Any) -> Any:
-        return command(file=File(path, kind, stream, renamed), **rest)
+    def collected(path: str | None, kind: str | None, stream: str | None, renamed: Sequence[str], **others: Any) -> Any:
+        return command(file=File(path, kind, stream, renamed), **others)
 
     return FILE(collected)
 
@@ -168,18 +168,18 @@ def _renaming(text: str) -> tuple[str, str]:
 
 
 def _views_of(repo: FeatureRepo, name: str | None, entity: str | None) -> list[FeatureView]:
-    """The views (of the entity and of the name, where given); UsageError where there is none."""
-    found = [view for view in _views(repo, name) if entity in (None, view.entity.name)]
-    if not found:
+    """The views, of the entity and of the name that are not None. Raises UsageError where there are none."""
+    views = [view for view in _views(repo, name) if entity in (None, view.entity.name)]
+    if not views:
         required = ", ".join(view.name for view in repo.views.values() if view.entity.name == entity) or "none"
         raise UsageError(f"--view for entity '{entity}'", f"one of its views ({required})", repr(name))
-    return found
+    return views
 
 
 def views_of_file(repo: FeatureRepo, name: str | None, entity: str | None, filled: set[str]) -> list[FeatureView]:
-    """The views (of the entity, if one is given) that read one of the streams; UsageError where there is none."""
+    """The views, of the entity if it is not None, that read one of the streams. Raises UsageError without any."""
     of_entity = _views_of(repo, name, entity)
-    views = [view for view in of_entity if filled & {one.name for one in view.streams}]
+    views = [view for view in of_entity if filled & {stream.name for stream in view.streams}]
     if not views:
         required = ", ".join(sorted({stream.name for view in of_entity for stream in view.streams}))
         raise UsageError("--format", f"a file with events of {required}", f"one with {', '.join(sorted(filled))}")
@@ -224,12 +224,12 @@ def show(
     if entity not in repo.entities:
         raise UsageError("an entity", f"one of {', '.join(repo.entities)}", repr(entity))
     key = parsed_key(repo.entities[entity], id_text)
-    asked = None if as_of is None else parsed_time(as_of)
+    as_of_ms = None if as_of is None else parsed_time(as_of)
     stored = file.path is None and file.kind is None
-    if clock is not None and (asked is not None or not stored):
+    if clock is not None and (as_of_ms is not None or not stored):
         raise UsageError("--clock", "a read of the online store without --as-of", "both" if stored else "--from")
     answer = partial(_from_store, clock or CLOCKS[0]) if stored else partial(_from_file, file)
-    shown = {"entity": entity, "key": key, **answer(repo, view_name, entity, key, asked, explain=flags["explain"])}
+    shown = {"entity": entity, "key": key, **answer(repo, view_name, entity, key, as_of_ms, explain=flags["explain"])}
     if flags["as_json"]:
         click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
@@ -243,7 +243,7 @@ def _from_file(
     view_name: str | None,
     entity: str,
     key: Mapping[str, Any],
-    asked: int | None,
+    as_of_ms: int | None,
     *,
     explain: bool,
 ) -> dict[str, Any]:
@@ -252,12 +252,12 @@ def _from_file(
     read = file.reader(repo, "headrace features show")
     views = views_of_file(repo, view_name, entity, file.fills(repo))
     click.echo(f"reading {file.path}", err=True)
-    found = find_entity(read, repo.streams, repo.entities[entity], key)
-    moment = found.clock if asked is None else asked
+    history = find_entity(read, repo.streams, repo.entities[entity], key)
+    moment = history.clock if as_of_ms is None else as_of_ms
     if moment is None:
         raise UsageError(f"file '{file.path}'", "at least one valid event, or --as-of", "none")
-    answers = [_answer(view, key, moment, found, explain=explain) for view in views]
-    return {"as_of": moment, "clock": found.clock, "views": answers}
+    answers = [_answer(view, key, moment, history, explain=explain) for view in views]
+    return {"as_of": moment, "clock": history.clock, "views": answers}
 
 
 def _from_store(
@@ -266,7 +266,7 @@ def _from_store(
     view_name: str | None,
     entity: str,
     key: Mapping[str, Any],
-    asked: int | None,
+    as_of_ms: int | None,
     *,
     explain: bool,
 ) -> dict[str, Any]:
@@ -274,27 +274,27 @@ def _from_store(
     from headrace.project import Project
 
     project, views = Project.open(), _views_of(repo, view_name, entity)
-    told, notes = as_stored(
+    answer, notes = as_stored(
         repo,
         project.home,
         project.offline,
         views,
         key,
-        clock if asked is None else asked,
+        clock if as_of_ms is None else as_of_ms,
         EVENTS_SHOWN if explain else None,
     )
     click.echo("\n".join(notes), err=True)
-    return told
+    return answer
 
 
 def _answer(
-    view: FeatureView, key: Mapping[str, Any], as_of: int, found: EntityInFile, *, explain: bool
+    view: FeatureView, key: Mapping[str, Any], as_of: int, history: EntityInFile, *, explain: bool
 ) -> dict[str, Any]:
     from features.checks import events_behind, view_answer
 
-    answer = view_answer(view, key, as_of, found)
+    answer = view_answer(view, key, as_of, history)
     if explain:
-        events, more = events_behind(view, as_of, found, EVENTS_SHOWN)
+        events, more = events_behind(view, as_of, history, EVENTS_SHOWN)
         answer |= {"events": events, "more_events": more}
     return answer
 
@@ -304,7 +304,7 @@ def _shown(entity: str, id_text: str, as_of: int, answer: Mapping[str, Any]) -> 
     title = click.style(f"{entity} {id_text} · {answer['view']}", bold=True)
     yield f"{title} · {answer['status']} as of {_time(answer.get('as_of', as_of))}{newest}"
     if answer["status"] == "PRESENT":
-        yield from _table(("feature", "value"), [(name, _value(one)) for name, one in answer["features"].items()])
+        yield from _table(("feature", "value"), [(name, _value(value)) for name, value in answer["features"].items()])
     if "events" in answer:
         yield from _shown_events(answer["events"], answer["more_events"])
 

@@ -1,4 +1,4 @@
-"""`headrace features verify`: online against offline, as of the same instant and the same offsets."""
+"""`headrace features verify`: online features compared with offline ones, as of the same instant and offsets."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 @click.option("--as-of", "as_of", metavar="T", help="RFC 3339 or epoch ms; now unless given.")
 @click.option("--threshold", default=0.0, show_default=True, type=click.FloatRange(0, 1), help="Share that may differ.")
 @click.option("--seed", type=click.IntRange(0), help="Chooses the entities; a new one unless given.")
-@click.option("--served", is_flag=True, help="Also what answers were made of, by the served log.")
+@click.option("--served", is_flag=True, help="Also the inputs of answers, by the served log.")
 @click.option(
-    "--settle-s", default=10.0, show_default=True, type=click.FloatRange(0), help="Stream's lag at most then."
+    "--settle-s", default=10.0, show_default=True, type=click.FloatRange(0), help="The stream's largest lag then."
 )
 @JSON
 def verify(  # noqa: PLR0913  # one parameter an option
@@ -71,17 +71,19 @@ def verify(  # noqa: PLR0913  # one parameter an option
         raise UsageError("--view", f"one of {', '.join(repo.views) or 'no views'}", repr(view_name))
     views = [view for view in repo.views.values() if view_name in (None, view.name)]
     seed = secrets.randbelow(1 << 32) if seed is None else seed
-    asked = VerifyRequest(None if everybody else sample, now_ms() if as_of is None else parsed_time(as_of), seed)
+    request = VerifyRequest(None if everybody else sample, now_ms() if as_of is None else parsed_time(as_of), seed)
     home = project.home
     rows = store_of(repo.path, home).open()
     verifier = Verifier(rows, repo, project.offline, home, lambda line: click.echo(line, err=True))
-    found = report([verifier.verify(view, asked) for view in views], {one.name: len(one.features) for one in views})
+    findings = [verifier.verify(view, request) for view in views]
+    result = report(findings, {view.name: len(view.features) for view in views})
     if served:
-        found["served"] = report_of_the_log(project.root, project.settings, repo, views, asked, round(1_000 * settle_s))
-    print_report(found, as_json, _lines)
-    several = [found, *found.get("served", [])]
-    wrong = sum(one["mismatch"] + one["missing"] + one["extra"] for one in several)
-    click.get_current_context().exit(1 if wrong > threshold * sum(one["compared"] for one in several) else 0)
+        settle_ms = round(1_000 * settle_s)
+        result["served"] = report_of_the_log(project.root, project.settings, repo, views, request, settle_ms)
+    print_report(result, as_json, _lines)
+    counts = [result, *result.get("served", [])]
+    wrong = sum(count["mismatch"] + count["missing"] + count["extra"] for count in counts)
+    click.get_current_context().exit(1 if wrong > threshold * sum(count["compared"] for count in counts) else 0)
 
 
 def report_of_the_log(
@@ -89,51 +91,52 @@ def report_of_the_log(
     settings: Settings,
     repo: FeatureRepo,
     views: Sequence[FeatureView],
-    asked: VerifyRequest,
+    request: VerifyRequest,
     settle_ms: int,
 ) -> list[dict[str, Any]]:
-    """What differs between each served log of the repo and history, for each view that it can be about."""
+    """A report of the differences between each served log and history, for each view whose entities it names."""
     from features.checks import LogVerifier, report
     from features.definitions import SERVED_FIELDS
     from models.needs import ranker_inputs_of
 
     inputs_of = partial(ranker_inputs_of, settings.mlflow.tracking_uri, root)
     verifier = LogVerifier(repo, root / settings.offline.path, inputs_of, settle_ms)
-    logs = [one for one in repo.streams.values() if set(SERVED_FIELDS) <= set(one.fields)]
+    logs = [stream for stream in repo.streams.values() if set(SERVED_FIELDS) <= set(stream.fields)]
     single = [view for view in views if len(view.entity.keys) == 1]
     pairs = [(view, log) for view in single for log in logs if set(view.entity.keys) <= set(log.fields)]
     if not pairs:
-        got = f"{', '.join(one.name for one in logs) or 'none'} for {', '.join(view.name for view in views)}"
+        got = f"{', '.join(log.name for log in logs) or 'none'} for {', '.join(view.name for view in views)}"
         next_step = 'A log is a stream: served = served_log("shop.served"), from features.events.served_log.'
         raise UsageError("--served", "a stream that is a log of answers, and a view of who is in it", got, next_step)
-    told = []
+    reports = []
     for view, log in pairs:
-        found = verifier.verify(view, log, asked.sample, asked.seed)
-        counts = report([found.findings], {view.name: len(view.features)})
-        about = {"log": log.name, "view": view.name, "answers": found.answers, "unsettled": found.unsettled}
-        told.append(about | {"gone": dict(found.gone)} | counts)
-    return told
+        result = verifier.verify(view, log, request.sample, request.seed)
+        counts = report([result.findings], {view.name: len(view.features)})
+        about = {"log": log.name, "view": view.name, "answers": result.answers, "unsettled": result.unsettled}
+        reports.append(about | {"gone": dict(result.gone)} | counts)
+    return reports
 
 
-def _lines(found: Mapping[str, Any]) -> Iterator[str]:
-    for name, view in found["views"].items():
+def _lines(result: Mapping[str, Any]) -> Iterator[str]:
+    served = result.get("served", [])
+    for name, view in result["views"].items():
         yield f"{name}: {view['entities']:,} entities · {view['compared']:,} values compared · {_kinds(view)}"
         yield from _by_feature(view)
-    for one in found.get("served", []):
-        about = f"{one['answers']:,} answers, {one['unsettled']:,} of them unsettled"
-        yield f"{one['log']} → {one['view']}: {about} · {one['compared']:,} values compared · {_kinds(one)}"
+    for log in served:
+        about = f"{log['answers']:,} answers, {log['unsettled']:,} of them unsettled"
+        yield f"{log['log']} → {log['view']}: {about} · {log['compared']:,} values compared · {_kinds(log)}"
         yield from (
-            f"    {count:,} answers by {name}, which the registry has no more" for name, count in one["gone"].items()
+            f"    {count:,} answers by {name}, which the registry has no more" for name, count in log["gone"].items()
         )
-    for one in [one for each in (found, *found.get("served", [])) for one in each["worst"][:10]]:
-        values = f"{one['online']!r} online, {one['offline']!r} offline, as of {one['as_of']}"
-        yield f"  {one['kind']}: {one['view']} {one['entity']} {one['feature']}: {values}"
+    for example in [example for part in (result, *served) for example in part["worst"][:10]]:
+        values = f"{example['online']!r} online, {example['offline']!r} offline, as of {example['as_of']}"
+        yield f"  {example['kind']}: {example['view']} {example['entity']} {example['feature']}: {values}"
 
 
-def _kinds(one: Mapping[str, int]) -> str:
-    return " · ".join(f"{one[kind]:,} {kind}" for kind in ("mismatch", "missing", "extra"))
+def _kinds(counts: Mapping[str, int]) -> str:
+    return " · ".join(f"{counts[kind]:,} {kind}" for kind in ("mismatch", "missing", "extra"))
 
 
 def _by_feature(view: Mapping[str, Any]) -> Iterator[str]:
-    """The features that differ most, each with how."""
+    """Lines of the features that differ most."""
     yield from (f"    {feature}: {_kinds(kinds)}" for feature, kinds in list(view["by_feature"].items())[:5])

@@ -1,4 +1,4 @@
-"""`headrace deadletters`: what was refused and why, and sending it again once that is mended."""
+"""`headrace deadletters`: refused records and their reasons, and sending them again."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ REASON = click.option("--reason", metavar="CODE", help="Only of this kind of rea
 
 
 @dataclass(frozen=True)
-class Kafka:
-    """The cluster that the settings mean, and how to reach it."""
+class ConfiguredKafka:
+    """The project's cluster and the settings of its clients."""
 
     settings: Settings
     bootstrap_servers: str
@@ -43,13 +43,13 @@ class Kafka:
 
 
 @contextmanager
-def _kafka() -> Iterator[Kafka]:
+def _kafka() -> Iterator[ConfiguredKafka]:
     from headrace.cluster import cluster
     from headrace.project import Project
 
     project = Project.open()
     with cluster(project.settings, project.root) as bootstrap_servers:
-        yield Kafka(project.settings, bootstrap_servers)
+        yield ConfiguredKafka(project.settings, bootstrap_servers)
 
 
 @click.group()
@@ -67,11 +67,11 @@ def deadletters() -> None:
 @deadletters.command("list")
 @TOPIC
 @REASON
-@click.option("--all", "everything", is_flag=True, help="Those that were sent again, too.")
+@click.option("--all", "everything", is_flag=True, help="Also those that were sent again.")
 @click.option("--limit", default=SHOWN, show_default=True, help="The newest of each topic; 0 for all.")
 @JSON
 def list_letters(topic: str | None, reason: str | None, everything: bool, limit: int, as_json: bool) -> None:
-    """List the records that were refused: where each stands, when it came, and the reason.
+    """List the records that were refused: offset, time and reason.
 
     \b
     Examples:
@@ -80,7 +80,7 @@ def list_letters(topic: str | None, reason: str | None, everything: bool, limit:
     """
     with _kafka() as kafka:
         letters = _chosen(kafka.letters(topic), reason, everything)
-    shown = sorted(letters, key=lambda one: (one.time_ms, one.place))[-limit:]
+    shown = sorted(letters, key=lambda letter: (letter.time_ms, letter.place))[-limit:]
     if as_json:
         click.echo(json.dumps([described(letter) for letter in shown], indent=2))
         return
@@ -116,10 +116,10 @@ def show(place: str, as_json: bool) -> None:
 @REASON
 @JSON
 def replay(places: Sequence[str], topic: str | None, reason: str | None, as_json: bool) -> None:
-    """Send records that were refused to their topics again, as they came: mend what refused them first.
+    """Send refused records to their topics again, unchanged; remove the reason of the refusal first.
 
-    Without places: all that were not sent again yet, or those that --topic and --reason leave. Events that a model
-    failed on are put to today's champion instead, with what was known of them then.
+    Without arguments: all that were not sent again yet, or those of --topic and --reason. Events that a model failed on
+    are scored by today's champion instead, with the features of then.
 
     \b
     Examples:
@@ -130,23 +130,23 @@ def replay(places: Sequence[str], topic: str | None, reason: str | None, as_json
     from streaming.kafka import EventProducer
 
     with _kafka() as kafka:
-        found = kafka.letters(topic)
-        letters = _named(places, found) if places else _chosen(found, reason, everything=False)
+        refused = kafka.letters(topic)
+        letters = _named(places, refused) if places else _chosen(refused, reason, everything=False)
         producer = EventProducer(kafka.bootstrap_servers, kafka.settings.kafka.client)
-        refused_by_models = _of_models(letters, kafka.settings)
-        count = _ask_again(refused_by_models, kafka.settings, producer)
+        refused_by_models = _failed_in_models(letters, kafka.settings)
+        count = _score_again(refused_by_models, kafka.settings, producer)
         count += send_again(producer, [letter for letter in letters if letter not in refused_by_models])
     click.echo(json.dumps({"replayed": count}) if as_json else f"{count} sent again")
 
 
-def _of_models(letters: Sequence[DeadLetter], settings: Settings) -> list[DeadLetter]:
-    """Those that are events which a model failed on, and no records of a topic."""
+def _failed_in_models(letters: Sequence[DeadLetter], settings: Settings) -> list[DeadLetter]:
+    """The letters that are events which a model failed on, not records of a topic."""
     prefix = f"{settings.stream.scores_topic}."
     return [letter for letter in letters if letter.place[0].startswith(prefix)]
 
 
-def _ask_again(letters: Sequence[DeadLetter], settings: Settings, producer: EventProducer) -> int:
-    """The letters have been scored and told; returns how many."""
+def _score_again(letters: Sequence[DeadLetter], settings: Settings, producer: EventProducer) -> int:
+    """The number of letters that were scored; their scores and alerts are in the topics."""
     from features.definitions import load_repo
     from models.registry import absolute_uri
     from streaming.scoring import rescore
@@ -160,7 +160,7 @@ def _ask_again(letters: Sequence[DeadLetter], settings: Settings, producer: Even
 
 
 def _chosen(letters: Sequence[DeadLetter], reason: str | None, everything: bool) -> list[DeadLetter]:
-    return [one for one in letters if (everything or not one.is_replayed) and reason in (None, one.code)]
+    return [letter for letter in letters if (everything or not letter.is_replayed) and reason in (None, letter.code)]
 
 
 def _named(places: Sequence[str], letters: Sequence[DeadLetter]) -> list[DeadLetter]:
@@ -175,7 +175,7 @@ def _named(places: Sequence[str], letters: Sequence[DeadLetter]) -> list[DeadLet
 def _summary(letters: Sequence[DeadLetter], shown: int) -> str:
     if not letters:
         return "no dead letters"
-    counts = ", ".join(f"{count} {code}" for code, count in Counter(one.code for one in letters).most_common())
+    counts = ", ".join(f"{count} {code}" for code, count in Counter(letter.code for letter in letters).most_common())
     return f"{shown} of {len(letters)} shown: {counts}"
 
 

@@ -34,14 +34,14 @@ def deliver() -> None:
       HEADRACE_ALERTS__WEBHOOK=https://example.com/hook headrace alerts deliver
     """
     from headrace.cluster import cluster
-    from headrace.commands.stream.stream import until_told
+    from headrace.commands.stream.stream import until_signalled
     from headrace.project import Project
     from streaming.alerts import deliver_all
     from streaming.supervisor import Patience
 
     project = Project.open()
     sinks = sinks_of(project.settings.alerts, project.offline, project.repo)
-    with until_told() as stop, _only_one(project.home), cluster(project.settings, project.root) as bootstrap:
+    with until_signalled() as stop, _only_one(project.home), cluster(project.settings, project.root) as bootstrap:
         deliveries = _deliveries(project.settings, bootstrap, sinks)
         say(f"alerts of '{project.settings.stream.alerts_topic}' to {', '.join(one.name for one in sinks)}")
         tell = partial(_tell, project.home, project.settings.stream.alerts_topic, stop.is_set)

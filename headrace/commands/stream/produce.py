@@ -1,4 +1,4 @@
-"""`headrace replay` and `headrace generate`: events of a file, or of a simulated world, into their topics."""
+"""`headrace replay` and `headrace generate`: events of a file or a simulated world, sent to their topics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REACHABLE_S = 5.0
 PROGRESS_S = 1.0
 
 WORLDS = {"shop": (10_000, 2_000), "cards": (5_000, 10_000)}
-"""How many users and items a simulated world has; of cards, customers and terminals."""
+"""Default numbers of users and items of a simulated world; for cards, of customers and terminals."""
 
 REPO = click.option("--repo", "folder", metavar="FOLDER", help="Folder with your definitions, if not the settings'.")
 
@@ -40,9 +40,7 @@ KAFKA = click.option("--bootstrap-servers", metavar="HOST:PORT", help="The Kafka
 @click.command()
 @click.argument("file")
 @click.option("--format", "kind", metavar="FORMAT", help="Such as online-retail, taobao, jsonl, csv.")
-@click.option(
-    "--speed", default="max", show_default=True, metavar="1|60|max", help="How many times faster than it was."
-)
+@click.option("--speed", default="max", show_default=True, metavar="1|60|max", help="Factor of the original pace.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Only the first N events of the file.")
 @click.option("--now", is_flag=True, help="Shift the times so that the last event is now.")
 @click.option("--stream", metavar="STREAM", help="For csv, parquet, jsonl: the stream of the rows.")
@@ -64,7 +62,7 @@ def replay(  # noqa: PLR0913, PLR0917  # one parameter an option
 ) -> None:
     """Send the events of FILE to their topics, as if they happened again; Ctrl-C stops.
 
-    Each keeps its own time, and when it became known, unless --now shifts all of them by as much.
+    Each keeps its event time and the time when it became known, unless --now shifts all of them alike.
 
     \b
     Examples:
@@ -93,13 +91,15 @@ def replay(  # noqa: PLR0913, PLR0917  # one parameter an option
 
 
 @click.command()
-@click.option("--domain", type=click.Choice(list(WORLDS)), default="shop", show_default=True, help="Of what.")
+@click.option(
+    "--domain", type=click.Choice(list(WORLDS)), default="shop", show_default=True, help="The simulated world."
+)
 @click.option("--rate", default=20.0, show_default=True, type=float, metavar="N", help="Events a second, on average.")
-@click.option("--users", type=int, metavar="N", help="How many there are: 10,000, or 5,000 with cards.")
-@click.option("--items", type=int, metavar="N", help="How many the catalogue has: 2,000; terminals for cards: 10,000.")
-@click.option("--seed", default=7, show_default=True, help="Another one is another world.")
-@click.option("--seconds", type=float, metavar="S", help="Stop after so long; without, Ctrl-C stops.")
-@click.option("--history", default=0.0, metavar="DAYS", help="Cards: first what happened in the days before.")
+@click.option("--users", type=int, metavar="N", help="Users: 10,000; customers for cards: 5,000.")
+@click.option("--items", type=int, metavar="N", help="Items: 2,000; terminals for cards: 10,000.")
+@click.option("--seed", default=7, show_default=True, help="The world's seed.")
+@click.option("--seconds", type=float, metavar="S", help="Stop after so long, not by Ctrl-C.")
+@click.option("--history", default=0.0, metavar="DAYS", help="Cards: first the payments of the days before.")
 @REPO
 @KAFKA
 @JSON
@@ -115,7 +115,7 @@ def generate(  # noqa: PLR0913, PLR0917  # one parameter an option
     bootstrap_servers: str | None,
     as_json: bool,
 ) -> None:
-    """Send what happens in a simulated world, as it happens.
+    """Send the events of a simulated world as they happen.
 
     A shop: its catalogue first, then its users' events. Cards: payments at cash machines and web shops, and the frauds
     among them a week after each.
@@ -181,11 +181,11 @@ def _send_cards(
 
 
 def _shop(repo: FeatureRepo) -> Mapping[str, Stream]:
-    found = {name: stream for name, stream in repo.streams.items() if name in ("activity", "catalogue")}
-    if "activity" not in found:
+    streams = {name: stream for name, stream in repo.streams.items() if name in ("activity", "catalogue")}
+    if "activity" not in streams:
         got = ", ".join(repo.streams) or "no streams"
         raise UsageError(f"feature repo '{repo.path}'", "a stream called 'activity' for the simulated shop", got)
-    return found
+    return streams
 
 
 def _catalogue(shop: ShopSimulator, project: _Project, start_ms: int) -> Iterator[TimedMessages]:
@@ -215,7 +215,7 @@ def _filled(kind: str, stream: str | None, streams: Mapping[str, Stream]) -> Map
 
 
 def renaming(text: str) -> tuple[str, str]:
-    """OURS=THEIRS in its parts."""
+    """The two names of OURS=THEIRS. Raises UsageError for other text."""
     ours, separator, theirs = text.partition("=")
     if not (ours and separator and theirs):
         raise UsageError("--column", "OURS=THEIRS, such as user_id=customer", repr(text))
@@ -257,14 +257,14 @@ def _project(folder: str | None) -> _Project:
 
 
 class _Sending:
-    """A producer, the wish to stop, and what became of the messages."""
+    """A producer, the request to stop, and the counts of sent and acknowledged messages."""
 
     def __init__(self, producer: EventProducer, stop: Stop, tally: Tally) -> None:
         self.producer, self.stop, self.tally = producer, stop, tally
         self._started_s = self._shown_s = time.monotonic()
 
     def send(self, batches: Iterator[TimedMessages], speed: float | None, origin_ms: int | None = None) -> None:
-        """The batches are sent, and answered; as send_all() has it."""
+        """The batches are sent and acknowledged: see send_all()."""
         from streaming.replay import send_all
 
         send_all(batches, self.producer, self.stop, self.tally, speed, origin_ms, self._show)
@@ -281,12 +281,12 @@ class _Sending:
         )
 
     def finish(self, what: str, as_json: bool, refused: Counter[str], *, whole: bool) -> None:
-        """Say what was sent; raise unless all is acknowledged; exit with 1 where what must be ``whole`` was stopped."""
+        """Prints the report. Raises where a message is not acknowledged; exits with 1 where ``whole`` was stopped."""
         took_s = time.monotonic() - self._started_s
         if sys.stderr.isatty() and self._shown_s > self._started_s:
             click.echo(err=True)
-        told = self._told(took_s, refused)
-        click.echo(json.dumps(told) if as_json else _sentence(told))
+        report = self._report(took_s, refused)
+        click.echo(json.dumps(report) if as_json else _sentence(report))
         if refused:
             reasons = ", ".join(f"{count:,} {code}" for code, count in refused.most_common())
             click.echo(f"{refused.total():,} records of the file are no events and were not sent: {reasons}", err=True)
@@ -294,7 +294,7 @@ class _Sending:
         if whole and self.stop.requested:
             raise SystemExit(1)
 
-    def _told(self, took_s: float, refused: Counter[str]) -> dict[str, Any]:
+    def _report(self, took_s: float, refused: Counter[str]) -> dict[str, Any]:
         sent = self.tally.sent.total()
         return {
             "sent": sent,
@@ -307,15 +307,17 @@ class _Sending:
         }
 
 
-def _sentence(told: Mapping[str, Any]) -> str:
-    topics = ", ".join(f"{count:,} to {topic}" for topic, count in told["topics"].items()) or "nothing to send"
-    stopped = " · stopped" if told["stopped"] else ""
-    return f"{told['acknowledged']:,} of {told['sent']:,} acknowledged · {topics} · {told['took_s']:.1f} s{stopped}"
+def _sentence(report: Mapping[str, Any]) -> str:
+    topics = ", ".join(f"{count:,} to {topic}" for topic, count in report["topics"].items()) or "nothing to send"
+    stopped = " · stopped" if report["stopped"] else ""
+    return (
+        f"{report['acknowledged']:,} of {report['sent']:,} acknowledged · {topics} · {report['took_s']:.1f} s{stopped}"
+    )
 
 
 @contextmanager
 def _sending(project: _Project, bootstrap_servers: str | None, streams: Mapping[str, Stream]) -> Iterator[_Sending]:
-    """A producer for the streams' topics, which are there; SIGINT and SIGTERM are wishes to stop for as long."""
+    """A producer for the streams' topics, which exist; SIGINT and SIGTERM request a stop during the block."""
     from streaming.kafka import EventProducer, ensure_topics
     from streaming.replay import Stop, Tally
 
@@ -332,7 +334,7 @@ def _sending(project: _Project, bootstrap_servers: str | None, streams: Mapping[
 
 
 def _check_reachable(servers: str, client: Mapping[str, Any]) -> None:
-    """Raise TopicError soon where no Kafka answers."""
+    """Raises TopicError within REACHABLE_S where no Kafka answers."""
     from confluent_kafka import KafkaException
 
     from streaming.kafka import TopicError, admin_client

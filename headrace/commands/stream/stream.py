@@ -1,4 +1,4 @@
-"""`headrace stream`, `headrace status` and `headrace features rebuild`: run the stream, and see how it is doing."""
+"""`headrace stream`, `headrace status` and `headrace features rebuild`: the running stream, its state and its rows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def stream() -> None:
     project = Project.open()
     repo = project.repo
     upkeep = maintained_every(60 * project.settings.offline.compact_every_min, project.root, say)
-    with until_told() as stop, cluster(project.settings, project.root) as bootstrap, upkeep:
+    with until_signalled() as stop, cluster(project.settings, project.root) as bootstrap, upkeep:
         _pipeline(project.settings, project.root, repo, bootstrap).run(stop)
     say("stopped; what was read is folded, and the rest waits in Kafka")
 
@@ -53,10 +53,10 @@ def stream() -> None:
 @click.command()
 @JSON
 def rebuild(as_json: bool) -> None:
-    """Make the online rows anew from the offline store; a stream that runs does it, and goes on meanwhile.
+    """Build the online rows again from the offline store; a running stream does it and continues meanwhile.
 
-    Readers keep the old rows until the new ones have all that is in Kafka. Without a stream that runs, the rows are
-    made here, and the next stream goes on from there.
+    Readers keep the old rows until the new ones have everything in Kafka. Without a running stream, the rows are built
+    here, and the next stream continues from there.
 
     \b
     Examples:
@@ -70,15 +70,15 @@ def rebuild(as_json: bool) -> None:
     project = Project.open()
     repo = project.repo
     generation, live = rebuilt_by_the_stream(project.home, say), True
-    by = " by the stream that runs"
+    by = " by the running stream"
     if generation is None:
         with cluster(project.settings, project.root) as bootstrap:
             fold, live = _pipeline(project.settings, project.root, repo, bootstrap).rebuild()
         generation, by = str(fold.stream_id), ""
-    told = {"generation": generation, "views": list(repo.views), "by_stream": bool(by), "live": live}
+    report = {"generation": generation, "views": list(repo.views), "by_stream": bool(by), "live": live}
     then = "readers have them" if live else "readers have them when 'headrace stream' has folded what Kafka has beyond"
     text = f"generation {generation}: rows of {', '.join(repo.views)} made from the archive{by}; {then}"
-    print_report(told, as_json, lambda _: text)
+    print_report(report, as_json, lambda _: text)
 
 
 def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str) -> Pipeline:
@@ -98,7 +98,7 @@ def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str)
     rows = store_of(root / settings.stream.repo, root / settings.home).open()
     return Pipeline(
         StreamContext(stream_options(settings, root, bootstrap), repo, rows, say, reached),
-        lambda one, messages, parsed: send_dead_letters(producer, one, messages.table, parsed),
+        lambda stream, messages, parsed: send_dead_letters(producer, stream, messages.table, parsed),
         schema_registry(settings.kafka.schema_registry, settings.kafka.registry),
         Models(needed, _scoring(settings, root, repo, producer, reached)),
     )
@@ -107,7 +107,7 @@ def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str)
 def _scoring(
     settings: Settings, root: Path, repo: FeatureRepo, producer: EventProducer, reached: Reached | None
 ) -> EventScoring | None:
-    """What asks the repo's event models and tells topics of their own, which are there; None where it has no models."""
+    """The scoring by the repo's event models, whose topics exist; None where it has no models."""
     from models.registry import absolute_uri
     from streaming.kafka import ensure_named_topics
     from streaming.scoring import DecisionTopics, event_scoring, problems_topic
@@ -128,7 +128,7 @@ def _scoring(
 
 
 def stream_options(settings: Settings, root: Path, bootstrap: str) -> StreamOptions:
-    """The settings of a project in ``root`` as the stream takes them."""
+    """The options of a stream of the project in ``root``."""
     from streaming.kafka import resolve_spark
     from streaming.settings import StreamOptions
 
@@ -146,25 +146,25 @@ def stream_options(settings: Settings, root: Path, bootstrap: str) -> StreamOpti
 
 
 @contextmanager
-def until_told() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set."""
+def until_signalled() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set during the block."""
     stop = threading.Event()
-    before = {one: signal.signal(one, lambda *_: stop.set()) for one in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @click.command()
 @JSON
 @click.option("--metrics", is_flag=True, help="Print Prometheus' text format.")
 def status(as_json: bool, metrics: bool) -> None:
-    """Show what the stream does: records a second, lag, batch time, how fresh features are, and how records ended.
+    """Show the stream's records a second, lag, batch time and freshness, and the verdicts on its records.
 
-    Also the bytes that an entity takes in the online store, by view, from a sample; how alerts are delivered; and how
-    far events have moved from those that the champion was tested on, where that was measured.
+    Also the bytes of an entity in the online store, by view, from a sample; the delivery of alerts; and the drift of
+    events from those that the champion was tested on, where it was measured.
 
     \b
     Examples:
@@ -180,26 +180,26 @@ def status(as_json: bool, metrics: bool) -> None:
     from training.judging import drift_line, drift_metrics, read_drift, read_event_drift
 
     project = Project.open()
-    found, drift = read_status(project.home, now_ms()), read_drift(project.home)
-    of_events = read_event_drift(project.home)
-    drifts = [*([] if drift is None else [drift]), *of_events.values()]
-    if found["state"] != "absent":
-        found["bytes_per_row"] = _bytes_per_row(project.settings, project.root)
+    current, drift = read_status(project.home, now_ms()), read_drift(project.home)
+    event_drifts = read_event_drift(project.home)
+    drifts = [*([] if drift is None else [drift]), *event_drifts.values()]
+    if current["state"] != "absent":
+        current["bytes_per_row"] = _bytes_per_row(project.settings, project.root)
     alerts = read_delivery(project.home, now_ms())
     if as_json:
-        also = {"alerts": alerts, "drift": drift, "event_drift": of_events or None}
-        also = {name: one for name, one in also.items() if one is not None}
-        click.echo(json.dumps(found | also, indent=2))
+        also = {"alerts": alerts, "drift": drift, "event_drift": event_drifts or None}
+        also = {name: part for name, part in also.items() if part is not None}
+        click.echo(json.dumps(current | also, indent=2))
     elif metrics:
-        families = [*stream_metrics(found), *([] if alerts is None else delivery_metrics(alerts))]
+        families = [*stream_metrics(current), *([] if alerts is None else delivery_metrics(alerts))]
         click.echo(metrics_text([*families, *drift_metrics(drifts)]), nl=False)
     else:
-        lines = [*status_lines(found), *([] if alerts is None else delivery_lines(alerts))]
-        click.echo("\n".join([*lines, *(drift_line(one, now_ms()) for one in drifts)]))
+        lines = [*status_lines(current), *([] if alerts is None else delivery_lines(alerts))]
+        click.echo("\n".join([*lines, *(drift_line(drift, now_ms()) for drift in drifts)]))
 
 
 def _bytes_per_row(settings: Settings, root: Path) -> dict[str, float]:
-    """How long an entity's row is on average, by view; empty where the store does not answer."""
+    """View → mean bytes of an entity's row; empty where the store does not answer."""
     from features.online_store import store_of
 
     try:
