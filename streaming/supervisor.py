@@ -1,4 +1,4 @@
-"""Restarts of a failed query, later each time, and never where a restart cannot help."""
+"""Restarts of a failed query, with a longer wait each time, unless a restart cannot help."""
 
 from __future__ import annotations
 

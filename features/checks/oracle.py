@@ -1,7 +1,7 @@
 """A naive oracle of every feature, and the comparison of any path's answers with it.
 
 The oracle favours clarity. It loops over plain dicts, shares no code with the kernels, and defines which values are
-right. It does once what does not depend on as_of: selects an entity's events, and those of each feature set.
+right. An entity's events, and those of each feature set, are selected once, as that does not depend on as_of.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The two stores of a verification: rows with the offsets that they contain, and the archive's events before those."""
+"""The two stores of a verification: rows with their end offsets, and the archive's events before those offsets."""
 
 from __future__ import annotations
 

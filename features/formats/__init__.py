@@ -1,4 +1,4 @@
-"""Files as events: the formats of history, with the verdicts that a topic's records get.
+"""Files as events: the formats of history, with the same verdicts as records of a topic.
 
 In: a path and a format's name. Out: (stream name, ``Parsed``) in bounded chunks; or Arrow tables of a Parquet or CSV
 file (``read_parquet``, ``read_csv``).

@@ -1,7 +1,7 @@
 """Runs of entries inside windows, many at once, and sums, minima and maxima over them.
 
 A short run is gathered entry by entry. Where runs overlap so much that this would be far more than the entries there
-are (an item with very many events, with very many answers), blocks of BLOCK entries, of BLOCK blocks and so on are
+are (an item with very many events and very many answers), blocks of BLOCK entries, of BLOCK blocks and so on are
 reduced once, and a run is a few entries at its ends and whole blocks between: a segment tree of wide nodes.
 """
 

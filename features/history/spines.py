@@ -1,7 +1,7 @@
 """Features of spines from the archive, as the online store had them then.
 
 Events that fit into memory are read once for all views; else features are computed a bucket of entities at a time
-(reading.py). The numbers are the same.
+(archive_reader.py). The numbers are the same.
 """
 
 from __future__ import annotations

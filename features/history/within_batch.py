@@ -1,9 +1,10 @@
-"""The features that each event of a batch met: those of what came before it, itself left out.
+"""The features just before each event of a batch: of its entity's row and earlier events, without the event itself.
 
 The order is the ledger's: batch by batch, and in a batch by known_at, then stream (as the view names them), offset,
-partition. An event meets its entity's stored row and the events before it in its own batch, as of the millisecond after
-its known_at (so that one before it at that very time counts, wherever tiles start), or of the row's clock where that is
-later. Where an entity has several events in a batch, each meets a copy of the row with those before it folded in.
+partition. The features are those of the entity's stored row and of the earlier events of the batch, as of the
+millisecond after the event's known_at (so that an earlier event of the same millisecond counts, wherever tiles start),
+or of the row's clock where that is later. Where an entity has two or more events in a batch, each has a copy of the row
+with the earlier ones folded in.
 """
 
 from __future__ import annotations

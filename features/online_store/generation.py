@@ -116,7 +116,7 @@ class GenerationStore(Store):
         self._write({STATE: Put(["marker"], [_marker_bytes(marker)])}, conditions=WriteConditions(tokens))
 
     def describe(self, definitions: str) -> None:
-        """Keep the definitions of its views (definitions/stored.py) with it."""
+        """Keep the definitions of its views (definitions/serialized.py) with it."""
         self._write({STATE: Put([DEFINITIONS], [definitions.encode()])})
 
     def described(self) -> str | None:

@@ -1,9 +1,9 @@
 """Deletes rows of entities that were not seen for long: those that are NOT_FOUND to every reader.
 
 A row goes when its newest event is older than twice the view's ttl by the clock of the view's own streams, as
-finalize() says. The wall's clock alone, or that of a stream that lives in another time, would take the rows of a
-replayed stream; the streams' alone those of all who did nothing since a record from the future. One page at a time, so
-that no batch waits for it.
+finalize() says. Wall-clock time alone, or the clock of a stream of another time, would delete the rows of a replayed
+stream; the streams' clocks alone, the rows of all entities without an event since a record from the future. A page at a
+time, so that no batch waits for it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decodes state rows, many at once; a row that is damaged or foreign is named."""
+"""Decodes state rows, many at once; the error for a damaged or foreign row names it."""
 
 from __future__ import annotations
 

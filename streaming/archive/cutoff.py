@@ -1,4 +1,4 @@
-"""The cut-off of imported history: later events come from the topic, so that none is counted by both."""
+"""The cut-off of imported history: later events come from the topic, so that no event is counted twice."""
 
 from __future__ import annotations
 

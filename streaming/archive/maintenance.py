@@ -1,9 +1,9 @@
-"""Maintenance of the offline store's tables: few large files, not many small ones, and none that nobody reads.
+"""Maintenance of the offline store's tables: small files are compacted into large ones, files of old versions deleted.
 
-Neither changes a row. Compaction is a commit of its own beside the archive's appends, which it never conflicts with;
-against a commit that it does, it is done again on what that left. Readers read the version that they opened, whose
-files stay for the time to keep versions. Beside a stream it runs now and then in a process of its own, as compaction
-takes memory and processors that a driver needs, and as its failures must not reach the driver.
+Neither changes a row. A compaction is a commit of its own, which never conflicts with the archive's appends; if it
+conflicts with another commit, it is done again on the table that this left. Readers read the version that they opened,
+whose files stay for the time to keep versions. Beside a stream, maintenance runs now and then in a process of its own:
+it takes memory and processors that a driver needs, and its failures must not reach the driver.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The records of a file that are in a stream's table, through crashes and whatever cut-off they were imported with.
+"""The records of a file that are in a stream's table, across crashes and imports with different cut-offs.
 
 Each import with a cut-off of its own is a pass over the file. A pass has imported what became known before its cut-off
 of the records that it has read; both stand in the table as versions of Delta, in the commit of those rows. Records

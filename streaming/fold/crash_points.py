@@ -1,6 +1,6 @@
 """Points around a batch's effects where a test kills the driver, as a power cut would: HEADRACE_CRASH_AT=PLACE:TIMES.
 
-A driver that was started without the variable has none.
+Without the variable, a driver has no crash points.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Batches that the fold has parsed, kept for the archive, which would else fetch and parse the records again.
 
 The archive has its own offsets and commits, and does not depend on the fold: a batch that is not here, or does not come
-as no fold progresses, it reads from Kafka itself.
+because no fold progresses, is read from Kafka.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The fold: a micro-batch of messages into the rows of the online store, and refused ones to the dead letters."""
+"""The fold: a micro-batch of messages into the rows of the online store, and refused messages to the dead letters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generations that are folded side by side, and which of them readers read."""
+"""The generations that are folded side by side, and the one among them that readers read."""
 
 from __future__ import annotations
 

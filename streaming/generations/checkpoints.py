@@ -1,13 +1,13 @@
-"""Generations and their checkpoints, stored side by side, as neither is of use alone.
+"""Generations and their checkpoints, stored together: neither is of use without the other.
 
     checkpoints/fold/current.json       {"stream_id", "first", "schemas", "definitions"}
-    checkpoints/fold/older.json         those before it that are still folded on, oldest first
-    checkpoints/fold/building.json      the number of one that is being built
+    checkpoints/fold/older.json         earlier generations that are still folded on, oldest first
+    checkpoints/fold/building.json      the number of a generation that is being built
     checkpoints/fold/<stream_id>/       Spark's checkpoint
-    checkpoints/archive/current.json    the same of the archive; stream_id is its name as a writer of tables
+    checkpoints/archive/current.json    the same for the archive; stream_id is its name as a writer of tables
 
-A checkpoint that is gone takes its number with it. The next one has another, and starts where the archive ends: the
-rows are made from the archive, so that nothing is folded twice and nothing is missing.
+Without its checkpoint, a generation is not continued. The next generation has another number and starts where the
+archive ends, with rows made from the archive, so that nothing is folded twice and nothing is missing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from streaming.spark import OffsetLog
 STREAM_ID_BITS = 63
 
 REMEMBERED_MS = 24 * 60 * 60 * 1000
-"""No store remembers an id for longer than this and two horizons (online_store/memory_of_ids.py)."""
+"""No store remembers an id for longer than this and two horizons (online_store/seen_ids/memory.py)."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Generation:
         stream_id: its number, which no other has.
         first: the offsets at which its batch 0 starts.
         schemas: view → schema_hash of its rows.
-        definitions: its views as text (definitions/stored.py).
+        definitions: its views as text (definitions/serialized.py).
         superseded_at: when readers were switched to another, in ms; 0 before that.
     """
 

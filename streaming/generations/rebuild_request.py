@@ -1,4 +1,4 @@
-"""Asking a stream that runs to rebuild: a file in the project's home, which it takes."""
+"""A request to a running stream to rebuild: a file in the project's home, which the stream takes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The switch of readers to a new generation, and the end of older ones.
 
 A view has a current generation, and so has each definition of it (by schema hash): a reader, or a model, of an older
-definition goes on reading the generation of that one. A generation that nothing names any more is dropped at once;
-one that only its older definitions name stays while a model alias needs one of them, or until a grace period is over.
+definition goes on reading that definition's generation. A generation that is current for nothing is dropped at once; if
+it is current only for older definitions, it stays while a model alias needs one of them, or until a grace period is
+over.
 """
 
 from __future__ import annotations

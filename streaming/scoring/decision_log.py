@@ -2,8 +2,8 @@
 
     checkpoints/scores/<model>/<number>.arrow    the decisions of a batch; its metadata has the offsets
 
-One file has the decisions and the offsets, so that no crash separates them. It is for all generations of rows: an event
-that one of them has decided about is not decided about again.
+A file has both the decisions and the offsets, so that no crash separates them. The log is shared by all generations of
+rows: each event is decided about once, whichever generation reads it first.
 """
 
 from __future__ import annotations

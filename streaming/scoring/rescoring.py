@@ -1,4 +1,4 @@
-"""Scores events that a model failed on again, with what was known just before each of them then."""
+"""Scores again events that a model failed on, by the features as they were just before each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scoring in the stream: each event once, with what was known just before it, without its own effect.
+"""Scoring in the stream: each event once, by the features just before it, without its own effect.
 
     a batch's accepted events ──features before──► matrix ──champion, rules──► decisions ──► file ──► topics ──► rows
 

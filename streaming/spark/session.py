@@ -1,4 +1,4 @@
-"""The Spark session that carries bytes from Kafka to the driver: small, on loopback, with no work of its own."""
+"""The Spark session: small and on loopback, it carries bytes from Kafka to the driver."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Commands to a Redis server or a cluster of them: sent to every node that they concern at once, then answered.
 
-redis-py finds the nodes and keeps the connections. Its own pipeline of a cluster is not used: of a node that does not
-answer it asks every command again, one after the other, so that a read would take many times its deadline.
+redis-py finds the nodes and keeps the connections. Its own pipeline of a cluster is not used: it repeats every
+command to a node that does not answer, one at a time, so that a read would take many times its deadline.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Pending events on a Redis server or cluster: a hash for each view, its fields entity keys, its values packed entries.
 
-All keys share a hash tag, and so one slot of a cluster: there is only ever the last moment in them.
+All keys share a hash tag, and so a slot of a cluster: they hold only the last moments of the stream.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The blocks of a stream's memory of ids, held in the memory of the driver and of readers.
 
-It follows the memory by the trail of its last writes, reading only the blocks that are new; where it has lost the
-trail, it reads all. The newest block stays apart, so that the memory before it can be read as well.
+The index follows the memory by the trail of its last writes and reads only new blocks; if the trail is lost, it reads
+all blocks. The newest block stays apart, so that the memory before it can be read as well.
 """
 
 from __future__ import annotations

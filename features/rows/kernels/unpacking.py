@@ -1,4 +1,4 @@
-"""From a row's bytes to its times and values (the picture of a row: rows/__init__.py)."""
+"""From a row's bytes to its times and values (layout of a row: rows/layout.py)."""
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, var-annotated"
 # Types are numba's to find; what goes in and comes out is in contract.py.
