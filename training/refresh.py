@@ -10,7 +10,7 @@ from typing import Any
 from training.data import SampleSummary, sample_of
 from training.judging import GateVerdict, Judge, Registration, files_of
 from training.progress import Stage
-from training.recommender import Row, Trained, train
+from training.recommender import ModelResult, Trained, train
 from training.registry import Version
 from training.run import TrainingRun
 
@@ -64,7 +64,7 @@ def refresh(run: TrainingRun, registration: Registration) -> Refreshed:
     return Refreshed(version, verdict, replace(trained, rows=rows), sample_of(run.features.events))
 
 
-def _champion_rows(judge: Judge, trained: Trained, registration: Registration) -> list[Row]:
+def _champion_rows(judge: Judge, trained: Trained, registration: Registration) -> list[ModelResult]:
     """The champion's row on the same test; none where there is no champion, or it cannot be tested."""
     champion = registration.registry.find(trained.artefact.manifest.name)
     if champion is None:
@@ -73,7 +73,7 @@ def _champion_rows(judge: Judge, trained: Trained, registration: Registration) -
     return judge.champion_rows(registration.registry, champion, trained.artefact.manifest)
 
 
-def _registered(judge: Judge, trained: Trained, rows: list[Row], registration: Registration) -> Version:
+def _registered(judge: Judge, trained: Trained, rows: list[ModelResult], registration: Registration) -> Version:
     """The new version, with its settings, tags and record."""
     run, artefact = trained.run, trained.artefact
     sample = sample_of(run.features.events)
@@ -84,7 +84,7 @@ def _registered(judge: Judge, trained: Trained, rows: list[Row], registration: R
     return registration.registry.register(artefact, params, tags, files)
 
 
-def _plain(row: Row) -> dict[str, Any]:
+def _plain(row: ModelResult) -> dict[str, Any]:
     """The row as JSON, which has no NaN."""
     values = {name: None if math.isnan(value) else value for name, value in row.metrics.items()}
     return {"model": row.model, **values, "took_s": round(row.took_s, 3)}

@@ -16,7 +16,7 @@ from shop_history import SETTINGS, shop
 from features.definitions.repo import load_repo
 from headrace.commands.models.train import train
 from training.data.dataset import Domain, read_offline
-from training.data.sampling import Bound
+from training.data.sampling import EventLimit
 from training.recommender.fit import train as fit
 from training.registry import ModelRegistry
 from training.run import TrainingRun
@@ -60,7 +60,7 @@ def test_a_training_that_was_killed_after_its_examples_goes_on_to_what_it_would_
     assert "going on with a training that did not end" in done.stderr
     assert "examples: kept from before" in done.stderr
     assert "similar items from" not in done.stderr.replace("similar items from everything", "")
-    sample = read_offline(archive.parent, domain, bound=Bound(MOST), versions={"activity": 0})
+    sample = read_offline(archive.parent, domain, bound=EventLimit(MOST), versions={"activity": 0})
     whole = fit(TrainingRun.of(sample, domain, TrainingSettings(**SET)), 7)
     rows = [{key: one for key, one in row.items() if key not in ("model", "took_s")} for row in report["rows"]]
     assert rows == [dict(row.metrics) for row in whole.rows]

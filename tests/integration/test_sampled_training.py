@@ -25,7 +25,7 @@ from models.event_model.columns import EventModelColumns, filled
 from training.data.dataset import Domain, interactions_of, read_file, read_offline
 from training.data.event_sources import InArchive
 from training.data.labelled_events import EventTrainingSettings, examples_between, read_archive, split_events
-from training.data.sampling import Bound, SampledEvents, WholeArchive, sample_of
+from training.data.sampling import EventLimit, SampledEvents, WholeArchive, sample_of
 from training.data.split import Split
 from training.progress import StageTimer
 from training.recommender.candidates import fit_candidates
@@ -63,7 +63,7 @@ def offline(events, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def sample(offline) -> SampledEvents:
-    read = read_offline(offline, DOMAIN, bound=Bound(MOST))
+    read = read_offline(offline, DOMAIN, bound=EventLimit(MOST))
     assert isinstance(read, SampledEvents)
     return read
 
@@ -82,8 +82,8 @@ def test_the_sample_depends_on_events_and_seed_and_not_on_files_or_repetitions(e
     some, place = events.slice(100, 100), events.schema.get_field_index("offset")
     later = pc.add(some["offset"], 1_000_000)
     archived(tmp_path, "activity", some.set_column(place, events.schema.field("offset"), later))
-    again = read_offline(tmp_path, DOMAIN, bound=Bound(MOST))
-    other = read_offline(offline, DOMAIN, bound=Bound(MOST, seed=1))
+    again = read_offline(tmp_path, DOMAIN, bound=EventLimit(MOST))
+    other = read_offline(offline, DOMAIN, bound=EventLimit(MOST, seed=1))
     mine, theirs, others = (set(one["activity"]["event_id"].to_pylist()) for one in (sample, again, other))
     assert mine == theirs
     assert len(theirs) == again["activity"].num_rows
@@ -138,7 +138,9 @@ def test_a_model_of_a_sample_remembers_what_everybody_took(events, sample):
 def test_histories_that_do_not_fit_are_left_out_and_counted(events, sample):
     target, end = ("purchase",), int(pc.max(events["known_at"]).as_py())
     some = fit_candidates(interactions_of(sample, DOMAIN), target, end, SETTINGS)
-    tight = SampledEvents(dict(sample), WholeArchive(sample.whole.tables, ALWAYS, Bound(20)), sample.who, sample.sample)
+    tight = SampledEvents(
+        dict(sample), WholeArchive(sample.whole.tables, ALWAYS, EventLimit(20)), sample.who, sample.sample
+    )
     said: list[str] = []
     found = with_everybody(some, tight, run_until(end, tight, said))
     (told,) = said
@@ -147,7 +149,7 @@ def test_histories_that_do_not_fit_are_left_out_and_counted(events, sample):
 
 
 def test_everything_is_read_where_it_fits(events, offline):
-    read = read_offline(offline, DOMAIN, bound=Bound(events.num_rows))
+    read = read_offline(offline, DOMAIN, bound=EventLimit(events.num_rows))
     assert not isinstance(read, SampledEvents)
     assert len(interactions_of(read, DOMAIN)) == events.num_rows
 
@@ -169,9 +171,9 @@ def test_a_file_that_does_not_fit_is_refused_with_what_to_do(tmp_path):
     rows = [line.format(second=number % 60, item=number % 7, user=number % 50) for number in range(MOST + 1)]
     path = tmp_path / "shop.csv"
     path.write_text("\n".join([head, *rows]))
-    assert read_file(path, "rees46", REPO, DOMAIN, bound=Bound(MOST + 1))["activity"].num_rows > 0
+    assert read_file(path, "rees46", REPO, DOMAIN, bound=EventLimit(MOST + 1))["activity"].num_rows > 0
     with pytest.raises(UsageError, match=r"at most 900 .*headrace import"):
-        read_file(path, "rees46", REPO, DOMAIN, bound=Bound(MOST))
+        read_file(path, "rees46", REPO, DOMAIN, bound=EventLimit(MOST))
 
 
 # --- models of events -----------------------------------------------------------------------------------------------
@@ -195,7 +197,7 @@ def test_an_event_model_learns_from_some_groups_and_is_tested_on_all_with_featur
     settings = EventTrainingSettings(iterations=10, learning_rate=0.1)
     parts = split_events(payments, CARDS.model, settings)
     expected = examples_between(payments, CARDS, parts.start, parts.end, parts.test)
-    read = read_archive(cards, REPO, CARDS, None, Bound(every // 2))
+    read = read_archive(cards, REPO, CARDS, None, EventLimit(every // 2))
     assert isinstance(read, InArchive)
     assert split_events(read, CARDS.model, settings) == parts
     found = examples_between(read, CARDS, parts.start, parts.end, parts.test)
@@ -211,7 +213,7 @@ def test_an_event_model_learns_from_some_groups_and_is_tested_on_all_with_featur
 
 
 def test_a_test_of_more_events_than_fit_is_refused_with_what_to_set(payments, cards):
-    read = read_archive(cards, REPO, CARDS, None, Bound(300))
+    read = read_archive(cards, REPO, CARDS, None, EventLimit(300))
     parts = split_events(payments, CARDS.model, EventTrainingSettings())
     with pytest.raises(UsageError, match="test_ms"):
         examples_between(read, CARDS, parts.start, parts.end, parts.test)

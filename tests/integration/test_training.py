@@ -25,7 +25,7 @@ from training.data.split import visits
 from training.judging.judge import Judge
 from training.judging.registration import Registration
 from training.recommender.candidates import fit_candidates
-from training.recommender.evaluate import Row
+from training.recommender.evaluate import ModelResult
 from training.recommender.fit import train as fit
 from training.recommender.ranker import retrieve_at
 from training.refresh import refresh
@@ -58,7 +58,7 @@ def trained(events, domain):
     return fit(TrainingRun.of(events, domain, SETTINGS), 7)
 
 
-def scores(rows: list[Row]) -> dict[str, float]:
+def scores(rows: list[ModelResult]) -> dict[str, float]:
     return {row.model: row.metrics["ndcg_at_10"] for row in rows}
 
 

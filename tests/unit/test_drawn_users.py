@@ -12,8 +12,8 @@ from training.data.sampling import (
     BUCKET_BITS,
     EVENT_BYTES,
     MEMORY_SHARE,
-    Bound,
-    Drawn,
+    EventLimit,
+    UserSample,
     buckets_of,
     drawn,
     events_in,
@@ -61,14 +61,14 @@ def test_one_who_has_more_events_than_all_others_does_not_keep_them_out():
 
 
 def test_nobody_is_not_drawn():
-    everybody = Drawn(np.ones(1 << BUCKET_BITS, dtype=bool), 0)
+    everybody = UserSample(np.ones(1 << BUCKET_BITS, dtype=bool), 0)
     assert everybody.has(pa.array(["", None, "a"])).tolist() == [True, False, True]
 
 
 def test_a_bound_that_is_not_set_is_what_half_of_the_memory_has_room_for(tmp_path):
     assert events_in(64_000_000_000) == int(64_000_000_000 * MEMORY_SHARE / EVENT_BYTES)
-    assert Bound.of(7, 3) == Bound(7, 3)
-    assert Bound.of(None, 3).events == events_in(machine_bytes())
+    assert EventLimit.of(7, 3) == EventLimit(7, 3)
+    assert EventLimit.of(None, 3).events == events_in(machine_bytes())
 
 
 @pytest.mark.parametrize(("told", "limited"), [("1048576\n", True), ("max\n", False)])

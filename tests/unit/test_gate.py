@@ -8,17 +8,17 @@ import pytest
 from models.tags import DIGEST_TAG, champion_tags, refusal, verdict_tags
 from training.judging.confidence import bootstrap
 from training.judging.gate import gate
-from training.recommender.evaluate import Row
+from training.recommender.evaluate import ModelResult
 from training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(tolerance=0.02, coverage_share=0.5)
 LISTS = 400
 
 
-def row(name: str, ndcg, coverage: float = 0.3) -> Row:
+def row(name: str, ndcg, coverage: float = 0.3) -> ModelResult:
     values = np.asarray(ndcg, dtype=np.float64)
     mean = float(values.mean()) if len(values) else float("nan")
-    return Row(name, {"ndcg_at_10": mean, "coverage_at_10": coverage}, 0.0, values)
+    return ModelResult(name, {"ndcg_at_10": mean, "coverage_at_10": coverage}, 0.0, values)
 
 
 def uneven(mean: float, seed: int = 1) -> np.ndarray:

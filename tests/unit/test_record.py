@@ -11,7 +11,7 @@ from models.recommender.calibration import Calibration
 from models.recommender.pairs import PAIR_FEATURES
 from training.judging.record import code_version, files_of, importance, signature
 from training.recommender.calibrating import CalibrationCheck
-from training.recommender.evaluate import Row
+from training.recommender.evaluate import ModelResult
 from training.recommender.ranker import RankerExamples
 
 N = 1_000
@@ -45,7 +45,7 @@ def test_the_signature_names_every_input_in_its_order():
 
 
 def test_a_record_has_pictures_and_those_of_a_ranker_only_with_one():
-    rows = [Row("model", {"ndcg_at_3": 0.5, "coverage_at_3": 0.1}, 0.0, np.ones(2), (0.1, 0.2, 0.5))]
+    rows = [ModelResult("model", {"ndcg_at_3": 0.5, "coverage_at_3": 0.1}, 0.0, np.ones(2), (0.1, 0.2, 0.5))]
     plain = files_of(model(), rows, held_out(), CalibrationCheck(), 0)
     assert set(plain) == {"signature.json", "ndcg_by_k.png", "coverage.png"}
     looked = CalibrationCheck(Calibration(slope=1, intercept=-1), INPUTS[:, 0], INPUTS[:, 0] / 2, held_out().taken)

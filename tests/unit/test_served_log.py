@@ -172,7 +172,8 @@ def test_an_item_was_taken_when_its_user_took_it_after_the_answer_and_soon_enoug
     columns = dict(zip(("user_id", "item_id", "event_time", "event_type"), zip(*events, strict=True), strict=True))
     table = pa.table({name: list(values) for name, values in columns.items()} | {"event_id": list("abcde")})
     activity = {"activity": from_columns(table, REPO.streams["activity"]).events}
-    found = served_examples(log, interactions_of(activity, domain), "user_id", "xy", ("purchase",), 1_000)
+    history = interactions_of(activity, domain)
+    found = served_examples(log, history.only(history.of(("purchase",))), "user_id", "xy", 1_000)
     assert found.taken.tolist() == [True, False, False, False, True, False]
     np.testing.assert_array_equal(found.inputs[1], [3.0, np.nan])
 

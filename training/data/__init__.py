@@ -27,10 +27,10 @@ from training.data.labelled_events import (
     streams_of,
 )
 from training.data.sampling import (
-    Bound,
-    Drawn,
+    EventLimit,
     SampledEvents,
     SampleSummary,
+    UserSample,
     WholeArchive,
     drawn,
     drawn_of,
@@ -40,10 +40,10 @@ from training.data.sampling import (
 from training.data.split import Moments, Split, arrivals, drawn_moments, joined_moments, time_split, visits
 
 __all__ = [
-    "Bound",
+    "EventLimit",
     "DAY_MS",
     "Domain",
-    "Drawn",
+    "UserSample",
     "EventTrainingSettings",
     "Events",
     "LabelledEvents",

@@ -19,7 +19,7 @@ from features.errors import UsageError
 from features.events import EventColumns
 from features.formats import read_events
 from features.history import ALWAYS, ArchiveTable, Span, deduplicated, open_table
-from training.data.sampling import Bound, SampledEvents, WholeArchive
+from training.data.sampling import EventLimit, SampledEvents, WholeArchive
 from training.settings import TrainingSettings
 
 Events = Mapping[str, pa.Table]
@@ -88,7 +88,7 @@ def read_offline(
     folder: Path,
     domain: Domain,
     span: Span = ALWAYS,
-    bound: Bound | None = None,
+    bound: EventLimit | None = None,
     versions: Mapping[str, int] | None = None,
 ) -> Events:
     """The deduplicated events that became known in the span, of the Delta table of each stream that has one.
@@ -135,7 +135,7 @@ def _columns(domain: Domain, stream: Stream) -> list[str]:
 
 
 def read_file(
-    path: Path, kind: str, repo: FeatureRepo, domain: Domain, end_ms: int | None = None, bound: Bound | None = None
+    path: Path, kind: str, repo: FeatureRepo, domain: Domain, end_ms: int | None = None, bound: EventLimit | None = None
 ) -> Events:
     """The deduplicated events of a file (see features.formats) that became known before end_ms.
 
@@ -157,7 +157,7 @@ def read_file(
     return {name: deduplicated(table, domain.streams[name]) for name, table in tables.items()}
 
 
-def too_many(path: Path, bound: Bound | None) -> UsageError:
+def too_many(path: Path, bound: EventLimit | None) -> UsageError:
     """UsageError for a file larger than memory; import it, since sampling needs the offline store."""
     most = "fewer" if bound is None else f"at most {bound.events:,} (max_events)"
     next_step = "Bring it in with 'headrace import', and train on the offline store."

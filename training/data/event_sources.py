@@ -21,14 +21,14 @@ from features.events import event_schema, integers
 from features.history import Span, Spine, point_in_time
 from features.rows import FeatureMatrix
 from models.event_model import Events
-from training.data.sampling import Drawn, SampleSummary, WholeArchive, drawn
+from training.data.sampling import SampleSummary, UserSample, WholeArchive, drawn
 
 MOST_TESTED = 0.5
 """The share of the events that fit which the test may have."""
 
 
 @dataclass(frozen=True)
-class Chosen:
+class EventSelection:
     """Some of the stream's events; and the size of the sample, where they are one."""
 
     events: pa.Table
@@ -41,7 +41,7 @@ class EventSource(Protocol):
     def known_between(self) -> tuple[int, int]:
         """The known-at times of the first and the last of the stream's events, ms."""
 
-    def between(self, start_ms: int, end_ms: int, whole_from_ms: int) -> Chosen:
+    def between(self, start_ms: int, end_ms: int, whole_from_ms: int) -> EventSelection:
         """The stream's events that became known in [start, end), all from whole_from on and at least some before."""
 
     def positive(self, ids: pa.ChunkedArray) -> Bools:
@@ -63,11 +63,11 @@ class InMemory:
         known = integers(self.events[self.model.stream.name]["known_at"])
         return int(known.min()), int(known.max())
 
-    def between(self, start_ms: int, end_ms: int, whole_from_ms: int) -> Chosen:  # whole at all times
+    def between(self, start_ms: int, end_ms: int, whole_from_ms: int) -> EventSelection:  # whole at all times
         """See EventSource."""
         every = self.events[self.model.stream.name]
         known = integers(every["known_at"])
-        return Chosen(every.filter(pa.array((known >= start_ms) & (known < end_ms))))
+        return EventSelection(every.filter(pa.array((known >= start_ms) & (known < end_ms))))
 
     def positive(self, ids: pa.ChunkedArray) -> Bools:
         """See EventSource."""
@@ -91,7 +91,7 @@ class InArchive:
         times = [known for known in times if len(known)]
         return min(int(known.min()) for known in times), max(int(known.max()) for known in times)
 
-    def between(self, start_ms: int, end_ms: int, whole_from_ms: int) -> Chosen:
+    def between(self, start_ms: int, end_ms: int, whole_from_ms: int) -> EventSelection:
         """See EventSource; UsageError where the events from whole_from on are more than half of what fits."""
         seed, most, name = self.whole.bound.seed, self.whole.bound.events, self.model.stream.name
         whole, part = Span(whole_from_ms, end_ms), Span(start_ms, whole_from_ms)
@@ -103,8 +103,8 @@ class InArchive:
         who = drawn(counts, most - tested, seed)
         events = pa.concat_tables([self._read(part, who), self._read(whole, None)])
         if start_ms >= whole_from_ms:
-            return Chosen(events)
-        return Chosen(events, SampleSummary(events.num_rows, int(counts.sum()) + tested, who.share, seed))
+            return EventSelection(events)
+        return EventSelection(events, SampleSummary(events.num_rows, int(counts.sum()) + tested, who.share, seed))
 
     def positive(self, ids: pa.ChunkedArray) -> Bools:
         """See EventSource."""
@@ -121,7 +121,7 @@ class InArchive:
     def _group(self) -> Entity:
         return Entity(self.model.group, keys={self.model.group: self.model.stream.dtypes[self.model.group]})
 
-    def _read(self, span: Span, who: Drawn | None) -> pa.Table:
+    def _read(self, span: Span, who: UserSample | None) -> pa.Table:
         columns = event_schema(self.model.stream).names
         return self.whole.of(who, self.model.stream.name, self._group, columns, span)
 

@@ -22,7 +22,7 @@ from features.history import Span, deduplicated, open_tables
 from models.event_model import EventModelColumns, Events
 from training.data.dataset import too_many
 from training.data.event_sources import InArchive, ReadEvents, event_source
-from training.data.sampling import Bound, SampleSummary, WholeArchive
+from training.data.sampling import EventLimit, SampleSummary, WholeArchive
 
 DAY_MS = UNITS_MS["d"]
 
@@ -104,7 +104,7 @@ def streams_of(columns: EventModelColumns) -> dict[str, Stream]:
 
 
 def read_archive(
-    folder: Path, repo: FeatureRepo, columns: EventModelColumns, end_ms: int | None, bound: Bound | None = None
+    folder: Path, repo: FeatureRepo, columns: EventModelColumns, end_ms: int | None, bound: EventLimit | None = None
 ) -> ReadEvents:
     """The model's events that were known before ``end_ms``, of the offline store; UsageError where it has none.
 
@@ -112,7 +112,7 @@ def read_archive(
     """
     tables = open_tables(folder, streams_of(columns).values(), repo)
     span = Span(None, end_ms)
-    whole = WholeArchive(tables, span, bound or Bound(0))
+    whole = WholeArchive(tables, span, bound or EventLimit(0))
     where = f"offline store '{folder}'"
     _require_events({name: table.rows(span) for name, table in tables.items()}, columns, where, BRING_IN)
     if bound is not None and whole.rows() > bound.events:
@@ -128,7 +128,7 @@ def read_event_file(
     repo: FeatureRepo,
     columns: EventModelColumns,
     end_ms: int | None,
-    bound: Bound | None = None,
+    bound: EventLimit | None = None,
 ) -> Events:
     """The model's events of a file (see features.formats) that were known before ``end_ms``.
 

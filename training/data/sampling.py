@@ -45,14 +45,14 @@ A_PART = 0.25
 
 
 @dataclass(frozen=True)
-class Bound:
+class EventLimit:
     """The most events that are read into memory; of more, users are drawn by this seed."""
 
     events: int
     seed: int = 0
 
     @classmethod
-    def of(cls, events: int | None, seed: int) -> Bound:
+    def of(cls, events: int | None, seed: int) -> EventLimit:
         """The configured limit, or an estimate from the machine's memory if none is set."""
         return cls(events_in(machine_bytes()) if events is None else events, seed)
 
@@ -88,7 +88,7 @@ class SampleSummary:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class UserSample:
     """The buckets of users that are in a sample."""
 
     buckets: NDArray[np.bool_]
@@ -111,14 +111,14 @@ def buckets_of(keys: pa.Array, seed: int) -> Int64s:
     return (hashes >> np.uint64(64 - BUCKET_BITS)).astype(np.int64)
 
 
-def drawn(counts: Int64s, most: int, seed: int) -> Drawn:
+def drawn(counts: Int64s, most: int, seed: int) -> UserSample:
     """The first buckets that have ``most`` events at most together, but for those that are oddly busy.
 
     Args:
         counts: (2^BUCKET_BITS,) how many events each bucket has.
     """
     usual = counts <= max(most * ODDLY_BUSY, 1)
-    return Drawn(usual & (np.cumsum(np.where(usual, counts, 0)) <= most), seed)
+    return UserSample(usual & (np.cumsum(np.where(usual, counts, 0)) <= most), seed)
 
 
 class WholeArchive:
@@ -128,7 +128,7 @@ class WholeArchive:
         span: nothing of other times is read.
     """
 
-    def __init__(self, tables: Tables, span: Span, bound: Bound) -> None:
+    def __init__(self, tables: Tables, span: Span, bound: EventLimit) -> None:
         self.tables = tables
         self.span = span
         self.bound = bound
@@ -168,7 +168,7 @@ class WholeArchive:
         return counts
 
     def of(
-        self, who: Drawn | None, stream: str, entity: Entity, columns: Sequence[str], span: Span | None = None
+        self, who: UserSample | None, stream: str, entity: Entity, columns: Sequence[str], span: Span | None = None
     ) -> pa.Table:
         """The events of the stream that are of these users; of everybody for None."""
         nothing = event_schema(self.tables[stream].stream).empty_table().select(list(columns))
@@ -185,7 +185,9 @@ def _keys(events: pa.Table, entity: Entity) -> pa.Array:
 class SampledEvents(Mapping[str, pa.Table]):
     """Stream name → the events of the drawn users; ``whole`` has everybody's."""
 
-    def __init__(self, tables: Mapping[str, pa.Table], whole: WholeArchive, who: Drawn, sample: SampleSummary) -> None:
+    def __init__(
+        self, tables: Mapping[str, pa.Table], whole: WholeArchive, who: UserSample, sample: SampleSummary
+    ) -> None:
         self._tables = dict(tables)
         self.whole = whole
         self.who = who
@@ -227,6 +229,6 @@ def sample_of(events: object) -> SampleSummary | None:
     return events.sample if isinstance(events, SampledEvents) else None
 
 
-def drawn_of(events: object) -> Drawn | None:
+def drawn_of(events: object) -> UserSample | None:
     """The users whose events these are; None where they are everybody's."""
     return events.who if isinstance(events, SampledEvents) else None

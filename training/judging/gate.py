@@ -13,7 +13,7 @@ from features.errors import ArtefactError
 from models.golden import made_up
 from models.recommender import Artefact, try_out
 from training.judging.confidence import Interval, bootstrap
-from training.recommender import Row
+from training.recommender import ModelResult
 from training.settings import TrainingSettings
 
 METRIC = "ndcg_at_{k}"
@@ -32,7 +32,7 @@ class GateVerdict:
     reason: str
 
 
-def gate(rows: Sequence[Row], settings: TrainingSettings) -> GateVerdict:
+def gate(rows: Sequence[ModelResult], settings: TrainingSettings) -> GateVerdict:
     """Let through when its NDCG is surely above popularity's, and surely not below the champion's by more than allowed.
 
     Surely is by the 95 % interval of the paired difference over the same lists; allowed is settings.tolerance of the
@@ -51,7 +51,7 @@ def gate(rows: Sequence[Row], settings: TrainingSettings) -> GateVerdict:
     return _beside(model, champion, about.format(""), settings)
 
 
-def _beside(model: Row, champion: Row, about: str, settings: TrainingSettings) -> GateVerdict:
+def _beside(model: ModelResult, champion: ModelResult, about: str, settings: TrainingSettings) -> GateVerdict:
     metric, coverage = METRIC.format(k=settings.k), COVERAGE.format(k=settings.k)
     beside = difference(model, champion, settings.seed)
     allowed = settings.tolerance * champion.metrics[metric]
@@ -67,7 +67,7 @@ def _beside(model: Row, champion: Row, about: str, settings: TrainingSettings) -
     return GateVerdict(True, f"{about}; the champion has {champion.metrics[metric]:.4f}, {interval_text(beside)}")
 
 
-def difference(first: Row, second: Row, seed: int = 0) -> Interval:
+def difference(first: ModelResult, second: ModelResult, seed: int = 0) -> Interval:
     """The interval of the first row's NDCG less the second's, list by list."""
     return bootstrap(first.ndcg - second.ndcg, seed)
 

@@ -13,9 +13,9 @@ from models.recommender import Artefact, CandidateTables, Manifest
 from training.data import Domain, Events
 from training.judging.gate import GateVerdict, fault_of, gate
 from training.recommender import (
+    ModelResult,
     RankerExamples,
     RetrievedMoments,
-    Row,
     Trained,
     candidates_before,
     compared,
@@ -56,7 +56,7 @@ class Judge:
         """The settings of the run."""
         return self.run.settings
 
-    def row(self, artefact: Artefact, only: str = "model") -> Row:
+    def row(self, artefact: Artefact, only: str = "model") -> ModelResult:
         """The row of the artefact's ranker, or of another way to recommend, by the target of its manifest."""
         tested = self._with_our_candidates(artefact)
         (row,) = compared(tested, self._retrieved(tested), self.run, only)
@@ -78,12 +78,12 @@ class Judge:
         """Examples of the test, which the artefact's ranker has not seen."""
         return examples(self._retrieved(self._with_our_candidates(artefact)), self.tables, self.run)
 
-    def verdict(self, artefact: Artefact, rows: Sequence[Row]) -> GateVerdict:
+    def verdict(self, artefact: Artefact, rows: Sequence[ModelResult]) -> GateVerdict:
         """The gate's, over these rows; refused for a fault of the artefact."""
         fault = fault_of(artefact, self._views, self.settings)
         return gate(rows, self.settings) if fault is None else GateVerdict(False, fault)
 
-    def champion_rows(self, registry: ModelRegistry, champion: Version, manifest: Manifest) -> list[Row]:
+    def champion_rows(self, registry: ModelRegistry, champion: Version, manifest: Manifest) -> list[ModelResult]:
         """The champion's row by this manifest's target: none where it is of other definitions, damaged, or fails."""
         try:
             artefact = self.fetched(registry, champion)
@@ -94,7 +94,7 @@ class Judge:
             return []
         return [replace(self.row(replace(artefact, manifest=manifest)), model="champion")]
 
-    def registered(self, registry: ModelRegistry, version: Version) -> tuple[GateVerdict, list[Row]]:
+    def registered(self, registry: ModelRegistry, version: Version) -> tuple[GateVerdict, list[ModelResult]]:
         """The verdict on a registered version, and the rows that it is by; no rows where it is damaged or fails."""
         try:
             artefact = self.fetched(registry, version)

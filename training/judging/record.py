@@ -17,7 +17,7 @@ from features.arrays import Floats
 from models.recommender import Artefact, Manifest
 from training.data import Domain
 from training.judging.psi import columns_of, reference_of
-from training.recommender import CalibrationCheck, RankerExamples, Row, calibration, calibration_error
+from training.recommender import CalibrationCheck, ModelResult, RankerExamples, calibration, calibration_error
 from training.registry import SIGNATURE
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def signature_of(names: Sequence[str]) -> dict[str, Any]:
 
 
 def files_of(
-    artefact: Artefact, rows: Sequence[Row], held_out: RankerExamples, calibrated: CalibrationCheck, seed: int
+    artefact: Artefact, rows: Sequence[ModelResult], held_out: RankerExamples, calibrated: CalibrationCheck, seed: int
 ) -> dict[str, bytes]:
     """The files of a run's record: the signature, and the pictures as PNG; those of the ranker where there is one."""
     files = {
@@ -141,14 +141,14 @@ def png(draw: Callable[[Axes], None]) -> bytes:
     return target.getvalue()
 
 
-def _ndcg_by_k(axes: Axes, rows: Sequence[Row]) -> None:
+def _ndcg_by_k(axes: Axes, rows: Sequence[ModelResult]) -> None:
     for row in rows:
         axes.plot(range(1, len(row.by_k) + 1), row.by_k, label=row.model, lw=2 if row.model == "model" else 1)
     axes.set(xlabel="k", ylabel="NDCG@k on the newest slice", ylim=(0, None))
     axes.legend()
 
 
-def _coverage(axes: Axes, rows: Sequence[Row]) -> None:
+def _coverage(axes: Axes, rows: Sequence[ModelResult]) -> None:
     shown: Mapping[str, float] = {
         row.model: value for row in rows for name, value in row.metrics.items() if name.startswith("coverage")
     }

@@ -5,7 +5,7 @@ In: a training run. Out: an artefact, its metrics, and scorers for protocols.
 
 from training.recommender.calibrating import CalibrationCheck, calibration, calibration_error
 from training.recommender.candidates import fit_candidates
-from training.recommender.evaluate import METRICS, Row, chances_of, compared
+from training.recommender.evaluate import METRICS, ModelResult, chances_of, compared
 from training.recommender.fit import (
     Trained,
     candidates_before,
@@ -38,7 +38,7 @@ from training.recommender.scorers import (
     taken_of,
 )
 from training.recommender.settings_search import Trial, search
-from training.recommender.shown_items import Listeners, read_served
+from training.recommender.shown_items import ServedUsers, read_served
 
 __all__ = [
     "Als",
@@ -46,13 +46,13 @@ __all__ = [
     "CalibrationCheck",
     "CoVisited",
     "Ease",
-    "Listeners",
+    "ServedUsers",
     "METRICS",
     "Popular",
     "RankerExamples",
     "Recommender",
     "RetrievedMoments",
-    "Row",
+    "ModelResult",
     "Scorer",
     "SessionNeighbours",
     "Taken",

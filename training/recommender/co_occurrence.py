@@ -68,11 +68,19 @@ def co_visits(taken: csr_array, fade: Floats, shrink: float) -> csr_array:
 
 def strongest_of(rows: csr_array, keep: int) -> SparseRows:
     """The ``keep`` largest values of each row, the largest first."""
+    row, entry = strongest_entries(rows, keep)
+    starts = np.searchsorted(row, np.arange(rows.shape[0] + 1))
+    return SparseRows(
+        starts.astype(np.int64), rows.indices[entry].astype(np.int32), rows.data[entry].astype(np.float32)
+    )
+
+
+def strongest_entries(rows: csr_array, keep: int) -> tuple[Int64s, Int64s]:
+    """The row and the position of each of the ``keep`` largest values of each row, the largest first."""
     row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
     order = np.lexsort((-rows.data, row))
-    kept = order[np.arange(len(order)) - np.repeat(rows.indptr[:-1], np.diff(rows.indptr)) < keep]
-    starts = np.searchsorted(row[kept], np.arange(rows.shape[0] + 1))
-    return SparseRows(starts.astype(np.int64), rows.indices[kept].astype(np.int32), rows.data[kept].astype(np.float32))
+    entry = order[np.arange(len(order)) - np.repeat(rows.indptr[:-1], np.diff(rows.indptr)) < keep]
+    return row[entry], entry
 
 
 def latest_sessions(taken: csr_array, keep: int) -> Sessions:

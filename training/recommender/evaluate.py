@@ -28,7 +28,7 @@ METRICS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelResult:
     """One model's line of a report: its metrics by name, and how long its lists took."""
 
     model: str
@@ -46,7 +46,7 @@ def compared(
     run: TrainingRun,
     only: str | None = None,
     scores: list[Floats] | None = None,
-) -> list[Row]:
+) -> list[ModelResult]:
     """A row for each way to recommend (or ``only`` one), on the same moments: the artefact as 'model' last.
 
     Args:
@@ -65,13 +65,13 @@ def compared(
     return [_row(name, way, relevant, len(tables.items), k) for name, way in ways.items() if only in (None, name)]
 
 
-def _row(model: str, way: Callable[[], Lists], relevant: Lists, catalogue: int, k: int) -> Row:
+def _row(model: str, way: Callable[[], Lists], relevant: Lists, catalogue: int, k: int) -> ModelResult:
     started = perf_counter()
     lists = way()
     took_s = perf_counter() - started
     found, counts = found_in(lists, relevant, k)
     by_k = tuple(metrics.mean(metrics.ndcg_at_k(found[:, :first], counts)) for first in range(1, k + 1))
-    return Row(model, judged(lists, relevant, catalogue, k), took_s, metrics.ndcg_at_k(found, counts), by_k)
+    return ModelResult(model, judged(lists, relevant, catalogue, k), took_s, metrics.ndcg_at_k(found, counts), by_k)
 
 
 def judged(lists: Lists, relevant: Lists, catalogue: int, k: int) -> dict[str, float]:

@@ -14,7 +14,7 @@ from training.data import Domain, SampledEvents, arrivals, drawn_moments, joined
 from training.recommender.calibrating import CalibrationCheck, check_calibration
 from training.recommender.candidates import fit_candidates
 from training.recommender.co_occurrence import missing_library
-from training.recommender.evaluate import Row, chances_of, compared, relevant_of
+from training.recommender.evaluate import ModelResult, chances_of, compared, relevant_of
 from training.recommender.ranker import (
     RankerExamples,
     RetrievedMoments,
@@ -47,7 +47,7 @@ class Trained:
     artefact: Artefact
     tested_tables: CandidateTables
     """The candidates that it was tested with: made of what was known before the test."""
-    rows: list[Row]
+    rows: list[ModelResult]
     learnt: LearntRanker
     calibration: CalibrationCheck
     retrieved: RetrievedMoments
@@ -199,7 +199,7 @@ def held_out_moments(artefact: Artefact, run: TrainingRun) -> RetrievedMoments:
     return retrieve_at(artefact.tables, moments, run.history, run.features)
 
 
-def metrics_of(rows: list[Row]) -> dict[str, float]:
+def metrics_of(rows: list[ModelResult]) -> dict[str, float]:
     """The model's metrics under their own names, the others' with the model's name before them; no NaN."""
     named = {
         name if row.model == "model" else f"{row.model}_{name}": value

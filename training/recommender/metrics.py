@@ -13,14 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array  # type: ignore[import-untyped]
 
-from features.arrays import Floats
-
-Hits = NDArray[np.bool_]
-
-Counts = NDArray[np.int64]
+from features.arrays import Bools, Floats, Int64s
 
 
-def hits_of(ranked: NDArray[np.int64], relevant: NDArray[np.int64], k: int) -> Hits:
+def hits_of(ranked: Int64s, relevant: Int64s, k: int) -> Bools:
     """(k,) which of the first k ranked items are relevant; an item that is repeated counts where it stands first."""
     top = ranked[:k]
     hits = np.zeros(k, dtype=bool)
@@ -30,47 +26,47 @@ def hits_of(ranked: NDArray[np.int64], relevant: NDArray[np.int64], k: int) -> H
     return hits
 
 
-def ndcg_at_k(hits: Hits, relevant: Counts) -> Floats:
+def ndcg_at_k(hits: Bools, relevant: Int64s) -> Floats:
     """(m,) discounted gain, 1 / log2(rank + 1) a hit, over that of the best list (Järvelin and Kekäläinen, 2002)."""
     discounts = 1.0 / np.log2(np.arange(2, hits.shape[1] + 2))
     best = np.concatenate([[0.0], np.cumsum(discounts)])[np.minimum(relevant, hits.shape[1])]
     return _over(hits @ discounts, best)
 
 
-def recall_at_k(hits: Hits, relevant: Counts) -> Floats:
+def recall_at_k(hits: Bools, relevant: Int64s) -> Floats:
     """(m,) the share of the relevant items that are among the k."""
     return _over(hits.sum(axis=1), relevant)
 
 
-def precision_at_k(hits: Hits, relevant: Counts) -> Floats:
+def precision_at_k(hits: Bools, relevant: Int64s) -> Floats:
     """(m,) the share of the k that are relevant."""
     return _over(hits.sum(axis=1), np.where(relevant > 0, hits.shape[1], 0))
 
 
-def hit_rate_at_k(hits: Hits, relevant: Counts) -> Floats:
+def hit_rate_at_k(hits: Bools, relevant: Int64s) -> Floats:
     """(m,) 1 where any of the k is relevant, else 0."""
     return _over(np.minimum(hits.sum(axis=1), 1), np.minimum(relevant, 1))
 
 
-def mrr_at_k(hits: Hits, relevant: Counts) -> Floats:
+def mrr_at_k(hits: Bools, relevant: Int64s) -> Floats:
     """(m,) one over the rank of the first hit; 0 without one."""
     first = np.where(hits.any(axis=1), 1.0 / (hits.argmax(axis=1) + 1), 0.0)
     return _over(first, np.minimum(relevant, 1))
 
 
-def average_precision_at_k(hits: Hits, relevant: Counts) -> Floats:
+def average_precision_at_k(hits: Bools, relevant: Int64s) -> Floats:
     """(m,) the sum of the precision at each hit's rank, over how many are relevant (as Microsoft's recommenders)."""
     precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
     return _over((precision * hits).sum(axis=1), relevant)
 
 
-def hits_at_k(top: NDArray[np.int64], relevant: NDArray[np.bool_]) -> Hits:
+def hits_at_k(top: Int64s, relevant: Bools) -> Bools:
     """(m, k) which of the (m, k) listed columns are relevant, of (m, n) relevant; a column of -1 is none."""
-    found: Hits = np.take_along_axis(relevant, np.maximum(top, 0), axis=1) & (top >= 0)
-    return found
+    hits: Bools = np.take_along_axis(relevant, np.maximum(top, 0), axis=1) & (top >= 0)
+    return hits
 
 
-def top_k(scores: Floats, k: int) -> NDArray[np.int64]:
+def top_k(scores: Floats, k: int) -> Int64s:
     """(m, k) the columns of the highest of (m, n) scores, the lower column first of equals; -1 for -inf or no more."""
     m, n = scores.shape
     size = min(k, n)
@@ -88,24 +84,24 @@ def top_k(scores: Floats, k: int) -> NDArray[np.int64]:
     return top
 
 
-def novelty(top: NDArray[np.int64], share: Floats) -> Floats:
+def novelty(top: Int64s, share: Floats) -> Floats:
     """(m,) the mean of −log2 of the share of users who took each listed item (Vargas and Castells, 2011)."""
     surprise = -np.log2(np.maximum(share, 1.0 / max(len(share), 1) ** 2))
     return _listed_mean(top, surprise)
 
 
-def popularity_bias(top: NDArray[np.int64], share: Floats) -> Floats:
+def popularity_bias(top: Int64s, share: Floats) -> Floats:
     """(m,) the mean share of users who took each listed item (ARP of Yin et al., 2012)."""
     return _listed_mean(top, share)
 
 
-def _listed_mean(top: NDArray[np.int64], values: Floats) -> Floats:
+def _listed_mean(top: Int64s, values: Floats) -> Floats:
     listed = top >= 0
     sums = np.where(listed, values[np.maximum(top, 0)], 0.0).sum(axis=1)
     return _over(sums, listed.sum(axis=1))
 
 
-def diversity(top: NDArray[np.int64], users: csr_array) -> Floats:
+def diversity(top: Int64s, users: csr_array) -> Floats:
     """(m,) 1 − the mean cosine, over the pairs of a list, of who took them (Ziegler et al., 2005); NaN without a pair.
 
     Args:
@@ -122,7 +118,7 @@ def diversity(top: NDArray[np.int64], users: csr_array) -> Floats:
     return 1.0 - _over(alike, pairs)
 
 
-def coverage(lists: Iterable[NDArray[np.int64]], catalogue: int) -> float:
+def coverage(lists: Iterable[Int64s], catalogue: int) -> float:
     """The share of the catalogue's items that stand in any list; NaN for an empty catalogue."""
     shown = [np.empty(0, dtype=np.int64), *lists]
     return len(np.unique(np.concatenate(shown))) / catalogue if catalogue else float("nan")

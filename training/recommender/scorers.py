@@ -20,10 +20,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from features.arrays import Floats, Int64s
 from training.data import Interactions
 from training.recommender.candidates import decayed_counts, ease
-from training.recommender.co_occurrence import FactorSettings, fitted_factors
+from training.recommender.co_occurrence import FactorSettings, fitted_factors, strongest_entries
 
 Scorer = Callable[["Taken"], Floats]
-"""What m users took → (m, items) scores, higher is better; 0 for an item that it does not score."""
+"""Interactions of m users → (m, items) scores, higher is better; 0 for an item without a score."""
 
 DAY_MS = 86_400_000
 
@@ -41,13 +41,13 @@ class Taken:
     weight: Floats
     time_ms: Int64s
     codes: Int64s | None = None
-    """(users,) the codes of the users before ``of`` numbered them anew; None for their own numbers."""
+    """(users,) the codes of the users before ``of`` renumbered them; None without renumbering."""
 
     def __len__(self) -> int:
         return len(self.user)
 
     def only(self, keep: NDArray[np.bool_]) -> Taken:
-        """Some of it, of the same users and items."""
+        """The interactions where the mask is true, of the same users and items."""
         columns = {name: getattr(self, name)[keep] for name in ("user", "item", "weight", "time_ms")}
         return replace(self, **columns)
 
@@ -61,7 +61,7 @@ class Taken:
 
     @cached_property
     def weights(self) -> csr_array:
-        """(users, items) the sum of the weights; items whose weights cancel are not there."""
+        """(users, items) the sum of the weights, without items whose weights cancel."""
         sums = csr_array((self.weight, (self.user, self.item)), shape=(self.users, self.items), dtype=np.float64)
         sums.sum_duplicates()
         sums.data[sums.data < 0] = 0.0
@@ -70,7 +70,7 @@ class Taken:
 
     @cached_property
     def had(self) -> NDArray[np.bool_]:
-        """(users, items) whether the user ever took the item, also where it was given back."""
+        """(users, items) a mask of the items that the user ever took, including returned ones."""
         had = np.zeros((self.users, self.items), dtype=bool)
         had[self.user, self.item] = True
         return had
@@ -100,10 +100,10 @@ class Recommender(Protocol):
 
 @dataclass(frozen=True)
 class Popular:
-    """The most taken items, the same for everybody."""
+    """The most taken items, the same for every user."""
 
     half_life_days: float = field(default=float("inf"))
-    """After how long an event counts half; a short one makes it what is trending."""
+    """The half-life of an event's weight; a short one gives trending items."""
 
     def fit(self, taken: Taken, as_of_ms: int) -> Scorer:
         counts = decayed_counts(
@@ -136,7 +136,7 @@ class Ease:
     l2: float = 300.0
     """Regularisation: more for more users."""
     most_items: int = 20_000
-    """Only the items that most users took: the time is that of inverting a matrix of them."""
+    """The number of items, those that most users took; the time is that of inverting a matrix of them."""
     threads: int = 1
     """The threads of the linear algebra."""
 
@@ -174,7 +174,7 @@ class CoVisited:
     """Items that the same users took, the more the nearer in time (cosine of the counts)."""
 
     half_life_days: float = 180.0
-    """After how long an event counts half."""
+    """The half-life of an event's weight."""
     shrink: float = 20.0
     """Added to the norms, so that pairs of few users are not called similar."""
 
@@ -203,18 +203,18 @@ class SessionNeighbours:
     def fit(self, taken: Taken, as_of_ms: int) -> Scorer:
         known = taken.ones
         lengths = np.maximum(known.sum(axis=1), 1.0)
-        often = known.sum(axis=0)
-        rarity = np.log(max(taken.users, 1) / np.maximum(often, 1.0))
+        frequency = known.sum(axis=0)
+        rarity = np.log(max(taken.users, 1) / np.maximum(frequency, 1.0))
 
         def scores(profiles: Taken) -> Floats:
-            late = _lateness(profiles)
-            alike = csr_array(csr_array(late @ known.T) @ diags_array(1 / np.sqrt(lengths)))
-            return np.asarray((_strongest(alike, self.neighbours) @ known).toarray() * (1.0 + rarity))
+            recency = _recency(profiles)
+            similarity = csr_array(csr_array(recency @ known.T) @ diags_array(1 / np.sqrt(lengths)))
+            return np.asarray((_strongest(similarity, self.neighbours) @ known).toarray() * (1.0 + rarity))
 
         return scores
 
 
-def _lateness(profiles: Taken) -> csr_array:
+def _recency(profiles: Taken) -> csr_array:
     """(users, items) from above 0 for what a user took first to 1 for what was taken last."""
     order = np.lexsort((profiles.time_ms, profiles.user))
     user, item = profiles.user[order][::-1], profiles.item[order][::-1]
@@ -230,21 +230,18 @@ def _lateness(profiles: Taken) -> csr_array:
 
 def _strongest(rows: csr_array, keep: int) -> csr_array:
     """The ``keep`` largest values of each row."""
-    row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
-    order = np.lexsort((-rows.data, row))
-    rank = np.arange(len(order)) - np.repeat(rows.indptr[:-1], np.diff(rows.indptr))
-    kept = order[rank < keep]
-    return csr_array((rows.data[kept], (row[kept], rows.indices[kept])), shape=rows.shape)
+    row, entry = strongest_entries(rows, keep)
+    return csr_array((rows.data[entry], (row, rows.indices[entry])), shape=rows.shape)
 
 
 @dataclass(frozen=True)
 class Blend:
-    """The weighted sum of several recommenders, each as a share of the user's best score."""
+    """The weighted sum of recommenders, each as a share of the user's best score."""
 
     parts: tuple[tuple[Recommender, float], ...]
     """Recommenders and their weights."""
     only_new: bool = False
-    """The user's best is the best of what the user has not taken; what the user has is 0."""
+    """Items that the user took score 0, and the user's best is among the others."""
 
     def fit(self, taken: Taken, as_of_ms: int) -> Scorer:
         fitted = [(recommender.fit(taken, as_of_ms), weight) for recommender, weight in self.parts]

@@ -21,23 +21,23 @@ from features.errors import UsageError
 from features.events import event_schema, integers, shown_items
 from features.history import ALWAYS, ArchiveTable, Span, deduplicated, open_table
 from models.recommender import PAIR_FEATURES
-from training.data import Bound, Drawn, Interactions, WholeArchive, drawn
+from training.data import EventLimit, Interactions, UserSample, WholeArchive, drawn
 from training.recommender.ranker import RankerExamples, view_inputs
 from training.run import TrainingRun
 
 POSITION_INPUT = "position"
 
 ANSWER_EVENTS = 20
-"""An answer of the log takes the memory of about so many events: it has all that its items were scored by."""
+"""The memory of a logged answer in events, about: it has the inputs of all its items."""
 
 
 @dataclass(frozen=True)
-class Listeners:
-    """The users whose answers are read: everybody, those of a sample, or as many as fit."""
+class ServedUsers:
+    """The users whose answers are read: all, those of a sample, or as many as fit."""
 
     entity: Entity
-    bound: Bound
-    who: Drawn | None = None
+    bound: EventLimit
+    who: UserSample | None = None
 
     def of(self, table: ArchiveTable, span: Span) -> pa.Table:
         """The log's answers to them, each once."""
@@ -50,12 +50,12 @@ class Listeners:
         counts = log.counted([name], self.entity, self.bound.seed)
         among = np.ones(len(counts), dtype=bool) if self.who is None else self.who.buckets
         who = drawn(np.where(among, counts, 0), most, self.bound.seed)
-        chosen = Drawn(who.buckets & among, self.bound.seed)
+        chosen = UserSample(who.buckets & among, self.bound.seed)
         return log.of(chosen, name, self.entity, event_schema(table.stream).names)
 
 
 def read_served(
-    folder: Path, stream: Stream, span: Span = ALWAYS, to: Listeners | None = None, version: int | None = None
+    folder: Path, stream: Stream, span: Span = ALWAYS, to: ServedUsers | None = None, version: int | None = None
 ) -> pa.Table:
     """The log's answers that became known in the span, each once, without a challenger's, which nobody was shown.
 
@@ -75,28 +75,28 @@ def read_served(
 
 
 def served_examples(
-    log: pa.Table, history: Interactions, key: str, names: Sequence[str], targets: tuple[str, ...], within_ms: int
+    log: pa.Table, taken: Interactions, key: str, names: Sequence[str], within_ms: int
 ) -> RankerExamples:
-    """A row for each item that was shown to a user: its inputs then, and whether the user took it soon after.
+    """An example for each item that was shown to a user: its inputs then, and whether the user took it soon after.
 
     The input POSITION_INPUT, which is the same for all when the model serves, is here the item's rank: so the effect of
     the position is not learnt as one of the item.
 
     Args:
-        log: as read_served gives it.
+        log: as from read_served.
+        taken: interactions of the target types.
         key: the column of the user's key.
         names: the ranker's inputs in order; answers by other inputs are left out.
-        targets: event types that say that an item was taken.
-        within_ms: the time after the answer within which an event counts.
+        within_ms: the time after the answer within which an interaction counts.
     """
     shown = shown_items(log, names)
     users = log[key].combine_chunks().take(pa.array(shown.answer))
     at = integers(log["event_time"])[shown.answer]
     known = np.asarray(users.is_valid())
-    taken = taken_after(history, users, pa.array(shown.items, pa.string()), at, targets, within_ms)
+    is_taken = taken_after(taken, users, pa.array(shown.items, pa.string()), at, within_ms)
     if POSITION_INPUT in names:
         shown.inputs[:, names.index(POSITION_INPUT)] = shown.rank
-    return RankerExamples(shown.inputs[known], taken[known])
+    return RankerExamples(shown.inputs[known], is_taken[known])
 
 
 def shown_between(log: pa.Table | None, run: TrainingRun) -> RankerExamples | None:
@@ -113,25 +113,23 @@ def shown_between(log: pa.Table | None, run: TrainingRun) -> RankerExamples | No
     at = integers(log["event_time"])
     log = log.filter(pa.array((at >= split.start) & (at + within_ms < split.middle)))
     names = (*PAIR_FEATURES, *view_inputs(user).names, *view_inputs(item).names)
-    served = served_examples(log, run.history.between(0, split.middle), key, names, run.target, within_ms)
+    history = run.history.between(0, split.middle)
+    served = served_examples(log, history.only(history.of(run.target)), key, names, within_ms)
     return served if len(served.taken) else None
 
 
-def taken_after(
-    history: Interactions, users: pa.Array, items: pa.Array, at: Int64s, targets: tuple[str, ...], within_ms: int
-) -> NDArray[np.bool_]:
-    """(n,) whether each pair of user and item has an event of the targets in (at, at + within_ms]."""
-    chosen = history.only(history.of(targets))
-    if not len(chosen) or not len(at):
+def taken_after(taken: Interactions, users: pa.Array, items: pa.Array, at: Int64s, within_ms: int) -> NDArray[np.bool_]:
+    """(n,) a mask of the pairs of user and item that have an interaction in (at, at + within_ms]."""
+    if not len(taken) or not len(at):
         return np.zeros(len(at), dtype=bool)
-    low, span = int(chosen.known_at.min()), int(np.ptp(chosen.known_at)) + 2
-    pairs = np.sort((chosen.user * len(chosen.items) + chosen.item) * span + (chosen.known_at - low))
-    user, item = _codes(users, chosen.users), _codes(items, chosen.items)
-    base = (user * len(chosen.items) + item) * span
+    low, span = int(taken.known_at.min()), int(np.ptp(taken.known_at)) + 2
+    pairs = np.sort((taken.user * len(taken.items) + taken.item) * span + (taken.known_at - low))
+    user, item = _codes(users, taken.users), _codes(items, taken.items)
+    base = (user * len(taken.items) + item) * span
     first = np.clip(at + 1 - low, 0, span - 1)
     last = np.clip(at + within_ms + 1 - low, 0, span - 1)
-    taken = np.searchsorted(pairs, base + last) > np.searchsorted(pairs, base + first)
-    return taken & (user >= 0) & (item >= 0)
+    is_taken = np.searchsorted(pairs, base + last) > np.searchsorted(pairs, base + first)
+    return is_taken & (user >= 0) & (item >= 0)
 
 
 def _codes(texts: pa.Array, pool: pa.Array) -> Int64s:

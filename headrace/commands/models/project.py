@@ -21,8 +21,8 @@ from features.times import now_ms
 from headrace.console import say
 from headrace.project import Project
 from training.data import (
-    Bound,
     Domain,
+    EventLimit,
     Events,
     EventTrainingSettings,
     drawn_of,
@@ -45,7 +45,7 @@ from training.judging import (
     write_drift,
 )
 from training.progress import Log, Stage, silent
-from training.recommender import Listeners, read_served
+from training.recommender import ServedUsers, read_served
 from training.registry import ModelRegistry, Version
 from training.resume import HOUR_MS, YOUNG_MS, About, Unfinished, key_of
 from training.settings import TrainingSettings
@@ -167,9 +167,9 @@ class RecommenderProject(ModelProject):
         return Domain.of(self.repo, self.chosen)
 
     @cached_property
-    def bound(self) -> Bound:
+    def bound(self) -> EventLimit:
         """The bound of the events in memory."""
-        return Bound.of(self.chosen.max_events, self.chosen.seed)
+        return EventLimit.of(self.chosen.max_events, self.chosen.seed)
 
     def events(self, log: Log, versions: Versions | None = None) -> Events:
         """The events of the file if there is one, else of the offline store (as its tables were, by ``versions``).
@@ -196,7 +196,7 @@ class RecommenderProject(ModelProject):
         stream = self.repo.streams.get(self.chosen.served_stream)
         if stream is None or self.source.path is not None or self.chosen.impressions == "split":
             return events
-        to = Listeners(self.domain.user.entity, self.bound, drawn_of(events))
+        to = ServedUsers(self.domain.user.entity, self.bound, drawn_of(events))
         span = Span(None, self.source.end_ms)
         try:
             log = read_served(self.project.offline, stream, span, to, (_numbers(versions) or {}).get(stream.name))

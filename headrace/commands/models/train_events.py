@@ -19,7 +19,7 @@ from headrace.commands.models.project import ModelProject
 from headrace.console import print_report, say
 from models.event_model import EventModelColumns
 from models.user_model import signature_inputs
-from training.data import Bound, EventTrainingSettings, ReadEvents, read_archive, read_event_file
+from training.data import EventLimit, EventTrainingSettings, ReadEvents, read_archive, read_event_file
 from training.event_model import EventJudge, EventTraining, measure_drift, provenance, train_events
 from training.event_model.gate import compared
 from training.judging import GateVerdict, ParityCheck, Registration, checked_parity
@@ -70,7 +70,7 @@ class EventProject(ModelProject):
     def events(self) -> ReadEvents:
         """Its events. Raises UsageError where there are none."""
         path, kind, end_ms = self.source.path, self.source.kind, self.source.end_ms
-        bound = Bound.of(self.chosen.max_events, self.chosen.seed)
+        bound = EventLimit.of(self.chosen.max_events, self.chosen.seed)
         if path is None:
             return read_archive(self.project.offline, self.repo, self.columns, end_ms, bound)
         if kind is None:
