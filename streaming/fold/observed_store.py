@@ -13,12 +13,13 @@ from features.events import Decision, Prior
 from features.online_store import Fence, Marker, ShardStore, Store
 from features.rows import PackedRows
 
-STAGES = ("fetch", "parse", "dead letters", "dedupe", "markers", "score", "read rows", "fold", "write rows", "scatter")
-"""In the order of a batch; 'scatter' is the work of executors on a batch that is too large for the driver."""
-
 
 class Stopwatch:
-    """Milliseconds by stage; an inner stage stops the time of the outer, so that they add up."""
+    """Milliseconds by stage; an inner stage stops the time of the outer, so that they add up.
+
+    Stages in the order of a batch: fetch, parse, dead letters, dedupe, markers, score, read rows, fold, write rows,
+    scatter (the work of executors on a batch that is too large for the driver).
+    """
 
     def __init__(self) -> None:
         self.spent_ms: dict[str, float] = defaultdict(float)

@@ -92,8 +92,3 @@ class EventProducer:
     def waiting(self) -> int:
         """The number of messages that are not acknowledged yet."""
         return len(self._producer)
-
-
-def known_at_header(known_at_ms: int) -> tuple[str, bytes]:
-    """The header that keeps a record's known_at in a replay or an import."""
-    return KNOWN_AT, str(known_at_ms).encode()

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import Producer
 from deltalake import DeltaTable
+from kafka_headers import known_at_header
 
 from features.definitions.repo import load_repo
 from features.errors import LeaseError, StoreError
@@ -25,7 +26,6 @@ from features.machine import FileLock, free_port
 from streaming.archive.cutoff import CutOffs, topic_starts
 from streaming.archive.importing import COMMIT_ROWS, REJECTS, Importer, ImportSource, digest_of
 from streaming.archive.sink import Archive
-from streaming.kafka.producer import known_at_header
 from streaming.kafka.topic_admin import ensure_topics
 
 pytestmark = pytest.mark.integration

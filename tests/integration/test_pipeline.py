@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from kafka_headers import known_at_header
 from stream_process import DEADLINE_S, Process, StreamProcess
 
 from features.definitions import FeatureView, Stream
@@ -32,7 +33,7 @@ from features.online_store.sqlite.rows import SqliteRows
 from features.rows.finalizing import finalize
 from features.rows.matrix import PackedRows
 from streaming.dead_letters import read_dead_letters
-from streaming.kafka.producer import EventProducer, known_at_header
+from streaming.kafka.producer import EventProducer
 from streaming.kafka.topic_admin import ensure_topics
 
 pytestmark = pytest.mark.integration

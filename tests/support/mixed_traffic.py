@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from kafka_headers import known_at_header
 
 from features.definitions import Stream
 from features.definitions.repo import FeatureRepo
@@ -17,7 +18,7 @@ from headrace.simulators.cards import CardSimulator
 from headrace.simulators.cards_traffic import streams_of
 from headrace.simulators.shop import ShopSimulator
 from streaming.kafka.encoding import messages
-from streaming.kafka.producer import EventProducer, known_at_header
+from streaming.kafka.producer import EventProducer
 from streaming.replay import in_time_order
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
