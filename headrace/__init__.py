@@ -1,4 +1,4 @@
-"""What users of Headrace import: the definitions of a feature repo, and readers of files and history.
+"""The names that users import: definitions of a feature repo, and readers of files and history.
 
     from headrace import Count, Entity, FeatureSet, FeatureView, Stream
 
@@ -98,7 +98,7 @@ HOMES = {
     "read_events": "features.formats",
     "history_on_spark": "features.history",
 }
-"""Where the names are that are no definitions."""
+"""Name → package, of the names that are not definitions."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The Kafka that the settings mean: somebody's cluster, our broker where it runs, or our broker started for a while."""
+"""The project's Kafka: a configured cluster, our running broker, or our broker started for a block."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streaming.kafka import BrokerError, EmbeddedBroker, has_data, resolve_kafka
 
 
 def embedded_broker(settings: Settings, root: Path) -> EmbeddedBroker:
-    """The project's own broker, not started; its jars are fetched where they are not there yet.
+    """The project's own broker, not started; missing jars are fetched.
 
     Raises:
         JarsError: there is no Java, or the jars cannot be fetched.
@@ -21,35 +21,35 @@ def embedded_broker(settings: Settings, root: Path) -> EmbeddedBroker:
 
 
 def find_cluster(settings: Settings, root: Path) -> str:
-    """The bootstrap servers of the configured cluster, or of our broker that runs.
+    """The bootstrap servers of the configured cluster, or of our running broker.
 
     Raises:
         BrokerError: the settings name none, and ours does not run.
     """
-    found = settings.kafka.bootstrap_servers or running_broker(root / settings.home)
-    if found is None:
+    servers = settings.kafka.bootstrap_servers or running_broker(root / settings.home)
+    if servers is None:
         next_step = "Start it: headrace stream (or name a cluster in settings.toml: [kafka] bootstrap_servers)."
         raise BrokerError("Kafka", f"a broker that runs on {root / settings.home}", "none", next_step)
-    return found
+    return servers
 
 
 def has_cluster(settings: Settings, root: Path) -> bool:
-    """True when the settings name a cluster, or our broker runs or ran on the project: it may have events."""
+    """True where there may be events: the settings name a cluster, or our broker runs or ran on the project."""
     home = root / settings.home
     return bool(settings.kafka.bootstrap_servers or running_broker(home) or has_data(home))
 
 
 @contextmanager
 def cluster(settings: Settings, root: Path) -> Iterator[str]:
-    """The bootstrap servers, for as long as the block lasts: our broker is started for it where nothing runs.
+    """The bootstrap servers during the block, for which our broker is started where none runs.
 
     Raises:
         BrokerError: our broker does not start.
         JarsError: there is no Java, or the jars cannot be fetched.
     """
-    found = settings.kafka.bootstrap_servers or running_broker(root / settings.home)
-    if found is not None:
-        yield found
+    servers = settings.kafka.bootstrap_servers or running_broker(root / settings.home)
+    if servers is not None:
+        yield servers
         return
     with embedded_broker(settings, root) as broker:
         yield broker.bootstrap_servers

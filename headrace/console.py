@@ -20,12 +20,12 @@ ROOT = click.option(
 
 
 def say(text: str) -> None:
-    """A line about progress, on stderr."""
+    """The line is on stderr."""
     click.echo(text, err=True)
 
 
 def print_report(report: R, as_json: bool, as_text: Callable[[R], str | Iterable[str]]) -> None:
-    """The report on stdout, as JSON or as the text or lines that ``as_text`` makes of it."""
+    """The report is on stdout, as JSON or as the text or lines of ``as_text``."""
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
         return
@@ -34,7 +34,7 @@ def print_report(report: R, as_json: bool, as_text: Callable[[R], str | Iterable
 
 
 def aligned(names: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> list[str]:
-    """Lines of a table: the names, then the rows; the columns named in ``right`` to the right, others to the left."""
+    """Lines of a table: the names, then the rows; columns in ``right`` are right-aligned, others left-aligned."""
     widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
     aligns = [str.rjust if name in right else str.ljust for name in names]
     return [
@@ -44,7 +44,7 @@ def aligned(names: Sequence[str], rows: Sequence[Sequence[str]], right: Collecti
 
 
 def metrics_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Lines of a table of metrics; a column is one of text where the first row has text in it."""
+    """Lines of a table of metrics; columns with text in the first row are left-aligned."""
     names = list(rows[0])
     cells = [[f"{row[name]:.4f}" if isinstance(row[name], float) else str(row[name]) for name in names] for row in rows]
     return aligned(names, cells, [name for name in names if not isinstance(rows[0][name], str)])

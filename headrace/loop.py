@@ -1,7 +1,7 @@
-"""The whole loop on one machine: the broker, and the stream, the service and training as processes of their own.
+"""The whole loop on one machine: the broker, and the stream, the service and training as processes.
 
-This is the one place that knows them all. What passes between them passes through Kafka, the stores, the registry and
-HTTP, never through an import: each process is the same command that a person would run.
+No other module knows all of them. They exchange data through Kafka, the stores, the registry and HTTP, never through an
+import: each process is the same command that a person would run.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Child:
 
     @classmethod
     def start(cls, name: str, arguments: list[str], environment: Mapping[str, str], root: Path, logs: Path) -> Self:
-        """Start it, with its output in a log file."""
+        """The started process, with its output in a log file."""
         logs.mkdir(parents=True, exist_ok=True)
         log = logs / f"{name}.log"
         with log.open("ab") as file:
@@ -70,7 +70,7 @@ class Child:
         return cls(name, log, process)
 
     def check(self) -> None:
-        """Raise LoopError if it has ended."""
+        """Raises LoopError if it has ended."""
         if self.process.poll() is not None:
             raise LoopError(f"'{self.name}'", "to run", f"exit {self.process.returncode}: {self._last_line()}")
 
@@ -79,7 +79,7 @@ class Child:
         return f"{lines[-1].strip()} (all of it: {self.log})" if lines else f"no word (see {self.log})"
 
     def stop(self) -> None:
-        """Ask it to end, and end it and all it started where it does not."""
+        """The process and all it started have ended: by SIGTERM, or by SIGKILL after STOP_WITHIN_S."""
         if self.process.poll() is None:
             self.process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -104,7 +104,7 @@ def started(
 
 
 def with_group_gone(leader: int) -> None:
-    """Nothing of the session that this process led is left."""
+    """No process of the session that this process led is left."""
     try:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:
@@ -113,7 +113,7 @@ def with_group_gone(leader: int) -> None:
 
 @dataclass
 class Loop:
-    """The parts that run, and how to reach them; leaving the block ends all of them, last started first."""
+    """The running parts and their addresses; leaving the block ends all of them, the last started first."""
 
     root: Path
     settings: Settings
@@ -136,7 +136,7 @@ class Loop:
                 self._broker.stop()
 
     def start_broker(self) -> str:
-        """Our own broker runs, or the configured cluster is meant; the topics are there."""
+        """The bootstrap servers of the configured cluster or of our broker, started for it; the topics exist."""
         from features.definitions import load_repo
         from streaming.kafka import EmbeddedBroker, ensure_topics, resolve_kafka
 
@@ -151,7 +151,7 @@ class Loop:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the children are told beside the settings' files."""
+        """The environment of the children, over the settings' files."""
         ours = {
             "HEADRACE_HOME": str(self.home),
             "HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
@@ -163,14 +163,14 @@ class Loop:
         return {**os.environ, **ours}
 
     def start(self, name: str, *arguments: str) -> Child:
-        """Start a headrace command that is to run on."""
+        """The started headrace command, which runs until the loop ends."""
         with uninterrupted():
             child = Child.start(name, list(arguments), self.environment, self.root, self.home / "logs")
             self.children.append(child)
         return child
 
     def run(self, name: str, *arguments: str) -> str:
-        """Run a headrace command to its end; what it printed to stdout."""
+        """The standard output of a headrace command, run to its end."""
         log = self.home / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
@@ -178,7 +178,7 @@ class Loop:
             try:
                 with uninterrupted():
                     process = started(arguments, self.environment, self.root, subprocess.PIPE, file)
-                said, _ = process.communicate()
+                output, _ = process.communicate()
             finally:
                 if process is not None:
                     with_group_gone(process.pid)
@@ -186,39 +186,39 @@ class Loop:
         if process.returncode:
             lines = log.read_text(errors="replace").splitlines() or ["no word"]
             raise LoopError(f"'headrace {' '.join(arguments)}'", "exit 0", f"{process.returncode}: {lines[-1]}")
-        return said.decode()
+        return output.decode()
 
     def check(self) -> None:
-        """Raise LoopError if a part that is to run on has ended."""
+        """Raises LoopError if a part has ended."""
         for child in self.children:
             child.check()
 
     def wait(self, what: str, ready: Callable[[], Any], within_s: float) -> Any:
-        """The first answer of ``ready`` that is something; LoopError when a part ends or the time is over."""
+        """The first true result of ``ready``. Raises LoopError when a part ends or the time is over."""
         until = time.monotonic() + within_s
         while time.monotonic() < until:
             self.check()
-            found = ready()
-            if found:
-                return found
+            result = ready()
+            if result:
+                return result
             time.sleep(POLL_S)
         raise LoopError(what, f"within {within_s:.0f} s", "nothing yet", f"See the logs in {self.home / 'logs'}.")
 
     def status(self) -> dict[str, Any]:
-        """What the stream tells of itself."""
+        """The stream's last status; empty before the first."""
         try:
-            found: dict[str, Any] = json.loads(status_file(self.home).read_text(encoding="utf-8"))
+            status: dict[str, Any] = json.loads(status_file(self.home).read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
-        return found
+        return status
 
     def counted(self) -> dict[str, int]:
-        """How the records ended that the stream has folded so far."""
+        """Verdict → number of the records that the stream has folded so far."""
         counts = self.status().get("queries", {}).get("fold", {}).get("counts", {})
         return {name: int(count) for name, count in counts.items()}
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any] | None:
-        """What the service answers; None where it does not, or refuses."""
+        """The service's answer; None where there is none, or a refusal."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})
         try:
@@ -236,7 +236,7 @@ class Loop:
 
 @contextmanager
 def temporary_home(project_home: Path, prefix: str) -> Iterator[Path]:
-    """A home of its own below the project's, with the project's jars; gone afterwards."""
+    """A temporary home below the project's, with the project's jars."""
     (project_home / "jars").mkdir(parents=True, exist_ok=True)
     home: Path | None = None
     try:
@@ -251,13 +251,13 @@ def temporary_home(project_home: Path, prefix: str) -> Iterator[Path]:
 
 
 def share_jars(project_home: Path, home: Path) -> None:
-    """Another home uses the jars that the project has already."""
+    """The other home has the project's jars."""
     if not (home / "jars").exists():
         (home / "jars").symlink_to((project_home / "jars").resolve())
 
 
 def own_repo(repo: Path, home: Path) -> Path:
-    """A copy of the definitions whose store is a file in this home, whatever store the original names."""
+    """A copy of the definitions in this home, with a store in this home in place of the original's."""
     copy = Path(shutil.copytree(repo, home / "feature_repo", ignore=shutil.ignore_patterns("__pycache__")))
     (copy / "feature_store.yaml").write_text(OWN_STORE, encoding="utf-8")
     return copy
@@ -265,24 +265,25 @@ def own_repo(repo: Path, home: Path) -> Path:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """SIGINT and SIGTERM that come inside the block take effect at its end."""
+    """SIGINT and SIGTERM during the block take effect at its end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
-    before = {one: signal.signal(one, lambda number, _: came.append(number)) for one in (signal.SIGINT, signal.SIGTERM)}
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
     try:
         yield
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-        if came:
-            signal.raise_signal(came[0])
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])
 
 
 @contextmanager
 def interrupts_end_it() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, so that everything started is stopped either way."""
+    """SIGTERM ends the block as Ctrl-C does, so that everything that was started is stopped."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""A project's folder: its settings, its definitions, and where it keeps things."""
+"""A project: its folder, settings and definitions."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Project:
         """The project in this folder, or in the current one, with the settings of its files and the environment.
 
         Raises:
-            UsageError: a setting that cannot be.
+            UsageError: an invalid setting.
         """
         folder = Path.cwd() if root is None else root
         return cls(folder, read_settings(folder, os.environ))
 
     @property
     def home(self) -> Path:
-        """The folder of all that running makes."""
+        """The folder of running state."""
         return self.root / self.settings.home
 
     @property

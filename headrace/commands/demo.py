@@ -1,4 +1,4 @@
-"""`headrace demo`: the loop's story as it happens, from an empty folder to recommendations that follow five clicks."""
+"""`headrace demo`: the whole loop step by step, from an empty folder to recommendations that follow five clicks."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ FOLDED_WITHIN_S, SERVING_WITHIN_S, SEEN_WITHIN_S = 180.0, 120.0, 30.0
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Prove the loop, leave nothing running, and end.")
-@click.option("--json", "as_json", is_flag=True, help="With --once: print what was seen as JSON.")
+@click.option("--once", is_flag=True, help="Check the loop, leave nothing running, and end.")
+@click.option("--json", "as_json", is_flag=True, help="With --once: print the results as JSON.")
 def demo(once: bool, as_json: bool) -> None:
-    """Run the whole loop on this machine with a simulated shop, and tell what happens, until Ctrl-C.
+    """Run the whole loop on this machine with a simulated shop, and print each step, until Ctrl-C.
 
     \b
     Examples:
@@ -42,19 +42,19 @@ def demo(once: bool, as_json: bool) -> None:
             tracking = f"sqlite:///{home / 'mlruns' / 'mlflow.db'}"
             repo = own_repo(project.definitions, home)
             with Loop(project.root, project.settings, home, repo, free_port(), tracking) as loop:
-                story = Story(loop, started)
-                facts = story.tell()
+                steps = Demo(loop, started)
+                facts = steps.run()
                 if once:
                     _end(facts, as_json)
                 else:
-                    story.go_on()
+                    steps.go_on()
     except KeyboardInterrupt:
         click.echo("\nstopped; everything that was started has ended", err=True)
         sys.exit(130 if once else 0)
 
 
 def _end(facts: Mapping[str, Any], as_json: bool) -> None:
-    """Print what was seen; exit 1 when a check does not hold."""
+    """Prints the checks; exits with 1 where one does not hold."""
     print_report(facts, as_json, lambda facts: _check_lines(facts["checks"]))
     if not all(facts["checks"].values()):
         sys.exit(1)
@@ -65,16 +65,16 @@ def _check_lines(checks: Mapping[str, bool]) -> list[str]:
 
 
 @dataclass
-class Story:
-    """What the demo does, step by step, and what it saw."""
+class Demo:
+    """The steps of the demo, and their results."""
 
     loop: Loop
     started: float
     facts: dict[str, Any] = field(default_factory=dict)
     checks: dict[str, bool] = field(default_factory=dict)
 
-    def tell(self) -> dict[str, Any]:
-        """From nothing to a recommendation that has followed five clicks."""
+    def run(self) -> dict[str, Any]:
+        """The facts of all steps, from nothing to a recommendation that has followed five clicks."""
         self.say("broker", f"Kafka answers on {self.loop.start_broker()}")
         self.loop.start("stream", "stream")
         sent = self.send_history()
@@ -86,11 +86,11 @@ class Story:
         return self.facts
 
     def say(self, part: str, what: str) -> None:
-        """A line of the story, with the seconds since its beginning."""
+        """Prints a line with the seconds since the start."""
         click.echo(f"{time.monotonic() - self.started:6.1f} s  {part:<10} {what}", err=True)
 
     def send_history(self) -> int:
-        """Days of a simulated shop are in Kafka, acknowledged."""
+        """The number of events sent: days of a simulated shop, all acknowledged."""
         from features.definitions import load_repo
         from headrace.simulators import ShopSimulator
         from streaming.kafka import EventProducer
@@ -112,7 +112,7 @@ class Story:
         return sent
 
     def wait_until_folded(self, sent: int) -> None:
-        """The stream has finished everything that was sent, and the archive has it."""
+        """The stream has counted everything that was sent, and the archive has it."""
 
         def finished() -> dict[str, int] | None:
             counts = self.loop.counted()
@@ -152,7 +152,7 @@ class Story:
         return answer if answer and not answer["fallback"]["used"] else None
 
     def click_five(self) -> None:
-        """Somebody new views five items of one kind: features appear, then recommendations of that kind."""
+        """A new user views five items of one kind: features appear, then recommendations of that kind."""
         clicked, kind = self._one_kind()
         before = self.loop.ask("/v1/recommend", {"user_id": NEWCOMER}) or {}
         self.say("newcomer", f"gets {self._items(before)}  (fallback: {before['fallback']['reason']})")
@@ -176,7 +176,7 @@ class Story:
         self.checks["recommendations follow the clicks"] = shares[1] > shares[0]
 
     def _click(self, items: list[str]) -> float:
-        """The views are posted; when they were acknowledged, on the monotonic clock."""
+        """Time of the acknowledgement of the posted views, on the monotonic clock."""
         now = _now_ms()
         views = [
             {
@@ -195,7 +195,7 @@ class Story:
         return time.monotonic()
 
     def _one_kind(self) -> tuple[list[str], str]:
-        """The most viewed items of the category with the most items."""
+        """The most viewed items of the category with the most items, and the category."""
         import pyarrow.compute as pc
 
         catalogue = self.shop.catalogue(_now_ms())
@@ -204,11 +204,12 @@ class Story:
         sizes = {category: categories.count(category) for category in categories}
         kind = max(sizes, key=lambda category: (sizes[category], category))
         counts = pc.value_counts(self.history["item_id"]).to_pylist()
-        often = sorted(counts, key=lambda one: (-one["counts"], one["values"]))
-        return [one["values"] for one in often if self.category_of.get(one["values"]) == kind][:CLICKS], kind
+        by_views = sorted(counts, key=lambda count: (-count["counts"], count["values"]))
+        items = [count["values"] for count in by_views]
+        return [item for item in items if self.category_of.get(item) == kind][:CLICKS], kind
 
     def _folded(self, user: str) -> int:
-        """The user's views by the stream's rows alone."""
+        """The user's views in the stream's rows, without pending events."""
         import pyarrow as pa
 
         from features.definitions import load_repo

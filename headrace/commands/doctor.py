@@ -1,4 +1,4 @@
-"""`headrace doctor`: what this machine has and lacks, each finding with the command that mends it.
+"""`headrace doctor`: checks of this machine, each problem with the command that mends it.
 
 Only the standard library and click, because a broken environment is what it is for.
 """
@@ -42,7 +42,7 @@ COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's outcome: a warning is about what is needed later, a failure about what is needed today."""
+    """The outcome of a check: a warning is about a later need, a failure about a present one."""
 
     check: str
     status: Literal["ok", "warning", "failed"]
@@ -94,7 +94,7 @@ def import_names(owners: Mapping[str, Sequence[str]]) -> Finding:
 
 
 def spec_on_path(name: str) -> ModuleSpec | None:
-    """The module that an import would find, also where another of that name is imported already."""
+    """The module spec that an import would find, also where another module of that name is imported already."""
     specs = (finder.find_spec(name, None) for finder in sys.meta_path)
     return next((spec for spec in specs if spec is not None), None)
 
@@ -118,7 +118,7 @@ def import_paths(root: Path, spec_of: Callable[[str], ModuleSpec | None] = spec_
 
 
 def java_modules(command: str | None) -> str:
-    """What `java --list-modules` prints ("" where there is no java, or one that cannot do that)."""
+    """The output of `java --list-modules`; empty where there is no java, or one without the option."""
     if command is None:
         return ""
     try:
@@ -159,7 +159,7 @@ def jars(home: Path) -> Finding:
 
 
 def broker(home: Path, number: int) -> Finding:
-    """Ok while our broker runs, or where it could: port 0 is any that is free."""
+    """Ok while our broker runs or its port is free; port 0 is any free one."""
     from streaming.kafka import running_broker
 
     if running := running_broker(home):
@@ -168,7 +168,7 @@ def broker(home: Path, number: int) -> Finding:
 
 
 def by_settings(root: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """The settings, and what they decide about this machine; without settings that can be read, only that."""
+    """Findings about the settings and what they need of this machine; only the first where they cannot be read."""
     try:
         from headrace.settings import read_settings
 
@@ -215,7 +215,7 @@ def memory(available: int | None) -> Finding:
 
 
 def definitions(folder: Path) -> Finding:
-    """Ok when the feature repo loads; else what is wrong in it, or with the packages that loading takes."""
+    """Ok when the feature repo loads; else its error, or that of the packages that loading needs."""
     try:
         from features.definitions import load_repo
 
@@ -229,7 +229,7 @@ def definitions(folder: Path) -> Finding:
 
 
 def findings() -> Iterator[Finding]:
-    """Every check of this machine, in the order in which mending them makes sense."""
+    """Findings of all checks, in the order in which problems are best mended."""
     yield python_version()
     if LOCK.exists():  # a wheel has none: what it needs is in its metadata
         yield packages(locked(LOCK.read_text()))
@@ -250,14 +250,14 @@ def line(finding: Finding) -> str:
     return f"{status} {finding.check:13} {finding.found}{mend}"
 
 
-def is_fit(found: Sequence[Finding]) -> bool:
-    """True when nothing is wrong that is needed today."""
-    return all(finding.status != "failed" for finding in found)
+def is_fit(results: Sequence[Finding]) -> bool:
+    """True when no check failed."""
+    return all(finding.status != "failed" for finding in results)
 
 
-def report(found: Sequence[Finding]) -> dict[str, object]:
+def report(results: Sequence[Finding]) -> dict[str, object]:
     """The findings as the JSON that --json prints."""
-    return {"ok": is_fit(found), "checks": [asdict(finding) for finding in found]}
+    return {"ok": is_fit(results), "checks": [asdict(finding) for finding in results]}
 
 
 @click.command()
@@ -273,6 +273,6 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
       headrace doctor
       headrace doctor --json
     """
-    found = list(findings())
-    print_report(report(found), as_json, lambda _: map(line, found))
-    ctx.exit(0 if is_fit(found) else 1)
+    results = list(findings())
+    print_report(report(results), as_json, lambda _: map(line, results))
+    ctx.exit(0 if is_fit(results) else 1)

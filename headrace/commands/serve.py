@@ -1,4 +1,4 @@
-"""`headrace serve` and `headrace recommend`. Only click is imported here: the rest is when a command runs."""
+"""`headrace serve` and `headrace recommend`. Only click is imported before a command runs."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class ServiceError(HeadraceError):
 
 
 @click.command()
-@click.option("--host", help="Where to listen; serving.host of the settings unless given.")
-@click.option("--port", type=click.IntRange(0, 65_535), help="0 takes a free one; serving.port unless given.")
-@click.option("--kafka", "bootstrap_servers", help="Where posted events go; the settings' cluster unless given.")
+@click.option("--host", help="The address to listen on; serving.host by default.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="0 takes a free one; serving.port by default.")
+@click.option("--kafka", "bootstrap_servers", help="The Kafka for posted events; the settings' by default.")
 @click.option("--clock", type=click.Choice(["wall", "stream"]), help="stream for a replay that keeps its times.")
-@click.option("--replicas", type=click.IntRange(1), help="How many processes answer; serving.replicas unless given.")
-@click.option("--cpus", type=click.IntRange(1), default=2, show_default=True, help="What Ray may use.")
+@click.option("--replicas", type=click.IntRange(1), help="Processes that answer; serving.replicas by default.")
+@click.option("--cpus", type=click.IntRange(1), default=2, show_default=True, help="Processors for Ray.")
 @ROOT
-def serve(cpus: int, root: Path, **over: Any) -> None:
+def serve(cpus: int, root: Path, **overrides: Any) -> None:
     """Answer over HTTP with the champion, in the foreground, until Ctrl-C.
 
-    Without a model or a store it answers all the same, with what is popular or trending, and says so.
+    Without a model or a store it answers with popular or trending items, and the answer names the fallback.
 
     \b
     Examples:
@@ -47,7 +47,7 @@ def serve(cpus: int, root: Path, **over: Any) -> None:
     from headrace.project import Project
     from serving.server import served
 
-    config = service_config(Project.open(root), **over)
+    config = service_config(Project.open(root), **overrides)
     click.echo("starting Ray Serve", err=True)
     _on_signals(_interrupt)
     try:
@@ -61,8 +61,8 @@ def serve(cpus: int, root: Path, **over: Any) -> None:
         click.echo("stopped before it was ready", err=True)
 
 
-def service_config(project: Project, **over: Any) -> ServiceConfig:
-    """The service of the project, with those of ``over`` that are not None over its settings.
+def service_config(project: Project, **overrides: Any) -> ServiceConfig:
+    """The configuration of the project's service: its settings, under those of ``overrides`` that are not None.
 
     Paths become absolute, as a replica runs in a folder of its own; port 0 becomes a free one.
 
@@ -86,13 +86,13 @@ def service_config(project: Project, **over: Any) -> ServiceConfig:
         "schema_registry": kafka.schema_registry,
         "registry_client": kafka.registry,
     }
-    values |= {name: value for name, value in over.items() if value is not None}
+    values |= {name: value for name, value in overrides.items() if value is not None}
     values["port"] = values["port"] or free_port(values["host"])
     return ServiceConfig(**values)
 
 
 def _own_broker(home: Path) -> str:
-    """The address that the project's broker leaves in a file, without a Kafka client; empty where it left none."""
+    """The address in the file of the project's broker, read without a Kafka client; empty where there is none."""
     try:
         return (home / "kafka" / "bootstrap").read_text(encoding="utf-8").strip()
     except OSError:
@@ -109,15 +109,15 @@ def _interrupt(*_: object) -> None:
 
 
 @click.command()
-@click.option("--user", "user_id", metavar="U", help="Whom to recommend to.")
-@click.option("--item", "item_id", metavar="I", help="The item that is being looked at.")
+@click.option("--user", "user_id", metavar="U", help="The user.")
+@click.option("--item", "item_id", metavar="I", help="The item of the page.")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1, 500), help="How many items.")
 @click.option("--exclude-seen", is_flag=True, help="Leave out the user's own history.")
-@click.option("--explain", is_flag=True, help="Say why each item is there.")
-@click.option("--url", help="The service's address; that of the settings unless given.")
+@click.option("--explain", is_flag=True, help="Show the reasons of each item.")
+@click.option("--url", help="The service's address; the settings' by default.")
 @JSON
 @ROOT
-def recommend(user_id: str | None, item_id: str | None, url: str | None, root: Path, **asked: Any) -> None:
+def recommend(user_id: str | None, item_id: str | None, url: str | None, root: Path, **options: Any) -> None:
     """Ask the running service for recommendations.
 
     \b
@@ -126,14 +126,14 @@ def recommend(user_id: str | None, item_id: str | None, url: str | None, root: P
       headrace recommend --user u1 -k 5 --explain
       headrace recommend --item i42 --json
     """
-    as_json = asked.pop("as_json")
+    as_json = options.pop("as_json")
     context = {} if item_id is None else {"item_id": item_id}
-    answer = post(f"{url or _configured(root)}/v1/recommend", {"user_id": user_id, "context": context, **asked})
+    answer = post(f"{url or _configured(root)}/v1/recommend", {"user_id": user_id, "context": context, **options})
     print_report(answer, as_json, shown)
 
 
 def _configured(root: Path) -> str:
-    """The address of the project's service for a client on this machine."""
+    """The address of the project's service, for a client on this machine."""
     from headrace.project import Project
 
     serving = Project.open(root).settings.serving
@@ -144,15 +144,15 @@ def _configured(root: Path) -> str:
 
 
 def post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The service's answer. Raises ServiceError where there is none, and with the problem that it names."""
+    """The service's answer. Raises ServiceError where there is none, or with the problem in it."""
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen
 
     request = Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
     try:
         with urlopen(request, timeout=WAIT_S) as answer:
-            found: dict[str, Any] = json.loads(answer.read())
-            return found
+            content: dict[str, Any] = json.loads(answer.read())
+            return content
     except HTTPError as error:
         raise ServiceError(url, "a request that the service takes", _detail(error.read())) from None
     except (URLError, TimeoutError, ConnectionError) as error:
@@ -168,15 +168,15 @@ def _detail(body: bytes) -> str:
 
 
 def shown(answer: Mapping[str, Any]) -> str:
-    """The answer as a table, under a line that says what it is made of."""
+    """The answer as a table, under a line about its model and features."""
     model, features, fallback = answer["model"], answer["features"], answer["fallback"]
     head = [f"model {model['name']} {model['version']} ({model['alias']})" if model else "no model"]
     head.append(f"features {features['status'] or 'of nobody'}")
     head += [f"{features['age_ms']} ms old"] if features["age_ms"] is not None else []
     head += [f"fallback: {fallback['reason']}"] if fallback["used"] else []
     head.append(f"{answer['took_ms']:.1f} ms")
-    width = max((len(one["item_id"]) for one in answer["items"]), default=0)
-    return "\n".join([click.style(" · ".join(head), bold=True), *(_line(one, width) for one in answer["items"])])
+    width = max((len(item["item_id"]) for item in answer["items"]), default=0)
+    return "\n".join([click.style(" · ".join(head), bold=True), *(_line(item, width) for item in answer["items"])])
 
 
 def _line(item: Mapping[str, Any], width: int) -> str:

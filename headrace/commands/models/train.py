@@ -1,4 +1,4 @@
-"""`headrace train`. Only click is imported here: the rest is when a command runs."""
+"""`headrace train`. Only click is imported before the command runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 NEAR = 0.75
-"""How alike two names are (difflib) of which one may have been meant by the other: one letter of five is."""
+"""Similarity (difflib) from which on a new name may be a slip of a known one: one letter of five."""
 
 
 @click.command()
@@ -117,10 +117,10 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
 
 
 def training_lock(home: Path) -> AbstractContextManager[None]:
-    """No other training of this home begins during the block; BusyError names the process of one that runs.
+    """No other training of this home begins during the block. Raises BusyError with the process of a running one.
 
     A training that is killed leaves nothing that the next one must clean up: a version is registered in one call, after
-    its files are whole, and until then no alias names anything of it. What it had finished is kept: training/resume.py.
+    its files are whole, and until then no alias names it. Its finished stages are kept: training/resume.py.
     """
     from features.machine import locked
 
@@ -167,7 +167,7 @@ def _report_if_stable(project: RecommenderProject, events: Events, now_ms: int, 
 def _searched(
     project: RecommenderProject, events: Events, trials: int | None, stages: Stages, log: Log
 ) -> tuple[TrainingSettings, Sequence[Trial]]:
-    """The settings of the best of so many trials, and the trials; those of the project where there are none."""
+    """The settings of the best trial, and the trials; without trials the project's settings."""
     from training.recommender import search
     from training.run import TrainingRun
 
@@ -177,7 +177,7 @@ def _searched(
 
 
 def check_name(name: str, known: Collection[str]) -> None:
-    """Passes for a known name, and for a new one that is not near a known one; UsageError has the nearest."""
+    """Nothing for a known name, or a new one unlike any. Raises UsageError with the known name that is nearest."""
     near = get_close_matches(name, sorted(known), n=1, cutoff=NEAR)
     if name not in known and near:
         next_step = f"Did you mean '{near[0]}'? For a new recommender: headrace train --set name={name}."

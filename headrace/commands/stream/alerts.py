@@ -1,4 +1,4 @@
-"""`headrace alerts`: what event models and rules told of, as it comes."""
+"""`headrace alerts`: the alerts of event models and rules, as they come."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 REMEMBERED = 200_000
-"""Alerts; what is sent again is of the last batch, and a batch has fewer."""
+"""Alerts remembered: repeats are of the last batch, and a batch has fewer."""
 
 
 @click.group()
 def alerts() -> None:
-    """Show what event models and rules of the feature repo told of, and take it to a table, PostgreSQL and a webhook.
+    """Show the alerts of event models and rules, and deliver them to a table, PostgreSQL and a webhook.
 
     \b
     Examples:
@@ -26,7 +26,7 @@ def alerts() -> None:
 
 
 @alerts.command()
-@click.option("--from-beginning", is_flag=True, help="Those that are in the topic already, too.")
+@click.option("--from-beginning", is_flag=True, help="Also those that are in the topic already.")
 @click.option("--limit", default=0, help="Stop after so many; 0 for never.")
 @click.option("--seconds", type=float, default=0.0, help="Stop after so long; 0 for never.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, a line each.")
@@ -52,7 +52,7 @@ def tail(from_beginning: bool, limit: int, seconds: float, as_json: bool) -> Non
 
 
 def each_once(values: Iterator[bytes | None]) -> Iterator[dict[str, Any]]:
-    """The alerts that the messages hold; what was sent again after a crash comes once."""
+    """The alerts of the messages, each once, also where it was sent again after a crash."""
     seen: dict[str, None] = {}
     for value in values:
         alert = json.loads(value or b"{}")
@@ -65,7 +65,7 @@ def each_once(values: Iterator[bytes | None]) -> Iterator[dict[str, Any]]:
 
 def line_of(alert: Mapping[str, Any]) -> str:
     """An alert as a line for a person."""
-    reasons = ", ".join(_reason(one) for one in alert["reasons"])
+    reasons = ", ".join(_reason(reason) for reason in alert["reasons"])
     return f"{alert['event_id']}  {alert['source']}{_score(alert)}  {reasons}".rstrip()
 
 

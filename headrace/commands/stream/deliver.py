@@ -1,4 +1,4 @@
-"""`headrace alerts deliver`: alerts from their topic to a table, PostgreSQL and a webhook, as the settings say."""
+"""`headrace alerts deliver`: alerts from their topic to the table, PostgreSQL and webhook of the settings."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @click.command()
 def deliver() -> None:
-    """Take alerts from their topic to where the settings name: a Delta table, PostgreSQL, a webhook; until Ctrl-C.
+    """Deliver alerts to the sinks of the settings: a Delta table, PostgreSQL, a webhook; until Ctrl-C.
 
-    Each has its own place in the topic, so that one that is down holds up no other, and has each alert once. What a
-    sink refuses is among the dead letters of the topic. 'headrace status' tells how they do.
+    Each sink has its own offsets in the topic, so that one that is down delays no other, and gets each alert once.
+    Alerts that a sink refuses are dead letters of the topic. 'headrace status' shows the deliveries.
 
     \b
     Examples:
@@ -43,14 +43,14 @@ def deliver() -> None:
     sinks = sinks_of(project.settings.alerts, project.offline, project.repo)
     with until_signalled() as stop, _only_one(project.home), cluster(project.settings, project.root) as bootstrap:
         deliveries = _deliveries(project.settings, bootstrap, sinks)
-        say(f"alerts of '{project.settings.stream.alerts_topic}' to {', '.join(one.name for one in sinks)}")
-        tell = partial(_tell, project.home, project.settings.stream.alerts_topic, stop.is_set)
-        patience = Patience(say)  # what others are told is no reason to stop, such as on a disk without room
-        deliver_all(deliveries, lambda sinks: patience(partial(tell, sinks)), stop)
+        say(f"alerts of '{project.settings.stream.alerts_topic}' to {', '.join(sink.name for sink in sinks)}")
+        write = partial(_write_status, project.home, project.settings.stream.alerts_topic, stop.is_set)
+        patience = Patience(say)  # a status that cannot be written, such as on a full disk, is no reason to stop
+        deliver_all(deliveries, lambda sinks: patience(partial(write, sinks)), stop)
 
 
 def sinks_of(settings: AlertsSettings, offline: Path, repo: FeatureRepo) -> list[Sink]:
-    """The sinks that the settings name, not connected. UsageError where they name none, or one that cannot be."""
+    """The sinks of the settings, not connected. Raises UsageError where there are none, or an invalid one."""
     from features.times import now_ms
     from streaming.alerts.sinks import DeltaSink, PostgresSink, WebhookSink
 
@@ -77,7 +77,7 @@ def _deliveries(settings: Settings, bootstrap: str, sinks: Sequence[Sink]) -> li
     from streaming.kafka import EventProducer
 
     topic, client = settings.stream.alerts_topic, settings.kafka.client
-    letters, reached = Letters(EventProducer(bootstrap, client)), crash_point(os.environ) or (lambda place: None)
+    letters, reached = Letters(EventProducer(bootstrap, client)), crash_point(os.environ) or (lambda _: None)
     return [
         Delivery(
             sink,
@@ -90,18 +90,18 @@ def _deliveries(settings: Settings, bootstrap: str, sinks: Sequence[Sink]) -> li
     ]
 
 
-def _tell(home: Path, topic: str, is_over: Callable[[], bool], sinks: Mapping[str, Any]) -> None:
+def _write_status(home: Path, topic: str, is_over: Callable[[], bool], sinks: Mapping[str, Any]) -> None:
     from features.machine import write_json
     from features.times import now_ms
     from streaming.alerts import delivery_file
 
     state = "stopped" if is_over() else "running"
-    told = {"state": state, "pid": os.getpid(), "topic": topic, "updated_at": now_ms(), "sinks": dict(sinks)}
-    write_json(delivery_file(home), told)
+    status = {"state": state, "pid": os.getpid(), "topic": topic, "updated_at": now_ms(), "sinks": dict(sinks)}
+    write_json(delivery_file(home), status)
 
 
 def _only_one(home: Path) -> AbstractContextManager[None]:
-    """No other process of this project delivers meanwhile: two would read one place."""
+    """No other process of this project delivers during the block: two would share the offsets."""
     from features.machine import LEAVING_S, locked
 
     refusal = partial(UsageError, "headrace alerts deliver", "no other of this project")

@@ -1,4 +1,4 @@
-"""`headrace import`: history of files straight into the offline store. Only click is imported before it runs."""
+"""`headrace import`: files into the offline store, without Kafka. Only click is imported before it runs."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def import_files(
     folder: str | None,
     as_json: bool,
 ) -> None:
-    """Bring the events of files into the offline store, each file once: a second import adds nothing.
+    """Import the events of files into the offline store, each file once: a second import adds nothing.
 
-    Events are known when they happened. They end where the stream's own topic begins, by the archive and by Kafka where
-    there is one, or at --until; what is later is left to the topic, until a later --until asks for it. What is no event
-    goes to the table _import_rejects, with its reason.
+    Events become known at their event time. They end where the stream's topic begins, by the archive and by Kafka where
+    there is one, or at --until; later ones are left to the topic, until a later --until includes them. Records that are
+    no events go to the table _import_rejects, with their reasons.
 
     \b
     Examples:
@@ -63,20 +63,20 @@ def import_files(
     read, importer = _project(folder, kind, stream, renamed, until_ms)
     sources = [read(file) for file in files]
     began = time.monotonic()
-    found = {source.name: importer.run(source) for source in sources}
-    told = report(found, time.monotonic() - began)
+    results = {source.name: importer.run(source) for source in sources}
+    totals = report(results, time.monotonic() - began)
     if as_json:
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps(totals, indent=2))
     else:
-        click.echo("\n".join(line for name, counts in found.items() for line in _lines(name, counts)))
-    if told["imported"]:
+        click.echo("\n".join(line for name, counts in results.items() for line in _lines(name, counts)))
+    if totals["imported"]:
         click.echo("make online rows of it with 'headrace features rebuild'", err=True)
 
 
 def _project(
     folder: str | None, kind: str | None, stream: str | None, renamed: Sequence[str], until_ms: int | None
 ) -> tuple[Read, Importer]:
-    """A reader of the files, whose options are looked at when it is called, and the importer of the project."""
+    """A reader of the files, which raises for invalid options when it is called, and the project's importer."""
     from features.definitions import load_repo
     from features.formats import FORMATS, read_events
     from headrace.commands.stream.produce import renaming
@@ -105,18 +105,18 @@ def _project(
 
 
 def _topic_starts(settings: Settings, repo: FeatureRepo) -> TopicStarts | None:
-    """Asks the project's Kafka when each stream's topics begin; None where it has none."""
+    """A function for the times at which each stream's topics begin in Kafka; None where the project has no Kafka."""
     from headrace.cluster import cluster, has_cluster
     from streaming.archive import topic_starts
 
     if not has_cluster(settings, Path.cwd()):
         return None
 
-    def asked() -> Mapping[str, int]:
+    def starts() -> Mapping[str, int]:
         with cluster(settings, Path.cwd()) as bootstrap:
             return topic_starts(bootstrap, repo.streams.values(), settings.kafka.client)
 
-    return asked
+    return starts
 
 
 def _progress() -> Callable[[Mapping[str, ImportCounts]], None]:
@@ -127,15 +127,15 @@ def _progress() -> Callable[[Mapping[str, ImportCounts]], None]:
         nonlocal shown_s
         if sys.stderr.isatty() and time.monotonic() > shown_s + PROGRESS_S:
             shown_s = time.monotonic()
-            click.echo(f"\r{sum(one.records for one in counts.values()):,} records read ", nl=False, err=True)
+            click.echo(f"\r{sum(count.records for count in counts.values()):,} records read ", nl=False, err=True)
 
     return show
 
 
-def report(found: Mapping[str, Mapping[str, ImportCounts]], took_s: float) -> dict[str, Any]:
-    """What --json prints: totals, and the counts of each file by stream."""
-    files = {name: {stream: _told(counts) for stream, counts in several.items()} for name, several in found.items()}
-    every = [counts for several in files.values() for counts in several.values()]
+def report(results: Mapping[str, Mapping[str, ImportCounts]], took_s: float) -> dict[str, Any]:
+    """The report of --json: totals, and the counts of each file by stream."""
+    files = {name: {stream: _as_json(counts) for stream, counts in parts.items()} for name, parts in results.items()}
+    every = [counts for parts in files.values() for counts in parts.values()]
     totals: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
     for counts in every:
         totals.update({name: counts[name] for name in COUNTED})
@@ -143,12 +143,12 @@ def report(found: Mapping[str, Mapping[str, ImportCounts]], took_s: float) -> di
     return {**totals, "files": files, "took_s": round(took_s, 3), "per_s": per_s}
 
 
-def _told(counts: ImportCounts) -> dict[str, Any]:
+def _as_json(counts: ImportCounts) -> dict[str, Any]:
     return vars(counts) | {"reasons": dict(counts.reasons)}
 
 
-def _lines(file: str, several: Mapping[str, ImportCounts]) -> list[str]:
-    return [_line(file, stream, counts) for stream, counts in several.items()] or [f"{file}  nothing in it"]
+def _lines(file: str, parts: Mapping[str, ImportCounts]) -> list[str]:
+    return [_line(file, stream, counts) for stream, counts in parts.items()] or [f"{file}  nothing in it"]
 
 
 def _line(file: str, stream: str, counts: ImportCounts) -> str:

@@ -1,4 +1,4 @@
-"""`headrace tables`: what the offline store's tables hold, and their upkeep. Only click is imported before it runs."""
+"""`headrace tables`: the offline store's tables and their compaction. Only click is imported before it runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tables(context: click.Context, as_json: bool) -> None:
 @click.option("--keep-hours", type=click.IntRange(min=1), help="Keep older versions so long, if not the settings'.")
 @JSON
 def compact(keep_hours: int | None, as_json: bool) -> None:
-    """Make few large files of many small ones, and delete the files of old versions; the stream may go on meanwhile.
+    """Merge small files to large ones, and delete the files of old versions; the stream may run meanwhile.
 
     \b
     Examples:
