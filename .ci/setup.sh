@@ -32,7 +32,7 @@ has_java() { java=$(find_java) && [ "$(cat $java_stamp 2>/dev/null)" = "$java" ]
 has_redis() { case $(cat $redis_stamp 2>/dev/null) in "") return 1 ;; none) ;; *) [ -x "$(cat $redis_stamp)" ] ;; esac; }
 
 # The jars are checked each time (a tenth of a second), so that a deleted one is downloaded again.
-is_done() { has_packages && has_java && has_redis && [ -e $gomp_stamp ] && $venv/bin/python -m streaming.kafka.jars --check $home; }
+is_done() { has_packages && has_java && has_redis && [ -e $gomp_stamp ] && $venv/bin/python -m streaming.jars --check $home; }
 
 is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
@@ -186,5 +186,5 @@ fi
 has_java || install_java
 has_redis || install_redis
 [ -e $gomp_stamp ] || install_gomp
-$venv/bin/python -m streaming.kafka.jars $home || exit 1
+$venv/bin/python -m streaming.jars $home || exit 1
 say "done in $(($(date +%s) - started)) s"

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from headrace.settings import Settings
-from streaming.kafka import BrokerError, EmbeddedBroker, has_data, resolve_kafka, running_broker
+from streaming.jars import resolve_kafka
+from streaming.kafka import BrokerError, EmbeddedBroker, has_data, running_broker
 
 
 def embedded_broker(settings: Settings, root: Path) -> EmbeddedBroker:

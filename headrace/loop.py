@@ -138,7 +138,8 @@ class Loop:
     def start_broker(self) -> str:
         """The bootstrap servers of the configured cluster or of our broker, started for it; the topics exist."""
         from features.definitions import load_repo
-        from streaming.kafka import EmbeddedBroker, ensure_topics, resolve_kafka
+        from streaming.jars import resolve_kafka
+        from streaming.kafka import EmbeddedBroker, ensure_topics
 
         self.bootstrap = self.settings.kafka.bootstrap_servers
         if not self.bootstrap:

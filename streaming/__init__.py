@@ -10,6 +10,7 @@ __all__ = [
     "dead_letters",
     "fold",
     "generations",
+    "jars",
     "kafka",
     "settings",
     "pipeline",

@@ -95,14 +95,14 @@ LAYERS = {
     "serving.versions": "versions > canary named shadow",
     "streaming": (
         "pipeline > generations > archive context scoring status > alerts fold > dead_letters replay spark > "
-        "kafka settings supervisor"
+        "kafka > jars settings supervisor"
     ),
     "streaming.alerts": "delivery > sinks status topic",
     "streaming.alerts.sinks": "delta postgres webhook > port",
     "streaming.archive": "importing > cutoff passes > maintenance sink",
     "streaming.fold": "sink > executors > crash_points freshness parsed_batches pruning shares > observed_store",
     "streaming.generations": "active > builder running switchover > checkpoints lease rebuild_request",
-    "streaming.kafka": "watermarks > broker consumer encoding > jars ports producer topic_admin",
+    "streaming.kafka": "watermarks > broker consumer encoding > ports producer topic_admin",
     "streaming.scoring": "scoring > on_executors rescoring > decision_log request topics",
     "streaming.spark": "query > session source",
     "training": (

@@ -21,7 +21,8 @@ import click
 
 from features.errors import HeadraceError
 from headrace.console import print_report
-from streaming.kafka import KAFKA, SPARK, is_free, java_command, missing_jars
+from streaming.jars import KAFKA, SPARK, java_command, missing_jars
+from streaming.kafka import is_free
 
 ROOT = Path(__file__).resolve().parents[2]
 

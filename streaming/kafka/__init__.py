@@ -1,4 +1,4 @@
-"""Kafka: a broker of our own, its jars, topics, consumers, producers, and events as messages.
+"""Kafka: a broker of our own, topics, consumers, producers, and events as messages.
 
 In: bootstrap servers and client options. Out: records read, events acknowledged, topics made.
 """
@@ -6,7 +6,6 @@ In: bootstrap servers and client options. Out: records read, events acknowledged
 from streaming.kafka.broker import BrokerError, EmbeddedBroker, has_data, running_broker
 from streaming.kafka.consumer import CONSUMER_OPTIONS, POLL_S, ReadError, Record, follow_topic, read_topic, record_of
 from streaming.kafka.encoding import Message, messages
-from streaming.kafka.jars import KAFKA, SPARK, java_command, missing_jars, resolve_kafka, resolve_spark
 from streaming.kafka.ports import is_free
 from streaming.kafka.producer import KNOWN_AT, PRODUCER_OPTIONS, EventProducer, Headers, OnAck
 from streaming.kafka.topic_admin import (
@@ -27,7 +26,6 @@ __all__ = [
     "EmbeddedBroker",
     "EventProducer",
     "Headers",
-    "KAFKA",
     "KNOWN_AT",
     "Message",
     "OnAck",
@@ -35,7 +33,6 @@ __all__ = [
     "PRODUCER_OPTIONS",
     "ReadError",
     "Record",
-    "SPARK",
     "TopicError",
     "admin_client",
     "dead_letter_topic",
@@ -44,14 +41,10 @@ __all__ = [
     "follow_topic",
     "has_data",
     "is_free",
-    "java_command",
     "messages",
-    "missing_jars",
     "read_topic",
     "read_watermarks",
     "record_of",
-    "resolve_kafka",
-    "resolve_spark",
     "running_broker",
     "topics",
 ]

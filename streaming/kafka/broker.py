@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from features.errors import HeadraceError
 from features.machine import LOOPBACK, FileLock, free_port, write_text
-from streaming.kafka.jars import check_folder, find_java, jars_in
+from streaming.jars import check_folder, find_java, jars_in
 from streaming.kafka.ports import accepts, becomes_free, is_free
 
 READY_S = 120.0
@@ -104,7 +104,7 @@ class EmbeddedBroker:
 
     Args:
         home: the project's home; data is in ``kafka`` below it, the log in ``logs/kafka.log``.
-        jars: the folder with Kafka's jars, as streaming.kafka.jars.resolve_kafka() returns it.
+        jars: the folder with Kafka's jars, as streaming.jars.resolve_kafka() returns it.
         port: the port of loopback for clients; 0 takes the port of the last run where it is free, else any free one.
         heap_mb: Java's heap.
     """

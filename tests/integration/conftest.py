@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from streaming.jars import kafka_jars as find_kafka_jars
+from streaming.jars import spark_jars as find_spark_jars
 from streaming.kafka.broker import EmbeddedBroker
-from streaming.kafka.jars import kafka_jars as find_kafka_jars
-from streaming.kafka.jars import spark_jars as find_spark_jars
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOME = ROOT / ".headrace"

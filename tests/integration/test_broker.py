@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from features.definitions import Stream
+from streaming.jars import JarsError
+from streaming.jars import kafka_jars as find_kafka_jars
 from streaming.kafka.broker import BrokerError, EmbeddedBroker, running_broker
 from streaming.kafka.consumer import read_topic
-from streaming.kafka.jars import JarsError
-from streaming.kafka.jars import kafka_jars as find_kafka_jars
 from streaming.kafka.ports import is_free
 from streaming.kafka.producer import EventProducer
 from streaming.kafka.topic_admin import TopicError, admin_client, ensure_topics

@@ -17,8 +17,8 @@ from redis_server import RedisServer
 from stream_process import Process, StreamProcess
 
 from features.definitions.repo import FeatureRepo, load_repo
+from streaming.jars import kafka_jars
 from streaming.kafka.broker import EmbeddedBroker
-from streaming.kafka.jars import kafka_jars
 from streaming.kafka.topic_admin import ensure_topics
 
 NEVER_FORGETS = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")

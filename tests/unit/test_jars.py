@@ -8,8 +8,8 @@ import pytest
 
 from headrace.commands import doctor
 from headrace.settings import Settings
-from streaming.kafka import jars
-from streaming.kafka.jars import KAFKA, SPARK, JarsError, kafka_jars, missing_jars, resolve_kafka, spark_jars
+from streaming import jars as jars
+from streaming.jars import KAFKA, SPARK, JarsError, kafka_jars, missing_jars, resolve_kafka, spark_jars
 
 
 def made(home: Path, of: jars.JarSet, *names: str, contents: str | None = None) -> Path:

@@ -227,7 +227,8 @@ def figures_of(samples: list[ProgressSample]) -> dict[str, Any]:
 def parse_limit(root: Path, settings: Settings, bootstrap: str) -> int:
     """Records a second from Kafka through mapInArrow and the parser into no sink; each task is a core of the master."""
     from features.definitions import load_repo
-    from streaming.kafka import read_watermarks, resolve_spark
+    from streaming.jars import resolve_spark
+    from streaming.kafka import read_watermarks
     from streaming.spark import COLUMNS, SOURCE, nested_offsets, spark_session
 
     repo = load_repo(root / settings.stream.repo)

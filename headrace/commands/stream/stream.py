@@ -129,7 +129,7 @@ def _scoring(
 
 def stream_options(settings: Settings, root: Path, bootstrap: str) -> StreamOptions:
     """The options of a stream of the project in ``root``."""
-    from streaming.kafka import resolve_spark
+    from streaming.jars import resolve_spark
     from streaming.settings import StreamOptions
 
     home = root / settings.home
