@@ -8,7 +8,7 @@ import pytest
 
 from headrace.commands import doctor
 from headrace.settings import Settings
-from streaming import jars as jars
+from streaming import jars
 from streaming.jars import KAFKA, SPARK, JarsError, kafka_jars, missing_jars, resolve_kafka, spark_jars
 
 
