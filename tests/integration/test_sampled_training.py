@@ -22,7 +22,7 @@ from headrace.commands.models.project import RecommenderProject, Source
 from headrace.project import Project
 from headrace.settings import Settings
 from models.event_model.columns import EventModelColumns, filled
-from training.data.dataset import Domain, interactions_of, read_file, read_offline
+from training.data.dataset import Domain, EventFile, interactions_of, read_file, read_offline
 from training.data.event_sources import InArchive
 from training.data.labelled_events import EventTrainingSettings, examples_between, read_archive, split_events
 from training.data.sampling import EventLimit, SampledEvents, WholeArchive, sample_of
@@ -171,9 +171,9 @@ def test_a_file_that_does_not_fit_is_refused_with_what_to_do(tmp_path):
     rows = [line.format(second=number % 60, item=number % 7, user=number % 50) for number in range(MOST + 1)]
     path = tmp_path / "shop.csv"
     path.write_text("\n".join([head, *rows]))
-    assert read_file(path, "rees46", REPO, DOMAIN, bound=EventLimit(MOST + 1))["activity"].num_rows > 0
+    assert read_file(EventFile(path, "rees46", REPO), DOMAIN, bound=EventLimit(MOST + 1))["activity"].num_rows > 0
     with pytest.raises(UsageError, match=r"at most 900 .*headrace import"):
-        read_file(path, "rees46", REPO, DOMAIN, bound=EventLimit(MOST))
+        read_file(EventFile(path, "rees46", REPO), DOMAIN, bound=EventLimit(MOST))
 
 
 # --- models of events -----------------------------------------------------------------------------------------------

@@ -14,7 +14,16 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from features.definitions.repo import load_repo
 from models.event_model.inputs import EventInputs
-from training.protocols.fraud_handbook import INPUTS, PAYMENTS, Days, models, payments_between, read_history, run
+from training.protocols.fraud_handbook import (
+    INPUTS,
+    PAYMENTS,
+    Days,
+    models,
+    payments_between,
+    payments_of,
+    read_history,
+    run,
+)
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo")
 START = pd.Timestamp("2018-07-04")
@@ -98,7 +107,7 @@ def history(path: Path) -> Any:
 
 def differences(path: Path, names: Sequence[str]) -> dict[tuple[str, str], float]:
     """How far each metric of each model is from what the oracle says."""
-    report = run(history(path), REPO, DAYS, {name: models()[name] for name in names}, log=lambda _: None)
+    report = run(payments_of(history(path), REPO, DAYS), DAYS, {name: models()[name] for name in names}, lambda _: None)
     rows = {row["model"]: row for row in report["rows"]}
     right = {name: expected(path, models()[name]) for name in names}
     return {(name, metric): abs(rows[name][metric] - value) for name in names for metric, value in right[name].items()}

@@ -5,6 +5,7 @@ In: tables, files, domain. Out: events, interactions, and labelled examples as o
 
 from training.data.dataset import (
     Domain,
+    EventFile,
     Events,
     Interactions,
     coded,
@@ -40,6 +41,7 @@ from training.data.sampling import (
 from training.data.split import Moments, Split, arrivals, drawn_moments, joined_moments, time_split, visits
 
 __all__ = [
+    "EventFile",
     "EventLimit",
     "DAY_MS",
     "Domain",

@@ -134,34 +134,48 @@ def _columns(domain: Domain, stream: Stream) -> list[str]:
     return [*RESERVED, *(name for name in stream.dtypes if name in used)]
 
 
-def read_file(
-    path: Path, kind: str, repo: FeatureRepo, domain: Domain, end_ms: int | None = None, bound: EventLimit | None = None
-) -> Events:
-    """The deduplicated events of a file (see features.formats) that became known before end_ms.
+@dataclass(frozen=True)
+class EventFile:
+    """A file of events in a format (see features.formats), read by the definitions of a repo."""
 
-    Raises UsageError for a file, or a format, that is not there, and for one of more events than the bound allows.
+    path: Path
+    kind: str
+    repo: FeatureRepo
+
+    def read(self, streams: Mapping[str, Stream], end_ms: int | None, bound: EventLimit | None) -> Events:
+        """The deduplicated events of these streams that became known before end_ms; no stream without any in the file.
+
+        Raises UsageError for a missing file or unknown format, and for more events than the bound allows.
+        """
+        parts: dict[str, list[pa.Table]] = {name: [] for name in streams}
+        left = sys.maxsize if bound is None else bound.events
+        for name, parsed in read_events(self.path, self.kind, self.repo.streams, self.repo.horizon_ms):
+            if name in parts:
+                parts[name].append(parsed.events)
+                left -= parsed.events.num_rows
+            if left < 0:
+                raise self._too_many(bound)
+        tables = {name: pa.concat_tables(batches) for name, batches in parts.items() if batches}
+        if end_ms is not None:
+            tables = {name: table.filter(pc.less(table["known_at"], end_ms)) for name, table in tables.items()}
+        return {name: deduplicated(table, streams[name]) for name, table in tables.items()}
+
+    def _too_many(self, bound: EventLimit | None) -> UsageError:
+        """UsageError for a file larger than memory; import it, since sampling needs the offline store."""
+        most = "fewer" if bound is None else f"at most {bound.events:,} (max_events)"
+        next_step = "Bring it in with 'headrace import', and train on the offline store."
+        return UsageError(f"file '{self.path}'", f"{most} events", "more", next_step)
+
+
+def read_file(file: EventFile, domain: Domain, end_ms: int | None = None, bound: EventLimit | None = None) -> Events:
+    """The events of the domain's streams in a file (see ``EventFile.read``).
+
+    Raises UsageError as EventFile.read, and for a file without events of the model's own stream.
     """
-    parts: dict[str, list[pa.Table]] = {name: [] for name in domain.streams}
-    left = sys.maxsize if bound is None else bound.events
-    for name, parsed in read_events(path, kind, repo.streams, repo.horizon_ms):
-        if name in parts:
-            parts[name].append(parsed.events)
-            left -= parsed.events.num_rows
-        if left < 0:
-            raise too_many(path, bound)
-    tables = {name: pa.concat_tables(batches) for name, batches in parts.items() if batches}
-    if domain.stream.name not in tables:
-        raise UsageError(f"file '{path}'", f"events of stream '{domain.stream.name}'", ", ".join(tables) or "none")
-    if end_ms is not None:
-        tables = {name: table.filter(pc.less(table["known_at"], end_ms)) for name, table in tables.items()}
-    return {name: deduplicated(table, domain.streams[name]) for name, table in tables.items()}
-
-
-def too_many(path: Path, bound: EventLimit | None) -> UsageError:
-    """UsageError for a file larger than memory; import it, since sampling needs the offline store."""
-    most = "fewer" if bound is None else f"at most {bound.events:,} (max_events)"
-    next_step = "Bring it in with 'headrace import', and train on the offline store."
-    return UsageError(f"file '{path}'", f"{most} events", "more", next_step)
+    events = file.read(domain.streams, end_ms, bound)
+    if domain.stream.name not in events:
+        raise UsageError(f"file '{file.path}'", f"events of stream '{domain.stream.name}'", ", ".join(events) or "none")
+    return events
 
 
 def joined_events(files: Sequence[Events]) -> Events:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,10 +15,9 @@ from features.arrays import Bools, Floats, Int64s
 from features.definitions import UNITS_MS, EventModel, FeatureRepo, Stream, duration_ms
 from features.errors import UsageError
 from features.events import integers
-from features.formats import read_events
 from features.history import Span, deduplicated, open_tables
 from models.event_model import EventModelColumns, Events
-from training.data.dataset import too_many
+from training.data.dataset import EventFile
 from training.data.event_sources import InArchive, ReadEvents, event_source
 from training.data.sampling import EventLimit, SampleSummary, WholeArchive
 
@@ -123,30 +120,14 @@ def read_archive(
 
 
 def read_event_file(
-    path: Path,
-    kind: str,
-    repo: FeatureRepo,
-    columns: EventModelColumns,
-    end_ms: int | None,
-    bound: EventLimit | None = None,
+    file: EventFile, columns: EventModelColumns, end_ms: int | None, bound: EventLimit | None = None
 ) -> Events:
-    """The model's events of a file (see features.formats) that were known before ``end_ms``.
+    """The model's events of a file that became known before ``end_ms`` (see ``EventFile.read``).
 
-    Raises UsageError for a file without them, and for one of more events than the bound allows.
+    Raises UsageError as EventFile.read, and for a file without events of the model's stream or labels.
     """
-    streams, left = streams_of(columns), sys.maxsize if bound is None else bound.events
-    parts: dict[str, list[pa.Table]] = {}
-    for name, parsed in read_events(path, kind, repo.streams, repo.horizon_ms):
-        if name in streams:
-            parts.setdefault(name, []).append(parsed.events)
-            left -= parsed.events.num_rows
-        if left < 0:
-            raise too_many(path, bound)
-    tables = {name: pa.concat_tables(batches) for name, batches in parts.items()}
-    if end_ms is not None:
-        tables = {name: table.filter(pc.less(table["known_at"], end_ms)) for name, table in tables.items()}
-    events = {name: deduplicated(table, streams[name]) for name, table in tables.items()}
-    _require_events({name: table.num_rows for name, table in events.items()}, columns, f"file '{path}'", "")
+    events = file.read(streams_of(columns), end_ms, bound)
+    _require_events({name: table.num_rows for name, table in events.items()}, columns, f"file '{file.path}'", "")
     return events
 
 

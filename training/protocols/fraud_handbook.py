@@ -188,17 +188,22 @@ def rows(
         yield {"model": name, **judged(test, model.predict_proba(test.inputs)[:, 1]), "fit_s": round(fit_s, 3)}
 
 
-def run(
-    history: Events, repo: FeatureRepo, days: Days, chosen: Mapping[str, Any], *, before: bool = False, log: Log
-) -> dict[str, Any]:
+def payments_of(history: Events, repo: FeatureRepo, days: Days, *, before: bool = False) -> LabelledPayments:
+    """The payments of all the protocol's days with the Handbook's inputs (see ``payments_between``)."""
+    inputs = EventInputs.of(repo, PAYMENTS, INPUTS)
+    return payments_between(history, inputs, days.start, days.test_end, before=before)
+
+
+def run(payments: LabelledPayments, days: Days, chosen: Mapping[str, Any], log: Log) -> dict[str, Any]:
     """The protocol's report of one start.
 
+    Args:
+        payments: of all days from the start on (see ``payments_of``).
+        chosen: name → model.
+
     Raises:
-        UsageError: there is no fraud, or nothing else, in the days to train or to test on.
+        UsageError: the days to train or to test on have no fraud, or only frauds.
     """
-    log("features as of each payment")
-    inputs = EventInputs.of(repo, PAYMENTS, INPUTS)
-    payments = payments_between(history, inputs, days.start, days.test_end, before=before)
     train = payments.pick(payments.time < days.train_end)
     test = payments.pick(without_known_cards(payments, days))
     for name, part in (("training", train), ("test", test)):

@@ -84,7 +84,9 @@ def fraud_handbook(  # noqa: PLR0913, PLR0917  # one parameter an option
     report |= {"inputs": protocol.INPUTS, "parts": [], "rows": []}
     for start in days_ms or [protocol.last_start(history, protocol.Days(0, *lengths))]:
         days = protocol.Days(start, *lengths)
-        part = protocol.run(history, repo, days, models, before=before, log=say)
+        say("features as of each payment")
+        payments = protocol.payments_of(history, repo, days, before=before)
+        part = protocol.run(payments, days, models, say)
         about = {"train_start": _date(start), "test_start": _date(days.test_start)}
         report["rows"] += [about | row for row in part.pop("rows")]
         report["parts"].append(about | part)

@@ -22,6 +22,7 @@ from headrace.console import say
 from headrace.project import Project
 from training.data import (
     Domain,
+    EventFile,
     EventLimit,
     Events,
     EventTrainingSettings,
@@ -180,7 +181,7 @@ class RecommenderProject(ModelProject):
         if path is not None:
             if kind is None:
                 raise UsageError("headrace train --from", "--format", "none")
-            return read_file(Path(path), kind, self.repo, self.domain, self.source.end_ms, self.bound)
+            return read_file(EventFile(Path(path), kind, self.repo), self.domain, self.source.end_ms, self.bound)
         events = read_offline(
             self.project.offline, self.domain, Span(None, self.source.end_ms), self.bound, _numbers(versions)
         )

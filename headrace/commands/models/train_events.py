@@ -19,7 +19,7 @@ from headrace.commands.models.project import ModelProject
 from headrace.console import print_report, say
 from models.event_model import EventModelColumns
 from models.user_model import signature_inputs
-from training.data import EventLimit, EventTrainingSettings, ReadEvents, read_archive, read_event_file
+from training.data import EventFile, EventLimit, EventTrainingSettings, ReadEvents, read_archive, read_event_file
 from training.event_model import EventJudge, EventTraining, measure_drift, provenance, train_events
 from training.event_model.gate import compared
 from training.judging import GateVerdict, ParityCheck, Registration, checked_parity
@@ -75,7 +75,7 @@ class EventProject(ModelProject):
             return read_archive(self.project.offline, self.repo, self.columns, end_ms, bound)
         if kind is None:
             raise UsageError("option --from", "--format", "none")
-        return read_event_file(Path(path), kind, self.repo, self.columns, end_ms, bound)
+        return read_event_file(EventFile(Path(path), kind, self.repo), self.columns, end_ms, bound)
 
     def judge(self) -> EventJudge:
         """The judge of versions on the newest events whose labels are known."""
