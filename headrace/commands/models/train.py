@@ -68,14 +68,13 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
 ) -> None:
     """Train a recommender on the offline store, test it, register it, and let it serve when it is better.
 
-    NAME is the registered model's, shop-recommender unless given; a new one that is all but one that there is may be
-    a slip, and is asked back about. Better is: surely above popularity, and surely not below the model that serves now
-    by more than the tolerance, in NDCG on the newest part of the events. One training of a project goes on at a time.
-    Where one was killed, the next of the same settings and code goes on with the stages that it had finished, on the
-    events of then, for six hours.
+    NAME is the registered model's, shop-recommender unless given; a new name that is nearly a known one is refused.
+    Better is: surely above popularity, and surely not below the champion by more than the tolerance, in NDCG on the
+    newest part of the events. One training of a project runs at a time. After one that was killed, the next of the same
+    settings and code resumes from its finished stages, on the events of then, for six hours.
 
-    Of more events than fit into memory (max_events) it reads those of some users with all that they did, and says so;
-    what is told of items is of everybody's.
+    Of more events than fit into memory (max_events) it reads all those of some users, and says so; item features are
+    of everybody's events.
 
     Where the feature repo has an event model of that name, that is trained: better is surely above its first input
     alone, and surely not below the model that serves now by more than the tolerance, in average precision on the newest
