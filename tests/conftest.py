@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
+import prometheus_client  # noqa: F401  # before Feast, whose import switches it to files that processes share
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -25,9 +25,12 @@ ENVIRONMENT = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     # A proxy that is not ready after three times this many seconds is killed, which fails the start; 5 is too few for a
-    # machine that compiles, trains and starts Java at the same time.
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "20",
+    # machine that compiles, trains and starts Java at the same time, and so were 20 beside ten busy processes.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
 }
+
+PROXIES_WITHIN_S = 180
+"""How long Ray waits for its proxies; a constant of 60 s in Ray."""
 
 ATTEMPTS = 3
 """Ray gives a node 30 s to come up, which a busy machine may exceed; the next attempt finds its files in the cache."""
@@ -74,9 +77,11 @@ def _check_port(settings: ServiceConfig) -> None:
 def _start_application(settings: ServiceConfig) -> None:
     from ray import serve
     from ray.exceptions import RayError
+    from ray.serve._private import api as private
 
     from serving.app import build_app
 
+    private.HTTP_PROXY_TIMEOUT = PROXIES_WITHIN_S  # type: ignore[attr-defined]  # imported there without a promise
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
     try:
         serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config={"log_level": "ERROR"})
