@@ -35,12 +35,12 @@ def print_report(report: R, as_json: bool, as_text: Callable[[R], str | Iterable
 
 def aligned(names: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> list[str]:
     """Lines of a table: the names, then the rows; columns in ``right`` are right-aligned, others left-aligned."""
-    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
-    aligns = [str.rjust if name in right else str.ljust for name in names]
-    return [
-        "  ".join(align(cell, width) for align, cell, width in zip(aligns, line, widths, strict=True)).rstrip()
-        for line in [names, *rows]
-    ]
+    from tabulate import tabulate
+
+    aligns = ["right" if name in right else "left" for name in names]
+    lines = [names, *rows]  # names as a row: they are aligned as their columns
+    table: str = tabulate(lines, tablefmt="plain", colalign=aligns, disable_numparse=True)
+    return [line.rstrip() for line in table.split("\n")]
 
 
 def metrics_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
