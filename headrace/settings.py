@@ -208,7 +208,8 @@ def _secret_files(environ: Mapping[str, str]) -> Iterator[Layer]:
     if not environ.get(SECRETS_DIR):
         return
     try:
-        files = {path.name.upper(): path.read_text("utf-8") for path in folder.iterdir() if path.is_file()}
+        named = {path.name.upper(): path for path in folder.iterdir() if path.is_file()}
+        files = {name: path.read_text("utf-8") for name, path in named.items() if name.startswith(PREFIX)}
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "a file that is not UTF-8"
         raise UsageError(f"{VARIABLE}{SECRETS_DIR}", "a folder of text files", f"'{folder}' ({reason})") from None

@@ -99,7 +99,7 @@ def test_secret_files_are_over_the_files_of_settings_and_below_the_environment(t
     (secrets / "HEADRACE_MLFLOW__TRACKING_URI").write_text("https://name:word@mlflow.example\n")
     (secrets / "headrace_alerts__postgres_password").write_text("123\n")
     (secrets / "HEADRACE_BROKER__PORT").write_text("2")
-    (secrets / "something-else").write_text("not ours")
+    (secrets / "keystore.p12").write_bytes(b"\xff\xfe not ours, and no text")
     environ = {"HEADRACE_SECRETS_DIR": str(secrets), "HEADRACE_BROKER__PORT": "3"}
     settings = read_settings(tmp_path, environ)
     assert settings.mlflow.tracking_uri == "https://name:word@mlflow.example"
