@@ -6,7 +6,9 @@ Loading it runs code that it holds, so it is loaded only if these very files wer
 from __future__ import annotations
 
 import io
+import shutil
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -43,11 +45,13 @@ class OwnRanker:
 
     def __init__(self, packed: bytes, names: Sequence[str]) -> None:
         self.packed, self._names = packed, tuple(names)
-        self._folder = tempfile.TemporaryDirectory(prefix="headrace-own-")  # lives as long as the model that reads it
+        folder = Path(tempfile.mkdtemp(prefix="headrace-own-"))
+        # The loaded model may read its files later, so they are removed with it, or when the process ends.
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         try:
-            zipfile.ZipFile(io.BytesIO(packed)).extractall(self._folder.name)
-            self.takes = signature_inputs(Path(self._folder.name), names)
-            self._score = scorer(Path(self._folder.name))
+            zipfile.ZipFile(io.BytesIO(packed)).extractall(folder)
+            self.takes = signature_inputs(folder, names)
+            self._score = scorer(folder)
         except ArtefactError:
             raise
         except Exception as error:  # a model may raise any error when it is loaded

@@ -64,7 +64,7 @@ LAYERS = {
     ),
     "features.online_store.redis": "rows > pending > client scripts slots",
     "features.online_store.seen_ids": "index > memory > blocks",
-    "features.online_store.sqlite": "rows > pending",
+    "features.online_store.sqlite": "rows > pending > connecting",
     "features.rows": (
         "folding > finalizing > compiled programs > decoder kernels > layout > entities plan > matrix tables"
     ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
+import tempfile
 from pathlib import Path
 
 import click
@@ -139,3 +141,24 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
     (tmp_path / "some" / "file").write_text("no model")
     with pytest.raises(ArtefactError, match="an MLflow model"):
         OwnRanker(pack(tmp_path / "some"), ("similar_score",))
+
+
+def test_a_model_that_is_gone_leaves_no_files(tmp_path, monkeypatch):
+    from sklearn.linear_model import LogisticRegression
+
+    inputs = pd.DataFrame({"similar_score": [0.0, 1.0]})
+    fitted = LogisticRegression().fit(inputs, [0, 1])
+    signature = infer_signature(inputs)
+    mlflow.sklearn.save_model(fitted, tmp_path / "model", signature=signature, pip_requirements=[])
+    packed = pack(tmp_path / "model")
+    folders = tmp_path / "temporary"
+    folders.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folders))
+    ranker = OwnRanker(packed, ("similar_score",))
+    assert list(folders.glob("headrace-own-*")) != []
+    del ranker
+    gc.collect()
+    with pytest.raises(ArtefactError):
+        OwnRanker(packed, ("popular_score",))
+    gc.collect()
+    assert list(folders.glob("headrace-own-*")) == []

@@ -12,6 +12,7 @@ from pathlib import Path
 from features.errors import StoreError
 from features.online_store.pending import SESSION_ITEMS
 from features.online_store.port import Offsets, Pending, PendingEvent
+from features.online_store.sqlite.connecting import connected
 from features.times import now_ms
 
 SCHEMA = """
@@ -52,11 +53,8 @@ class SqlitePending(Pending):
             raise StoreError(f"pending events {self._path}", "a SQLite database that answers", got) from error
 
     def _connected(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-        connection.execute("PRAGMA journal_mode=WAL")
+        connection = connected(self._path, SCHEMA, BUSY_TIMEOUT_S)
         connection.execute("PRAGMA synchronous=OFF")  # Kafka has them; what is lost here comes by the stream
-        connection.executescript(SCHEMA)
         return connection
 
     @contextmanager

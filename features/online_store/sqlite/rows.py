@@ -32,6 +32,7 @@ from features.online_store.port import (
     overtaken,
     rows_table,
 )
+from features.online_store.sqlite.connecting import connected
 from features.online_store.sqlite.pending import SqlitePending
 from features.online_store.store import OnlineStore
 
@@ -106,16 +107,13 @@ class SqliteRows(OnlineStore):
             yield connection
 
     def _connected(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         # autocommit: transactions are the ones written below, and no others.
-        connection = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None)
-        connection.execute("PRAGMA journal_mode=WAL")
+        connection = connected(self._path, SCHEMA, self._timeout_s)
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA cache_size=-65536")
         connection.execute("PRAGMA mmap_size=1073741824")
         # The same hot rows are written batch after batch: 64 MB of log before they are copied into the file.
         connection.execute("PRAGMA wal_autocheckpoint=16384")
-        connection.executescript(SCHEMA)
         if self._deadline_s is not None:
             connection.set_progress_handler(self._is_late, STEPS_A_LOOK)
         return connection
