@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 Column = NDArray[Any]
 
+LARGEST = np.iinfo(np.int64).max
+
 
 @dataclass(frozen=True)
 class Entries:
@@ -78,18 +80,39 @@ def row_bounds(row: Int64s, rows: int) -> Int64s:
     return np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))]).astype(np.int64)
 
 
-def packed_key(row: Int64s, time: Int64s, low: int, span: int) -> Int64s:
-    """One int64 per entry that sorts by row, then time; every time is in [low, low + span), rows × span below 2^63."""
-    key: Int64s = row * span + (time - low)
-    return key
+class RowTimeKeys:
+    """One int64 per (row, time) that sorts by row, then time.
+
+    A key is row × span + time while that stays inside int64; else the time's rank takes the place of the time.
+
+    Args:
+        row: of the entries, 0 or more; not empty.
+        time: of the entries, any int64.
+    """
+
+    def __init__(self, row: Int64s, time: Int64s) -> None:
+        self._last_row = int(row.max())
+        self._low, self._high = int(time.min()), int(time.max())
+        self._span = self._high - self._low + 2
+        self._times: Int64s | None = None
+        if (self._last_row + 2) * self._span > LARGEST:
+            self._times = np.unique(time)
+            self._span = len(self._times) + 1
+
+    def of(self, row: Int64s, time: Int64s) -> Int64s:
+        """The key of each pair: at most those of the entries at or after it, and above those of the entries before."""
+        if self._times is None:
+            step: Int64s = np.clip(time, self._low, min(self._high + 1, LARGEST)) - self._low
+        else:
+            step = np.searchsorted(self._times, time)
+        return np.minimum(row, self._last_row + 1) * self._span + step
 
 
 def order_by_row_time(row: Int64s, time: Int64s) -> Int64s:
     """The stable order by row, then time: nearly free for two sorted runs."""
     if not len(row):
         return np.empty(0, dtype=np.int64)
-    low = int(time.min())
-    return np.argsort(packed_key(row, time, low, int(time.max()) - low + 1), kind="stable")
+    return np.argsort(RowTimeKeys(row, time).of(row, time), kind="stable")
 
 
 def find(entries: Entries, rows: Int64s, times: Int64s) -> Int64s:
@@ -97,12 +120,22 @@ def find(entries: Entries, rows: Int64s, times: Int64s) -> Int64s:
     if not len(entries):
         return np.zeros(len(rows), dtype=np.int64)
     if "key" not in entries.cache:
-        low = int(entries.time.min())
-        span = int(entries.time.max()) - low + 2
-        entries.cache["key"] = (low, span, packed_key(entries.row, entries.time, low, span))
-    low, span, key = entries.cache["key"]
-    wanted = rows * span + np.clip(times - low, 0, span - 1)
-    return np.asarray(np.searchsorted(key, wanted), dtype=np.int64)
+        keys = RowTimeKeys(entries.row, entries.time)
+        entries.cache["key"] = (keys, keys.of(entries.row, entries.time))
+    keys, key = entries.cache["key"]
+    return np.asarray(np.searchsorted(key, keys.of(rows, times)), dtype=np.int64)
+
+
+def running_maximum(row: Int64s, values: Int64s) -> Int64s:
+    """The largest value so far within each row (rows sorted ascending)."""
+    if not len(values):
+        return values
+    low, span = int(values.min()), int(values.max()) - int(values.min()) + 1
+    if (int(row[-1]) - int(row[0]) + 1) * span > LARGEST:
+        distinct, ranks = np.unique(values, return_inverse=True)
+        return distinct[running_maximum(row, ranks.astype(np.int64))]
+    lift = (row - int(row[0])) * span
+    return np.maximum.accumulate(values - low + lift) - lift + low
 
 
 Floats = NDArray[np.float64]

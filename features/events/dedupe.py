@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from features.arrays import Bools, Int64s, run_ends, run_starts, single_array
+from features.arrays import Bools, Int64s, RowTimeKeys, run_ends, run_starts, single_array
 from features.events.columns import integers, sequence
 
 NEVER = np.iinfo(np.int64).min // 4
@@ -85,12 +85,11 @@ def _accept_chains(group: Int64s, known: Int64s, seq: Int64s, last: Prior, horiz
     if not len(group):
         return
     ends = run_ends(run_starts(group), len(group))
-    low, span = int(known.min()), int(known.max()) - int(known.min()) + 2
-    key = group * span + (known - low)
+    keys = RowTimeKeys(group, known)
+    key = keys.of(group, known)
     open_ids = np.arange(len(ends))
     while len(open_ids):
-        after = np.clip(last.known_at[open_ids] + horizon_ms + 1 - low, 0, span - 1)
-        row = np.searchsorted(key, open_ids * span + after)
+        row = np.searchsorted(key, keys.of(open_ids, last.known_at[open_ids] + horizon_ms + 1))
         exists = row < ends[open_ids]
         open_ids, row = open_ids[exists], row[exists]
         accepted[row] = True

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.arrays import Entries, Int64s, concatenated, find, order_by_row_time, row_bounds
+from features.arrays import Entries, Int64s, concatenated, find, order_by_row_time, row_bounds, running_maximum
 from features.definitions import FeatureView, Tiling, Window, floored
 from features.events import EventColumns, arrow_type, event_schema
 from features.history.finalizers import assembled, finalized
@@ -305,15 +305,6 @@ class Timeline:
             filtered, inside = self.events.filtered(table.source)
             self._lifted[table] = table.lift(filtered), np.concatenate([[0], np.cumsum(inside)]).astype(np.int64)
         return self._lifted[table]
-
-
-def running_maximum(row: Int64s, values: Int64s) -> Int64s:
-    """The largest value so far within each row (rows sorted ascending)."""
-    if not len(values):
-        return values
-    low = int(values.min())
-    lift = (row - int(row[0])) * (int(values.max()) - low + 1)
-    return np.maximum.accumulate(values - low + lift) - lift + low
 
 
 class _HistorySource:
