@@ -65,6 +65,7 @@ def _number(value: float) -> float | None:
 
 DECISIONS = pa.schema(
     {
+        "stream": pa.string(),
         "event_id": pa.string(),
         "event_time": pa.int64(),
         "partition": pa.int32(),
@@ -82,7 +83,7 @@ DECISIONS = pa.schema(
 )
 """The decision about each event. ``score`` is null without a version and where the model failed (``problem``);
 ``reasons`` and ``event`` are JSON of events that alert; ``inputs`` (and ``event``) are JSON of events with a problem,
-from which the model scores them again."""
+from which the model scores them again. Older decisions have no ``stream``."""
 
 
 def decide(
@@ -112,6 +113,7 @@ def decide(
     count = len(matrix)
     return pa.table(
         {
+            "stream": [columns.model.stream.name] * count,
             "event_id": events["event_id"],
             "event_time": events["event_time"],
             "partition": events["partition"],
@@ -184,10 +186,23 @@ def _sources(decision: Mapping[str, Any]) -> list[str]:
 
 def _alert(decision: Mapping[str, Any], source: str) -> dict[str, Any]:
     by_model = source.startswith("model:")
+    event = json.loads(decision["event"])
     return {
-        "alert_id": f"{decision['event_id']}/{source}",
+        "alert_id": alert_id(decision, event, source),
         "source": source,
         **{name: decision[name] for name in ALERT_FIELDS},
         "reasons": json.loads(decision["reasons"]) if by_model else [],
-        "event": json.loads(decision["event"]),
+        "event": event,
     }
+
+
+def alert_id(decision: Mapping[str, Any], event: Mapping[str, Any], source: str) -> str:
+    """stream/event_id/known_at/model/source: no two alerts share it, and an event that is decided again has the same.
+
+    An event_id belongs to its stream, and to another event after the dedupe horizon or in a topic made anew; a rule
+    belongs to its model. The version that scored is no part: it may be another when a batch runs again. Only an
+    event_id can contain a slash.
+    """
+    if decision.get("stream") is None:
+        return f"{decision['event_id']}/{source}"  # an older decision, which may have been sent so
+    return "/".join((decision["stream"], decision["event_id"], str(event["known_at"]), decision["model"], source))

@@ -61,10 +61,11 @@ def test_what_a_model_failed_on_is_scored_by_the_next_champion_as_it_would_have_
     assert project.run("deadletters", "replay", "--topic", f"{scores}.cards") == {"replayed": 30}
     right = decide(asked, LoadedEventModel("1", model), events, matrix)
     found = {one["event_id"]: one["score"] for one in values(project, scores)}
+    known_at = dict(zip(*(events[name].to_pylist() for name in ("event_id", "known_at")), strict=True))
     assert found == dict(zip(right["event_id"].to_pylist(), right["score"].to_pylist(), strict=True))
     assert {one["source"] for one in told_by_rules} <= {"rule:velocity", "rule:above_p99", "rule:elsewhere"}
     assert sorted(one["alert_id"] for one in values(project, alerts) if one["source"] == "model:cards") == sorted(
-        f"{name}/model:cards" for name in found
+        f"transactions/{name}/{known_at[name]}/cards/model:cards" for name in found
     )
     assert len(values(project, alerts)) == len(told_by_rules) + 30
     assert all(letter.is_replayed for letter in read_dead_letters(kafka, f"{scores}.cards"))

@@ -21,6 +21,7 @@ def told(count: int, first: int = 0) -> list[dict[str, Any]]:
     reasons = json.dumps([{"feature": "amount", "value": 250.5, "usual": None, "effect": 0.25}])
     decisions = [
         {
+            "stream": "transactions",
             "event_id": f"t-{number}",
             "event_time": NOON_MS + 1_000 * number,
             "partition": 0,
@@ -31,7 +32,9 @@ def told(count: int, first: int = 0) -> list[dict[str, Any]]:
             "threshold": 0.5,
             "rules": ["velocity"] if number % 2 else [],
             "reasons": None if number % 2 else reasons,
-            "event": json.dumps({"event_id": f"t-{number}", "amount": 250.5, "place": "Käse 'n' \"Brot\" \\ 日本"}),
+            "event": json.dumps(
+                {"event_id": f"t-{number}", "known_at": NOON_MS, "amount": 250.5, "place": "Käse 'n' \"Brot\" \\ 日本"}
+            ),
             "problem": None,
         }
         for number in range(first, first + count)
