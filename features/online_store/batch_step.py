@@ -25,7 +25,7 @@ from features.definitions import FeatureView, duration_ms
 from features.errors import FenceError
 from features.events import Decision, Parsed, Verdict, accept, accepted_events, decide, encoded_ids, integers, sequence
 from features.online_store.port import REBUILD, Marker, Offsets, RowStore, Store
-from features.rows import BatchKey, Fold
+from features.rows import BatchKey, Fold, newest_events
 
 ROWS_A_WRITE = 4_096
 
@@ -208,12 +208,20 @@ def _range(batch: Batch) -> str:
     return f"{dict(batch.start)} to {dict(batch.end)}"
 
 
-def write_rows(store: RowStore, view: FeatureView, events: Mapping[str, pa.Table], key: BatchKey) -> None:
-    """Fold the events into the view's stored rows, in writes of a bounded number of rows."""
+def write_rows(
+    store: RowStore, view: FeatureView, events: Mapping[str, pa.Table], key: BatchKey, seen_since: int | None = None
+) -> None:
+    """Fold the events into the view's stored rows, in writes of a bounded number of rows.
+
+    Args:
+        seen_since: rows whose newest event is older than this (ms) are not written; None: all are.
+    """
     folding = Fold(view, events)
     if not len(folding.keys):
         return
     changed = folding.rows(store.rows(view.name, folding.keys), key)
+    if seen_since is not None:
+        changed = changed.filter(newest_events(changed.values) >= seen_since)
     for start in range(0, len(changed), ROWS_A_WRITE):
         store.put_rows(view.name, changed.slice(start, ROWS_A_WRITE))
 
@@ -225,11 +233,15 @@ def build_generation(
     archive: Mapping[str, pa.Table],
     marker: Marker,
     written_at: int,
+    seen_since: Mapping[str, int] | None = None,
 ) -> None:
     """Make a generation's rows and memory of ids from the archive's events up to ``marker.end``; the marker comes last.
 
     The generation can be folded on from the batch after ``marker.batch_id``. A build that crashed left no marker, so
     that the store does not know its generation; the next build takes a new stream_id, as rows of the first may remain.
+
+    Args:
+        seen_since: by view, the time (ms) before which rows' newest events make them not worth writing; None: all are.
     """
     store.begin()
     accepted: dict[str, pa.Table] = {}
@@ -237,7 +249,8 @@ def build_generation(
         accepted[stream.name], decision = accept(archive[stream.name], duration_ms(stream.dedupe_horizon))
         store.remember(stream.name, decision, marker.batch_id)
     for view in views:
-        write_rows(store, view, accepted, BatchKey(stream_id, marker.batch_id, written_at))
+        since = None if seen_since is None else seen_since[view.name]
+        write_rows(store, view, accepted, BatchKey(stream_id, marker.batch_id, written_at), since)
     store.publish(marker)
 
 

@@ -21,6 +21,7 @@ from features.rows.layout import (
     binary_array,
     checksums,
     different,
+    newest_events,
     offsets_of,
     zigzag,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "fold_nothing",
     "layout_of",
     "make_ready",
+    "newest_events",
     "offsets_of",
     "plan_of",
     "rows_of_events",

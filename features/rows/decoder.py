@@ -24,6 +24,7 @@ from features.rows.layout import (
     binary_array,
     checksums,
     different,
+    headers_at,
     offsets_of,
     unzigzag,
 )
@@ -45,8 +46,7 @@ def decode(rows: pa.Array, keys: Sequence[object] | pa.Array, layout: Layout) ->
     headers = np.zeros(len(rows), dtype=HEADER)
     present = np.flatnonzero(~missing)
     _check_sizes(offsets, present, keys, layout)
-    header_bytes = data[offsets[:-1][present, None] + np.arange(HEADER.itemsize)]
-    headers[present] = np.ascontiguousarray(header_bytes).view(HEADER).reshape(-1)
+    headers[present] = headers_at(data, offsets[:-1][present])
     _check_identity(headers, data, offsets, present, keys, layout)
     return RowState(headers, _decode_tables(headers, data, offsets, present, layout))
 

@@ -100,6 +100,19 @@ def offsets_of(rows: pa.Array) -> Int64s:
     return offsets.astype(np.int64)
 
 
+def headers_at(data: NDArray[np.uint8], starts: Int64s) -> NDArray[np.void]:
+    """The headers of the rows that begin at these bytes."""
+    return np.ascontiguousarray(data[starts[:, None] + np.arange(HEADER.itemsize)]).view(HEADER).reshape(-1)
+
+
+def newest_events(rows: pa.Array) -> Int64s:
+    """The time (ms) of the newest event of each row; no row is null."""
+    if not len(rows):
+        return np.empty(0, dtype=np.int64)
+    headers = headers_at(np.frombuffer(rows.buffers()[2], dtype=np.uint8), offsets_of(rows)[:-1])
+    return headers["newest"].astype(np.int64)
+
+
 def checksums(data: NDArray[np.uint8], offsets: Int64s) -> NDArray[np.uint32]:
     """The hash of each row's words, its checksum field taken as zero."""
     words = data[: offsets[-1]].view(np.uint64)

@@ -44,6 +44,10 @@ class PackedRows:
         """Some of the rows, without copying."""
         return PackedRows(self.keys.slice(start, length), self.values.slice(start, length))
 
+    def filter(self, mask: NDArray[np.bool_]) -> PackedRows:
+        """The rows for which the mask is true."""
+        return self if mask.all() else PackedRows(self.keys.filter(pa.array(mask)), self.values.filter(pa.array(mask)))
+
 
 @dataclass(frozen=True)
 class FeatureMatrix:

@@ -22,9 +22,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from features.definitions import FeatureRepo, FeatureView, duration_ms, views_of_text, views_text
+from features.definitions import (
+    FUTURE_TOLERANCE_MS,
+    FeatureRepo,
+    FeatureView,
+    duration_ms,
+    views_of_text,
+    views_text,
+)
 from features.events import Decision, Prior, event_schema
-from features.history import ROWS_IN_MEMORY, ArchiveReader, ArchiveTable, columns_of
+from features.history import REPETITIONS, ROWS_IN_MEMORY, ArchiveReader, ArchiveTable, Span, columns_of
 from features.machine import write_json
 from features.online_store import Marker, Offsets, Store, build_generation, write_rows
 from features.rows import BatchKey
@@ -173,26 +180,50 @@ def build_from_archive(
 ) -> None:
     """Make the generation's rows from the archive, up to where its batch 0 will start.
 
+    Only events that some row or the memory of ids can still show are read: files of older ones are passed over.
+
     Args:
         rows_in_memory: with more events, the rows are made one hash partition of entities at a time, to the same bytes.
     """
     views = list(repo.views.values())
     streams = {stream.name: stream for view in views for stream in view.streams}
-    tables = {name: archive.read(stream, generation.first) for name, stream in streams.items()}
-    reading = ArchiveReader(
-        {name: table for name, table in tables.items() if table is not None}, rows_in_memory=rows_in_memory
-    )
+    read = {name: archive.read(stream, generation.first) for name, stream in streams.items()}
+    tables = {name: table for name, table in read.items() if table is not None}
+    seen_since = {view.name: _seen_since(view, tables, written_at) for view in views}
+    reading = ArchiveReader(tables, _span_of_rows(views, tables, seen_since), rows_in_memory)
     at = Marker(-1, generation.first, generation.first, -1)
     if not reading.fits():
-        _build_by_parts(store, views, generation.stream_id, reading, at, written_at)
+        _build_by_parts(store, views, generation.stream_id, reading, at, written_at, seen_since)
         return
     empty = {name: event_schema(stream).empty_table() for name, stream in streams.items()}
-    events = {name: table.events(columns_of(views, table)) for name, table in reading.tables.items()}
-    build_generation(store, views, generation.stream_id, empty | events, at, written_at)
+    events = {name: table.events(columns_of(views, table), reading.span) for name, table in tables.items()}
+    build_generation(store, views, generation.stream_id, empty | events, at, written_at, seen_since)
+
+
+def _seen_since(view: FeatureView, tables: Mapping[str, ArchiveTable], now: int) -> int:
+    """The time (ms) before which an entity's newest event makes it NOT_FOUND to every reader (by sweep.py's rule)."""
+    clock = max((tables[stream.name].newest_ms() for stream in view.streams if stream.name in tables), default=now)
+    return min(clock, now) - 2 * view.ttl_ms
+
+
+def _span_of_rows(
+    views: Sequence[FeatureView], tables: Mapping[str, ArchiveTable], seen_since: Mapping[str, int]
+) -> Span:
+    """The span of the events that the rows and the memory of ids are made of: older ones change nothing."""
+    rows = [seen_since[view.name] - view.horizon_ms - FUTURE_TOLERANCE_MS for view in views]
+    ids = [table.newest_ms() - _remembered_ms(table) for table in tables.values()]
+    repeated = [duration_ms(table.stream.dedupe_horizon) for table in tables.values()]
+    return Span(min([*rows, *ids], default=0) - REPETITIONS * max(repeated, default=0))
 
 
 def _build_by_parts(
-    store: Store, views: list[FeatureView], stream_id: int, reading: ArchiveReader, at: Marker, written_at: int
+    store: Store,
+    views: list[FeatureView],
+    stream_id: int,
+    reading: ArchiveReader,
+    at: Marker,
+    written_at: int,
+    seen_since: Mapping[str, int],
 ) -> None:
     """As build_generation() of all events at once."""
     store.begin()
@@ -202,16 +233,19 @@ def _build_by_parts(
         store.remember(name, _concatenated(decisions), at.batch_id)
     for view in views:
         for part in reading.parts(view, repeated):
-            write_rows(store, view, part.events, BatchKey(stream_id, at.batch_id, written_at))
+            write_rows(store, view, part.events, BatchKey(stream_id, at.batch_id, written_at), seen_since[view.name])
     store.publish(at)
 
 
 def _recent(decision: Decision, table: ArchiveTable) -> Decision:
     """The decisions about the ids that a store would still remember."""
-    remembered_ms = REMEMBERED_MS + 2 * duration_ms(table.stream.dedupe_horizon)
-    recent = decision.last.known_at >= table.newest_ms() - remembered_ms
+    recent = decision.last.known_at >= table.newest_ms() - _remembered_ms(table)
     last = Prior(decision.last.seq[recent], decision.last.known_at[recent])
     return Decision(decision.accepted, decision.ids.filter(pa.array(recent)), last)
+
+
+def _remembered_ms(table: ArchiveTable) -> int:
+    return REMEMBERED_MS + 2 * duration_ms(table.stream.dedupe_horizon)
 
 
 def _concatenated(decisions: list[Decision]) -> Decision:

@@ -13,6 +13,7 @@ from features.definitions import Entity, FeatureSet, FeatureView, Stream
 from features.definitions.aggregations import Count, DistinctCount, LastK, Sum
 from features.definitions.repo import FeatureRepo
 from features.events.parsing import from_columns
+from features.history.archive import ALWAYS, ArchiveTable
 from features.online_store.batch_step import Batch, BatchStep
 from features.online_store.sqlite.rows import SqliteRows
 from features.rows.finalizing import finalize
@@ -114,3 +115,31 @@ def test_the_stream_goes_on_where_the_rows_end_and_counts_nothing_twice(archive,
                 )
                 exact = [name for name in view.names if "sum" not in name]
                 assert found.select(exact).equals(right.select(exact))
+
+
+@pytest.mark.parametrize("rows_in_memory", [500, 10**6])
+def test_a_rebuild_reads_only_what_rows_can_show(archive, tmp_path, monkeypatch, rows_in_memory):
+    """Events of weeks before leave the rows as they are and are not read; an entity last seen then has no row."""
+    with closing(built(archive, tmp_path / "before.db", rows_in_memory)) as rows:
+        before = [values(rows, view, keys) for view, keys in (("by_user", USERS), ("by_item", ITEMS))]
+    earlier = events_of(SHOP, 3).slice(0, COUNT // 10).to_pydict()
+    weeks_ms = 40 * 24 * 3_600_000
+    earlier["event_id"] = [f"early-{number}" for number in range(COUNT // 10)]
+    for name in ("event_time", "known_at"):
+        earlier[name] = [time - weeks_ms for time in earlier[name]]
+    earlier["offset"] = [-1 - number for number in range(COUNT // 10)]  # of before the partition's first
+    earlier["user_id"] = ["of early" if number % 2 else user for number, user in enumerate(earlier["user_id"])]
+    archive.append(SHOP, pa.table(earlier, schema=events_of(SHOP, 3).schema), "earlier", 0)
+    read = []
+    batches = ArchiveTable.batches
+
+    def counted(table, columns, span=ALWAYS):
+        for batch in batches(table, columns, span):
+            read.append(batch["event_time"].to_pylist() if "event_time" in batch.column_names else [])
+            yield batch
+
+    monkeypatch.setattr(ArchiveTable, "batches", counted)
+    with closing(built(archive, tmp_path / "after.db", rows_in_memory)) as rows:
+        assert [values(rows, view, keys) for view, keys in (("by_user", USERS), ("by_item", ITEMS))] == before
+        assert values(rows, "by_user", pa.array(["of early"])) == [None]
+    assert min((time for times in read for time in times), default=T0) >= T0 - 60_000
