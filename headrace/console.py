@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,12 +26,25 @@ def say(text: str) -> None:
 
 
 def print_report(report: R, as_json: bool, as_text: Callable[[R], str | Iterable[str]]) -> None:
-    """The report is on stdout, as JSON or as the text or lines of ``as_text``."""
+    """The report is on stdout, as JSON (null for NaN, which JSON lacks) or the text or lines of ``as_text``."""
     if as_json:
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_without_nan(report), indent=2, ensure_ascii=False))
         return
     text = as_text(report)
     click.echo(text if isinstance(text, str) else "\n".join(text))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def figure(value: float | None) -> str:
+    """The number with four digits; a dash for one that could not be computed."""
+    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def aligned(names: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> list[str]:
@@ -46,5 +60,5 @@ def aligned(names: Sequence[str], rows: Sequence[Sequence[str]], right: Collecti
 def metrics_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Lines of a table of metrics; columns with text in the first row are left-aligned."""
     names = list(rows[0])
-    cells = [[f"{row[name]:.4f}" if isinstance(row[name], float) else str(row[name]) for name in names] for row in rows]
+    cells = [[figure(row[name]) if isinstance(row[name], float) else str(row[name]) for name in names] for row in rows]
     return aligned(names, cells, [name for name in names if not isinstance(rows[0][name], str)])

@@ -236,7 +236,8 @@ class Service:
             logger.exception("model_failed version=%s", served.version if served else None)
             self.metrics.failures.labels("model").inc()
         took_s = time.perf_counter() - started
-        self.models.answered(served, made is None or took_s > self.settings.deadline_ms / 1000, took_s)
+        failed = made is None or took_s > self.settings.deadline_ms / 1000
+        self.models.answered(served, failed, took_s, query.user or query.session)
         return made
 
     def _answer_by(

@@ -111,7 +111,7 @@ LAYERS = {
     ),
     "training.data": "labelled_events split > dataset event_sources > sampling",
     "training.event_model": "fit > drift record > gate > metrics training",
-    "training.judging": "drift registration > judge parity > gate record > confidence psi",
+    "training.judging": "drift registration > judge parity > gate record > confidence evidence psi",
     "training.protocols": (
         "leave_one_out random_split session time_split > lists ranklens > fraud_handbook impressions report"
     ),

@@ -33,6 +33,8 @@ class Refreshed:
             "version": self.version.version,
             "promoted": self.verdict.promoted,
             "reason": self.verdict.reason,
+            "judged": self.verdict.judged,
+            "tested": self.trained.tested.report(),
             "target": list(artefact.manifest.target),
             "as_of_ms": artefact.manifest.as_of_ms,
             "created_ms": artefact.manifest.created_ms,
@@ -44,6 +46,7 @@ class Refreshed:
             "shown": self.trained.learnt.shown,
             **self.trained.calibration.metrics,
             "rows": [_plain(row) for row in self.trained.rows],
+            "not_computed": self.trained.not_computed,
             "baseline": "popular",
             "took_s": self.trained.run.timer.took_s,
         }
@@ -85,6 +88,6 @@ def _registered(judge: Judge, trained: Trained, rows: list[ModelResult], registr
 
 
 def _plain(row: ModelResult) -> dict[str, Any]:
-    """The row as JSON, which has no NaN."""
+    """The row as JSON, with null for a metric that could not be computed (see Trained.not_computed)."""
     values = {name: None if math.isnan(value) else value for name, value in row.metrics.items()}
     return {"model": row.model, **values, "took_s": round(row.took_s, 3)}

@@ -131,6 +131,11 @@ class TrainingSettings(BaseModel):
 
     test_users: int = 2_000
     """The most users of the test."""
+    least_test_users: int = Field(30, ge=1)
+    """The fewest users of the test who took something: with fewer there is not enough to judge, and nothing is
+    promoted."""
+    least_test_positives: int = Field(50, ge=1)
+    """The fewest items that they took, all together: with fewer there is not enough to judge either."""
     ask: Literal["arrival", "start"] = "arrival"
     """The time of the test's requests: just before a user's first event of the test part, or its start for all."""
     tolerance: float = Field(0.02, ge=0, lt=1)

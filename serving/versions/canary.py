@@ -34,16 +34,20 @@ WINDOW = 500
 MIN_ANSWERS = 20
 """The fewest answers of each for a comparison."""
 
+MIN_USERS = 5
+"""The fewest users (or sessions) among the canary's answers for a comparison: one alone may be out of the ordinary."""
+
 SIGNIFICANCE = 0.001
 """The probability that a comparison finds equal versions different."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """An attempt to answer: its outcome and the seconds that it took."""
+    """An attempt to answer: its outcome, the seconds that it took, and the user or session (None without one)."""
 
     failed: bool
     took_s: float
+    key: str | None = None
 
 
 class RecentAttempts:
@@ -65,6 +69,11 @@ class RecentAttempts:
         return sum(attempt.failed for attempt in self._newest)
 
     @property
+    def users(self) -> int:
+        """The number of different users and sessions."""
+        return len({attempt.key for attempt in self._newest} - {None})
+
+    @property
     def took_s(self) -> Floats:
         """(n,) the seconds that each took."""
         return np.array([attempt.took_s for attempt in self._newest], dtype=np.float64)
@@ -74,9 +83,9 @@ def worse(own: RecentAttempts, other: RecentAttempts, slower: float) -> str | No
     """The reason for which the first does significantly worse than the second; None if it does not.
 
     It fails more often by Fisher's exact test, or takes longer by the test of Mann and Whitney and its median is more
-    than ``slower`` times the other's; both one-sided, at SIGNIFICANCE.
+    than ``slower`` times the other's; both one-sided, at SIGNIFICANCE. None also while there is not enough to judge.
     """
-    if min(len(own), len(other)) < MIN_ANSWERS:
+    if not enough_to_judge(own, other):
         return None
     if fisher_p(own.failed, len(own), other.failed, len(other)) < SIGNIFICANCE:
         return f"{own.failed} of its last {len(own)} answers failed, and {other.failed} of {len(other)} beside them"
@@ -85,6 +94,11 @@ def worse(own: RecentAttempts, other: RecentAttempts, slower: float) -> str | No
     if own_ms > slower * other_ms and mann_whitney_p(own_s, other_s) < SIGNIFICANCE:
         return f"it takes {own_ms:.1f} ms at the median, and {other_ms:.1f} ms are usual beside it"
     return None
+
+
+def enough_to_judge(own: RecentAttempts, other: RecentAttempts) -> bool:
+    """True for MIN_ANSWERS of each, where the first are about at least MIN_USERS users."""
+    return min(len(own), len(other)) >= MIN_ANSWERS and own.users >= MIN_USERS
 
 
 def fisher_p(failed: int, count: int, other_failed: int, other_count: int) -> float:
@@ -177,13 +191,17 @@ class Canary:
             return None
         return served if is_chosen(key, served.digest or served.version, self.share) else None
 
-    def answered(self, served: LoadedRecommender | None, failed: bool, took_s: float) -> None:
-        """Counts an attempt of this version to answer; the canary stops when it does significantly worse."""
+    def answered(self, served: LoadedRecommender | None, failed: bool, took_s: float, key: str | None = None) -> None:
+        """Counts an attempt of this version to answer; the canary stops when it does significantly worse.
+
+        Args:
+            key: the user or session.
+        """
         own = self._followed.current
         if own is None or served is None or self._stopped is not None:
             return
         with self._lock:
-            (self._own if served is own else self._champion).add(Attempt(failed, took_s))
+            (self._own if served is own else self._champion).add(Attempt(failed, took_s, key))
             self._since_compared += served is own
             if self._since_compared < COMPARE_EVERY:
                 return
@@ -207,7 +225,10 @@ class Canary:
             return "none"  # it is the champion
         if self._stopped is not None:
             return f"version {named.version} stopped: {self._stopped}"
-        return f"version {named.version} answers {self.share:.0%} of the users"
+        with self._lock:
+            enough = enough_to_judge(self._own, self._champion)
+        yet = "" if enough else "; not enough answers to judge it yet"
+        return f"version {named.version} answers {self.share:.0%} of the users{yet}"
 
     def _report_stop(self) -> None:
         named, reason = self._followed.named, self._stopped

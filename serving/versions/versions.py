@@ -111,14 +111,14 @@ class ModelVersions:
         with self._prepared():
             return self._others.get(name, self.champion.current, self.champion.previous)
 
-    def answered(self, served: LoadedRecommender | None, failed: bool, took_s: float) -> None:
-        """Counts an attempt of this version to answer."""
+    def answered(self, served: LoadedRecommender | None, failed: bool, took_s: float, key: str | None = None) -> None:
+        """Counts an attempt of this version to answer this user or session."""
         if served is None:
             return
         alias = served.alias or self._settings.model_alias
         self._metrics.model_seconds.labels(alias).observe(took_s)
         self._metrics.model_answers.labels(served.version, alias, "failed" if failed else "answered").inc()
-        self.canary.answered(served, failed, took_s)
+        self.canary.answered(served, failed, took_s, key)
 
     def used(self, served: LoadedRecommender, name: str | None) -> schema.ModelUsed:
         """The part of a response about the version that answered; ``name`` is that of the request, if any."""

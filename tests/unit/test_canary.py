@@ -19,6 +19,7 @@ from models.tags import CANARY, CANARY_STOPPED, CHAMPION
 from serving.versions.canary import (
     COMPARE_EVERY,
     MIN_ANSWERS,
+    MIN_USERS,
     WINDOW,
     Attempt,
     Canary,
@@ -78,10 +79,10 @@ def test_times_that_are_all_the_same_tell_nothing():
     assert mann_whitney_p(np.ones(30), np.ones(40)) == 1.0
 
 
-def lately(count: int, failed: int = 0, took_s: float = 0.01) -> RecentAttempts:
+def lately(count: int, failed: int = 0, took_s: float = 0.01, users: int = 10) -> RecentAttempts:
     found = RecentAttempts()
     for number in range(count):
-        found.add(Attempt(number < failed, took_s * (1 + number / 1_000)))
+        found.add(Attempt(number < failed, took_s * (1 + number / 1_000), f"user{number % users}"))
     return found
 
 
@@ -96,6 +97,8 @@ def lately(count: int, failed: int = 0, took_s: float = 0.01) -> RecentAttempts:
         (lately(100, took_s=0.014), lately(100), None),
         (lately(100, took_s=0.02), lately(100), "it takes 21.0 ms at the median, and 10.5 ms are usual beside it"),
         (lately(100), lately(100, took_s=0.02), None),
+        (lately(100, failed=100, users=1), lately(100), None),
+        (lately(100, took_s=1.0, users=MIN_USERS - 1), lately(100), None),
     ],
 )
 def test_worse_is_surely_more_failures_or_surely_and_much_longer(one, other, why):
@@ -108,7 +111,7 @@ def test_two_that_are_alike_are_seldom_told_apart_over_a_thousand_looks():
     stops = 0
     for _ in range(1_000):
         for _ in range(COMPARE_EVERY):
-            one.add(Attempt(bool(rng.random() < 0.02), rng.gamma(2.0, 0.005)))
+            one.add(Attempt(bool(rng.random() < 0.02), rng.gamma(2.0, 0.005), USERS[int(rng.integers(50))]))
             other.add(Attempt(bool(rng.random() < 0.02), rng.gamma(2.0, 0.005)))
         stops += worse(one, other, slower=1.5) is not None
     assert stops <= 20
@@ -141,10 +144,10 @@ class World:
     def chosen(self) -> set[str | None]:
         return {found.version if (found := self.canary.for_user(user)) else None for user in USERS[:200]}
 
-    def answer(self, count: int, failed: bool = False) -> None:
-        for _ in range(count):
-            self.canary.answered(self.watch.current, failed=False, took_s=0.01)
-            self.canary.answered(self.canary.served, failed=failed, took_s=0.01)
+    def answer(self, count: int, failed: bool = False, users: int = 10) -> None:
+        for number in range(count):
+            self.canary.answered(self.watch.current, failed=False, took_s=0.01, key=None)
+            self.canary.answered(self.canary.served, failed=failed, took_s=0.01, key=USERS[number % users])
 
 
 @pytest.fixture
@@ -155,7 +158,7 @@ def world(tmp_path: Path) -> World:
 def test_a_share_of_the_users_is_answered_and_nobody_who_is_not_known_by_name(world):
     assert world.chosen() == {"2", None}
     assert world.canary.for_user(None) is None
-    assert world.canary.state == "version 2 answers 50% of the users"
+    assert world.canary.state == "version 2 answers 50% of the users; not enough answers to judge it yet"
     world.tag(canary_share=0.0)
     assert world.chosen() == {None}
 
@@ -191,13 +194,21 @@ def test_failures_stop_it_for_good_and_the_registry_hears_why(world):
     assert world.chosen() == {None}
 
 
+def test_one_user_whom_it_fails_does_not_stop_it(world):
+    world.answer(1_000, failed=True, users=1)
+    assert (world.chosen(), world.stops) == ({"2", None}, [])
+    assert "not enough answers to judge it yet" in world.canary.state
+    world.answer(COMPARE_EVERY)
+    assert world.canary.state == "version 2 stopped: " + world.stops[0]
+
+
 def test_it_is_compared_with_the_champion_of_now_and_not_with_the_one_before(world):
     world.answer(100)
     world.registry.alias = world.registry.add(3)
     world.watch.follow()
     world.canary.look(world.watch.current)
-    for _ in range(COMPARE_EVERY):
-        world.canary.answered(world.canary.served, failed=True, took_s=0.01)
+    for number in range(COMPARE_EVERY):
+        world.canary.answered(world.canary.served, failed=True, took_s=0.01, key=USERS[number])
     assert world.chosen() == {"2", None}, "of the new champion nothing is known yet"
     world.answer(4 * COMPARE_EVERY, failed=True)
     assert world.chosen() == {None}

@@ -42,6 +42,12 @@ class EventTrainingSettings(BaseModel):
     tolerance: float = Field(0.03, ge=0, lt=1)
     """The allowed loss against the champion, as a share of its average precision: the lower end of the
     difference's interval must be above that."""
+    least_test_positives: int = Field(30, ge=1)
+    """The fewest positives of the test, and the fewest others: with fewer of either there is not enough to judge, and
+    nothing is promoted."""
+    least_test_groups: int = Field(10, ge=1)
+    """The fewest groups (such as cards) that have a positive, and that have another: events of a group are much
+    alike."""
     scoring_budget_ms: float = Field(50.0, gt=0)
     """The time that scoring 500 events may take."""
     parity: Literal["require", "ask", "skip"] = "ask"
@@ -169,5 +175,6 @@ def require_both_classes(part: LabelledEvents) -> LabelledEvents:
     if part.positive.all() or not part.positive.any():
         got = f"{len(part)} events, {int(part.positive.sum())} of them positive"
         next_step = "Bring in more history, or change train_ms and test_ms."
-        raise UsageError("a part of the training", "events, some of them positive", got, next_step)
+        required = "events, some of them positive and some not"
+        raise UsageError("a part of the training", required, got, next_step)
     return part

@@ -29,7 +29,7 @@ from training.judging import Registration
 from training.progress import Stage
 from training.registry import ModelRegistry, Version
 
-_REPORTED = ("promoted", "reason", "rows", "differences", "examples", "threshold")
+_REPORTED = ("promoted", "reason", "judged", "tested", "rows", "differences", "examples", "threshold")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ class TrainedEvents:
     version: Version
     promoted: bool
     reason: str
+    judged: bool
+    """False where there was not enough to judge by."""
+    tested: Mapping[str, int]
+    """The events of the test, and the positives among them."""
     split: EventSplit
     rows: list[dict[str, Any]]
     differences: Mapping[str, Mapping[str, float]]
@@ -107,6 +111,8 @@ def evaluate_and_register(
         version=version,
         promoted=verdict.promoted,
         reason=verdict.reason,
+        judged=verdict.judged,
+        tested={"events": len(examples.test), "positives": int(examples.test.positive.sum())},
         split=examples.split,
         rows=[row.row for row in rows],
         differences=differences(rows),

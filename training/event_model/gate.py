@@ -18,7 +18,16 @@ from models.tags import trusted
 from training.data import DAY_MS, EventTrainingSettings, LabelledEvents
 from training.event_model.metrics import group_precision, precision_draws, ranking_metrics
 from training.event_model.training import EventTraining
-from training.judging import GateVerdict, Interval, interval_of, interval_text, least_ms
+from training.judging import (
+    Evidence,
+    GateVerdict,
+    Interval,
+    interval_of,
+    interval_text,
+    least_ms,
+    not_enough,
+    same_for_all,
+)
 from training.registry import ModelRegistry, Version
 
 TOP = 100
@@ -146,7 +155,22 @@ class EventJudge:
     def verdict(self, model: EventClassifier, rows: Sequence[EventModelResult]) -> GateVerdict:
         """The gate's, over these rows; refused for a fault of the model."""
         fault = self.fault_of(model)
-        return gate(rows, self.settings) if fault is None else GateVerdict(False, fault)
+        return self._gated(rows) if fault is None else GateVerdict(False, fault)
+
+    def _gated(self, rows: Sequence[EventModelResult]) -> GateVerdict:
+        lacking = not_enough(self.evidence)
+        return gate(rows, self.settings) if lacking is None else GateVerdict(False, lacking, judged=False)
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """The events and groups of the test, positive ones and others, beside the least of each."""
+        test, counts = self.test, list[Evidence]()
+        for what, chosen in (("positives", test.positive), ("others", ~test.positive)):
+            group = test.group[chosen]
+            groups = len(np.unique(group[group >= 0])) + int((group < 0).sum())  # -1: each is a group of its own
+            counts.append(Evidence(f"{what} in the test", int(chosen.sum()), self.settings.least_test_positives))
+            counts.append(Evidence(f"groups with {what}", groups, self.settings.least_test_groups))
+        return tuple(counts)
 
     def registered(self, registry: ModelRegistry, version: Version) -> GateVerdict:
         """The verdict on a registered version."""
@@ -157,7 +181,7 @@ class EventJudge:
         fault = self.fault_of(model)
         if fault is not None:
             return GateVerdict(False, fault)
-        return gate(self.rows(model, self.champion(registry, version.version)), self.settings)
+        return self._gated(self.rows(model, self.champion(registry, version.version)))
 
 
 def compared(judge: EventJudge, registry: ModelRegistry, pair: tuple[Version, Version]) -> dict[str, Any]:
@@ -178,6 +202,7 @@ def compared(judge: EventJudge, registry: ModelRegistry, pair: tuple[Version, Ve
         "groups": len(np.unique(test.group)),
         "rows": [{"version": row.model, **row.metrics} for row in rows],
         "difference": {"metric": "ap", **asdict(apart)},
+        "not_judged": not_enough(judge.evidence),
     }
 
 
@@ -199,9 +224,13 @@ def gate(rows: Sequence[EventModelResult], settings: EventTrainingSettings) -> G
     about = f"average precision {precision:.4f} is {{}}above {first.metrics['ap']:.4f}, that of {first.model} alone"
     if not over.low > 0:
         return GateVerdict(False, f"{about.format('not surely ')}: {interval_text(over)}")
+    if over.is_point:
+        return same_for_all("draw of groups", over)
     if champion is None:
         return GateVerdict(True, f"{about.format('')}; there is no champion yet")
     beside, other = difference(model, champion), champion.metrics["ap"]
+    if beside.is_point and beside.mean:
+        return same_for_all("draw of groups", beside)
     allowed = settings.tolerance * other
     if not beside.low >= -allowed:
         reason = f"average precision {precision:.4f} may be below the champion's {other:.4f} by more than {allowed:.4f}"

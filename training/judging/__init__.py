@@ -15,7 +15,8 @@ from training.judging.drift import (
     skip_if_stable,
     write_drift,
 )
-from training.judging.gate import GateVerdict, difference, interval_text, least_ms
+from training.judging.evidence import Evidence, not_enough
+from training.judging.gate import GateVerdict, difference, evidence_of, interval_text, least_ms, same_for_all
 from training.judging.judge import Judge
 from training.judging.parity import ParityCheck, StoreParity, checked_parity
 from training.judging.psi import columns_of, reference_of
@@ -33,6 +34,7 @@ from training.judging.record import (
 from training.judging.registration import Registration
 
 __all__ = [
+    "Evidence",
     "GateVerdict",
     "Interval",
     "Judge",
@@ -49,6 +51,7 @@ __all__ = [
     "drift_line",
     "drift_metrics",
     "drift_report",
+    "evidence_of",
     "files_of",
     "importance_of",
     "input_names",
@@ -56,6 +59,7 @@ __all__ = [
     "interval_text",
     "least_ms",
     "measure_drift",
+    "not_enough",
     "origin",
     "png",
     "provenance",
@@ -63,6 +67,7 @@ __all__ = [
     "read_event_drift",
     "recorded_reference",
     "reference_of",
+    "same_for_all",
     "signature_of",
     "skip_if_stable",
     "write_drift",

@@ -12,6 +12,9 @@ from features.arrays import Floats
 
 DRAWS, LEVEL = 1_000, 0.95
 
+SAME = 1e-12
+"""Floats of means that differ by at most this are the same."""
+
 CELLS = 4_000_000
 """Weights that are drawn at once."""
 
@@ -23,6 +26,11 @@ class Interval:
     mean: float
     low: float
     high: float
+
+    @property
+    def is_point(self) -> bool:
+        """True for an interval of no width, as of one value or of equal ones, and for one of no values."""
+        return not self.high - self.low > SAME
 
 
 def bootstrap(values: Floats, seed: int = 0, draws: int = DRAWS) -> Interval:

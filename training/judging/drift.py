@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from features.arrays import Floats
 from features.errors import ArtefactError, UsageError
 from features.machine import write_json
+from training.judging.evidence import Evidence, not_enough
 from training.judging.judge import Judge
 from training.judging.psi import Reference, alarming, columns_of, drifts
 from training.judging.record import REFERENCE, input_names
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 SHOWN = 3
 """So many inputs are named in a line."""
+
+LEAST_EXAMPLES = 100
+"""The fewest examples, now and when the version was tested, by which an input is said to have drifted: of fewer, ten
+bins of equal distributions differ as much as those of different ones."""
 
 
 # --- measured ---------------------------------------------------------------------------------------------------------
@@ -47,23 +52,36 @@ def recorded_reference(registry: ModelRegistry, version: Version) -> Reference:
 
 
 def drift_report(version: Version, reference: Reference, columns: Mapping[str, Floats], **about: str) -> dict[str, Any]:
-    """The JSON of `headrace models drift`: the PSI of each of these columns, (n,) each, and which of them alarm."""
+    """The JSON of `headrace models drift`: the PSI of each of these columns, (n,) each, and which of them alarm.
+
+    Nothing alarms of fewer than LEAST_EXAMPLES, now or in the reference: ``not_judged`` is then the reason, else null.
+    """
     psi = drifts(reference, columns)
-    counted = {"examples": max((len(column) for column in columns.values()), default=0)}
+    examples = max((len(column) for column in columns.values()), default=0)
+    lacking = not_enough(
+        [
+            Evidence("newest examples", examples, LEAST_EXAMPLES),
+            Evidence("examples of its test", reference.examples, LEAST_EXAMPLES),
+        ]
+    )
     return {
         "model": version.name,
         "version": version.version,
         **about,
-        **counted,
+        "examples": examples,
         "psi": psi,
-        "alarming": alarming(psi),
+        "alarming": alarming(psi) if lacking is None else [],
+        "not_judged": lacking,
     }
 
 
 def skip_if_stable(
     name: str, registry: ModelRegistry, measure: Callable[[Version], dict[str, Any]], log: Log
 ) -> dict[str, Any] | None:
-    """The champion's drift report if nothing alarms (training can be skipped), else None; it is logged why."""
+    """The champion's drift report if nothing alarms (training can be skipped), else None; it is logged why.
+
+    Where there is not enough to judge drift by, nothing alarms, and there would be too little to judge a new version.
+    """
     champion = registry.find(name)
     if champion is None:
         log("there is no champion yet")
@@ -76,6 +94,8 @@ def skip_if_stable(
     if report["alarming"]:
         log(f"drifted: {', '.join(report['alarming'])}")
         return None
+    if report["not_judged"] is not None:
+        log(f"drift: {report['not_judged']}")
     return report
 
 
@@ -121,6 +141,8 @@ def drift_line(report: Mapping[str, Any], now_ms: int) -> str:
     psi, drifted = report["psi"], report["alarming"]
     minutes = (now_ms - report["at_ms"]) / 60_000
     head = f"model: {report['model']} version {report['version']} · drift measured {minutes:,.0f} min ago"
+    if (lacking := report.get("not_judged")) is not None:
+        return f"{head} · {lacking}"
     if not drifted:
         return f"{head} · none (PSI at most {max(psi.values(), default=0.0):.2f})"
     named = ", ".join(f"{name} {psi[name]:.2f}" for name in drifted[:SHOWN])

@@ -13,6 +13,7 @@ from features.errors import ArtefactError
 from models.golden import made_up
 from models.recommender import Artefact, try_out
 from training.judging.confidence import Interval, bootstrap
+from training.judging.evidence import NOT_ENOUGH, Evidence, not_enough
 from training.recommender import ModelResult
 from training.settings import TrainingSettings
 
@@ -30,6 +31,8 @@ class GateVerdict:
 
     promoted: bool
     reason: str
+    judged: bool = True
+    """False where there was not enough to judge by: then it is not promoted."""
 
 
 def gate(rows: Sequence[ModelResult], settings: TrainingSettings) -> GateVerdict:
@@ -38,22 +41,48 @@ def gate(rows: Sequence[ModelResult], settings: TrainingSettings) -> GateVerdict
     Surely is by the 95 % interval of the paired difference over the same lists; allowed is settings.tolerance of the
     champion's NDCG. Its lists must also cover settings.coverage_share of what the champion's cover. Rows without lists
     (nothing to test on) let nothing through.
+
+    Nothing is judged by fewer than settings.least_test_users lists, each of another user, by fewer than
+    settings.least_test_positives items taken, or by a difference that is the same for all users.
     """
     by_name = {row.model: row for row in rows}
     model, popular, champion = by_name["model"], by_name["popular"], by_name.get("champion")
+    counts = evidence_of(model, settings)
+    lacking = not_enough(counts)
+    if lacking is not None:
+        return GateVerdict(False, lacking, judged=False)
     over = difference(model, popular, settings.seed)
     metric = METRIC.format(k=settings.k)
     about = f"{metric} {model.metrics[metric]:.4f} is {{}}above popularity's {popular.metrics[metric]:.4f}"
+    about += f" over {counts[0].got:,} users"
     if not over.low > 0:
         return GateVerdict(False, f"{about.format('not surely ')}: {interval_text(over)}")
+    if over.is_point:
+        return same_for_all("user", over)
     if champion is None:
         return GateVerdict(True, f"{about.format('')}; there is no champion yet")
     return _beside(model, champion, about.format(""), settings)
 
 
+def evidence_of(row: ModelResult, settings: TrainingSettings) -> tuple[Evidence, Evidence]:
+    """The row's test users and what they took, beside the least of both."""
+    users = int((~np.isnan(row.ndcg)).sum())
+    return (
+        Evidence("test users who took something and had been seen before the test", users, settings.least_test_users),
+        Evidence("items that they took", row.positives, settings.least_test_positives),
+    )
+
+
+def same_for_all(what: str, interval: Interval) -> GateVerdict:
+    """The verdict where a difference is the same for every user or group: its interval tells nothing of others."""
+    return GateVerdict(False, f"{NOT_ENOUGH}: the difference is {interval.mean:+.4f} for every {what}", judged=False)
+
+
 def _beside(model: ModelResult, champion: ModelResult, about: str, settings: TrainingSettings) -> GateVerdict:
     metric, coverage = METRIC.format(k=settings.k), COVERAGE.format(k=settings.k)
     beside = difference(model, champion, settings.seed)
+    if beside.is_point and beside.mean:
+        return same_for_all("user", beside)
     allowed = settings.tolerance * champion.metrics[metric]
     if not beside.low >= -allowed:
         reason = f"{metric} {model.metrics[metric]:.4f} may be below the champion's {champion.metrics[metric]:.4f}"

@@ -21,6 +21,7 @@ from training.recommender import (
     compared,
     examples,
     held_out_moments,
+    tested_users,
     with_item_features,
 )
 from training.registry import ModelRegistry, Version
@@ -81,7 +82,15 @@ class Judge:
     def verdict(self, artefact: Artefact, rows: Sequence[ModelResult]) -> GateVerdict:
         """The gate's, over these rows; refused for a fault of the artefact."""
         fault = fault_of(artefact, self._views, self.settings)
-        return gate(rows, self.settings) if fault is None else GateVerdict(False, fault)
+        return self._gated(artefact, rows) if fault is None else GateVerdict(False, fault)
+
+    def _gated(self, artefact: Artefact, rows: Sequence[ModelResult]) -> GateVerdict:
+        """The gate's verdict; where there is not enough to judge, it says how many users of the test are new."""
+        verdict = gate(rows, self.settings)
+        new = tested_users(self.run, artefact.manifest.target, rows[0]).new_users
+        if verdict.judged or not new:
+            return verdict
+        return replace(verdict, reason=f"{verdict.reason}; {new:,} more took something, and were new")
 
     def champion_rows(self, registry: ModelRegistry, champion: Version, manifest: Manifest) -> list[ModelResult]:
         """The champion's row by this manifest's target: none where it is of other definitions, damaged, or fails."""
@@ -107,7 +116,7 @@ class Judge:
         rows = [self.row(artefact, "popular"), self.row(artefact)]
         if champion is not None and champion.version != version.version:
             rows += self.champion_rows(registry, champion, artefact.manifest)
-        return gate(rows, self.settings), rows
+        return self._gated(artefact, rows), rows
 
     def fetched(self, registry: ModelRegistry, version: Version) -> Artefact:
         """The version's artefact, whole. Raises ArtefactError."""

@@ -14,6 +14,7 @@ from training.recommender.fit import (
     learn,
     manifest_of,
     metrics_of,
+    tested_users,
     train,
 )
 from training.recommender.ranker import (
@@ -77,6 +78,7 @@ __all__ = [
     "retrieve_at",
     "search",
     "taken_of",
+    "tested_users",
     "train",
     "with_item_features",
 ]

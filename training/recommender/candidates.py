@@ -143,6 +143,8 @@ def _inverse_gram(taken: csr_array, l2: float) -> Floats:
 def _inverse(gram: Floats, l2: float) -> Floats:
     """(gram + λI)⁻¹ of a symmetric matrix without negative eigenvalues."""
     gram = gram.astype(np.float64)
+    if not len(gram):  # LAPACK refuses a matrix of nothing
+        return gram
     gram[np.diag_indices_from(gram)] += l2
     factor, failed = lapack.dpotrf(gram, lower=True, overwrite_a=True)
     inverse, failed_too = lapack.dpotri(factor, lower=True, overwrite_c=True)

@@ -38,6 +38,8 @@ class ModelResult:
     """NDCG of each list, NaN for one without relevant items: two models are compared by it, list by list."""
     by_k: tuple[float, ...] = ()
     """Mean NDCG of the first, the first two, … the first k."""
+    positives: int = 0
+    """The items that were taken, over all lists."""
 
 
 def compared(
@@ -71,7 +73,8 @@ def _row(model: str, way: Callable[[], Lists], relevant: Lists, catalogue: int, 
     took_s = perf_counter() - started
     found, counts = found_in(lists, relevant, k)
     by_k = tuple(metrics.mean(metrics.ndcg_at_k(found[:, :first], counts)) for first in range(1, k + 1))
-    return ModelResult(model, judged(lists, relevant, catalogue, k), took_s, metrics.ndcg_at_k(found, counts), by_k)
+    ndcg, positives = metrics.ndcg_at_k(found, counts), int(counts.sum())
+    return ModelResult(model, judged(lists, relevant, catalogue, k), took_s, ndcg, by_k, positives)
 
 
 def judged(lists: Lists, relevant: Lists, catalogue: int, k: int) -> dict[str, float]:
@@ -140,5 +143,7 @@ def inputs_of(tables: CandidateTables, retrieved: RetrievedMoments, features: Fe
 def chances_by(artefact: Artefact, inputs: list[Floats]) -> list[Floats]:
     """For each moment the artefact's scores by these inputs."""
     # All at once: a call has a price of its own, which is high where other programs use the same cores.
-    scores = artefact.chances(np.concatenate(inputs)) if inputs else np.empty(0)
+    if not inputs:
+        return []
+    scores = artefact.chances(np.concatenate(inputs))
     return np.split(scores, np.cumsum([len(rows) for rows in inputs])[:-1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,11 +33,28 @@ from training.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class LearntRanker:
-    """A ranker (None of too few examples), of how many examples it is, and how many of them were really shown."""
+    """A ranker (None of too few examples), its examples, how many of them were really shown, and how many taken."""
 
     ranker: Any
     examples: int
     shown: int = 0
+    positives: int = 0
+
+
+@dataclass(frozen=True)
+class JudgedUsers:
+    """The users of a test: those with a list, those without one as they are new, and what the former took.
+
+    Nobody knows what to recommend to a new user but what is popular, so that a model is not tested on them.
+    """
+
+    users: int
+    new_users: int
+    positives: int
+
+    def report(self) -> dict[str, int]:
+        """As JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -53,6 +70,48 @@ class Trained:
     retrieved: RetrievedMoments
     """The test's moments, with the candidates of ``tested_tables``: other versions are tested on the same."""
     run: TrainingRun
+
+    @property
+    def tested(self) -> JudgedUsers:
+        """The users of the test."""
+        return tested_users(self.run, self.artefact.manifest.target, self.rows[-1])
+
+    @property
+    def not_computed(self) -> dict[str, str]:
+        """Whatever could not be computed of the model, by its name, with the reason."""
+        return not_computed(self.tested, self.rows[-1], self.learnt, self.calibration, self.run.settings)
+
+
+def tested_users(run: TrainingRun, target: tuple[str, ...], row: ModelResult) -> JudgedUsers:
+    """The users of the run's test of this target, by a row of it."""
+    part = run.history.between(run.split.middle, run.split.end)
+    took = np.unique(part.user[part.of(target)])
+    new = np.setdiff1d(took, run.history.between(0, run.split.middle).user)
+    return JudgedUsers(int((~np.isnan(row.ndcg)).sum()), len(new), row.positives)
+
+
+def not_computed(
+    tested: JudgedUsers,
+    row: ModelResult,
+    learnt: LearntRanker,
+    calibration: CalibrationCheck,
+    settings: TrainingSettings,
+) -> dict[str, str]:
+    """The reasons by name: of the row's metrics that are NaN, of no ranker, and of no measure of its calibration."""
+    new = f"; {tested.new_users:,} who did are new" if tested.new_users else ""
+    nobody = f"no user of the test who had been seen before it took anything{new}"
+    reasons = {
+        name: "the model knows no items" if name.startswith("coverage") else nobody
+        for name, value in row.metrics.items()
+        if np.isnan(value)
+    }
+    if learnt.ranker is None:
+        least = settings.ranker_positives
+        reasons["ranker"] = f"{learnt.positives:,} of at least {least:,} examples that were taken (ranker_positives)"
+        reasons["calibration_error"] = "there is no ranker"
+    elif not calibration.metrics:
+        reasons["calibration_error"] = nobody
+    return reasons
 
 
 def train(run: TrainingRun, now_ms: int) -> Trained:
@@ -116,9 +175,9 @@ def learn(run: TrainingRun) -> LearntRanker:
     count, taken = len(rows.taken), int(rows.taken.sum())
     run.timer.begin("ranker", f"a ranker from {count:,} examples, {taken:,} of them taken")
     if taken < run.settings.ranker_positives:
-        return LearntRanker(None, count, shown)
+        return LearntRanker(None, count, shown, taken)
     form = ranker_of(rows.inputs.shape[1])
-    return LearntRanker(run.stages.keep("ranker", form, lambda: fit_ranker(rows, run.settings)), count, shown)
+    return LearntRanker(run.stages.keep("ranker", form, lambda: fit_ranker(rows, run.settings)), count, shown, taken)
 
 
 def examples_of(run: TrainingRun, stage: str = "examples") -> tuple[RankerExamples, int]:

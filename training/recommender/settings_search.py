@@ -43,7 +43,8 @@ class Trial:
 def search(run: TrainingRun, trials: int, log: Log = silent) -> tuple[TrainingSettings, list[Trial]]:
     """The settings of the best of so many trials, of which the first changes nothing; and all of them, in their order.
 
-    Of equally good ones the first is taken. The same run gives the same trials.
+    Of equally good ones the first is taken. The same run gives the same trials. With fewer users on that part than
+    settings.least_test_users there is not enough to judge by: the settings stay as they are, and there are no trials.
 
     Args:
         log: takes a line about each trial.
@@ -51,7 +52,11 @@ def search(run: TrainingRun, trials: int, log: Log = silent) -> tuple[TrainingSe
     Raises UsageError where there is too little history before the part that a training would be tested on.
     """
     log(Stage("search", f"searching: {trials} trials on the part before the newest"))
-    part, done = _SearchedPart(run), []
+    part, done = _SearchedPart(run), list[Trial]()
+    if part.users < run.settings.least_test_users:
+        found = f"{part.users:,} of at least {run.settings.least_test_users:,} users"
+        log(Stage("search", f"not enough to judge trials by: {found}; the settings stay as they are"))
+        return run.settings, done
     for number, changed in enumerate(drawn(trials, run.settings.seed), start=1):
         tried = partial(part.ndcg, run.settings.model_copy(update=dict(changed)))
         result = run.stages.keep(f"trial-{number}", ARRAYS, lambda tried=tried: {"ndcg": np.array([tried()])})  # type: ignore[misc]
@@ -67,6 +72,11 @@ class _SearchedPart:
     """The part that trials are tested on, and what they learn from; made when the first trial needs it."""
 
     whole: TrainingRun
+
+    @property
+    def users(self) -> int:
+        """The users that a trial is tested on."""
+        return len(self._retrieved.moments)
 
     def ndcg(self, settings: TrainingSettings) -> float:
         """The NDCG of a ranker of these settings."""

@@ -12,7 +12,7 @@ import click
 
 from features.errors import ArtefactError, UsageError
 from headrace.commands.models.options import FORMAT, FROM, NAME, SET, training_settings
-from headrace.console import JSON, ROOT, print_report, say
+from headrace.console import JSON, ROOT, figure, print_report, say
 from models.tags import CHAMPION
 
 if TYPE_CHECKING:
@@ -169,7 +169,8 @@ def compare(
     """Test two versions on the same newest events: their metrics, and the interval of the difference.
 
     ONE and OTHER are numbers or aliases. Of recommenders it is NDCG, list by list; of event models average precision,
-    by draws of whole groups, such as cards.
+    by draws of whole groups, such as cards. Where the test is too small to judge by (least_test_users and
+    least_test_positives of the training settings), there are the metrics that can be computed, and the reason.
 
     \b
     Examples:
@@ -193,8 +194,8 @@ def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str],
     """Show how far the newest events are from those that the champion was tested on, input by input.
 
     The population stability index of each input of the ranker and of its score: above 0.25 it is time to train anew,
-    and the exit code is 1. 'headrace status' shows what was found last. Of an event model the newest events are those
-    of the last test_ms, with labels or without.
+    and the exit code is 1, unless there are fewer than 100 examples to judge by. 'headrace status' shows what was found
+    last. Of an event model the newest events are those of the last test_ms, with labels or without.
 
     \b
     Examples:
@@ -206,6 +207,8 @@ def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str],
     report = model.drift(model.registry.get(name, CHAMPION))
     lines = [f"{value:8.3f}  {key}" for key, value in report["psi"].items()]
     print_report(report, as_json, lambda _: lines)
+    if report["not_judged"] is not None:
+        say(report["not_judged"])
     if report["alarming"]:
         of = f" {name}" if name in model.repo.models else ""
         click.echo(f"drifted: {', '.join(report['alarming'])}. Train anew: headrace train{of}.", err=True)
@@ -276,8 +279,10 @@ def _is_main(metric: str) -> bool:
 def _comparison(report: Mapping[str, Any]) -> list[str]:
     first, second = report["rows"]
     lines = [f"{'version':18}{first['version']:>12}{second['version']:>12}"]
-    lines += [f"{key:18}{first[key]:>12.4f}{second[key]:>12.4f}" for key in first if key != "version"]
+    lines += [f"{key:18}{figure(first[key]):>12}{figure(second[key]):>12}" for key in first if key != "version"]
     apart = report["difference"]
+    if report["not_judged"] is not None:
+        return [*lines, "", f"{report['not_judged']} ({_counted(report)})"]
     about = f"{apart['metric']} differs by {apart['mean']:+.4f}, between {apart['low']:+.4f} and {apart['high']:+.4f}"
     return [*lines, "", f"{about} (95 % of bootstrap draws over {_counted(report)})"]
 

@@ -40,7 +40,9 @@ from training.judging import (
     StoreParity,
     checked_parity,
     difference,
+    evidence_of,
     measure_drift,
+    not_enough,
     provenance,
     skip_if_stable,
     write_drift,
@@ -288,8 +290,14 @@ def compared(judge: Judge, registry: ModelRegistry, pair: tuple[Version, Version
     first, second = (judge.row(replace(artefact, manifest=target)) for artefact in artefacts)
     rows = [{"version": version.version, **row.metrics} for version, row in zip(pair, (first, second), strict=True)]
     metric = f"ndcg_at_{judge.settings.k}"
-    apart = asdict(difference(first, second, judge.settings.seed))
-    return {"model": pair[0].name, "lists": len(first.ndcg), "rows": rows, "difference": {"metric": metric, **apart}}
+    apart = difference(first, second, judge.settings.seed)
+    return {
+        "model": pair[0].name,
+        "lists": len(first.ndcg),
+        "rows": rows,
+        "difference": {"metric": metric, **asdict(apart)},
+        "not_judged": not_enough(evidence_of(first, judge.settings)),
+    }
 
 
 def begins(resumed: bool) -> Stage:

@@ -14,7 +14,7 @@ import click
 
 from features.errors import BusyError, UsageError
 from headrace.commands.models.options import training_settings
-from headrace.console import JSON, ROOT, print_report
+from headrace.console import JSON, ROOT, figure, print_report
 
 if TYPE_CHECKING:
     from headrace.commands.models.project import RecommenderProject
@@ -70,15 +70,20 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
 
     NAME is the registered model's, shop-recommender unless given; a new name that is nearly a known one is refused.
     Better is: surely above popularity, and surely not below the champion by more than the tolerance, in NDCG on the
-    newest part of the events. One training of a project runs at a time. After one that was killed, the next of the same
-    settings and code resumes from its finished stages, on the events of then, for six hours.
+    newest part of the events. With fewer than 30 test users or 50 items taken by them (least_test_users,
+    least_test_positives) there is not enough to judge, and nothing is promoted: popularity or the champion serves on.
+    What can be computed is shown, and for what cannot the reason.
+
+    One training of a project runs at a time. After one that was killed, the next of the same settings and code resumes
+    from its finished stages, on the events of then, for six hours.
 
     Of more events than fit into memory (max_events) it reads all those of some users, and says so; item features are
     of everybody's events.
 
     Where the feature repo has an event model of that name, that is trained: better is surely above its first input
     alone, and surely not below the model that serves now by more than the tolerance, in average precision on the newest
-    part whose labels are known.
+    part whose labels are known. There it takes 30 positives and 30 others, each in at least 10 groups, such as cards
+    (least_test_positives, least_test_groups).
 
     \b
     Examples:
@@ -190,9 +195,10 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     names = [key for key in report["rows"][0] if key not in ("model", "took_s")]
     lines = [f"{'':14}" + "".join(f"{name:>17}" for name in names)]
     for row in report["rows"]:
-        values = ("-" if row[name] is None else f"{row[name]:.4f}" for name in names)
+        values = (figure(row[name]) for name in names)
         lines.append(f"{row['model']:14}" + "".join(f"{value:>17}" for value in values))
     verdict = click.style("champion", fg="green") if report["promoted"] else click.style("not promoted", fg="yellow")
     took = sum(report["took_s"].values())
     about = f"{report['model']} version {report['version']} · {verdict} · {report['reason']} · {took:.0f} s"
-    return [*lines, "", about]
+    absent = [f"{name}: not computed, as {reason}" for name, reason in report["not_computed"].items()]
+    return [*lines, *absent, "", about]
