@@ -186,7 +186,8 @@ def test_a_webhook_gets_what_the_topic_has_with_its_id_and_the_token(hook: Hook,
     alerts = told(2)
     assert webhook.deliver(as_read(alerts)) == {}
     assert [one.body for one in hook.requests] == alerts
-    assert [one.key for one in hook.requests] == ids(alerts) == ["t-0/model:cards", "t-1/rule:velocity"]
+    expected = [f"transactions/t-0/{NOON_MS}/cards/model:cards", f"transactions/t-1/{NOON_MS}/cards/rule:velocity"]
+    assert [one.key for one in hook.requests] == ids(alerts) == expected
     assert hook.requests[0].headers["Authorization"] == f"Bearer {PASSWORD}"
     assert hook.requests[0].headers["Content-Type"] == "application/json"
 
