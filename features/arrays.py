@@ -84,6 +84,7 @@ class RowTimeKeys:
     """One int64 per (row, time) that sorts by row, then time.
 
     A key is row × span + time while that stays inside int64; else the time's rank takes the place of the time.
+    ``keys`` are those of the entries.
 
     Args:
         row: of the entries, 0 or more; not empty.
@@ -96,23 +97,31 @@ class RowTimeKeys:
         self._span = self._high - self._low + 2
         self._times: Int64s | None = None
         if (self._last_row + 2) * self._span > LARGEST:
-            self._times = np.unique(time)
+            self._times, step = np.unique(time, return_inverse=True)
             self._span = len(self._times) + 1
+        else:
+            step = time - self._low
+        self.keys: Int64s = row * self._span + step
 
     def of(self, row: Int64s, time: Int64s) -> Int64s:
-        """The key of each pair: at most those of the entries at or after it, and above those of the entries before."""
+        """The key of any pair: at most those of the entries at or after it, and above those of the entries before."""
         if self._times is None:
             step: Int64s = np.clip(time, self._low, min(self._high + 1, LARGEST)) - self._low
         else:
             step = np.searchsorted(self._times, time)
         return np.minimum(row, self._last_row + 1) * self._span + step
 
+    def times(self, row: Int64s, keys: Int64s) -> Int64s:
+        """The times in keys of the entries, whose rows these are."""
+        step = keys - row * self._span
+        return step + self._low if self._times is None else self._times[step]
+
 
 def order_by_row_time(row: Int64s, time: Int64s) -> Int64s:
     """The stable order by row, then time: nearly free for two sorted runs."""
     if not len(row):
         return np.empty(0, dtype=np.int64)
-    return np.argsort(RowTimeKeys(row, time).of(row, time), kind="stable")
+    return np.argsort(RowTimeKeys(row, time).keys, kind="stable")
 
 
 def find(entries: Entries, rows: Int64s, times: Int64s) -> Int64s:
@@ -120,22 +129,17 @@ def find(entries: Entries, rows: Int64s, times: Int64s) -> Int64s:
     if not len(entries):
         return np.zeros(len(rows), dtype=np.int64)
     if "key" not in entries.cache:
-        keys = RowTimeKeys(entries.row, entries.time)
-        entries.cache["key"] = (keys, keys.of(entries.row, entries.time))
-    keys, key = entries.cache["key"]
-    return np.asarray(np.searchsorted(key, keys.of(rows, times)), dtype=np.int64)
+        entries.cache["key"] = RowTimeKeys(entries.row, entries.time)
+    key: RowTimeKeys = entries.cache["key"]
+    return np.asarray(np.searchsorted(key.keys, key.of(rows, times)), dtype=np.int64)
 
 
 def running_maximum(row: Int64s, values: Int64s) -> Int64s:
     """The largest value so far within each row (rows sorted ascending)."""
     if not len(values):
         return values
-    low, span = int(values.min()), int(values.max()) - int(values.min()) + 1
-    if (int(row[-1]) - int(row[0]) + 1) * span > LARGEST:
-        distinct, ranks = np.unique(values, return_inverse=True)
-        return distinct[running_maximum(row, ranks.astype(np.int64))]
-    lift = (row - int(row[0])) * span
-    return np.maximum.accumulate(values - low + lift) - lift + low
+    key = RowTimeKeys(row, values)
+    return key.times(row, np.maximum.accumulate(key.keys))
 
 
 Floats = NDArray[np.float64]

@@ -1,18 +1,19 @@
-"""File locks, atomic file replacement, free ports and programs, for processes of the same machine."""
+"""File locks, atomic file replacement, JSON, free ports and programs, for processes of the same machine."""
 
 from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from features.errors import HeadraceError
 
@@ -169,6 +170,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Replace the file by this value as JSON, at once."""
     write_text(path, json.dumps(value))
+
+
+def without_nan(value: Any) -> Any:
+    """The JSON value with null for each NaN, which JSON lacks."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def free_ports(count: int, host: str = LOOPBACK) -> list[int]:

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from features.machine import without_nan
+
 R = TypeVar("R")
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -28,18 +30,10 @@ def say(text: str) -> None:
 def print_report(report: R, as_json: bool, as_text: Callable[[R], str | Iterable[str]]) -> None:
     """The report is on stdout, as JSON (null for NaN, which JSON lacks) or the text or lines of ``as_text``."""
     if as_json:
-        click.echo(json.dumps(_without_nan(report), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(without_nan(report), indent=2, ensure_ascii=False))
         return
     text = as_text(report)
     click.echo(text if isinstance(text, str) else "\n".join(text))
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def figure(value: float | None) -> str:

@@ -107,11 +107,11 @@ LAYERS = {
     "streaming.spark": "query > session source",
     "training": (
         "protocols user_models > event_model refresh > judging > registry > recommender > run > data resume > "
-        "progress settings"
+        "evidence progress settings"
     ),
     "training.data": "labelled_events split > dataset event_sources > sampling",
     "training.event_model": "fit > drift record > gate > metrics training",
-    "training.judging": "drift registration > judge parity > gate record > confidence evidence psi",
+    "training.judging": "drift registration > judge parity > gate record > confidence psi",
     "training.protocols": (
         "leave_one_out random_split session time_split > lists ranklens > fraud_handbook impressions report"
     ),

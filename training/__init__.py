@@ -6,6 +6,7 @@ In: the archive, definitions, settings. Out: versions in the registry, with thei
 __all__ = [
     "data",
     "event_model",
+    "evidence",
     "judging",
     "progress",
     "protocols",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from features.machine import without_nan
 from training.data import SampleSummary, sample_of
 from training.judging import GateVerdict, Judge, Registration, files_of
 from training.progress import Stage
@@ -89,5 +89,4 @@ def _registered(judge: Judge, trained: Trained, rows: list[ModelResult], registr
 
 def _plain(row: ModelResult) -> dict[str, Any]:
     """The row as JSON, with null for a metric that could not be computed (see Trained.not_computed)."""
-    values = {name: None if math.isnan(value) else value for name, value in row.metrics.items()}
-    return {"model": row.model, **values, "took_s": round(row.took_s, 3)}
+    return {"model": row.model, **without_nan(row.metrics), "took_s": round(row.took_s, 3)}

@@ -91,7 +91,7 @@ class LogVerifier:
             raise UsageError(f"the served log '{stream.name}'", "a table in the offline store", "none", next_step)
         result = LogFindings(Findings(f"{stream.name} → {view.name}"))
         tables = open_tables(self._offline, view.streams, self._repo)
-        archived_ms = max(archived.newest_ms() for archived in (table, *tables.values()))
+        archived_ms = max(archived.newest_ms for archived in (table, *tables.values()))
         for answers in self._answers(result, _sampled(_of_users(table, view), sample, seed), view):
             self._compare(result, view, answers, archived_ms - self._settle_ms)
         return result

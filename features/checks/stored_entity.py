@@ -56,7 +56,7 @@ def as_stored(
 def _stream_clock(reader: FeatureReader, folder: Path, views: Sequence[FeatureView], key: Mapping[str, Any]) -> int:
     """The newest known_at (ms) of the views' streams in the archive, or in the entity's rows, which may be newer."""
     tables = (open_table(folder, stream) for view in views for stream in view.streams)
-    archived = max((table.newest_ms() for table in tables if table is not None), default=0)
+    archived = max((table.newest_ms for table in tables if table is not None), default=0)
     rows = (stored_answer(reader, view, key, max(archived, 0)) for view in views)
     return max(0, archived, *(int(row["as_of"]) for row in rows))
 

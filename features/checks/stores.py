@@ -138,7 +138,7 @@ class Verifier:
 
     def _clock(self, view: FeatureView) -> int:
         """The newest known_at of the view's streams in the archive (ms)."""
-        return max([0, *(table.newest_ms() for table in self._tables(view).values())])
+        return max([0, *(table.newest_ms for table in self._tables(view).values())])
 
     def _wait_for_archive(self, end: Offsets) -> None:
         """Waits until the archive has every record before ``end``. Raises StoreError if it does not get there."""

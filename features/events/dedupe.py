@@ -85,11 +85,10 @@ def _accept_chains(group: Int64s, known: Int64s, seq: Int64s, last: Prior, horiz
     if not len(group):
         return
     ends = run_ends(run_starts(group), len(group))
-    keys = RowTimeKeys(group, known)
-    key = keys.of(group, known)
+    key = RowTimeKeys(group, known)
     open_ids = np.arange(len(ends))
     while len(open_ids):
-        row = np.searchsorted(key, keys.of(open_ids, last.known_at[open_ids] + horizon_ms + 1))
+        row = np.searchsorted(key.keys, key.of(open_ids, last.known_at[open_ids] + horizon_ms + 1))
         exists = row < ends[open_ids]
         open_ids, row = open_ids[exists], row[exists]
         accepted[row] = True

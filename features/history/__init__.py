@@ -18,7 +18,7 @@ from features.history.archive_reader import ROWS_IN_MEMORY, SPARE, ArchiveReader
 from features.history.hash_partitions import HashPartitions
 from features.history.on_spark import history_on_spark
 from features.history.point_in_time_join import LedgerPositions, Spine, point_in_time
-from features.history.spines import REPETITIONS, SpineRequest, history
+from features.history.spines import SpineRequest, first_known, history
 from features.history.within_batch import features_before
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "IMPORTED",
     "IMPORT_PARTITION",
     "LedgerPositions",
-    "REPETITIONS",
     "ROWS_IN_MEMORY",
     "ArchiveReader",
     "SPARE",
@@ -39,6 +38,7 @@ __all__ = [
     "columns_of",
     "deduplicated",
     "features_before",
+    "first_known",
     "history",
     "history_on_spark",
     "open_table",

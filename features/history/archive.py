@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +159,7 @@ class ArchiveTable:
                 last[partition] = max(last[partition], row["offset_max"] + 1)
         return dict(last)
 
+    @cached_property
     def newest_ms(self) -> int:
         """The newest known_at (ms), by the files' statistics; NEVER, a long time ago, without them."""
         actions = pa.table(self._delta.get_add_actions(flatten=True))

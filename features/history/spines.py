@@ -57,10 +57,18 @@ def span_of(requests: Sequence[SpineRequest]) -> Span:
     times = [request.spine.as_of for request in requests if len(request.spine.as_of)]
     if not times:
         return Span(0, 0)
-    back = [2 * request.view.ttl_ms + FUTURE_TOLERANCE_MS for request in requests]
-    repeated = [duration_ms(stream.dedupe_horizon) for request in requests for stream in request.view.streams]
-    first = min(int(as_of.min()) for as_of in times) - max(back) - REPETITIONS * max(repeated)
-    return Span(first, max(int(as_of.max()) for as_of in times) + 1)
+    views = [request.view for request in requests]
+    since = min(int(as_of.min()) for as_of in times) - max(2 * view.ttl_ms for view in views)
+    return Span(first_known(views, since), max(int(as_of.max()) for as_of in times) + 1)
+
+
+def first_known(views: Sequence[FeatureView], since_ms: int) -> int:
+    """The known_at (ms) from which on events are read, so that those with an event time from ``since_ms`` on are right.
+
+    Some events become known before their time, and what was known earlier decides which of them repeat another.
+    """
+    repeated = max(duration_ms(stream.dedupe_horizon) for view in views for stream in view.streams)
+    return since_ms - FUTURE_TOLERANCE_MS - REPETITIONS * repeated
 
 
 def _by_parts(request: SpineRequest, archive: ArchiveReader, repeated: Mapping[str, Int64s]) -> FeatureMatrix:

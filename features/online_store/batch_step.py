@@ -249,7 +249,7 @@ def build_generation(
         accepted[stream.name], decision = accept(archive[stream.name], duration_ms(stream.dedupe_horizon))
         store.remember(stream.name, decision, marker.batch_id)
     for view in views:
-        since = None if seen_since is None else seen_since[view.name]
+        since = (seen_since or {}).get(view.name)
         write_rows(store, view, accepted, BatchKey(stream_id, marker.batch_id, written_at), since)
     store.publish(marker)
 

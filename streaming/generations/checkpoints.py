@@ -22,16 +22,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from features.definitions import (
-    FUTURE_TOLERANCE_MS,
-    FeatureRepo,
-    FeatureView,
-    duration_ms,
-    views_of_text,
-    views_text,
-)
+from features.definitions import FeatureRepo, FeatureView, duration_ms, views_of_text, views_text
 from features.events import Decision, Prior, event_schema
-from features.history import REPETITIONS, ROWS_IN_MEMORY, ArchiveReader, ArchiveTable, Span, columns_of
+from features.history import ROWS_IN_MEMORY, ArchiveReader, ArchiveTable, Span, columns_of, first_known
 from features.machine import write_json
 from features.online_store import Marker, Offsets, Store, build_generation, write_rows
 from features.rows import BatchKey
@@ -202,7 +195,7 @@ def build_from_archive(
 
 def _seen_since(view: FeatureView, tables: Mapping[str, ArchiveTable], now: int) -> int:
     """The time (ms) before which an entity's newest event makes it NOT_FOUND to every reader (by sweep.py's rule)."""
-    clock = max((tables[stream.name].newest_ms() for stream in view.streams if stream.name in tables), default=now)
+    clock = max((tables[stream.name].newest_ms for stream in view.streams if stream.name in tables), default=now)
     return min(clock, now) - 2 * view.ttl_ms
 
 
@@ -210,10 +203,9 @@ def _span_of_rows(
     views: Sequence[FeatureView], tables: Mapping[str, ArchiveTable], seen_since: Mapping[str, int]
 ) -> Span:
     """The span of the events that the rows and the memory of ids are made of: older ones change nothing."""
-    rows = [seen_since[view.name] - view.horizon_ms - FUTURE_TOLERANCE_MS for view in views]
-    ids = [table.newest_ms() - _remembered_ms(table) for table in tables.values()]
-    repeated = [duration_ms(table.stream.dedupe_horizon) for table in tables.values()]
-    return Span(min([*rows, *ids], default=0) - REPETITIONS * max(repeated, default=0))
+    rows = [seen_since[view.name] - view.horizon_ms for view in views]
+    ids = [table.newest_ms - _remembered_ms(table) for table in tables.values()]
+    return Span(first_known(views, min([*rows, *ids]))) if tables else Span()
 
 
 def _build_by_parts(
@@ -239,7 +231,7 @@ def _build_by_parts(
 
 def _recent(decision: Decision, table: ArchiveTable) -> Decision:
     """The decisions about the ids that a store would still remember."""
-    recent = decision.last.known_at >= table.newest_ms() - _remembered_ms(table)
+    recent = decision.last.known_at >= table.newest_ms - _remembered_ms(table)
     last = Prior(decision.last.seq[recent], decision.last.known_at[recent])
     return Decision(decision.accepted, decision.ids.filter(pa.array(recent)), last)
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from click.testing import CliRunner, Result
+from mlflow_marks import MLFLOW_TEST
 from serving_world import STREAM_ID, Http, plain, settings
 from small_cards import END_MS, cards_in, simulated
 
@@ -42,13 +43,7 @@ CARDS = Path(__file__).parents[2] / "feature_repo" / "cards.py"
 REPO = load_repo(CARDS)
 ASKED = EventModelColumns.of(REPO, REPO.models["cards"])
 SETTINGS = EventTrainingSettings(iterations=20, learning_rate=0.1)
-pytestmark = [
-    pytest.mark.integration,
-    # Of the libraries that mlflow imports; our own warnings stay errors.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*noload.*"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = MLFLOW_TEST
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from mlflow_marks import MLFLOW_TEST
 from serving_world import MODEL, Models, fill
 
 from features.definitions.repo import load_repo
@@ -20,13 +21,7 @@ from features.online_store.sqlite.rows import SqliteRows
 from headrace.cli import cli
 from models.needs import model_needs, needed_schemas
 
-pytestmark = [
-    pytest.mark.integration,
-    # Of the libraries that mlflow imports; our own warnings stay errors.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*noload.*"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = MLFLOW_TEST
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STATUSES = ("same", "new", "removed", "changed")

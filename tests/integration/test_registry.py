@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from mlflow_marks import MLFLOW_TEST
 from small_shop import model
 
 from features.errors import ArtefactError, StoreError, UsageError
@@ -24,13 +25,7 @@ from models.tags import CHALLENGER, CHAMPION
 from training.judging.record import input_names, signature
 from training.registry import MLMODEL, SIGNATURE, ModelRegistry, Version
 
-pytestmark = [
-    pytest.mark.integration,
-    # Of the libraries that mlflow imports; our own warnings stay errors.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*noload.*"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = MLFLOW_TEST
 NAME = "shop"
 REPO = Path(__file__).resolve().parents[2] / "feature_repo"
 

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 from deltalake import write_deltalake
+from mlflow_marks import MLFLOW_TEST
 from shop_history import SETTINGS, shop
 
 from features.definitions.repo import load_repo
@@ -22,13 +22,7 @@ from training.registry import ModelRegistry
 from training.run import TrainingRun
 from training.settings import TrainingSettings
 
-pytestmark = [
-    pytest.mark.integration,
-    # Of the libraries that mlflow imports; our own warnings stay errors.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*noload.*"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = MLFLOW_TEST
 ROOT = Path(__file__).resolve().parents[2]
 SET = {"iterations": 10, "ease_l2": 20.0, "target_events": 50, "moments": 300, "ranker_positives": 20}
 MOST = 900

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mlflow_marks import MLFLOW_TEST
 
 from features.definitions.repo import load_repo
 from features.errors import HeadraceError, UsageError
@@ -29,13 +30,7 @@ from training.registry import ModelRegistry
 from training.run import TrainingRun
 from training.settings import TrainingSettings
 
-pytestmark = [
-    pytest.mark.integration,
-    # Of the libraries that mlflow imports; our own warnings stay errors.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*noload.*"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = MLFLOW_TEST
 ROOT = Path(__file__).resolve().parents[2]
 REPO = load_repo(ROOT / "feature_repo")
 DOMAIN = Domain.of(REPO, TrainingSettings())
@@ -114,14 +109,6 @@ def archived(root: Path, events: Sequence[Event]) -> list[str]:
 
     write_deltalake(root / ".headrace" / "offline" / "activity", table(events), mode="overwrite")
     return ["--root", str(root), "--json", "--set", "iterations=5", "--set", "parity=skip"]
-
-
-def numbers(value: Any) -> Iterator[float]:
-    if isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from numbers(inner)
-    elif isinstance(value, float):
-        yield value
 
 
 @pytest.mark.parametrize("kind", JUDGED)

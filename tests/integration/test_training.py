@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from mlflow_marks import MLFLOW_TEST
 from shop_history import SETTINGS, shop
 
 from features.definitions.repo import load_repo
@@ -33,13 +34,7 @@ from training.registry import ModelRegistry
 from training.run import Features, TrainingRun
 from training.user_models import ranker_examples
 
-pytestmark = [
-    pytest.mark.integration,
-    # Of the libraries that mlflow imports; our own warnings stay errors.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*noload.*"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = MLFLOW_TEST
 ROOT = Path(__file__).resolve().parents[2]
 
 

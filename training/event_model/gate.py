@@ -18,16 +18,8 @@ from models.tags import trusted
 from training.data import DAY_MS, EventTrainingSettings, LabelledEvents
 from training.event_model.metrics import group_precision, precision_draws, ranking_metrics
 from training.event_model.training import EventTraining
-from training.judging import (
-    Evidence,
-    GateVerdict,
-    Interval,
-    interval_of,
-    interval_text,
-    least_ms,
-    not_enough,
-    same_for_all,
-)
+from training.evidence import Evidence, not_enough
+from training.judging import GateVerdict, Interval, interval_of, interval_text, least_ms, same_for_all
 from training.registry import ModelRegistry, Version
 
 TOP = 100

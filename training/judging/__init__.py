@@ -15,7 +15,6 @@ from training.judging.drift import (
     skip_if_stable,
     write_drift,
 )
-from training.judging.evidence import Evidence, not_enough
 from training.judging.gate import GateVerdict, difference, evidence_of, interval_text, least_ms, same_for_all
 from training.judging.judge import Judge
 from training.judging.parity import ParityCheck, StoreParity, checked_parity
@@ -34,7 +33,6 @@ from training.judging.record import (
 from training.judging.registration import Registration
 
 __all__ = [
-    "Evidence",
     "GateVerdict",
     "Interval",
     "Judge",
@@ -59,7 +57,6 @@ __all__ = [
     "interval_text",
     "least_ms",
     "measure_drift",
-    "not_enough",
     "origin",
     "png",
     "provenance",

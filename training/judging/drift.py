@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from features.arrays import Floats
 from features.errors import ArtefactError, UsageError
 from features.machine import write_json
-from training.judging.evidence import Evidence, not_enough
+from training.evidence import Evidence, not_enough
 from training.judging.judge import Judge
 from training.judging.psi import Reference, alarming, columns_of, drifts
 from training.judging.record import REFERENCE, input_names

@@ -12,8 +12,8 @@ from features.definitions import FeatureView
 from features.errors import ArtefactError
 from models.golden import made_up
 from models.recommender import Artefact, try_out
+from training.evidence import NOT_ENOUGH, Evidence, not_enough
 from training.judging.confidence import Interval, bootstrap
-from training.judging.evidence import NOT_ENOUGH, Evidence, not_enough
 from training.recommender import ModelResult
 from training.settings import TrainingSettings
 
@@ -47,14 +47,13 @@ def gate(rows: Sequence[ModelResult], settings: TrainingSettings) -> GateVerdict
     """
     by_name = {row.model: row for row in rows}
     model, popular, champion = by_name["model"], by_name["popular"], by_name.get("champion")
-    counts = evidence_of(model, settings)
-    lacking = not_enough(counts)
+    lacking = not_enough(evidence_of(model, settings))
     if lacking is not None:
         return GateVerdict(False, lacking, judged=False)
     over = difference(model, popular, settings.seed)
     metric = METRIC.format(k=settings.k)
     about = f"{metric} {model.metrics[metric]:.4f} is {{}}above popularity's {popular.metrics[metric]:.4f}"
-    about += f" over {counts[0].got:,} users"
+    about += f" over {model.users:,} users"
     if not over.low > 0:
         return GateVerdict(False, f"{about.format('not surely ')}: {interval_text(over)}")
     if over.is_point:
@@ -66,9 +65,9 @@ def gate(rows: Sequence[ModelResult], settings: TrainingSettings) -> GateVerdict
 
 def evidence_of(row: ModelResult, settings: TrainingSettings) -> tuple[Evidence, Evidence]:
     """The row's test users and what they took, beside the least of both."""
-    users = int((~np.isnan(row.ndcg)).sum())
+    who = "test users who took something and had been seen before the test"
     return (
-        Evidence("test users who took something and had been seen before the test", users, settings.least_test_users),
+        Evidence(who, row.users, settings.least_test_users),
         Evidence("items that they took", row.positives, settings.least_test_positives),
     )
 

@@ -87,10 +87,12 @@ class Judge:
     def _gated(self, artefact: Artefact, rows: Sequence[ModelResult]) -> GateVerdict:
         """The gate's verdict; where there is not enough to judge, it says how many users of the test are new."""
         verdict = gate(rows, self.settings)
-        new = tested_users(self.run, artefact.manifest.target, rows[0]).new_users
-        if verdict.judged or not new:
+        if verdict.judged:
             return verdict
-        return replace(verdict, reason=f"{verdict.reason}; {new:,} more took something, and were new")
+        new = tested_users(self.run, artefact.manifest.target, rows[0]).new_users
+        return (
+            replace(verdict, reason=f"{verdict.reason}; {new:,} more took something, and were new") if new else verdict
+        )
 
     def champion_rows(self, registry: ModelRegistry, champion: Version, manifest: Manifest) -> list[ModelResult]:
         """The champion's row by this manifest's target: none where it is of other definitions, damaged, or fails."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.arrays import Floats, Int64s
+from features.machine import without_nan
 from training.judging import bootstrap
 from training.recommender import METRICS, metrics
 
@@ -45,4 +45,5 @@ def _row(result: ProtocolResult, main: str, baselines: Sequence[ProtocolResult])
     row: dict[str, Any] = {"model": result.model} | {name: each.mean for name, each in intervals.items()}
     row |= {f"{name}_{end}": getattr(each, end) for name, each in intervals.items() for end in ("low", "high")}
     row |= {**result.whole, "fit_s": round(result.fit_s, 3)}
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+    plain: dict[str, Any] = without_nan(row)
+    return plain

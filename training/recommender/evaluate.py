@@ -41,6 +41,11 @@ class ModelResult:
     positives: int = 0
     """The items that were taken, over all lists."""
 
+    @property
+    def users(self) -> int:
+        """The lists with relevant items, each of another user."""
+        return int((~np.isnan(self.ndcg)).sum())
+
 
 def compared(
     artefact: Artefact,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from features.arrays import Bools
 from features.errors import UsageError
 from models.recommender import Artefact, CandidateTables, Manifest
 from training.data import Domain, SampledEvents, arrivals, drawn_moments, joined_moments, visits
+from training.evidence import Evidence
 from training.recommender.calibrating import CalibrationCheck, check_calibration
 from training.recommender.candidates import fit_candidates
 from training.recommender.co_occurrence import missing_library
@@ -72,14 +74,33 @@ class Trained:
     run: TrainingRun
 
     @property
+    def row(self) -> ModelResult:
+        """The row of the new model: that of a champion may come after it."""
+        return next(row for row in self.rows if row.model == "model")
+
+    @cached_property
     def tested(self) -> JudgedUsers:
         """The users of the test."""
-        return tested_users(self.run, self.artefact.manifest.target, self.rows[-1])
+        return tested_users(self.run, self.artefact.manifest.target, self.row)
 
     @property
     def not_computed(self) -> dict[str, str]:
-        """Whatever could not be computed of the model, by its name, with the reason."""
-        return not_computed(self.tested, self.rows[-1], self.learnt, self.calibration, self.run.settings)
+        """The reasons by name: of metrics of the model that are NaN, of no ranker, and of no measure of calibration."""
+        new = f"; {self.tested.new_users:,} who did are new" if self.tested.new_users else ""
+        nobody = f"no user of the test who had been seen before it took anything{new}"
+        reasons = {
+            name: "the model knows no items" if name.startswith("coverage") else nobody
+            for name, value in self.row.metrics.items()
+            if np.isnan(value)
+        }
+        if self.learnt.ranker is None:
+            least = self.run.settings.ranker_positives
+            taken = Evidence("examples that were taken (ranker_positives)", self.learnt.positives, least)
+            reasons["ranker"] = taken.text
+            reasons["calibration_error"] = "there is no ranker"
+        elif not self.calibration.metrics:
+            reasons["calibration_error"] = nobody
+        return reasons
 
 
 def tested_users(run: TrainingRun, target: tuple[str, ...], row: ModelResult) -> JudgedUsers:
@@ -87,31 +108,7 @@ def tested_users(run: TrainingRun, target: tuple[str, ...], row: ModelResult) ->
     part = run.history.between(run.split.middle, run.split.end)
     took = np.unique(part.user[part.of(target)])
     new = np.setdiff1d(took, run.history.between(0, run.split.middle).user)
-    return JudgedUsers(int((~np.isnan(row.ndcg)).sum()), len(new), row.positives)
-
-
-def not_computed(
-    tested: JudgedUsers,
-    row: ModelResult,
-    learnt: LearntRanker,
-    calibration: CalibrationCheck,
-    settings: TrainingSettings,
-) -> dict[str, str]:
-    """The reasons by name: of the row's metrics that are NaN, of no ranker, and of no measure of its calibration."""
-    new = f"; {tested.new_users:,} who did are new" if tested.new_users else ""
-    nobody = f"no user of the test who had been seen before it took anything{new}"
-    reasons = {
-        name: "the model knows no items" if name.startswith("coverage") else nobody
-        for name, value in row.metrics.items()
-        if np.isnan(value)
-    }
-    if learnt.ranker is None:
-        least = settings.ranker_positives
-        reasons["ranker"] = f"{learnt.positives:,} of at least {least:,} examples that were taken (ranker_positives)"
-        reasons["calibration_error"] = "there is no ranker"
-    elif not calibration.metrics:
-        reasons["calibration_error"] = nobody
-    return reasons
+    return JudgedUsers(row.users, len(new), row.positives)
 
 
 def train(run: TrainingRun, now_ms: int) -> Trained:

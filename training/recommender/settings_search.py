@@ -14,6 +14,7 @@ import numpy as np
 
 from features.arrays import Floats
 from models.recommender import Artefact
+from training.evidence import NOT_ENOUGH, Evidence
 from training.progress import Log, Stage, StageTimer, silent
 from training.recommender.evaluate import chances_by, compared, inputs_of
 from training.recommender.fit import candidates_before, examples_of, held_out_moments, manifest_of
@@ -53,9 +54,9 @@ def search(run: TrainingRun, trials: int, log: Log = silent) -> tuple[TrainingSe
     """
     log(Stage("search", f"searching: {trials} trials on the part before the newest"))
     part, done = _SearchedPart(run), list[Trial]()
-    if part.users < run.settings.least_test_users:
-        found = f"{part.users:,} of at least {run.settings.least_test_users:,} users"
-        log(Stage("search", f"not enough to judge trials by: {found}; the settings stay as they are"))
+    users = Evidence("users", part.users, run.settings.least_test_users)
+    if not users.suffices:
+        log(Stage("search", f"{NOT_ENOUGH} trials by: {users.text}; the settings stay as they are"))
         return run.settings, done
     for number, changed in enumerate(drawn(trials, run.settings.seed), start=1):
         tried = partial(part.ndcg, run.settings.model_copy(update=dict(changed)))

@@ -32,6 +32,7 @@ from training.data import (
     sample_of,
     with_tables,
 )
+from training.evidence import not_enough
 from training.judging import (
     GateVerdict,
     Judge,
@@ -42,7 +43,6 @@ from training.judging import (
     difference,
     evidence_of,
     measure_drift,
-    not_enough,
     provenance,
     skip_if_stable,
     write_drift,

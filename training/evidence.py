@@ -22,6 +22,11 @@ class Evidence:
     least: int
 
     @property
+    def suffices(self) -> bool:
+        """True where there is at least the least."""
+        return self.got >= self.least
+
+    @property
     def text(self) -> str:
         """In words."""
         return f"{self.got:,} of at least {self.least:,} {self.what}"
@@ -29,5 +34,5 @@ class Evidence:
 
 def not_enough(counts: Iterable[Evidence]) -> str | None:
     """The reason for which no verdict is formed, with every count that is too small; None where all suffice."""
-    lacking = [count.text for count in counts if count.got < count.least]
+    lacking = [count.text for count in counts if not count.suffices]
     return f"{NOT_ENOUGH}: {', '.join(lacking)}" if lacking else None
