@@ -90,9 +90,8 @@ class Judge:
         if verdict.judged:
             return verdict
         new = tested_users(self.run, artefact.manifest.target, rows[0]).new_users
-        return (
-            replace(verdict, reason=f"{verdict.reason}; {new:,} more took something, and were new") if new else verdict
-        )
+        more = f"; {new:,} more took something, and were new" if new else ""
+        return replace(verdict, reason=f"{verdict.reason}{more}")
 
     def champion_rows(self, registry: ModelRegistry, champion: Version, manifest: Manifest) -> list[ModelResult]:
         """The champion's row by this manifest's target: none where it is of other definitions, damaged, or fails."""
