@@ -24,7 +24,7 @@ from features.arrays import Int64s
 from features.definitions import FeatureView, duration_ms
 from features.errors import FenceError
 from features.events import Decision, Parsed, Verdict, accept, accepted_events, decide, encoded_ids, integers, sequence
-from features.online_store.port import REBUILD, Marker, Offsets, RowStore, Store
+from features.online_store.port import BYTES_A_WRITE, REBUILD, Marker, Offsets, RowStore, Store
 from features.rows import BatchKey, Fold, newest_events
 
 ROWS_A_WRITE = 4_096
@@ -211,7 +211,7 @@ def _range(batch: Batch) -> str:
 def write_rows(
     store: RowStore, view: FeatureView, events: Mapping[str, pa.Table], key: BatchKey, seen_since: int | None = None
 ) -> None:
-    """Fold the events into the view's stored rows, in writes of a bounded number of rows.
+    """Fold the events into the view's stored rows, in writes of a bounded number of rows and bytes.
 
     Args:
         seen_since: rows whose newest event is older than this (ms) are not written; None: all are.
@@ -222,8 +222,8 @@ def write_rows(
     changed = folding.rows(store.rows(view.name, folding.keys), key)
     if seen_since is not None:
         changed = changed.filter(newest_events(changed.values) >= seen_since)
-    for start in range(0, len(changed), ROWS_A_WRITE):
-        store.put_rows(view.name, changed.slice(start, ROWS_A_WRITE))
+    for piece in changed.pieces(ROWS_A_WRITE, BYTES_A_WRITE):
+        store.put_rows(view.name, piece)
 
 
 def build_generation(

@@ -12,6 +12,7 @@ import pyarrow as pa
 from features.events import Decision, Prior
 from features.hashing import Uint64s, prints_of
 from features.online_store.port import (
+    BYTES_A_WRITE,
     DEFINITIONS,
     NO_CONDITIONS,
     STATE,
@@ -149,8 +150,12 @@ class GenerationStore(Store):
         block = Block.of(lookup.prints[new], Prior(last.seq[new], last.known_at[new]))
         memory = self._memory(stream, batch_id)
         change = memory.with_batch(block, batch_id, self._read)
-        cells = {change.table: Put(list(change.cells), list(change.cells.values()))} if change.cells else {}
-        self._write({**cells, STATE: Put([f"memory/{stream}"], [change.state])}, drop=change.drop)
+        # The state that names the new cells comes last: until then nobody reads them, and a run again replaces them.
+        *first, last_cells = _in_pieces(change.cells)
+        for cells in first:
+            self._write({change.table: cells})
+        puts = {change.table: last_cells} if last_cells.keys else {}
+        self._write({**puts, STATE: Put([f"memory/{stream}"], [change.state])}, drop=change.drop)
         index_of(self._cells, self.stream_id, stream).wrote(change, memory.mark)
 
     def _lookup(self, stream: str, ids: pa.Array, batch_id: int) -> _Lookup:
@@ -168,6 +173,18 @@ class GenerationStore(Store):
     def _memory(self, stream: str, batch_id: int) -> Memory:
         """The stream's memory as it was before the batch."""
         return Memory.before(stream, self._state(f"memory/{stream}"), batch_id, self._horizons_ms.get(stream))
+
+
+def _in_pieces(cells: Mapping[str, bytes]) -> list[Put]:
+    """The cells in writes of at most BYTES_A_WRITE, or of one cell; a write of nothing where there are none."""
+    pieces, taken = [Put([], [])], 0
+    for key, value in cells.items():
+        if taken and taken + len(value) > BYTES_A_WRITE:
+            pieces.append(Put([], []))
+            taken = 0
+        pieces[-1] = Put([*pieces[-1].keys, key], [*pieces[-1].values, value])
+        taken += len(value)
+    return pieces
 
 
 def _marker_bytes(marker: Marker) -> bytes:

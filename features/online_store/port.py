@@ -32,6 +32,9 @@ STATE = "state"
 MOST_BYTES = 2**31 - 1
 """Most bytes in a column of binary."""
 
+BYTES_A_WRITE = 8 << 20
+"""Bytes of values in a write, unless one value alone has more: a Redis answers nobody while it takes a write."""
+
 Version = tuple[int, ...]
 """The number of writes to a generation, and in a store of parts, to each of them."""
 
