@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
 import pyarrow as pa
 import pytest
 from reader_stories import ReadStory, simulate_reads
 
+from features.definitions import Count, Entity, FeatureSet, FeatureView, Stream
+from features.definitions.repo import FeatureRepo
+from features.events.parsing import Records, parse
 from features.online_store import pending
+from features.online_store.batch_step import Batch, BatchStep
 from features.online_store.pending import FoldedUpTo, RowsWithPending
+from features.online_store.port import ForwardedStore, Marker, PendingEvent
+from features.online_store.reader import FeatureReader
+from features.online_store.sqlite.rows import SqliteRows
 
 SEEDS_TO_CATCH = 150
+
+T0 = 1_700_000_000_000
 
 
 def test_every_read_counts_what_was_accepted_once(seed: int) -> None:
@@ -31,6 +45,54 @@ def test_stories_have_reads_and_effects_of_the_driver_within_them() -> None:
 def caught(rows_type: type[RowsWithPending] = RowsWithPending) -> bool:
     """Whether some story shows the fault."""
     return any(simulate_reads(number, rows_type).wrong for number in range(SEEDS_TO_CATCH))
+
+
+TOPIC = "t/0"
+USER = Entity("user", {"user": "string"})
+SHOP = Stream("shop", topic="t", fields={"user": "string"})
+CLICKS = FeatureView("clicks", sets=[FeatureSet(USER, SHOP, [Count()], ["1h"])])
+ACCEPTED = [{"event_id": f"e{number}", "event_time": T0 + number, "user": "ann"} for number in range(6)]
+
+
+class Behind(ForwardedStore):
+    """Rows that are read only after the driver has folded some batches more, of an event each."""
+
+    def __init__(self, rows: SqliteRows, batches: int) -> None:
+        super().__init__(rows)
+        self._step, self._left, self.folded = BatchStep(rows.generation(1), [CLICKS], 1), batches, 0
+
+    def fold(self) -> None:
+        at, value = self.folded, json.dumps(ACCEPTED[self.folded]).encode()
+        records = Records(pa.array([value]), *(np.array([number]) for number in (T0 + at, 0, at)))
+        batch = Batch(at, {TOPIC: at}, {TOPIC: at + 1}, {"shop": parse(records, SHOP)}, T0)
+        assert self._step.run(batch).folded == 1
+        self.folded += 1
+
+    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
+        for _ in range(self._left):
+            self.fold()
+        self._left = 0
+        return super().read(view, keys, schema_hash)
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2, 3])
+def test_a_row_that_is_ahead_of_the_marker_that_was_read_is_read_again(tmp_path: Path, batches: int) -> None:
+    """The driver folds some of the pending events after their reader has the marker, and before it has the row."""
+    with closing(SqliteRows(tmp_path / "online.db")) as rows:
+        generation = rows.generation(1)
+        generation.begin()
+        generation.publish(Marker(-1, {TOPIC: 0}, {TOPIC: 0}, -1))
+        rows.set_current(CLICKS.name, 1)
+        behind = Behind(rows, batches)
+        behind.fold()
+        behind.fold()
+        values = [json.dumps(event).encode() for event in ACCEPTED]
+        entries = [PendingEvent(CLICKS.name, "ann", TOPIC, at, T0 + at, value) for at, value in enumerate(values)]
+        rows.pending().put(entries, 60_000)
+        repo = FeatureRepo(Path(), {"user": USER}, {"shop": SHOP}, {CLICKS.name: CLICKS})
+        reader = FeatureReader(RowsWithPending(behind, rows.pending(), repo), repo)
+        assert reader.read(CLICKS.name, pa.array(["ann", "bob"]), T0 + 60).columns[0].to_pylist() == [6, None]
+        assert behind.folded == 2 + batches
 
 
 class RowsFirst(RowsWithPending):

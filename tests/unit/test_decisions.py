@@ -17,7 +17,9 @@ from models.event_model.artefact import LoadedEventModel
 from models.event_model.columns import EventModelColumns
 from models.event_model.decisions import DECISIONS
 from streaming.scoring.decision_log import DecisionLog
+from streaming.scoring.request import ScoringRequest
 from streaming.scoring.scoring import EventScoring, ModelScoring, is_able
+from streaming.scoring.topics import DecisionSink
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
 ASKED = EventModelColumns.of(REPO, REPO.models["cards"])
@@ -31,7 +33,10 @@ def events(*places: tuple[int, int]) -> pa.Table:
 
 
 def decided(count: int) -> pa.Table:
-    rows = [{"event_id": f"e{number}", "model": "cards", "rules": []} for number in range(count)]
+    rows = [
+        {"event_id": f"e{number}", "model": "cards", "rules": [], "partition": 0, "offset": number}
+        for number in range(count)
+    ]
     return pa.Table.from_pylist(rows, schema=DECISIONS)
 
 
@@ -66,6 +71,33 @@ def test_a_file_that_was_being_written_when_the_power_went_is_none(tmp_path: Pat
     DecisionLog(tmp_path, STREAM).keep(decided(1), {ONLINE: 1})
     (tmp_path / ".1.arrow").write_bytes(b"ARROW1 and no more")
     assert DecisionLog(tmp_path, STREAM).reach == {ONLINE: 1}
+
+
+def test_what_is_told_is_what_a_driver_that_starts_now_would_tell(tmp_path: Path) -> None:
+    """Decisions are durable before anybody hears of them, and an event that was decided about is decided once.
+
+    The first driver dies while it tells: before all of it, or after a part of it reached Kafka.
+    """
+    told: list[pa.Table] = []
+
+    def dying(decisions: pa.Table) -> None:
+        assert DecisionLog(tmp_path, STREAM).unsent.equals(decisions)
+        told.append(decisions)
+        raise ConnectionError
+
+    def scoring(send: DecisionSink) -> ModelScoring:
+        return ModelScoring(PolledChampion(EventAlias("", ASKED)), DecisionLog(tmp_path, STREAM), send)
+
+    def never(_: ScoringRequest) -> pa.Table:
+        pytest.fail("these events were decided about, and somebody may have heard of it")
+
+    with pytest.raises(ConnectionError):
+        scoring(dying).decide({ONLINE: 3, MACHINES: 0}, lambda _: decided(3))
+    assert told[0].num_rows == 3
+    again = scoring(told.append)
+    again.decide({ONLINE: 3, MACHINES: 0}, never)
+    again.decide({ONLINE: 3, MACHINES: 0}, never)
+    assert [one.equals(told[0]) for one in told] == [True, True]
 
 
 def test_rows_that_stand_beyond_what_was_decided_lack_decisions(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
@@ -55,6 +57,19 @@ def test_deciding_batch_by_batch_is_deciding_at_once_and_a_replay_decides_the_sa
     answers = decided(second, len(first), prior)
     assert decided(first) + answers == by_hand(several)
     assert decided(second, len(first), prior) == answers
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 400)), max_size=30), st.randoms(use_true_random=False))
+def test_of_partitions_that_are_read_at_once_the_record_known_first_counts(
+    several: list[tuple[str, int]], random: Random
+) -> None:
+    """By known_at, then by offset: whatever the offsets of the two partitions are, and however the batch is mixed."""
+    offsets = random.sample(range(1, 1_000), len(several))
+    inorder = sorted(zip(several, offsets, strict=True), key=lambda one: (one[0][1], one[1]))
+    expected = dict(zip((offset for _, offset in inorder), by_hand([record for record, _ in inorder]), strict=True))
+    ids = pa.array([one for one, _ in several], pa.string())
+    known_at, seq = (np.array(column, dtype=np.int64) for column in ([known for _, known in several], offsets))
+    assert decide(ids, known_at, seq, HORIZON).accepted.tolist() == [expected[offset] for offset in offsets]
 
 
 def test_the_same_record_again_is_a_replay_and_not_a_duplicate() -> None:

@@ -133,6 +133,18 @@ def test_many_batches_come_to_the_same_row_as_one() -> None:
     )
 
 
+def test_a_rows_clock_never_goes_back() -> None:
+    """A batch that became known before what the row has leaves the time from which the row can be read."""
+    view, second = view_of([Count()], ["1h"]), 1_000
+    rows = fold(view, NOTHING, events(0, user=["u"], known_at=[T0 + 9 * second]), BatchKey(7, 0, T0))
+    after = fold(view, rows, events(1, user=["u", "v"], known_at=[T0 + 5 * second] * 2), BatchKey(7, 1, T0))
+    state = decode(after.values, after.keys, layout_of(view, 7))
+    clocks = dict(zip(after.keys.to_pylist(), state.headers["clock"].tolist(), strict=True))
+    assert clocks == {"u": T0 + 9 * second, "v": T0 + 5 * second}
+    read_at = finalize(view, after, T0 + 6 * second, 7).as_of.tolist()
+    assert dict(zip(after.keys.to_pylist(), read_at, strict=True)) == {"u": T0 + 9 * second, "v": T0 + 6 * second}
+
+
 def test_a_row_that_is_none_of_ours_is_named_before_anything_is_folded() -> None:
     view, other = view_of([Count()], ["1h"]), view_of([Count()], ["2h"])
     rows = fold(other, NOTHING, events(0, user=["u"]), BatchKey(7, 0, T0))

@@ -330,10 +330,23 @@ def test_ids_are_forgotten_when_their_horizon_has_passed_and_without_a_horizon_n
     assert (NEVER, NEVER) not in priors(elephant, ids, 10)
 
 
+def test_ids_are_kept_for_two_horizons_as_a_record_that_is_one_behind_repeats_what_is_another_behind_it(store):
+    generation = begun(store, horizons_ms={"s": HORIZON_MS})
+    generation.remember("s", decided(["x"], [0], [0]), 0)
+    for batch_id, known in enumerate(range(HORIZON_MS // 2, 2 * HORIZON_MS + 1, HORIZON_MS // 2), 1):
+        generation.remember("s", decided([f"{known}"], [batch_id << 12], [known]), batch_id)
+    assert priors(generation, ["x"], 5) == [(0, 0)]
+    generation.remember("s", decided(["beyond"], [5 << 12], [2 * HORIZON_MS + 1]), 5)
+    assert priors(generation, ["x", "500"], 6) == [(NEVER, NEVER), (1 << 12, 500)]
+
+
 def test_a_partition_that_is_behind_keeps_the_ids_that_its_records_may_repeat(store):
+    """However far ahead the others are: what they brought at the time of the slow one is among the ids."""
     generation = begun(store, horizons_ms={"s": HORIZON_MS})
     generation.remember("s", decided(["slow"], [1], [0]), 0)  # partition 1
     for batch_id in range(1, 10):
         generation.remember("s", decided([f"{batch_id}"], [batch_id << 12], [batch_id * HORIZON_MS]), batch_id)
-        generation.remember("s", decided([], [], []), batch_id)
-    assert priors(generation, ["slow"], 10) == [(1, 0)]
+    generation.remember("s", decided([], [], []), 10)
+    assert priors(generation, ["slow", "1", "9"], 11) == [(1, 0), (1 << 12, 1_000), (9 << 12, 9_000)]
+    generation.remember("s", decided(["slow again"], [(1 << 12) + 1], [9 * HORIZON_MS]), 11)
+    assert priors(generation, ["slow", "9"], 12) == [(NEVER, NEVER), (9 << 12, 9_000)]
