@@ -119,6 +119,7 @@ class Pipeline:
         with only_driver(self._options.home), ThreadPoolExecutor(1, "generations") as self._worker:
             for view in self._repo.views.values():
                 fold_nothing(view)
+            self._builder.carry_over()
             archived = self._builder.archive_generation()
             self._builder.forget_unfinished()
             for fold in self._restored() or [self._fold_of(self._builder.built(archived), self._repo)]:
@@ -144,6 +145,7 @@ class Pipeline:
             LeaseError: another driver runs on the same project or owns the generation.
         """
         with only_driver(self._options.home):
+            self._builder.carry_over()
             archived = self._builder.archive_generation()
             self._builder.forget_unfinished()
             generation = self._builder.built(archived)

@@ -290,7 +290,7 @@ class RedisRowsOnlineStore(PackedRowsOnlineStore):
 
 def _settings(config: RepoConfig) -> StoreSettings:
     """The settings of the store."""
-    return settings_of(config.online_store.model_dump(), in_repo(config))
+    return settings_of(config.online_store.model_dump(), in_repo(config), config.project)
 
 
 def _references(features: list[str] | FeatureService) -> tuple[str, ...]:

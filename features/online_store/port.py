@@ -29,6 +29,9 @@ from features.rows import PackedRows
 
 STATE = "state"
 
+PROJECT = "headrace"
+"""The project of a store where none is named; the feature_store.yaml that Headrace brings has the same."""
+
 MOST_BYTES = 2**31 - 1
 """Most bytes in a column of binary."""
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from features.errors import UsageError
 from features.online_store.breaker import GuardedRows
+from features.online_store.port import PROJECT
 from features.online_store.redis import RedisRows
 from features.online_store.sqlite import SqliteRows
 
@@ -34,6 +35,8 @@ class StoreSettings(BaseModel):
     """A path for sqlite, a URL for redis."""
     mode: Literal["server", "cluster"] = "server"
     """'cluster' if that Redis is a node of a cluster."""
+    project: str = PROJECT
+    """Whose rows: feature_store.yaml's project. On a Redis, its name is in every key."""
     timeout_s: float = Field(default=2.0, gt=0)
     """Seconds that a write waits for the store."""
     deadline_ms: float = Field(default=DEADLINE_MS, gt=0)
@@ -42,19 +45,19 @@ class StoreSettings(BaseModel):
     def open(self) -> SqliteRows | RedisRows:
         """The store, for a driver; nothing connects before the first call."""
         if self.kind == "redis":
-            return RedisRows(self.address, self.timeout_s, self.mode)
+            return RedisRows(self.address, self.timeout_s, self.mode, self.project)
         return SqliteRows(self.address, self.timeout_s)
 
     def open_to_read(self) -> GuardedRows:
         """The store, for readers: with a deadline, behind a breaker."""
         deadline_s = self.deadline_ms / 1000
         if self.kind == "redis":
-            return GuardedRows(RedisRows(self.address, deadline_s, self.mode))
+            return GuardedRows(RedisRows(self.address, deadline_s, self.mode, self.project))
         return GuardedRows(SqliteRows(self.address, deadline_s, deadline_s))
 
 
-def settings_of(section: Mapping[str, Any], folder: Path) -> StoreSettings:
-    """The settings in the online_store section of a feature_store.yaml in this folder.
+def settings_of(section: Mapping[str, Any], folder: Path, project: str = PROJECT) -> StoreSettings:
+    """The settings in the online_store section of the project's feature_store.yaml in this folder.
 
     Raises:
         ValueError: it is of no type of ours, or has wrong values.
@@ -62,7 +65,7 @@ def settings_of(section: Mapping[str, Any], folder: Path) -> StoreSettings:
     kind, key = STORES[str(section["type"]).rpartition(".")[2]]
     others = {name: value for name, value in section.items() if name not in (*NOT_OURS, key)}
     address = str((folder / section[key]).resolve()) if kind == "sqlite" else str(section[key])
-    return StoreSettings(kind=kind, address=address, **others)
+    return StoreSettings(kind=kind, address=address, project=project, **others)
 
 
 def store_of(repo: Path, home: Path) -> StoreSettings:
@@ -85,8 +88,8 @@ def read_settings_of(path: Path) -> StoreSettings:
 
     try:
         # As feast.repo_config.load_repo_config, whose import takes seconds: variables of the environment first.
-        section = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))["online_store"]
-        return settings_of(section, path.parent)
+        whole = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))
+        return settings_of(whole["online_store"], path.parent, str(whole.get("project") or PROJECT))
     except FileNotFoundError:
         raise UsageError(f"feature repo '{path.parent}'", "a feature_store.yaml", "none") from None
     except (yaml.YAMLError, KeyError, TypeError, ValidationError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from features.online_store.generation import GenerationStore
 from features.online_store.port import Cells, ReadableStore, of_schema
@@ -23,6 +23,14 @@ class OnlineStore(ReadableStore, Cells):
     @abstractmethod
     def release_lease(self, stream_id: int, owner: str) -> None:
         """End the owner's lease; nothing happens when another holds it."""
+
+    def carry_over(self, stream_ids: Collection[int], owner: str, ttl_s: float) -> list[int]:
+        """Give the generations that version 0.1 wrote the keys of today; returns those that it did so for.
+
+        Raises:
+            LeaseError: another owner holds one of them.
+        """
+        return []
 
     @abstractmethod
     def set_current(self, view: str, stream_id: int) -> None:

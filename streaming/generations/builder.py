@@ -15,7 +15,7 @@ from streaming.archive import Archive
 from streaming.context import StreamContext
 from streaming.fold import around_effects
 from streaming.generations.checkpoints import Checkpoints, Generation, build_from_archive, new_generation
-from streaming.generations.lease import Lease
+from streaming.generations.lease import LEASE_S, Lease
 from streaming.kafka import read_watermarks
 from streaming.supervisor import StoppedError
 
@@ -37,6 +37,12 @@ class Builder:
         self.owner = f"{socket.gethostname()}:{self._options.home.resolve()}"
         self.stop = threading.Event()
         self._lease: Lease | None = None
+
+    def carry_over(self) -> None:
+        """Give generations of this home that version 0.1 wrote to a shared store the keys of the project."""
+        moved = self._rows.carry_over(self.folds.numbers(), self.owner, LEASE_S)
+        if moved:
+            self._log(f"the online store had generation {', '.join(map(str, moved))} without a project: carried over")
 
     def archive_generation(self) -> Generation:
         """The archive's current generation; a new generation starts where the tables end, or a partition begins."""

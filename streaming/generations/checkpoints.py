@@ -99,6 +99,11 @@ class Checkpoints:
         number = None if current is None else current.stream_id
         return [each for each in older if each.stream_id != number and self.path(each).is_dir()]
 
+    def numbers(self) -> list[int]:
+        """The stream_id of every generation that this home continues."""
+        current = self.current()
+        return [each.stream_id for each in [*self.older(), *([current] if current is not None else [])]]
+
     def take_back(self, generation: Generation) -> None:
         """Make an older generation current again, and the current one older."""
         before = self.current()

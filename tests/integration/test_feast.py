@@ -361,4 +361,6 @@ online_store:
     path.write_text(text, encoding="utf-8")
     found = read_settings_of(path)
     assert (found.address, found.deadline_ms) == ("redis://cache.internal:6379/${CACHE_DB}", 40)
-    assert found == settings_of(load_repo_config(tmp_path, path).online_store.model_dump(), tmp_path)
+    config = load_repo_config(tmp_path, path)
+    assert found == settings_of(config.online_store.model_dump(), tmp_path, config.project)
+    assert found.project == "shop"

@@ -19,6 +19,7 @@ from redis import Redis
 from redis_server import ON_DISK, RedisServer, running
 from serving_world import free_port, plain
 
+from features.errors import StoreError
 from features.online_store.settings import read_settings_of
 from serving.config import ServiceConfig
 
@@ -163,6 +164,36 @@ def from_service(project: Any) -> dict[str, Any]:
     assert status == 200, answer
     (view,) = answer["views"]
     return view
+
+
+def as_version_0_1(server: RedisServer) -> None:
+    """Renames all keys of the project to those that version 0.1 wrote."""
+    with Redis.from_url(server.url) as client:
+        for key in client.scan_iter("headrace:test:{*"):
+            name = key.decode().replace(":test", "").replace("{test}:", "")
+            client.rename(key, name)
+            if name.endswith("}:tables"):
+                members = [member.decode() for member in client.smembers(name)]
+                client.delete(name)
+                client.sadd(name, *(member.replace(":test", "") for member in members))
+
+
+def test_rows_that_version_0_1_wrote_are_carried_over_by_the_stream_and_folded_on(
+    project: Any, redis: RedisServer
+) -> None:
+    project.send(200)
+    with project.stream.running() as process:
+        project.drain(process)
+        generation = project.rows().current("by_user")
+    as_version_0_1(redis)
+    with pytest.raises(StoreError, match="headrace stream"):
+        project.rows().current("by_user")
+    project.send(100)
+    with project.stream.running() as process:
+        project.drain(process)
+        project.check()
+    assert project.rows().current("by_user") == generation
+    assert f"generation {generation} without a project: carried over" in project.stream.said()
 
 
 @pytest.mark.slow

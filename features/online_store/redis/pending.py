@@ -12,9 +12,8 @@ from typing import Any
 from features.online_store.pending import SESSION_ITEMS
 from features.online_store.port import Offsets, Pending, PendingEvent
 from features.online_store.redis.client import RedisClient
+from features.online_store.redis.slots import Keys
 from features.times import now_ms
-
-PREFIX = "headrace:{pending}"
 
 HEAD = struct.Struct("<HIqqq")
 """Before the topic/partition and the value of each entry: their lengths, then offset, known_at and expires_ms."""
@@ -70,23 +69,31 @@ return #gone
 class RedisPending(Pending):
     """Pending events behind a client; may be shared by threads."""
 
-    def __init__(self, client: RedisClient) -> None:
-        self._client = client
+    def __init__(self, client: RedisClient, keys: Keys) -> None:
+        self._client, self._keys = client, keys
 
     def put(self, entries: Sequence[PendingEvent], ttl_ms: int) -> None:
         expires = now_ms() + ttl_ms
         keys: list[str] = []
         arguments: list[Any] = []
         for entry in entries:
-            keys += [_hash(entry.view), _index(entry.topic_partition)]
+            keys += [self._hash(entry.view), self._index(entry.topic_partition)]
             arguments += [entry.key, _packed(entry, expires), entry.topic_partition, entry.offset, MOST_BYTES]
         if keys:
             ends = [("PEXPIRE", key, max(2 * ttl_ms, 1)) for key in dict.fromkeys(keys)]
             self._client.ask(("EVAL", PUT, len(keys), *keys, *arguments), *ends)
 
+    def _hash(self, view: str) -> str:
+        return f"{self._keys.pending}:view:{view}"
+
+    def _index(self, topic_partition: str) -> str:
+        return f"{self._keys.pending}:place:{topic_partition}"
+
     def of(self, view: str, keys: Sequence[str]) -> list[PendingEvent]:
         starts = range(0, len(keys), KEYS_A_COMMAND)
-        parts = self._client.ask(*(("HMGET", _hash(view), *keys[start : start + KEYS_A_COMMAND]) for start in starts))
+        parts = self._client.ask(
+            *(("HMGET", self._hash(view), *keys[start : start + KEYS_A_COMMAND]) for start in starts)
+        )
         values = [value for part in parts for value in part]
         now = now_ms()
         known = [(key, value) for key, value in zip(keys, values, strict=True) if value]
@@ -96,31 +103,19 @@ class RedisPending(Pending):
         now = now_ms()
         self._client.ask(
             *(
-                ("EVAL", PRUNE, 1, _index(partition), partition, end, now, PRUNED_AT_ONCE)
+                ("EVAL", PRUNE, 1, self._index(partition), partition, end, now, PRUNED_AT_ONCE)
                 for partition, end in ends.items()
             )
         )
 
     def add_to_session(self, session: str, items: Sequence[str], ttl_ms: int) -> None:
-        key = _session(session)
+        key = self._keys.session(session)
         trim = ("LTRIM", key, 0, SESSION_ITEMS - 1)
         self._client.ask(("LPUSH", key, *reversed(items)), trim, ("PEXPIRE", key, ttl_ms))
 
     def session(self, session: str) -> tuple[str, ...]:
-        (items,) = self._client.ask(("LRANGE", _session(session), 0, SESSION_ITEMS - 1))
+        (items,) = self._client.ask(("LRANGE", self._keys.session(session), 0, SESSION_ITEMS - 1))
         return tuple(item.decode() for item in items)
-
-
-def _hash(view: str) -> str:
-    return f"{PREFIX}:view:{view}"
-
-
-def _index(topic_partition: str) -> str:
-    return f"{PREFIX}:place:{topic_partition}"
-
-
-def _session(session: str) -> str:
-    return f"headrace:session:{session}"
 
 
 def _packed(entry: PendingEvent, expires: int) -> bytes:

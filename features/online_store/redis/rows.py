@@ -9,7 +9,7 @@ what the fence of batch_step.py is for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from features.online_store.port import (
     NO_CONDITIONS,
+    PROJECT,
     STATE,
     Cursor,
     Put,
@@ -35,10 +36,9 @@ from features.online_store.port import (
 from features.online_store.redis.client import Command, Mode, RedisClient
 from features.online_store.redis.pending import RedisPending
 from features.online_store.redis.scripts import RELEASE_LEASE, SWEEP, TAKE_LEASE, WRITE
-from features.online_store.redis.slots import HEAD, SlotMap, head_key, table_key, tables_key
+from features.online_store.redis.slots import HEAD, Keys, SlotMap
+from features.online_store.redis.version_0_1 import OLD, carry_over, carry_over_feast, check, not_carried
 from features.online_store.store import OnlineStore
-
-CURRENT, GENERATIONS = "headrace:current", "headrace:generations"
 
 KEYS_A_COMMAND = 4_096
 
@@ -51,15 +51,17 @@ class RedisRows(OnlineStore):
     Args:
         timeout_s: the longest that a connection or an answer may take before StoreError.
         mode: 'cluster' if the server is one of a cluster.
+        project: whose rows; those of other projects on the server are other rows.
     """
 
-    def __init__(self, url: str, timeout_s: float = 2.0, mode: Mode = "server") -> None:
-        self._opened = url, timeout_s, mode
+    def __init__(self, url: str, timeout_s: float = 2.0, mode: Mode = "server", project: str = PROJECT) -> None:
+        self._opened = url, timeout_s, mode, project
+        self._keys, self._is_of_project = Keys(project), False
         self._client = RedisClient(url, mode, timeout_s)
         self._slots = SlotMap(spread=mode == "cluster")
         self._known_current: dict[str, int] = {}
 
-    def __reduce__(self) -> tuple[type[RedisRows], tuple[str, float, Mode]]:
+    def __reduce__(self) -> tuple[type[RedisRows], tuple[str, float, Mode, str]]:
         """Another process opens its own connections."""
         return RedisRows, self._opened
 
@@ -70,17 +72,24 @@ class RedisRows(OnlineStore):
 
     def pending(self) -> RedisPending:
         """The pending events, on the same server."""
-        return RedisPending(self._client)
+        return RedisPending(self._client, self._keys)
 
     def close(self) -> None:
         self._client.close()
 
+    def _check_project(self) -> None:
+        """Raise StoreError, in the place of an answer about nothing, where only version 0.1 has written."""
+        if not self._is_of_project:
+            check(self._client, self._keys)
+            self._is_of_project = True
+
     # --- cells ---
 
     def version(self, stream_id: int, *, whole: bool = True) -> Version:
-        ((number, parts),) = self._client.ask(("HMGET", head_key(stream_id), "version", "parts"))
+        self._check_project()
+        ((number, parts),) = self._client.ask(("HMGET", self._keys.head(stream_id), "version", "parts"))
         # After the head, as the head never knows of more than a part had.
-        commands = [("HGET", head_key(stream_id, part), "version") for part in self._slots.numbers()]
+        commands = [("HGET", self._keys.head(stream_id, part), "version") for part in self._slots.numbers()]
         versions = [int(version or 0) for version in self._client.ask(*commands)]
         known = [int(version) for version in parts.split()] if parts else [0] * len(versions)
         if whole:
@@ -90,6 +99,7 @@ class RedisRows(OnlineStore):
         return int(number or 0), *versions
 
     def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
+        self._check_project()
         commands, order = self._reading(stream_id, table, pa.array(keys, pa.string()))
         return _in_order(self._client.ask(*commands), order)
 
@@ -105,7 +115,7 @@ class RedisRows(OnlineStore):
             stop = start + len(index)
             for first in range(start, stop, KEYS_A_COMMAND):
                 page = texts[first : min(first + KEYS_A_COMMAND, stop)]
-                commands.append(("HMGET", table_key(stream_id, table, part), *page))
+                commands.append(("HMGET", self._keys.table(stream_id, table, part), *page))
             start = stop
         return commands, order
 
@@ -124,14 +134,17 @@ class RedisRows(OnlineStore):
         known = " ".join(map(str, parts))
         ask = self._client.ask
         if head == 0:
-            ask(("SADD", GENERATIONS, stream_id))
-        (actual,) = ask(_write(stream_id, HEAD, head, known, shared.pop(HEAD, {}), dropped[HEAD], conditions))
+            ask(("SADD", self._keys.generations, stream_id))
+        (actual,) = ask(
+            _write(self._keys, stream_id, HEAD, head, known, shared.pop(HEAD, {}), dropped[HEAD], conditions)
+        )
         if actual != -1:
             raise overtaken(stream_id, head, actual)
         written = sorted(shared.keys() | {part for part, tables in dropped.items() if tables and part != HEAD})
         if written:
             commands = [
-                _write(stream_id, part, parts[part], "", shared.get(part, {}), dropped[part]) for part in written
+                _write(self._keys, stream_id, part, parts[part], "", shared.get(part, {}), dropped[part])
+                for part in written
             ]
             for part, actual in zip(written, ask(*commands), strict=True):
                 if actual != -1:
@@ -155,7 +168,7 @@ class RedisRows(OnlineStore):
         number, at = cursor
         part = parts[number]
         expected = version[part + 1]  # the head's is the first
-        keys = (head_key(stream_id, part), table_key(stream_id, table, part))
+        keys = (self._keys.head(stream_id, part), self._keys.table(stream_id, table, part))
         limits = (at, sweep.cells, sweep.offset, sweep.below)
         ((actual, following, gone),) = self._client.ask(("EVAL", SWEEP, len(keys), *keys, expected, *limits))
         if actual != -1:
@@ -167,58 +180,74 @@ class RedisRows(OnlineStore):
     # --- leases and generations ---
 
     def take_lease(self, stream_id: int, owner: str, ttl_s: float) -> None:
-        self._client.ask(("SADD", GENERATIONS, stream_id))
-        ((holder, left_ms),) = self._client.ask(("EVAL", TAKE_LEASE, 1, head_key(stream_id), owner, int(ttl_s * 1000)))
+        self._client.ask(("SADD", self._keys.generations, stream_id))
+        self._take_lease(self._keys, stream_id, owner, ttl_s)
+
+    def _take_lease(self, keys: Keys, stream_id: int, owner: str, ttl_s: float) -> None:
+        ((holder, left_ms),) = self._client.ask(("EVAL", TAKE_LEASE, 1, keys.head(stream_id), owner, int(ttl_s * 1000)))
         if holder:
             raise held(stream_id, holder.decode(), int(left_ms))
 
     def release_lease(self, stream_id: int, owner: str) -> None:
-        self._client.ask(("EVAL", RELEASE_LEASE, 1, head_key(stream_id), owner))
+        self._client.ask(("EVAL", RELEASE_LEASE, 1, self._keys.head(stream_id), owner))
+
+    def carry_over(self, stream_ids: Collection[int], owner: str, ttl_s: float) -> list[int]:
+        moved = not_carried(self._client, stream_ids)
+        for stream_id in moved:
+            (is_whole,) = self._client.ask(("EXISTS", OLD.head(stream_id)))
+            if is_whole:  # a driver of version 0.1 stops at its next write
+                self._take_lease(OLD, stream_id, owner, ttl_s)
+            carry_over(self._client, self._keys, self._slots, stream_id)
+        carry_over_feast(self._client, self._keys, self._slots)
+        self._is_of_project = True
+        return moved
 
     def current(self, view: str) -> int | None:
-        (stream_id,) = self._client.ask(("HGET", CURRENT, view))
+        self._check_project()
+        (stream_id,) = self._client.ask(("HGET", self._keys.current, view))
         return _number(stream_id)
 
     def views(self) -> list[str]:
         return [view for view, _ in self._currents() if "@" not in view]
 
     def set_current(self, view: str, stream_id: int) -> None:
-        self._client.ask(("HSET", CURRENT, view, stream_id))
+        self._client.ask(("HSET", self._keys.current, view, stream_id))
 
     def generations(self) -> list[int]:
-        (stream_ids,) = self._client.ask(("SMEMBERS", GENERATIONS))
+        (stream_ids,) = self._client.ask(("SMEMBERS", self._keys.generations))
         return sorted(map(int, stream_ids))
 
     def drop_generation(self, stream_id: int) -> None:
         ask = self._client.ask
         # The head goes first: no write can come after it.
-        ask(("UNLINK", head_key(stream_id)))
+        ask(("UNLINK", self._keys.head(stream_id)))
         for part in (HEAD, *self._slots.numbers()):
-            (tables,) = ask(("SMEMBERS", tables_key(stream_id, part)))
-            ask(("UNLINK", head_key(stream_id, part), tables_key(stream_id, part), *tables))
-        ask(("SREM", GENERATIONS, stream_id))
+            (tables,) = ask(("SMEMBERS", self._keys.tables(stream_id, part)))
+            ask(("UNLINK", self._keys.head(stream_id, part), self._keys.tables(stream_id, part), *tables))
+        ask(("SREM", self._keys.generations, stream_id))
         views = [view for view, current in self._currents() if current == stream_id]
         if views:
-            ask(("HDEL", CURRENT, *views))
+            ask(("HDEL", self._keys.current, *views))
 
     def _currents(self) -> list[tuple[str, int]]:
         """Every view and the generation that its readers read."""
-        (views,) = self._client.ask(("HKEYS", CURRENT))
+        (views,) = self._client.ask(("HKEYS", self._keys.current))
         if not views:
             return []
-        (numbers,) = self._client.ask(("HMGET", CURRENT, *views))
+        (numbers,) = self._client.ask(("HMGET", self._keys.current, *views))
         return sorted((view.decode(), int(number)) for view, number in zip(views, numbers, strict=True) if number)
 
     # --- readers ---
 
     def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
         """One round trip: the rows of the generation that was current before, and the current generation."""
+        self._check_project()
         names = [view] if schema_hash is None else [of_schema(view, schema_hash), view]
         stream_id = self._known_current.get(names[0]) or self._current_of(names)
         if stream_id is None:
             return pa.nulls(len(keys), pa.binary()), None
         commands, order = self._reading(stream_id, rows_table(view), keys)
-        current_now, *values = self._client.ask(("HMGET", CURRENT, *names), *commands)
+        current_now, *values = self._client.ask(("HMGET", self._keys.current, *names), *commands)
         if _first_number(current_now) != stream_id:
             self._known_current.pop(names[0], None)
             return self.read(view, keys, schema_hash)
@@ -226,7 +255,7 @@ class RedisRows(OnlineStore):
         return binaries(_in_order(values, order)), stream_id
 
     def _current_of(self, names: Sequence[str]) -> int | None:
-        (stream_ids,) = self._client.ask(("HMGET", CURRENT, *names))
+        (stream_ids,) = self._client.ask(("HMGET", self._keys.current, *names))
         return _first_number(stream_ids)
 
     def keys(self, view: str) -> pa.Array:
@@ -249,10 +278,11 @@ class RedisRows(OnlineStore):
     def _rows(self, stream_id: int, view: str) -> list[str]:
         """The keys that hold a view's rows."""
         table = rows_table(view)
-        return [table_key(stream_id, table, part) for part in self._slots.of_table(table)]
+        return [self._keys.table(stream_id, table, part) for part in self._slots.of_table(table)]
 
 
 def _write(
+    at: Keys,
     stream_id: int,
     part: int,
     version: int,
@@ -262,9 +292,9 @@ def _write(
     conditions: WriteConditions = NO_CONDITIONS,
 ) -> Command:
     """The script that writes to a part."""
-    tables = [table_key(stream_id, table, part) for table in (STATE, *puts, *drop)]
+    tables = [at.table(stream_id, table, part) for table in (STATE, *puts, *drop)]
     shards = [word for shard in conditions.shards.items() for word in shard]
-    keys = [head_key(stream_id, part), tables_key(stream_id, part), *tables]
+    keys = [at.head(stream_id, part), at.tables(stream_id, part), *tables]
     return (
         "EVAL",
         WRITE,

@@ -66,3 +66,20 @@ return {'', 0}
 RELEASE_LEASE = """
 if redis.call('HGET', KEYS[1], 'owner') == ARGV[1] then redis.call('HSET', KEYS[1], 'expires_ms', 0) end
 """
+
+MOVE = """
+for _, key in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+  local name = string.sub(key, #KEYS[1] + 2)
+  if string.sub(name, 1, #ARGV[1]) == ARGV[1] then
+    local moved = KEYS[3] .. ':' .. name
+    if redis.call('EXISTS', key) == 1 then redis.call('RENAME', key, moved) end
+    redis.call('SADD', KEYS[4], moved)
+    redis.call('SREM', KEYS[2], key)
+  end
+end
+if ARGV[1] == '' and redis.call('EXISTS', KEYS[1]) == 1 then redis.call('RENAME', KEYS[1], KEYS[3]) end
+"""
+"""KEYS: a part's head and the set of its tables, by keys without a project, and both by those of the project.
+
+ARGV: what the names of the tables to move begin with; '' for all, and the head with them.
+"""
