@@ -10,7 +10,9 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -62,14 +64,14 @@ class VersionLoader(Generic[Model]):
         pinned: Pinned,
         *,
         needs_verdict: bool = True,
-        folder: Path | None = None,
+        files: Callable[[], Path] | None = None,
         in_memory: LoadedVersion[Model] | None = None,
     ) -> LoadedVersion[Model]:
         """The version, verified, loaded and prepared.
 
         Args:
             needs_verdict: False for a version that answers no one, which only needs a digest.
-            folder: the folder of its files; None to fetch them from the registry.
+            files: gives the folder of its files; None to fetch them from the registry.
             in_memory: the same files, verified and loaded before.
 
         Raises:
@@ -80,7 +82,9 @@ class VersionLoader(Generic[Model]):
             raise self._no_verdict(pinned, pinned.refusal)
         loaded = in_memory
         if loaded is None:
-            model = self._open(folder or self.registry.fetch(pinned), pinned.digest, trusted=pinned.trusted)
+            with ExitStack() as fetched:
+                folder = fetched.enter_context(self.registry.fetch(pinned)) if files is None else files()
+                model = self._open(folder, pinned.digest, trusted=pinned.trusted)
             loaded = LoadedVersion(pinned.version, model, now_ms(), pinned.digest)
         self._prepare(loaded.model)
         return loaded
@@ -206,13 +210,16 @@ class FollowedAlias(Generic[Model]):
 
     def _take(self, pinned: Pinned) -> str | None:
         before = self.previous if is_of(self.previous, pinned) else None  # a rollback: still in memory, still verified
-        try:
-            loaded = self._loader.load(pinned, needs_verdict=self.policy.needs_verdict, in_memory=before)
-        except ArtefactError as error:
-            return self._refuse(pinned, str(error))
-        self._swap(loaded)
-        if self._local_copy is not None and pinned.digest is not None:
-            self._local_copy.keep(pinned.version, pinned.digest, self._loader.registry.fetch(pinned))
+        with ExitStack() as fetched:
+            files = cache(lambda: fetched.enter_context(self._loader.registry.fetch(pinned)))
+            try:
+                needs_verdict = self.policy.needs_verdict
+                loaded = self._loader.load(pinned, needs_verdict=needs_verdict, files=files, in_memory=before)
+            except ArtefactError as error:
+                return self._refuse(pinned, str(error))
+            self._swap(loaded)
+            if self._local_copy is not None and pinned.digest is not None:
+                self._local_copy.keep(pinned.version, pinned.digest, files)
         return None
 
     def _refuse(self, pinned: Pinned, reason: str) -> str | None:
@@ -241,7 +248,7 @@ class FollowedAlias(Generic[Model]):
             return
         pinned = Pinned(last.version, str(last.folder), last.digest, trusted=True)  # it was trusted when it was copied
         try:
-            loaded = self._loader.load(pinned, folder=last.folder)
+            loaded = self._loader.load(pinned, files=lambda: last.folder)
         except HeadraceError as error:
             self.refused = Refusal(pinned, str(error), time.monotonic())
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,12 +39,16 @@ class LocalCopy:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def keep(self, version: str, digest: str, source: Path) -> None:
-        """Copies the artefact's folder for the next start; a full disk leaves the copy before."""
+    def keep(self, version: str, digest: str, files: Callable[[], Path]) -> None:
+        """Copies the artefact's folder for the next start; a full disk leaves the copy before.
+
+        Args:
+            files: gives the folder, if there is no copy of it yet.
+        """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             if not (self._folder / digest / MANIFEST).is_file():
-                self._copy(source, self._folder / digest)
+                self._copy(files(), self._folder / digest)
             self._name(version, digest)
         except OSError:
             return

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.errors import StoreError
-from models.registry import GONE, absolute_uri, client_of, download, quick, registry_exists
+from models.registry import GONE, absolute_uri, client_of, downloaded, quick, registry_exists
 
 if TYPE_CHECKING:
     from models.folder import ViewInputs
@@ -70,11 +70,12 @@ def _inputs(source: str, uri: str) -> Sequence[ViewInputs]:
 
     from models.folder import MANIFEST
 
-    path = download(f"{source}/{MANIFEST}", uri)
+    where = f"{source}/{MANIFEST}"
     try:
-        return inputs_of_manifest(path.read_bytes())
+        with downloaded(where, uri) as path:
+            return inputs_of_manifest(path.read_bytes())
     except ValidationError as error:
-        raise StoreError(f"manifest '{path}'", "what training writes", str(error.errors()[0]["msg"])) from error
+        raise StoreError(f"manifest '{where}'", "what training writes", str(error.errors()[0]["msg"])) from error
 
 
 def ranker_inputs_of(
@@ -95,8 +96,8 @@ def ranker_inputs_of(
     try:
         with quick():
             source = client_of(uri).get_model_version(model, version).source
-            path = download(f"{source}/{MANIFEST}", uri)
-        manifest = Manifest.model_validate_json(path.read_bytes())
+            with downloaded(f"{source}/{MANIFEST}", uri) as path:
+                manifest = Manifest.model_validate_json(path.read_bytes())
     except (MlflowException, OSError, ValueError) as error:
         if getattr(error, "error_code", None) == GONE:
             return None

@@ -7,8 +7,9 @@ and race with training.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -104,11 +105,17 @@ def quick() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def download(source: str, uri: str) -> Path:
-    """A local copy of an artefact of this registry, or its own path if it is on this machine."""
+@contextmanager
+def downloaded(source: str, uri: str) -> Iterator[Path]:
+    """An artefact of this registry until the block ends: its own path on this machine, else a copy that is removed."""
     from mlflow.artifacts import download_artifacts
+    from mlflow.utils.uri import is_local_uri
 
-    return Path(download_artifacts(artifact_uri=source, tracking_uri=uri, registry_uri=uri))
+    with tempfile.TemporaryDirectory(prefix="headrace-model-", ignore_cleanup_errors=True) as scratch:
+        # Without dst_path MLflow downloads into a temporary folder of its own, which nobody removes.
+        target = None if is_local_uri(source) else scratch  # type: ignore[no-untyped-call]
+        where = {"artifact_uri": source, "dst_path": target, "tracking_uri": uri, "registry_uri": uri}
+        yield Path(download_artifacts(**where))
 
 
 class RegistryError(HeadraceError):
@@ -154,8 +161,8 @@ class Registry(Protocol):
     def find(self, name: str) -> Pinned | None:
         """The version of this number or alias; None for none. Raises RegistryError."""
 
-    def fetch(self, pinned: Pinned) -> Path:
-        """A local folder with the version's artefact. Raises RegistryError."""
+    def fetch(self, pinned: Pinned) -> AbstractContextManager[Path]:
+        """A local folder with the version's artefact, until the block ends. Raises RegistryError."""
 
     def report(self, pinned: Pinned, reason: str, tag: str = SERVING_REFUSED) -> None:
         """Tags the version with the reason for which it was refused or stopped. Raises RegistryError."""
@@ -218,14 +225,17 @@ class MlflowRegistry:
         except MlflowException as error:
             raise self._failed(error) from error
 
-    def fetch(self, pinned: Pinned) -> Path:
-        """The version's folder, downloaded unless it is on this machine."""
+    @contextmanager
+    def fetch(self, pinned: Pinned) -> Iterator[Path]:
+        """The version's folder until the block ends, downloaded unless it is on this machine."""
         from mlflow.exceptions import MlflowException
 
-        try:
-            return download(pinned.source, self._uri)
-        except (MlflowException, OSError) as error:
-            raise self._failed(error) from error
+        with ExitStack() as files:
+            try:
+                folder = files.enter_context(downloaded(pinned.source, self._uri))
+            except (MlflowException, OSError) as error:
+                raise self._failed(error) from error
+            yield folder
 
     def _client(self) -> MlflowClient:
         for name, value in QUICK.items():  # for good: threads of this process poll the registry, and none may hang

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,8 +50,9 @@ class Folders:
             raise RegistryError("registry", "an answer", "none")
         return self.versions.get(self.aliases.get(name, name))
 
-    def fetch(self, pinned: Pinned) -> Path:
-        return Path(pinned.source)
+    @contextmanager
+    def fetch(self, pinned: Pinned) -> Iterator[Path]:
+        yield Path(pinned.source)
 
     def report(self, pinned: Pinned, reason: str, tag: str = SERVING_REFUSED) -> None:
         if self.down:
