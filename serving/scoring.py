@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from features.arrays import Floats
-from features.definitions import FeatureRepo, Stream
+from features.definitions import FeatureRepo
 from features.events import EventColumns
 from features.rows import FeatureMatrix, Status
 from models.event_champion import EventAlias
@@ -69,7 +69,7 @@ class EventScores:
             reason = champion.problem or "none is registered. Run 'headrace train'"
             raise ProblemError(503, f"POST /v1/score requires a champion of model '{request.model}'; got {reason}.")
         now = time.time_ns() // 1_000_000 if request.as_of is None else request.as_of
-        events = event_of(request.event, champion.columns.model.stream, now)
+        events = event_of(request.event, champion.columns, now)
         answers = self._answers(champion.columns, events, request.as_of)
         matrix = champion.columns.source.matrix_of(events, answers)
         try:
@@ -90,12 +90,14 @@ class EventScores:
         }
 
 
-def event_of(fields: Mapping[str, Any], stream: Stream, now: int) -> pa.Table:
-    """The event as the stream would parse it ``now`` (epoch ms). Raises ProblemError for one that it refuses."""
+def event_of(fields: Mapping[str, Any], columns: EventModelColumns, now: int) -> pa.Table:
+    """The event as the model's stream would parse it ``now`` (epoch ms). Raises ProblemError if it refuses it."""
+    stream = columns.model.stream
+    keys = {key for view in columns.source.views for key in view.entity.keys}
     event = {"event_id": NO_ID, "event_time": now, **fields}
     if stream.event_id is None:
         event.pop("event_id")
-    judged = judge([event], stream, None, now)
+    judged = judge([event], stream, None, now, keys=keys)
     if judged.parsed.events.num_rows != 1 or judged.reasons[0]:
         raise field_problem("event", f"an event of stream '{stream.name}': {judged.reasons[0]}", dict(fields))
     return judged.parsed.events

@@ -58,6 +58,11 @@ class FeatureRepo:
         features = {feature.name: feature.dtype for view in self.views_of(stream) for feature in view.features}
         return {**features, **stream.dtypes}
 
+    def keys_of(self, stream: str) -> frozenset[str]:
+        """The fields of the stream that are keys of an entity: their texts are identifiers (features.events.ids)."""
+        keys = {key for entity in self.entities.values() for key in entity.keys}
+        return frozenset(keys & set(self.streams[stream].mapped))
+
     def horizon_ms(self, stream: str) -> int | None:
         """The longest horizon of the views that read the stream; None if no view does, so that no event is late."""
         horizons = [view.horizon_ms for view in self.reading(stream)]

@@ -6,7 +6,7 @@ HTTP cannot disagree. A verdict depends on its record alone: never on its neighb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -20,6 +20,7 @@ from features.definitions import FUTURE_TOLERANCE_MS, PARTITIONS_OF_A_TOPIC, Str
 from features.events import split_columns
 from features.events.avro import messages as avro
 from features.events.decoded import ARROW, Decoded, Problems, bad_time, reason_text, show
+from features.events.ids import IDENTIFIER, unusable
 from features.events.json import messages as json_messages
 
 
@@ -77,6 +78,8 @@ def parse(
     stream: Stream,
     horizon_ms: int | None = None,
     schemas: Callable[[int], str] | None = None,
+    *,
+    keys: Collection[str] = (),
 ) -> Parsed:
     """Typed events and a verdict for each record; no content of a record raises an error.
 
@@ -85,6 +88,7 @@ def parse(
         stream: their definition.
         horizon_ms: an event older than this when it becomes known is late; None if no event is.
         schemas: Confluent schema id → the writer's schema as JSON text, KeyError for an unknown id; Avro only.
+        keys: the fields that are keys of entities, FeatureRepo.keys_of: their texts are identifiers, as event_id is.
 
     Raises:
         FormatError: ``stream.schema`` is not an Avro schema.
@@ -94,7 +98,7 @@ def parse(
     decoded = avro.decode(values, stream, schemas) if is_avro else json_messages.decode(values, stream)
     for row in np.flatnonzero(np.asarray(values.is_null())).tolist():
         decoded.problems[row] = "null_value: a message is required; got null (a tombstone)"
-    return _judge(decoded, records, stream, horizon_ms)
+    return _judge(decoded, records, stream, horizon_ms, keys)
 
 
 def joined(parts: Sequence[Parsed]) -> Parsed:
@@ -115,7 +119,9 @@ def _binary(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     return single_array(values).cast(pa.binary())
 
 
-def from_columns(table: pa.Table, stream: Stream, horizon_ms: int | None = None) -> Parsed:
+def from_columns(
+    table: pa.Table, stream: Stream, horizon_ms: int | None = None, *, keys: Collection[str] = ()
+) -> Parsed:
     """Typed events and a verdict for each row of columns: Parquet, CSV, batches of HTTP.
 
     Args:
@@ -124,20 +130,22 @@ def from_columns(table: pa.Table, stream: Stream, horizon_ms: int | None = None)
             (default: the event time), ``partition`` (default: 0), ``offset`` (default: the row number).
         stream: the dtypes and rules of the fields; its paths and time unit are for messages and not used.
         horizon_ms: as in parse().
+        keys: as in parse().
 
     Raises:
         FormatError: there is no column ``event_time``, or known_at, partition or offset has a wrong type.
     """
     decoded = split_columns.decode(table, stream)
-    return _judge(decoded, Records(None, *split_columns.positions(table, decoded, stream)), stream, horizon_ms)
+    records = Records(None, *split_columns.positions(table, decoded, stream))
+    return _judge(decoded, records, stream, horizon_ms, keys)
 
 
-def _judge(decoded: Decoded, records: Records, stream: Stream, horizon_ms: int | None) -> Parsed:
+def _judge(decoded: Decoded, records: Records, stream: Stream, horizon_ms: int | None, keys: Collection[str]) -> Parsed:
     """The verdict on every record, and the events of the records that are not dead letters."""
     ids = _ids(decoded.columns, records, stream)
     times = np.asarray(single_array(decoded.columns["event_time"]).fill_null(0))
     problems = decoded.problems
-    for mask, reason in _checks(decoded.columns, ids, times, records.known_at, stream):
+    for mask, reason in _checks(decoded.columns, ids, times, records.known_at, stream, keys):
         for row in np.flatnonzero(mask).tolist():
             problems.setdefault(row, reason(row))
     verdicts = np.zeros(len(times), dtype=np.int8)
@@ -160,11 +168,13 @@ def _ids(columns: pa.Table, records: Records, stream: Stream) -> pa.Array:
 
 
 def _checks(
-    columns: pa.Table, ids: pa.Array, times: Int64s, known_at: Int64s, stream: Stream
+    columns: pa.Table, ids: pa.Array, times: Int64s, known_at: Int64s, stream: Stream, keys: Collection[str]
 ) -> Iterator[tuple[Bools, Callable[[int], str]]]:
     """(mask of the records that break it, row → reason) of each rule, in order of precedence."""
     absent = pc.fill_null(pc.equal(ids, ""), fill_value=True)
     yield np.asarray(absent), lambda _: reason_text("missing_field", "event_id", "a string or int64", "nothing")
+    if "event_id" in columns.column_names:
+        yield unusable(ids), _unusable("event_id", ids)
     timeless = np.asarray(single_array(columns["event_time"]).is_null())
     yield timeless, lambda _: reason_text("missing_field", "event_time", "a time", "nothing")
     yield times <= 0, lambda row: bad_time("event_time", f"{times[row]} ms")
@@ -175,6 +185,8 @@ def _checks(
         if field.enum is not None:
             known = pc.or_(pc.is_in(column, value_set=pa.array(field.enum, pa.string())), column.is_null())
             yield ~np.asarray(known), _outside(name, field.enum, column)
+        if name in keys and field.dtype == "string":
+            yield unusable(column), _unusable(name, column)
     ahead = np.maximum(times, 0) - FUTURE_TOLERANCE_MS > known_at
     yield ahead, lambda row: reason_text("future_time", "event_time", _bound(int(known_at[row])), f"{times[row]} ms")
 
@@ -185,6 +197,10 @@ def _missing(name: str, dtype: str) -> Callable[[int], str]:
 
 def _outside(name: str, allowed: Sequence[str], column: pa.Array) -> Callable[[int], str]:
     return lambda row: reason_text("unknown_value", name, f"one of {', '.join(allowed)}", show(column[row].as_py()))
+
+
+def _unusable(name: str, column: pa.Array) -> Callable[[int], str]:
+    return lambda row: reason_text("bad_id", name, IDENTIFIER, show(column[row].as_py()))
 
 
 def _bound(known_at: int) -> str:

@@ -13,7 +13,7 @@ The verdicts are those of the topic: every reader ends in ``from_columns``, or i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +44,7 @@ from features.formats.files import (
 Tables = Iterator[tuple[str, pa.Table]]
 Events = Iterator[tuple[str, Parsed]]
 Horizon = Callable[[str], int | None]
+Keys = Callable[[str], Collection[str]]
 ToMs = Callable[[Columns, str, str], Columns]
 """(time column, unit of its numbers, its name in errors) → a time column for from_columns."""
 
@@ -60,7 +61,7 @@ class Format:
 
     name: str
     streams: tuple[str, ...]
-    read: Callable[[InputFile, Mapping[str, Stream], Horizon], Events]
+    read: Callable[[InputFile, Mapping[str, Stream], Horizon, Keys], Events]
     folder: bool = False
 
 
@@ -69,11 +70,17 @@ def nothing_is_late(stream: str) -> int | None:
     return None
 
 
+def no_keys(stream: str) -> Collection[str]:
+    """No fields: those of events that describe no entity."""
+    return ()
+
+
 def read_events(
     path: str | Path,
     format: str,  # noqa: A002  (the option's name on the command line)
     streams: Mapping[str, Stream],
     horizon_ms: Horizon = nothing_is_late,
+    keys: Keys = no_keys,
     *,
     stream: str | None = None,
     columns: Mapping[str, str] | None = None,
@@ -86,6 +93,7 @@ def read_events(
         format: a name in FORMATS.
         streams: the feature repo's streams by name; events of other streams are left out.
         horizon_ms: stream name → the horizon of the views that read it: FeatureRepo.horizon_ms.
+        keys: stream name → its fields that are keys of entities: FeatureRepo.keys_of.
         stream: for csv, parquet and jsonl, the stream of the rows; optional if the repo has only one.
         columns: for csv and parquet, our column → the file's, if that is not the stream's own path.
         chunk_rows: rows in memory at once, approximately.
@@ -102,7 +110,7 @@ def read_events(
         required = f"a stream called {' or '.join(map(repr, file_format.streams))} in the feature repo"
         next_step = "Define it, or read the file as csv or parquet."
         raise UsageError(f"format '{file_format.name}'", required, _names(streams), next_step)
-    return file_format.read(source, streams, horizon_ms)
+    return file_format.read(source, streams, horizon_ms, keys)
 
 
 def find_format(name: str) -> Format:
@@ -141,14 +149,14 @@ def _names(streams: Iterable[str]) -> str:
 
 def _with_verdicts(
     tables: Callable[[InputFile], Tables],
-) -> Callable[[InputFile, Mapping[str, Stream], Horizon], Events]:
+) -> Callable[[InputFile, Mapping[str, Stream], Horizon, Keys], Events]:
     """A reader of events, made of a reader of tables."""
 
-    def read(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Horizon) -> Events:
+    def read(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Horizon, keys: Keys) -> Events:
         for name, table in tables(source):
             if name in streams and table.num_rows:
                 ours = conformed(table, streams[name], source.where)
-                yield name, from_columns(ours, streams[name], horizon_ms(name))
+                yield name, from_columns(ours, streams[name], horizon_ms(name), keys=keys(name))
 
     return read
 
@@ -222,7 +230,7 @@ def _with_our_names(table: pa.Table, names: Mapping[str, str], source: InputFile
 # --- lines that are messages of a topic -------------------------------------------------------------------------------
 
 
-def _messages(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Horizon) -> Events:
+def _messages(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Horizon, keys: Keys) -> Events:
     """Each line as a message that became known at its event time: none is late or in the future.
 
     Lines are JSON, whatever the stream's topic holds.
@@ -234,7 +242,7 @@ def _messages(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Hori
         start += len(lines)
         known_at = np.full(len(lines), ANY_TIME_MS, dtype=np.int64)
         records = Records(pa.array(lines, pa.binary()), known_at, np.zeros(len(lines), np.int32), offsets)
-        parsed = parse(records, as_lines, None)
+        parsed = parse(records, as_lines, keys=keys(stream.name))
         yield stream.name, replace(parsed, events=_as_history(parsed.events, stream, digest))
 
 

@@ -135,9 +135,23 @@ class RowsWithPending(ForwardedStore):
         tables = [self._decided(stream, of_batch, store, batch) for batch, of_batch in by_batch.items()]
         return pa.concat_tables(tables) if any(table.num_rows for table in tables) else None
 
+    def _events(self, stream: Stream, entries: Sequence[PendingEvent]) -> pa.Table:
+        """The valid events, each once even if it is under more than one key."""
+        unique = list({(entry.topic_partition, entry.offset): entry for entry in entries}.values())
+        partition = np.array([int(entry.topic_partition.rpartition("/")[2]) for entry in unique], dtype=np.int32)
+        records = Records(
+            pa.array([entry.value for entry in unique], pa.binary()),
+            _int64s(entry.known_at for entry in unique),
+            partition,
+            _int64s(entry.offset for entry in unique),
+        )
+        horizon_ms, keys = self._repo.horizon_ms(stream.name), self._repo.keys_of(stream.name)
+        parsed = parse(records, stream, horizon_ms, self._schemas, keys=keys)
+        return parsed.events.filter(pa.array(parsed.verdicts[parsed.rows] == Verdict.VALID))
+
     def _decided(self, stream: Stream, entries: Sequence[PendingEvent], store: Store, batch: int) -> pa.Table:
         """The events that count after a batch, by the ids remembered up to and with that batch."""
-        events = _events(stream, self._repo.horizon_ms(stream.name), entries, self._schemas)
+        events = self._events(stream, entries)
         if not events.num_rows:
             return events
         ids = ids_of(events)
@@ -180,22 +194,6 @@ def _batch_of(value: bytes | None) -> int:
     if value is None or len(value) < HEADER.itemsize:
         return -1
     return int(np.frombuffer(value[: HEADER.itemsize], HEADER)["batch_id"][0])
-
-
-def _events(
-    stream: Stream, horizon_ms: int | None, entries: Sequence[PendingEvent], schemas: Callable[[int], str] | None
-) -> pa.Table:
-    """The valid events, each once even if it is under more than one key."""
-    unique = list({(entry.topic_partition, entry.offset): entry for entry in entries}.values())
-    partition = np.array([int(entry.topic_partition.rpartition("/")[2]) for entry in unique], dtype=np.int32)
-    records = Records(
-        pa.array([entry.value for entry in unique], pa.binary()),
-        _int64s(entry.known_at for entry in unique),
-        partition,
-        _int64s(entry.offset for entry in unique),
-    )
-    parsed = parse(records, stream, horizon_ms, schemas)
-    return parsed.events.filter(pa.array(parsed.verdicts[parsed.rows] == Verdict.VALID))
 
 
 def _int64s(values: Iterable[int]) -> Int64s:

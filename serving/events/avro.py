@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import getitem
@@ -19,7 +19,13 @@ from serving.events.verdicts import JudgedEvents, judge, message_of, records_of
 
 
 def judge_avro(
-    events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: int, registry: SchemaRegistry | None
+    events: Sequence[Any],
+    stream: Stream,
+    horizon_ms: int | None,
+    now: int,
+    registry: SchemaRegistry | None,
+    *,
+    keys: Collection[str] = (),
 ) -> JudgedEvents:
     """The stream's verdict on each event, as if received ``now`` (epoch ms), with its encoded message.
 
@@ -27,7 +33,7 @@ def judge_avro(
         FormatError: the stream has no schema to write with.
         StoreError: the registry does not answer.
     """
-    plain = judge(events, replace(stream, format="json", schema=None), horizon_ms, now)
+    plain = judge(events, replace(stream, format="json", schema=None), horizon_ms, now, keys=keys)
     writer = avro_writer(stream, registry)
     verdicts, reasons, messages = list(plain.verdicts), list(plain.reasons), list(plain.messages)
     good = [at for at, verdict in enumerate(verdicts) if verdict != Verdict.DEAD_LETTER]
@@ -37,7 +43,8 @@ def judge_avro(
         except RefusedError as refused:
             verdicts[at], reasons[at] = Verdict.DEAD_LETTER, str(refused)
     written = [at for at in good if verdicts[at] != Verdict.DEAD_LETTER]
-    parsed = parse(records_of([messages[at].value for at in written], now), stream, horizon_ms, registry)
+    records = records_of([messages[at].value for at in written], now)
+    parsed = parse(records, stream, horizon_ms, registry, keys=keys)
     for at, verdict, reason in zip(written, parsed.verdicts, parsed.reasons.to_pylist(), strict=True):
         verdicts[at], reasons[at] = Verdict(int(verdict)), reason
     rows = np.array(written, dtype=np.int64)[parsed.rows]

@@ -50,11 +50,13 @@ class PostedEvents:
         stream = events.named_stream(self._repo.streams, name)
         if self._sink is None:
             raise ProblemError(503, "POST /v1/events requires Kafka's address; got none. See 'headrace serve --help'.")
-        horizon_ms, now = self._repo.horizon_ms(name), time.time_ns() // 1_000_000
+        now = time.time_ns() // 1_000_000
+        horizon_ms, keys = self._repo.horizon_ms(name), self._repo.keys_of(name)
         if stream.format == "avro":  # in a thread of its own, as the registry may be read
-            judged = await asyncio.to_thread(judge_avro, posted.events, stream, horizon_ms, now, self._schemas)
+            judge = functools.partial(judge_avro, posted.events, stream, horizon_ms, now, self._schemas, keys=keys)
+            judged = await asyncio.to_thread(judge)
         else:
-            judged = events.judge(posted.events, stream, horizon_ms, now)
+            judged = events.judge(posted.events, stream, horizon_ms, now, keys=keys)
         keep = None if self._own is None else functools.partial(self._keep, self._own, stream, judged)
         response = await events.post(judged, self._sink, keep)
         for verdict in response.events:

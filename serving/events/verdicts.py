@@ -6,7 +6,7 @@ The judged bytes are those that are sent, so that an event accepted here cannot 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -155,12 +155,14 @@ class JudgedEvents:
     parsed: Parsed
 
 
-def judge(events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: int) -> JudgedEvents:
+def judge(
+    events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: int, *, keys: Collection[str] = ()
+) -> JudgedEvents:
     """The stream's verdict on each event, as if received ``now`` (epoch ms)."""
     refused = [_not_an_event(event, stream) for event in events]
     objects = [event if isinstance(event, dict) else {} for event in events]
     values = [msgspec.json.encode(message_of(event, stream)) for event in objects]
-    parsed = parse(records_of(values, now), stream, horizon_ms)
+    parsed = parse(records_of(values, now), stream, horizon_ms, keys=keys)
     reasons = [own or of_parser for own, of_parser in zip(refused, parsed.reasons.to_pylist(), strict=True)]
     verdicts = [
         Verdict.DEAD_LETTER if own else Verdict(int(of_parser))

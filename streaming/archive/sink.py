@@ -193,4 +193,6 @@ class ArchiveSink:
         return ArchiveReport(batch_id, end, records_between(start, end), appended, took_ms)
 
     def _parsed(self, messages: Messages) -> Parsed:
-        return parse(messages.records, messages.stream, self._repo.horizon_ms(messages.stream.name), self._schemas)
+        name = messages.stream.name
+        horizon_ms, keys = self._repo.horizon_ms(name), self._repo.keys_of(name)
+        return parse(messages.records, messages.stream, horizon_ms, self._schemas, keys=keys)

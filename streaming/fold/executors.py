@@ -68,7 +68,8 @@ def parsed_pieces(job: FoldJob, batches: Iterable[pa.RecordBatch]) -> Iterator[p
 
 def _pieces(job: FoldJob, messages: Messages) -> pa.RecordBatch:
     stream = messages.stream
-    parsed = parse(messages.records, stream, job.horizons_ms[stream.name], job.schemas)
+    horizon_ms, keys = job.horizons_ms[stream.name], job.keys[stream.name]
+    parsed = parse(messages.records, stream, horizon_ms, job.schemas, keys=keys)
     valid = parsed.events.filter(pa.array(parsed.verdicts[parsed.rows] == Verdict.VALID))
     pieces: list[tuple[str, str, int, bytes]] = [(COUNTS, "", -1, _counts(messages, parsed))]
     dead = pa.array(parsed.verdicts == Verdict.DEAD_LETTER)

@@ -44,6 +44,7 @@ class FoldJob:
 
     Args:
         horizons_ms: by stream, the age above which a record is late.
+        keys: by stream, its fields that are keys of entities.
         shares: the number of tasks that a view's entities are divided into.
         schemas: as parse() takes them.
     """
@@ -51,6 +52,7 @@ class FoldJob:
     streams: tuple[Stream, ...]
     views: tuple[FeatureView, ...]
     horizons_ms: Mapping[str, int | None]
+    keys: Mapping[str, frozenset[str]]
     shares: int
     schemas: Schemas | None = None
 
@@ -71,7 +73,8 @@ class FoldJob:
 def fold_job(repo: FeatureRepo, shares: int, schemas: Schemas | None = None) -> FoldJob:
     """The job of a repo's streams and views."""
     horizons_ms = {name: repo.horizon_ms(name) for name in repo.streams}
-    return FoldJob(tuple(repo.streams.values()), tuple(repo.views.values()), horizons_ms, shares, schemas)
+    keys = {name: repo.keys_of(name) for name in repo.streams}
+    return FoldJob(tuple(repo.streams.values()), tuple(repo.views.values()), horizons_ms, keys, shares, schemas)
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,9 @@ class OnlineSink:
         self._step.check_standing(committed)
 
     def _parsed(self, messages: Messages) -> Parsed:
-        return parse(messages.records, messages.stream, self._repo.horizon_ms(messages.stream.name), self._schemas)
+        name = messages.stream.name
+        horizon_ms, keys = self._repo.horizon_ms(name), self._repo.keys_of(name)
+        return parse(messages.records, messages.stream, horizon_ms, self._schemas, keys=keys)
 
     def _run(self, batch_id: int, start: Offsets, end: Offsets, parsed: Mapping[str, Parsed]) -> Counts:
         folded = {name: records for name, records in parsed.items() if name in self._folded}

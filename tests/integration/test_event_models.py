@@ -272,7 +272,7 @@ def test_the_service_gives_the_score_that_history_gives_for_the_same_event_and_t
     assert loaded is not None
     for customer, amount in ((3, 12.5), (4, 250.0), (5, 999.0)):
         fields = {"customer_id": customer, "terminal_id": 9, "amount": amount}
-        matrix = ASKED.source.matrix(event_of(fields, ASKED.model.stream, END_MS), np.array([END_MS]), events)
+        matrix = ASKED.source.matrix(event_of(fields, ASKED, END_MS), np.array([END_MS]), events)
         answer = asked_of(http, **fields)
         assert answer["score"] == pytest.approx(loaded.model.scores(ASKED.inputs(matrix))[0], abs=1e-9)
         assert answer["flagged"] == (answer["score"] >= answer["threshold"])

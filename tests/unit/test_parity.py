@@ -107,7 +107,7 @@ def project(root: Path, archived: int, folded: int) -> Parity:
     status = {"state": "stopped", "updated_at": NOW, "queries": {"archive": {"end": end}}}
     status_file(root / ".headrace").parent.mkdir()
     status_file(root / ".headrace").write_text(json.dumps(status))
-    repo = SimpleNamespace(path=root, horizon_ms=REPO.horizon_ms)
+    repo = SimpleNamespace(path=root, horizon_ms=REPO.horizon_ms, keys_of=REPO.keys_of)
     return StoreParity(
         root / ".headrace", root / ".headrace/offline", repo, [VIEW], TrainingSettings(), lambda _: None
     )()
@@ -127,7 +127,7 @@ def test_rows_that_lack_an_event_keep_a_better_model_from_being_promoted(tmp_pat
 
 
 def test_a_project_without_a_stream_has_nothing_to_compare_and_gets_no_store_by_being_asked(tmp_path):
-    repo = SimpleNamespace(path=tmp_path, horizon_ms=REPO.horizon_ms)
+    repo = SimpleNamespace(path=tmp_path, horizon_ms=REPO.horizon_ms, keys_of=REPO.keys_of)
     found = StoreParity(
         tmp_path / ".headrace", tmp_path / ".headrace/offline", repo, [VIEW], TrainingSettings(), lambda _: None
     )()

@@ -149,7 +149,9 @@ class EventFile:
         """
         parts: dict[str, list[pa.Table]] = {name: [] for name in streams}
         left = sys.maxsize if bound is None else bound.events
-        for name, parsed in read_events(self.path, self.kind, self.repo.streams, self.repo.horizon_ms):
+        for name, parsed in read_events(
+            self.path, self.kind, self.repo.streams, self.repo.horizon_ms, self.repo.keys_of
+        ):
             if name in parts:
                 parts[name].append(parsed.events)
                 left -= parsed.events.num_rows

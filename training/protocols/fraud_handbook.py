@@ -91,7 +91,7 @@ def read_history(path: Path, kind: str, repo: FeatureRepo) -> Events:
         UsageError: the file or the repo lacks one of them.
     """
     parts: dict[str, list[pa.Table]] = {PAYMENTS: [], LABELS: []}
-    for name, parsed in read_events(path, kind, repo.streams, repo.horizon_ms):
+    for name, parsed in read_events(path, kind, repo.streams, repo.horizon_ms, repo.keys_of):
         parts.setdefault(name, []).append(parsed.events)
     for name in (PAYMENTS, LABELS):
         if not parts[name]:

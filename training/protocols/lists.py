@@ -35,7 +35,9 @@ def read_interactions(path: Path, kind: str, repo: FeatureRepo, keys: Sequence[s
 
     Raises UsageError where there is none.
     """
-    parts = [parsed.events for name, parsed in read_events(path, kind, repo.streams) if name == "activity"]
+    parts = [
+        parsed.events for name, parsed in read_events(path, kind, repo.streams, keys=repo.keys_of) if name == "activity"
+    ]
     if not sum(part.num_rows for part in parts):
         raise UsageError(f"file '{path}'", "events of stream 'activity'", "none")
     events = pa.concat_tables(parts)

@@ -84,7 +84,11 @@ def read(paths: Sequence[Path], repo: FeatureRepo) -> Impressions:
 
 
 def _activity(path: Path, repo: FeatureRepo) -> pa.Table:
-    tables = [parsed.events for name, parsed in read_events(path, "ranklens", repo.streams) if name == "activity"]
+    tables = [
+        parsed.events
+        for name, parsed in read_events(path, "ranklens", repo.streams, keys=repo.keys_of)
+        if name == "activity"
+    ]
     if not tables:
         raise UsageError(f"file '{path}'", "rankings and clicks", "none")
     return pa.concat_tables(tables)

@@ -137,7 +137,14 @@ class File:
             raise UsageError(what, f"--format, one of {', '.join(FORMATS)}", "none")
         columns = dict(map(_renaming, self.renamed)) or None
         read: Read = partial(
-            read_events, self.path, self.kind, repo.streams, repo.horizon_ms, stream=self.stream, columns=columns
+            read_events,
+            self.path,
+            self.kind,
+            repo.streams,
+            repo.horizon_ms,
+            repo.keys_of,
+            stream=self.stream,
+            columns=columns,
         )
         read()  # generators do not start by themselves: this only looks at the options
         return read

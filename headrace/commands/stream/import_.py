@@ -91,7 +91,7 @@ def _project(
     columns = dict(map(renaming, renamed)) or None
 
     def read(file: str) -> ImportSource:
-        records = read_events(file, kind, repo.streams, repo.horizon_ms, stream=stream, columns=columns)
+        records = read_events(file, kind, repo.streams, repo.horizon_ms, repo.keys_of, stream=stream, columns=columns)
         return ImportSource(file, digest_of(Path(file)), records)
 
     reached = crash_point(os.environ) or (lambda _: None)

@@ -1,0 +1,56 @@
+"""The texts that can identify an entity or an event."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.arrays import Bools
+
+MOST_BYTES = 256
+"""Bytes of an identifier in UTF-8."""
+
+IDENTIFIER = f"1 to {MOST_BYTES} bytes of UTF-8 with a character that is no space, and no control characters"
+
+_CONTROL = r"[\p{Cc}\p{Zl}\p{Zp}]"
+
+_BEGINS_A_SPACE, _IN_A_CONTROL = np.zeros((2, 256), dtype=bool)
+_BEGINS_A_SPACE[[*range(0x21), 0xC2, 0xE1, 0xE2, 0xE3]] = True
+_IN_A_CONTROL[[*range(0x20), 0x7F, 0xC2, 0xE2]] = True
+"""The first bytes in UTF-8 of all spaces, and the bytes of which each control character has one."""
+
+
+def unusable(texts: pa.Array) -> Bools:
+    """True for each text that cannot be an identifier (IDENTIFIER); False for a null, which identifies nothing."""
+    if texts.null_count == len(texts):
+        return np.zeros(len(texts), dtype=bool)
+    broken = pc.greater(pc.binary_length(texts), MOST_BYTES)
+    offsets, data = _bytes_of(texts)
+    if _may_be_blank(offsets, data):
+        broken = pc.or_(broken, pc.equal(pc.utf8_trim_whitespace(texts), ""))
+    if _may_have_controls(data):
+        broken = pc.or_(broken, pc.match_substring_regex(texts, _CONTROL))
+    return np.asarray(pc.fill_null(broken, fill_value=False))
+
+
+def _bytes_of(texts: pa.Array) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """The texts' bytes, and where each begins among them; the last position is the end."""
+    _, positions, content = texts.buffers()
+    offsets = np.frombuffer(positions, np.int32, len(texts) + 1, 4 * texts.offset)
+    return offsets - offsets[0], np.frombuffer(content or b"", np.uint8)[offsets[0] : offsets[-1]]
+
+
+# Both look at the bytes of all texts at once, as Arrow's functions on texts cost up to a hundred times as much.
+
+
+def _may_be_blank(offsets: NDArray[np.int32], data: NDArray[np.uint8]) -> bool:
+    """Whether a text can be empty or of spaces alone."""
+    starts = offsets[:-1]
+    return bool((starts == offsets[1:]).any()) or bool(_BEGINS_A_SPACE[data[starts]].any())
+
+
+def _may_have_controls(data: NDArray[np.uint8]) -> bool:
+    """Whether a text can match _CONTROL."""
+    return bool(_IN_A_CONTROL[data].any())
