@@ -263,7 +263,7 @@ def _underived(view: FeatureView, keys: Sequence[str], online: FeatureMatrix) ->
     """Derived features that differ from their expression of the row's other features."""
     columns = dict(zip(online.names, online.columns, strict=True))
     numeric = [feature.name for feature in view.features if feature.dtype in ("int64", "float64")]
-    floats = {name: columns[name].cast(pa.float64()).to_numpy(zero_copy_only=False) for name in numeric}
+    floats = {name: columns[name].cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) for name in numeric}
     present = online.status == Status.PRESENT
     differences = []
     for feature in view.features:

@@ -146,6 +146,7 @@ def meets(value: Any, condition: Condition) -> bool:
     if isinstance(condition, Compare):
         compare = {"above": value > condition.value, "at_least": value >= condition.value}
         compare |= {"below": value < condition.value, "at_most": value <= condition.value}
+        compare |= {"other_than": value != condition.value}
         return bool(compare[condition.relation])
     return bool(value == condition)
 
@@ -303,7 +304,7 @@ def derived_disagreements(view: FeatureView, actual: FeatureMatrix) -> list[str]
     """One line for each derived feature that differs from its expression of the row's other features."""
     numeric = {f.name for f in view.features if f.dtype in ("int64", "float64")}
     columns = dict(zip(actual.names, actual.columns, strict=True))
-    floats = {name: columns[name].cast(pa.float64()).to_numpy(zero_copy_only=False) for name in numeric}
+    floats = {name: columns[name].cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) for name in numeric}
     wrong = []
     for feature in view.features:
         if feature.expression is not None:

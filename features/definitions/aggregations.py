@@ -109,13 +109,21 @@ class Mean(NumericAggregation):
 
 
 @dataclass(frozen=True)
-class Min(NumericAggregation):
-    """The smallest value. Null when there are no events. Exact."""
+class Extremum(NumericAggregation):
+    """The smallest or the largest value of a numeric column, of its dtype."""
+
+    def dtype(self, dtypes: Mapping[str, str]) -> str:
+        return dtypes[self.column]
 
 
 @dataclass(frozen=True)
-class Max(NumericAggregation):
-    """The largest value. Null when there are no events. Exact."""
+class Min(Extremum):
+    """The smallest value, of the column's dtype. Null when there are no events. Exact."""
+
+
+@dataclass(frozen=True)
+class Max(Extremum):
+    """The largest value, of the column's dtype. Null when there are no events. Exact."""
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,14 @@ from features.definitions.expressions import (
     check_expression,
     check_where,
     freeze_where,
+    largest_number,
 )
 from features.definitions.streams import Stream
 from features.definitions.windows import duration_ms
 from features.errors import DefinitionError
+
+EXACT_BELOW = 2**53
+"""Of a number below this, any int64 as a float64 is on the same side as the int64 itself."""
 
 
 @dataclass(frozen=True)
@@ -157,3 +161,7 @@ class EventModel:
         numbers = {name: "float64" for name, dtype in known.items() if dtype in ("int64", "float64")}
         for rule in self.rules:
             check_where(rule.filter, numbers, f"{where}: rule '{rule.name}'")
+            for name, condition in rule.filter.items():
+                if known[name] == "int64" and largest_number(condition) >= EXACT_BELOW:
+                    required = f"a number below {EXACT_BELOW}, as a rule reads '{name}' (int64) as a float64"
+                    raise DefinitionError(f"{where}: rule '{rule.name}'", required, repr(condition))

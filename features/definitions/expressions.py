@@ -132,9 +132,13 @@ def check_where(where: Mapping[str, Condition], dtypes: Mapping[str, str], locat
     for column, condition in where.items():
         if column not in dtypes:
             raise DefinitionError(location, "a where on known columns", repr(column), f"Known: {', '.join(dtypes)}.")
-        values = condition.values if isinstance(condition, OneOf) else (condition,)
+        values: tuple[Scalar | Compare, ...] = condition.values if isinstance(condition, OneOf) else (condition,)
+        where_column = f"{location}: where {column!r}"
         if not all(_comparable(value, dtypes[column]) for value in values):
-            raise DefinitionError(f"{location}: where {column!r}", f"a condition on {dtypes[column]}", repr(condition))
+            raise DefinitionError(where_column, f"a condition on {dtypes[column]}", repr(condition))
+        if dtypes[column] == "float64" and not all(map(_is_float64, values)):
+            required = "whole numbers that a float64 can be, as all up to 2^53 are"
+            raise DefinitionError(where_column, required, repr(condition), "A field of int64 takes any.")
 
 
 def _comparable(value: Scalar | Compare, dtype: str) -> bool:
@@ -147,6 +151,19 @@ def _comparable(value: Scalar | Compare, dtype: str) -> bool:
     if isinstance(value, float):
         return dtype == "float64" and math.isfinite(value)
     return dtype == "string" and isinstance(value, str)
+
+
+def _is_float64(value: Scalar | Compare) -> bool:
+    """False for a whole number between two float64s: no value of the column equals it."""
+    number = value.value if isinstance(value, Compare) else value
+    return not isinstance(number, int) or int(float(number)) == number
+
+
+def largest_number(condition: Condition) -> float:
+    """The largest magnitude of the condition's numbers; 0 without any."""
+    values = condition.values if isinstance(condition, OneOf) else (condition,)
+    numbers = [value.value if isinstance(value, Compare) else value for value in values]
+    return max((abs(number) for number in numbers if isinstance(number, int | float)), default=0)
 
 
 def where_label(where: Mapping[str, Condition]) -> str:
@@ -188,13 +205,49 @@ def _matches(column: pa.ChunkedArray, condition: Condition) -> Bools:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if isinstance(condition, OneOf):
-        result = pc.is_in(column, value_set=pa.array(condition.values, type=column.type))
-    elif isinstance(condition, Compare):
-        result = pc.call_function(Compare.KERNELS[condition.relation], [column, pa.scalar(condition.value)])
+    is_float = pa.types.is_floating(column.type)
+    if isinstance(condition, Compare):
+        result = _compared(column, condition)
+    elif isinstance(condition, OneOf):
+        # is_in takes 0.0 and -0.0 for different values; adding 0.0 makes both 0.0.
+        values = [float(value) + 0.0 for value in condition.values] if is_float else condition.values
+        column = pc.add(column, 0.0) if is_float else column
+        result = pc.is_in(column, value_set=pa.array(values, type=column.type))
     else:
-        result = pc.equal(column, pa.scalar(condition, type=column.type))
+        result = pc.equal(column, pa.scalar(float(condition) if is_float else condition, type=column.type))
     return np.asarray(pc.fill_null(result, fill_value=False).to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def _compared(column: pa.ChunkedArray, compare: Compare) -> pa.ChunkedArray:
+    """Whether each number is in the relation, by Arrow's comparison of equal types, which rounds none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_floating(column.type):
+        compare = Compare(compare.relation, float(compare.value))  # check_where found them equal
+    else:
+        compare = _with_integer(compare)
+        if not -(2**63) <= compare.value < 2**63:
+            by_sign = ("below", "at_most") if compare.value > 0 else ("above", "at_least")
+            holds = compare.relation in (*by_sign, "other_than")
+            return pc.and_(column.is_valid(), pa.scalar(holds))
+    return pc.call_function(Compare.KERNELS[compare.relation], [column, pa.scalar(compare.value, column.type)])
+
+
+def _with_integer(condition: Compare) -> Compare:
+    """The condition that the same integers meet, with a whole number: no integer is rounded to compare it.
+
+    Above 0.5 is at least 1. Of a number that is not whole, every integer is other: above the least int64 or equal.
+    """
+    if condition.value == math.floor(condition.value):
+        return Compare(condition.relation, int(condition.value))
+    match condition.relation:
+        case "above" | "at_least":
+            return Compare("at_least", math.ceil(condition.value))
+        case "below" | "at_most":
+            return Compare("at_most", math.floor(condition.value))
+        case _:
+            return Compare("at_least", -(2**63))
 
 
 @dataclass(frozen=True)

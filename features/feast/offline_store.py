@@ -27,6 +27,7 @@ from features.definitions import FeatureRepo, load_repo
 from features.errors import UsageError
 from features.events import entity_keys
 from features.feast.paths import in_repo
+from features.feast.response import exact_frame
 from features.history import ROWS_IN_MEMORY, ArchiveReader, Spine, SpineRequest, history, open_tables
 
 TIME = "event_timestamp"
@@ -135,12 +136,12 @@ class ArchiveRetrievalJob(DaskRetrievalJob):
         """The spine with its index, and the features as further columns."""
         if validation_reference is None and not self.on_demand_feature_views:
             return self._to_df_internal(timeout)
-        frame = self.to_arrow(validation_reference, timeout).to_pandas()
+        frame = exact_frame(self.to_arrow(validation_reference, timeout))
         added = frame[[name for name in frame.columns if name not in self._spine.columns]]
         return self._beside_the_spine(added)
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._beside_the_spine(pa.table(self._columns()).to_pandas())
+        return self._beside_the_spine(exact_frame(pa.table(self._columns())))
 
     def _beside_the_spine(self, added: pd.DataFrame) -> pd.DataFrame:
         return (

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from feast.online_response import TIMESTAMP_POSTFIX, OnlineResponse
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse
 from feast.protos.feast.types.Value_pb2 import Value
@@ -17,6 +19,9 @@ from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyp
 from features.rows import FeatureMatrix, Status
 
 FIELDS = {pa.string(): "string", pa.int64(): "int64", pa.float64(): "double", pa.bool_(): "bool"}
+
+MOST_EXACT = 2**53
+"""Every integer up to this is a float64."""
 
 STATUSES = {
     Status.PRESENT: FieldStatus.PRESENT,
@@ -68,6 +73,10 @@ class PackedResponse(OnlineResponse):
         """Every entity column and feature as an Arrow column of the feature's own dtype."""
         return pa.table({name: pa.array(column) for name, column in self._columns(include_event_timestamps)})
 
+    def to_df(self, include_event_timestamps: bool = False) -> pd.DataFrame:
+        """As to_dict(); no integer is rounded."""
+        return with_exact_integers(super().to_df(include_event_timestamps), self.to_arrow(include_event_timestamps))
+
     def _columns(self, with_times: bool) -> Iterator[tuple[str, list[Any] | pa.Array]]:
         for name, values in self._entities.items():
             yield name, values
@@ -79,6 +88,21 @@ class PackedResponse(OnlineResponse):
                 yield name, part.matrix.columns[column]
                 if with_times:
                     yield name + TIMESTAMP_POSTFIX, seconds
+
+
+def exact_frame(table: pa.Table) -> pd.DataFrame:
+    """The table in pandas; no integer is rounded."""
+    return with_exact_integers(table.to_pandas(), table)
+
+
+def with_exact_integers(frame: pd.DataFrame, table: pa.Table) -> pd.DataFrame:
+    """The frame of this table, where integers beyond 2^53 beside nulls, which pandas makes floats, are Int64."""
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_integer(column.type) and column.null_count:
+            lowest, highest = pc.min_max(column).as_py().values()
+            if lowest is not None and max(highest, -lowest) > MOST_EXACT:
+                frame[name] = column.to_pandas(types_mapper={column.type: pd.Int64Dtype()}.get)
+    return frame
 
 
 def add_part(response: GetOnlineFeaturesResponse, part: ResponsePart) -> None:

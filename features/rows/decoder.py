@@ -15,8 +15,10 @@ from features.hashing import Uint64s
 from features.rows.layout import (
     HEADER,
     HUNDREDTHS,
+    LARGEST_INTEGER,
     MAGIC,
     RAW,
+    SMALLEST_INTEGER,
     VERSION,
     WIDTH_MASKS,
     Layout,
@@ -173,7 +175,7 @@ def _decode_table(spec: TableSpec, reader: _Reader, counts: Int64s, codes: NDArr
             pool = reader.texts(numbers.astype(np.int64), bounds)
             columns[column.name] = np.arange(len(pool))
         elif column.codec in ("integer", "code"):
-            columns[column.name] = unzigzag(numbers)
+            columns[column.name] = _integers(numbers, forms[:, number][row])
         else:
             columns[column.name] = numbers if column.codec == "hash" else numbers.astype(np.int64)
     return Entries(row, time, columns, pool)
@@ -204,6 +206,15 @@ def _floats(numbers: Uint64s, form: NDArray[np.uint8]) -> NDArray[np.float64]:
     raw = form == RAW
     if raw.any():
         values[raw] = numbers[raw].view(np.float64)
+    return values
+
+
+def _integers(numbers: Uint64s, form: NDArray[np.uint8]) -> Int64s:
+    values = unzigzag(numbers)
+    raw = form == RAW
+    if raw.any():
+        floats = numbers[raw].view(np.float64)
+        values[raw] = np.clip(floats, SMALLEST_INTEGER, LARGEST_INTEGER).astype(np.int64)
     return values
 
 

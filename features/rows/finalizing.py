@@ -123,7 +123,7 @@ def _later(program: ReadProgram, columns: dict[str, pa.Array]) -> dict[str, pa.A
     if not program.later:
         return {}
     floats = {
-        f.name: columns[f.name].cast(pa.float64()).to_numpy(zero_copy_only=False)
+        f.name: columns[f.name].cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         for f in program.numbers
         if f.dtype in ARROW
     }

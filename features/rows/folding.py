@@ -36,6 +36,8 @@ SPARE = np.empty(0, dtype=np.int64)
 REDUCERS = {"min": contract.SMALLER, "max": contract.LARGER, "count": contract.ADDED}
 """Reducers of these columns; other floats are summed, and all else stays as it is."""
 
+INTEGER_REDUCERS = {contract.SMALLER: contract.SMALLER_INTEGER, contract.LARGER: contract.LARGER_INTEGER}
+
 BYTES_A_ROW, BYTES_AN_ENTRY = 512, 16
 """The room made at first, beside the bytes of the old rows; where it is too little, it is doubled."""
 
@@ -176,7 +178,8 @@ def _table(spec: TableSpec, window_end: int, level_end: int) -> tuple[int, ...]:
 def _reducer(table: Table, column: ColumnSpec) -> int:
     if isinstance(table, Recent | Distinct):
         return contract.SAME
-    return REDUCERS.get(column.name, contract.SUMMED if column.codec == "float" else contract.SAME)
+    reducer = REDUCERS.get(column.name, contract.SUMMED if column.codec == "float" else contract.SAME)
+    return INTEGER_REDUCERS[reducer] if column.codec == "integer" else reducer
 
 
 def _half_life(table: Table, name: str) -> float:

@@ -10,7 +10,9 @@ A row is, little-endian, padded with zeros to a multiple of 8 bytes:
 
 Numbers take as many bytes as the largest of the row's column needs. Times are stored as the difference to the next
 (tiles, in units of the finest tile) or to the clock. Floats are whole numbers or hundredths where that loses nothing,
-as spending and counts mostly are; else 8 bytes. The checksum is the multilinear hash of the row's 8-byte words.
+as spending and counts mostly are; else 8 bytes. Min and max of integers are integers; older rows have floats of 8 bytes
+where they exceed 2^53, which are read as the integers that they were rounded to. The checksum is the multilinear hash
+of the row's 8-byte words.
 """
 
 from __future__ import annotations
@@ -52,6 +54,9 @@ WIDTH_MASKS = np.array([0] + [(1 << (8 * width)) - 1 for width in range(1, 8)] +
 WIDTH_LIMITS = WIDTH_MASKS[:8]
 
 EXACT = 2.0**53
+
+SMALLEST_INTEGER, LARGEST_INTEGER = -(2.0**63), 2.0**63 - 1024
+"""The smallest and the largest float64 that is an int64."""
 
 
 @dataclass(frozen=True)

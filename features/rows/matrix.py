@@ -83,4 +83,6 @@ class FeatureMatrix:
         """(n, features) in float64, NaN for null; for numeric features only."""
         by_name = dict(zip(self.names, self.columns, strict=True))
         columns = [by_name[name] for name in (names or self.names)]
-        return np.column_stack([column.cast(pa.float64()).to_numpy(zero_copy_only=False) for column in columns])
+        return np.column_stack(
+            [column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) for column in columns]
+        )

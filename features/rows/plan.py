@@ -97,9 +97,11 @@ def _parts_of(feature: Feature) -> list[tuple[Aggregation, Table, Window]]:
 
 def _table_of(feature_set: FeatureSet, aggregation: Aggregation) -> Table:
     """The table that an aggregation needs, with only its own slots and size."""
-    source = filtered_stream(feature_set, aggregation, getattr(aggregation, "column", None))
+    column = getattr(aggregation, "column", None)
+    source = filtered_stream(feature_set, aggregation, column)
     if type(aggregation) in TILE_SLOTS:
-        return Tiles(source, TILE_SLOTS[type(aggregation)])
+        integers = column is not None and feature_set.source.dtypes[column] == "int64"
+        return Tiles(source, TILE_SLOTS[type(aggregation)], integers)
     match aggregation:
         case DecayedCount():
             return Tiles(source, (f"decay {aggregation.half_life_ms}",))

@@ -40,6 +40,8 @@ STEPS: dict[type[agg.Aggregation], tuple[int, tuple[str, ...]]] = {
 }
 """The computation of an aggregation, and its columns; _Builder._step adds the others."""
 
+INTEGER_EXTREMA = {contract.MIN: contract.MIN_INTEGER, contract.MAX: contract.MAX_INTEGER}
+
 OPERATIONS = {
     "product": contract.PRODUCT,
     "ratio": contract.RATIO,
@@ -156,6 +158,8 @@ class _Builder:
             return _Step(what, (first, second), base=self._representatives(table), parameter=part.q)
         if isinstance(part, agg.Last | agg.LastK):
             return self._newest(name, part, table, first)
+        if table.columns[first - 1].codec == "integer":
+            what = INTEGER_EXTREMA[what]
         return _Step(what, (first, second))
 
     def _newest(self, name: str, part: agg.Last | agg.LastK, table: Table, column: int) -> _Step:

@@ -25,6 +25,9 @@ from features.hashing import hash_numbers, hash_texts
 
 HASH_BITS = 48
 
+EXTREMA = ("min", "max")
+"""Slots of tiles that are of the column's own type."""
+
 SMALLEST_MAGNITUDE, LARGEST_MAGNITUDE = 1e-9, 1e15
 
 
@@ -89,14 +92,21 @@ class Table(ABC):
 class Tiles(Table):
     """Per tile: how many events, and of the source's column the sum, min and max; decayed weights at the tile's start.
 
-    ``slots`` are names of columns: 'count', 'sum', 'min', 'max', 'decay <half life in ms>'.
+    ``slots`` are names of columns: 'count', 'sum', 'min', 'max', 'decay <half life in ms>'. Min and max are integers
+    where the source's column is one of ``integers``.
     """
 
     slots: tuple[str, ...] = ()
+    integers: bool = False
 
     @property
     def columns(self) -> tuple[ColumnSpec, ...]:
-        return tuple(ColumnSpec(slot, "count" if slot == "count" else "float") for slot in self.slots)
+        return tuple(ColumnSpec(slot, self._codec(slot)) for slot in self.slots)
+
+    def _codec(self, slot: str) -> str:
+        if slot == "count":
+            return "count"
+        return "integer" if self.integers and slot in EXTREMA else "float"
 
     def lift(self, events: FilteredEvents) -> Entries:
         columns: dict[str, Column] = {}
@@ -106,7 +116,7 @@ class Tiles(Table):
             elif slot.startswith("decay"):
                 columns[slot] = np.ones(len(events.row))
             else:
-                columns[slot] = events.value().astype(np.float64)
+                columns[slot] = events.value().astype(np.int64 if self._codec(slot) == "integer" else np.float64)
         return Entries(events.row, events.time, columns)
 
 

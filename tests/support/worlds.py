@@ -26,7 +26,7 @@ from features.definitions.aggregations import (
     Sum,
     TimeSinceLast,
 )
-from features.definitions.expressions import above, difference, ratio
+from features.definitions.expressions import above, at_least, below, difference, ratio
 from features.definitions.windows import Window
 from features.events.columns import encode_key
 from features.events.parsing import event_schema
@@ -59,9 +59,12 @@ AGGREGATIONS: tuple[Aggregation, ...] = (
     Count(where={"member": True}),
     Sum("price"),
     Sum("units", where={"kind": ["view", "return"]}),
+    Count(where={"units": above(2**53)}),
+    Count(where={"units": below(0.5)}),
     Mean("price"),
     Min("price"),
     Max("units"),
+    Min("units", where={"units": at_least(-(2.0**53))}),
     Last("item"),
     Last("price"),
     Last("member"),
@@ -135,6 +138,11 @@ prices = st.one_of(
 )
 
 
+EDGES = [sign * edge + step for sign in (1, -1) for edge in (2**53, 2**62) for step in (-1, 0, 1)]
+EDGES += [2**63 - 1, 2**63 - 2, -(2**63), 1 - 2**63]
+"""Integers where float64 begins to round, and where int64 ends."""
+
+
 @st.composite
 def event_dicts(draw: st.DrawFn, ids: int = 60) -> dict[str, Any]:
     """An event without partition and offset."""
@@ -148,7 +156,7 @@ def event_dicts(draw: st.DrawFn, ids: int = 60) -> dict[str, Any]:
         "kind": draw(st.sampled_from(["view", "return", "buy", None])),
         "item": draw(st.sampled_from((*NAMES, None))),
         "price": draw(prices),
-        "units": draw(st.one_of(st.sampled_from([0, 1, 2, 3, -1, 2**40, None]), st.integers(0, 99))),
+        "units": draw(st.one_of(st.sampled_from([0, 1, 2, 3, -1, 2**40, *EDGES, None]), st.integers(0, 99))),
         "member": draw(st.sampled_from([True, False, None])),
     }
 

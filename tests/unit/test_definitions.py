@@ -67,7 +67,7 @@ def view(*sets: FeatureSet, **changes: object) -> FeatureView:
         (Sum("quantity"), "user_quantity_sum_1h", "float64"),
         (Mean("price"), "user_price_mean_1h", "float64"),
         (Min("price"), "user_price_min_1h", "float64"),
-        (Max("quantity"), "user_quantity_max_1h", "float64"),
+        (Max("quantity"), "user_quantity_max_1h", "int64"),
         (Last("item_id"), "user_item_id_last_1h", "string"),
         (Last("quantity"), "user_quantity_last_1h", "int64"),
         (Last("paid"), "user_paid_last_1h", "bool"),

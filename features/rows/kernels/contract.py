@@ -11,6 +11,8 @@ UNSIGNED, SIGNED, FLOAT, TEXT = range(4)
 """Codecs of columns."""
 
 COUNT, SUM, MEAN, MIN, MAX, DECAYED, SINCE, LAST, LAST_FLOAT, LISTED_NUMBERS, LISTED_TEXTS, UNIQUE, QUANTILE = range(13)
+
+MIN_INTEGER, MAX_INTEGER = range(13, 15)
 """Answers computed from a run of entries."""
 
 PRODUCT, RATIO, DIFFERENCE, TOTAL = range(4)
@@ -18,8 +20,8 @@ PRODUCT, RATIO, DIFFERENCE, TOTAL = range(4)
 
 PRESENT, OUTSIDE_MAX_AGE, NOT_FOUND = range(3)
 
-SAME, ADDED, SUMMED, SMALLER, LARGER = range(5)
-"""Reducers of a column when entries are merged: equal in both, added as integers or as floats, min, max."""
+SAME, ADDED, SUMMED, SMALLER, LARGER, SMALLER_INTEGER, LARGER_INTEGER = range(7)
+"""Reducers of a column when entries are merged: equal in both, added as integers or as floats, min, max of either."""
 
 
 class Stored(NamedTuple):

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from features.rows.kernels.contract import ADDED, DISTINCT, LARGER, RECENT, SMALLER, SUMMED, TILES
+from features.rows.kernels.contract import (
+    ADDED,
+    DISTINCT,
+    LARGER,
+    LARGER_INTEGER,
+    RECENT,
+    SMALLER,
+    SMALLER_INTEGER,
+    SUMMED,
+    TILES,
+)
 from features.rows.kernels.inner import called, inner
 
 I64 = np.int64
@@ -125,6 +135,10 @@ def _combine(merge, column, own, entry, into, scratch):
             scratch.floats[line, into] = min(scratch.floats[line, into], scratch.floats[line, entry])
         elif what == LARGER:
             scratch.floats[line, into] = max(scratch.floats[line, into], scratch.floats[line, entry])
+        elif what == SMALLER_INTEGER:
+            scratch.ints[line, into] = min(scratch.ints[line, into], scratch.ints[line, entry])
+        elif what == LARGER_INTEGER:
+            scratch.ints[line, into] = max(scratch.ints[line, into], scratch.ints[line, entry])
 
 
 @inner

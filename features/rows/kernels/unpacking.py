@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from features.hashing import GOLDEN
-from features.rows.kernels.contract import DISTINCT, FLOAT, RECENT, TEXT, UNSIGNED
+from features.rows.kernels.contract import DISTINCT, FLOAT, RECENT, SIGNED, TEXT, UNSIGNED
 from features.rows.kernels.inner import inner, word_at
-from features.rows.layout import HUNDREDTHS, WHOLE, WIDTH_MASKS
+from features.rows.layout import HUNDREDTHS, LARGEST_INTEGER, RAW, SMALLEST_INTEGER, WHOLE, WIDTH_MASKS
 
 FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
@@ -87,6 +87,10 @@ def times(kind, unit, clock, numbers, count):
 def values(codec, form, numbers, floats, count):
     """Stored numbers to values, in place."""
     if codec in (UNSIGNED, TEXT) or (codec == FLOAT and form > HUNDREDTHS):
+        return
+    if codec == SIGNED and form == RAW:
+        for index in range(count):
+            numbers[index] = I64(min(max(floats[index], SMALLEST_INTEGER), LARGEST_INTEGER))
         return
     signed(numbers, count)
     if codec == FLOAT:

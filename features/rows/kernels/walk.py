@@ -15,8 +15,10 @@ from features.rows.kernels.contract import (
     LISTED_NUMBERS,
     LISTED_TEXTS,
     MAX,
+    MAX_INTEGER,
     MEAN,
     MIN,
+    MIN_INTEGER,
     NOT_FOUND,
     OUTSIDE_MAX_AGE,
     QUANTILE,
@@ -148,7 +150,14 @@ def _answer_filled(program, step, lo, hi, as_of, scratch):
     elif what == LAST_FLOAT:
         scratch.real[step] = scratch.floats[first, hi - 1]
     else:
-        scratch.whole[step] = max(as_of - scratch.ints[0, hi - 1], 0) if what == SINCE else scratch.ints[first, hi - 1]
+        if what == SINCE:
+            scratch.whole[step] = max(as_of - scratch.ints[0, hi - 1], 0)
+        elif what == MIN_INTEGER:
+            scratch.whole[step] = smallest(scratch.ints[first], lo, hi)
+        elif what == MAX_INTEGER:
+            scratch.whole[step] = largest(scratch.ints[first], lo, hi)
+        else:
+            scratch.whole[step] = scratch.ints[first, hi - 1]
         scratch.real[step] = float(scratch.whole[step])
 
 
