@@ -19,7 +19,11 @@ from features.online_store.sqlite.rows import SqliteRows
 from features.rows.finalizing import finalize
 from features.rows.matrix import PackedRows
 from streaming.archive.sink import Archive
+from streaming.context import StreamContext
+from streaming.generations.builder import Builder
 from streaming.generations.checkpoints import Generation, build_from_archive
+from streaming.kafka.topic_admin import ensure_topics
+from streaming.settings import StreamOptions
 
 pytestmark = pytest.mark.integration
 
@@ -143,3 +147,22 @@ def test_a_rebuild_reads_only_what_rows_can_show(archive, tmp_path, monkeypatch,
         assert [values(rows, view, keys) for view, keys in (("by_user", USERS), ("by_item", ITEMS))] == before
         assert values(rows, "by_user", pa.array(["of early"])) == [None]
     assert min((time for times in read for time in times), default=T0) >= T0 - 60_000
+
+
+def test_a_new_generation_begins_where_events_are_not_scored(kafka, unique_name, tmp_path):
+    """Rows that have events which no model has scored would hide them for good."""
+    stream = Stream("shop", topic=unique_name, fields={"user_id": "string"})
+    view = FeatureView("by_user", sets=[FeatureSet(user, stream, [Count()], ["1h"])])
+    repo, place = FeatureRepo(Path(), {"user": user}, {"shop": stream}, {view.name: view}), f"{unique_name}/0"
+    ensure_topics(kafka, [stream], partitions=1)
+    archive, archived = Archive(tmp_path / "offline", repo), Generation(1, {place: 10}, {})
+    columns = {"event_time": T0 + np.arange(10), "user_id": ["ann"] * 10, "event_id": [f"e{at}" for at in range(10)]}
+    archive.append(stream, from_columns(pa.table(columns), stream).events, "writer", 0)
+    with closing(SqliteRows(tmp_path / "rows.db")) as rows:
+        context = StreamContext(StreamOptions(tmp_path, archive.folder, kafka), repo, rows, lambda _: None)
+        for scored, first in (({}, 10), ({place: 6}, 6), ({place: 12}, 10), ({place: -3}, 0)):
+            made = Builder(context, archive, lambda scored=scored: scored).built(archived)
+            assert made.first == {place: first}
+            stored = rows.generation(made.stream_id).rows(view.name, pa.array(["ann"]))
+            counted = finalize(view, PackedRows(pa.array(["ann"]), stored), T0 + 60, made.stream_id)
+            assert counted.columns[0].to_pylist() == [first or None]
