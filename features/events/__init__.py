@@ -15,7 +15,7 @@ from features.events.columns import (
     integers,
     sequence,
 )
-from features.events.decoded import ARROW, RefusedError
+from features.events.decoded import ARROW, Problems, RefusedError, bad_time, reason_text, show
 from features.events.dedupe import (
     NEVER,
     Decision,
@@ -38,6 +38,7 @@ __all__ = [
     "PARTITION_BITS",
     "Parsed",
     "Prior",
+    "Problems",
     "Records",
     "RefusedError",
     "Values",
@@ -46,6 +47,7 @@ __all__ = [
     "accepted_events",
     "arrow_type",
     "avro",
+    "bad_time",
     "decide",
     "encode_key",
     "encoded_ids",
@@ -60,8 +62,10 @@ __all__ = [
     "parse",
     "parsed_key",
     "parsed_time",
+    "reason_text",
     "sequence",
     "served_log",
+    "show",
     "shown_items",
     "without_duplicates",
 ]

@@ -120,7 +120,12 @@ def _binary(values: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def from_columns(
-    table: pa.Table, stream: Stream, horizon_ms: int | None = None, *, keys: Collection[str] = ()
+    table: pa.Table,
+    stream: Stream,
+    horizon_ms: int | None = None,
+    *,
+    keys: Collection[str] = (),
+    problems: Problems | None = None,
 ) -> Parsed:
     """Typed events and a verdict for each row of columns: Parquet, CSV, batches of HTTP.
 
@@ -131,11 +136,12 @@ def from_columns(
         stream: the dtypes and rules of the fields; its paths and time unit are for messages and not used.
         horizon_ms: as in parse().
         keys: as in parse().
+        problems: rows that are refused already, with their reasons.
 
     Raises:
         FormatError: there is no column ``event_time``, or known_at, partition or offset has a wrong type.
     """
-    decoded = split_columns.decode(table, stream)
+    decoded = split_columns.decode(table, stream, problems)
     records = Records(None, *split_columns.positions(table, decoded, stream))
     return _judge(decoded, records, stream, horizon_ms, keys)
 

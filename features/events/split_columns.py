@@ -19,8 +19,11 @@ from features.events.timestamps import ms_of_text, ms_of_timestamps
 Positions = tuple[Int64s, NDArray[np.int32], Int64s]
 
 
-def decode(table: pa.Table, stream: Stream) -> Decoded:
+def decode(table: pa.Table, stream: Stream, known: Problems | None = None) -> Decoded:
     """The typed columns of the table; a missing column is all null, except event_id, which is left out.
+
+    Args:
+        known: problems of rows that were found before.
 
     Raises:
         FormatError: there is no column event_time.
@@ -28,7 +31,7 @@ def decode(table: pa.Table, stream: Stream) -> Decoded:
     if "event_time" not in table.column_names:
         where, got = f"events of stream '{stream.name}'", f"columns {', '.join(table.column_names) or 'none'}"
         raise FormatError(where, "a column 'event_time'", got, "Rename the one that has it.")
-    problems: Problems = {}
+    problems: Problems = dict(known or {})
     typed: dict[str, pa.Array] = {}
     if "event_id" in table.column_names:
         typed["event_id"] = _ids(_plain(table["event_id"]), problems)

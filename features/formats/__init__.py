@@ -4,23 +4,26 @@ In: a path and a format's name. Out: (stream name, ``Parsed``) in bounded chunks
 file (``read_parquet``, ``read_csv``).
 """
 
+from features.formats.csv_rows import csv_header, read_csv
 from features.formats.files import (
+    PROBLEM,
     InputFile,
     cast,
-    csv_header,
     csv_ms,
     parquet_columns,
-    read_csv,
     read_lines,
     read_parquet,
     to_ms,
 )
 from features.formats.metarank import item_fields
 from features.formats.reading import FORMATS, find_format, read_events
+from features.formats.refused import Refused
 
 __all__ = [
     "FORMATS",
     "InputFile",
+    "PROBLEM",
+    "Refused",
     "cast",
     "csv_header",
     "csv_ms",

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from features.definitions import UNITS_MS
 from features.errors import FormatError
-from features.formats.files import Columns, InputFile, cast, format_errors, numbered, read_csv, read_parquet, to_ms
+from features.formats.csv_rows import read_csv
+from features.formats.files import PROBLEM, Columns, InputFile, cast, format_errors, numbered, read_parquet, to_ms
 
 Tables = Iterator[tuple[str, pa.Table]]
 Shape = Callable[[pa.Table], list[tuple[str, pa.Table]]]
@@ -24,8 +25,9 @@ TAOBAO_TYPES = {"pv": "view", "cart": "cart", "fav": "favorite", "buy": "purchas
 
 
 def _events(rows: pa.Table, **columns: Columns) -> pa.Table:
-    """A table of our columns with the rows' offset, and their event_id unless ``columns`` has one."""
-    return pa.table({"offset": rows["offset"], "event_id": rows["event_id"], **columns})
+    """A table of our columns with the rows' offset and problems, and their event_id unless ``columns`` has one."""
+    about = {name: rows[name] for name in ("offset", "event_id", PROBLEM) if name in rows.column_names}
+    return pa.table({**about, **columns})
 
 
 def _constant(rows: pa.Table, value: str | float) -> Columns:
@@ -94,11 +96,11 @@ def rees46(source: InputFile) -> Tables:
 
 
 def _rees46(rows: pa.Table) -> list[tuple[str, pa.Table]]:
-    times = pc.strptime(rows["event_time"], format="%Y-%m-%d %H:%M:%S UTC", unit="ms", error_is_null=True)
+    times = pc.replace_substring_regex(rows["event_time"], r"\A(.{10} .{8}) UTC\z", r"\1Z")
     bought = pc.equal(rows["event_type"], "purchase")
     events = _events(
         rows,
-        event_time=pc.cast(times, pa.int64()),
+        event_time=times,
         event_type=_renamed(rows["event_type"], {"remove_from_cart": "remove"}),
         user_id=rows["user_id"],
         session_id=rows["user_session"],

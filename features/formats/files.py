@@ -6,9 +6,7 @@ library on a damaged file becomes a FormatError that names the file.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,15 +19,19 @@ import pyarrow.compute as pc
 
 from features.definitions import Stream
 from features.errors import FormatError
-from features.events import ARROW
+from features.events import ARROW, Problems
 
 Columns = Any
 """A pa.ChunkedArray or pa.Array; pyarrow has no stubs to tell them apart."""
+
+PROBLEM = "__problem"
+"""The column of a table that says why a row is refused; null where it is not."""
 
 CHUNK_ROWS = 65_536
 BYTES_PER_ROW = 128
 """The assumed size of a row of text, for chunks that are measured in bytes."""
 LONGEST_LINE = 64 << 20
+BOM = b"\xef\xbb\xbf"
 WHOLE_UNITS_MS = {"s": 1_000, "ms": 1}
 UNITS_PER_MS = {"us": 1_000, "ns": 1_000_000}
 
@@ -80,6 +82,16 @@ def _columns(table: pa.Table) -> dict[str, Columns]:
     return dict(zip(table.column_names, table.columns, strict=True))
 
 
+def with_problems(column: Columns, problems: Problems) -> Columns:
+    """The column PROBLEM with these reasons for rows that have none yet."""
+    if not problems:
+        return column
+    texts = column.to_pylist()
+    for row, text in problems.items():
+        texts[row] = texts[row] or text
+    return pa.chunked_array([pa.array(texts, pa.string())])
+
+
 @contextmanager
 def format_errors(source: InputFile, required: str) -> Iterator[None]:
     """Turns a library's error on a damaged file into a FormatError."""
@@ -123,45 +135,11 @@ def read_parquet(source: InputFile, columns: Iterable[str]) -> Iterator[pa.Table
             yield pa.table(batch)
 
 
-def csv_header(source: InputFile) -> list[str]:
-    """The column names of a CSV file."""
-    with format_errors(source, "a whole CSV file"), pa.input_stream(str(source.path)) as stream:
-        head = stream.read(1 << 16).decode("utf-8-sig", errors="replace")
-    return next(csv.reader(io.StringIO(head)), [])
-
-
-def read_csv(source: InputFile, dtypes: Mapping[str, str], tabs: bool = False) -> Iterator[pa.Table]:
-    """These columns of a CSV file with their dtypes; only an empty cell is null.
-
-    Args:
-        tabs: the file is separated by tabs and has no header; its columns are those of dtypes, in their order.
-    """
-    import pyarrow.csv as pacsv
-
-    if not tabs:
-        require_columns(source, dtypes, csv_header(source))
-    types = {name: ARROW[dtype] for name, dtype in dtypes.items()}
-    convert_options = pacsv.ConvertOptions(
-        column_types=types,
-        include_columns=list(types),
-        null_values=[""],
-        strings_can_be_null=True,
-        quoted_strings_can_be_null=False,
-    )
-    read_options = pacsv.ReadOptions(block_size=source.block_bytes, column_names=list(dtypes) if tabs else None)
-    parse_options = pacsv.ParseOptions(newlines_in_values=not tabs, delimiter="\t" if tabs else ",")
-    with (
-        format_errors(source, "a whole CSV file"),
-        pacsv.open_csv(source.path, read_options, parse_options, convert_options) as reader,
-    ):
-        for batch in reader:
-            yield pa.table(batch)
-
-
 def read_lines(source: InputFile) -> Iterator[list[bytes]]:
     """The lines of a text file, about ``block_bytes`` of them at a time; the last may lack its newline."""
     rest = b""
     with format_errors(source, "a whole text file"), pa.input_stream(str(source.path)) as stream:
+        rest = stream.read(len(BOM)).removeprefix(BOM)
         while block := stream.read(source.block_bytes):
             *lines, rest = (rest + block).split(b"\n")
             if lines:

@@ -13,44 +13,58 @@ The verdicts are those of the topic: every reader ends in ``from_columns``, or i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from features.arrays import Int64s, single_array
 from features.definitions import Stream
 from features.errors import FormatError, UsageError
-from features.events import Parsed, Records, from_columns, parse
+from features.events import (
+    Parsed,
+    Problems,
+    Records,
+    Verdict,
+    bad_time,
+    from_columns,
+    ms_of_text,
+    parse,
+    reason_text,
+)
 from features.formats import datasets
+from features.formats.cells import fitted, is_text, typed
+from features.formats.csv_rows import csv_cells, csv_header
 from features.formats.files import (
     CHUNK_ROWS,
+    PROBLEM,
     Columns,
     InputFile,
-    cast,
-    csv_header,
     csv_ms,
     file_digest,
     numbered,
     parquet_columns,
-    read_csv,
     read_lines,
     read_parquet,
     row_ids,
     to_ms,
+    with_problems,
 )
 
 Tables = Iterator[tuple[str, pa.Table]]
 Events = Iterator[tuple[str, Parsed]]
 Horizon = Callable[[str], int | None]
 Keys = Callable[[str], Collection[str]]
-ToMs = Callable[[Columns, str, str], Columns]
-"""(time column, unit of its numbers, its name in errors) → a time column for from_columns."""
 
 OURS = ("event_id", "event_time", "known_at", "offset")
 """Columns that a table may have besides the stream's fields."""
 TIMES = {"event_time", "known_at"}
+FIELD = re.compile(r"\w+: field '([^']*)'")
+"""The beginning of a reason that names our field."""
 ANY_TIME_MS = np.iinfo(np.int64).max // 2
 """A known_at for which no event is late or in the future."""
 
@@ -153,24 +167,56 @@ def _with_verdicts(
     """A reader of events, made of a reader of tables."""
 
     def read(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Horizon, keys: Keys) -> Events:
+        theirs = their_names(source)
         for name, table in tables(source):
             if name in streams and table.num_rows:
-                ours = conformed(table, streams[name], source.where)
-                yield name, from_columns(ours, streams[name], horizon_ms(name), keys=keys(name))
+                problems = _problems(table)
+                ours = conformed(table, streams[name], source.where, problems)
+                parsed = from_columns(ours, streams[name], horizon_ms(name), keys=keys(name), problems=problems)
+                yield name, _with_places(parsed, np.asarray(table["offset"]), theirs)
 
     return read
 
 
-def conformed(table: pa.Table, stream: Stream, where: str) -> pa.Table:
-    """The table with the stream's columns only, each of its dtype. Raises FormatError if that loses information."""
+def _problems(table: pa.Table) -> Problems:
+    """The reasons for rows that the reader refused."""
+    if PROBLEM not in table.column_names or table[PROBLEM].null_count == table.num_rows:
+        return {}
+    return {row: text for row, text in enumerate(table[PROBLEM].to_pylist()) if text}
+
+
+def conformed(table: pa.Table, stream: Stream, where: str, problems: Problems) -> pa.Table:
+    """The table with the stream's columns only, as from_columns takes them.
+
+    A cell that is refused is null, with its reason in ``problems``. Raises FormatError without a required column.
+    """
     columns = {name: table[name] for name in OURS if name in table.column_names}
     for name, field in stream.mapped.items():
         if name in table.column_names:
-            columns[name] = cast(table[name], field.dtype, f"{where}: column '{name}'")
+            columns[name] = fitted(table[name], field.dtype, name, problems)
         elif field.required:
             required = f"a column for '{name}', which stream '{stream.name}' requires"
             raise FormatError(where, required, _names(table.column_names))
     return pa.table(columns)
+
+
+def _with_places(parsed: Parsed, offsets: Int64s, theirs: Mapping[str, str]) -> Parsed:
+    """Dead letters' reasons with their row, from 1, and the file's own name of the column.
+
+    Args:
+        offsets: the row of each record, from 0.
+        theirs: our column → the file's.
+    """
+    dead = np.flatnonzero(parsed.verdicts == Verdict.DEAD_LETTER)
+    if not len(dead):
+        return parsed
+    reasons = parsed.reasons.to_pylist()
+    for row in dead.tolist():
+        field = FIELD.match(reasons[row])
+        column = theirs.get(field[1]) if field else None
+        place = f"row {offsets[row] + 1:,}" + (f", column '{column}'" if column else "")
+        reasons[row] = f"{reasons[row]} ({place})"
+    return replace(parsed, reasons=pa.array(reasons, pa.string()))
 
 
 # --- any table, mapped by a stream ------------------------------------------------------------------------------------
@@ -179,19 +225,30 @@ def conformed(table: pa.Table, stream: Stream, where: str) -> pa.Table:
 def mapping(source: InputFile, present: Iterable[str]) -> dict[str, str]:
     """Our column → the file's, for all that the file has. Raises FormatError if a required column is missing."""
     stream, present = _stream(source), list(present)
-    overrides = dict(source.columns or {})
-    ours = {name: field.path or name for name, field in stream.mapped.items()}
-    ours |= {"event_time": stream.event_time, "event_id": stream.event_id or "event_id", "known_at": "known_at"}
-    unknown = [name for name in overrides if name not in ours]
+    overrides = source.columns or {}
+    ours = their_names(source)
+    fields = {*stream.mapped, *OURS} - {"offset"}
+    unknown = [name for name in overrides if name not in fields]
     if unknown:
-        raise UsageError(f"the columns of {source.where}", f"names of ours ({', '.join(ours)})", ", ".join(unknown))
+        raise UsageError(
+            f"the columns of {source.where}", f"names of ours ({', '.join(sorted(fields))})", ", ".join(unknown)
+        )
     needed = {"event_time", *overrides, *(name for name, field in stream.mapped.items() if field.required)}
-    ours |= overrides
     missing = [f"'{ours[name]}' (our {name})" for name in ours if name in needed and ours[name] not in present]
     if missing:
         next_step = f"Name it with columns, or map it in stream '{stream.name}'."
         raise FormatError(source.where, f"column {', '.join(missing)}", ", ".join(present) or "no columns", next_step)
     return {name: column for name, column in ours.items() if column in present}
+
+
+def their_names(source: InputFile) -> dict[str, str]:
+    """Our column → the one that the stream and the caller say it has in the file; empty for a data set."""
+    if source.target is None:
+        return {}
+    stream = source.target
+    names = {name: field.path or name for name, field in stream.mapped.items()}
+    names |= {"event_time": stream.event_time, "event_id": stream.event_id or "event_id", "known_at": "known_at"}
+    return names | dict(source.columns or {})
 
 
 def _stream(source: InputFile) -> Stream:
@@ -202,29 +259,51 @@ def _stream(source: InputFile) -> Stream:
 
 def _mapped_parquet(source: InputFile) -> Tables:
     names = mapping(source, parquet_columns(source).names)
-    return _named(read_parquet(source, names.values()), names, source, to_ms)
+    return _named(read_parquet(source, names.values()), names, source)
 
 
 def _mapped_csv(source: InputFile) -> Tables:
     names = mapping(source, csv_header(source))
-    fields = _stream(source).mapped
-    dtypes = {column: fields[name].dtype if name in fields else "string" for name, column in names.items()}
-    return _named(read_csv(source, dtypes), names, source, csv_ms)
+    return _named(csv_cells(source, names.values()), names, source)
 
 
-def _named(tables: Iterable[pa.Table], names: Mapping[str, str], source: InputFile, in_ms: ToMs) -> Tables:
+def _named(tables: Iterable[pa.Table], names: Mapping[str, str], source: InputFile) -> Tables:
     stream = _stream(source)
-    ours = (_with_our_names(table, names, source, in_ms) for table in tables)
+    ours = (_with_our_names(table, names, source) for table in tables)
     return ((stream.name, table) for table in numbered(ours, source.path))
 
 
-def _with_our_names(table: pa.Table, names: Mapping[str, str], source: InputFile, in_ms: ToMs) -> pa.Table:
+def _with_our_names(table: pa.Table, names: Mapping[str, str], source: InputFile) -> pa.Table:
+    """The table with our column names and PROBLEM, its times as from_columns takes them."""
+    problems: Problems = {}
     columns = {ours: table[column] for ours, column in names.items()}
-    for name in TIMES & columns.keys():
-        columns[name] = in_ms(columns[name], _stream(source).time_unit, f"{source.where}: column '{names[name]}'")
     if "event_id" in columns:
-        columns["event_id"] = cast(columns["event_id"], "string", f"{source.where}: column '{names['event_id']}'")
-    return pa.table(columns)
+        columns["event_id"] = fitted(columns["event_id"], "string", "event_id", problems)
+    for name in sorted(TIMES & columns.keys()):
+        where = f"{source.where}: column '{names[name]}'"
+        columns[name] = _times(columns[name], name, _stream(source).time_unit, where, problems)
+    known = table[PROBLEM] if PROBLEM in table.column_names else pa.nulls(table.num_rows, pa.string())
+    return pa.table({**columns, PROBLEM: with_problems(known, problems)})
+
+
+def _times(column: Columns, name: str, unit: str, where: str, problems: Problems) -> Columns:
+    """A time column in epoch ms, of integers in ``unit``, timestamps and text; of another type, as it is or null."""
+    if pa.types.is_integer(column.type) or pa.types.is_timestamp(column.type):
+        return to_ms(column, unit, where)
+    if not is_text(column.type):
+        return column if name == "event_time" else _no_times(column, name, problems)
+    texts = typed(column, "string", name, problems)
+    times = csv_ms(texts, unit, where)
+    times = ms_of_text(single_array(times)) if is_text(times.type) else times
+    for row in np.flatnonzero(np.asarray(pc.and_(times.is_null(), texts.is_valid()))).tolist():
+        problems.setdefault(row, bad_time(name, texts[row].as_py()))
+    return times
+
+
+def _no_times(column: Columns, name: str, problems: Problems) -> Columns:
+    reason = reason_text("wrong_type", name, "a time", f"a column of {column.type}")
+    problems.update((row, reason) for row in np.flatnonzero(np.asarray(single_array(column).is_valid())).tolist())
+    return pa.nulls(len(column), pa.int64())
 
 
 # --- lines that are messages of a topic -------------------------------------------------------------------------------
@@ -236,14 +315,15 @@ def _messages(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Hori
     Lines are JSON, whatever the stream's topic holds.
     """
     stream, digest, start = _stream(source), file_digest(source.path), 0
-    as_lines = replace(stream, format="json", schema=None)
+    as_lines, theirs = replace(stream, format="json", schema=None), their_names(source)
     for lines in read_lines(source):
         offsets = np.arange(start, start + len(lines), dtype=np.int64)
         start += len(lines)
         known_at = np.full(len(lines), ANY_TIME_MS, dtype=np.int64)
         records = Records(pa.array(lines, pa.binary()), known_at, np.zeros(len(lines), np.int32), offsets)
         parsed = parse(records, as_lines, keys=keys(stream.name))
-        yield stream.name, replace(parsed, events=_as_history(parsed.events, stream, digest))
+        placed = _with_places(parsed, offsets, theirs)
+        yield stream.name, replace(placed, events=_as_history(parsed.events, stream, digest))
 
 
 def _as_history(events: pa.Table, stream: Stream, digest: str) -> pa.Table:

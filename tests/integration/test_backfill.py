@@ -107,6 +107,32 @@ def test_what_cannot_be_answered_is_asked_wrongly(tmp_path, text, arguments, wor
     assert (done.exit_code, words in done.stderr) == (2, True), done.stderr
 
 
+def test_rows_that_cannot_be_read_are_left_out_and_said(tmp_path):
+    """A key that is no number, a short row, a byte of Latin-1, and a quote that never closes."""
+    lines = [
+        b"shop,event_timestamp,note",
+        b"1,%d,a",
+        b"n/a,%d,b",
+        b"1",
+        b"1,%d,caf\xe9",
+        b'1,%d,"e',
+        b"1.0,%d,f",
+        b"1,%d,g",
+    ]
+    time = str(T0 + 3 * MINUTE_MS).encode()
+    (tmp_path / "spine.csv").write_bytes(b"\n".join(line.replace(b"%d", time) for line in lines))
+    done = backfill("spine.csv", "--out", "a", "--json")
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["rows"], told["refused"]) == (2, 5)
+    assert "5 of 7 rows refused (2 wrong_type, 2 bad_row, 1 bad_utf8)" in done.stderr
+    assert "field 'shop' requires int64; got string \"n/a\" (row 2)" in told["examples"][0]
+    found = pq.read_table("a").to_pydict()
+    assert (found["note"], found["shop_count_1h"]) == (["a", "g"], [1, 1])
+    (tmp_path / "spine.csv").write_bytes(b"\n".join(lines[:1] + lines[2:3]))
+    assert backfill("spine.csv", "--out", "a").exit_code == 2
+
+
 def test_a_key_column_of_another_type_is_refused_with_its_name():
     SPINE.assign(shop=["one"] * 5).to_parquet("spine.parquet", index=False)
     done = backfill("spine.parquet", "--out", "a", "--view", "by_shop")

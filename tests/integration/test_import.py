@@ -127,6 +127,20 @@ def test_csv_and_lines_are_imported_like_parquet(project, repo, kind):
     assert events["event_id"].to_pylist() == [f"{events['event_id'][0].as_py()[:8]}-{row}" for row in range(20)]
 
 
+def test_a_bad_last_cell_costs_its_row_alone(project, repo):
+    rows = [f"{T0 + row},u{row % 7},{row / 4}" for row in range(5_000)]
+    path = project / "rows.csv"
+    path.write_text("\n".join(["event_time,user_id,price", *rows, f"{T0 + 5_000},u1,n/a"]))
+    source = source_of(path, repo, "csv", chunk_rows=1)
+    counts = importer_of(project, repo, commit_rows=1_000).run(source)["shop"]
+    assert (counts.records, counts.imported, counts.rejected) == (5_001, 5_000, 1)
+    (row,) = DeltaTable(project / "offline" / REJECTS).to_pyarrow_table().to_pylist()
+    assert row["record"] == 5_000
+    assert row["reason"] == (
+        """wrong_type: field 'price' requires float64; got string "n/a" (row 5,001, column 'price')"""
+    )
+
+
 def test_imported_history_ends_where_the_topic_begins(project, repo):
     archive = Archive(project / "offline", repo)
     live = {"event_time": [T0 + 500_000], "known_at": [T0 + 500_000], "user_id": ["u1"], "offset": [0]}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from features.arrays import Int64s
     from features.definitions import FeatureRepo, FeatureView
+    from features.formats import Refused
     from features.history import SpineRequest
 
 TIME = "event_timestamp"
@@ -32,7 +33,8 @@ def backfill(spine: str, out: str, names: Sequence[str], as_json: bool) -> None:
 
     SPINE is a Parquet or CSV file with key columns (user_id) and event_timestamp: RFC 3339, epoch ms, or a timestamp,
     UTC where it has no zone. Its rows and columns come back as they are, features beside them: those of the views whose
-    keys it has. Nothing that became known after a row's time counts; features of unknown entities are null.
+    keys it has. Nothing that became known after a row's time counts; features of unknown entities are null. Rows of a
+    CSV file that are broken, or whose key is not of its dtype, are left out, and said with their reasons.
 
     \b
     Examples:
@@ -45,6 +47,10 @@ def backfill(spine: str, out: str, names: Sequence[str], as_json: bool) -> None:
     began, project = time.monotonic(), Project.open()
     repo = project.repo
     table, views = read_spine(Path(spine), repo, names)
+    table, refused = accepted(table)
+    click.echo("\n".join(refused.lines()), err=True, nl=bool(refused.reasons))
+    if refused.reasons and not table.num_rows:
+        raise UsageError(f"file '{spine}'", "at least one row that can be read", "none")
     streams = {stream.name: stream for view in views for stream in view.streams}
     tables = open_tables(project.offline, streams.values(), repo)
     for name in sorted(streams.keys() - tables.keys()):
@@ -56,12 +62,13 @@ def backfill(spine: str, out: str, names: Sequence[str], as_json: bool) -> None:
     write(table, Path(out))
     counts = {view.name: len(view.features) for view in views}
     report = {"out": out, "rows": table.num_rows, "views": counts, "took_s": round(time.monotonic() - began, 3)}
+    report |= {"refused": refused.reasons.total(), "examples": refused.examples}
     features = ", ".join(f"{count} features of {name}" for name, count in counts.items())
     print_report(report, as_json, lambda _: f"{out}: {table.num_rows:,} rows with {features}")
 
 
 def read_spine(path: Path, repo: FeatureRepo, names: Sequence[str]) -> tuple[pa.Table, list[FeatureView]]:
-    """The file's rows, and the views to read for them: those named, or all whose keys are columns.
+    """The file's rows (of CSV, with PROBLEM), and the views to read: those named, or all whose keys are columns.
 
     Raises:
         UsageError: there is no such file or view, a column is missing, or has the name of a feature.
@@ -70,7 +77,7 @@ def read_spine(path: Path, repo: FeatureRepo, names: Sequence[str]) -> tuple[pa.
     import pyarrow as pa
 
     from features.events import arrow_type
-    from features.formats import InputFile, csv_header, parquet_columns, read_csv, read_parquet
+    from features.formats import PROBLEM, InputFile, csv_header, parquet_columns, read_csv, read_parquet
 
     if not path.is_file():
         raise UsageError(f"spine '{path}'", "a Parquet or CSV file", "nothing there")
@@ -81,8 +88,22 @@ def read_spine(path: Path, repo: FeatureRepo, names: Sequence[str]) -> tuple[pa.
         return _whole(parquet_columns(source), read_parquet(source, columns)), views
     keys = {key: dtype for view in views for key, dtype in view.entity.keys.items()}
     dtypes = {name: keys.get(name, "string") for name in columns}
-    schema = pa.schema([(name, arrow_type(dtype)) for name, dtype in dtypes.items()])
+    schema = pa.schema([*((name, arrow_type(dtype)) for name, dtype in dtypes.items()), (PROBLEM, pa.string())])
     return _whole(schema, read_csv(source, dtypes)), views
+
+
+def accepted(table: pa.Table) -> tuple[pa.Table, Refused]:
+    """The rows that are not refused, without PROBLEM, and what is to be said of the others."""
+    from features.formats import PROBLEM, Refused
+
+    refused = Refused(table.num_rows)
+    if PROBLEM not in table.column_names:
+        return table, refused
+    reasons, rows = table[PROBLEM], table.drop_columns([PROBLEM])
+    if reasons.null_count == len(reasons):
+        return rows, refused
+    refused.add(0, (f"{text} (row {row:,})" for row, text in enumerate(reasons.to_pylist(), 1) if text))
+    return rows.filter(reasons.is_null()), refused
 
 
 def _whole(schema: pa.Schema, batches: Iterable[pa.Table]) -> pa.Table:
