@@ -56,7 +56,8 @@ LAYERS = {
     "features.feast": "offline_store online_store > objects ordinary_views paths response",
     "features.formats": "reading refused > datasets metarank > csv_rows > cells > files",
     "features.history": (
-        "on_spark spines > point_in_time_join > archive_reader finalizers > archive hash_partitions ranges within_batch"
+        "on_spark spines > point_in_time_join > archive_reader finalizers > archive hash_partitions ranges "
+        "within_batch > stored_columns"
     ),
     "features.online_store": (
         "settings > redis sqlite > pending store sweep > generation > batch_step breaker reader seen_ids > "
@@ -99,7 +100,7 @@ LAYERS = {
     ),
     "streaming.alerts": "delivery > sinks status topic",
     "streaming.alerts.sinks": "delta postgres webhook > port",
-    "streaming.archive": "importing > cutoff passes > maintenance sink",
+    "streaming.archive": "importing > cutoff passes > maintenance sink > appending",
     "streaming.fold": "sink > executors > crash_points freshness parsed_batches pruning shares > observed_store",
     "streaming.generations": "active > builder running switchover > checkpoints lease rebuild_request",
     "streaming.kafka": "watermarks > broker consumer encoding > ports producer topic_admin",

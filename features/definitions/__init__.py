@@ -28,7 +28,7 @@ from features.definitions.aggregations import (
     Sum,
     TimeSinceLast,
 )
-from features.definitions.changes import StreamHistory, ViewPlan, plan_changes, rebuild_of
+from features.definitions.changes import Retyped, StreamHistory, ViewPlan, plan_changes, rebuild_of
 from features.definitions.describe import view_summary
 from features.definitions.event_models import AtPrecision, EventModel, Rule, TopADay
 from features.definitions.expressions import (
@@ -98,6 +98,7 @@ __all__ = [
     "FeatureSet",
     "FeatureView",
     "Field",
+    "Retyped",
     "StreamHistory",
     "Last",
     "LastK",

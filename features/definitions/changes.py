@@ -118,13 +118,41 @@ def _text(value: Any) -> str:
 
 
 @dataclass(frozen=True)
+class Retyped:
+    """A field of a stream that has archived values in other dtypes than today's ``dtype``."""
+
+    stream: str
+    field: str
+    dtype: str
+    archived: tuple[str, ...]
+
+    def __str__(self) -> str:
+        archived = " and ".join(self.archived)
+        return (
+            f"stream '{self.stream}': {self.field} is {self.dtype} now, and has values in the archive as {archived}: "
+            f"they stay as they are, and history has those that {self.dtype} holds exactly, null for the rest"
+        )
+
+
+@dataclass(frozen=True)
 class StreamHistory:
-    """The extent of a stream's archive: columns, number of records, known_at of the first and the last (ms)."""
+    """The extent of a stream's archive: columns, number of records, known_at of the first and the last (ms).
+
+    ``dtypes``: field → the dtypes in which the archive has its values.
+    """
 
     columns: tuple[str, ...]
     rows: int
     first_ms: int | None
     last_ms: int | None
+    dtypes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def retyped(self, stream: Stream) -> Iterator[Retyped]:
+        """The stream's fields with archived values of another dtype than today's."""
+        for name, dtype in stream.dtypes.items():
+            others = tuple(other for other in self.dtypes.get(name, ()) if other != dtype)
+            if others:
+                yield Retyped(stream.name, name, dtype, others)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from features.history.hash_partitions import HashPartitions
 from features.history.on_spark import history_on_spark
 from features.history.point_in_time_join import LedgerPositions, Spine, point_in_time
 from features.history.spines import SpineRequest, first_known, history
+from features.history.stored_columns import StoredColumns
 from features.history.within_batch import features_before
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "SPARE",
     "Span",
     "Spine",
+    "StoredColumns",
     "Tables",
     "columns_of",
     "deduplicated",

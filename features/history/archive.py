@@ -22,6 +22,7 @@ from features.arrays import Int64s
 from features.definitions import PARTITIONS_OF_A_TOPIC, RESERVED, FeatureRepo, Stream, duration_ms
 from features.errors import FormatError
 from features.events import NEVER, PARTITION_BITS, event_schema, integers, without_duplicates
+from features.history.stored_columns import StoredColumns
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -83,6 +84,7 @@ class ArchiveTable:
         self._ends = None if end is None else _ends(stream.topics, end)
         self._only = only
         self.version = int(delta.version())
+        self.stored = StoredColumns.of(pa.schema(delta.schema().to_arrow()))
 
     @property
     def table_id(self) -> str:
@@ -98,10 +100,6 @@ class ArchiveTable:
         if self._only is None or span.expression is None:
             return span.expression if self._only is None else self._only
         return self._only & span.expression
-
-    def columns(self) -> list[str]:
-        """Names of the columns that the table has."""
-        return [field.name for field in self._delta.schema().fields]
 
     def rows(self, span: Span = ALWAYS) -> int:
         """Rows of the files that may hold events of the span, by their statistics: at least as many as it has."""
@@ -174,20 +172,16 @@ class ArchiveTable:
         return min(first, default=None)
 
     def _dataset(self, wanted: Sequence[str]) -> tuple[Any, list[str]]:
-        present = self.columns()
+        present = self.stored.fields()
         if not set(RESERVED) <= set(present):
             where = f"offline table '{self._delta.table_uri}'"
             raise FormatError(where, f"columns {', '.join(RESERVED)}", ", ".join(present))
         needed = dict.fromkeys([*wanted, *RESERVED[1:]])
-        return self._delta.to_pyarrow_dataset(), [name for name in needed if name in present]
+        return self._delta.to_pyarrow_dataset(), self.stored.schema(needed).names
 
     def _conformed(self, table: pa.Table, wanted: Sequence[str]) -> pa.Table:
         """The wanted columns in their types, all null where the table lacks one; without late rows."""
-        types = {field.name: field.type for field in event_schema(self.stream)}
-        nothing = {name: pa.nulls(table.num_rows, types[name]) for name in wanted}
-        present = set(table.column_names)
-        columns = {name: table[name].cast(types[name]) if name in present else nothing[name] for name in wanted}
-        conformed = pa.table(columns)
+        conformed = self.stored.read(table, wanted, event_schema(self.stream))
         counts = self._counting(table)
         return conformed if counts.all() else conformed.filter(pa.array(counts))
 

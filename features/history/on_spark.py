@@ -21,6 +21,7 @@ from features.events import arrow_type, entity_keys, event_schema, integers, wit
 from features.history.archive import ALWAYS, ArchiveTable, Span
 from features.history.archive_reader import Tables
 from features.history.point_in_time_join import Spine, point_in_time
+from features.history.stored_columns import StoredColumns
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -88,14 +89,15 @@ def _events(spark: SparkSession, view: FeatureView, table: ArchiveTable, span: S
 
     wanted = used_columns(view, table.stream)
     schema = pa.schema([event_schema(table.stream).field(name) for name in wanted])
-    read = spark.read.schema(from_arrow_schema(schema)).parquet(*table.files(span))
+    read = spark.read.schema(from_arrow_schema(table.stored.schema(wanted))).parquet(*table.files(span))
     known = f.col("known_at")
     lower, upper = span.start_ms, span.end_ms
     read = read if lower is None else read.where(known >= lower)
     read = read if upper is None else read.where(known < upper)
     if table.horizon_ms is not None:
         read = read.where(f.col("event_time") >= known - table.horizon_ms)
-    once = read.groupBy(_bucket(["event_id"], count)).applyInArrow(_deduplicating(table.stream, schema), read.schema)
+    each_once = _deduplicating(table.stream, table.stored, schema)
+    once = read.groupBy(_bucket(["event_id"], count)).applyInArrow(each_once, from_arrow_schema(schema))
     own = [f.col(name).alias(_own(table.stream, name)) for name in wanted if name not in _SHARED]
     keys = [f.col(key) for key in view.entity.keys]
     return once.select(f.lit(table.stream.name).alias(STREAM), *RESERVED, *keys, *own)
@@ -123,12 +125,12 @@ def _union(streams: list[DataFrame], spark: SparkSession, view: FeatureView) -> 
     return first
 
 
-def _deduplicating(stream: Stream, schema: pa.Schema) -> Callable[[pa.Table], pa.Table]:
-    """A function of all events of some ids that leaves each event once."""
+def _deduplicating(stream: Stream, stored: StoredColumns, schema: pa.Schema) -> Callable[[pa.Table], pa.Table]:
+    """A function of all rows of some ids that leaves each event once, in the types of ``schema``."""
     horizon_ms = duration_ms(stream.dedupe_horizon)
 
-    def deduplicate(events: pa.Table) -> pa.Table:
-        return without_duplicates(events.cast(schema), horizon_ms)
+    def deduplicate(rows: pa.Table) -> pa.Table:
+        return without_duplicates(stored.read(rows, schema.names, schema), horizon_ms)
 
     return deduplicate
 

@@ -24,9 +24,10 @@ from features.errors import LeaseError
 from features.events import Parsed, Verdict
 from features.history import IMPORT_PARTITION, IMPORTED
 from features.machine import LEAVING_S, locked
+from streaming.archive.appending import append_rows
 from streaming.archive.cutoff import CutOffs
 from streaming.archive.passes import WRITER, ImportProgress
-from streaming.archive.sink import Archive, append_rows
+from streaming.archive.sink import Archive
 
 COMMIT_ROWS = 250_000
 """Records that are held at once, which a crash costs to read again."""

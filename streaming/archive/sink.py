@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.definitions import PARTITIONS_OF_A_TOPIC, FeatureRepo, Stream
-from features.errors import StoreError
 from features.events import Parsed, event_schema, parse
 from features.history import ArchiveTable, open_table
 from features.online_store import Offsets
+from streaming.archive.appending import append_rows, opened
 from streaming.fold import by_stream
 from streaming.spark import Messages, OffsetLog, Schemas, messages_by_topic, records_between
-
-if TYPE_CHECKING:
-    from deltalake import DeltaTable
-
-MAKE_ROOM = "Make room: what waits is written then."
-
-ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -37,32 +28,6 @@ class ArchiveReport:
     records: int
     appended: int
     took_ms: float
-
-
-def append_rows(path: Path, rows: pa.Table, transactions: Mapping[str, int]) -> None:
-    """Append rows to a Delta table, made if it is not there, and set the versions in the same commit.
-
-    Raises:
-        StoreError: commits of other writers conflicted with every attempt; nothing was written.
-    """
-    from deltalake import CommitProperties, Transaction, write_deltalake
-    from deltalake.exceptions import CommitFailedError
-
-    versions = [Transaction(app_id, version) for app_id, version in transactions.items()]
-    for _ in range(ATTEMPTS):
-        try:
-            write_deltalake(
-                path,
-                rows,
-                mode="append",
-                schema_mode="merge",  # a field that a stream has gained is null in what came before
-                commit_properties=CommitProperties(app_transactions=versions),
-            )
-        except CommitFailedError as error:  # appends never conflict; making a table, or widening it, does
-            conflict = error
-        else:
-            return
-    raise StoreError(f"table '{path}'", "a commit that no other writer conflicts with", str(conflict).rstrip("."))
 
 
 def archive_schema(stream: Stream) -> pa.Schema:
@@ -103,7 +68,7 @@ class Archive:
 
     def transaction(self, stream: Stream, app_id: str) -> int | None:
         """The version that the writer's last commit set in the stream's table; None where it never wrote."""
-        table = self._table(stream)
+        table = opened(self.path(stream))
         return None if table is None else table.transaction_version(app_id)
 
     def write(
@@ -115,8 +80,7 @@ class Archive:
             StoreError: the table cannot be written, such as for want of room.
         """
         rows = events.append_column("topic", topics)
-        with _as_store_error(self.path(stream)):
-            append_rows(self.path(stream), rows.cast(archive_schema(stream)), transactions)
+        append_rows(self.path(stream), rows.cast(archive_schema(stream)), transactions)
 
     def read(self, stream: Stream, end: Offsets | None = None) -> ArchiveTable | None:
         """The stream's table as it is now, up to ``end``, without what is late for all of its views; None for none."""
@@ -134,25 +98,6 @@ class Archive:
         """
         tables = (self.read(stream) for stream in self.repo.streams.values())
         return {name: end for table in tables if table is not None for name, end in table.end().items()}
-
-    def _table(self, stream: Stream) -> DeltaTable | None:
-        from deltalake import DeltaTable
-
-        path = self.path(stream)
-        return DeltaTable(path) if DeltaTable.is_deltatable(str(path)) else None
-
-
-@contextmanager
-def _as_store_error(path: Path) -> Iterator[None]:
-    from deltalake.exceptions import DeltaError
-
-    try:
-        yield
-    except (DeltaError, OSError) as error:
-        where, got = f"offline table {path}", f"{type(error).__name__}: {error}"
-        full = "No space left" in got or "Quota exceeded" in got
-        required, next_step = ("room on its disk", MAKE_ROOM) if full else ("a folder that takes files", "")
-        raise StoreError(where, required, got, next_step) from error
 
 
 class ArchiveSink:

@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.checks.oracle import differences, disagreements, oracle
-from features.definitions.repo import load_repo
+from features.definitions import Entity, FeatureSet, FeatureView, Stream
+from features.definitions.aggregations import Sum
+from features.definitions.repo import FeatureRepo, load_repo
 from features.errors import UsageError
 from features.events.columns import entity_keys
 from features.events.parsing import from_columns
@@ -264,6 +266,25 @@ def test_spark_answers_a_spine_that_nothing_is_known_of(spark, repo):
     frame, _ = spine_of(view, 3, 1)
     found = history_on_spark(spark, view, spark.createDataFrame(pa.Table.from_pandas(frame)), {}).toArrow()
     assert [found[name].null_count for name in view.names] == [3] * len(view.names)
+
+
+def test_spark_and_one_process_read_a_field_of_two_dtypes_alike(spark, tmp_path):
+    from features.history.on_spark import history_on_spark
+
+    user, table = Entity("user", {"user_id": "string"}), None
+    for first, dtype, prices in ((0, "int64", [2]), (1, "float64", [2.5, 0.99, 19.95])):
+        shop = Stream("shop", topic="t", event_id=None, fields={"user_id": "string", "price": dtype})
+        view = FeatureView("by_user", sets=[FeatureSet(user, shop, [Sum("price")], ["1h"])])
+        offset = np.arange(first, first + len(prices))
+        columns = {"event_time": T0 + offset, "offset": offset, "user_id": ["u1"] * len(prices), "price": prices}
+        archive = Archive(tmp_path, FeatureRepo(Path(), {"user": user}, {"shop": shop}, {"by_user": view}))
+        archive.append(shop, from_columns(pa.table(columns), shop).events, "test", first)
+        table = open_table(tmp_path, shop)
+    frame = pd.DataFrame({"user_id": ["u1"], "event_timestamp": pd.to_datetime([T0 + 10], unit="ms", utc=True)})
+    (expected,) = history([asked_of(view, frame, np.array([T0 + 10]))], ArchiveReader({"shop": table}))
+    found = history_on_spark(spark, view, spark.createDataFrame(pa.Table.from_pandas(frame)), {"shop": table}).toArrow()
+    (name,) = view.names
+    assert expected.columns[0].to_pylist() == found[name].to_pylist() == pytest.approx([25.44])
 
 
 def test_the_spine_keeps_its_rows_order_columns_and_index(feast_store):

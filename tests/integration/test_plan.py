@@ -134,3 +134,15 @@ def test_a_project_without_a_registry_gets_none_by_being_asked(project: Project)
     assert needed_schemas("sqlite:///mlruns/mlflow.db", project.root) == set()
     project.plan()
     assert not (project.root / "mlruns").exists()
+
+
+def test_a_plan_says_what_the_history_of_a_field_of_another_dtype_will_be(project: Project) -> None:
+    assert project.plan()[1]["retyped"] == []
+    project.change('"price": "float64",\n        "quantity"', '"price": "int64",\n        "quantity"')
+    _, found = project.plan()
+    assert found["retyped"] == [{"stream": "activity", "field": "price", "dtype": "int64", "archived": ["float64"]}]
+    said = (
+        "stream 'activity': price is int64 now, and has values in the archive as float64: they stay as they are, and "
+        "history has those that int64 holds exactly, null for the rest"
+    )
+    assert said in CliRunner().invoke(cli, ["features", "plan"]).stdout

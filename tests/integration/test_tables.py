@@ -24,8 +24,9 @@ from features.definitions.repo import FeatureRepo
 from features.events.parsing import from_columns
 from features.history.archive import Span, open_table
 from headrace.cli import cli
+from streaming.archive.appending import append_rows
 from streaming.archive.maintenance import maintain, maintained_every, state_of, tables_of
-from streaming.archive.sink import Archive, append_rows
+from streaming.archive.sink import Archive
 
 pytestmark = pytest.mark.integration
 

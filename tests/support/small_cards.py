@@ -13,7 +13,7 @@ from features.definitions.repo import FeatureRepo
 from features.events.columns import arrow_type
 from features.events.parsing import event_schema
 from headrace.simulators.cards import CardSimulator
-from streaming.archive.sink import append_rows
+from streaming.archive.appending import append_rows
 
 DAYS = 40
 END_MS = 1_700_006_400_000

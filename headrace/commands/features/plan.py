@@ -13,7 +13,7 @@ from features.errors import DefinitionError
 from headrace.console import JSON, print_report
 
 if TYPE_CHECKING:
-    from features.definitions import FeatureRepo, FeatureView, StreamHistory, ViewPlan
+    from features.definitions import FeatureRepo, FeatureView, Retyped, StreamHistory, ViewPlan
     from features.online_store import OnlineStore
 
 ROWS_PER_S = 100_000.0
@@ -44,6 +44,7 @@ def plan(as_json: bool) -> None:
     plans = plan_changes(stored_views(rows, repo), repo.views)
     histories = histories_of(repo, project.offline)
     rebuilt = [repo.views[change.view] for change in plans if change.rebuild]
+    retyped = [field for name, history in histories.items() for field in history.retyped(repo.streams[name])]
     rebuilds = [rebuild_of(view, histories, now_ms(), ROWS_PER_S) for view in rebuilt]
     current = {(view.name, view.schema_hash) for view in repo.views.values()}
     needs = [
@@ -55,9 +56,10 @@ def plan(as_json: bool) -> None:
         "todo": any(change.rebuild or change.status == "removed" for change in plans),
         "views": [asdict(change) for change in plans],
         "rebuilds": [asdict(rebuild) for rebuild in rebuilds],
+        "retyped": [asdict(field) for field in retyped],
         "models": [asdict(need) | {"schema_hash": f"{need.schema_hash:016x}"} for need in needs],
     }
-    print_report(report, as_json, lambda report: _lines(report, plans))
+    print_report(report, as_json, lambda report: _lines(report, plans, retyped))
     click.get_current_context().exit(1 if report["todo"] else 0)
 
 
@@ -89,11 +91,12 @@ def histories_of(repo: FeatureRepo, offline: Path) -> dict[str, StreamHistory]:
     for name, stream in repo.streams.items():
         table = open_table(offline, stream)
         if table is not None:
-            histories[name] = StreamHistory(tuple(table.columns()), table.rows(), *table.known_between())
+            dtypes = {field: tuple(table.stored.dtypes(field)) for field in table.stored.fields()}
+            histories[name] = StreamHistory(tuple(dtypes), table.rows(), *table.known_between(), dtypes)
     return histories
 
 
-def _lines(report: Mapping[str, Any], plans: list[ViewPlan]) -> Iterator[str]:
+def _lines(report: Mapping[str, Any], plans: list[ViewPlan], retyped: list[Retyped]) -> Iterator[str]:
     for change in plans:
         kept = "its rows stay" if change.status != "removed" else "its rows go"
         how = "its rows are rebuilt" if change.rebuild else kept
@@ -107,6 +110,7 @@ def _lines(report: Mapping[str, Any], plans: list[ViewPlan]) -> Iterator[str]:
     for rebuild in report["rebuilds"]:
         yield f"rebuild of {rebuild['view']}: {rebuild['rows']:,} records, about {rebuild['seconds']:g} s"
         yield from (f"    {line}" for line in rebuild["lacking"])
+    yield from (str(field) for field in retyped)
     for model in report["models"]:
         name = f"{model['model']} {model['version']} ({', '.join(model['aliases'])})"
         yield f"{name} needs {model['view']} of schema {model['schema_hash']}: its rows are kept"

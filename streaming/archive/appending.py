@@ -1,0 +1,82 @@
+"""Rows into a Delta table, in a commit that fails where another writer has since widened the table or made it.
+
+It is then tried again. Values are never cast: features.history.StoredColumns has a column for each dtype of a field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from features.errors import StoreError
+from features.history import StoredColumns
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+ATTEMPTS = 10
+
+MAKE_ROOM = "Make room: what waits is written then."
+
+
+def opened(path: Path) -> DeltaTable | None:
+    """The Delta table as it is now; None where there is none."""
+    from deltalake import DeltaTable
+
+    return DeltaTable(path) if DeltaTable.is_deltatable(str(path)) else None
+
+
+def append_rows(path: Path, rows: pa.Table, transactions: Mapping[str, int]) -> None:
+    """Append rows to a Delta table, made if it is not there, and set the versions in the same commit.
+
+    Raises:
+        StoreError: the table cannot be written, such as for want of room, or commits of other writers conflicted with
+            every attempt; nothing was written.
+    """
+    from deltalake.exceptions import CommitFailedError
+
+    for _ in range(ATTEMPTS):
+        with _as_store_error(path):
+            try:
+                return _commit(path, opened(path), rows, transactions)
+            except CommitFailedError as error:
+                conflict = error
+    raise StoreError(f"table '{path}'", "a commit that no other writer conflicts with", str(conflict).rstrip("."))
+
+
+def _commit(path: Path, table: DeltaTable | None, rows: pa.Table, transactions: Mapping[str, int]) -> None:
+    from deltalake import CommitProperties, Transaction, write_deltalake
+    from deltalake.exceptions import CommitFailedError, DeltaError
+
+    versions = [Transaction(app_id, version) for app_id, version in transactions.items()]
+    if table is not None:
+        stored = StoredColumns.of(pa.schema(table.schema().to_arrow())).stored(rows)
+        # The table as it was opened, not its path: what another has changed since is a conflict.
+        properties = CommitProperties(app_transactions=versions)
+        write_deltalake(table, stored, mode="append", schema_mode="merge", commit_properties=properties)
+        return
+    try:
+        # Tried again, the commit would become the second version of a table that another has just made.
+        properties = CommitProperties(app_transactions=versions, max_commit_retries=0)
+        write_deltalake(path, rows, mode="error", commit_properties=properties)
+    except DeltaError as error:
+        if opened(path) is None:
+            raise
+        raise CommitFailedError(str(error)) from error
+
+
+@contextmanager
+def _as_store_error(path: Path) -> Iterator[None]:
+    from deltalake.exceptions import DeltaError
+
+    try:
+        yield
+    except (DeltaError, OSError) as error:
+        where, got = f"offline table {path}", f"{type(error).__name__}: {error}"
+        full = "No space left" in got or "Quota exceeded" in got
+        required, next_step = ("room on its disk", MAKE_ROOM) if full else ("a folder that takes files", "")
+        raise StoreError(where, required, got, next_step) from error
