@@ -29,6 +29,7 @@ from streaming.fold import FoldTarget, OnlineSink, ParsedBatches, Pruning, fold_
 from streaming.generations import (
     ActiveFolds,
     Builder,
+    Claim,
     Executors,
     Generation,
     GenerationFold,
@@ -108,15 +109,22 @@ class Pipeline:
         self._patiently = Patience(self._log)
         self._patient_status = Patience(self._log)
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, *, take_over: bool = False) -> None:
         """Run until ``stop`` is set; the batches that are running then are finished.
 
+        Args:
+            take_over: also where another home drove the online store before.
+
         Raises:
-            LeaseError: another driver runs on the same project or owns the generation.
+            LeaseError: another driver runs on the same project, or another home drives the store or owns a generation.
             FenceError: the store contradicts the checkpoint; the message says how to go on.
             SparkError: Spark's Java process ended.
         """
-        with only_driver(self._options.home), ThreadPoolExecutor(1, "generations") as self._worker:
+        with (
+            only_driver(self._options.home),
+            Claim(self._rows, self._options.home, take_over=take_over) as self._claim,
+            ThreadPoolExecutor(1, "generations") as self._worker,
+        ):
             for view in self._repo.views.values():
                 fold_nothing(view)
             self._builder.carry_over()
@@ -133,18 +141,21 @@ class Pipeline:
                 for fold in self._folds:
                     self._patiently(fold.release)
 
-    def rebuild(self) -> tuple[Generation, bool]:
+    def rebuild(self, *, take_over: bool = False) -> tuple[Generation, bool]:
         """Build a new generation from the archive, from which the next run goes on.
 
         Readers read it at once if it has all of Kafka or they have no other; else when a run has caught up.
+
+        Args:
+            take_over: as run()'s.
 
         Returns:
             The generation, and whether it has all of Kafka.
 
         Raises:
-            LeaseError: another driver runs on the same project or owns the generation.
+            LeaseError: as run().
         """
-        with only_driver(self._options.home):
+        with only_driver(self._options.home), Claim(self._rows, self._options.home, take_over=take_over):
             self._builder.carry_over()
             archived = self._builder.archive_generation()
             self._builder.forget_unfinished()
@@ -152,7 +163,7 @@ class Pipeline:
             high = read_watermarks(self._options.bootstrap, self._context.topics(), self._options.client).high
             # Behind the last record of the tables there may be refused ones: the archive has seen those as well.
             is_whole = lag(generation.first, high) == 0
-            flip(self._rows, generation, lambda: is_whole)
+            flip(self._rows, generation, lambda: is_whole, self._builder.owner)
             self._folds.drop(self._folds.superseded() if is_whole else [])
             self._rows.release_lease(generation.stream_id, self._builder.owner)
         return generation, is_whole
@@ -239,6 +250,7 @@ class Pipeline:
                 self._patient_status(lambda: self._write_status("running"))
             if now_s >= due["check"]:
                 due["check"] = now_s + CHECK_EVERY_S
+                self._patiently(self._claim.keep)
                 self._patiently(lambda: self._each_fold(GenerationFold.stand))
                 if self._build is not None:
                     self._patiently(self._builder.keep_lease)

@@ -61,7 +61,7 @@ LAYERS = {
     ),
     "features.online_store": (
         "settings > redis sqlite > pending store sweep > generation > batch_step breaker reader seen_ids > "
-        "port stream_status"
+        "port conflicts stream_status"
     ),
     "features.online_store.redis": "rows > pending version_0_1 > client scripts slots",
     "features.online_store.seen_ids": "index > memory > blocks",

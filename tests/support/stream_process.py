@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +43,14 @@ class StreamProcess:
     bootstrap: str
 
     @contextmanager
-    def running(self, *within: str, crash_at: str | None = None) -> Iterator[Process]:
+    def running(self, *within: str, crash_at: str | None = None, options: Sequence[str] = ()) -> Iterator[Process]:
         """The process, started by the command ``within`` if there is one, and killed when the block ends.
 
         Args:
+            options: of the command.
             crash_at: the point at which it kills itself (streaming/fold/crash_points.py).
         """
-        arguments = [*within, sys.executable, "-m", "headrace", "stream"]
+        arguments = [*within, sys.executable, "-m", "headrace", "stream", *options]
         environ = {**os.environ, **({VARIABLE: crash_at} if crash_at else {})}
         with (self.root / "log.txt").open("ab") as log:
             process = subprocess.Popen(arguments, cwd=self.root, env=environ, stdout=log, stderr=log)

@@ -27,12 +27,20 @@ if TYPE_CHECKING:
     from streaming.settings import StreamOptions
 
 
+TAKE_OVER = click.option(
+    "--take-over", is_flag=True, help="Drive the online store also if another home drove it before, which is gone."
+)
+
+
 @click.command()
-def stream() -> None:
+@TAKE_OVER
+def stream(take_over: bool) -> None:
     """Fold the topics into the online store and archive them, until Ctrl-C or SIGTERM.
 
     Our own broker is started for it where the settings name no cluster and none runs. Every offline.compact_every_min
     the offline store's tables are compacted, as by 'headrace tables compact'.
+
+    A single home may drive an online store: from another one the stream ends with an error, unless it takes over.
 
     \b
     Example:
@@ -46,13 +54,14 @@ def stream() -> None:
     repo = project.repo
     upkeep = maintained_every(60 * project.settings.offline.compact_every_min, project.root, say)
     with until_signalled() as stop, cluster(project.settings, project.root) as bootstrap, upkeep:
-        _pipeline(project.settings, project.root, repo, bootstrap).run(stop)
+        _pipeline(project.settings, project.root, repo, bootstrap).run(stop, take_over=take_over)
     say("stopped; what was read is folded, and the rest waits in Kafka")
 
 
 @click.command()
+@TAKE_OVER
 @JSON
-def rebuild(as_json: bool) -> None:
+def rebuild(take_over: bool, as_json: bool) -> None:
     """Build the online rows again from the offline store; a running stream does it and continues meanwhile.
 
     Readers keep the old rows until the new ones have everything in Kafka. Without a running stream, the rows are built
@@ -73,7 +82,7 @@ def rebuild(as_json: bool) -> None:
     by = " by the running stream"
     if generation is None:
         with cluster(project.settings, project.root) as bootstrap:
-            fold, live = _pipeline(project.settings, project.root, repo, bootstrap).rebuild()
+            fold, live = _pipeline(project.settings, project.root, repo, bootstrap).rebuild(take_over=take_over)
         generation, by = str(fold.stream_id), ""
     report = {"generation": generation, "views": list(repo.views), "by_stream": bool(by), "live": live}
     then = "readers have them" if live else "readers have them when 'headrace stream' has folded what Kafka has beyond"
