@@ -238,8 +238,13 @@ class Store(RowStore, Protocol):
         """Durably replace the marker if each of the shards has its token: else LeaseError, as rows are lost."""
 
     @abstractmethod
-    def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
-        """The last accepted event of each id before this batch (a batch's own decisions do not count for itself)."""
+    def remembered(self, stream: str, ids: pa.Array, batch_id: int, *, wait: bool = True) -> Prior:
+        """The last accepted event of each id before this batch (a batch's own decisions do not count for itself).
+
+        Args:
+            wait: for as long as it takes to read them; else StoreError is raised where that is long, and they are read
+                meanwhile.
+        """
 
     @abstractmethod
     def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
@@ -288,8 +293,24 @@ class Pending(ABC):
         """The session's newest items, newest first; of a few dozen the newest."""
 
 
+@dataclass(frozen=True)
+class ReadRows:
+    """The row of each key, null where there is none, and the generation they are of; None where the view has none.
+
+    ``without_pending`` where pending events, or what tells whether they count, could not be read in time.
+    """
+
+    values: pa.Array
+    stream_id: int | None
+    without_pending: bool = False
+
+
 class ReadableStore(ABC):
     """An online store as readers see it."""
+
+    def read_rows(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> ReadRows:
+        """As read(), with whether pending events are missing in the rows."""
+        return ReadRows(*self.read(view, keys, schema_hash))
 
     @abstractmethod
     def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
