@@ -205,10 +205,13 @@ class Pipeline:
             Pruning(self._rows, list(repo.views), number),
         )
         target = FoldTarget(repo, self._builder.store(generation, repo), number)
-        parsed = self._parsed if repo is self._repo else None
+        is_todays = repo is self._repo
+        parsed = self._parsed if is_todays else None
+        # What an older definition refuses may be valid today; the archive sends letters of what no fold of today reads.
+        send = self._send_letters if is_todays else _send_nothing
         # Rows with events that were never scored would show a model the events' own effects: they score nothing.
         scoring = None if self._scoring.lacks(log.standing()) else self._scoring.of_generation(target)
-        sink = OnlineSink(target, log, self._send_letters, self._schemas, parsed, scoring)
+        sink = OnlineSink(target, log, send, self._schemas, parsed, scoring)
         return GenerationFold(generation, repo, sink, upkeep, self._checkpoints, self._settings.freshness_slo_ms)
 
     # --- queries ---
@@ -295,7 +298,8 @@ class Pipeline:
         settings, checkpoints = self._settings, self._builder.archived
         log = checkpoints.log(archived)
         app_id = f"headrace-archive-{archived.stream_id}"
-        sink = ArchiveSink(self._archive, self._repo, app_id, log, self._context.at_effect, self._schemas)
+        reached, send = self._context.at_effect, self._send_letters
+        sink = ArchiveSink(self._archive, self._repo, app_id, log, reached, send, self._schemas)
         running = Running(log.standing())
 
         def append(frame: DataFrame, batch_id: int) -> None:
@@ -341,3 +345,7 @@ class Pipeline:
     def _by_role(self) -> Mapping[str, Running]:
         fold, *rest = self._folds.by_role().items()
         return dict([fold, ("archive", self._archiving), *rest])
+
+
+def _send_nothing(*_: Any) -> None:
+    """The letters of an older definition."""

@@ -15,8 +15,8 @@ from features.events import Parsed, event_schema, parse
 from features.history import ArchiveTable, open_table
 from features.online_store import Offsets
 from streaming.archive.appending import append_rows, opened
-from streaming.fold import by_stream
-from streaming.spark import Messages, OffsetLog, Schemas, messages_by_topic, records_between
+from streaming.fold import by_stream, send_refused
+from streaming.spark import Messages, OffsetLog, Schemas, SendDeadLetters, messages_by_topic, records_between
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,11 @@ class Archive:
 
 
 class ArchiveSink:
-    """Appends batches of messages to the archive, exactly once, as the writer ``app_id``."""
+    """Appends batches of messages to the archive, exactly once, as the writer ``app_id``.
+
+    Args:
+        send: takes the dead letters of messages that are parsed here; the fold has sent those of what it hands over.
+    """
 
     def __init__(
         self,
@@ -110,6 +114,7 @@ class ArchiveSink:
         app_id: str,
         log: OffsetLog,
         reached: Callable[[str], None],
+        send: SendDeadLetters,
         schemas: Schemas | None = None,
     ) -> None:
         self._archive = archive
@@ -117,13 +122,19 @@ class ArchiveSink:
         self._app_id = app_id
         self._log = log
         self._reached = reached
+        self._send = send
         self._schemas = schemas
 
     def append(self, table: pa.Table, batch_id: int) -> ArchiveReport:
-        """Append the valid and the late among the messages (session.COLUMNS) to their streams' tables."""
+        """Append the valid and the late among the messages (session.COLUMNS) to their streams' tables.
+
+        The dead letters are acknowledged before: after a crash behind it, nobody would read their records again.
+        """
         messages = messages_by_topic(table, self._repo.streams.values())
-        parsed = by_stream(messages, [self._parsed(each) for each in messages])
-        return self.append_events({name: records.events for name, records in parsed.items()}, batch_id)
+        parsed = [self._parsed(each) for each in messages]
+        send_refused(self._send, messages, parsed)
+        events = {name: records.events for name, records in by_stream(messages, parsed).items()}
+        return self.append_events(events, batch_id)
 
     def append_events(self, events: Mapping[str, pa.Table], batch_id: int) -> ArchiveReport:
         """As append(), of events that are parsed already, by stream."""

@@ -104,11 +104,11 @@ class OnlineSink:
             messages = messages_by_topic(table, self._repo.streams.values())
             parsed = [self._parsed(each) for each in messages]
         parsed_by_stream = by_stream(messages, parsed)
+        # Before the rows and the archive: after a crash behind them nobody could tell which letters have been sent.
+        with self.watch.at("dead letters"):
+            send_refused(self._send, messages, parsed)
         if self._handed_over is not None:
             self._handed_over.add(start, end, {name: records.events for name, records in parsed_by_stream.items()})
-        # Before the rows: after a crash behind them nobody could tell which letters have been sent.
-        with self.watch.at("dead letters"):
-            self._send_dead_letters(messages, parsed)
         with self.watch.at("fold"):
             counts = self._run(batch_id, start, end, parsed_by_stream)
         self._advance_clocks({name: _newest(records) for name, records in parsed_by_stream.items()})
@@ -167,11 +167,6 @@ class OnlineSink:
         # A stream that no view reads is not folded: its events are all for the archive.
         return added(counts, Counts.of(archived, _valid_records(archived)))
 
-    def _send_dead_letters(self, messages: Sequence[Messages], parsed: Sequence[Parsed]) -> None:
-        for of_topic, records in zip(messages, parsed, strict=True):
-            if (records.verdicts == Verdict.DEAD_LETTER).any():
-                self._send(of_topic.stream, of_topic, records)
-
 
 def by_stream(messages: Sequence[Messages], parsed: Sequence[Parsed]) -> dict[str, Parsed]:
     """Each stream's records, of all its topics."""
@@ -179,6 +174,13 @@ def by_stream(messages: Sequence[Messages], parsed: Sequence[Parsed]) -> dict[st
     for of_topic, records in zip(messages, parsed, strict=True):
         parts.setdefault(of_topic.stream.name, []).append(records)
     return {name: joined(records) for name, records in parts.items()}
+
+
+def send_refused(send: SendDeadLetters, messages: Sequence[Messages], parsed: Sequence[Parsed]) -> None:
+    """Send the dead letters of each topic's messages."""
+    for of_topic, records in zip(messages, parsed, strict=True):
+        if (records.verdicts == Verdict.DEAD_LETTER).any():
+            send(of_topic.stream, of_topic, records)
 
 
 def _newest(parsed: Parsed) -> int:
