@@ -297,9 +297,8 @@ class Pipeline:
     def _archive_query(self, archived: Generation) -> Running:
         settings, checkpoints = self._settings, self._builder.archived
         log = checkpoints.log(archived)
-        app_id = f"headrace-archive-{archived.stream_id}"
         reached, send = self._context.at_effect, self._send_letters
-        sink = ArchiveSink(self._archive, self._repo, app_id, log, reached, send, self._schemas)
+        sink = ArchiveSink(self._archive, self._repo, log, reached, send, self._schemas)
         running = Running(log.standing())
 
         def append(frame: DataFrame, batch_id: int) -> None:

@@ -4,7 +4,7 @@
     checkpoints/fold/older.json         earlier generations that are still folded on, oldest first
     checkpoints/fold/building.json      the number of a generation that is being built
     checkpoints/fold/<stream_id>/       Spark's checkpoint
-    checkpoints/archive/current.json    the same for the archive; stream_id is its name as a writer of tables
+    checkpoints/archive/current.json    the same for the archive
 
 Without its checkpoint, a generation is not continued. The next generation has another number and starts where the
 archive ends, with rows made from the archive, so that nothing is folded twice and nothing is missing.

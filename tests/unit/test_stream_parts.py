@@ -185,7 +185,7 @@ def test_the_archive_has_each_batch_once_and_a_new_generation_goes_on_where_it_e
         offsets = integers(messages.table["offset"])[parsed.verdicts == Verdict.DEAD_LETTER]
         letters.append((offsets.tolist(), archive.end()))
 
-    sink = ArchiveSink(archive, REPO, "writer-1", log, lambda _: None, send)
+    sink = ArchiveSink(archive, REPO, log, lambda _: None, send)
     rows = [
         {"offset": 3, "value": event(0)},
         {"offset": 4, "value": event(0)},
@@ -207,13 +207,13 @@ def test_the_archive_has_each_batch_once_and_a_new_generation_goes_on_where_it_e
 
 def test_a_field_that_a_stream_has_gained_is_null_in_what_was_archived_before(tmp_path: Path) -> None:
     archive = Archive(tmp_path, REPO)
-    sink = ArchiveSink(archive, REPO, "w", checkpoint(tmp_path / "c", {"t/0": 9}), lambda _: None, lambda *_: 0)
+    sink = ArchiveSink(archive, REPO, checkpoint(tmp_path / "c", {"t/0": 9}), lambda _: None, lambda *_: 0)
     sink.append(batch({"offset": 0, "value": event(0)}), 0)
     wider = Stream("shop", topic="t", fields={"user_id": Field("string", required=True), "price": "float64"})
     repo = FeatureRepo(REPO.path, REPO.entities, {"shop": wider}, {})
     assert Archive(tmp_path, repo).events(wider)["price"].to_pylist() == [None]
     log = checkpoint(tmp_path / "c", {"t/0": 9}, {"t/0": 9})
-    sink = ArchiveSink(Archive(tmp_path, repo), repo, "w", log, lambda _: None, lambda *_: 0)
+    sink = ArchiveSink(Archive(tmp_path, repo), repo, log, lambda _: None, lambda *_: 0)
     sink.append(batch({"offset": 1, "value": event(1)[:-1] + b', "price": 2.5}'}), 1)
     assert sorted(Archive(tmp_path, repo).events(wider)["price"].to_pylist(), key=str) == [2.5, None]
 
