@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable
 
@@ -14,8 +15,9 @@ from streaming.archive import Archive
 from streaming.context import StreamContext
 from streaming.fold import around_effects
 from streaming.generations.checkpoints import Checkpoints, Generation, build_from_archive, new_generation
-from streaming.generations.lease import LEASE_S, Lease, owner_of
+from streaming.generations.lease import LEASE_S, Lease
 from streaming.kafka import read_watermarks
+from streaming.losses import PinnedTopics
 from streaming.supervisor import StoppedError
 
 
@@ -33,7 +35,7 @@ class Builder:
         self._scored = scored
         self.archived = Checkpoints(self._options.home / "checkpoints" / "archive")
         self.folds = Checkpoints(self._options.home / "checkpoints" / "fold")
-        self.owner = owner_of(self._options.home)
+        self.owner = f"{socket.gethostname()}:{self._options.home.resolve()}"
         self.stop = threading.Event()
         self._lease: Lease | None = None
 
@@ -53,7 +55,9 @@ class Builder:
         return generation
 
     def _low(self) -> Offsets:
-        return read_watermarks(self._options.bootstrap, self._context.topics(), self._options.client).low
+        """Our first offset of every partition that the topics have."""
+        found = read_watermarks(self._options.bootstrap, self._context.topics(), self._options.client)
+        return PinnedTopics.read(self._options.offline).logs(found).low
 
     def described(self, generation: Generation) -> Generation:
         """The generation with today's definitions, whose rows have the same content."""
@@ -111,5 +115,5 @@ class Builder:
         if path.exists():
             number = int(json.loads(path.read_text(encoding="utf-8")))
             if current is None or current.stream_id != number:
-                self._rows.drop_generation(number, self.owner)
+                self._rows.drop_generation(number)
             path.unlink()
