@@ -21,10 +21,14 @@ Read = Callable[[], Iterator[tuple[str, Parsed]]]
 
 @dataclass(frozen=True)
 class EntityInFile:
-    """An entity in a file: its deduplicated events by stream, and the newest known_at of the file (None: no event)."""
+    """An entity in a file: its deduplicated events by stream, and the newest known_at of the file (None: no event).
+
+    ``named`` counts the events that have a key of such an entity, whichever it is.
+    """
 
     events: Mapping[str, pa.Table]
     clock: int | None
+    named: int
 
 
 def find_entity(read: Read, streams: Mapping[str, Stream], entity: Entity, values: Mapping[str, Any]) -> EntityInFile:
@@ -38,11 +42,14 @@ def find_entity(read: Read, streams: Mapping[str, Stream], entity: Entity, value
     """
     key = encode_key(values, entity)
     clock: int | None = None
+    named = 0
     ids: dict[str, list[pa.Array]] = {}
     for name, table in _valid(read()):
         clock = max(clock or 0, pc.max(table["known_at"]).as_py())
         if entity.keys.keys() <= streams[name].dtypes.keys():
-            ids.setdefault(name, []).append(pc.unique(table["event_id"].filter(_is_of(table, entity, key))))
+            keys = _keys(table, entity)
+            named += len(keys) - keys.null_count
+            ids.setdefault(name, []).append(pc.unique(table["event_id"].filter(_equal(keys, key))))
     wanted = {name: pa.concat_arrays(chunks) for name, chunks in ids.items() if sum(map(len, chunks))}
     records: dict[str, list[pa.Table]] = {name: [] for name in wanted}
     for name, table in _valid(read()) if wanted else ():
@@ -51,8 +58,8 @@ def find_entity(read: Read, streams: Mapping[str, Stream], entity: Entity, value
     events = {}
     for name, tables in records.items():
         unique = without_duplicates(pa.concat_tables(tables), duration_ms(streams[name].dedupe_horizon))
-        events[name] = unique.filter(_is_of(unique, entity, key))
-    return EntityInFile(events, clock)
+        events[name] = unique.filter(_equal(_keys(unique, entity), key))
+    return EntityInFile(events, clock, named)
 
 
 def _valid(parsed: Iterable[tuple[str, Parsed]]) -> Iterator[tuple[str, pa.Table]]:
@@ -62,9 +69,12 @@ def _valid(parsed: Iterable[tuple[str, Parsed]]) -> Iterator[tuple[str, pa.Table
             yield name, table
 
 
-def _is_of(table: pa.Table, entity: Entity, key: str) -> pa.Array:
-    texts = entity_keys({name: table[name] for name in entity.keys}, entity)
-    return pc.fill_null(pc.equal(texts, key), fill_value=False)
+def _keys(table: pa.Table, entity: Entity) -> pa.Array:
+    return entity_keys({name: table[name] for name in entity.keys}, entity)
+
+
+def _equal(keys: pa.Array, key: str) -> pa.Array:
+    return pc.fill_null(pc.equal(keys, key), fill_value=False)
 
 
 def view_answer(view: FeatureView, key: Mapping[str, Any], as_of: int, in_file: EntityInFile) -> dict[str, Any]:

@@ -73,12 +73,10 @@ def csv_cells(source: InputFile, columns: Iterable[str], tabs: bool = False) -> 
             end = len(data) if at_end else _last_line_end(data)
             if end == 0 and len(data) > LONGEST_LINE:
                 raise FormatError(source.where, f"lines of at most {LONGEST_LINE >> 20} MiB", "a longer one")
-            if header and end:
-                start = rows.after_header(data)
-                header = False
-                data, end = data[start:], end - start
-            table, used = rows.read(data[:end], at_end)
-            rest = data[used:]
+            start = rows.after_header(data) if header and end else 0
+            header &= not end
+            table, used = rows.read(data[start:end], at_end)
+            rest = data[start + used :]
             if table.num_rows:
                 yield table.rename_columns([*columns, PROBLEM])
 
@@ -129,7 +127,7 @@ class _Rows:
 
         names = [str(number) for number in range(self.cells)]
         wanted = [names[place] for place in self.wanted]
-        if not data.strip(b"\r\n"):
+        if not data:
             return pa.table({name: pa.array([], pa.binary()) for name in wanted})
         return pacsv.read_csv(
             pa.BufferReader(data),
@@ -149,8 +147,14 @@ class _Rows:
         if b'"' not in data:
             return True
         octets = np.frombuffer(data, dtype=np.uint8)
+        edge = (octets == QUOTE) | (octets == NEWLINE) | (octets == RETURN) | (octets == self.separator[0])
         quotes = np.flatnonzero(octets == QUOTE)
-        return len(quotes) % 2 == 0 and bool(self._in_place(octets, quotes, np.arange(len(quotes)) % 2 == 0).all())
+        opens, closes = quotes[::2], quotes[1::2]
+        if len(opens) != len(closes):
+            return False
+        before = edge[opens - 1] if opens[0] else edge[opens[1:] - 1]
+        after = edge[closes + 1] if closes[-1] < len(data) - 1 else edge[closes[:-1] + 1]
+        return bool(before.all() and after.all())
 
     def _in_place(self, octets: NDArray[np.uint8], quotes: Int64s, opens: Bools) -> Bools:
         """True for quotes that begin a cell or end one, or are one of two that stand for one, given which open."""

@@ -38,12 +38,16 @@ UNITS_PER_MS = {"us": 1_000, "ns": 1_000_000}
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file or folder to read; for a mapped format with its stream (``target``) and our column → the file's."""
+    """A file or folder to read; for a mapped format with its stream (``target``) and our column → the file's.
+
+    ``keys`` are the stream's fields that are keys of entities.
+    """
 
     path: Path
     target: Stream | None = None
     columns: Mapping[str, str] | None = None
     chunk_rows: int = CHUNK_ROWS
+    keys: frozenset[str] = frozenset()
 
     @property
     def block_bytes(self) -> int:

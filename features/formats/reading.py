@@ -38,6 +38,7 @@ from features.events import (
 )
 from features.formats import datasets
 from features.formats.cells import fitted, is_text, typed
+from features.formats.columns import OURS, check_keys, mapping, names_of_lines, stream_of, their_names
 from features.formats.csv_rows import csv_cells, csv_header
 from features.formats.files import (
     CHUNK_ROWS,
@@ -60,8 +61,6 @@ Events = Iterator[tuple[str, Parsed]]
 Horizon = Callable[[str], int | None]
 Keys = Callable[[str], Collection[str]]
 
-OURS = ("event_id", "event_time", "known_at", "offset")
-"""Columns that a table may have besides the stream's fields."""
 TIMES = {"event_time", "known_at"}
 FIELD = re.compile(r"\w+: field '([^']*)'")
 """The beginning of a reason that names our field."""
@@ -114,12 +113,13 @@ def read_events(
 
     Raises:
         UsageError: at once, for a path, format or stream that does not exist.
-        FormatError: while reading, for a file that is damaged or not of that format.
+        FormatError: while reading, for a file that is damaged or not of that format, or that has none of the keys.
     """
     file_format = find_format(format)
     source = InputFile(_existing(Path(path), file_format), None, columns, chunk_rows)
     if not file_format.streams:
-        source = replace(source, target=_target(file_format, streams, stream))
+        target = _target(file_format, streams, stream)
+        source = replace(source, target=target, keys=frozenset(keys(target.name)))
     elif not set(file_format.streams) & set(streams):
         required = f"a stream called {' or '.join(map(repr, file_format.streams))} in the feature repo"
         next_step = "Define it, or read the file as csv or parquet."
@@ -222,41 +222,6 @@ def _with_places(parsed: Parsed, offsets: Int64s, theirs: Mapping[str, str]) -> 
 # --- any table, mapped by a stream ------------------------------------------------------------------------------------
 
 
-def mapping(source: InputFile, present: Iterable[str]) -> dict[str, str]:
-    """Our column → the file's, for all that the file has. Raises FormatError if a required column is missing."""
-    stream, present = _stream(source), list(present)
-    overrides = source.columns or {}
-    ours = their_names(source)
-    fields = {*stream.mapped, *OURS} - {"offset"}
-    unknown = [name for name in overrides if name not in fields]
-    if unknown:
-        raise UsageError(
-            f"the columns of {source.where}", f"names of ours ({', '.join(sorted(fields))})", ", ".join(unknown)
-        )
-    needed = {"event_time", *overrides, *(name for name, field in stream.mapped.items() if field.required)}
-    missing = [f"'{ours[name]}' (our {name})" for name in ours if name in needed and ours[name] not in present]
-    if missing:
-        next_step = f"Name it with columns, or map it in stream '{stream.name}'."
-        raise FormatError(source.where, f"column {', '.join(missing)}", ", ".join(present) or "no columns", next_step)
-    return {name: column for name, column in ours.items() if column in present}
-
-
-def their_names(source: InputFile) -> dict[str, str]:
-    """Our column → the one that the stream and the caller say it has in the file; empty for a data set."""
-    if source.target is None:
-        return {}
-    stream = source.target
-    names = {name: field.path or name for name, field in stream.mapped.items()}
-    names |= {"event_time": stream.event_time, "event_id": stream.event_id or "event_id", "known_at": "known_at"}
-    return names | dict(source.columns or {})
-
-
-def _stream(source: InputFile) -> Stream:
-    if source.target is None:
-        raise UsageError(source.where, "a stream whose fields say which column is which", "none")
-    return source.target
-
-
 def _mapped_parquet(source: InputFile) -> Tables:
     names = mapping(source, parquet_columns(source).names)
     return _named(read_parquet(source, names.values()), names, source)
@@ -268,7 +233,7 @@ def _mapped_csv(source: InputFile) -> Tables:
 
 
 def _named(tables: Iterable[pa.Table], names: Mapping[str, str], source: InputFile) -> Tables:
-    stream = _stream(source)
+    stream = stream_of(source)
     ours = (_with_our_names(table, names, source) for table in tables)
     return ((stream.name, table) for table in numbered(ours, source.path))
 
@@ -281,7 +246,7 @@ def _with_our_names(table: pa.Table, names: Mapping[str, str], source: InputFile
         columns["event_id"] = fitted(columns["event_id"], "string", "event_id", problems)
     for name in sorted(TIMES & columns.keys()):
         where = f"{source.where}: column '{names[name]}'"
-        columns[name] = _times(columns[name], name, _stream(source).time_unit, where, problems)
+        columns[name] = _times(columns[name], name, stream_of(source).time_unit, where, problems)
     known = table[PROBLEM] if PROBLEM in table.column_names else pa.nulls(table.num_rows, pa.string())
     return pa.table({**columns, PROBLEM: with_problems(known, problems)})
 
@@ -314,7 +279,7 @@ def _messages(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Hori
 
     Lines are JSON, whatever the stream's topic holds.
     """
-    stream, digest, start = _stream(source), file_digest(source.path), 0
+    stream, digest, start = stream_of(source), file_digest(source.path), 0
     as_lines, theirs = replace(stream, format="json", schema=None), their_names(source)
     for lines in read_lines(source):
         offsets = np.arange(start, start + len(lines), dtype=np.int64)
@@ -322,6 +287,8 @@ def _messages(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Hori
         known_at = np.full(len(lines), ANY_TIME_MS, dtype=np.int64)
         records = Records(pa.array(lines, pa.binary()), known_at, np.zeros(len(lines), np.int32), offsets)
         parsed = parse(records, as_lines, keys=keys(stream.name))
+        if offsets[0] == 0 and len(parsed.events):
+            check_keys(source, names_of_lines(lines), f"Rename it, or map it in stream '{stream.name}'.")
         placed = _with_places(parsed, offsets, theirs)
         yield stream.name, replace(placed, events=_as_history(parsed.events, stream, digest))
 

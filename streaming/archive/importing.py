@@ -32,6 +32,9 @@ from streaming.archive.sink import Archive
 COMMIT_ROWS = 250_000
 """Records that are held at once, which a crash costs to read again."""
 
+MOST_EXAMPLES = 3
+"""Reasons for refused records that are said; the table has all."""
+
 OFFSETS = WRITER
 """The writer whose version is the next free offset of a table's imported events."""
 
@@ -49,6 +52,7 @@ class ImportCounts:
         until_ms: the cut-off; None: there is none.
         until_by: its source: --until, the archive or Kafka.
         reasons: refused records by the code of the reason.
+        examples: the first reasons.
     """
 
     records: int = 0
@@ -59,6 +63,7 @@ class ImportCounts:
     until_ms: int | None = None
     until_by: str | None = None
     reasons: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,9 @@ class _Part:
         fresh = dead[start + dead >= self.progress.seen]
         reasons = parsed.reasons.take(pa.array(fresh))
         self.refused.append(self.rejects.table(start + fresh, reasons))
-        self.counts.reasons.update(text.partition(":")[0] for text in reasons.to_pylist())
+        texts = reasons.to_pylist()
+        self.counts.reasons.update(text.partition(":")[0] for text in texts)
+        self.counts.examples += texts[: MOST_EXAMPLES - len(self.counts.examples)]
         self.counts.rejected += len(fresh)
         self.counts.already += len(dead) - len(fresh)
         return len(fresh)

@@ -274,6 +274,55 @@ def test_columns_that_are_not_ours_are_a_usage_error(tmp_path: Path) -> None:
         sales(written(tmp_path, "a.csv", CSV), "csv", columns={"customer_id": "customer"})
 
 
+KEYED = replace(SALES, fields={"user_id": Field("string", path="customer"), "shop": "int64", "price": "float64"})
+
+
+def keyed(path: Path, kind: str, **options: Any) -> None:
+    for _ in read_events(path, kind, {"sales": KEYED}, keys=lambda _: {"user_id", "shop"}, **options):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("Customer,shop", "'Customer' is nearly 'customer'"),
+        ("custmer,shop", "'custmer' is nearly 'customer'"),
+        ("customer_,shop", "'customer_' is nearly 'customer'"),
+        ("customer,Shop", "'Shop' is nearly 'shop'"),
+        ("customer,PRICE", "'PRICE' is nearly 'price'"),
+        ("till,note", "column 'shop', 'customer' (our user_id)"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+def test_a_key_that_is_missing_or_misspelt_is_an_error_with_the_names_there(
+    tmp_path: Path, kind: str, header: str, said: str
+) -> None:
+    names = ["sale", "sold_at", *header.split(",")]
+    row = ["a", 1_700_000_000, "1", "1"]
+    path = tmp_path / f"a.{kind}"
+    if kind == "csv":
+        path.write_text(",".join(names) + "\n" + ",".join(map(str, row)))
+    elif kind == "parquet":
+        pq.write_table(pa.table({name: [value] for name, value in zip(names, row, strict=True)}), path)
+    else:
+        path.write_text(json.dumps(dict(zip(names, row, strict=True)) | ({"shop": 1} if "shop" in names else {})))
+        if "PRICE" in names:
+            return  # a field that is no key may be missing from a message
+    with pytest.raises(FormatError) as caught:
+        keyed(path, kind)
+    assert said in str(caught.value)
+    assert names[2] in caught.value.got
+    if kind != "jsonl" and "till" not in header:
+        theirs, ours = said.split("'")[1], {"customer": "user_id"}.get(said.split("'")[3], said.split("'")[3])
+        keyed(path, kind, columns={ours: theirs})
+
+
+def test_a_file_may_have_one_of_several_keys_and_lines_of_no_event_say_nothing_of_keys(tmp_path: Path) -> None:
+    keyed(written(tmp_path, "a.csv", "sale,sold_at,customer\na,1700000000,x\n"), "csv")
+    read = whole(written(tmp_path, "a.jsonl", '{"sale": "a", "till": 1}\n{"x": 2}\n'), "jsonl", {"sales": KEYED})
+    assert read.verdicts["sales"] == {Verdict.DEAD_LETTER: 2}
+
+
 def test_the_formats_are_those_that_the_command_line_promises() -> None:
     promised = ["online-retail", "taobao", "rees46", "movielens", "yoochoose", "ranklens", "cards", "jsonl"]
     assert list(FORMATS) == [*promised[:4], "movielens-100k", *promised[4:], "csv", "parquet"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ from features.arrays import Floats, Int64s
 from features.definitions import RESERVED, FeatureRepo, FeatureView, Stream, used_columns
 from features.errors import UsageError
 from features.events import EventColumns
-from features.formats import read_events
+from features.formats import Refused, read_events
 from features.history import ALWAYS, ArchiveTable, Span, deduplicated, open_table
 from training.data.sampling import EventLimit, SampledEvents, WholeArchive
 from training.settings import TrainingSettings
@@ -141,6 +141,8 @@ class EventFile:
     path: Path
     kind: str
     repo: FeatureRepo
+    log: Callable[[str], None] = lambda _: None
+    """Takes lines about rows that are no events."""
 
     def read(self, streams: Mapping[str, Stream], end_ms: int | None, bound: EventLimit | None) -> Events:
         """The deduplicated events of these streams that became known before end_ms; no stream without any in the file.
@@ -149,14 +151,17 @@ class EventFile:
         """
         parts: dict[str, list[pa.Table]] = {name: [] for name in streams}
         left = sys.maxsize if bound is None else bound.events
-        for name, parsed in read_events(
-            self.path, self.kind, self.repo.streams, self.repo.horizon_ms, self.repo.keys_of
+        refused = Refused()
+        for name, parsed in refused.watched(
+            read_events(self.path, self.kind, self.repo.streams, self.repo.horizon_ms, self.repo.keys_of)
         ):
             if name in parts:
                 parts[name].append(parsed.events)
                 left -= parsed.events.num_rows
             if left < 0:
                 raise self._too_many(bound)
+        for line in refused.lines():
+            self.log(line)
         tables = {name: pa.concat_tables(batches) for name, batches in parts.items() if batches}
         if end_ms is not None:
             tables = {name: table.filter(pc.less(table["known_at"], end_ms)) for name, table in tables.items()}

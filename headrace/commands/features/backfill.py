@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from features.errors import UsageError
-from headrace.console import JSON, print_report
+from headrace.console import JSON, print_report, say
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,7 +48,8 @@ def backfill(spine: str, out: str, names: Sequence[str], as_json: bool) -> None:
     repo = project.repo
     table, views = read_spine(Path(spine), repo, names)
     table, refused = accepted(table)
-    click.echo("\n".join(refused.lines()), err=True, nl=bool(refused.reasons))
+    for line in refused.lines():
+        say(line)
     if refused.reasons and not table.num_rows:
         raise UsageError(f"file '{spine}'", "at least one row that can be read", "none")
     streams = {stream.name: stream for view in views for stream in view.streams}

@@ -21,12 +21,13 @@ from headrace.commands.features.show import (
     repo_of_settings,
     views_of_file,
 )
-from headrace.console import JSON
+from headrace.console import JSON, say
 
 if TYPE_CHECKING:
     from features.checks import Report, Sizes
     from features.definitions import FeatureRepo, FeatureView
     from features.events import Parsed
+    from features.formats import Refused
 
 OTHER_CHUNK_ROWS = 7_919
 """Rows of a chunk in the second reading: any number other than the first's."""
@@ -53,30 +54,36 @@ def check(
       headrace features check --from my.csv --format csv --stream activity --entities 500 --seed 7
     """
     from features.checks import Sizes
+    from features.formats import Refused
 
     repo = repo_of_settings(folder)
     read = file.reader(repo, "headrace features check")
     views = views_of_file(repo, view_name, None, file.fills(repo))
     seed = secrets.randbelow(1 << 32) if seed is None else seed
     click.echo(f"seed {seed} (--seed {seed} checks the same again)", err=True)
-    reports = []
-    for report in _checked(repo, read, views, Sizes(entities, times), seed):
+    reports, refused = [], Refused()
+    for report in _checked(repo, read, views, Sizes(entities, times), seed, refused):
         reports.append(report)
         if not as_json:
             click.echo("\n".join(_law(report)))
     ok = all(report.mismatches == 0 for report in reports)
     if as_json:
-        click.echo(json.dumps({"ok": ok, "seed": seed, "laws": [asdict(report) for report in reports]}, indent=2))
+        laws = [asdict(report) for report in reports]
+        click.echo(json.dumps({"ok": ok, "seed": seed, "laws": laws, "file": refused.as_json()}, indent=2))
     click.get_current_context().exit(0 if ok else 1)
 
 
-def _checked(repo: FeatureRepo, read: Read, views: Sequence[FeatureView], sizes: Sizes, seed: int) -> Iterator[Report]:
+def _checked(
+    repo: FeatureRepo, read: Read, views: Sequence[FeatureView], sizes: Sizes, seed: int, refused: Refused
+) -> Iterator[Report]:
     from numpy.random import default_rng
 
     from features.checks import check_view, valid_events, verdicts_add_up, verdicts_are_the_records_own
 
     click.echo("reading the file twice, in chunks of two sizes", err=True)
-    first, second = _by_stream(read()), _by_stream(read(chunk_rows=OTHER_CHUNK_ROWS))
+    first, second = _by_stream(refused.watched(read())), _by_stream(read(chunk_rows=OTHER_CHUNK_ROWS))
+    for line in refused.lines():
+        say(line)
     if not first:
         raise UsageError("the file", "at least one record of a stream of the feature repo", "none")
     for name in first:

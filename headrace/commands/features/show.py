@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
-from headrace.console import JSON, aligned, print_report
+from headrace.console import JSON, aligned, print_report, say
 
 if TYPE_CHECKING:
     from features.checks import EntityInFile
@@ -255,16 +255,25 @@ def _from_file(
     explain: bool,
 ) -> dict[str, Any]:
     from features.checks import find_entity
+    from features.formats import Refused
 
     read = file.reader(repo, "headrace features show")
     views = views_of_file(repo, view_name, entity, file.fills(repo))
     click.echo(f"reading {file.path}", err=True)
-    history = find_entity(read, repo.streams, repo.entities[entity], key)
+    refused = Refused()
+    first = [refused.watched(read())]  # a second reading is of the same rows
+    history = find_entity(lambda: first.pop() if first else read(), repo.streams, repo.entities[entity], key)
+    for line in refused.lines():
+        say(line)
     moment = history.clock if as_of_ms is None else as_of_ms
     if moment is None:
         raise UsageError(f"file '{file.path}'", "at least one valid event, or --as-of", "none")
+    if history.clock is not None and not history.named:
+        required = f"events with {' and '.join(key)}, the key of entity '{entity}'"
+        next_step = "Name the column with --column, or show an entity that the file has."
+        raise UsageError(f"file '{file.path}'", required, f"none in {refused.rows:,} rows", next_step)
     answers = [_answer(view, key, moment, history, explain=explain) for view in views]
-    return {"as_of": moment, "clock": history.clock, "views": answers}
+    return {"as_of": moment, "clock": history.clock, "views": answers, "file": refused.as_json()}
 
 
 def _from_store(

@@ -152,7 +152,7 @@ def time_split(  # noqa: PLR0913, PLR0917  # one parameter an option
     repo = _repo()
     domain = Domain.of(repo, settings)
     end_ms = None if as_of is None else parsed_time(as_of)
-    parts = [read_file(EventFile(path, kind, repo), domain, end_ms) for path in files]
+    parts = [read_file(EventFile(path, kind, repo, say), domain, end_ms) for path in files]
     since_ms = protocol.first_ms(parts[1], domain) if len(parts) > 1 else None
     run = protocol.training_of(joined_events(parts), domain, settings, since_ms, say)
     show(protocol.run(run, models), as_json)

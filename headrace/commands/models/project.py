@@ -183,7 +183,7 @@ class RecommenderProject(ModelProject):
         if path is not None:
             if kind is None:
                 raise UsageError("headrace train --from", "--format", "none")
-            return read_file(EventFile(Path(path), kind, self.repo), self.domain, self.source.end_ms, self.bound)
+            return read_file(EventFile(Path(path), kind, self.repo, log), self.domain, self.source.end_ms, self.bound)
         events = read_offline(
             self.project.offline, self.domain, Span(None, self.source.end_ms), self.bound, _numbers(versions)
         )

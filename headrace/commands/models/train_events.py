@@ -65,17 +65,17 @@ class EventProject(ModelProject):
 
     def training(self, log: Log = silent) -> EventTraining:
         """The training on its events. Raises UsageError where there are none."""
-        return EventTraining(self.events(), self.columns, self.chosen, log)
+        return EventTraining(self.events(log), self.columns, self.chosen, log)
 
-    def events(self) -> ReadEvents:
-        """Its events. Raises UsageError where there are none."""
+    def events(self, log: Log) -> ReadEvents:
+        """Its events; rows of a file that are none are logged. Raises UsageError where there are none."""
         path, kind, end_ms = self.source.path, self.source.kind, self.source.end_ms
         bound = EventLimit.of(self.chosen.max_events, self.chosen.seed)
         if path is None:
             return read_archive(self.project.offline, self.repo, self.columns, end_ms, bound)
         if kind is None:
             raise UsageError("option --from", "--format", "none")
-        return read_event_file(EventFile(Path(path), kind, self.repo), self.columns, end_ms, bound)
+        return read_event_file(EventFile(Path(path), kind, self.repo, log), self.columns, end_ms, bound)
 
     def judge(self) -> EventJudge:
         """The judge of versions on the newest events whose labels are known."""

@@ -69,6 +69,8 @@ def import_files(
         click.echo(json.dumps(totals, indent=2))
     else:
         click.echo("\n".join(line for name, counts in results.items() for line in _lines(name, counts)))
+        for text in (text for parts in results.values() for counts in parts.values() for text in counts.examples):
+            click.echo(f"  refused: {text}", err=True)
     if totals["imported"]:
         click.echo("make online rows of it with 'headrace features rebuild'", err=True)
 
