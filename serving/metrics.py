@@ -45,6 +45,12 @@ class Metrics:
             ["view"],
             registry=registry,
         )
+        self.without_pending = Counter(
+            "headrace_reads_without_pending_total",
+            "Reads without the events that were accepted a moment ago, as these could not be read in time",
+            ["view"],
+            registry=registry,
+        )
         self.requests = Counter(
             "headrace_http_requests_total", "Answered requests", ["method", "route", "status"], registry=registry
         )

@@ -131,4 +131,6 @@ def _reason(reason: InputEffect) -> schema.ScoreReason:
 def _features(name: str, matrix: FeatureMatrix) -> schema.ScoreFeatures:
     status, as_of = Status(int(matrix.status[0])), int(matrix.as_of[0])
     age_ms = None if status == Status.NOT_FOUND else as_of - int(matrix.newest_event[0])
-    return schema.ScoreFeatures(view=name, status=status.name, as_of=as_of, age_ms=age_ms)
+    return schema.ScoreFeatures(
+        view=name, status=status.name, as_of=as_of, age_ms=age_ms, without_pending=matrix.without_pending
+    )

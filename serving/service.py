@@ -82,7 +82,7 @@ class Service:
     ) -> None:
         self.settings, self.repo, self.sink = settings, repo, sink
         self.metrics = Metrics(settings.read_age_slo_s)
-        reader = ObservedReader(reader, self.metrics.read_age)
+        reader = ObservedReader(reader, self.metrics.read_age, self.metrics.without_pending)
         self._reader, self._rows = reader, rows
         self.items = ItemFeatures(
             lambda keys: reader.read(settings.item_view, keys),
@@ -303,7 +303,12 @@ class Service:
         (values,) = matrix.to_table().to_pylist()
         newest = None if status == Status.NOT_FOUND else int(matrix.newest_event[0])
         return schema.ViewFeatures(
-            view=view.name, status=status.name, as_of=int(matrix.as_of[0]), newest_event=newest, features=values
+            view=view.name,
+            status=status.name,
+            as_of=int(matrix.as_of[0]),
+            newest_event=newest,
+            without_pending=matrix.without_pending,
+            features=values,
         )
 
     # --- readiness ---

@@ -1,12 +1,15 @@
 """Dead letters: records that are no valid events, kept beside their topic to be inspected and sent again.
 
 A dead letter has its record's key, bytes and headers, and five headers more. It may be there twice (the batch that sent
-it ran again); the topic, partition and offset in its headers identify it. A record that was sent again leaves a receipt
-among the letters: a message without a value, of the same place, with the header ``hr_replayed``.
+it ran again); the topic, partition, offset and time in its headers identify it: a topic that was made anew has other
+records at the same offsets. A record that was sent again leaves a receipt among the letters: a message without a value,
+of the same place and time, with the header ``hr_replayed``.
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -110,15 +113,20 @@ class Acknowledged:
         self._producer = producer
         self._topic = topic
         self._sent = 0
-        self._acknowledged = 0
         self._error = ""
+        # A producer is shared by threads, and calls back from whichever of them asks it for its answers.
+        self._answered = threading.Condition()
+        self._acknowledged = self._refused = 0
 
     def __enter__(self) -> Callable[[bytes | None, bytes | None, RawHeaders], None]:
         return self._send
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None and self._sent:
+            deadline = time.monotonic() + ACK_S
             self._producer.flush(ACK_S)
+            with self._answered:  # another thread may have taken the last answers, and be about to count them
+                self._answered.wait_for(self._is_answered, deadline - time.monotonic())
             if self._acknowledged < self._sent:
                 got = f"{self._acknowledged} of {self._sent} acknowledged ({self._error or 'no answer'})"
                 raise DeadLetterError(f"topic '{self._topic}'", "Kafka to keep every record sent to it", got)
@@ -128,10 +136,15 @@ class Acknowledged:
         self._sent += 1
 
     def _acknowledge(self, error: Any, _message: Any) -> None:
-        if error is None:
-            self._acknowledged += 1
-        else:
-            self._error = error.str()
+        with self._answered:
+            if error is None:
+                self._acknowledged += 1
+            else:
+                self._refused, self._error = self._refused + 1, error.str()
+            self._answered.notify_all()
+
+    def _is_answered(self) -> bool:
+        return self._acknowledged + self._refused >= self._sent
 
 
 # --- from Kafka -----------------------------------------------------------------------------------------------------
@@ -154,14 +167,15 @@ def read_dead_letters(
 
 def letters_of(records: Iterable[Record]) -> list[DeadLetter]:
     """The dead letters in the records of dead-letter topics, each once, in the order of their offsets."""
-    by_place: dict[Place, DeadLetter] = {}
+    found: dict[tuple[Place, int], DeadLetter] = {}
     for letter in _letters(records):
-        known = by_place.get(letter.place)
+        identity = letter.place, letter.time_ms
+        known = found.get(identity)
         is_replayed = letter.is_replayed or (known is not None and known.is_replayed)
         # A receipt has no bytes: the letter itself is kept, whichever of the two comes first.
         whole = letter if known is None or not letter.is_replayed else known
-        by_place[letter.place] = DeadLetter(**{**vars(whole), "is_replayed": is_replayed})
-    return [by_place[place] for place in sorted(by_place)]
+        found[identity] = DeadLetter(**{**vars(whole), "is_replayed": is_replayed})
+    return [found[identity] for identity in sorted(found)]
 
 
 def _letters(records: Iterable[Record]) -> Iterator[DeadLetter]:

@@ -61,7 +61,7 @@ LAYERS = {
     ),
     "features.online_store": (
         "settings > redis sqlite > pending store sweep > generation > batch_step breaker reader seen_ids > "
-        "epochs > port stream_status"
+        "port conflicts stream_status"
     ),
     "features.online_store.redis": "rows > pending version_0_1 > client scripts slots",
     "features.online_store.seen_ids": "index > memory > blocks",
@@ -95,16 +95,15 @@ LAYERS = {
     "serving.server": "ray_server > haproxy",
     "serving.versions": "versions > canary named shadow",
     "streaming": (
-        "pipeline > generations > archive context scoring status > alerts fold > dead_letters losses replay spark > "
+        "pipeline > generations > archive context scoring status > alerts fold > dead_letters replay spark > "
         "kafka > jars settings supervisor"
     ),
     "streaming.alerts": "delivery > sinks status topic",
     "streaming.alerts.sinks": "delta postgres webhook > port",
-    "streaming.archive": "importing > cutoff passes > maintenance sink > appending",
+    "streaming.archive": "importing > cutoff passes > maintenance sink > appending ends",
     "streaming.fold": "sink > executors > crash_points freshness parsed_batches pruning shares > observed_store",
-    "streaming.generations": "active > builder resuming running switchover > checkpoints lease rebuild_request",
-    "streaming.kafka": "watermarks > broker consumer encoding topic_facts > ports producer topic_admin",
-    "streaming.losses": "topic_watch > pinned_topics record > gaps",
+    "streaming.generations": "active > builder running switchover > checkpoints lease rebuild_request",
+    "streaming.kafka": "watermarks > broker consumer encoding > ports producer topic_admin",
     "streaming.scoring": "scoring > on_executors rescoring > decision_log request topics",
     "streaming.spark": "query > session source",
     "training": (

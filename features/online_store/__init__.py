@@ -8,15 +8,6 @@ on them.
 
 from features.online_store.batch_step import Batch, BatchStep, Counts, Ids, added, build_generation, write_rows
 from features.online_store.breaker import GuardedRows
-from features.online_store.epochs import (
-    EPOCHS,
-    OFFSETS_AN_EPOCH,
-    broker_offsets,
-    epoch_of,
-    epoch_start,
-    epoch_starts,
-    our_offsets,
-)
 from features.online_store.generation import ShardWriter
 from features.online_store.pending import RowsWithPending, done_end
 from features.online_store.port import (
@@ -46,14 +37,12 @@ __all__ = [
     "Cells",
     "Counts",
     "DEADLINE_MS",
-    "EPOCHS",
     "PendingEvent",
     "FeatureReader",
     "Fence",
     "GuardedRows",
     "Ids",
     "Marker",
-    "OFFSETS_AN_EPOCH",
     "Offsets",
     "OnlineStore",
     "Pending",
@@ -68,14 +57,9 @@ __all__ = [
     "Sweeper",
     "added",
     "age_ms",
-    "broker_offsets",
     "build_generation",
     "done_end",
-    "epoch_of",
-    "epoch_start",
-    "epoch_starts",
     "of_schema",
-    "our_offsets",
     "read_settings_of",
     "read_status",
     "redis",

@@ -24,7 +24,8 @@ from features.arrays import Int64s
 from features.definitions import FeatureView, duration_ms
 from features.errors import FenceError
 from features.events import Decision, Parsed, Verdict, accept, accepted_events, decide, encoded_ids, integers, sequence
-from features.online_store.port import BYTES_A_WRITE, REBUILD, Marker, Offsets, RowStore, Store
+from features.online_store.conflicts import REBUILD
+from features.online_store.port import BYTES_A_WRITE, Marker, Offsets, RowStore, Store
 from features.rows import BatchKey, Fold, newest_events
 
 ROWS_A_WRITE = 4_096

@@ -141,8 +141,8 @@ class GenerationStore(Store):
         self._version, cursor, gone = self._cells.sweep(self.stream_id, self._version, rows_table(view), sweep, cursor)
         return cursor, gone
 
-    def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
-        return self._lookup(stream, ids, batch_id).prior
+    def remembered(self, stream: str, ids: pa.Array, batch_id: int, *, wait: bool = True) -> Prior:
+        return self._lookup(stream, ids, batch_id, wait=wait).prior
 
     def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
         lookup, last = self._lookup(stream, decision.ids, batch_id), decision.last
@@ -158,12 +158,13 @@ class GenerationStore(Store):
         self._write({**puts, STATE: Put([f"memory/{stream}"], [change.state])}, drop=change.drop)
         index_of(self._cells, self.stream_id, stream).wrote(change, memory.mark)
 
-    def _lookup(self, stream: str, ids: pa.Array, batch_id: int) -> _Lookup:
+    def _lookup(self, stream: str, ids: pa.Array, batch_id: int, *, wait: bool = True) -> _Lookup:
         """The events accepted before the batch; read once, as a write fails if they have changed since begin()."""
         lookup = self._lookups.get(stream)
         if lookup is None or lookup.batch_id != batch_id or not ids.equals(lookup.ids):
             prints, index = prints_of(ids), index_of(self._cells, self.stream_id, stream)
-            lookup = _Lookup(batch_id, ids, prints, index.prior(self._memory(stream, batch_id), prints, self._read))
+            prior = index.prior(self._memory(stream, batch_id), prints, self._read, wait=wait)
+            lookup = _Lookup(batch_id, ids, prints, prior)
             self._lookups[stream] = lookup
         return lookup
 

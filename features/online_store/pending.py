@@ -5,7 +5,8 @@ takes
 
     pending entries ─► the generation's marker ─► rows ─► what was remembered of the entries' ids
 
-in this order, each step in a transaction of its own, and folds in memory what the row has not: an entry counts when
+in this order, each step in a transaction of its own, and folds in memory what the row has not; without any of them but
+the rows, it answers the rows, and says so. An entry counts when
 its offset is at or beyond where the row's last batch ended. As entries and marker are older than the rows, a row can
 only have more than the marker says; its batch id tells, and then the read begins again. The stream deletes entries
 once a batch that holds them is done; until then, and where it does not, their offsets say that they are folded.
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,6 @@ from features.definitions import FeatureRepo, Stream, duration_ms
 from features.errors import ForeignRowError, StoreError
 from features.events import Records, Verdict, accepted_events, decide, parse
 from features.online_store.batch_step import ids_of
-from features.online_store.epochs import broker_offsets, epoch_start
 from features.online_store.port import (
     ForwardedStore,
     Marker,
@@ -34,6 +33,7 @@ from features.online_store.port import (
     Pending,
     PendingEvent,
     ReadableStore,
+    ReadRows,
     Store,
     of_schema,
 )
@@ -49,40 +49,41 @@ SESSION_ITEMS = 50
 
 
 class RowsWithPending(ForwardedStore):
-    """An online store whose rows have their pending events folded in; all else is the store's own.
-
-    Args:
-        failed: called when the pending events cannot be read.
-    """
+    """An online store whose rows have their pending events folded in; all else is the store's own."""
 
     def __init__(
         self,
         rows: ReadableStore,
         pending: Pending,
         repo: FeatureRepo,
-        failed: Callable[[], Any] = lambda: None,
         schemas: Callable[[int], str] | None = None,
     ) -> None:
         super().__init__(rows)
-        self._pending, self._repo, self._failed = pending, repo, failed
+        self._pending, self._repo = pending, repo
         self._schemas = schemas
         self._horizons = {name: duration_ms(stream.dedupe_horizon) for name, stream in repo.streams.items()}
 
     def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
-        """The row of each key with its pending events folded in, and the generation; as ReadableStore.read.
+        """As read_rows, without a word of what could not be read."""
+        found = self.read_rows(view, keys, schema_hash)
+        return found.values, found.stream_id
+
+    def read_rows(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> ReadRows:
+        """The row of each key with its pending events folded in, and the generation; as ReadableStore.read_rows.
 
         Rows of another definition than the repo's are as they are stored: what is pending reaches them by the stream.
         """
         if schema_hash is not None and schema_hash != self._repo.views[view].schema_hash:
-            return self._rows.read(view, keys, schema_hash)
+            return self._rows.read_rows(view, keys, schema_hash)
         try:
             entries = self._pending.of(view, keys.to_pylist())
+            if entries:
+                return self._with(view, keys, entries)
         except StoreError:  # an answer without the last moment is better than none
-            self._failed()
-            entries = []
-        return self._with(view, keys, entries) if entries else self._rows.read(view, keys, schema_hash)
+            return replace(self._rows.read_rows(view, keys, schema_hash), without_pending=True)
+        return self._rows.read_rows(view, keys, schema_hash)
 
-    def _with(self, view: str, keys: pa.Array, entries: list[PendingEvent]) -> tuple[pa.Array, int | None]:
+    def _with(self, view: str, keys: pa.Array, entries: list[PendingEvent]) -> ReadRows:
         for _ in range(TRIES):
             current = self._current(view)
             store = None if current is None else self._rows.generation(current, self._horizons)
@@ -91,16 +92,18 @@ class RowsWithPending(ForwardedStore):
             if stream_id != current:  # readers were given another generation meanwhile
                 continue
             if store is None or marker is None or stream_id is None:
-                return values, stream_id
+                return ReadRows(values, stream_id)
             folded = folded_up_to(marker, keys, values)
             if folded is not None:
                 break
         else:
-            return values, stream_id
+            return ReadRows(values, stream_id, without_pending=True)
         try:
-            return self._folded(view, PackedRows(keys, values), entries, folded, store, stream_id), stream_id
+            return ReadRows(self._folded(view, PackedRows(keys, values), entries, folded, store, stream_id), stream_id)
         except ForeignRowError:  # rows of another definition, as this one has none yet: the reader raises it
-            return values, stream_id
+            return ReadRows(values, stream_id)
+        except StoreError:  # of the memory of ids: an event whose repetition is unknown might count twice
+            return ReadRows(values, stream_id, without_pending=True)
 
     def _current(self, view: str) -> int | None:
         """The generation of the repo's definition of the view; where it has none, that of the view."""
@@ -129,10 +132,10 @@ class RowsWithPending(ForwardedStore):
         by_batch: dict[int, list[PendingEvent]] = {}
         for entry in entries:
             batch = folded.batch[entry.key]
-            end = folded.ends[batch].get(entry.topic_partition, 0)
-            offset = epoch_start(end) + entry.offset
-            if entry.topic_partition.rpartition("/")[0] == stream.topic and offset >= end:
-                by_batch.setdefault(batch, []).append(replace(entry, offset=offset))
+            if entry.topic_partition.rpartition("/")[0] == stream.topic and entry.offset >= folded.ends[batch].get(
+                entry.topic_partition, 0
+            ):
+                by_batch.setdefault(batch, []).append(entry)
         tables = [self._decided(stream, of_batch, store, batch) for batch, of_batch in by_batch.items()]
         return pa.concat_tables(tables) if any(table.num_rows for table in tables) else None
 
@@ -156,7 +159,7 @@ class RowsWithPending(ForwardedStore):
         if not events.num_rows:
             return events
         ids = ids_of(events)
-        prior = store.remembered(stream.name, ids.ids.dictionary, batch + 1)
+        prior = store.remembered(stream.name, ids.ids.dictionary, batch + 1, wait=False)
         decision = decide(ids.ids, ids.known_at, ids.seq, self._horizons[stream.name], prior)
         return accepted_events(events, decision)
 
@@ -172,8 +175,8 @@ class FoldedUpTo:
 
 
 def done_end(marker: Marker) -> Offsets:
-    """The broker's offsets up to which every row has everything: entries before them are not needed any more."""
-    return broker_offsets(marker.end if marker.done >= marker.batch_id else marker.start)
+    """The offsets up to which every row has everything: entries before them are not needed any more."""
+    return marker.end if marker.done >= marker.batch_id else marker.start
 
 
 def folded_up_to(marker: Marker, keys: pa.Array, values: pa.Array) -> FoldedUpTo | None:

@@ -23,7 +23,6 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from features.errors import FenceError, LeaseError
 from features.events import Decision, Prior
 from features.rows import PackedRows
 
@@ -149,36 +148,6 @@ class Cells(ABC):
         """
 
 
-def overtaken(stream_id: int, expected: int, actual: int) -> LeaseError:
-    """The error of a driver whose generation another has written to."""
-    return LeaseError(
-        f"a write to generation {stream_id}",
-        f"version {expected}, which this driver left",
-        f"version {actual}: another driver wrote, or the store lost writes",
-        "Run the batch again; one driver at a time may own a generation.",
-    )
-
-
-def held(stream_id: int, owner: str, left_ms: int) -> LeaseError:
-    """The error of a driver that takes a lease which another holds."""
-    return LeaseError(
-        f"the lease of generation {stream_id}",
-        "nobody else to hold it",
-        f"'{owner}', for {left_ms / 1000:.1f} s more",
-        "Stop the other driver, or wait until its lease has ended.",
-    )
-
-
-def lost(stream_id: int, known: int, actual: int) -> FenceError:
-    """The error of a store that came back without what was written to it."""
-    return FenceError(
-        f"generation {stream_id}",
-        f"a store that has the {known} writes of each of its parts",
-        f"one that has {actual} in a part: it lost writes",
-        REBUILD,
-    )
-
-
 def binaries(values: Sequence[bytes | None]) -> pa.Array:
     """The values as an Arrow column, by a single copy of their bytes: a growing builder always takes new pages."""
     present = [value for value in values if value is not None]
@@ -269,15 +238,17 @@ class Store(RowStore, Protocol):
         """Durably replace the marker if each of the shards has its token: else LeaseError, as rows are lost."""
 
     @abstractmethod
-    def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
-        """The last accepted event of each id before this batch (a batch's own decisions do not count for itself)."""
+    def remembered(self, stream: str, ids: pa.Array, batch_id: int, *, wait: bool = True) -> Prior:
+        """The last accepted event of each id before this batch (a batch's own decisions do not count for itself).
+
+        Args:
+            wait: for as long as it takes to read them; else StoreError is raised where that is long, and they are read
+                meanwhile.
+        """
 
     @abstractmethod
     def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
         """Keep the last two accepted events of each id until the stream's horizon has passed."""
-
-
-REBUILD = "Run 'headrace features rebuild' to make the rows anew from the offline store."
 
 
 @dataclass(frozen=True)
@@ -322,8 +293,24 @@ class Pending(ABC):
         """The session's newest items, newest first; of a few dozen the newest."""
 
 
+@dataclass(frozen=True)
+class ReadRows:
+    """The row of each key, null where there is none, and the generation they are of; None where the view has none.
+
+    ``without_pending`` where pending events, or what tells whether they count, could not be read in time.
+    """
+
+    values: pa.Array
+    stream_id: int | None
+    without_pending: bool = False
+
+
 class ReadableStore(ABC):
     """An online store as readers see it."""
+
+    def read_rows(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> ReadRows:
+        """As read(), with whether pending events are missing in the rows."""
+        return ReadRows(*self.read(view, keys, schema_hash))
 
     @abstractmethod
     def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:

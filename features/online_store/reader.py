@@ -6,13 +6,14 @@ view and keys ──stored──► rows' bytes and their generation ──final
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.definitions import FeatureRepo, FeatureView, views_of_text
 from features.errors import ForeignRowError, UsageError
-from features.online_store.port import ReadableStore, of_schema
+from features.online_store.port import ReadableStore, ReadRows, of_schema
 from features.rows import FeatureMatrix, PackedRows, finalize, make_ready
 from features.times import now_ms
 
@@ -74,19 +75,19 @@ class FeatureReader:
         """
         view = self.view(view_name, schema_hash)
         at = self._clock() if as_of is None else as_of
-        rows, stream_id = self.stored(view, keys)
+        found = self._stored(view, keys)
+        stream_id = NO_GENERATION if found.stream_id is None else found.stream_id
         try:
-            return finalize(view, rows, at, stream_id)
+            matrix = finalize(view, PackedRows(keys, found.values), at, stream_id)
+            return replace(matrix, without_pending=True) if found.without_pending else matrix
         except ForeignRowError:
             if self._rows.current(of_schema(view_name, view.schema_hash)) is not None:
                 raise
         # The view's rows are of another definition, and this one has none yet: nothing is known in its terms.
         return finalize(view, PackedRows(keys, pa.nulls(len(keys), pa.binary())), at, NO_GENERATION)
 
-    def stored(self, view: FeatureView, keys: pa.Array) -> tuple[PackedRows, int]:
-        """The stored row of each key, null if there is none, and the generation of the rows."""
+    def _stored(self, view: FeatureView, keys: pa.Array) -> ReadRows:
+        """The row of each key, null if there is none or the key is null."""
         texts = keys.fill_null("") if keys.null_count else keys
-        values, stream_id = self._rows.read(view.name, texts, view.schema_hash)
-        if keys.null_count:
-            values = pc.if_else(keys.is_valid(), values, None)
-        return PackedRows(keys, values), NO_GENERATION if stream_id is None else stream_id
+        found = self._rows.read_rows(view.name, texts, view.schema_hash)
+        return replace(found, values=pc.if_else(keys.is_valid(), found.values, None)) if keys.null_count else found

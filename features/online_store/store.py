@@ -33,8 +33,31 @@ class OnlineStore(ReadableStore, Cells):
         return []
 
     @abstractmethod
-    def set_current(self, view: str, stream_id: int) -> None:
-        """Let readers of the view, or of a definition of it (of_schema), read this generation from now on."""
+    def claim(self, home: str, owner: str, ttl_s: float, *, take_over: bool = False) -> None:
+        """Make ``home`` the only one whose drivers may write here, and ``owner`` its driver for ``ttl_s`` seconds.
+
+        The home stays the only one when that time is over, until another takes over.
+
+        Args:
+            home: a name that no other home has.
+            take_over: also if another home drove the store before.
+
+        Raises:
+            LeaseError: another home drives the store, or drove it before, or another owner drives it for this home or
+                holds a generation's lease.
+        """
+
+    @abstractmethod
+    def release_claim(self, owner: str) -> None:
+        """End the owner's time; the home stays the only one."""
+
+    @abstractmethod
+    def set_current(self, view: str, stream_id: int, owner: str = "") -> None:
+        """Let readers of the view, or of a definition of it (of_schema), read this generation from now on.
+
+        Raises:
+            LeaseError: they read one whose lease another than ``owner`` holds.
+        """
 
     @abstractmethod
     def views(self) -> list[str]:
@@ -45,8 +68,12 @@ class OnlineStore(ReadableStore, Cells):
         """The stream_id of every generation that the store knows, sorted."""
 
     @abstractmethod
-    def drop_generation(self, stream_id: int) -> None:
-        """Forget the generation, whoever drives it: its driver stops at the next write."""
+    def drop_generation(self, stream_id: int, owner: str = "") -> None:
+        """Forget the generation; a driver whose lease is over stops at its next write.
+
+        Raises:
+            LeaseError: another than ``owner`` holds its lease.
+        """
 
     @abstractmethod
     def bytes_per_row(self) -> dict[str, float]:

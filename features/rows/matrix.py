@@ -66,7 +66,7 @@ class FeatureMatrix:
     """The features of n entities: an Arrow column per feature, null where it has no value or the entity is not PRESENT.
 
     ``as_of`` is the instant in ms that each row was finalized at: that of the read, or the row's clock when that is
-    later.
+    later. ``without_pending`` where events that were accepted a moment ago may be missing, as they could not be read.
     """
 
     names: tuple[str, ...]
@@ -74,6 +74,7 @@ class FeatureMatrix:
     status: NDArray[np.int8]
     as_of: Int64s
     newest_event: Int64s
+    without_pending: bool = False
 
     def to_table(self) -> pa.Table:
         """The features as an Arrow table."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
@@ -168,24 +168,6 @@ def broker(home: Path, number: int) -> Finding:
     return port(number, "the Kafka broker") if number else Finding("broker", "ok", "will take a free port")
 
 
-def lost_records(offline: Path) -> Finding:
-    """Failed while records are lost that nobody has accepted; a warning where some were."""
-    from streaming.losses import ACCEPT, read_losses
-
-    losses = read_losses(offline)
-    if losses["open"]:
-        return Finding("lost records", "failed", f"{_ranges(losses['open'])} wait to be accepted", ACCEPT)
-    if losses["accepted"]:
-        found = f"{_ranges(losses['accepted'])} lost and accepted"
-        return Finding("lost records", "warning", found, "headrace status (says which)")
-    return Finding("lost records", "ok", "none")
-
-
-def _ranges(gaps: Sequence[Mapping[str, Any]]) -> str:
-    """The number of gaps, and of the offsets in those whose size is known."""
-    return f"{len(gaps):,} range{'s' * (len(gaps) > 1)} of {sum(gap['count'] or 0 for gap in gaps):,} offsets or more"
-
-
 def by_settings(root: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
     """Findings about the settings and what they need of this machine; only the first where they cannot be read."""
     try:
@@ -201,7 +183,6 @@ def by_settings(root: Path, environment: Mapping[str, str]) -> Iterator[Finding]
     yield Finding("settings", "ok", f"home {settings.home}, Kafka {settings.kafka.bootstrap_servers or 'of our own'}")
     home = root / settings.home
     yield jars(home)
-    yield lost_records(root / settings.offline.path)
     if not settings.kafka.bootstrap_servers:
         yield broker(home, settings.broker.port)
     if settings.serving.port:

@@ -130,6 +130,8 @@ class FeaturesUsed(Strict):
     """None before the first fold."""
     status: str | None
     """PRESENT, OUTSIDE_MAX_AGE or NOT_FOUND; None without a user, and if the user could not be read."""
+    without_pending: bool = False
+    """The user's events of the last moment could not be read in time, and may be missing."""
 
 
 class Fallback(Strict):
@@ -195,6 +197,8 @@ class ScoreFeatures(Strict):
     as_of: int
     age_ms: int | None
     """The age of the newest event in them."""
+    without_pending: bool = False
+    """Events of the last moment could not be read in time, and may be missing."""
 
 
 class ScoreResponse(Strict):
@@ -235,6 +239,8 @@ class ViewFeatures(Strict):
     status: str
     as_of: int
     newest_event: int | None
+    without_pending: bool = False
+    """Events of the last moment could not be read in time, and may be missing."""
     features: dict[str, Any]
 
 

@@ -78,6 +78,7 @@ def response_of(
             as_of=at,
             age_ms=None if newest is None else max(0, at - newest),
             status=None if status is None else status.name,
+            without_pending=answer.user.matrix is not None and answer.user.matrix.without_pending,
         ),
         fallback=schema.Fallback(used=made.reason is not None, reason=made.reason and made.reason.value),
         took_ms=round(1000 * answer.took_s, 3),

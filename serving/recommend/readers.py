@@ -28,10 +28,11 @@ class ObservedReader:
 
     Args:
         ages: prometheus_client's Histogram with the label view, in seconds.
+        without_pending: its Counter with the label view, of reads that lack pending events.
     """
 
-    def __init__(self, reader: Reader, ages: Any) -> None:
-        self._reader, self._ages = reader, ages
+    def __init__(self, reader: Reader, ages: Any, without_pending: Any) -> None:
+        self._reader, self._ages, self._without_pending = reader, ages, without_pending
 
     def view(self, name: str, schema_hash: int | None = None) -> FeatureView:
         """As the reader's."""
@@ -42,6 +43,8 @@ class ObservedReader:
     ) -> FeatureMatrix:
         """As the reader's."""
         matrix = self._reader.read(view_name, keys, as_of, schema_hash)
+        if matrix.without_pending:
+            self._without_pending.labels(view_name).inc()
         if len(keys) == 1 and matrix.status[0] != Status.NOT_FOUND:
             age_ms = max(int(matrix.as_of[0]) - int(matrix.newest_event[0]), 0)
             self._ages.labels(view_name).observe(age_ms / 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,4 +53,4 @@ def overridden(
         nothing = tuple(pa.nulls(1, arrow_type(feature.dtype)) for feature in view.features)
         read = FeatureMatrix(view.names, nothing, np.zeros(1, np.int8), np.array([now]), np.array([0]))
     columns = tuple(own_features.get(name, column) for name, column in zip(read.names, read.columns, strict=True))
-    return FeatureMatrix(read.names, columns, read.status, read.as_of, read.newest_event)
+    return replace(read, columns=columns)

@@ -1,11 +1,12 @@
-"""Rows into a Delta table, in a commit that fails where another writer has since widened the table or made it.
+"""Rows into a Delta table: a commit adds what its plan finds missing in the version of the table that it follows.
 
-It is then tried again. Values are never cast: features.history.StoredColumns has a column for each dtype of a field.
+It fails where another writer has since set one of the same transactions, widened the table or made it, and is then
+planned anew. Values are never cast: features.history.StoredColumns has a column for each dtype of a field.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 ATTEMPTS = 10
+
+Plan = Callable[["DeltaTable | None"], tuple[pa.Table, Mapping[str, int]]]
+"""The rows to add to a table (None: there is none), and the versions of transactions that the same commit sets."""
 
 MAKE_ROOM = "Make room: what waits is written then."
 
@@ -34,6 +38,15 @@ def append_rows(path: Path, rows: pa.Table, transactions: Mapping[str, int]) -> 
     """Append rows to a Delta table, made if it is not there, and set the versions in the same commit.
 
     Raises:
+        StoreError: as append_planned().
+    """
+    append_planned(path, lambda _: (rows, transactions))
+
+
+def append_planned(path: Path, plan: Plan) -> int:
+    """Append what the plan has for the table as it is; returns the number of rows written. No rows are no commit.
+
+    Raises:
         StoreError: the table cannot be written, such as for want of room, or commits of other writers conflicted with
             every attempt; nothing was written.
     """
@@ -41,10 +54,16 @@ def append_rows(path: Path, rows: pa.Table, transactions: Mapping[str, int]) -> 
 
     for _ in range(ATTEMPTS):
         with _as_store_error(path):
+            table = opened(path)
+            rows, transactions = plan(table)
+            if not rows.num_rows:
+                return 0
             try:
-                return _commit(path, opened(path), rows, transactions)
+                _commit(path, table, rows, transactions)
             except CommitFailedError as error:
                 conflict = error
+            else:
+                return int(rows.num_rows)
     raise StoreError(f"table '{path}'", "a commit that no other writer conflicts with", str(conflict).rstrip("."))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,9 +16,13 @@ from features.definitions import PARTITIONS_OF_A_TOPIC, FeatureRepo, Stream
 from features.events import Parsed, event_schema, parse
 from features.history import ArchiveTable, open_table
 from features.online_store import Offsets
-from streaming.archive.appending import append_rows, opened
-from streaming.fold import by_stream
-from streaming.spark import Messages, OffsetLog, Schemas, messages_by_topic, records_between
+from streaming.archive.appending import append_planned, append_rows, opened
+from streaming.archive.ends import unseen
+from streaming.fold import by_stream, send_refused
+from streaming.spark import Messages, OffsetLog, Schemas, SendDeadLetters, messages_by_topic, records_between
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 
 @dataclass(frozen=True)
@@ -51,20 +57,23 @@ class Archive:
         """The folder of the stream's table."""
         return self.folder / stream.name
 
-    def append(self, stream: Stream, events: pa.Table, app_id: str, batch_id: int) -> int:
-        """Append events as this batch of this writer; a batch that is in the table already changes nothing.
+    def append(self, stream: Stream, events: pa.Table) -> int:
+        """Append the events that the table does not have, by their offsets; returns the number of rows written.
 
-        Returns:
-            The number of rows written.
+        Args:
+            events: those of a partition are at or behind the offsets of all that was appended before, or repeat it.
 
         Raises:
             StoreError: the table cannot be written, such as for want of room.
         """
-        done = self.transaction(stream, app_id)
-        if not events.num_rows or (done is not None and done >= batch_id):
+        if not events.num_rows:
             return 0
-        self.write(stream, events, topic_of(events, stream), {app_id: batch_id})
-        return int(events.num_rows)
+
+        def plan(table: DeltaTable | None) -> tuple[pa.Table, Mapping[str, int]]:
+            fresh, transactions = unseen(table, stream, events)
+            return _rows(stream, fresh, topic_of(fresh, stream)), transactions
+
+        return append_planned(self.path(stream), plan)
 
     def transaction(self, stream: Stream, app_id: str) -> int | None:
         """The version that the writer's last commit set in the stream's table; None where it never wrote."""
@@ -79,8 +88,7 @@ class Archive:
         Raises:
             StoreError: the table cannot be written, such as for want of room.
         """
-        rows = events.append_column("topic", topics)
-        append_rows(self.path(stream), rows.cast(archive_schema(stream)), transactions)
+        append_rows(self.path(stream), _rows(stream, events, topics), transactions)
 
     def read(self, stream: Stream, end: Offsets | None = None) -> ArchiveTable | None:
         """The stream's table as it is now, up to ``end``, without what is late for all of its views; None for none."""
@@ -92,38 +100,57 @@ class Archive:
         return event_schema(stream).empty_table() if table is None else table.events()
 
     def end(self) -> dict[str, int]:
-        """'topic/partition' → the first offset after those in the tables; without partitions that no table has.
+        """'topic/partition' → the first offset after those in the tables; without partitions that a table lacks.
 
-        Records behind a table's last may have been read and refused; reading them again adds nothing to it.
+        Of the tables of several streams on one topic it is the least, as each has the records of its own. Records
+        behind a table's last may have been read and refused; reading them again adds nothing to it.
         """
-        tables = (self.read(stream) for stream in self.repo.streams.values())
-        return {name: end for table in tables if table is not None for name, end in table.end().items()}
+        ends: dict[str, list[int]] = {}
+        for stream in self.repo.streams.values():
+            table = self.read(stream)
+            for name, end in ({} if table is None else table.end()).items():
+                ends.setdefault(name, []).append(end)
+        readers = Counter(topic for stream in self.repo.streams.values() for topic in stream.topics)
+        return {name: min(each) for name, each in ends.items() if len(each) >= readers[name.rpartition("/")[0]]}
+
+
+def _rows(stream: Stream, events: pa.Table, topics: pa.Array | pa.ChunkedArray) -> pa.Table:
+    return events.append_column("topic", topics).cast(archive_schema(stream))
 
 
 class ArchiveSink:
-    """Appends batches of messages to the archive, exactly once, as the writer ``app_id``."""
+    """Appends batches of messages to the archive, each record once.
+
+    Args:
+        send: takes the dead letters of messages that are parsed here; the fold has sent those of what it hands over.
+    """
 
     def __init__(
         self,
         archive: Archive,
         repo: FeatureRepo,
-        app_id: str,
         log: OffsetLog,
         reached: Callable[[str], None],
+        send: SendDeadLetters,
         schemas: Schemas | None = None,
     ) -> None:
         self._archive = archive
         self._repo = repo
-        self._app_id = app_id
         self._log = log
         self._reached = reached
+        self._send = send
         self._schemas = schemas
 
     def append(self, table: pa.Table, batch_id: int) -> ArchiveReport:
-        """Append the valid and the late among the messages (session.COLUMNS) to their streams' tables."""
-        messages = messages_by_topic(table, self._repo.streams.values(), self._log.epochs)
-        parsed = by_stream(messages, [self._parsed(each) for each in messages])
-        return self.append_events({name: records.events for name, records in parsed.items()}, batch_id)
+        """Append the valid and the late among the messages (session.COLUMNS) to their streams' tables.
+
+        The dead letters are acknowledged before: after a crash behind it, nobody would read their records again.
+        """
+        messages = messages_by_topic(table, self._repo.streams.values())
+        parsed = [self._parsed(each) for each in messages]
+        send_refused(self._send, messages, parsed)
+        events = {name: records.events for name, records in by_stream(messages, parsed).items()}
+        return self.append_events(events, batch_id)
 
     def append_events(self, events: Mapping[str, pa.Table], batch_id: int) -> ArchiveReport:
         """As append(), of events that are parsed already, by stream."""
@@ -131,7 +158,7 @@ class ArchiveSink:
         appended = 0
         for name, table in events.items():
             self._reached("before archive")
-            appended += self._archive.append(self._repo.streams[name], table, self._app_id, batch_id)
+            appended += self._archive.append(self._repo.streams[name], table)
             self._reached("after archive")
         took_ms = 1e3 * (time.perf_counter() - began)
         start, end = self._log.between(batch_id)

@@ -8,7 +8,7 @@ from streaming.fold.freshness import Freshness, ages_of, cumulative_s, percentil
 from streaming.fold.parsed_batches import ParsedBatches
 from streaming.fold.pruning import Pruning
 from streaming.fold.shares import FoldJob, FoldShare, fold_job, packed, unpacked
-from streaming.fold.sink import BatchReport, FoldTarget, OnlineSink, by_stream
+from streaming.fold.sink import BatchReport, FoldTarget, OnlineSink, by_stream, send_refused
 
 __all__ = [
     "BatchReport",
@@ -28,6 +28,7 @@ __all__ = [
     "packed",
     "percentiles_ms",
     "quantile_ms",
+    "send_refused",
     "fold_job",
     "unpacked",
 ]

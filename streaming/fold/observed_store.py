@@ -87,9 +87,9 @@ class ObservedStore(Store):
         with self._around("publish"):
             self._store.publish(marker, shards)
 
-    def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
+    def remembered(self, stream: str, ids: pa.Array, batch_id: int, *, wait: bool = True) -> Prior:
         with self._around("remembered"):
-            return self._store.remembered(stream, ids, batch_id)
+            return self._store.remembered(stream, ids, batch_id, wait=wait)
 
     def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
         with self._around("remember"):

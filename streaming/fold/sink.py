@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -67,7 +67,7 @@ class OnlineSink:
 
     ``clocks_ms`` is the newest known_at of each stream so far. ``watch`` has the time spent in each stage
     (observed_store.py) of all batches so far. ``scoring`` scores a batch's accepted events before any row of them is
-    written. ``check`` is called with a batch's start once it is fetched, before anything is made of it.
+    written.
     """
 
     def __init__(
@@ -78,7 +78,6 @@ class OnlineSink:
         schemas: Schemas | None = None,
         handed_over: ParsedBatches | None = None,
         scoring: BatchScoring | None = None,
-        check: Callable[[Offsets], None] = lambda start: None,
     ) -> None:
         self.watch = Stopwatch()
         self._repo = target.repo
@@ -90,7 +89,6 @@ class OnlineSink:
         self._send = send
         self._schemas = schemas
         self._handed_over = handed_over
-        self._check = check
         self.clocks_ms: dict[str, int] = {}
         self._folded = {stream.name for view in views for stream in view.streams}
 
@@ -102,16 +100,15 @@ class OnlineSink:
         """
         began = time.perf_counter()
         start, end = self._log.between(batch_id)
-        self._check(start)
         with self.watch.at("parse"):
-            messages = messages_by_topic(table, self._repo.streams.values(), self._log.epochs)
+            messages = messages_by_topic(table, self._repo.streams.values())
             parsed = [self._parsed(each) for each in messages]
         parsed_by_stream = by_stream(messages, parsed)
+        # Before the rows and the archive: after a crash behind them nobody could tell which letters have been sent.
+        with self.watch.at("dead letters"):
+            send_refused(self._send, messages, parsed)
         if self._handed_over is not None:
             self._handed_over.add(start, end, {name: records.events for name, records in parsed_by_stream.items()})
-        # Before the rows: after a crash behind them nobody could tell which letters have been sent.
-        with self.watch.at("dead letters"):
-            self._send_dead_letters(messages, parsed)
         with self.watch.at("fold"):
             counts = self._run(batch_id, start, end, parsed_by_stream)
         self._advance_clocks({name: _newest(records) for name, records in parsed_by_stream.items()})
@@ -139,7 +136,7 @@ class OnlineSink:
         if self._handed_over is not None:
             self._handed_over.skip(end)
         score = None if self._scoring is None else partial(self._scoring.on_executors, end)
-        work = OnExecutors(frame, job, cells, self._send, self.watch, score, partial(self._check, start))
+        work = OnExecutors(frame, job, cells, self._send, self.watch, score)
         try:
             with self.watch.at("fold"):
                 counts = self._step.run_work(Batch(batch_id, start, end, {}, now_ms()), work)
@@ -170,11 +167,6 @@ class OnlineSink:
         # A stream that no view reads is not folded: its events are all for the archive.
         return added(counts, Counts.of(archived, _valid_records(archived)))
 
-    def _send_dead_letters(self, messages: Sequence[Messages], parsed: Sequence[Parsed]) -> None:
-        for of_topic, records in zip(messages, parsed, strict=True):
-            if (records.verdicts == Verdict.DEAD_LETTER).any():
-                self._send(of_topic.stream, of_topic, records)
-
 
 def by_stream(messages: Sequence[Messages], parsed: Sequence[Parsed]) -> dict[str, Parsed]:
     """Each stream's records, of all its topics."""
@@ -182,6 +174,13 @@ def by_stream(messages: Sequence[Messages], parsed: Sequence[Parsed]) -> dict[st
     for of_topic, records in zip(messages, parsed, strict=True):
         parts.setdefault(of_topic.stream.name, []).append(records)
     return {name: joined(records) for name, records in parts.items()}
+
+
+def send_refused(send: SendDeadLetters, messages: Sequence[Messages], parsed: Sequence[Parsed]) -> None:
+    """Send the dead letters of each topic's messages."""
+    for of_topic, records in zip(messages, parsed, strict=True):
+        if (records.verdicts == Verdict.DEAD_LETTER).any():
+            send(of_topic.stream, of_topic, records)
 
 
 def _newest(parsed: Parsed) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from features.errors import HeadraceError, StoreError
 from features.times import now_ms
 from streaming.generations.checkpoints import Checkpoints, Generation
+from streaming.generations.lease import owner_of
 from streaming.generations.switchover import Needed, flip, is_current, superseded
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class ActiveFolds:
     def __init__(
         self, context: StreamContext, checkpoints: Checkpoints, needed: Needed, folds: Sequence[GenerationFold] = ()
     ) -> None:
-        self._rows, self._log = context.rows, context.log
+        self._rows, self._log, self._owner = context.rows, context.log, owner_of(context.options.home)
         self._grace_ms = int(context.options.settings.keep_older_s * 1_000)
         self._checkpoints = checkpoints
         self._needed = needed
@@ -82,10 +83,15 @@ class ActiveFolds:
         """No reader sees a feature go back: the newest has what the previous fold has, which stands still meanwhile."""
         newest, before = self.newest, self._folds[-2] if len(self._folds) > 1 else None
         if before is None or before.failed is not None:
-            left = flip(self._rows, newest.generation, newest.caught_up)
+            left = flip(self._rows, newest.generation, newest.caught_up, self._owner)
         elif before.query.busy.acquire(blocking=False):
             try:
-                left = flip(self._rows, newest.generation, lambda: newest.caught_up() and newest.has_folded(before))
+                left = flip(
+                    self._rows,
+                    newest.generation,
+                    lambda: newest.caught_up() and newest.has_folded(before),
+                    self._owner,
+                )
             finally:
                 before.query.busy.release()
         else:
@@ -93,7 +99,7 @@ class ActiveFolds:
         folded = {fold.generation.stream_id for fold in self._folds}
         known = folded | {generation.stream_id for generation in self._checkpoints.older()}
         for stream_id in left - known:  # its checkpoint is lost: nobody can fold it on
-            self._rows.drop_generation(stream_id)
+            self._rows.drop_generation(stream_id, self._owner)
 
     def superseded(self) -> list[Generation]:
         """The older generations that nobody needs; none while the registry of models does not answer."""
@@ -109,7 +115,7 @@ class ActiveFolds:
             for fold in [fold for fold in self._folds if fold.generation.stream_id == generation.stream_id]:
                 self._folds.remove(fold)
                 fold.query.stop()
-            self._rows.drop_generation(generation.stream_id)
+            self._rows.drop_generation(generation.stream_id, self._owner)
             self._checkpoints.drop(generation)
             self._log(f"generation {generation.stream_id} is dropped: nobody reads it")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections.abc import Callable
 
@@ -15,9 +14,8 @@ from streaming.archive import Archive
 from streaming.context import StreamContext
 from streaming.fold import around_effects
 from streaming.generations.checkpoints import Checkpoints, Generation, build_from_archive, new_generation
-from streaming.generations.lease import LEASE_S, Lease
+from streaming.generations.lease import LEASE_S, Lease, owner_of
 from streaming.kafka import read_watermarks
-from streaming.losses import PinnedTopics
 from streaming.supervisor import StoppedError
 
 
@@ -35,7 +33,7 @@ class Builder:
         self._scored = scored
         self.archived = Checkpoints(self._options.home / "checkpoints" / "archive")
         self.folds = Checkpoints(self._options.home / "checkpoints" / "fold")
-        self.owner = f"{socket.gethostname()}:{self._options.home.resolve()}"
+        self.owner = owner_of(self._options.home)
         self.stop = threading.Event()
         self._lease: Lease | None = None
 
@@ -55,9 +53,7 @@ class Builder:
         return generation
 
     def _low(self) -> Offsets:
-        """Our first offset of every partition that the topics have."""
-        found = read_watermarks(self._options.bootstrap, self._context.topics(), self._options.client)
-        return PinnedTopics.read(self._options.offline).logs(found).low
+        return read_watermarks(self._options.bootstrap, self._context.topics(), self._options.client).low
 
     def described(self, generation: Generation) -> Generation:
         """The generation with today's definitions, whose rows have the same content."""
@@ -115,5 +111,5 @@ class Builder:
         if path.exists():
             number = int(json.loads(path.read_text(encoding="utf-8")))
             if current is None or current.stream_id != number:
-                self._rows.drop_generation(number)
+                self._rows.drop_generation(number, self.owner)
             path.unlink()

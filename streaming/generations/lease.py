@@ -1,13 +1,16 @@
-"""A single driver at a time: the lock of a project, and the lease of a generation in its store."""
+"""A single driver at a time: the lock of a home, the claim of its store, and the lease of a generation there."""
 
 from __future__ import annotations
 
+import secrets
+import socket
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import Self
 
-from features.errors import LeaseError
-from features.machine import locked
+from features.errors import LeaseError, StoreError
+from features.machine import locked, write_text
 from features.online_store import OnlineStore
 
 LEASE_S = 30.0
@@ -35,6 +38,45 @@ class Lease:
     def release(self) -> None:
         """Release the lease, so that others may take it."""
         self._rows.release_lease(self._stream_id, self._owner)
+
+
+class Claim:
+    """The claim of a store by a home, made when this is; another home is refused until it takes over.
+
+    Raises:
+        LeaseError: another home has it.
+    """
+
+    def __init__(self, rows: OnlineStore, home: Path, *, take_over: bool = False) -> None:
+        self._rows, self._home, self._owner = rows, id_of(home), owner_of(home)
+        rows.claim(self._home, self._owner, LEASE_S, take_over=take_over)
+
+    def keep(self) -> None:
+        """Renew the claim."""
+        self._rows.claim(self._home, self._owner, LEASE_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let another driver of the home follow at once; where the store does not answer, when the time is over."""
+        with suppress(StoreError):
+            self._rows.release_claim(self._owner)
+
+
+def owner_of(home: Path) -> str:
+    """The name of a driver of this home on this machine, for others to read."""
+    return f"{socket.gethostname()}:{home.resolve()}"
+
+
+def id_of(home: Path) -> str:
+    """The home's own number, made once, which it keeps when it is moved to another place or machine."""
+    path = home / "home_id"
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        write_text(path, secrets.token_hex(16))
+        return path.read_text(encoding="utf-8").strip()
 
 
 def only_driver(home: Path) -> AbstractContextManager[None]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from features.arrays import Int64s
 from features.errors import HeadraceError
-from features.online_store import Counts, Offsets, Sweeper, broker_offsets
+from features.online_store import Counts, Offsets, Sweeper
 from features.times import now_ms
 from streaming.fold import BatchReport, Freshness, OnlineSink
 from streaming.generations.checkpoints import Checkpoints, Generation
@@ -57,7 +57,7 @@ class Running:
             "rows_per_s": round(self._recent.per_s(now_ms()), 1),
             "age": self._recent.age_ms(now_ms()),
             "lag": self.lag(),
-            "end": broker_offsets(self.end),
+            "end": dict(self.end),
             "counts": {},
         }
 
@@ -70,7 +70,7 @@ class Running:
         if not all(latest) or not latest:
             return None
         ends = flat_offsets({topic: parts for offsets in latest for topic, parts in offsets.items()})
-        return lag(broker_offsets(self.end), ends)
+        return lag(self.end, ends)
 
 
 @dataclass(frozen=True)
@@ -179,10 +179,6 @@ class GenerationFold(Running):
             self._upkeep.clean_up(self._sink.clocks_ms)  # again: a batch that comes soon after another prunes nothing
         finally:
             self.query.busy.release()
-
-    def check_standing(self, check: Callable[[Offsets], None]) -> None:
-        """Call ``check`` with the offsets that its checkpoint has committed."""
-        check(self._offsets.standing())
 
     def release(self) -> None:
         """Give up the lease."""

@@ -26,11 +26,14 @@ def is_current(rows: OnlineStore, generation: Generation) -> bool:
     return all(rows.current(name) == generation.stream_id for name in _names(generation))
 
 
-def flip(rows: OnlineStore, generation: Generation, caught_up: Callable[[], bool]) -> set[int]:
+def flip(rows: OnlineStore, generation: Generation, caught_up: Callable[[], bool], owner: str = "") -> set[int]:
     """Switch readers to this generation: of a view that has none at once, else when it has caught up.
 
     Returns:
         The generations that they left.
+
+    Raises:
+        LeaseError: they read one whose lease another than ``owner`` holds.
     """
     left: set[int] = set()
     for view, schema_hash in generation.schemas.items():
@@ -38,7 +41,7 @@ def flip(rows: OnlineStore, generation: Generation, caught_up: Callable[[], bool
         read = {rows.current(name) for name in names}
         if read != {generation.stream_id} and (rows.current(view) is None or caught_up()):
             for name in names:
-                rows.set_current(name, generation.stream_id)
+                rows.set_current(name, generation.stream_id, owner)
             left |= {stream_id for stream_id in read if stream_id is not None}
     return left - {generation.stream_id}
 

@@ -17,11 +17,9 @@ from streaming.kafka.topic_admin import (
     ensure_topics,
     topics,
 )
-from streaming.kafka.topic_facts import BROKERS_CLOCK, TopicFacts, TopicReader, clock_warnings
-from streaming.kafka.watermarks import Watermarks, read_watermarks
+from streaming.kafka.watermarks import read_watermarks
 
 __all__ = [
-    "BROKERS_CLOCK",
     "BrokerError",
     "CONSUMER_OPTIONS",
     "DEAD",
@@ -36,11 +34,7 @@ __all__ = [
     "ReadError",
     "Record",
     "TopicError",
-    "TopicFacts",
-    "TopicReader",
-    "Watermarks",
     "admin_client",
-    "clock_warnings",
     "dead_letter_topic",
     "ensure_named_topics",
     "ensure_topics",

@@ -47,7 +47,7 @@ def _project(tmp_path, monkeypatch):
         {"event_time": times, "known_at": times, "offset": [0, 1, 2], "user_id": ["007"] * 3, "shop": [1, 2, 1]}
     )
     events = from_columns(table.append_column("price", pa.array([1.0, 2.0, 4.0])), repo.streams["orders"]).events
-    Archive(tmp_path / ".headrace" / "offline", repo).append(repo.streams["orders"], events, "test", 0)
+    Archive(tmp_path / ".headrace" / "offline", repo).append(repo.streams["orders"], events)
     monkeypatch.chdir(tmp_path)
 
 

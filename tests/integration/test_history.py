@@ -129,8 +129,8 @@ def project(tmp_path_factory):
     archive = Archive(home / ".headrace" / "offline", repo)
     for name, events in {"activity": shop_events(3_000, 7), **card_events(1_500, 8)}.items():
         parsed = from_columns(events, repo.streams[name], repo.horizon_ms(name)).events
-        for batch, start in enumerate(range(0, len(parsed), 900)):
-            archive.append(repo.streams[name], parsed.slice(start, 900), "test", batch)
+        for start in range(0, len(parsed), 900):
+            archive.append(repo.streams[name], parsed.slice(start, 900))
     return folder
 
 
@@ -278,7 +278,7 @@ def test_spark_and_one_process_read_a_field_of_two_dtypes_alike(spark, tmp_path)
         offset = np.arange(first, first + len(prices))
         columns = {"event_time": T0 + offset, "offset": offset, "user_id": ["u1"] * len(prices), "price": prices}
         archive = Archive(tmp_path, FeatureRepo(Path(), {"user": user}, {"shop": shop}, {"by_user": view}))
-        archive.append(shop, from_columns(pa.table(columns), shop).events, "test", first)
+        archive.append(shop, from_columns(pa.table(columns), shop).events)
         table = open_table(tmp_path, shop)
     frame = pd.DataFrame({"user_id": ["u1"], "event_timestamp": pd.to_datetime([T0 + 10], unit="ms", utc=True)})
     (expected,) = history([asked_of(view, frame, np.array([T0 + 10]))], ArchiveReader({"shop": table}))

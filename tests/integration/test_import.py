@@ -144,7 +144,7 @@ def test_a_bad_last_cell_costs_its_row_alone(project, repo):
 def test_imported_history_ends_where_the_topic_begins(project, repo):
     archive = Archive(project / "offline", repo)
     live = {"event_time": [T0 + 500_000], "known_at": [T0 + 500_000], "user_id": ["u1"], "offset": [0]}
-    archive.append(repo.streams["shop"], from_columns(pa.table(live), repo.streams["shop"]).events, "stream", 0)
+    archive.append(repo.streams["shop"], from_columns(pa.table(live), repo.streams["shop"]).events)
     path = write_rows(project / "rows.parquet", 1_000)
     counts = importer_of(project, repo).run(source_of(path, repo))["shop"]
     assert (counts.until_ms, counts.imported, counts.after_cut) == (T0 + 500_000, 495, 495)

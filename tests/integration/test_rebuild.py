@@ -18,7 +18,7 @@ from features.online_store.batch_step import Batch, BatchStep
 from features.online_store.sqlite.rows import SqliteRows
 from features.rows.finalizing import finalize
 from features.rows.matrix import PackedRows
-from streaming.archive.sink import Archive
+from streaming.archive.sink import Archive, topic_of
 from streaming.context import StreamContext
 from streaming.generations.builder import Builder
 from streaming.generations.checkpoints import Generation, build_from_archive
@@ -70,7 +70,7 @@ def archive(tmp_path):
     for seed, stream in enumerate((SHOP, OTHER)):
         events = events_of(stream, seed)
         for batch in range(6):
-            archive.append(stream, events.slice(batch * COUNT // 6, COUNT // 6), "writer", batch)
+            archive.append(stream, events.slice(batch * COUNT // 6, COUNT // 6))
     return archive
 
 
@@ -133,7 +133,8 @@ def test_a_rebuild_reads_only_what_rows_can_show(archive, tmp_path, monkeypatch,
         earlier[name] = [time - weeks_ms for time in earlier[name]]
     earlier["offset"] = [-1 - number for number in range(COUNT // 10)]  # of before the partition's first
     earlier["user_id"] = ["of early" if number % 2 else user for number, user in enumerate(earlier["user_id"])]
-    archive.append(SHOP, pa.table(earlier, schema=events_of(SHOP, 3).schema), "earlier", 0)
+    early = pa.table(earlier, schema=events_of(SHOP, 3).schema)
+    archive.write(SHOP, early, topic_of(early, SHOP), {})
     read = []
     batches = ArchiveTable.batches
 
@@ -157,7 +158,7 @@ def test_a_new_generation_begins_where_events_are_not_scored(kafka, unique_name,
     ensure_topics(kafka, [stream], partitions=1)
     archive, archived = Archive(tmp_path / "offline", repo), Generation(1, {place: 10}, {})
     columns = {"event_time": T0 + np.arange(10), "user_id": ["ann"] * 10, "event_id": [f"e{at}" for at in range(10)]}
-    archive.append(stream, from_columns(pa.table(columns), stream).events, "writer", 0)
+    archive.append(stream, from_columns(pa.table(columns), stream).events)
     with closing(SqliteRows(tmp_path / "rows.db")) as rows:
         context = StreamContext(StreamOptions(tmp_path, archive.folder, kafka), repo, rows, lambda _: None)
         for scored, first in (({}, 10), ({place: 6}, 6), ({place: 12}, 10), ({place: -3}, 0)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -11,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from redis import Redis
 from redis_server import ON_DISK, RedisServer, running
 from serving_world import free_port, plain
+from shop_project import Project
+from stream_process import DEADLINE_S
 
 from features.errors import StoreError
 from features.online_store.settings import read_settings_of
@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 CHOSEN = """project: test
 provider: local
 registry: registry.db
@@ -42,19 +42,6 @@ LIVE = 3
 """Events of one user, now."""
 
 
-def loaded(path: Path) -> ModuleType:
-    """The module of that file, which is a test's and has no name to be imported by."""
-    spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-pipeline = loaded(HERE / "test_pipeline.py")
-
-
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisServer]:
     with running(RedisServer(tmp_path / "redis", ON_DISK)) as server:
@@ -62,32 +49,33 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, kafka: str, spark_jars: list[Path], unique_name: str, seed: int, redis: RedisServer) -> Any:
+def project(
+    tmp_path: Path, kafka: str, spark_jars: list[Path], unique_name: str, seed: int, redis: RedisServer
+) -> Project:
     """A project whose feature_store.yaml names the server, and no other file does."""
 
-    class RedisProject(pipeline.Project):
+    class RedisProject(Project):
         def rows(self) -> Any:
             return read_settings_of(self.root / "feature_repo" / "feature_store.yaml").open()
 
-    corpus = loaded(HERE.parent / "unit" / "test_malformed_events.py")
-    made = RedisProject(tmp_path / "project", kafka, spark_jars[0].parent.parent, unique_name, corpus, seed)
+    made = RedisProject(tmp_path / "project", kafka, spark_jars[0].parent.parent, unique_name, seed)
     yaml = CHOSEN.format(url=redis.url)
     (made.root / "feature_repo" / "feature_store.yaml").write_text(yaml, encoding="utf-8")
     return made
 
 
-def fails(project: Any) -> Callable[[], bool]:
+def fails(project: Project) -> Callable[[], bool]:
     """Whether the fold waits to be started again."""
     return lambda: bool(project.stream.queries().get("fold", {}).get("error"))
 
 
-def stopped_for_a_rebuild(project: Any, process: subprocess.Popen[bytes]) -> None:
+def stopped_for_a_rebuild(project: Project, process: subprocess.Popen[bytes]) -> None:
     """The stream has ended with the command that makes the rows anew."""
-    assert process.wait(pipeline.DEADLINE_S) != 0
+    assert process.wait(DEADLINE_S) != 0
     assert "headrace features rebuild" in project.stream.said()
 
 
-def rebuilt(project: Any) -> None:
+def rebuilt(project: Project) -> None:
     """That command was run, and a stream that goes on from it says what was sent."""
     project.run("features", "rebuild")
     with project.stream.running() as process:
@@ -97,7 +85,7 @@ def rebuilt(project: Any) -> None:
 
 
 def test_events_come_through_redis_to_feast_and_http_and_its_ends_are_survived_or_told(
-    project: Any, redis: RedisServer
+    project: Project, redis: RedisServer
 ) -> None:
     """Killed and back with what its disk has: the stream goes on by itself. Emptied: it stops, and says why."""
     project.send(300)
@@ -116,7 +104,7 @@ def test_events_come_through_redis_to_feast_and_http_and_its_ends_are_survived_o
         stopped_for_a_rebuild(project, process)
 
 
-def check_live(project: Any, process: subprocess.Popen[bytes]) -> None:
+def check_live(project: Project, process: subprocess.Popen[bytes]) -> None:
     """Events of now are in Feast's answer, and in the service's."""
     for number in range(LIVE):
         now = time.time_ns() // 1_000_000
@@ -130,14 +118,14 @@ def check_live(project: Any, process: subprocess.Popen[bytes]) -> None:
     assert from_service(project)["features"][count] == LIVE
 
 
-def from_feast(project: Any, feature: str) -> list[Any]:
+def from_feast(project: Project, feature: str) -> list[Any]:
     """What Feast's own client says of a user and of nobody, after `feast apply`."""
     from feast import FeatureStore
 
     folder = project.root / "feature_repo"
     feast = Path(sys.executable).parent / "feast"
     environ = os.environ | {"FEAST_USAGE": "False"}
-    shutil.copy(HERE.parent.parent / "feature_repo" / "feast_repo.py", folder)
+    shutil.copy(ROOT / "feature_repo" / "feast_repo.py", folder)
     done = subprocess.run([feast, "apply"], cwd=folder, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     store = FeatureStore(repo_path=str(folder))
@@ -146,7 +134,7 @@ def from_feast(project: Any, feature: str) -> list[Any]:
     return found
 
 
-def from_service(project: Any) -> dict[str, Any]:
+def from_service(project: Project) -> dict[str, Any]:
     """The view as /v1/features has it."""
     settings = ServiceConfig(
         repo=str(project.root / "feature_repo"),
@@ -179,7 +167,7 @@ def as_version_0_1(server: RedisServer) -> None:
 
 
 def test_rows_that_version_0_1_wrote_are_carried_over_by_the_stream_and_folded_on(
-    project: Any, redis: RedisServer
+    project: Project, redis: RedisServer
 ) -> None:
     project.send(200)
     with project.stream.running() as process:
@@ -197,7 +185,9 @@ def test_rows_that_version_0_1_wrote_are_carried_over_by_the_stream_and_folded_o
 
 
 @pytest.mark.slow
-def test_a_redis_that_comes_back_older_stops_the_stream_which_a_rebuild_mends(project: Any, redis: RedisServer) -> None:
+def test_a_redis_that_comes_back_older_stops_the_stream_which_a_rebuild_mends(
+    project: Project, redis: RedisServer
+) -> None:
     """It is killed, and starts with the files of some batches ago, as one that did not write its last second."""
     project.send(200)
     older = redis.folder.with_name("older")

@@ -280,8 +280,8 @@ def test_a_store_that_is_down_leaves_what_the_model_knows_and_says_so(tmp_path, 
 
 
 def test_a_store_that_does_not_answer_in_time_leaves_an_answer_in_time(store, models):
-    """The deadline is shorter than any read: what a hanging store would do."""
-    chosen = settings(store, models.uri).model_copy(update={"deadline_ms": 0.001})
+    """Without any time no read is waited for, as if the store hung; a tiny deadline is seen late on a busy machine."""
+    chosen = settings(store, models.uri).model_copy(update={"deadline_ms": 0})
     with plain(chosen) as http:
         answer = http.recommend(user_id="u1", k=2)
         assert answer["fallback"] == {"used": True, "reason": "deadline"}

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.integration
 
 SHOP = Stream("shop", topic="shop", event_id=None, fields={"user_id": "string", "price": "float64"})
 REPO = FeatureRepo(Path(), {"user": Entity("user", {"user_id": "string"})}, {"shop": SHOP}, {})
-T0, ROWS, WRITER = 1_700_000_000_000, 50, "headrace-archive-1"
+T0, ROWS = 1_700_000_000_000, 50
 
 
 def events_of(batch: int) -> pa.Table:
@@ -45,7 +45,7 @@ def events_of(batch: int) -> pa.Table:
 def archive(tmp_path):
     archive = Archive(tmp_path / "offline", REPO)
     for batch in range(30):
-        archive.append(SHOP, events_of(batch), WRITER, batch)
+        archive.append(SHOP, events_of(batch))
     return archive
 
 
@@ -53,17 +53,17 @@ def offsets(archive):
     return sorted(archive.events(SHOP)["offset"].to_pylist())
 
 
-def test_many_small_files_become_few_and_every_row_and_the_writers_last_batch_stay(archive):
+def test_many_small_files_become_few_and_every_row_and_the_end_of_each_topic_stay(archive):
     table = DeltaTable(archive.path(SHOP))
     done = maintain("shop", table, keep_h=168)
     assert (done.files_before, done.files_after, done.deleted) == (30, 1, 0)
     assert offsets(archive) == list(range(30 * ROWS))
-    assert archive.append(SHOP, events_of(29), WRITER, 29) == 0
-    assert archive.append(SHOP, events_of(30), WRITER, 30) == ROWS
+    assert archive.append(SHOP, events_of(29)) == 0
+    assert archive.append(SHOP, events_of(30)) == ROWS
     assert archive.end() == {"shop/0": 31 * ROWS}
 
 
-def test_files_of_old_versions_go_when_their_time_is_over_and_a_checkpoint_keeps_the_writers_batch(archive):
+def test_files_of_old_versions_go_when_their_time_is_over_and_a_checkpoint_keeps_the_ends(archive):
     maintain("shop", DeltaTable(archive.path(SHOP)), keep_h=168)
     assert len(list(archive.path(SHOP).glob("*.parquet"))) == 31
     done = maintain("shop", DeltaTable(archive.path(SHOP)), keep_h=0)
@@ -71,7 +71,8 @@ def test_files_of_old_versions_go_when_their_time_is_over_and_a_checkpoint_keeps
     assert len(list(archive.path(SHOP).glob("*.parquet"))) == 1
     for log in sorted((archive.path(SHOP) / "_delta_log").glob("*.json"))[:-1]:
         log.unlink()  # what is cleaned up once a checkpoint has it
-    assert archive.transaction(SHOP, WRITER) == 29
+    assert archive.end() == {"shop/0": 30 * ROWS}
+    assert archive.append(SHOP, events_of(29)) == 0
     assert offsets(archive) == list(range(30 * ROWS))
 
 
@@ -79,14 +80,14 @@ def test_a_reader_that_opened_the_table_before_reads_on(archive):
     before = open_table(archive.path(SHOP).parent, SHOP)
     batches = before.batches(["user_id", "offset"])
     first = next(batches)
-    archive.append(SHOP, events_of(30), WRITER, 30)
+    archive.append(SHOP, events_of(30))
     maintain("shop", DeltaTable(archive.path(SHOP)), keep_h=1)
     assert len(first) + sum(len(batch) for batch in batches) == 30 * ROWS == len(before.events())
 
 
 def test_the_writer_goes_on_while_tables_are_compacted(archive):
     def write() -> list[int]:
-        return [archive.append(SHOP, events_of(batch), WRITER, batch) for batch in range(30, 70)]
+        return [archive.append(SHOP, events_of(batch)) for batch in range(30, 70)]
 
     upkeeps = 0
     with ThreadPoolExecutor(1) as threads:
@@ -97,7 +98,7 @@ def test_the_writer_goes_on_while_tables_are_compacted(archive):
     assert writer.result() == [ROWS] * 40
     assert upkeeps > 0
     assert offsets(archive) == list(range(70 * ROWS))
-    assert archive.transaction(SHOP, WRITER) == 69
+    assert archive.end() == {"shop/0": 70 * ROWS}
 
 
 def test_compacted_files_still_say_which_times_they_hold(archive):

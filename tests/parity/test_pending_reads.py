@@ -98,18 +98,19 @@ def test_a_row_that_is_ahead_of_the_marker_that_was_read_is_read_again(tmp_path:
 class RowsFirst(RowsWithPending):
     """A planted fault: the rows are read before what is pending and how far they go."""
 
-    def read(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> tuple[pa.Array, int | None]:
+    def read_rows(self, view: str, keys: pa.Array, schema_hash: int | None = None) -> pending.ReadRows:
         values, stream_id = self._rows.read(view, keys, schema_hash)
         entries = self._pending.of(view, keys.to_pylist())
         current = self._rows.current(view)
         if not entries or current is None or stream_id != current:
-            return values, stream_id
+            return pending.ReadRows(values, stream_id)
         store = self._rows.generation(current, self._horizons)
         marker = store.marker()
         reach = None if marker is None else pending.folded_up_to(marker, keys, values)
         if reach is None:
-            return self.read(view, keys, schema_hash)
-        return self._folded(view, pending.PackedRows(keys, values), entries, reach, store, current), current
+            return self.read_rows(view, keys, schema_hash)
+        folded = self._folded(view, pending.PackedRows(keys, values), entries, reach, store, current)
+        return pending.ReadRows(folded, current)
 
 
 def test_rows_that_are_read_first_are_caught() -> None:

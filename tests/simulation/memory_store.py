@@ -107,7 +107,7 @@ class MemoryHandle(Store):
     def publish(self, marker: Marker, shards: Mapping[str, str] | None = None) -> None:
         self._write({("marker",): marker}, shards or {})
 
-    def remembered(self, stream: str, ids: pa.Array, batch_id: int) -> Prior:
+    def remembered(self, stream: str, ids: pa.Array, batch_id: int, *, wait: bool = True) -> Prior:
         priors = [self._prior(stream, event_id, batch_id) for event_id in ids.to_pylist()]
         return Prior(np.array([p[0] for p in priors], dtype=np.int64), np.array([p[1] for p in priors], dtype=np.int64))
 

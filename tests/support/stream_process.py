@@ -47,8 +47,8 @@ class StreamProcess:
         """The process, started by the command ``within`` if there is one, and killed when the block ends.
 
         Args:
-            crash_at: the point at which it kills itself (streaming/fold/crash_points.py).
             options: of the command.
+            crash_at: the point at which it kills itself (streaming/fold/crash_points.py).
         """
         arguments = [*within, sys.executable, "-m", "headrace", "stream", *options]
         environ = {**os.environ, **({VARIABLE: crash_at} if crash_at else {})}

@@ -42,13 +42,14 @@ def archive_of(folder: Path, dtype: str) -> Archive:
     )
 
 
-def append(folder: Path, dtype: str, first: int, values: list[Any]) -> Archive:
+def append(folder: Path, dtype: str, first: int, values: list[Any], partition: int = 0) -> Archive:
     """The archive by the definition with this dtype, with these values from this offset on."""
     archive = archive_of(folder, dtype)
     offset = np.arange(first, first + len(values))
-    columns = {"event_time": T0 + offset, "offset": offset, "user_id": ["u"] * len(values)}
+    position = {"partition": np.full(len(values), partition, dtype=np.int32), "offset": offset}
+    columns = {"event_time": T0 + offset, "user_id": ["u"] * len(values), **position}
     events = from_columns(pa.table({**columns, "price": pa.array(values, KINDS[dtype])}), stream_of(dtype)).events
-    assert archive.append(stream_of(dtype), events, "writer", first) == len(values)
+    assert archive.append(stream_of(dtype), events) == len(values)
     return archive
 
 
@@ -108,7 +109,7 @@ def test_writers_of_several_dtypes_at_the_same_time_lose_nothing(tmp_path: Path)
 
         def write(dtype: str, folder: Path = folder, started: threading.Barrier = started) -> None:
             started.wait()
-            append(folder, dtype, DTYPES.index(dtype), [values[dtype]])
+            append(folder, dtype, DTYPES.index(dtype), [values[dtype]], partition=DTYPES.index(dtype))
 
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(write, DTYPES))

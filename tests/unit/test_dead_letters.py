@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from streaming.dead_letters import REPLAYED, letter_headers, letters_of, original_headers
+import threading
+from typing import Any
+
+import pytest
+
+from headrace.commands.stream.deadletters import _named
+from streaming.dead_letters import REPLAYED, Acknowledged, DeadLetterError, letter_headers, letters_of, original_headers
 from streaming.kafka.consumer import Record
 
 PLACE = ("shop.activity", 1, 1841)
@@ -37,6 +43,51 @@ def test_a_receipt_marks_its_letter_and_keeps_its_bytes_wherever_it_stands():
     for records in ([letter, receipt], [receipt, letter], [letter, receipt, letter]):
         (found,) = letters_of(records)
         assert (found.is_replayed, found.value) == (True, b"\xff")
+
+
+def test_letters_of_a_topic_that_was_made_anew_are_their_own():
+    """The same offsets have other records, at other times: what was replayed of the first is not of the second."""
+    first, second = (record(letter_headers((), PLACE, f"bad_json: {time}", time)) for time in (77, 99))
+    receipt = record((*letter_headers((), PLACE, "bad_json: 77", 77), (REPLAYED, b"1")), value=None)
+    for records in ([first, receipt, second], [second, first, receipt], [receipt, second, first]):
+        found = letters_of(records)
+        assert [(letter.time_ms, letter.is_replayed) for letter in found] == [(77, True), (99, False)]
+        assert _named(["shop.activity/1/1841"], found) == found
+
+
+class SharedProducer:
+    """A producer whose last answers another thread has taken, which has not passed them on when flush() returns."""
+
+    def __init__(self, error: Any = None) -> None:
+        self.sent: list[Any] = []
+        self._error = error
+
+    def send(self, *message: Any) -> None:
+        self.sent.append(message[-1])
+
+    def flush(self, _timeout_s: float) -> int:
+        half = len(self.sent) // 2
+        for on_ack in self.sent[:half]:
+            on_ack(None, None)
+        threading.Timer(0.2, lambda: [on_ack(self._error, None) for on_ack in self.sent[half:]]).start()
+        return 0
+
+
+class Refusal:
+    def str(self) -> str:
+        return "too large"
+
+
+def send_ten(producer: SharedProducer) -> None:
+    with Acknowledged(producer, "t") as send:  # type: ignore[arg-type]
+        for number in range(10):
+            send(None, bytes([number]), ())
+
+
+def test_answers_that_another_thread_takes_are_waited_for():
+    send_ten(SharedProducer())
+    with pytest.raises(DeadLetterError, match=r"5 of 10 acknowledged \(too large\)"):
+        send_ten(SharedProducer(Refusal()))
 
 
 def test_what_somebody_else_put_into_the_topic_is_passed_over():

@@ -7,39 +7,15 @@ import threading
 import numpy as np
 import pyarrow as pa
 import pytest
-from store_script import aged, begun, emptied, marker
+from store_script import aged, begun, marker
 
 from features.errors import LeaseError, StoreError
 from features.events.dedupe import NEVER, Decision, Prior
 from features.online_store.port import of_schema
-from features.online_store.redis.rows import RedisRows
-from features.online_store.sqlite.rows import SqliteRows
 from features.rows.matrix import PackedRows
 
 HORIZON_MS = 1_000
 ODD_KEYS = ["", "a", "a\0b", "ä", "漢字", "'; DROP TABLE generations; --", "x" * 2_000, "{1}:rows"]
-
-
-@pytest.fixture(params=["sqlite", "redis", "cluster"])
-def opened(request, tmp_path):
-    """Opens the same store, as each process that uses it does."""
-    if request.param == "sqlite":
-        stores = (SqliteRows(tmp_path / "not yet there" / "online.db") for _ in iter(int, 1))
-    elif request.param == "redis":
-        url = emptied(request.getfixturevalue("redis_url"))
-        stores = (RedisRows(url) for _ in iter(int, 1))
-    else:
-        url = emptied(*(server.url for server in request.getfixturevalue("cluster")))
-        stores = (RedisRows(url, mode="cluster") for _ in iter(int, 1))
-    made = []
-
-    def another():
-        made.append(next(stores))
-        return made[-1]
-
-    yield another
-    for store in made:
-        store.close()
 
 
 @pytest.fixture

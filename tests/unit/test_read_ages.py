@@ -27,7 +27,9 @@ class Answering:
 def observed(status: Status, *reads: int) -> str:
     metrics = Metrics()
     for many in reads:
-        ObservedReader(Answering(status), metrics.read_age).read("by_user", pa.array(["a"] * many))
+        ObservedReader(Answering(status), metrics.read_age, metrics.without_pending).read(
+            "by_user", pa.array(["a"] * many)
+        )
     return metrics.text().decode()
 
 
@@ -45,7 +47,7 @@ def test_the_share_of_reads_within_the_slo_is_exact_at_any_slo():
     for newest_s in (1.0, 2.25, 2.4, 7.0):
         reader = Answering(Status.PRESENT)
         reader.age_ms = int(1_000 * newest_s)
-        ObservedReader(reader, metrics.read_age).read("by_user", pa.array(["a"]))
+        ObservedReader(reader, metrics.read_age, metrics.without_pending).read("by_user", pa.array(["a"]))
     assert 'headrace_reads_within_slo_ratio{view="by_user"} 0.5' in metrics.text().decode()
 
 

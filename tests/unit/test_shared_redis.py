@@ -64,7 +64,7 @@ def filled(store, stream_id, text=b""):
     driver.remember("s", Decision(np.array([True]), pa.array(["x"]), last), 0)
     driver.publish(marker(0))
     for name in ("v", of_schema("v", 7)):
-        store.set_current(name, stream_id)
+        store.set_current(name, stream_id, "me")
     return driver
 
 
@@ -83,7 +83,7 @@ def test_two_projects_on_one_redis_have_different_rows_under_the_same_names_and_
     for store, name in ((shop, "shop"), (cards, "cards")):
         store.pending().add_to_session("s1", [name], 60_000)
     before = contents(cards, 1)
-    shop.drop_generation(1)
+    shop.drop_generation(1, "me")
     assert shop.read("v", pa.array(KEYS))[1] is None
     assert contents(cards, 1) == before
     assert (shop.generations(), cards.generations()) == ([], [1])

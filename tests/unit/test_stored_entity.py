@@ -71,7 +71,7 @@ def store(*, archived: bool) -> None:
     build_generation(rows.generation(7), [view], 7, {"orders": events}, Marker(-1, {}, {}, -1), T0)
     rows.set_current(view.name, 7)
     if archived:
-        Archive(Path(".headrace/offline"), repo).append(repo.streams["orders"], events, "writer", 0)
+        Archive(Path(".headrace/offline"), repo).append(repo.streams["orders"], events)
 
 
 def test_the_stores_show_what_the_file_shows() -> None:

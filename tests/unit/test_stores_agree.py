@@ -105,11 +105,16 @@ def script(store):
     yield answers(driver.marker())
     store.take_lease(2, "you", ttl_s=60)
     written(store.generation(2), 0, EVENTS[-3:], stream_id=2)
-    store.set_current("v", 2)
+    with pytest.raises(LeaseError):
+        store.set_current("v", 2, "you")
+    with pytest.raises(LeaseError):
+        store.drop_generation(1, "you")
+    store.release_lease(1, "me")
+    store.set_current("v", 2, "you")
     yield answers()
-    store.drop_generation(1)
+    store.drop_generation(1, "you")
     yield answers(store.generation(1).marker())
-    store.drop_generation(2)
+    store.drop_generation(2, "you")
     yield answers(store.current("v"))
 
 

@@ -131,7 +131,7 @@ def test_the_archive_keeps_the_topic_of_each_record_and_knows_where_each_topic_e
     )
     archive = Archive(tmp_path / "offline", REPO)
     ends = log(tmp_path / "archive", {"shop.web/0": 7, "shop.tills/0": 3})
-    assert ArchiveSink(archive, REPO, "w", ends, lambda _: None).append(table, 0).appended == 3
+    assert ArchiveSink(archive, REPO, ends, lambda _: None, lambda *_: 0).append(table, 0).appended == 3
     assert archive.end() == {"shop.web/0": 7, "shop.tills/0": 3}
     found = archive.events(VISITS)
     assert sorted(found["event_id"].to_pylist()) == ["a", "b", "c"]

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from features.online_store.conflicts import claimed, held, lost, overtaken
 from features.online_store.port import (
     NO_CONDITIONS,
     PROJECT,
@@ -27,15 +28,12 @@ from features.online_store.port import (
     Version,
     WriteConditions,
     binaries,
-    held,
-    lost,
     of_schema,
-    overtaken,
     rows_table,
 )
 from features.online_store.redis.client import Command, Mode, RedisClient
 from features.online_store.redis.pending import RedisPending
-from features.online_store.redis.scripts import RELEASE_LEASE, SWEEP, TAKE_LEASE, WRITE
+from features.online_store.redis.scripts import CLAIM, DROP, HELD, RELEASE, SWEEP, TAKE_LEASE, WRITE
 from features.online_store.redis.slots import HEAD, Keys, SlotMap
 from features.online_store.redis.version_0_1 import OLD, carry_over, carry_over_feast, check, not_carried
 from features.online_store.store import OnlineStore
@@ -184,12 +182,21 @@ class RedisRows(OnlineStore):
         self._take_lease(self._keys, stream_id, owner, ttl_s)
 
     def _take_lease(self, keys: Keys, stream_id: int, owner: str, ttl_s: float) -> None:
-        ((holder, left_ms),) = self._client.ask(("EVAL", TAKE_LEASE, 1, keys.head(stream_id), owner, int(ttl_s * 1000)))
-        if holder:
-            raise held(stream_id, holder.decode(), int(left_ms))
+        _unless_held(stream_id, self._client.ask(("EVAL", TAKE_LEASE, 1, keys.head(stream_id), owner, _ms(ttl_s))))
 
     def release_lease(self, stream_id: int, owner: str) -> None:
-        self._client.ask(("EVAL", RELEASE_LEASE, 1, self._keys.head(stream_id), owner))
+        self._client.ask(("EVAL", RELEASE, 1, self._keys.head(stream_id), owner))
+
+    def claim(self, home: str, owner: str, ttl_s: float, *, take_over: bool = False) -> None:
+        leases = [("EVAL", HELD, 1, self._keys.head(number), owner) for number in self.generations()]
+        claim = ("EVAL", CLAIM, 1, self._keys.claim, owner, _ms(ttl_s), home, int(take_over))
+        for asked in (leases, [claim]):
+            for holder, left_ms in self._client.ask(*asked):
+                if holder:
+                    raise claimed(f"the online store of project '{self._keys.project}'", holder.decode(), int(left_ms))
+
+    def release_claim(self, owner: str) -> None:
+        self._client.ask(("EVAL", RELEASE, 1, self._keys.claim, owner))
 
     def carry_over(self, stream_ids: Collection[int], owner: str, ttl_s: float) -> list[int]:
         moved = not_carried(self._client, stream_ids)
@@ -210,17 +217,20 @@ class RedisRows(OnlineStore):
     def views(self) -> list[str]:
         return [view for view, _ in self._currents() if "@" not in view]
 
-    def set_current(self, view: str, stream_id: int) -> None:
+    def set_current(self, view: str, stream_id: int, owner: str = "") -> None:
+        (before,) = self._client.ask(("HGET", self._keys.current, view))
+        if before is not None and int(before) != stream_id:
+            _unless_held(int(before), self._client.ask(("EVAL", HELD, 1, self._keys.head(int(before)), owner)))
         self._client.ask(("HSET", self._keys.current, view, stream_id))
 
     def generations(self) -> list[int]:
         (stream_ids,) = self._client.ask(("SMEMBERS", self._keys.generations))
         return sorted(map(int, stream_ids))
 
-    def drop_generation(self, stream_id: int) -> None:
+    def drop_generation(self, stream_id: int, owner: str = "") -> None:
         ask = self._client.ask
         # The head goes first: no write can come after it.
-        ask(("UNLINK", self._keys.head(stream_id)))
+        _unless_held(stream_id, ask(("EVAL", DROP, 1, self._keys.head(stream_id), owner)))
         for part in (HEAD, *self._slots.numbers()):
             (tables,) = ask(("SMEMBERS", self._keys.tables(stream_id, part)))
             ask(("UNLINK", self._keys.head(stream_id, part), self._keys.tables(stream_id, part), *tables))
@@ -279,6 +289,17 @@ class RedisRows(OnlineStore):
         """The keys that hold a view's rows."""
         table = rows_table(view)
         return [self._keys.table(stream_id, table, part) for part in self._slots.of_table(table)]
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _unless_held(stream_id: int, answers: Sequence[Any]) -> None:
+    """Raise LeaseError if the answer of a script about the generation's lease names a holder."""
+    for holder, left_ms in answers:
+        if holder:
+            raise held(stream_id, holder.decode(), int(left_ms))
 
 
 def _write(

@@ -52,18 +52,44 @@ return {-1, page[1], #old}
 The answer: -1, or the version if it is another; the cursor for the next page; the number of cells deleted.
 """
 
-TAKE_LEASE = """
+_HELD = """
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local owner = redis.call('HGET', KEYS[1], 'owner') or ''
 local expires = tonumber(redis.call('HGET', KEYS[1], 'expires_ms') or '0')
-if owner ~= ARGV[1] and expires > now then return {owner, expires - now} end
+"""
+
+_UNLESS_HELD = f"{_HELD}if owner ~= ARGV[1] and expires > now then return {{owner, expires - now}} end\n"
+
+HELD = f"{_UNLESS_HELD}return {{'', 0}}"
+"""KEYS: a generation's head. ARGV: an owner. The answer: another that holds its lease, or '', and for how many ms."""
+
+DROP = f"{_UNLESS_HELD}redis.call('UNLINK', KEYS[1])\nreturn {{'', 0}}"
+"""As HELD; unless another owner holds the lease, the head is gone then."""
+
+TAKE_LEASE = (
+    _UNLESS_HELD
+    + """
 if owner ~= ARGV[1] or expires <= now then redis.call('HINCRBY', KEYS[1], 'version', 1) end
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'expires_ms', now + tonumber(ARGV[2]))
 return {'', 0}
 """
+)
 
-RELEASE_LEASE = """
+CLAIM = (
+    _HELD
+    + """
+local home = redis.call('HGET', KEYS[1], 'home') or ARGV[3]
+if (home ~= ARGV[3] and (expires > now or ARGV[4] == '0')) or (owner ~= ARGV[1] and expires > now) then
+  return {owner, expires - now}
+end
+redis.call('HSET', KEYS[1], 'home', ARGV[3], 'owner', ARGV[1], 'expires_ms', now + tonumber(ARGV[2]))
+return {'', 0}
+"""
+)
+"""KEYS: the project's claim. ARGV: owner, for how many ms, its home, whether it takes over. The answer: as HELD's."""
+
+RELEASE = """
 if redis.call('HGET', KEYS[1], 'owner') == ARGV[1] then redis.call('HSET', KEYS[1], 'expires_ms', 0) end
 """
 

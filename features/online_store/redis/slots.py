@@ -2,6 +2,7 @@
 
     headrace:shop:{shop}:current      of project shop: view → the generation that readers read
     headrace:shop:{shop}:generations  its generations
+    headrace:shop:{shop}:claim        the home that drives it
     headrace:shop:{7}                 a generation's version, lease, and the versions of its parts
     headrace:shop:{7}:tables          the keys of its tables
     headrace:shop:{7}:state           markers and memories
@@ -79,6 +80,11 @@ class Keys:
     def generations(self) -> str:
         """The key with the number of each generation."""
         return self._shared("generations")
+
+    @property
+    def claim(self) -> str:
+        """The key with the home that drives the project, and its driver."""
+        return self._shared("claim")
 
     def _shared(self, name: str) -> str:
         """A key beside the generations; all of a project are in one slot."""

@@ -39,6 +39,16 @@ Read = Callable[[str, Sequence[str]], list[bytes | None]]
 """(table, keys) → the values of the cells."""
 
 
+def large_cell(number: int) -> str:
+    """The key of a table's large block of this number."""
+    return f"large {number}"
+
+
+def larges(cells: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The cells that are large blocks."""
+    return {cell: content for cell, content in cells.items() if cell.startswith("large ")}
+
+
 @dataclass(frozen=True)
 class IdTable:
     """A table of ids: its number, the clock at which it was begun, and the newest known_at in it (ms).
@@ -62,7 +72,7 @@ class IdTable:
     @property
     def cells(self) -> list[str]:
         """The keys of all its blocks, oldest first."""
-        return [f"large {number}" for number in range(self.large)] + self.small_cells
+        return [large_cell(number) for number in range(self.large)] + self.small_cells
 
     def with_block(
         self, block: Block, newest: int, read: Callable[[], Sequence[Block]]
@@ -73,7 +83,7 @@ class IdTable:
             return replace(part, last=self.last + 1, waiting=ids), {f"small {self.last % RING}": block}
         pieces = (merged([*read(), block]) if self.waiting else block).pieces(LARGEST)
         larger = replace(part, large=self.large + len(pieces), first=self.last, waiting=0)
-        return larger, {f"large {number}": piece for number, piece in enumerate(pieces, self.large)}
+        return larger, {large_cell(number): piece for number, piece in enumerate(pieces, self.large)}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from features.errors import StoreError
+from features.online_store.conflicts import claimed, held, overtaken
 from features.online_store.port import (
     NO_CONDITIONS,
     STATE,
@@ -27,9 +28,7 @@ from features.online_store.port import (
     Version,
     WriteConditions,
     binaries,
-    held,
     of_schema,
-    overtaken,
     rows_table,
 )
 from features.online_store.sqlite.connecting import connected
@@ -44,6 +43,7 @@ CREATE TABLE IF NOT EXISTS tables (
     id INTEGER PRIMARY KEY, stream_id INTEGER NOT NULL, name TEXT NOT NULL, UNIQUE (stream_id, name)
 );
 CREATE TABLE IF NOT EXISTS current (view TEXT PRIMARY KEY, stream_id INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS claim (id INTEGER PRIMARY KEY CHECK (id = 0), home TEXT, owner TEXT, expires_ms INTEGER);
 """
 
 UPSERT = "INSERT INTO cells_{} VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
@@ -204,11 +204,9 @@ class SqliteRows(OnlineStore):
     # --- leases and generations ---
 
     def take_lease(self, stream_id: int, owner: str, ttl_s: float) -> None:
-        now = time.time_ns() // 1_000_000
         with self._transaction("IMMEDIATE") as connection:
+            now = _check_lease(connection, stream_id, owner)
             holder, expires = _lease(connection, stream_id)
-            if holder != owner and expires > now:
-                raise held(stream_id, holder, expires - now)
             if holder != owner or expires <= now:
                 _move_on(connection, stream_id)
             lease = (owner, now + int(ttl_s * 1000), stream_id)
@@ -219,6 +217,23 @@ class SqliteRows(OnlineStore):
             ended = "UPDATE generations SET expires_ms = 0 WHERE stream_id = ? AND owner = ?"
             connection.execute(ended, (stream_id, owner))
 
+    def claim(self, home: str, owner: str, ttl_s: float, *, take_over: bool = False) -> None:
+        now = time.time_ns() // 1_000_000
+        with self._transaction("IMMEDIATE") as connection:
+            row = connection.execute("SELECT home, owner, expires_ms FROM claim").fetchone()
+            other, last, expires = row or (home, owner, 0)
+            if (other != home and (expires > now or not take_over)) or (last != owner and expires > now):
+                raise claimed(f"online store {self._path}", last, expires - now)
+            leases = "SELECT owner, expires_ms FROM generations WHERE owner != ? AND expires_ms > ?"
+            for holder, expires in connection.execute(leases, (owner, now)):
+                raise claimed(f"online store {self._path}", holder, expires - now)
+            claim = (home, owner, now + int(ttl_s * 1000))
+            connection.execute("REPLACE INTO claim VALUES (0, ?, ?, ?)", claim)
+
+    def release_claim(self, owner: str) -> None:
+        with self._transaction("IMMEDIATE") as connection:
+            connection.execute("UPDATE claim SET expires_ms = 0 WHERE owner = ?", (owner,))
+
     def current(self, view: str) -> int | None:
         with self._transaction(READING) as connection:
             return _current(connection, view)
@@ -228,8 +243,11 @@ class SqliteRows(OnlineStore):
             rows = connection.execute("SELECT view FROM current WHERE view NOT LIKE '%@%' ORDER BY view").fetchall()
         return [view for (view,) in rows]
 
-    def set_current(self, view: str, stream_id: int) -> None:
+    def set_current(self, view: str, stream_id: int, owner: str = "") -> None:
         with self._transaction("IMMEDIATE") as connection:
+            before = _current(connection, view)
+            if before is not None and before != stream_id:
+                _check_lease(connection, before, owner)
             connection.execute("REPLACE INTO current VALUES (?, ?)", (view, stream_id))
 
     def generations(self) -> list[int]:
@@ -237,8 +255,9 @@ class SqliteRows(OnlineStore):
             rows = connection.execute("SELECT stream_id FROM generations ORDER BY stream_id").fetchall()
             return [stream_id for (stream_id,) in rows]
 
-    def drop_generation(self, stream_id: int) -> None:
+    def drop_generation(self, stream_id: int, owner: str = "") -> None:
         with self._transaction("IMMEDIATE") as connection:
+            _check_lease(connection, stream_id, owner)
             names = connection.execute("SELECT name FROM tables WHERE stream_id = ?", (stream_id,)).fetchall()
             for (name,) in names:
                 _drop(connection, stream_id, name)
@@ -291,6 +310,15 @@ def _lease(connection: sqlite3.Connection, stream_id: int) -> tuple[str, int]:
     lease = "SELECT owner, expires_ms FROM generations WHERE stream_id = ? AND owner IS NOT NULL"
     row = connection.execute(lease, (stream_id,)).fetchone()
     return row or ("", 0)
+
+
+def _check_lease(connection: sqlite3.Connection, stream_id: int, owner: str) -> int:
+    """The time (ms); raises LeaseError while another owner holds the generation's lease."""
+    now = time.time_ns() // 1_000_000
+    holder, expires = _lease(connection, stream_id)
+    if holder != owner and expires > now:
+        raise held(stream_id, holder, expires - now)
+    return now
 
 
 def _current(connection: sqlite3.Connection, view: str) -> int | None:

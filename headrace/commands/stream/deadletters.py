@@ -102,7 +102,7 @@ def show(place: str, as_json: bool) -> None:
     """
     topic = place.rsplit("/", 2)[0]
     with _kafka() as kafka:
-        letter = _named([place], kafka.letters(topic))[0]
+        letter = _named([place], kafka.letters(topic))[-1]
     if as_json:
         click.echo(json.dumps(described(letter), indent=2))
         return
@@ -164,12 +164,15 @@ def _chosen(letters: Sequence[DeadLetter], reason: str | None, everything: bool)
 
 
 def _named(places: Sequence[str], letters: Sequence[DeadLetter]) -> list[DeadLetter]:
-    known = {_text(letter.place): letter for letter in letters}
+    """The letters of these places; two of one place are of a topic that was made anew, the newer after the older."""
+    known: dict[str, list[DeadLetter]] = {}
+    for letter in letters:
+        known.setdefault(_text(letter.place), []).append(letter)
     for place in places:
         if place not in known:
             required = "a place that 'headrace deadletters list' shows"
             raise UsageError(f"dead letter '{place}'", required, "none of that name")
-    return [known[place] for place in dict.fromkeys(places)]
+    return [letter for place in dict.fromkeys(places) for letter in known[place]]
 
 
 def _summary(letters: Sequence[DeadLetter], shown: int) -> str:
