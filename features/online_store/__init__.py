@@ -13,6 +13,7 @@ from features.online_store.pending import RowsWithPending, done_end
 from features.online_store.port import (
     Cells,
     Fence,
+    Idle,
     Marker,
     Offsets,
     Pending,
@@ -41,6 +42,7 @@ __all__ = [
     "FeatureReader",
     "Fence",
     "GuardedRows",
+    "Idle",
     "Ids",
     "Marker",
     "Offsets",

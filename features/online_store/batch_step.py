@@ -21,11 +21,11 @@ import numpy as np
 import pyarrow as pa
 
 from features.arrays import Int64s
-from features.definitions import FeatureView, duration_ms
+from features.definitions import PARTITIONS_OF_A_TOPIC, FeatureView, Stream, duration_ms
 from features.errors import FenceError
 from features.events import Decision, Parsed, Verdict, accept, accepted_events, decide, encoded_ids, integers, sequence
 from features.online_store.conflicts import REBUILD
-from features.online_store.port import BYTES_A_WRITE, Marker, Offsets, RowStore, Store
+from features.online_store.port import BYTES_A_WRITE, Idle, Marker, Offsets, RowStore, Store
 from features.rows import BatchKey, Fold, newest_events
 
 ROWS_A_WRITE = 4_096
@@ -191,7 +191,7 @@ class BatchStep:
 
     def _remember(self, decided: Mapping[str, Decision], batch: Batch) -> None:
         for name, decision in decided.items():
-            self._store.remember(name, decision, batch.batch_id)
+            self._store.remember(name, decision, batch.batch_id, _idle(self._streams[name], batch))
 
     def _key(self, batch: Batch) -> BatchKey:
         return BatchKey(self._stream_id, batch.batch_id, batch.written_at)
@@ -199,6 +199,18 @@ class BatchStep:
     def _decided(self, name: str, ids: Ids, batch: Batch) -> Decision:
         prior = self._store.remembered(name, ids.ids.dictionary, batch.batch_id)
         return decide(ids.ids, ids.known_at, ids.seq, duration_ms(self._streams[name].dedupe_horizon), prior)
+
+
+def _idle(stream: Stream, batch: Batch) -> Idle:
+    """The stream's partitions of which the batch has no offsets: Spark takes some of every partition that has more."""
+    names = [(f"{part.topic}/", number * PARTITIONS_OF_A_TOPIC) for number, part in enumerate(stream.parts)]
+    idle = [
+        first + int(place.removeprefix(topic))
+        for place, end in batch.end.items()
+        for topic, first in names
+        if place.startswith(topic) and place.removeprefix(topic).isdecimal() and batch.start.get(place, 0) == end
+    ]
+    return Idle(frozenset(idle), batch.written_at)
 
 
 def _refused(batch: Batch, required: str, got: str, next_step: str) -> FenceError:

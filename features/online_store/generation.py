@@ -19,6 +19,7 @@ from features.online_store.port import (
     Cells,
     Cursor,
     Fence,
+    Idle,
     Marker,
     Put,
     ShardStore,
@@ -144,12 +145,12 @@ class GenerationStore(Store):
     def remembered(self, stream: str, ids: pa.Array, batch_id: int, *, wait: bool = True) -> Prior:
         return self._lookup(stream, ids, batch_id, wait=wait).prior
 
-    def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
+    def remember(self, stream: str, decision: Decision, batch_id: int, idle: Idle | None = None) -> None:
         lookup, last = self._lookup(stream, decision.ids, batch_id), decision.last
         new = (last.seq != lookup.prior.seq) | (last.known_at != lookup.prior.known_at)
         block = Block.of(lookup.prints[new], Prior(last.seq[new], last.known_at[new]))
         memory = self._memory(stream, batch_id)
-        change = memory.with_batch(block, batch_id, self._read)
+        change = memory.with_batch(block, batch_id, self._read, idle)
         # The state that names the new cells comes last: until then nobody reads them, and a run again replaces them.
         *first, last_cells = _in_pieces(change.cells)
         for cells in first:

@@ -204,6 +204,14 @@ class ShardStore(RowStore, Protocol):
         """The token of this writer's last write: a word that no other write leaves."""
 
 
+@dataclass(frozen=True)
+class Idle:
+    """The partitions (by number in the stream's sequence) that a batch found read to their end, and when (ms)."""
+
+    partitions: frozenset[int]
+    at: int
+
+
 class Store(RowStore, Protocol):
     """A generation as a batch step reads and writes it.
 
@@ -247,8 +255,12 @@ class Store(RowStore, Protocol):
         """
 
     @abstractmethod
-    def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
-        """Keep the last two accepted events of each id until the stream's horizon has passed."""
+    def remember(self, stream: str, decision: Decision, batch_id: int, idle: Idle | None = None) -> None:
+        """Keep the last two accepted events of each id until the stream's horizon has passed.
+
+        Args:
+            idle: the partitions that the memory need not wait for, once they have been so for long; None for none.
+        """
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pyarrow as pa
 
 from features.events import Decision, Prior
-from features.online_store import Fence, Marker, ShardStore, Store
+from features.online_store import Fence, Idle, Marker, ShardStore, Store
 from features.rows import PackedRows
 
 
@@ -91,9 +91,9 @@ class ObservedStore(Store):
         with self._around("remembered"):
             return self._store.remembered(stream, ids, batch_id, wait=wait)
 
-    def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
+    def remember(self, stream: str, decision: Decision, batch_id: int, idle: Idle | None = None) -> None:
         with self._around("remember"):
-            self._store.remember(stream, decision, batch_id)
+            self._store.remember(stream, decision, batch_id, idle)
 
     def rows(self, view: str, keys: pa.Array) -> pa.Array:
         with self._around("rows"):

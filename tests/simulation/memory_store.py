@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from features.errors import LeaseError
 from features.events.dedupe import NEVER, Decision, Prior
-from features.online_store.port import Fence, Marker, ShardStore, Store
+from features.online_store.port import Fence, Idle, Marker, ShardStore, Store
 from features.rows.matrix import PackedRows
 
 Action = Callable[[], None]
@@ -116,7 +116,7 @@ class MemoryHandle(Store):
         prior: tuple[int, int] = before if written_by >= batch_id else last
         return prior
 
-    def remember(self, stream: str, decision: Decision, batch_id: int) -> None:
+    def remember(self, stream: str, decision: Decision, batch_id: int, idle: Idle | None = None) -> None:
         lasts = zip(decision.last.seq.tolist(), decision.last.known_at.tolist(), strict=True)
         self._write(
             {

@@ -6,7 +6,8 @@ the same batch run again decides as it did.
 
 A table takes the ids of one horizon of the stream's clock, and goes when its newest id is two horizons behind. The
 clock is the newest known_at of the partition that is furthest behind, as its records may still repeat what another
-has; one that is a day behind has stopped, and is not waited for.
+has. A partition that has been read to its end for QUIET_MS is not waited for while the stream is live: what it gets
+then becomes known then. Neither is one that is a day behind, which has stopped.
 """
 
 from __future__ import annotations
@@ -14,17 +15,22 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from features.events import NEVER, PARTITION_BITS
+from features.online_store.port import Idle
 from features.online_store.seen_ids.blocks import Block, merged
 
 KEPT_HORIZONS = 2
 
 STOPPED_MS = 24 * 60 * 60 * 1000
+
+QUIET_MS = 15 * 60 * 1000
+"""How long a partition must be without records, and how far behind the newest record its next may be: a transaction's
+longest timeout (Kafka's transaction.max.timeout.ms), within which records stay hidden that have their time already."""
 
 RECENT, RING = 64, 128
 """Small blocks that are merged, and the cells that they rotate through: none is reused while a state names it."""
@@ -99,7 +105,8 @@ class Step:
 class Memory:
     """A stream's tables before a batch, oldest first, and the newest known_at of each partition (ms).
 
-    Without a horizon there is only ever one table. ``mark`` is different for every
+    ``idle_since`` has when each partition was first found read to its end, of those that still were at the last batch,
+    which ran ``at`` (wall clock, ms). Without a horizon there is only ever one table. ``mark`` is different for every
     write that changed the memory, and ``trail`` has the last of them, oldest first.
     """
 
@@ -109,6 +116,8 @@ class Memory:
     parts: tuple[IdTable, ...]
     mark: str = ""
     trail: tuple[Step, ...] = ()
+    idle_since: Mapping[str, int] = field(default_factory=dict)
+    at: int = NEVER
 
     @classmethod
     def before(cls, stream: str, stored: bytes | None, batch_id: int, horizon_ms: int | None) -> Memory:
@@ -121,13 +130,22 @@ class Memory:
             tuple(IdTable(**part) for part in version["parts"]),
             tuple(Step(*step) for step in version["trail"]),
         )
-        return cls(stream, horizon_ms, version["newest"], parts, version["mark"], trail)
+        idle, at = version.get("idle_since", {}), version.get("at", NEVER)  # a state of before has neither
+        return cls(stream, horizon_ms, version["newest"], parts, version["mark"], trail, idle, at)
 
     @cached_property
     def clock(self) -> int:
         """The time (ms) up to which every partition that still has records was read."""
-        reading = max(self.newest.values(), default=NEVER) - STOPPED_MS
-        return min((newest for newest in self.newest.values() if newest >= reading), default=NEVER)
+        newest = max(self.newest.values(), default=NEVER)
+        quiet = self._quiet(newest)
+        awaited = [at for name, at in self.newest.items() if at >= newest - STOPPED_MS and name not in quiet]
+        return min(awaited + [min(newest, self.at) - QUIET_MS] * bool(quiet), default=NEVER)
+
+    def _quiet(self, newest: int) -> set[str]:
+        """The partitions that are not waited for: none while a replay sends what is long known."""
+        if newest < self.at - QUIET_MS:
+            return set()
+        return {name for name, since in self.idle_since.items() if self.at - since >= QUIET_MS}
 
     def table(self, number: int) -> str:
         """The name of a part's table."""
@@ -152,19 +170,27 @@ class Memory:
         full = self.horizon_ms is not None and self.clock - last.begun >= self.horizon_ms
         return IdTable(last.number + 1, self.clock, NEVER) if full or last not in self.live else last
 
-    def with_batch(self, block: Block, batch_id: int, read: Read) -> Change:
-        """The change to write for a batch with these new ids."""
+    def with_batch(self, block: Block, batch_id: int, read: Read, idle: Idle | None = None) -> Change:
+        """The change to write for a batch with these new ids, which found these partitions idle."""
         batch = _newest(block)
         after = {key: max(self.newest.get(key, NEVER), batch.get(key, NEVER)) for key in {**self.newest, **batch}}
+        then = self._with_idle(idle)
         part = self._open()
         # A table without ids would be the oldest of all, and go with what the next batch puts into it.
         if not batch:
-            return self._change(batch_id, replace(self, newest=after, parts=self.live), part, {}, block)
+            return self._change(batch_id, replace(then, newest=after, parts=self.live), part, {}, block)
         table, small = self.table(part.number), part.small_cells
         part, written = part.with_block(block, max(batch.values()), lambda: blocks(read, table, small))
         parts = (*(table for table in self.live if table.number != part.number), part)
         cells = {cell: piece.to_bytes() for cell, piece in written.items()}
-        return self._change(batch_id, replace(self, newest=after, parts=parts), part, cells, block)
+        return self._change(batch_id, replace(then, newest=after, parts=parts), part, cells, block)
+
+    def _with_idle(self, idle: Idle | None) -> Memory:
+        """The memory with the partitions that are idle now."""
+        if idle is None:
+            return replace(self, idle_since={})
+        since = {str(name): self.idle_since.get(str(name), idle.at) for name in sorted(idle.partitions)}
+        return replace(self, idle_since=since, at=max(self.at, idle.at))
 
     def _change(self, batch_id: int, after: Memory, part: IdTable, cells: dict[str, bytes], block: Block) -> Change:
         step = Step(secrets.token_hex(8), part.number, list(cells))
@@ -175,7 +201,8 @@ class Memory:
 
     def _plain(self) -> dict[str, object]:
         parts, trail = [vars(part) for part in self.parts], [tuple(vars(step).values()) for step in self.trail]
-        return {"newest": dict(self.newest), "parts": parts, "mark": self.mark, "trail": trail}
+        seen = {"newest": dict(self.newest), "idle_since": dict(self.idle_since), "at": self.at}
+        return {**seen, "parts": parts, "mark": self.mark, "trail": trail}
 
 
 @dataclass(frozen=True)
