@@ -6,6 +6,7 @@ In: records of topics. Out: rows in the online store, Delta tables, dead letters
 __all__ = [
     "alerts",
     "archive",
+    "archived_letters",
     "context",
     "dead_letters",
     "fold",

@@ -4,13 +4,17 @@ A dead letter has its record's key, bytes and headers, and five headers more. It
 it ran again); the topic, partition, offset and time in its headers identify it: a topic that was made anew has other
 records at the same offsets. A record that was sent again leaves a receipt among the letters: a message without a value,
 of the same place and time, with the header ``hr_replayed``.
+
+A record that is sent again has a header with the place at which it stood first, however often it is refused and sent
+again: where messages have no ids of their own, that place is the event's id, so that it counts once.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +24,17 @@ import pyarrow as pa
 from features.definitions import Stream
 from features.errors import HeadraceError
 from features.events import Parsed, Verdict
-from streaming.kafka import DEAD, EventProducer, Record, admin_client, dead_letter_topic, read_topic, topics
+from streaming.kafka import (
+    DEAD,
+    FIRST_PLACE,
+    PLACE_PATTERN,
+    EventProducer,
+    Record,
+    admin_client,
+    dead_letter_topic,
+    read_topic,
+    topics,
+)
 
 PREFIX = "hr_"
 TOPIC, PARTITION, OFFSET, REASON, TIME = (
@@ -28,6 +42,8 @@ TOPIC, PARTITION, OFFSET, REASON, TIME = (
 )
 REPLAYED = f"{PREFIX}replayed"
 ACK_S = 60.0
+
+IS_PLACE = re.compile(PLACE_PATTERN.replace("$", r"\Z").encode())
 
 Place = tuple[str, int, int]
 """Topic, partition, offset of the record that was refused."""
@@ -98,8 +114,8 @@ def letter_headers(headers: RawHeaders, place: Place, reason: str, time_ms: int)
 
 
 def original_headers(headers: RawHeaders) -> RawHeaders:
-    """The headers without ours."""
-    return tuple((name, value) for name, value in headers if not name.startswith(PREFIX))
+    """The headers without those of a refusal."""
+    return tuple((name, value) for name, value in headers if not name.startswith(PREFIX) or name == FIRST_PLACE)
 
 
 class Acknowledged:
@@ -203,21 +219,39 @@ def _letter(record: Record) -> DeadLetter | None:
 def replay(producer: EventProducer, letters: Iterable[DeadLetter]) -> int:
     """Send the records to the end of their topics again, and mark them as replayed; returns how many.
 
-    Their bytes, keys and headers are unchanged; the broker's time is now. A crash between the two leaves records
-    that are sent once more next time: where messages have an event id, the second is dropped as its duplicate.
+    Their bytes, keys and headers are unchanged, and one header says where they stood first; the broker's time is now. A
+    crash between the two leaves records that are sent once more next time: the second is a duplicate of the first.
 
     Raises:
         DeadLetterError: Kafka did not acknowledge them all.
     """
-    by_topic: dict[str, list[DeadLetter]] = {}
-    for letter in letters:
-        by_topic.setdefault(letter.place[0], []).append(letter)
+    by_topic = _by_topic(letters)
     for topic, of_topic in by_topic.items():
         with Acknowledged(producer, topic) as send:
             for letter in of_topic:
-                send(letter.key, letter.value, letter.headers)
+                send(letter.key, letter.value, replay_headers(letter))
         send_receipts(producer, topic, of_topic)
     return sum(map(len, by_topic.values()))
+
+
+def mark_replayed(producer: EventProducer, letters: Iterable[DeadLetter]) -> None:
+    """Mark the letters as replayed. Raises DeadLetterError where Kafka did not acknowledge it."""
+    for topic, of_topic in _by_topic(letters).items():
+        send_receipts(producer, topic, of_topic)
+
+
+def _by_topic(letters: Iterable[DeadLetter]) -> Mapping[str, Sequence[DeadLetter]]:
+    by_topic: dict[str, list[DeadLetter]] = {}
+    for letter in letters:
+        by_topic.setdefault(letter.place[0], []).append(letter)
+    return by_topic
+
+
+def replay_headers(letter: DeadLetter) -> RawHeaders:
+    """The headers with which the record is sent again."""
+    others = tuple((name, value) for name, value in letter.headers if name != FIRST_PLACE)
+    named = [value for name, value in letter.headers if name == FIRST_PLACE and value and IS_PLACE.search(value)]
+    return (*others, (FIRST_PLACE, named[-1] if named else "-".join(map(str, letter.place)).encode()))
 
 
 def send_receipts(producer: EventProducer, topic: str, letters: Iterable[DeadLetter]) -> None:

@@ -41,12 +41,15 @@ class Records:
         known_at: epoch ms at which each became known.
         partition: with ``offset``, the position of each in the topic; numbered across the topics of a stream
             (PARTITIONS_OF_A_TOPIC for each).
+        first_places: of records that were sent again, the topic-partition-offset at which each stood first; else null.
+            None: none was sent again.
     """
 
     values: pa.Array
     known_at: Int64s
     partition: NDArray[np.int32]
     offset: Int64s
+    first_places: pa.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -165,12 +168,13 @@ def _judge(decoded: Decoded, records: Records, stream: Stream, horizon_ms: int |
 
 
 def _ids(columns: pa.Table, records: Records, stream: Stream) -> pa.Array:
-    """The messages' own ids, or topic-partition-offset."""
+    """The messages' own ids, or topic-partition-offset: of a record that was sent again, where it stood first."""
     if "event_id" in columns.column_names:
         return single_array(columns["event_id"])
     partition = records.partition % PARTITIONS_OF_A_TOPIC
     position = (pa.array(numbers).cast(pa.string()) for numbers in (partition, records.offset))
-    return pc.binary_join_element_wise(pa.scalar(stream.topic), *position, "-")
+    own = pc.binary_join_element_wise(pa.scalar(stream.topic), *position, "-")
+    return own if records.first_places is None else pc.coalesce(records.first_places, own)
 
 
 def _checks(

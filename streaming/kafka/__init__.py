@@ -7,7 +7,15 @@ from streaming.kafka.broker import BrokerError, EmbeddedBroker, has_data, runnin
 from streaming.kafka.consumer import CONSUMER_OPTIONS, POLL_S, ReadError, Record, follow_topic, read_topic, record_of
 from streaming.kafka.encoding import Message, messages
 from streaming.kafka.ports import is_free
-from streaming.kafka.producer import KNOWN_AT, PRODUCER_OPTIONS, EventProducer, Headers, OnAck
+from streaming.kafka.producer import (
+    FIRST_PLACE,
+    KNOWN_AT,
+    PLACE_PATTERN,
+    PRODUCER_OPTIONS,
+    EventProducer,
+    Headers,
+    OnAck,
+)
 from streaming.kafka.topic_admin import (
     DEAD,
     TopicError,
@@ -27,6 +35,8 @@ __all__ = [
     "EventProducer",
     "Headers",
     "KNOWN_AT",
+    "FIRST_PLACE",
+    "PLACE_PATTERN",
     "Message",
     "OnAck",
     "POLL_S",

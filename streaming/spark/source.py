@@ -16,7 +16,7 @@ from features.definitions import PARTITIONS_OF_A_TOPIC, Stream
 from features.errors import FenceError
 from features.events import Parsed, Records
 from features.online_store import Offsets
-from streaming.kafka import KNOWN_AT
+from streaming.kafka import FIRST_PLACE, KNOWN_AT, PLACE_PATTERN
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,11 @@ def _records(rows: pa.Table, first: int) -> Records:
     """The rows to parse, their topic's partitions numbered from ``first``."""
     partition, offset = (np.asarray(rows[name]) for name in ("partition", "offset"))
     return Records(
-        single_array(rows["value"]), known_at(rows), partition.astype(np.int32) + first, offset.astype(np.int64)
+        single_array(rows["value"]),
+        known_at(rows),
+        partition.astype(np.int32) + first,
+        offset.astype(np.int64),
+        first_places(rows),
     )
 
 
@@ -60,19 +64,33 @@ def known_at(rows: pa.Table) -> Int64s:
     Nothing is known before the broker has it, so a later header would only put an entity's clock wrong.
     """
     appended = np.asarray(rows["timestamp"]).astype(np.int64)
+    row, texts = _headers(rows, KNOWN_AT, r"^[0-9]{1,18}$")
+    known = appended.copy()
+    known[row] = np.minimum(np.asarray(texts.cast(pa.int64())), appended[row])
+    return known
+
+
+def first_places(rows: pa.Table) -> pa.Array | None:
+    """Where each message that was sent again stood first, by its header; null for the others, None for no such."""
+    row, texts = _headers(rows, FIRST_PLACE, PLACE_PATTERN)
+    if not len(row):
+        return None
+    places = np.full(rows.num_rows, None, dtype=object)
+    places[row] = texts.to_numpy(zero_copy_only=False)
+    return pa.array(places, pa.string())
+
+
+def _headers(rows: pa.Table, name: str, pattern: str) -> tuple[Int64s, pa.Array]:
+    """The messages (as row numbers) with a header of that name that matches, and its text; once for each header."""
     headers = single_array(rows["headers"])
     entries = headers.flatten()
     if not len(entries):
-        return appended
-    owner = pc.list_parent_indices(headers)
-    named = pc.fill_null(pc.equal(entries.field("key"), KNOWN_AT), fill_value=False)
+        return np.empty(0, np.int64), pa.array([], pa.string())
+    named = pc.fill_null(pc.equal(entries.field("key"), name), fill_value=False)
     values = entries.field("value").filter(named)
-    numeric = np.asarray(pc.fill_null(pc.match_substring_regex(values, r"^[0-9]{1,18}$"), fill_value=False))
-    row = np.asarray(owner.filter(named))[numeric]
-    from_header = np.asarray(values.filter(pa.array(numeric)).cast(pa.string()).cast(pa.int64()))
-    known = appended.copy()
-    known[row] = np.minimum(from_header, appended[row])
-    return known
+    matches = pc.fill_null(pc.match_substring_regex(values, pattern), fill_value=False)
+    row = np.asarray(pc.list_parent_indices(headers).filter(named).filter(matches)).astype(np.int64)
+    return row, values.filter(matches).cast(pa.string())
 
 
 @dataclass(frozen=True)

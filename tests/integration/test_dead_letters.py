@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 from features.definitions import Field, Stream
 from features.events.parsing import Parsed, Records, Verdict, parse
 from headrace.cli import cli
-from streaming.dead_letters import DeadLetterError, read_dead_letters, replay, send_dead_letters
+from streaming.dead_letters import DeadLetterError, read_dead_letters, replay, replay_headers, send_dead_letters
 from streaming.kafka.consumer import Record, read_topic
-from streaming.kafka.producer import EventProducer
+from streaming.kafka.producer import FIRST_PLACE, EventProducer
 from streaming.kafka.topic_admin import dead_letter_topic, ensure_topics
 
 pytestmark = pytest.mark.integration
@@ -117,7 +117,9 @@ def test_a_replayed_record_is_in_its_topic_again_as_it_came_and_is_no_longer_wai
     assert [letter.place for letter in after if letter.is_replayed] == [letter.place for letter in letters[:2]]
     places = {(record.partition, record.offset) for record in before}
     new = [one for one in read_topic(kafka, stream.topic) if (one.partition, one.offset) not in places]
-    sent = sorted((letter.key, letter.value or b"", letter.headers) for letter in letters[:2])
+    sent = sorted((letter.key, letter.value or b"", replay_headers(letter)) for letter in letters[:2])
+    for letter in letters[:2]:
+        assert replay_headers(letter) == (*letter.headers, (FIRST_PLACE, "-".join(map(str, letter.place)).encode()))
     assert sorted((one.key, one.value or b"", one.headers) for one in new) == sent
 
 
@@ -135,7 +137,7 @@ def test_the_command_line_lists_shows_and_replays(kafka, producer, stream):
     blob = next(one for one in listed if one["key"] == "not UTF-8")
     assert blob["value"] == {"base64": "//4="}
 
-    assert json.loads(deadletters(kafka, "replay", wrong["place"], "--json").stdout) == {"replayed": 1}
+    assert json.loads(deadletters(kafka, "replay", wrong["place"], "--json").stdout) == {"replayed": 1, "archived": 0}
     left = deadletters(kafka, "list", "--topic", stream.topic)
     assert wrong["place"] not in left.stdout
     assert f"{len(BAD) - 1} of {len(BAD) - 1} shown: " in left.stderr

@@ -58,7 +58,7 @@ def test_what_a_model_failed_on_is_scored_by_the_next_champion_as_it_would_have_
     assert values(project, scores) == []
     told_by_rules = values(project, alerts)
     make_champion(project.root, model)
-    assert project.run("deadletters", "replay", "--topic", f"{scores}.cards") == {"replayed": 30}
+    assert project.run("deadletters", "replay", "--topic", f"{scores}.cards") == {"replayed": 30, "archived": 0}
     right = decide(asked, LoadedEventModel("1", model), events, matrix)
     found = {one["event_id"]: one["score"] for one in values(project, scores)}
     known_at = dict(zip(*(events[name].to_pylist() for name in ("event_id", "known_at")), strict=True))
@@ -69,4 +69,4 @@ def test_what_a_model_failed_on_is_scored_by_the_next_champion_as_it_would_have_
     )
     assert len(values(project, alerts)) == len(told_by_rules) + 30
     assert all(letter.is_replayed for letter in read_dead_letters(kafka, f"{scores}.cards"))
-    assert project.run("deadletters", "replay", "--topic", f"{scores}.cards") == {"replayed": 0}
+    assert project.run("deadletters", "replay", "--topic", f"{scores}.cards") == {"replayed": 0, "archived": 0}

@@ -118,14 +118,16 @@ def show(place: str, as_json: bool) -> None:
 def replay(places: Sequence[str], topic: str | None, reason: str | None, as_json: bool) -> None:
     """Send refused records to their topics again, unchanged; remove the reason of the refusal first.
 
-    Without arguments: all that were not sent again yet, or those of --topic and --reason. Events that a model failed on
-    are scored by today's champion instead, with the features of then.
+    Without arguments: all that were not sent again yet, or those of --topic and --reason. A record counts once, however
+    often it is sent again; one whose event the archive has is not sent. Events that a model failed on are scored by
+    today's champion instead, with the features of then.
 
     \b
     Examples:
       headrace deadletters replay shop.activity/0/1841
       headrace deadletters replay --topic shop.activity --reason unknown_value
     """
+    from streaming.dead_letters import mark_replayed
     from streaming.dead_letters import replay as send_again
     from streaming.kafka import EventProducer
 
@@ -135,8 +137,25 @@ def replay(places: Sequence[str], topic: str | None, reason: str | None, as_json
         producer = EventProducer(kafka.bootstrap_servers, kafka.settings.kafka.client)
         refused_by_models = _failed_in_models(letters, kafka.settings)
         count = _score_again(refused_by_models, kafka.settings, producer)
-        count += send_again(producer, [letter for letter in letters if letter not in refused_by_models])
-    click.echo(json.dumps({"replayed": count}) if as_json else f"{count} sent again")
+        records = [letter for letter in letters if letter not in refused_by_models]
+        known = _archived(records)
+        count += send_again(producer, [letter for letter in records if letter not in known])
+        mark_replayed(producer, known)
+    text = f"{count} sent again" + (f"; {len(known)} not, as the archive has their events" if known else "")
+    click.echo(json.dumps({"replayed": count, "archived": len(known)}) if as_json else text)
+
+
+def _archived(letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    """The letters whose events the project's archive has; none where there is no project."""
+    from features.events.avro import schema_registry
+    from headrace.project import Project
+    from streaming.archived_letters import archived
+
+    project = Project.open()
+    if not letters or not project.definitions.exists():
+        return []
+    kafka = project.settings.kafka
+    return archived(letters, project.repo, project.offline, schema_registry(kafka.schema_registry, kafka.registry))
 
 
 def _failed_in_models(letters: Sequence[DeadLetter], settings: Settings) -> list[DeadLetter]:
