@@ -18,13 +18,10 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
 
 from features.errors import LeaseError
-from features.online_store import Cells, Put, ReadableStore
+from features.online_store import FEAST, Cells, Put, ReadableStore
 
 Written = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 Answer = tuple[datetime | None, dict[str, Value] | None]
-
-FEAST = 0
-"""Feast's own generation: no stream has this id."""
 
 ATTEMPTS = 100
 

@@ -11,6 +11,7 @@ from features.online_store.breaker import GuardedRows
 from features.online_store.generation import ShardWriter
 from features.online_store.pending import RowsWithPending, done_end
 from features.online_store.port import (
+    FEAST,
     Cells,
     Fence,
     Idle,
@@ -38,6 +39,7 @@ __all__ = [
     "Cells",
     "Counts",
     "DEADLINE_MS",
+    "FEAST",
     "PendingEvent",
     "FeatureReader",
     "Fence",

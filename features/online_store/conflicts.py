@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.errors import FenceError, LeaseError
+from features.errors import FenceError, LeaseError, StoreError
 
 REBUILD = "Run 'headrace features rebuild' to make the rows anew from the offline store."
 
@@ -48,4 +48,30 @@ def lost(stream_id: int, known: int, actual: int) -> FenceError:
         f"a store that has the {known} writes of each of its parts",
         f"one that has {actual} in a part: it lost writes",
         REBUILD,
+    )
+
+
+def evicted(stream_id: int, key: str) -> FenceError:
+    """The error of a driver whose store has lost a whole table."""
+    return FenceError(
+        f"generation {stream_id}",
+        "a store that keeps each table that was written to it",
+        f"one that has lost {key}, as a Redis does that evicts keys",
+        f"Set maxmemory-policy noeviction there. {REBUILD}",
+    )
+
+
+def unreadable(stream_id: int, key: str) -> StoreError:
+    """The error of a reader whose rows the store has lost: without it, every entity would look new."""
+    error = evicted(stream_id, key)
+    return StoreError(error.where, error.required, error.got, error.next_step)
+
+
+def evicts(policy: str) -> StoreError:
+    """The error of a stream that is to write to a store which may drop rows."""
+    return StoreError(
+        "the online store",
+        "a Redis that evicts no rows (maxmemory-policy noeviction)",
+        f"maxmemory-policy {policy}",
+        "Set it with CONFIG SET maxmemory-policy noeviction, and in its configuration file.",
     )

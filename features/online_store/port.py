@@ -31,6 +31,9 @@ STATE = "state"
 PROJECT = "headrace"
 """The project of a store where none is named; the feature_store.yaml that Headrace brings has the same."""
 
+FEAST = 0
+"""The generation of ordinary Feast views (feast/ordinary_views.py), which no stream has: Feast can write it again."""
+
 MOST_BYTES = 2**31 - 1
 """Most bytes in a column of binary."""
 

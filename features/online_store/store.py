@@ -12,6 +12,14 @@ from features.online_store.port import Cells, ReadableStore, of_schema
 class OnlineStore(ReadableStore, Cells):
     """The rows of any number of generations and views in a database; each database has a subclass."""
 
+    def eviction(self) -> str | None:
+        """The policy by which the store drops what was written to it; None where it does not, '' where nobody can tell.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        return None
+
     @abstractmethod
     def take_lease(self, stream_id: int, owner: str, ttl_s: float) -> None:
         """Make ``owner`` (one process's own name) the only driver for ``ttl_s`` seconds; taken again, it lasts longer.

@@ -63,8 +63,27 @@ class RedisClient:
         try:
             return self._answers(commands)
         except (RedisError, RedisClusterException, OSError) as error:
-            got = f"{type(error).__name__}: {error}"
-            raise StoreError("the online store", "a Redis server that answers", got) from error
+            raise _silent(error) from error
+
+    def configured(self, pattern: str) -> list[dict[str, str]] | None:
+        """The configuration of each server that holds keys, by CONFIG GET; None where that is forbidden.
+
+        Raises:
+            StoreError: a server does not answer in time.
+        """
+        from redis import RedisError, ResponseError
+        from redis.exceptions import RedisClusterException
+
+        try:
+            if self._mode == "server":
+                servers = [self._redis]
+            else:
+                servers = [self._redis.get_redis_connection(node) for node in self._redis.get_primaries()]
+            return [server.config_get(pattern) for server in servers]
+        except ResponseError:  # also NoPermissionError; managed servers do not know the command
+            return None
+        except (RedisError, RedisClusterException, OSError) as error:
+            raise _silent(error) from error
 
     def close(self) -> None:
         """Close the connections; the next command opens others."""
@@ -144,3 +163,7 @@ class RedisClient:
     def _pool(self, command: Command) -> Any:
         node = self._redis.get_node_from_key(command[3] if command[0] == "EVAL" else command[1])
         return self._redis.get_redis_connection(node).connection_pool
+
+
+def _silent(error: Exception) -> StoreError:
+    return StoreError("the online store", "a Redis server that answers", f"{type(error).__name__}: {error}")

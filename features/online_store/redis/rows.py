@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.online_store.conflicts import claimed, held, lost, overtaken
+from features.online_store.conflicts import claimed, evicted, held, lost, overtaken, unreadable
 from features.online_store.port import (
+    FEAST,
     NO_CONDITIONS,
     PROJECT,
     STATE,
@@ -33,7 +34,7 @@ from features.online_store.port import (
 )
 from features.online_store.redis.client import Command, Mode, RedisClient
 from features.online_store.redis.pending import RedisPending
-from features.online_store.redis.scripts import CLAIM, DROP, HELD, RELEASE, SWEEP, TAKE_LEASE, WRITE
+from features.online_store.redis.scripts import CLAIM, DROP, HELD, RELEASE, STANDING, STANDS, SWEEP, TAKE_LEASE, WRITE
 from features.online_store.redis.slots import HEAD, Keys, SlotMap
 from features.online_store.redis.version_0_1 import OLD, carry_over, carry_over_feast, check, not_carried
 from features.online_store.store import OnlineStore
@@ -41,6 +42,11 @@ from features.online_store.store import OnlineStore
 KEYS_A_COMMAND = 4_096
 
 SAMPLED_ROWS = 200
+
+NO_EVICTION = "noeviction"
+
+WRITTEN, LOST = -1, -2
+"""Answers of WRITE that are no version."""
 
 
 class RedisRows(OnlineStore):
@@ -85,24 +91,38 @@ class RedisRows(OnlineStore):
 
     def version(self, stream_id: int, *, whole: bool = True) -> Version:
         self._check_project()
-        ((number, parts),) = self._client.ask(("HMGET", self._keys.head(stream_id), "version", "parts"))
+        ((number, parts, *gone),) = self._client.ask(self._standing(stream_id, HEAD))
         # After the head, as the head never knows of more than a part had.
-        commands = [("HGET", self._keys.head(stream_id, part), "version") for part in self._slots.numbers()]
-        versions = [int(version or 0) for version in self._client.ask(*commands)]
+        standing = self._client.ask(*(self._standing(stream_id, part) for part in self._slots.numbers()))
+        versions = [int(version) for version, *_ in standing]
         known = [int(version) for version in parts.split()] if parts else [0] * len(versions)
         if whole:
+            for key in [key for key in (*gone, *(one[-1] for one in standing)) if key]:
+                raise evicted(stream_id, key.decode())
             for has, had in zip(versions, known, strict=True):
                 if has < had:
                     raise lost(stream_id, had, has)
-        return int(number or 0), *versions
+        return int(number), *versions
+
+    def _standing(self, stream_id: int, part: int) -> Command:
+        """The script that says what a part has."""
+        at = self._keys
+        keys = at.head(stream_id, part), at.tables(stream_id, part), at.table(stream_id, STATE, part)
+        return "EVAL", STANDING, len(keys), *keys
 
     def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
         self._check_project()
         commands, order = self._reading(stream_id, table, pa.array(keys, pa.string()))
         return _in_order(self._client.ask(*commands), order)
 
-    def _reading(self, stream_id: int, table: str, keys: pa.Array) -> tuple[list[Command], NDArray[np.int64]]:
-        """The commands that read the keys' cells, and the index of the keys in the order of the answers."""
+    def _reading(
+        self, stream_id: int, table: str, keys: pa.Array, *first: bytes
+    ) -> tuple[list[Command], NDArray[np.int64]]:
+        """The commands that read the keys' cells, and the index of the keys in the order of the answers.
+
+        Args:
+            first: cells that each command reads before.
+        """
         split = self._slots.split(table, keys)
         order = (
             split[0][1] if len(split) == 1 else np.concatenate([np.empty(0, np.int64), *(index for _, index in split)])
@@ -111,9 +131,9 @@ class RedisRows(OnlineStore):
         commands, start = [], 0
         for part, index in split:
             stop = start + len(index)
-            for first in range(start, stop, KEYS_A_COMMAND):
-                page = texts[first : min(first + KEYS_A_COMMAND, stop)]
-                commands.append(("HMGET", self._keys.table(stream_id, table, part), *page))
+            for at in range(start, stop, KEYS_A_COMMAND):
+                page = texts[at : min(at + KEYS_A_COMMAND, stop)]
+                commands.append(("HMGET", self._keys.table(stream_id, table, part), *first, *page))
             start = stop
         return commands, order
 
@@ -136,8 +156,7 @@ class RedisRows(OnlineStore):
         (actual,) = ask(
             _write(self._keys, stream_id, HEAD, head, known, shared.pop(HEAD, {}), dropped[HEAD], conditions)
         )
-        if actual != -1:
-            raise overtaken(stream_id, head, actual)
+        self._check_written(stream_id, head, actual)
         written = sorted(shared.keys() | {part for part, tables in dropped.items() if tables and part != HEAD})
         if written:
             commands = [
@@ -145,10 +164,15 @@ class RedisRows(OnlineStore):
                 for part in written
             ]
             for part, actual in zip(written, ask(*commands), strict=True):
-                if actual != -1:
-                    raise overtaken(stream_id, parts[part], actual)
+                self._check_written(stream_id, parts[part], actual)
                 parts[part] += 1
         return head + int(conditions.moves_version), *parts
+
+    def _check_written(self, stream_id: int, expected: int, answer: int) -> None:
+        if answer == LOST:
+            self.version(stream_id)  # says which key
+        if answer != WRITTEN:
+            raise overtaken(stream_id, expected, answer)
 
     def _shared(self, puts: Mapping[str, Put]) -> dict[int, dict[str, Put]]:
         """The cells of each part, by table."""
@@ -186,6 +210,13 @@ class RedisRows(OnlineStore):
 
     def release_lease(self, stream_id: int, owner: str) -> None:
         self._client.ask(("EVAL", RELEASE, 1, self._keys.head(stream_id), owner))
+
+    def eviction(self) -> str | None:
+        answers = self._client.configured("maxmemory*")
+        if answers is None:
+            return ""
+        policies = [one["maxmemory-policy"] for one in answers if one["maxmemory"] != "0"]
+        return next((policy for policy in sorted(policies) if policy != NO_EVICTION), None)
 
     def claim(self, home: str, owner: str, ttl_s: float, *, take_over: bool = False) -> None:
         leases = [("EVAL", HELD, 1, self._keys.head(number), owner) for number in self.generations()]
@@ -256,13 +287,23 @@ class RedisRows(OnlineStore):
         stream_id = self._known_current.get(names[0]) or self._current_of(names)
         if stream_id is None:
             return pa.nulls(len(keys), pa.binary()), None
-        commands, order = self._reading(stream_id, rows_table(view), keys)
+        commands, order = self._reading(stream_id, rows_table(view), keys, STANDS)
         current_now, *values = self._client.ask(("HMGET", self._keys.current, *names), *commands)
-        if _first_number(current_now) != stream_id:
+        lost_key = self._lost_key(stream_id, view) if any(value[0] is None for value in values) else b""
+        if _first_number(current_now) != stream_id or (lost_key and self._current_of(names) != stream_id):
             self._known_current.pop(names[0], None)
             return self.read(view, keys, schema_hash)
+        if lost_key:
+            raise unreadable(stream_id, lost_key.decode())
         self._known_current[names[0]] = stream_id
+        for value in values:
+            del value[0]
         return binaries(_in_order(values, order)), stream_id
+
+    def _lost_key(self, stream_id: int, view: str) -> bytes:
+        """A key that the parts with a view's rows have lost; b'' for none, as where nothing was ever written."""
+        parts = self._client.ask(*(self._standing(stream_id, part) for part in self._slots.of_table(rows_table(view))))
+        return next((bytes(key) for *_, key in parts if key), b"")
 
     def _current_of(self, names: Sequence[str]) -> int | None:
         (stream_ids,) = self._client.ask(("HMGET", self._keys.current, *names))
@@ -271,7 +312,7 @@ class RedisRows(OnlineStore):
     def keys(self, view: str) -> pa.Array:
         stream_id = self.current(view)
         parts = [] if stream_id is None else self._client.ask(*(("HKEYS", key) for key in self._rows(stream_id, view)))
-        return pa.array([key for part in parts for key in part], type=pa.binary()).cast(pa.string())
+        return pa.array([key for part in parts for key in part if key != STANDS], type=pa.binary()).cast(pa.string())
 
     def bytes_per_row(self) -> dict[str, float]:
         views = [(view, stream_id) for view, stream_id in self._currents() if "@" not in view]
@@ -282,7 +323,8 @@ class RedisRows(OnlineStore):
         table_keys = self._rows(stream_id, view)
         share = SAMPLED_ROWS // len(table_keys)
         parts = self._client.ask(*(("HRANDFIELD", key, share, "WITHVALUES") for key in table_keys))
-        sample = [len(value) for part in parts for value in part[1::2]]
+        pairs = [pair for part in parts for pair in zip(part[::2], part[1::2], strict=True)]
+        sample = [len(value) for key, value in pairs if key != STANDS]
         return sum(sample) / len(sample) if sample else None
 
     def _rows(self, stream_id: int, view: str) -> list[str]:
@@ -325,6 +367,7 @@ def _write(
         known,
         len(puts),
         int(conditions.moves_version),
+        int(stream_id != FEAST),
         len(shards),
         *shards,
         *_cells(puts.values()),

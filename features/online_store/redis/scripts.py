@@ -1,17 +1,30 @@
-"""Lua scripts of the Redis server: each is a transaction on the keys of a single slot."""
+"""Lua scripts of the Redis server: each is a transaction on the keys of a single slot.
+
+A Redis that evicts drops whole keys. So each table has a cell that stands for it, whose key no text has (byte 255), and
+each head the number of its tables: a table without that cell, or a number that is another, is a loss.
+"""
+
+STANDS = b"\xff"
 
 WRITE = """
 local found = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
 if found ~= tonumber(ARGV[1]) then return found end
-local puts, at = tonumber(ARGV[3]), 6 + tonumber(ARGV[5])
-for shard = 6, at - 1, 2 do
+local puts, at = tonumber(ARGV[3]), 7 + tonumber(ARGV[6])
+for shard = 7, at - 1, 2 do
   if (redis.call('HGET', KEYS[3], ARGV[shard]) or '') ~= ARGV[shard + 1] then return found end
+end
+if ARGV[5] == '1' then
+  if redis.call('SCARD', KEYS[2]) ~= tonumber(redis.call('HGET', KEYS[1], 'tables') or '0') then return -2 end
+  for number = 4, 3 + puts do
+    local key = KEYS[number]
+    if redis.call('SISMEMBER', KEYS[2], key) ~= redis.call('HEXISTS', key, '\\255') then return -2 end
+  end
 end
 redis.call('HINCRBY', KEYS[1], 'version', tonumber(ARGV[4]))
 if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'parts', ARGV[2]) end
 for number = 1, puts do
   local key, stop = KEYS[3 + number], at + 2 * tonumber(ARGV[at])
-  redis.call('SADD', KEYS[2], key)
+  if redis.call('SADD', KEYS[2], key) == 1 then redis.call('HSET', key, '\\255', '') end
   for start = at + 1, stop, 2000 do
     redis.call('HSET', key, unpack(ARGV, start, math.min(start + 1999, stop)))
   end
@@ -21,15 +34,27 @@ for number = 4 + puts, #KEYS do
   redis.call('UNLINK', KEYS[number])
   redis.call('SREM', KEYS[2], KEYS[number])
 end
+redis.call('HSET', KEYS[1], 'tables', redis.call('SCARD', KEYS[2]))
 return -1
 """
 """KEYS: the part's head, the set of its tables, its state, tables to put into, tables to drop.
 
-ARGV: version, the versions of the parts (or nothing), count of puts, what to add to the version, count of the words
-about shards and those: a cell of the state and the value that it must have; for each put the count of its cells and
-key, value of each cell. The answer is -1, or the version if it is another, or a shard has another value. HSET takes
-2,000 arguments at a time: Lua cannot unpack many more.
+ARGV: version, the versions of the parts (or nothing), count of puts, what to add to the version, 1 if a lost table is an
+error, count of the words about shards and those: a cell of the state and the value that it must have; for each put the
+count of its cells and key, value of each cell. The answer is -1; or the version if it is another, or a shard has another
+value; or -2 if a table is lost. HSET takes 2,000 arguments at a time: Lua cannot unpack many more.
 """
+
+STANDING = """
+local head = redis.call('HMGET', KEYS[1], 'version', 'parts', 'tables')
+local known, lost = redis.call('SMEMBERS', KEYS[2]), ''
+if tonumber(head[3] or '0') ~= #known or (#known == 0 and redis.call('EXISTS', KEYS[3]) == 1) then lost = KEYS[2] end
+for _, key in ipairs(known) do
+  if redis.call('HEXISTS', key, '\\255') == 0 then lost = key end
+end
+return {head[1] or '0', head[2] or '', lost}
+"""
+"""KEYS: as WRITE's first three. The answer: the part's version, the versions of the parts, and a key that it lost, or ''."""
 
 SWEEP = """
 local found = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
@@ -98,12 +123,16 @@ for _, key in ipairs(redis.call('SMEMBERS', KEYS[2])) do
   local name = string.sub(key, #KEYS[1] + 2)
   if string.sub(name, 1, #ARGV[1]) == ARGV[1] then
     local moved = KEYS[3] .. ':' .. name
-    if redis.call('EXISTS', key) == 1 then redis.call('RENAME', key, moved) end
-    redis.call('SADD', KEYS[4], moved)
+    if redis.call('EXISTS', key) == 1 then
+      redis.call('RENAME', key, moved)
+      redis.call('HSET', moved, '\\255', '')
+      redis.call('SADD', KEYS[4], moved)
+    end
     redis.call('SREM', KEYS[2], key)
   end
 end
 if ARGV[1] == '' and redis.call('EXISTS', KEYS[1]) == 1 then redis.call('RENAME', KEYS[1], KEYS[3]) end
+if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('HSET', KEYS[3], 'tables', redis.call('SCARD', KEYS[4])) end
 """
 """KEYS: a part's head and the set of its tables, by keys without a project, and both by those of the project.
 

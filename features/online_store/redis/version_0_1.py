@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from features.errors import StoreError
+from features.online_store.port import FEAST
 from features.online_store.redis.client import RedisClient
 from features.online_store.redis.scripts import MOVE
 from features.online_store.redis.slots import HEAD, Keys, SlotMap
 
 OLD = Keys("")
-
-FEAST = 0
-"""The generation of ordinary Feast views, whose tables are feast/<project>/<view>."""
 
 
 def check(client: RedisClient, keys: Keys) -> None:
