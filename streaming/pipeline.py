@@ -127,6 +127,7 @@ class Pipeline:
         ):
             for view in self._repo.views.values():
                 fold_nothing(view)
+            self._builder.check_eviction()
             self._builder.carry_over()
             archived = self._builder.archive_generation()
             self._builder.forget_unfinished()
@@ -156,6 +157,7 @@ class Pipeline:
             LeaseError: as run().
         """
         with only_driver(self._options.home), Claim(self._rows, self._options.home, take_over=take_over):
+            self._builder.check_eviction()
             self._builder.carry_over()
             archived = self._builder.archive_generation()
             self._builder.forget_unfinished()

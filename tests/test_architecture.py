@@ -63,7 +63,7 @@ LAYERS = {
         "settings > redis sqlite > pending store sweep > generation > batch_step breaker reader seen_ids > "
         "port conflicts stream_status"
     ),
-    "features.online_store.redis": "rows > pending version_0_1 > client scripts slots",
+    "features.online_store.redis": "rows > pending version_0_1 writing > client scripts slots",
     "features.online_store.seen_ids": "index > memory > blocks",
     "features.online_store.sqlite": "rows > pending > connecting",
     "features.rows": (

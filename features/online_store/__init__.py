@@ -8,6 +8,7 @@ on them.
 
 from features.online_store.batch_step import Batch, BatchStep, Counts, Ids, added, build_generation, write_rows
 from features.online_store.breaker import GuardedRows
+from features.online_store.conflicts import evicts
 from features.online_store.generation import ShardWriter
 from features.online_store.pending import RowsWithPending, done_end
 from features.online_store.port import (
@@ -63,6 +64,7 @@ __all__ = [
     "age_ms",
     "build_generation",
     "done_end",
+    "evicts",
     "of_schema",
     "read_settings_of",
     "read_status",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -23,6 +23,9 @@ from features.errors import HeadraceError
 from headrace.console import print_report
 from streaming.jars import KAFKA, SPARK, java_command, missing_jars
 from streaming.kafka import is_free
+
+if TYPE_CHECKING:
+    from features.online_store import StoreSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -168,6 +171,36 @@ def broker(home: Path, number: int) -> Finding:
     return port(number, "the Kafka broker") if number else Finding("broker", "ok", "will take a free port")
 
 
+def online_store(store: StoreSettings) -> Finding:
+    """Ok with a store that keeps what is written to it; a Redis that drops rows to make room is a failure."""
+    mend = "redis-cli CONFIG SET maxmemory-policy noeviction, and the same in its configuration file"
+    try:
+        policy = store.open().eviction()
+    except HeadraceError as error:
+        return Finding("online store", "warning", f"{store.kind}: {error}", "start it before the stream")
+    if policy is None:
+        return Finding("online store", "ok", f"{store.kind}, project {store.project}")
+    if not policy:
+        found = "redis: CONFIG GET is forbidden, so that nobody can tell whether it evicts rows"
+        return Finding("online store", "warning", found, "ask who runs it for maxmemory-policy noeviction")
+    if policy.startswith("allkeys"):
+        return Finding("online store", "failed", f"redis: it evicts rows (maxmemory-policy {policy})", mend)
+    found = f"redis: it may evict pending events and sessions (maxmemory-policy {policy})"
+    return Finding("online store", "warning", found, mend)
+
+
+def stores(repo: Path, home: Path) -> Iterator[Finding]:
+    """The finding about the online store that the repo names."""
+    try:
+        from features.online_store import store_of
+
+        yield online_store(store_of(repo, home))
+    except ImportError as error:
+        yield Finding("online store", "failed", str(error), "make setup")
+    except HeadraceError as error:
+        yield Finding("online store", "failed", str(error), error.next_step or "edit feature_store.yaml")
+
+
 def by_settings(root: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
     """Findings about the settings and what they need of this machine; only the first where they cannot be read."""
     try:
@@ -182,6 +215,7 @@ def by_settings(root: Path, environment: Mapping[str, str]) -> Iterator[Finding]
         return
     yield Finding("settings", "ok", f"home {settings.home}, Kafka {settings.kafka.bootstrap_servers or 'of our own'}")
     home = root / settings.home
+    yield from stores(root / settings.stream.repo, home)
     yield jars(home)
     if not settings.kafka.bootstrap_servers:
         yield broker(home, settings.broker.port)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from features.definitions import FeatureRepo, duration_ms
 from features.machine import write_json
-from features.online_store import Offsets, Store
+from features.online_store import Offsets, Store, evicts
 from features.times import now_ms
 from streaming.archive import Archive
 from streaming.context import StreamContext
@@ -36,6 +36,18 @@ class Builder:
         self.owner = owner_of(self._options.home)
         self.stop = threading.Event()
         self._lease: Lease | None = None
+
+    def check_eviction(self) -> None:
+        """Raise StoreError where the store may drop rows to make room; say where it may drop less, or cannot tell."""
+        policy = self._rows.eviction()
+        if policy is not None and policy.startswith("allkeys"):
+            raise evicts(policy)
+        if policy:
+            self._log(f"the Redis may drop pending events and sessions (maxmemory-policy {policy})")
+        elif policy is not None:
+            self._log(
+                "the Redis does not say whether it evicts rows (CONFIG GET): it needs maxmemory-policy noeviction"
+            )
 
     def carry_over(self) -> None:
         """Give generations of this home that version 0.1 wrote to a shared store the keys of the project."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from redis import Redis
 from redis_server import ON_DISK, RedisServer, running
@@ -182,6 +183,28 @@ def test_rows_that_version_0_1_wrote_are_carried_over_by_the_stream_and_folded_o
         project.check()
     assert project.rows().current("by_user") == generation
     assert f"generation {generation} without a project: carried over" in project.stream.said()
+
+
+def test_a_redis_that_evicts_is_refused_at_the_start_and_its_loss_stops_the_stream(
+    project: Any, redis: RedisServer
+) -> None:
+    """Rows were gone, the marker was there, and the stream counted on from nothing."""
+    project.send(100)
+    with Redis.from_url(redis.url) as client:
+        client.config_set("maxmemory", "100mb")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        with project.stream.running() as process:
+            assert process.wait(DEADLINE_S) == 1
+        assert "maxmemory-policy allkeys-lru. Set it with CONFIG SET" in project.stream.said()
+        client.config_set("maxmemory-policy", "noeviction")
+        with project.stream.running() as process:
+            project.drain(process)
+            (rows,) = client.scan_iter("headrace:test:{*}:rows/by_user")
+            client.delete(rows)
+            with pytest.raises(StoreError, match=r"lost headrace:test:.*rows/by_user.*headrace features rebuild"):
+                project.rows().read("by_user", pa.array(["u1"]))
+            stopped_for_a_rebuild(project, process)
+    rebuilt(project)
 
 
 @pytest.mark.slow

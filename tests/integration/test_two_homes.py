@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis_server import RedisServer, running
-from stream_process import StreamProcess
+from shop_project import Project
+from stream_process import DEADLINE_S, StreamProcess
 
 from features.online_store.settings import read_settings_of
 
 pytestmark = pytest.mark.integration
 
-HERE = Path(__file__).resolve().parent
 STORE = """project: test
 provider: local
 registry: registry.db
@@ -25,19 +23,6 @@ online_store: {store}
 offline_store: {{type: file}}
 entity_key_serialization_version: 3
 """
-
-
-def loaded(path: Path) -> Any:
-    """The module of that file, which is a test's and has no name to be imported by."""
-    spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-pipeline = loaded(HERE / "test_pipeline.py")
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -51,18 +36,17 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def project(tmp_path: Path, kafka: str, spark_jars: list[Path], unique_name: str, seed: int, store: str) -> Any:
-    class SharedProject(pipeline.Project):
+def project(tmp_path: Path, kafka: str, spark_jars: list[Path], unique_name: str, seed: int, store: str) -> Project:
+    class SharedProject(Project):
         def rows(self) -> Any:
             return read_settings_of(self.root / "feature_repo" / "feature_store.yaml").open()
 
-    corpus = loaded(HERE.parent / "unit" / "test_malformed_events.py")
-    made = SharedProject(tmp_path / "project", kafka, spark_jars[0].parent.parent, unique_name, corpus, seed)
+    made = SharedProject(tmp_path / "project", kafka, spark_jars[0].parent.parent, unique_name, seed)
     (made.root / "feature_repo" / "feature_store.yaml").write_text(STORE.format(store=store), encoding="utf-8")
     return made
 
 
-def another_home(project: Any) -> StreamProcess:
+def another_home(project: Project) -> StreamProcess:
     """The same project started on a second host: its files, and a home of its own."""
     root = project.root.with_name("second")
     (root / ".headrace").mkdir(parents=True)
@@ -75,11 +59,11 @@ def another_home(project: Any) -> StreamProcess:
 def refused(stream: StreamProcess, *options: str) -> str:
     """What a stream says that ends at once."""
     with stream.running(options=options) as process:
-        assert process.wait(pipeline.DEADLINE_S) == 1, stream.said()
+        assert process.wait(DEADLINE_S) == 1, stream.said()
     return stream.said()
 
 
-def test_the_second_home_on_a_store_is_refused_and_leaves_the_firsts_rows(project: Any) -> None:
+def test_the_second_home_on_a_store_is_refused_and_leaves_the_firsts_rows(project: Project) -> None:
     """The second dropped the first's rows, and the first ended with an advice that dropped the second's."""
     project.send(100)
     second = another_home(project)

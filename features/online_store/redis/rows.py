@@ -9,7 +9,7 @@ what the fence of batch_step.py is for.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -19,10 +19,8 @@ from numpy.typing import NDArray
 
 from features.online_store.conflicts import claimed, evicted, held, lost, overtaken, unreadable
 from features.online_store.port import (
-    FEAST,
     NO_CONDITIONS,
     PROJECT,
-    STATE,
     Cursor,
     Put,
     Sweep,
@@ -34,9 +32,10 @@ from features.online_store.port import (
 )
 from features.online_store.redis.client import Command, Mode, RedisClient
 from features.online_store.redis.pending import RedisPending
-from features.online_store.redis.scripts import CLAIM, DROP, HELD, RELEASE, STANDING, STANDS, SWEEP, TAKE_LEASE, WRITE
+from features.online_store.redis.scripts import CLAIM, DROP, HELD, RELEASE, STANDS, SWEEP, TAKE_LEASE
 from features.online_store.redis.slots import HEAD, Keys, SlotMap
 from features.online_store.redis.version_0_1 import OLD, carry_over, carry_over_feast, check, not_carried
+from features.online_store.redis.writing import LOST, WRITTEN, standing_of, write_to
 from features.online_store.store import OnlineStore
 
 KEYS_A_COMMAND = 4_096
@@ -44,9 +43,6 @@ KEYS_A_COMMAND = 4_096
 SAMPLED_ROWS = 200
 
 NO_EVICTION = "noeviction"
-
-WRITTEN, LOST = -1, -2
-"""Answers of WRITE that are no version."""
 
 
 class RedisRows(OnlineStore):
@@ -91,9 +87,9 @@ class RedisRows(OnlineStore):
 
     def version(self, stream_id: int, *, whole: bool = True) -> Version:
         self._check_project()
-        ((number, parts, *gone),) = self._client.ask(self._standing(stream_id, HEAD))
+        ((number, parts, *gone),) = self._client.ask(standing_of(self._keys, stream_id, HEAD))
         # After the head, as the head never knows of more than a part had.
-        standing = self._client.ask(*(self._standing(stream_id, part) for part in self._slots.numbers()))
+        standing = self._client.ask(*(standing_of(self._keys, stream_id, part) for part in self._slots.numbers()))
         versions = [int(version) for version, *_ in standing]
         known = [int(version) for version in parts.split()] if parts else [0] * len(versions)
         if whole:
@@ -103,12 +99,6 @@ class RedisRows(OnlineStore):
                 if has < had:
                     raise lost(stream_id, had, has)
         return int(number), *versions
-
-    def _standing(self, stream_id: int, part: int) -> Command:
-        """The script that says what a part has."""
-        at = self._keys
-        keys = at.head(stream_id, part), at.tables(stream_id, part), at.table(stream_id, STATE, part)
-        return "EVAL", STANDING, len(keys), *keys
 
     def get(self, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
         self._check_project()
@@ -154,13 +144,13 @@ class RedisRows(OnlineStore):
         if head == 0:
             ask(("SADD", self._keys.generations, stream_id))
         (actual,) = ask(
-            _write(self._keys, stream_id, HEAD, head, known, shared.pop(HEAD, {}), dropped[HEAD], conditions)
+            write_to(self._keys, stream_id, HEAD, head, known, shared.pop(HEAD, {}), dropped[HEAD], conditions)
         )
         self._check_written(stream_id, head, actual)
         written = sorted(shared.keys() | {part for part, tables in dropped.items() if tables and part != HEAD})
         if written:
             commands = [
-                _write(self._keys, stream_id, part, parts[part], "", shared.get(part, {}), dropped[part])
+                write_to(self._keys, stream_id, part, parts[part], "", shared.get(part, {}), dropped[part])
                 for part in written
             ]
             for part, actual in zip(written, ask(*commands), strict=True):
@@ -302,7 +292,9 @@ class RedisRows(OnlineStore):
 
     def _lost_key(self, stream_id: int, view: str) -> bytes:
         """A key that the parts with a view's rows have lost; b'' for none, as where nothing was ever written."""
-        parts = self._client.ask(*(self._standing(stream_id, part) for part in self._slots.of_table(rows_table(view))))
+        parts = self._client.ask(
+            *(standing_of(self._keys, stream_id, part) for part in self._slots.of_table(rows_table(view)))
+        )
         return next((bytes(key) for *_, key in parts if key), b"")
 
     def _current_of(self, names: Sequence[str]) -> int | None:
@@ -342,45 +334,6 @@ def _unless_held(stream_id: int, answers: Sequence[Any]) -> None:
     for holder, left_ms in answers:
         if holder:
             raise held(stream_id, holder.decode(), int(left_ms))
-
-
-def _write(
-    at: Keys,
-    stream_id: int,
-    part: int,
-    version: int,
-    known: str,
-    puts: Mapping[str, Put],
-    drop: Sequence[str],
-    conditions: WriteConditions = NO_CONDITIONS,
-) -> Command:
-    """The script that writes to a part."""
-    tables = [at.table(stream_id, table, part) for table in (STATE, *puts, *drop)]
-    shards = [word for shard in conditions.shards.items() for word in shard]
-    keys = [at.head(stream_id, part), at.tables(stream_id, part), *tables]
-    return (
-        "EVAL",
-        WRITE,
-        len(keys),
-        *keys,
-        version,
-        known,
-        len(puts),
-        int(conditions.moves_version),
-        int(stream_id != FEAST),
-        len(shards),
-        *shards,
-        *_cells(puts.values()),
-    )
-
-
-def _cells(puts: Iterable[Put]) -> list[Any]:
-    arguments: list[Any] = []
-    for put in puts:
-        cells: list[Any] = [None] * (2 * len(put.keys))
-        cells[::2], cells[1::2] = put.keys, put.values
-        arguments += [len(put.keys), *cells]
-    return arguments
 
 
 def _at(values: Sequence[Any], index: NDArray[np.int64]) -> list[Any]:

@@ -39,10 +39,10 @@ return -1
 """
 """KEYS: the part's head, the set of its tables, its state, tables to put into, tables to drop.
 
-ARGV: version, the versions of the parts (or nothing), count of puts, what to add to the version, 1 if a lost table is an
-error, count of the words about shards and those: a cell of the state and the value that it must have; for each put the
-count of its cells and key, value of each cell. The answer is -1; or the version if it is another, or a shard has another
-value; or -2 if a table is lost. HSET takes 2,000 arguments at a time: Lua cannot unpack many more.
+ARGV: version, the versions of the parts (or nothing), count of puts, what to add to the version, 1 if a lost table is
+an error, count of the words about shards and those: a cell of the state and the value that it must have; for each put
+the count of its cells and key, value of each cell. The answer is -1; the version if it is another, or a shard has
+another value; -2 if a table is lost. HSET takes 2,000 arguments at a time: Lua cannot unpack many more.
 """
 
 STANDING = """
@@ -54,7 +54,7 @@ for _, key in ipairs(known) do
 end
 return {head[1] or '0', head[2] or '', lost}
 """
-"""KEYS: as WRITE's first three. The answer: the part's version, the versions of the parts, and a key that it lost, or ''."""
+"""KEYS: as WRITE's first three. The answer: the part's version, the versions of the parts, a key that it lost or ''."""
 
 SWEEP = """
 local found = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
