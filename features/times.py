@@ -7,8 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 
 def moment_text(ms: int) -> str:
-    """A time as people read it, to the millisecond."""
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds")[:-6] + "Z"
+    """A time as people read it, to the millisecond; one that is in no year of the calendar as its number."""
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
+    except OverflowError:
+        return f"{ms} ms"
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def now_ms() -> int:

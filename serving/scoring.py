@@ -11,14 +11,14 @@ import pyarrow as pa
 
 from features.arrays import Floats
 from features.definitions import FeatureRepo
-from features.events import EventColumns
+from features.events import PLAUSIBLE, EventColumns, implausible, with_unit_hint
 from features.rows import FeatureMatrix, Status
 from models.event_champion import EventAlias
 from models.event_model import EventModelColumns, InputEffect, LoadedEventModel, reasons_of
 from models.followed import EVENT_CHALLENGER_POLICY
 from models.tags import CHALLENGER
 from serving.events import judge
-from serving.http import ProblemError, field_problem, schema
+from serving.http import PlainText, ProblemError, field_problem, schema
 from serving.metrics import Metrics
 from serving.recommend import Reader
 from serving.versions import ScoredEvent, ScoreShadow
@@ -57,7 +57,8 @@ class EventScores:
     def score(self, request: schema.ScoreRequest) -> schema.ScoreResponse:
         """The score of the event as of now or ``as_of``; if the event itself was folded already, it counts.
 
-        Raises ProblemError for a model that is missing or fails, and for an event that its stream would refuse.
+        Raises ProblemError for a model that is missing or fails, an implausible ``as_of``, and an event that its
+        stream would refuse.
         """
         started = time.perf_counter()
         champion = self._champions.get(request.model)
@@ -68,6 +69,8 @@ class EventScores:
         if loaded is None:
             reason = champion.problem or "none is registered. Run 'headrace train'"
             raise ProblemError(503, f"POST /v1/score requires a champion of model '{request.model}'; got {reason}.")
+        if request.as_of is not None and implausible(request.as_of):
+            raise field_problem("as_of", PLAUSIBLE, PlainText(with_unit_hint(request.as_of, "ms")))
         now = time.time_ns() // 1_000_000 if request.as_of is None else request.as_of
         events = event_of(request.event, champion.columns, now)
         answers = self._answers(champion.columns, events, request.as_of)

@@ -4,7 +4,7 @@ In: messages (JSON or Avro) or columns of a file, and the stream's definition. O
 typed columns (``EventColumns``), and the decision on repeated event ids (``Decision``).
 """
 
-from features.events.arguments import parsed_key, parsed_time
+from features.events.arguments import parsed_key, parsed_time, plausible_times
 from features.events.columns import (
     PARTITION_BITS,
     EventColumns,
@@ -15,7 +15,16 @@ from features.events.columns import (
     integers,
     sequence,
 )
-from features.events.decoded import ARROW, Problems, RefusedError, bad_time, reason_text, show
+from features.events.decoded import (
+    ARROW,
+    INT64,
+    Problems,
+    RefusedError,
+    bad_time,
+    implausible_reason,
+    reason_text,
+    show,
+)
 from features.events.dedupe import (
     NEVER,
     Decision,
@@ -28,14 +37,23 @@ from features.events.dedupe import (
 )
 from features.events.parsing import Parsed, Records, Verdict, event_schema, from_columns, joined, parse
 from features.events.served_answers import inputs_hash, items_text, served_log, shown_items
-from features.events.timestamps import ms_of_text
+from features.events.timestamps import (
+    PLAUSIBLE,
+    implausible,
+    ms_of_numbers,
+    ms_of_text,
+    ms_of_timestamps,
+    with_unit_hint,
+)
 
 __all__ = [
     "ARROW",
     "Decision",
     "EventColumns",
+    "INT64",
     "NEVER",
     "PARTITION_BITS",
+    "PLAUSIBLE",
     "Parsed",
     "Prior",
     "Problems",
@@ -54,18 +72,24 @@ __all__ = [
     "entity_keys",
     "event_schema",
     "from_columns",
+    "implausible",
+    "implausible_reason",
     "inputs_hash",
     "integers",
     "items_text",
     "joined",
+    "ms_of_numbers",
     "ms_of_text",
+    "ms_of_timestamps",
     "parse",
     "parsed_key",
     "parsed_time",
+    "plausible_times",
     "reason_text",
     "sequence",
     "served_log",
     "show",
     "shown_items",
+    "with_unit_hint",
     "without_duplicates",
 ]

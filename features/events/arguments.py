@@ -7,10 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from features.arrays import Int64s
 from features.definitions import Entity
 from features.errors import UsageError
 from features.events.decoded import INT64
-from features.events.timestamps import ms_of_text
+from features.events.timestamps import PLAUSIBLE, implausible, ms_of_text, with_unit_hint
 
 
 def parsed_key(entity: Entity, text: str) -> dict[str, Any]:
@@ -40,10 +41,19 @@ def _key_value(text: str, dtype: str, where: str) -> str | int:
 
 
 def parsed_time(text: str) -> int:
-    """Epoch ms of a time in epoch ms or RFC 3339. Raises UsageError for any other text."""
-    if re.fullmatch(r"\d{1,15}", text):
-        return int(text)
-    time = ms_of_text(pa.array([text], pa.string()))[0].as_py()
-    if time is None or time < 0:
+    """Epoch ms of a time in epoch ms or RFC 3339. Raises UsageError for any other text, and for an implausible time."""
+    numeric = re.fullmatch(r"-?\d{1,19}", text)
+    time = int(text) if numeric else ms_of_text(pa.array([text], pa.string()))[0].as_py()
+    if time is None:
         raise UsageError("a time", "RFC 3339 with its zone, such as 2011-11-09T12:00:00Z, or epoch ms", repr(text))
+    if implausible(int(time)):
+        raise UsageError(f"the time {text!r}", PLAUSIBLE, with_unit_hint(int(time), "ms"))
     return int(time)
+
+
+def plausible_times(where: str, times: Int64s, unit: str = "ms") -> None:
+    """Raises UsageError for a time (epoch ms, read as numbers in ``unit``) that is not from 1990 to 2099."""
+    wrong = times[implausible(times)]
+    if len(wrong):
+        others = f" in {len(wrong):,} of {len(times):,} rows" if len(times) > 1 else ""
+        raise UsageError(where, PLAUSIBLE, with_unit_hint(int(wrong[0]), unit) + others)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.definitions import Stream
-from features.events.timestamps import ms_of_datetimes, ms_of_numbers, ms_of_text
+from features.events.timestamps import PLAUSIBLE, ms_of_datetimes, ms_of_numbers, ms_of_text, with_unit_hint
 
 INT64 = range(-(2**63), 2**63)
 SHOWN_CHARACTERS = 60
@@ -240,5 +240,10 @@ def add_bad_times(times: pa.Array, values: Sequence[Any] | pa.Array, name: str, 
 
 
 def bad_time(name: str, value: object) -> str:
-    """The reason for a time that cannot be read, or is not after 1970."""
-    return reason_text("bad_time", name, "a time after 1970 with its zone, such as 2026-07-01T12:00:00Z", show(value))
+    """The reason for a time that cannot be read."""
+    return reason_text("bad_time", name, "a time with its zone, such as 2026-07-01T12:00:00Z", show(value))
+
+
+def implausible_reason(name: str, ms: int, unit: str) -> str:
+    """The reason for a time before 1990 or after 2099, which was read as a number in ``unit``."""
+    return reason_text("implausible_time", name, PLAUSIBLE, with_unit_hint(ms, unit))

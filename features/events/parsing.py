@@ -6,8 +6,9 @@ HTTP cannot disagree. A verdict depends on its record alone: never on its neighb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -19,9 +20,10 @@ from features.arrays import Bools, Floats, Int64s, single_array
 from features.definitions import FUTURE_TOLERANCE_MS, PARTITIONS_OF_A_TOPIC, Stream, evaluate
 from features.events import split_columns
 from features.events.avro import messages as avro
-from features.events.decoded import ARROW, Decoded, Problems, bad_time, reason_text, show
+from features.events.decoded import ARROW, Decoded, Problems, implausible_reason, reason_text, show
 from features.events.ids import IDENTIFIER, unusable
 from features.events.json import messages as json_messages
+from features.events.timestamps import implausible
 
 
 class Verdict(IntEnum):
@@ -38,7 +40,7 @@ class Records:
 
     Args:
         values: binary; null for a tombstone.
-        known_at: epoch ms at which each became known.
+        known_at: epoch ms at which each became known; None if each did at its event time.
         partition: with ``offset``, the position of each in the topic; numbered across the topics of a stream
             (PARTITIONS_OF_A_TOPIC for each).
         first_places: of records that were sent again, the topic-partition-offset at which each stood first; else null.
@@ -46,7 +48,7 @@ class Records:
     """
 
     values: pa.Array
-    known_at: Int64s
+    known_at: Int64s | None
     partition: NDArray[np.int32]
     offset: Int64s
     first_places: pa.Array | None = None
@@ -83,6 +85,7 @@ def parse(
     schemas: Callable[[int], str] | None = None,
     *,
     keys: Collection[str] = (),
+    clock_ms: int | None = None,
 ) -> Parsed:
     """Typed events and a verdict for each record; no content of a record raises an error.
 
@@ -92,6 +95,8 @@ def parse(
         horizon_ms: an event older than this when it becomes known is late; None if no event is.
         schemas: Confluent schema id → the writer's schema as JSON text, KeyError for an unknown id; Avro only.
         keys: the fields that are keys of entities, FeatureRepo.keys_of: their texts are identifiers, as event_id is.
+        clock_ms: the wall clock, for history: an event more than FUTURE_TOLERANCE_MS after it is a dead letter. None
+            for records that a broker has dated.
 
     Raises:
         FormatError: ``stream.schema`` is not an Avro schema.
@@ -101,7 +106,7 @@ def parse(
     decoded = avro.decode(values, stream, schemas) if is_avro else json_messages.decode(values, stream)
     for row in np.flatnonzero(np.asarray(values.is_null())).tolist():
         decoded.problems[row] = "null_value: a message is required; got null (a tombstone)"
-    return _judge(decoded, records, stream, horizon_ms, keys)
+    return _judge(decoded, records, stream, horizon_ms, keys, clock_ms)
 
 
 def joined(parts: Sequence[Parsed]) -> Parsed:
@@ -129,6 +134,7 @@ def from_columns(
     *,
     keys: Collection[str] = (),
     problems: Problems | None = None,
+    clock_ms: int | None = None,
 ) -> Parsed:
     """Typed events and a verdict for each row of columns: Parquet, CSV, batches of HTTP.
 
@@ -137,8 +143,7 @@ def from_columns(
             zone, or RFC 3339 text), and optionally ``event_id`` (default: topic-partition-offset), ``known_at``
             (default: the event time), ``partition`` (default: 0), ``offset`` (default: the row number).
         stream: the dtypes and rules of the fields; its paths and time unit are for messages and not used.
-        horizon_ms: as in parse().
-        keys: as in parse().
+        horizon_ms, keys, clock_ms: as in parse().
         problems: rows that are refused already, with their reasons.
 
     Raises:
@@ -146,23 +151,34 @@ def from_columns(
     """
     decoded = split_columns.decode(table, stream, problems)
     records = Records(None, *split_columns.positions(table, decoded, stream))
-    return _judge(decoded, records, stream, horizon_ms, keys)
+    return _judge(decoded, records, stream, horizon_ms, keys, clock_ms)
 
 
-def _judge(decoded: Decoded, records: Records, stream: Stream, horizon_ms: int | None, keys: Collection[str]) -> Parsed:
+def _judge(
+    decoded: Decoded,
+    records: Records,
+    stream: Stream,
+    horizon_ms: int | None,
+    keys: Collection[str],
+    clock_ms: int | None,
+) -> Parsed:
     """The verdict on every record, and the events of the records that are not dead letters."""
     ids = _ids(decoded.columns, records, stream)
     times = np.asarray(single_array(decoded.columns["event_time"]).fill_null(0))
+    known_at = times if records.known_at is None else records.known_at
     problems = decoded.problems
-    for mask, reason in _checks(decoded.columns, ids, times, records.known_at, stream, keys):
+    is_file = records.values is None
+    units = {"event_time": stream.time_unit, "known_at": stream.time_unit if is_file else "ms"}
+    time_checks = _time_checks({"event_time": times, "known_at": known_at}, units, clock_ms)
+    for mask, reason in itertools.chain(_checks(decoded.columns, ids, stream, keys), time_checks):
         for row in np.flatnonzero(mask).tolist():
             problems.setdefault(row, reason(row))
     verdicts = np.zeros(len(times), dtype=np.int8)
     if horizon_ms is not None:
-        verdicts[times < records.known_at - horizon_ms] = Verdict.LATE
+        verdicts[times < known_at - horizon_ms] = Verdict.LATE
     verdicts[list(problems)] = Verdict.DEAD_LETTER
     rows = np.flatnonzero(verdicts != Verdict.DEAD_LETTER)
-    events = _events(decoded.columns, ids, records, stream)
+    events = _events(decoded.columns, ids, replace(records, known_at=known_at), stream)
     accepted = events if rows.size == len(times) else events.take(pa.array(rows))
     return Parsed(accepted, rows, verdicts, _reasons(verdicts, problems, horizon_ms))
 
@@ -177,17 +193,17 @@ def _ids(columns: pa.Table, records: Records, stream: Stream) -> pa.Array:
     return own if records.first_places is None else pc.coalesce(records.first_places, own)
 
 
-def _checks(
-    columns: pa.Table, ids: pa.Array, times: Int64s, known_at: Int64s, stream: Stream, keys: Collection[str]
-) -> Iterator[tuple[Bools, Callable[[int], str]]]:
-    """(mask of the records that break it, row → reason) of each rule, in order of precedence."""
+Checks = Iterator[tuple[Bools, Callable[[int], str]]]
+"""(mask of the records that break it, row → reason) of each rule, in order of precedence."""
+
+
+def _checks(columns: pa.Table, ids: pa.Array, stream: Stream, keys: Collection[str]) -> Checks:
     absent = pc.fill_null(pc.equal(ids, ""), fill_value=True)
     yield np.asarray(absent), lambda _: reason_text("missing_field", "event_id", "a string or int64", "nothing")
     if "event_id" in columns.column_names:
         yield unusable(ids), _unusable("event_id", ids)
     timeless = np.asarray(single_array(columns["event_time"]).is_null())
     yield timeless, lambda _: reason_text("missing_field", "event_time", "a time", "nothing")
-    yield times <= 0, lambda row: bad_time("event_time", f"{times[row]} ms")
     for name, field in stream.mapped.items():
         column = single_array(columns[name])
         if field.required:
@@ -197,8 +213,28 @@ def _checks(
             yield ~np.asarray(known), _outside(name, field.enum, column)
         if name in keys and field.dtype == "string":
             yield unusable(column), _unusable(name, column)
-    ahead = np.maximum(times, 0) - FUTURE_TOLERANCE_MS > known_at
-    yield ahead, lambda row: reason_text("future_time", "event_time", _bound(int(known_at[row])), f"{times[row]} ms")
+
+
+def _time_checks(times: Mapping[str, Int64s], units: Mapping[str, str], clock_ms: int | None) -> Checks:
+    for name, column in times.items():
+        yield implausible(column), _implausible(name, column, units[name])
+    event_time, known_at = times["event_time"], times["known_at"]
+    yield event_time - FUTURE_TOLERANCE_MS > known_at, _ahead(event_time, known_at)
+    if clock_ms is not None:
+        yield event_time - FUTURE_TOLERANCE_MS > clock_ms, _after_now(event_time)
+
+
+def _implausible(name: str, times: Int64s, unit: str) -> Callable[[int], str]:
+    return lambda row: implausible_reason(name, int(times[row]), unit)
+
+
+def _ahead(times: Int64s, known_at: Int64s) -> Callable[[int], str]:
+    return lambda row: reason_text("future_time", "event_time", _bound(int(known_at[row])), f"{times[row]} ms")
+
+
+def _after_now(times: Int64s) -> Callable[[int], str]:
+    required = f"a time at most {FUTURE_TOLERANCE_MS} ms after now"
+    return lambda row: reason_text("future_time", "event_time", required, f"{times[row]} ms")
 
 
 def _missing(name: str, dtype: str) -> Callable[[int], str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +12,23 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.arrays import Bools, Int64s
+from features.definitions import TIME_UNITS_PER_MS
+from features.times import moment_text
 
 RFC_3339 = r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})\z"
 """https://www.rfc-editor.org/rfc/rfc3339#section-5.6; leap seconds (:60) have no epoch time and are refused."""
 
 LARGEST = 2**63 - 1
+
+EARLIEST_MS, LATEST_MS = 631_152_000_000, 4_102_444_800_000
+"""1990 and 2100: a time outside of [EARLIEST_MS, LATEST_MS) is implausible, as one that is read in the wrong unit."""
+
+PLAUSIBLE = "a time from 1990 to 2099"
+
+UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+
+CLIPPED = " or more, which looks like nanoseconds read as seconds"
+"""What is said of a number of seconds that is beyond all int64 milliseconds."""
 
 DAY_HOURS, SIXTY = 24, 60
 
@@ -32,6 +45,30 @@ def ms_of_numbers(numbers: pa.Array, unit: str) -> pa.Array:
         inside = np.clip(values, -(LARGEST // 1000), LARGEST // 1000)
         return pa.array(np.where(values == inside, inside * 1000, np.sign(values) * LARGEST), mask=mask)
     return pa.array(values // (1_000 if unit == "us" else 1_000_000), mask=mask)
+
+
+@overload
+def implausible(times: int) -> bool: ...
+@overload
+def implausible(times: Int64s) -> Bools: ...
+def implausible(times: int | Int64s) -> bool | Bools:
+    """True for each time (epoch ms) that is before 1990 or after 2099."""
+    return (times < EARLIEST_MS) | (times >= LATEST_MS)
+
+
+def with_unit_hint(ms: int, unit: str) -> str:
+    """An implausible time as text, with the unit in which its number would be a plausible one, if there is such a unit.
+
+    Args:
+        ms: the time as it was read.
+        unit: the unit that its number was read in ('s', 'ms', 'us' or 'ns').
+    """
+    number = ms * TIME_UNITS_PER_MS[unit]
+    others = {other: int(number / per_ms) for other, per_ms in TIME_UNITS_PER_MS.items()}
+    meant = [other for other, time in others.items() if not implausible(time)]
+    if not meant:
+        return f"{ms} ms" + CLIPPED * (unit == "s" and ms == LARGEST)
+    return f"{ms} ms, which looks like {UNITS[meant[0]]} read as {UNITS[unit]}: {moment_text(others[meant[0]])}"
 
 
 def ms_of_timestamps(timestamps: pa.Array) -> pa.Array:

@@ -25,7 +25,7 @@ from features import definitions
 from features.arrays import Int64s
 from features.definitions import FeatureRepo, load_repo
 from features.errors import UsageError
-from features.events import entity_keys
+from features.events import entity_keys, plausible_times
 from features.feast.paths import in_repo
 from features.feast.response import exact_frame
 from features.history import ROWS_IN_MEMORY, ArchiveReader, Spine, SpineRequest, history, open_tables
@@ -184,13 +184,19 @@ class _SpineFrame:
             raise UsageError(where, f"a column '{column}' of {dtype}", str(error).rstrip(".")) from None
 
     def as_of(self) -> Int64s:
-        """The times in epoch ms, rounded down; those without a zone are UTC."""
-        times = pd.to_datetime(self.frame[self.time], utc=True)
+        """The times in epoch ms, rounded down; integers are epoch ms, times without a zone are UTC."""
+        where, column = f"column '{self.time}' of the spine (entity_df)", self.frame[self.time]
+        numbers = pd.api.types.infer_dtype(column, skipna=True) == "integer"
+        try:
+            times: Any = column.astype("Int64") if numbers else pd.to_datetime(column, utc=True)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise UsageError(where, "epoch ms, timestamps or texts of times", str(error).rstrip(".")) from None
         if times.isna().any():
-            raise UsageError(
-                f"column '{self.time}' of the spine", "a time in every row", f"{times.isna().sum()} without"
-            )
-        return np.asarray(times.dt.floor("ms").dt.as_unit("ms").astype("int64"), dtype=np.int64)
+            raise UsageError(where, "a time in every row", f"{times.isna().sum()} without")
+        whole = times if numbers else times.dt.floor("ms").dt.as_unit("ms")
+        as_of = np.asarray(whole.astype("int64"), dtype=np.int64)
+        plausible_times(where, as_of, "ms" if numbers else "ns")
+        return as_of
 
     def only(self, keys: Sequence[str]) -> pd.DataFrame:
         """These columns, and the time as event_timestamp."""
@@ -204,7 +210,7 @@ class _SpineFrame:
         """The first and the last time."""
         if self.frame.empty:
             return None, None
-        times = pd.to_datetime(self.frame[self.time], utc=True)
+        times = pd.to_datetime(self.as_of(), unit="ms", utc=True)
         return times.min().to_pydatetime(), times.max().to_pydatetime()
 
 

@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features.arrays import single_array
 from features.definitions import Stream
 from features.errors import FormatError
-from features.events import ARROW, Problems
+from features.events import ARROW, Problems, ms_of_numbers, ms_of_text, ms_of_timestamps
 
 Columns = Any
 """A pa.ChunkedArray or pa.Array; pyarrow has no stubs to tell them apart."""
@@ -32,8 +33,6 @@ BYTES_PER_ROW = 128
 """The assumed size of a row of text, for chunks that are measured in bytes."""
 LONGEST_LINE = 64 << 20
 BOM = b"\xef\xbb\xbf"
-WHOLE_UNITS_MS = {"s": 1_000, "ms": 1}
-UNITS_PER_MS = {"us": 1_000, "ns": 1_000_000}
 
 
 @dataclass(frozen=True)
@@ -157,31 +156,25 @@ def read_lines(source: InputFile) -> Iterator[list[bytes]]:
 def to_ms(column: Columns, unit: str, where: str) -> Columns:
     """A time column for from_columns: int64 ms of numbers and timestamps (no zone: UTC); text is unchanged."""
     if pa.types.is_timestamp(column.type):
-        return pc.cast(pc.cast(column, pa.timestamp("ms", column.type.tz), safe=False), pa.int64())
+        return ms_of_timestamps(single_array(column))
     if pa.types.is_integer(column.type):
-        return _scaled(cast(column, "int64", where), unit)
+        within = (
+            pc.min_element_wise(column, pa.scalar(2**63 - 1, pa.uint64()))
+            if pa.types.is_uint64(column.type)
+            else column
+        )
+        return ms_of_numbers(single_array(within).cast(pa.int64()), unit)
     if _is_text(column.type):
         return cast(column, "string", where)
     raise FormatError(where, "integers, timestamps or RFC 3339 text", str(column.type))
 
 
-def _scaled(column: Columns, unit: str) -> Columns:
-    """Whole milliseconds; a number that is too large for a time becomes null."""
-    if unit in UNITS_PER_MS:
-        return pc.divide(column, UNITS_PER_MS[unit])
-    factor = WHOLE_UNITS_MS[unit]
-    fits = pc.less(pc.abs(column), np.iinfo(np.int64).max // factor)
-    return pc.multiply(pc.if_else(fits, column, pa.scalar(None, pa.int64())), factor)
-
-
-def csv_ms(column: Columns, unit: str, where: str) -> Columns:
-    """A CSV's time column for from_columns: a cell that is a whole number is a time in ``unit``, any other is text."""
-    numeric = pc.match_substring_regex(column, r"^\d{1,18}$|^[1-8]\d{18}$")
-    numbers = _scaled(pc.cast(pc.if_else(numeric, column, pa.scalar(None, pa.string())), pa.int64()), unit)
-    if pc.all(numeric).as_py():
-        return numbers
-    written = pc.strftime(pc.cast(numbers, pa.timestamp("ms", "UTC")), format="%Y-%m-%dT%H:%M:%SZ")
-    return pc.if_else(pc.fill_null(numeric, False), written, column)
+def csv_ms(column: Columns, unit: str) -> pa.Array:
+    """Epoch ms of cells of text: a whole number is a time in ``unit``, any other RFC 3339; null for anything else."""
+    texts = single_array(column)
+    whole = pc.match_substring_regex(texts, r"\A-?([0-9]{1,18}|[1-8][0-9]{18})\z").fill_null(fill_value=False)
+    numbers = ms_of_numbers(pc.if_else(whole, texts, None).cast(pa.int64()), unit)
+    return numbers if pc.all(whole).as_py() else pc.coalesce(numbers, ms_of_text(texts))
 
 
 def cast(column: Columns, dtype: str, where: str) -> Columns:

@@ -32,7 +32,6 @@ from features.events import (
     Verdict,
     bad_time,
     from_columns,
-    ms_of_text,
     parse,
     reason_text,
 )
@@ -55,6 +54,7 @@ from features.formats.files import (
     to_ms,
     with_problems,
 )
+from features.times import now_ms
 
 Tables = Iterator[tuple[str, pa.Table]]
 Events = Iterator[tuple[str, Parsed]]
@@ -64,8 +64,6 @@ Keys = Callable[[str], Collection[str]]
 TIMES = {"event_time", "known_at"}
 FIELD = re.compile(r"\w+: field '([^']*)'")
 """The beginning of a reason that names our field."""
-ANY_TIME_MS = np.iinfo(np.int64).max // 2
-"""A known_at for which no event is late or in the future."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +170,9 @@ def _with_verdicts(
             if name in streams and table.num_rows:
                 problems = _problems(table)
                 ours = conformed(table, streams[name], source.where, problems)
-                parsed = from_columns(ours, streams[name], horizon_ms(name), keys=keys(name), problems=problems)
+                parsed = from_columns(
+                    ours, streams[name], horizon_ms(name), keys=keys(name), problems=problems, clock_ms=now_ms()
+                )
                 yield name, _with_places(parsed, np.asarray(table["offset"]), theirs)
 
     return read
@@ -258,8 +258,7 @@ def _times(column: Columns, name: str, unit: str, where: str, problems: Problems
     if not is_text(column.type):
         return column if name == "event_time" else _no_times(column, name, problems)
     texts = typed(column, "string", name, problems)
-    times = csv_ms(texts, unit, where)
-    times = ms_of_text(single_array(times)) if is_text(times.type) else times
+    times = csv_ms(texts, unit)
     for row in np.flatnonzero(np.asarray(pc.and_(times.is_null(), texts.is_valid()))).tolist():
         problems.setdefault(row, bad_time(name, texts[row].as_py()))
     return times
@@ -275,7 +274,7 @@ def _no_times(column: Columns, name: str, problems: Problems) -> Columns:
 
 
 def _messages(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Horizon, keys: Keys) -> Events:
-    """Each line as a message that became known at its event time: none is late or in the future.
+    """Each line as a message that became known at its event time: none is late.
 
     Lines are JSON, whatever the stream's topic holds.
     """
@@ -284,23 +283,16 @@ def _messages(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Hori
     for lines in read_lines(source):
         offsets = np.arange(start, start + len(lines), dtype=np.int64)
         start += len(lines)
-        known_at = np.full(len(lines), ANY_TIME_MS, dtype=np.int64)
-        records = Records(pa.array(lines, pa.binary()), known_at, np.zeros(len(lines), np.int32), offsets)
-        parsed = parse(records, as_lines, keys=keys(stream.name))
+        records = Records(pa.array(lines, pa.binary()), None, np.zeros(len(lines), np.int32), offsets)
+        parsed = _with_places(parse(records, as_lines, keys=keys(stream.name), clock_ms=now_ms()), offsets, theirs)
         if offsets[0] == 0 and len(parsed.events):
             check_keys(source, names_of_lines(lines), f"Rename it, or map it in stream '{stream.name}'.")
-        placed = _with_places(parsed, offsets, theirs)
-        yield stream.name, replace(placed, events=_as_history(parsed.events, stream, digest))
+        yield stream.name, parsed if stream.event_id else replace(parsed, events=_with_ids(parsed.events, digest))
 
 
-def _as_history(events: pa.Table, stream: Stream, digest: str) -> pa.Table:
-    events = _put(events, "known_at", events["event_time"])
-    return events if stream.event_id else _put(events, "event_id", row_ids(digest, events["offset"]))
-
-
-def _put(table: pa.Table, name: str, column: Columns) -> pa.Table:
-    index = table.schema.get_field_index(name)
-    return table.set_column(index, table.schema.field(index), column)
+def _with_ids(events: pa.Table, digest: str) -> pa.Table:
+    index = events.schema.get_field_index("event_id")
+    return events.set_column(index, events.schema.field(index), row_ids(digest, events["offset"]))
 
 
 def _ranklens(source: InputFile) -> Tables:

@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.definitions import RESERVED, FeatureView, Stream, duration_ms, used_columns
-from features.events import arrow_type, entity_keys, event_schema, integers, without_duplicates
+from features.events import arrow_type, entity_keys, event_schema, integers, plausible_times, without_duplicates
 from features.history.archive import ALWAYS, ArchiveTable, Span
 from features.history.archive_reader import Tables
 from features.history.point_in_time_join import Spine, point_in_time
@@ -46,7 +45,7 @@ def history_on_spark(
     """The spine's rows and columns, in any order, and the view's features as they were at each row's time.
 
     Args:
-        spine: has the view's key columns and a timestamp.
+        spine: has the view's key columns and a timestamp, or an integer of epoch ms.
         tables: by stream; a stream that has none has no events.
         span: the events that may count (spines.span_of computes it); everything unless given.
     """
@@ -65,7 +64,9 @@ def _with_as_of(spine: DataFrame, view: FeatureView, time: str) -> DataFrame:
 
     for key, dtype in view.entity.keys.items():
         spine = spine.withColumn(key, f.col(key).cast(KEY_TYPES[dtype]))
-    return spine.withColumn(AS_OF, f.unix_millis(f.col(time).cast("timestamp")))
+    is_number = dict(spine.dtypes)[time] in ("int", "bigint")
+    as_of = f.col(time).cast("bigint") if is_number else f.unix_millis(f.col(time).cast("timestamp"))
+    return spine.withColumn(AS_OF, as_of)
 
 
 def _bucket(columns: list[str], count: int) -> Column:
@@ -140,7 +141,9 @@ def _joining(view: FeatureView) -> Callable[[pa.Table, pa.Table], pa.Table]:
 
     def join(rows: pa.Table, events: pa.Table) -> pa.Table:
         keys = entity_keys({key: rows[key] for key in view.entity.keys}, view.entity)
-        spine = Spine(keys, np.asarray(integers(rows[AS_OF])))
+        as_of = integers(rows[AS_OF])
+        plausible_times("the spine", as_of)
+        spine = Spine(keys, as_of)
         features = point_in_time(view, spine, _by_stream(view, events)).to_table()
         return pa.table([*rows.columns, *features.columns], names=[*rows.column_names, *features.column_names])
 

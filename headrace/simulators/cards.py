@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from features.arrays import Bools, Floats, Int64s
 from features.definitions import UNITS_MS
 from features.errors import UsageError
+from features.events import PLAUSIBLE, implausible
 
 DAY_MS = UNITS_MS["d"]
 
@@ -132,9 +133,9 @@ class CardSimulator:
         *,
         by_day: bool,
     ) -> Generator[Block, None, Payments]:
-        if start_ms <= 0 or per_ms <= 0:
+        if implausible(start_ms) or per_ms <= 0:
             got = f"{per_ms * 1_000:g}/s, {start_ms} ms"
-            raise UsageError("simulated card payments", "a rate above 0, and times after 1970", got)
+            raise UsageError("simulated card payments", f"a rate above 0, and {PLAUSIBLE}", got)
         rng = np.random.default_rng([self.seed, 2, start_ms])
         numbered, low = 0, start_ms
         waiting = unknown or self._payments(rng, np.empty(0, dtype=np.int64), 0)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from features.arrays import Bools, Floats, Int64s
 from features.definitions import UNITS_MS
 from features.errors import UsageError
+from features.events import PLAUSIBLE, implausible
 
 NOUNS = (
     *(
@@ -210,9 +211,9 @@ class ShopSimulator:
     def _blocks(
         self, start_ms: int, until_ms: int | None, block_ms: int, per_ms: float, swing: float
     ) -> Iterator[pa.Table]:
-        if start_ms <= 0 or per_ms <= 0:
+        if implausible(start_ms) or per_ms <= 0:
             raise UsageError(
-                "a simulated shop", "a rate above 0, and times after 1970", f"{per_ms * 1_000:g}/s, {start_ms} ms"
+                "a simulated shop", f"a rate above 0, and {PLAUSIBLE}", f"{per_ms * 1_000:g}/s, {start_ms} ms"
             )
         rng = np.random.default_rng([self.seed, 2, start_ms])
         gap_ms = min(GAP_MS, BUSY_SHARE * self.users / per_ms)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from features.definitions import TIME_UNITS_PER_MS, Stream
-from features.events import Parsed, Records, Verdict, parse
+from features.events import INT64, Parsed, Records, Verdict, implausible, implausible_reason, parse
 from serving.http import EventsResponse, EventVerdict, PlainText, ProblemError, field_error, field_problem
 
 MAX_EVENTS = 1_000
@@ -190,9 +190,12 @@ def _not_an_event(event: Any, stream: Stream) -> str | None:
     own_id = () if stream.event_id is None else ("event_id",)
     names = (*own_id, "event_time", *stream.mapped)
     unknown = next((name for name in event if name not in names), None)
-    if unknown is None:
-        return None
-    return f"unknown_field: field '{unknown}' requires a name of {', '.join(names)}; got another"
+    if unknown is not None:
+        return f"unknown_field: field '{unknown}' requires a name of {', '.join(names)}; got another"
+    time = event.get("event_time")  # in ms here, whatever the messages have
+    if type(time) is int and time in INT64 and implausible(time):
+        return implausible_reason("event_time", time, "ms")
+    return None
 
 
 Keep = Callable[[Mapping[int, Acknowledgement]], Awaitable[None]]

@@ -176,8 +176,9 @@ class ScoreRequest(Strict):
     """An event model of the feature repo."""
     event: Annotated[dict[str, Scalar | None], Field(max_length=500)]
     """The event, by the field names of the model's stream; event_time is now by default."""
-    as_of: Annotated[int, Field(gt=0, strict=True)] | None = None
-    """Features as of this time (epoch ms), or as of the row's newest event if that is later; now by default."""
+    as_of: Annotated[int, Field(gt=0, lt=2**63, strict=True)] | None = None
+    """Features as of this time (epoch ms, 1990 to 2099), or as of the row's newest event if that is later; now by
+    default."""
 
 
 class ScoreReason(Strict):

@@ -96,7 +96,9 @@ def test_a_spine_without_rows_has_the_columns():
         ("user_id,event_timestamp\nu1,5\n", ("--view", "nobody"), "one of by_user, by_shop"),
         ("user_id,event_timestamp\nu1,yesterday\nu2,\n", (), "2 without"),
         ("user_id,event_timestamp,user_count_1h\nu1,5,1\n", (), "different names"),
-        ("user_id,event_timestamp\nu1,5\n", (), "a file that can be written"),
+        (f"user_id,event_timestamp\nu1,{T0}\n", (), "a file that can be written"),
+        ("user_id,event_timestamp\nu1,1714554001123456\n", (), "looks like microseconds read as milliseconds"),
+        (f"user_id,event_timestamp\nu1,{T0}\nu1,{T0 // 1_000}\n", (), "looks like seconds read as milliseconds"),
         (None, (), "nothing there"),
     ],
 )

@@ -14,19 +14,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from archived_month import DAY_MS, T0, archive_month, asked_of, shop_events, spine_of, tables_of
 
 from features.checks.oracle import differences, disagreements, oracle
-from features.definitions import Entity, FeatureSet, FeatureView, Stream
-from features.definitions.aggregations import Sum
-from features.definitions.repo import FeatureRepo, load_repo
+from features.definitions.repo import load_repo
 from features.errors import UsageError
-from features.events.columns import entity_keys
 from features.events.parsing import from_columns
 from features.feast.objects import objects_of
-from features.history.archive import open_table
 from features.history.archive_reader import ArchiveReader
-from features.history.point_in_time_join import Spine
-from features.history.spines import SpineRequest, history
+from features.history.spines import history
 from features.online_store.batch_step import build_generation
 from features.online_store.port import Marker
 from features.online_store.sqlite.rows import SqliteRows
@@ -40,7 +36,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
 ]
 ROOT = Path(__file__).resolve().parents[2]
-T0, MINUTE_MS, DAY_MS = 1_700_000_000_000, 60_000, 86_400_000
 GENERATION = 3
 TRUST_AT = datetime.fromtimestamp(T0 / 1000, UTC)
 MORE = """
@@ -62,51 +57,6 @@ def twice(inputs):
 """
 
 
-def shop_events(count: int, seed: int) -> pa.Table:
-    """Events of a month, some repeated, some known late or too late, some of nobody, in the order of becoming known."""
-    rng = np.random.default_rng(seed)
-    known = np.sort(rng.integers(T0, T0 + 30 * DAY_MS, count))
-    late = rng.choice([0, 0, 0, 1, MINUTE_MS, 3 * 60 * MINUTE_MS, 40 * DAY_MS, -2 * MINUTE_MS], count)
-    users = pa.array([None if number == 0 else f"u{number}" for number in rng.integers(0, 25, count)])
-    return pa.table(
-        {
-            "event_id": [f"e{number}" for number in rng.integers(0, 3 * count, count)],
-            "event_time": known - late,
-            "known_at": known,
-            "partition": rng.integers(0, 3, count).astype(np.int32),
-            "offset": np.arange(count),
-            "event_type": rng.choice(["view", "click", "cart", "purchase", "rating"], count),
-            "user_id": users,
-            "session_id": [f"s{number}" for number in rng.integers(0, 50, count)],
-            "item_id": [f"i{number}" for number in rng.integers(0, 15, count)],
-            "category": rng.choice(["a", "b"], count),
-            "price": np.round(rng.gamma(2.0, 15.0, count), 2),
-            "quantity": rng.integers(1, 4, count),
-            "rating": rng.integers(1, 6, count).astype(float),
-        }
-    )
-
-
-def card_events(count: int, seed: int) -> dict[str, pa.Table]:
-    """Payments, and a week later the labels of one in ten."""
-    rng = np.random.default_rng(seed)
-    times = np.sort(rng.integers(T0, T0 + 30 * DAY_MS, count))
-    columns = {
-        "event_id": [f"t{number}" for number in range(count)],
-        "event_time": times,
-        "known_at": times,
-        "offset": np.arange(count),
-        "customer_id": rng.integers(0, 20, count),
-        "terminal_id": rng.integers(0, 8, count),
-        "amount": np.round(rng.gamma(2.0, 40.0, count), 2),
-    }
-    payments = pa.table(columns)
-    labels = payments.take(pa.array(np.flatnonzero(rng.random(count) < 0.1))).drop_columns(["amount"])
-    later = pa.array(np.asarray(labels["known_at"]) + 7 * DAY_MS)
-    labels = labels.set_column(labels.schema.get_field_index("known_at"), "known_at", later)
-    return {"transactions": payments, "fraud_labels": labels}
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A project folder whose definitions Feast knows, with an archive of several commits."""
@@ -126,11 +76,7 @@ def project(tmp_path_factory):
     spec.loader.exec_module(more)
     with warnings.catch_warnings(action="ignore"):  # Feast's, of on-demand views
         FeatureStore(str(folder)).apply([*objects_of(repo).values(), more.driver, more.stats, more.twice])
-    archive = Archive(home / ".headrace" / "offline", repo)
-    for name, events in {"activity": shop_events(3_000, 7), **card_events(1_500, 8)}.items():
-        parsed = from_columns(events, repo.streams[name], repo.horizon_ms(name)).events
-        for start in range(0, len(parsed), 900):
-            archive.append(repo.streams[name], parsed.slice(start, 900))
+    archive_month(home / ".headrace" / "offline", repo)
     return folder
 
 
@@ -148,20 +94,7 @@ def repo(project):
 
 @pytest.fixture(scope="module")
 def tables(project, repo):
-    folder = project.parent / ".headrace" / "offline"
-    opened = {name: open_table(folder, stream, repo.horizon_ms(name)) for name, stream in repo.streams.items()}
-    return {name: table for name, table in opened.items() if table is not None}
-
-
-def spine_of(view, count, seed):
-    """(key, as_of) of known and unknown entities, at any time of the month and after, in no order."""
-    rng = np.random.default_rng(seed)
-    (key, dtype), *_ = view.entity.keys.items()
-    prefix = {"user_id": "u", "item_id": "i"}.get(key, "")
-    numbers = rng.integers(0, 27, count)
-    keys = [f"{prefix}{number}" if dtype == "string" else int(number) for number in numbers]
-    as_of = rng.integers(T0 - DAY_MS, T0 + 40 * DAY_MS, count)
-    return pd.DataFrame({key: keys, "event_timestamp": pd.to_datetime(as_of, unit="ms", utc=True)}), as_of
+    return tables_of(project.parent / ".headrace" / "offline", repo)
 
 
 def references(view):
@@ -174,11 +107,6 @@ def matrix_of(view, table, found):
 
     columns = tuple(table[name].combine_chunks() for name in view.names)
     return FeatureMatrix(view.names, columns, found.status, found.as_of, found.newest_event)
-
-
-def asked_of(view, frame, as_of):
-    keys = entity_keys({key: pa.array(frame[key]) for key in view.entity.keys}, view.entity)
-    return SpineRequest(view, Spine(keys, np.asarray(as_of)))
 
 
 @pytest.mark.parametrize("name", ["user_activity", "item_activity", "customer_spending", "terminal_risk"])
@@ -230,63 +158,6 @@ def test_more_events_than_may_be_in_memory_give_the_same_bits(repo, tables, name
     assert differences(whole, by_parts) == []
 
 
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory):
-    from streaming.spark.session import spark_session
-
-    session = spark_session("local[2]", "512m", [], tmp_path_factory.mktemp("logs"))
-    yield session
-    session.stop()
-
-
-@pytest.mark.parametrize("name", ["user_activity", "terminal_risk"])
-def test_spark_says_the_same_as_one_process(spark, repo, tables, name):
-    from features.history.on_spark import history_on_spark
-
-    view = repo.views[name]
-    frame, as_of = spine_of(view, 150, 6)
-    (key,) = view.entity.keys
-    frame[key] = (
-        frame[key].where(np.arange(len(frame)) % 40 > 0, None).astype("Int64" if frame[key].dtype == int else object)
-    )
-    (expected,) = history([asked_of(view, frame, as_of)], ArchiveReader(tables))
-    asked = spark.createDataFrame(pa.Table.from_pandas(frame.assign(label=np.arange(len(frame)))))
-    found = history_on_spark(spark, view, asked, tables, rows_a_bucket=400).toArrow().sort_by("label")
-    assert found.column_names == [key, "event_timestamp", "label", *view.names]
-    assert found["label"].to_pylist() == list(range(len(frame)))
-    assert found[key].to_pylist() == pa.array(frame[key], from_pandas=True).to_pylist()
-    for feature, column in zip(expected.names, expected.columns, strict=True):
-        assert found[feature].combine_chunks().cast(column.type).equals(column), feature
-
-
-def test_spark_answers_a_spine_that_nothing_is_known_of(spark, repo):
-    from features.history.on_spark import history_on_spark
-
-    view = repo.views["terminal_risk"]
-    frame, _ = spine_of(view, 3, 1)
-    found = history_on_spark(spark, view, spark.createDataFrame(pa.Table.from_pandas(frame)), {}).toArrow()
-    assert [found[name].null_count for name in view.names] == [3] * len(view.names)
-
-
-def test_spark_and_one_process_read_a_field_of_two_dtypes_alike(spark, tmp_path):
-    from features.history.on_spark import history_on_spark
-
-    user, table = Entity("user", {"user_id": "string"}), None
-    for first, dtype, prices in ((0, "int64", [2]), (1, "float64", [2.5, 0.99, 19.95])):
-        shop = Stream("shop", topic="t", event_id=None, fields={"user_id": "string", "price": dtype})
-        view = FeatureView("by_user", sets=[FeatureSet(user, shop, [Sum("price")], ["1h"])])
-        offset = np.arange(first, first + len(prices))
-        columns = {"event_time": T0 + offset, "offset": offset, "user_id": ["u1"] * len(prices), "price": prices}
-        archive = Archive(tmp_path, FeatureRepo(Path(), {"user": user}, {"shop": shop}, {"by_user": view}))
-        archive.append(shop, from_columns(pa.table(columns), shop).events)
-        table = open_table(tmp_path, shop)
-    frame = pd.DataFrame({"user_id": ["u1"], "event_timestamp": pd.to_datetime([T0 + 10], unit="ms", utc=True)})
-    (expected,) = history([asked_of(view, frame, np.array([T0 + 10]))], ArchiveReader({"shop": table}))
-    found = history_on_spark(spark, view, spark.createDataFrame(pa.Table.from_pandas(frame)), {"shop": table}).toArrow()
-    (name,) = view.names
-    assert expected.columns[0].to_pylist() == found[name].to_pylist() == pytest.approx([25.44])
-
-
 def test_the_spine_keeps_its_rows_order_columns_and_index(feast_store):
     at = pd.to_datetime(
         [T0 + 20 * DAY_MS, T0 + 25 * DAY_MS, T0 + 20 * DAY_MS, T0 + 20 * DAY_MS, T0], unit="ms", utc=True
@@ -330,6 +201,19 @@ def test_times_without_a_zone_are_utc_and_any_zone_is_the_same_instant(feast_sto
     assert count(utc).sum() > 0
 
 
+def test_integer_times_of_a_spine_are_milliseconds(feast_store):
+    times = np.array([T0 + 10 * DAY_MS, T0 + 12 * DAY_MS])
+    answers = []
+    for column in (pd.to_datetime(times, unit="ms", utc=True), times):
+        frame = pd.DataFrame({"user_id": ["u1", "u2"], "event_timestamp": column})
+        names = ["user_activity:user_view_count_7d", "stats:trust"]
+        found = feast_store.get_historical_features(frame, names).to_df()
+        assert found["event_timestamp"].tolist() == frame["event_timestamp"].tolist()
+        answers.append(found.drop(columns="event_timestamp").fillna(-1).to_dict("list"))
+    assert answers[0] == answers[1]
+    assert sum(answers[0]["user_view_count_7d"]) > 0
+
+
 def test_what_becomes_known_after_as_of_changes_nothing(project, feast_store, repo, tmp_path):
     frame, _ = spine_of(repo.views["user_activity"], 100, 3)
     frame = frame[frame["event_timestamp"] < pd.Timestamp(T0 + 15 * DAY_MS, unit="ms", tz="UTC")]
@@ -369,6 +253,7 @@ def test_a_feature_service_and_full_names_and_on_demand_features_work(feast_stor
         ({"user_id": ["u1"], "user_view_count_7d": [1], "event_timestamp": [TRUST_AT]}, "user_view_count_7d"),
         ({"user_id": ["u1"], "event_timestamp": [pd.NaT]}, "a time in every row"),
         ({"user_id": ["u1"]}, "event_timestamp"),
+        ({"user_id": ["u1"], "event_timestamp": [1714554001123456]}, "looks like microseconds read as milliseconds"),
         ({"user_id": [["u1"]], "event_timestamp": [TRUST_AT]}, "of string"),
     ],
 )

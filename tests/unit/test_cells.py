@@ -217,7 +217,7 @@ def test_what_a_writer_of_csv_quotes_is_read_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str]]
 ) -> None:
     rows = [
-        [f"id{row}{sale}".translate({10: ".", 13: "."}), "1", f"u{user}", "1", "1", "true"]
+        [f"id{row}{sale}".translate({10: ".", 13: "."}), "1700000000", f"u{user}", "1", "1", "true"]
         for row, (sale, user) in enumerate(cells)
     ]
     for options in ({}, {"quoting": csv.QUOTE_ALL, "lineterminator": "\n"}):

@@ -298,9 +298,10 @@ def test_ids_and_times_at_the_edges_of_int64() -> None:
     thing = Entity("thing", keys={"n": "int64"})
     assert parsed_key(thing, str(2**63 - 1)) == {"n": 2**63 - 1}
     assert parsed_key(thing, str(-(2**63))) == {"n": -(2**63)}
-    assert parsed_time("0") == parsed_time("1970-01-01T00:00:00Z") == 0
-    with pytest.raises(UsageError):
-        parsed_time("9" * 19)
+    assert parsed_time("631152000000") == parsed_time("1990-01-01T00:00:00Z") == 631_152_000_000
+    for implausible in ("631151999999", "-1", "2100-01-01T00:00:00Z", "9" * 18, "9" * 19):
+        with pytest.raises(UsageError):
+            parsed_time(implausible)
 
 
 # --- check -----------------------------------------------------------------------------------------------------------
@@ -323,7 +324,7 @@ def test_check_says_why_records_are_dead_letters() -> None:
         CSV + f"f,,ann,1,y,1,paid\ng,,bob,1,y,1,paid\n,{T0},ann,1,y,1,paid\nh,0,ann,1,y,1,paid\n"
     )
     law = json.loads(run("check", *FILE, "--view", "place_orders", "--json").stdout)["laws"][0]
-    assert law["note"] == "5 folded, 1 duplicate, 0 late, 4 dead letter (3 missing_field, 1 bad_time)"
+    assert law["note"] == "5 folded, 1 duplicate, 0 late, 4 dead letter (3 missing_field, 1 implausible_time)"
 
 
 def test_check_is_one_line_a_law_for_people() -> None:

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from features.definitions import Field, Stream
 from features.definitions.expressions import product
 from features.errors import DefinitionError, FormatError
+from features.events.ids import unusable
 from features.events.parsing import Parsed, Records, event_schema, parse
+from features.events.timestamps import EARLIEST_MS, LATEST_MS
 from streaming.kafka.encoding import in_unit, keys_of, messages
 
 T0 = 1_700_000_000_000
@@ -80,13 +82,19 @@ STREAMS = {
     "avro, a logical time": replace(AVRO, schema=MICROS),
 }
 
+
+def is_id(text: str) -> bool:
+    return not unusable(pa.array([text])).any()
+
+
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 numbers = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from([-0.0, 5e-324, 1e22, 0.1]))
 rows = st.fixed_dictionaries(
     {
-        "event_id": texts.filter(bool),
+        "event_id": texts.filter(is_id),
         "event_time": st.one_of(
-            st.integers(1, 4_000_000_000_000), st.integers(1, 4_000_000_000).map(lambda s: s * 1_000)
+            st.integers(EARLIEST_MS, LATEST_MS - 8),
+            st.integers(EARLIEST_MS // 1_000, 4_000_000_000).map(lambda s: s * 1_000),
         ),
         "event_type": texts,
         "user_id": st.none() | texts,

@@ -149,18 +149,18 @@ def spine_requests(table: pa.Table, views: Sequence[FeatureView], where: str) ->
 
 
 def times_of(column: pa.ChunkedArray, where: str) -> Int64s:
-    """Epoch ms of numbers, timestamps or text. Raises UsageError where a row has none."""
+    """Epoch ms of numbers, timestamps or text. Raises UsageError where a row has none, or an implausible one."""
     import pyarrow as pa
 
-    from features.events import integers, ms_of_text
+    from features.events import integers, plausible_times
     from features.formats import csv_ms, to_ms
 
-    times = to_ms(column, "ms", where).combine_chunks()
-    times = csv_ms(times, "ms", where) if times.type == pa.string() else times
-    times = ms_of_text(times) if times.type == pa.string() else times
+    times = to_ms(column, "ms", where)
+    times = csv_ms(times, "ms") if times.type == pa.string() else times
     if times.null_count:
         required = "in every row a time: RFC 3339 with its zone, epoch ms or a timestamp"
         raise UsageError(where, required, f"{times.null_count:,} without")
+    plausible_times(where, integers(times))
     return integers(times)
 
 
