@@ -100,7 +100,7 @@ LAYERS = {
     ),
     "streaming.alerts": "delivery > sinks status topic",
     "streaming.alerts.sinks": "delta postgres webhook > port",
-    "streaming.archive": "importing > cutoff passes > maintenance sink > appending ends",
+    "streaming.archive": "importing > undo > cutoff earlier passes > maintenance sink > appending ends",
     "streaming.fold": "sink > executors > crash_points freshness parsed_batches pruning shares > observed_store",
     "streaming.generations": "active > builder running switchover > checkpoints lease rebuild_request",
     "streaming.kafka": "watermarks > broker consumer encoding > ports producer topic_admin",

@@ -157,6 +157,12 @@ class ArchiveTable:
                 last[partition] = max(last[partition], row["offset_max"] + 1)
         return dict(last)
 
+    def imported(self) -> list[str]:
+        """The topics of its imported events."""
+        imported = pc.starts_with(pc.field("topic"), IMPORTED)
+        batches = self._delta.to_pyarrow_dataset().to_batches(columns=["topic"], filter=imported)
+        return sorted({topic for batch in batches for topic in pc.unique(batch["topic"]).to_pylist()})
+
     @cached_property
     def newest_ms(self) -> int:
         """The newest known_at (ms), by the files' statistics; NEVER, a long time ago, without them."""

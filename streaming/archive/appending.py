@@ -50,20 +50,46 @@ def append_planned(path: Path, plan: Plan) -> int:
         StoreError: the table cannot be written, such as for want of room, or commits of other writers conflicted with
             every attempt; nothing was written.
     """
+
+    def appended() -> int:
+        table = opened(path)
+        rows, transactions = plan(table)
+        if rows.num_rows:
+            _commit(path, table, rows, transactions)
+        return int(rows.num_rows)
+
+    return _attempted(path, appended)
+
+
+def delete_rows(path: Path, predicate: str, transactions: Mapping[str, int]) -> int:
+    """Delete the rows of a Delta table for which the SQL predicate holds, and set the versions in the same commit.
+
+    Returns the number of rows deleted.
+
+    Raises:
+        StoreError: as append_planned().
+    """
+    from deltalake import CommitProperties, DeltaTable, Transaction
+
+    versions = [Transaction(app_id, version) for app_id, version in transactions.items()]
+    properties = CommitProperties(app_transactions=versions)
+
+    def deleted() -> int:
+        return int(DeltaTable(path).delete(predicate, commit_properties=properties)["num_deleted_rows"])
+
+    return _attempted(path, deleted)
+
+
+def _attempted(path: Path, commit: Callable[[], int]) -> int:
+    """What the commit returns, tried again where other writers conflict with it."""
     from deltalake.exceptions import CommitFailedError
 
     for _ in range(ATTEMPTS):
         with _as_store_error(path):
-            table = opened(path)
-            rows, transactions = plan(table)
-            if not rows.num_rows:
-                return 0
             try:
-                _commit(path, table, rows, transactions)
+                return commit()
             except CommitFailedError as error:
                 conflict = error
-            else:
-                return int(rows.num_rows)
     raise StoreError(f"table '{path}'", "a commit that no other writer conflicts with", str(conflict).rstrip("."))
 
 

@@ -2,8 +2,9 @@
 
 A commit holds events together with the number of the file's records read up to it, so that a crash leaves the table
 between two commits, and the next import goes on there. Imported events stand in topics that no broker has
-('import:<digest>'), in a partition that no topic has; they are known when they happened, unless the format says later.
-They end at a cut-off (cutoff.py); a later import with a later cut-off picks up the rest (passes.py).
+('import:<digest>:<name>'), in a partition that no topic has; they are known when they happened, unless the format says
+later. They end at a cut-off (cutoff.py); a later import with a later cut-off picks up the rest (passes.py). A file of
+the same name with another content brings what is new in it (earlier.py), and undo.py takes out what a file brought.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from features.arrays import Int64s
 from features.definitions import Stream
 from features.errors import LeaseError
 from features.events import Parsed, Verdict
-from features.history import IMPORT_PARTITION, IMPORTED
+from features.history import IMPORT_PARTITION
 from features.machine import LEAVING_S, locked
-from streaming.archive.appending import append_rows
+from streaming.archive.appending import append_rows, opened
 from streaming.archive.cutoff import CutOffs
-from streaming.archive.passes import WRITER, ImportProgress
+from streaming.archive.earlier import EarlierRows, import_topic
+from streaming.archive.passes import WRITER, ImportProgress, in_round, round_id
 from streaming.archive.sink import Archive
+from streaming.archive.undo import REJECTS, remove_import
 
 COMMIT_ROWS = 250_000
 """Records that are held at once, which a crash costs to read again."""
@@ -38,21 +41,19 @@ MOST_EXAMPLES = 3
 OFFSETS = WRITER
 """The writer whose version is the next free offset of a table's imported events."""
 
-REJECTS = "_import_rejects"
-"""The table of refused records, in the same folder as those of the streams."""
-
 
 @dataclass
 class ImportCounts:
     """Counts of a file's records of one stream, by their end.
 
     Args:
-        already: imported or refused before.
+        already: imported or refused before, from this file or an earlier version of it.
         after_cut: after the cut-off, so left to the topic.
         until_ms: the cut-off; None: there is none.
         until_by: its source: --until, the archive or Kafka.
         reasons: refused records by the code of the reason.
         examples: the first reasons.
+        gone: events that earlier versions of the file brought, and that it has no more; they stay.
     """
 
     records: int = 0
@@ -64,11 +65,15 @@ class ImportCounts:
     until_by: str | None = None
     reasons: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
+    gone: int = 0
 
 
 @dataclass(frozen=True)
 class ImportSource:
-    """A file, its digest, and its records in order: (stream name, events with their verdicts), in chunks."""
+    """A file, its digest, and its records in order: (stream name, events with their verdicts), in chunks.
+
+    A file of the same name and another digest is another version of it.
+    """
 
     name: str
     digest: str
@@ -123,6 +128,19 @@ class Importer:
         with locked(self._archive.folder / ".import.lock", self._refusal, LEAVING_S):
             return self._run(source)
 
+    def undo(self, name: str, digest: str | None = None) -> dict[str, int]:
+        """Take out what files of this name brought, and their refused records; returns the events by stream.
+
+        Args:
+            digest: the file's, if it is still there.
+
+        Raises:
+            LeaseError: an import is running.
+            UsageError: no file of that name was imported.
+        """
+        with locked(self._archive.folder / ".import.lock", self._refusal, LEAVING_S):
+            return remove_import(self._archive, name, digest)
+
     def _refusal(self, holder: str) -> LeaseError:
         where, got = f"offline store '{self._archive.folder}'", f"{holder}, which imports now"
         return LeaseError(where, "one import at a time", got, "Wait for its end.")
@@ -136,6 +154,7 @@ class Importer:
             self._progress({stream: part.counts for stream, part in parts.items()})
         for part in parts.values():
             part.commit()
+            part.counts.gone = part.earlier.left
         return {name: part.counts for name, part in parts.items()}
 
     def _part(self, stream: Stream, source: ImportSource) -> _Part:
@@ -143,20 +162,26 @@ class Importer:
         progress = ImportProgress(self._archive, stream, source.digest, cut_off.until_ms)
         if cut_off.message and (cut_off.until_ms is not None or not progress.seen):
             self._log(cut_off.message)
-        writer = f"{OFFSETS}-{source.digest}-{stream.name}"
-        rejects = Rejects(self._archive.folder / REJECTS, writer, source.name, stream.name)
+        earlier = EarlierRows(self._archive, stream, source.digest, source.name)
+        rejects = Rejects.of(self._archive.folder / REJECTS, source, stream)
         counts = ImportCounts(until_ms=cut_off.until_ms, until_by=cut_off.by)
-        return _Part(self._archive, stream, source, progress, rejects, self._reached, self._commit_rows, counts)
+        return _Part(
+            self._archive, stream, source, progress, earlier, rejects, self._reached, self._commit_rows, counts
+        )
 
 
 @dataclass
 class _Part:
-    """A file's records of one stream on their way into its table; ``progress`` knows which of them are there."""
+    """A file's records of one stream on their way into its table.
+
+    ``progress`` knows which of them are there, and ``earlier`` what other versions of the file brought.
+    """
 
     archive: Archive
     stream: Stream
     source: ImportSource
     progress: ImportProgress
+    earlier: EarlierRows
     rejects: Rejects
     reached: Callable[[str], object]
     commit_rows: int
@@ -191,7 +216,7 @@ class _Part:
     def _before_cut_off(self, start: int, parsed: Parsed) -> pa.Table:
         """The events that are not in the table yet and are known before the cut-off."""
         known = np.asarray(parsed.events["known_at"])
-        imported = self.progress.is_imported(start + parsed.rows, known)
+        imported = self.progress.is_imported(start + parsed.rows, known) | self.earlier.met_by(parsed.events)
         later = np.zeros(len(known), dtype=bool) if self.counts.until_ms is None else known >= self.counts.until_ms
         self.counts.already += int(imported.sum())
         self.counts.after_cut += int((later & ~imported).sum())
@@ -220,7 +245,8 @@ class _Part:
         for name, column in positions.items():
             events = events.set_column(events.schema.get_field_index(name), name, column)
         versions = {OFFSETS: first + len(events)} | self.progress.versions(self.counts.records)
-        return events, pa.repeat(pa.scalar(f"{IMPORTED}{self.source.digest}"), len(events)), versions
+        topic = import_topic(self.source.digest, self.source.name)
+        return events, pa.repeat(pa.scalar(topic), len(events)), versions
 
 
 @dataclass(frozen=True)
@@ -232,6 +258,13 @@ class Rejects:
     file: str
     stream: str
 
+    @classmethod
+    def of(cls, path: Path, source: ImportSource, stream: Stream) -> Rejects:
+        """The table of the file's records of the stream."""
+        table = opened(path)
+        undone = (table.transaction_version(round_id(source.digest)) if table else None) or 0
+        return cls(path, in_round(f"{OFFSETS}-{source.digest}-{stream.name}", undone), source.name, stream.name)
+
     def table(self, records: Int64s, reasons: pa.Array) -> pa.Table:
         """A row for each refused record: its number among the file's records of the stream, from 0, and the reason."""
         constants = {"file": self.file, "stream": self.stream}
@@ -240,10 +273,8 @@ class Rejects:
 
     def append(self, refused: pa.Table, upto: int) -> None:
         """Append these, each once: they are all refused records before ``upto`` that are not in the table yet."""
-        from deltalake import DeltaTable
-
-        exists = DeltaTable.is_deltatable(str(self.path))
-        done = (DeltaTable(self.path).transaction_version(self.app_id) if exists else None) or 0
+        table = opened(self.path)
+        done = (table.transaction_version(self.app_id) if table else None) or 0
         fresh = refused.filter(pc.greater_equal(refused["record"], done))
         if len(fresh):
             append_rows(self.path, fresh, {self.app_id: upto})

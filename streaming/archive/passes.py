@@ -22,6 +22,16 @@ NO_CUT_OFF = np.iinfo(np.int64).max
 """Later than every cut-off; also that of a pass from before cut-offs were stored."""
 
 
+def round_id(digest: str) -> str:
+    """The writer whose version says how often the file's import was undone."""
+    return f"{WRITER}-{digest}-undone"
+
+
+def in_round(app_id: str, undone: int) -> str:
+    """The writer's id after so many undoings: nothing of what it did before counts."""
+    return f"{app_id}-round-{undone}" if undone else app_id
+
+
 @dataclass(frozen=True)
 class Pass:
     """An import of those of the stream's first ``records`` records in the file that were known before ``until_ms``."""
@@ -35,7 +45,8 @@ class ImportProgress:
     """The progress of earlier imports of a file into a stream, and of this one, with the cut-off ``until_ms``."""
 
     def __init__(self, archive: Archive, stream: Stream, digest: str, until_ms: int | None) -> None:
-        self._app_id = f"{WRITER}-{digest}"
+        undone = archive.transaction(stream, round_id(digest)) or 0
+        self._app_id = in_round(f"{WRITER}-{digest}", undone)
         self._passes = list(self._read(archive, stream))
         self._until_ms = NO_CUT_OFF if until_ms is None else until_ms
         same = (earlier.number for earlier in self._passes if earlier.until_ms == self._until_ms)

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 PROGRESS_S = 1.0
 
-COUNTED = ("records", "imported", "already", "rejected", "after_cut")
+COUNTED = ("records", "imported", "already", "rejected", "after_cut", "gone")
+
+UNDONE = (
+    "online rows and models have them still: make rows anew with 'headrace features rebuild', and train with "
+    "'headrace train'"
+)
 
 Read = Callable[[str], "ImportSource"]
 
@@ -34,6 +39,7 @@ Read = Callable[[str], "ImportSource"]
 @click.option("--stream", metavar="STREAM", help="For csv, parquet, jsonl: the stream of the rows.")
 @click.option("--column", "renamed", multiple=True, metavar="OURS=THEIRS", help="For csv, parquet: a column's name.")
 @click.option("--until", metavar="T", help="Only what was known before: RFC 3339 or epoch ms.")
+@click.option("--undo", is_flag=True, help="Take out again what these files brought; they need not exist any more.")
 @click.option("--repo", "folder", metavar="FOLDER", help="Folder with your definitions, if not the settings'.")
 @JSON
 def import_files(
@@ -42,10 +48,14 @@ def import_files(
     stream: str | None,
     renamed: Sequence[str],
     until: str | None,
+    undo: bool,
     folder: str | None,
     as_json: bool,
 ) -> None:
     """Import the events of files into the offline store, each file once: a second import adds nothing.
+
+    A file that grew or was mended under its name brings only the rows that are new in it, compared by content. Rows
+    that it has no more stay, and are said: --undo FILE takes out all that a file brought, whatever it holds now.
 
     Events become known at their event time. They end where the stream's topic begins, by the archive and by Kafka where
     there is one, or at --until; later ones are left to the topic, until a later --until includes them. Records that are
@@ -56,14 +66,18 @@ def import_files(
       headrace import history-2023.parquet history-2024.parquet --format parquet --stream activity
       headrace import card-transactions.parquet --format cards
       headrace import old.csv --format csv --stream activity --column user_id=customer --until 2024-05-01T00:00:00Z
+      headrace import --undo old.csv
     """
     from features.events import parsed_time
 
     until_ms = None if until is None else parsed_time(until)
+    if undo:
+        _undo(files, folder, as_json)
+        return
     read, importer = _project(folder, kind, stream, renamed, until_ms)
-    sources = [read(file) for file in files]
+    sources = {file: read(file) for file in files}
     began = time.monotonic()
-    results = {source.name: importer.run(source) for source in sources}
+    results = {file: importer.run(source) for file, source in sources.items()}
     totals = report(results, time.monotonic() - began)
     if as_json:
         click.echo(json.dumps(totals, indent=2))
@@ -94,7 +108,7 @@ def _project(
 
     def read(file: str) -> ImportSource:
         records = read_events(file, kind, repo.streams, repo.horizon_ms, repo.keys_of, stream=stream, columns=columns)
-        return ImportSource(file, digest_of(Path(file)), records)
+        return ImportSource(_name(file, project.root), digest_of(Path(file)), records)
 
     reached = crash_point(os.environ) or (lambda _: None)
     return read, Importer(
@@ -104,6 +118,33 @@ def _project(
         reached=reached,
         log=lambda line: click.echo(line, err=True),
     )
+
+
+def _name(file: str, root: Path) -> str:
+    """The name by which the archive knows the file: its path in the project's folder, or from the root."""
+    path = Path(file).resolve()
+    return str(path.relative_to(root.resolve()) if path.is_relative_to(root.resolve()) else path)
+
+
+def _undo(files: Sequence[str], folder: str | None, as_json: bool) -> None:
+    from features.definitions import load_repo
+    from headrace.project import Project
+    from streaming.archive import Archive, Importer, digest_of
+
+    project = Project.open()
+    importer = Importer(Archive(project.offline, load_repo(folder or project.settings.stream.repo)))
+    undone = {}
+    for file in files:
+        digest = digest_of(Path(file)) if Path(file).exists() else None
+        undone[file] = importer.undo(_name(file, project.root), digest)
+    if as_json:
+        click.echo(json.dumps({"undone": undone}, indent=2))
+    else:
+        for file, streams in undone.items():
+            parts = [f"{count:,} events taken out of {stream}" for stream, count in streams.items()]
+            click.echo(f"{file}  {' · '.join(parts) or 'only refused records taken out'}")
+    if any(undone.values()):
+        click.echo(UNDONE, err=True)
 
 
 def _topic_starts(settings: Settings, repo: FeatureRepo) -> TopicStarts | None:
@@ -162,4 +203,6 @@ def _line(file: str, stream: str, counts: ImportCounts) -> str:
     parts += [f"{counts.after_cut:,} from {cut} on left to the topic"] if counts.after_cut else []
     reasons = ", ".join(f"{count:,} {code}" for code, count in counts.reasons.most_common())
     parts += [f"{counts.rejected:,} refused ({reasons}), see the table _import_rejects"] if counts.rejected else []
+    gone = f"{counts.gone:,} of earlier versions of the file are not in it any more and stay (--undo takes all out)"
+    parts += [gone] if counts.gone else []
     return f"{file}  " + " · ".join(parts)
