@@ -1,5 +1,5 @@
 # `make` alone lists the targets. Targets that run something first install what is missing, into .venv.
-.PHONY: help ready setup test test-slow simulate lint format lock demo demo-once
+.PHONY: help ready setup test test-slow simulate mutation lint format lock demo demo-once
 
 bin = .venv/bin
 args =
@@ -9,6 +9,7 @@ help:
 	@echo 'make test       lint, types and tests           make test args="-k windows"'
 	@echo 'make test-slow  tests that take minutes: kills of the stream, Online Retail through the whole loop'
 	@echo 'make simulate   10,000 seeded stories of crashes and replays; failing seeds become regression tests'
+	@echo 'make mutation   faults planted in the core, and which of them no test notices: hours; args="--sample 6" draws some'
 	@echo 'make lint       lint and types only             make format   fixes what can be fixed'
 	@echo 'make demo       the whole loop on a laptop      make demo-once   checks it, and ends'
 	@echo 'make lock       requirements.in -> requirements.lock'
@@ -31,6 +32,9 @@ test-slow: ready
 
 simulate: ready
 	@$(bin)/python tests/simulation/stories.py --seeds 10000 --keep tests/parity/simulation_seeds.txt $(args)
+
+mutation: ready
+	@$(bin)/python tests/mutation/core.py $(args)
 
 lint: ready
 	@status=0; \

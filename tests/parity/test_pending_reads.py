@@ -95,6 +95,27 @@ def test_a_row_that_is_ahead_of_the_marker_that_was_read_is_read_again(tmp_path:
         assert behind.folded == 2 + batches
 
 
+def test_a_repetition_that_a_whole_batch_has_decided_about_is_not_decided_again(tmp_path: Path) -> None:
+    """Bob's record has the id of Ann's, in the same batch: it is in no row, and its entry is still there."""
+    with closing(SqliteRows(tmp_path / "online.db")) as rows:
+        generation = rows.generation(1)
+        generation.begin()
+        generation.publish(Marker(-1, {TOPIC: 0}, {TOPIC: 0}, -1))
+        rows.set_current(CLICKS.name, 1)
+        values = [json.dumps(ACCEPTED[0] | {"user": user}).encode() for user in ("ann", "bob")]
+        records = Records(pa.array(values), np.array([T0, T0]), np.array([0, 0]), np.array([0, 1]))
+        batch = Batch(0, {TOPIC: 0}, {TOPIC: 2}, {"shop": parse(records, SHOP)}, T0)
+        counts = BatchStep(generation, [CLICKS], 1).run(batch)
+        assert (counts.folded, counts.duplicate) == (1, 1)
+        users = enumerate(zip(("ann", "bob"), values, strict=True))
+        rows.pending().put(
+            [PendingEvent(CLICKS.name, user, TOPIC, at, T0, value) for at, (user, value) in users], 60_000
+        )
+        repo = FeatureRepo(Path(), {"user": USER}, {"shop": SHOP}, {CLICKS.name: CLICKS})
+        reader = FeatureReader(RowsWithPending(rows, rows.pending(), repo), repo)
+        assert reader.read(CLICKS.name, pa.array(["ann", "bob"]), T0 + 60).columns[0].to_pylist() == [1, None]
+
+
 class RowsFirst(RowsWithPending):
     """A planted fault: the rows are read before what is pending and how far they go."""
 

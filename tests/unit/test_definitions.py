@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
 from features.definitions.aggregations import (
@@ -132,6 +134,12 @@ def test_columns_of_a_stream_are_its_fields_in_order_then_the_computed_ones() ->
     computed = stream(computed={"amount": product("price", "quantity")})
     assert computed.dtypes == FIELDS | {"amount": "float64"}
     assert list(computed.dtypes) == [*FIELDS, "amount"]
+
+
+@given(st.integers(1, 40_000))
+def test_a_window_without_a_tile_has_the_largest_divisor_up_to_a_sixtieth(length: int) -> None:
+    divisors = [tile for tile in range(1, max(length // 60, 1) + 1) if length % tile == 0]
+    assert Window(length).requested_tile_ms == divisors[-1]
 
 
 def test_windows_of_a_view_get_tiles_that_nest() -> None:

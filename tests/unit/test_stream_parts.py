@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from memory_store import MemoryHandle, MemoryStore
 from metric_samples import sample
 
@@ -18,7 +20,7 @@ from features.definitions.repo import FeatureRepo, load_repo
 from features.errors import FenceError, LeaseError, UsageError
 from features.events.columns import integers
 from features.events.parsing import Parsed, Verdict
-from features.online_store.batch_step import Counts
+from features.online_store.batch_step import Counts, added
 from features.online_store.port import Marker
 from features.online_store.stream_status import age_ms, read_status, sentence
 from features.rows.finalizing import finalize
@@ -175,6 +177,13 @@ def test_what_is_handed_over_to_the_archive_has_its_letters_already(tmp_path: Pa
     events = handed.take({"t/0": 3}, {"t/0": 5}, lambda: False)
     assert events is not None
     assert events["shop"]["offset"].to_pylist() == [3]
+
+
+@given(*[st.lists(st.integers(0, 9), min_size=4, max_size=4)] * 2)
+def test_counts_are_added_outcome_by_outcome(first: list[int], second: list[int]) -> None:
+    both = added(Counts(*first), Counts(*second))
+    assert both == Counts(*(one + other for one, other in zip(first, second, strict=True)))
+    assert both.all == sum(first) + sum(second)
 
 
 def test_the_archive_has_each_batch_once_and_a_new_generation_goes_on_where_it_ends(tmp_path: Path) -> None:
