@@ -5,7 +5,8 @@ HeadraceError
 ├── FormatError       a file or schema cannot be read as events at all
 ├── StateError        stored state is not what the engine wrote
 │   ├── CorruptRowError   bytes that are damaged, or were never ours
-│   └── ForeignRowError   a whole row, of another definition or stream
+│   ├── ForeignRowError   a whole row, of another definition or stream
+│   └── RowsTooLargeError rows with more bytes than a column of them can have
 ├── FenceError        a batch contradicts the store's marker
 ├── LeaseError        another driver owns the view
 ├── BusyError        another training of the project runs
@@ -15,6 +16,9 @@ HeadraceError
 """
 
 from __future__ import annotations
+
+MOST_ROW_BYTES = 2**31 - 1
+"""Most bytes in a column of binary."""
 
 
 class HeadraceError(Exception):
@@ -51,6 +55,19 @@ class CorruptRowError(StateError):
 
 class ForeignRowError(StateError):
     """Raised by a whole state row of another definition or another stream."""
+
+
+class RowsTooLargeError(StateError):
+    """Raised by rows with more bytes together than a column of them can have: 2 GiB."""
+
+    def __init__(self, count: int, size: int) -> None:
+        required = f"at most {MOST_ROW_BYTES:,} bytes together"
+        step = "Read fewer at once, or define smaller rows (see 'headrace features check')."
+        super().__init__(f"{count:,} rows", required, f"{size:,}", step)
+        self._count, self._size = count, size
+
+    def __reduce__(self) -> tuple[type, tuple[int, int]]:  # type: ignore[override]
+        return type(self), (self._count, self._size)
 
 
 class FenceError(StateError):

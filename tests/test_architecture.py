@@ -67,7 +67,7 @@ LAYERS = {
     "features.online_store.seen_ids": "index > memory > blocks",
     "features.online_store.sqlite": "rows > pending > connecting",
     "features.rows": (
-        "folding > finalizing > compiled programs > decoder kernels > layout > entities plan > matrix tables"
+        "portions > folding > finalizing > compiled programs > decoder kernels > layout > entities plan > matrix tables"
     ),
     "features.rows.kernels": "fold > packing walk > stored > merging runs unpacking > contract inner",
     "headrace": "bench commands > __main__ cluster loop project > cli console feast metrics settings simulators",

@@ -26,7 +26,7 @@ from features.errors import FenceError
 from features.events import Decision, Parsed, Verdict, accept, accepted_events, decide, encoded_ids, integers, sequence
 from features.online_store.conflicts import REBUILD
 from features.online_store.port import BYTES_A_WRITE, Idle, Marker, Offsets, RowStore, Store
-from features.rows import BatchKey, Fold, newest_events
+from features.rows import BatchKey, Fold, in_portions, newest_events
 
 ROWS_A_WRITE = 4_096
 
@@ -224,19 +224,24 @@ def _range(batch: Batch) -> str:
 def write_rows(
     store: RowStore, view: FeatureView, events: Mapping[str, pa.Table], key: BatchKey, seen_since: int | None = None
 ) -> None:
-    """Fold the events into the view's stored rows, in writes of a bounded number of rows and bytes.
+    """Fold the events into the view's stored rows, in reads and writes of a bounded number of rows and bytes.
 
     Args:
         seen_since: rows whose newest event is older than this (ms) are not written; None: all are.
     """
     folding = Fold(view, events)
-    if not len(folding.keys):
-        return
-    changed = folding.rows(store.rows(view.name, folding.keys), key)
-    if seen_since is not None:
-        changed = changed.filter(newest_events(changed.values) >= seen_since)
-    for piece in changed.pieces(ROWS_A_WRITE, BYTES_A_WRITE):
-        store.put_rows(view.name, piece)
+
+    def write(start: int, length: int) -> int:
+        stored = store.rows(view.name, folding.keys.slice(start, length))
+        changed = folding.rows_from(start, stored, key)
+        size = int(max(stored.nbytes, changed.values.nbytes))
+        if seen_since is not None:
+            changed = changed.filter(newest_events(changed.values) >= seen_since)
+        for piece in changed.pieces(ROWS_A_WRITE, BYTES_A_WRITE):
+            store.put_rows(view.name, piece)
+        return size
+
+    in_portions(view, len(folding.keys), write)
 
 
 def build_generation(

@@ -27,6 +27,7 @@ from features.online_store.port import (
     Sweep,
     Version,
     WriteConditions,
+    binaries,
     rows_table,
     shard_cell,
 )
@@ -69,7 +70,7 @@ class ShardWriter(ShardStore):
 
 
 def _rows(cells: Cells, stream_id: int, view: str, keys: pa.Array) -> pa.Array:
-    return pa.array(cells.get(stream_id, rows_table(view), keys.to_pylist()), type=pa.binary())
+    return binaries(cells.get(stream_id, rows_table(view), keys.to_pylist()))
 
 
 def _put(view: str, rows: PackedRows) -> dict[str, Put]:

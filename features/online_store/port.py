@@ -23,6 +23,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from features.errors import MOST_ROW_BYTES, RowsTooLargeError
 from features.events import Decision, Prior
 from features.rows import PackedRows
 
@@ -33,9 +34,6 @@ PROJECT = "headrace"
 
 FEAST = 0
 """The generation of ordinary Feast views (feast/ordinary_views.py), which no stream has: Feast can write it again."""
-
-MOST_BYTES = 2**31 - 1
-"""Most bytes in a column of binary."""
 
 BYTES_A_WRITE = 8 << 20
 """Bytes of values in a write, unless one value alone has more: a Redis answers nobody while it takes a write."""
@@ -152,11 +150,16 @@ class Cells(ABC):
 
 
 def binaries(values: Sequence[bytes | None]) -> pa.Array:
-    """The values as an Arrow column, by a single copy of their bytes: a growing builder always takes new pages."""
+    """The values as an Arrow column, by a single copy of their bytes: a growing builder always takes new pages.
+
+    Raises RowsTooLargeError for more bytes than a column can have.
+    """
     present = [value for value in values if value is not None]
     bounds = np.zeros(len(present) + 1, dtype=np.int64)
     np.cumsum(np.fromiter(map(len, present), np.int64, len(present)), out=bounds[1:])
-    if len(present) < len(values) or bounds[-1] > MOST_BYTES:
+    if bounds[-1] > MOST_ROW_BYTES:
+        raise RowsTooLargeError(len(present), int(bounds[-1]))
+    if len(present) < len(values):
         return pa.array(values, type=pa.binary())
     buffers = [None, pa.py_buffer(bounds.astype(np.int32)), pa.py_buffer(b"".join(present))]
     return pa.Array.from_buffers(pa.binary(), len(present), buffers)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from features.definitions import FeatureRepo, FeatureView, views_of_text
 from features.errors import ForeignRowError, UsageError
 from features.online_store.port import ReadableStore, ReadRows, of_schema
-from features.rows import FeatureMatrix, PackedRows, finalize, make_ready
+from features.rows import FeatureMatrix, PackedRows, finalize, in_portions, joined, make_ready
 from features.times import now_ms
 
 NO_GENERATION = 0
@@ -75,16 +75,28 @@ class FeatureReader:
         """
         view = self.view(view_name, schema_hash)
         at = self._clock() if as_of is None else as_of
+        parts: list[FeatureMatrix] = []
+
+        def read(start: int, length: int) -> int:
+            part, size = self._read(view, keys.slice(start, length), at)
+            parts.append(part)
+            return size
+
+        in_portions(view, len(keys), read)
+        return joined(parts) if parts else self._read(view, keys, at)[0]
+
+    def _read(self, view: FeatureView, keys: pa.Array, at: int) -> tuple[FeatureMatrix, int]:
+        """The features of each key, and the bytes of the rows."""
         found = self._stored(view, keys)
-        stream_id = NO_GENERATION if found.stream_id is None else found.stream_id
+        size, stream_id = found.values.nbytes, NO_GENERATION if found.stream_id is None else found.stream_id
         try:
             matrix = finalize(view, PackedRows(keys, found.values), at, stream_id)
-            return replace(matrix, without_pending=True) if found.without_pending else matrix
+            return (replace(matrix, without_pending=True) if found.without_pending else matrix), size
         except ForeignRowError:
-            if self._rows.current(of_schema(view_name, view.schema_hash)) is not None:
+            if self._rows.current(of_schema(view.name, view.schema_hash)) is not None:
                 raise
         # The view's rows are of another definition, and this one has none yet: nothing is known in its terms.
-        return finalize(view, PackedRows(keys, pa.nulls(len(keys), pa.binary())), at, NO_GENERATION)
+        return finalize(view, PackedRows(keys, pa.nulls(len(keys), pa.binary())), at, NO_GENERATION), size
 
     def _stored(self, view: FeatureView, keys: pa.Array) -> ReadRows:
         """The row of each key, null if there is none or the key is null."""

@@ -25,8 +25,9 @@ from features.rows.layout import (
     offsets_of,
     zigzag,
 )
-from features.rows.matrix import BatchKey, FeatureMatrix, PackedRows, Status
-from features.rows.plan import Plan, TableSpec, plan_of
+from features.rows.matrix import BatchKey, FeatureMatrix, PackedRows, Status, joined
+from features.rows.plan import Plan, TableSpec, large_row_line, large_rows, plan_of
+from features.rows.portions import in_portions
 from features.rows.tables import HASH_BITS, Distinct, FilteredStream, Histogram, Table
 
 __all__ = [
@@ -62,6 +63,10 @@ __all__ = [
     "finalize",
     "fold",
     "fold_nothing",
+    "in_portions",
+    "joined",
+    "large_row_line",
+    "large_rows",
     "layout_of",
     "make_ready",
     "newest_events",

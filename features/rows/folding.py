@@ -67,7 +67,7 @@ class Fold:
             batch: rows written by this or a later batch are left alone.
         """
         parts = [
-            self._chunk(start, values.slice(start, ROWS_AT_ONCE), batch)
+            self.rows_from(start, values.slice(start, ROWS_AT_ONCE), batch)
             for start in range(0, len(self.keys), ROWS_AT_ONCE)
         ]
         if not parts:
@@ -76,8 +76,9 @@ class Fold:
             pa.concat_arrays([part.keys for part in parts]), pa.concat_arrays([part.values for part in parts])
         )
 
-    def _chunk(self, start: int, values: pa.Array, batch: BatchKey) -> PackedRows:
-        keys = self.keys.slice(start, ROWS_AT_ONCE)
+    def rows_from(self, start: int, values: pa.Array, batch: BatchKey) -> PackedRows:
+        """As ``rows``, of the keys from ``start`` on that ``values`` has, ROWS_AT_ONCE at most."""
+        keys = self.keys.slice(start, len(values))
         old = old_rows(self.view, batch.stream_id, values)
         if old is None:
             raise refused(self.view, PackedRows(keys, values), batch.stream_id)

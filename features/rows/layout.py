@@ -24,6 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.arrays import Entries, Int64s
+from features.errors import MOST_ROW_BYTES, RowsTooLargeError
 from features.hashing import Uint64s, mix, segment_sums, weights
 from features.rows.plan import TableSpec
 
@@ -94,7 +95,9 @@ def unzigzag(values: Uint64s) -> Int64s:
 
 
 def binary_array(offsets: Int64s, data: NDArray[np.uint8]) -> pa.Array:
-    """n binary values from n + 1 offsets into their bytes."""
+    """n binary values from n + 1 offsets into their bytes. Raises RowsTooLargeError for 2 GiB of them."""
+    if offsets[-1] > MOST_ROW_BYTES:
+        raise RowsTooLargeError(len(offsets) - 1, int(offsets[-1]))
     buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(np.ascontiguousarray(data))]
     return pa.Array.from_buffers(pa.binary(), len(offsets) - 1, buffers)
 

@@ -87,3 +87,17 @@ class FeatureMatrix:
         return np.column_stack(
             [column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) for column in columns]
         )
+
+
+def joined(parts: Sequence[FeatureMatrix]) -> FeatureMatrix:
+    """The matrices, of one view, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return FeatureMatrix(
+        parts[0].names,
+        tuple(pa.concat_arrays(columns) for columns in zip(*(part.columns for part in parts), strict=True)),
+        np.concatenate([part.status for part in parts]),
+        np.concatenate([part.as_of for part in parts]),
+        np.concatenate([part.newest_event for part in parts]),
+        any(part.without_pending for part in parts),
+    )

@@ -7,8 +7,11 @@ numbers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
+from math import log
 
 from features.definitions import (
     Aggregation,
@@ -32,6 +35,15 @@ from features.definitions import (
     Window,
 )
 from features.rows.tables import Distinct, FilteredStream, Histogram, Recent, Table, Tiles
+
+LARGE_ROW = 1 << 20
+"""Bytes of a row from which on its definition is worth a word: every fold and read of the entity moves them."""
+
+BYTES_A_NUMBER, BYTES_A_TEXT = 8, 32
+"""Bytes of a number in a row at most, and of a text, about."""
+
+DECADES = 4.0
+"""The orders of magnitude that the values of a quantile are taken to have."""
 
 TILE_SLOTS: dict[type[Aggregation], tuple[str, ...]] = {
     Count: ("count",),
@@ -75,6 +87,46 @@ class Plan:
 def plan_of(view: FeatureView) -> Plan:
     """The view's plan, made once."""
     return Plan(view)
+
+
+def largest_row(view: FeatureView) -> int:
+    """The bytes that a row of the view can have, about: an entity with something new in every tile of every window."""
+    return sum(_entries(spec) * _entry_bytes(spec.table) for spec in plan_of(view).tables)
+
+
+def large_rows(views: Iterable[FeatureView]) -> dict[str, int]:
+    """View → the bytes that its rows can have, of the views that allow more than LARGE_ROW."""
+    sizes = {view.name: largest_row(view) for view in views}
+    return {name: size for name, size in sizes.items() if size > LARGE_ROW}
+
+
+def large_row_line(view: str, size: int) -> str:
+    """The line that tells of a view in large_rows."""
+    advice = "a smaller k, larger tiles or shorter windows make it smaller"
+    return f"{view}: a row can have {size / 1e6:,.1f} MB (more than {LARGE_ROW / 1e6:,.1f} MB); {advice}"
+
+
+def _tiles(tiling: Tiling) -> int:
+    """The tiles of a row at most: fine ones up to the first level's age, then coarser ones up to the horizon."""
+    steps = [(0, tiling.finest_ms), *tiling.levels, (tiling.horizon_ms, 1)]
+    return sum((end - age) // tile + 1 for (age, tile), (end, _) in pairwise(steps) if end > age)
+
+
+def _entries(spec: TableSpec) -> int:
+    table, tiles = spec.table, _tiles(spec.tiling)
+    match table:
+        case Recent():
+            return table.k * (1 + sum(bounds.delay_ms > 0 for bounds in spec.tiling.all_bounds()))
+        case Distinct():
+            return tiles * (table.k + 1)
+        case Histogram():
+            return tiles * int(1 + DECADES / (2 * table.relative_error / log(10)))
+    return tiles
+
+
+def _entry_bytes(table: Table) -> int:
+    columns = [BYTES_A_TEXT if column.codec == "text" else BYTES_A_NUMBER for column in table.columns]
+    return BYTES_A_NUMBER // 2 + sum(columns)
 
 
 def filtered_stream(feature_set: FeatureSet, aggregation: Aggregation, column: str | None) -> FilteredStream:

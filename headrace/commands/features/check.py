@@ -55,11 +55,15 @@ def check(
     """
     from features.checks import Sizes
     from features.formats import Refused
+    from features.rows import large_row_line, large_rows
 
     repo = repo_of_settings(folder)
     read = file.reader(repo, "headrace features check")
     views = views_of_file(repo, view_name, None, file.fills(repo))
     seed = secrets.randbelow(1 << 32) if seed is None else seed
+    large = large_rows(views)
+    for each in large.items():
+        say(large_row_line(*each))
     click.echo(f"seed {seed} (--seed {seed} checks the same again)", err=True)
     reports, refused = [], Refused()
     for report in _checked(repo, read, views, Sizes(entities, times), seed, refused):
@@ -69,7 +73,8 @@ def check(
     ok = all(report.mismatches == 0 for report in reports)
     if as_json:
         laws = [asdict(report) for report in reports]
-        click.echo(json.dumps({"ok": ok, "seed": seed, "laws": laws, "file": refused.as_json()}, indent=2))
+        found = {"ok": ok, "seed": seed, "laws": laws, "file": refused.as_json(), "large_rows": large}
+        click.echo(json.dumps(found, indent=2))
     click.get_current_context().exit(0 if ok else 1)
 
 

@@ -34,6 +34,7 @@ def plan(as_json: bool) -> None:
     """
     from features.definitions import plan_changes, rebuild_of
     from features.online_store import store_of
+    from features.rows import large_rows
     from features.times import now_ms
     from headrace.project import Project
     from models.needs import model_needs
@@ -57,6 +58,7 @@ def plan(as_json: bool) -> None:
         "views": [asdict(change) for change in plans],
         "rebuilds": [asdict(rebuild) for rebuild in rebuilds],
         "retyped": [asdict(field) for field in retyped],
+        "large_rows": large_rows(repo.views.values()),
         "models": [asdict(need) | {"schema_hash": f"{need.schema_hash:016x}"} for need in needs],
     }
     print_report(report, as_json, lambda report: _lines(report, plans, retyped))
@@ -97,6 +99,8 @@ def histories_of(repo: FeatureRepo, offline: Path) -> dict[str, StreamHistory]:
 
 
 def _lines(report: Mapping[str, Any], plans: list[ViewPlan], retyped: list[Retyped]) -> Iterator[str]:
+    from features.rows import large_row_line
+
     for change in plans:
         kept = "its rows stay" if change.status != "removed" else "its rows go"
         how = "its rows are rebuilt" if change.rebuild else kept
@@ -111,6 +115,7 @@ def _lines(report: Mapping[str, Any], plans: list[ViewPlan], retyped: list[Retyp
         yield f"rebuild of {rebuild['view']}: {rebuild['rows']:,} records, about {rebuild['seconds']:g} s"
         yield from (f"    {line}" for line in rebuild["lacking"])
     yield from (str(field) for field in retyped)
+    yield from (large_row_line(*each) for each in report["large_rows"].items())
     for model in report["models"]:
         name = f"{model['model']} {model['version']} ({', '.join(model['aliases'])})"
         yield f"{name} needs {model['view']} of schema {model['schema_hash']}: its rows are kept"
