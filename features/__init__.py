@@ -10,6 +10,7 @@ __all__ = [
     "arrays",
     "checks",
     "definitions",
+    "epochs",
     "errors",
     "events",
     "feast",

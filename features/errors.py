@@ -9,6 +9,7 @@ HeadraceError
 │   └── RowsTooLargeError rows with more bytes than a column of them can have
 ├── FenceError        a batch contradicts the store's marker
 ├── LeaseError        another driver owns the view
+├── LossError         a topic no longer has records that were not read
 ├── BusyError        another training of the project runs
 ├── StoreError        a store cannot be reached, or does not answer in time
 ├── ArtefactError     a model's files are damaged, foreign, or of another definition
@@ -76,6 +77,10 @@ class FenceError(StateError):
 
 class LeaseError(StateError):
     """Raised when another driver owns the view."""
+
+
+class LossError(HeadraceError):
+    """Raised when a topic no longer has records that were not read: somebody has to accept that, or bring them back."""
 
 
 class BusyError(HeadraceError):

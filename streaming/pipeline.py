@@ -14,11 +14,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from features.definitions import FeatureRepo
+from features.epochs import broker_offsets, epoch_starts
 from features.errors import DefinitionError
 from features.online_store import Sweeper
 from features.rows import fold_nothing
@@ -35,6 +37,7 @@ from streaming.generations import (
     GenerationFold,
     Lease,
     Needed,
+    Resuming,
     Running,
     Upkeep,
     flip,
@@ -43,6 +46,7 @@ from streaming.generations import (
     take_rebuild,
 )
 from streaming.kafka import read_watermarks
+from streaming.losses import ARCHIVE, FOLD, TopicWatch
 from streaming.scoring import EventScoring
 from streaming.spark import Java, Schemas, SendDeadLetters, SparkError, TopicQuery, running_session
 from streaming.status import lag, write_status
@@ -103,6 +107,10 @@ class Pipeline:
         self._builder = Builder(context, self._archive, self._scoring.reach)
         self._checkpoints = self._builder.folds
         self._folds = ActiveFolds(context, self._checkpoints, models.needed if models else frozenset)
+        self._topics = TopicWatch(context.options, context.topics())
+        checkpoints = self._builder.folds, self._builder.archived
+        self._resuming = Resuming(context, self._archive, checkpoints, self._scoring, self._topics)
+        self.is_settled = False
         self._build: Future[Generation] | None = None
         self._build_wanted = False
         self._build_error: str | None = None
@@ -118,6 +126,8 @@ class Pipeline:
         Raises:
             LeaseError: another driver runs on the same project, or another home drives the store or owns a generation.
             FenceError: the store contradicts the checkpoint; the message says how to go on.
+            LossError: topics lack what was not read, and nobody has accepted that; once it ``is_settled``, it has
+                happened since, and a new pipeline says what is to be accepted.
             SparkError: Spark's Java process ended.
         """
         with (
@@ -125,6 +135,7 @@ class Pipeline:
             Claim(self._rows, self._options.home, take_over=take_over) as self._claim,
             ThreadPoolExecutor(1, "generations") as self._worker,
         ):
+            self._settle()
             for view in self._repo.views.values():
                 fold_nothing(view)
             self._builder.check_eviction()
@@ -142,6 +153,10 @@ class Pipeline:
                 for fold in self._folds:
                     self._patiently(fold.release)
 
+    def _settle(self) -> None:
+        self._resuming.settle(accept_loss=self._settings.accept_loss)
+        self.is_settled = True
+
     def rebuild(self, *, take_over: bool = False) -> tuple[Generation, bool]:
         """Build a new generation from the archive, from which the next run goes on.
 
@@ -154,17 +169,18 @@ class Pipeline:
             The generation, and whether it has all of Kafka.
 
         Raises:
-            LeaseError: as run().
+            LeaseError, LossError: as run().
         """
         with only_driver(self._options.home), Claim(self._rows, self._options.home, take_over=take_over):
             self._builder.check_eviction()
+            self._settle()
             self._builder.carry_over()
             archived = self._builder.archive_generation()
             self._builder.forget_unfinished()
             generation = self._builder.built(archived)
             high = read_watermarks(self._options.bootstrap, self._context.topics(), self._options.client).high
             # Behind the last record of the tables there may be refused ones: the archive has seen those as well.
-            is_whole = lag(generation.first, high) == 0
+            is_whole = lag(broker_offsets(generation.first), high) == 0
             flip(self._rows, generation, lambda: is_whole, self._builder.owner)
             self._folds.drop(self._folds.superseded() if is_whole else [])
             self._rows.release_lease(generation.stream_id, self._builder.owner)
@@ -180,19 +196,22 @@ class Pipeline:
     def _restored(self) -> list[GenerationFold]:
         """Folds of the generations that an earlier run left, oldest first; that of today's definitions is last."""
         schemas, current = schemas_of(self._repo), self._checkpoints.current()
-        if current is not None and current.schemas != schemas:
-            same = [generation for generation in self._checkpoints.older() if generation.schemas == schemas]
+        if current is not None and (current.schemas != schemas or current.is_stopped):
+            older = self._checkpoints.older()
+            same = [generation for generation in older if generation.schemas == schemas and not generation.is_stopped]
             if same:
                 self._checkpoints.take_back(same[-1])
                 current = same[-1]
         folds = [self._older_fold(generation) for generation in self._checkpoints.older()]
-        if current is not None and current.schemas == schemas:
+        if current is not None and current.schemas == schemas and not current.is_stopped:
             folds.append(self._fold_of(self._builder.described(current), self._repo))
         elif current is not None:
             folds.append(self._older_fold(current))
         return [fold for fold in folds if fold is not None]
 
     def _older_fold(self, generation: Generation) -> GenerationFold | None:
+        if generation.is_stopped:
+            return None
         try:
             return self._fold_of(generation, generation.repo())
         except DefinitionError as error:
@@ -213,7 +232,8 @@ class Pipeline:
         send = self._send_letters if is_todays else _send_nothing
         # Rows with events that were never scored would show a model the events' own effects: they score nothing.
         scoring = None if self._scoring.lacks(log.standing()) else self._scoring.of_generation(target)
-        sink = OnlineSink(target, log, send, self._schemas, parsed, scoring)
+        check = partial(self._topics.check_ids, FOLD)
+        sink = OnlineSink(target, log, send, self._schemas, parsed, scoring, check)
         return GenerationFold(generation, repo, sink, upkeep, self._checkpoints, self._settings.freshness_slo_ms)
 
     # --- queries ---
@@ -290,9 +310,11 @@ class Pipeline:
         source = {"maxOffsetsPerTrigger": str(settings.max_offsets_per_trigger), **self._options.spark_kafka}
         name, checkpoint = f"fold-{generation.stream_id}", self._checkpoints.path(generation)
         start = self._starter(TopicQuery(name, fold.topics, generation.first, checkpoint, source, settings.trigger_ms))
-        job = fold_job(fold.repo, self._spark.sparkContext.defaultParallelism, self._schemas)
+        parallelism, epochs = self._spark.sparkContext.defaultParallelism, epoch_starts(generation.first)
+        job = fold_job(fold.repo, parallelism, self._schemas, epochs)
         fold.executors = Executors(job, self._rows, settings.driver_records)
-        fold.query = SupervisedQuery("fold", start, fold.handle, self._log)
+        check = partial(self._topics.check, FOLD)
+        fold.query = SupervisedQuery("fold", start, fold.handle, self._log, lambda: fold.check_standing(check))
         if fold.repo is self._repo:
             self._parsed.begin(fold.end)
 
@@ -305,9 +327,12 @@ class Pipeline:
 
         def append(frame: DataFrame, batch_id: int) -> None:
             events = self._parsed.take(*log.between(batch_id), self._is_parsing)
-            report = (
-                sink.append_events(events, batch_id) if events is not None else sink.append(frame.toArrow(), batch_id)
-            )
+            if events is None:
+                fetched = frame.toArrow()
+                self._topics.check_ids(ARCHIVE, log.standing())
+                report = sink.append(fetched, batch_id)
+            else:
+                report = sink.append_events(events, batch_id)
             running.done(report.batch_id, report.end, report.records, np.empty(0, np.int64), report.took_ms)
 
         # A batch as soon as there are many records, or when the oldest has waited long enough: never in between.
@@ -319,7 +344,8 @@ class Pipeline:
         }
         topics, checkpoint = self._context.topics(), checkpoints.path(archived)
         start = self._starter(TopicQuery("archive", topics, archived.first, checkpoint, source, 1_000))
-        running.query = SupervisedQuery("archive", start, append, self._log)
+        look = lambda: self._topics.check(ARCHIVE, log.standing())  # noqa: E731
+        running.query = SupervisedQuery("archive", start, append, self._log, look)
         return running
 
     def _is_parsing(self) -> bool:

@@ -31,6 +31,8 @@ class StreamSettings(BaseModel):
     where an alias names a model that needs them."""
     freshness_slo_ms: float = Field(default=1_000, gt=0)
     """The age of an event, at most, when its features can be read."""
+    accept_loss: bool = False
+    """Go on where topics lack records that were not read, and keep a record of which; else the stream ends."""
     spark_master: str = "local[2]"
     """local[cores], or the address of a Spark cluster."""
     spark_memory: str = "1g"

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from features.errors import DefinitionError, FenceError, FormatError, HeadraceError, StoreError, UsageError
+from features.errors import DefinitionError, FenceError, FormatError, HeadraceError, LossError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
     from pyspark.sql.streaming.query import StreamingQuery
 
-FINAL = (FenceError, DefinitionError, FormatError, UsageError)
+FINAL = (FenceError, LossError, DefinitionError, FormatError, UsageError)
 """Errors that are the same on every attempt: something has to be repaired first."""
 PYTHON_ERROR = re.compile(r"^[A-Za-z_][\w.]*Error: .+$", re.MULTILINE)
 FIRST_WAIT_S = 1.0
@@ -70,9 +70,17 @@ class SupervisedQuery:
         start: starts the query, which calls its argument with each batch.
         handle: processes a batch; the same batch again changes nothing more.
         log: takes a line for a person.
+        failed: called after a failure that is not final; raises one that is, where it finds that.
     """
 
-    def __init__(self, name: str, start: Callable[[Handle], StreamingQuery], handle: Handle, log: Log) -> None:
+    def __init__(
+        self,
+        name: str,
+        start: Callable[[Handle], StreamingQuery],
+        handle: Handle,
+        log: Log,
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
         self.name = name
         self.restarts = 0
         self.error: str | None = None
@@ -81,6 +89,7 @@ class SupervisedQuery:
         self._start = start
         self._handle = handle
         self._log = log
+        self._look = failed
         self._backoff = Backoff()
         self._due = 0.0
         self._query: StreamingQuery | None = None
@@ -134,6 +143,13 @@ class SupervisedQuery:
         if isinstance(self._failure, FINAL):
             self.state = "failed"
             raise self._failure
+        try:
+            self._look()
+        except StoreError:  # nothing is known: the next attempt shows more
+            pass
+        except FINAL as error:
+            self.state, self.error = "failed", str(error)
+            raise
         wait_s = self._backoff.next_s()
         self.error = reason(self._failure, reported)
         self.state = "waiting"

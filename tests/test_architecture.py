@@ -40,7 +40,7 @@ LAYERS = {
     "": "headrace > serving streaming training > models > features",
     "features": (
         "checks feast > history online_store > formats rows > events > definitions machine > "
-        "arrays errors hashing renamed times"
+        "arrays epochs errors hashing renamed times"
     ),
     "features.checks": (
         "served_log > laws stores > comparison sampling stored_entity > entity oracle reference_encoder"
@@ -96,14 +96,15 @@ LAYERS = {
     "serving.versions": "versions > canary named shadow",
     "streaming": (
         "pipeline > generations > archive context scoring status > alerts fold > archived_letters > "
-        "dead_letters replay spark > kafka > jars settings supervisor"
+        "dead_letters losses replay spark > kafka > jars settings supervisor"
     ),
     "streaming.alerts": "delivery > sinks status topic",
     "streaming.alerts.sinks": "delta postgres webhook > port",
     "streaming.archive": "importing > undo > cutoff earlier passes > maintenance sink > appending ends",
     "streaming.fold": "sink > executors > crash_points freshness parsed_batches pruning shares > observed_store",
-    "streaming.generations": "active > builder running switchover > checkpoints lease rebuild_request",
-    "streaming.kafka": "watermarks > broker consumer encoding > ports producer topic_admin",
+    "streaming.generations": "active > builder resuming running switchover > checkpoints lease rebuild_request",
+    "streaming.kafka": "watermarks > broker consumer encoding topic_facts > ports producer topic_admin",
+    "streaming.losses": "topic_watch > pinned_topics record > gaps",
     "streaming.scoring": "scoring > on_executors rescoring > decision_log request topics",
     "streaming.spark": "query > session source",
     "training": (

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from features.checks.comparison import Difference, Findings, HeldRows, compare, ends_of_rows
 from features.definitions import FeatureRepo, FeatureView, used_columns
+from features.epochs import broker_offsets
 from features.errors import StoreError, UsageError
 from features.events import entity_keys
 from features.history import ArchiveTable, deduplicated, open_tables
@@ -142,7 +143,7 @@ class Verifier:
 
     def _wait_for_archive(self, end: Offsets) -> None:
         """Waits until the archive has every record before ``end``. Raises StoreError if it does not get there."""
-        deadline = time.monotonic() + ARCHIVED_WITHIN_S
+        deadline, end = time.monotonic() + ARCHIVED_WITHIN_S, broker_offsets(end)  # as the status has them
         while True:
             status = read_status(self._home, now_ms())
             archived = status.get("queries", {}).get("archive", {}).get("end", {})

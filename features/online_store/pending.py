@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from features.arrays import Int64s
 from features.definitions import FeatureRepo, Stream, duration_ms
+from features.epochs import broker_offsets, epoch_start
 from features.errors import ForeignRowError, StoreError
 from features.events import Records, Verdict, accepted_events, decide, parse
 from features.online_store.batch_step import ids_of
@@ -132,10 +133,10 @@ class RowsWithPending(ForwardedStore):
         by_batch: dict[int, list[PendingEvent]] = {}
         for entry in entries:
             batch = folded.batch[entry.key]
-            if entry.topic_partition.rpartition("/")[0] == stream.topic and entry.offset >= folded.ends[batch].get(
-                entry.topic_partition, 0
-            ):
-                by_batch.setdefault(batch, []).append(entry)
+            end = folded.ends[batch].get(entry.topic_partition, 0)
+            offset = epoch_start(end) + entry.offset
+            if entry.topic_partition.rpartition("/")[0] == stream.topic and offset >= end:
+                by_batch.setdefault(batch, []).append(replace(entry, offset=offset))
         tables = [self._decided(stream, of_batch, store, batch) for batch, of_batch in by_batch.items()]
         return pa.concat_tables(tables) if any(table.num_rows for table in tables) else None
 
@@ -175,8 +176,8 @@ class FoldedUpTo:
 
 
 def done_end(marker: Marker) -> Offsets:
-    """The offsets up to which every row has everything: entries before them are not needed any more."""
-    return marker.end if marker.done >= marker.batch_id else marker.start
+    """The broker's offsets up to which every row has everything: entries before them are not needed any more."""
+    return broker_offsets(marker.end if marker.done >= marker.batch_id else marker.start)
 
 
 def folded_up_to(marker: Marker, keys: pa.Array, values: pa.Array) -> FoldedUpTo | None:

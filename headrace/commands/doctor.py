@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -201,6 +201,24 @@ def stores(repo: Path, home: Path) -> Iterator[Finding]:
         yield Finding("online store", "failed", str(error), error.next_step or "edit feature_store.yaml")
 
 
+def lost_records(offline: Path) -> Finding:
+    """Failed while records are lost that nobody has accepted; a warning where some were."""
+    from streaming.losses import ACCEPT, read_losses
+
+    losses = read_losses(offline)
+    if losses["open"]:
+        return Finding("lost records", "failed", f"{_ranges(losses['open'])} wait to be accepted", ACCEPT)
+    if losses["accepted"]:
+        found = f"{_ranges(losses['accepted'])} lost and accepted"
+        return Finding("lost records", "warning", found, "headrace status (says which)")
+    return Finding("lost records", "ok", "none")
+
+
+def _ranges(gaps: Sequence[Mapping[str, Any]]) -> str:
+    """The number of gaps, and of the offsets in those whose size is known."""
+    return f"{len(gaps):,} range{'s' * (len(gaps) > 1)} of {sum(gap['count'] or 0 for gap in gaps):,} offsets or more"
+
+
 def by_settings(root: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
     """Findings about the settings and what they need of this machine; only the first where they cannot be read."""
     try:
@@ -217,6 +235,7 @@ def by_settings(root: Path, environment: Mapping[str, str]) -> Iterator[Finding]
     home = root / settings.home
     yield from stores(root / settings.stream.repo, home)
     yield jars(home)
+    yield lost_records(root / settings.offline.path)
     if not settings.kafka.bootstrap_servers:
         yield broker(home, settings.broker.port)
     if settings.serving.port:

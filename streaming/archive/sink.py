@@ -146,7 +146,7 @@ class ArchiveSink:
 
         The dead letters are acknowledged before: after a crash behind it, nobody would read their records again.
         """
-        messages = messages_by_topic(table, self._repo.streams.values())
+        messages = messages_by_topic(table, self._repo.streams.values(), self._log.epochs)
         parsed = [self._parsed(each) for each in messages]
         send_refused(self._send, messages, parsed)
         events = {name: records.events for name, records in by_stream(messages, parsed).items()}

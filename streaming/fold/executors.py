@@ -10,7 +10,7 @@ as Arrow tables in single cells, so that Spark moves a few large values and neve
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,7 +62,7 @@ AGES = 256
 def parsed_pieces(job: FoldJob, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The pieces (PIECES) that a task makes of its messages (session.COLUMNS)."""
     for batch in batches:
-        for messages in messages_by_topic(pa.Table.from_batches([batch]), job.streams):
+        for messages in messages_by_topic(pa.Table.from_batches([batch]), job.streams, job.epochs):
             yield _pieces(job, messages)
 
 
@@ -109,6 +109,7 @@ class OnExecutors:
         cells: the online store, as another process can open it.
         send: takes the dead letters, before anything is written.
         score: scores the batch's events before any row of it is written; None without event models.
+        check: called once the messages are fetched, before anything is made of them.
     """
 
     def __init__(
@@ -119,8 +120,10 @@ class OnExecutors:
         send: SendDeadLetters,
         watch: Stopwatch,
         score: ScoreOnExecutors | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._job, self._cells, self._send, self._watch, self._score = job, cells, send, watch, score
+        self._check = check
         self._pieces = frame.mapInArrow(lambda batches: parsed_pieces(job, batches), PIECES_SQL).persist()
         self._verdicts = {stream.name: np.zeros(len(Verdict), np.int64) for stream in job.streams}
         self.appended_at: Int64s = np.empty(0, np.int64)
@@ -129,6 +132,7 @@ class OnExecutors:
     def ids(self) -> Mapping[str, Ids]:
         with self._watch.at("parse"):
             pieces = self._pieces.where(f"kind <> '{EVENTS}'").toArrow()
+        self._check()
         for stream in self._job.streams:
             own = pieces.filter(pc.equal(pieces["stream"], stream.name))
             self._count(stream, _payloads(own, COUNTS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -47,6 +47,7 @@ class FoldJob:
         keys: by stream, its fields that are keys of entities.
         shares: the number of tasks that a view's entities are divided into.
         schemas: as parse() takes them.
+        epochs: topic → the start of its epoch (features/epochs.py), where that is not 0.
     """
 
     streams: tuple[Stream, ...]
@@ -55,6 +56,7 @@ class FoldJob:
     keys: Mapping[str, frozenset[str]]
     shares: int
     schemas: Schemas | None = None
+    epochs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def tasks(self) -> int:
@@ -70,11 +72,14 @@ class FoldJob:
         return [view for view in self.views if stream.name in {read.name for read in view.streams}]
 
 
-def fold_job(repo: FeatureRepo, shares: int, schemas: Schemas | None = None) -> FoldJob:
+def fold_job(
+    repo: FeatureRepo, shares: int, schemas: Schemas | None = None, epochs: Mapping[str, int] | None = None
+) -> FoldJob:
     """The job of a repo's streams and views."""
     horizons_ms = {name: repo.horizon_ms(name) for name in repo.streams}
     keys = {name: repo.keys_of(name) for name in repo.streams}
-    return FoldJob(tuple(repo.streams.values()), tuple(repo.views.values()), horizons_ms, keys, shares, schemas)
+    views = tuple(repo.views.values())
+    return FoldJob(tuple(repo.streams.values()), views, horizons_ms, keys, shares, schemas, epochs or {})
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -67,7 +67,7 @@ class OnlineSink:
 
     ``clocks_ms`` is the newest known_at of each stream so far. ``watch`` has the time spent in each stage
     (observed_store.py) of all batches so far. ``scoring`` scores a batch's accepted events before any row of them is
-    written.
+    written. ``check`` is called with a batch's start once it is fetched, before anything is made of it.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class OnlineSink:
         schemas: Schemas | None = None,
         handed_over: ParsedBatches | None = None,
         scoring: BatchScoring | None = None,
+        check: Callable[[Offsets], None] = lambda start: None,
     ) -> None:
         self.watch = Stopwatch()
         self._repo = target.repo
@@ -89,6 +90,7 @@ class OnlineSink:
         self._send = send
         self._schemas = schemas
         self._handed_over = handed_over
+        self._check = check
         self.clocks_ms: dict[str, int] = {}
         self._folded = {stream.name for view in views for stream in view.streams}
 
@@ -100,8 +102,9 @@ class OnlineSink:
         """
         began = time.perf_counter()
         start, end = self._log.between(batch_id)
+        self._check(start)
         with self.watch.at("parse"):
-            messages = messages_by_topic(table, self._repo.streams.values())
+            messages = messages_by_topic(table, self._repo.streams.values(), self._log.epochs)
             parsed = [self._parsed(each) for each in messages]
         parsed_by_stream = by_stream(messages, parsed)
         # Before the rows and the archive: after a crash behind them nobody could tell which letters have been sent.
@@ -136,7 +139,7 @@ class OnlineSink:
         if self._handed_over is not None:
             self._handed_over.skip(end)
         score = None if self._scoring is None else partial(self._scoring.on_executors, end)
-        work = OnExecutors(frame, job, cells, self._send, self.watch, score)
+        work = OnExecutors(frame, job, cells, self._send, self.watch, score, partial(self._check, start))
         try:
             with self.watch.at("fold"):
                 counts = self._step.run_work(Batch(batch_id, start, end, {}, now_ms()), work)

@@ -8,6 +8,7 @@ from streaming.generations.builder import Builder
 from streaming.generations.checkpoints import Generation, schemas_of
 from streaming.generations.lease import Claim, Lease, only_driver
 from streaming.generations.rebuild_request import rebuilt_by_the_stream, take_rebuild
+from streaming.generations.resuming import Resuming
 from streaming.generations.running import Executors, GenerationFold, Running, Upkeep
 from streaming.generations.switchover import Needed, flip
 
@@ -20,6 +21,7 @@ __all__ = [
     "GenerationFold",
     "Lease",
     "Needed",
+    "Resuming",
     "Running",
     "flip",
     "only_driver",

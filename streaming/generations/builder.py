@@ -16,6 +16,7 @@ from streaming.fold import around_effects
 from streaming.generations.checkpoints import Checkpoints, Generation, build_from_archive, new_generation
 from streaming.generations.lease import LEASE_S, Lease, owner_of
 from streaming.kafka import read_watermarks
+from streaming.losses import PinnedTopics
 from streaming.supervisor import StoppedError
 
 
@@ -65,7 +66,9 @@ class Builder:
         return generation
 
     def _low(self) -> Offsets:
-        return read_watermarks(self._options.bootstrap, self._context.topics(), self._options.client).low
+        """Our first offset of every partition that the topics have."""
+        found = read_watermarks(self._options.bootstrap, self._context.topics(), self._options.client)
+        return PinnedTopics.read(self._options.offline).logs(found).low
 
     def described(self, generation: Generation) -> Generation:
         """The generation with today's definitions, whose rows have the same content."""

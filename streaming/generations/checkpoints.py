@@ -47,6 +47,7 @@ class Generation:
         schemas: view → schema_hash of its rows.
         definitions: its views as text (definitions/serialized.py).
         superseded_at: when readers were switched to another, in ms; 0 before that.
+        is_stopped: its rows and the archive lack different records: it is read until another is built, not folded on.
     """
 
     stream_id: int
@@ -54,6 +55,7 @@ class Generation:
     schemas: Mapping[str, int]
     definitions: str = ""
     superseded_at: int = 0
+    is_stopped: bool = False
 
     def repo(self) -> FeatureRepo:
         """The definitions that it was built with; DefinitionError where this version does not take them."""
@@ -88,6 +90,16 @@ class Checkpoints:
     def write(self, generation: Generation) -> None:
         """Replace the current generation's file."""
         write_json(self._file, asdict(generation))
+
+    def stop(self, generations: Sequence[Generation]) -> None:
+        """Mark these as stopped, if they are not."""
+        stopped = {each.stream_id: replace(each, is_stopped=True) for each in generations if not each.is_stopped}
+        if not stopped:
+            return
+        current = self.current()
+        self._write_older([stopped.get(each.stream_id, each) for each in self.older()])
+        if current is not None and current.stream_id in stopped:
+            self.write(stopped[current.stream_id])
 
     def older(self) -> list[Generation]:
         """The older generations that have not been dropped, oldest first."""

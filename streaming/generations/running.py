@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from features.arrays import Int64s
+from features.epochs import broker_offsets
 from features.errors import HeadraceError
 from features.online_store import Counts, Offsets, Sweeper
 from features.times import now_ms
@@ -57,7 +58,7 @@ class Running:
             "rows_per_s": round(self._recent.per_s(now_ms()), 1),
             "age": self._recent.age_ms(now_ms()),
             "lag": self.lag(),
-            "end": dict(self.end),
+            "end": broker_offsets(self.end),
             "counts": {},
         }
 
@@ -70,7 +71,7 @@ class Running:
         if not all(latest) or not latest:
             return None
         ends = flat_offsets({topic: parts for offsets in latest for topic, parts in offsets.items()})
-        return lag(self.end, ends)
+        return lag(broker_offsets(self.end), ends)
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,10 @@ class GenerationFold(Running):
             self._upkeep.clean_up(self._sink.clocks_ms)  # again: a batch that comes soon after another prunes nothing
         finally:
             self.query.busy.release()
+
+    def check_standing(self, check: Callable[[Offsets], None]) -> None:
+        """Call ``check`` with the offsets that its checkpoint has committed."""
+        check(self._offsets.standing())
 
     def release(self) -> None:
         """Give up the lease."""

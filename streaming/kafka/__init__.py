@@ -25,9 +25,11 @@ from streaming.kafka.topic_admin import (
     ensure_topics,
     topics,
 )
-from streaming.kafka.watermarks import read_watermarks
+from streaming.kafka.topic_facts import BROKERS_CLOCK, TopicFacts, TopicReader, clock_warnings
+from streaming.kafka.watermarks import Watermarks, read_watermarks
 
 __all__ = [
+    "BROKERS_CLOCK",
     "BrokerError",
     "CONSUMER_OPTIONS",
     "DEAD",
@@ -44,7 +46,11 @@ __all__ = [
     "ReadError",
     "Record",
     "TopicError",
+    "TopicFacts",
+    "TopicReader",
+    "Watermarks",
     "admin_client",
+    "clock_warnings",
     "dead_letter_topic",
     "ensure_named_topics",
     "ensure_topics",

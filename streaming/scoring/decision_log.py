@@ -20,6 +20,7 @@ from features.definitions import PARTITIONS_OF_A_TOPIC, Stream
 from features.events import integers
 from features.machine import replaced
 from features.online_store import Offsets
+from models.event_model import DECISIONS
 
 REACH = b"reach"
 
@@ -72,6 +73,12 @@ class DecisionLog:
         self._number, self.reach = self._number + 1, reach
         self.unsent = stored if stored.num_rows else None
         self._path(self._number - KEPT).unlink(missing_ok=True)
+
+    def skip(self, reach: Offsets) -> None:
+        """Go on at these offsets: nobody will decide about what is before them. What is unsent stays unsent."""
+        further = {name: offset for name, offset in reach.items() if offset > self.reach.get(name, offset)}
+        if further:
+            self.keep(DECISIONS.empty_table() if self.unsent is None else self.unsent, further)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number}.arrow"

@@ -145,6 +145,11 @@ class EventScoring:
                 reach[name] = min(offset, reach.get(name, offset))
         return reach
 
+    def skip(self, resumed: Callable[[Offsets], Offsets]) -> None:
+        """Each model goes on where ``resumed`` says for the offsets that it has reached."""
+        for model in self._models:
+            model.log.skip(resumed(model.log.reach))
+
     def start(self) -> None:
         """Begin to follow the models' champions."""
         for model in self._models:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from features.epochs import broker_offsets
 from features.online_store import Offsets
 from streaming.spark.session import read_topics
 from streaming.spark.source import nested_offsets
@@ -36,7 +37,7 @@ class TopicQuery:
 
     def start(self, spark: SparkSession, bootstrap: str, handle: Callable[[DataFrame, int], None]) -> StreamingQuery:
         """The query has started, and calls ``handle`` with each batch and its id."""
-        first = {"startingOffsets": json.dumps(nested_offsets(self.first))}
+        first = {"startingOffsets": json.dumps(nested_offsets(broker_offsets(self.first)))}
         messages = read_topics(spark, self.topics, bootstrap, first | dict(self.options))
         writer = messages.writeStream.queryName(self.name).foreachBatch(handle)
         writer = writer.option("checkpointLocation", str(self.checkpoint))

@@ -13,8 +13,10 @@ import pyarrow.compute as pc
 
 from features.arrays import Int64s, single_array
 from features.definitions import PARTITIONS_OF_A_TOPIC, Stream
-from features.errors import FenceError
+from features.epochs import epoch_start, epoch_starts, our_offsets
+from features.errors import FenceError, FormatError
 from features.events import Parsed, Records
+from features.history import IMPORT_PARTITION
 from features.online_store import Offsets
 from streaming.kafka import FIRST_PLACE, KNOWN_AT, PLACE_PATTERN
 
@@ -34,28 +36,47 @@ class Messages:
     records: Records
 
 
-def messages_by_topic(table: pa.Table, streams: Iterable[Stream]) -> list[Messages]:
-    """The messages of each stream and topic that has any, in the batch's order."""
+def messages_by_topic(
+    table: pa.Table, streams: Iterable[Stream], epochs: Mapping[str, int] | None = None
+) -> list[Messages]:
+    """The messages of each stream and topic that has any, in the batch's order.
+
+    Args:
+        epochs: topic → the start of its epoch (features/epochs.py), where that is not 0.
+
+    Raises:
+        FormatError: a topic has more partitions than a stream has numbers for.
+    """
     topics = single_array(table["topic"])
     messages = []
     for stream in streams:
         for number, part in enumerate(stream.parts):
             rows = table.filter(pc.equal(topics, part.topic))
             if rows.num_rows:
-                messages.append(Messages(part, rows, _records(rows, number * PARTITIONS_OF_A_TOPIC)))
+                records = _records(rows, part.topic, number * PARTITIONS_OF_A_TOPIC, (epochs or {}).get(part.topic, 0))
+                messages.append(Messages(part, rows, records))
     return messages
 
 
-def _records(rows: pa.Table, first: int) -> Records:
-    """The rows to parse, their topic's partitions numbered from ``first``."""
+def _records(rows: pa.Table, topic: str, first: int, epoch: int) -> Records:
+    """The rows to parse, their topic's partitions numbered from ``first``, and its offsets from ``epoch``."""
     partition, offset = (np.asarray(rows[name]) for name in ("partition", "offset"))
+    check_partitions(topic, int(partition.max()) + 1, first)
     return Records(
         single_array(rows["value"]),
         known_at(rows),
         partition.astype(np.int32) + first,
-        offset.astype(np.int64),
+        offset.astype(np.int64) + epoch,
         first_places(rows),
     )
+
+
+def check_partitions(topic: str, count: int, first: int = 0) -> None:
+    """Raise FormatError unless a stream has numbers for so many partitions of a topic, from ``first`` on."""
+    most = min(PARTITIONS_OF_A_TOPIC, IMPORT_PARTITION - first)
+    if count > most:
+        next_step = "Copy it to a topic with fewer partitions, and read that."
+        raise FormatError(f"topic '{topic}'", f"at most {most:,} partitions", f"{count:,}", next_step)
 
 
 def known_at(rows: pa.Table) -> Int64s:
@@ -102,11 +123,16 @@ class OffsetLog:
 
     Args:
         checkpoint: folder of the query.
-        first: the offsets at which batch 0 starts.
+        first: the offsets at which batch 0 starts; they say in which epoch its topics are.
     """
 
     checkpoint: Path
     first: Offsets
+
+    @property
+    def epochs(self) -> dict[str, int]:
+        """Topic → the start of its epoch."""
+        return epoch_starts(self.first)
 
     def between(self, batch_id: int) -> tuple[Offsets, Offsets]:
         """[start, end) of a batch that is running or has just run."""
@@ -126,7 +152,8 @@ class OffsetLog:
     def _end(self, batch_id: int) -> Offsets:
         path = self.checkpoint / "offsets" / str(batch_id)
         try:
-            return flat_offsets(json.loads(path.read_text(encoding="utf-8").splitlines()[-1]))
+            planned = flat_offsets(json.loads(path.read_text(encoding="utf-8").splitlines()[-1]))
+            return our_offsets(planned, self.epochs)
         except (OSError, ValueError, IndexError, AttributeError) as error:
             required = "a checkpoint with the offsets of the running batch and the one before it"
             step = "Run 'headrace features rebuild' to go on with a checkpoint that is whole."
@@ -150,8 +177,8 @@ def nested_offsets(offsets: Offsets) -> dict[str, dict[str, int]]:
 
 
 def records_between(start: Offsets, end: Offsets) -> int:
-    """The number of offsets in [start, end); a partition that is not in start begins at 0."""
-    return sum(offset - start.get(name, 0) for name, offset in end.items())
+    """The number of offsets in [start, end); a partition that is not in start begins where its epoch does."""
+    return sum(offset - start.get(name, epoch_start(offset)) for name, offset in end.items())
 
 
 SendDeadLetters = Callable[[Stream, Messages, Parsed], object]

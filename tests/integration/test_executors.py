@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import cloudpickle
 import numpy as np
@@ -105,6 +105,8 @@ def messages(stream: Stream, number: int) -> pa.Table:
 
 class Plan:
     """Where batches start and end."""
+
+    epochs: ClassVar[dict[str, int]] = {}
 
     def between(self, batch_id: int) -> tuple[dict[str, int], dict[str, int]]:
         return {"t/0": batch_id}, {"t/0": batch_id + 1}
@@ -209,6 +211,8 @@ def test_executors_in_processes_of_their_own_leave_the_rows_that_the_driver_woul
 
 class Payments:
     """Weeks of simulated payments of both topics, and their labels, in batches: what Spark would hand over."""
+
+    epochs: ClassVar[dict[str, int]] = {}
 
     def __init__(self, repo: FeatureRepo) -> None:
         events = simulated(repo, days=20, customers=40)

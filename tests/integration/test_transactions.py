@@ -8,36 +8,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
+from orders_project import Orders, orders_stream
 from stream_process import StreamProcess
 
-from features.definitions.repo import load_repo
 from streaming.kafka.consumer import read_topic
-from streaming.kafka.topic_admin import ensure_topics
 
 pytestmark = pytest.mark.integration
-
-DEFINITIONS = """
-from headrace import Count, Entity, FeatureSet, FeatureView, Stream
-
-user = Entity("user", keys={{"user_id": "string"}})
-orders = Stream("orders", topic="{topic}", fields={{"user_id": "string"}})
-by_user = FeatureView("by_user", sets=[FeatureSet(user, orders, [Count()], ["1h"])])
-"""
 
 
 @pytest.fixture
 def stream(tmp_path: Path, kafka: str, spark_jars: list[Path], unique_name: str) -> StreamProcess:
-    root = tmp_path / "project"
-    (root / ".headrace").mkdir(parents=True)
-    (root / ".headrace" / "jars").symlink_to(spark_jars[0].parent.parent)
-    (root / "feature_repo").mkdir()
-    (root / "feature_repo" / "orders.py").write_text(DEFINITIONS.format(topic=unique_name), encoding="utf-8")
-    settings = f"[kafka]\nbootstrap_servers = '{kafka}'\n[stream]\nspark_memory = '512m'\narchive_trigger_s = 0.5\n"
-    (root / "settings.toml").write_text(settings, encoding="utf-8")
-    ensure_topics(kafka, load_repo(root / "feature_repo").streams.values())
-    return StreamProcess(root, kafka)
+    return orders_stream(tmp_path / "project", kafka, spark_jars, unique_name)
 
 
 class Transactions:
@@ -57,13 +39,6 @@ class Transactions:
             event = {"event_id": name, "event_time": int(time.time() * 1000), "user_id": "ann"}
             self.producer.produce(self.topic, json.dumps(event).encode(), b"ann", partition=0)
         self.producer.flush(30)
-
-
-def archived(stream: StreamProcess) -> list[str]:
-    from deltalake import DeltaTable
-
-    table = pa.table(DeltaTable(stream.root / ".headrace" / "offline" / "orders").to_pyarrow_table())
-    return sorted(table["event_id"].to_pylist())
 
 
 def test_only_committed_records_are_folded_and_archived_and_lag_ends_at_zero(
@@ -86,7 +61,7 @@ def test_only_committed_records_are_folded_and_archived_and_lag_ends_at_zero(
         transactions.producer.commit_transaction(30)
         stream.wait(process, lambda: stream.queries()["fold"]["counts"]["folded"] == 3 and stream.is_drained())
         stream.wait(process, lambda: [query["lag"] for query in stream.queries().values()] == [0, 0])
-        stream.wait(process, lambda: archived(stream) == ["a1", "a2", "b1"])
+        stream.wait(process, lambda: Orders(stream, unique_name).archived() == ["a1", "a2", "b1"])
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     counts = stream.queries()["fold"]["counts"]

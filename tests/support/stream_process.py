@@ -49,6 +49,7 @@ class StreamProcess:
         Args:
             options: of the command.
             crash_at: the point at which it kills itself (streaming/fold/crash_points.py).
+            options: of the command.
         """
         arguments = [*within, sys.executable, "-m", "headrace", "stream", *options]
         environ = {**os.environ, **({VARIABLE: crash_at} if crash_at else {})}

@@ -23,7 +23,7 @@ from streaming.fold.pruning import Pruning
 from streaming.fold.sink import FoldTarget, OnlineSink
 from streaming.generations.active import ActiveFolds
 from streaming.generations.checkpoints import Checkpoints, new_generation
-from streaming.generations.lease import Lease
+from streaming.generations.lease import Lease, owner_of
 from streaming.generations.running import GenerationFold, Upkeep
 from streaming.generations.switchover import is_current
 from streaming.settings import StreamOptions
@@ -54,7 +54,7 @@ def fold_of(context: StreamContext, end: Offsets, topic_ends: dict[str, int]) ->
     checkpoints.start(generation)
     number = generation.stream_id
     upkeep = Upkeep(
-        Lease(context.rows, number, "test"),
+        Lease(context.rows, number, owner_of(context.options.home)),
         Sweeper(context.rows, number, [VIEW]),
         Pruning(context.rows, [VIEW.name], number),
     )

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from features.errors import StoreError
+from features.errors import LossError, StoreError
 from headrace.console import JSON, print_report, say
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ TAKE_OVER = click.option(
 
 @click.command()
 @TAKE_OVER
-def stream(take_over: bool) -> None:
+@click.option(
+    "--accept-loss", is_flag=True, help="Go on where topics lack records that were not read; what is lost is recorded."
+)
+def stream(take_over: bool, accept_loss: bool) -> None:
     """Fold the topics into the online store and archive them, until Ctrl-C or SIGTERM.
 
     Our own broker is started for it where the settings name no cluster and none runs. Every offline.compact_every_min
@@ -42,9 +45,14 @@ def stream(take_over: bool) -> None:
 
     A single home may drive an online store: from another one the stream ends with an error, unless it takes over.
 
+    The stream ends where records are gone that it has not read: they were deleted by age or by hand, or the topic was
+    deleted and made anew. With --accept-loss (or stream.accept_loss) it goes on with what is there: rows are made again
+    from the offline store, so that both lack the same, and 'headrace status' and 'doctor' say what is lost.
+
     \b
-    Example:
+    Examples:
       headrace stream
+      headrace stream --accept-loss
     """
     from headrace.cluster import cluster
     from headrace.project import Project
@@ -53,9 +61,24 @@ def stream(take_over: bool) -> None:
     project = Project.open()
     repo = project.repo
     upkeep = maintained_every(60 * project.settings.offline.compact_every_min, project.root, say)
-    with until_signalled() as stop, cluster(project.settings, project.root) as bootstrap, upkeep:
-        _pipeline(project.settings, project.root, repo, bootstrap).run(stop, take_over=take_over)
+    settings = project.settings
+    if accept_loss:
+        settings = settings.model_copy(update={"stream": settings.stream.model_copy(update={"accept_loss": True})})
+    with until_signalled() as stop, cluster(settings, project.root) as bootstrap, upkeep:
+        _run(lambda: _pipeline(settings, project.root, repo, bootstrap), stop, take_over)
     say("stopped; what was read is folded, and the rest waits in Kafka")
+
+
+def _run(pipeline: Callable[[], Pipeline], stop: threading.Event, take_over: bool) -> None:
+    """Run pipelines one after another: a loss that one meets is settled, or refused, at the start of the next."""
+    while True:
+        current = pipeline()
+        try:
+            return current.run(stop, take_over=take_over)
+        except LossError as error:
+            if not current.is_settled:
+                raise
+            say(str(error))
 
 
 @click.command()
@@ -185,6 +208,7 @@ def status(as_json: bool, metrics: bool) -> None:
     from headrace.metrics import metrics_text
     from headrace.project import Project
     from streaming.alerts import delivery_lines, delivery_metrics, read_delivery
+    from streaming.losses import loss_lines, loss_metrics, read_losses
     from streaming.status import status_lines, stream_metrics
     from training.judging import drift_line, drift_metrics, read_drift, read_event_drift
 
@@ -195,15 +219,25 @@ def status(as_json: bool, metrics: bool) -> None:
     if current["state"] != "absent":
         current["bytes_per_row"] = _bytes_per_row(project.settings, project.root)
     alerts = read_delivery(project.home, now_ms())
+    losses = read_losses(project.root / project.settings.offline.path)
     if as_json:
-        also = {"alerts": alerts, "drift": drift, "event_drift": event_drifts or None}
+        also = {
+            "losses": losses if any(losses.values()) else None,
+            "alerts": alerts,
+            "drift": drift,
+            "event_drift": event_drifts or None,
+        }
         also = {name: part for name, part in also.items() if part is not None}
         click.echo(json.dumps(current | also, indent=2))
     elif metrics:
-        families = [*stream_metrics(current), *([] if alerts is None else delivery_metrics(alerts))]
+        families = [
+            *stream_metrics(current),
+            *loss_metrics(losses),
+            *([] if alerts is None else delivery_metrics(alerts)),
+        ]
         click.echo(metrics_text([*families, *drift_metrics(drifts)]), nl=False)
     else:
-        lines = [*status_lines(current), *([] if alerts is None else delivery_lines(alerts))]
+        lines = [*status_lines(current), *loss_lines(losses), *([] if alerts is None else delivery_lines(alerts))]
         click.echo("\n".join([*lines, *(drift_line(drift, now_ms()) for drift in drifts)]))
 
 
