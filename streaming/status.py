@@ -118,6 +118,11 @@ def stream_metrics(status: Mapping[str, Any]) -> list[Metric]:
     up = GaugeMetricFamily("headrace_stream_up", "1 while the stream runs.", int(status["state"] == "running"))
     gauges = {key: GaugeMetricFamily(f"headrace_stream_{key}", text, labels=["query"]) for key, text in GAUGES.items()}
     records = CounterMetricFamily("headrace_stream_records_total", "Records by their end.", labels=["query", "end"])
+    cannot = CounterMetricFamily(
+        "headrace_stream_cannot_be_folded_total",
+        "Records that are dead letters because an error was raised with each of them, since the start.",
+        labels=["query"],
+    )
     servable = HistogramMetricFamily(
         "headrace_stream_servable_age_seconds", "From an event until its row can be read.", labels=["query", "view"]
     )
@@ -130,11 +135,13 @@ def stream_metrics(status: Mapping[str, Any]) -> list[Metric]:
                 gauge.add_metric([name], query[key])
         for end, count in query.get("counts", {}).items():
             records.add_metric([name, end], count)
+        if "cannot_be_folded" in query:
+            cannot.add_metric([name], query["cannot_be_folded"])
         for view, freshness in query.get("freshness", {}).items():
             servable.add_metric([name, view], cumulative_s(freshness), freshness["sum_ms"] / 1000)
         for key, age_ms in query.get("age", {}).items():
             age.add_metric([name, key[1:3]], age_ms)
-    return [up, *gauges.values(), records, servable, age]
+    return [up, *gauges.values(), records, cannot, servable, age]
 
 
 def status_lines(status: Mapping[str, Any]) -> list[str]:
@@ -154,6 +161,8 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {name}: {query['state']} · {rate}{took}{fresh}" + (f" · {counts}" if counts else ""))
         for view, freshness in query.get("freshness", {}).items():
             lines += [f"    {view}: {_freshness_line(freshness)}"] if freshness["count"] else []
+        if query.get("cannot_be_folded"):
+            lines.append(f"    {query['cannot_be_folded']:,} records cannot be folded: see 'headrace deadletters list'")
         if query["error"]:
             lines.append(f"    {query['error']}")
     sizes = [f"{view} {size:,.0f}" for view, size in status.get("bytes_per_row", {}).items()]

@@ -109,6 +109,10 @@ class SupervisedQuery:
         elif self._query is not None and not self._query.isActive:
             self._failed(now_s, self._query.exception())
 
+    def say(self, text: str) -> None:
+        """Log a line about the query."""
+        self._log(f"query '{self.name}': {text}")
+
     def progress(self) -> dict[str, Any] | None:
         """Spark's progress report of the last batch."""
         last = self._query.lastProgress if self._query is not None else None

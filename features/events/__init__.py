@@ -5,6 +5,7 @@ typed columns (``EventColumns``), and the decision on repeated event ids (``Deci
 """
 
 from features.events.arguments import parsed_key, parsed_time, plausible_times
+from features.events.bisecting import NOT_OF_A_RECORD, errors_alone
 from features.events.columns import (
     PARTITION_BITS,
     EventColumns,
@@ -35,7 +36,18 @@ from features.events.dedupe import (
     encoded_ids,
     without_duplicates,
 )
-from features.events.parsing import Parsed, Records, Verdict, event_schema, from_columns, joined, parse
+from features.events.parsing import (
+    CANNOT_BE_FOLDED,
+    CANNOT_BE_READ,
+    Parsed,
+    Records,
+    Verdict,
+    event_schema,
+    from_columns,
+    joined,
+    parse,
+    with_dead_letters,
+)
 from features.events.served_answers import inputs_hash, items_text, served_log, shown_items
 from features.events.timestamps import (
     PLAUSIBLE,
@@ -48,10 +60,13 @@ from features.events.timestamps import (
 
 __all__ = [
     "ARROW",
+    "CANNOT_BE_FOLDED",
+    "CANNOT_BE_READ",
     "Decision",
     "EventColumns",
     "INT64",
     "NEVER",
+    "NOT_OF_A_RECORD",
     "PARTITION_BITS",
     "PLAUSIBLE",
     "Parsed",
@@ -70,6 +85,7 @@ __all__ = [
     "encode_key",
     "encoded_ids",
     "entity_keys",
+    "errors_alone",
     "event_schema",
     "from_columns",
     "implausible",
@@ -91,5 +107,6 @@ __all__ = [
     "show",
     "shown_items",
     "with_unit_hint",
+    "with_dead_letters",
     "without_duplicates",
 ]

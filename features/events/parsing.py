@@ -20,10 +20,14 @@ from features.arrays import Bools, Floats, Int64s, single_array
 from features.definitions import FUTURE_TOLERANCE_MS, PARTITIONS_OF_A_TOPIC, Stream, evaluate
 from features.events import split_columns
 from features.events.avro import messages as avro
+from features.events.bisecting import NOT_OF_A_RECORD, errors_alone
 from features.events.decoded import ARROW, Decoded, Problems, implausible_reason, reason_text, show
 from features.events.ids import IDENTIFIER, unusable
 from features.events.json import messages as json_messages
 from features.events.timestamps import implausible
+
+CANNOT_BE_READ, CANNOT_BE_FOLDED = "cannot_be_read", "cannot_be_folded"
+"""Codes of records with which a kernel or a library raises an error."""
 
 
 class Verdict(IntEnum):
@@ -102,11 +106,57 @@ def parse(
         FormatError: ``stream.schema`` is not an Avro schema.
     """
     values = _binary(records.values)
-    is_avro = stream.format == "avro"
-    decoded = avro.decode(values, stream, schemas) if is_avro else json_messages.decode(values, stream)
-    for row in np.flatnonzero(np.asarray(values.is_null())).tolist():
-        decoded.problems[row] = "null_value: a message is required; got null (a tombstone)"
-    return _judge(decoded, records, stream, horizon_ms, keys, clock_ms)
+
+    def judged(rows: Int64s | None) -> Parsed:
+        some = _taken(replace(records, values=values), rows)
+        is_avro = stream.format == "avro"
+        decoded = avro.decode(some.values, stream, schemas) if is_avro else json_messages.decode(some.values, stream)
+        for row in np.flatnonzero(np.asarray(some.values.is_null())).tolist():
+            decoded.problems[row] = "null_value: a message is required; got null (a tombstone)"
+        return _judge(decoded, some, stream, horizon_ms, keys, clock_ms)
+
+    return _whole_or_alone(judged, len(values))
+
+
+def _taken(records: Records, rows: Int64s | None) -> Records:
+    """The messages of these rows; all for None."""
+    if rows is None:
+        return records
+    index = pa.array(rows, pa.int64())
+    known_at = None if records.known_at is None else records.known_at[rows]
+    first_places = None if records.first_places is None else records.first_places.take(index)
+    return Records(records.values.take(index), known_at, records.partition[rows], records.offset[rows], first_places)
+
+
+def _whole_or_alone(judged: Callable[[Int64s | None], Parsed], count: int, known: Problems | None = None) -> Parsed:
+    """The verdicts on all records (None); those that raise an error alone are dead letters, as ``known`` are."""
+    try:
+        return judged(None)
+    except NOT_OF_A_RECORD:
+        raise
+    except BaseException:
+        errors = errors_alone(count, lambda start, stop: judged(np.arange(start, stop)))
+        if not errors:
+            raise
+    kept = np.setdiff1d(np.arange(count), list(errors))
+    part = judged(kept)
+    verdicts, reasons = np.full(count, Verdict.DEAD_LETTER, dtype=np.int8), np.full(count, None, dtype=object)
+    verdicts[kept], reasons[kept] = part.verdicts, part.reasons.to_pylist()
+    for row, error in errors.items():
+        reasons[row] = (known or {}).get(row, f"{CANNOT_BE_READ}: {error}")
+    return Parsed(part.events, kept[part.rows], verdicts, pa.array(reasons, pa.string()))
+
+
+def with_dead_letters(parsed: Parsed, reasons: Mapping[int, str]) -> Parsed:
+    """The same records, of which those of these events (index → reason) are dead letters."""
+    if not reasons:
+        return parsed
+    events = np.array(list(reasons), dtype=np.int64)
+    verdicts, texts = parsed.verdicts.copy(), np.array(parsed.reasons.to_pylist(), dtype=object)
+    verdicts[parsed.rows[events]] = Verdict.DEAD_LETTER
+    texts[parsed.rows[events]] = list(reasons.values())
+    kept = np.setdiff1d(np.arange(len(parsed.rows)), events)
+    return Parsed(parsed.events.take(pa.array(kept)), parsed.rows[kept], verdicts, pa.array(texts, pa.string()))
 
 
 def joined(parts: Sequence[Parsed]) -> Parsed:
@@ -149,9 +199,20 @@ def from_columns(
     Raises:
         FormatError: there is no column ``event_time``, or known_at, partition or offset has a wrong type.
     """
-    decoded = split_columns.decode(table, stream, problems)
-    records = Records(None, *split_columns.positions(table, decoded, stream))
-    return _judge(decoded, records, stream, horizon_ms, keys, clock_ms)
+    numbered = table if "offset" in table.column_names else table.append_column("offset", [np.arange(table.num_rows)])
+
+    def judged(rows: Int64s | None) -> Parsed:
+        some, their_problems = numbered, problems
+        if rows is not None:
+            some = numbered.take(pa.array(rows, pa.int64()))
+            their_problems = {
+                row: problems[old] for row, old in enumerate(rows.tolist()) if problems and old in problems
+            }
+        decoded = split_columns.decode(some, stream, their_problems)
+        records = Records(None, *split_columns.positions(some, decoded, stream))
+        return _judge(decoded, records, stream, horizon_ms, keys, clock_ms)
+
+    return _whole_or_alone(judged, table.num_rows, problems)
 
 
 def _judge(

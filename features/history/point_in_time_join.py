@@ -31,9 +31,11 @@ from features.rows import (
     Histogram,
     Plan,
     Table,
+    can_take,
     entity_events,
     plan_of,
     statuses,
+    without_unfoldable,
 )
 
 MOST_PIECES = 256
@@ -144,7 +146,10 @@ def _streams(view: FeatureView, keys: pa.Array, events: Mapping[str, pa.Table]) 
     """Each stream's events of the spine's entities; empty for a stream without events."""
     streams = []
     for stream in view.streams:
-        columns = EventColumns(events.get(stream.name, event_schema(stream).empty_table()), stream)
+        table = events.get(stream.name, event_schema(stream).empty_table())
+        columns = EventColumns(table, stream)
+        if not can_take([view], columns):
+            columns = EventColumns(without_unfoldable(table, stream, [view]), stream)
         texts = columns.entity_keys(view.entity)
         index = pc.if_else(texts.is_valid(), pc.index_in(texts, value_set=keys), None)
         row = pc.fill_null(index, -1).to_numpy(zero_copy_only=False).astype(np.int64)

@@ -23,10 +23,21 @@ import pyarrow as pa
 from features.arrays import Int64s
 from features.definitions import PARTITIONS_OF_A_TOPIC, FeatureView, Stream, duration_ms
 from features.errors import FenceError
-from features.events import Decision, Parsed, Verdict, accept, accepted_events, decide, encoded_ids, integers, sequence
+from features.events import (
+    Decision,
+    EventColumns,
+    Parsed,
+    Verdict,
+    accept,
+    accepted_events,
+    decide,
+    encoded_ids,
+    integers,
+    sequence,
+)
 from features.online_store.conflicts import REBUILD
 from features.online_store.port import BYTES_A_WRITE, Idle, Marker, Offsets, RowStore, Store
-from features.rows import BatchKey, Fold, in_portions, newest_events
+from features.rows import BatchKey, Fold, can_take, in_portions, newest_events, without_unfoldable
 
 ROWS_A_WRITE = 4_096
 
@@ -104,10 +115,14 @@ class OnDriver:
 
     def fold(self, decided: Mapping[str, Decision], store: Store, key: BatchKey) -> Mapping[str, str]:
         accepted = {name: accepted_events(self._valid[name], decision) for name, decision in decided.items()}
+        streams = {stream.name: stream for view in self._views for stream in view.streams}
+        columns = {name: EventColumns(events, streams[name]) for name, events in accepted.items()}
+        # An event whose content breaks a view breaks it here, while no view has any of the batch.
+        folds = [Fold(view, columns) for view in self._views]
         if self._before_fold is not None:
             self._before_fold(self._batch, accepted)
-        for view in self._views:
-            write_rows(store, view, accepted, key)
+        for folding in folds:
+            _write(store, folding, key)
         return {}
 
     def counts(self, decided: Mapping[str, Decision]) -> Counts:
@@ -229,7 +244,11 @@ def write_rows(
     Args:
         seen_since: rows whose newest event is older than this (ms) are not written; None: all are.
     """
-    folding = Fold(view, events)
+    _write(store, Fold(view, events), key, seen_since)
+
+
+def _write(store: RowStore, folding: Fold, key: BatchKey, seen_since: int | None = None) -> None:
+    view = folding.view
 
     def write(start: int, length: int) -> int:
         stored = store.rows(view.name, folding.keys.slice(start, length))
@@ -262,13 +281,19 @@ def build_generation(
         seen_since: by view, the time (ms) before which rows' newest events make them not worth writing; None: all are.
     """
     store.begin()
-    accepted: dict[str, pa.Table] = {}
+    columns: dict[str, EventColumns] = {}
     for stream in {stream.name: stream for view in views for stream in view.streams}.values():
-        accepted[stream.name], decision = accept(archive[stream.name], duration_ms(stream.dedupe_horizon))
+        readers, events = [view for view in views if stream in view.streams], archive[stream.name]
+        accepted, decision = accept(events, duration_ms(stream.dedupe_horizon))
+        columns[stream.name] = EventColumns(accepted, stream)
+        if not can_take(readers, columns[stream.name]):
+            # Events that an earlier definition could fold, and this one cannot: as dead letters they would have no id.
+            accepted, decision = accept(without_unfoldable(events, stream, readers), duration_ms(stream.dedupe_horizon))
+            columns[stream.name] = EventColumns(accepted, stream)
         store.remember(stream.name, decision, marker.batch_id)
     for view in views:
         since = (seen_since or {}).get(view.name)
-        write_rows(store, view, accepted, BatchKey(stream_id, marker.batch_id, written_at), since)
+        _write(store, Fold(view, columns), BatchKey(stream_id, marker.batch_id, written_at), since)
     store.publish(marker)
 
 

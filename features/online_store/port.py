@@ -264,6 +264,8 @@ class Store(RowStore, Protocol):
     def remember(self, stream: str, decision: Decision, batch_id: int, idle: Idle | None = None) -> None:
         """Keep the last two accepted events of each id until the stream's horizon has passed.
 
+        The same batch again replaces what it remembered: another decision, in which an id is missing, forgets the id.
+
         Args:
             idle: the partitions that the memory need not wait for, once they have been so for long; None for none.
         """

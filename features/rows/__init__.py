@@ -6,7 +6,7 @@ In: rows as bytes, events of a batch, instants. Out: changed rows, or a ``Featur
 from features.rows.decoder import decode, layout_of
 from features.rows.entities import EntityEvents, entity_events, event_columns, rows_of_events
 from features.rows.finalizing import finalize, statuses
-from features.rows.folding import Fold, fold, fold_nothing, make_ready
+from features.rows.folding import Fold, can_take, fold, fold_nothing, foldable, make_ready, tried, without_unfoldable
 from features.rows.layout import (
     EXACT,
     HEADER,
@@ -55,6 +55,7 @@ __all__ = [
     "WHOLE",
     "WIDTH_LIMITS",
     "binary_array",
+    "can_take",
     "checksums",
     "decode",
     "different",
@@ -63,6 +64,7 @@ __all__ = [
     "finalize",
     "fold",
     "fold_nothing",
+    "foldable",
     "in_portions",
     "joined",
     "large_row_line",
@@ -74,5 +76,7 @@ __all__ = [
     "plan_of",
     "rows_of_events",
     "statuses",
+    "tried",
+    "without_unfoldable",
     "zigzag",
 ]

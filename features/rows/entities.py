@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from features.arrays import Int64s, order_by_row_time
 from features.definitions import FeatureView
 from features.events import EventColumns, Values
-from features.rows.tables import FilteredEvents, FilteredStream
+from features.rows.tables import FilteredEvents, FilteredStream, Table
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,15 @@ def _ties_by_sequence(events: EntityEvents) -> EntityEvents:
     return EntityEvents(events.columns, *(array[order] for array in arrays))
 
 
+def convert(tables: Iterable[Table], columns: EventColumns) -> None:
+    """Compute the masks and values that the tables take of the stream's events; each is kept, and computed once.
+
+    Whatever an event's content makes Arrow raise is raised here, before anything is made of the events.
+    """
+    for source in dict.fromkeys(table.source for table in tables if table.source.stream == columns.stream.name):
+        source.mask(columns)
+
+
 def rows_of_events(view: FeatureView, events: Sequence[EventColumns]) -> tuple[pa.Array, list[Int64s]]:
     """The different keys of the entity in these streams' events, and the index of each event's key (-1: none)."""
     texts = [columns.entity_keys(view.entity) for columns in events]
@@ -82,6 +91,11 @@ def rows_of_events(view: FeatureView, events: Sequence[EventColumns]) -> tuple[p
     return encoded.dictionary, np.split(codes, np.cumsum([len(text) for text in texts])[:-1])
 
 
-def event_columns(view: FeatureView, events: Mapping[str, pa.Table]) -> list[EventColumns]:
+Events = Mapping[str, pa.Table | EventColumns]
+"""Stream name → its events, in the columns of event_schema()."""
+
+
+def event_columns(view: FeatureView, events: Events) -> list[EventColumns]:
     """The columns of those of the streams that the view reads."""
-    return [EventColumns(events[stream.name], stream) for stream in view.streams if stream.name in events]
+    given = [(events[stream.name], stream) for stream in view.streams if stream.name in events]
+    return [one if isinstance(one, EventColumns) else EventColumns(one, stream) for one, stream in given]

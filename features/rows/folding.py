@@ -18,11 +18,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.arrays import Entries, Int64s, row_bounds, run_starts
-from features.definitions import FeatureView
+from features.definitions import FeatureView, Stream
+from features.events import (
+    CANNOT_BE_FOLDED,
+    NOT_OF_A_RECORD,
+    EventColumns,
+    Parsed,
+    Verdict,
+    errors_alone,
+    with_dead_letters,
+)
 from features.rows import compiled
 from features.rows.compiled import ONE_BYTE, stored_rows
 from features.rows.decoder import refused
-from features.rows.entities import EntityEvents, entity_events, event_columns, rows_of_events
+from features.rows.entities import EntityEvents, Events, convert, entity_events, event_columns, rows_of_events
 from features.rows.finalizing import warm_up
 from features.rows.kernels import Heads, Merge, NewEntries, Packed, Stored, contract
 from features.rows.layout import binary_array, offsets_of
@@ -50,12 +59,16 @@ class Fold:
 
     folding = Fold(view, {"activity": events})
     changed = folding.rows(store.get(folding.keys), BatchKey(stream_id, batch_id, now))
+
+    What the content of an event makes a library raise is raised when it is made, not by ``rows``.
     """
 
-    def __init__(self, view: FeatureView, events: Mapping[str, pa.Table]) -> None:
+    def __init__(self, view: FeatureView, events: Events) -> None:
         self.view = view
         self.plan: Plan = plan_of(view)
         columns = event_columns(view, events)
+        for stream_columns in columns:
+            convert([spec.table for spec in self.plan.tables], stream_columns)
         self.keys, rows = rows_of_events(view, columns) if columns else (pa.array([], pa.string()), [])
         self._events = [entity_events(view, stream, row) for stream, row in zip(columns, rows, strict=True)]
 
@@ -260,3 +273,52 @@ def _text_positions(codes: Int64s, pool: pa.Array, texts: list[NDArray[np.uint8]
     base = sum(map(len, texts)) - int(ends[0])
     texts.append(text_bytes)
     return [np.diff(ends)[codes], -1 - base - ends[:-1][codes]]
+
+
+# --- events that no view can fold -----------------------------------------------------------------------------------
+#
+# Where work on many events raises an error, each is tried: parsed already, it is folded alone, in memory, into new rows
+# of every view that reads it. So the verdict is a function of the record and the definitions, the same on every path.
+
+
+def can_take(views: Sequence[FeatureView], columns: EventColumns) -> bool:
+    """True if what the tables of the views take of these events can be computed; it is kept with them."""
+    try:
+        for view in views:
+            convert([spec.table for spec in plan_of(view).tables], columns)
+    except NOT_OF_A_RECORD:
+        raise
+    except BaseException:  # noqa: BLE001  # a panic of a library is no Exception
+        return False
+    return True
+
+
+def foldable(parsed: Parsed, stream: Stream, views: Sequence[FeatureView]) -> Parsed:
+    """The records as they are, if the views can take what they need of the valid events; else as tried() says."""
+    valid = parsed.verdicts[parsed.rows] == Verdict.VALID
+    events = parsed.events if valid.all() else parsed.events.filter(pa.array(valid))
+    return parsed if can_take(views, EventColumns(events, stream)) else tried(parsed, stream, views)
+
+
+def without_unfoldable(events: pa.Table, stream: Stream, views: Sequence[FeatureView]) -> pa.Table:
+    """The stream's events, all of which are valid, without those that tried() would refuse."""
+    broken = list(_errors(events, stream, views))
+    return events.take(pa.array(np.setdiff1d(np.arange(events.num_rows), np.array(broken, dtype=np.int64))))
+
+
+def tried(parsed: Parsed, stream: Stream, views: Sequence[FeatureView]) -> Parsed:
+    """The records, of which the valid ones that a view cannot fold are dead letters."""
+    valid = np.flatnonzero(parsed.verdicts[parsed.rows] == Verdict.VALID)
+    errors = _errors(parsed.events.take(pa.array(valid)), stream, views)
+    return with_dead_letters(parsed, {int(valid[row]): f"{CANNOT_BE_FOLDED}: {error}" for row, error in errors.items()})
+
+
+def _errors(events: pa.Table, stream: Stream, views: Sequence[FeatureView]) -> dict[int, str]:
+    """Index → error of the events that a view cannot fold."""
+
+    def attempt(start: int, stop: int) -> None:
+        for view in views:
+            folding = Fold(view, {stream.name: events.slice(start, stop - start)})
+            folding.rows(pa.nulls(len(folding.keys), pa.binary()), BatchKey(0, 0, 0))
+
+    return errors_alone(events.num_rows, attempt)

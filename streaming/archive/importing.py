@@ -25,6 +25,7 @@ from features.errors import LeaseError
 from features.events import Parsed, Verdict
 from features.history import IMPORT_PARTITION
 from features.machine import LEAVING_S, locked
+from features.rows import foldable
 from streaming.archive.appending import append_rows, opened
 from streaming.archive.cutoff import CutOffs
 from streaming.archive.earlier import EarlierRows, import_topic
@@ -148,9 +149,10 @@ class Importer:
     def _run(self, source: ImportSource) -> dict[str, ImportCounts]:
         parts: dict[str, _Part] = {}
         for name, parsed in source.records:
+            stream = self._archive.repo.streams[name]
             if name not in parts:
-                parts[name] = self._part(self._archive.repo.streams[name], source)
-            parts[name].take(parsed)
+                parts[name] = self._part(stream, source)
+            parts[name].take(foldable(parsed, stream, self._archive.repo.reading(name)))
             self._progress({stream: part.counts for stream, part in parts.items()})
         for part in parts.values():
             part.commit()

@@ -16,6 +16,7 @@ from features.definitions import PARTITIONS_OF_A_TOPIC, FeatureRepo, Stream
 from features.events import Parsed, event_schema, parse
 from features.history import ArchiveTable, open_table
 from features.online_store import Offsets
+from features.rows import foldable
 from streaming.archive.appending import append_planned, append_rows, opened
 from streaming.archive.ends import unseen
 from streaming.fold import by_stream, send_refused
@@ -167,4 +168,5 @@ class ArchiveSink:
     def _parsed(self, messages: Messages) -> Parsed:
         name = messages.stream.name
         horizon_ms, keys = self._repo.horizon_ms(name), self._repo.keys_of(name)
-        return parse(messages.records, messages.stream, horizon_ms, self._schemas, keys=keys)
+        parsed = parse(messages.records, messages.stream, horizon_ms, self._schemas, keys=keys)
+        return foldable(parsed, messages.stream, self._repo.reading(name))

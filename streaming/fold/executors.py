@@ -22,7 +22,7 @@ from features.definitions import Stream
 from features.events import Decision, Parsed, Verdict, encoded_ids, event_schema, integers, parse, sequence
 from features.hashing import packed_prints
 from features.online_store import Cells, Counts, Ids, Store
-from features.rows import BatchKey
+from features.rows import BatchKey, foldable
 from streaming.fold.observed_store import Stopwatch
 from streaming.fold.shares import (
     WRITTEN_SQL,
@@ -69,7 +69,8 @@ def parsed_pieces(job: FoldJob, batches: Iterable[pa.RecordBatch]) -> Iterator[p
 def _pieces(job: FoldJob, messages: Messages) -> pa.RecordBatch:
     stream = messages.stream
     horizon_ms, keys = job.horizons_ms[stream.name], job.keys[stream.name]
-    parsed = parse(messages.records, stream, horizon_ms, job.schemas, keys=keys)
+    # On executors an error would come when other views have been written: the events are looked at before.
+    parsed = foldable(parse(messages.records, stream, horizon_ms, job.schemas, keys=keys), stream, job.readers(stream))
     valid = parsed.events.filter(pa.array(parsed.verdicts[parsed.rows] == Verdict.VALID))
     pieces: list[tuple[str, str, int, bytes]] = [(COUNTS, "", -1, _counts(messages, parsed))]
     dead = pa.array(parsed.verdicts == Verdict.DEAD_LETTER)
@@ -128,6 +129,7 @@ class OnExecutors:
         self._verdicts = {stream.name: np.zeros(len(Verdict), np.int64) for stream in job.streams}
         self.appended_at: Int64s = np.empty(0, np.int64)
         self._known: dict[str, Ids] = {}
+        self._refused: list[Parsed] = []
 
     def ids(self) -> Mapping[str, Ids]:
         with self._watch.at("parse"):
@@ -140,6 +142,7 @@ class OnExecutors:
                 for payload in _payloads(own, LETTERS):
                     refused, verdicts = _letters(unpacked(payload), stream)
                     self._send(refused.stream, refused, verdicts)
+                    self._refused.append(verdicts)
             if self._job.readers(stream):
                 self._known[stream.name] = _joined_ids([unpacked(payload) for payload in _payloads(own, IDS)])
         return self._known
@@ -166,6 +169,11 @@ class OnExecutors:
         # A stream that no view reads is not folded and has no duplicates: its events are all for the archive.
         duplicate = sum(int((~decision.accepted).sum()) for decision in decided.values())
         return Counts(valid - duplicate, duplicate, late, dead)
+
+    @property
+    def dead_letters(self) -> Sequence[Parsed]:
+        """The refused records."""
+        return self._refused
 
     def clocks_ms(self) -> dict[str, int]:
         """By stream, the newest known_at of the valid records; 0 for none."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from features.arrays import Int64s
 from features.definitions import FeatureRepo
-from features.events import Parsed, Verdict, integers, joined, parse
+from features.events import CANNOT_BE_FOLDED, CANNOT_BE_READ, NOT_OF_A_RECORD, Parsed, Verdict, integers, joined, parse
 from features.online_store import Batch, BatchStep, Counts, Offsets, Store, added
+from features.rows import tried
 from features.times import now_ms
 from streaming.fold.observed_store import Stopwatch, timed
 from streaming.fold.parsed_batches import ParsedBatches
@@ -28,12 +30,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Cannot:
+    """The number of records of a batch with which a kernel or a library raises an error, and the reason of one."""
+
+    records: int = 0
+    reason: str = ""
+
+    @classmethod
+    def of(cls, parts: Iterable[Parsed]) -> Cannot:
+        """Those among the dead letters of the parsed records."""
+        reasons = [text for parsed in parts for text in parsed.reasons.filter(_cannot(parsed.reasons)).to_pylist()]
+        return cls(len(reasons), reasons[0] if reasons else "")
+
+
+def _cannot(reasons: pa.Array) -> pa.Array:
+    codes = (pc.starts_with(reasons, f"{code}:") for code in (CANNOT_BE_READ, CANNOT_BE_FOLDED))
+    return pc.fill_null(pc.or_(*codes), fill_value=False)
+
+
+@dataclass(frozen=True)
 class BatchReport:
     """The result of a batch.
 
     Args:
         appended_at: the broker's times of the records, or (from executors) of some of them, in ms.
         event_times: the event times (ms) of the valid events by folded stream; none from executors.
+        cannot: the records with which a kernel or a library raises an error, which are dead letters.
         finished_at: the time from which its rows could be read, in ms.
     """
 
@@ -46,6 +68,7 @@ class BatchReport:
     event_times: Mapping[str, Int64s]
     finished_at: int
     took_ms: float
+    cannot: Cannot = Cannot()
 
     @property
     def ages_ms(self) -> Int64s:
@@ -83,16 +106,16 @@ class OnlineSink:
         self.watch = Stopwatch()
         self._repo = target.repo
         self._scoring = scoring
-        before = None if scoring is None else self._score
         views = list(target.repo.views.values())
-        self._step = BatchStep(timed(target.store, self.watch), views, target.stream_id, before)
+        self._step = BatchStep(timed(target.store, self.watch), views, target.stream_id, self._before_rows)
         self._log = log
         self._send = send
         self._schemas = schemas
         self._handed_over = handed_over
         self._check = check
+        self._events: dict[str, pa.Table] = {}
         self.clocks_ms: dict[str, int] = {}
-        self._folded = {stream.name for view in views for stream in view.streams}
+        self._read = {stream.name for view in views for stream in view.streams}
 
     def fold(self, table: pa.Table, batch_id: int) -> BatchReport:
         """Fold a batch of messages (session.COLUMNS); the same batch again changes nothing more.
@@ -106,19 +129,44 @@ class OnlineSink:
         with self.watch.at("parse"):
             messages = messages_by_topic(table, self._repo.streams.values(), self._log.epochs)
             parsed = [self._parsed(each) for each in messages]
+        try:
+            counts = self._run(batch_id, start, end, messages, parsed)
+        except NOT_OF_A_RECORD:
+            raise
+        except BaseException:
+            # The store has at most the batch's offsets and ids, which the same batch with other verdicts replaces.
+            parsed, before = [self._tried(*each) for each in zip(messages, parsed, strict=True)], parsed
+            if all(now is then for now, then in zip(parsed, before, strict=True)):
+                raise
+            counts = self._run(batch_id, start, end, messages, parsed)
         parsed_by_stream = by_stream(messages, parsed)
-        # Before the rows and the archive: after a crash behind them nobody could tell which letters have been sent.
-        with self.watch.at("dead letters"):
-            send_refused(self._send, messages, parsed)
-        if self._handed_over is not None:
-            self._handed_over.add(start, end, {name: records.events for name, records in parsed_by_stream.items()})
-        with self.watch.at("fold"):
-            counts = self._run(batch_id, start, end, parsed_by_stream)
         self._advance_clocks({name: _newest(records) for name, records in parsed_by_stream.items()})
         took_ms = 1e3 * (time.perf_counter() - began)
         appended = np.asarray(table["timestamp"]).astype(np.int64)
         times = self._event_times(parsed_by_stream)
-        return BatchReport(batch_id, start, end, table.num_rows, counts, appended, times, now_ms(), took_ms)
+        cannot = Cannot.of(parsed)
+        return BatchReport(batch_id, start, end, table.num_rows, counts, appended, times, now_ms(), took_ms, cannot)
+
+    def _run(
+        self, batch_id: int, start: Offsets, end: Offsets, messages: Sequence[Messages], parsed: Sequence[Parsed]
+    ) -> Counts:
+        """Send the dead letters, and fold."""
+        records = by_stream(messages, parsed)
+        self._events = {name: of_stream.events for name, of_stream in records.items()}
+        # Before the rows and the archive: after a crash behind them nobody could tell which letters have been sent.
+        with self.watch.at("dead letters"):
+            send_refused(self._send, messages, parsed)
+        with self.watch.at("fold"):
+            return self._run_step(batch_id, start, end, records)
+
+    def _tried(self, messages: Messages, parsed: Parsed) -> Parsed:
+        return tried(parsed, messages.stream, self._repo.reading(messages.stream.name))
+
+    def _before_rows(self, batch: Batch, accepted: Mapping[str, pa.Table]) -> None:
+        """Every record has its verdict now: the archive gets the events, and event models score them."""
+        if self._handed_over is not None:
+            self._handed_over.add(batch.start, batch.end, self._events)
+        self._score(batch, accepted)
 
     def _score(self, batch: Batch, accepted: Mapping[str, pa.Table]) -> None:
         if self._scoring is not None:
@@ -126,7 +174,7 @@ class OnlineSink:
                 self._scoring.here(batch, accepted)
 
     def _event_times(self, parsed: Mapping[str, Parsed]) -> dict[str, Int64s]:
-        folded = {name: records for name, records in parsed.items() if name in self._folded}
+        folded = {name: records for name, records in parsed.items() if name in self._read}
         valid = {name: records.verdicts[records.rows] == Verdict.VALID for name, records in folded.items()}
         return {name: integers(parsed[name].events["event_time"])[is_valid] for name, is_valid in valid.items()}
 
@@ -147,7 +195,18 @@ class OnlineSink:
             work.close()
         self._advance_clocks(work.clocks_ms())
         took_ms = 1e3 * (time.perf_counter() - began)
-        return BatchReport(batch_id, start, end, counts.all, counts, work.appended_at, {}, now_ms(), took_ms)
+        return BatchReport(
+            batch_id,
+            start,
+            end,
+            counts.all,
+            counts,
+            work.appended_at,
+            {},
+            now_ms(),
+            took_ms,
+            Cannot.of(work.dead_letters),
+        )
 
     def _advance_clocks(self, newest_ms: Mapping[str, int]) -> None:
         for name, newest in newest_ms.items():
@@ -162,8 +221,8 @@ class OnlineSink:
         horizon_ms, keys = self._repo.horizon_ms(name), self._repo.keys_of(name)
         return parse(messages.records, messages.stream, horizon_ms, self._schemas, keys=keys)
 
-    def _run(self, batch_id: int, start: Offsets, end: Offsets, parsed: Mapping[str, Parsed]) -> Counts:
-        folded = {name: records for name, records in parsed.items() if name in self._folded}
+    def _run_step(self, batch_id: int, start: Offsets, end: Offsets, parsed: Mapping[str, Parsed]) -> Counts:
+        folded = {name: records for name, records in parsed.items() if name in self._read}
         rest = {name: records for name, records in parsed.items() if name not in folded}
         archived = Batch(batch_id, start, end, rest, 0)
         counts = self._step.run(Batch(batch_id, start, end, folded, now_ms()))

@@ -137,6 +137,7 @@ class GenerationFold(Running):
         self._sink, self._upkeep = sink, upkeep
         self._totals_path = checkpoints.counts(generation)
         self._totals = Totals.read(self._totals_path)
+        self._cannot_be_folded = 0
         self.freshness = {name: Freshness(slo_ms) for name in repo.views}
 
     @property
@@ -152,6 +153,12 @@ class GenerationFold(Running):
         report = self._folded(frame, batch_id)
         self._totals = self._totals.with_batch(report.batch_id, report.counts)
         self._totals.write(self._totals_path)
+        if report.cannot.records:
+            self._cannot_be_folded += report.cannot.records
+            which = f"{report.cannot.records:,} of {report.records:,} records of batch {batch_id}"
+            self.query.say(
+                f"{which} are dead letters, as an error was raised with each of them: {report.cannot.reason}"
+            )
         for view in self.repo.views.values():
             times = [report.event_times[stream.name] for stream in view.streams if stream.name in report.event_times]
             self.freshness[view.name].add(report.finished_at, times)
@@ -215,7 +222,7 @@ class GenerationFold(Running):
         generation = str(self.generation.stream_id)
         spent = dict(self._sink.watch.spent_ms)
         own = {"generation": generation, "counts": vars(self.counts), "freshness": freshness_of, "spent_ms": spent}
-        return super().to_dict() | own
+        return super().to_dict() | own | {"cannot_be_folded": self._cannot_be_folded}
 
 
 def ms_of_progress(progress: Mapping[str, Any]) -> int:

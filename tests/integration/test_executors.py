@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -20,11 +21,14 @@ import pyarrow.parquet as pq
 import pyspark
 import pytest
 from cards_champion import quick_model
+from older_kernel import BREAKS, InWorkers, older_compared
 from small_cards import simulated
 
-from features.definitions import Stream
+from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream, expressions
+from features.definitions.aggregations import Count, Max
 from features.definitions.repo import FeatureRepo, load_repo
 from features.events.parsing import Parsed, Verdict
+from features.online_store.batch_step import Counts
 from features.online_store.port import Cells, Marker
 from features.online_store.sqlite.rows import SqliteRows
 from headrace.simulators.zipf import Templates, ZipfLoad
@@ -204,6 +208,56 @@ def test_executors_in_processes_of_their_own_leave_the_rows_that_the_driver_woul
     assert sorted(letters["here"].sent) == sorted(letters["there"].sent)
     assert rows_of(tmp_path / "here.db") == rows_of(tmp_path / "there.db")
     assert (tmp_path / "killed").exists() == killed
+
+
+# --- records that break a kernel ------------------------------------------------------------------------------------
+
+
+def numbered(first: int, refs: list[int]) -> pa.Table:
+    """Messages of stream refs, on two partitions."""
+    place = np.arange(first, first + len(refs))
+    events = [
+        {"event_id": f"e{number}", "event_time": NOW, "user_id": f"u{number % 7}", "ref": ref}
+        for number, ref in zip(place.tolist(), refs, strict=True)
+    ]
+    columns = {"topic": ["t"] * len(refs), "partition": place % 2, "offset": place // 2}
+    columns |= {"timestamp": np.full(len(refs), NOW), "key": [None] * len(refs), "headers": [None] * len(refs)}
+    return (
+        pa.table(columns | {"value": [json.dumps(one).encode() for one in events]})
+        .select(MESSAGES.names)
+        .cast(MESSAGES)
+    )
+
+
+def test_a_record_that_breaks_a_kernel_on_executors_is_a_letter_and_no_view_has_it(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of 400 break the filter of the second view: counts, letters and rows are the driver's; the next is folded."""
+    monkeypatch.setattr(expressions, "_compared", older_compared)
+    refs = Stream("refs", topic="t", fields={"user_id": Field("string", required=True), "ref": "int64"})
+    user = Entity("user", keys={"user_id": "string"})
+    every = FeatureView("a_all", sets=[FeatureSet(user, refs, [Count(), Max("ref")], ["1h"])])
+    some = FeatureView(
+        "b_some", sets=[FeatureSet(user, refs, [Count()], ["1h"], where={"ref": InWorkers("above", 0.5)})]
+    )
+    repo = FeatureRepo(tmp_path, {"user": user}, {"refs": refs}, {"a_all": every, "b_some": some})
+    letters = {name: Letters() for name in ("here", "there")}
+    stores = {name: SqliteRows(tmp_path / f"{name}.db") for name in letters}
+    sinks = {name: sink(repo, stores[name], letters[name]) for name in letters}
+    for number, broken in enumerate(([17, 301], [])):
+        table = numbered(400 * number, [BREAKS if row in broken else row for row in range(400)])
+        pq.write_table(table, tmp_path / f"{number}.parquet", row_group_size=100)
+        here = sinks["here"].fold(table, number)
+        frame = spark.read.parquet(str(tmp_path / f"{number}.parquet")).repartition(3)
+        there = sinks["there"].fold_on_executors(frame, number, fold_job(repo, 2), stores["there"])
+        assert here.counts == there.counts == Counts(400 - len(broken), 0, 0, len(broken))
+        assert here.cannot.records == there.cannot.records == len(broken)
+    assert sorted(letters["here"].sent) == sorted(letters["there"].sent)
+    assert [(place, offset) for place, offset, _ in sorted(letters["there"].sent)] == [(1, 8), (1, 150)]
+    assert all(
+        f"cannot_be_folded: ArrowInvalid: Integer value {BREAKS}" in reason for *_, reason in letters["there"].sent
+    )
+    assert rows_of(tmp_path / "here.db") == rows_of(tmp_path / "there.db")
 
 
 # --- event models ---------------------------------------------------------------------------------------------------

@@ -11,14 +11,19 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from older_kernel import BREAKS, older_compared
 from stream_process import StreamProcess
 
+from features.definitions import expressions
 from features.definitions.repo import load_repo
+from features.history.point_in_time_join import Spine, point_in_time
 from features.online_store.sqlite.rows import SqliteRows
 from features.rows.finalizing import finalize
 from features.rows.matrix import PackedRows
+from streaming.dead_letters import read_dead_letters
 from streaming.kafka.producer import EventProducer
 from streaming.kafka.topic_admin import ensure_topics
 
@@ -156,3 +161,76 @@ def test_stores_without_room_say_so_and_go_on_when_there_is_room_and_nothing_is_
         project.check()
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
+
+
+# --- records that break a kernel ------------------------------------------------------------------------------------
+
+BREAKING = """
+from older_kernel import older_compared
+
+from features.definitions import expressions
+from headrace import Count, Entity, FeatureSet, FeatureView, Field, Last, Stream, above
+
+expressions._compared = older_compared
+user = Entity("user", keys={{"user_id": "string"}})
+refs = Stream("refs", topic="{topic}", fields={{"user_id": Field("string", required=True), "ref": "int64"}})
+a_all = FeatureView("a_all", sets=[FeatureSet(user, refs, [Count(), Last("ref")], ["1h"])])
+b_some = FeatureView("b_some", sets=[FeatureSet(user, refs, [Count()], ["1h"], where={{"ref": above(0.5)}})])
+"""
+
+
+def test_records_that_break_a_kernel_are_letters_and_every_query_goes_on(
+    tmp_path: Path, kafka: str, spark_jars: list[Path], unique_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One in a hundred, batch after batch: no neighbour is lost, and each letter, the log and the status say why."""
+    from deltalake import DeltaTable
+
+    support = str(Path(__file__).resolve().parents[1] / "support")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([support, *filter(None, [os.environ.get("PYTHONPATH")])]))
+    monkeypatch.setattr(expressions, "_compared", older_compared)
+    root = tmp_path / "project"
+    (root / ".headrace").mkdir(parents=True)
+    (root / ".headrace" / "jars").symlink_to(spark_jars[0].parent.parent)
+    (root / "feature_repo").mkdir()
+    (root / "feature_repo" / "refs.py").write_text(BREAKING.format(topic=unique_name), encoding="utf-8")
+    settings = f"[kafka]\nbootstrap_servers = '{kafka}'\n[stream]\nspark_memory = '512m'\narchive_trigger_s = 0.5\n"
+    (root / "settings.toml").write_text(settings + "max_offsets_per_trigger = 150\n", encoding="utf-8")
+    repo = load_repo(root / "feature_repo")
+    ensure_topics(kafka, repo.streams.values())
+    producer, stream, sent = EventProducer(kafka), StreamProcess(root, kafka), 500
+    broken = [number for number in range(sent) if number % 100 == 7]
+    for number in range(sent):
+        ref = BREAKS if number in broken else number + 1
+        event = {"event_id": f"e{number}", "event_time": int(time.time() * 1000), "user_id": f"u{number}", "ref": ref}
+        producer.send(unique_name, b"u", json.dumps(event).encode(), [])
+    assert producer.flush(60) == 0
+    with stream.running() as process:
+        stream.wait(process, stream.is_drained)
+        stream.wait(process, lambda: stream.queries()["fold"]["cannot_be_folded"] == len(broken))
+        queries = stream.queries()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert queries["fold"]["counts"] == {
+        "folded": sent - len(broken),
+        "duplicate": 0,
+        "late": 0,
+        "dead_letter": len(broken),
+    }
+    assert [(query["restarts"], query["error"]) for query in queries.values()] == [(0, None)] * len(queries)
+    letters = {
+        json.loads(letter.value or b"{}")["event_id"]: letter.reason for letter in read_dead_letters(kafka, unique_name)
+    }
+    reason = f"cannot_be_folded: ArrowInvalid: Integer value {BREAKS} not in range"
+    assert {name: text[: len(reason)] for name, text in letters.items()} == {f"e{n}": reason for n in broken}
+    assert f"as an error was raised with each of them: {reason}" in stream.said()
+    keys, rows = pa.array([f"u{number}" for number in range(sent)]), SqliteRows(root / ".headrace" / "online.db")
+    events = pa.table(DeltaTable(root / ".headrace" / "offline" / "refs").to_pyarrow_table()).drop_columns(["topic"])
+    kept = [int(number not in broken) for number in range(sent)]
+    assert sorted(events["event_id"].to_pylist()) == sorted(f"e{number}" for number in range(sent) if kept[number])
+    for name, view in repo.views.items():
+        values, stream_id = rows.read(name, keys)
+        now = int(time.time() * 1000)
+        found = finalize(view, PackedRows(keys, values), now, stream_id or 0)
+        assert [count or 0 for count in found.columns[0].to_pylist()] == kept
+        history = point_in_time(view, Spine(keys, np.full(sent, now)), {"refs": events})
+        assert found.to_table().equals(history.to_table())

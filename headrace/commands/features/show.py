@@ -130,13 +130,14 @@ class File:
     def reader(self, repo: FeatureRepo, what: str) -> Read:
         """A function that starts reading the file at each call. Raises UsageError for invalid options."""
         from features.formats import FORMATS, read_events
+        from features.rows import foldable
 
         if self.path is None:
             raise UsageError(what, "--from FILE and --format FORMAT", "no --from")
         if self.kind is None:
             raise UsageError(what, f"--format, one of {', '.join(FORMATS)}", "none")
         columns = dict(map(_renaming, self.renamed)) or None
-        read: Read = partial(
+        parts = partial(
             read_events,
             self.path,
             self.kind,
@@ -146,6 +147,11 @@ class File:
             stream=self.stream,
             columns=columns,
         )
+
+        def read(**options: Any) -> Iterator[tuple[str, Parsed]]:
+            records = parts(**options)
+            return ((name, foldable(parsed, repo.streams[name], repo.reading(name))) for name, parsed in records)
+
         read()  # generators do not start by themselves: this only looks at the options
         return read
 
