@@ -4,6 +4,7 @@ In: a path and a format's name. Out: (stream name, ``Parsed``) in bounded chunks
 file (``read_parquet``, ``read_csv``).
 """
 
+from features.formats.columns import nearest
 from features.formats.csv_rows import csv_header, read_csv
 from features.formats.files import (
     PROBLEM,
@@ -14,6 +15,7 @@ from features.formats.files import (
     read_lines,
     read_parquet,
     to_ms,
+    with_problems,
 )
 from features.formats.metarank import item_fields
 from features.formats.reading import FORMATS, find_format, read_events
@@ -29,10 +31,12 @@ __all__ = [
     "csv_ms",
     "find_format",
     "item_fields",
+    "nearest",
     "parquet_columns",
     "read_csv",
     "read_events",
     "read_lines",
     "read_parquet",
     "to_ms",
+    "with_problems",
 ]

@@ -52,7 +52,7 @@ def check_keys(source: InputFile, present: Collection[str], next_step: str) -> N
     ours = their_names(source)
     missing = [name for name in sorted(source.keys) if ours[name] not in present]
     unused = [name for name in present if name not in ours.values()]
-    misspelt = [name for name in missing if _nearest(ours[name], unused)]
+    misspelt = [name for name in missing if nearest(ours[name], unused)]
     if present and (misspelt or (missing and len(missing) == len(source.keys))):
         raise _missing(source, misspelt or missing, present, next_step)
 
@@ -98,14 +98,14 @@ def _missing(source: InputFile, missing: Sequence[str], present: Collection[str]
     ours = their_names(source)
     required = ", ".join(f"'{ours[name]}'" + ("" if ours[name] == name else f" (our {name})") for name in missing)
     others = [name for name in present if name not in ours.values()]
-    nearest = {ours[name]: near for name in missing if (near := _nearest(ours[name], others))}
-    hints = "".join(f"'{near}' is nearly '{theirs}'. " for theirs, near in nearest.items())
+    nearly = {ours[name]: near for name in missing if (near := nearest(ours[name], others))}
+    hints = "".join(f"'{near}' is nearly '{theirs}'. " for theirs, near in nearly.items())
     if len(present) == 1 and (separator := next((one for one in ";\t|" if one in next(iter(present))), None)):
         hints = f"The columns look as if separated by {separator!r}: write the file with commas. "
     return FormatError(source.where, f"column {required}", ", ".join(present) or "no columns", hints + next_step)
 
 
-def _nearest(name: str, names: Iterable[str]) -> str | None:
+def nearest(name: str, names: Iterable[str]) -> str | None:
     """The name that is most like this one, if one is nearly it."""
     plain = {_plain(other): other for other in names}
     found = difflib.get_close_matches(_plain(name), plain, 1, NEARLY)

@@ -13,8 +13,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from features.errors import FormatError
-from features.formats.files import InputFile, read_lines
+from features.formats.files import PROBLEM, InputFile, read_lines
 
 Millis = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,18}$")]
 """A number of milliseconds since the epoch, written as text."""
@@ -80,6 +79,7 @@ ACTIVITY_COLUMNS = (
     "item_id",
     "recommendation_id",
     "position",
+    PROBLEM,
 )
 TEXT = pa.string()
 TYPES = {"position": pa.int64()}
@@ -88,13 +88,14 @@ TYPES = {"position": pa.int64()}
 def ranklens(source: InputFile) -> Iterator[tuple[str, pa.Table]]:
     """Items to ``catalogue``; an impression for each shown item, then clicks, to ``activity``.
 
-    As a line may hold many events, ``offset`` counts the stream's events, not lines.
+    As a line may hold many events, ``offset`` counts the stream's events, not lines. A line that is no event of theirs
+    is a row of ``activity`` with the reason.
     """
     decoder = msgspec.json.Decoder(Record)
     line = 0
     starts = {"catalogue": 0, "activity": 0}
     for lines in read_lines(source):
-        records = [_decoded(decoder, text, number, source) for number, text in enumerate(lines, line + 1)]
+        records = [_decoded(decoder, text, number) for number, text in enumerate(lines, line + 1)]
         line += len(lines)
         rows = {
             "catalogue": _table(ITEM_COLUMNS, [_item(record) for record in records if isinstance(record, Item)]),
@@ -111,18 +112,19 @@ def item_fields(source: InputFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
     decoder = msgspec.json.Decoder(Record)
     line = 0
     for lines in read_lines(source):
-        records = [_decoded(decoder, text, number, source) for number, text in enumerate(lines, line + 1)]
+        records = [_decoded(decoder, text, number) for number, text in enumerate(lines, line + 1)]
         line += len(lines)
         items = (record for record in records if isinstance(record, Item))
         yield from ((item.item, {field.name: field.value for field in item.fields}) for item in items)
 
 
-def _decoded(decoder: msgspec.json.Decoder[Record], line: bytes, number: int, source: InputFile) -> Record:
+def _decoded(decoder: msgspec.json.Decoder[Record], line: bytes, number: int) -> Record | str:
+    """The line's record, or the reason why it is none."""
     try:
         return decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         got = f"{line[:80].decode(errors='replace')!r} ({error})"
-        raise FormatError(f"{source.where}: line {number}", "a Metarank event", got) from error
+        return f"bad_line: line {number} requires a Metarank event; got {got}"
 
 
 def _item(record: Item) -> tuple[Any, ...]:
@@ -136,14 +138,17 @@ def _text(value: object) -> str | None:
     return "|".join(text for text in texts if isinstance(text, str)) or None
 
 
-def _activity(record: Record) -> Iterator[tuple[Any, ...]]:
-    if isinstance(record, Interaction):
+def _activity(record: Record | str) -> Iterator[tuple[Any, ...]]:
+    if isinstance(record, str):
+        yield *(None for _ in ACTIVITY_COLUMNS[1:]), record
+    elif isinstance(record, Interaction):
         who = (record.user, record.session)
-        yield record.id, record.timestamp, record.type, *who, record.item, record.ranking, None
+        yield record.id, record.timestamp, record.type, *who, record.item, record.ranking, None, None
     elif isinstance(record, Ranking):
         who = (record.user, record.session)
         for position, shown in enumerate(record.items, 1):
-            yield f"{record.id}-{position}", record.timestamp, "impression", *who, shown.id, record.id, position
+            place = (record.id, position)
+            yield f"{record.id}-{position}", record.timestamp, "impression", *who, shown.id, *place, None
 
 
 def _table(names: Sequence[str], rows: list[tuple[Any, ...]]) -> pa.Table:

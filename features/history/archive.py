@@ -159,7 +159,7 @@ class ArchiveTable:
 
     def imported(self) -> list[str]:
         """The topics of its imported events."""
-        imported = pc.starts_with(pc.field("topic"), IMPORTED)
+        imported = (pc.field("partition") == IMPORT_PARTITION) & pc.starts_with(pc.field("topic"), IMPORTED)
         batches = self._delta.to_pyarrow_dataset().to_batches(columns=["topic"], filter=imported)
         return sorted({topic for batch in batches for topic in pc.unique(batch["topic"]).to_pylist()})
 

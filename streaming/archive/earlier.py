@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from features.arrays import Bools
 from features.definitions import Stream
-from features.history import IMPORTED, ArchiveTable, open_table
+from features.history import IMPORT_PARTITION, IMPORTED, ArchiveTable, open_table
 from streaming.archive.sink import Archive
 
 ROW_ID = r"\A[0-9a-f]{8}-[0-9]+\z"
@@ -42,7 +42,7 @@ class EarlierRows:
         table = open_table(archive.folder, stream)  # late rows too
         topics = [] if table is None else [topic for topic in table.imported() if _other(topic, digest, name)]
         if table is not None and topics:
-            rows = table.only(pc.field("topic").isin(topics))
+            rows = table.only((pc.field("partition") == IMPORT_PARTITION) & pc.field("topic").isin(topics))
             self._columns = _columns_with_values(rows, ["event_id", "event_time", "known_at", *stream.mapped])
             hashes = [self._hashed(batch) for batch in rows.batches(self._columns)]
             self._hashes, self._left = np.unique(np.concatenate([self._hashes, *hashes]), return_counts=True)

@@ -94,7 +94,8 @@ def test_a_spine_without_rows_has_the_columns():
         ("who,event_timestamp\nu1,5\n", (), "the keys of a feature view"),
         ("who,event_timestamp\nu1,5\n", ("--view", "by_user"), "event_timestamp and user_id"),
         ("user_id,event_timestamp\nu1,5\n", ("--view", "nobody"), "one of by_user, by_shop"),
-        ("user_id,event_timestamp\nu1,yesterday\nu2,\n", (), "2 without"),
+        ("userid,event_timestamp\nu1,5\n", (), "'userid' is nearly 'user_id'"),
+        ("user_id,event_timestamp\nu1,yesterday\nu2,\n", (), "2 of 2 rows refused (1 bad_time, 1 missing_field)"),
         ("user_id,event_timestamp,user_count_1h\nu1,5,1\n", (), "different names"),
         (f"user_id,event_timestamp\nu1,{T0}\n", (), "a file that can be written"),
         ("user_id,event_timestamp\nu1,1714554001123456\n", (), "looks like microseconds read as milliseconds"),
@@ -133,6 +134,18 @@ def test_rows_that_cannot_be_read_are_left_out_and_said(tmp_path):
     assert (found["note"], found["shop_count_1h"]) == (["a", "g"], [1, 1])
     (tmp_path / "spine.csv").write_bytes(b"\n".join(lines[:1] + lines[2:3]))
     assert backfill("spine.csv", "--out", "a").exit_code == 2
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_rows_without_a_time_are_left_out_and_said(kind):
+    times = [str(T0 + 3 * MINUTE_MS), "yesterday", None, "2023-11-14T22:16:20Z"]
+    frame = pd.DataFrame({"user_id": ["007"] * 4, "event_timestamp": times, "note": list("abcd")})
+    (frame.to_csv if kind == "csv" else frame.to_parquet)(f"spine.{kind}", index=False)
+    done = backfill(f"spine.{kind}", "--out", "a")
+    assert done.exit_code == 0, done.stderr
+    assert "2 of 4 rows refused (1 bad_time, 1 missing_field)" in done.stderr
+    found = pq.read_table("a").to_pydict()
+    assert (found["note"], found["user_count_1h"]) == (["a", "d"], [2, 2])
 
 
 def test_a_key_column_of_another_type_is_refused_with_its_name():

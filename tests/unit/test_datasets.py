@@ -177,12 +177,13 @@ def test_a_data_set_without_one_of_its_columns_is_refused(tmp_path: Path, kind: 
         ('{"event": "item", "id": "1", "item": "2", "timestamp": "noon"}', "noon"),
     ],
 )
-def test_a_bad_line_of_ranklens_is_named_with_its_number(tmp_path: Path, line: str, got: str) -> None:
-    good = '{"event": "item", "id": "1", "item": "2", "timestamp": "5"}'
-    with pytest.raises(FormatError) as caught:
-        whole(written(tmp_path, "a.jsonl", f"{good}\n{line}\n"), "ranklens")
-    assert "line 2" in caught.value.where
-    assert got in caught.value.got
+def test_a_bad_line_of_ranklens_is_refused_alone_with_its_number(tmp_path: Path, line: str, got: str) -> None:
+    good = '{"event": "item", "id": "1", "item": "2", "timestamp": "800000000000"}'
+    read = whole(written(tmp_path, "a.jsonl", f"{good}\n{line}\n{good}\n"), "ranklens")
+    assert (len(read.events["catalogue"]), len(read.events["activity"])) == (2, 0)
+    (reason,) = read.reasons["activity"]
+    assert "line 2 requires" in str(reason)
+    assert got in str(reason)
 
 
 def test_a_movielens_folder_without_ratings_is_refused(tmp_path: Path) -> None:

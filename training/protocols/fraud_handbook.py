@@ -22,10 +22,10 @@ from features.arrays import Bools, Floats, Int64s
 from features.definitions import UNITS_MS, FeatureRepo, duration_ms
 from features.errors import UsageError
 from features.events import without_duplicates
-from features.formats import read_events
+from features.formats import Refused, read_events
 from models.event_model import EventInputs, Events
 from training.event_model import group_precision, ranking_metrics
-from training.progress import Log
+from training.progress import Log, silent
 
 PAYMENTS, LABELS, CARD = "transactions", "fraud_labels", "customer_id"
 """The streams of payments and of frauds, and the field that says whose card it was."""
@@ -84,15 +84,18 @@ class LabelledPayments:
         return LabelledPayments(self.time[which], self.card[which], self.fraud[which], self.inputs[which])
 
 
-def read_history(path: Path, kind: str, repo: FeatureRepo) -> Events:
-    """The file's events of both streams, each once.
+def read_history(path: Path, kind: str, repo: FeatureRepo, log: Log = silent) -> Events:
+    """The file's events of both streams, each once; rows that are no events are logged.
 
     Raises:
         UsageError: the file or the repo lacks one of them.
     """
     parts: dict[str, list[pa.Table]] = {PAYMENTS: [], LABELS: []}
-    for name, parsed in read_events(path, kind, repo.streams, repo.horizon_ms, repo.keys_of):
+    refused = Refused()
+    for name, parsed in refused.watched(read_events(path, kind, repo.streams, repo.horizon_ms, repo.keys_of)):
         parts.setdefault(name, []).append(parsed.events)
+    for line in refused.lines():
+        log(line)
     for name in (PAYMENTS, LABELS):
         if not parts[name]:
             raise UsageError(f"file '{path}'", f"events of stream '{name}'", "none")

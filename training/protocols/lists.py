@@ -16,9 +16,9 @@ from features.arrays import Bools, Floats, Int64s
 from features.definitions import FeatureRepo
 from features.errors import UsageError
 from features.events import EventColumns
-from features.formats import read_events
+from features.formats import Refused, read_events
 from training.data import Interactions, coded
-from training.progress import Log
+from training.progress import Log, silent
 from training.protocols.report import ProtocolResult, values_of
 from training.recommender import Recommender, Scorer, Taken, metrics
 
@@ -30,14 +30,18 @@ BATCH_CELLS = 20_000_000
 """Scores that are in memory at once."""
 
 
-def read_interactions(path: Path, kind: str, repo: FeatureRepo, keys: Sequence[str] = ("user_id",)) -> Interactions:
+def read_interactions(
+    path: Path, kind: str, repo: FeatureRepo, keys: Sequence[str] = ("user_id",), log: Log = silent
+) -> Interactions:
     """The file's events of the activity stream that have an item, a type and one of the keys: the first that is there.
 
-    Raises UsageError where there is none.
+    Rows that are no events are logged. Raises UsageError where there is none.
     """
-    parts = [
-        parsed.events for name, parsed in read_events(path, kind, repo.streams, keys=repo.keys_of) if name == "activity"
-    ]
+    refused = Refused()
+    events_of = refused.watched(read_events(path, kind, repo.streams, keys=repo.keys_of))
+    parts = [parsed.events for name, parsed in events_of if name == "activity"]
+    for line in refused.lines():
+        log(line)
     if not sum(part.num_rows for part in parts):
         raise UsageError(f"file '{path}'", "events of stream 'activity'", "none")
     events = pa.concat_tables(parts)

@@ -33,8 +33,9 @@ def backfill(spine: str, out: str, names: Sequence[str], as_json: bool) -> None:
 
     SPINE is a Parquet or CSV file with key columns (user_id) and event_timestamp: RFC 3339, epoch ms, or a timestamp,
     UTC where it has no zone. Its rows and columns come back as they are, features beside them: those of the views whose
-    keys it has. Nothing that became known after a row's time counts; features of unknown entities are null. Rows of a
-    CSV file that are broken, or whose key is not of its dtype, are left out, and said with their reasons.
+    keys it has. Nothing that became known after a row's time counts; features of unknown entities are null. Rows
+    without a time that can be read, and those of a CSV file that are broken or whose key is not of its dtype, are left
+    out, and said with their reasons.
 
     \b
     Examples:
@@ -69,7 +70,7 @@ def backfill(spine: str, out: str, names: Sequence[str], as_json: bool) -> None:
 
 
 def read_spine(path: Path, repo: FeatureRepo, names: Sequence[str]) -> tuple[pa.Table, list[FeatureView]]:
-    """The file's rows (of CSV, with PROBLEM), and the views to read: those named, or all whose keys are columns.
+    """The file's rows with PROBLEM, and the views to read: those named, or all whose keys are columns.
 
     Raises:
         UsageError: there is no such file or view, a column is missing, or has the name of a feature.
@@ -86,11 +87,28 @@ def read_spine(path: Path, repo: FeatureRepo, names: Sequence[str]) -> tuple[pa.
     columns = csv_header(source) if is_csv else parquet_columns(source).names
     views = _views(repo, names, columns, source.where)
     if not is_csv:
-        return _whole(parquet_columns(source), read_parquet(source, columns)), views
+        return _timed(_whole(parquet_columns(source), read_parquet(source, columns))), views
     keys = {key: dtype for view in views for key, dtype in view.entity.keys.items()}
     dtypes = {name: keys.get(name, "string") for name in columns}
     schema = pa.schema([*((name, arrow_type(dtype)) for name, dtype in dtypes.items()), (PROBLEM, pa.string())])
-    return _whole(schema, read_csv(source, dtypes)), views
+    return _timed(_whole(schema, read_csv(source, dtypes))), views
+
+
+def _timed(table: pa.Table) -> pa.Table:
+    """The rows with PROBLEM, which also says where a time is missing or no time."""
+    import pyarrow as pa
+
+    from features.events import bad_time, reason_text
+    from features.formats import PROBLEM, csv_ms, with_problems
+
+    column = table[TIME].combine_chunks()
+    times = csv_ms(column, "ms") if column.type == pa.string() else column
+    missing = reason_text("missing_field", TIME, "a time", "nothing")
+    rows = times.is_null().to_numpy(zero_copy_only=False).nonzero()[0].tolist()
+    texts = {row: missing if (text := column[row].as_py()) is None else bad_time(TIME, text) for row in rows}
+    known = table[PROBLEM] if PROBLEM in table.column_names else pa.nulls(table.num_rows, pa.string())
+    rest = table.drop_columns([PROBLEM]) if PROBLEM in table.column_names else table
+    return rest.append_column(PROBLEM, with_problems(known, texts))
 
 
 def accepted(table: pa.Table) -> tuple[pa.Table, Refused]:
@@ -98,8 +116,6 @@ def accepted(table: pa.Table) -> tuple[pa.Table, Refused]:
     from features.formats import PROBLEM, Refused
 
     refused = Refused(table.num_rows)
-    if PROBLEM not in table.column_names:
-        return table, refused
     reasons, rows = table[PROBLEM], table.drop_columns([PROBLEM])
     if reasons.null_count == len(reasons):
         return rows, refused
@@ -117,6 +133,8 @@ def _whole(schema: pa.Schema, batches: Iterable[pa.Table]) -> pa.Table:
 
 
 def _views(repo: FeatureRepo, names: Sequence[str], columns: Sequence[str], where: str) -> list[FeatureView]:
+    from features.formats import nearest
+
     unknown = [name for name in names if name not in repo.views]
     if unknown:
         raise UsageError("--view", f"one of {', '.join(repo.views) or 'no views'}", ", ".join(unknown))
@@ -125,7 +143,10 @@ def _views(repo: FeatureRepo, names: Sequence[str], columns: Sequence[str], wher
     needed = [TIME, *(key for name in names for key in repo.views[name].entity.keys)]
     if not views or not set(needed) <= set(columns):
         keys = ", ".join(dict.fromkeys(needed[1:])) or "the keys of a feature view"
-        raise UsageError(where, f"columns {TIME} and {keys}", ", ".join(columns))
+        every_key = {key for view in repo.views.values() for key in view.entity.keys}
+        near = {name: found for name in sorted({TIME} | every_key) if (found := nearest(name, set(columns) - {name}))}
+        hints = " ".join(f"'{found}' is nearly '{name}'." for name, found in near.items() if name not in columns)
+        raise UsageError(where, f"columns {TIME} and {keys}", ", ".join(columns), hints)
     every = [*columns, *(name for view in views for name in view.names)]
     twice = sorted({name for name in every if every.count(name) > 1})
     if twice:

@@ -79,7 +79,7 @@ def fraud_handbook(  # noqa: PLR0913, PLR0917  # one parameter an option
     days_ms = [_midnight(start) for start in starts]
     repo = Project.open().repo if folder is None else load_repo(folder)
     say(f"reading {data}")
-    history = protocol.read_history(Path(data), kind, repo)
+    history = protocol.read_history(Path(data), kind, repo, say)
     report: dict[str, Any] = {"protocol": "fraud-handbook", "baseline": protocol.BASELINE, "before": before}
     report |= {"inputs": protocol.INPUTS, "parts": [], "rows": []}
     for start in days_ms or [protocol.last_start(history, protocol.Days(0, *lengths))]:

@@ -56,7 +56,7 @@ def random_75_25(data: str, kind: str, names: Sequence[str], changed: Sequence[s
     from training.protocols import random_split as protocol
 
     models = chosen(lists.configured(protocol.models(), changed), names)
-    history = lists.read_interactions(Path(data), kind, _repo())
+    history = lists.read_interactions(Path(data), kind, _repo(), log=say)
     show(protocol.run(history, models, seed, say), as_json)
 
 
@@ -96,8 +96,8 @@ def leave_one_out_99(  # noqa: PLR0913, PLR0917  # one parameter an option
         got = ", ".join(name for name, path in {"--data": data, **split_files}.items() if path) or "none of them"
         raise UsageError("headrace evaluate leave-one-out-99", "--data, or --train and --negatives", got)
     models = chosen(lists.configured(protocol.models(), changed), names)
-    history = lists.read_interactions(Path(data or train or ""), kind, _repo())
-    tests = lists.read_interactions(Path(test), kind, _repo()) if test else None
+    history = lists.read_interactions(Path(data or train or ""), kind, _repo(), log=say)
+    tests = lists.read_interactions(Path(test), kind, _repo(), log=say) if test else None
     split = protocol.left_out(history, seed) if negatives is None else protocol.from_files(history, Path(negatives))
     if tests is not None and len(tests) != len(split.user):
         raise UsageError(f"file '{test}'", f"the {len(split.user)} users of the negatives", f"{len(tests)} lines")
@@ -177,7 +177,7 @@ def session(
     from training.protocols import session as protocol
 
     models = chosen(lists.configured(protocol.models(), changed), names)
-    history = lists.read_interactions(Path(data), kind, _repo(), ("session_id", "user_id"))
+    history = lists.read_interactions(Path(data), kind, _repo(), ("session_id", "user_id"), say)
     show(protocol.run(history, models, test_share, say), as_json)
 
 
