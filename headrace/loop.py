@@ -34,6 +34,9 @@ STOP_WITHIN_S = 25.0
 
 POLL_S = 0.1
 
+MOST_LOG_BYTES = 16 << 20
+"""Bytes of a log of the loop's processes, and of what is kept of it before."""
+
 OWN_STORE = """\
 project: headrace
 provider: local
@@ -190,7 +193,9 @@ class Loop:
         return output.decode()
 
     def check(self) -> None:
-        """Raises LoopError if a part has ended."""
+        """Raises LoopError if a part has ended; logs are kept short."""
+        for log in (self.home / "logs").glob("*.log"):
+            keep_short(log)
         for child in self.children:
             child.check()
 
@@ -233,6 +238,19 @@ class Loop:
     def url(self) -> str:
         """The service's address."""
         return f"http://{self.settings.serving.host}:{self.port}"
+
+
+def keep_short(log: Path, most: int = MOST_LOG_BYTES) -> None:
+    """The log has at most ``most`` bytes, and its newest before that are in ``<log>.1``; those who write it append."""
+    with suppress(OSError):
+        size = log.stat().st_size
+        if size <= most:
+            return
+        with log.open("rb+") as file:  # a rename would leave its writers with the old file
+            file.seek(max(size - most, 0))
+            with log.with_name(f"{log.name}.1").open("wb") as before:
+                shutil.copyfileobj(file, before)
+            file.truncate(0)
 
 
 @contextmanager

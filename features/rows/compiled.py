@@ -1,13 +1,15 @@
 """Loads the compiled kernels from the disk, or (the first time on a machine) compiles them, which takes seconds.
 
 Numba keeps what it compiled beside the source, below the user's cache folder where that cannot be written, or in
-NUMBA_CACHE_DIR. Where none can be written, each process compiles its own.
+NUMBA_CACHE_DIR. Where none can be written, each process compiles its own. Of the kernels of other versions, those that
+were compiled last stay (KEPT_VERSIONS): 1.3 MB each.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -21,6 +23,8 @@ from features.hashing import weights
 from features.rows.kernels import Stored
 
 _loading = Lock()
+
+KEPT_VERSIONS = 3
 
 
 def walk() -> Callable[..., int]:
@@ -59,9 +63,31 @@ def _load(name: str) -> Callable[..., Any]:
     # Numba looks for changes in the file of this function only; by its name it looks for those of all kernels.
     function.__qualname__ = f"{name}_{_digest(Path(walk.__file__).parent)}"
     try:
-        return njit(nogil=True, cache=True)(function)
+        compiled = njit(nogil=True, cache=True)(function)
     except RuntimeError:
         return njit(nogil=True)(function)
+    if compiled.stats.cache_path is not None:
+        forget_versions(Path(compiled.stats.cache_path), name, function.__qualname__)
+    return compiled
+
+
+def forget_versions(folder: Path, name: str, current: str) -> None:
+    """Numba's files of a kernel are those of its current version, and of the versions compiled last before.
+
+    Args:
+        current: the function's name with the digest of its version.
+    """
+    compiled_at: dict[str, float] = {}
+    files: dict[str, list[Path]] = {}
+    with suppress(OSError):  # another process may remove them too; one that wants them compiles them again
+        for path in folder.glob(f"*.{name}_*.nb[ic]"):
+            version = path.name.partition(".")[2].partition("-")[0]
+            files.setdefault(version, []).append(path)
+            compiled_at[version] = max(path.stat().st_mtime, compiled_at.get(version, 0.0))
+        others = sorted(compiled_at.keys() - {current}, key=lambda version: compiled_at[version], reverse=True)
+        for version in others[KEPT_VERSIONS - 1 :]:
+            for path in files[version]:
+                path.unlink(missing_ok=True)
 
 
 def _digest(folder: Path) -> str:
