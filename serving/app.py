@@ -126,7 +126,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz", responses={503: {"model": schema.Readiness}})
     async def readyz() -> JSONResponse:
-        """Say whether the store and the registry have been asked; 503 until then."""
+        """Say whether store and registry have been asked; 503 until then, and while the fold does not get on."""
         readiness = service.readiness()
         return JSONResponse(readiness.model_dump(), status_code=200 if readiness.ready else 503)
 

@@ -20,6 +20,8 @@ class ServiceConfig(ServingSettings):
     """The port to listen on: a free one has been found for 0."""
     repo: str = "feature_repo"
     """Folder with the definitions of streams and views."""
+    home: str = ""
+    """The project's folder .headrace, with the status of a stream on this machine; empty for none."""
     store: StoreSettings = StoreSettings()
     """Where the features of users and items are read."""
     clock: Literal["wall", "stream"] = "wall"

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,8 +15,9 @@ import pyarrow as pa
 from features.definitions import FeatureRepo, FeatureView
 from features.errors import HeadraceError, StoreError
 from features.events import encode_key, parsed_key
-from features.online_store import ReadableStore
+from features.online_store import ReadableStore, progress_text, read_status, stuck
 from features.rows import Status
+from features.times import now_ms
 from models.recommender import Artefact, LoadedRecommender
 from models.registry import Registry
 from serving.config import ServiceConfig
@@ -314,14 +316,16 @@ class Service:
     # --- readiness ---
 
     def readiness(self) -> schema.Readiness:
-        """Ready once the registry and all items have been read, or could not be."""
+        """Ready once the registry and all items have been read, or could not be, while the fold is not stuck."""
+        stream = read_status(Path(self.settings.home), now_ms()) if self.settings.home else {"state": "absent"}
         return schema.Readiness(
-            ready=self.models.champion.looked and self._items_tried,
+            ready=self.models.champion.looked and self._items_tried and "fold" not in stuck(stream),
             store=self._store_problem or "ok",
             items=len(self.items.snapshot.items),
             model=self.models.state,
             canary=self.models.canary.state,
             events="ok" if self.sink is not None else "no Kafka configured",
+            stream=progress_text(stream),
         )
 
     # --- periodic work ---

@@ -13,7 +13,7 @@ import numpy as np
 
 from features.arrays import Int64s
 from features.machine import write_json
-from features.online_store import Counts, Offsets, added, status_file
+from features.online_store import Counts, Offsets, added, status_file, stuck
 from streaming.fold import cumulative_s, percentiles_ms, quantile_ms
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ GAUGES = {
     "lag": "Records that the broker has and the query has not finished.",
     "batch_ms": "Time of the last batch.",
     "restarts": "Restarts of the query.",
+    "failures": "Failures of the query in a row: from 3 on, it does not get on.",
     "batch_id": "Number of the last batch.",
 }
 """Help texts of the numbers of a query that are gauges."""
@@ -163,7 +164,9 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
             lines += [f"    {view}: {_freshness_line(freshness)}"] if freshness["count"] else []
         if query.get("cannot_be_folded"):
             lines.append(f"    {query['cannot_be_folded']:,} records cannot be folded: see 'headrace deadletters list'")
-        if query["error"]:
+        if name in stuck(status):
+            lines.append(f"    {stuck(status)[name]} ({query['failures']} failures in a row)")
+        elif query["error"]:
             lines.append(f"    {query['error']}")
     sizes = [f"{view} {size:,.0f}" for view, size in status.get("bytes_per_row", {}).items()]
     return lines + ([f"  bytes an entity: {' · '.join(sizes)}"] if sizes else [])

@@ -8,13 +8,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from features.errors import DefinitionError, FenceError, FormatError, HeadraceError, LossError, StoreError, UsageError
+from features.errors import (
+    CorruptRowError,
+    DefinitionError,
+    FenceError,
+    ForeignRowError,
+    FormatError,
+    HeadraceError,
+    LossError,
+    StoreError,
+    UsageError,
+)
+from features.online_store import STUCK_AFTER
+from features.times import moment_text, now_ms
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
     from pyspark.sql.streaming.query import StreamingQuery
 
-FINAL = (FenceError, LossError, DefinitionError, FormatError, UsageError)
+FINAL = (FenceError, LossError, CorruptRowError, ForeignRowError, DefinitionError, FormatError, UsageError)
 """Errors that are the same on every attempt: something has to be repaired first."""
 PYTHON_ERROR = re.compile(r"^[A-Za-z_][\w.]*Error: .+$", re.MULTILINE)
 FIRST_WAIT_S = 1.0
@@ -65,6 +77,9 @@ class Patience:
 class SupervisedQuery:
     """A streaming query, kept running by calls of tick().
 
+    ``failures`` are those in a row, ``failing_since`` (epoch ms) is the first of them: they end when it gets on, by a
+    batch or by a look at its topics that found nothing new.
+
     Args:
         name: in messages about it.
         start: starts the query, which calls its argument with each batch.
@@ -85,6 +100,7 @@ class SupervisedQuery:
         self.restarts = 0
         self.error: str | None = None
         self.state = "starting"
+        self.failing_since: int | None = None
         self.busy = threading.Lock()
         self._start = start
         self._handle = handle
@@ -108,6 +124,8 @@ class SupervisedQuery:
             self.state = "running"
         elif self._query is not None and not self._query.isActive:
             self._failed(now_s, self._query.exception())
+        elif self.failing_since is not None and self.progress() is not None:  # of this start, so without a failure
+            self._gets_on()
 
     def say(self, text: str) -> None:
         """Log a line about the query."""
@@ -122,11 +140,16 @@ class SupervisedQuery:
         """Mark the query as gone with Spark itself: no call of it is made any more."""
         self._query, self.error = None, error
 
+    def fail(self, error: Exception) -> None:
+        """Mark the query as failed for good."""
+        self.state, self.error = "failed", str(error)
+        self.failing_since = self.failing_since or now_ms()
+
     def stop(self) -> None:
         """Stop the query after its running batch."""
         self._stopping = True
         with self.busy:
-            self.state = "stopped"
+            self.state = "failed" if self.state == "failed" else "stopped"
         if self._query is not None:
             self._query.stop()
 
@@ -139,20 +162,29 @@ class SupervisedQuery:
             except Exception as error:
                 self._failure = error  # Spark reports its text alone
                 raise
-            self._backoff.succeeded()
-            self.error = None
+            self._gets_on()
+
+    @property
+    def failures(self) -> int:
+        """The failures in a row, without a batch between them."""
+        return self._backoff.attempts
+
+    def _gets_on(self) -> None:
+        self._backoff.succeeded()
+        self.error = self.failing_since = None
 
     def _failed(self, now_s: float, reported: Any) -> None:
         self._query = None
+        self.failing_since = self.failing_since or now_ms()
         if isinstance(self._failure, FINAL):
-            self.state = "failed"
+            self.fail(self._failure)
             raise self._failure
         try:
             self._look()
         except StoreError:  # nothing is known: the next attempt shows more
             pass
         except FINAL as error:
-            self.state, self.error = "failed", str(error)
+            self.fail(error)
             raise
         wait_s = self._backoff.next_s()
         self.error = reason(self._failure, reported)
@@ -160,6 +192,8 @@ class SupervisedQuery:
         self.restarts += 1
         self._due = now_s + wait_s
         self._log(f"query '{self.name}' stopped, starts again in {wait_s:.0f} s: {self.error}")
+        if self.failures == STUCK_AFTER:
+            self.say(f"does not get on since {moment_text(self.failing_since)}, {self.failures} failures in a row")
 
 
 def reason(failure: BaseException | None, reported: Any) -> str:

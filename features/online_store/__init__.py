@@ -30,7 +30,16 @@ from features.online_store.port import (
 from features.online_store.reader import FeatureReader
 from features.online_store.settings import DEADLINE_MS, StoreSettings, read_settings_of, settings_of, store_of
 from features.online_store.store import OnlineStore
-from features.online_store.stream_status import ABSENT_AFTER_MS, age_ms, read_status, sentence, status_file
+from features.online_store.stream_status import (
+    ABSENT_AFTER_MS,
+    STUCK_AFTER,
+    age_ms,
+    progress_text,
+    read_status,
+    sentence,
+    status_file,
+    stuck,
+)
 from features.online_store.sweep import Sweeper
 
 __all__ = [
@@ -55,6 +64,7 @@ __all__ = [
     "ReadableStore",
     "RowStore",
     "RowsWithPending",
+    "STUCK_AFTER",
     "ShardStore",
     "ShardWriter",
     "Store",
@@ -67,6 +77,7 @@ __all__ = [
     "evicts",
     "of_schema",
     "read_settings_of",
+    "progress_text",
     "read_status",
     "redis",
     "sentence",
@@ -74,5 +85,6 @@ __all__ = [
     "sqlite",
     "status_file",
     "store_of",
+    "stuck",
     "write_rows",
 ]

@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from features.times import moment_text
+
 ABSENT_AFTER_MS = 10_000
+
+STUCK_AFTER = 3
+"""A query does not get on when it has failed so often in a row."""
 
 
 def status_file(home: Path) -> Path:
@@ -41,3 +46,18 @@ def sentence(status: Mapping[str, Any], now: int) -> str:
         return "the stream does not run: nothing newer is here"
     lag = "an unknown number of" if fold.get("lag") is None else f"{fold['lag']:,}"
     return f"the stream is {lag} records behind ({fold.get('state', 'starting')})"
+
+
+def stuck(status: Mapping[str, Any]) -> dict[str, str]:
+    """Query → since when and why it does not get on: it failed for good, or STUCK_AFTER times in a row."""
+    queries = {} if status["state"] == "absent" else status.get("queries", {})
+    return {
+        name: f"query '{name}' has not got on since {moment_text(query['failing_since'])}: {query['error']}"
+        for name, query in queries.items()
+        if query.get("failing_since") and (query["state"] == "failed" or query["failures"] >= STUCK_AFTER)
+    }
+
+
+def progress_text(status: Mapping[str, Any]) -> str:
+    """'ok' where every query gets on; else which does not, since when and why, or that no stream runs."""
+    return "; ".join(stuck(status).values()) or ("ok" if status["state"] == "running" else "not running")

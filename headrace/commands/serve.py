@@ -78,6 +78,7 @@ def service_config(project: Project, **overrides: Any) -> ServiceConfig:
     kafka = settings.kafka
     values = settings.serving.model_dump() | {
         "repo": str(repo.resolve()),
+        "home": str(home.resolve()),
         "store": read_settings_of(repo / "feature_store.yaml"),
         "tracking_uri": absolute_uri(settings.mlflow.tracking_uri, project.root),
         "kept_model": str((home / "kept-model").resolve()),

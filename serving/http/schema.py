@@ -290,7 +290,10 @@ class ModelsResponse(Strict):
 
 
 class Readiness(Strict):
-    """The answer to GET /readyz: ready once every part was tried; each part is ok or has its error."""
+    """The answer to GET /readyz: ready once every part was tried; each part is ok or has its error.
+
+    Not ready while the stream that runs on this machine does not get on with the rows that are read here.
+    """
 
     ready: bool
     store: str
@@ -299,3 +302,5 @@ class Readiness(Strict):
     canary: str
     """The canary's state, with the reason of a stop."""
     events: str
+    stream: str
+    """"ok"; or each query that does not get on, since when and why; or "not running" on this machine."""

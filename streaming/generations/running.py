@@ -53,6 +53,8 @@ class Running:
             "state": self.query.state,
             "error": self.query.error,
             "restarts": self.query.restarts,
+            "failures": self.query.failures,
+            "failing_since": self.query.failing_since,
             "batch_id": self.batch_id,
             "batch_ms": None if self._took_ms is None else round(self._took_ms, 1),
             "rows_per_s": round(self._recent.per_s(now_ms()), 1),
@@ -201,6 +203,7 @@ class GenerationFold(Running):
             work()
         except FINAL as error:
             self.failed = error
+            self.query.fail(error)
             raise
 
     def has_folded(self, other: Running) -> bool:

@@ -16,8 +16,10 @@ from features.events.parsing import from_columns
 from features.online_store.batch_step import build_generation
 from features.online_store.port import Marker
 from features.online_store.sqlite.rows import SqliteRows
+from features.times import now_ms
 from models.recommender.artefact import Artefact
 from serving.recommend.items import ItemFeatures
+from streaming.status import write_status
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 CATALOGUE_ID = 8
@@ -178,3 +180,30 @@ def test_items_that_are_read_anew_while_a_model_is_loaded_are_those_that_the_mod
     monkeypatch.setattr(Artefact, "recommend", after_two_reads)
     with plain(settings(tmp_path / "online.db", models.uri)) as http:
         assert http.ask("/readyz")[1]["items"] == len(ITEMS)
+
+
+def test_a_service_beside_a_fold_that_does_not_get_on_is_not_ready_and_says_since_when_and_why(tmp_path):
+    models = Models(tmp_path / "registry", load_repo(REPO))
+    fill(SqliteRows(tmp_path / "online.db"), models.repo)
+    home = tmp_path / "home"
+
+    def write(fold, archive):
+        queries = {"fold": fold, "archive": archive}
+        write_status(home, {"state": "running", "updated_at": now_ms(), "queries": queries})
+
+    well = {"state": "running", "failures": 0, "failing_since": None, "error": None}
+    bad = {"state": "waiting", "failures": 3, "failing_since": 1_700_000_000_000, "error": "no room"}
+    since = "has not got on since 2023-11-14T22:13:20.000Z: no room"
+    with plain(settings(tmp_path / "online.db", models.uri, home=str(home))) as http:
+        assert http.ask("/readyz")[1]["stream"] == "not running"
+        write(well, well)
+        assert http.ask("/readyz")[1]["stream"] == "ok"
+        write(well, bad)  # what is read here is as new as ever
+        status, answer, _ = http.ask("/readyz")
+        assert (status, answer["ready"], answer["stream"]) == (200, True, f"query 'archive' {since}")
+        write(bad, well)
+        status, answer, _ = http.ask("/readyz")
+        assert (status, answer["ready"], answer["stream"]) == (503, False, f"query 'fold' {since}")
+        assert http.ask("/healthz")[0] == 200
+        write(well, well)
+        assert http.ask("/readyz")[0] == 200
