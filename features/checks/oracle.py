@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -159,8 +160,20 @@ def aggregate(aggregation: agg.Aggregation, events: Sequence[Event], as_of: int)
     return ANSWERS[type(aggregation)](aggregation, events, values, as_of)
 
 
+def _total(values: Sequence[float]) -> float:
+    """The sum, rounded once; infinite only if it is itself beyond float64."""
+    try:
+        return math.fsum(values)
+    except OverflowError:  # of an intermediate sum
+        exact = sum(map(Fraction, values), Fraction())
+        try:
+            return float(exact)
+        except OverflowError:
+            return math.inf if exact > 0 else -math.inf
+
+
 def _sum(values: Sequence[float]) -> Expected:
-    return Expected(math.fsum(values), 1e-9 * math.fsum(map(abs, values)))
+    return Expected(_total(values), 1e-9 * _total([abs(value) for value in values]))
 
 
 def _mean(values: Sequence[float]) -> Expected:

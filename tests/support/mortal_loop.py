@@ -23,7 +23,7 @@ from streaming.kafka.topic_admin import ensure_topics
 
 NEVER_FORGETS = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
 STORES = {
-    "sqlite": "{{type: headrace.feast.SqliteRowsOnlineStore, path: ../.headrace/online.db{deadline}}}",
+    "sqlite": "{{type: headrace.feast.SqliteRowsOnlineStore, path: ../.headrace/store/online.db{deadline}}}",
     "redis": "{{type: headrace.feast.RedisRowsOnlineStore, url: '{url}'{deadline}}}",
 }
 FEATURE_STORE = """project: truth
@@ -149,7 +149,7 @@ def mortal_loop(
 
 def _written(root: Path, definitions: Path, domain: str, online: str) -> FeatureRepo:
     folder = root / "feature_repo"
-    (root / ".headrace").mkdir(parents=True)
+    (root / ".headrace" / "store").mkdir(parents=True, exist_ok=True)
     folder.mkdir()
     shutil.copy(definitions / f"{domain}.py", folder)
     (folder / "feature_store.yaml").write_text(FEATURE_STORE.format(online=online), encoding="utf-8")
