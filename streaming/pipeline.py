@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -48,11 +48,22 @@ from streaming.generations import (
 from streaming.kafka import read_watermarks
 from streaming.losses import ARCHIVE, FOLD, TopicWatch
 from streaming.scoring import EventScoring
-from streaming.spark import Java, Schemas, SendDeadLetters, SparkError, TopicQuery, running_session
+from streaming.spark import (
+    BatchReader,
+    Java,
+    Schemas,
+    SendDeadLetters,
+    SparkError,
+    TopicQuery,
+    most_bytes,
+    records_between,
+    running_session,
+)
 from streaming.status import lag, write_status
 from streaming.supervisor import Handle, Patience, SupervisedQuery, reason
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
 
@@ -313,6 +324,7 @@ class Pipeline:
         parallelism, epochs = self._spark.sparkContext.defaultParallelism, epoch_starts(generation.first)
         job = fold_job(fold.repo, parallelism, self._schemas, epochs)
         fold.executors = Executors(job, self._rows, settings.driver_records)
+        fold.reader = self._reader()
         check = partial(self._topics.check, FOLD)
         fold.query = SupervisedQuery("fold", start, fold.handle, self._log, lambda: fold.check_standing(check))
         if fold.repo is self._repo:
@@ -323,16 +335,19 @@ class Pipeline:
         log = checkpoints.log(archived)
         reached, send = self._context.at_effect, self._send_letters
         sink = ArchiveSink(self._archive, self._repo, log, reached, send, self._schemas)
-        running = Running(log.standing())
+        running, reader = Running(log.standing()), self._reader()
+
+        def checked(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+            for table in tables:
+                self._topics.check_ids(ARCHIVE, log.standing())
+                yield table
 
         def append(frame: DataFrame, batch_id: int) -> None:
             events = self._parsed.take(*log.between(batch_id), self._is_parsing)
-            if events is None:
-                fetched = frame.toArrow()
-                self._topics.check_ids(ARCHIVE, log.standing())
-                report = sink.append(fetched, batch_id)
-            else:
+            if events is not None:
                 report = sink.append_events(events, batch_id)
+            else:
+                report = sink.append(checked(reader.batch(frame, records_between(*log.between(batch_id)))), batch_id)
             running.done(report.batch_id, report.end, report.records, np.empty(0, np.int64), report.took_ms)
 
         # A batch as soon as there are many records, or when the oldest has waited long enough: never in between.
@@ -355,6 +370,10 @@ class Pipeline:
 
     def _starter(self, query: TopicQuery) -> Callable[[Handle], StreamingQuery]:
         return lambda handle: query.start(self._spark, self._options.bootstrap, handle)
+
+    def _reader(self) -> BatchReader:
+        options = self._options
+        return BatchReader(options.bootstrap, options.spark_kafka, most_bytes(self._settings.spark_memory))
 
     def _send_letters(self, *letters: Any) -> None:
         self._context.at_effect("before letters")

@@ -106,7 +106,7 @@ LAYERS = {
     "streaming.kafka": "watermarks > broker consumer encoding topic_facts > ports producer topic_admin",
     "streaming.losses": "topic_watch > pinned_topics record > gaps",
     "streaming.scoring": "scoring > on_executors rescoring > decision_log request topics",
-    "streaming.spark": "query > session source",
+    "streaming.spark": "pieces query > session source",
     "training": (
         "protocols user_models > event_model refresh > judging > registry > recommender > run > data resume > "
         "evidence progress settings"

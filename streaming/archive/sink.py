@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from features.rows import foldable
 from streaming.archive.appending import append_planned, append_rows, opened
 from streaming.archive.ends import unseen
 from streaming.fold import by_stream, send_refused
-from streaming.spark import Messages, OffsetLog, Schemas, SendDeadLetters, messages_by_topic, records_between
+from streaming.spark import Messages, OffsetLog, Schemas, SendDeadLetters, messages_by_topic, records_between, tables_of
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -142,25 +142,35 @@ class ArchiveSink:
         self._send = send
         self._schemas = schemas
 
-    def append(self, table: pa.Table, batch_id: int) -> ArchiveReport:
+    def append(self, messages: pa.Table | Iterable[pa.Table], batch_id: int) -> ArchiveReport:
         """Append the valid and the late among the messages (session.COLUMNS) to their streams' tables.
 
         The dead letters are acknowledged before: after a crash behind it, nobody would read their records again.
         """
+        began = time.perf_counter()
+        appended = sum(self._append(self._events(table)) for table in tables_of(messages))
+        return self._report(batch_id, appended, began)
+
+    def _events(self, table: pa.Table) -> dict[str, pa.Table]:
         messages = messages_by_topic(table, self._repo.streams.values(), self._log.epochs)
         parsed = [self._parsed(each) for each in messages]
         send_refused(self._send, messages, parsed)
-        events = {name: records.events for name, records in by_stream(messages, parsed).items()}
-        return self.append_events(events, batch_id)
+        return {name: records.events for name, records in by_stream(messages, parsed).items()}
 
     def append_events(self, events: Mapping[str, pa.Table], batch_id: int) -> ArchiveReport:
         """As append(), of events that are parsed already, by stream."""
         began = time.perf_counter()
+        return self._report(batch_id, self._append(events), began)
+
+    def _append(self, events: Mapping[str, pa.Table]) -> int:
         appended = 0
         for name, table in events.items():
             self._reached("before archive")
             appended += self._archive.append(self._repo.streams[name], table)
             self._reached("after archive")
+        return appended
+
+    def _report(self, batch_id: int, appended: int, began: float) -> ArchiveReport:
         took_ms = 1e3 * (time.perf_counter() - began)
         start, end = self._log.between(batch_id)
         return ArchiveReport(batch_id, end, records_between(start, end), appended, took_ms)

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,8 @@ LOOK_S = 0.1
 WAIT_S = 30.0
 """The longest wait for a batch of the fold."""
 
+MOST_BYTES = 256 << 20
+
 Events = Mapping[str, pa.Table]
 """Stream name → its valid and late events, in the columns of event_schema()."""
 
@@ -37,18 +40,23 @@ class ParsedBatch:
     end: Offsets
     events: Events
 
+    @cached_property
+    def nbytes(self) -> int:
+        """The bytes of its events."""
+        return sum(int(table.nbytes) for table in self.events.values())
+
 
 class ParsedBatches:
     """The newest consecutive parsed batches, handed from thread to thread.
 
     Args:
         streams: of the events, by name.
-        most_records: with more, the oldest batches are dropped.
+        most_records, most_bytes: with more, the oldest batches are dropped.
     """
 
-    def __init__(self, streams: Mapping[str, Stream], most_records: int) -> None:
+    def __init__(self, streams: Mapping[str, Stream], most_records: int, most_bytes: int = MOST_BYTES) -> None:
         self._streams = streams
-        self._most = most_records
+        self._most, self._most_bytes = most_records, most_bytes
         self._batches: deque[ParsedBatch] = deque()
         self._start: Offsets | None = None
         self._end: Offsets = {}
@@ -69,7 +77,7 @@ class ParsedBatches:
                 self._start_at(start)
             self._batches.append(ParsedBatch(start, end, events))
             self._end = end
-            while sum(records_between(batch.start, batch.end) for batch in self._batches) > self._most:
+            while self._are_too_many():
                 self._start = self._batches.popleft().end
             self._changed.notify_all()
 
@@ -98,6 +106,10 @@ class ParsedBatches:
             while self._batches and _reaches(end, self._batches[0].end):
                 self._start = self._batches.popleft().end
             return events
+
+    def _are_too_many(self) -> bool:
+        records = sum(records_between(batch.start, batch.end) for batch in self._batches)
+        return records > self._most or sum(batch.nbytes for batch in self._batches) > self._most_bytes
 
     def _start_at(self, at: Offsets) -> None:
         self._batches.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from features.rows import tried
 from features.times import now_ms
 from streaming.fold.observed_store import Stopwatch, timed
 from streaming.fold.parsed_batches import ParsedBatches
-from streaming.spark import Messages, OffsetLog, Schemas, SendDeadLetters, messages_by_topic
+from streaming.spark import Messages, OffsetLog, Schemas, SendDeadLetters, messages_by_topic, tables_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -85,6 +85,10 @@ class FoldTarget:
     stream_id: int
 
 
+Part = tuple[Mapping[str, Parsed], Int64s]
+"""The parsed records of a part of a batch by stream, and the broker's times of all its messages (ms)."""
+
+
 class OnlineSink:
     """Folds batches into a generation, exactly once; dead letters go out at least once, keyed by their offset.
 
@@ -117,50 +121,64 @@ class OnlineSink:
         self.clocks_ms: dict[str, int] = {}
         self._read = {stream.name for view in views for stream in view.streams}
 
-    def fold(self, table: pa.Table, batch_id: int) -> BatchReport:
-        """Fold a batch of messages (session.COLUMNS); the same batch again changes nothing more.
+    def fold(self, messages: pa.Table | Iterable[pa.Table], batch_id: int) -> BatchReport:
+        """Fold a batch of messages (session.COLUMNS; it may come in tables); the same again changes nothing more.
+
+        Of a table, only the parsed events are kept while the next is fetched.
 
         Raises:
             FenceError, LeaseError: as BatchStep.run().
         """
         began = time.perf_counter()
         start, end = self._log.between(batch_id)
-        self._check(start)
-        with self.watch.at("parse"):
-            messages = messages_by_topic(table, self._repo.streams.values(), self._log.epochs)
-            parsed = [self._parsed(each) for each in messages]
+        tables = tables_of(messages)
+        parts = [self._judged(table, start, self._parsed) for table in self._fetched(tables)]
         try:
-            counts = self._run(batch_id, start, end, messages, parsed)
+            counts = self._run(batch_id, start, end, parts)
         except NOT_OF_A_RECORD:
             raise
         except BaseException:
             # The store has at most the batch's offsets and ids, which the same batch with other verdicts replaces.
-            parsed, before = [self._tried(*each) for each in zip(messages, parsed, strict=True)], parsed
-            if all(now is then for now, then in zip(parsed, before, strict=True)):
+            parts, before = [self._judged(table, start, self._tried) for table in self._fetched(tables)], parts
+            if _refused(parts) == _refused(before):
                 raise
-            counts = self._run(batch_id, start, end, messages, parsed)
-        parsed_by_stream = by_stream(messages, parsed)
+            counts = self._run(batch_id, start, end, parts)
+        parsed_by_stream = joined_streams(parsed for parsed, _ in parts)
+        appended = np.concatenate([np.empty(0, np.int64), *(times for _, times in parts)])
         self._advance_clocks({name: _newest(records) for name, records in parsed_by_stream.items()})
         took_ms = 1e3 * (time.perf_counter() - began)
-        appended = np.asarray(table["timestamp"]).astype(np.int64)
         times = self._event_times(parsed_by_stream)
-        cannot = Cannot.of(parsed)
-        return BatchReport(batch_id, start, end, table.num_rows, counts, appended, times, now_ms(), took_ms, cannot)
+        cannot = Cannot.of(parsed_by_stream.values())
+        return BatchReport(batch_id, start, end, len(appended), counts, appended, times, now_ms(), took_ms, cannot)
 
-    def _run(
-        self, batch_id: int, start: Offsets, end: Offsets, messages: Sequence[Messages], parsed: Sequence[Parsed]
-    ) -> Counts:
-        """Send the dead letters, and fold."""
-        records = by_stream(messages, parsed)
+    def _run(self, batch_id: int, start: Offsets, end: Offsets, parts: Sequence[Part]) -> Counts:
+        records = joined_streams(parsed for parsed, _ in parts)
         self._events = {name: of_stream.events for name, of_stream in records.items()}
-        # Before the rows and the archive: after a crash behind them nobody could tell which letters have been sent.
-        with self.watch.at("dead letters"):
-            send_refused(self._send, messages, parsed)
         with self.watch.at("fold"):
             return self._run_step(batch_id, start, end, records)
 
-    def _tried(self, messages: Messages, parsed: Parsed) -> Parsed:
-        return tried(parsed, messages.stream, self._repo.reading(messages.stream.name))
+    def _fetched(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        iterator = iter(tables)
+        while True:
+            with self.watch.at("fetch"):
+                table = next(iterator, None)
+            if table is None:
+                return
+            yield table
+
+    def _judged(self, table: pa.Table, start: Offsets, parsed_of: Callable[[Messages], Parsed]) -> Part:
+        """The parsed records of each stream, and the broker's times of all (ms); the refused are sent."""
+        self._check(start)
+        with self.watch.at("parse"):
+            messages = messages_by_topic(table, self._repo.streams.values(), self._log.epochs)
+            parsed = [parsed_of(each) for each in messages]
+        # Before the rows and the archive: after a crash behind them nobody could tell which letters have been sent.
+        with self.watch.at("dead letters"):
+            send_refused(self._send, messages, parsed)
+        return by_stream(messages, parsed), np.asarray(table["timestamp"]).astype(np.int64)
+
+    def _tried(self, messages: Messages) -> Parsed:
+        return tried(self._parsed(messages), messages.stream, self._repo.reading(messages.stream.name))
 
     def _before_rows(self, batch: Batch, accepted: Mapping[str, pa.Table]) -> None:
         """Every record has its verdict now: the archive gets the events, and event models score them."""
@@ -232,10 +250,21 @@ class OnlineSink:
 
 def by_stream(messages: Sequence[Messages], parsed: Sequence[Parsed]) -> dict[str, Parsed]:
     """Each stream's records, of all its topics."""
+    return joined_streams([{each.stream.name: records} for each, records in zip(messages, parsed, strict=True)])
+
+
+def joined_streams(parsed: Iterable[Mapping[str, Parsed]]) -> dict[str, Parsed]:
+    """Each stream's records, of all parts of a batch."""
     parts: dict[str, list[Parsed]] = {}
-    for of_topic, records in zip(messages, parsed, strict=True):
-        parts.setdefault(of_topic.stream.name, []).append(records)
+    for part in parsed:
+        for name, records in part.items():
+            parts.setdefault(name, []).append(records)
     return {name: joined(records) for name, records in parts.items()}
+
+
+def _refused(parts: Iterable[Part]) -> int:
+    """The number of dead letters."""
+    return sum(int((each.verdicts == Verdict.DEAD_LETTER).sum()) for parsed, _ in parts for each in parsed.values())
 
 
 def send_refused(send: SendDeadLetters, messages: Sequence[Messages], parsed: Sequence[Parsed]) -> None:

@@ -16,7 +16,7 @@ from features.online_store import Counts, Offsets, Sweeper
 from features.times import now_ms
 from streaming.fold import BatchReport, Freshness, OnlineSink
 from streaming.generations.checkpoints import Checkpoints, Generation
-from streaming.spark import flat_offsets, records_between
+from streaming.spark import BatchReader, flat_offsets, records_between
 from streaming.status import RecentBatches, Totals, lag
 from streaming.supervisor import FINAL, SupervisedQuery
 
@@ -122,6 +122,7 @@ class GenerationFold(Running):
     """
 
     executors: Executors
+    reader: BatchReader
 
     def __init__(
         self,
@@ -168,11 +169,10 @@ class GenerationFold(Running):
         self.done(report.batch_id, report.end, report.records, report.ages_ms, report.took_ms)
 
     def _folded(self, frame: DataFrame, batch_id: int) -> BatchReport:
-        if self.executors.take(records_between(*self._offsets.between(batch_id))):
+        records = records_between(*self._offsets.between(batch_id))
+        if self.executors.take(records):
             return self._sink.fold_on_executors(frame, batch_id, self.executors.job, self.executors.rows)
-        with self._sink.watch.at("fetch"):
-            table = frame.toArrow()
-        return self._sink.fold(table, batch_id)
+        return self._sink.fold(self.reader.batch(frame, records), batch_id)
 
     def tick(self) -> None:
         """As SupervisedQuery.tick(), until a failure is final."""

@@ -3,6 +3,7 @@
 In: settings. Out: a session, the messages of a micro-batch by topic, and the offsets of a batch.
 """
 
+from streaming.spark.pieces import BatchPieces, BatchReader, most_bytes, tables_of
 from streaming.spark.query import TopicQuery
 from streaming.spark.session import COLUMNS, SOURCE, Java, SparkError, running_session, spark_session
 from streaming.spark.source import (
@@ -19,6 +20,8 @@ from streaming.spark.source import (
 )
 
 __all__ = [
+    "BatchPieces",
+    "BatchReader",
     "COLUMNS",
     "Java",
     "Messages",
@@ -32,8 +35,10 @@ __all__ = [
     "flat_offsets",
     "known_at",
     "messages_by_topic",
+    "most_bytes",
     "nested_offsets",
     "records_between",
     "running_session",
     "spark_session",
+    "tables_of",
 ]

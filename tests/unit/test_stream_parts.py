@@ -153,6 +153,25 @@ def test_a_batch_is_folded_once_however_often_it_comes_and_its_counts_add_up(tmp
     assert (reports[0].records, sent, user_count(store)) == (7, ["shop"] * 3, 2)
 
 
+def test_a_batch_in_pieces_is_folded_and_archived_as_a_whole(tmp_path: Path) -> None:
+    rows = [{"offset": 3 + at, "value": event(at % 4) if at % 3 else b"?"} for at in range(9)]
+    found = []
+    for name, tables in (("whole", batch(*rows)), ("pieces", [batch(*rows[at : at + 2]) for at in range(0, 9, 2)])):
+        store, archive, log = (
+            MemoryStore(),
+            Archive(tmp_path / name / "offline", REPO),
+            checkpoint(tmp_path / name, {"t/0": 12}),
+        )
+        handle, first = MemoryHandle(store, 7), new_generation({"t/0": 3}).first
+        build_from_archive(handle, REPO, archive, Generation(7, first, {}), T0)
+        report = online_sink(store, log, []).fold(tables, 0)
+        appended = ArchiveSink(archive, REPO, log, lambda _: None, lambda *_: 0).append(tables, 0).appended
+        offsets = sorted(archive.events(REPO.streams["shop"])["offset"].to_pylist())
+        found.append((report.records, report.counts, user_count(store), report.appended_at.tolist(), appended, offsets))
+    assert found[0] == found[1]
+    assert found[0][0] == 9
+
+
 def test_what_is_handed_over_to_the_archive_has_its_letters_already(tmp_path: Path) -> None:
     """Else the archive may end behind a refused record of a fold that is never run again."""
     handed = ParsedBatches(REPO.streams, 100)
