@@ -13,44 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from whole_files import Read, whole
+from sales_files import GOOD, HEADER, SALES, SOLD_AT, read, refused
+from whole_files import whole
 
-from features.definitions import Field, Stream
 from features.errors import FormatError
 from features.events.parsing import Verdict
-
-SALES = Stream(
-    "sales",
-    topic="sales",
-    event_time="sold_at",
-    event_id="sale",
-    time_unit="s",
-    fields={
-        "user_id": Field("string", path="customer", required=True),
-        "price": "float64",
-        "quantity": "int64",
-        "gift": "bool",
-    },
-)
-HEADER = ["sale", "sold_at", "customer", "price", "quantity", "gift"]
-GOOD = ["a", "1700000000", "x", "2.5", "3", "true"]
-SOLD_AT = 1_700_000_000
 
 
 def csv_text(rows: Sequence[Sequence[str]], **options: Any) -> bytes:
     text = io.StringIO()
     csv.writer(text, **options).writerows([HEADER, *rows])
     return text.getvalue().encode()
-
-
-def read(folder: Path, content: bytes, kind: str = "csv", **options: Any) -> Read:
-    path = folder / f"sales.{kind}"
-    path.write_bytes(content)
-    return whole(path, kind, {"sales": SALES}, **options)
-
-
-def refused(got: Read) -> dict[int, str]:
-    return {row: reason for row, reason in enumerate(got.reasons["sales"]) if reason is not None}
 
 
 def with_cell(name: str, cell: str) -> list[str]:
@@ -306,56 +279,6 @@ def test_one_table_has_the_same_columns_and_verdicts_in_every_format(
     assert codes["csv"] == codes["parquet"] == codes["jsonl"]
     for other in ("parquet", "jsonl"):
         assert got[other].events["sales"].equals(got["csv"].events["sales"])
-
-
-PARQUET = {
-    "quantity of pandas with nulls": ({"quantity": pa.array([3.0, None])}, {0}, None),
-    "price as decimals": ({"price": pa.array(["2.50", None], pa.string()).cast(pa.decimal128(10, 2))}, set(), 2.5),
-    "quantity as whole decimals": ({"quantity": pa.array([3, None], pa.int64()).cast(pa.decimal128(19, 0))}, set(), 3),
-    "quantity beyond int64": ({"quantity": pa.array([2**63, 1], pa.uint64())}, {0}, None),
-    "quantity as huge decimals": ({"quantity": pa.array([10**30, 1], pa.decimal128(38, 0))}, {0}, None),
-    "text": ({"price": pa.array(["2.5", "n/a"])}, {1}, 2.5),
-    "text of a dictionary": ({"price": pa.array(["2.5", "n/a"]).dictionary_encode()}, {1}, 2.5),
-    "bytes": ({"customer": pa.array([b"x", b"\xe9"], pa.binary())}, {1}, "x"),
-    "large text": ({"gift": pa.array(["true", "yes"], pa.large_string())}, {1}, True),
-    "numbers for a bool": ({"gift": pa.array([1, None])}, {0}, None),
-    "numbers for text": ({"customer": pa.array([17, 2**53 + 1])}, set(), "17"),
-    "floats for text": ({"customer": pa.array([17.0, 18.0])}, {0, 1}, None),
-    "nan": ({"price": pa.array([2.5, float("nan")])}, {1}, 2.5),
-    "nested": ({"price": pa.array([[2.5], None])}, {0}, None),
-    "times as floats": ({"sold_at": pa.array([1.7e9, None])}, {0, 1}, None),
-    "times as text": ({"sold_at": pa.array(["1700000000", "soon"])}, {1}, None),
-    "dates": ({"sold_at": pa.array([1, 2], pa.date32())}, {0, 1}, None),
-    "ids as floats": ({"sale": pa.array([1.0, 2.0])}, {0, 1}, None),
-    "ids as bytes": ({"sale": pa.array([b"a", b"\xff"], pa.binary())}, {1}, None),
-}
-
-
-@pytest.mark.parametrize("what", PARQUET)
-def test_a_column_of_parquet_is_right_or_refused_row_by_row(tmp_path: Path, what: str) -> None:
-    columns, dead, value = PARQUET[what]
-    good = {
-        "sale": pa.array(["a", "b"]),
-        "sold_at": pa.array([SOLD_AT, SOLD_AT]),
-        "customer": pa.array(["x", "y"]),
-    }
-    sink = io.BytesIO()
-    pq.write_table(pa.table(good | columns), sink)
-    got = read(tmp_path, sink.getvalue(), "parquet")
-    assert set(refused(got)) == dead
-    (name,) = columns
-    for row, reason in refused(got).items():
-        assert reason.endswith(f"(row {row + 1}, column '{name}')")
-    if value is not None:
-        ours = {"customer": "user_id"}.get(name, name)
-        assert got.events["sales"][ours][0].as_py() == value
-
-
-def test_text_of_parquet_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
-    bad = pa.Array.from_buffers(pa.string(), 2, pa.array([b"x", b"\xe9"], pa.binary()).buffers())
-    sink = io.BytesIO()
-    pq.write_table(pa.table({"sale": ["a", "b"], "sold_at": [SOLD_AT] * 2, "customer": bad}), sink)
-    assert set(refused(read(tmp_path, sink.getvalue(), "parquet"))) == {1}
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])

@@ -11,28 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sales_files import SALES
 from whole_files import REPO, Read, whole
 
-from features.definitions import Field, Stream
+from features.definitions import Field
 from features.errors import FormatError, UsageError
 from features.events.parsing import Verdict
 from features.formats.reading import FORMATS, read_events
 
 ROOT = Path(__file__).parents[2]
-
-SALES = Stream(
-    "sales",
-    topic="sales",
-    event_time="sold_at",
-    event_id="sale",
-    time_unit="s",
-    fields={
-        "user_id": Field("string", path="customer", required=True),
-        "price": "float64",
-        "quantity": "int64",
-        "gift": "bool",
-    },
-)
 
 
 def sales(path: Path, kind: str, **options: Any) -> list[dict[str, object]]:
