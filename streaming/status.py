@@ -30,6 +30,7 @@ GAUGES = {
     "restarts": "Restarts of the query.",
     "failures": "Failures of the query in a row: from 3 on, it does not get on.",
     "batch_id": "Number of the last batch.",
+    "remembered_ids": "Event ids in memory that tell repetitions, of 32 bytes each.",
 }
 """Help texts of the numbers of a query that are gauges."""
 

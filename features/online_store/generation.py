@@ -160,6 +160,9 @@ class GenerationStore(Store):
         self._write({**puts, STATE: Put([f"memory/{stream}"], [change.state])}, drop=change.drop)
         index_of(self._cells, self.stream_id, stream).wrote(change, memory.mark)
 
+    def remembered_ids(self) -> int:
+        return sum(index_of(self._cells, self.stream_id, stream).count for stream in self._horizons_ms)
+
     def _lookup(self, stream: str, ids: pa.Array, batch_id: int, *, wait: bool = True) -> _Lookup:
         """The events accepted before the batch; read once, as a write fails if they have changed since begin()."""
         lookup = self._lookups.get(stream)

@@ -262,13 +262,11 @@ class Store(RowStore, Protocol):
 
     @abstractmethod
     def remember(self, stream: str, decision: Decision, batch_id: int, idle: Idle | None = None) -> None:
-        """Keep the last two accepted events of each id until the stream's horizon has passed.
+        """Keep the last two accepted events of each id until the horizon has passed, not waiting for what is idle."""
 
-        The same batch again replaces what it remembered: another decision, in which an id is missing, forgets the id.
-
-        Args:
-            idle: the partitions that the memory need not wait for, once they have been so for long; None for none.
-        """
+    @abstractmethod
+    def remembered_ids(self) -> int:
+        """The number of ids of all streams that this process holds, of 32 bytes each."""
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,9 @@ class ObservedStore(Store):
         with self._around("remember"):
             self._store.remember(stream, decision, batch_id, idle)
 
+    def remembered_ids(self) -> int:
+        return self._store.remembered_ids()
+
     def rows(self, view: str, keys: pa.Array) -> pa.Array:
         with self._around("rows"):
             return self._store.rows(view, keys)

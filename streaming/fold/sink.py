@@ -95,6 +95,7 @@ class OnlineSink:
     ``clocks_ms`` is the newest known_at of each stream so far. ``watch`` has the time spent in each stage
     (observed_store.py) of all batches so far. ``scoring`` scores a batch's accepted events before any row of them is
     written. ``check`` is called with a batch's start once it is fetched, before anything is made of it.
+    ``remembered_ids`` gives the number of ids that tell repetitions.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class OnlineSink:
         check: Callable[[Offsets], None] = lambda start: None,
     ) -> None:
         self.watch = Stopwatch()
+        self.remembered_ids = target.store.remembered_ids
         self._repo = target.repo
         self._scoring = scoring
         views = list(target.repo.views.values())

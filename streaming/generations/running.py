@@ -225,7 +225,8 @@ class GenerationFold(Running):
         generation = str(self.generation.stream_id)
         spent = dict(self._sink.watch.spent_ms)
         own = {"generation": generation, "counts": vars(self.counts), "freshness": freshness_of, "spent_ms": spent}
-        return super().to_dict() | own | {"cannot_be_folded": self._cannot_be_folded}
+        kept = {"cannot_be_folded": self._cannot_be_folded, "remembered_ids": self._sink.remembered_ids()}
+        return super().to_dict() | own | kept
 
 
 def ms_of_progress(progress: Mapping[str, Any]) -> int:

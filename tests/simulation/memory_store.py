@@ -116,6 +116,9 @@ class MemoryHandle(Store):
         prior: tuple[int, int] = before if written_by >= batch_id else last
         return prior
 
+    def remembered_ids(self) -> int:
+        return sum(key[:2] == (self.stream_id, "seen") for key in self.store.values)
+
     def remember(self, stream: str, decision: Decision, batch_id: int, idle: Idle | None = None) -> None:
         lasts = zip(decision.last.seq.tolist(), decision.last.known_at.tolist(), strict=True)
         self._write(

@@ -76,6 +76,7 @@ def test_a_quiet_partition_does_not_keep_a_day_of_ids(shop):
         assert shop.batch(at, ("t/0", f"e{minutes}", at)) == 1
         kept.append(shop.oldest_hours(minutes))
     assert 3 <= max(kept) < 3.6
+    assert 12 < shop.generation.remembered_ids() < 24
     at += 10 * MINUTE
     assert shop.batch(at, ("phones/1", f"e{minutes - 40}", at), ("phones/1", "new", at), ("t/0", "new", at + 1)) == 1
 

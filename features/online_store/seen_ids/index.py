@@ -128,6 +128,13 @@ class Index:
             if self._at(before):
                 self._take(Newest(change.mark, change.number, change.block, larges(change.cells)))
 
+    @property
+    def count(self) -> int:
+        """The number of ids held here, those in several blocks counted in each."""
+        tables = [ids for table in list(self.parts.values()) for ids in (table.large, table.small)]
+        newest = self.newest
+        return sum(len(block) for ids in tables for block in ids.blocks) + (0 if newest is None else len(newest.block))
+
     def _has(self, memory: Memory) -> bool:
         return memory.mark == self.mark or (self.newest is not None and memory.mark == self.newest.mark)
 
