@@ -49,7 +49,7 @@ CORE = {
     "features/rows/kernels/walk.py": FOLD,
     "features/history/within_batch.py": "tests/parity/test_before_events.py",
     "features/history/finalizers.py": LAWS,
-    "features/history/point_in_time_join.py": LAWS,
+    "features/history/point_in_time_join.py": f"tests/parity/test_before_events.py {LAWS}",
     "features/history/ranges.py": LAWS,
 }
 """Module → what its tests are, for pytest."""
