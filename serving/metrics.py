@@ -51,6 +51,15 @@ class Metrics:
             ["view"],
             registry=registry,
         )
+        self.pending = Gauge(
+            "headrace_pending_events", "Accepted events, by entity, that the stream has not folded", registry=registry
+        )
+        self.pending_bytes = Gauge("headrace_pending_bytes", "Bytes of the pending events", registry=registry)
+        self.pending_refused = Counter(
+            "headrace_pending_refused_total",
+            "Accepted events, by entity, without room among the pending: they count once the stream has folded them",
+            registry=registry,
+        )
         self.requests = Counter(
             "headrace_http_requests_total", "Answered requests", ["method", "route", "status"], registry=registry
         )

@@ -6,6 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -341,6 +342,8 @@ class Service:
             self._items_tried = True
         self.metrics.items.set(len(self.items.snapshot.items))
         self.metrics.items_read_at.set(self.items.snapshot.read_at / 1000)
+        with suppress(HeadraceError):  # the next look is soon
+            self.posted.measure()
 
     def _store_failed(self, error: Exception) -> None:
         self._store_problem = str(error)

@@ -78,8 +78,11 @@ class GuardedPending(Pending):
     def __init__(self, pending: Pending, breaker: Breaker) -> None:
         self._pending, self._breaker = pending, breaker
 
-    def put(self, entries: Sequence[PendingEvent], ttl_ms: int) -> None:
-        self._breaker.call(lambda: self._pending.put(entries, ttl_ms))
+    def put(self, entries: Sequence[PendingEvent], ttl_ms: int) -> int:
+        return self._breaker.call(lambda: self._pending.put(entries, ttl_ms))
+
+    def size(self) -> tuple[int, int]:
+        return self._breaker.call(self._pending.size)
 
     def of(self, view: str, keys: Sequence[str]) -> list[PendingEvent]:
         return self._breaker.call(lambda: self._pending.of(view, keys))

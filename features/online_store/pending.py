@@ -45,6 +45,9 @@ AFTER_ALL = 1 << 62
 
 TRIES = 5
 
+MOST_ENTRIES, MOST_BYTES = 100_000, 64 << 20
+"""Most pending events of a store, and of their bytes: while the stream is down, those beyond them wait for it."""
+
 SESSION_ITEMS = 50
 """Items of a session that are kept, the newest."""
 

@@ -291,8 +291,16 @@ class Pending(ABC):
     """Pending entries, shared by all who read and write the same online store."""
 
     @abstractmethod
-    def put(self, entries: Sequence[PendingEvent], ttl_ms: int) -> None:
-        """Keep the entries, each for at most this long; an existing entry stays. Raises StoreError."""
+    def put(self, entries: Sequence[PendingEvent], ttl_ms: int) -> int:
+        """Keep the entries, each for at most this long; an existing entry stays. Raises StoreError.
+
+        Returns:
+            The number of entries that found no room: they count once the stream has folded them.
+        """
+
+    @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """The number of entries, expired ones among them until a put or a prune, and their bytes. Raises StoreError."""
 
     @abstractmethod
     def of(self, view: str, keys: Sequence[str]) -> list[PendingEvent]:

@@ -36,13 +36,17 @@ class OwnClicks:
         self._pending, self._repo, self._item, self._kinds = pending, repo, item, frozenset(kinds)
         self._ttl_ms, self._session_ttl_ms = ttl_ms, session_ttl_ms
 
-    def keep(self, stream: Stream, judged: JudgedEvents, acknowledged: Mapping[int, Acknowledgement]) -> None:
-        """Stores the acknowledged events as pending. Raises StoreError."""
+    def keep(self, stream: Stream, judged: JudgedEvents, acknowledged: Mapping[int, Acknowledgement]) -> int:
+        """Stores the acknowledged events as pending; the number of entries without room. Raises StoreError."""
         entries = entries_of(self._repo, stream, judged, acknowledged)
-        if entries:
-            self._pending.put(entries, self._ttl_ms)
+        refused = self._pending.put(entries, self._ttl_ms) if entries else 0
         for session, items in self._sessions(judged, acknowledged).items():
             self._pending.add_to_session(session, items, self._session_ttl_ms)
+        return refused
+
+    def size(self) -> tuple[int, int]:
+        """The number of pending entries of all replicas, and their bytes. Raises StoreError."""
+        return self._pending.size()
 
     def _sessions(self, judged: JudgedEvents, acknowledged: Mapping[int, Acknowledgement]) -> dict[str, list[str]]:
         """Session → its items, newest first."""

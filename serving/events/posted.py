@@ -63,6 +63,13 @@ class PostedEvents:
             self._metrics.events.labels(verdict.status).inc()
         return response
 
+    def measure(self) -> None:
+        """Let the metrics say how much is pending. Raises StoreError."""
+        if self._own is not None:
+            entries, size = self._own.size()
+            self._metrics.pending.set(entries)
+            self._metrics.pending_bytes.set(size)
+
     async def _keep(
         self,
         own: OwnClicks,
@@ -72,6 +79,7 @@ class PostedEvents:
     ) -> None:
         """Makes the events count in the next read; on errors they count once the stream has folded them."""
         try:
-            await self._workers.in_time(functools.partial(own.keep, stream, judged, acknowledged))
+            refused = await self._workers.in_time(functools.partial(own.keep, stream, judged, acknowledged))
+            self._metrics.pending_refused.inc(refused)
         except (HeadraceError, TimeoutError, OverloadedError):
             self._metrics.failures.labels("own_clicks").inc()

@@ -74,9 +74,13 @@ class PendingInMemory(Pending):
     entries: dict[tuple[str, int], PendingEvent] = field(default_factory=dict)
     between: Action = lambda: None
 
-    def put(self, entries: Sequence[PendingEvent], ttl_ms: int = 0) -> None:
-        """Adds the entries; they do not expire."""
+    def put(self, entries: Sequence[PendingEvent], ttl_ms: int = 0) -> int:
+        """Adds the entries; they do not expire, and there is always room."""
         self.entries |= {(entry.topic_partition, entry.offset): entry for entry in entries}
+        return 0
+
+    def size(self) -> tuple[int, int]:
+        return len(self.entries), sum(len(entry.value) for entry in self.entries.values())
 
     def of(self, view: str, keys: Sequence[str]) -> list[PendingEvent]:
         self.between()

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from uuid import uuid4
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from store_script import emptied
 
 from features.errors import StoreError
 from features.online_store.breaker import FAILURES, GuardedRows
 from features.online_store.pending import SESSION_ITEMS, done_end
 from features.online_store.port import Marker, Pending, PendingEvent
+from features.online_store.redis import pending as redis_pending
 from features.online_store.redis.pending import MOST_BYTES
 from features.online_store.redis.rows import RedisRows
+from features.online_store.sqlite import pending as sqlite_pending
 from features.online_store.sqlite.rows import SqliteRows
 
 TTL_MS = 60_000
@@ -84,6 +92,89 @@ def test_a_hot_key_takes_no_more_memory_than_is_allowed(redis_url):
     kept = found(rows, "hot")
     assert 50 < len(kept) <= MOST_BYTES / 1_000
     assert [one.offset for one in kept] == list(range(len(kept)))
+
+
+def test_entries_that_are_over_go_while_others_come_and_no_stream_prunes(pending, monkeypatch):
+    """51 of 51 were there after 50 had ended: on Redis the time was the hash's, which every post put off."""
+    clock = [1_700_000_000_000]
+    for module in (redis_pending, sqlite_pending):
+        monkeypatch.setattr(module, "now_ms", lambda: clock[0])
+    for number in range(200):
+        assert pending.put([entry(number, f"u{number % 7}", place=f"t/{number % 3}")], 1_000) == 0
+        clock[0] += 100
+        assert pending.size()[0] <= 10
+    assert [one.offset for one in found(pending, *(f"u{number}" for number in range(7)))] != []
+    clock[0] += 1_000
+    pending.put([entry(900, "last")], 1_000)
+    assert pending.size()[0] == 1
+    pending.prune({"t/0": 901})
+    assert pending.size() == (0, 0)
+
+
+def test_no_more_entries_or_bytes_than_the_bound_are_kept_and_those_without_room_are_told(pending, monkeypatch):
+    """The stream is down: what has no room counts when it folds again, as nothing is lost in Kafka."""
+    for module in (redis_pending, sqlite_pending):
+        monkeypatch.setattr(module, "MOST_ENTRIES", 100)
+    refused = sum(pending.put([entry(number, f"u{number}"), entry(number)], TTL_MS) for number in range(80))
+    assert (pending.size()[0], refused) == (100, 60)
+    assert pending.put([entry(0, "u0")], TTL_MS) in (0, 1)  # is there already, or has no room
+    assert pending.size()[0] == 100
+    pending.prune({"t/0": 40})
+    assert pending.size()[0] == 20
+    assert pending.put([entry(100, "new")], TTL_MS) == 0
+    pending.prune({"t/0": 1_000})
+    assert pending.size() == (0, 0)
+    monkeypatch.setattr(redis_pending, "MOST_TOTAL", 10_000)
+    monkeypatch.setattr(sqlite_pending, "MOST_BYTES", 10_000)
+    refused = sum(pending.put([entry(number, f"u{number}", value=b"x" * 1_000)], TTL_MS) for number in range(20))
+    entries, size = pending.size()
+    assert (entries + refused, 8 <= entries <= 10, size <= 10_000) == (20, True, True)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3), st.integers(0, 2), st.integers(1, 5)), max_size=40))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+def test_the_size_is_that_of_the_entries_whatever_comes_is_pruned_and_ends(redis_url, tmp_path, steps):
+    """Each step puts an entry of a few bytes, lets time pass, and at times prunes: both stores have the same then."""
+    stores = [RedisRows(emptied(redis_url)).pending(), SqliteRows(tmp_path / f"{uuid4()}.db").pending()]
+    clock = [1_700_000_000_000]
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (redis_pending, sqlite_pending):
+            patched.setattr(module, "now_ms", lambda: clock[0])
+        for offset, key, place, passed in steps:
+            for pending in stores:
+                pending.put([entry(offset, f"u{key}", place=f"t/{place}", value=b"x" * offset)], 4)
+            clock[0] += passed - 1
+            if not passed % 2:
+                for pending in stores:
+                    pending.prune({f"t/{place}": offset})
+            redis, sqlite = ([*found(pending, *(f"u{number}" for number in range(4)))] for pending in stores)
+            assert redis == sqlite
+        for pending in stores:
+            clock[0] += 10
+            pending.put([entry(99, place="t/9", value=b"")], 4)
+            pending.prune({"t/9": 100})
+            assert pending.size() == (0, 0)
+
+
+def test_a_prune_takes_all_that_is_folded_however_much_it_is(pending):
+    """2,000 of a place and 0.5 s were the most: slower than the posts of a busy shop."""
+    for start in range(0, 5_000, 500):
+        pending.put([entry(number, f"u{number}") for number in range(start, start + 500)], TTL_MS)
+    assert pending.size()[0] == 5_000
+    pending.prune({"t/0": 4_999})
+    assert pending.size()[0] == 1
+
+
+def test_a_sqlite_file_of_before_is_counted_once(tmp_path):
+    path = tmp_path / "online.db.pending"
+    with closing(sqlite3.connect(path)) as connection:
+        columns = "view TEXT, key TEXT, place TEXT, position INTEGER, known_at INTEGER, value BLOB, expires_ms INTEGER"
+        connection.execute(f"CREATE TABLE pending ({columns}, PRIMARY KEY (view, key, place, position)) WITHOUT ROWID")
+        connection.execute("INSERT INTO pending VALUES ('v', 'u1', 't/0', 1, 1, 'ab', ?)", (2**53,))
+        connection.commit()
+    pending = SqliteRows(tmp_path / "online.db").pending()
+    pending.put([entry(2)], TTL_MS)
+    assert pending.size() == (2, 4)
 
 
 def test_a_session_has_its_newest_items_first_and_only_the_newest(pending):

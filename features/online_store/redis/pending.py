@@ -9,9 +9,10 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from features.online_store.pending import SESSION_ITEMS
+from features.online_store.pending import MOST_BYTES as MOST_TOTAL
+from features.online_store.pending import MOST_ENTRIES, SESSION_ITEMS
 from features.online_store.port import Offsets, Pending, PendingEvent
-from features.online_store.redis.client import RedisClient
+from features.online_store.redis.client import Command, RedisClient
 from features.online_store.redis.slots import Keys
 from features.times import now_ms
 
@@ -21,49 +22,103 @@ HEAD = struct.Struct("<HIqqq")
 MOST_BYTES = 1 << 16
 """Most bytes of a key's entries: an entry beyond them counts once the stream has folded it."""
 
-PRUNED_AT_ONCE = 2_000
+AT_ONCE = 2_000
+"""Entries that a script removes: a Redis answers nobody meanwhile."""
 
 KEYS_A_COMMAND = 4_096
 
-PUT = """
-for number = 1, #KEYS, 2 do
-  local at = (number - 1) / 2 * 5
-  local field, entry, partition, offset, most = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
-  local member = KEYS[number] .. '\\0' .. field
-  if not redis.call('ZSCORE', KEYS[number + 1], offset .. '\\0' .. member) then
-    local known = redis.call('HGET', KEYS[number], field) or ''
-    if #known + #entry <= tonumber(most) then
-      redis.call('HSET', KEYS[number], field, known .. entry)
-      redis.call('ZADD', KEYS[number + 1], offset, offset .. '\\0' .. member)
-    end
-  end
+_REMOVE = """
+local ends_at, size, places = KEYS[1], KEYS[2], ARGV[1]
+local function forget(hash, field, place, offset, length)
+  local id = string.format('%.0f', offset) .. '\\0' .. hash .. '\\0' .. field
+  redis.call('ZREM', places .. place, id)
+  if redis.call('ZREM', ends_at, length .. '\\0' .. place .. '\\0' .. id) == 1 then redis.call('DECRBY', size, length) end
 end
-"""
-"""KEYS: of each entry its view's hash and its partition's index. ARGV: field, entry, partition, offset, MOST_BYTES."""
-
-PRUNE = """
-local ends = tonumber(ARGV[2])
-local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[2], 'LIMIT', 0, ARGV[4])
-local touched = {}
-for _, member in ipairs(gone) do touched[string.sub(member, string.find(member, '\\0', 1, true) + 1)] = true end
-for member, _ in pairs(touched) do
-  local cut = string.find(member, '\\0', 1, true)
-  local hash, field = string.sub(member, 1, cut - 1), string.sub(member, cut + 1)
+local function remove(hash, field, is_gone)
   local value, kept, at = redis.call('HGET', hash, field) or '', {}, 1
   while at <= #value do
-    local partition_length, value_length, offset, known_at, expires = struct.unpack('<I2I4i8i8i8', value, at)
-    local stop = at + 30 + partition_length + value_length
-    local partition = string.sub(value, at + 30, at + 29 + partition_length)
-    local folded = partition == ARGV[1] and offset < ends
-    if not folded and expires > tonumber(ARGV[3]) then kept[#kept + 1] = string.sub(value, at, stop - 1) end
+    local place_length, value_length, offset, known_at, expires = struct.unpack('<I2I4i8i8i8', value, at)
+    local stop = at + 30 + place_length + value_length
+    local place = string.sub(value, at + 30, at + 29 + place_length)
+    if is_gone(place, offset, expires) then
+      forget(hash, field, place, offset, stop - at)
+    else
+      kept[#kept + 1] = string.sub(value, at, stop - 1)
+    end
     at = stop
   end
   if #kept > 0 then redis.call('HSET', hash, field, table.concat(kept)) else redis.call('HDEL', hash, field) end
 end
-if #gone > 0 then redis.call('ZREM', KEYS[1], unpack(gone)) end
+local function split(text)
+  local cut = string.find(text, '\\0', 1, true)
+  return string.sub(text, 1, cut - 1), string.sub(text, cut + 1)
+end
+local now, most = tonumber(ARGV[2]), tonumber(ARGV[3])
+local function is_over(place, offset, expires) return expires <= now end
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', ends_at, '-inf', now, 'LIMIT', 0, most)) do
+  local length, place, offset, hash, field, rest
+  length, rest = split(member)
+  place, rest = split(rest)
+  offset, rest = split(rest)
+  hash, field = split(rest)
+  remove(hash, field, is_over)
+  forget(hash, field, place, tonumber(offset), tonumber(length))  -- also where the hash is gone
+end
+"""
+"""Takes away what is over. KEYS: the entries by when they end, their bytes. ARGV: start of the places' keys, now, the
+most to remove. A hash's key is in the members of both indexes: 'offset, hash, field' of a place, and before these the
+length and the place of those by their end."""
+
+PUT = (
+    _REMOVE
+    + """
+local room, most_bytes, most_of_key, refused = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), 0
+local count = redis.call('ZCARD', ends_at)
+if count == 0 then redis.call('SET', size, 0) end
+local bytes = tonumber(redis.call('GET', size) or '0')
+for number = 3, #KEYS, 2 do
+  local at, hash, place_key = 7 + (number - 3) / 2 * 5, KEYS[number], KEYS[number + 1]
+  local field, entry, place, offset, ends = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local id = offset .. '\\0' .. hash .. '\\0' .. field
+  if not redis.call('ZSCORE', place_key, id) then
+    local known = redis.call('HGET', hash, field) or ''
+    if count >= room or bytes + #entry > most_bytes or #known + #entry > most_of_key then
+      refused = refused + 1
+    else
+      count, bytes = count + 1, bytes + #entry
+      redis.call('HSET', hash, field, known .. entry)
+      redis.call('ZADD', place_key, offset, id)
+      redis.call('ZADD', ends_at, ends, #entry .. '\\0' .. place .. '\\0' .. id)
+    end
+  end
+end
+redis.call('SET', size, bytes)
+return refused
+"""
+)
+"""KEYS: then of each entry its view's hash and its place's index. ARGV: then the most entries, their most bytes, the most
+bytes of a key; of each entry field, packed entry, place, offset, when it ends. The answer: how many found no room."""
+
+PRUNE = (
+    _REMOVE
+    + """
+local at, stop = ARGV[4], tonumber(ARGV[5])
+local gone = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', '(' .. ARGV[5], 'LIMIT', 0, most)
+local touched = {}
+for _, member in ipairs(gone) do
+  local _, rest = split(member)
+  touched[rest] = true
+end
+local function is_folded(place, offset, expires) return expires <= now or (place == at and offset < stop) end
+for rest, _ in pairs(touched) do
+  local hash, field = split(rest)
+  remove(hash, field, is_folded)
+end
+if #gone > 0 then redis.call('ZREM', KEYS[3], unpack(gone)) end
 return #gone
 """
-"""KEYS: the partition's index. ARGV: partition, its end, now, the most to prune. A hash's key is in the index."""
+)
+"""KEYS: then the place's index. ARGV: then the place, its end. The answer: how many entries before it were removed."""
 
 
 class RedisPending(Pending):
@@ -72,16 +127,32 @@ class RedisPending(Pending):
     def __init__(self, client: RedisClient, keys: Keys) -> None:
         self._client, self._keys = client, keys
 
-    def put(self, entries: Sequence[PendingEvent], ttl_ms: int) -> None:
-        expires = now_ms() + ttl_ms
+    def put(self, entries: Sequence[PendingEvent], ttl_ms: int) -> int:
+        now = now_ms()
         keys: list[str] = []
         arguments: list[Any] = []
         for entry in entries:
             keys += [self._hash(entry.view), self._index(entry.topic_partition)]
-            arguments += [entry.key, _packed(entry, expires), entry.topic_partition, entry.offset, MOST_BYTES]
-        if keys:
-            ends = [("PEXPIRE", key, max(2 * ttl_ms, 1)) for key in dict.fromkeys(keys)]
-            self._client.ask(("EVAL", PUT, len(keys), *keys, *arguments), *ends)
+            packed = _packed(entry, now + ttl_ms)
+            arguments += [entry.key, packed, entry.topic_partition, entry.offset, now + ttl_ms]
+        if not keys:
+            return 0
+        # What nobody adds to any more goes as a whole, long after its last entry has ended.
+        of_all = self._of_all()
+        ends = [("PEXPIRE", key, max(2 * ttl_ms, 1)) for key in dict.fromkeys([*of_all, *keys])]
+        most = (AT_ONCE, MOST_ENTRIES, MOST_TOTAL, MOST_BYTES)
+        shared = (len(of_all) + len(keys), *of_all, *keys, self._index(""), now, *most)
+        refused, *_ = self._client.ask(("EVAL", PUT, *shared, *arguments), *ends)
+        return int(refused)
+
+    def size(self) -> tuple[int, int]:
+        by_end, size = self._of_all()
+        entries, total = self._client.ask(("ZCARD", by_end), ("GET", size))
+        return int(entries), int(total or 0)
+
+    def _of_all(self) -> tuple[str, str]:
+        """The keys of the entries by when they end, and of their bytes."""
+        return f"{self._keys.pending}:ends", f"{self._keys.pending}:bytes"
 
     def _hash(self, view: str) -> str:
         return f"{self._keys.pending}:view:{view}"
@@ -100,13 +171,14 @@ class RedisPending(Pending):
         return [entry for key, value in known for entry in _unpacked(view, key, value, now)]
 
     def prune(self, ends: Offsets) -> None:
-        now = now_ms()
-        self._client.ask(
-            *(
-                ("EVAL", PRUNE, 1, self._index(partition), partition, end, now, PRUNED_AT_ONCE)
-                for partition, end in ends.items()
-            )
-        )
+        left, now = dict(ends), now_ms()
+        while left:
+            gone = self._client.ask(*(self._pruning(place, end, now) for place, end in left.items()))
+            left = {place: end for (place, end), count in zip(left.items(), gone, strict=True) if count == AT_ONCE}
+
+    def _pruning(self, place: str, end: int, now: int) -> Command:
+        """The command that removes some of the entries of a place before its end."""
+        return ("EVAL", PRUNE, 3, *self._of_all(), self._index(place), self._index(""), now, AT_ONCE, place, end)
 
     def add_to_session(self, session: str, items: Sequence[str], ttl_ms: int) -> None:
         key = self._keys.session(session)

@@ -7,10 +7,12 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate, islice
 from pathlib import Path
+from typing import Any
 
 from features.errors import StoreError
-from features.online_store.pending import SESSION_ITEMS
+from features.online_store.pending import MOST_BYTES, MOST_ENTRIES, SESSION_ITEMS
 from features.online_store.port import Offsets, Pending, PendingEvent
 from features.online_store.sqlite.connecting import connected
 from features.times import now_ms
@@ -21,16 +23,34 @@ CREATE TABLE IF NOT EXISTS pending (
     PRIMARY KEY (view, key, place, position)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS pending_by_place ON pending (place, position);
+CREATE INDEX IF NOT EXISTS pending_by_time ON pending (expires_ms);
+CREATE TABLE IF NOT EXISTS pending_size (id INTEGER PRIMARY KEY CHECK (id = 0), entries INTEGER, bytes INTEGER);
+CREATE TRIGGER IF NOT EXISTS pending_in AFTER INSERT ON pending BEGIN
+    UPDATE pending_size SET entries = entries + 1, bytes = bytes + length(NEW.value);
+END;
+CREATE TRIGGER IF NOT EXISTS pending_out AFTER DELETE ON pending BEGIN
+    UPDATE pending_size SET entries = entries - 1, bytes = bytes - length(OLD.value);
+END;
 CREATE TABLE IF NOT EXISTS sessions (session TEXT PRIMARY KEY, items TEXT, expires_ms INTEGER);
 CREATE INDEX IF NOT EXISTS sessions_by_time ON sessions (expires_ms);
 """
 
 SELECT = "SELECT view, key, place, position, known_at, value FROM pending WHERE view = ? AND expires_ms > ?"
 
+EXPIRED = """
+DELETE FROM pending WHERE (view, key, place, position) IN (
+    SELECT view, key, place, position FROM pending WHERE expires_ms <= ? LIMIT ?
+)
+"""
+
+COUNTED = "INSERT OR IGNORE INTO pending_size SELECT 0, count(*), coalesce(sum(length(value)), 0) FROM pending"
+
 ADD_TO_SESSION = "INSERT INTO sessions VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET items = ?, expires_ms = ?"
 
 KEYS_A_QUERY = 32
 """For more keys than these, all entries of the view are read, which are those of the last moment."""
+
+EXPIRED_AT_ONCE = 2_000
 
 BUSY_TIMEOUT_S = 0.5
 
@@ -74,14 +94,22 @@ class SqlitePending(Pending):
             self._local.connection.close()
             del self._local.connection
 
-    def put(self, entries: Sequence[PendingEvent], ttl_ms: int) -> None:
-        expires = now_ms() + ttl_ms
+    def put(self, entries: Sequence[PendingEvent], ttl_ms: int) -> int:
+        now = now_ms()
         rows = [
-            (entry.view, entry.key, entry.topic_partition, entry.offset, entry.known_at, entry.value, expires)
+            (entry.view, entry.key, entry.topic_partition, entry.offset, entry.known_at, entry.value, now + ttl_ms)
             for entry in entries
         ]
         with self._writing() as connection:
-            connection.executemany("INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            connection.execute(EXPIRED, (now, EXPIRED_AT_ONCE))
+            connection.execute("DELETE FROM sessions WHERE expires_ms <= ?", (now,))
+            fitting = _fitting(rows, *_size(connection))
+            connection.executemany("INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?)", fitting)
+        return len(rows) - len(fitting)
+
+    def size(self) -> tuple[int, int]:
+        with self._answering() as connection:
+            return connection.execute("SELECT entries, bytes FROM pending_size").fetchone() or (0, 0)
 
     def of(self, view: str, keys: Sequence[str]) -> list[PendingEvent]:
         few = len(keys) <= KEYS_A_QUERY
@@ -114,6 +142,26 @@ class SqlitePending(Pending):
 
 
 TABLES = ("pending", "sessions")
+
+VALUE = 5
+"""The column of an entry's value."""
+
+
+def _size(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The entries and their bytes; counted once in a file that an earlier version made."""
+    size = "SELECT entries, bytes FROM pending_size"
+    found: tuple[int, int] | None = connection.execute(size).fetchone()
+    if found is None:
+        connection.execute(COUNTED)
+        found = connection.execute(size).fetchone()
+    return found or (0, 0)
+
+
+def _fitting(rows: Sequence[tuple[Any, ...]], entries: int, taken: int) -> Sequence[tuple[Any, ...]]:
+    """The rows, up to the first that finds no room."""
+    ends = accumulate((len(row[VALUE]) for row in rows), initial=taken)
+    fit = sum(1 for end in islice(ends, 1, None) if end <= MOST_BYTES)
+    return rows[: max(0, min(fit, MOST_ENTRIES - entries))]
 
 
 def _session(connection: sqlite3.Connection, session: str) -> tuple[str, ...]:
