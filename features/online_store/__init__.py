@@ -12,7 +12,6 @@ from features.online_store.conflicts import evicts
 from features.online_store.generation import ShardWriter
 from features.online_store.pending import RowsWithPending, done_end
 from features.online_store.port import (
-    FEAST,
     Cells,
     Fence,
     Idle,
@@ -29,7 +28,7 @@ from features.online_store.port import (
 )
 from features.online_store.reader import FeatureReader
 from features.online_store.settings import DEADLINE_MS, StoreSettings, read_settings_of, settings_of, store_of
-from features.online_store.store import OnlineStore
+from features.online_store.store import FEAST, OnlineStore
 from features.online_store.stream_status import (
     ABSENT_AFTER_MS,
     STUCK_AFTER,

@@ -32,9 +32,6 @@ STATE = "state"
 PROJECT = "headrace"
 """The project of a store where none is named; the feature_store.yaml that Headrace brings has the same."""
 
-FEAST = 0
-"""The generation of ordinary Feast views (feast/ordinary_views.py), which no stream has: Feast can write it again."""
-
 BYTES_A_WRITE = 8 << 20
 """Bytes of values in a write, unless one value alone has more: a Redis answers nobody while it takes a write."""
 
@@ -292,15 +289,11 @@ class Pending(ABC):
 
     @abstractmethod
     def put(self, entries: Sequence[PendingEvent], ttl_ms: int) -> int:
-        """Keep the entries, each for at most this long; an existing entry stays. Raises StoreError.
-
-        Returns:
-            The number of entries that found no room: they count once the stream has folded them.
-        """
+        """Keep the entries, each for this long, existing ones as they are; how many had no room. Raises StoreError."""
 
     @abstractmethod
     def size(self) -> tuple[int, int]:
-        """The number of entries, expired ones among them until a put or a prune, and their bytes. Raises StoreError."""
+        """The number of entries, with expired ones until a put or a prune, and their bytes. Raises StoreError."""
 
     @abstractmethod
     def of(self, view: str, keys: Sequence[str]) -> list[PendingEvent]:

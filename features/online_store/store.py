@@ -8,6 +8,9 @@ from collections.abc import Collection, Mapping
 from features.online_store.generation import GenerationStore
 from features.online_store.port import Cells, ReadableStore, of_schema
 
+FEAST = 0
+"""The generation of ordinary Feast views (feast/ordinary_views.py), which no stream has: Feast can write it again."""
+
 
 class OnlineStore(ReadableStore, Cells):
     """The rows of any number of generations and views in a database; each database has a subclass."""

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from metric_samples import sample
 from serving_world import REPO, Http, plain, settings, until
 
 from features.definitions.repo import load_repo
 from features.history.archive import open_table
 from features.online_store.reader import FeatureReader
+from features.online_store.sqlite import pending
 from features.online_store.sqlite.rows import SqliteRows
 from streaming.kafka.topic_admin import ensure_topics
 
@@ -120,13 +122,28 @@ def test_a_click_counts_in_the_next_read_of_any_replica_and_once_after_the_fold(
         assert shop.one.ask("/v1/events", click(gone))[0] == 202
     assert shop.folded(gone) == counted[gone]
     assert shop.seen(shop.other, gone) == counted[gone] + 3
+    until(lambda: measured(shop.other, "headrace_pending_events") >= 3, "the measure of what is pending")
+    assert measured(shop.other, "headrace_pending_bytes") > 0
     stream = shop.start_stream()
     try:
         until(lambda: shop.folded(gone) == counted[gone] + 3, "the fold after the restart")
         assert [shop.seen(http, gone) for http in (shop.one, shop.other)] == [counted[gone] + 3] * 2
+        until(lambda: measured(shop.other, "headrace_pending_events") == 0, "the pruning")
     finally:
         stream.terminate()
         stream.wait(60)
+
+
+def measured(http: Http, metric: str) -> float:
+    return sample(http.text("/metrics"), metric)
+
+
+def test_an_event_that_finds_no_room_among_the_pending_is_accepted_and_counted(shop: Shop, monkeypatch) -> None:
+    before = measured(shop.one, "headrace_pending_refused_total")
+    monkeypatch.setattr(pending, "MOST_ENTRIES", 0)
+    assert shop.one.ask("/v1/events", click("nobody"))[0] == 202
+    until(lambda: measured(shop.one, "headrace_pending_refused_total") > before, "the count")
+    assert shop.seen(shop.one, "nobody") == 0
 
 
 def test_a_session_is_known_to_every_replica_once_its_first_event_is_accepted(shop: Shop) -> None:

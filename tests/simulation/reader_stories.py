@@ -138,7 +138,7 @@ class StoryRows(ReadableStore):
 class ForgetfulStore(MemoryStore):
     """A store that calls ``lost`` after it has lost its last writes: the service still has its events."""
 
-    lost: Action = staticmethod(lambda: None)
+    lost: Callable[[], object] = staticmethod(lambda: None)
     losses: int = 0
 
     def lose(self, writes: int) -> None:

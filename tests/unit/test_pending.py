@@ -115,7 +115,7 @@ def test_no_more_entries_or_bytes_than_the_bound_are_kept_and_those_without_room
     """The stream is down: what has no room counts when it folds again, as nothing is lost in Kafka."""
     for module in (redis_pending, sqlite_pending):
         monkeypatch.setattr(module, "MOST_ENTRIES", 100)
-    refused = sum(pending.put([entry(number, f"u{number}"), entry(number)], TTL_MS) for number in range(80))
+    refused = sum(pending.put([entry(number, f"u{number}"), entry(number, "all")], TTL_MS) for number in range(80))
     assert (pending.size()[0], refused) == (100, 60)
     assert pending.put([entry(0, "u0")], TTL_MS) in (0, 1)  # is there already, or has no room
     assert pending.size()[0] == 100
@@ -142,16 +142,16 @@ def test_the_size_is_that_of_the_entries_whatever_comes_is_pruned_and_ends(redis
             patched.setattr(module, "now_ms", lambda: clock[0])
         for offset, key, place, passed in steps:
             for pending in stores:
-                pending.put([entry(offset, f"u{key}", place=f"t/{place}", value=b"x" * offset)], 4)
-            clock[0] += passed - 1
+                pending.put([entry(offset, f"u{key}", place=f"t/{place}", value=b"x" * offset)], 4 * TTL_MS)
+            clock[0] += (passed - 1) * TTL_MS
             if not passed % 2:
                 for pending in stores:
                     pending.prune({f"t/{place}": offset})
             redis, sqlite = ([*found(pending, *(f"u{number}" for number in range(4)))] for pending in stores)
             assert redis == sqlite
         for pending in stores:
-            clock[0] += 10
-            pending.put([entry(99, place="t/9", value=b"")], 4)
+            clock[0] += 10 * TTL_MS
+            pending.put([entry(99, place="t/9", value=b"")], 4 * TTL_MS)
             pending.prune({"t/9": 100})
             assert pending.size() == (0, 0)
 

@@ -32,7 +32,8 @@ local ends_at, size, places = KEYS[1], KEYS[2], ARGV[1]
 local function forget(hash, field, place, offset, length)
   local id = string.format('%.0f', offset) .. '\\0' .. hash .. '\\0' .. field
   redis.call('ZREM', places .. place, id)
-  if redis.call('ZREM', ends_at, length .. '\\0' .. place .. '\\0' .. id) == 1 then redis.call('DECRBY', size, length) end
+  local removed = redis.call('ZREM', ends_at, length .. '\\0' .. place .. '\\0' .. id)
+  if removed == 1 then redis.call('DECRBY', size, length) end
 end
 local function remove(hash, field, is_gone)
   local value, kept, at = redis.call('HGET', hash, field) or '', {}, 1
@@ -96,8 +97,9 @@ redis.call('SET', size, bytes)
 return refused
 """
 )
-"""KEYS: then of each entry its view's hash and its place's index. ARGV: then the most entries, their most bytes, the most
-bytes of a key; of each entry field, packed entry, place, offset, when it ends. The answer: how many found no room."""
+"""KEYS: then of each entry its view's hash and its place's index. ARGV: then the most entries, their most bytes, the
+most bytes of a key; of each entry field, packed entry, place, offset, when it ends. The answer: how many found no room.
+"""
 
 PRUNE = (
     _REMOVE

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from features.errors import StoreError
-from features.online_store.port import FEAST
 from features.online_store.redis.client import RedisClient
 from features.online_store.redis.scripts import MOVE
 from features.online_store.redis.slots import HEAD, Keys, SlotMap
+from features.online_store.store import FEAST
 
 OLD = Keys("")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from features.online_store.port import FEAST, NO_CONDITIONS, STATE, Put, WriteConditions
+from features.online_store.port import NO_CONDITIONS, STATE, Put, WriteConditions
 from features.online_store.redis.client import Command
 from features.online_store.redis.scripts import STANDING, WRITE
 from features.online_store.redis.slots import Keys
+from features.online_store.store import FEAST
 
 WRITTEN, LOST = -1, -2
 """Answers to a write that are no version."""
