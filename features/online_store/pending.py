@@ -25,7 +25,7 @@ from features.arrays import Int64s
 from features.definitions import FeatureRepo, Stream, duration_ms
 from features.epochs import broker_offsets, epoch_start
 from features.errors import ForeignRowError, StoreError
-from features.events import Records, Verdict, accepted_events, decide, parse
+from features.events import NOT_OF_A_RECORD, Records, Verdict, accepted_events, decide, parse
 from features.online_store.batch_step import ids_of
 from features.online_store.port import (
     ForwardedStore,
@@ -38,7 +38,7 @@ from features.online_store.port import (
     Store,
     of_schema,
 )
-from features.rows import HEADER, BatchKey, PackedRows, fold
+from features.rows import HEADER, BatchKey, PackedRows, fold, without_unfoldable
 
 AFTER_ALL = 1 << 62
 """The batch id of a row that was folded for a single read."""
@@ -125,7 +125,17 @@ class RowsWithPending(ForwardedStore):
                 events[stream.name] = counted
         if not events:
             return rows.values
-        changed = fold(view, rows, events, BatchKey(stream_id, AFTER_ALL, 0))
+        try:
+            changed = fold(view, rows, events, BatchKey(stream_id, AFTER_ALL, 0))
+        except NOT_OF_A_RECORD:
+            raise
+        except BaseException:  # noqa: BLE001  # an event that the stream will refuse as this does
+            streams = {stream.name: stream for stream in view.streams}
+            events = {
+                stream: without_unfoldable(table, streams[stream], self._repo.reading(stream))
+                for stream, table in events.items()
+            }
+            changed = fold(view, rows, events, BatchKey(stream_id, AFTER_ALL, 0))
         at = pc.index_in(rows.keys, value_set=changed.keys)
         return pc.if_else(at.is_valid(), changed.values.take(at), rows.values)
 

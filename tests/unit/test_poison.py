@@ -27,7 +27,8 @@ from features.formats.reading import read_events
 from features.history.point_in_time_join import Spine, point_in_time
 from features.online_store.batch_step import Counts, build_generation
 from features.online_store.generation import GenerationStore
-from features.online_store.port import Marker
+from features.online_store.pending import RowsWithPending
+from features.online_store.port import Marker, PendingEvent
 from features.online_store.sqlite.rows import SqliteRows
 from features.rows.finalizing import finalize
 from features.rows.matrix import PackedRows
@@ -281,3 +282,18 @@ def test_rows_from_an_archive_that_has_such_a_record_are_those_of_history(
     assert history.columns[0].to_pylist() == [2]
     prior = handle.remembered("refs", pa.array(["e0", "e1", "e2"]), 1)
     assert (prior.known_at == T0).tolist() == [True, False, True]
+
+
+def test_a_read_with_such_a_pending_event_has_the_others(breaks: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.fold.fold(batch(message(0, 1)), 0)
+    posted = [message(1, 1), message(2, BREAKS), message(3, 1)]
+    for view in (ALL, SOME):
+        world.store.set_current(view.name, 7)
+        entries = [PendingEvent(view.name, "u1", "t/0", 10 + row, T0, value) for row, value in enumerate(posted)]
+        world.store.pending().put(entries, 60_000)
+        rows = RowsWithPending(world.store, world.store.pending(), REPO)
+        keys = pa.array(["u1"])
+        found = finalize(view, PackedRows(keys, rows.read(view.name, keys)[0]), T0 + 100, 7)
+        # The first view has no filter that breaks: it shows the event until the stream has refused it.
+        assert found.columns[0].to_pylist() == [4 if view is ALL else 3]
