@@ -202,7 +202,7 @@ def metarank(rankings: range, rng: np.random.Generator) -> str:
     for number in rankings:
         shown = [f"i{item}" for item in rng.permutation(6)[:4]]
         items = ",".join(f'{{"id":"{item}"}}' for item in shown)
-        about = f'"timestamp":"{1000 * (number // 4)}","user":"u{number % 5}","session":"s{number}"'
+        about = f'"timestamp":"{1_700_000_000_000 + 1000 * (number // 4)}","user":"u{number % 5}","session":"s{number}"'
         lines.append(f'{{"event":"ranking","id":"r{number}",{about},"fields":[],"items":[{items}]}}')
         taken = next(item for item in [*("i0", "i1"), *shown] if item in shown)
         lines.append(
@@ -224,7 +224,7 @@ def test_lists_to_test_on_may_have_a_file_of_their_own_which_came_after(tmp_path
     done = CliRunner().invoke(
         cli, ["evaluate", "ranklens", "--train", str(tmp_path / "last"), "--test", str(tmp_path / "first")]
     )
-    assert (done.exit_code, "rankings of 50000 ms or later" in done.output) == (2, True)
+    assert (done.exit_code, "rankings of 1700000050000 ms or later" in done.output) == (2, True)
 
 
 def test_a_time_split_tells_known_users_from_new_ones_and_has_the_model_that_train_fits(tmp_path, capsys):

@@ -22,7 +22,7 @@ from features.arrays import Bools, Floats
 from features.definitions import FeatureRepo
 from features.errors import UsageError
 from features.events import integers
-from features.formats import InputFile, read_events
+from features.formats import InputFile, Refused, read_events
 from training.progress import Log, silent
 from training.protocols.impressions import POSITION, ImpressionLists, Metadata, inputs, rank_in_list
 from training.protocols.report import ProtocolResult, report_rows, values_of
@@ -59,12 +59,12 @@ class Impressions:
     """The number of lists, the first, to learn from; None for a share of those with clicks."""
 
 
-def read(paths: Sequence[Path], repo: FeatureRepo) -> Impressions:
-    """The lists of files in Metarank's format, of which a second has those to test on.
+def read(paths: Sequence[Path], repo: FeatureRepo, log: Log = silent) -> Impressions:
+    """The lists of files in Metarank's format, of which a second has those to test on; bad lines are logged.
 
     Raises UsageError where one has none, none was clicked, or those to test on did not come after the others.
     """
-    tables = [_activity(path, repo) for path in paths]
+    tables = [_activity(path, repo, log) for path in paths]
     events = pa.concat_tables(tables)
     items = pc.unique(events["item_id"]).sort()
     shown = shown_of(events, items)
@@ -83,12 +83,12 @@ def read(paths: Sequence[Path], repo: FeatureRepo) -> Impressions:
     return Impressions(shown, metadata(paths, items), len(pc.unique(earlier["recommendation_id"])))
 
 
-def _activity(path: Path, repo: FeatureRepo) -> pa.Table:
-    tables = [
-        parsed.events
-        for name, parsed in read_events(path, "ranklens", repo.streams, keys=repo.keys_of)
-        if name == "activity"
-    ]
+def _activity(path: Path, repo: FeatureRepo, log: Log) -> pa.Table:
+    refused = Refused()
+    events_of = refused.watched(read_events(path, "ranklens", repo.streams, keys=repo.keys_of))
+    tables = [parsed.events for name, parsed in events_of if name == "activity"]
+    for line in refused.lines():
+        log(line)
     if not tables:
         raise UsageError(f"file '{path}'", "rankings and clicks", "none")
     return pa.concat_tables(tables)

@@ -201,7 +201,7 @@ def ranklens(data: str | None, train: str | None, test: str | None, seed: int, a
 
     files = parts_of("ranklens", data, train, test)
     say(f"reading {', '.join(map(str, files))}")
-    show(protocol.run(protocol.read(files, _repo()), seed, say), as_json)
+    show(protocol.run(protocol.read(files, _repo(), say), seed, say), as_json)
 
 
 def parts_of(protocol: str, data: str | None, train: str | None, test: str | None) -> list[Path]:
