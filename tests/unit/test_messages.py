@@ -229,6 +229,50 @@ def test_an_avro_schema_that_cannot_hold_an_event_says_so():
         list(messages(events_of(MIXED[:1], AVRO), narrow))
 
 
+LOSSES = [
+    ("float64", "float", 19.95),
+    ("float64", "long", 2.5),
+    ("int64", "boolean", 7),
+    ("int64", "double", 2**53 + 1),
+]
+LOSSES += [("bool", "int", True), ("string", "boolean", "x"), ("float64", "float", 1e300)]
+
+
+@pytest.mark.parametrize(("dtype", "kind", "value"), LOSSES)
+def test_an_avro_schema_that_would_change_a_value_says_so(dtype: str, kind: str, value: object) -> None:
+    schema = avro_of(kind)
+    stream = Stream("s", topic="t", event_id=None, fields={"a": dtype}, format="avro", schema=schema)
+    row = {"event_id": "e", "event_time": T0, "known_at": T0, "partition": 0, "offset": 0, "a": value}
+    events = pa.Table.from_pylist([row], schema=event_schema(stream))
+    with pytest.raises(FormatError, match=r"stream 's': schema requires types that hold its events; got a: "):
+        list(messages(events, stream))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind", "value"), [("float64", "float", 2.5), ("int64", "double", 7), ("int64", "int", 7)]
+)
+def test_an_avro_schema_of_a_narrower_type_holds_the_values_that_it_has(dtype: str, kind: str, value: object) -> None:
+    stream = Stream("s", topic="t", event_id=None, fields={"a": dtype}, format="avro", schema=avro_of(kind))
+    row = {"event_id": "e", "event_time": T0, "known_at": T0, "partition": 0, "offset": 0, "a": value}
+    assert len(list(messages(pa.Table.from_pylist([row], schema=event_schema(stream)), stream))) == 1
+
+
+def test_a_field_that_an_avro_schema_lacks_is_not_dropped() -> None:
+    stream = Stream(
+        "s", topic="t", event_id=None, fields={"a": "int64", "b": "int64"}, format="avro", schema=avro_of("long")
+    )
+    row = {"event_id": "e", "event_time": T0, "known_at": T0, "partition": 0, "offset": 0, "a": 1, "b": None}
+    events = pa.Table.from_pylist([row, row | {"b": 2}], schema=event_schema(stream))
+    assert len(list(messages(events.slice(0, 1), stream))) == 1
+    with pytest.raises(FormatError, match=r"got b: 2 would be None"):
+        list(messages(events, stream))
+
+
+def avro_of(kind: str) -> str:
+    fields = [{"name": "event_time", "type": "long"}, {"name": "a", "type": kind}]
+    return json.dumps({"type": "record", "name": "r", "fields": fields})
+
+
 def test_avro_needs_a_schema_to_write_with():
     with pytest.raises(FormatError, match=r"requires an Avro schema to write messages with; got none\. Give"):
         list(messages(events_of(MIXED[:1], AVRO), replace(AVRO, schema=None)))

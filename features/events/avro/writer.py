@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
+from uuid import UUID
 
 from features.definitions import TIME_UNITS_PER_MS, Stream
 from features.errors import FormatError
 from features.events.avro.messages import HEADER_BYTES, MAGIC, parsed
 from features.events.avro.registry import SchemaRegistry
+
+EXACT = {"string": "string", "int64": "long", "float64": "double", "bool": "boolean"}
+"""The Avro type that holds all values of a dtype."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -42,7 +46,26 @@ class AvroWriter:
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             got = f"{type(error).__name__}: {str(error)[:200]}".rstrip(". ")
             raise FormatError(f"stream '{self.stream.name}': schema", "types that hold its events", got) from error
+        if not self._holds_all:
+            self._check(message, buffer)
         return buffer.getvalue()
+
+    @cached_property
+    def _holds_all(self) -> bool:
+        """True if the schema has every field in the type that holds all values of its dtype."""
+        fields = {field.path or name: EXACT[field.dtype] for name, field in self.stream.mapped.items()}
+        ids = {} if self.stream.event_id is None else {self.stream.event_id: EXACT["string"]}
+        return all(_not_null(_at(self.schema, path.split("."))) == [kind] for path, kind in (ids | fields).items())
+
+    def _check(self, message: Mapping[str, Any], written: io.BytesIO) -> None:
+        """Raise FormatError unless what is written reads as the message: fastavro casts 2.5 to int and 'x' to true."""
+        from fastavro import schemaless_reader
+
+        written.seek(len(self.header))
+        for path, value, read in _differences(message, schemaless_reader(written, self.schema)):
+            if path != self.stream.event_time:  # checked by whoever reads it: a number may be written as a datetime
+                got = f"{path}: {value!r} would be {read!r}"
+                raise FormatError(f"stream '{self.stream.name}': schema", "types that hold its events", got)
 
     def has(self, path: str) -> bool:
         """True if the schema has a field at that path."""
@@ -106,3 +129,19 @@ def _at(schema: Any, path: Sequence[str]) -> Any:
             if field["name"] == path[0]:
                 return _at(field["type"], path[1:])
     return None
+
+
+def _not_null(kind: Any) -> list[Any]:
+    return [each for each in (kind if isinstance(kind, list) else [kind]) if each != "null"]
+
+
+def _differences(message: Mapping[str, Any], read: Any, parents: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(path, value, what was read) of each value that is not the same."""
+    for name, value in message.items():
+        path, got = f"{parents}{name}", read.get(name) if isinstance(read, Mapping) else None
+        if isinstance(value, Mapping):
+            yield from _differences(value, got, f"{path}.")
+        elif value is not None:
+            same = str(got) if isinstance(got, UUID) else got
+            if same != value or isinstance(same, bool) != isinstance(value, bool):
+                yield path, value, got
