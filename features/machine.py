@@ -173,12 +173,12 @@ def write_json(path: Path, value: object) -> None:
 
 
 def without_nan(value: Any) -> Any:
-    """The JSON value with null for each NaN, which JSON lacks."""
+    """The JSON value with null for each NaN and infinity, which JSON lacks."""
     if isinstance(value, Mapping):
         return {key: without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def free_ports(count: int, host: str = LOOPBACK) -> list[int]:

@@ -27,10 +27,15 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
+def print_json(value: object) -> None:
+    """The value is on stdout as JSON, null for each NaN and infinity, which JSON lacks."""
+    click.echo(json.dumps(without_nan(value), indent=2, ensure_ascii=False))
+
+
 def print_report(report: R, as_json: bool, as_text: Callable[[R], str | Iterable[str]]) -> None:
-    """The report is on stdout, as JSON (null for NaN, which JSON lacks) or the text or lines of ``as_text``."""
+    """The report is on stdout, as JSON (see print_json) or the text or lines of ``as_text``."""
     if as_json:
-        click.echo(json.dumps(without_nan(report), indent=2, ensure_ascii=False))
+        print_json(report)
         return
     text = as_text(report)
     click.echo(text if isinstance(text, str) else "\n".join(text))

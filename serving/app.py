@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.convertors import Convertor, register_url_convertor
 
 from features.definitions import FeatureRepo, load_repo
 from features.events.avro import schema_registry
@@ -25,6 +26,20 @@ from serving.service import Service, sink_of
 if TYPE_CHECKING:
     from ray.serve import Application
 
+
+class AnyText(Convertor[str]):
+    """The rest of a path, whatever characters it has: Starlette's own ends at a new line."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("any_text", AnyText())
 PROBLEM: dict[str, Any] = {"description": "A problem (RFC 9457)", "content": {problems.MEDIA_TYPE: {}}}
 
 
@@ -107,7 +122,7 @@ def _add_v1(app: FastAPI, service: Service) -> None:
         response.status_code = 207 if answer.refused or answer.unknown else 202
         return answer
 
-    @app.get("/v1/features/{entity}/{entity_id:path}")
+    @app.get("/v1/features/{entity}/{entity_id:any_text}")
     async def features(entity: str, entity_id: str) -> schema.FeaturesResponse:
         """Read the features of one entity as they are now."""
         return await service.features(entity, entity_id)

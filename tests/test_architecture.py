@@ -49,7 +49,8 @@ LAYERS = {
         "changes describe repo serialized > event_models views > aggregations streams > expressions > checks windows"
     ),
     "features.events": (
-        "parsing > arguments avro json split_columns > decoded dedupe > bisecting columns ids served_answers timestamps"
+        "arguments parsing > avro json keys split_columns > decoded dedupe > "
+        "bisecting columns ids served_answers timestamps"
     ),
     "features.events.avro": "writer > messages registry",
     "features.events.json": "messages > exact shapes",

@@ -36,6 +36,7 @@ from features.events.dedupe import (
     encoded_ids,
     without_duplicates,
 )
+from features.events.keys import key_column
 from features.events.parsing import (
     CANNOT_BE_FOLDED,
     CANNOT_BE_READ,
@@ -94,6 +95,7 @@ __all__ = [
     "integers",
     "items_text",
     "joined",
+    "key_column",
     "ms_of_numbers",
     "ms_of_text",
     "ms_of_timestamps",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -10,34 +12,45 @@ import pyarrow as pa
 from features.arrays import Int64s
 from features.definitions import Entity
 from features.errors import UsageError
-from features.events.decoded import INT64
+from features.events.keys import key_column
 from features.events.timestamps import PLAUSIBLE, implausible, ms_of_text, with_unit_hint
 
 
 def parsed_key(entity: Entity, text: str) -> dict[str, Any]:
-    """The key values of an ID: the value itself, or 'k1=v1,k2=v2' for a composite key.
+    """The key values of an ID: the value itself, or 'k1=v1,k2=v2' for a composite key, in any order.
+
+    A value may have commas; one with ',k2=' in it has to be asked for in JSON: {"k1": "a,k2=b", "k2": "c"}.
 
     Raises:
-        UsageError: a part of the key is missing or unknown, or not of its dtype.
+        UsageError: a part of the key is missing, unknown or there twice, or not of its dtype.
     """
     where = f"the id of entity '{entity.name}'"
     if len(entity.keys) == 1:
         pairs = dict.fromkeys(entity.keys, text)
     else:
-        required = ",".join(f"{name}=…" for name in entity.keys)
-        parts = [part.partition("=") for part in text.split(",")]
-        pairs = {name.strip(): value for name, sign, value in parts if sign}
-        if len(pairs) != len(parts) or set(pairs) != set(entity.keys):
-            raise UsageError(where, required, repr(text))
-    return {name: _key_value(pairs[name], dtype, f"{where}: {name}") for name, dtype in entity.keys.items()}
+        pairs = _of_json(text) if text.startswith("{") else _of_pairs(list(entity.keys), text)
+        if set(pairs) != set(entity.keys):
+            required = ",".join(f"{name}=…" for name in entity.keys)
+            raise UsageError(where, f"{required}, each once, or a JSON object of them", repr(text))
+    return {
+        name: key_column([pairs[name]], dtype, f"{where}: {name}")[0].as_py() for name, dtype in entity.keys.items()
+    }
 
 
-def _key_value(text: str, dtype: str, where: str) -> str | int:
-    if dtype == "string":
-        return text
-    if re.fullmatch(r"[+-]?\d{1,19}", text) and int(text) in INT64:
-        return int(text)
-    raise UsageError(where, "a whole number (int64)", repr(text))
+def _of_pairs(names: Sequence[str], text: str) -> dict[str, Any]:
+    """The values by name; empty if a name is there twice, or the text does not begin with one."""
+    name = "|".join(map(re.escape, names))
+    start, *parts = re.split(rf"(?:\A|,)[ \t]*({name})[ \t]*=", text)
+    found = dict(zip(parts[::2], parts[1::2], strict=True))
+    return found if not start and 2 * len(found) == len(parts) else {}
+
+
+def _of_json(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def parsed_time(text: str) -> int:

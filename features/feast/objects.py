@@ -59,13 +59,18 @@ def feast_view(view: FeatureView, entities: list[feast.Entity]) -> feast.Feature
         ttl=timedelta(milliseconds=view.ttl_ms),
         schema=[feast.Field(name=name, dtype=feast_type(dtype)) for name, dtype in columns.items()],
         source=feast.FileSource(
-            name=f"{view.name}_events",
+            name=events_of(view),
             path=f"{ARCHIVE}/{view.streams[0].name}",
             file_format=DeltaFormat(),
             timestamp_field="event_time",
         ),
         tags={"headrace": f"{view.schema_hash:016x}"},
     )
+
+
+def events_of(view: FeatureView) -> str:
+    """The name of the Feast source of a view of ours."""
+    return f"{view.name}_events"
 
 
 def feast_type(dtype: str) -> FeastType:

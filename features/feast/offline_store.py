@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from feast import FeatureView, OnDemandFeatureView, utils
+from feast.data_source import DataSource
 from feast.infra.offline_stores.dask import DaskOfflineStore, DaskOfflineStoreConfig, DaskRetrievalJob
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.repo_config import RepoConfig
@@ -25,7 +26,8 @@ from features import definitions
 from features.arrays import Int64s
 from features.definitions import FeatureRepo, load_repo
 from features.errors import UsageError
-from features.events import entity_keys, plausible_times
+from features.events import entity_keys, key_column, plausible_times
+from features.feast.objects import events_of
 from features.feast.paths import in_repo
 from features.feast.response import exact_frame
 from features.history import ROWS_IN_MEMORY, ArchiveReader, Spine, SpineRequest, history, open_tables
@@ -34,7 +36,6 @@ TIME = "event_timestamp"
 
 ROW = "__headrace_row"
 
-KEY_TYPES = {"string": pa.string(), "int64": pa.int64()}
 
 Columns = dict[str, pa.Array]
 
@@ -106,6 +107,18 @@ class ArchiveOfflineStore(DaskOfflineStore):
         return ArchiveRetrievalJob(frame, columns, full_feature_names, str(config.repo_path), odfvs, metadata)
 
     @staticmethod
+    def pull_latest_from_table_or_query(config: RepoConfig, data_source: DataSource, *args: Any, **more: Any) -> Any:
+        """The newest rows of an ordinary view, for `feast materialize`. Raises UsageError for a view of ours."""
+        _ordinary(config, data_source)
+        return DaskOfflineStore.pull_latest_from_table_or_query(config, data_source, *args, **more)
+
+    @staticmethod
+    def pull_all_from_table_or_query(config: RepoConfig, data_source: DataSource, *args: Any, **more: Any) -> Any:
+        """The rows of an ordinary view. Raises UsageError for a view of ours."""
+        _ordinary(config, data_source)
+        return DaskOfflineStore.pull_all_from_table_or_query(config, data_source, *args, **more)
+
+    @staticmethod
     def offline_write_batch(
         config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
     ) -> None:
@@ -155,6 +168,16 @@ class ArchiveRetrievalJob(DaskRetrievalJob):
         return table
 
 
+def _ordinary(config: RepoConfig, data_source: DataSource) -> None:
+    """Raises UsageError if the source is the events of a view of ours."""
+    repo = load_repo(in_repo(config, config.offline_store.definitions))
+    ours = {events_of(view): view.name for view in repo.views.values()}
+    if data_source.name in ours:
+        required = "'headrace stream', which writes its rows from the events as they come"
+        next_step = "Name the views that Feast has to materialize: feast materialize … --views NAME."
+        raise UsageError(f"feature view '{ours[data_source.name]}'", required, "feast materialize", next_step)
+
+
 @dataclass(frozen=True)
 class _SpineFrame:
     """The spine: rows of keys and times, and the name of their time column."""
@@ -178,10 +201,7 @@ class _SpineFrame:
         where = f"the spine (entity_df) for feature view '{view.name}'"
         if column not in self.frame.columns:
             raise UsageError(where, f"a column '{column}' ({dtype})", ", ".join(map(str, self.frame.columns)))
-        try:
-            return pa.array(self.frame[column], from_pandas=True).cast(KEY_TYPES[dtype])
-        except (pa.ArrowException, TypeError) as error:
-            raise UsageError(where, f"a column '{column}' of {dtype}", str(error).rstrip(".")) from None
+        return key_column(self.frame[column], dtype, f"column '{column}' of {where}")
 
     def as_of(self) -> Int64s:
         """The times in epoch ms, rounded down; integers are epoch ms, times without a zone are UTC."""

@@ -27,7 +27,7 @@ from pydantic import StrictStr
 from features import definitions
 from features.definitions import FeatureRepo, load_repo
 from features.errors import UsageError
-from features.events import arrow_type, entity_keys
+from features.events import entity_keys, key_column
 from features.feast import ordinary_views as ordinary
 from features.feast.paths import in_repo
 from features.feast.response import PackedResponse, ResponsePart, add_part, mark_outdated, values_of
@@ -328,14 +328,8 @@ def _plain(columns: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
 
 
 def _keys(entity: definitions.Entity, columns: Mapping[str, Sequence[Any]]) -> pa.Array:
-    return entity_keys({key: _key(columns[key], key, dtype) for key, dtype in entity.keys.items()}, entity)
-
-
-def _key(values: Sequence[Any], name: str, dtype: str) -> pa.Array:
-    try:
-        return pa.array(values, type=arrow_type(dtype))
-    except (pa.ArrowException, OverflowError) as error:
-        raise UsageError(f"entity key '{name}'", f"values of {dtype}", str(error).rstrip(".")) from None
+    keys = {key: key_column(columns[key], dtype, f"entity key '{key}'") for key, dtype in entity.keys.items()}
+    return entity_keys(keys, entity)
 
 
 def _rows_of(part: ResponsePart) -> list[tuple[datetime | None, dict[str, Value] | None]]:

@@ -9,14 +9,23 @@ entity alone; their number bounds what a task holds. The session is the caller's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.definitions import RESERVED, FeatureView, Stream, duration_ms, used_columns
-from features.events import arrow_type, entity_keys, event_schema, integers, plausible_times, without_duplicates
+from features.events import (
+    ARROW,
+    arrow_type,
+    entity_keys,
+    event_schema,
+    integers,
+    key_column,
+    plausible_times,
+    without_duplicates,
+)
 from features.history.archive import ALWAYS, ArchiveTable, Span
 from features.history.archive_reader import Tables
 from features.history.point_in_time_join import Spine, point_in_time
@@ -62,11 +71,30 @@ def _with_as_of(spine: DataFrame, view: FeatureView, time: str) -> DataFrame:
     """The spine with as_of in ms, rounded down, and its keys in the entity's dtypes."""
     from pyspark.sql import functions as f
 
-    for key, dtype in view.entity.keys.items():
-        spine = spine.withColumn(key, f.col(key).cast(KEY_TYPES[dtype]))
+    spine = _with_keys(spine, view.entity.keys)
     is_number = dict(spine.dtypes)[time] in ("int", "bigint")
     as_of = f.col(time).cast("bigint") if is_number else f.unix_millis(f.col(time).cast("timestamp"))
     return spine.withColumn(AS_OF, as_of)
+
+
+def _with_keys(spine: DataFrame, keys: Mapping[str, str]) -> DataFrame:
+    """The spine with its keys in the entity's dtypes, by the rule that every path has (key_column)."""
+    from pyspark.sql.pandas.types import from_arrow_type
+    from pyspark.sql.types import StructField, StructType
+
+    types = dict(spine.dtypes)
+    if all(types[key] == KEY_TYPES[dtype] for key, dtype in keys.items()):
+        return spine
+
+    def converted(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+            for key, dtype in keys.items():
+                columns[key] = key_column(columns[key], dtype, f"column '{key}' of the spine")
+            yield pa.RecordBatch.from_pydict(columns)
+
+    ours = {key: StructField(key, from_arrow_type(ARROW[dtype])) for key, dtype in keys.items()}
+    return spine.mapInArrow(converted, StructType([ours.get(field.name, field) for field in spine.schema.fields]))
 
 
 def _bucket(columns: list[str], count: int) -> Column:

@@ -149,6 +149,14 @@ def test_rows_without_a_time_are_left_out_and_said(kind):
 
 
 def test_a_key_column_of_another_type_is_refused_with_its_name():
-    SPINE.assign(shop=["one"] * 5).to_parquet("spine.parquet", index=False)
-    done = backfill("spine.parquet", "--out", "a", "--view", "by_shop")
-    assert (done.exit_code, "column 'shop' requires int64" in done.stderr) == (1, True), done.stderr
+    for shops in (["one"] * 5, [1.0, 1.5, 1.0, 1.0, 1.0], [True] * 5, [2.0**53] * 5):
+        SPINE.assign(shop=shops).to_parquet("spine.parquet", index=False)
+        done = backfill("spine.parquet", "--out", "a", "--view", "by_shop")
+        assert (done.exit_code, "column 'shop' requires int64" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("shops", [[1, 1, 2, 3, None], ["1", " 1", "+2", "03", None], [1.0, 1.0, 2.0, 3.0, None]])
+def test_a_key_is_the_same_as_text_integer_and_float_and_null_is_nobody(shops):
+    SPINE.assign(shop=shops).to_parquet("spine.parquet", index=False)
+    assert backfill("spine.parquet", "--out", "a", "--view", "by_shop").exit_code == 0
+    assert pq.read_table("a")["shop_count_1h"].to_pylist() == [1, 1, 1, None, None]

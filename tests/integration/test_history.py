@@ -254,7 +254,7 @@ def test_a_feature_service_and_full_names_and_on_demand_features_work(feast_stor
         ({"user_id": ["u1"], "event_timestamp": [pd.NaT]}, "a time in every row"),
         ({"user_id": ["u1"]}, "event_timestamp"),
         ({"user_id": ["u1"], "event_timestamp": [1714554001123456]}, "looks like microseconds read as milliseconds"),
-        ({"user_id": [["u1"]], "event_timestamp": [TRUST_AT]}, "of string"),
+        ({"user_id": [["u1"]], "event_timestamp": [TRUST_AT]}, "column 'user_id' .* requires string"),
     ],
 )
 def test_a_spine_that_cannot_be_answered_is_refused_with_what_it_needs(feast_store, columns, message):
@@ -276,6 +276,8 @@ def test_ordinary_views_are_materialized_and_ours_are_not_written_by_feast(feast
     feast_store.materialize(datetime(2023, 1, 1, tzinfo=UTC), datetime.now(UTC), ["stats"])
     found = feast_store.get_online_features(["stats:trust"], {"user_id": ["now", "u2"]}).to_dict()
     assert found["trust"] == [0.8, None]  # u2's is older than the view's ttl
+    with pytest.raises(UsageError, match="'user_activity' requires 'headrace stream', which writes its rows"):
+        feast_store.materialize(datetime(2023, 1, 1, tzinfo=UTC), datetime.now(UTC), ["user_activity"])
     table = feast_store.get_feature_view("user_activity")
     with pytest.raises(UsageError, match="headrace import"):
         feast_store._get_provider().offline_store.offline_write_batch(feast_store.config, table, None, None)

@@ -61,6 +61,26 @@ def test_spark_says_the_same_as_one_process(spark, repo, tables, name):
         assert found[feature].combine_chunks().cast(column.type).equals(column), feature
 
 
+@pytest.mark.parametrize("as_their", [str, float, lambda number: f" +{number}"])
+def test_spark_takes_a_key_as_every_path_does(spark, repo, tables, as_their):
+    view = repo.views["terminal_risk"]
+    frame, as_of = spine_of(view, 20, 8)
+    (expected,) = history([asked_of(view, frame, as_of)], ArchiveReader(tables))
+    theirs = frame.assign(terminal_id=frame["terminal_id"].map(as_their), label=np.arange(len(frame)))
+    found = history_on_spark(spark, view, spark.createDataFrame(theirs), tables).toArrow().sort_by("label")
+    assert found["terminal_id"].to_pylist() == frame["terminal_id"].tolist()
+    for feature, column in zip(expected.names, expected.columns, strict=True):
+        assert found[feature].combine_chunks().cast(column.type).equals(column), feature
+
+
+def test_spark_refuses_a_key_that_lost_a_digit(spark, repo, tables):
+    view = repo.views["terminal_risk"]
+    frame, _ = spine_of(view, 3, 8)
+    asked = spark.createDataFrame(frame.assign(terminal_id=[1.0, 2.5, 3.0]))
+    with pytest.raises(Exception, match="column 'terminal_id' of the spine requires int64"):
+        history_on_spark(spark, view, asked, tables).toArrow()
+
+
 def test_spark_reads_integer_times_as_milliseconds(spark, repo, tables):
     view = repo.views["terminal_risk"]
     frame, as_of = spine_of(view, 20, 8)

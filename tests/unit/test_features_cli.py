@@ -265,7 +265,7 @@ def test_a_column_of_the_file_may_have_another_name() -> None:
         (("show", "usr", "ann", *FILE), ("user, place", "'usr'")),
         (("show", "place", "1", *FILE), ("shop=…,till=…", "'1'")),
         (("show", "place", "shop=1,till=y,till=z", *FILE), ("shop=…,till=…",)),
-        (("show", "place", "shop=one,till=y", *FILE), ("int64", "'one'")),
+        (("show", "place", "shop=one,till=y", *FILE), ("int64", '"one"')),
         (("show", "place", f"shop={2**63},till=y", *FILE), ("int64",)),
         (("show", "user", "ann", *FILE, "--as-of", "yesterday"), ("RFC 3339", "'yesterday'")),
         (("show", "user", "ann", *FILE, "--as-of", "2023-11-14T22:13:51"), ("zone",)),
@@ -292,6 +292,11 @@ def test_a_file_without_events_needs_a_time_to_be_read_as_of() -> None:
     Path("orders.csv").write_text(CSV.splitlines()[0] + "\n")
     assert run("show", "user", "ann", *FILE).exit_code == 2
     assert show("user", "ann", "--as-of", str(T0))["views"][0]["status"] == "NOT_FOUND"
+
+
+def test_an_id_may_be_a_negative_number() -> None:
+    assert show("user", "-5")["key"] == {"user_id": "-5"}
+    assert run("show", "user", "-5", *FILE, "--viw", "x").exit_code == 2
 
 
 def test_ids_and_times_at_the_edges_of_int64() -> None:

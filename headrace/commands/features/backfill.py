@@ -156,15 +156,14 @@ def _views(repo: FeatureRepo, names: Sequence[str], columns: Sequence[str], wher
 
 def spine_requests(table: pa.Table, views: Sequence[FeatureView], where: str) -> list[SpineRequest]:
     """A request for each view: the rows' entities as of their times."""
-    from features.events import entity_keys
-    from features.formats import cast
+    from features.events import entity_keys, key_column
     from features.history import Spine, SpineRequest
 
     times = times_of(table[TIME], f"{where}: column '{TIME}'")
     requests = []
     for view in views:
         entity = view.entity
-        keys = {key: cast(table[key], dtype, f"{where}: column '{key}'") for key, dtype in entity.keys.items()}
+        keys = {key: key_column(table[key], dtype, f"{where}: column '{key}'") for key, dtype in entity.keys.items()}
         requests.append(SpineRequest(view, Spine(entity_keys(keys, entity), times)))
     return requests
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from headrace.commands.features.show import (
     repo_of_settings,
     views_of_file,
 )
-from headrace.console import JSON, say
+from headrace.console import JSON, print_json, say
 
 if TYPE_CHECKING:
     from features.checks import Report, Sizes
@@ -73,8 +72,7 @@ def check(
     ok = all(report.mismatches == 0 for report in reports)
     if as_json:
         laws = [asdict(report) for report in reports]
-        found = {"ok": ok, "seed": seed, "laws": laws, "file": refused.as_json(), "large_rows": large}
-        click.echo(json.dumps(found, indent=2))
+        print_json({"ok": ok, "seed": seed, "laws": laws, "file": refused.as_json(), "large_rows": large})
     click.get_current_context().exit(0 if ok else 1)
 
 

@@ -5,7 +5,7 @@ Only click is imported here: the rest is when a command runs.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
-from headrace.console import JSON, aligned, print_report, say
+from headrace.console import JSON, aligned, print_json, print_report, say
 
 if TYPE_CHECKING:
     from features.checks import EntityInFile
@@ -199,7 +199,15 @@ def views_of_file(repo: FeatureRepo, name: str | None, entity: str | None, fille
     return views
 
 
-@features.command()
+class WithNegativeIds(click.Command):
+    """A command whose arguments may be negative numbers, which click takes for options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.ignore_unknown_options = any(re.fullmatch(r"-[0-9]+", arg) for arg in args)
+        return super().parse_args(ctx, args)
+
+
+@features.command(cls=WithNegativeIds)
 @click.argument("entity")
 @click.argument("id_text", metavar="ID")
 @options(file_options, REPO, VIEW, JSON)
@@ -220,8 +228,10 @@ def show(
 ) -> None:
     """Show the features of one entity: from the online store as they are, or computed from a file as of any time.
 
-    ID is the key's value; of a composite key, all of them: user_id=7,shop=3. Where a row is older than its view lets it
-    be read, that is said, with how old it is; --clock stream reads as of the newest event of the view's streams.
+    ID is the key's value, -5 as well; of a composite key, all of them: user_id=7,shop=3, or as JSON
+    '{"user_id": 7, "shop": 3}'. An ID that begins with - and is no number comes after --. Where a row is older than its
+    view lets it be read, that is said, with how old it is; --clock stream reads as of the newest event of the view's
+    streams.
 
     \b
     Examples:
@@ -244,7 +254,7 @@ def show(
     answer = partial(_from_store, clock or CLOCKS[0]) if stored else partial(_from_file, file)
     shown = {"entity": entity, "key": key, **answer(repo, view_name, entity, key, as_of_ms, explain=flags["explain"])}
     if flags["as_json"]:
-        click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+        print_json(shown)
     else:
         texts = ("\n".join(_shown(entity, id_text, shown["as_of"], answer)) for answer in shown["views"])
         click.echo("\n\n".join(texts))
