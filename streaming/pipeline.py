@@ -122,6 +122,7 @@ class Pipeline:
         checkpoints = self._builder.folds, self._builder.archived
         self._resuming = Resuming(context, self._archive, checkpoints, self._scoring, self._topics)
         self.is_settled = False
+        self._warnings: list[dict[str, str]] = []
         self._build: Future[Generation] | None = None
         self._build_wanted = False
         self._build_error: str | None = None
@@ -165,6 +166,7 @@ class Pipeline:
                     self._patiently(fold.release)
 
     def _settle(self) -> None:
+        self._warnings = self._topics.warnings(self._repo.streams.values(), self._log)
         self._resuming.settle(accept_loss=self._settings.accept_loss)
         self.is_settled = True
 
@@ -386,7 +388,7 @@ class Pipeline:
         status = {"state": state, "pid": os.getpid(), "bootstrap": self._options.bootstrap, "updated_at": now_ms()}
         build = {"building": self._build is not None, "build_error": self._build_error}
         queries = {name: running.to_dict() for name, running in self._by_role().items()}
-        write_status(self._options.home, status | build | {"queries": queries})
+        write_status(self._options.home, status | build | {"queries": queries, "warnings": self._warnings})
 
     def _by_role(self) -> Mapping[str, Running]:
         fold, *rest = self._folds.by_role().items()

@@ -153,6 +153,7 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
     lines = [f"stream: {status['state']} · process {status['pid']} · Kafka {status['bootstrap']}"]
     lines += ["  a new generation is being made from the archive"] if status.get("building") else []
     lines += [f"  {status['build_error']}"] if status.get("build_error") else []
+    lines += [f"  warning: {warning['found']}" for warning in status.get("warnings", [])]
     for name, query in status["queries"].items():
         age = query.get("age", {})
         fresh = f" · fresh in {age['p50_ms']:.0f} ms (p99 {age['p99_ms']:.0f})" if age else ""

@@ -96,8 +96,8 @@ LAYERS = {
     "serving.server": "ray_server > haproxy",
     "serving.versions": "versions > canary named shadow",
     "streaming": (
-        "pipeline > generations > archive context scoring status > alerts fold > archived_letters > "
-        "dead_letters losses replay spark > kafka > jars settings supervisor"
+        "pipeline > generations > archive context scoring status > alerts fold > archived_letters losses > "
+        "dead_letters replay spark > kafka > jars settings supervisor"
     ),
     "streaming.alerts": "delivery > sinks status topic",
     "streaming.alerts.sinks": "delta postgres webhook > port",

@@ -33,6 +33,7 @@ from features.online_store.port import (
 )
 from features.online_store.seen_ids import Block, Memory, index_of
 from features.rows import HEADER, PackedRows
+from features.times import now_ms
 
 NEWEST = HEADER.fields["newest"][1] if HEADER.fields else 0
 """The byte of a row at which the time of its newest event stands."""
@@ -151,7 +152,7 @@ class GenerationStore(Store):
         new = (last.seq != lookup.prior.seq) | (last.known_at != lookup.prior.known_at)
         block = Block.of(lookup.prints[new], Prior(last.seq[new], last.known_at[new]))
         memory = self._memory(stream, batch_id)
-        change = memory.with_batch(block, batch_id, self._read, idle)
+        change = memory.with_batch(block, batch_id, self._read, idle, now_ms())
         # The state that names the new cells comes last: until then nobody reads them, and a run again replaces them.
         *first, last_cells = _in_pieces(change.cells)
         for cells in first:

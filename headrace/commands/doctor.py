@@ -22,10 +22,11 @@ import click
 from features.errors import HeadraceError
 from headrace.console import print_report
 from streaming.jars import KAFKA, SPARK, java_command, missing_jars
-from streaming.kafka import is_free
+from streaming.kafka import is_free, running_broker
 
 if TYPE_CHECKING:
     from features.online_store import StoreSettings
+    from headrace.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,6 +41,8 @@ JAVA = (17, 21)
 DISK_GB = 5.0
 
 MEMORY_GB = 4.0
+
+TOPICS_WITHIN_S = 5.0
 
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
@@ -164,8 +167,6 @@ def jars(home: Path) -> Finding:
 
 def broker(home: Path, number: int) -> Finding:
     """Ok while our broker runs or its port is free; port 0 is any free one."""
-    from streaming.kafka import running_broker
-
     if running := running_broker(home):
         return Finding("broker", "ok", f"runs at {running}")
     return port(number, "the Kafka broker") if number else Finding("broker", "ok", "will take a free port")
@@ -214,6 +215,26 @@ def lost_records(offline: Path) -> Finding:
     return Finding("lost records", "ok", "none")
 
 
+def topics(root: Path, settings: Settings, servers: str) -> Iterator[Finding]:
+    """A warning for each topic of the definitions whose records their producers' clocks stamp; ok without any."""
+    try:
+        from features.definitions import load_repo
+        from streaming.kafka import TopicReader, clock_warnings
+
+        streams = load_repo(root / settings.stream.repo).streams.values()
+        names = list(dict.fromkeys(topic for stream in streams for topic in stream.topics))
+        facts = TopicReader(servers, settings.kafka.client, TOPICS_WITHIN_S).facts(names)
+    except ImportError as error:
+        yield Finding("topics", "failed", str(error), "make setup")
+    except HeadraceError as error:
+        yield Finding("topics", "warning", str(error), error.next_step or "start Kafka before the stream")
+    else:
+        warnings = clock_warnings(facts, servers)
+        yield from (Finding("topics", "warning", warning["found"], warning["mend"]) for warning in warnings)
+        if not warnings:
+            yield Finding("topics", "ok", f"{len(facts)} of {len(names)} there, stamped by the broker")
+
+
 def _ranges(gaps: Sequence[Mapping[str, Any]]) -> str:
     """The number of gaps, and of the offsets in those whose size is known."""
     return f"{len(gaps):,} range{'s' * (len(gaps) > 1)} of {sum(gap['count'] or 0 for gap in gaps):,} offsets or more"
@@ -238,6 +259,8 @@ def by_settings(root: Path, environment: Mapping[str, str]) -> Iterator[Finding]
     yield lost_records(root / settings.offline.path)
     if not settings.kafka.bootstrap_servers:
         yield broker(home, settings.broker.port)
+    if servers := settings.kafka.bootstrap_servers or running_broker(home):
+        yield from topics(root, settings, servers)
     if settings.serving.port:
         yield port(settings.serving.port, "the HTTP service")
 

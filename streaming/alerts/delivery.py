@@ -86,7 +86,7 @@ class Delivery:
         self.last_delivered_ms: int | None = None
         self.last_error: DeliveryStatus | None = None
         self.state = "starting"
-        self._counts: dict[str, int | None] = {"delivered": 0, "refused": 0, "waiting": None}
+        self._counts: dict[str, int | None] = {"delivered": 0, "refused": 0, "expired": 0, "waiting": None}
         self._batch: DeliveryBatch | None = None
         self._backoff = Backoff()
 
@@ -136,7 +136,12 @@ class Delivery:
         return malformed | {indices[number]: reason for number, reason in refused.items()}
 
     def _count(self) -> None:
-        self._counts = {**self.source.counts(), "waiting": self.source.waiting()}
+        before, counts = self._counts["expired"] or 0, self.source.counts()
+        if counts["expired"] > before:
+            self.log(
+                f"ALARM: {counts['expired'] - before:,} alerts to '{self.sink.name}' expired before they were delivered"
+            )
+        self._counts = {**counts, "waiting": self.source.waiting()}
 
     def _failed(self, text: str, error: HeadraceError | None = None) -> float:
         """The wait before the next attempt; the same error in a row is logged once."""

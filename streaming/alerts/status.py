@@ -38,12 +38,15 @@ def delivery_metrics(status: Mapping[str, Any]) -> list[Metric]:
     numbers: dict[str, CounterMetricFamily | GaugeMetricFamily] = {
         "delivered": CounterMetricFamily("headrace_alerts_delivered_total", "Delivered alerts.", labels=labels),
         "refused": CounterMetricFamily("headrace_alerts_refused_total", "Alerts that the sink refused.", labels=labels),
+        "expired": CounterMetricFamily(
+            "headrace_alerts_expired_total", "Alerts that their topic lost before they were delivered.", labels=labels
+        ),
         "waiting": GaugeMetricFamily("headrace_alerts_waiting", "Alerts that wait in their topic.", labels=labels),
     }
     for name, sink in status["sinks"].items():
         sink_up.add_metric([name], int(sink["state"] == "delivering"))
         for key, family in numbers.items():
-            if sink[key] is not None:
+            if sink.get(key) is not None:
                 family.add_metric([name], sink[key])
     return [up, *numbers.values(), sink_up]
 
@@ -60,6 +63,7 @@ def delivery_lines(status: Mapping[str, Any]) -> list[str]:
 def _sink_lines(name: str, sink: Mapping[str, Any]) -> list[str]:
     waiting = "an unknown number" if sink["waiting"] is None else f"{sink['waiting']:,}"
     counts = f"{sink['delivered']:,} delivered, {sink['refused']:,} refused, {waiting} waiting"
+    counts += f", {sink['expired']:,} EXPIRED before they were delivered" if sink.get("expired") else ""
     lines = [f"  {name}: {sink['state']} · {counts}"]
     if sink["last_error"]:
         when = "" if sink["state"] == "retrying" else "mended: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,8 @@ COMMIT_EVERY_S = 3_600.0
 
 ASK_WITHIN_S = 10.0
 
-COUNTS = 2
+COUNTS = (2, 3)
+"""Numbers in a commit's metadata: version 0.1 did not count what expired."""
 
 QUEUED_BYTES = 4096
 """Kibibytes queued in memory, at most."""
@@ -34,21 +35,28 @@ class CommittedOffset:
     next: int
     delivered: int = 0
     refused: int = 0
+    expired: int = 0
 
     @classmethod
     def read(cls, committed: TopicPartition) -> CommittedOffset:
         """From a commit; without counts where another program made it."""
         counts = [int(part) for part in (committed.metadata or "").split() if part.isdecimal()]
-        return cls(committed.offset, *counts) if len(counts) == COUNTS else cls(committed.offset)
+        return cls(committed.offset, *counts) if len(counts) in COUNTS else cls(committed.offset)
 
     @property
     def metadata(self) -> str:
         """The commit's metadata: the counts."""
-        return f"{self.delivered} {self.refused}"
+        return f"{self.delivered} {self.refused} {self.expired}"
+
+    def from_first(self, low: int) -> CommittedOffset:
+        """The same, with what the topic no longer has counted: its records before ``low``."""
+        gone = max(low - self.next, 0) if self.next >= 0 else 0
+        return replace(self, next=max(self.next, low), expired=self.expired + gone)
 
     def beyond(self, offset: int, is_refused: bool) -> CommittedOffset:
         """The offset and counts after this record."""
-        return CommittedOffset(offset + 1, self.delivered + (not is_refused), self.refused + is_refused)
+        delivered, refused = self.delivered + (not is_refused), self.refused + is_refused
+        return replace(self, next=offset + 1, delivered=delivered, refused=refused)
 
 
 class AlertTopic:
@@ -104,15 +112,15 @@ class AlertTopic:
         """
         offsets = dict(self._committed)
         for index, record in enumerate(records):
-            before = offsets[record.partition]
+            before = offsets[record.partition].from_first(min(self._low(record.partition), record.offset))
             offsets[record.partition] = before.beyond(record.offset, is_refused=index in refused)
         self._commit(offsets)
         self._committed = offsets
 
     def counts(self) -> dict[str, int]:
-        """The records that the group's sink took and refused, in all."""
+        """The records that the group's sink took and refused, and that expired before it had them, in all."""
         offsets = self._committed.values()
-        return {"delivered": sum(each.delivered for each in offsets), "refused": sum(each.refused for each in offsets)}
+        return {name: sum(getattr(each, name) for each in offsets) for name in ("delivered", "refused", "expired")}
 
     def waiting(self) -> int | None:
         """The records behind the committed offsets, as far as is known; None before the first read."""
@@ -125,6 +133,13 @@ class AlertTopic:
             _, end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
             left += max(max(end, self._end[partition]) - committed.next, 0)
         return left
+
+    def _low(self, partition: int) -> int:
+        """The partition's first offset, as far as is known."""
+        from confluent_kafka import TopicPartition
+
+        low, _ = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
+        return int(low)
 
     def close(self) -> None:
         """Close the connection; what was read and not committed will come again."""
@@ -155,6 +170,7 @@ class AlertTopic:
         from confluent_kafka import Consumer, KafkaException, TopicPartition
 
         self.close()
+        stored: dict[int, CommittedOffset] = {}
         ours = {"group.id": self.group, "auto.offset.reset": "earliest", "queued.max.messages.kbytes": QUEUED_BYTES}
         options = {**CONSUMER_OPTIONS, **ours, **(self._client_options or {}), "bootstrap.servers": self._bootstrap}
         consumer = Consumer(options)
@@ -163,13 +179,14 @@ class AlertTopic:
             committed = consumer.committed(partitions, timeout=ASK_WITHIN_S)
             for partition in committed:
                 low, self._end[partition.partition] = consumer.get_watermark_offsets(partition, timeout=ASK_WITHIN_S)
-                partition.offset = max(partition.offset, low)  # below zero where none is committed
+                stored[partition.partition] = CommittedOffset.read(partition).from_first(low)
+                partition.offset = stored[partition.partition].next  # below zero where none is committed
             consumer.assign(committed)
         except KafkaException as error:
             consumer.close()
             raise self._failed("to say where its readers are", error) from error
         self._consumer = consumer
-        self._committed = {partition.partition: CommittedOffset.read(partition) for partition in committed}
+        self._committed = stored
 
     def _poll(self, wait_s: float) -> Record | None:
         from confluent_kafka import KafkaError

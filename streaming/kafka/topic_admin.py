@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from features.definitions import Stream
@@ -13,8 +13,8 @@ DEAD = ".dead"
 STREAM_CONFIG = {"message.timestamp.type": "LogAppendTime", "compression.type": "producer"}
 """The broker's own clock stamps every record: that time is its known_at, and no producer can make it wrong."""
 
-DEAD_CONFIG = {"retention.ms": "-1"}
-"""Dead letters are never deleted by age."""
+KEPT = {"retention.ms": "-1"}
+"""Nothing is deleted by age: dead letters, and alerts, which wait for their sinks."""
 
 TIMEOUT_S = 30.0
 
@@ -64,18 +64,24 @@ def ensure_named_topics(
     partitions: int = 2,
     client_options: Mapping[str, Any] | None = None,
     dead_letters_of: Iterable[str] = (),
+    kept: Collection[str] = (),
 ) -> list[str]:
-    """As ensure_topics, of topics by name; names in ``dead_letters_of`` get a topic of dead letters alone."""
+    """As ensure_topics, of topics by name.
+
+    Args:
+        dead_letters_of: names that get a topic of dead letters alone.
+        kept: those of the topics whose records are never deleted by age.
+    """
     from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # its stubs forget it
 
     admin = admin_client(bootstrap_servers, client_options)
     existing = topics(admin, bootstrap_servers)
     required = {}
     for topic in dict.fromkeys(names):
-        required[topic] = NewTopic(topic, partitions, config=STREAM_CONFIG)
-        required[dead_letter_topic(topic)] = NewTopic(dead_letter_topic(topic), 1, config=DEAD_CONFIG)
+        required[topic] = NewTopic(topic, partitions, config=STREAM_CONFIG | (KEPT if topic in kept else {}))
+        required[dead_letter_topic(topic)] = NewTopic(dead_letter_topic(topic), 1, config=KEPT)
     for topic in dead_letters_of:
-        required[dead_letter_topic(topic)] = NewTopic(dead_letter_topic(topic), 1, config=DEAD_CONFIG)
+        required[dead_letter_topic(topic)] = NewTopic(dead_letter_topic(topic), 1, config=KEPT)
     new = [topic for name, topic in required.items() if name not in existing]
     return [name for name in _create(admin, new) if name]
 

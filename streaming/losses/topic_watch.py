@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from features.definitions import PARTITIONS_OF_A_TOPIC, Stream
 from features.online_store import Offsets
-from streaming.kafka import TopicReader, read_watermarks
+from streaming.kafka import TopicReader, clock_warnings, read_watermarks
 from streaming.losses.gaps import TopicLogs
 from streaming.losses.pinned_topics import PinnedTopics
 from streaming.losses.record import loss_error
 from streaming.settings import StreamOptions
+from streaming.spark import check_partitions
+from streaming.supervisor import Log
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,23 @@ class TopicWatch:
         watermarks = read_watermarks(self._options.bootstrap, self._topics, client)
         pins = self._pins.now(ids, watermarks.high, standings)
         return Found(pins, pins.logs(watermarks))
+
+    def warnings(self, streams: Iterable[Stream], log: Log) -> list[dict[str, str]]:
+        """What is to be said of the streams' topics, as clock_warnings() has it; logged too.
+
+        Raises:
+            FormatError: a topic has more partitions than a stream has numbers for.
+            StoreError: the broker does not answer in time.
+        """
+        facts = self._reader.facts(self._topics)
+        for stream in streams:
+            for number, topic in enumerate(stream.topics):
+                if topic in facts:
+                    check_partitions(topic, facts[topic].partitions, number * PARTITIONS_OF_A_TOPIC)
+        warnings = clock_warnings(facts, self._options.bootstrap)
+        for warning in warnings:
+            log(f"{warning['found']}. To change it: {warning['mend']}")
+        return warnings
 
     def pin(self, pins: PinnedTopics) -> None:
         """From now on these are the topics that are read."""

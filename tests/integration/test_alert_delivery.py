@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,7 +35,9 @@ from streaming.dead_letters import DeadLetter, read_dead_letters
 from streaming.fold.crash_points import VARIABLE
 from streaming.kafka.consumer import ReadError, Record
 from streaming.kafka.producer import EventProducer
-from streaming.kafka.topic_admin import ensure_named_topics
+from streaming.kafka.topic_admin import admin_client, ensure_named_topics
+from streaming.kafka.topic_facts import TopicReader
+from streaming.kafka.watermarks import read_watermarks
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,6 +137,42 @@ def test_a_place_that_was_not_committed_is_taken_again_and_one_that_was_is_not(p
     source.commit(rest)
     assert (source.take(1, 0.0, stop), source.waiting()) == ([], 0)
     source.close()
+
+
+def test_alerts_that_expired_before_they_were_delivered_are_counted(place: Place) -> None:
+    from confluent_kafka import TopicPartition
+
+    send(place.producer, place.topic, told(5))
+    source = AlertTopic(place.kafka, place.topic, "group")
+    taken = taken_from(source, 5)
+    source.commit(taken)
+    source.close()
+    by_partition = Counter(one.partition for one in taken)
+    send(place.producer, place.topic, told(30))
+    ends = read_watermarks(place.kafka, [place.topic]).high
+    # All but the last of each partition.
+    lows = {number: ends[f"{place.topic}/{number}"] - 1 for number in range(2)}
+    gone = [TopicPartition(place.topic, number, low) for number, low in lows.items()]
+    admin = admin_client(place.kafka)
+    for future in admin.delete_records(gone).values():
+        future.result(30)
+    expired = sum(low - by_partition[number] for number, low in lows.items())
+    assert expired > 0
+    for left in (2, 0):  # committed with the offset, so that the next process has it too
+        source = AlertTopic(place.kafka, place.topic, "group")
+        source.commit(taken_from(source, left))
+        assert source.take(1, 0.0, threading.Event()) == []
+        assert source.counts() == {"delivered": 7, "refused": 0, "expired": expired}
+        assert source.waiting() == 0
+        source.close()
+
+
+def test_alerts_are_never_deleted_by_age(kafka: str, unique_name: str) -> None:
+    ensure_named_topics(kafka, [unique_name, f"{unique_name}-scores"], kept=[unique_name])
+    facts = TopicReader(kafka).facts([unique_name, f"{unique_name}-scores"])
+    assert facts[unique_name].retention_ms == -1
+    assert facts[f"{unique_name}-scores"].retention_ms != -1
+    assert {each.timestamps for each in facts.values()} == {"LogAppendTime"}
 
 
 def taken_from(source: AlertTopic, count: int) -> list[Record]:

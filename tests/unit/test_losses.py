@@ -6,11 +6,12 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.definitions import Stream
+from features.definitions import Stream, Topic
 from features.epochs import EPOCHS, OFFSETS_AN_EPOCH, broker_offsets, epoch_of, epoch_starts, our_offsets
 from features.errors import FormatError, LossError, StoreError
 from features.online_store.pending import done_end
@@ -30,14 +31,27 @@ from streaming.losses import (
     read_losses,
 )
 from streaming.scoring.decision_log import DecisionLog
-from streaming.spark import OffsetLog
+from streaming.spark import OffsetLog, messages_by_topic
 from streaming.supervisor import SupervisedQuery
 
 EPOCH = OFFSETS_AN_EPOCH
 
+COLUMNS = pa.schema(
+    {
+        "topic": pa.string(),
+        "partition": pa.int32(),
+        "offset": pa.int64(),
+        "timestamp": pa.int64(),
+        "key": pa.binary(),
+        "value": pa.binary(),
+        "headers": pa.list_(pa.struct({"key": pa.string(), "value": pa.binary()})),
+    }
+)
+"""Messages as Spark hands them over."""
+
 
 @dataclass
-class Topic:
+class Log:
     """A topic of one partition: its id, and what each offset holds (None: no longer there)."""
 
     id: int = 0
@@ -60,7 +74,7 @@ class Topic:
     st.lists(st.tuples(st.sampled_from(["append", "read", "expire", "anew", "cut"]), st.integers(1, 6)), max_size=30)
 )
 def test_every_record_is_read_once_or_in_a_gap_and_no_offset_is_used_twice(steps: list[tuple[str, int]]) -> None:
-    topic, pins, standing = Topic(), PinnedTopics(), {"t/0": 0}
+    topic, pins, standing = Log(), PinnedTopics(), {"t/0": 0}
     read: dict[int, int] = {}
     lost: set[int] = set()
 
@@ -201,6 +215,22 @@ def test_offsets_go_to_their_epoch_and_back(epoch: int, offset: int) -> None:
 
 def test_pending_events_are_pruned_by_the_brokers_offsets() -> None:
     assert done_end(Marker(3, {"t/0": EPOCH}, {"t/0": EPOCH + 4}, 3)) == {"t/0": 4}
+
+
+# --- partitions ---
+
+
+@given(st.integers(0, 3), st.integers(0, 5_000))
+def test_a_partition_has_a_number_of_its_own_or_is_refused(topic: int, partition: int) -> None:
+    stream = Stream("s", topic="t0", also=[Topic(f"t{number}") for number in (1, 2, 3)], fields={"user": "string"})
+    row = {"topic": f"t{topic}", "partition": partition, "offset": 7, "timestamp": 1, "value": b"{}"}
+    table = pa.Table.from_pylist([row | {"key": None, "headers": None}], schema=COLUMNS)
+    if partition < 1_024 - (topic == 3):  # the last number of all is that of imported records
+        (messages,) = messages_by_topic(table, [stream])
+        assert messages.records.partition.tolist() == [1_024 * topic + partition]
+    else:
+        with pytest.raises(FormatError, match=f"topic 't{topic}' requires at most 1,02[34] partitions; got"):
+            messages_by_topic(table, [stream])
 
 
 # --- what moves -------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from features.online_store.seen_ids import index, index_of
 from features.online_store.seen_ids import memory as memory_of_ids
 from features.online_store.seen_ids.blocks import Block, SeenIds, prior_of
 from features.online_store.sqlite.rows import SqliteRows
+from features.times import now_ms
 
 NAMES = [f"id-{number}" * (number % 5) for number in range(40)]
 batches = st.lists(st.dictionaries(st.sampled_from(NAMES), st.integers(0, 10**6), max_size=12), max_size=12)
@@ -262,3 +263,19 @@ def test_a_read_does_not_wait_for_another_that_reads(store):
     with index_of(reader, 1, "s")._lock, pytest.raises(StoreError, match="still being read"):
         reader.prior("id 0", wait=False)
     assert reader.prior("id 0", wait=False) == [0]
+
+
+def test_a_record_from_hours_ahead_does_not_make_other_ids_old(tmp_path):
+    """One producer's clock that is wrong: the ids of all others are remembered as if it had not been there."""
+    hour, now = 3_600_000, now_ms()
+    with closing(SqliteRows(tmp_path / "online.db")) as rows:
+        driver = rows.generation(1, {"s": hour})
+        driver.begin()
+        times = {"first": now - 1_000, "ahead": now + 4 * hour, "then": now, "again ahead": now + 5 * hour, "last": now}
+        for number, (name, known_at) in enumerate(times.items()):
+            decision = Decision(
+                np.ones(1, bool), pa.array([name]), Prior(np.array([number << 12]), np.array([known_at]))
+            )
+            driver.remember("s", decision, number)
+        prior = driver.remembered("s", pa.array(list(times)), 10**6)
+        assert prior.known_at.tolist() == list(times.values())

@@ -26,6 +26,8 @@ from features.online_store.seen_ids.blocks import Block, merged
 
 KEPT_HORIZONS = 2
 
+FAR = 1 << 62
+
 STOPPED_MS = 24 * 60 * 60 * 1000
 
 QUIET_MS = 15 * 60 * 1000
@@ -170,10 +172,16 @@ class Memory:
         full = self.horizon_ms is not None and self.clock - last.begun >= self.horizon_ms
         return IdTable(last.number + 1, self.clock, NEVER) if full or last not in self.live else last
 
-    def with_batch(self, block: Block, batch_id: int, read: Read, idle: Idle | None = None) -> Change:
-        """The change to write for a batch with these new ids, which found these partitions idle."""
+    def with_batch(self, block: Block, batch_id: int, read: Read, idle: Idle | None = None, now: int = FAR) -> Change:
+        """The change to write for a batch with these new ids, which found these partitions idle.
+
+        Args:
+            now: of our clock, in ms. A record from after it, by a producer's clock that is wrong, moves the memory's
+                clock only so far: else the ids of all others would be old.
+        """
         batch = _newest(block)
-        after = {key: max(self.newest.get(key, NEVER), batch.get(key, NEVER)) for key in {**self.newest, **batch}}
+        both = {**self.newest, **batch}
+        after = {key: min(max(self.newest.get(key, NEVER), batch.get(key, NEVER)), now) for key in both}
         then = self._with_idle(idle)
         part = self._open()
         # A table without ids would be the oldest of all, and go with what the next batch puts into it.

@@ -149,7 +149,8 @@ def _scoring(
     scores, alerts = settings.stream.scores_topic, settings.stream.alerts_topic
     problems = [problems_topic(scores, model) for model in repo.models]
     kafka = settings.kafka
-    ensure_named_topics(producer.bootstrap_servers, [scores, alerts], kafka.partitions, kafka.client, problems)
+    names = [scores, alerts]
+    ensure_named_topics(producer.bootstrap_servers, names, kafka.partitions, kafka.client, problems, kept=[alerts])
     return event_scoring(
         repo,
         absolute_uri(settings.mlflow.tracking_uri, root),
