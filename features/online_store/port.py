@@ -259,7 +259,10 @@ class Store(RowStore, Protocol):
 
     @abstractmethod
     def remember(self, stream: str, decision: Decision, batch_id: int, idle: Idle | None = None) -> None:
-        """Keep the last two accepted events of each id until the horizon has passed, not waiting for what is idle."""
+        """Keep the last two accepted events of each id until the horizon has passed, not waiting for what is idle.
+
+        The same batch again replaces what it remembered: another decision, in which an id is missing, forgets the id.
+        """
 
     @abstractmethod
     def remembered_ids(self) -> int:
