@@ -252,9 +252,7 @@ class Store(RowStore, Protocol):
     def remembered(self, stream: str, ids: pa.Array, batch_id: int, *, wait: bool = True) -> Prior:
         """The last accepted event of each id before this batch (a batch's own decisions do not count for itself).
 
-        Args:
-            wait: for as long as it takes to read them; else StoreError is raised where that is long, and they are read
-                meanwhile.
+        Where reading them takes long, StoreError is raised unless ``wait``, and they are read meanwhile.
         """
 
     @abstractmethod
