@@ -67,6 +67,15 @@ def test_decisions_reach_no_less_when_a_generation_that_is_behind_keeps_its_own(
     assert log.reach == {ONLINE: 9, MACHINES: 2}
 
 
+def test_an_empty_partition_is_reached_once_and_rows_that_never_read_it_lack_nothing(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path, STREAM)
+    assert log.is_beyond({ONLINE: 0})
+    log.keep(decided(0), {ONLINE: 0, MACHINES: 1})
+    assert not log.is_beyond({ONLINE: 0, MACHINES: 1})
+    assert not log.lacks({MACHINES: 1})
+    assert log.lacks({ONLINE: 1})
+
+
 def test_a_file_that_was_being_written_when_the_power_went_is_none(tmp_path: Path) -> None:
     DecisionLog(tmp_path, STREAM).keep(decided(1), {ONLINE: 1})
     (tmp_path / ".1.arrow").write_bytes(b"ARROW1 and no more")
