@@ -242,7 +242,7 @@ class _Tolerances:
         """0 for a derived feature, which is checked by its operands; inf if no difference is allowed."""
         if feature.expression is not None:
             return 0.0
-        if is_exact(feature) or online is None or offline is None:
+        if is_exact(feature):
             return math.inf
         expected = self._expected(key, as_of)
         return math.inf if isinstance(expected, Status) else excess_of(online, expected[feature.name])

@@ -10,7 +10,6 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -160,25 +159,19 @@ def aggregate(aggregation: agg.Aggregation, events: Sequence[Event], as_of: int)
     return ANSWERS[type(aggregation)](aggregation, events, values, as_of)
 
 
-def _total(values: Sequence[float]) -> float:
-    """The sum, rounded once; infinite only if it is itself beyond float64."""
-    try:
-        return math.fsum(values)
-    except OverflowError:  # of an intermediate sum
-        exact = sum(map(Fraction, values), Fraction())
-        try:
-            return float(exact)
-        except OverflowError:
-            return math.inf if exact > 0 else -math.inf
-
-
 def _sum(values: Sequence[float]) -> Expected:
-    return Expected(_total(values), 1e-9 * _total([abs(value) for value in values]))
+    """The sum, rounded once. Where sums can leave float64, any value is right: it depends on the order."""
+    try:
+        return Expected(math.fsum(values), 1e-9 * math.fsum(map(abs, values)))
+    except OverflowError:
+        return Expected(None, math.inf)
 
 
 def _mean(values: Sequence[float]) -> Expected:
     total = _sum(values)
-    return Expected(total.value / len(values), total.tolerance / len(values)) if values else Expected(None)
+    if not values or total.value is None:
+        return Expected(None, total.tolerance)
+    return Expected(total.value / len(values), total.tolerance / len(values))
 
 
 def _quantile(aggregation: agg.Quantile, values: Sequence[float]) -> Expected:
@@ -219,6 +212,8 @@ ANSWERS: dict[type[agg.Aggregation], Callable[[Any, Sequence[Event], list[Any], 
 
 def quotient(top: Expected, bottom: Expected) -> Expected:
     """The quotient, with the tolerance that follows from both; a denominator that may be 0 tolerates anything."""
+    if math.isinf(max(top.tolerance, bottom.tolerance)):
+        return Expected(None, math.inf)
     if top.value is None or bottom.value is None or (bottom.value == 0 and bottom.tolerance == 0):
         return Expected(None)
     if abs(bottom.value) <= bottom.tolerance:

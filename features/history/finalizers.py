@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.arrays import Column, Int64s, concatenated, run_starts
+from features.arrays import Bools, Column, Int64s, concatenated, run_starts
 from features.definitions import (
     Aggregation,
     Count,
@@ -86,7 +86,15 @@ def _as_float(answer: FeatureValues) -> NDArray[np.float64]:
 def _divided(top: FeatureValues, bottom: FeatureValues) -> FeatureValues:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         values = _as_float(top) / _as_float(bottom)
-    return FeatureValues(np.where(np.isfinite(values), values, 0.0), np.isfinite(values))
+    return _finite(values)
+
+
+def _finite(values: NDArray[np.float64], valid: Bools | None = None) -> FeatureValues:
+    """The values, without those that left float64: a sum that did depends on the order of its summands."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return FeatureValues(values, valid)
+    return FeatureValues(np.where(finite, values, 0.0), finite if valid is None else finite & valid)
 
 
 def _sum(ranges: Ranges) -> NDArray[np.float64]:
@@ -98,11 +106,11 @@ def _finalize_count(_: Aggregation, ranges: Ranges, __: Int64s) -> FeatureValues
 
 
 def _finalize_sum(_: Aggregation, ranges: Ranges, __: Int64s) -> FeatureValues:
-    return FeatureValues(_sum(ranges))
+    return _finite(_sum(ranges))
 
 
 def _finalize_mean(_: Aggregation, ranges: Ranges, __: Int64s) -> FeatureValues:
-    return FeatureValues(_sum(ranges) / np.maximum(ranges.count("count"), 1), ranges.filled)
+    return _finite(_sum(ranges) / np.maximum(ranges.count("count"), 1), ranges.filled)
 
 
 def _finalize_min(_: Aggregation, ranges: Ranges, __: Int64s) -> FeatureValues:

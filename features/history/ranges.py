@@ -74,7 +74,8 @@ class Ranges:
         result = np.zeros(len(self.lo), dtype=values.dtype)
         if len(values):
             starts = np.searchsorted(self._pieces.owner, np.flatnonzero(self.filled))
-            result[self.filled] = ufunc.reduceat(values, starts)
+            with np.errstate(over="ignore", invalid="ignore"):  # a sum that leaves float64 has no value
+                result[self.filled] = ufunc.reduceat(values, starts)
         return result
 
     @cached_property
@@ -115,7 +116,8 @@ class Blocks:
     def _line(self, values: Column, ufunc: np.ufunc) -> Column:
         levels = [values]
         for _ in range(1, self._levels):
-            levels.append(ufunc.reduceat(levels[-1], np.arange(0, len(levels[-1]), BLOCK)))
+            with np.errstate(over="ignore", invalid="ignore"):
+                levels.append(ufunc.reduceat(levels[-1], np.arange(0, len(levels[-1]), BLOCK)))
         return np.concatenate(levels)
 
     def reduced(self, name: str, ufunc: np.ufunc) -> Column:

@@ -116,17 +116,6 @@ def test_an_aggregation_is_what_a_hand_gets(aggregation: Aggregation, value: Any
     assert asked(aggregation, OUTSIDE, 100) == of_nothing
 
 
-LARGEST = 1.7976931348623157e308
-
-
-@pytest.mark.parametrize(
-    ("prices", "total"),
-    [([LARGEST] * 2, math.inf), ([-LARGEST] * 2, -math.inf), ([LARGEST, LARGEST, -LARGEST], LARGEST)],
-)
-def test_sums_that_leave_float64_on_their_way_are_summed_all_the_same(prices: list[float], total: float) -> None:
-    assert asked(Sum("price"), [event(90, price) for price in prices], 100) == total
-
-
 def test_a_null_is_no_value_but_its_event_counts() -> None:
     several = [event(90, 3.0), event(95, None, kind=None)]
     assert asked(Count(), several, 100) == 2

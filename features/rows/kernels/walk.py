@@ -124,7 +124,7 @@ def _answer_run(program, step, lo, hi, as_of, scratch):
         scratch.whole[step] = counted(scratch.ints[first], lo, hi)
         scratch.real[step] = float(scratch.whole[step])
     elif what == SUM:
-        scratch.real[step] = summed(scratch.floats[first], lo, hi)
+        _set_finite(scratch, step, summed(scratch.floats[first], lo, hi))
     elif what == DECAYED:
         scratch.real[step] = decayed(scratch.floats[first], scratch.ints[0], lo, hi, as_of, program.parameters[step])
     elif hi > lo:
@@ -134,12 +134,19 @@ def _answer_run(program, step, lo, hi, as_of, scratch):
 
 
 @inner
+def _set_finite(scratch, step, value):
+    """The answer; none for a sum that left float64, which depends on the order of its summands."""
+    finite = np.isfinite(value)
+    scratch.known[step], scratch.real[step] = finite, value if finite else np.nan
+
+
+@inner
 def _answer_filled(program, step, lo, hi, as_of, scratch):
     """The answer from a run that has entries."""
     what, first, second = program.steps[step, 0], program.steps[step, 1], program.steps[step, 2]
     if what == MEAN:
         total = counted(scratch.ints[second], lo, hi)
-        scratch.real[step] = summed(scratch.floats[first], lo, hi) / float(max(total, 1))
+        _set_finite(scratch, step, summed(scratch.floats[first], lo, hi) / float(max(total, 1)))
     elif what == MIN:
         scratch.real[step] = smallest(scratch.floats[first], lo, hi)
     elif what == MAX:
