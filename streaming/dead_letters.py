@@ -33,6 +33,7 @@ from streaming.kafka import (
     admin_client,
     dead_letter_topic,
     read_topic,
+    read_watermarks,
     topics,
 )
 
@@ -175,10 +176,31 @@ def read_dead_letters(
         TopicError: the cluster does not answer.
         ReadError: a topic cannot be read to its end.
     """
-    existing = topics(admin_client(bootstrap_servers, client_options), bootstrap_servers)
-    dead = [dead_letter_topic(topic)] if topic else sorted(name for name in existing if name.endswith(DEAD))
+    dead = _topics_of_letters(bootstrap_servers, topic, client_options)
     records = (record for name in dead for record in read_topic(bootstrap_servers, name, client_options))
     return letters_of(records)
+
+
+def deleted_letters(
+    bootstrap_servers: str, topic: str | None = None, client_options: Mapping[str, Any] | None = None
+) -> int:
+    """The number of letters and receipts, of a topic or of all, that the broker has deleted: its topics are bounded.
+
+    Raises:
+        TopicError, StoreError: the cluster does not answer.
+    """
+    existing = topics(admin_client(bootstrap_servers, client_options), bootstrap_servers)
+    dead = [name for name in _topics_of_letters(bootstrap_servers, topic, client_options) if name in existing]
+    return sum(read_watermarks(bootstrap_servers, dead, client_options).low.values()) if dead else 0
+
+
+def _topics_of_letters(
+    bootstrap_servers: str, topic: str | None, client_options: Mapping[str, Any] | None
+) -> list[str]:
+    if topic:
+        return [dead_letter_topic(topic)]
+    existing = topics(admin_client(bootstrap_servers, client_options), bootstrap_servers)
+    return sorted(name for name in existing if name.endswith(DEAD))
 
 
 def letters_of(records: Iterable[Record]) -> list[DeadLetter]:

@@ -16,6 +16,9 @@ STREAM_CONFIG = {"message.timestamp.type": "LogAppendTime", "compression.type": 
 KEPT = {"retention.ms": "-1"}
 """Nothing is deleted by age: dead letters, and alerts, which wait for their sinks."""
 
+LETTERS_CONFIG = KEPT | {"retention.bytes": str(1 << 30)}
+"""Of a topic's dead letters 1 GiB is kept, and the oldest go: a broken producer would fill the disk with them."""
+
 TIMEOUT_S = 30.0
 
 
@@ -79,9 +82,9 @@ def ensure_named_topics(
     required = {}
     for topic in dict.fromkeys(names):
         required[topic] = NewTopic(topic, partitions, config=STREAM_CONFIG | (KEPT if topic in kept else {}))
-        required[dead_letter_topic(topic)] = NewTopic(dead_letter_topic(topic), 1, config=KEPT)
+        required[dead_letter_topic(topic)] = NewTopic(dead_letter_topic(topic), 1, config=LETTERS_CONFIG)
     for topic in dead_letters_of:
-        required[dead_letter_topic(topic)] = NewTopic(dead_letter_topic(topic), 1, config=KEPT)
+        required[dead_letter_topic(topic)] = NewTopic(dead_letter_topic(topic), 1, config=LETTERS_CONFIG)
     new = [topic for name, topic in required.items() if name not in existing]
     return [name for name in _create(admin, new) if name]
 

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import ConfigResource
 
 from features.definitions import Field, Stream
 from features.events.parsing import Parsed, Records, Verdict, parse
@@ -15,7 +17,7 @@ from headrace.cli import cli
 from streaming.dead_letters import DeadLetterError, read_dead_letters, replay, replay_headers, send_dead_letters
 from streaming.kafka.consumer import Record, read_topic
 from streaming.kafka.producer import FIRST_PLACE, EventProducer
-from streaming.kafka.topic_admin import dead_letter_topic, ensure_topics
+from streaming.kafka.topic_admin import admin_client, dead_letter_topic, ensure_topics
 
 pytestmark = pytest.mark.integration
 
@@ -160,3 +162,17 @@ def test_late_and_valid_records_are_no_dead_letters(kafka, producer, stream):
     assert parsed.verdicts.tolist() == [Verdict.VALID]
     assert send_dead_letters(producer, stream, table, parsed) == 0
     assert list(read_topic(kafka, dead_letter_topic(stream.topic))) == []
+
+
+def test_a_topic_of_dead_letters_is_bounded_and_what_is_gone_is_counted(kafka, producer, stream):
+    refuse_all(kafka, producer, stream)
+    dead = dead_letter_topic(stream.topic)
+    admin = admin_client(kafka)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, dead)
+    config = next(iter(admin.describe_configs([resource]).values())).result(30)
+    assert (config["retention.ms"].value, config["retention.bytes"].value) == ("-1", str(2**30))
+    assert "gone" not in deadletters(kafka, "list", "--topic", stream.topic).stderr
+    next(iter(admin.delete_records([TopicPartition(dead, 0, 2)]).values())).result(30)
+    listed = deadletters(kafka, "list", "--topic", stream.topic, "--json")
+    assert len(json.loads(listed.stdout)) == len(BAD) - 2
+    assert listed.stderr.startswith("2 older ones are gone")

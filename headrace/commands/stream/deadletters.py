@@ -41,6 +41,12 @@ class ConfiguredKafka:
 
         return read_dead_letters(self.bootstrap_servers, topic, self.settings.kafka.client)
 
+    def deleted(self, topic: str | None) -> int:
+        """The number of letters that the broker deleted, of a topic or of all."""
+        from streaming.dead_letters import deleted_letters
+
+        return deleted_letters(self.bootstrap_servers, topic, self.settings.kafka.client)
+
 
 @contextmanager
 def _kafka() -> Iterator[ConfiguredKafka]:
@@ -79,7 +85,9 @@ def list_letters(topic: str | None, reason: str | None, everything: bool, limit:
       headrace deadletters list --topic shop.activity --reason wrong_type --json
     """
     with _kafka() as kafka:
-        letters = _chosen(kafka.letters(topic), reason, everything)
+        letters, deleted = _chosen(kafka.letters(topic), reason, everything), kafka.deleted(topic)
+    if deleted:
+        click.echo(f"{deleted} older ones are gone: a topic of letters is kept up to its retention.bytes", err=True)
     shown = sorted(letters, key=lambda letter: (letter.time_ms, letter.place))[-limit:]
     if as_json:
         click.echo(json.dumps([described(letter) for letter in shown], indent=2))
