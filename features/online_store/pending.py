@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.arrays import Int64s
-from features.definitions import FeatureRepo, Stream, duration_ms
+from features.definitions import FeatureRepo, FeatureView, Stream, duration_ms
 from features.epochs import broker_offsets, epoch_start
 from features.errors import ForeignRowError, StoreError
 from features.events import NOT_OF_A_RECORD, Records, Verdict, accepted_events, decide, parse
@@ -118,29 +118,34 @@ class RowsWithPending(ForwardedStore):
         self, name: str, rows: PackedRows, entries: list[PendingEvent], folded: FoldedUpTo, store: Store, stream_id: int
     ) -> pa.Array:
         view = self._repo.views[name]
-        events = {}
-        for stream in view.streams:
-            counted = self._counting(stream, entries, folded, store)
-            if counted is not None:
-                events[stream.name] = counted
+        events = self._counted(view, entries, folded, store)
         if not events:
             return rows.values
+        key = BatchKey(stream_id, AFTER_ALL, 0)
         try:
-            changed = fold(view, rows, events, BatchKey(stream_id, AFTER_ALL, 0))
+            changed = fold(view, rows, events, key)
         except NOT_OF_A_RECORD:
             raise
         except BaseException:  # noqa: BLE001  # an event that the stream will refuse as this does
-            streams = {stream.name: stream for stream in view.streams}
-            events = {
-                stream: without_unfoldable(table, streams[stream], self._repo.reading(stream))
-                for stream, table in events.items()
-            }
-            changed = fold(view, rows, events, BatchKey(stream_id, AFTER_ALL, 0))
+            changed = fold(view, rows, self._counted(view, entries, folded, store, is_tried=True), key)
         at = pc.index_in(rows.keys, value_set=changed.keys)
         return pc.if_else(at.is_valid(), changed.values.take(at), rows.values)
 
+    def _counted(
+        self,
+        view: FeatureView,
+        entries: list[PendingEvent],
+        folded: FoldedUpTo,
+        store: Store,
+        *,
+        is_tried: bool = False,
+    ) -> dict[str, pa.Table]:
+        """By stream, what _counting() has; with ``is_tried``, without events that no view can fold."""
+        counted = {s.name: self._counting(s, entries, folded, store, is_tried=is_tried) for s in view.streams}
+        return {name: events for name, events in counted.items() if events is not None}
+
     def _counting(
-        self, stream: Stream, entries: Sequence[PendingEvent], folded: FoldedUpTo, store: Store
+        self, stream: Stream, entries: Sequence[PendingEvent], folded: FoldedUpTo, store: Store, *, is_tried: bool
     ) -> pa.Table | None:
         """The stream's events among the entries that no row has, judged and decided as the fold will; None for none."""
         by_batch: dict[int, list[PendingEvent]] = {}
@@ -150,7 +155,12 @@ class RowsWithPending(ForwardedStore):
             offset = epoch_start(end) + entry.offset
             if entry.topic_partition.rpartition("/")[0] == stream.topic and offset >= end:
                 by_batch.setdefault(batch, []).append(replace(entry, offset=offset))
-        tables = [self._decided(stream, of_batch, store, batch) for batch, of_batch in by_batch.items()]
+        tables = []
+        for batch, of_batch in by_batch.items():
+            events = self._events(stream, of_batch)
+            if is_tried:  # before repetitions are decided: the id of a refused event is not remembered
+                events = without_unfoldable(events, stream, self._repo.reading(stream.name))
+            tables.append(self._decided(stream, events, store, batch))
         return pa.concat_tables(tables) if any(table.num_rows for table in tables) else None
 
     def _events(self, stream: Stream, entries: Sequence[PendingEvent]) -> pa.Table:
@@ -167,9 +177,8 @@ class RowsWithPending(ForwardedStore):
         parsed = parse(records, stream, horizon_ms, self._schemas, keys=keys)
         return parsed.events.filter(pa.array(parsed.verdicts[parsed.rows] == Verdict.VALID))
 
-    def _decided(self, stream: Stream, entries: Sequence[PendingEvent], store: Store, batch: int) -> pa.Table:
+    def _decided(self, stream: Stream, events: pa.Table, store: Store, batch: int) -> pa.Table:
         """The events that count after a batch, by the ids remembered up to and with that batch."""
-        events = self._events(stream, entries)
         if not events.num_rows:
             return events
         ids = ids_of(events)

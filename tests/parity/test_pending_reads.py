@@ -129,7 +129,7 @@ class RowsFirst(RowsWithPending):
         marker = store.marker()
         reach = None if marker is None else pending.folded_up_to(marker, keys, values)
         if reach is None:
-            return self.read_rows(view, keys, schema_hash)
+            return pending.ReadRows(values, stream_id)
         folded = self._folded(view, pending.PackedRows(keys, values), entries, reach, store, current)
         return pending.ReadRows(folded, current)
 

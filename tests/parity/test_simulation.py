@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import memory_store
+import numpy as np
 import pytest
+import stories
 from memory_store import MemoryHandle
-from stories import MISHAPS, simulate
+from stories import MISHAPS, Story, simulate
+from topic import BREAKS
 
+from features.events.parsing import Verdict, with_dead_letters
+from features.online_store import batch_step
 from features.online_store.batch_step import Batch, BatchStep, BatchWork, Counts
 from features.online_store.port import Marker
 from features.rows import folding as state
@@ -108,6 +113,45 @@ def test_offsets_published_after_the_rows_are_caught() -> None:
 def test_a_fence_off_by_one_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that lets its own batch in again counts a replay twice."""
     monkeypatch.setattr(state, "is_open", lambda written_by, batch_id: written_by <= batch_id)
+    assert caught(BatchStep)
+
+
+def test_stories_have_records_that_the_parser_refuses_and_some_that_no_fold_can_take() -> None:
+    """Poison that nobody meets proves nothing."""
+    poison = [one["message"] for number in range(40) for one in Story(number).log.records if one["is_poison"]]
+    unfoldable = sum(str(BREAKS).encode() in message for message in poison)
+    assert 10 < unfoldable < len(poison) - 10
+
+
+@pytest.mark.parametrize("fault", ["its batch is refused with it", "it is tried for ever"])
+def test_poison_that_harms_its_neighbours_is_caught(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that raises an error must be refused, and it alone."""
+
+    def all_refused(parsed, stream, views):
+        valid = np.flatnonzero(parsed.verdicts[parsed.rows] == Verdict.VALID)
+        return with_dead_letters(parsed, dict.fromkeys(valid.tolist(), "in bad company"))
+
+    refused = {"its batch is refused with it": all_refused, "it is tried for ever": lambda parsed, *_: parsed}[fault]
+    monkeypatch.setattr(stories, "tried", refused)
+    assert caught(BatchStep)
+
+
+def test_a_build_that_takes_what_no_fold_can_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive may have records that an earlier definition could fold."""
+    monkeypatch.setattr(batch_step, "can_take", lambda *_: True)
+    assert caught(BatchStep)
+
+
+class RemembersTheRefused(MemoryHandle):
+    """A planted fault: the ids that a batch remembered with other verdicts stay."""
+
+    def _before(self, stream: str, batch_id: int) -> list[str]:
+        return []
+
+
+def test_ids_that_refused_records_leave_behind_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record that is sent again, mended, would be a duplicate of one that counts nowhere."""
+    monkeypatch.setattr(memory_store, "MemoryHandle", RemembersTheRefused)
     assert caught(BatchStep)
 
 

@@ -121,12 +121,22 @@ class MemoryHandle(Store):
 
     def remember(self, stream: str, decision: Decision, batch_id: int, idle: Idle | None = None) -> None:
         lasts = zip(decision.last.seq.tolist(), decision.last.known_at.tolist(), strict=True)
+        decided = dict(zip(decision.ids.to_pylist(), lasts, strict=True))
+        priors = {
+            event_id: self._prior(stream, event_id, batch_id)
+            for event_id in (*self._before(stream, batch_id), *decided)
+        }
         self._write(
             {
-                ("seen", stream, event_id): (batch_id, last, self._prior(stream, event_id, batch_id))
-                for event_id, last in zip(decision.ids.to_pylist(), lasts, strict=True)
+                ("seen", stream, event_id): (batch_id, decided.get(event_id, prior), prior)
+                for event_id, prior in priors.items()
             }
         )
+
+    def _before(self, stream: str, batch_id: int) -> list[str]:
+        """The ids that the same batch remembered when it ran before, maybe with other verdicts: they are replaced."""
+        seen = (self.stream_id, "seen", stream)
+        return [key[3] for key, value in self.store.values.items() if key[:3] == seen and value[0] == batch_id]
 
     def rows(self, view: str, keys: pa.Array) -> pa.Array:
         return pa.array([self._read("row", view, key) for key in keys.to_pylist()], type=pa.binary())

@@ -297,3 +297,17 @@ def test_a_read_with_such_a_pending_event_has_the_others(breaks: pytest.MonkeyPa
         found = finalize(view, PackedRows(keys, rows.read(view.name, keys)[0]), T0 + 100, 7)
         # The first view has no filter that breaks: it shows the event until the stream has refused it.
         assert found.columns[0].to_pylist() == [4 if view is ALL else 3]
+
+
+def test_a_pending_event_with_the_id_of_such_a_one_counts_at_once(breaks: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A refused event leaves no id behind: what is sent again, mended, is no duplicate before the stream has it."""
+    world = World(tmp_path)
+    world.fold.fold(batch(message(0, 1)), 0)
+    world.store.set_current(SOME.name, 7)
+    posted = enumerate([message(1, BREAKS), message(1, 1)])
+    world.store.pending().put(
+        [PendingEvent(SOME.name, "u1", "t/0", 10 + n, T0 + n, value) for n, value in posted], 60_000
+    )
+    rows, keys = RowsWithPending(world.store, world.store.pending(), REPO), pa.array(["u1"])
+    found = finalize(SOME, PackedRows(keys, rows.read(SOME.name, keys)[0]), T0 + 100, 7)
+    assert found.columns[0].to_pylist() == [2]
