@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from features.errors import FenceError, StoreError
 from features.events import Decision, Prior
 from features.hashing import Uint64s, prints_of
 from features.online_store.port import (
@@ -169,13 +170,23 @@ class GenerationStore(Store):
         lookup = self._lookups.get(stream)
         if lookup is None or lookup.batch_id != batch_id or not ids.equals(lookup.ids):
             prints, index = prints_of(ids), index_of(self._cells, self.stream_id, stream)
-            prior = index.prior(self._memory(stream, batch_id), prints, self._read, wait=wait)
+            read = self._read if wait else self._read_by_reader
+            prior = index.prior(self._memory(stream, batch_id), prints, read, wait=wait)
             lookup = _Lookup(batch_id, ids, prints, prior)
             self._lookups[stream] = lookup
         return lookup
 
     def _read(self, table: str, keys: Sequence[str]) -> list[bytes | None]:
-        return self._cells.get(self.stream_id, table, keys)
+        values = self._cells.get(self.stream_id, table, keys)
+        if None in values:  # as of a table that was dropped meanwhile, or of one that the store has lost
+            self._cells.version(self.stream_id)
+        return values
+
+    def _read_by_reader(self, table: str, keys: Sequence[str]) -> list[bytes | None]:
+        try:
+            return self._read(table, keys)
+        except FenceError as error:
+            raise StoreError(error.where, error.required, error.got, error.next_step) from error
 
     def _memory(self, stream: str, batch_id: int) -> Memory:
         """The stream's memory as it was before the batch."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from memory_store import MemoryStore
 from reader_stories import ReadStory, simulate_reads
 
 from features.definitions import Count, Entity, FeatureSet, FeatureView, Stream
@@ -39,6 +40,7 @@ def test_stories_have_reads_and_effects_of_the_driver_within_them() -> None:
         story.run()
     assert sum(story.reads for story in stories) > 60
     assert sum(story.within for story in stories) > 30
+    assert sum(story.refused for story in stories) > 2
     assert sum(story.outcome.replays for story in stories) > 5
 
 
@@ -168,4 +170,17 @@ def test_repetitions_of_what_was_folded_before_are_caught(monkeypatch: pytest.Mo
     """An id that the stream has accepted already would count once more until its repetition is folded."""
     honest = pending.decide
     monkeypatch.setattr(pending, "decide", lambda *asked: honest(*asked[:-1]))
+    assert caught()
+
+
+@pytest.mark.parametrize("table", ["row", "seen"])
+def test_a_read_of_a_store_that_has_lost_a_table_is_caught(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would look new, and no repetition like an event, if readers did not ask whether the table stands."""
+    honest = MemoryStore.check_readable
+
+    def trusting(store, generation, asked):
+        if asked != table:
+            honest(store, generation, asked)
+
+    monkeypatch.setattr(MemoryStore, "check_readable", trusting)
     assert caught()

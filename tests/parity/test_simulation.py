@@ -9,8 +9,8 @@ import memory_store
 import numpy as np
 import pytest
 import stories
-from memory_store import MemoryHandle
-from stories import MISHAPS, Story, simulate
+from memory_store import MemoryHandle, MemoryStore
+from stories import MISHAPS, SHARED_MISHAPS, Story, simulate
 from topic import BREAKS
 
 from features.events.parsing import Verdict, with_dead_letters
@@ -33,7 +33,7 @@ def test_stories_have_every_mishap_and_really_replay(seed: int) -> None:
     """A simulator in which nothing happens proves nothing."""
     outcomes = [simulate(number) for number in range(40)]
     seen = {name for one in outcomes for name in one.mishaps}
-    assert seen == set(MISHAPS)
+    assert seen == {*MISHAPS, *SHARED_MISHAPS}
     assert sum(one.replays for one in outcomes) > 10
     assert sum(one.rebuilds for one in outcomes) > 3
 
@@ -152,6 +152,13 @@ class RemembersTheRefused(MemoryHandle):
 def test_ids_that_refused_records_leave_behind_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The record that is sent again, mended, would be a duplicate of one that counts nowhere."""
     monkeypatch.setattr(memory_store, "MemoryHandle", RemembersTheRefused)
+    assert caught(BatchStep)
+
+
+@pytest.mark.parametrize("check", ["check_tables", "_check_lease", "claim"])
+def test_a_store_that_trusts_what_it_has_and_who_comes_is_caught(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows would be counted on from nothing; another home would lead, switch or drop what a driver has, or claim it."""
+    monkeypatch.setattr(MemoryStore, check, lambda *_, **__: None)
     assert caught(BatchStep)
 
 

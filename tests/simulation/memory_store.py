@@ -1,9 +1,13 @@
-"""A store in a dictionary behind the port of the batch step; it can tear a write and lose the last writes."""
+"""A store in a dictionary behind the port of the batch step; it can tear a write, lose the last writes, and evict.
+
+As in a Redis, a table has a cell that stands for it, by which the loss of all its cells is noticed; and as in every
+store, a home has the claim and a driver the lease of each generation, which end only when the simulator says so.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -11,12 +15,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from features.errors import LeaseError
+from features.errors import FenceError, LeaseError
 from features.events.dedupe import NEVER, Decision, Prior
+from features.online_store.conflicts import claimed, evicted, held, unreadable
 from features.online_store.port import Fence, Idle, Marker, ShardStore, Store
 from features.rows.matrix import PackedRows
 
 Action = Callable[[], None]
+
+TABLES = ("row", "seen")
+
+STANDS = 0
+"""In the place of a view or stream: the cell that stands for a table."""
+
+CLAIM, CURRENT, HELD_MS = ("claim",), ("current",), 3_600_000
 
 
 class Crash(Exception):  # noqa: N818  (not an error of the program: its process ends)
@@ -28,6 +40,7 @@ class MemoryStore:
     """A store in a dictionary with an undo log, so that a crash can lose its last writes."""
 
     values: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    evicts: bool = True
     _undo: list[list[tuple[tuple[Any, ...], Any]]] = field(default_factory=list)
 
     def write(self, values: Mapping[tuple[Any, ...], Any]) -> None:
@@ -44,9 +57,65 @@ class MemoryStore:
                 else:
                     self.values[key] = value
 
-    def take_lease(self, generation: int) -> None:
-        """Increments the generation's version, so that the next write of the previous driver fails."""
-        self.write({(generation, "version"): self.values.get((generation, "version"), 0) + 1})
+    def evict(self, generation: int, table: str) -> None:
+        """Drops the table's cells and leaves all else, as a Redis does that makes room."""
+        gone = [key for key in self.values if key[:2] == (generation, table)]
+        self._undo.append([(key, self.values.pop(key)) for key in gone])
+
+    def check_tables(self, generation: int, tables: Collection[str] = TABLES) -> None:
+        """Raises FenceError if one of the tables was written to and is lost."""
+        for table in self.values.get((generation, "tables")) or ():
+            if table in tables and (generation, table, STANDS) not in self.values:
+                raise evicted(generation, table)
+
+    def check_readable(self, generation: int, table: str) -> None:
+        """Raises StoreError for readers of a table that is lost."""
+        try:
+            self.check_tables(generation, [table])
+        except FenceError:
+            raise unreadable(generation, table) from None
+
+    # --- claims and leases; a claim is (home, owner, whether the owner's time lasts) ---
+
+    def end_leases(self) -> None:
+        """The time of the claim's owner and of every lease is over."""
+        home, owner, _ = self.values.get(CLAIM) or ("", "", False)
+        leases = [key for key in self.values if key[1:] == ("lease",)]
+        self.write({**dict.fromkeys(leases), CLAIM: (home, owner, False)})
+
+    def claim(self, home: str, owner: str, *, take_over: bool = False) -> None:
+        """As OnlineStore.claim()."""
+        known, driver, lasts = self.values.get(CLAIM) or (home, owner, False)
+        leases = [value for key, value in self.values.items() if key[1:] == ("lease",)]
+        if (known not in (home, "") and (lasts or not take_over)) or (driver != owner and lasts):
+            raise claimed("the store", driver, HELD_MS if lasts else -1)
+        if any(holder not in (owner, None) for holder in leases):
+            raise claimed("the store", "who has a lease", HELD_MS)
+        self.write({CLAIM: (home, owner, True)})
+
+    def take_lease(self, generation: int, owner: str) -> None:
+        """As OnlineStore.take_lease(): increments the version, so that the next write of another driver fails."""
+        self._check_lease(generation, owner)
+        renewed = self.values.get((generation, "lease")) == owner
+        version = (self.values.get((generation, "version")) or 0) + (not renewed)
+        self.write({(generation, "lease"): owner, (generation, "version"): version})
+
+    def set_current(self, generation: int, owner: str) -> None:
+        """As OnlineStore.set_current()."""
+        before = self.values.get(CURRENT)
+        if before not in (None, generation):
+            self._check_lease(before, owner)
+        self.write({CURRENT: generation})
+
+    def drop(self, generation: int, owner: str) -> None:
+        """As OnlineStore.drop_generation()."""
+        self._check_lease(generation, owner)
+        self.write(dict.fromkeys(key for key in self.values if key[0] == generation))
+
+    def _check_lease(self, generation: int, owner: str) -> None:
+        holder = self.values.get((generation, "lease"))
+        if holder not in (None, owner):
+            raise held(generation, holder, HELD_MS)
 
     def handle(
         self, generation: int, before_effect: Action = lambda: None, tear: Callable[[int], int] = lambda rows: rows
@@ -80,8 +149,14 @@ class MemoryHandle(Store):
             )
 
     def put(self, values: Mapping[tuple[Any, ...], Any]) -> None:
-        """Writes in one transaction and calls ``before_effect`` after it."""
-        self.store.write({(self.stream_id, *key): value for key, value in values.items()})
+        """Writes in one transaction, none into a table that is lost, and calls ``before_effect`` after it."""
+        tables = {key[0] for key in values} & {*TABLES}
+        self.store.check_tables(self.stream_id, tables)
+        known = self._read("tables") or frozenset()
+        standing = {(table, STANDS): b"" for table in tables} | (
+            {("tables",): known | tables} if tables - known else {}
+        )
+        self.store.write({(self.stream_id, *key): value for key, value in {**standing, **values}.items()})
         self.before_effect()
 
     def _version(self) -> int:
@@ -89,6 +164,7 @@ class MemoryHandle(Store):
         return version
 
     def begin(self) -> None:
+        self.store.check_tables(self.stream_id)
         self.version = self._version()
 
     def fence(self) -> Fence:
@@ -108,6 +184,8 @@ class MemoryHandle(Store):
         self._write({("marker",): marker}, shards or {})
 
     def remembered(self, stream: str, ids: pa.Array, batch_id: int, *, wait: bool = True) -> Prior:
+        if not wait:
+            self.store.check_readable(self.stream_id, "seen")
         priors = [self._prior(stream, event_id, batch_id) for event_id in ids.to_pylist()]
         return Prior(np.array([p[0] for p in priors], dtype=np.int64), np.array([p[1] for p in priors], dtype=np.int64))
 
@@ -117,7 +195,7 @@ class MemoryHandle(Store):
         return prior
 
     def remembered_ids(self) -> int:
-        return sum(key[:2] == (self.stream_id, "seen") for key in self.store.values)
+        return sum(key[:2] == (self.stream_id, "seen") and key[2] != STANDS for key in self.store.values)
 
     def remember(self, stream: str, decision: Decision, batch_id: int, idle: Idle | None = None) -> None:
         lasts = zip(decision.last.seq.tolist(), decision.last.known_at.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""Readers in the simulator's stories: every read counts each accepted event once, whatever the driver does meanwhile.
+"""Readers in the simulator's stories: every read counts each accepted event once, or says that it cannot.
 
 The driver of a story runs in a thread that stops before and after each of its effects; the steps of reads run in
 between, so a read may begin before a batch and end after it. Only one of the two runs at a time, so a seed gives the
@@ -21,6 +21,7 @@ from topic import KEYS, STREAM, VIEW, breaking_comparison
 
 from features.checks.oracle import disagreements, oracle
 from features.definitions.repo import FeatureRepo
+from features.errors import StoreError
 from features.online_store.batch_step import BatchStep
 from features.online_store.pending import RowsWithPending, done_end
 from features.online_store.port import Offsets, Pending, PendingEvent, ReadableStore, Store
@@ -119,6 +120,7 @@ class StoryRows(ReadableStore):
         current = self._story.current
         if current is None:
             return pa.nulls(len(keys), pa.binary()), None
+        self._story.lossy.check_readable(current, "row")
         return self._story.store.handle(current, lambda: None, lambda rows: rows).rows(view, keys), current
 
     def pending(self) -> Pending:
@@ -153,9 +155,10 @@ class ReadStory(Story):
         self.pending, self.turns = PendingInMemory(), None
         self.reads = 0
         self.within = 0
+        self.refused = 0
         self.current: int | None = None
         self._reading = Random(f"reads of {seed}")
-        self._lossy = store = ForgetfulStore()
+        self.lossy = store = ForgetfulStore()
         super().__init__(seed, BatchStep, store=store)
         self.current = self.generations[-1]
         self.pending.put([_entry(record) for record in self.log.records])
@@ -186,12 +189,20 @@ class ReadStory(Story):
                 self.turns.step()
 
         self.pending.between = between
-        losses = self._lossy.losses
-        features = self._reader.read("v", pa.array(KEYS), self.log.clock)
-        self.pending.between = lambda: None
+        losses = self.lossy.losses
+        try:
+            features = self._reader.read("v", pa.array(KEYS), self.log.clock)
+        except StoreError:
+            self.refused += 1
+            return
+        finally:
+            self.pending.between = lambda: None
+        if features.without_pending:  # as the ids are lost that tell repetitions; and it says so
+            self.refused += 1
+            return
         # After a loss, this read has pending events of later batches than the rows; the next is right again.
         # A store that has lost the whole generation has no values until a rebuild.
-        if self._lossy.losses != losses or self.current is None or self._handle(self.current).marker() is None:
+        if self.lossy.losses != losses or self.current is None or self._handle(self.current).marker() is None:
             return
         self.reads += 1
         wrong = disagreements(VIEW, self._expected, features)

@@ -70,12 +70,39 @@ MISHAP_SHARE = 0.6
 
 MISHAPS = ("none", "crash", "tear", "forget", "crash and forget", "second driver", "lost plan", "new generation")
 
+SHARED_STORIES, SHARED_SHARE = 0.5, 0.4
+
+SHARED_MISHAPS = ("lost rows", "lost ids", "foreign home", "foreign home after a crash")
+"""What happens, in half of the stories, to a store that evicts, or that others have too."""
+
+HOME, OTHER_HOME, INTRUDER = "ours", "theirs", "a driver of theirs"
+
+OTHER_GENERATION = 1_000_000
+
 
 class FallibleStore(Protocol):
     """The simulator's port of a store."""
 
-    def take_lease(self, generation: int) -> None:
-        """Increments the generation's version, so that the next write of the previous driver fails."""
+    evicts: bool
+    """Whether it may lose tables while it keeps the marker, and notices."""
+
+    def end_leases(self) -> None:
+        """The time of every lease, and of the claim's owner, is over."""
+
+    def claim(self, home: str, owner: str, *, take_over: bool = False) -> None:
+        """As OnlineStore.claim(); it and the leases last until end_leases()."""
+
+    def take_lease(self, generation: int, owner: str) -> None:
+        """As OnlineStore.take_lease(): the next write of the previous driver fails."""
+
+    def set_current(self, generation: int, owner: str) -> None:
+        """As OnlineStore.set_current()."""
+
+    def drop(self, generation: int, owner: str) -> None:
+        """As OnlineStore.drop_generation()."""
+
+    def evict(self, generation: int, table: str) -> None:
+        """Drops all cells of the table ('row' or 'seen')."""
 
     def lose(self, writes: int) -> None:
         """Crashes and restarts without the last writes."""
@@ -101,6 +128,9 @@ class Story:
         self.generation = 0
         self.checkpoint = Checkpoint(dict.fromkeys(self.log.ends(), 0))
         self.life = 0
+        self.shared, self.drivers = Random(f"shared {seed}"), 0
+        self.is_shared = self.shared.random() < SHARED_STORIES
+        self._take_store()
         self._build()
 
     def run(self) -> Outcome:
@@ -123,19 +153,36 @@ class Story:
 
     def _drive(self) -> None:
         """Runs one driver, from its lease until the log ends or a mishap stops it."""
+        self._take_store()
         self._take_leases()
         while self.checkpoint.end() != self.log.ends():
             mishap = self.rng.choice(MISHAPS) if self.rng.random() < MISHAP_SHARE else "none"
+            if self.is_shared and mishap == "none" and self.shared.random() < SHARED_SHARE:
+                mishap = self.shared.choice(SHARED_MISHAPS)
             self.outcome.mishaps[mishap] = self.outcome.mishaps.get(mishap, 0) + 1
             if mishap == "new generation":
                 self._build(fuse=self.rng.randint(1, 12))
+            if mishap == "lost ids":
+                self._evict("seen")
             self._batch(self._armed(mishap))
         for generation, handle in zip(self.generations, self._handles(), strict=True):
             self.step_type(handle, [VIEW], generation).check_standing(self.checkpoint.committed)
 
+    @property
+    def owner(self) -> str:
+        """The driver's name."""
+        return f"driver {self.drivers}"
+
+    def _take_store(self) -> None:
+        """A new driver claims the store, when the time of the one before is over."""
+        self.drivers += 1
+        self.store.end_leases()
+        self.store.claim(HOME, self.owner)
+
     def _take_leases(self) -> None:
         for generation in self.generations:
-            self.store.take_lease(generation)
+            self.store.take_lease(generation, self.owner)
+        self.store.set_current(self.generations[-1], self.owner)
 
     def _handles(self) -> list[Store]:
         return [self._handle(generation) for generation in self.generations]
@@ -202,11 +249,45 @@ class Story:
             self.store.lose(self.rng.randint(1, 6))
         if mishap == "lost plan":
             self.checkpoint.plans.pop(self.checkpoint.committed + 1, None)
+        if mishap == "lost rows":
+            self._evict("row")
+        if mishap.startswith("foreign home"):
+            self._meet_foreign_home(after_crash=mishap != "foreign home")
         if mishap == "second driver":
+            self._take_store()
             self._take_leases()
             if self.checkpoint.end() != self.log.ends():
                 self._batch(self._handles())
         if mishap in ("crash", "crash and forget", "lost plan"):
+            self.outcome.replays += 1
+            raise Crash
+
+    def _evict(self, table: str) -> None:
+        if self.store.evicts:
+            self.store.evict(self.shared.choice(self.generations), table)
+
+    def _meet_foreign_home(self, *, after_crash: bool) -> None:
+        """Another home tries to have the store, while the driver lives (its claim and leases are kept) or is gone."""
+        self.store.claim(HOME, self.owner)
+        self._take_leases()
+        tries: dict[str, Callable[[], None]] = {"claim": lambda: self.store.claim(OTHER_HOME, INTRUDER)}
+        if after_crash:
+            self.store.end_leases()
+        else:
+            generation = self.shared.choice(self.generations)
+            tries |= {
+                "take over": lambda: self.store.claim(OTHER_HOME, INTRUDER, take_over=True),
+                "lead": lambda: self.store.take_lease(generation, INTRUDER),
+                "switch": lambda: self.store.set_current(OTHER_GENERATION, INTRUDER),
+                "drop": lambda: self.store.drop(generation, INTRUDER),
+            }
+        for name, attempt in tries.items():
+            try:
+                attempt()
+            except LeaseError:
+                continue
+            self.outcome.wrong.append(f"another home could {name}")
+        if after_crash:
             self.outcome.replays += 1
             raise Crash
 
@@ -221,6 +302,8 @@ class Story:
         archive = self.log.archived(dict.fromkeys(end, 0), end)
         at = Marker(self.checkpoint.committed, end, end, self.checkpoint.committed)
         build_generation(handle, [VIEW], generation, {"s": archive}, at, T0)
+        self.store.take_lease(generation, self.owner)
+        self.store.set_current(generation, self.owner)
         self.generations = [*self.generations[-1:], generation]
 
     def _rebuild(self) -> None:
@@ -229,6 +312,7 @@ class Story:
         self.checkpoint = Checkpoint(self.checkpoint.end())
         self.life += 1
         self.generations = []
+        self._take_store()
         self._build()
 
     def _check(self) -> None:

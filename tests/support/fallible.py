@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +17,8 @@ from features.online_store.redis.rows import RedisRows
 from features.online_store.sqlite.rows import SqliteRows
 
 KEPT_WRITES = 6
+
+HELD_S = 3_600.0
 
 
 class StoryCells(Cells):
@@ -79,11 +80,26 @@ class FallibleRows:
     def __init__(self, rows: Any, horizons_ms: dict[str, int] | None = None) -> None:
         self.rows, self._horizons_ms = rows, horizons_ms
         self.snapshots: deque[Any] = deque(maxlen=KEPT_WRITES)
-        self._owners = itertools.count()
 
-    def take_lease(self, generation: int) -> None:
-        self.snapshots.append(self.snapshot())
-        self.rows.take_lease(generation, f"driver {next(self._owners)}", ttl_s=0)
+    def _kept(self, change: Callable[[], None]) -> None:
+        snapshot = self.snapshot()
+        change()
+        self.snapshots.append(snapshot)
+
+    def claim(self, home: str, owner: str, *, take_over: bool = False) -> None:
+        self._kept(lambda: self.rows.claim(home, owner, HELD_S, take_over=take_over))
+
+    def take_lease(self, generation: int, owner: str) -> None:
+        self._kept(lambda: self.rows.take_lease(generation, owner, HELD_S))
+
+    def set_current(self, generation: int, owner: str) -> None:
+        self._kept(lambda: self.rows.set_current("v", generation, owner))
+
+    def drop(self, generation: int, owner: str) -> None:
+        self._kept(lambda: self.rows.drop_generation(generation, owner))
+
+    def end_leases(self) -> None:
+        self._kept(self.let_time_pass)
 
     def lose(self, writes: int) -> None:
         snapshot = None
@@ -99,10 +115,17 @@ class FallibleRows:
 
 
 class FallibleSqlite(FallibleRows):
+    evicts = False
+
     def __init__(self, path, horizons_ms=None):
         super().__init__(SqliteRows(path), horizons_ms)
         self._beside = sqlite3.connect(path)
         self.rows.generations()
+
+    def let_time_pass(self) -> None:
+        for table in ("claim", "generations"):
+            self._beside.execute(f"UPDATE {table} SET expires_ms = 0")
+        self._beside.commit()
 
     def snapshot(self) -> bytes:
         return self._beside.serialize()
@@ -124,6 +147,19 @@ class FallibleRedis(FallibleRows):
     def __init__(self, urls, horizons_ms=None):
         super().__init__(RedisRows(urls[0], mode="cluster" if len(urls) > 1 else "server"), horizons_ms)
         self._beside = [Redis.from_url(url) for url in urls]
+        # In a cluster, whether a write meets a lost part depends on its keys: test_eviction.py.
+        self.evicts = len(urls) == 1
+
+    def let_time_pass(self) -> None:
+        for beside in self._beside:
+            for key in beside.scan_iter(_type="hash"):
+                if beside.hexists(key, "expires_ms"):
+                    beside.hset(key, "expires_ms", 0)
+
+    def evict(self, generation: int, table: str) -> None:
+        name = {"row": "rows", "seen": "seen"}[table]
+        tables = list(self._beside[0].scan_iter(f"*{{{generation}}}:{name}/*"))
+        self._kept(lambda: [self._beside[0].delete(key) for key in tables])
 
     def snapshot(self) -> list[dict[bytes, bytes]]:
         return [{key: beside.dump(key) for key in beside.scan_iter()} for beside in self._beside]

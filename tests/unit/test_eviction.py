@@ -19,7 +19,8 @@ from features.errors import FenceError, StateError, StoreError
 from features.events import event_schema
 from features.events.parsing import from_columns
 from features.online_store.batch_step import Batch, BatchStep, build_generation
-from features.online_store.port import Marker
+from features.online_store.pending import RowsWithPending
+from features.online_store.port import Marker, PendingEvent
 from features.online_store.reader import FeatureReader
 from features.online_store.redis.rows import RedisRows
 from headrace.commands import doctor
@@ -85,6 +86,19 @@ def test_rows_that_went_were_counted_on_from_nothing_and_now_stop_the_fold_and_e
         step.run(batch(1, ["u5"]))
     with pytest.raises(FenceError, match="rows/v"):
         step.check_standing(0)
+
+
+def test_a_reader_that_finds_the_ids_gone_says_that_it_leaves_out_what_is_pending(store, client):
+    """A repetition of an event that is folded would count until the driver finds the loss, if it counted."""
+    folded(store)
+    value = b'{"event_id": "0", "event_time": %d, "key": "u5"}' % NOW
+    store.pending().put([PendingEvent("v", "u5", "t/0", 10, NOW, value)], 60_000)
+    for key in client.scan_iter("*seen/*"):
+        client.delete(key)
+    with closing(RedisRows(store._opened[0])) as replica:
+        reader = FeatureReader(RowsWithPending(replica, replica.pending(), REPO), REPO, lambda: NOW + 1)
+        found = reader.read("v", pa.array(["u5"]))
+    assert (found.columns[0].to_pylist(), found.without_pending) == ([1], True)
 
 
 def test_whichever_keys_of_a_generation_go_its_driver_stops(store, client):
