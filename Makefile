@@ -8,7 +8,7 @@ help:
 	@echo 'make setup      .venv with every package, ready to use'
 	@echo 'make test       lint, types and tests           make test args="-k windows"'
 	@echo 'make test-slow  tests that take minutes: kills of the stream, Online Retail through the whole loop'
-	@echo 'make simulate   10,000 seeded stories of crashes, replays, evictions and poison; failing seeds become regression tests'
+	@echo 'make simulate   10,000 seeded stories of crashes, replays, outages, evictions and poison; failing seeds become regression tests'
 	@echo 'make mutation   faults planted in the core, and which of them no test notices: hours; args="--sample 6" draws some'
 	@echo 'make lint       lint and types only             make format   fixes what can be fixed'
 	@echo 'make demo       the whole loop on a laptop      make demo-once   checks it, and ends'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import memory_store
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import stories
 from memory_store import MemoryHandle, MemoryStore
-from stories import MISHAPS, SHARED_MISHAPS, Story, simulate
+from stories import MISHAPS, OUTAGE, SHARED_MISHAPS, Story, simulate
 from topic import BREAKS
 
 from features.events.parsing import Verdict, with_dead_letters
@@ -18,9 +19,10 @@ from features.online_store import batch_step
 from features.online_store.batch_step import Batch, BatchStep, BatchWork, Counts
 from features.online_store.port import Marker
 from features.rows import folding as state
+from streaming.losses import TopicLogs
 
 REGRESSIONS = Path(__file__).with_name("simulation_seeds.txt")
-SEEDS_TO_CATCH = 400
+SEEDS_TO_CATCH = 900
 
 
 def test_no_story_loses_or_doubles_an_event(seed: int) -> None:
@@ -33,7 +35,7 @@ def test_stories_have_every_mishap_and_really_replay(seed: int) -> None:
     """A simulator in which nothing happens proves nothing."""
     outcomes = [simulate(number) for number in range(40)]
     seen = {name for one in outcomes for name in one.mishaps}
-    assert seen == {*MISHAPS, *SHARED_MISHAPS}
+    assert seen == {*MISHAPS, *SHARED_MISHAPS, OUTAGE}
     assert sum(one.replays for one in outcomes) > 10
     assert sum(one.rebuilds for one in outcomes) > 3
 
@@ -160,6 +162,33 @@ def test_a_store_that_trusts_what_it_has_and_who_comes_is_caught(check: str, mon
     """Rows would be counted on from nothing; another home would lead, switch or drop what a driver has, or claim it."""
     monkeypatch.setattr(MemoryStore, check, lambda *_, **__: None)
     assert caught(BatchStep)
+
+
+@pytest.mark.parametrize("fault", ["no loss is found", "one record more is passed over", "one lost record is not said"])
+def test_a_loss_that_is_not_accepted_as_it_is_is_caught(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries would wait for ever, or rows lack what the topic still has, or what is lost be thought to count."""
+    honest = TopicLogs.gaps
+
+    def less(logs, query, standing):
+        return [replace(gap, end=gap.end - 1) for gap in honest(logs, query, standing)]
+
+    if fault == "no loss is found":
+        monkeypatch.setattr(TopicLogs, "gaps", lambda *_: [])
+    elif fault == "one lost record is not said":
+        monkeypatch.setattr(TopicLogs, "gaps", less)
+    else:
+        monkeypatch.setattr(
+            TopicLogs, "_resumed", lambda logs, name, at: min(max(at, logs.low[name]) + 1, logs.high[name])
+        )
+    assert caught(BatchStep)
+
+
+def test_stories_lose_records_before_and_behind_the_fold() -> None:
+    """Outages that cost nothing prove nothing."""
+    stories_told = [Story(number) for number in range(60)]
+    for story in stories_told:
+        story.run()
+    assert sum(len(story.log.lost) for story in stories_told) > 50
 
 
 def test_the_same_seed_is_the_same_story() -> None:

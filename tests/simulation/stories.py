@@ -11,15 +11,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Protocol
 
 import click
 import pyarrow as pa
+from checkpoint import Checkpoint
 from executors import Scattered
 from memory_store import Action, Crash, MemoryStore
+from outages import Retention
 from topic import KEYS, STREAM, T0, VIEW, breaking_comparison, make_log
 
 from features.checks.oracle import disagreements, oracle
@@ -33,26 +35,6 @@ from features.rows.finalizing import finalize
 from features.rows.matrix import PackedRows
 
 SCATTERED_SHARE = 0.4
-
-
-@dataclass
-class Checkpoint:
-    """Spark's checkpoint: the offsets planned for each batch, and the last batch that was committed."""
-
-    start: Offsets
-    committed: int = -1
-    plans: dict[int, Offsets] = field(default_factory=dict)
-
-    def end(self) -> Offsets:
-        """End offsets of the committed batches."""
-        return self.plans.get(self.committed, self.start)
-
-    def next_plan(self, rng: Random, ends: Offsets) -> tuple[int, Offsets, Offsets]:
-        """(number, start, end) of the next batch: the plan from before a crash, or a new one."""
-        number, start = self.committed + 1, self.end()
-        if number not in self.plans:
-            self.plans[number] = {p: min(ends[p], start[p] + rng.randint(0, 12)) for p in ends}
-        return number, start, self.plans[number]
 
 
 @dataclass
@@ -74,6 +56,8 @@ SHARED_STORIES, SHARED_SHARE = 0.5, 0.4
 
 SHARED_MISHAPS = ("lost rows", "lost ids", "foreign home", "foreign home after a crash")
 """What happens, in half of the stories, to a store that evicts, or that others have too."""
+
+OUTAGE = "outage beyond retention"
 
 HOME, OTHER_HOME, INTRUDER = "ours", "theirs", "a driver of theirs"
 
@@ -121,6 +105,8 @@ class Story:
         self.executors = Random(f"executors {seed}")
         self.step_type = step_type
         self.log = make_log(self.rng, self.rng.randint(size // 2, size), Random(f"poison {seed}"))
+        self.retention = Retention(seed, self.log.ends())
+        self.spans: list[tuple[Offsets, Offsets]] = []
         self.store: FallibleStore = MemoryStore() if store is None else store
         self.outcome = Outcome(seed)
         self.counted: dict[tuple[int, int], Counts] = {}
@@ -135,14 +121,18 @@ class Story:
 
     def run(self) -> Outcome:
         """Runs drivers until the log is folded to its end, then checks the result."""
+        is_refused = False
         for _ in range(200):
             try:
+                if is_refused:
+                    self._rebuild()
+                    is_refused = False
                 self._drive()
                 break
             except (Crash, LeaseError):
                 continue
             except FenceError:
-                self._rebuild()
+                is_refused = True
             except Exception as error:  # noqa: BLE001  (the story of another seed goes on)
                 self.outcome.wrong.append(f"{type(error).__name__}: {error}")
                 return self.outcome
@@ -154,14 +144,20 @@ class Story:
     def _drive(self) -> None:
         """Runs one driver, from its lease until the log ends or a mishap stops it."""
         self._take_store()
+        self._settle()
         self._take_leases()
         while self.checkpoint.end() != self.log.ends():
             mishap = self.rng.choice(MISHAPS) if self.rng.random() < MISHAP_SHARE else "none"
             if self.is_shared and mishap == "none" and self.shared.random() < SHARED_SHARE:
                 mishap = self.shared.choice(SHARED_MISHAPS)
+            if mishap == "none" and self.retention.begins():
+                mishap = OUTAGE
             self.outcome.mishaps[mishap] = self.outcome.mishaps.get(mishap, 0) + 1
             if mishap == "new generation":
                 self._build(fuse=self.rng.randint(1, 12))
+            if mishap == OUTAGE:
+                self.retention.outlast(self.checkpoint.end())
+                raise Crash
             if mishap == "lost ids":
                 self._evict("seen")
             self._batch(self._armed(mishap))
@@ -193,6 +189,8 @@ class Story:
     def _batch(self, handles: list[Store]) -> None:
         checkpoint = self.checkpoint
         number, start, end = checkpoint.next_plan(self.rng, self.log.ends())
+        if not self.retention.has(start):
+            raise Crash  # as a query that asks for offsets which are gone
         steps = zip(self.generations, handles, strict=True)
         counts = [
             self._stepped(self.step_type(handle, [VIEW], generation), number, start, end)
@@ -299,6 +297,7 @@ class Story:
         generation = self.generation = self.generation + 1
         handle = self.store.handle(generation, self._fuse(fuse, "crash"), lambda rows: rows)
         end = self.checkpoint.end()
+        self.retention.archived(end)
         archive = self.log.archived(dict.fromkeys(end, 0), end)
         at = Marker(self.checkpoint.committed, end, end, self.checkpoint.committed)
         build_generation(handle, [VIEW], generation, {"s": archive}, at, T0)
@@ -306,13 +305,25 @@ class Story:
         self.store.set_current(generation, self.owner)
         self.generations = [*self.generations[-1:], generation]
 
+    def _settle(self) -> None:
+        """Accepts what the topic has lost; if archive or rows cannot read on, rows are made again from the archive."""
+        accepted = self.retention.accept(self.checkpoint.end())
+        if accepted is not None:
+            passed_over = self.log.passed_over | accepted.passed_over
+            self.log = replace(self.log, lost=self.log.lost | accepted.lost, passed_over=passed_over)
+            self._begin_again(accepted.rows)
+
     def _rebuild(self) -> None:
         """Follows the refusal's next step for an operator: a new generation, and a new checkpoint from its end."""
         self.outcome.rebuilds += 1
-        self.checkpoint = Checkpoint(self.checkpoint.end())
+        self._take_store()
+        self._begin_again(self.checkpoint.end())
+
+    def _begin_again(self, start: Offsets) -> None:
+        self.spans.append((self.checkpoint.start, self.checkpoint.end()))
+        self.checkpoint = Checkpoint(start)
         self.life += 1
         self.generations = []
-        self._take_store()
         self._build()
 
     def _check(self) -> None:
@@ -334,7 +345,9 @@ class Story:
             sum(getattr(counts, name) for counts in committed)
             for name in ("folded", "duplicate", "late", "dead_letter")
         )
-        counted, expected = [folded + duplicate, late, dead_letter], self.log.counts()
+        counted = [folded + duplicate, late, dead_letter]
+        spans = [*self.spans, (self.checkpoint.start, self.checkpoint.end())]
+        expected = [sum(of_verdict) for of_verdict in zip(*(self.log.counts(*span) for span in spans), strict=True)]
         if counted != expected:
             self.outcome.wrong.append(f"counted {counted} valid, late and refused records instead of {expected}")
 

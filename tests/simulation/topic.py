@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from outages import Lost
 
 from features.definitions import Entity, FeatureSet, FeatureView, Stream, expressions
 from features.definitions.aggregations import Count, LastK, Sum
@@ -65,11 +66,18 @@ def breaking_comparison() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Log:
-    """The records of a topic of two partitions, what the parser makes of them, and the verdict that each must get."""
+    """The records of a topic of two partitions, what the parser makes of them, and the verdict that each must get.
+
+    Args:
+        lost: records that are said to be lost: they do not count.
+        passed_over: records that neither batches nor the archive have; the same, if all is well.
+    """
 
     records: list[dict[str, Any]]
     parsed: Parsed
     verdicts: NDArray[np.int8]
+    lost: Lost = frozenset()
+    passed_over: Lost = frozenset()
 
     @property
     def clock(self) -> int:
@@ -81,7 +89,7 @@ class Log:
         chosen = [
             index
             for index, record in enumerate(self.records)
-            if start[f"t/{record['partition']}"] <= record["offset"] < end[f"t/{record['partition']}"]
+            if is_between(record, start, end) and (record["partition"], record["offset"]) not in self.passed_over
         ]
         rows = np.array(chosen, dtype=np.int64)
         events = np.flatnonzero(np.isin(self.parsed.rows, rows))
@@ -99,15 +107,26 @@ class Log:
 
     def valid(self) -> list[dict[str, Any]]:
         """The records that count."""
-        return [record for record, verdict in zip(self.records, self.verdicts, strict=True) if verdict == Verdict.VALID]
+        return [
+            record
+            for record, verdict in zip(self.records, self.verdicts, strict=True)
+            if verdict == Verdict.VALID and (record["partition"], record["offset"]) not in self.lost
+        ]
 
-    def counts(self) -> list[int]:
-        """The number of records that are to be valid, late and refused."""
-        return [int((self.verdicts == verdict).sum()) for verdict in Verdict]
+    def counts(self, start: Offsets, end: Offsets) -> list[int]:
+        """The number of records between these offsets that are to be valid, late and refused; lost ones too."""
+        inside = np.array([is_between(record, start, end) for record in self.records])
+        return [int((self.verdicts[inside] == verdict).sum()) for verdict in Verdict]
 
     def ends(self) -> Offsets:
         """The end offset of each partition."""
         return {f"t/{p}": sum(record["partition"] == p for record in self.records) for p in (0, 1)}
+
+
+def is_between(record: dict[str, Any], start: Offsets, end: Offsets) -> bool:
+    """Whether the record is at one of these offsets, [start, end)."""
+    place = f"t/{record['partition']}"
+    return start[place] <= int(record["offset"]) < end[place]
 
 
 def make_log(rng: Random, size: int, poison: Random) -> Log:
