@@ -20,11 +20,12 @@ ready:
 setup: ready
 	@echo 'Ready. $(bin)/headrace --help shows what it does; . $(bin)/activate puts it on your PATH.'
 
-# Tests run even if lint fails: one run shows everything.
+# Tests run even if lint fails: one run shows everything. Files keep their order, so that those of integration, which take minutes
+# each, begin first: xdist would begin with the files of many tests, and wait for a few long ones at the end.
 test: ready
 	@status=0; \
 	$(MAKE) --silent --no-print-directory lint || status=1; \
-	$(bin)/pytest -n auto --maxprocesses 4 --dist loadfile -m 'not slow' $(args) || status=1; \
+	$(bin)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m 'not slow' $(args) || status=1; \
 	exit $$status
 
 test-slow: ready
