@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 DEFINITIONS = "from headrace.bench.workload import numeric_view\n\nusers = [numeric_view(20), numeric_view(50)]\n"
 
 
+PROJECT = "ours"
+"""Feast's name of the project with our store: the keys on a Redis begin with it."""
+
+
 def feast_store(folder: Path, project: str, online_store: dict[str, Any]) -> feast.FeatureStore:
     """A FeatureStore over this kind of online store, with its files in the folder."""
     from feast import FeatureStore, RepoConfig
@@ -39,7 +43,7 @@ def ours(folder: Path, kind: str, address: str) -> feast.FeatureStore:
     plugin = f"headrace.feast.{'Redis' if kind == 'redis' else 'Sqlite'}RowsOnlineStore"
     where = {"url": f"redis://{address}/0"} if kind == "redis" else {"path": address}
     store = feast_store(
-        folder, f"ours_{kind}", {"type": plugin, "definitions": str(definitions), "deadline_ms": 60_000.0, **where}
+        folder, PROJECT, {"type": plugin, "definitions": str(definitions), "deadline_ms": 60_000.0, **where}
     )
     store.apply(list(objects_of(load_repo(definitions)).values()))
     return store

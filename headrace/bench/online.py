@@ -140,8 +140,9 @@ class StoreBench:
     def _rows(self, kind: str, folder: Path) -> SqliteRows | RedisRows:
         if kind == "redis":
             from features.online_store.redis import RedisRows
+            from headrace.bench.feast_stores import PROJECT
 
-            return RedisRows(f"redis://{self.redis}/0", timeout_s=60.0)
+            return RedisRows(f"redis://{self.redis}/0", timeout_s=60.0, project=PROJECT)
         return durable_sqlite(folder / "ours.db")
 
     # --- reads ---

@@ -225,7 +225,7 @@ def test_what_becomes_known_after_as_of_changes_nothing(project, feast_store, re
     later = later.set_column(later.schema.get_field_index("known_at"), "known_at", pa.array(known))
     later = later.set_column(later.schema.get_field_index("offset"), "offset", pa.array(np.arange(9_000, 11_000)))
     parsed = from_columns(later, repo.streams["activity"], repo.horizon_ms("activity")).events
-    Archive(own / ".headrace" / "offline", repo).append(repo.streams["activity"], parsed, "later", 0)
+    Archive(own / ".headrace" / "offline", repo).append(repo.streams["activity"], parsed)
     from feast import FeatureStore
 
     after = FeatureStore(repo_path=str(own / "feature_repo"))

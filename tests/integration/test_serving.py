@@ -17,6 +17,7 @@ from models.recommender.pairs import PAIR_FEATURES
 from serving.server.ray_server import served
 from streaming.kafka.topic_admin import ensure_topics
 
+GAZE = {"event_id": "1", "event_time": 1_780_000_000_000, "event_type": "gaze"}
 # Warnings of Ray's and MLflow's own code are not news about ours.
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 
@@ -108,7 +109,7 @@ def test_an_unknown_user_gets_what_is_trending_and_is_told(ray_http):
         ("/v1/recommend", {"user": "u1"}, 422, "user"),
         ("/v1/recommend", [], 422, "body"),
         ("/v1/events", {"events": 3}, 422, "events"),
-        ("/v1/events", {"event_id": "1", "event_time": 1, "event_type": "gaze"}, 422, "events.0.event_type"),
+        ("/v1/events", GAZE, 422, "events.0.event_type"),
         ("/v1/events?stream=nothing", {"event_id": "1"}, 422, "stream"),
         ("/v1/features/planet/mars", None, 404, "entity"),
     ],
