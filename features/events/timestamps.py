@@ -63,12 +63,15 @@ def with_unit_hint(ms: int, unit: str) -> str:
         ms: the time as it was read.
         unit: the unit that its number was read in ('s', 'ms', 'us' or 'ns').
     """
-    number = ms * TIME_UNITS_PER_MS[unit]
-    others = {other: int(number / per_ms) for other, per_ms in TIME_UNITS_PER_MS.items()}
-    meant = [other for other, time in others.items() if not implausible(time)]
+    first, after = ms * TIME_UNITS_PER_MS[unit], (ms + 1) * TIME_UNITS_PER_MS[unit]
+    # Of a number in smaller units than ms the end was cut off: it was one of several.
+    numbers = (first, max(first, after - 1))
+    times = [(other, int(number / per_ms)) for other, per_ms in TIME_UNITS_PER_MS.items() for number in numbers]
+    meant = [(other, time) for other, time in times if not implausible(time)]
     if not meant:
         return f"{ms} ms" + CLIPPED * (unit == "s" and ms == LARGEST)
-    return f"{ms} ms, which looks like {UNITS[meant[0]]} read as {UNITS[unit]}: {moment_text(others[meant[0]])}"
+    other, time = meant[0]
+    return f"{ms} ms, which looks like {UNITS[other]} read as {UNITS[unit]}: {moment_text(time)}"
 
 
 def ms_of_timestamps(timestamps: pa.Array) -> pa.Array:

@@ -14,8 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given
+from hypothesis import example, given
 from whole_files import whole
 
 from features.definitions import Stream
@@ -120,6 +120,7 @@ def test_an_instant_in_another_unit_is_refused_with_the_unit_on_every_path(
 
 
 @given(second=seconds, unit=st.sampled_from(list(PER_S)), declared=st.sampled_from(list(PER_S)))
+@example(second=631_152_000, unit="s", declared="ns")
 def test_the_hint_is_right_whatever_the_unit_of_the_stream(second: int, unit: str, declared: str) -> None:
     stream = Stream("shop", topic="shop", fields={"user_id": "string"}, time_unit=declared)
     number = in_unit(second, unit)
