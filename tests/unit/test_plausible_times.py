@@ -14,8 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from whole_files import whole
 
 from features.definitions import Stream
