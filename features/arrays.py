@@ -7,7 +7,7 @@ a window.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,33 @@ def single_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     if not isinstance(column, pa.ChunkedArray):
         return column
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays([pa.array([], column.type), *column.chunks])
+
+
+def plain_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The column as one array in Arrow's simplest layout for it: no dictionary, and texts as string."""
+    array = single_array(column)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    is_other_text = pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type)
+    return array.cast(pa.string()) if is_other_text else array
+
+
+def bytes_of(values: pa.Array) -> tuple[Int64s, NDArray[np.uint8]]:
+    """Where n texts or binary values begin among their bytes, and where the last ends; and these bytes."""
+    _, positions, content = values.buffers()
+    offsets = np.frombuffer(positions, np.int32)[values.offset : values.offset + len(values) + 1].astype(np.int64)
+    return offsets - offsets[0], np.frombuffer(content or b"", np.uint8)[offsets[0] : offsets[-1]]
+
+
+def pieces_of(sizes: Int64s, most: int, most_items: int | None = None) -> Iterator[tuple[int, int]]:
+    """[start, stop) of pieces of the items, in their order: of at most that size and so many, or of one item."""
+    ends, start = np.cumsum(sizes, dtype=np.int64), 0
+    while start < len(ends):
+        before = int(ends[start - 1]) if start else 0
+        fits = int(np.searchsorted(ends, before + most, side="right"))
+        stop = max(start + 1, fits if most_items is None else min(fits, start + most_items))
+        yield start, stop
+        start = stop
 
 
 def concatenated(starts: Int64s, lengths: Int64s) -> Int64s:

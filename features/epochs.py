@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-Offsets = Mapping[str, int]
-"""'topic/partition' → an offset."""
-
 OFFSETS_AN_EPOCH = 1 << 44
 """More than a partition ever has: 17 million million. A sequence (events/columns.py) has room for 128 epochs."""
 
 EPOCHS = 128
+
+
+def topic_of(name: str) -> str:
+    """The topic of 'topic/partition'."""
+    return name.rpartition("/")[0]
 
 
 def epoch_of(offset: int) -> int:
@@ -28,20 +30,20 @@ def epoch_start(offset: int) -> int:
     return offset - offset % OFFSETS_AN_EPOCH
 
 
-def broker_offsets(offsets: Offsets) -> dict[str, int]:
+def broker_offsets(offsets: Mapping[str, int]) -> dict[str, int]:
     """Our offsets as the broker numbers them."""
     return {name: offset % OFFSETS_AN_EPOCH for name, offset in offsets.items()}
 
 
-def epoch_starts(offsets: Offsets) -> dict[str, int]:
+def epoch_starts(offsets: Mapping[str, int]) -> dict[str, int]:
     """Topic → the start of the latest epoch that offsets of its partitions are in."""
     starts: dict[str, int] = {}
     for name, offset in offsets.items():
-        topic = name.rpartition("/")[0]
+        topic = topic_of(name)
         starts[topic] = max(epoch_start(offset), starts.get(topic, 0))
     return starts
 
 
-def our_offsets(offsets: Offsets, starts: Mapping[str, int]) -> dict[str, int]:
+def our_offsets(offsets: Mapping[str, int], starts: Mapping[str, int]) -> dict[str, int]:
     """The broker's offsets as ours, by the start of each topic's epoch."""
-    return {name: offset + starts.get(name.rpartition("/")[0], 0) for name, offset in offsets.items()}
+    return {name: offset + starts.get(topic_of(name), 0) for name, offset in offsets.items()}

@@ -13,6 +13,7 @@ from features.arrays import Floats
 from features.definitions import FeatureRepo
 from features.events import PLAUSIBLE, EventColumns, implausible, with_unit_hint
 from features.rows import FeatureMatrix, Status
+from features.times import now_ms
 from models.event_champion import EventAlias
 from models.event_model import EventModelColumns, InputEffect, LoadedEventModel, reasons_of
 from models.followed import EVENT_CHALLENGER_POLICY
@@ -71,7 +72,7 @@ class EventScores:
             raise ProblemError(503, f"POST /v1/score requires a champion of model '{request.model}'; got {reason}.")
         if request.as_of is not None and implausible(request.as_of):
             raise field_problem("as_of", PLAUSIBLE, PlainText(with_unit_hint(request.as_of, "ms")))
-        now = time.time_ns() // 1_000_000 if request.as_of is None else request.as_of
+        now = now_ms() if request.as_of is None else request.as_of
         events = event_of(request.event, champion.columns, now)
         answers = self._answers(champion.columns, events, request.as_of)
         matrix = champion.columns.source.matrix_of(events, answers)

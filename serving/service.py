@@ -333,7 +333,7 @@ class Service:
 
     def _refresh_items(self) -> None:
         try:
-            self.items.refresh(lambda: self.models.artefacts, time.time_ns() // 1_000_000)
+            self.items.refresh(lambda: self.models.artefacts, now_ms())
             self._store_problem = None
         except (HeadraceError, OSError) as error:
             self._store_failed(error)

@@ -16,12 +16,7 @@ from features.definitions import PARTITIONS_OF_A_TOPIC, FeatureRepo, Stream, dur
 from features.events import parse
 from features.history import Span, open_table
 from streaming.dead_letters import DeadLetter, Place, replay_headers
-from streaming.spark import Messages, Schemas, messages_by_topic
-
-COLUMNS = pa.schema(
-    {"topic": pa.string(), "partition": pa.int32(), "offset": pa.int64(), "timestamp": pa.int64()}
-    | {"value": pa.binary(), "headers": pa.list_(pa.struct({"key": pa.string(), "value": pa.binary()}))}
-)
+from streaming.spark import MESSAGES, Messages, Schemas, messages_by_topic
 
 ROW = ["event_id", "known_at", "partition", "offset"]
 
@@ -36,7 +31,7 @@ def archived(
     Args:
         offline: the folder of the archive's tables.
     """
-    messages = messages_by_topic(pa.Table.from_pylist([*map(_message, letters)], COLUMNS), repo.streams.values())
+    messages = messages_by_topic(pa.Table.from_pylist([*map(_message, letters)], MESSAGES), repo.streams.values())
     found = {place for of_topic in messages for place in _archived(of_topic, repo, offline, schemas)}
     return [letter for letter in letters if (letter.place, letter.time_ms) in found]
 

@@ -176,7 +176,7 @@ def read_dead_letters(
         TopicError: the cluster does not answer.
         ReadError: a topic cannot be read to its end.
     """
-    dead = _topics_of_letters(bootstrap_servers, topic, client_options)
+    dead, _ = _topics_of_letters(bootstrap_servers, topic, client_options)
     records = (record for name in dead for record in read_topic(bootstrap_servers, name, client_options))
     return letters_of(records)
 
@@ -189,18 +189,18 @@ def deleted_letters(
     Raises:
         TopicError, StoreError: the cluster does not answer.
     """
-    existing = topics(admin_client(bootstrap_servers, client_options), bootstrap_servers)
-    dead = [name for name in _topics_of_letters(bootstrap_servers, topic, client_options) if name in existing]
-    return sum(read_watermarks(bootstrap_servers, dead, client_options).low.values()) if dead else 0
+    dead, existing = _topics_of_letters(bootstrap_servers, topic, client_options)
+    there = [name for name in dead if name in existing]
+    return sum(read_watermarks(bootstrap_servers, there, client_options).low.values()) if there else 0
 
 
 def _topics_of_letters(
     bootstrap_servers: str, topic: str | None, client_options: Mapping[str, Any] | None
-) -> list[str]:
-    if topic:
-        return [dead_letter_topic(topic)]
+) -> tuple[list[str], Mapping[str, int]]:
+    """The topics of the letters of a topic, or of all, and all that there are with the number of their partitions."""
     existing = topics(admin_client(bootstrap_servers, client_options), bootstrap_servers)
-    return sorted(name for name in existing if name.endswith(DEAD))
+    every = sorted(name for name in existing if name.endswith(DEAD))
+    return [dead_letter_topic(topic)] if topic else every, existing
 
 
 def letters_of(records: Iterable[Record]) -> list[DeadLetter]:

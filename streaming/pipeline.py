@@ -361,8 +361,9 @@ class Pipeline:
         }
         topics, checkpoint = self._context.topics(), checkpoints.path(archived)
         start = self._starter(TopicQuery("archive", topics, archived.first, checkpoint, source, 1_000))
-        look = lambda: self._topics.check(ARCHIVE, log.standing())  # noqa: E731
-        running.query = SupervisedQuery("archive", start, append, self._log, look)
+        running.query = SupervisedQuery(
+            "archive", start, append, self._log, lambda: self._topics.check(ARCHIVE, log.standing())
+        )
         return running
 
     def _is_parsing(self) -> bool:

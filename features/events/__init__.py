@@ -47,6 +47,7 @@ from features.events.parsing import (
     from_columns,
     joined,
     parse,
+    parse_by,
     with_dead_letters,
 )
 from features.events.served_answers import inputs_hash, items_text, served_log, shown_items
@@ -100,6 +101,7 @@ __all__ = [
     "ms_of_text",
     "ms_of_timestamps",
     "parse",
+    "parse_by",
     "parsed_key",
     "parsed_time",
     "plausible_times",

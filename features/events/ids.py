@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.arrays import Bools
+from features.arrays import Bools, Int64s, bytes_of
 
 MOST_BYTES = 256
 """Bytes of an identifier in UTF-8."""
@@ -27,7 +27,7 @@ def unusable(texts: pa.Array) -> Bools:
     if texts.null_count == len(texts):
         return np.zeros(len(texts), dtype=bool)
     broken = pc.greater(pc.binary_length(texts), MOST_BYTES)
-    offsets, data = _bytes_of(texts)
+    offsets, data = bytes_of(texts)
     if _may_be_blank(offsets, data):
         broken = pc.or_(broken, pc.equal(pc.utf8_trim_whitespace(texts), ""))
     if _may_have_controls(data):
@@ -35,17 +35,10 @@ def unusable(texts: pa.Array) -> Bools:
     return np.asarray(pc.fill_null(broken, fill_value=False))
 
 
-def _bytes_of(texts: pa.Array) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """The texts' bytes, and where each begins among them; the last position is the end."""
-    _, positions, content = texts.buffers()
-    offsets = np.frombuffer(positions, np.int32, len(texts) + 1, 4 * texts.offset)
-    return offsets - offsets[0], np.frombuffer(content or b"", np.uint8)[offsets[0] : offsets[-1]]
-
-
 # Both look at the bytes of all texts at once, as Arrow's functions on texts cost up to a hundred times as much.
 
 
-def _may_be_blank(offsets: NDArray[np.int32], data: NDArray[np.uint8]) -> bool:
+def _may_be_blank(offsets: Int64s, data: NDArray[np.uint8]) -> bool:
     """Whether a text can be empty or of spaces alone."""
     starts = offsets[:-1]
     return bool((starts == offsets[1:]).any()) or bool(_BEGINS_A_SPACE[data[starts]].any())

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
 
-from features.arrays import single_array
+from features.arrays import plain_array
 from features.errors import UsageError
 from features.events.decoded import ARROW, INT64, show
 
@@ -60,15 +60,11 @@ def shown(value: object) -> str:
 def _array(values: Any) -> pa.Array | None:
     """The values in one of Arrow's simple layouts; None if they are of several types."""
     if isinstance(values, pa.Array | pa.ChunkedArray):
-        array = single_array(values)
-    else:
-        try:
-            array = single_array(pa.array(values, from_pandas=True))
-        except (pa.ArrowException, OverflowError, TypeError):
-            return None
-    if kinds.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    return array.cast(pa.string()) if kinds.is_large_string(array.type) or kinds.is_string_view(array.type) else array
+        return plain_array(values)
+    try:
+        return plain_array(pa.array(values, from_pandas=True))
+    except (pa.ArrowException, OverflowError, TypeError):
+        return None
 
 
 def _value(value: Any, dtype: str, where: str, row: int) -> Any:

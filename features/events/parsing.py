@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.arrays import Bools, Floats, Int64s, single_array
-from features.definitions import FUTURE_TOLERANCE_MS, PARTITIONS_OF_A_TOPIC, Stream, evaluate
+from features.definitions import FUTURE_TOLERANCE_MS, PARTITIONS_OF_A_TOPIC, FeatureRepo, Stream, evaluate
 from features.events import split_columns
 from features.events.avro import messages as avro
 from features.events.bisecting import NOT_OF_A_RECORD, errors_alone
@@ -116,6 +116,13 @@ def parse(
         return _judge(decoded, some, stream, horizon_ms, keys, clock_ms)
 
     return _whole_or_alone(judged, len(values))
+
+
+def parse_by(
+    repo: FeatureRepo, records: Records, stream: Stream, schemas: Callable[[int], str] | None = None
+) -> Parsed:
+    """As parse(), by what the repo's views and entities say of the stream, or of a part of it."""
+    return parse(records, stream, repo.horizon_ms(stream.name), schemas, keys=repo.keys_of(stream.name))
 
 
 def _taken(records: Records, rows: Int64s | None) -> Records:

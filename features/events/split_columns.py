@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 from numpy.typing import NDArray
 
-from features.arrays import Bools, Int64s, single_array
+from features.arrays import Bools, Int64s, plain_array, single_array
 from features.definitions import Stream
 from features.errors import FormatError
 from features.events.decoded import ARROW, Decoded, Problems, add_bad_times, reason_text, show
@@ -34,11 +34,11 @@ def decode(table: pa.Table, stream: Stream, known: Problems | None = None) -> De
     problems: Problems = dict(known or {})
     typed: dict[str, pa.Array] = {}
     if "event_id" in table.column_names:
-        typed["event_id"] = _ids(_plain(table["event_id"]), problems)
-    typed["event_time"] = _times(_plain(table["event_time"]), "event_time", problems)
+        typed["event_id"] = _ids(plain_array(table["event_id"]), problems)
+    typed["event_time"] = _times(plain_array(table["event_time"]), "event_time", problems)
     for name, field in stream.mapped.items():
         present = name in table.column_names
-        column = _plain(table[name]) if present else pa.nulls(table.num_rows, ARROW[field.dtype])
+        column = plain_array(table[name]) if present else pa.nulls(table.num_rows, ARROW[field.dtype])
         typed[name] = _typed(column, name, field.dtype, problems)
     return Decoded(pa.table(typed), problems)
 
@@ -58,7 +58,7 @@ def positions(table: pa.Table, decoded: Decoded, stream: Stream) -> Positions:
 def _position(table: pa.Table, name: str, default: pa.Array, stream: Stream) -> NDArray[np.generic]:
     if name not in table.column_names:
         return np.asarray(default)
-    column = _plain(table[name])
+    column = plain_array(table[name])
     numbers = ms_of_timestamps(column) if kinds.is_timestamp(column.type) and name == "known_at" else column
     try:
         if kinds.is_integer(numbers.type):
@@ -67,16 +67,6 @@ def _position(table: pa.Table, name: str, default: pa.Array, stream: Stream) -> 
     except pa.ArrowInvalid as error:
         got = str(error)
     raise FormatError(f"events of stream '{stream.name}'", f"a column '{name}' of {default.type}", got)
-
-
-def _plain(column: pa.ChunkedArray) -> pa.Array:
-    """The column as a single array, in Arrow's simplest layout for it."""
-    array = single_array(column)
-    if kinds.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if kinds.is_large_string(array.type) or kinds.is_string_view(array.type):
-        array = array.cast(pa.string())
-    return array
 
 
 def _typed(array: pa.Array, name: str, dtype: str, problems: Problems) -> pa.Array:

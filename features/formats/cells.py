@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.arrays import Bools, single_array
+from features.arrays import Bools, bytes_of, plain_array, single_array
 from features.events import ARROW, Problems, reason_text, show
 from features.formats.files import Columns
 
@@ -48,11 +48,8 @@ def typed(cells: Columns, dtype: str, name: str, problems: Problems) -> pa.Array
 
 def fitted(column: Columns, dtype: str, name: str, problems: Problems) -> pa.Array:
     """A file's column as from_columns takes one of our dtype: text cells are typed, whole decimals are integers."""
-    array = single_array(column)
+    array = plain_array(column)
     kind = array.type
-    if pa.types.is_dictionary(kind):
-        array = array.dictionary_decode()
-        kind = array.type
     if is_text(kind):
         return typed(array, dtype, name, problems)
     if pa.types.is_decimal(kind) and kind.scale == 0 and dtype != "float64":
@@ -110,13 +107,12 @@ def _bools(texts: pa.Array, name: str, problems: Problems) -> pa.Array:
 
 def _all_numbers(texts: pa.Array, dtype: str) -> pa.Array | None:
     """The column as numbers, where a look at its bytes and one conversion prove all of it."""
-    _, offsets, data = texts.buffers()
-    if data is None or not len(texts):
+    if texts.null_count == len(texts):
         return pa.nulls(len(texts), ARROW[dtype])
-    ends = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
     allowed = np.zeros(256, dtype=bool)
     allowed[list(BYTES[dtype])] = True
-    if not allowed[np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]]].all():
+    _, data = bytes_of(texts)
+    if not allowed[data].all():
         return None
     try:
         values = pc.cast(texts, ARROW[dtype])

@@ -147,14 +147,8 @@ class _Rows:
         if b'"' not in data:
             return True
         octets = np.frombuffer(data, dtype=np.uint8)
-        edge = (octets == QUOTE) | (octets == NEWLINE) | (octets == RETURN) | (octets == self.separator[0])
         quotes = np.flatnonzero(octets == QUOTE)
-        opens, closes = quotes[::2], quotes[1::2]
-        if len(opens) != len(closes):
-            return False
-        before = edge[opens - 1] if opens[0] else edge[opens[1:] - 1]
-        after = edge[closes + 1] if closes[-1] < len(data) - 1 else edge[closes[:-1] + 1]
-        return bool(before.all() and after.all())
+        return len(quotes) % 2 == 0 and bool(self._in_place(octets, quotes, np.arange(len(quotes)) % 2 == 0).all())
 
     def _in_place(self, octets: NDArray[np.uint8], quotes: Int64s, opens: Bools) -> Bools:
         """True for quotes that begin a cell or end one, or are one of two that stand for one, given which open."""

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.arrays import Int64s, single_array
+from features.arrays import Int64s, plain_array, single_array
 from features.definitions import Stream
 from features.errors import FormatError, UsageError
 from features.events import (
@@ -253,8 +253,7 @@ def _with_our_names(table: pa.Table, names: Mapping[str, str], source: InputFile
 
 def _times(column: Columns, name: str, unit: str, where: str, problems: Problems) -> Columns:
     """A time column in epoch ms, of integers in ``unit``, timestamps and text; of another type, as it is or null."""
-    if pa.types.is_dictionary(column.type):
-        column = single_array(column).dictionary_decode()
+    column = plain_array(column)
     if pa.types.is_integer(column.type) or pa.types.is_timestamp(column.type):
         return to_ms(column, unit, where)
     if not is_text(column.type):

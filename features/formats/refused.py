@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,12 +28,16 @@ class Refused:
             if len(self.examples) < MOST_EXAMPLES:
                 self.examples.append(text)
 
-    def watched(self, events: Iterable[tuple[str, Parsed]]) -> Iterator[tuple[str, Parsed]]:
-        """The events, each chunk counted as it passes."""
+    def watched(
+        self, events: Iterable[tuple[str, Parsed]], log: Callable[[str], object]
+    ) -> Iterator[tuple[str, Parsed]]:
+        """The events, each chunk counted as it passes; ``log`` takes the lines() once all have passed."""
         for name, parsed in events:
             dead = (parsed.verdicts == Verdict.DEAD_LETTER).nonzero()[0]
             self.add(len(parsed.verdicts), parsed.reasons.take(dead).to_pylist())
             yield name, parsed
+        for line in self.lines():
+            log(line)
 
     def as_json(self) -> dict[str, Any]:
         """The counts and the first reasons."""

@@ -61,9 +61,8 @@ def evicted(stream_id: int, key: str) -> FenceError:
     )
 
 
-def unreadable(stream_id: int, key: str) -> StoreError:
-    """The error of a reader whose rows the store has lost: without it, every entity would look new."""
-    error = evicted(stream_id, key)
+def for_reader(error: FenceError) -> StoreError:
+    """The error of a reader that finds what a driver would be stopped by: without it, every entity would look new."""
     return StoreError(error.where, error.required, error.got, error.next_step)
 
 

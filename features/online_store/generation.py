@@ -7,11 +7,14 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
-from features.errors import FenceError, StoreError
+from features.arrays import pieces_of
+from features.errors import FenceError
 from features.events import Decision, Prior
 from features.hashing import Uint64s, prints_of
+from features.online_store.conflicts import for_reader
 from features.online_store.port import (
     BYTES_A_WRITE,
     DEFINITIONS,
@@ -186,7 +189,7 @@ class GenerationStore(Store):
         try:
             return self._read(table, keys)
         except FenceError as error:
-            raise StoreError(error.where, error.required, error.got, error.next_step) from error
+            raise for_reader(error) from error
 
     def _memory(self, stream: str, batch_id: int) -> Memory:
         """The stream's memory as it was before the batch."""
@@ -195,14 +198,11 @@ class GenerationStore(Store):
 
 def _in_pieces(cells: Mapping[str, bytes]) -> list[Put]:
     """The cells in writes of at most BYTES_A_WRITE, or of one cell; a write of nothing where there are none."""
-    pieces, taken = [Put([], [])], 0
-    for key, value in cells.items():
-        if taken and taken + len(value) > BYTES_A_WRITE:
-            pieces.append(Put([], []))
-            taken = 0
-        pieces[-1] = Put([*pieces[-1].keys, key], [*pieces[-1].values, value])
-        taken += len(value)
-    return pieces
+    keys, values = list(cells), list(cells.values())
+    sizes = np.array([len(value) for value in values], dtype=np.int64)
+    return [Put(keys[start:stop], values[start:stop]) for start, stop in pieces_of(sizes, BYTES_A_WRITE)] or [
+        Put([], [])
+    ]
 
 
 def _marker_bytes(marker: Marker) -> bytes:

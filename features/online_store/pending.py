@@ -23,9 +23,9 @@ import pyarrow.compute as pc
 
 from features.arrays import Int64s
 from features.definitions import FeatureRepo, FeatureView, Stream, duration_ms
-from features.epochs import broker_offsets, epoch_start
+from features.epochs import broker_offsets, epoch_start, topic_of
 from features.errors import ForeignRowError, StoreError
-from features.events import NOT_OF_A_RECORD, Records, Verdict, accepted_events, decide, parse
+from features.events import NOT_OF_A_RECORD, Records, Verdict, accepted_events, decide, parse_by
 from features.online_store.batch_step import ids_of
 from features.online_store.port import (
     ForwardedStore,
@@ -153,7 +153,7 @@ class RowsWithPending(ForwardedStore):
             batch = folded.batch[entry.key]
             end = folded.ends[batch].get(entry.topic_partition, 0)
             offset = epoch_start(end) + entry.offset
-            if entry.topic_partition.rpartition("/")[0] == stream.topic and offset >= end:
+            if topic_of(entry.topic_partition) == stream.topic and offset >= end:
                 by_batch.setdefault(batch, []).append(replace(entry, offset=offset))
         tables = []
         for batch, of_batch in by_batch.items():
@@ -173,8 +173,7 @@ class RowsWithPending(ForwardedStore):
             partition,
             _int64s(entry.offset for entry in unique),
         )
-        horizon_ms, keys = self._repo.horizon_ms(stream.name), self._repo.keys_of(stream.name)
-        parsed = parse(records, stream, horizon_ms, self._schemas, keys=keys)
+        parsed = parse_by(self._repo, records, stream, self._schemas)
         return parsed.events.filter(pa.array(parsed.verdicts[parsed.rows] == Verdict.VALID))
 
     def _decided(self, stream: Stream, events: pa.Table, store: Store, batch: int) -> pa.Table:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from features.definitions import FeatureView
 from features.online_store.generation import GenerationStore
 from features.online_store.port import Cells, Cursor
+from features.times import now_ms
 
 START: Cursor = (0, 0)
 
@@ -43,7 +44,7 @@ class Sweeper:
         self._swept_s = now_s
         clock_ms = max((clocks_ms.get(stream.name, 0) for stream in self._views[self._number].streams), default=0)
         if clock_ms:
-            self.page(min(clock_ms, time.time_ns() // 1_000_000))
+            self.page(min(clock_ms, now_ms()))
         else:
             self._next_view()
 

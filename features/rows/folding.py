@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.arrays import Entries, Int64s, row_bounds, run_starts
+from features.arrays import Entries, Int64s, bytes_of, row_bounds, run_starts
 from features.definitions import FeatureView, Stream
 from features.events import (
     CANNOT_BE_FOLDED,
@@ -34,7 +34,7 @@ from features.rows.decoder import refused
 from features.rows.entities import EntityEvents, Events, convert, entity_events, event_columns, rows_of_events
 from features.rows.finalizing import warm_up
 from features.rows.kernels import Heads, Merge, NewEntries, Packed, Stored, contract
-from features.rows.layout import binary_array, offsets_of
+from features.rows.layout import binary_array
 from features.rows.matrix import BatchKey, PackedRows
 from features.rows.plan import Plan, TableSpec, plan_of
 from features.rows.programs import CODECS, KINDS, lines_of
@@ -267,10 +267,8 @@ def _new_entries(merge: Merge, lifted: Sequence[Entries | None], n: int) -> NewE
 
 def _text_positions(codes: Int64s, pool: pa.Array, texts: list[NDArray[np.uint8]]) -> list[Int64s]:
     """The length of each text, and -1 minus its position among the bytes of all."""
-    ends = offsets_of(pool)
-    data = pool.buffers()[2]
-    text_bytes = np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]] if data is not None else ONE_BYTE[:0]
-    base = sum(map(len, texts)) - int(ends[0])
+    ends, text_bytes = bytes_of(pool)
+    base = sum(map(len, texts))
     texts.append(text_bytes)
     return [np.diff(ends)[codes], -1 - base - ends[:-1][codes]]
 

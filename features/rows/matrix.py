@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.arrays import Int64s
+from features.arrays import Int64s, pieces_of
 
 
 class Status(IntEnum):
@@ -48,13 +48,8 @@ class PackedRows:
     def pieces(self, most_rows: int, most_bytes: int) -> Iterator[PackedRows]:
         """The rows in their order, in slices of at most so many rows and bytes of values; a larger row is alone."""
         lengths = pc.fill_null(pc.binary_length(self.values), 0).to_numpy(zero_copy_only=False)
-        ends, start = np.cumsum(lengths, dtype=np.int64), 0
-        while start < len(self):
-            before = ends[start - 1] if start else 0
-            fits = int(np.searchsorted(ends, before + most_bytes, side="right"))
-            stop = max(start + 1, min(fits, start + most_rows))
+        for start, stop in pieces_of(lengths, most_bytes, most_rows):
             yield self.slice(start, stop - start)
-            start = stop
 
     def filter(self, mask: NDArray[np.bool_]) -> PackedRows:
         """The rows for which the mask is true."""

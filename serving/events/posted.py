@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import time
 from collections.abc import Mapping
 
 from features.definitions import FeatureRepo, Stream
 from features.errors import HeadraceError
 from features.events.avro import schema_registry
+from features.times import now_ms
 from serving.config import ServiceConfig
 from serving.events import verdicts as events
 from serving.events.avro import judge_avro
@@ -50,7 +50,7 @@ class PostedEvents:
         stream = events.named_stream(self._repo.streams, name)
         if self._sink is None:
             raise ProblemError(503, "POST /v1/events requires Kafka's address; got none. See 'headrace serve --help'.")
-        now = time.time_ns() // 1_000_000
+        now = now_ms()
         horizon_ms, keys = self._repo.horizon_ms(name), self._repo.keys_of(name)
         if stream.format == "avro":  # in a thread of its own, as the registry may be read
             judge = functools.partial(judge_avro, posted.events, stream, horizon_ms, now, self._schemas, keys=keys)

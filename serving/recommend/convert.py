@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 import uuid
 from dataclasses import dataclass, field
 
+from features.times import now_ms
 from models.recommender import LoadedRecommender, Ranked
 from serving.http import schema
 from serving.recommend.recommender import SENTENCES, ItemQuery, Recommendation, UserRead, as_of, newest_event
@@ -68,7 +68,7 @@ def response_of(
 ) -> schema.RecommendResponse:
     """The HTTP response of an answer."""
     made = answer.recommendation
-    at = as_of(answer.user, items) or time.time_ns() // 1_000_000
+    at = as_of(answer.user, items) or now_ms()
     newest = newest_event(answer.user, items)
     status = answer.user.status
     return schema.RecommendResponse(

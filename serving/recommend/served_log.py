@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from features.arrays import Floats
 from features.definitions import Stream
 from features.events import inputs_hash, items_text
+from features.times import now_ms
 from models.recommender import PAIR_FEATURES, Artefact, Candidates, RankingRequest, ranker_inputs
 from serving.events import Message, message_of
 from serving.recommend.convert import ModelAnswer
@@ -106,7 +106,7 @@ class ServedLog:
         self._count("failed")
 
     def _message(self, answer: ServedAnswer) -> Message:
-        event = event_of(answer, time.time_ns() // 1_000_000)
+        event = event_of(answer, now_ms())
         key = answer.query.user or answer.query.session
         value = msgspec.json.encode(message_of(event, self._stream))
         return Message(self._stream.topic, None if key is None else key.encode(), value)

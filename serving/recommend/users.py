@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from features.definitions import FeatureRepo, FeatureView
 from features.errors import HeadraceError
 from features.online_store import ReadableStore
 from features.rows import FeatureMatrix, Status
+from features.times import now_ms
 from models.recommender import LoadedRecommender
 from serving.events import OwnClicks
 from serving.http import field_problem
@@ -61,7 +61,7 @@ class UserReader:
         schema_hash = self.schema_hash(served)
         matrix, problem, recent = self._read(query, schema_hash)
         if own_features:
-            now = time.time_ns() // 1_000_000
+            now = now_ms()
             matrix = overridden(self._view_of(served), matrix, own_features, now)
         return UserRead(matrix, problem, recent, bool(own_features), schema_hash)
 

@@ -10,7 +10,6 @@ the same name with another content brings what is new in it (earlier.py), and un
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from features.arrays import Int64s
 from features.definitions import Stream
 from features.errors import LeaseError
 from features.events import Parsed, Verdict
+from features.formats import Refused
 from features.history import IMPORT_PARTITION
 from features.machine import LEAVING_S, locked
 from features.rows import foldable
@@ -35,9 +35,6 @@ from streaming.archive.undo import REJECTS, remove_import
 
 COMMIT_ROWS = 250_000
 """Records that are held at once, which a crash costs to read again."""
-
-MOST_EXAMPLES = 3
-"""Reasons for refused records that are said; the table has all."""
 
 OFFSETS = WRITER
 """The writer whose version is the next free offset of a table's imported events."""
@@ -52,21 +49,23 @@ class ImportCounts:
         after_cut: after the cut-off, so left to the topic.
         until_ms: the cut-off; None: there is none.
         until_by: its source: --until, the archive or Kafka.
-        reasons: refused records by the code of the reason.
-        examples: the first reasons.
+        refused: refused records and their reasons; the table has all.
         gone: events that earlier versions of the file brought, and that it has no more; they stay.
     """
 
     records: int = 0
     imported: int = 0
     already: int = 0
-    rejected: int = 0
     after_cut: int = 0
     until_ms: int | None = None
     until_by: str | None = None
-    reasons: Counter[str] = field(default_factory=Counter)
-    examples: list[str] = field(default_factory=list)
+    refused: Refused = field(default_factory=Refused)
     gone: int = 0
+
+    @property
+    def rejected(self) -> int:
+        """The number of refused records."""
+        return self.refused.reasons.total()
 
 
 @dataclass(frozen=True)
@@ -208,10 +207,7 @@ class _Part:
         fresh = dead[start + dead >= self.progress.seen]
         reasons = parsed.reasons.take(pa.array(fresh))
         self.refused.append(self.rejects.table(start + fresh, reasons))
-        texts = reasons.to_pylist()
-        self.counts.reasons.update(text.partition(":")[0] for text in texts)
-        self.counts.examples += texts[: MOST_EXAMPLES - len(self.counts.examples)]
-        self.counts.rejected += len(fresh)
+        self.counts.refused.add(len(fresh), reasons.to_pylist())
         self.counts.already += len(dead) - len(fresh)
         return len(fresh)
 

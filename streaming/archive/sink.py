@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features import epochs
 from features.definitions import PARTITIONS_OF_A_TOPIC, FeatureRepo, Stream
-from features.events import Parsed, event_schema, parse
+from features.events import Parsed, event_schema, parse_by
 from features.history import ArchiveTable, open_table
 from features.online_store import Offsets
 from features.rows import foldable
@@ -112,7 +113,7 @@ class Archive:
             for name, end in ({} if table is None else table.end()).items():
                 ends.setdefault(name, []).append(end)
         readers = Counter(topic for stream in self.repo.streams.values() for topic in stream.topics)
-        return {name: min(each) for name, each in ends.items() if len(each) >= readers[name.rpartition("/")[0]]}
+        return {name: min(each) for name, each in ends.items() if len(each) >= readers[epochs.topic_of(name)]}
 
 
 def _rows(stream: Stream, events: pa.Table, topics: pa.Array | pa.ChunkedArray) -> pa.Table:
@@ -176,7 +177,5 @@ class ArchiveSink:
         return ArchiveReport(batch_id, end, records_between(start, end), appended, took_ms)
 
     def _parsed(self, messages: Messages) -> Parsed:
-        name = messages.stream.name
-        horizon_ms, keys = self._repo.horizon_ms(name), self._repo.keys_of(name)
-        parsed = parse(messages.records, messages.stream, horizon_ms, self._schemas, keys=keys)
-        return foldable(parsed, messages.stream, self._repo.reading(name))
+        parsed = parse_by(self._repo, messages.records, messages.stream, self._schemas)
+        return foldable(parsed, messages.stream, self._repo.reading(messages.stream.name))

@@ -14,7 +14,16 @@ import pyarrow.compute as pc
 
 from features.arrays import Int64s
 from features.definitions import FeatureRepo
-from features.events import CANNOT_BE_FOLDED, CANNOT_BE_READ, NOT_OF_A_RECORD, Parsed, Verdict, integers, joined, parse
+from features.events import (
+    CANNOT_BE_FOLDED,
+    CANNOT_BE_READ,
+    NOT_OF_A_RECORD,
+    Parsed,
+    Verdict,
+    integers,
+    joined,
+    parse_by,
+)
 from features.online_store import Batch, BatchStep, Counts, Offsets, Store, added
 from features.rows import tried
 from features.times import now_ms
@@ -237,9 +246,7 @@ class OnlineSink:
         self._step.check_standing(committed)
 
     def _parsed(self, messages: Messages) -> Parsed:
-        name = messages.stream.name
-        horizon_ms, keys = self._repo.horizon_ms(name), self._repo.keys_of(name)
-        return parse(messages.records, messages.stream, horizon_ms, self._schemas, keys=keys)
+        return parse_by(self._repo, messages.records, messages.stream, self._schemas)
 
     def _run_step(self, batch_id: int, start: Offsets, end: Offsets, parsed: Mapping[str, Parsed]) -> Counts:
         folded = {name: records for name, records in parsed.items() if name in self._read}

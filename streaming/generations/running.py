@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from features.arrays import Int64s
-from features.epochs import broker_offsets
+from features.epochs import broker_offsets, topic_of
 from features.errors import HeadraceError
 from features.online_store import Counts, Offsets, Sweeper
 from features.times import now_ms
@@ -146,7 +146,7 @@ class GenerationFold(Running):
     @property
     def topics(self) -> list[str]:
         """The topics of its first offsets, which Spark's checkpoint has, and those of its streams."""
-        first = [name.rpartition("/")[0] for name in self.generation.first]
+        first = [topic_of(name) for name in self.generation.first]
         read = [topic for stream in self.repo.streams.values() for topic in stream.topics]
         return list(dict.fromkeys([*first, *read]))
 

@@ -14,13 +14,13 @@ OnAck = Callable[[Any, Any], None]
 """Called with (KafkaError or None, Message); an error of a timeout means unknown, not lost."""
 
 KNOWN_AT = "known_at"
+"""The header that carries when a record became known, in epoch ms as text, where that is not the broker's time."""
 
 FIRST_PLACE = "hr_first_place"
 """Header of a record that was sent again: topic-partition-offset, where it stood before it was ever refused."""
 
 PLACE_PATTERN = r"^[A-Za-z0-9._-]{1,249}-[0-9]{1,9}-[0-9]{1,18}$"
 """Values of that header; another is ignored."""
-"""The header that carries when a record became known, in epoch ms as text, where that is not the broker's time."""
 
 PRODUCER_OPTIONS: dict[str, Any] = {
     "enable.idempotence": True,  # and so acks=all, in order, and no duplicate of a retry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from features.epochs import OFFSETS_AN_EPOCH, epoch_of, epoch_start
+from features.epochs import OFFSETS_AN_EPOCH, epoch_of, epoch_start, topic_of
 from features.online_store import Offsets
 
 EXPIRED, RECREATED, TRUNCATED = "expired", "recreated", "truncated"
@@ -111,8 +111,3 @@ def _gap(query: str, name: str, start: int, end: int | None, reason: str) -> Gap
     topic, _, partition = name.rpartition("/")
     of_broker = None if end is None else end % OFFSETS_AN_EPOCH
     return Gap(query, topic, int(partition), start % OFFSETS_AN_EPOCH, of_broker, reason)
-
-
-def topic_of(name: str) -> str:
-    """The topic of 'topic/partition'."""
-    return name.rpartition("/")[0]

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from features.epochs import EPOCHS, OFFSETS_AN_EPOCH, epoch_of, our_offsets
+from features.epochs import EPOCHS, OFFSETS_AN_EPOCH, epoch_of, our_offsets, topic_of
 from features.errors import FormatError
 from features.machine import write_json
 from features.online_store import Offsets
 from streaming.kafka import Watermarks
-from streaming.losses.gaps import RECREATED, TRUNCATED, TopicLogs, topic_of
+from streaming.losses.gaps import RECREATED, TRUNCATED, TopicLogs
 
 FILE = "_topics.json"
 

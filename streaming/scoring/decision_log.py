@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from features.arrays import Bools, Int64s
 from features.definitions import PARTITIONS_OF_A_TOPIC, Stream
+from features.epochs import topic_of
 from features.events import integers
 from features.machine import replaced
 from features.online_store import Offsets
@@ -46,7 +47,7 @@ class DecisionLog:
         return any(offset > self.reach.get(name, -1) for name, offset in self._own(end).items())
 
     def _own(self, end: Offsets) -> Offsets:
-        return {name: offset for name, offset in end.items() if name.rpartition("/")[0] in self._topics}
+        return {name: offset for name, offset in end.items() if topic_of(name) in self._topics}
 
     def lacks(self, standing: Offsets) -> bool:
         """True if rows at these offsets have events without a decision."""

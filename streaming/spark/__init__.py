@@ -7,6 +7,7 @@ from streaming.spark.pieces import BatchPieces, BatchReader, most_bytes, tables_
 from streaming.spark.query import TopicQuery
 from streaming.spark.session import COLUMNS, SOURCE, Java, SparkError, running_session, spark_session
 from streaming.spark.source import (
+    MESSAGES,
     Messages,
     OffsetLog,
     Schemas,
@@ -24,6 +25,7 @@ __all__ = [
     "BatchReader",
     "COLUMNS",
     "Java",
+    "MESSAGES",
     "Messages",
     "OffsetLog",
     "SOURCE",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from features.arrays import Int64s, single_array
+from features.arrays import Int64s, pieces_of, single_array
 from features.online_store import Offsets
 from streaming.spark.session import COLUMNS, SOURCE
 from streaming.spark.source import nested_offsets
@@ -138,13 +138,7 @@ def ranges_of(sizes: pa.Table, most: int) -> list[tuple[Offsets, Offsets]]:
     names, place = np.unique(np.asarray(topics.indices).astype(np.int64) << 32 | partition, return_inverse=True)
     order = np.lexsort((offset, place))
     order = order[np.argsort(_ranks(place[order]), kind="stable")]
-    total = np.cumsum(size[order])
-    ranges, first = [], 0
-    while first < len(order):
-        before = int(total[first - 1]) if first else 0
-        last = max(int(np.searchsorted(total, before + most, side="right")), first + 1)
-        ranges.append(_range(order[first:last], place, offset))
-        first = last
+    ranges = [_range(order[first:last], place, offset) for first, last in pieces_of(size[order], most)]
     texts = [f"{topics.dictionary[name >> 32].as_py()}/{name & 0xFFFFFFFF}" for name in names.tolist()]
     return [(_named(start, texts), _named(end, texts)) for start, end in ranges]
 

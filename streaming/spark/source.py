@@ -20,6 +20,13 @@ from features.history import IMPORT_PARTITION
 from features.online_store import Offsets
 from streaming.kafka import FIRST_PLACE, KNOWN_AT, PLACE_PATTERN
 
+MESSAGES = pa.schema(
+    {"topic": pa.string(), "partition": pa.int32(), "offset": pa.int64(), "timestamp": pa.int64()}
+    | {"key": pa.binary(), "value": pa.binary()}
+    | {"headers": pa.list_(pa.struct({"key": pa.string(), "value": pa.binary()}))}
+)
+"""A batch's messages as Spark hands them over (session.COLUMNS)."""
+
 
 @dataclass(frozen=True)
 class Messages:

@@ -6,7 +6,6 @@ so these tests need the right to mount one.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from full_disk import fill
 from mixed_traffic import DEAD_LETTER, DUPLICATE, FOLDED, LATE, Sending, traffic
 from mortal_loop import MortalLoop, mortal_loop
 from stream_process import Process
@@ -56,18 +56,6 @@ def small_disk(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def fill(folder: Path) -> Path:
-    """A file that takes what is left of the folder's file system."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(1 << 16))
-        except OSError:
-            os.fsync(file.fileno())
-    return ballast
-
-
 @pytest.mark.parametrize(
     ("loop", "part"), [(("sqlite", None), "broker"), (("redis", None), "store")], indirect=["loop"]
 )
@@ -98,7 +86,8 @@ def test_a_full_disk_stops_what_needs_it_until_there_is_room_again(loop: MortalL
     with loop.stream.running() as process:
         sending.release(len(sent) // 2)
         settled(loop, process, sending)
-        ballast = fill((loop.root / ".headrace" / PLACES[full]).resolve())
+        ballast = (loop.root / ".headrace" / PLACES[full]).resolve() / "ballast"
+        fill(ballast)
         sending.release(len(sent) // 4)
         time.sleep(FULL_S)
         ballast.unlink()

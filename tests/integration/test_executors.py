@@ -41,7 +41,7 @@ from streaming.kafka.encoding import messages as as_sent
 from streaming.scoring.decision_log import DecisionLog
 from streaming.scoring.scoring import EventScoring, ModelScoring
 from streaming.spark.session import COLUMNS, spark_session
-from streaming.spark.source import Messages, known_at
+from streaming.spark.source import MESSAGES, Messages, known_at
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -52,17 +52,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 NOW = 1_790_000_000_000
 RECORDS, BATCHES, STREAM_ID = 3_000, 3, 7
 VIEWS = ("user_activity", "item_activity")
-MESSAGES = pa.schema(
-    {
-        "topic": pa.string(),
-        "partition": pa.int32(),
-        "offset": pa.int64(),
-        "timestamp": pa.int64(),
-        "key": pa.binary(),
-        "value": pa.binary(),
-        "headers": pa.list_(pa.struct({"key": pa.string(), "value": pa.binary()})),
-    }
-)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import Producer
 from deltalake import DeltaTable
+from imported_shop import DEFINITIONS, T0
 from kafka_headers import known_at_header
 
 from features.definitions.repo import load_repo
@@ -30,17 +31,7 @@ from streaming.kafka.topic_admin import ensure_topics
 
 pytestmark = pytest.mark.integration
 
-DEFINITIONS = """
-from headrace import Count, Sum
-from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
-
-user = Entity("user", keys={"user_id": "string"})
-shop = Stream("shop", topic="shop", event_id=None, fields={
-    "user_id": Field("string", required=True), "price": "float64",
-})
-by_user = FeatureView("by_user", sets=[FeatureSet(user, shop, [Count(), Sum("price")], ["1h", "24h"])])
-"""
-T0, HOUR_MS = 1_700_000_000_000, 3_600_000
+HOUR_MS = 3_600_000
 
 
 @pytest.fixture

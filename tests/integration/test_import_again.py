@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from imported_shop import DEFINITIONS, T0
 
 from features.definitions.repo import load_repo
 from features.errors import UsageError
@@ -26,16 +27,6 @@ from streaming.archive.undo import REJECTS
 
 pytestmark = pytest.mark.integration
 
-DEFINITIONS = """
-from headrace import Count, Entity, FeatureSet, FeatureView, Field, Stream, Sum
-
-user = Entity("user", keys={"user_id": "string"})
-shop = Stream("shop", topic="shop", event_id=None, fields={
-    "user_id": Field("string", required=True), "price": "float64",
-})
-by_user = FeatureView("by_user", sets=[FeatureSet(user, shop, [Count(), Sum("price")], ["1h", "24h"])])
-"""
-T0 = 1_700_000_000_000
 HEADER = "event_time,user_id,price"
 
 

@@ -60,6 +60,14 @@ def end(orders: Orders, process: Process) -> None:
     assert process.wait(60) == 0, orders.stream.said()
 
 
+def read_by_a_stream(orders: Orders, events: list[str]) -> None:
+    """The events were sent, and a stream has read them and ended."""
+    with orders.stream.running() as process:
+        orders.send(events)
+        wait_for(orders, process, events)
+        end(orders, process)
+
+
 def refused(orders: Orders) -> str:
     """What a stream says that ends as it cannot read on."""
     with orders.stream.running() as process:
@@ -70,10 +78,7 @@ def refused(orders: Orders) -> str:
 def test_after_an_outage_longer_than_the_retention(orders: Orders) -> None:
     stream = orders.stream
     first = [f"a{number}" for number in range(5)]
-    with stream.running() as process:
-        orders.send(first)
-        wait_for(orders, process, first)
-        end(orders, process)
+    read_by_a_stream(orders, first)
     orders.send(["lost5", "lost6", "b7"])
     lose_before(orders, 7)
     said = refused(orders)
@@ -118,10 +123,7 @@ def test_after_an_outage_longer_than_the_retention(orders: Orders) -> None:
 def test_a_topic_that_was_deleted_and_made_anew(orders: Orders) -> None:
     stream = orders.stream
     old = [f"old{number}" for number in range(20)]
-    with stream.running() as process:
-        orders.send(old)
-        wait_for(orders, process, old)
-        end(orders, process)
+    read_by_a_stream(orders, old)
     make_anew(orders)
     new = [f"new{number}" for number in range(30)]
     orders.send(new)

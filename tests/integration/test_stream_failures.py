@@ -8,12 +8,12 @@ import shutil
 import signal
 import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from full_disk import fill
 from older_kernel import BREAKS, older_compared
 from stream_process import StreamProcess
 
@@ -128,13 +128,6 @@ def test_spark_that_is_killed_ends_the_stream_with_a_sentence_and_the_next_run_g
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     project.check()
-
-
-def fill(file: Path) -> None:
-    """The disk of the file has no byte left."""
-    with file.open("wb", buffering=0) as filler, suppress(OSError):
-        while True:
-            filler.write(bytes(4096))
 
 
 def test_stores_without_room_say_so_and_go_on_when_there_is_room_and_nothing_is_lost(project: Project) -> None:

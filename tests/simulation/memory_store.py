@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from features.errors import FenceError, LeaseError
 from features.events.dedupe import NEVER, Decision, Prior
-from features.online_store.conflicts import claimed, evicted, held, unreadable
+from features.online_store.conflicts import claimed, evicted, for_reader, held
 from features.online_store.port import Fence, Idle, Marker, ShardStore, Store
 from features.rows.matrix import PackedRows
 
@@ -72,8 +72,8 @@ class MemoryStore:
         """Raises StoreError for readers of a table that is lost."""
         try:
             self.check_tables(generation, [table])
-        except FenceError:
-            raise unreadable(generation, table) from None
+        except FenceError as error:
+            raise for_reader(error) from None
 
     # --- claims and leases; a claim is (home, owner, whether the owner's time lasts) ---
 

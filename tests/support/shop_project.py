@@ -70,6 +70,13 @@ ODD_USERS = [f"p{number}" for number in range(50)]
 """The users of poison_records."""
 
 
+def repo_of(folder: Path, topic: str) -> FeatureRepo:
+    """The definitions, written into the new folder."""
+    folder.mkdir()
+    (folder / "shop.py").write_text(DEFINITIONS.format(topic=topic), encoding="utf-8")
+    return load_repo(folder)
+
+
 @dataclass
 class Sent:
     """What a topic was sent and has acknowledged, in any order."""
@@ -111,12 +118,10 @@ class Project:
     def _written(self, bootstrap: str, jars: Path, topic: str) -> FeatureRepo:
         (self.root / ".headrace").mkdir(parents=True)
         (self.root / ".headrace" / "jars").symlink_to(jars)
-        (self.root / "feature_repo").mkdir()
-        (self.root / "feature_repo" / "shop.py").write_text(DEFINITIONS.format(topic=topic), encoding="utf-8")
         stream = "[stream]\nspark_memory = '512m'\narchive_trigger_s = 0.5\nmax_offsets_per_trigger = 100\n"
         settings = f"[kafka]\nbootstrap_servers = '{bootstrap}'\n{stream}"
         (self.root / "settings.toml").write_text(settings, encoding="utf-8")
-        return load_repo(self.root / "feature_repo")
+        return repo_of(self.root / "feature_repo", topic)
 
     # --- what is sent ---
 

@@ -16,11 +16,11 @@ from features.definitions import Field, Stream, Topic
 from features.definitions.repo import FeatureRepo
 from features.events.parsing import from_columns, parse
 from streaming.archive.sink import Archive
-from streaming.archived_letters import COLUMNS, archived
+from streaming.archived_letters import archived
 from streaming.dead_letters import DeadLetter, letter_headers, letters_of, replay_headers
 from streaming.kafka.consumer import Record
 from streaming.kafka.producer import FIRST_PLACE
-from streaming.spark.source import messages_by_topic
+from streaming.spark.source import MESSAGES, messages_by_topic
 
 T0 = 1_700_000_000_000
 HOUR = 3_600_000
@@ -99,7 +99,7 @@ def test_a_record_keeps_its_first_place_however_often_it_is_refused_and_sent_aga
         {"topic": "t", "partition": 7, "offset": 99 + number, "timestamp": T0, "value": value, "headers": each}
         for number, each in enumerate((None, [], [{"key": name, "value": text} for name, text in headers]))
     ]
-    (messages,) = messages_by_topic(pa.Table.from_pylist(rows, COLUMNS), [PLACES])
+    (messages,) = messages_by_topic(pa.Table.from_pylist(rows, MESSAGES), [PLACES])
     ids = parse(messages.records, PLACES).events["event_id"].to_pylist()
     assert ids == ["t-7-99", "t-7-100", f"t-{first[0]}-{first[1]}"]
 
@@ -111,7 +111,7 @@ def test_a_first_place_that_is_none_leaves_the_records_own() -> None:
         | {"headers": [{"key": FIRST_PLACE, "value": text}]}
         for number, text in enumerate(junk)
     ]
-    (messages,) = messages_by_topic(pa.Table.from_pylist(rows, COLUMNS), [PLACES])
+    (messages,) = messages_by_topic(pa.Table.from_pylist(rows, MESSAGES), [PLACES])
     parsed = parse(messages.records, PLACES)
     assert parsed.events["event_id"].to_pylist() == [f"t-0-{number}" for number in range(len(junk))]
     assert np.array_equal(parsed.rows, np.arange(len(junk)))

@@ -20,8 +20,8 @@ from features.formats import read_events
 from serving.events.verdicts import judge
 from streaming.fold.executors import LETTERS, parsed_pieces
 from streaming.fold.shares import fold_job, unpacked
+from streaming.spark import MESSAGES
 
-HEADERS = pa.list_(pa.struct({"key": pa.string(), "value": pa.binary()}))
 NOW = 1_780_000_000_000
 VISITS = Stream("visits", "site.visits", {"user_id": "string", "page": "string", "shop": "int64"}, event_id="event_id")
 VIEW = FeatureView("user_visits", [FeatureSet(Entity("user", {"user_id": "string"}), VISITS, [Count()], ["1h"])])
@@ -97,18 +97,11 @@ def test_every_path_gives_the_same_verdicts(tmp_path):
 
 def test_executors_give_the_same_verdicts():
     events = [event(at, user_id=text) for at, text in enumerate([*ABSURD, *USUAL])]
-    count = len(events)
-    batch = pa.record_batch(
-        {
-            "topic": [VISITS.topic] * count,
-            "partition": pa.array([0] * count, pa.int32()),
-            "offset": pa.array(range(count), pa.int64()),
-            "timestamp": pa.array([NOW] * count, pa.int64()),
-            "key": pa.nulls(count, pa.binary()),
-            "value": pa.array([json.dumps(one).encode() for one in events], pa.binary()),
-            "headers": pa.array([[]] * count, HEADERS),
-        }
-    )
+    messages = [
+        {"topic": VISITS.topic, "partition": 0, "offset": at, "timestamp": NOW, "value": json.dumps(one).encode()}
+        for at, one in enumerate(events)
+    ]
+    batch = pa.RecordBatch.from_pylist([{**one, "headers": []} for one in messages], MESSAGES)
     pieces = pa.Table.from_batches(parsed_pieces(fold_job(REPO, shares=1), [batch]))
     (letters,) = pieces.filter(pc.equal(pieces["kind"], LETTERS))["payload"].to_pylist()
     assert unpacked(letters)["offset"].to_pylist() == list(range(len(ABSURD)))

@@ -31,23 +31,10 @@ from streaming.losses import (
     read_losses,
 )
 from streaming.scoring.decision_log import DecisionLog
-from streaming.spark import OffsetLog, messages_by_topic
+from streaming.spark import MESSAGES, OffsetLog, messages_by_topic
 from streaming.supervisor import SupervisedQuery
 
 EPOCH = OFFSETS_AN_EPOCH
-
-COLUMNS = pa.schema(
-    {
-        "topic": pa.string(),
-        "partition": pa.int32(),
-        "offset": pa.int64(),
-        "timestamp": pa.int64(),
-        "key": pa.binary(),
-        "value": pa.binary(),
-        "headers": pa.list_(pa.struct({"key": pa.string(), "value": pa.binary()})),
-    }
-)
-"""Messages as Spark hands them over."""
 
 
 @dataclass
@@ -224,7 +211,7 @@ def test_pending_events_are_pruned_by_the_brokers_offsets() -> None:
 def test_a_partition_has_a_number_of_its_own_or_is_refused(topic: int, partition: int) -> None:
     stream = Stream("s", topic="t0", also=[Topic(f"t{number}") for number in (1, 2, 3)], fields={"user": "string"})
     row = {"topic": f"t{topic}", "partition": partition, "offset": 7, "timestamp": 1, "value": b"{}"}
-    table = pa.Table.from_pylist([row | {"key": None, "headers": None}], schema=COLUMNS)
+    table = pa.Table.from_pylist([row | {"key": None, "headers": None}], schema=MESSAGES)
     if partition < 1_024 - (topic == 3):  # the last number of all is that of imported records
         (messages,) = messages_by_topic(table, [stream])
         assert messages.records.partition.tolist() == [1_024 * topic + partition]

@@ -151,17 +151,14 @@ class EventFile:
         """
         parts: dict[str, list[pa.Table]] = {name: [] for name in streams}
         left = sys.maxsize if bound is None else bound.events
-        refused = Refused()
-        for name, parsed in refused.watched(
-            read_events(self.path, self.kind, self.repo.streams, self.repo.horizon_ms, self.repo.keys_of)
-        ):
+        repo = self.repo
+        records = read_events(self.path, self.kind, repo.streams, repo.horizon_ms, repo.keys_of)
+        for name, parsed in Refused().watched(records, self.log):
             if name in parts:
                 parts[name].append(parsed.events)
                 left -= parsed.events.num_rows
             if left < 0:
                 raise self._too_many(bound)
-        for line in refused.lines():
-            self.log(line)
         tables = {name: pa.concat_tables(batches) for name, batches in parts.items() if batches}
         if end_ms is not None:
             tables = {name: table.filter(pc.less(table["known_at"], end_ms)) for name, table in tables.items()}

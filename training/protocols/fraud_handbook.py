@@ -91,11 +91,9 @@ def read_history(path: Path, kind: str, repo: FeatureRepo, log: Log = silent) ->
         UsageError: the file or the repo lacks one of them.
     """
     parts: dict[str, list[pa.Table]] = {PAYMENTS: [], LABELS: []}
-    refused = Refused()
-    for name, parsed in refused.watched(read_events(path, kind, repo.streams, repo.horizon_ms, repo.keys_of)):
+    records = read_events(path, kind, repo.streams, repo.horizon_ms, repo.keys_of)
+    for name, parsed in Refused().watched(records, log):
         parts.setdefault(name, []).append(parsed.events)
-    for line in refused.lines():
-        log(line)
     for name in (PAYMENTS, LABELS):
         if not parts[name]:
             raise UsageError(f"file '{path}'", f"events of stream '{name}'", "none")

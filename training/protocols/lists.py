@@ -37,11 +37,8 @@ def read_interactions(
 
     Rows that are no events are logged. Raises UsageError where there is none.
     """
-    refused = Refused()
-    events_of = refused.watched(read_events(path, kind, repo.streams, keys=repo.keys_of))
-    parts = [parsed.events for name, parsed in events_of if name == "activity"]
-    for line in refused.lines():
-        log(line)
+    records = Refused().watched(read_events(path, kind, repo.streams, keys=repo.keys_of), log)
+    parts = [parsed.events for name, parsed in records if name == "activity"]
     if not sum(part.num_rows for part in parts):
         raise UsageError(f"file '{path}'", "events of stream 'activity'", "none")
     events = pa.concat_tables(parts)

@@ -84,11 +84,8 @@ def read(paths: Sequence[Path], repo: FeatureRepo, log: Log = silent) -> Impress
 
 
 def _activity(path: Path, repo: FeatureRepo, log: Log) -> pa.Table:
-    refused = Refused()
-    events_of = refused.watched(read_events(path, "ranklens", repo.streams, keys=repo.keys_of))
-    tables = [parsed.events for name, parsed in events_of if name == "activity"]
-    for line in refused.lines():
-        log(line)
+    records = Refused().watched(read_events(path, "ranklens", repo.streams, keys=repo.keys_of), log)
+    tables = [parsed.events for name, parsed in records if name == "activity"]
     if not tables:
         raise UsageError(f"file '{path}'", "rankings and clicks", "none")
     return pa.concat_tables(tables)

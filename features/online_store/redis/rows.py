@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.online_store.conflicts import claimed, evicted, held, lost, overtaken, unreadable
+from features.online_store.conflicts import claimed, evicted, for_reader, held, lost, overtaken
 from features.online_store.port import (
     NO_CONDITIONS,
     PROJECT,
@@ -284,7 +284,7 @@ class RedisRows(OnlineStore):
             self._known_current.pop(names[0], None)
             return self.read(view, keys, schema_hash)
         if lost_key:
-            raise unreadable(stream_id, lost_key.decode())
+            raise for_reader(evicted(stream_id, lost_key.decode()))
         self._known_current[names[0]] = stream_id
         for value in values:
             del value[0]

@@ -34,6 +34,7 @@ from features.online_store.port import (
 from features.online_store.sqlite.connecting import connected
 from features.online_store.sqlite.pending import SqlitePending
 from features.online_store.store import OnlineStore
+from features.times import now_ms
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS generations (
@@ -205,8 +206,7 @@ class SqliteRows(OnlineStore):
 
     def take_lease(self, stream_id: int, owner: str, ttl_s: float) -> None:
         with self._transaction("IMMEDIATE") as connection:
-            now = _check_lease(connection, stream_id, owner)
-            holder, expires = _lease(connection, stream_id)
+            now, holder, expires = _check_lease(connection, stream_id, owner)
             if holder != owner or expires <= now:
                 _move_on(connection, stream_id)
             lease = (owner, now + int(ttl_s * 1000), stream_id)
@@ -218,7 +218,7 @@ class SqliteRows(OnlineStore):
             connection.execute(ended, (stream_id, owner))
 
     def claim(self, home: str, owner: str, ttl_s: float, *, take_over: bool = False) -> None:
-        now = time.time_ns() // 1_000_000
+        now = now_ms()
         with self._transaction("IMMEDIATE") as connection:
             row = connection.execute("SELECT home, owner, expires_ms FROM claim").fetchone()
             other, last, expires = row or (home, owner, 0)
@@ -312,13 +312,13 @@ def _lease(connection: sqlite3.Connection, stream_id: int) -> tuple[str, int]:
     return row or ("", 0)
 
 
-def _check_lease(connection: sqlite3.Connection, stream_id: int, owner: str) -> int:
-    """The time (ms); raises LeaseError while another owner holds the generation's lease."""
-    now = time.time_ns() // 1_000_000
+def _check_lease(connection: sqlite3.Connection, stream_id: int, owner: str) -> tuple[int, str, int]:
+    """The time (ms), who had the lease last and until when; raises LeaseError while another holds it."""
+    now = now_ms()
     holder, expires = _lease(connection, stream_id)
     if holder != owner and expires > now:
         raise held(stream_id, holder, expires - now)
-    return now
+    return now, holder, expires
 
 
 def _current(connection: sqlite3.Connection, view: str) -> int | None:

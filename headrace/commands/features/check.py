@@ -84,9 +84,7 @@ def _checked(
     from features.checks import check_view, valid_events, verdicts_add_up, verdicts_are_the_records_own
 
     click.echo("reading the file twice, in chunks of two sizes", err=True)
-    first, second = _by_stream(refused.watched(read())), _by_stream(read(chunk_rows=OTHER_CHUNK_ROWS))
-    for line in refused.lines():
-        say(line)
+    first, second = _by_stream(refused.watched(read(), say)), _by_stream(read(chunk_rows=OTHER_CHUNK_ROWS))
     if not first:
         raise UsageError("the file", "at least one record of a stream of the feature repo", "none")
     for name in first:

@@ -277,10 +277,8 @@ def _from_file(
     views = views_of_file(repo, view_name, entity, file.fills(repo))
     click.echo(f"reading {file.path}", err=True)
     refused = Refused()
-    first = [refused.watched(read())]  # a second reading is of the same rows
+    first = [refused.watched(read(), say)]  # a second reading is of the same rows
     history = find_entity(lambda: first.pop() if first else read(), repo.streams, repo.entities[entity], key)
-    for line in refused.lines():
-        say(line)
     moment = history.clock if as_of_ms is None else as_of_ms
     if moment is None:
         raise UsageError(f"file '{file.path}'", "at least one valid event, or --as-of", "none")

@@ -83,7 +83,8 @@ def import_files(
         click.echo(json.dumps(totals, indent=2))
     else:
         click.echo("\n".join(line for name, counts in results.items() for line in _lines(name, counts)))
-        for text in (text for parts in results.values() for counts in parts.values() for text in counts.examples):
+        every = [counts for parts in results.values() for counts in parts.values()]
+        for text in (text for counts in every for text in counts.refused.examples):
             click.echo(f"  refused: {text}", err=True)
     if totals["imported"]:
         click.echo("make online rows of it with 'headrace features rebuild'", err=True)
@@ -187,7 +188,8 @@ def report(results: Mapping[str, Mapping[str, ImportCounts]], took_s: float) -> 
 
 
 def _as_json(counts: ImportCounts) -> dict[str, Any]:
-    return vars(counts) | {"reasons": dict(counts.reasons)}
+    plain = {name: getattr(counts, name) for name in (*COUNTED, "until_ms", "until_by")}
+    return plain | {"reasons": dict(counts.refused.reasons), "examples": counts.refused.examples}
 
 
 def _lines(file: str, parts: Mapping[str, ImportCounts]) -> list[str]:
@@ -201,7 +203,7 @@ def _line(file: str, stream: str, counts: ImportCounts) -> str:
     parts += [f"{counts.already:,} there already"] if counts.already else []
     cut = "" if counts.until_ms is None else moment_text(counts.until_ms)
     parts += [f"{counts.after_cut:,} from {cut} on left to the topic"] if counts.after_cut else []
-    reasons = ", ".join(f"{count:,} {code}" for code, count in counts.reasons.most_common())
+    reasons = ", ".join(f"{count:,} {code}" for code, count in counts.refused.reasons.most_common())
     parts += [f"{counts.rejected:,} refused ({reasons}), see the table _import_rejects"] if counts.rejected else []
     gone = f"{counts.gone:,} of earlier versions of the file are not in it any more and stay (--undo takes all out)"
     parts += [gone] if counts.gone else []
