@@ -18,6 +18,7 @@ from whole_files import whole
 
 from features.errors import FormatError
 from features.events.parsing import Verdict
+from features.formats.cells import typed
 
 
 def csv_text(rows: Sequence[Sequence[str]], **options: Any) -> bytes:
@@ -91,6 +92,13 @@ def test_an_empty_cell_is_null_and_a_quoted_one_is_text(tmp_path: Path) -> None:
         [None, 2.5],
         [3, None],
     )
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float64", "bool"])
+def test_quoted_empty_cells_are_refused_also_where_a_column_has_no_others(dtype: str) -> None:
+    problems: dict[int, str] = {}
+    assert typed(pa.array([b"", None, b""]), dtype, "price", problems).to_pylist() == [None] * 3
+    assert {row: reason.partition(":")[0] for row, reason in problems.items()} == {0: "wrong_type", 2: "wrong_type"}
 
 
 def test_bytes_that_are_not_utf_8_refuse_their_row_alone_also_when_it_is_short(tmp_path: Path) -> None:
