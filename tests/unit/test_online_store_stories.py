@@ -53,7 +53,7 @@ def test_the_stories_have_all_that_can_happen_to_a_store():
 
 
 def test_a_sqlite_file_that_lets_another_home_in_is_caught(tmp_path, monkeypatch):
-    monkeypatch.setattr(sqlite_rows, "_check_lease", lambda *_: 0)
+    monkeypatch.setattr(sqlite_rows, "_check_lease", lambda *_: (0, "", 0))
     with closing(fallible.FallibleSqlite(tmp_path / "online.db")) as store:
         seed = next(seed for seed in range(100) if "foreign home" in told_in_memory(seed).mishaps)
         wrong = simulate(seed, store=store).wrong

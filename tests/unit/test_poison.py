@@ -261,7 +261,7 @@ def test_an_import_refuses_the_same_records_and_says_why(breaks: pytest.MonkeyPa
     path.write_bytes(b"\n".join(message(number, BREAKS if number == 1 else 1) for number in range(3)))
     records = read_events(path, "jsonl", REPO.streams, REPO.horizon_ms, REPO.keys_of)
     (counts,) = Importer(world.archive).run(ImportSource("refs.jsonl", "d", records)).values()
-    assert (counts.imported, counts.rejected, dict(counts.reasons)) == (2, 1, {"cannot_be_folded": 1})
+    assert (counts.imported, counts.rejected, dict(counts.refused.reasons)) == (2, 1, {"cannot_be_folded": 1})
     assert sorted(world.archive.events(REFS)["event_id"].to_pylist()) == ["e0", "e2"]
 
 

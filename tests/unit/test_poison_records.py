@@ -11,7 +11,7 @@ from poison_records import CLASSES, COUNTED, REFUSED, members
 from shop_project import NOW, repo_of
 
 from features.definitions import FeatureRepo
-from features.events import Parsed, Records, Verdict, parse_by
+from features.events import Parsed, Records, Verdict, parse
 from features.formats import read_events
 
 SIZE = 100
@@ -25,7 +25,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> FeatureRepo:
 def parsed(repo: FeatureRepo, values: list[bytes | None]) -> Parsed:
     n = len(values)
     places = np.full(n, NOW), np.zeros(n, np.int32), np.arange(n, dtype=np.int64)
-    return parse_by(repo, Records(pa.array(values, pa.binary()), *places), repo.streams["shop"])
+    return parse(Records(pa.array(values, pa.binary()), *places), repo.streams["shop"], keys=repo.keys_of("shop"))
 
 
 @pytest.mark.parametrize("name", CLASSES)
