@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, redirect_stdout
@@ -48,18 +49,37 @@ def served(settings: ServiceConfig, num_cpus: int = 2) -> Iterator[str]:
         ServeError: Ray did not start, or the application failed to.
     """
     _check_port(settings)
-    scratch = TemporaryDirectory(prefix="headrace-ray-", ignore_cleanup_errors=True)
-    with scratch as folder, haproxy() as front, environment_of(ENVIRONMENT | front):
-        import ray
+    with haproxy() as front, environment_of(ENVIRONMENT | front), local_ray(num_cpus):
         from ray import serve
 
         try:
-            _start_ray(num_cpus, folder)
             _start_application(settings)
             yield f"http://{settings.host}:{settings.port}"
         finally:
             with redirect_stdout(io.StringIO()):  # Ray prints that the controller has ended
                 serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def local_ray(num_cpus: int) -> Iterator[None]:
+    """A Ray whose ports are all on loopback runs until the block ends, also in a program that imported Ray before.
+
+    Raises:
+        ServeError: Ray did not start.
+    """
+    scratch = TemporaryDirectory(prefix="headrace-ray-", ignore_cleanup_errors=True)
+    with scratch as folder, environment_of(ENVIRONMENT):
+        import ray
+        from ray._private import ray_constants
+
+        # Ray reads the variable once, when it is imported.
+        several_machines = os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] not in ("0", "false")
+        ray_constants.ENABLE_RAY_CLUSTER = several_machines
+        try:
+            _start_ray(num_cpus, folder)
+            yield
+        finally:
+            with redirect_stdout(io.StringIO()):
                 ray.shutdown()
 
 

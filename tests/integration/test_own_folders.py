@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -48,7 +47,7 @@ def test_sparks_workers_import_our_package(project):
 def test_rays_workers_import_our_package(project):
     import ray
 
-    from serving.server.ray_server import _start_ray
+    from serving.server.ray_server import local_ray
 
     @ray.remote
     def imported():
@@ -56,9 +55,5 @@ def test_rays_workers_import_our_package(project):
 
         return found.__file__
 
-    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        _start_ray(1, folder)
-        try:
-            assert str(Path(ray.get(imported.remote())).parent) == OURS
-        finally:
-            ray.shutdown()
+    with local_ray(num_cpus=1):
+        assert str(Path(ray.get(imported.remote())).parent) == OURS

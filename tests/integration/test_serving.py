@@ -44,6 +44,8 @@ def models(tmp_path_factory: pytest.TempPathFactory, repo: FeatureRepo) -> Model
 
 @pytest.fixture(scope="module")
 def ray_http(store: Path, models: Models, kafka: str, repo: FeatureRepo) -> Iterator[Http]:
+    import ray  # noqa: F401  # before the service starts, as a user's program may: its ports stay on loopback then too
+
     models.promote(models.register(step=1))
     ensure_topics(kafka, [repo.streams["activity"], repo.streams["served"]])
     with served(settings(store, models.uri, bootstrap_servers=kafka, served_log_share=1.0)) as url:
