@@ -98,17 +98,17 @@ def _add_v1(app: FastAPI, service: Service) -> None:
     @app.post("/v1/recommend", response_model_exclude_none=False)
     async def recommend(request: schema.RecommendRequest) -> schema.RecommendResponse:
         """Rank items for a user; says which model and features it used, and whether it is a fallback."""
-        return await service.recommend(request)
+        return await service.recommendations.recommend(request)
 
     @app.post("/v1/rank", response_model_exclude_none=False)
     async def rank(request: schema.RankRequest) -> schema.RecommendResponse:
         """Rank the request's items: every one comes back, and those that nothing is known of come last."""
-        return await service.rank(request)
+        return await service.recommendations.rank(request)
 
     @app.post("/v1/similar", response_model_exclude_none=False)
     async def similar(request: schema.SimilarRequest) -> schema.RecommendResponse:
         """List items that go with an item; where none does, what is popular, and why."""
-        return await service.similar(request)
+        return await service.recommendations.similar(request)
 
     @app.post("/v1/score")
     async def score(request: schema.ScoreRequest) -> schema.ScoreResponse:
@@ -130,7 +130,7 @@ def _add_v1(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models")
     async def models() -> schema.ModelsResponse:
         """List the versions of the model in this process."""
-        return service.models.listed()
+        return service.recommendations.models.listed()
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:

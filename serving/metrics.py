@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -132,6 +133,10 @@ class Metrics:
         """This version of the model serves from now on."""
         self.model.clear()
         self.model.labels(name, version).set(1)
+
+    def failed(self, part: str) -> Callable[[], None]:
+        """Counts a failure of this part at each call."""
+        return lambda: self.failures.labels(part).inc()
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -86,7 +86,8 @@ LAYERS = {
     "models.event_model": "decisions > artefact > columns > inputs",
     "models.recommender": "golden > artefact > retrieval > arrays pairs > calibration tables",
     "serving": (
-        "server > app > service > scoring > versions > recommend > events > http > config metrics workers > settings"
+        "server > app > service > recommendations scoring > versions > recommend > events > http > "
+        "config metrics workers > settings"
     ),
     "serving.events": "posted > avro kafka_sink pending > verdicts",
     "serving.http": "limits > problems schema",

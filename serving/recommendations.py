@@ -1,0 +1,293 @@
+"""The answers of one recommender: its items, model versions and users, the deadline, and fallbacks."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from features.definitions import FeatureRepo, FeatureView
+from features.errors import HeadraceError
+from features.online_store import ReadableStore
+from features.times import now_ms
+from models.recommender import Artefact, LoadedRecommender
+from models.registry import Registry
+from serving.config import ServiceConfig
+from serving.events import EventSink, OwnClicks
+from serving.http import field_problem, schema
+from serving.metrics import Metrics
+from serving.recommend import (
+    FallbackReason,
+    FieldError,
+    Inputs,
+    ItemFeatures,
+    ItemQuery,
+    ItemSnapshot,
+    ModelAnswer,
+    Read,
+    Reader,
+    Recommendation,
+    ServedAnswer,
+    ServedLog,
+    UserRead,
+    UserReader,
+    query_of,
+    rank,
+    rank_query,
+    recommend,
+    response_of,
+    similar,
+    substitute,
+)
+from serving.versions import ModelVersions, Shadow, ShadowRequest
+from serving.workers import OverloadedError, Repeated, Workers
+
+logger = logging.getLogger(__name__)
+RequestFeatures = Mapping[str, pa.Array]
+Recommender = Callable[[ItemQuery, UserRead, Artefact | None, ItemSnapshot, Inputs | None], Recommendation]
+
+
+class Recommendations:
+    """Answers requests to one recommender; ``start`` and ``stop`` its threads.
+
+    Args:
+        settings: the configuration.
+        repo: the definitions.
+        reader: reads the features of entities.
+        rows: the store behind the reader.
+        registry: the registry of models.
+        sink: takes the served log; None without Kafka.
+        own: remembers sessions; None if none are remembered.
+        workers: the threads that answer.
+
+    Answers are logged if the repo has the stream of the served log and there is a sink.
+    """
+
+    def __init__(  # noqa: PLR0913  # one parameter for each part of the service that it shares
+        self,
+        settings: ServiceConfig,
+        repo: FeatureRepo,
+        reader: Reader,
+        rows: ReadableStore,
+        registry: Registry,
+        sink: EventSink | None,
+        own: OwnClicks | None,
+        *,
+        workers: Workers,
+        metrics: Metrics,
+    ) -> None:
+        self.settings, self.repo, self.metrics = settings, repo, metrics
+        self._reader, self._rows, self._workers = reader, rows, workers
+        self.items = ItemFeatures(
+            lambda keys: reader.read(settings.item_view, keys),
+            self._item_keys,
+            settings.trending_weights,
+            settings.popular_weights,
+            *self._item_views(),
+            lambda schema_hash, keys: reader.read(settings.item_view, keys, None, schema_hash),
+        )
+        self.models = ModelVersions(settings, repo, registry, reader, self.items, metrics, self._store_failed)
+        self._served_log = self._log_of(sink)
+        self._shadow = Shadow(
+            settings.shadow_share, lambda: self.models.challenger, lambda: workers.busy, metrics, self._log
+        )
+        self._users = UserReader(settings.user_view, repo, reader, rows, own, self._store_failed)
+        self.store_problem: str | None = "not asked yet"
+        self._items_tried = False
+        self._repeated = (
+            Repeated("items", settings.item_refresh_s, self._refresh_items, metrics.failed("items")),
+            # The first look takes as long as MLflow's import; a much longer rest would delay a new champion.
+            Repeated("models", settings.model_poll_s, self.models.look, metrics.failed("registry"), idle_share=0.5),
+        )
+
+    @property
+    def ready(self) -> bool:
+        """True once the registry and all items have been read, or could not be."""
+        return self.models.champion.looked and self._items_tried
+
+    def _item_views(self) -> tuple[FeatureView | None, list[tuple[FeatureView, Read]]]:
+        """The items' view, and the other views of the same entity with their reads."""
+        main = self.repo.views.get(self.settings.item_view)
+        views = [] if main is None else [view for view in self.repo.views.values() if view.entity == main.entity]
+        return main, [(view, functools.partial(self._reader.read, view.name)) for view in views if view is not main]
+
+    def _item_keys(self) -> pa.Array:
+        """The keys of items that any of their views has rows of."""
+        main, others = self._item_views()
+        names = [self.settings.item_view] if main is None else [main.name, *(view.name for view, _ in others)]
+        return pa.concat_arrays([self._rows.keys(name) for name in names])
+
+    def _log_of(self, sink: EventSink | None) -> ServedLog | None:
+        stream = self.repo.streams.get(self.settings.served_stream)
+        if sink is None or stream is None or not self.settings.served_log_share:
+            return None
+        counts = self.metrics.served_log
+        return ServedLog(stream, sink, self.settings.served_log_share, lambda status: counts.labels(status).inc())
+
+    def start(self) -> None:
+        """Starts the threads that read items and models."""
+        for work in self._repeated:
+            work.start()
+        if self._served_log is not None:
+            self._served_log.start()
+        self._shadow.start()
+
+    def stop(self) -> None:
+        """Stops its threads; requests in progress end."""
+        self.models.stop()
+        for work in self._repeated:
+            work.stop()
+        self._shadow.stop()
+        if self._served_log is not None:
+            self._served_log.stop()
+
+    # --- recommend, rank, similar ---
+
+    async def recommend(self, request: schema.RecommendRequest) -> schema.RecommendResponse:
+        """Recommended items, or a fallback, within the deadline."""
+        return await self._personal(request, query_of(request, self._allowed(request.filter)), recommend)
+
+    async def rank(self, request: schema.RankRequest) -> schema.RecommendResponse:
+        """The request's items, each once, the best first."""
+        return await self._personal(request, rank_query(request), rank)
+
+    async def similar(self, request: schema.SimilarRequest) -> schema.RecommendResponse:
+        """Items similar to an item."""
+        query = ItemQuery(None, request.k, exclude=tuple(request.exclude), allowed=self._allowed(request.filter))
+        served = await self.models.version_for(request.model)
+
+        def answer() -> ModelAnswer:
+            artefact = served.model if served is not None else None
+            return ModelAnswer(similar(request.item_id, query, artefact, self.items.snapshot), served, UserRead())
+
+        return self._response(await self._in_time(answer, query, served), request)
+
+    async def _personal(
+        self, request: schema.PersonalRequest, query: ItemQuery, answer: Recommender
+    ) -> schema.RecommendResponse:
+        served = await self.models.version_for(request.model, query.user or query.session)
+        own_features = self._users.request_features(request.user_features, served)
+        work = functools.partial(self._answer, answer, query, own_features, served)
+        answered = await self._in_time(work, query, served)
+        self._log(ServedAnswer(answered, query, self.items.snapshot))
+        if answered.recommendation.by_model and answered.served is self.models.champion.current:
+            repeat = functools.partial(self._answer_by, answer, query, own_features, answered.user)
+            self._shadow.offer(ShadowRequest(answered, query, self.items.snapshot, repeat))
+        return self._response(answered, request)
+
+    def _log(self, answer: ServedAnswer) -> None:
+        if self._served_log is not None:
+            self._served_log.offer(answer)
+
+    async def _in_time(
+        self, work: Callable[[], ModelAnswer], query: ItemQuery, served: LoadedRecommender | None
+    ) -> ModelAnswer:
+        """The result of the work, or a fallback at the deadline or without a thread."""
+        started = time.perf_counter()
+        try:
+            answer = await self._workers.in_time(work)
+        except TimeoutError:
+            answer = self._substitute(query, FallbackReason.DEADLINE, served)
+        except OverloadedError:
+            answer = self._substitute(query, FallbackReason.OVERLOADED, served)
+        answer = replace(answer, took_s=time.perf_counter() - started)
+        self.metrics.recommend_seconds.observe(answer.took_s)
+        if answer.recommendation.reason is not None:
+            self.metrics.fallbacks.labels(answer.recommendation.reason.value).inc()
+        return answer
+
+    def _response(
+        self, answer: ModelAnswer, request: schema.PersonalRequest | schema.SimilarRequest
+    ) -> schema.RecommendResponse:
+        used = None if answer.served is None else self.models.used(answer.served, request.model)
+        return response_of(answer, used, self.items.snapshot, explain=request.explain)
+
+    def _answer(
+        self, answer: Recommender, query: ItemQuery, own_features: RequestFeatures, served: LoadedRecommender | None
+    ) -> ModelAnswer:
+        user = self._users.read(query, own_features, served)
+        made = self._attempt(answer, query, own_features, user, served)
+        if made is None and served is not None and served.alias is not None:  # its users get the champion's
+            made = self._attempt(answer, query, own_features, user, self.models.champion.current)
+        return made or self._substitute(query, FallbackReason.MODEL_FAILED, served, user)
+
+    def _attempt(
+        self,
+        answer: Recommender,
+        query: ItemQuery,
+        own_features: RequestFeatures,
+        user: UserRead,
+        served: LoadedRecommender | None,
+    ) -> ModelAnswer | None:
+        """The version's answer; None if it fails in any way."""
+        started = time.perf_counter()
+        made = None
+        try:
+            made = self._answer_by(answer, query, own_features, user, served)
+        except Exception:
+            logger.exception("model_failed version=%s", served.version if served else None)
+            self.metrics.failures.labels("model").inc()
+        took_s = time.perf_counter() - started
+        failed = made is None or took_s > self.settings.deadline_ms / 1000
+        self.models.answered(served, failed, took_s, query.user or query.session)
+        return made
+
+    def _answer_by(
+        self,
+        answer: Recommender,
+        query: ItemQuery,
+        own_features: RequestFeatures,
+        user: UserRead,
+        served: LoadedRecommender | None,
+    ) -> ModelAnswer:
+        """The version's answer; the user is read again if the version was trained on another definition."""
+        if user.schema_hash != self._users.schema_hash(served):
+            user = self._users.read(query, own_features, served)
+        artefact = served.model if served is not None else None
+        inputs = self.items.inputs(artefact) if artefact is not None else None
+        return ModelAnswer(answer(query, user, artefact, self.items.snapshot, inputs), served, user)
+
+    def _substitute(
+        self,
+        query: ItemQuery,
+        reason: FallbackReason,
+        served: LoadedRecommender | None,
+        user: UserRead | None = None,
+    ) -> ModelAnswer:
+        artefact = served.model if served is not None else None
+        made = substitute(query, reason, self.items.snapshot, artefact)
+        return ModelAnswer(made, served, user or UserRead(problem=reason))
+
+    # --- filters ---
+
+    def _allowed(self, conditions: Mapping[str, Any]) -> frozenset[str] | None:
+        """The items that meet the filter; None without one. Raises ProblemError for an impossible condition."""
+        if not conditions:
+            return None
+        try:
+            return self.items.snapshot.attributes.matching(conditions)
+        except FieldError as error:
+            raise field_problem(error.field, error.required, error.got) from None
+
+    # --- periodic work ---
+
+    def _refresh_items(self) -> None:
+        try:
+            self.items.refresh(lambda: self.models.artefacts, now_ms())
+            self.store_problem = None
+        except (HeadraceError, OSError) as error:
+            self._store_failed(error)
+            raise
+        finally:
+            self._items_tried = True
+        self.metrics.items.set(len(self.items.snapshot.items))
+        self.metrics.items_read_at.set(self.items.snapshot.read_at / 1000)
+
+    def _store_failed(self, error: Exception) -> None:
+        self.store_problem = str(error)
+        self.metrics.failures.labels("store").inc()
