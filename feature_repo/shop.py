@@ -6,7 +6,7 @@ Definitions only. Names, dtypes, order, the stream's fold, the backfill and the 
 
 from headrace import (
     Count, DecayedCount, DistinctCount, Entity, FeatureSet, FeatureView, Field, Last, LastK, Max, Mean, Quantile,
-    Ratio, Stream, Sum, TimeSinceLast, product, ratio, served_log,
+    Ratio, Recommender, Stream, Sum, TimeSinceLast, product, ratio, served_log,
 )
 
 TYPES = ["view", "click", "impression", "search", "cart", "remove", "favorite", "purchase", "return", "rating"]
@@ -150,4 +150,29 @@ item_catalogue = FeatureView(
     sets=[
         FeatureSet(item, catalogue, [Last("category"), Last("price"), Last("brand"), Last("title")], ["365d"]),
     ],
+)
+
+recommender = Recommender(
+    "shop-recommender",
+    stream=activity,
+    user=user,
+    item=item,
+    user_view=user_activity,
+    item_view=item_activity,
+    kind="event_type",
+    # What an event counts: more where the user gave more for it, below 0 where it takes something back.
+    weights={
+        "view": 0.2, "click": 0.2, "favorite": 0.4, "cart": 0.5, "rating": 1.0, "purchase": 1.0,
+        "remove": -0.3, "return": -1.0,
+    },
+    targets=["purchase", "rating", "cart", "click", "view"],
+    catalogue=item_catalogue,
+    session="session_id",
+    trending={"item_engaged_decayed_count_24h_30d": 1.0},
+    popular={"item_purchase_count_30d": 10.0, "item_cart_count_30d": 3.0, "item_view_count_30d": 1.0},
+    category="category",
+    price="price",
+    title="title",
+    brand="brand",
+    served=served,
 )

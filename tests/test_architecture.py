@@ -46,8 +46,9 @@ LAYERS = {
         "served_log > laws stores > comparison sampling stored_entity > entity oracle reference_encoder"
     ),
     "features.definitions": (
-        "changes describe repo serialized > event_models views > aggregations streams > expressions > checks windows"
+        "changes describe repo serialized > models > views > aggregations streams > expressions > checks windows"
     ),
+    "features.definitions.models": "earlier > event_models recommenders",
     "features.events": (
         "arguments parsing > avro json keys split_columns > decoded dedupe > "
         "bisecting columns ids served_answers timestamps"

@@ -29,8 +29,7 @@ from features.definitions.aggregations import (
     TimeSinceLast,
 )
 from features.definitions.changes import Retyped, StreamHistory, ViewPlan, plan_changes, rebuild_of
-from features.definitions.describe import view_summary
-from features.definitions.event_models import AtPrecision, EventModel, Rule, TopADay
+from features.definitions.describe import recommender_summary, view_summary
 from features.definitions.expressions import (
     NUMERIC,
     Compare,
@@ -51,6 +50,17 @@ from features.definitions.expressions import (
     ratio,
     total,
     weekday_within,
+)
+from features.definitions.models import (
+    SOURCES,
+    AtPrecision,
+    ChosenRecommenders,
+    EventModel,
+    Recommender,
+    Rule,
+    Source,
+    TopADay,
+    attributes_of,
 )
 from features.definitions.repo import FeatureRepo, load_repo
 from features.definitions.serialized import views_of_text, views_text
@@ -84,6 +94,7 @@ __all__ = [
     "Aggregation",
     "AtPrecision",
     "Bounds",
+    "ChosenRecommenders",
     "Compare",
     "Condition",
     "Count",
@@ -111,7 +122,10 @@ __all__ = [
     "Quantile",
     "RESERVED",
     "Ratio",
+    "Recommender",
     "Rule",
+    "SOURCES",
+    "Source",
     "Stream",
     "Sum",
     "TIME_UNITS_PER_MS",
@@ -125,6 +139,7 @@ __all__ = [
     "above",
     "age_text",
     "aggregations",
+    "attributes_of",
     "at_least",
     "at_most",
     "below",
@@ -142,6 +157,7 @@ __all__ = [
     "product",
     "ratio",
     "rebuild_of",
+    "recommender_summary",
     "total",
     "used_columns",
     "view_summary",

@@ -7,6 +7,7 @@ from typing import Any
 
 from features.definitions import aggregations as agg
 from features.definitions.expressions import Compare, Condition, Expression, OneOf
+from features.definitions.models import Recommender
 from features.definitions.views import Feature, FeatureView
 from features.definitions.windows import Window, duration_text
 
@@ -35,12 +36,13 @@ def aggregation_text(aggregation: agg.Aggregation, where: Mapping[str, Condition
     """The description of an aggregation: 'mean price where event_type is view'."""
     noun, _, remark = WORDS[type(aggregation)](aggregation).partition("; ")
     conditions = dict.fromkeys([*(where or {}).items(), *aggregation.filter.items()])
-    texts = [_condition_text(column, condition) for column, condition in conditions]
+    texts = [condition_text(column, condition) for column, condition in conditions]
     filtered = f"{noun} where {' and '.join(texts)}" if texts else noun
     return f"{filtered}; {remark}" if remark else filtered
 
 
-def _condition_text(column: str, condition: Condition) -> str:
+def condition_text(column: str, condition: Condition) -> str:
+    """The description of a condition: 'event_type is view'."""
     match condition:
         case Compare(relation, value):
             return f"{column} {RELATIONS[relation]} {value:.15g}"
@@ -101,4 +103,28 @@ def view_summary(view: FeatureView) -> dict[str, Any]:
         "schema_hash": f"{view.schema_hash:016x}",
         "ttl": duration_text(view.ttl_ms),
         "features": [feature_row(view, feature) for feature in view.features],
+    }
+
+
+def recommender_summary(recommender: Recommender, is_default: bool) -> dict[str, Any]:
+    """A recommender as `features list` shows it: what it learns from, by which fields and kinds, and of which views."""
+    served, catalogue = recommender.served, recommender.catalogue
+    available = [condition_text(name, condition) for name, condition in recommender.availability.items()]
+    return {
+        "recommender": recommender.name,
+        "default": is_default,
+        "stream": recommender.stream.name,
+        "kind": recommender.kind,
+        "targets": list(recommender.targets),
+        "weights": dict(recommender.counts),
+        "user_view": recommender.user_view.name,
+        "item_view": recommender.item_view.name,
+        "user_inputs": len(recommender.user_features),
+        "item_inputs": len(recommender.item_features),
+        "catalogue": None if catalogue is None else catalogue.name,
+        "available": available,
+        "session": recommender.session,
+        "repeats": recommender.repeats,
+        "exclude": list(recommender.exclude),
+        "served": None if served is None else served.name,
     }

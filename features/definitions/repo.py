@@ -19,22 +19,28 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from features.definitions.event_models import EventModel
 from features.definitions.expressions import FrozenMap
+from features.definitions.models import ChosenRecommenders, EventModel, Recommender, chosen_recommenders
 from features.definitions.streams import Entity, Stream
 from features.definitions.views import FeatureView, canonical
 from features.errors import DefinitionError, HeadraceError, UsageError
 
-Definition = Entity | Stream | FeatureView | EventModel
+Definition = Entity | Stream | FeatureView | EventModel | Recommender
 
 Definitions = dict[tuple[type, str], tuple[Definition, str]]
 """(class, name) → the definition and its file."""
 
-D = TypeVar("D", Entity, Stream, FeatureView, EventModel)
+D = TypeVar("D", Entity, Stream, FeatureView, EventModel, Recommender)
 
-KINDS: dict[type, str] = {Entity: "entity", Stream: "stream", FeatureView: "feature view", EventModel: "event model"}
+KINDS: dict[type, str] = {
+    Entity: "entity",
+    Stream: "stream",
+    FeatureView: "feature view",
+    EventModel: "event model",
+    Recommender: "recommender",
+}
 
 _numbers = itertools.count()
 
@@ -48,6 +54,11 @@ class FeatureRepo:
     streams: Mapping[str, Stream]
     views: Mapping[str, FeatureView]
     models: Mapping[str, EventModel] = field(default_factory=dict)
+    recommenders: Mapping[str, Recommender] = field(default_factory=dict)
+
+    def chosen_recommenders(self, written: Mapping[str, Any] | None = None) -> ChosenRecommenders:
+        """The recommenders by the definitions and by the section [training] as it is written. Raises UsageError."""
+        return chosen_recommenders(self.recommenders, self.streams, self.views, written)
 
     def views_of(self, stream: Stream) -> tuple[FeatureView, ...]:
         """The views of the entities whose keys the stream's events have."""
@@ -76,10 +87,11 @@ class FeatureRepo:
 def load_repo(path: str | Path) -> FeatureRepo:
     """The definitions of a folder's *.py files (or of one file).
 
-    A view's entity and streams, and a model's streams, belong to the repo even if no file gives them a name.
+    A view's entity and streams, and what a model names, belong to the repo even if no file gives them a name.
 
     Raises:
-        DefinitionError: a file cannot be imported (with its line), or two different definitions have the same name.
+        DefinitionError: a file cannot be imported (with its line), two different definitions have the same name, or
+            two recommenders are the default.
         UsageError: the path does not exist or has no Python file.
     """
     path = Path(path)
@@ -89,10 +101,22 @@ def load_repo(path: str | Path) -> FeatureRepo:
             _add(definitions, definition, str(file))
     views, models = _of_class(FeatureView, definitions), _of_class(EventModel, definitions)
     entities, streams = _of_class(Entity, definitions), _of_class(Stream, definitions)
-    repo = FeatureRepo(path, entities, streams, views, models)
+    recommenders = _of_class(Recommender, definitions)
+    repo = FeatureRepo(path, entities, streams, views, models, recommenders)
     for model in models.values():
         model.check(repo.columns_of(model.stream))
+    _check_recommenders(repo)
     return repo
+
+
+def _check_recommenders(repo: FeatureRepo) -> None:
+    where = f"feature repo '{repo.path}'"
+    if both := [name for name in repo.recommenders if name in repo.models]:
+        required = "names of recommenders and event models that differ, as one registry has both"
+        raise DefinitionError(where, required, f"two of '{both[0]}'")
+    marked = [name for name, recommender in repo.recommenders.items() if recommender.default]
+    if len(marked) > 1:
+        raise DefinitionError(where, "at most one recommender with default=True", ", ".join(marked))
 
 
 def _files(path: Path) -> list[Path]:
@@ -197,6 +221,11 @@ def _with_parts(definition: Definition) -> Iterator[Definition]:
         yield from definition.streams
     if isinstance(definition, EventModel):
         yield from (definition.stream, definition.labels)
+    if isinstance(definition, Recommender):
+        yield definition.stream
+        yield from () if definition.served is None else (definition.served,)
+        for view in (definition.user_view, definition.item_view, definition.catalogue):
+            yield from () if view is None else _with_parts(view)
     yield definition
 
 

@@ -21,7 +21,7 @@ from training.data import Interactions
 from training.progress import Log, silent
 from training.protocols.lists import BASELINE, Fitted, fitted, report_json
 from training.protocols.report import ProtocolResult, report_rows, values_of
-from training.recommender import Als, CoVisited, Ease, Popular, Recommender, Taken, taken_of
+from training.recommender import Als, CoVisited, Ease, Popular, RankingMethod, Taken, taken_of
 
 PROTOCOL, K, NEGATIVES = "leave-one-out-99", 10, 99
 
@@ -41,7 +41,7 @@ class LeftOut:
     """(m, others) item codes, -1 beyond the end of a shorter list."""
 
 
-def models() -> dict[str, Recommender]:
+def models() -> dict[str, RankingMethod]:
     """The compared models, by name."""
     return {
         "popular": Popular(),
@@ -102,7 +102,7 @@ def _lines(path: Path) -> list[list[str]]:
     return parsed
 
 
-def run(data: LeftOut, recommenders: Mapping[str, Recommender], log: Log = silent) -> dict[str, Any]:
+def run(data: LeftOut, recommenders: Mapping[str, RankingMethod], log: Log = silent) -> dict[str, Any]:
     """The report: a row a model."""
     as_of_ms = int(data.train.time_ms.max(initial=0)) + 1
     tested = [_evaluated(model, data) for model in fitted(recommenders, data.train, as_of_ms, log)]

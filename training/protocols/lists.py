@@ -20,7 +20,7 @@ from features.formats import Refused, read_events
 from training.data import Interactions, coded
 from training.progress import Log, silent
 from training.protocols.report import ProtocolResult, values_of
-from training.recommender import Recommender, Scorer, Taken, metrics
+from training.recommender import RankingMethod, Scorer, Taken, metrics
 
 BASELINE = "popular"
 
@@ -53,7 +53,7 @@ def read_interactions(
     return Interactions(users, items, tuple(kinds.to_pylist()), user, item, code, columns.known_at[order])
 
 
-def configured(models: Mapping[str, Recommender], changed: Sequence[str]) -> dict[str, Recommender]:
+def configured(models: Mapping[str, RankingMethod], changed: Sequence[str]) -> dict[str, RankingMethod]:
     """The models with these model.setting=value; UsageError names the one that cannot be."""
     every = dict(models)
     for text in changed:
@@ -113,7 +113,7 @@ class Fitted:
     fit_s: float
 
 
-def fitted(models: Mapping[str, Recommender], taken: Taken, as_of_ms: int, log: Log) -> list[Fitted]:
+def fitted(models: Mapping[str, RankingMethod], taken: Taken, as_of_ms: int, log: Log) -> list[Fitted]:
     """Each of the models, fitted to the same interactions."""
     scorers = []
     for name, model in models.items():

@@ -16,14 +16,14 @@ from training.data import Interactions
 from training.progress import Log, silent
 from training.protocols.lists import BASELINE, EvaluatedUsers, evaluated, fitted, report_json
 from training.protocols.report import report_rows
-from training.recommender import Als, CoVisited, Ease, Popular, Recommender, taken_of
+from training.recommender import Als, CoVisited, Ease, Popular, RankingMethod, taken_of
 
 PROTOCOL = "random-75-25"
 TRAIN_SHARE, K = 0.75, 10
 NEVER_FADES = float("inf")
 
 
-def models() -> dict[str, Recommender]:
+def models() -> dict[str, RankingMethod]:
     """The compared models, by name; their settings are those for ten million cells or fewer."""
     return {
         "popular": Popular(),
@@ -34,7 +34,7 @@ def models() -> dict[str, Recommender]:
 
 
 def run(
-    history: Interactions, recommenders: Mapping[str, Recommender], seed: int = 42, log: Log = silent
+    history: Interactions, recommenders: Mapping[str, RankingMethod], seed: int = 42, log: Log = silent
 ) -> dict[str, Any]:
     """The report: a row a model, with the interval of its NDCG and of how far it is above popularity."""
     every = taken_of(history, dict.fromkeys(history.kinds, 1.0))

@@ -17,7 +17,7 @@ from training.data import Interactions
 from training.progress import Log, silent
 from training.protocols.lists import BASELINE, EvaluatedUsers, fitted, listed, report_json
 from training.protocols.report import ProtocolResult, report_rows, values_of
-from training.recommender import CoVisited, Popular, Recommender, SessionNeighbours, Taken, metrics, taken_of
+from training.recommender import CoVisited, Popular, RankingMethod, SessionNeighbours, Taken, metrics, taken_of
 
 PROTOCOL, K = "session", 20
 
@@ -26,7 +26,7 @@ TEST_SHARE = 0.2
 NEVER_FADES = float("inf")
 
 
-def models() -> dict[str, Recommender]:
+def models() -> dict[str, RankingMethod]:
     """The compared models, by name."""
     return {
         "popular": Popular(),
@@ -36,7 +36,7 @@ def models() -> dict[str, Recommender]:
 
 
 def run(
-    history: Interactions, recommenders: Mapping[str, Recommender], share: float = TEST_SHARE, log: Log = silent
+    history: Interactions, recommenders: Mapping[str, RankingMethod], share: float = TEST_SHARE, log: Log = silent
 ) -> dict[str, Any]:
     """The report: a row a model, on the sessions that began last, this share of all."""
     every = taken_of(history, dict.fromkeys(history.kinds, 1.0))

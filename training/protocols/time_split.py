@@ -32,7 +32,7 @@ from training.recommender import (
     CoVisited,
     Ease,
     Popular,
-    Recommender,
+    RankingMethod,
     RetrievedMoments,
     Taken,
     UserFrequency,
@@ -58,7 +58,7 @@ SHOWN = ("view", "click")
 """Types of events that say that a user saw an item."""
 
 
-def models() -> dict[str, Recommender]:
+def models() -> dict[str, RankingMethod]:
     """The models beside the two-stage one, by name; both blends are plain sums of three of them."""
     own, ease, trending = UserFrequency(), Ease(), Popular(half_life_days=14.0)
     parts = ((own, 1.0), (ease, 1.0), (trending, 1.0))
@@ -88,7 +88,7 @@ class HeldOutUsers:
     """(users, items) what each had taken before."""
 
 
-def run(training: TrainingRun, recommenders: Mapping[str, Recommender]) -> dict[str, Any]:
+def run(training: TrainingRun, recommenders: Mapping[str, RankingMethod]) -> dict[str, Any]:
     """The report: for warm and cold users, with repeats and only new, a row a model."""
     split = training.split
     held_out = held_out_users(training)

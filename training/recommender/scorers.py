@@ -91,7 +91,7 @@ def taken_of(history: Interactions, weights: dict[str, float]) -> Taken:
     return every.only(weight != 0)
 
 
-class Recommender(Protocol):
+class RankingMethod(Protocol):
     """A configuration that fits."""
 
     def fit(self, taken: Taken, as_of_ms: int) -> Scorer:
@@ -238,7 +238,7 @@ def _strongest(rows: csr_array, keep: int) -> csr_array:
 class Blend:
     """The weighted sum of recommenders, each as a share of the user's best score."""
 
-    parts: tuple[tuple[Recommender, float], ...]
+    parts: tuple[tuple[RankingMethod, float], ...]
     """Recommenders and their weights."""
     only_new: bool = False
     """Items that the user took score 0, and the user's best is among the others."""

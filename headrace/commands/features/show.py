@@ -73,18 +73,22 @@ FILE = options(
 @features.command("list")
 @options(REPO, VIEW, JSON)
 def list_features(folder: str | None, view_name: str | None, as_json: bool) -> None:
-    """Show every feature: its name, dtype, stream, window, tile, and what it means.
+    """Show every feature: its name, dtype, stream, window, tile, and what it means; and the recommenders.
 
     \b
     Examples:
       headrace features list
       headrace features list --view user_activity --json
     """
-    from features.definitions import view_summary
+    from features.definitions import recommender_summary, view_summary
 
     repo = repo_of_settings(folder)
     views = [view_summary(view) for view in _views(repo, view_name)]
-    print_report({"views": views}, as_json, lambda _: "\n\n".join(map(_listed, views)))
+    default = repo.chosen_recommenders().default
+    shown = repo.recommenders.values() if view_name is None else ()
+    recommenders = [recommender_summary(one, one == default) for one in shown]
+    lines = [*map(_listed, views), *map(_listed_recommender, recommenders)]
+    print_report({"views": views, "recommenders": recommenders}, as_json, lambda _: "\n\n".join(lines))
 
 
 def repo_of_settings(folder: str | None) -> FeatureRepo:
@@ -110,6 +114,20 @@ def _listed(view: Mapping[str, Any]) -> str:
     return "\n".join(
         [*lines, *_table(LIST_COLUMNS, [[row[name] for name in LIST_COLUMNS] for row in view["features"]])]
     )
+
+
+def _listed_recommender(recommender: Mapping[str, Any]) -> str:
+    title = click.style(recommender["recommender"], bold=True)
+    kind, weights = recommender["kind"], recommender["weights"].items()
+    about = f"recommender of {recommender['item_view']} to {recommender['user_view']} from {recommender['stream']}"
+    counts = ", ".join(f"{name} {weight:g}" for name, weight in weights)
+    lines = [f"{title} · {about}{' · default' if recommender['default'] else ''}"]
+    lines.append(f"predicts {', '.join(recommender['targets'])}{f' by {kind}' if kind else ''} · counts {counts}")
+    lines.append(f"inputs: {recommender['user_inputs']} of the user, {recommender['item_inputs']} of the item")
+    if recommender["catalogue"] is not None:
+        available = f", where {' and '.join(recommender['available'])}" if recommender["available"] else ""
+        lines.append(f"only items of {recommender['catalogue']}{available}")
+    return "\n".join(lines)
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:

@@ -1,0 +1,22 @@
+"""Definitions of models: classifiers of a stream's events, and recommenders.
+
+In: the streams, entities and views of a feature repo. Out: frozen definitions, checked when they are made; training and
+serving take all names from them.
+"""
+
+from features.definitions.models.earlier import ChosenRecommenders, chosen_recommenders
+from features.definitions.models.event_models import AtPrecision, EventModel, Rule, TopADay
+from features.definitions.models.recommenders import SOURCES, Recommender, Source, attributes_of
+
+__all__ = [
+    "AtPrecision",
+    "ChosenRecommenders",
+    "EventModel",
+    "Recommender",
+    "Rule",
+    "SOURCES",
+    "Source",
+    "TopADay",
+    "attributes_of",
+    "chosen_recommenders",
+]
