@@ -9,6 +9,7 @@ from features.renamed import accept_old_paths
 __all__ = [
     "arrays",
     "checks",
+    "compiling",
     "definitions",
     "epochs",
     "errors",

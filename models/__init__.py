@@ -16,5 +16,6 @@ __all__ = [
     "recommender",
     "registry",
     "tags",
+    "trees",
     "user_model",
 ]

@@ -1,18 +1,19 @@
-"""The file of a fitted classifier, read without running any code that it holds."""
+"""The file of a fitted classifier, read without running any code that it holds, and the fitted classifier's answers."""
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from features.arrays import Floats
 from features.errors import ArtefactError
+from models.trees import flat_trees, walk
 
 HISTOGRAMS = "sklearn.ensemble._hist_gradient_boosting"
 
@@ -62,11 +63,21 @@ def load_ranker(path: Path, inputs: int) -> Any:
     return ranker
 
 
-def chances(classifier: Any, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The classifier's probability of each row of its inputs, computed on the calling thread alone.
+def scorer(classifier: Any) -> Callable[[Floats], Floats]:
+    """Inputs → the classifier's probability of each row, computed on the calling thread alone.
 
-    More threads would wait for each other longer than they compute, and on busy cores a hundred times that.
+    What training fits is walked by a compiled kernel, which is ready when this returns; the numbers are those of its
+    predict_proba to the last bit. Other models are asked themselves.
     """
+    trees = flat_trees(classifier)
+    if trees is None:
+        return partial(_asked, classifier)
+    walk()
+    return trees.chances
+
+
+def _asked(classifier: Any, inputs: Floats) -> Floats:
+    """As predict_proba gives them; more threads would wait for each other longer than they compute."""
     with _threads().limit(limits=1, user_api="openmp"):
         return np.asarray(classifier.predict_proba(inputs)[:, 1], dtype=np.float64)
 

@@ -40,7 +40,7 @@ LAYERS = {
     "": "headrace > serving streaming training > models > features",
     "features": (
         "checks feast > history online_store > formats rows > events > definitions machine > "
-        "arrays epochs errors hashing renamed times"
+        "arrays compiling epochs errors hashing renamed times"
     ),
     "features.checks": (
         "served_log > laws stores > comparison sampling stored_entity > entity oracle reference_encoder"
@@ -82,9 +82,10 @@ LAYERS = {
     "headrace.simulators": "cards_traffic > cards shop zipf",
     "models": (
         "event_champion needs > followed > event_model local_copy recommender > artefact > "
-        "classifier_file folder golden registry > tags user_model"
+        "classifier_file folder golden registry > tags trees user_model"
     ),
     "models.event_model": "decisions > artefact > columns > inputs",
+    "models.trees": "flat > kernel",
     "models.recommender": "golden > artefact > retrieval > arrays pairs > calibration tables",
     "serving": (
         "server > app > service > recommendations scoring > versions > recommend > events > http > "

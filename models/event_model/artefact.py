@@ -7,7 +7,9 @@ own.zip             instead of it, a user's own MLflow model (see models/user_mo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +20,7 @@ from features.arrays import Floats
 from features.definitions import EventModel, FeatureView
 from features.errors import ArtefactError
 from models.artefact import check_views, load_classifier, read_manifest, save_artefact
-from models.classifier_file import chances
+from models.classifier_file import scorer
 from models.event_model.columns import EventModelColumns, filled, rounded
 from models.folder import MANIFEST, FileEntry, ViewInputs
 from models.golden import TOLERANCE, made_up
@@ -81,6 +83,11 @@ class EventClassifier:
         """True for a user's own model: it gets NaN where there is no value, and its files run their own code."""
         return isinstance(self.classifier, OwnRanker)
 
+    @cached_property
+    def chances(self) -> Callable[[Floats], Floats]:
+        """The classifier's answers, compiled where training fitted it (see classifier_file.scorer)."""
+        return scorer(self.classifier)
+
     def scores(self, inputs: Floats) -> Floats:
         """(n,) the probability that each event is a positive, 0 to 1; ValueError for another score of an own model.
 
@@ -90,8 +97,8 @@ class EventClassifier:
         if not len(inputs):
             return np.empty(0)
         if not self.own:
-            return chances(self.classifier, filled(inputs))
-        scores = chances(self.classifier, rounded(inputs))
+            return self.chances(filled(inputs))
+        scores = self.chances(rounded(inputs))
         if not ((scores >= 0) & (scores <= 1)).all():
             message = f"scores must be from 0 to 1; got {scores[~((scores >= 0) & (scores <= 1))][0]}"
             raise ValueError(message)
@@ -146,7 +153,9 @@ def load_event_model(directory: str | Path, digest: str | None = None, *, truste
     if len(manifest.typical) != len(inputs):
         where, got = f"artefact file '{directory / MANIFEST}'", str(len(manifest.typical))
         raise ArtefactError(where, f"{len(inputs)} typical values, one for each input", got, "Train anew.")
-    return EventClassifier(manifest, load_classifier(directory, manifest, CLASSIFIER, inputs, trusted=trusted))
+    model = EventClassifier(manifest, load_classifier(directory, manifest, CLASSIFIER, inputs, trusted=trusted))
+    _ = model.chances  # ready before the first event
+    return model
 
 
 def golden_scores(model: EventClassifier) -> tuple[float, ...]:

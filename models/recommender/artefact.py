@@ -11,7 +11,7 @@ version: a reader passes it to ``load``, so that nothing in the folder can chang
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from features.definitions import FeatureView
 from features.errors import ArtefactError
 from features.rows import FeatureMatrix
 from models.artefact import check_views, load_classifier, read_manifest, save_artefact
-from models.classifier_file import chances
+from models.classifier_file import scorer
 from models.folder import MANIFEST, FileEntry, ViewInputs
 from models.recommender.arrays import candidate_arrays, candidate_tables, read_arrays
 from models.recommender.calibration import Calibration
@@ -94,6 +94,11 @@ class Artefact:
         """The item ids that the model knows: the order of an item matrix's rows."""
         return self.tables.items
 
+    @cached_property
+    def scorer(self) -> Callable[[Floats], Floats]:
+        """The ranker's answers, compiled where training fitted it (see classifier_file.scorer)."""
+        return scorer(self.ranker)
+
     def knows(self, user: str | None, recent: Sequence[str] = ()) -> bool:
         """True when an answer would be personal: the user has a history here, or a recent item is known."""
         own = self.tables.user(user)
@@ -159,7 +164,7 @@ class Artefact:
 
     def chances(self, inputs: Floats) -> Floats:
         """The probability that each row of the ranker's inputs is taken."""
-        answers, calibration = chances(self.ranker, inputs), self.manifest.calibration
+        answers, calibration = self.scorer(inputs), self.manifest.calibration
         return answers if calibration is None else calibration.calibrated(answers)
 
     def seen(self, user: str | None, recent: Sequence[str] = ()) -> list[str]:
@@ -281,7 +286,9 @@ def load(directory: str | Path, digest: str | None = None, *, trusted: bool = Fa
         where = f"artefact file '{directory / CANDIDATES}'"
         raise ArtefactError(where, f"{manifest.items} items", f"{len(tables.items)}", "Train anew.")
     inputs = (*manifest.pair_features, *manifest.user.names, *manifest.item.names)
-    return Artefact(manifest, tables, load_classifier(directory, manifest, RANKER, inputs, trusted=trusted))
+    artefact = Artefact(manifest, tables, load_classifier(directory, manifest, RANKER, inputs, trusted=trusted))
+    _ = artefact.scorer  # ready before the first request
+    return artefact
 
 
 class Golden(BaseModel):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from features import compiling
 from features.rows import compiled
 from headrace import loop
 
@@ -61,11 +62,11 @@ def test_compiled_kernels_of_old_versions_go(tmp_path):
                 path = tmp_path / f"fold.{name}_{version * 16}{ending}"
                 path.write_bytes(b"code")
                 os.utime(path, (1_000 - age, 1_000 - age))
-    compiled.forget_versions(tmp_path, "fold_rows", "fold_rows_" + "a" * 16)
+    compiling.forget_versions(tmp_path, "fold_rows", "fold_rows_" + "a" * 16)
     left = sorted(path.name.split("_")[2][0] for path in tmp_path.glob("*fold_rows_*"))
     assert left == ["a", "a", "d", "d", "e", "e"]
     assert len(list(tmp_path.glob("*read_heads_*"))) == 10
-    compiled.forget_versions(tmp_path / "none", "fold_rows", "fold_rows_" + "a" * 16)
+    compiling.forget_versions(tmp_path / "none", "fold_rows", "fold_rows_" + "a" * 16)
 
 
 def test_the_kernels_of_this_version_are_where_their_numba_says():
@@ -75,4 +76,4 @@ def test_the_kernels_of_this_version_are_where_their_numba_says():
     names = {path.name for path in folder.glob("*.read_heads_*.nb[ic]")}
     current = compiled.read_heads().py_func.__qualname__
     assert any(name.partition(".")[2].partition("-")[0] == current for name in names)
-    assert len({name.partition("-")[0] for name in names}) <= compiled.KEPT_VERSIONS
+    assert len({name.partition("-")[0] for name in names}) <= compiling.KEPT_VERSIONS

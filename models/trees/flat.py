@@ -1,0 +1,119 @@
+"""A fitted histogram gradient boosting classifier as flat arrays, walked by a compiled kernel.
+
+The probabilities are those of scikit-learn's predict_proba to the last bit: the same comparisons of the same numbers,
+leaf values added in the same order, and the same sigmoid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.arrays import Floats, Int64s
+from features.compiling import compiled
+from models.trees import kernel
+from models.trees.kernel import LANES, LARGEST
+
+
+@dataclass(frozen=True)
+class FlatTrees:
+    """The trees of a binary classifier, in the arrays of kernel.sum_leaves.
+
+    Args:
+        width: the number of columns of its inputs.
+        baseline: the log odds before the first tree.
+    """
+
+    width: int
+    baseline: float
+    columns: NDArray[np.int32]
+    missing: Floats
+    starts: Int64s
+    depths: Int64s
+    nodes: Int64s
+    thresholds: Floats
+    values: Floats
+
+    def chances(self, inputs: Floats) -> Floats:
+        """(n,) the probability of each row of (n, width) inputs, NaN for a missing value; ValueError for others."""
+        from scipy.special import expit  # type: ignore[import-untyped]
+
+        inputs = np.ascontiguousarray(inputs, dtype=np.float64)
+        if inputs.shape != (len(inputs), self.width):
+            message = f"inputs must be (n, {self.width}); got {inputs.shape}"
+            raise ValueError(message)
+        sums = np.empty(len(inputs))
+        walk()(
+            inputs,
+            self.columns,
+            self.missing,
+            self.starts,
+            self.depths,
+            self.nodes,
+            self.thresholds,
+            self.values,
+            self.baseline,
+            sums,
+        )
+        return np.asarray(expit(sums), dtype=np.float64)
+
+
+@cache
+def walk() -> Callable[..., None]:
+    """kernel.sum_leaves, compiled; call it once before the first request does."""
+    return compiled(kernel.sum_leaves, Path(kernel.__file__), kernel.SIGNATURE)
+
+
+def flat_trees(classifier: Any) -> FlatTrees | None:
+    """The trees of a fitted binary HistGradientBoostingClassifier; None for other models and for categories."""
+    from sklearn._loss.loss import HalfBinomialLoss  # type: ignore[import-untyped]
+    from sklearn.ensemble import HistGradientBoostingClassifier  # type: ignore[import-untyped]
+
+    if type(classifier) is not HistGradientBoostingClassifier or type(classifier._loss) is not HalfBinomialLoss:
+        return None
+    trees = [iteration[0].nodes for iteration in classifier._predictors]
+    finite = all((tree["num_threshold"][np.isfinite(tree["num_threshold"])] < LARGEST).all() for tree in trees)
+    if not finite or any(tree["is_categorical"].any() for tree in trees):
+        return None
+    slots: dict[tuple[int, bool], int] = {}
+    laid = [_laid_out(tree, slots) for tree in trees]
+    lengths = np.array([len(tree) for tree in trees], dtype=np.int64)
+    nodes, thresholds, values = (np.concatenate([tree[part] for tree in laid]) for part in range(3))
+    return FlatTrees(
+        width=int(classifier.n_features_in_),
+        baseline=float(classifier._baseline_prediction[0, 0]),
+        columns=np.array([column for column, _ in slots], dtype=np.int32),
+        missing=np.array([-np.inf if left else np.inf for _, left in slots]),
+        starts=np.cumsum(lengths) - lengths,
+        depths=np.array([tree["depth"].max() for tree in trees], dtype=np.int64),
+        nodes=nodes,
+        thresholds=thresholds,
+        values=values,
+    )
+
+
+def _laid_out(tree: NDArray[Any], slots: dict[tuple[int, bool], int]) -> tuple[Int64s, Floats, Floats]:
+    """Nodes, thresholds and values of a tree, level by level, the children of a node side by side.
+
+    Args:
+        slots: (column, whether a missing value goes left) → its number; new ones are added.
+    """
+    size = len(tree)
+    nodes, thresholds, values = np.zeros(size, dtype=np.int64), np.full(size, np.inf), np.zeros(size)
+    order = [0]
+    for place in range(size):
+        node = tree[order[place]]
+        if node["is_leaf"]:
+            nodes[place], values[place] = place << 32, node["value"]
+            continue
+        slot = slots.setdefault((int(node["feature_idx"]), bool(node["missing_go_to_left"])), len(slots))
+        nodes[place] = len(order) << 32 | slot * LANES
+        thresholds[place] = min(node["num_threshold"], LARGEST)
+        order += [int(node["left"]), int(node["right"])]
+    return nodes, thresholds, values
