@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from features.definitions import FeatureRepo, FeatureView
-from features.errors import HeadraceError
+from features.errors import HeadraceError, StoreError
 from features.online_store import ReadableStore
 from features.times import now_ms
 from models.recommender import Artefact, LoadedRecommender
@@ -150,7 +150,7 @@ class Recommendations:
 
     async def recommend(self, request: schema.RecommendRequest) -> schema.RecommendResponse:
         """Recommended items, or a fallback, within the deadline."""
-        return await self._personal(request, query_of(request, self._allowed(request.filter)), recommend)
+        return await self._personal(request, query_of(request), recommend)
 
     async def rank(self, request: schema.RankRequest) -> schema.RecommendResponse:
         """The request's items, each once, the best first."""
@@ -158,7 +158,7 @@ class Recommendations:
 
     async def similar(self, request: schema.SimilarRequest) -> schema.RecommendResponse:
         """Items similar to an item."""
-        query = ItemQuery(None, request.k, exclude=tuple(request.exclude), allowed=self._allowed(request.filter))
+        query = ItemQuery(None, request.k, exclude=tuple(request.exclude), conditions=request.filter)
         served = await self.models.version_for(request.model)
 
         def answer() -> ModelAnswer:
@@ -187,7 +187,11 @@ class Recommendations:
     async def _in_time(
         self, work: Callable[[], ModelAnswer], query: ItemQuery, served: LoadedRecommender | None
     ) -> ModelAnswer:
-        """The result of the work, or a fallback at the deadline or without a thread."""
+        """The result of the work, or a fallback at the deadline or without a thread.
+
+        Raises ProblemError for an impossible filter, and StoreError for any before the items have been read.
+        """
+        self._check(query.conditions)
         started = time.perf_counter()
         try:
             answer = await self._workers.in_time(work)
@@ -265,14 +269,15 @@ class Recommendations:
 
     # --- filters ---
 
-    def _allowed(self, conditions: Mapping[str, Any]) -> frozenset[str] | None:
-        """The items that meet the filter; None without one. Raises ProblemError for an impossible condition."""
-        if not conditions:
-            return None
+    def _check(self, conditions: Mapping[str, Any]) -> None:
+        """Passes for a filter that items can be asked for; which meet it is found by the work."""
+        items = self.items.snapshot
         try:
-            return self.items.snapshot.attributes.matching(conditions)
+            items.attributes.check(conditions)
         except FieldError as error:
             raise field_problem(error.field, error.required, error.got) from None
+        if conditions and not items.read_at:
+            raise StoreError("a filter", "items whose attributes have been read", "none yet", "Ask again in a moment.")
 
     # --- periodic work ---
 

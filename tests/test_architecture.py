@@ -94,7 +94,7 @@ LAYERS = {
     "serving.events": "posted > avro kafka_sink pending > verdicts",
     "serving.http": "limits > problems schema",
     "serving.recommend": (
-        "served_log > convert users > items recommender > request_features unpersonal > attributes readers"
+        "served_log > convert users > items recommender > request_features unpersonal > snapshot > attributes readers"
     ),
     "serving.server": "ray_server > haproxy",
     "serving.versions": "versions > canary named shadow",

@@ -18,7 +18,7 @@ from serving.recommend.recommender import (
     substitute,
 )
 from serving.recommend.served_log import ServedAnswer, ServedLog, ShadowOverlap, is_sampled
-from serving.recommend.unpersonal import ItemSnapshot
+from serving.recommend.snapshot import ItemSnapshot
 from serving.recommend.users import UserReader
 
 __all__ = [

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.arrays import Bools
+from features.arrays import Bools, Int64s
 from features.definitions import FeatureView, Last
 from features.rows import FeatureMatrix
 
@@ -44,13 +43,12 @@ def attributes_in(view: FeatureView) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Attributes:
-    """The attributes of all items, one Arrow column each in the order of ``items``."""
+    """The attributes of items, one Arrow column each in the items' order."""
 
-    items: tuple[str, ...]
     columns: Mapping[str, pa.Array]
 
     @classmethod
-    def of(cls, items: Sequence[str], views: Iterable[tuple[FeatureView, FeatureMatrix]]) -> Attributes:
+    def of(cls, views: Iterable[tuple[FeatureView, FeatureMatrix]]) -> Attributes:
         """The attributes of the items in these views; the first view with a value wins."""
         columns: dict[str, pa.Array] = {}
         for view, matrix in views:
@@ -59,38 +57,41 @@ class Attributes:
                 known = columns.get(name)
                 if known is None or known.type == column.type:
                     columns[name] = column if known is None else pc.coalesce(known, column)
-        return cls(tuple(items), columns)
+        return cls(columns)
 
-    def matching(self, wanted: Mapping[str, Any]) -> frozenset[str]:
-        """The items that meet every condition: a value, a list of values, or {"min", "max"} (inclusive).
+    def meeting(self, wanted: Mapping[str, Any], at: Int64s | None = None) -> Bools | None:
+        """The items, or those at these positions, that meet every condition; None without a condition.
 
-        An item with an unknown attribute meets no condition on it. Raises FieldError.
+        A condition is a value, a list of values, or {"min", "max"} (inclusive); an item with an unknown attribute meets
+        none on it. Raises FieldError.
         """
-        keep = np.ones(len(self.items), dtype=bool)
-        for name, condition in wanted.items():
-            keep &= self._meeting(name, condition)
-        return frozenset(self.items[index] for index in np.flatnonzero(keep).tolist())
+        found = [self._meeting(name, condition, at) for name, condition in wanted.items()]
+        return np.logical_and.reduce(found) if found else None
 
-    def _meeting(self, name: str, condition: Any) -> Bools:
+    def check(self, wanted: Mapping[str, Any]) -> None:
+        """Passes for conditions that can be asked. Raises FieldError."""
+        self.meeting(wanted, np.empty(0, dtype=np.int64))
+
+    def _meeting(self, name: str, condition: Any, at: Int64s | None) -> Bools:
         field = f"filter.{name}"
         if name not in self.columns:
-            known = ", ".join(sorted(self.columns)) or "none yet: no item has any"
+            known = ", ".join(sorted(self.columns)) or "none: no view of items keeps a last value"
             raise FieldError("filter", f"an attribute of items ({known})", name)
-        column = self.columns[name]
+        column = self.columns[name] if at is None else self.columns[name].take(pa.array(at))
         met = (
             _in_range(column, condition, field) if isinstance(condition, Mapping) else _one_of(column, condition, field)
         )
         return np.asarray(pc.fill_null(met, fill_value=False))
 
-    @cached_property
-    def _index(self) -> dict[str, int]:
-        return {item: index for index, item in enumerate(self.items)}
+    def alike(self, positions: Int64s, name: str) -> NDArray[np.float64]:
+        """(i, i) 1 where both items have the same value of this attribute, NaN where either value is unknown.
 
-    def alike(self, items: Sequence[str], name: str) -> NDArray[np.float64]:
-        """(i, i) 1 where both items have the same value of this attribute, NaN where either value is unknown."""
+        Args:
+            positions: (i,) of the items; -1 for one of unknown values.
+        """
         if name not in self.columns:
-            return np.full((len(items), len(items)), np.nan)
-        indices = pa.array([self._index.get(item) for item in items], pa.int64())
+            return np.full((len(positions), len(positions)), np.nan)
+        indices = pa.array(positions, mask=positions < 0)
         encoded = self.columns[name].take(indices).dictionary_encode()
         codes = np.asarray(pc.fill_null(encoded.indices, -1))
         same: NDArray[np.float64] = (codes[:, None] == codes[None, :]).astype(np.float64)
@@ -99,7 +100,7 @@ class Attributes:
         return same
 
 
-NO_ATTRIBUTES = Attributes((), {})
+NO_ATTRIBUTES = Attributes({})
 
 
 def _one_of(column: pa.Array, condition: Any, field: str) -> pa.Array:

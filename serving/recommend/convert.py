@@ -10,7 +10,7 @@ from features.times import now_ms
 from models.recommender import LoadedRecommender, Ranked
 from serving.http import schema
 from serving.recommend.recommender import SENTENCES, ItemQuery, Recommendation, UserRead, as_of, newest_event
-from serving.recommend.unpersonal import ItemSnapshot
+from serving.recommend.snapshot import ItemSnapshot
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,8 @@ class ModelAnswer:
     took_s: float = 0.0
 
 
-def query_of(request: schema.RecommendRequest, allowed: frozenset[str] | None = None) -> ItemQuery:
-    """The query of a request.
-
-    Args:
-        allowed: the items that meet its filter; None where it has none.
-    """
+def query_of(request: schema.RecommendRequest) -> ItemQuery:
+    """The query of a request."""
     return ItemQuery(
         request.user_id,
         request.k,
@@ -38,7 +34,7 @@ def query_of(request: schema.RecommendRequest, allowed: frozenset[str] | None = 
         request.exclude_seen,
         request.session_id,
         None if request.candidates is None else tuple(request.candidates),
-        allowed,
+        request.filter,
         request.diversity,
         request.context.placement,
     )
@@ -54,6 +50,7 @@ def rank_query(request: schema.RankRequest) -> ItemQuery:
         among=tuple(request.items),
         diversity=request.diversity,
         placement=request.context.placement,
+        ranks=True,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from features.arrays import Int64s
 from features.definitions import FeatureView
+from features.events import arrow_type
 from features.rows import FeatureMatrix
 from models.recommender import Artefact
 from serving.recommend.attributes import Attributes
-from serving.recommend.unpersonal import NO_ITEMS, ItemSnapshot, snapshot
+from serving.recommend.snapshot import NO_ITEMS, ItemKeys, ItemSnapshot, snapshot
 
 KEYS_A_READ = 1_024
 """Items of one read, which is the longest that a request waits for the store behind a refresh."""
@@ -52,10 +55,12 @@ class ItemFeatures:
         describing: Sequence[tuple[FeatureView, Read]] = (),
         read_of: ReadOf | None = None,
     ) -> None:
-        self.snapshot: ItemSnapshot = NO_ITEMS
         self._read, self._listed = read, listed
         self._trending, self._popular = trending, popular
         self._view, self._describing, self._read_of = view, tuple(describing), read_of
+        views = [*(described for described, _ in self._describing), *([] if view is None else [view])]
+        unread = Attributes.of([(view, _nothing_of(view)) for view in views])
+        self.snapshot: ItemSnapshot = replace(NO_ITEMS, attributes=unread)
         self._inputs: tuple[tuple[Artefact, Inputs], ...] = ()
         self._refreshing = threading.Lock()
 
@@ -71,19 +76,17 @@ class ItemFeatures:
         with self._refreshing:
             artefacts = models()
             keys = pc.unique(pa.concat_arrays([self._listed(), *(artefact.item_keys for artefact in artefacts)]))
-            if not len(keys):
-                return
-            items, matrix = keys.to_pylist(), _whole(self._read, keys)
+            matrix = _whole(self._read, keys)
             described = [(view, _whole(read, keys)) for view, read in self._describing]
             if self._view is not None:
                 described.append((self._view, matrix))
-            attributes = Attributes.of(items, described)
-            fresh = snapshot(items, matrix, self._trending, self._popular, now, attributes)
-            self._inputs = self._inputs_of(artefacts, matrix, keys)
+            known = self.snapshot.keys if keys.equals(self.snapshot.keys.keys) else ItemKeys(keys)
+            fresh = snapshot(known, matrix, self._trending, self._popular, now, Attributes.of(described))
+            self._inputs = self._inputs_of(artefacts, matrix, known)
             self.snapshot = fresh
 
     def _inputs_of(
-        self, artefacts: Sequence[Artefact], matrix: FeatureMatrix, keys: pa.Array
+        self, artefacts: Sequence[Artefact], matrix: FeatureMatrix, keys: ItemKeys
     ) -> tuple[tuple[Artefact, Inputs], ...]:
         """Each model's item matrix, by the definition of its training."""
         current = None if self._view is None else f"{self._view.schema_hash:016x}"
@@ -92,7 +95,7 @@ class ItemFeatures:
             if self._read_of is None or current is None:
                 by_hash[schema_hash] = matrix
             else:
-                by_hash[schema_hash] = _whole(partial(self._read_of, int(schema_hash, 16)), keys)
+                by_hash[schema_hash] = _whole(partial(self._read_of, int(schema_hash, 16)), keys.keys)
         return tuple(
             (artefact, _inputs(artefact, by_hash[artefact.manifest.item.schema_hash], keys)) for artefact in artefacts
         )
@@ -103,16 +106,22 @@ class ItemFeatures:
 
 
 def _whole(read: Read, keys: pa.Array) -> FeatureMatrix:
-    starts = range(0, len(keys), KEYS_A_READ)
+    starts = range(0, max(len(keys), 1), KEYS_A_READ)
     return joined([read(keys.slice(start, KEYS_A_READ)) for start in starts])
 
 
-def _inputs(artefact: Artefact, matrix: FeatureMatrix, keys: pa.Array) -> Inputs:
-    return artefact.item_matrix(_rows(matrix, pc.index_in(artefact.item_keys, value_set=keys)))
+def _nothing_of(view: FeatureView) -> FeatureMatrix:
+    """The features of no item."""
+    columns = tuple(pa.array([], arrow_type(feature.dtype)) for feature in view.features)
+    return FeatureMatrix(view.names, columns, np.zeros(0, np.int8), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def _rows(matrix: FeatureMatrix, rows: pa.Array) -> FeatureMatrix:
-    index = np.asarray(rows)
+def _inputs(artefact: Artefact, matrix: FeatureMatrix, keys: ItemKeys) -> Inputs:
+    return artefact.item_matrix(_rows(matrix, keys.of_model(artefact)))
+
+
+def _rows(matrix: FeatureMatrix, index: Int64s) -> FeatureMatrix:
+    rows = pa.array(index)
     columns = tuple(column.take(rows) for column in matrix.columns)
     return FeatureMatrix(matrix.names, columns, matrix.status[index], matrix.as_of[index], matrix.newest_event[index])
 

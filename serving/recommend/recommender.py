@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.rows import FeatureMatrix, Status
 from models.recommender import Artefact, Query, Ranked, RankingRequest
-from serving.recommend.unpersonal import ItemSnapshot, first_of, unpersonal
+from serving.recommend.snapshot import ItemSnapshot
+from serving.recommend.unpersonal import each_once, first_of, unpersonal, unpersonal_among
 
 
 class FallbackReason(StrEnum):
-    """The reason for a fallback: the first that applies."""
+    """The reason for a fallback: the first that applies.
+
+    FEW_ITEMS and FILLED are said of an answer that has no other: it has fewer than k items, or trending and popular
+    ones where the model had too few.
+    """
 
     STORE_DOWN = "store_down"
     DEADLINE = "deadline"
@@ -28,6 +34,8 @@ class FallbackReason(StrEnum):
     UNKNOWN_SESSION = "unknown_session"
     UNKNOWN_ITEM = "unknown_item"
     NOTHING_SIMILAR = "nothing_similar"
+    FEW_ITEMS = "few_items"
+    FILLED = "filled"
 
 
 POOL, LEAST_POOL, MOST_POOL = 5, 50, 500
@@ -35,9 +43,6 @@ POOL, LEAST_POOL, MOST_POOL = 5, 50, 500
 
 KIND = "category"
 """The attribute by which items are similar."""
-
-UNSCORED = float("nan")
-"""The score of an unknown item."""
 
 SENTENCES = {
     "repeat": "the user came back to it before",
@@ -62,9 +67,10 @@ class ItemQuery:
         exclude_seen: leave out the user's history as well.
         session: the session's key text; None without a session.
         among: the only items that may be in the answer; None for all.
-        allowed: the items that meet the request's filter; None for all.
+        conditions: the request's filter, which every item of the answer meets (see Attributes.meeting).
         diversity: 0 to 1 (see ``diversified``).
         placement: the place on the page, for the log.
+        ranks: whether the answer is all of ``among``, each item once.
     """
 
     user: str | None
@@ -74,17 +80,10 @@ class ItemQuery:
     exclude_seen: bool = False
     session: str | None = None
     among: tuple[str, ...] | None = None
-    allowed: frozenset[str] | None = None
+    conditions: Mapping[str, Any] = field(default_factory=dict)
     diversity: float = 0.0
     placement: str | None = None
-
-    @property
-    def eligible(self) -> frozenset[str] | None:
-        """The items that may be in the answer; None for all."""
-        if self.among is None:
-            return self.allowed
-        ranking = frozenset(self.among)
-        return ranking if self.allowed is None else ranking & self.allowed
+    ranks: bool = False
 
     @property
     def unknown(self) -> FallbackReason:
@@ -159,9 +158,9 @@ def recommend(
     exclude = [*_excluded(query), *seen]
     ranking = ranking_request(artefact, query, user, items, inputs)
     ranked = ranked_by(artefact, query, ranking, items, exclude)
-    return Recommendation(
-        _filled(ranked, query, exclude, items, artefact), user.problem, by_model=True, ranking=ranking
-    )
+    found = _filled(ranked, query, exclude, items, artefact)
+    reason = user.problem or _shortage(query.k, len(found), len(ranked))
+    return Recommendation(found, reason, by_model=True, ranking=ranking)
 
 
 def rank(
@@ -175,18 +174,16 @@ def rank(
 
     The model ranks for an unknown user too, by the items' features; the reason then is that the user is unknown.
     """
-    among = tuple(dict.fromkeys(query.among or ()))
-    ranked: list[Ranked] = []
-    ranking: RankingRequest | None = None
-    reason: FallbackReason | None = user.problem or FallbackReason.NO_MODEL
-    if artefact is not None:
-        known = user.own_features or artefact.knows(query.user, recent_items(query, user, artefact))
-        reason = user.problem or (None if known else query.unknown)
-        ranking = ranking_request(artefact, query, user, items, inputs)
-        ranked = ranked_by(artefact, query, ranking, items, ())
-    rest = unpersonal(items, artefact, len(among), (), frozenset(among))
-    unknown = (Ranked(item, UNSCORED, "unknown") for item in among)
-    ordered = first_of([ranked, rest, unknown], len(among), ())
+    if artefact is None:
+        ordered = each_once(items, None, query.among or (), [])
+        return Recommendation(ordered, user.problem or FallbackReason.NO_MODEL, by_model=False)
+    known = user.own_features or artefact.knows(query.user, recent_items(query, user, artefact))
+    reason = user.problem or (None if known else query.unknown)
+    ranking = ranking_request(artefact, query, user, items, inputs)
+    ranked = ranked_by(artefact, query, ranking, items, ())
+    if not ranked:
+        reason = reason or FallbackReason.FILLED
+    ordered = each_once(items, artefact, query.among or (), ranked)
     return Recommendation(ordered, reason, by_model=bool(ranked), ranking=ranking)
 
 
@@ -195,14 +192,20 @@ def similar(item: str, query: ItemQuery, artefact: Artefact | None, items: ItemS
     exclude = (item, *_excluded(query))
     if artefact is None:
         return substitute(query, FallbackReason.NO_MODEL, items, None, (item,))
-    mask = None if query.allowed is None else artefact.allowing(query.allowed)
-    neighbours = artefact.similar(item, query.k, exclude, mask)
+    neighbours = artefact.similar(item, query.k, exclude, items.allowed(artefact, query.conditions))
     if neighbours:
-        return Recommendation(neighbours, None, by_model=True)
+        return Recommendation(neighbours, _shortage(query.k, len(neighbours), len(neighbours)), by_model=True)
     known = item in artefact.tables.index
     return substitute(
         query, FallbackReason.NOTHING_SIMILAR if known else FallbackReason.UNKNOWN_ITEM, items, artefact, (item,)
     )
+
+
+def _shortage(k: int, found: int, ranked: int) -> FallbackReason | None:
+    """The reason of a personal answer with this number of items, of which the model ranked some."""
+    if found < k:
+        return FallbackReason.FEW_ITEMS
+    return FallbackReason.FILLED if ranked < found else None
 
 
 def recent_items(query: ItemQuery, user: UserRead, artefact: Artefact) -> list[str]:
@@ -225,7 +228,7 @@ def ranking_request(
         None if user.present is None else artefact.user_row(user.present),
         inputs,
         query.among,
-        None if query.allowed is None else artefact.allowing(query.allowed),
+        items.allowed(artefact, query.conditions),
     )
 
 
@@ -236,27 +239,28 @@ def ranked_by(
     items: ItemSnapshot,
     exclude: Sequence[str],
 ) -> list[Ranked]:
-    """The model's answer, diversified if the query says so."""
+    """The model's answer, of which the first ``MOST_POOL`` are diversified if the query says so."""
     user_query = ranking.query
+    pool = min(max(POOL * query.k, LEAST_POOL), MOST_POOL) if query.diversity else 0
     ranked = artefact.recommend(
         user_query.recent,
         ranking.user_row,
         ranking.item_matrix,
-        query.k if not query.diversity else min(max(POOL * query.k, LEAST_POOL), MOST_POOL),
+        max(query.k, pool),
         user=user_query.user,
         as_of=user_query.as_of,
         exclude=exclude,
         among=ranking.among,
         allowed=ranking.allowed,
     )
-    return varied(ranked, query, artefact, items) if query.diversity else ranked
+    return [*varied(ranked[:pool], query, artefact, items), *ranked[pool:]] if query.diversity else ranked
 
 
 def varied(ranked: list[Ranked], query: ItemQuery, artefact: Artefact, items: ItemSnapshot) -> list[Ranked]:
     """k of the ranked items, diversified by category and by co-occurrence."""
     names = [item.item_id for item in ranked]
     co_occurrence = artefact.likeness(names)
-    kind = items.attributes.alike(names, KIND)
+    kind = items.attributes.alike(items.keys.positions(names), KIND)
     likeness = np.where(np.isnan(kind), co_occurrence, (np.nan_to_num(kind) + co_occurrence) / 2)
     scores = np.array([item.score for item in ranked], dtype=np.float64)
     return [ranked[index] for index in diversified(scores, likeness, query.k, query.diversity).tolist()]
@@ -307,8 +311,8 @@ def _filled(
     """The ranked items, filled up to k with trending and popular ones."""
     if len(ranked) == query.k:
         return ranked
-    rest = unpersonal(items, artefact, query.k + len(ranked), exclude, query.eligible)
-    return first_of([ranked, rest], query.k, exclude)
+    taken = [*exclude, *(item.item_id for item in ranked)]
+    return [*ranked, *_unpersonal(query, query.k - len(ranked), taken, items, artefact)]
 
 
 def substitute(
@@ -318,9 +322,20 @@ def substitute(
     artefact: Artefact | None,
     without: Sequence[str] = (),
 ) -> Recommendation:
-    """Trending and popular items, for a stated reason."""
+    """Trending and popular items, or all that are to be ranked in that order, for a stated reason."""
+    if query.ranks:
+        return Recommendation(each_once(items, artefact, query.among or (), []), reason, by_model=False)
     exclude = (*_excluded(query), *without)
-    return Recommendation(unpersonal(items, artefact, query.k, exclude, query.eligible), reason, by_model=False)
+    return Recommendation(_unpersonal(query, query.k, exclude, items, artefact), reason, by_model=False)
+
+
+def _unpersonal(
+    query: ItemQuery, k: int, exclude: Sequence[str], items: ItemSnapshot, artefact: Artefact | None
+) -> list[Ranked]:
+    """At most k trending and popular items that the query may have. Raises FieldError for an impossible condition."""
+    if query.among is None:
+        return unpersonal(items, artefact, k, exclude, query.conditions)
+    return first_of([unpersonal_among(items, artefact, query.among, query.conditions)], k, exclude)
 
 
 def _excluded(query: ItemQuery) -> tuple[str, ...]:

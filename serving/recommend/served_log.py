@@ -25,7 +25,7 @@ from models.recommender import PAIR_FEATURES, Artefact, Candidates, RankingReque
 from serving.events import Message, message_of
 from serving.recommend.convert import ModelAnswer
 from serving.recommend.recommender import ItemQuery, UserRead, as_of
-from serving.recommend.unpersonal import ItemSnapshot
+from serving.recommend.snapshot import ItemSnapshot
 from serving.workers import DroppingQueue
 
 logger = logging.getLogger(__name__)

@@ -1,99 +1,28 @@
-"""Unpersonal answers: trending and popular items by fresh features. Pure functions."""
+"""Unpersonal answers: trending and popular items, by fresh features and by the model. Pure functions.
+
+The work is that of the items answered, and of those passed over for them; never of all items.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.arrays import Floats
-from features.rows import FeatureMatrix
+from features.arrays import Bools, Int64s
 from models.recommender import Artefact, Ranked
-from serving.recommend.attributes import NO_ATTRIBUTES, Attributes
+from serving.recommend.snapshot import ItemSnapshot
 
+UNSCORED = float("nan")
+"""The score of an unknown item."""
 
-@dataclass(frozen=True)
-class ItemRanking:
-    """The items with a score above 0, the best first."""
+FIRST_LOOK, MOST_UNKNOWN = 64, 16_384
+"""Items of a ranking that are looked at together at first (then twice as many each time), and in all where it is not
+known yet which of them meet the filter."""
 
-    source: str
-    indices: NDArray[np.int64]
-    scores: Floats
-
-    @classmethod
-    def of(cls, source: str, scores: Floats) -> ItemRanking:
-        """The ranking by a score of each item."""
-        order = np.argsort(-scores, kind="stable")
-        order = order[scores[order] > 0]
-        return cls(source, order, scores[order])
-
-    def ranked(self, items: Sequence[str]) -> Iterator[Ranked]:
-        """The items of the ranking, lazily."""
-        for index, score in zip(self.indices, self.scores, strict=True):
-            yield Ranked(items[index], float(score), self.source)
-
-
-@dataclass(frozen=True)
-class ItemSnapshot:
-    """All items with their features, read together; read-only and shared.
-
-    Args:
-        items: the item ids: the order of the matrix's rows.
-        matrix: the item view's features.
-        rankings: of trending, then of popular items.
-        read_at: epoch ms.
-        attributes: for filters and variety.
-    """
-
-    items: tuple[str, ...]
-    matrix: FeatureMatrix | None
-    rankings: tuple[ItemRanking, ...]
-    read_at: int
-    attributes: Attributes = NO_ATTRIBUTES
-
-    @property
-    def newest_event(self) -> int | None:
-        """The time (epoch ms) of the newest event of any item; None without one."""
-        if self.matrix is None or not len(self.matrix.newest_event):
-            return None
-        return int(self.matrix.newest_event.max()) or None
-
-    @property
-    def as_of(self) -> int | None:
-        """The as_of (epoch ms) of the features; None without features."""
-        if self.matrix is None or not len(self.matrix.as_of):
-            return None
-        return int(self.matrix.as_of.max())
-
-
-NO_ITEMS = ItemSnapshot((), None, (), 0)
-
-
-def snapshot(
-    items: Sequence[str],
-    matrix: FeatureMatrix,
-    trending: Mapping[str, float],
-    popular: Mapping[str, float],
-    read_at: int,
-    attributes: Attributes = NO_ATTRIBUTES,
-) -> ItemSnapshot:
-    """The snapshot of these items, scored by weights of features; features that the view lacks count 0."""
-    rankings = (
-        ItemRanking.of("trending", weighted(matrix, trending)),
-        ItemRanking.of("popular", weighted(matrix, popular)),
-    )
-    return ItemSnapshot(tuple(items), matrix, rankings, read_at, attributes)
-
-
-def weighted(matrix: FeatureMatrix, weights: Mapping[str, float]) -> Floats:
-    """(n,) the weighted sum of these features, null as 0."""
-    known = [name for name in weights if name in matrix.names]
-    if not known:
-        return np.zeros(len(matrix.status))
-    values: Floats = np.nan_to_num(matrix.to_numpy(known)) @ np.array([weights[name] for name in known])
-    return values
+Met = Callable[[Int64s], Bools]
 
 
 def unpersonal(
@@ -101,31 +30,93 @@ def unpersonal(
     artefact: Artefact | None,
     k: int,
     exclude: Sequence[str],
-    eligible: frozenset[str] | None = None,
+    conditions: Mapping[str, Any] | None = None,
 ) -> list[Ranked]:
-    """At most k items for any user: first by fresh features, then by the model's own lists.
+    """At most k items for any user that meet the conditions: first by fresh features, then by the model's own lists.
 
-    Args:
-        eligible: the items that may be in the answer; None for all.
+    Where nobody has found which items meet them (ItemSnapshot.meeting), the best MOST_UNKNOWN of each list are asked.
     """
-    sources: list[Iterable[Ranked]] = [ranking.ranked(items.items) for ranking in items.rankings]
+    conditions = conditions or {}
+    most = None if items.is_found(conditions) else MOST_UNKNOWN
+    met: Met | None = (lambda at: items.meeting_at(conditions, at)) if conditions else None
+    sources = [
+        _listed(ranking.source, items.items, ranking.indices[:most], ranking.scores, met) for ranking in items.rankings
+    ]
     if artefact is not None:
-        most = k if eligible is None else len(artefact.items)
-        sources += [artefact.trending(most, exclude), artefact.popular(most, exclude)]
-    if eligible is not None:
-        sources = [[item for item in source if item.item_id in eligible] for source in sources]
+        positions = items.keys.of_model(artefact) if conditions else None
+        of_model = None if positions is None else (lambda at: items.meeting_at(conditions, positions[at]))
+        tables = artefact.tables
+        sources += [
+            _listed("trending", tables.items, tables.most_trending[:most], tables.trending, of_model),
+            _listed("popular", tables.items, tables.most_popular[:most], tables.popular, of_model),
+        ]
     return first_of(sources, k, exclude)
+
+
+def unpersonal_among(
+    items: ItemSnapshot, artefact: Artefact | None, among: Sequence[str], conditions: Mapping[str, Any] | None = None
+) -> list[Ranked]:
+    """Those of these items that meet the conditions and that any list has, each once, as ``unpersonal`` orders them."""
+    names = list(dict.fromkeys(among))
+    at = items.keys.positions(names)
+    met = items.meeting_at(conditions, at) if conditions else np.ones(len(names), dtype=bool)
+    sources = []
+    for ranking in items.rankings:
+        rows = np.flatnonzero(met & (at >= 0))
+        scores = ranking.scores[at[rows]]
+        rows, scores = rows[scores > 0], scores[scores > 0]
+        order = np.lexsort((at[rows], -scores))
+        sources.append(_chosen(ranking.source, names, rows[order], scores[order]))
+    if artefact is not None:
+        tables = artefact.tables
+        index = np.array([tables.index.get(name, -1) for name in names], dtype=np.int64)
+        rows = np.flatnonzero(met & (index >= 0))
+        trends = tables.trending[index[rows]]
+        rising, trends = rows[trends > 0], trends[trends > 0]
+        order = np.lexsort((index[rising], -trends))
+        sources.append(_chosen("trending", names, rising[order], trends[order]))
+        rows = rows[np.argsort(tables.popular_rank[index[rows]], kind="stable")]
+        sources.append(_chosen("popular", names, rows, tables.popular[index[rows]]))
+    return first_of(sources, len(names), ())
+
+
+def each_once(
+    items: ItemSnapshot, artefact: Artefact | None, among: Sequence[str], first: list[Ranked]
+) -> list[Ranked]:
+    """Every one of these items once: ``first``, then as ``unpersonal`` orders them, then the unknown ones."""
+    ranked = {item.item_id for item in first}
+    left = [item for item in dict.fromkeys(among) if item not in ranked]
+    if not left:
+        return first
+    unknown = (Ranked(item, UNSCORED, "unknown") for item in left)
+    return [*first, *first_of([unpersonal_among(items, artefact, left), unknown], len(left), ())]
+
+
+def _listed(
+    source: str, items: Sequence[str], order: Int64s, scores: NDArray[Any], met: Met | None
+) -> Iterator[Ranked]:
+    """The items of a ranking that are met, lazily."""
+    start, size = 0, FIRST_LOOK
+    while start < len(order):
+        look = order[start : start + size]
+        for at in (look if met is None else look[met(look)]).tolist():
+            yield Ranked(items[at], float(scores[at]), source)
+        start, size = start + size, 2 * size
+
+
+def _chosen(source: str, names: Sequence[str], rows: Int64s, scores: NDArray[Any]) -> list[Ranked]:
+    return [Ranked(names[row], float(score), source) for row, score in zip(rows.tolist(), scores, strict=True)]
 
 
 def first_of(sources: Iterable[Iterable[Ranked]], k: int, exclude: Iterable[str]) -> list[Ranked]:
     """The first k different items of the sources, one source after the other, without those excluded."""
     seen = set(exclude)
     first: list[Ranked] = []
-    for source in sources:
+    for source in sources if k else ():
         for item in source:
-            if len(first) == k:
-                return first
             if item.item_id not in seen:
                 seen.add(item.item_id)
                 first.append(item)
+                if len(first) == k:
+                    return first
     return first

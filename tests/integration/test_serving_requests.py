@@ -64,7 +64,8 @@ def http(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Iterator[H
 def test_a_filter_by_attributes_of_the_catalogue_leaves_only_what_meets_it(http):
     answer = http.recommend(user_id="u1", k=5, filter={"category": ["mug"], "price": {"max": 6}})
     assert sorted(ids(answer)) == ["item2", "item4", "item6"]
-    assert answer["fallback"]["used"] is False
+    assert answer["fallback"] == {"used": True, "reason": "few_items"}
+    assert http.recommend(user_id="u1", k=3, filter={"category": "mug"})["fallback"]["used"] is False
 
 
 def test_an_attribute_that_no_item_has_is_a_problem_that_names_those_there_are(http):
@@ -139,8 +140,10 @@ def test_ranking_returns_the_callers_items_and_names_those_that_nothing_is_known
 
 
 def test_items_like_an_item_come_from_the_model_and_an_unknown_item_is_told(http):
-    status, answer, _ = http.ask("/v1/similar", {"item_id": "item5", "k": 3})
+    status, answer, _ = http.ask("/v1/similar", {"item_id": "item5", "k": 1})
     assert (status, ids(answer), answer["fallback"]["used"]) == (200, ["item6"], False)
+    _, answer, _ = http.ask("/v1/similar", {"item_id": "item5", "k": 3})
+    assert (ids(answer), answer["fallback"]) == (["item6"], {"used": True, "reason": "few_items"})
     _, answer, _ = http.ask("/v1/similar", {"item_id": "absent", "k": 1})
     assert answer["fallback"] == {"used": True, "reason": "unknown_item"}
     assert ids(answer) == ["item9"]

@@ -27,7 +27,7 @@ from models.recommender import LoadedRecommender
 from serving.recommend.convert import ModelAnswer
 from serving.recommend.recommender import ItemQuery, UserRead, recommend
 from serving.recommend.served_log import ServedAnswer, event_of
-from serving.recommend.unpersonal import NO_ITEMS
+from serving.recommend.snapshot import NO_ITEMS
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 REPOSITORY = load_repo(REPO)

@@ -10,7 +10,8 @@ from features.rows.matrix import FeatureMatrix, Status
 from models.folder import ViewInputs
 from models.recommender.artefact import Artefact, Manifest
 from models.recommender.tables import CandidateTables, SparseRows
-from serving.recommend.unpersonal import snapshot
+from serving.recommend.attributes import Attributes
+from serving.recommend.snapshot import ItemKeys, snapshot
 
 ITEMS = ("tea", "cup", "pot", "pen", "ink")
 NOW = 1_700_000_000_000
@@ -55,7 +56,7 @@ def features(status: Status = Status.PRESENT, recent: list[str] | None = None) -
 
 
 def fresh(**counts: float):
-    """A snapshot of items with these counts."""
+    """A snapshot of items with these counts, and the attribute ``name``."""
     matrix = FeatureMatrix(
         ("hot",),
         (pa.array(list(counts.values()), pa.float64()),),
@@ -63,7 +64,8 @@ def fresh(**counts: float):
         np.full(len(counts), NOW),
         np.full(len(counts), NOW - 50),
     )
-    return snapshot(list(counts), matrix, {"hot": 1.0, "absent": 5.0}, {}, NOW)
+    keys = pa.array(list(counts), pa.string())
+    return snapshot(ItemKeys(keys), matrix, {"hot": 1.0, "absent": 5.0}, {}, NOW, Attributes({"name": keys}))
 
 
 def ids(items) -> list[str]:

@@ -20,7 +20,8 @@ from serving.recommend.recommender import (
     recommend,
     substitute,
 )
-from serving.recommend.unpersonal import NO_ITEMS, ItemRanking, first_of, unpersonal, weighted
+from serving.recommend.snapshot import NO_ITEMS, ItemRanking, weighted
+from serving.recommend.unpersonal import first_of, unpersonal
 
 
 def test_a_user_with_fresh_clicks_gets_what_goes_with_them():

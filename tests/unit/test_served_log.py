@@ -25,7 +25,7 @@ from serving.events.verdicts import judge
 from serving.recommend.convert import ModelAnswer
 from serving.recommend.recommender import FallbackReason, ItemQuery, UserRead, rank, recommend, substitute
 from serving.recommend.served_log import MOST_WAITING, ServedAnswer, ServedLog, event_of, is_sampled
-from serving.recommend.unpersonal import NO_ITEMS
+from serving.recommend.snapshot import NO_ITEMS
 from training.data.dataset import Domain, interactions_of
 from training.recommender.shown_items import read_served, served_examples
 from training.settings import TrainingSettings

@@ -51,7 +51,7 @@ def attributes() -> Attributes:
         item_new_last_30d=[True, False, None],
     )
     sold = matrix(SOLD, item_price_last_1h=[99.0, 8.0, None])
-    return Attributes.of(ITEMS, [(CATALOGUE, catalogue), (SOLD, sold)])
+    return Attributes.of([(CATALOGUE, catalogue), (SOLD, sold)])
 
 
 def test_attributes_are_the_last_values_that_views_keep_over_their_longest_window():
@@ -75,7 +75,10 @@ def test_attributes_are_the_last_values_that_views_keep_over_their_longest_windo
     ],
 )
 def test_a_filter_keeps_the_items_that_meet_every_condition_and_none_of_unknown_value(attributes, wanted, found):
-    assert attributes.matching(wanted) == found
+    met = attributes.meeting(wanted)
+    assert {item for item, meets in zip(ITEMS, [True] * 3 if met is None else met, strict=True) if meets} == found
+    backwards = attributes.meeting(wanted, np.array([2, 1, 0, 1]))
+    assert backwards is met is None or backwards.tolist() == met[[2, 1, 0, 1]].tolist()
 
 
 @pytest.mark.parametrize(
@@ -95,23 +98,23 @@ def test_a_filter_keeps_the_items_that_meet_every_condition_and_none_of_unknown_
 )
 def test_a_filter_that_cannot_be_met_names_the_field_and_what_there_is(attributes, wanted, field, required):
     with pytest.raises(FieldError) as caught:
-        attributes.matching(wanted)
+        attributes.check(wanted)
     assert caught.value.field == field
     assert required in caught.value.required
 
 
-def test_without_any_item_a_filter_says_that_there_are_no_attributes_yet():
+def test_without_any_attribute_a_filter_says_that_there_is_none():
     with pytest.raises(FieldError) as caught:
-        NO_ATTRIBUTES.matching({"price": 3})
-    assert "none yet" in caught.value.required
+        NO_ATTRIBUTES.check({"price": 3})
+    assert "none: no view of items" in caught.value.required
 
 
 def test_items_of_one_kind_are_alike_and_an_unknown_kind_says_nothing(attributes):
-    alike = attributes.alike(["tea", "cup", "pen", "absent", "tea"], "category")
+    alike = attributes.alike(np.array([0, 1, 2, -1, 0]), "category")
     assert alike[0].tolist()[:2] == [1.0, 0.0]
     assert alike[0, 4] == 1.0
     assert np.isnan(alike[0, 2:4]).all()
-    assert np.isnan(attributes.alike(["tea"], "absent")).all()
+    assert np.isnan(attributes.alike(np.array([0]), "absent")).all()
 
 
 USER = FeatureView(

@@ -20,24 +20,34 @@ from serving.recommend.recommender import (
     recommend,
     similar,
 )
-from serving.recommend.unpersonal import NO_ITEMS, ItemSnapshot
+from serving.recommend.snapshot import NO_ITEMS, ItemKeys, ItemSnapshot
 
 KINDS = {"tea": "drinks", "cup": "dishes", "pot": "dishes", "pen": "desk", "ink": "desk"}
 
 
 def described() -> ItemSnapshot:
     """A snapshot that knows the items' categories and nothing else."""
-    attributes = Attributes(tuple(KINDS), {"category": pa.array(list(KINDS.values()))})
+    attributes = Attributes({"category": pa.array(list(KINDS.values()))})
     empty = FeatureMatrix((), (), np.zeros(5, np.int8), np.zeros(5, np.int64), np.zeros(5, np.int64))
-    return ItemSnapshot(tuple(KINDS), empty, (), 1, attributes)
+    return ItemSnapshot(ItemKeys(pa.array(list(KINDS))), empty, (), 1, attributes)
+
+
+def all_of(**counts: float) -> ItemSnapshot:
+    """A snapshot of the model's items and those of these counts."""
+    return fresh(**{**dict.fromkeys(ITEMS, 0), **counts})
+
+
+def only(*names: str) -> dict[str, list[str]]:
+    """The filter that these items meet."""
+    return {"name": list(names)}
 
 
 # --- recommend --------------------------------------------------------------------------------------------------------
 
 
 def test_a_filter_leaves_the_best_of_what_meets_it_not_what_is_left_of_the_best():
-    question = ItemQuery("bob", 5, allowed=frozenset({"pot", "ink"}))
-    answer = recommend(question, UserRead(features(recent=["tea"])), model(), fresh(cup=9, ink=3), None)
+    question = ItemQuery("bob", 5, conditions=only("pot", "ink"))
+    answer = recommend(question, UserRead(features(recent=["tea"])), model(), all_of(cup=9, ink=3), None)
     assert sorted(ids(answer.items)) == ["ink", "pot"]
     assert ids(answer.items)[0] == "pot"
 
@@ -49,8 +59,8 @@ def test_only_candidates_come_and_those_that_only_fresh_features_know_come_after
 
 
 def test_a_fallback_keeps_to_filter_and_candidates_too():
-    question = ItemQuery("bob", 5, among=("cup", "pen", "ink"), allowed=frozenset({"cup", "ink", "tea"}))
-    answer = recommend(question, UserRead(features(Status.NOT_FOUND)), model(), fresh(pen=9), None)
+    question = ItemQuery("bob", 5, among=("cup", "pen", "ink"), conditions=only("cup", "ink", "tea"))
+    answer = recommend(question, UserRead(features(Status.NOT_FOUND)), model(), all_of(pen=9), None)
     assert (answer.reason, sorted(ids(answer.items))) == (FallbackReason.UNKNOWN_USER, ["cup", "ink"])
 
 
@@ -109,22 +119,22 @@ def test_ranking_drops_and_adds_nothing(asked, known, diversity):
 
 
 def test_items_like_an_item_are_those_that_go_with_it_and_never_itself():
-    answer = similar("tea", ItemQuery(None, 5), model(), fresh(pen=9))
+    answer = similar("tea", ItemQuery(None, 2), model(), fresh(pen=9))
     assert (answer.reason, set(ids(answer.items))) == (None, {"cup", "pot"})
     assert {one.source for one in answer.items} == {"similar"}
 
 
 def test_items_like_an_item_keep_to_filter_and_exclusion():
-    question = ItemQuery(None, 5, exclude=("cup",), allowed=frozenset({"cup", "pot", "pen"}))
-    assert ids(similar("tea", question, model(), NO_ITEMS).items) == ["pot"]
+    question = ItemQuery(None, 5, exclude=("cup",), conditions=only("cup", "pot", "pen"))
+    assert ids(similar("tea", question, model(), all_of()).items) == ["pot"]
 
 
 @pytest.mark.parametrize(
-    ("item", "allowed", "reason"),
-    [("unheard", None, FallbackReason.UNKNOWN_ITEM), ("tea", frozenset({"pen"}), FallbackReason.NOTHING_SIMILAR)],
+    ("item", "conditions", "reason"),
+    [("unheard", {}, FallbackReason.UNKNOWN_ITEM), ("tea", only("pen"), FallbackReason.NOTHING_SIMILAR)],
 )
-def test_where_nothing_is_similar_the_answer_is_a_fallback_that_says_why(item, allowed, reason):
-    answer = similar(item, ItemQuery(None, 3, allowed=allowed), model(), fresh(pen=9))
+def test_where_nothing_is_similar_the_answer_is_a_fallback_that_says_why(item, conditions, reason):
+    answer = similar(item, ItemQuery(None, 3, conditions=conditions), model(), all_of(pen=9))
     assert (answer.reason, ids(answer.items)[0]) == (reason, "pen")
     assert item not in ids(answer.items)
 

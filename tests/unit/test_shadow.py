@@ -14,7 +14,7 @@ from serving.metrics import Metrics
 from serving.recommend.convert import ModelAnswer
 from serving.recommend.recommender import ItemQuery, UserRead, recommend
 from serving.recommend.served_log import ServedAnswer, event_of
-from serving.recommend.unpersonal import NO_ITEMS
+from serving.recommend.snapshot import NO_ITEMS
 from serving.versions.shadow import MOST_WAITING, Shadow, ShadowRequest, overlap
 
 QUESTION = ItemQuery("ann", 3)
