@@ -86,7 +86,9 @@ LAYERS = {
     ),
     "models.event_model": "decisions > artefact > columns > inputs",
     "models.trees": "flat > kernel",
-    "models.recommender": "golden > artefact > retrieval > arrays pairs > calibration tables",
+    "models.recommender": (
+        "golden extension > artefact > similar > retrieval > arrays pairs > calibration content > tables"
+    ),
     "serving": (
         "server > app > service > recommendations scoring > versions > recommend > events > http > "
         "config metrics workers > settings"
@@ -112,10 +114,11 @@ LAYERS = {
     "streaming.scoring": "scoring > on_executors rescoring > decision_log request topics",
     "streaming.spark": "pieces query > session source",
     "training": (
-        "protocols user_models > event_model refresh > judging > registry > recommender > run > data resume > "
+        "protocols user_models > event_model refresh > judging > registry > recommender > item_content > run > "
+        "data resume > "
         "evidence progress settings"
     ),
-    "training.data": "labelled_events split > dataset event_sources > sampling",
+    "training.data": "item_attributes labelled_events split > dataset event_sources > sampling",
     "training.event_model": "fit > drift record > gate > metrics training",
     "training.judging": "drift registration > judge parity > gate record > confidence psi",
     "training.protocols": (

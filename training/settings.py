@@ -100,6 +100,8 @@ class TrainingSettings(BaseModel):
     """The stream's field with an item's category; unused where the stream has none."""
     price_field: str = "price"
     """The stream's field with an item's price; unused where the stream has none."""
+    catalogue_view: str = "item_catalogue"
+    """The feature view with the items' attributes, by which items are alike; unused where the repo has none."""
 
     moments: int = 4_000
     """The most requests that the ranker learns from, and the most users as of the part's start besides."""

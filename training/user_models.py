@@ -22,6 +22,7 @@ from training.event_model import (
     evaluate_and_register,
     event_manifest,
 )
+from training.item_content import content_before
 from training.judging import GateVerdict, Judge, Registration, files_of, input_names
 from training.progress import Log, StageTimer, silent
 from training.recommender import CalibrationCheck, candidates_before, examples_of, manifest_of, metrics_of
@@ -93,7 +94,8 @@ def register_ranker(model: Path, judge: Judge, registration: Registration) -> tu
     """
     registry, run, manifest = registration.registry, judge.run, ranker_manifest(judge, registration.now_ms)
     tables = candidates_before(run, run.split.end)
-    artefact = Artefact(manifest, tables, OwnRanker(pack(model), input_names(manifest)))
+    ranker, content = OwnRanker(pack(model), input_names(manifest)), content_before(run, tables, run.split.end)
+    artefact = Artefact(manifest, tables, ranker, content)
     rows = [judge.row(artefact, "popular"), judge.row(artefact)]
     champion = registry.find(manifest.name)
     rows += [] if champion is None else judge.champion_rows(registry, champion, manifest)

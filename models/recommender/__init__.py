@@ -6,6 +6,8 @@ In: a user's history and feature values. Out: ranked items, with the source of e
 from models.recommender.arrays import candidate_arrays, candidate_tables, read_arrays
 from models.recommender.artefact import Artefact, LoadedRecommender, Manifest, load, save
 from models.recommender.calibration import Calibration, log_odds
+from models.recommender.content import Columns, Content, ContentEncoder, attributes_in
+from models.recommender.extension import with_items
 from models.recommender.golden import goldens_of, open_recommender, try_out
 from models.recommender.pairs import PAIR_FEATURES, Query
 from models.recommender.retrieval import Candidates, Ranked, RankingRequest, ranker_inputs, retrieve
@@ -17,6 +19,9 @@ __all__ = [
     "Calibration",
     "CandidateTables",
     "Candidates",
+    "Columns",
+    "Content",
+    "ContentEncoder",
     "Factors",
     "LoadedRecommender",
     "Manifest",
@@ -25,6 +30,7 @@ __all__ = [
     "Ranked",
     "Sessions",
     "SparseRows",
+    "attributes_in",
     "candidate_arrays",
     "candidate_tables",
     "goldens_of",
@@ -36,4 +42,5 @@ __all__ = [
     "retrieve",
     "save",
     "try_out",
+    "with_items",
 ]

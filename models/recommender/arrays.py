@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import ArtefactError
+from models.recommender.content import BINS, CONTENT, WIDTH, Content, ContentEncoder, content_arrays
 from models.recommender.tables import CandidateTables, Factors, Sessions, SparseRows
 
 ARRAYS: Mapping[str, str] = {
@@ -38,6 +39,8 @@ OPTIONAL: Mapping[str, Mapping[str, str]] = {
     "sessions": {"session_starts": "i8", "session_items": "i4"},
     "category": {"category": "i4"},
     "price": {"price": "f4"},
+    "content": CONTENT,
+    "content_projection": {"content_projection": "f4", "content_mean": "f4"},
 }
 """Optional groups of arrays, each there whole or not at all. ``factors`` is row by row; ``factor_settings`` are
 regularization and alpha."""
@@ -47,8 +50,8 @@ KINDS = {**ARRAYS, **{name: kind for group in OPTIONAL.values() for name, kind i
 Arrays = dict[str, NDArray[Any]]
 
 
-def candidate_arrays(tables: CandidateTables) -> Arrays:
-    """The tables as the arrays of candidates.npz."""
+def candidate_arrays(tables: CandidateTables, content: Content | None = None) -> Arrays:
+    """The tables, and what is known of the items' attributes, as the arrays of candidates.npz."""
     arrays = {
         "items": np.array(tables.items, dtype=np.str_),
         **_rows_as("neighbour", tables.neighbours),
@@ -75,6 +78,8 @@ def candidate_arrays(tables: CandidateTables) -> Arrays:
     if tables.sessions is not None:
         rows = tables.sessions.items
         arrays |= {"session_starts": rows.starts, "session_items": rows.column}
+    if content is not None:
+        arrays |= content_arrays(content)
     return {name: np.asarray(array, dtype=KINDS[name]) for name, array in arrays.items() if array is not None}
 
 
@@ -142,6 +147,30 @@ def _sessions(arrays: Arrays, path: Path, items: int) -> Sessions:
     column = arrays["session_items"]
     whole = {**arrays, "session_weights": np.ones(len(column), dtype=np.float32)}
     return Sessions.of(_sparse(whole, path, "session", len(arrays["session_starts"]) - 1, items), items)
+
+
+def item_content(arrays: Arrays, path: Path) -> Content | None:
+    """What the arrays hold of the items' attributes; None without. Raises ArtefactError for inconsistent ones."""
+    if "content_starts" not in arrays:
+        return None
+    texts, numbers = (tuple(arrays[name].tolist()) for name in ("content_texts", "content_numbers"))
+    tokens, edges = arrays["content_tokens"], arrays["content_edges"]
+    rising = bool((np.diff(tokens) > 0).all()) and bool(((tokens >= 0) & (tokens < WIDTH)).all())
+    if not rising or not np.isfinite(edges).all():
+        raise _refused(path, f"rising content_tokens below {WIDTH}, and finite content_edges", "others")
+    _same_length(arrays, path, ("content_edges",), len(numbers) * (BINS - 1))
+    _same_length(arrays, path, ("content_idf",), len(tokens))
+    _same_length(arrays, path, ("content_rare",), 1)
+    names = ("content_starts", "content_columns", "content_weights")
+    rows = _checked(arrays, path, names, len(arrays["items"]), WIDTH)
+    edges = edges.reshape(len(numbers), BINS - 1)
+    encoder = ContentEncoder(texts, numbers, edges, tokens, arrays["content_idf"], float(arrays["content_rare"][0]))
+    if "content_mean" not in arrays:
+        return Content(encoder, rows)
+    mean, projection = arrays["content_mean"], arrays["content_projection"]
+    _same_length(arrays, path, ("content_projection",), len(tokens) * len(mean))
+    _same_length(arrays, path, ("factors",), len(arrays["items"]) * len(mean))
+    return Content(encoder, rows, projection.reshape(len(tokens), len(mean)), mean)
 
 
 def _same_length(arrays: Arrays, path: Path, names: tuple[str, ...], length: int) -> None:

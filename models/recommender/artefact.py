@@ -29,10 +29,12 @@ from features.rows import FeatureMatrix
 from models.artefact import check_views, load_classifier, read_manifest, save_artefact
 from models.classifier_file import scorer
 from models.folder import MANIFEST, FileEntry, ViewInputs
-from models.recommender.arrays import candidate_arrays, candidate_tables, read_arrays
+from models.recommender.arrays import candidate_arrays, candidate_tables, item_content, read_arrays
 from models.recommender.calibration import Calibration
+from models.recommender.content import Content
 from models.recommender.pairs import PAIR_FEATURES, Query, blended
 from models.recommender.retrieval import Candidates, Ranked, best_first, ranker_inputs, retrieve
+from models.recommender.similar import similar_items
 from models.recommender.tables import CandidateTables
 from models.registry import LoadedVersion
 from models.user_model import OWN
@@ -88,6 +90,8 @@ class Artefact:
     tables: CandidateTables
     ranker: Any = None
     """A fitted classifier with predict_proba; None blends the candidates' own scores (see pairs.blended)."""
+    content: Content | None = None
+    """What is known of the items' attributes."""
 
     @property
     def items(self) -> tuple[str, ...]:
@@ -183,12 +187,8 @@ class Artefact:
     def similar(
         self, item_id: str, k: int, exclude: Sequence[str] = (), allowed: NDArray[np.bool_] | None = None
     ) -> list[Ranked]:
-        """At most k items similar to this one; none for an item that the model does not know."""
-        scores = self.tables.neighbours.total(self.tables.indices([item_id]), len(self.items))
-        if allowed is not None:
-            scores = np.where(allowed, scores, 0.0)
-        order = np.argsort(-scores, kind="stable")
-        return self._listed(order[scores[order] > 0], scores, "similar", k, [item_id, *exclude])
+        """At most k items similar to this one, by the sources of ``similar_items``; none for an unknown item."""
+        return similar_items(self.tables, self.content, item_id, k, exclude, allowed)
 
     def allowing(self, items: Collection[str]) -> NDArray[np.bool_]:
         """(len(items),) a mask of these items."""
@@ -259,7 +259,7 @@ def save(artefact: Artefact, directory: str | Path) -> str:
     """
 
     def write_tables(folder: Path) -> None:
-        np.savez(folder / CANDIDATES, allow_pickle=False, **candidate_arrays(artefact.tables))
+        np.savez(folder / CANDIDATES, allow_pickle=False, **candidate_arrays(artefact.tables, artefact.content))
 
     manifest = artefact.manifest.model_copy(update={"items": len(artefact.items)})
     return save_artefact(directory, manifest, artefact.ranker, RANKER, write_tables)
@@ -281,12 +281,14 @@ def load(directory: str | Path, digest: str | None = None, *, trusted: bool = Fa
     if manifest.pair_features != PAIR_FEATURES:
         where, got = f"artefact file '{directory / MANIFEST}'", ", ".join(manifest.pair_features)
         raise ArtefactError(where, f"pair features {', '.join(PAIR_FEATURES)}", got, "Train anew.")
-    tables = candidate_tables(read_arrays(directory / CANDIDATES), directory / CANDIDATES)
+    arrays = read_arrays(directory / CANDIDATES)
+    tables = candidate_tables(arrays, directory / CANDIDATES)
     if len(tables.items) != manifest.items:
         where = f"artefact file '{directory / CANDIDATES}'"
         raise ArtefactError(where, f"{manifest.items} items", f"{len(tables.items)}", "Train anew.")
     inputs = (*manifest.pair_features, *manifest.user.names, *manifest.item.names)
-    artefact = Artefact(manifest, tables, load_classifier(directory, manifest, RANKER, inputs, trusted=trusted))
+    ranker = load_classifier(directory, manifest, RANKER, inputs, trusted=trusted)
+    artefact = Artefact(manifest, tables, ranker, item_content(arrays, directory / CANDIDATES))
     _ = artefact.scorer  # ready before the first request
     return artefact
 

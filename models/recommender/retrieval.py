@@ -17,10 +17,21 @@ from features.arrays import Floats, Int64s
 from models.recommender.pairs import KnownUser, Query, SourceScores, best, pairs_of, scores_of
 from models.recommender.tables import CandidateTables
 
-SOURCES = ("repeat", "similar", "together", "session", "factor", "trending", "popular", "lasting", "asked")
+SOURCES = (
+    "repeat",
+    "similar",
+    "together",
+    "session",
+    "content",
+    "factor",
+    "trending",
+    "popular",
+    "lasting",
+    "asked",
+)
 """The candidate sources; a candidate of more than one is said to be of the first here."""
 
-TOP_OWN, TOP_TRENDING, TOP_POPULAR, TOP_LASTING = 60, 20, 40, 20
+TOP_OWN, TOP_CONTENT, TOP_TRENDING, TOP_POPULAR, TOP_LASTING = 60, 20, 20, 40, 20
 """The number of candidates of these sources; those of the others are in pairs.SCORED."""
 
 
@@ -95,6 +106,11 @@ def _named(
     }
     for source, scored in scores.items():
         named[source] = scored.top if allowed is None else best(np.where(allowed, scored.values, 0.0), scored.count)
+    if "factor" in scores and tables.fitted < len(tables.items):
+        later = scores["factor"].values[tables.fitted :]
+        named["content"] = tables.fitted + best(
+            later if allowed is None else np.where(allowed[tables.fitted :], later, 0.0), TOP_CONTENT
+        )
     ordered = [named.get(source, own[:0]) for source in SOURCES]
     every = np.concatenate(ordered)
     sources = np.repeat(np.arange(len(SOURCES), dtype=np.int8), [len(indices) for indices in ordered])

@@ -80,11 +80,23 @@ class Factors:
     items: NDArray[np.float32]
     regularization: float
     alpha: float
+    fitted: int | None = None
+    """The first so many vectors are of the fit, the others of later items; None for all."""
 
     @cached_property
     def _gram(self) -> Floats:
-        items = self.items.astype(np.float64)
+        items = self.items[: self.fitted].astype(np.float64)
         return items.T @ items + self.regularization * np.eye(items.shape[1])
+
+    @cached_property
+    def _lengths(self) -> Floats:
+        return np.asarray(np.linalg.norm(self.items, axis=1), dtype=np.float64)
+
+    def likeness(self, item: int) -> Floats:
+        """(n,) the cosine between this item's vector and each; 0 where either is nothing."""
+        products = np.asarray(self.items @ self.items[item], dtype=np.float64)
+        lengths = self._lengths * self._lengths[item]
+        return np.asarray(np.divide(products, lengths, out=np.zeros(len(products)), where=lengths > 0))
 
     def scores(self, taken: Int64s) -> Floats:
         """(n,) each item's score for a user who took these: its vector times (YᵀCY + λI)⁻¹ YᵀCp, equation 4."""
@@ -157,6 +169,12 @@ class CandidateTables:
     price: NDArray[np.float32] | None = None
     half_life_ms: float = math.inf
     repeats: bool = True
+
+    @property
+    def fitted(self) -> int:
+        """The number of items of the fit, which are the first; later ones have no interactions here."""
+        known = None if self.factors is None else self.factors.fitted
+        return len(self.items) if known is None else known
 
     @cached_property
     def index(self) -> dict[str, int]:

@@ -154,6 +154,7 @@ class RecommendedItem(Strict):
     """Higher is better, within one source; None for an unknown item of /v1/rank."""
     rank: int
     source: str
+    """The candidate source that named it: ``similar``, ``factor``, ``content`` (by its attributes), ``popular``, …"""
     reasons: list[str] | None = None
 
 

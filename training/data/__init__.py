@@ -15,6 +15,7 @@ from training.data.dataset import (
     read_offline,
 )
 from training.data.event_sources import ReadEvents, event_source
+from training.data.item_attributes import newest_attributes
 from training.data.labelled_events import (
     DAY_MS,
     EventSplit,
@@ -64,6 +65,7 @@ __all__ = [
     "drawn_of",
     "examples_between",
     "interactions_of",
+    "newest_attributes",
     "joined_events",
     "joined_moments",
     "split_events",

@@ -39,6 +39,8 @@ class Domain:
     """The stream's field that holds an item's category."""
     price: str | None = None
     """The stream's field that holds an item's price."""
+    catalogue: FeatureView | None = None
+    """The view with the items' attributes."""
 
     @classmethod
     def of(cls, repo: FeatureRepo, settings: TrainingSettings) -> Domain:
@@ -53,12 +55,19 @@ class Domain:
             _named(repo.views, settings.item_view, "feature view"),
             settings.category_field if stream.dtypes.get(settings.category_field) == "string" else None,
             settings.price_field if stream.dtypes.get(settings.price_field) == "float64" else None,
+            repo.views.get(settings.catalogue_view),
         )
 
     @property
     def streams(self) -> dict[str, Stream]:
         """Every stream that training reads, by name."""
-        return {stream.name: stream for stream in (self.stream, *self.user.streams, *self.item.streams)}
+        of_views = (stream for view in self.views for stream in view.streams)
+        return {stream.name: stream for stream in (self.stream, *of_views)}
+
+    @property
+    def views(self) -> tuple[FeatureView, ...]:
+        """Every view that training reads."""
+        return (self.user, self.item) if self.catalogue is None else (self.user, self.item, self.catalogue)
 
     @property
     def of_users(self) -> frozenset[str]:
@@ -66,8 +75,8 @@ class Domain:
         return frozenset(stream.name for stream in (self.stream, *self.user.streams))
 
     def horizon_ms(self, stream: Stream) -> int | None:
-        """The longer horizon of the two views that read the stream; None where neither does."""
-        views = [view for view in (self.user, self.item) if stream in view.streams]
+        """The longest horizon of the views that read the stream; None where none does."""
+        views = [view for view in self.views if stream in view.streams]
         return max((view.horizon_ms for view in views), default=None)
 
     @property
@@ -127,7 +136,7 @@ def _open_tables(folder: Path, domain: Domain, versions: Mapping[str, int] | Non
 
 
 def _columns(domain: Domain, stream: Stream) -> list[str]:
-    used = {name for view in (domain.user, domain.item) for name in used_columns(view, stream)}
+    used = {name for view in domain.views for name in used_columns(view, stream)}
     if stream.name == domain.stream.name:
         used |= {"event_type", *domain.user.entity.keys, *domain.item.entity.keys}
         used |= {name for name in (domain.category, domain.price) if name is not None}

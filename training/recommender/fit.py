@@ -13,6 +13,7 @@ from features.errors import UsageError
 from models.recommender import Artefact, CandidateTables, Manifest
 from training.data import Domain, SampledEvents, arrivals, drawn_moments, joined_moments, visits
 from training.evidence import Evidence
+from training.item_content import content_before
 from training.recommender.calibrating import CalibrationCheck, check_calibration
 from training.recommender.candidates import fit_candidates
 from training.recommender.co_occurrence import missing_library
@@ -126,10 +127,11 @@ def train(run: TrainingRun, now_ms: int) -> Trained:
         calibration = check_calibration(scores, taken_of(retrieved, tables, run), retrieved.moments.as_of)
     run.timer.begin("final", "similar items from everything")
     final = run.stages.keep("final", TABLES, lambda: _final_candidates(run))
+    content = content_before(run, final, run.split.end)
     run.timer.end()
     known = {"as_of_ms": run.split.end, "items": len(final.items), "calibration": calibration.calibration}
     manifest = manifest.model_copy(update={**known, "metrics": metrics_of(rows) | calibration.metrics})
-    return Trained(Artefact(manifest, final, learnt.ranker), tables, rows, learnt, calibration, retrieved, run)
+    return Trained(Artefact(manifest, final, learnt.ranker, content), tables, rows, learnt, calibration, retrieved, run)
 
 
 def candidates_before(run: TrainingRun, as_of_ms: int) -> CandidateTables:

@@ -1,0 +1,77 @@
+"""A model with items that came after its training: known by their attributes alone. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.recommender.artefact import Artefact
+from models.recommender.content import Columns, Content, appended
+from models.recommender.tables import CandidateTables, Sessions, SparseRows
+
+
+def with_items(artefact: Artefact, items: Sequence[str], columns: Columns) -> Artefact:
+    """The artefact with these items after its own: it answers for its own items as before.
+
+    Later items have no interactions: their vectors are the likely ones of their attributes. Without a table of
+    attributes the artefact stays as it is.
+
+    Args:
+        items: different ones that it does not know.
+        columns: their attributes; those that the training had.
+    """
+    content = artefact.content
+    if content is None or not items:
+        return artefact
+    rows = content.encoder.rows(columns, len(items))
+    tables = _with_items(artefact.tables, tuple(items), content.vectors(rows))
+    more = Content(content.encoder, appended(content.rows, rows), content.projection, content.mean)
+    extended = replace(artefact, tables=tables, content=more)
+    vars(extended).update(scorer=artefact.scorer)  # it takes no items
+    return extended
+
+
+def _with_items(
+    tables: CandidateTables, items: tuple[str, ...], vectors: NDArray[np.float32] | None
+) -> CandidateTables:
+    """The tables with items of no interactions. ``vectors`` None leaves out the vectors of all items."""
+    n, m = len(tables.items), len(items)
+    factors, together, sessions = tables.factors, tables.together, tables.sessions
+    if factors is not None:
+        later = np.zeros((m, factors.items.shape[1]), dtype=np.float32) if vectors is None else vectors
+        factors = replace(factors, items=np.concatenate([factors.items, later]), fitted=tables.fitted)
+    extended = replace(
+        tables,
+        items=tables.items + items,
+        neighbours=_longer(tables.neighbours, m),
+        popular=_filled(tables.popular, m, 0.0),
+        trending=_filled(tables.trending, m, 0.0),
+        lasting=_filled(tables.lasting, m, 0.0),
+        together=None if together is None else _longer(together, m),
+        factors=factors,
+        sessions=None if sessions is None else Sessions(sessions.items, _longer(sessions.of_item, m)),
+        category=_filled(tables.category, m, -1),
+        price=_filled(tables.price, m, np.nan),
+    )
+    # What the tables derive once is longer by the new items alone; at a million items it takes a second to derive.
+    vars(extended).update(
+        index={**tables.index, **{item: n + at for at, item in enumerate(items)}},
+        popular_rank=np.concatenate([tables.popular_rank, np.arange(n, n + m, dtype=np.float64)]),
+        most_popular=np.concatenate([tables.most_popular, np.arange(n, n + m)]),
+        most_trending=tables.most_trending,
+        most_lasting=tables.most_lasting,
+    )
+    return extended
+
+
+def _longer(rows: SparseRows, more: int) -> SparseRows:
+    """The rows and then so many empty ones."""
+    return SparseRows(np.concatenate([rows.starts, np.repeat(rows.starts[-1:], more)]), rows.column, rows.weight)
+
+
+def _filled(values: Any, more: int, value: float) -> Any:
+    return None if values is None else np.concatenate([values, np.full(more, value, dtype=values.dtype)])
