@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.convertors import Convertor, register_url_convertor
+from starlette.datastructures import QueryParams
+from starlette.types import ASGIApp, Scope
 
 from features.definitions import FeatureRepo, load_repo
 from features.events.avro import schema_registry
@@ -18,7 +20,7 @@ from features.online_store import FeatureReader, Pending, RowsWithPending
 from models.registry import MlflowRegistry
 from serving.config import ServiceConfig
 from serving.events import OwnClicks
-from serving.http import RequestLimits, problems, schema
+from serving.http import HotRoute, HotRoutes, RequestLimits, encoded, json_route, problems, schema
 from serving.metrics import CONTENT_TYPE
 from serving.recommend import StreamClockReader
 from serving.service import Service, sink_of
@@ -64,13 +66,19 @@ def own_clicks_of(settings: ServiceConfig, repo: FeatureRepo, pending: Pending) 
     return OwnClicks(pending, repo, item, settings.session_kinds, ttl_ms, session_ttl_ms)
 
 
-def build_asgi(settings: ServiceConfig) -> FastAPI:
+def build_asgi(settings: ServiceConfig) -> ASGIApp:
     """The app for any ASGI server; the service's threads live as long as the app's lifespan."""
     return app_of(service_of(settings))
 
 
-def app_of(service: Service) -> FastAPI:
-    """The HTTP interface of a service."""
+def app_of(service: Service) -> ASGIApp:
+    """The HTTP interface of a service: the hot routes, before FastAPI with all routes."""
+    most = service.settings.max_body_bytes
+    return HotRoutes(fastapi_of(service), hot_routes(service), service.metrics, most)
+
+
+def fastapi_of(service: Service) -> FastAPI:
+    """All routes, and their document."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -94,33 +102,64 @@ def app_of(service: Service) -> FastAPI:
     return app
 
 
+def hot_routes(service: Service) -> dict[str, HotRoute]:
+    """The routes of v1 that plain ASGI answers; FastAPI's own document them and answer what is in doubt."""
+
+    async def score(request: schema.ScoreRequest) -> schema.ScoreResponse:
+        return await asyncio.to_thread(service.scores.score, request)
+
+    async def events(scope: Scope, body: bytes) -> tuple[int, bytes]:
+        return await _posted(service, body, QueryParams(scope["query_string"]).get("stream"))
+
+    return {
+        "/v1/recommend": json_route(schema.RecommendRequest, service.recommendations.recommend),
+        "/v1/rank": json_route(schema.RankRequest, service.recommendations.rank),
+        "/v1/similar": json_route(schema.SimilarRequest, service.recommendations.similar),
+        "/v1/score": json_route(schema.ScoreRequest, score),
+        "/v1/events": events,
+    }
+
+
+async def _posted(service: Service, body: bytes, stream: str | None) -> tuple[int, bytes]:
+    answer = await service.posted.post(body, stream)
+    return 207 if answer.refused or answer.unknown else 202, encoded(answer)
+
+
+def _json(content: bytes, status: int = 200) -> Response:
+    return Response(content, status, media_type="application/json")
+
+
 def _add_v1(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/recommend", response_model_exclude_none=False)
-    async def recommend(request: schema.RecommendRequest) -> schema.RecommendResponse:
+    @app.post("/v1/recommend", response_model=schema.RecommendResponse)
+    async def recommend(request: schema.RecommendRequest) -> Response:
         """Rank items for a user; says which model and features it used, and whether it is a fallback."""
-        return await service.recommendations.recommend(request)
+        return _json(encoded(await service.recommendations.recommend(request)))
 
-    @app.post("/v1/rank", response_model_exclude_none=False)
-    async def rank(request: schema.RankRequest) -> schema.RecommendResponse:
+    @app.post("/v1/rank", response_model=schema.RecommendResponse)
+    async def rank(request: schema.RankRequest) -> Response:
         """Rank the request's items: every one comes back, and those that nothing is known of come last."""
-        return await service.recommendations.rank(request)
+        return _json(encoded(await service.recommendations.rank(request)))
 
-    @app.post("/v1/similar", response_model_exclude_none=False)
-    async def similar(request: schema.SimilarRequest) -> schema.RecommendResponse:
+    @app.post("/v1/similar", response_model=schema.RecommendResponse)
+    async def similar(request: schema.SimilarRequest) -> Response:
         """List items that go with an item; where none does, what is popular, and why."""
-        return await service.recommendations.similar(request)
+        return _json(encoded(await service.recommendations.similar(request)))
 
     @app.post("/v1/score")
     async def score(request: schema.ScoreRequest) -> schema.ScoreResponse:
         """Ask an event model about one event, with the features that it would meet now, and say why."""
         return await asyncio.to_thread(service.scores.score, request)
 
-    @app.post("/v1/events", status_code=202, responses={207: {"model": schema.EventsResponse}})
-    async def post_events(request: Request, response: Response, stream: str | None = None) -> schema.EventsResponse:
+    @app.post(
+        "/v1/events",
+        status_code=202,
+        response_model=schema.EventsResponse,
+        responses={207: {"model": schema.EventsResponse}},
+    )
+    async def post_events(request: Request, stream: str | None = None) -> Response:
         """Send one event, a list, or {"events": [...], "stream": ...}; 202 when Kafka has acknowledged all of them."""
-        answer = await service.posted.post(await request.body(), stream)
-        response.status_code = 207 if answer.refused or answer.unknown else 202
-        return answer
+        status, content = await _posted(service, await request.body(), stream)
+        return _json(content, status)
 
     @app.get("/v1/features/{entity}/{entity_id:any_text}")
     async def features(entity: str, entity_id: str) -> schema.FeaturesResponse:
@@ -160,7 +199,7 @@ class Ingress:
     def __init__(self, settings: ServiceConfig) -> None:
         self._settings = settings
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         """The app of this replica."""
         if is_loopback(self._settings.host):
             stay_on_loopback()

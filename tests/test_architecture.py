@@ -94,7 +94,7 @@ LAYERS = {
         "config metrics workers > settings"
     ),
     "serving.events": "posted > avro kafka_sink pending > verdicts",
-    "serving.http": "limits > problems schema",
+    "serving.http": "hot_routes limits > problems structs > schema",
     "serving.recommend": (
         "served_log > convert users > items recommender > request_features unpersonal > snapshot > attributes readers"
     ),

@@ -17,9 +17,11 @@ import pyarrow as pa
 
 from features.definitions import TIME_UNITS_PER_MS, Stream
 from features.events import INT64, Parsed, Records, Verdict, implausible, implausible_reason, parse
-from serving.http import EventsResponse, EventVerdict, PlainText, ProblemError, field_error, field_problem
+from serving.http import PlainText, ProblemError, field_error, field_problem, schema, struct_of
 
 MAX_EVENTS = 1_000
+
+EventVerdict, EventsResponse = struct_of(schema.EventVerdict), struct_of(schema.EventsResponse)
 
 KEY_FIELDS = ("user_id", "session_id", "item_id")
 """The first of these fields of an event is its key, so that a user's events stay in one partition, in order."""
@@ -202,7 +204,7 @@ Keep = Callable[[Mapping[int, Acknowledgement]], Awaitable[None]]
 """Takes the acknowledged events: index in the request → acknowledgement."""
 
 
-async def post(judged: JudgedEvents, sink: EventSink, keep: Keep | None = None) -> EventsResponse:
+async def post(judged: JudgedEvents, sink: EventSink, keep: Keep | None = None) -> schema.EventsResponse:
     """The outcome of every event, once those that are not refused are acknowledged or given up, and kept pending.
 
     Raises ProblemError when no event was accepted.
@@ -220,7 +222,7 @@ async def post(judged: JudgedEvents, sink: EventSink, keep: Keep | None = None) 
     return EventsResponse(accepted=accepted, refused=counts["refused"], unknown=counts["unknown"], events=verdicts)
 
 
-def _verdict(judged: JudgedEvents, at: int, outcomes: Mapping[int, Acknowledgement | str]) -> EventVerdict:
+def _verdict(judged: JudgedEvents, at: int, outcomes: Mapping[int, Acknowledgement | str]) -> schema.EventVerdict:
     verdict, reason = judged.verdicts[at], judged.reasons[at]
     if verdict == Verdict.DEAD_LETTER:
         return EventVerdict(index=at, event_id=judged.ids[at], status="refused", reason=reason)
@@ -232,8 +234,8 @@ def _verdict(judged: JudgedEvents, at: int, outcomes: Mapping[int, Acknowledgeme
     )
 
 
-def _nothing_accepted(verdicts: Sequence[EventVerdict]) -> ProblemError:
-    listed = {"events": [verdict.model_dump() for verdict in verdicts]}
+def _nothing_accepted(verdicts: Sequence[schema.EventVerdict]) -> ProblemError:
+    listed = {"events": msgspec.to_builtins(verdicts)}
     unknown = next((verdict for verdict in verdicts if verdict.status == "unknown"), None)
     if unknown is not None:
         detail = f"Kafka did not acknowledge ({unknown.reason}); send the same event_id again: it counts once"
@@ -242,7 +244,7 @@ def _nothing_accepted(verdicts: Sequence[EventVerdict]) -> ProblemError:
     return ProblemError(422, str(verdicts[0].reason), errors, listed)
 
 
-def _error(verdict: EventVerdict) -> dict[str, str]:
+def _error(verdict: schema.EventVerdict) -> dict[str, str]:
     match = REASON.fullmatch(verdict.reason or "")
     field = f"events.{verdict.index}"
     if match is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from features.errors import HeadraceError, UsageError
@@ -16,6 +16,8 @@ from features.errors import HeadraceError, UsageError
 MEDIA_TYPE = "application/problem+json"
 
 SHOWN_CHARACTERS = 80
+
+WHOLE = "texts of whole characters, not halves of a pair of UTF-16"
 
 TITLES = {
     400: "The body cannot be read",
@@ -40,13 +42,15 @@ class ProblemError(Exception):
 
 def problem(
     status: int, detail: str, errors: Sequence[Mapping[str, Any]] = (), more: Mapping[str, Any] | None = None
-) -> JSONResponse:
+) -> Response:
     """The response; ``errors`` has field, required and got of each."""
     body: dict[str, Any] = {"type": "about:blank", "title": TITLES.get(status, "The request failed"), "status": status}
     body |= {"detail": detail, **(more or {})}
     if errors:
         body["errors"] = list(errors)
-    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE)
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    # Half of a pair of UTF-16, which a request may have sent, is an escape here as it was there.
+    return Response(text.encode("utf-8", "backslashreplace"), status, media_type=MEDIA_TYPE)
 
 
 def field_error(field: str, required: str, got: object) -> dict[str, str]:
@@ -100,20 +104,35 @@ def _sentence(errors: Sequence[Mapping[str, str]]) -> str:
 
 def install(app: FastAPI) -> None:
     """Every error of the app, foreseen or not, is answered as a problem."""
-    app.add_exception_handler(ProblemError, _of_problem)
+    app.add_exception_handler(ProblemError, _of_foreseen)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(HTTPException, _of_http)
-    app.add_exception_handler(HeadraceError, _of_headrace)
+    app.add_exception_handler(HeadraceError, _of_foreseen)
+    app.add_exception_handler(UnicodeEncodeError, _of_foreseen)
     app.add_exception_handler(Exception, _of_anything)
 
 
-async def _of_problem(_: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, ProblemError):
+def problem_of(error: Exception) -> Response | None:
+    """The response to an error that a handler raised on purpose; None for any other."""
+    if isinstance(error, ProblemError):
+        return problem(error.status, error.detail, error.errors, error.more)
+    if isinstance(error, HeadraceError):
+        errors = [{"field": error.where, "required": error.required, "got": error.got}]
+        return problem(422 if isinstance(error, UsageError) else 503, str(error), errors)
+    if isinstance(error, UnicodeEncodeError):  # only texts of requests are ever encoded
+        got = shown(error.object)
+        return problem(422, f"the body requires {WHOLE}; got {got}", [field_error("body", WHOLE, error.object)])
+    return None
+
+
+async def _of_foreseen(_: Request, error: Exception) -> Response:
+    response = problem_of(error)
+    if response is None:
         raise error
-    return problem(error.status, error.detail, error.errors, error.more)
+    return response
 
 
-async def _of_validation(_: Request, error: Exception) -> JSONResponse:
+async def _of_validation(_: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     invalid = error.errors()
@@ -124,7 +143,7 @@ async def _of_validation(_: Request, error: Exception) -> JSONResponse:
     return problem(422, _sentence(errors), errors)
 
 
-async def _of_http(request: Request, error: Exception) -> JSONResponse:
+async def _of_http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     got = f"{request.method} {request.url.path}"
@@ -132,14 +151,10 @@ async def _of_http(request: Request, error: Exception) -> JSONResponse:
     return problem(error.status_code, detail)
 
 
-async def _of_headrace(_: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, HeadraceError):
-        raise error
-    is_usage = isinstance(error, UsageError)
-    errors = [{"field": error.where, "required": error.required, "got": error.got}]
-    return problem(422 if is_usage else 503, str(error), errors)
+async def _of_anything(_: Request, error: Exception) -> Response:
+    return unforeseen(error)
 
 
-async def _of_anything(_: Request, error: Exception) -> JSONResponse:
+def unforeseen(error: Exception) -> Response:
     """A problem with the type of the error only: the text of an unforeseen one may not be for clients."""
     return problem(500, f"the service met an error that it did not foresee ({type(error).__name__}); its log has it")

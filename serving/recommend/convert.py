@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 
 from features.times import now_ms
 from models.recommender import LoadedRecommender, Ranked
-from serving.http import schema
+from serving.http import schema, struct_of
 from serving.recommend.recommender import SENTENCES, ItemQuery, Recommendation, UserRead, as_of, newest_event
 from serving.recommend.snapshot import ItemSnapshot
+
+RecommendResponse, RecommendedItem = struct_of(schema.RecommendResponse), struct_of(schema.RecommendedItem)
+FeaturesUsed, Fallback = struct_of(schema.FeaturesUsed), struct_of(schema.Fallback)
 
 
 @dataclass(frozen=True)
@@ -68,23 +71,23 @@ def response_of(
     at = as_of(answer.user, items) or now_ms()
     newest = newest_event(answer.user, items)
     status = answer.user.status
-    return schema.RecommendResponse(
+    return RecommendResponse(
         recommendation_id=answer.id,
         model=model,
-        features=schema.FeaturesUsed(
+        features=FeaturesUsed(
             as_of=at,
             age_ms=None if newest is None else max(0, at - newest),
             status=None if status is None else status.name,
             without_pending=answer.user.matrix is not None and answer.user.matrix.without_pending,
         ),
-        fallback=schema.Fallback(used=made.reason is not None, reason=made.reason and made.reason.value),
+        fallback=Fallback(used=made.reason is not None, reason=made.reason and made.reason.value),
         took_ms=round(1000 * answer.took_s, 3),
         items=[_item(item, rank, explain=explain) for rank, item in enumerate(made.items, start=1)],
     )
 
 
 def _item(item: Ranked, rank: int, *, explain: bool) -> schema.RecommendedItem:
-    return schema.RecommendedItem(
+    return RecommendedItem(
         item_id=item.item_id,
         score=None if math.isnan(item.score) else item.score,
         rank=rank,
