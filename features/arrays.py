@@ -65,9 +65,16 @@ def plain_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 def bytes_of(values: pa.Array) -> tuple[Int64s, NDArray[np.uint8]]:
     """Where n texts or binary values begin among their bytes, and where the last ends; and these bytes."""
+    offsets = np.frombuffer(values.buffers()[1], np.int32)[values.offset : values.offset + len(values) + 1]
+    return offsets.astype(np.int64) - offsets[0], content_of(values)
+
+
+def content_of(values: pa.Array) -> NDArray[np.uint8]:
+    """The bytes of all texts or binary values, one behind the other."""
     _, positions, content = values.buffers()
-    offsets = np.frombuffer(positions, np.int32)[values.offset : values.offset + len(values) + 1].astype(np.int64)
-    return offsets - offsets[0], np.frombuffer(content or b"", np.uint8)[offsets[0] : offsets[-1]]
+    offsets = np.frombuffer(positions, np.int32)
+    first, end = offsets[values.offset], offsets[values.offset + len(values)]
+    return np.frombuffer(content or b"", np.uint8)[first:end]
 
 
 def pieces_of(sizes: Int64s, most: int, most_items: int | None = None) -> Iterator[tuple[int, int]]:

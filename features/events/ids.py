@@ -14,6 +14,8 @@ MOST_BYTES = 256
 
 IDENTIFIER = f"1 to {MOST_BYTES} bytes of UTF-8 with a character that is no space, and no control characters"
 
+SPACE, DELETE = b" \x7f"
+
 _CONTROL = r"[\p{Cc}\p{Zl}\p{Zp}]"
 
 _BEGINS_A_SPACE, _IN_A_CONTROL = np.zeros((2, 256), dtype=bool)
@@ -26,22 +28,35 @@ def unusable(texts: pa.Array) -> Bools:
     """True for each text that cannot be an identifier (IDENTIFIER); False for a null, which identifies nothing."""
     if texts.null_count == len(texts):
         return np.zeros(len(texts), dtype=bool)
-    broken = pc.greater(pc.binary_length(texts), MOST_BYTES)
     offsets, data = bytes_of(texts)
-    if _may_be_blank(offsets, data):
-        broken = pc.or_(broken, pc.equal(pc.utf8_trim_whitespace(texts), ""))
-    if _may_have_controls(data):
-        broken = pc.or_(broken, pc.match_substring_regex(texts, _CONTROL))
-    return np.asarray(pc.fill_null(broken, fill_value=False))
+    lengths = np.diff(offsets)
+    broken: Bools = (lengths == 0) | (lengths > MOST_BYTES)
+    if not _all_visible(data):
+        if _may_be_blank(data, offsets[:-1]):
+            broken |= _filled(pc.equal(pc.utf8_trim_whitespace(texts), ""))
+        if _may_have_controls(data):
+            broken |= _filled(pc.match_substring_regex(texts, _CONTROL))
+    if texts.null_count:
+        broken &= np.asarray(texts.is_valid())
+    return broken
 
 
-# Both look at the bytes of all texts at once, as Arrow's functions on texts cost up to a hundred times as much.
+def _filled(mask: pa.Array) -> Bools:
+    filled: Bools = np.asarray(pc.fill_null(mask, fill_value=False))
+    return filled
 
 
-def _may_be_blank(offsets: Int64s, data: NDArray[np.uint8]) -> bool:
-    """Whether a text can be empty or of spaces alone."""
-    starts = offsets[:-1]
-    return bool((starts == offsets[1:]).any()) or bool(_BEGINS_A_SPACE[data[starts]].any())
+# These look at the bytes of all texts at once, as Arrow's functions on texts cost up to a hundred times as much.
+
+
+def _all_visible(data: NDArray[np.uint8]) -> bool:
+    """True if all are ASCII that is neither a space nor a control character."""
+    return not len(data) or bool(data.min() > SPACE and data.max() < DELETE)
+
+
+def _may_be_blank(data: NDArray[np.uint8], starts: Int64s) -> bool:
+    """Whether a text can be of spaces alone."""
+    return bool(_BEGINS_A_SPACE[data[np.minimum(starts, len(data) - 1)]].any())
 
 
 def _may_have_controls(data: NDArray[np.uint8]) -> bool:

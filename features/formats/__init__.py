@@ -4,13 +4,13 @@ In: a path and a format's name. Out: (stream name, ``Parsed``) in bounded chunks
 file (``read_parquet``, ``read_csv``).
 """
 
+from features.formats.cells import csv_ms
 from features.formats.columns import nearest
 from features.formats.csv_rows import csv_header, read_csv
 from features.formats.files import (
     PROBLEM,
     InputFile,
     cast,
-    csv_ms,
     parquet_columns,
     read_lines,
     read_parquet,

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.arrays import Bools, bytes_of, plain_array, single_array
-from features.events import ARROW, Problems, reason_text, show
+from features.arrays import Bools, content_of, plain_array, single_array
+from features.events import ARROW, Problems, ms_of_numbers, ms_of_text, reason_text, show
 from features.formats.files import Columns
 
 TEXTS = {pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary()}
@@ -27,12 +27,16 @@ SPACES = " \t"
 BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 PLAIN = {"int64": r"\A[+-]?[0-9]{1,18}\z", "float64": r"\A[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\z"}
 """What Arrow converts exactly; another cell is looked at alone."""
+FIRST_BEYOND_ASCII = 0x80
+DIGITS = 10
+SAFE_DIGITS = 18
+"""Of a number that is an int64 whatever they are."""
 MOST_DIGITS = 4_000
 """Python reads no integer of many more."""
+OTHERS = {"int64": b"", "float64": b".eE"}
+"""A column of digits, signs and these bytes alone is a column of numbers if Arrow converts it."""
 WHOLE = re.compile(r"[+-]?[0-9]+")
-DIGITS = b"0123456789-"
-BYTES = {"int64": DIGITS, "float64": DIGITS + b".eE"}
-"""A column of these bytes alone is a column of numbers if Arrow converts it."""
+_OF_NUMBERS = {dtype: np.isin(np.arange(256), list(b"0123456789-" + others)) for dtype, others in OTHERS.items()}
 
 
 def typed(cells: Columns, dtype: str, name: str, problems: Problems) -> pa.Array:
@@ -44,6 +48,18 @@ def typed(cells: Columns, dtype: str, name: str, problems: Problems) -> pa.Array
         return _bools(texts, name, problems)
     values = _all_numbers(texts, dtype)
     return _numbers(texts, dtype, name, problems) if values is None else values
+
+
+def csv_ms(column: Columns, unit: str) -> pa.Array:
+    """Epoch ms of cells of text: a whole number is a time in ``unit``, any other RFC 3339; null for anything else."""
+    texts = single_array(column)
+    if (pc.max(pc.binary_length(texts)).as_py() or 0) <= SAFE_DIGITS:
+        numbers = _all_numbers(texts, "int64")
+        if numbers is not None:
+            return ms_of_numbers(numbers, unit)
+    whole = pc.match_substring_regex(texts, r"\A-?([0-9]{1,18}|[1-8][0-9]{18})\z").fill_null(fill_value=False)
+    numbers = ms_of_numbers(pc.if_else(whole, texts, None).cast(pa.int64()), unit)
+    return numbers if pc.all(whole).as_py() else pc.coalesce(numbers, ms_of_text(texts))
 
 
 def fitted(column: Columns, dtype: str, name: str, problems: Problems) -> pa.Array:
@@ -78,6 +94,8 @@ def is_text(kind: pa.DataType) -> bool:
 def _texts(cells: pa.Array, name: str, problems: Problems) -> pa.Array:
     """The cells as UTF-8."""
     binary = (cells.cast(pa.string()) if cells.type == pa.string_view() else cells).cast(pa.binary())
+    if len(binary) and content_of(binary).max(initial=0) < FIRST_BEYOND_ASCII:
+        return binary.view(pa.string())
     try:
         return binary.cast(pa.string())
     except pa.ArrowInvalid:
@@ -109,10 +127,8 @@ def _all_numbers(texts: pa.Array, dtype: str) -> pa.Array | None:
     """The column as numbers, where a look at its bytes and one conversion prove all of it."""
     if texts.null_count == len(texts):
         return pa.nulls(len(texts), ARROW[dtype])
-    allowed = np.zeros(256, dtype=bool)
-    allowed[list(BYTES[dtype])] = True
-    _, data = bytes_of(texts)
-    if not allowed[data].all():
+    data = content_of(texts)
+    if not ((data - np.uint8(ord("0"))) < DIGITS).all() and not _OF_NUMBERS[dtype].take(data).all():
         return None
     try:
         values = pc.cast(texts, ARROW[dtype])

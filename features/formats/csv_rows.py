@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,8 @@ from features.formats.cells import typed
 from features.formats.files import BOM, LONGEST_LINE, PROBLEM, InputFile, format_errors, require_columns, with_problems
 
 HEADER_BYTES = 1 << 16
+SPARE = 1 << 16
+"""The bytes of memory beside those of a block, for the end of the block before."""
 LONGEST_ROW = 1 << 20
 """The bytes in which a row with a quoted cell has to end."""
 OTHER_KINDS = {
@@ -37,6 +40,7 @@ OTHER_KINDS = {
 """First bytes → what a file is that is no CSV."""
 BROKEN = "a row requires {} cells, and a quoted cell quotes around all of it"
 NEWLINE, RETURN, QUOTE = b'\n\r"'
+BLANK = re.compile(rb"[\r\n]*+")
 
 
 def csv_header(source: InputFile) -> list[str]:
@@ -66,17 +70,17 @@ def csv_cells(source: InputFile, columns: Iterable[str], tabs: bool = False) -> 
         require_columns(source, columns, names)
     rows = _Rows(len(names), tuple(names.index(name) for name in columns), b"\t" if tabs else b",")
     with format_errors(source, "a whole CSV file"), pa.input_stream(str(source.path)) as stream:
-        rest, header, at_end = stream.read(len(BOM)).removeprefix(BOM), not tabs, False
+        header, at_end = not tabs, False
+        block = _Block(stream, source.block_bytes)
         while not at_end:
-            block = stream.read(source.block_bytes)
-            data, at_end = rest + block, not block
-            end = len(data) if at_end else _last_line_end(data)
-            if end == 0 and len(data) > LONGEST_LINE:
+            at_end = not block.read()
+            end = block.end if at_end else block.last_line_end()
+            if end == 0 and block.end > LONGEST_LINE:
                 raise FormatError(source.where, f"lines of at most {LONGEST_LINE >> 20} MiB", "a longer one")
-            start = rows.after_header(data) if header and end else 0
+            start = rows.after_header(block.data(0, block.end)) if header and end else 0
             header &= not end
-            table, used = rows.read(data[start:end], at_end)
-            rest = data[start + used :]
+            table, used = rows.read(block.data(start, end), at_end)
+            block.drop(start + used)
             if table.num_rows:
                 yield table.rename_columns([*columns, PROBLEM])
 
@@ -89,9 +93,36 @@ def read_csv(source: InputFile, dtypes: Mapping[str, str], tabs: bool = False) -
         yield pa.table({**columns, PROBLEM: with_problems(cells[PROBLEM], problems)})
 
 
-def _last_line_end(data: bytes) -> int:
-    """The end of the last whole line; of a file that ends its lines with returns alone, too."""
-    return data.rfind(b"\n") + 1 or data.rfind(b"\r", 0, -1) + 1
+class _Block:
+    """The bytes of a file that are looked at now, in memory that is used again for those that follow."""
+
+    def __init__(self, stream: Any, size: int) -> None:
+        self._stream, self._size = stream, size
+        first = stream.read(len(BOM)).removeprefix(BOM)
+        self._memory = bytearray(size + SPARE)
+        self._memory[: len(first)] = first
+        self.end = len(first)
+
+    def read(self) -> int:
+        """Append the next ``size`` bytes at most; their number."""
+        if len(self._memory) < self.end + self._size:
+            self._memory = self._memory[: self.end] + bytearray(self._size + SPARE)
+        count = int(self._stream.readinto(memoryview(self._memory)[self.end : self.end + self._size]))
+        self.end += count
+        return count
+
+    def last_line_end(self) -> int:
+        """The end of the last whole line; of a file that ends its lines with returns alone, too."""
+        return self._memory.rfind(b"\n", 0, self.end) + 1 or self._memory.rfind(b"\r", 0, max(self.end - 1, 0)) + 1
+
+    def data(self, start: int, end: int) -> memoryview:
+        """These bytes, until they are dropped."""
+        return memoryview(self._memory)[start:end]
+
+    def drop(self, count: int) -> None:
+        """Move what follows the first ``count`` bytes to the beginning."""
+        self._memory[: self.end - count] = self._memory[count : self.end]
+        self.end -= count
 
 
 @dataclass(frozen=True)
@@ -102,27 +133,27 @@ class _Rows:
     wanted: tuple[int, ...]
     separator: bytes
 
-    def after_header(self, data: bytes) -> int:
+    def after_header(self, data: memoryview) -> int:
         """The end of the first row that is not empty."""
-        start = len(data) - len(data.lstrip(b"\r\n"))
-        row = self._row.match(data, start)
-        return row.end() if row else data.find(b"\n") + 1 or len(data)
+        first = BLANK.match(data)
+        row = self._row.match(data, first.end() if first else 0)
+        return row.end() if row else bytes(data).find(b"\n") + 1 or len(data)
 
-    def read(self, data: bytes, at_end: bool) -> tuple[pa.Table, int]:
+    def read(self, data: memoryview, at_end: bool) -> tuple[pa.Table, int]:
         """The rows of whole lines, and the bytes that they take: a last row that may go on is left."""
         cells = self._all(data) if self._regular(data) else None
         if cells is not None:
             return cells.append_column(PROBLEM, pa.nulls(len(cells), pa.string())), len(data)
-        return self._one_by_one(data, at_end)
+        return self._one_by_one(bytes(data), at_end)
 
-    def _all(self, data: bytes) -> pa.Table | None:
+    def _all(self, data: memoryview) -> pa.Table | None:
         """The cells of all rows, where each has the right number of them."""
         try:
             return self._parsed(data)
         except pa.ArrowInvalid:
             return None
 
-    def _parsed(self, data: bytes) -> pa.Table:
+    def _parsed(self, data: bytes | memoryview) -> pa.Table:
         import pyarrow.csv as pacsv
 
         names = [str(number) for number in range(self.cells)]
@@ -142,23 +173,35 @@ class _Rows:
             ),
         )
 
-    def _regular(self, data: bytes) -> bool:
+    def _regular(self, data: memoryview) -> bool:
         """True if quotes are where a quoted cell begins or ends, or in pairs inside, as far as the block shows."""
-        if b'"' not in data:
-            return True
         octets = np.frombuffer(data, dtype=np.uint8)
         quotes = np.flatnonzero(octets == QUOTE)
-        return len(quotes) % 2 == 0 and bool(self._in_place(octets, quotes, np.arange(len(quotes)) % 2 == 0).all())
+        if len(quotes) % 2:
+            return False
+        return bool(self._may_open(octets, quotes[::2]).all() and self._may_close(octets, quotes[1::2]).all())
 
     def _in_place(self, octets: NDArray[np.uint8], quotes: Int64s, opens: Bools) -> Bools:
         """True for quotes that begin a cell or end one, or are one of two that stand for one, given which open."""
-        edge = np.zeros(256, dtype=bool)
-        edge[[NEWLINE, RETURN, QUOTE, self.separator[0]]] = True
-        before = (quotes == 0) | edge[octets[quotes - 1]]
-        last = len(octets) - 1
-        after = (quotes == last) | edge[octets[np.minimum(quotes + 1, last)]]
-        in_place: Bools = np.where(opens, before, after)
+        in_place: Bools = np.where(opens, self._may_open(octets, quotes), self._may_close(octets, quotes))
         return in_place
+
+    def _may_open(self, octets: NDArray[np.uint8], quotes: Int64s) -> Bools:
+        """True for quotes that a cell may begin with, or that stand behind another."""
+        opens: Bools = self._edge.take(octets.take(quotes - 1, mode="wrap")) | (quotes == 0)
+        return opens
+
+    def _may_close(self, octets: NDArray[np.uint8], quotes: Int64s) -> Bools:
+        """True for quotes that a cell may end with, or that stand before another."""
+        closes: Bools = self._edge.take(octets.take(quotes + 1, mode="clip"))
+        return closes
+
+    @cached_property
+    def _edge(self) -> Bools:
+        """Byte → True if it stands beside a quoted cell: a separator, a line's end or another quote."""
+        edge: Bools = np.zeros(256, dtype=bool)
+        edge[[NEWLINE, RETURN, QUOTE, self.separator[0]]] = True
+        return edge
 
     # --- blocks with a row that is no line or is broken ---------------------------------------------------------------
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from features.arrays import single_array
 from features.definitions import Stream
 from features.errors import FormatError
-from features.events import ARROW, Problems, ms_of_numbers, ms_of_text, ms_of_timestamps
+from features.events import ARROW, Problems, ms_of_numbers, ms_of_timestamps
 
 Columns = Any
 """A pa.ChunkedArray or pa.Array; pyarrow has no stubs to tell them apart."""
@@ -167,14 +167,6 @@ def to_ms(column: Columns, unit: str, where: str) -> Columns:
     if _is_text(column.type):
         return cast(column, "string", where)
     raise FormatError(where, "integers, timestamps or RFC 3339 text", str(column.type))
-
-
-def csv_ms(column: Columns, unit: str) -> pa.Array:
-    """Epoch ms of cells of text: a whole number is a time in ``unit``, any other RFC 3339; null for anything else."""
-    texts = single_array(column)
-    whole = pc.match_substring_regex(texts, r"\A-?([0-9]{1,18}|[1-8][0-9]{18})\z").fill_null(fill_value=False)
-    numbers = ms_of_numbers(pc.if_else(whole, texts, None).cast(pa.int64()), unit)
-    return numbers if pc.all(whole).as_py() else pc.coalesce(numbers, ms_of_text(texts))
 
 
 def cast(column: Columns, dtype: str, where: str) -> Columns:

@@ -36,7 +36,7 @@ from features.events import (
     reason_text,
 )
 from features.formats import datasets
-from features.formats.cells import fitted, is_text, typed
+from features.formats.cells import csv_ms, fitted, is_text, typed
 from features.formats.columns import OURS, check_keys, mapping, names_of_lines, stream_of, their_names
 from features.formats.csv_rows import csv_cells, csv_header
 from features.formats.files import (
@@ -44,7 +44,6 @@ from features.formats.files import (
     PROBLEM,
     Columns,
     InputFile,
-    csv_ms,
     file_digest,
     numbered,
     parquet_columns,

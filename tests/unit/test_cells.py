@@ -18,7 +18,7 @@ from whole_files import whole
 
 from features.errors import FormatError
 from features.events.parsing import Verdict
-from features.formats.cells import typed
+from features.formats.cells import csv_ms, typed
 
 
 def csv_text(rows: Sequence[Sequence[str]], **options: Any) -> bytes:
@@ -309,6 +309,16 @@ def test_a_column_with_another_name_is_called_by_it(tmp_path: Path) -> None:
     path.write_text("sale,sold_at,customer,Preis\na,1,x,n/a\n")
     got = whole(path, "csv", {"sales": SALES}, columns={"price": "Preis"})
     assert refused(got)[0].endswith("""got string "n/a" (row 1, column 'Preis')""")
+
+
+@given(
+    st.lists(st.none() | st.integers(-(2**64), 2**64).map(str) | st.text("-0123456789", max_size=20), min_size=1),
+    st.sampled_from(["s", "ms", "us", "ns"]),
+)
+def test_a_time_is_the_same_beside_times_of_another_kind(cells: list[str | None], unit: str) -> None:
+    beside = csv_ms(pa.array([*cells, "2024-05-01T00:00:00Z", "soon"]), unit)
+    assert csv_ms(pa.array(cells, pa.string()), unit).equals(beside[: len(cells)])
+    assert beside[len(cells) :].to_pylist() == [1714521600000, None]
 
 
 def test_rows_of_many_chunks_are_counted_through(tmp_path: Path) -> None:
