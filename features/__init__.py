@@ -20,7 +20,9 @@ __all__ = [
     "history",
     "machine",
     "online_store",
+    "redaction",
     "rows",
+    "secret_files",
     "times",
 ]
 

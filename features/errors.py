@@ -18,20 +18,19 @@ HeadraceError
 
 from __future__ import annotations
 
+from features.redaction import redacted
+
 MOST_ROW_BYTES = 2**31 - 1
 """Most bytes in a column of binary."""
 
 
 class HeadraceError(Exception):
-    """Something a user can fix: where it is, what is required, what came, what to do next."""
+    """Something a user can fix: where it is, what is required, what came, what to do next; without secrets."""
 
     def __init__(self, where: str, required: str, got: str, next_step: str = "") -> None:
-        self.where = where
-        self.required = required
-        self.got = got
-        self.next_step = next_step
-        message = f"{where} requires {required}; got {got}."
-        super().__init__(f"{message} {next_step}" if next_step else message)
+        self.where, self.required, self.got, self.next_step = map(redacted, (where, required, got, next_step))
+        message = f"{self.where} requires {self.required}; got {self.got}."
+        super().__init__(f"{message} {self.next_step}" if next_step else message)
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str, str]]:
         """Keep the four parts when the error crosses a process boundary."""

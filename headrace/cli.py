@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from features.errors import HeadraceError, UsageError
+from features.redaction import redact_output
 
 VERBS = {
     "features": ("commands.features.show:features", "Show the definitions and values, online or from a file."),
@@ -65,7 +66,11 @@ VERBS = {
 A name with a dot is a verb of the group before the dot.
 """
 
-QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+QUIET = {
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password that the registry's address may have
+}
 """MLflow's environment, read when it is imported: warnings and errors only, unless the environment has other values."""
 
 
@@ -155,6 +160,7 @@ def main() -> NoReturn:
     """Never returns: runs the command line and ends the process with its exit status."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    redact_output()
     cli(prog_name="headrace")
     raise SystemExit(0)
 

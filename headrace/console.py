@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from features.machine import without_nan
+from features.redaction import redacted
 
 R = TypeVar("R")
 
@@ -23,8 +24,8 @@ ROOT = click.option(
 
 
 def say(text: str) -> None:
-    """The line is on stderr."""
-    click.echo(text, err=True)
+    """The line is on stderr, without secrets."""
+    click.echo(redacted(text), err=True)
 
 
 def print_json(value: object) -> None:

@@ -18,27 +18,30 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from features.errors import UsageError
+from features.redaction import remember_secrets, written_secrets
+from features.secret_files import PREFIX, SECRETS_DIR, secret_files
 from serving.settings import ServingSettings
 from streaming.settings import StreamSettings
 
 FILES = ("settings.toml", "settings.local.toml")
 
-PREFIX = "HEADRACE_"
-
 VARIABLE = "the variable "
 
 SECRET_FILE = "the secret file "
 
-SECRETS_DIR = "HEADRACE_SECRETS_DIR"
+TRACKED = FILES[0]
+"""The file of settings that is in version control: no secret is in it."""
 
 NOT_OURS = ("HEADRACE_DATA", "HEADRACE_SEED", SECRETS_DIR)
 """Variables that are not settings: the tests', and the folder of secret files."""
 
-SECRETS = (("alerts", "postgres_password"), ("alerts", "webhook_token"))
+SECRETS = (("alerts", "postgres_password"), ("alerts", "webhook_token"), ("redis", "password"))
 """Read from the environment and secret files alone, as plain text."""
 
-UNSPOKEN = (*SECRETS, ("alerts", "postgres"), ("alerts", "webhook"))
-"""Settings that may hold a secret: no message shows their values."""
+UNSPOKEN = (("alerts", "postgres"), ("alerts", "webhook"))
+"""Settings of files that may hold a secret of any form: no message shows their values."""
+
+TABLE_ERRORS = ("dict_type", "model_type", "model_attributes_type")
 
 Layer = tuple[str, InitSettingsSource]
 """An origin of settings (a file, a variable), and the settings that it has."""
@@ -87,6 +90,13 @@ class OfflineSettings(Section):
     """Hours between two compactions of small files by `headrace stream`; 0 for never."""
     keep_versions_h: int = Field(default=168, ge=1)
     """Hours for which files that a compaction replaced stay, for readers of older versions."""
+
+
+class RedisSettings(Section):
+    """The Redis that feature_store.yaml names."""
+
+    password: SecretStr = SecretStr("")
+    """The password, only HEADRACE_REDIS__PASSWORD or its secret file; Feast uses it too. Empty for none."""
 
 
 class MlflowSettings(Section):
@@ -145,6 +155,7 @@ class Settings(BaseSettings):
     stream: StreamSettings = StreamSettings()
     offline: OfflineSettings = OfflineSettings()
     serving: ServingSettings = ServingSettings()
+    redis: RedisSettings = RedisSettings()
     mlflow: MlflowSettings = MlflowSettings()
     alerts: AlertsSettings = AlertsSettings()
     training: dict[str, Any] = {}
@@ -170,9 +181,11 @@ def read_settings(root: Path, environ: Mapping[str, str]) -> Settings:
     layers.reverse()
     _check_secrets(layers)
     try:
-        return Settings(_build_sources=(tuple(source for _, source in layers), {}))  # type: ignore[call-arg]
+        settings = Settings(_build_sources=(tuple(source for _, source in layers), {}))  # type: ignore[call-arg]
     except ValidationError as error:
         raise _explained(error, layers) from None
+    remember_secrets(settings.model_dump())
+    return settings
 
 
 def _check_secrets(layers: Sequence[Layer]) -> None:
@@ -181,6 +194,12 @@ def _check_secrets(layers: Sequence[Layer]) -> None:
         if origin is not None and not origin.startswith((VARIABLE, SECRET_FILE)):
             variable = f"{PREFIX}{'__'.join(path).upper()}"
             raise UsageError(f"secret '{'.'.join(path)}'", f"the variable {variable}", f"a line in {origin}")
+    for origin, source in layers:
+        for found in written_secrets(source.init_kwargs) if Path(origin).name == TRACKED else ():
+            variable = f"{PREFIX}{'__'.join(found[:2]).upper()}"
+            variable += f"='{{\"{found[-1]}\" = …}}'" if found[2:] else ""
+            required = f"the variable {variable}, its secret file, or {FILES[1]}, which is not tracked"
+            raise UsageError(f"secret '{'.'.join(found)}'", required, f"a line in {origin}")
 
 
 def _files(root: Path) -> Iterator[Layer]:
@@ -204,16 +223,7 @@ def _secret_files(environ: Mapping[str, str]) -> Iterator[Layer]:
 
     Not NestedSecretsSettingsSource, for the reasons of _variables().
     """
-    folder = Path(environ.get(SECRETS_DIR, ""))
-    if not environ.get(SECRETS_DIR):
-        return
-    try:
-        named = {path.name.upper(): path for path in folder.iterdir() if path.is_file()}
-        files = {name: path.read_text("utf-8") for name, path in named.items() if name.startswith(PREFIX)}
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "a file that is not UTF-8"
-        raise UsageError(f"{VARIABLE}{SECRETS_DIR}", "a folder of text files", f"'{folder}' ({reason})") from None
-    yield from _layers_of({name: text.removesuffix("\n") for name, text in files.items()}, SECRET_FILE)
+    yield from _layers_of(secret_files(environ), SECRET_FILE)
 
 
 def _layers_of(values: Mapping[str, str], origin: str) -> Iterator[Layer]:
@@ -245,7 +255,17 @@ def _explained(error: ValidationError, layers: Sequence[Layer]) -> UsageError:
         near = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"Did you mean '{near[0]}'?" if near else ""
         return UsageError(where, f"a name of {', '.join(known)}", f"'{path[-1]}'", hint)
-    return UsageError(where, _required(first["msg"]), "another" if path in UNSPOKEN else repr(first["input"]))
+    required = _required(first["msg"])
+    origin = _origin(path, layers) or ""
+    if origin.startswith((VARIABLE, SECRET_FILE)):  # whatever it was meant for, it may be a secret
+        step = 'A table is written as TOML: \'{"name" = "value"}\'.' if first["type"] in TABLE_ERRORS else ""
+        return UsageError(where, required, _kind(first["input"]), step)
+    return UsageError(where, required, "another" if path in UNSPOKEN else repr(first["input"]))
+
+
+def _kind(value: Any) -> str:
+    """What a value is, without the value."""
+    return f"a text of {len(value)} characters" if isinstance(value, str) else f"another {type(value).__name__}"
 
 
 def _origin(path: Sequence[str], layers: Sequence[Layer]) -> str | None:

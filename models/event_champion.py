@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from features.redaction import redacted
 from models.event_model import EventClassifier, EventModelColumns, open_event_model
 from models.followed import EVENT_CHAMPION_POLICY, AliasPolicy, FollowedAlias, VersionLoader
 from models.registry import SQLITE, LoadedVersion, MlflowRegistry
@@ -130,6 +131,6 @@ class PolledChampion:
                 self._failure = None
             except Exception as error:  # whatever a registry raises, the stream goes on with its version
                 logger.exception("event_champion_not_found name=%s", self.columns.model.name)
-                self._failure = f"{type(error).__name__}: {error}"
+                self._failure = redacted(f"{type(error).__name__}: {error}")
             self._looked.set()
             self._stop.wait(self._every_s)

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Scope
 from features.definitions import FeatureRepo, load_repo
 from features.events.avro import schema_registry
 from features.online_store import FeatureReader, Pending, RowsWithPending
+from features.redaction import redact_output, remember_secrets
 from models.registry import MlflowRegistry
 from serving.config import ServiceConfig
 from serving.events import OwnClicks
@@ -68,6 +69,8 @@ def own_clicks_of(settings: ServiceConfig, repo: FeatureRepo, pending: Pending) 
 
 def build_asgi(settings: ServiceConfig) -> ASGIApp:
     """The app for any ASGI server; the service's threads live as long as the app's lifespan."""
+    remember_secrets(settings.model_dump())
+    redact_output()
     return app_of(service_of(settings))
 
 

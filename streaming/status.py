@@ -14,6 +14,7 @@ import numpy as np
 from features.arrays import Int64s
 from features.machine import write_json
 from features.online_store import Counts, Offsets, added, status_file, stuck
+from features.redaction import redacted_values
 from streaming.fold import cumulative_s, percentiles_ms, quantile_ms
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _freshness_line(freshness: Mapping[str, Any]) -> str:
 
 def write_status(home: Path, status: Mapping[str, Any]) -> None:
     """Replace the status file."""
-    write_json(status_file(home), dict(status))
+    write_json(status_file(home), redacted_values(status))
 
 
 def stream_metrics(status: Mapping[str, Any]) -> list[Metric]:

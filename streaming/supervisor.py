@@ -20,6 +20,7 @@ from features.errors import (
     UsageError,
 )
 from features.online_store import STUCK_AFTER
+from features.redaction import redacted
 from features.times import moment_text, now_ms
 
 if TYPE_CHECKING:
@@ -204,4 +205,4 @@ def reason(failure: BaseException | None, reported: Any) -> str:
     raised = PYTHON_ERROR.findall(text) if "Python worker" in text else []
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     causes = raised or [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
-    return next(iter([*causes[-1:], *lines]), "it ended without an error")
+    return redacted(next(iter([*causes[-1:], *lines]), "it ended without an error"))

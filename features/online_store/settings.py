@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from features.errors import UsageError
 from features.online_store.breaker import GuardedRows
 from features.online_store.port import PROJECT
 from features.online_store.redis import RedisRows
 from features.online_store.sqlite import SqliteRows
+from features.redaction import written_secrets
+from features.secret_files import secret
 
 STORES: dict[str, tuple[Literal["sqlite", "redis"], str]] = {
     "SqliteRowsOnlineStore": ("sqlite", "path"),
@@ -23,6 +25,9 @@ STORES: dict[str, tuple[Literal["sqlite", "redis"], str]] = {
 DEADLINE_MS = 500.0
 """Longer than the service waits, which answers without the store then: a busy machine is no dead store."""
 NOT_OURS = ("type", "definitions")
+
+PASSWORD = "HEADRACE_REDIS__PASSWORD"
+"""The variable of Redis' password: it is in no file that Feast reads, and Feast opens the store with it too."""
 
 
 class StoreSettings(BaseModel):
@@ -35,6 +40,8 @@ class StoreSettings(BaseModel):
     """A path for sqlite, a URL for redis."""
     mode: Literal["server", "cluster"] = "server"
     """'cluster' if that Redis is a node of a cluster."""
+    password: SecretStr = SecretStr("")
+    """Redis' password, from PASSWORD or its secret file; one in the address takes precedence."""
     project: str = PROJECT
     """Whose rows: feature_store.yaml's project. On a Redis, its name is in every key."""
     timeout_s: float = Field(default=2.0, gt=0)
@@ -45,14 +52,14 @@ class StoreSettings(BaseModel):
     def open(self) -> SqliteRows | RedisRows:
         """The store, for a driver; nothing connects before the first call."""
         if self.kind == "redis":
-            return RedisRows(self.address, self.timeout_s, self.mode, self.project)
+            return RedisRows(self.address, self.timeout_s, self.mode, self.project, self.password.get_secret_value())
         return SqliteRows(self.address, self.timeout_s)
 
     def open_to_read(self) -> GuardedRows:
         """The store, for readers: with a deadline, behind a breaker."""
         deadline_s = self.deadline_ms / 1000
         if self.kind == "redis":
-            return GuardedRows(RedisRows(self.address, deadline_s, self.mode, self.project))
+            return GuardedRows(self.model_copy(update={"timeout_s": deadline_s}).open())
         return GuardedRows(SqliteRows(self.address, deadline_s, deadline_s))
 
 
@@ -64,8 +71,10 @@ def settings_of(section: Mapping[str, Any], folder: Path, project: str = PROJECT
     """
     kind, key = STORES[str(section["type"]).rpartition(".")[2]]
     others = {name: value for name, value in section.items() if name not in (*NOT_OURS, key)}
-    address = str((folder / section[key]).resolve()) if kind == "sqlite" else str(section[key])
-    return StoreSettings(kind=kind, address=address, project=project, **others)
+    if kind == "sqlite":
+        return StoreSettings(kind=kind, address=str((folder / section[key]).resolve()), project=project, **others)
+    password = SecretStr(secret(PASSWORD, os.environ))
+    return StoreSettings(kind=kind, address=str(section[key]), project=project, password=password, **others)
 
 
 def store_of(repo: Path, home: Path) -> StoreSettings:
@@ -78,17 +87,27 @@ def store_of(repo: Path, home: Path) -> StoreSettings:
     return read_settings_of(path) if path.exists() else StoreSettings(address=str(home / "online.db"))
 
 
+def _check_no_secret(path: Path, written: Any) -> None:
+    """Raises UsageError where the file, which is tracked, has a secret and not the name of a variable."""
+    for found in written_secrets(written):
+        required = "no password in a tracked file"
+        next_step = f"Put it into {PASSWORD} or a secret file of that name, or write ${{VARIABLE}} in its place."
+        raise UsageError(f"'{'.'.join(found)}' in '{path}'", required, "one", next_step)
+
+
 def read_settings_of(path: Path) -> StoreSettings:
     """The online store that a feature_store.yaml names, ``$VAR`` and ``${VAR}`` replaced as Feast does.
 
     Raises:
-        UsageError: the file is missing, or names a store that holds no packed rows.
+        UsageError: the file is missing, names a store that holds no packed rows, or has a password in it.
     """
     import yaml  # type: ignore[import-untyped]
 
     try:
+        text = path.read_text(encoding="utf-8")
+        _check_no_secret(path, yaml.safe_load(text))
         # As feast.repo_config.load_repo_config, whose import takes seconds: variables of the environment first.
-        whole = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))
+        whole = yaml.safe_load(os.path.expandvars(text))
         return settings_of(whole["online_store"], path.parent, str(whole.get("project") or PROJECT))
     except FileNotFoundError:
         raise UsageError(f"feature repo '{path.parent}'", "a feature_store.yaml", "none") from None

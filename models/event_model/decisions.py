@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.arrays import Bools, Floats
+from features.redaction import redacted
 from models.event_model.artefact import EventClassifier, LoadedEventModel
 from models.event_model.columns import EventModelColumns, usual_of
 
@@ -146,7 +147,7 @@ def _scored(
         alert_reasons = reasons_of(columns, loaded.model, matrix[alerting])
     except Exception as error:  # whatever a model raises, the stream goes on
         logger.exception("event_model_failed name=%s version=%s", columns.model.name, loaded.version)
-        return no_scores, reasons, f"model_failed: {type(error).__name__}: {error}"
+        return no_scores, reasons, redacted(f"model_failed: {type(error).__name__}: {error}")
     for row, effects in zip(alerting.tolist(), alert_reasons, strict=True):
         reasons[row] = effects
     return scores, reasons, None

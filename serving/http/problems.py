@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from features.errors import HeadraceError, UsageError
+from features.redaction import redacted_values
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -48,7 +49,7 @@ def problem(
     body |= {"detail": detail, **(more or {})}
     if errors:
         body["errors"] = list(errors)
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(redacted_values(body), ensure_ascii=False, separators=(",", ":"))
     # Half of a pair of UTF-16, which a request may have sent, is an escape here as it was there.
     return Response(text.encode("utf-8", "backslashreplace"), status, media_type=MEDIA_TYPE)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from features.errors import HeadraceError
+from features.redaction import redacted
 from streaming.alerts.sinks import Alert, Sink, SinkError, read_alert
 from streaming.alerts.topic import AlertTopic
 from streaming.dead_letters import Acknowledged, letter_headers
@@ -99,7 +100,7 @@ class Delivery:
                 stop.wait(self._failed(str(error), error))
             except Exception as error:
                 logger.exception("delivery_failed sink=%s", self.sink.name)
-                stop.wait(self._failed(f"{type(error).__name__}: {error}"))
+                stop.wait(self._failed(redacted(f"{type(error).__name__}: {error}")))
             else:
                 self._backoff.succeeded()
                 self.state = "delivering"

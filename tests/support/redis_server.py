@@ -38,6 +38,7 @@ class RedisServer:
     options: tuple[str, ...] = IN_MEMORY
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    password: str | None = None
 
     @property
     def url(self) -> str:
@@ -53,7 +54,7 @@ class RedisServer:
     def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, "redis-server ended"
-        with closing(Redis(port=self.port)) as client:
+        with closing(Redis(port=self.port, password=self.password)) as client:
             try:
                 client.ping()
             except NotReadyError:

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from features.errors import StoreError
+from features.redaction import remember_secrets
 
 Mode = Literal["server", "cluster"]
 
@@ -45,10 +46,12 @@ class RedisClient:
 
     Args:
         timeout_s: the longest that a connection, or an answer, may take.
+        password: of the user that the URL names, or of the default one; empty for the URL's own, or none.
     """
 
-    def __init__(self, url: str, mode: Mode = "server", timeout_s: float = 2.0) -> None:
-        self._url, self._mode, self._timeout_s = url, mode, timeout_s
+    def __init__(self, url: str, mode: Mode = "server", timeout_s: float = 2.0, password: str = "") -> None:
+        remember_secrets({"url": url, "password": password})
+        self._url, self._mode, self._timeout_s, self._password = url, mode, timeout_s, password
         self._held = threading.local()
 
     def ask(self, *commands: Command) -> list[Any]:
@@ -101,9 +104,10 @@ class RedisClient:
         # No retries but our one: more would make a dead server a slow one.
         once = Retry(NoBackoff(), 0)
         limits = {"socket_timeout": self._timeout_s, "socket_connect_timeout": self._timeout_s}
+        password = {"password": self._password} if self._password else {}  # one in the URL takes precedence
         if self._mode == "server":
-            return Redis.from_url(self._url, retry=once, **limits)
-        return RedisCluster.from_url(self._url, retry=once, **limits)
+            return Redis.from_url(self._url, retry=once, **limits, **password)
+        return RedisCluster.from_url(self._url, retry=once, **limits, **password)
 
     def _answers(self, commands: Sequence[Command]) -> list[Any]:
         from redis import ConnectionError as LostError

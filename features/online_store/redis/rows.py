@@ -52,16 +52,19 @@ class RedisRows(OnlineStore):
         timeout_s: the longest that a connection or an answer may take before StoreError.
         mode: 'cluster' if the server is one of a cluster.
         project: whose rows; those of other projects on the server are other rows.
+        password: see RedisClient.
     """
 
-    def __init__(self, url: str, timeout_s: float = 2.0, mode: Mode = "server", project: str = PROJECT) -> None:
-        self._opened = url, timeout_s, mode, project
+    def __init__(
+        self, url: str, timeout_s: float = 2.0, mode: Mode = "server", project: str = PROJECT, password: str = ""
+    ) -> None:
+        self._opened = url, timeout_s, mode, project, password
         self._keys, self._is_of_project = Keys(project), False
-        self._client = RedisClient(url, mode, timeout_s)
+        self._client = RedisClient(url, mode, timeout_s, password)
         self._slots = SlotMap(spread=mode == "cluster")
         self._known_current: dict[str, int] = {}
 
-    def __reduce__(self) -> tuple[type[RedisRows], tuple[str, float, Mode, str]]:
+    def __reduce__(self) -> tuple[type[RedisRows], tuple[str, float, Mode, str, str]]:
         """Another process opens its own connections."""
         return RedisRows, self._opened
 

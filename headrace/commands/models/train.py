@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import BusyError, UsageError
+from features.redaction import redacted_values
 from headrace.commands.models.options import training_settings
 from headrace.console import JSON, ROOT, figure, print_report
 
@@ -157,7 +158,7 @@ def _refreshed(project: RecommenderProject, trials: int | None, log: Log, *, whe
         done = refresh(TrainingRun.of(events, project.domain, chosen, log, stages), registration)
         project.registry.log_trials(done.version, tried, f"ndcg_at_{chosen.k}")
         report = {**done.report(), "search": [asdict(trial) for trial in tried], "resumed": resumed}
-        write_json(project.project.home / "status" / "train.json", report)
+        write_json(project.project.home / "status" / "train.json", redacted_values(report))
     return report
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
+from features.redaction import redacted_values
 from headrace.console import say
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _write_status(home: Path, topic: str, is_over: Callable[[], bool], sinks: Ma
 
     state = "stopped" if is_over() else "running"
     status = {"state": state, "pid": os.getpid(), "topic": topic, "updated_at": now_ms(), "sinks": dict(sinks)}
-    write_json(delivery_file(home), status)
+    write_json(delivery_file(home), redacted_values(status))
 
 
 def _only_one(home: Path) -> AbstractContextManager[None]:

@@ -1,0 +1,166 @@
+"""Secrets are hidden in every text that is shown or written: messages, problems, logs, status files.
+
+A secret is found in two ways: by its form (the user information of a URL, the value of an option with a secret's name,
+a bearer token, a private key), and by its value, for those of the settings, which ``remember_secrets`` is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, unquote
+
+HIDDEN = "…"
+
+SHORTEST = 8
+"""Characters of the shortest value that is hidden wherever it stands: a shorter one is part of ordinary words."""
+
+SECRET_NAME = (
+    r"(?:pass(?:word|wd|phrase)|secret|token|user[._]info|jaas\.config|oauthbearer\.config|credentials?"
+    r"|(?:api|access|private|account)[._-]?key|key\.pem|keystore\.key|signature)"
+)
+
+NAMED = re.compile(rf"(?:^|[._-]|(?<=[a-z])){SECRET_NAME}$", re.IGNORECASE)
+
+WITH_PASSWORD = re.compile(
+    r"://[^\s/?#:@]*:[^\s/?#@]+@|\bpassword\s*=\s*\S|[?&][\w.-]*(?:password|secret|signature|token|key)=\S",
+    re.IGNORECASE,
+)
+"""A text that holds a secret: a URL with a password in its user information or query, a connection string of libpq."""
+
+IN_URL = re.compile(r"://[^\s/?#:@]*:([^\s/?#]+)@")
+
+PASSWORDS = re.compile(r"""password\s*=\s*["']?([^"'\s;]+)""", re.IGNORECASE)
+
+REFERENCE = re.compile(r"\$(?:\w+|\{\w+\})")
+
+_REST = rf"(?!{HIDDEN})[^\s\"']+"
+
+_VALUE = rf"""(?!{HIDDEN})(?:"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|[^\s'"]+)"""
+
+FORMS = (
+    ("private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", HIDDEN),
+    ("://", r"://\S*@", f"://{HIDDEN}@"),
+    (
+        "authorization",
+        rf"(authorization[\"']?\s*[:=]\s*[\"']?(?:(?:basic|bearer)\s+)?)(?!basic|bearer){_REST}",
+        rf"\1{HIDDEN}",
+    ),
+    ("bearer", r"(\bbearer\s+)[\w.~+/=-]{16,}", rf"\1{HIDDEN}"),
+    # password=…, "token": …; a plain word before a colon is text, such as "unexpected token: }".
+    ("=", rf"((?:{SECRET_NAME}|[?&]key)[\"']?\s*=\s*){_VALUE}", rf"\1{HIDDEN}"),
+    (":", rf"({SECRET_NAME}[\"']\s*:\s*){_VALUE}", rf"\1{HIDDEN}"),
+    (":", rf"((?:pass(?:word|wd|phrase)|secret)\s*:\s*){_VALUE}", rf"\1{HIDDEN}"),
+)
+"""What a lower-case text has that may have a secret of this form, the form, and what is shown in its place."""
+
+_FORMS = tuple((hint, re.compile(form, re.IGNORECASE | re.DOTALL), shown) for hint, form, shown in FORMS)
+
+_HINTS = re.compile(r"pass|secret|token|user.info|jaas|oauthbearer|credential|key|signature|authorization|bearer|://")
+
+_remembered: frozenset[str] = frozenset()
+
+
+def redacted(text: str) -> str:
+    """The text without secrets; a redacted text stays as it is."""
+    for value in sorted(_remembered, key=len, reverse=True):
+        text = text.replace(value, HIDDEN)
+    lower = text.lower()
+    if _HINTS.search(lower):
+        for hint, form, shown in _FORMS:
+            if hint in lower:
+                text = form.sub(shown, text)
+    return text
+
+
+def redacted_values(value: Any) -> Any:
+    """The value with every text in its mappings and sequences redacted."""
+    match value:
+        case str():
+            return redacted(value)
+        case Mapping():
+            return {key: redacted_values(each) for key, each in value.items()}
+        case list() | tuple():
+            return [redacted_values(each) for each in value]
+    return value
+
+
+def is_secret_name(name: str) -> bool:
+    """True for the name of an option that holds a secret, such as sasl.password; not for its file's or address'."""
+    return NAMED.search(name) is not None
+
+
+def written_secrets(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths of the secrets in a tree of settings: values of secret names, and texts with a password in them.
+
+    A reference to a variable of the environment, such as ``${REDIS_PASSWORD}``, is none.
+    """
+    if isinstance(values, Mapping):
+        for name, value in values.items():
+            yield from written_secrets(value, (*path, str(name)))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from written_secrets(value, path)
+    elif isinstance(values, str) and path:
+        text = REFERENCE.sub("", values)
+        if (is_secret_name(path[-1]) and text) or WITH_PASSWORD.search(text):
+            yield path
+
+
+def remember_secrets(values: Any) -> None:
+    """The secrets in these settings are hidden in every text from now on, in this process."""
+    global _remembered  # noqa: PLW0603  # one set of secrets a process, as it has one environment
+    found = {form for value in _secret_values(values) for form in (value, unquote(value), quote(value, safe=""))}
+    _remembered |= {value for value in found if len(value) >= SHORTEST}
+
+
+def _secret_values(values: Any, name: str = "") -> Iterator[str]:
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from _secret_values(value, str(key))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _secret_values(value, name)
+    elif hasattr(values, "get_secret_value"):
+        yield str(values.get_secret_value())
+    elif isinstance(values, str):
+        if is_secret_name(name):
+            yield values
+            yield from PASSWORDS.findall(values)
+            yield from (after for _, colon, after in [values.partition(":")] if colon and name.endswith("info"))
+        yield from IN_URL.findall(values)
+
+
+def redact_output() -> None:
+    """Log records, and tracebacks of errors that nobody handles, are redacted in this process from now on."""
+    make = logging.getLogRecordFactory()
+    if not getattr(make, "redacts", False):
+
+        def record_of(*args: Any, **kwargs: Any) -> logging.LogRecord:
+            record = make(*args, **kwargs)
+            record.msg, record.args = redacted(_message(record)), None
+            if record.exc_info and record.exc_info[0] is not None:
+                record.exc_text = redacted("".join(traceback.format_exception(*record.exc_info))).rstrip("\n")
+            return record
+
+        record_of.redacts = True  # type: ignore[attr-defined]
+        logging.setLogRecordFactory(record_of)
+    sys.excepthook = _shown
+    threading.excepthook = lambda failed: _shown(failed.exc_type, failed.exc_value, failed.exc_traceback)
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError, KeyError):  # a message that does not fit its arguments is shown without them
+        return str(record.msg)
+
+
+def _shown(kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
+    if not issubclass(kind, SystemExit):
+        sys.stderr.write(redacted("".join(traceback.format_exception(kind, error, trace))))
