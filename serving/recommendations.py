@@ -162,7 +162,7 @@ class Recommendations:
         served = await self.models.version_for(request.model)
 
         def answer() -> ModelAnswer:
-            artefact = served.model if served is not None else None
+            artefact = self.items.current(served.model)[0] if served is not None else None
             return ModelAnswer(similar(request.item_id, query, artefact, self.items.snapshot), served, UserRead())
 
         return self._response(await self._in_time(answer, query, served), request)
@@ -252,8 +252,7 @@ class Recommendations:
         """The version's answer; the user is read again if the version was trained on another definition."""
         if user.schema_hash != self._users.schema_hash(served):
             user = self._users.read(query, own_features, served)
-        artefact = served.model if served is not None else None
-        inputs = self.items.inputs(artefact) if artefact is not None else None
+        artefact, inputs = (None, None) if served is None else self.items.current(served.model)
         return ModelAnswer(answer(query, user, artefact, self.items.snapshot, inputs), served, user)
 
     def _substitute(
@@ -263,7 +262,7 @@ class Recommendations:
         served: LoadedRecommender | None,
         user: UserRead | None = None,
     ) -> ModelAnswer:
-        artefact = served.model if served is not None else None
+        artefact = self.items.current(served.model)[0] if served is not None else None
         made = substitute(query, reason, self.items.snapshot, artefact)
         return ModelAnswer(made, served, user or UserRead(problem=reason))
 

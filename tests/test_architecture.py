@@ -96,7 +96,8 @@ LAYERS = {
     "serving.events": "posted > avro kafka_sink pending > verdicts",
     "serving.http": "hot_routes limits > problems structs > schema",
     "serving.recommend": (
-        "served_log > convert users > items recommender > request_features unpersonal > snapshot > attributes readers"
+        "served_log > convert users > items recommender > later_items request_features unpersonal > snapshot > "
+        "attributes readers"
     ),
     "serving.server": "ray_server > haproxy",
     "serving.versions": "versions > canary named shadow",

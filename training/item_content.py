@@ -7,7 +7,7 @@ import pyarrow as pa
 from scipy.sparse import csr_array  # type: ignore[import-untyped]
 
 from features.arrays import Floats
-from models.recommender import CandidateTables, Columns, Content, ContentEncoder
+from models.recommender import CandidateTables, Columns, Content, ContentEncoder, ContentRows
 from training.data import newest_attributes
 from training.run import TrainingRun
 
@@ -31,15 +31,16 @@ def fit_content(columns: Columns, tables: CandidateTables) -> Content | None:
     encoder = ContentEncoder.fit(columns, len(tables.items))
     if not encoder.texts and not encoder.numbers:
         return None
-    content = Content(encoder, encoder.rows(columns, len(tables.items)))
+    own = ContentRows(encoder.rows(columns, len(tables.items)))
+    content = Content(encoder, own)
     if tables.factors is None:
         return content
-    row, token, weight = content.known_entries(content.rows)
+    row, token, weight = content.known_entries(own.rows)
     tokens = csr_array((weight, (row, token)), shape=(len(tables.items), len(encoder.tokens)))
     vectors = tables.factors.items.astype(np.float64)
     mean = vectors.mean(axis=0)
     projection = ridge(tokens, vectors - mean, RIDGE)
-    return Content(encoder, content.rows, projection.astype(np.float32), mean.astype(np.float32))
+    return Content(encoder, own, projection.astype(np.float32), mean.astype(np.float32))
 
 
 def ridge(rows: csr_array, targets: Floats, regularization: float) -> Floats:

@@ -6,7 +6,7 @@ In: a user's history and feature values. Out: ranked items, with the source of e
 from models.recommender.arrays import candidate_arrays, candidate_tables, read_arrays
 from models.recommender.artefact import Artefact, LoadedRecommender, Manifest, load, save
 from models.recommender.calibration import Calibration, log_odds
-from models.recommender.content import Columns, Content, ContentEncoder, attributes_in
+from models.recommender.content import Columns, Content, ContentEncoder, ContentRows, attributes_in
 from models.recommender.extension import with_items
 from models.recommender.golden import goldens_of, open_recommender, try_out
 from models.recommender.pairs import PAIR_FEATURES, Query
@@ -22,6 +22,7 @@ __all__ = [
     "Columns",
     "Content",
     "ContentEncoder",
+    "ContentRows",
     "Factors",
     "LoadedRecommender",
     "Manifest",

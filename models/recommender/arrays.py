@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import ArtefactError
-from models.recommender.content import BINS, CONTENT, WIDTH, Content, ContentEncoder, content_arrays
+from models.recommender.content import BINS, CONTENT, WIDTH, Content, ContentEncoder, ContentRows, content_arrays
 from models.recommender.tables import CandidateTables, Factors, Sessions, SparseRows
 
 ARRAYS: Mapping[str, str] = {
@@ -166,11 +166,11 @@ def item_content(arrays: Arrays, path: Path) -> Content | None:
     edges = edges.reshape(len(numbers), BINS - 1)
     encoder = ContentEncoder(texts, numbers, edges, tokens, arrays["content_idf"], float(arrays["content_rare"][0]))
     if "content_mean" not in arrays:
-        return Content(encoder, rows)
+        return Content(encoder, ContentRows(rows))
     mean, projection = arrays["content_mean"], arrays["content_projection"]
     _same_length(arrays, path, ("content_projection",), len(tokens) * len(mean))
     _same_length(arrays, path, ("factors",), len(arrays["items"]) * len(mean))
-    return Content(encoder, rows, projection.reshape(len(tokens), len(mean)), mean)
+    return Content(encoder, ContentRows(rows), projection.reshape(len(tokens), len(mean)), mean)
 
 
 def _same_length(arrays: Arrays, path: Path, names: tuple[str, ...], length: int) -> None:

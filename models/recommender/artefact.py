@@ -289,7 +289,7 @@ def load(directory: str | Path, digest: str | None = None, *, trusted: bool = Fa
     inputs = (*manifest.pair_features, *manifest.user.names, *manifest.item.names)
     ranker = load_classifier(directory, manifest, RANKER, inputs, trusted=trusted)
     artefact = Artefact(manifest, tables, ranker, item_content(arrays, directory / CANDIDATES))
-    _ = artefact.scorer  # ready before the first request
+    _ = artefact.scorer, artefact.content and artefact.content.own.of_tokens  # ready before the first request
     return artefact
 
 

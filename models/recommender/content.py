@@ -136,20 +136,66 @@ class ContentEncoder:
 
 
 @dataclass(frozen=True)
+class ContentRows:
+    """The rows of items (see ContentEncoder.rows), with the items of each token."""
+
+    rows: SparseRows
+
+    def __len__(self) -> int:
+        return len(self.rows.starts) - 1
+
+    @cached_property
+    def of_tokens(self) -> tuple[NDArray[np.int32], SparseRows]:
+        """The tokens of the rows, rising; and for each the items that have it, with their weights."""
+        row = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self.rows.starts))
+        order = np.argsort(self.rows.column, kind="stable")
+        tokens, first = np.unique(self.rows.column[order], return_index=True)
+        starts = np.append(first, len(order)).astype(np.int64)
+        return tokens, SparseRows(starts, row[order], self.rows.weight[order])
+
+    def products(self, tokens: NDArray[np.int32], weights: NDArray[np.float32]) -> Floats:
+        """(n,) the product of each row with these entries."""
+        own, items = self.of_tokens
+        if not len(own):
+            return np.zeros(len(self))
+        at = np.minimum(np.searchsorted(own, tokens), len(own) - 1)
+        there = own[at] == tokens
+        return items.total(at[there], len(self), weights[there].astype(np.float64))
+
+    def picked(self, items: Int64s) -> ContentRows:
+        """The rows of these items."""
+        entries, lengths = self.rows.at(items)
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return ContentRows(SparseRows(starts, self.rows.column[entries], self.rows.weight[entries]))
+
+    def then(self, more: ContentRows) -> ContentRows:
+        """These rows, and the others after them."""
+        return ContentRows(
+            SparseRows(
+                np.concatenate([self.rows.starts, more.rows.starts[1:] + self.rows.starts[-1]]),
+                np.concatenate([self.rows.column, more.rows.column]),
+                np.concatenate([self.rows.weight, more.rows.weight]),
+            )
+        )
+
+
+@dataclass(frozen=True)
 class Content:
     """What a model knows of its items' attributes.
 
     Args:
         encoder: fitted to them.
-        rows: (n, WIDTH) of the model's items (see ContentEncoder.rows).
+        own: of the items of the fit, n.
         projection: (tokens of the encoder, f) → the item vectors of the model's factors; None where it has none.
         mean: (f,) the vector of an item of which nothing is known; None with ``projection``.
+        later: of the items that came after them.
     """
 
     encoder: ContentEncoder
-    rows: SparseRows
+    own: ContentRows
     projection: NDArray[np.float32] | None = None
     mean: NDArray[np.float32] | None = None
+    later: ContentRows | None = None
 
     def vectors(self, rows: SparseRows) -> NDArray[np.float32] | None:
         """(m, f) the item vectors that rows of the encoder are likely to have; None without a projection."""
@@ -171,30 +217,13 @@ class Content:
         known = tokens[at] == rows.column
         return row[known], at[known], rows.weight[known].astype(np.float64)
 
-    @cached_property
-    def _by_token(self) -> tuple[NDArray[np.int32], SparseRows]:
-        """The tokens of the rows, rising; and for each the items that have it, with their weights."""
-        row = np.repeat(np.arange(len(self.rows.starts) - 1, dtype=np.int32), np.diff(self.rows.starts))
-        order = np.argsort(self.rows.column, kind="stable")
-        tokens, first = np.unique(self.rows.column[order], return_index=True)
-        starts = np.append(first, len(order)).astype(np.int64)
-        return tokens, SparseRows(starts, row[order], self.rows.weight[order])
-
     def likeness(self, item: int) -> Floats:
-        """(n,) the cosine between this item and every item, 0 to 1; 0 for all where nothing is known of it."""
-        tokens, by_token = self._by_token
-        span = self.rows.span(item)
-        at = np.searchsorted(tokens, self.rows.column[span])
-        return by_token.total(at, len(self.rows.starts) - 1, self.rows.weight[span].astype(np.float64))
-
-
-def appended(rows: SparseRows, more: SparseRows) -> SparseRows:
-    """The rows of both, one after the other."""
-    return SparseRows(
-        np.concatenate([rows.starts, more.starts[1:] + rows.starts[-1]]),
-        np.concatenate([rows.column, more.column]),
-        np.concatenate([rows.weight, more.weight]),
-    )
+        """(n + later,) the cosine between this item and every item, 0 to 1; 0 for all where nothing is known of it."""
+        parts = [self.own] if self.later is None else [self.own, self.later]
+        n = len(self.own)
+        rows, row = (self.own.rows, item) if item < n or self.later is None else (self.later.rows, item - n)
+        span = rows.span(row)
+        return np.concatenate([part.products(rows.column[span], rows.weight[span]) for part in parts])
 
 
 def _is_text(dtype: pa.DataType) -> bool:
@@ -257,9 +286,9 @@ def content_arrays(content: Content) -> dict[str, Any]:
         "content_tokens": encoder.tokens,
         "content_idf": encoder.idf,
         "content_rare": [encoder.rare],
-        "content_starts": content.rows.starts,
-        "content_columns": content.rows.column,
-        "content_weights": content.rows.weight,
+        "content_starts": content.own.rows.starts,
+        "content_columns": content.own.rows.column,
+        "content_weights": content.own.rows.weight,
     }
     if content.projection is not None and content.mean is not None:
         arrays |= {"content_projection": content.projection.ravel(), "content_mean": content.mean}

@@ -7,14 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from models.recommender.artefact import Artefact
-from models.recommender.content import Columns, Content, appended
+from models.recommender.content import ContentRows
 from models.recommender.tables import CandidateTables, Sessions, SparseRows
 
 
-def with_items(artefact: Artefact, items: Sequence[str], columns: Columns) -> Artefact:
+def with_items(artefact: Artefact, items: Sequence[str], rows: ContentRows) -> Artefact:
     """The artefact with these items after its own: it answers for its own items as before.
 
     Later items have no interactions: their vectors are the likely ones of their attributes. Without a table of
@@ -22,16 +23,15 @@ def with_items(artefact: Artefact, items: Sequence[str], columns: Columns) -> Ar
 
     Args:
         items: different ones that it does not know.
-        columns: their attributes; those that the training had.
+        rows: what is known of them (see ContentEncoder.rows).
     """
     content = artefact.content
     if content is None or not items:
         return artefact
-    rows = content.encoder.rows(columns, len(items))
-    tables = _with_items(artefact.tables, tuple(items), content.vectors(rows))
-    more = Content(content.encoder, appended(content.rows, rows), content.projection, content.mean)
-    extended = replace(artefact, tables=tables, content=more)
-    vars(extended).update(scorer=artefact.scorer)  # it takes no items
+    tables = _with_items(artefact.tables, tuple(items), content.vectors(rows.rows))
+    extended = replace(artefact, tables=tables, content=replace(content, later=rows))
+    keys = pa.concat_arrays([artefact.item_keys, pa.array(items, pa.string())])
+    vars(extended).update(scorer=artefact.scorer, item_keys=keys)
     return extended
 
 
@@ -43,7 +43,7 @@ def _with_items(
     factors, together, sessions = tables.factors, tables.together, tables.sessions
     if factors is not None:
         later = np.zeros((m, factors.items.shape[1]), dtype=np.float32) if vectors is None else vectors
-        factors = replace(factors, items=np.concatenate([factors.items, later]), fitted=tables.fitted)
+        factors = factors.with_items(later)
     extended = replace(
         tables,
         items=tables.items + items,

@@ -88,6 +88,13 @@ class Factors:
         items = self.items[: self.fitted].astype(np.float64)
         return items.T @ items + self.regularization * np.eye(items.shape[1])
 
+    def with_items(self, vectors: NDArray[np.float32]) -> Factors:
+        """The same with vectors of later items after its own."""
+        fitted = len(self.items) if self.fitted is None else self.fitted
+        longer = Factors(np.concatenate([self.items, vectors]), self.regularization, self.alpha, fitted)
+        vars(longer).update(_gram=self._gram)
+        return longer
+
     @cached_property
     def _lengths(self) -> Floats:
         return np.asarray(np.linalg.norm(self.items, axis=1), dtype=np.float64)

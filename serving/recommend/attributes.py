@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.arrays import Bools, Int64s
-from features.definitions import FeatureView, Last
+from features.definitions import FeatureView
 from features.rows import FeatureMatrix
+from models.recommender import attributes_in
 
 RANGE = ("min", "max")
 
@@ -28,17 +29,6 @@ class FieldError(Exception):
     def __init__(self, field: str, required: str, got: object) -> None:
         super().__init__(f"field '{field}' requires {required}")
         self.field, self.required, self.got = field, required, got
-
-
-def attributes_in(view: FeatureView) -> dict[str, str]:
-    """Attribute → the feature of the view that holds it, with the longest window."""
-    newest = [
-        (feature.aggregation.column, feature)
-        for feature in view.aggregated
-        if isinstance(feature.aggregation, Last) and not feature.aggregation.where
-    ]
-    newest.sort(key=lambda entry: 0 if entry[1].window is None else entry[1].window.length_ms)
-    return {column: feature.name for column, feature in newest}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from features.events import arrow_type
 from features.rows import FeatureMatrix
 from models.recommender import Artefact
 from serving.recommend.attributes import Attributes
+from serving.recommend.later_items import LaterItems
 from serving.recommend.snapshot import NO_ITEMS, ItemKeys, ItemSnapshot, snapshot
 
 KEYS_A_READ = 1_024
@@ -61,7 +62,8 @@ class ItemFeatures:
         views = [*(described for described, _ in self._describing), *([] if view is None else [view])]
         unread = Attributes.of([(view, _nothing_of(view)) for view in views])
         self.snapshot: ItemSnapshot = replace(NO_ITEMS, attributes=unread)
-        self._inputs: tuple[tuple[Artefact, Inputs], ...] = ()
+        self._later = LaterItems()
+        self._models: tuple[tuple[Artefact, Artefact, Inputs], ...] = ()
         self._refreshing = threading.Lock()
 
     def refresh(self, models: Callable[[], Sequence[Artefact]], now: int) -> None:
@@ -81,13 +83,14 @@ class ItemFeatures:
             if self._view is not None:
                 described.append((self._view, matrix))
             known = self.snapshot.keys if keys.equals(self.snapshot.keys.keys) else ItemKeys(keys)
-            fresh = snapshot(known, matrix, self._trending, self._popular, now, Attributes.of(described))
-            self._inputs = self._inputs_of(artefacts, matrix, known)
+            attributes = Attributes.of(described)
+            fresh = snapshot(known, matrix, self._trending, self._popular, now, attributes)
+            extended = self._later.extended(list(artefacts), known, attributes)
+            inputs = self._inputs_of(extended, matrix, known)
+            self._models = tuple(zip(artefacts, extended, inputs, strict=True))
             self.snapshot = fresh
 
-    def _inputs_of(
-        self, artefacts: Sequence[Artefact], matrix: FeatureMatrix, keys: ItemKeys
-    ) -> tuple[tuple[Artefact, Inputs], ...]:
+    def _inputs_of(self, artefacts: Sequence[Artefact], matrix: FeatureMatrix, keys: ItemKeys) -> list[Inputs]:
         """Each model's item matrix, by the definition of its training."""
         current = None if self._view is None else f"{self._view.schema_hash:016x}"
         by_hash: dict[str | None, FeatureMatrix] = {current: matrix}
@@ -96,13 +99,15 @@ class ItemFeatures:
                 by_hash[schema_hash] = matrix
             else:
                 by_hash[schema_hash] = _whole(partial(self._read_of, int(schema_hash, 16)), keys.keys)
-        return tuple(
-            (artefact, _inputs(artefact, by_hash[artefact.manifest.item.schema_hash], keys)) for artefact in artefacts
-        )
+        return [_inputs(artefact, by_hash[artefact.manifest.item.schema_hash], keys) for artefact in artefacts]
 
-    def inputs(self, artefact: Artefact) -> Inputs | None:
-        """The model's item matrix of the last refresh; None before the first."""
-        return next((inputs for model, inputs in self._inputs if model is artefact), None)
+    def current(self, artefact: Artefact) -> tuple[Artefact, Inputs | None]:
+        """The model with the items that came after its training, and its item matrix, of the last refresh.
+
+        The model as it is, and None, before the first.
+        """
+        models = (entry for entry in self._models if entry[0] is artefact)
+        return next(((extended, inputs) for _, extended, inputs in models), (artefact, None))
 
 
 def _whole(read: Read, keys: pa.Array) -> FeatureMatrix:

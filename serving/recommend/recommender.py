@@ -47,6 +47,7 @@ KIND = "category"
 SENTENCES = {
     "repeat": "the user came back to it before",
     "similar": "goes with what the user looked at",
+    "content": "new, and like what the user took",
     "trending": "on its way up with everybody",
     "popular": "popular with everybody",
     "asked": "among those asked for",
@@ -126,12 +127,14 @@ class Recommendation:
 
     Args:
         ranking: the arguments of the model's ranking; None if it ranked nothing.
+        artefact: the model that ranked, with the items that came after its training.
     """
 
     items: list[Ranked]
     reason: FallbackReason | None
     by_model: bool
     ranking: RankingRequest | None = None
+    artefact: Artefact | None = None
 
 
 def recommend(
@@ -160,7 +163,7 @@ def recommend(
     ranked = ranked_by(artefact, query, ranking, items, exclude)
     found = _filled(ranked, query, exclude, items, artefact)
     reason = user.problem or _shortage(query.k, len(found), len(ranked))
-    return Recommendation(found, reason, by_model=True, ranking=ranking)
+    return Recommendation(found, reason, by_model=True, ranking=ranking, artefact=artefact)
 
 
 def rank(
@@ -184,7 +187,7 @@ def rank(
     if not ranked:
         reason = reason or FallbackReason.FILLED
     ordered = each_once(items, artefact, query.among or (), ranked)
-    return Recommendation(ordered, reason, by_model=bool(ranked), ranking=ranking)
+    return Recommendation(ordered, reason, by_model=bool(ranked), ranking=ranking, artefact=artefact)
 
 
 def similar(item: str, query: ItemQuery, artefact: Artefact | None, items: ItemSnapshot) -> Recommendation:

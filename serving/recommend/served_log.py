@@ -153,10 +153,9 @@ def newest_of(user: UserRead) -> int | None:
 def _rows(answer: ModelAnswer, width: int) -> Floats:
     """(items, width) the ranker's inputs of each item; NaN for an item that it did not rank."""
     rows = np.full((len(answer.recommendation.items), width), np.nan)
-    ranking = answer.recommendation.ranking
-    if answer.served is None or ranking is None:
+    ranking, artefact = answer.recommendation.ranking, answer.recommendation.artefact
+    if artefact is None or ranking is None:
         return rows
-    artefact = answer.served.model
     candidates = artefact.retrieve(ranking.query, ranking.among, ranking.allowed)
     row_of = {index: row for row, index in enumerate(candidates.indices.tolist())}
     indices = (artefact.tables.index.get(item.item_id, -1) for item in answer.recommendation.items)

@@ -159,7 +159,8 @@ class ModelVersions:
             OSError,
         ) as error:  # it answers without them; they are read when the store is back
             self._store_failed(error)
-        artefact.recommend(artefact.items[:1], None, self._items.inputs(artefact), 1)
+        current, inputs = self._items.current(artefact)
+        current.recommend(artefact.items[:1], None, inputs, 1)
 
     @contextmanager
     def _prepared(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from models.recommender import (
     CandidateTables,
     Content,
     ContentEncoder,
+    ContentRows,
     Factors,
     Manifest,
     Query,
@@ -37,7 +38,7 @@ def columns(*titles: str | None, price: float | None = 5.0) -> dict[str, pa.Arra
 
 def content(attributes: dict[str, pa.Array], items: int) -> Content:
     encoder = ContentEncoder.fit(attributes, items)
-    return Content(encoder, encoder.rows(attributes, items))
+    return Content(encoder, ContentRows(encoder.rows(attributes, items)))
 
 
 def empty(rows: int) -> SparseRows:
@@ -59,12 +60,18 @@ def artefact() -> Artefact:
         factors=Factors(vectors, 0.1, 5.0),
     )
     known = content(columns(*ITEMS), len(ITEMS))
-    row, token, weight = known.known_entries(known.rows)
+    row, token, weight = known.known_entries(known.own.rows)
     dense = np.zeros((len(ITEMS), len(known.encoder.tokens)))
     dense[row, token] = weight
     projection = np.linalg.lstsq(dense, vectors - vectors.mean(axis=0), rcond=None)[0].astype(np.float32)
     manifest = Manifest(name="m", created_ms=1, as_of_ms=1, target=("view",), items=5, user=NEITHER, item=NEITHER)
     return Artefact(manifest, tables, None, replace(known, projection=projection, mean=vectors.mean(axis=0)))
+
+
+def with_later(model: Artefact, items: list[str], *titles: str | None) -> Artefact:
+    """The model with later items of these titles."""
+    assert model.content is not None
+    return with_items(model, items, ContentRows(model.content.encoder.rows(columns(*titles), len(items))))
 
 
 def test_items_are_alike_by_their_words_whatever_their_case_and_punctuation():
@@ -103,30 +110,30 @@ def test_rows_have_length_1_or_nothing_and_likeness_is_their_product(learnt, lat
     dense[np.repeat(np.arange(len(later)), np.diff(rows.starts)), at] = rows.weight
     lengths = np.linalg.norm(dense, axis=1)
     assert np.all(np.isclose(lengths, 1, atol=1e-5) | (lengths == 0))
-    known = Content(encoder, rows)
+    known = Content(encoder, ContentRows(rows))
     for item in range(len(later)):
         assert np.allclose(known.likeness(item), dense @ dense[item], atol=1e-5)
 
 
 def test_a_later_item_is_retrieved_and_ranked_by_the_vector_of_its_words():
-    later = with_items(artefact(), ["green mug", "green lamp"], columns("green mug", "green lamp"))
-    assert later.tables.factors is not None
-    vectors = later.tables.factors.items[5:]
+    model = with_later(artefact(), ["green mug", "green lamp"], "green mug", "green lamp")
+    assert model.tables.factors is not None
+    vectors = model.tables.factors.items[5:]
     assert vectors[0, 0] > vectors[0, 1]
     assert vectors[1, 1] > vectors[1, 0]
-    only_later = later.allowing(["green mug", "green lamp"])
+    only_later = model.allowing(["green mug", "green lamp"])
     for recent, best in (("red mug", "green mug"), ("blue lamp", "green lamp")):
-        found = later.retrieve(Query(None, (recent,), 1), allowed=only_later)
-        scores = found.pairs[:, later.manifest.pair_features.index("factor_score")]
-        assert later.items[found.indices[np.argmax(scores)]] == best
-        ranked = later.recommend((recent,), None, None, allowed=only_later)
+        found = model.retrieve(Query(None, (recent,), 1), allowed=only_later)
+        scores = found.pairs[:, model.manifest.pair_features.index("factor_score")]
+        assert model.items[found.indices[np.argmax(scores)]] == best
+        ranked = model.recommend((recent,), None, None, allowed=only_later)
         assert {one.source for one in ranked} <= {"content", "popular"}
         assert "content" in {one.source for one in ranked if one.item_id == best}
 
 
 def test_a_model_with_later_items_answers_for_its_own_as_before():
     before = artefact()
-    after = with_items(before, ["green mug", "x"], columns("green mug", None))
+    after = with_later(before, ["green mug", "x"], "green mug", None)
     own = after.allowing(before.items)
     for recent in ([], ["red mug"], ["desk", "blue lamp"]):
         assert after.recommend(recent, None, None, allowed=own) == before.recommend(recent, None, None)
@@ -140,7 +147,7 @@ FIELDS = tuple(CandidateTables.__dataclass_fields__)
 
 
 def test_similar_items_come_from_the_first_source_that_has_any_and_scores_fall():
-    model = with_items(artefact(), ["green mug"], columns("green mug"))
+    model = with_later(artefact(), ["green mug"], "green mug")
     ranked = model.similar("red mug", 5)
     assert [(one.item_id, one.source) for one in ranked[:2]] == [("red lamp", "similar"), ("blue mug", "factor")]
     assert ranked[2].item_id == "green mug"
@@ -156,7 +163,7 @@ def test_similar_items_come_from_the_first_source_that_has_any_and_scores_fall()
 def test_what_is_known_of_attributes_is_saved_and_loaded(tmp_path):
     model = artefact()
     loaded = load(tmp_path / "m", save(model, tmp_path / "m"))
-    one, other = (with_items(each, ["green mug"], columns("green mug")) for each in (model, loaded))
+    one, other = (with_later(each, ["green mug"], "green mug") for each in (model, loaded))
     assert one.similar("green mug", 5) == other.similar("green mug", 5)
     assert one.recommend(["red mug"], None, None) == other.recommend(["red mug"], None, None)
 
@@ -165,7 +172,7 @@ def test_an_artefact_without_attributes_loads_and_stays_as_it_is(tmp_path):
     plain = replace(artefact(), content=None)
     loaded = load(tmp_path / "m", save(plain, tmp_path / "m"))
     assert loaded.content is None
-    assert with_items(loaded, ["green mug"], columns("green mug")) is loaded
+    assert with_items(loaded, ["green mug"], artefact().content.own.picked(np.array([0]))) is loaded
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
 from features.definitions.aggregations import Count, Last, LastK
 from features.rows.matrix import FeatureMatrix, Status
-from serving.recommend.attributes import NO_ATTRIBUTES, Attributes, FieldError, attributes_in
+from models.recommender import attributes_in
+from serving.recommend.attributes import NO_ATTRIBUTES, Attributes, FieldError
 from serving.recommend.request_features import overridden, request_columns
 
 item = Entity("item", keys={"item_id": "string"})
