@@ -97,9 +97,6 @@ def _judged(tags: Mapping[str, str]) -> bool:
     return bool(tags.get(DIGEST_TAG)) and tags.get(GATE_DIGEST) == tags[DIGEST_TAG]
 
 
-MODEL_NAME = "shop-recommender"
-"""The registered model's default name."""
-
 CHAMPION = "champion"
 """The alias of the model that serves."""
 

@@ -77,7 +77,7 @@ LAYERS = {
     "headrace.bench.loop": "alerts freshness own_clicks serve throughput > running",
     "headrace.commands": "demo doctor features models serve stream up",
     "headrace.commands.features": "check > backfill plan show verify",
-    "headrace.commands.models": "register > evaluate models train > evaluate_lists train_events > options project",
+    "headrace.commands.models": "register > evaluate models train > evaluate_lists train_events > project > options",
     "headrace.commands.stream": "deliver import_ > alerts deadletters produce stream tables",
     "headrace.simulators": "cards_traffic > cards shop zipf",
     "models": (

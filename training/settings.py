@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from models.tags import MODEL_NAME
+from features.definitions import Recommender, Source
 
-WEIGHTS = {
-    "view": 0.2,
-    "click": 0.2,
-    "favorite": 0.4,
-    "cart": 0.5,
-    "rating": 1.0,
-    "purchase": 1.0,
-    "remove": -0.3,
-    "return": -1.0,
-    "dislike": -1.0,
-}
 FADE_SHARE, FADE_LEAST_MS = 0.25, 90 * 86_400_000.0
 """See fade_half_life_ms."""
-Source = Literal["together", "factor", "session", "lasting"]
 SOURCES: tuple[Source, ...] = ("factor", "lasting")
 """Each of these made lists better on one of the files of docs/adr/0021."""
 
@@ -32,21 +20,15 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = MODEL_NAME
-    """The registered model's name."""
-    stream: str = "activity"
-    """The stream of what users did with items; it has the field event_type."""
-    user_view: str = "user_activity"
-    """The feature view of the user."""
-    item_view: str = "item_activity"
-    """The feature view of the item."""
-    targets: tuple[str, ...] = ("purchase", "rating", "cart", "click", "view")
+    name: str = "recommender"
+    """The registered model's name; this and the next three are of the recommender's definition (see ``of``)."""
+    targets: tuple[str, ...] = ()
     """Event types that can be the target, the best first: the first with at least target_events events is taken."""
     target_events: int = 200
     """The fewest events of a target."""
-    weights: dict[str, float] = WEIGHTS
+    weights: dict[str, float] = {}
     """The weight of an event by its type: higher where the user gave more for it, negative where it takes something
-    back. Types left out have their default, unknown types 0, and those of the target at least 1."""
+    back. Types left out have 0, and those of the target at least 1."""
     test_ms: int | None = None
     """The length of the newest part, which the model is tested on; None takes test_share of the events."""
     test_share: float = Field(0.2, gt=0, lt=0.5)
@@ -96,12 +78,6 @@ class TrainingSettings(BaseModel):
     fewer than repeat_share of the targets are of an item that the user took in an earlier session."""
     repeat_share: float = Field(0.01, ge=0, le=1)
     """See repeats."""
-    category_field: str = "category"
-    """The stream's field with an item's category; unused where the stream has none."""
-    price_field: str = "price"
-    """The stream's field with an item's price; unused where the stream has none."""
-    catalogue_view: str = "item_catalogue"
-    """The feature view with the items' attributes, by which items are alike; unused where the repo has none."""
 
     moments: int = 4_000
     """The most requests that the ranker learns from, and the most users as of the part's start besides."""
@@ -112,8 +88,6 @@ class TrainingSettings(BaseModel):
     impressions: Literal["auto", "served", "split"] = "auto"
     """The ranker's examples: ``split``, candidates, which were taken later or not; ``served``, only items that were
     really shown; ``auto``, both where enough of the shown ones were taken (ranker_positives), else ``split``."""
-    served_stream: str = "served"
-    """The stream of the served log."""
     taken_within_ms: int = 30 * 60_000
     """The longest time from an answer until an item shown in it counts as taken."""
     iterations: int = 80
@@ -158,11 +132,21 @@ class TrainingSettings(BaseModel):
     seed: int = 0
     """The seed of all random draws."""
 
-    @field_validator("weights", mode="before")
     @classmethod
-    def _over_the_usual(cls, weights: object) -> object:
-        """The weights given, over the defaults."""
-        return {**WEIGHTS, **weights} if isinstance(weights, Mapping) else weights
+    def of(cls, recommender: Recommender, changed: Mapping[str, Any] | None = None) -> TrainingSettings:
+        """The settings of the definition, under ``changed``; weights given are over its weights by kind."""
+        given = dict(changed or {})
+        values: dict[str, Any] = {
+            "name": recommender.name,
+            "targets": recommender.targets,
+            "weights": dict(recommender.counts),
+            "repeats": recommender.repeats,
+            **({} if recommender.sources is None else {"sources": recommender.sources}),
+        }
+        weights = given.get("weights")
+        if isinstance(weights, Mapping):
+            given["weights"] = {**recommender.counts, **weights}
+        return cls(**{**values, **given})
 
     @property
     def engaged(self) -> tuple[str, ...]:

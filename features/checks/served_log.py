@@ -24,7 +24,7 @@ from features.arrays import Bools, Floats, Int64s
 from features.checks.comparison import Difference, Findings, kind_of
 from features.checks.oracle import is_exact
 from features.checks.stores import events_of
-from features.definitions import FeatureRepo, FeatureView, Stream
+from features.definitions import LOGGED_USER, FeatureRepo, FeatureView, Stream
 from features.errors import UsageError
 from features.events import entity_keys, inputs_hash, integers
 from features.history import ArchiveTable, Spine, deduplicated, open_table, open_tables, point_in_time
@@ -92,11 +92,11 @@ class LogVerifier:
         result = LogFindings(Findings(f"{stream.name} → {view.name}"))
         tables = open_tables(self._offline, view.streams, self._repo)
         archived_ms = max(archived.newest_ms for archived in (table, *tables.values()))
-        for answers in self._answers(result, _sampled(_of_users(table, view), sample, seed), view):
+        for answers in self._answers(result, _sampled(_of_users(table, view), sample, seed)):
             self._compare(result, view, answers, archived_ms - self._settle_ms)
         return result
 
-    def _answers(self, result: LogFindings, log: pa.Table, view: FeatureView) -> Iterator[LoggedAnswers]:
+    def _answers(self, result: LogFindings, log: pa.Table) -> Iterator[LoggedAnswers]:
         """The answers of each model and version; those of versions that are gone are only counted."""
         for group in log.group_by(["model", "model_version"]).aggregate([]).to_pylist():
             model, version = group["model"], group["model_version"]
@@ -107,7 +107,7 @@ class LogVerifier:
                 result.unsettled += answers.num_rows
                 result.gone[f"{model} {version}"] = answers.num_rows
                 continue
-            yield _answers_of(answers.filter(pc.equal(answers["inputs"], inputs_hash(inputs[0]))), view, *inputs)
+            yield _answers_of(answers.filter(pc.equal(answers["inputs"], inputs_hash(inputs[0]))), *inputs)
 
     def _compare(self, result: LogFindings, view: FeatureView, answers: LoggedAnswers, until_ms: int) -> None:
         tables = open_tables(self._offline, view.streams, self._repo)
@@ -133,22 +133,20 @@ def _sampled(log: pa.Table, sample: int | None, seed: int) -> pa.Table:
 def _of_users(table: ArchiveTable, view: FeatureView) -> pa.Table:
     """The log's answers with PRESENT features of this definition, without those whose request brought features."""
     log = deduplicated(table.events(), table.stream)
-    (key,) = view.entity.keys
-    mask = pc.and_(log[key].is_valid(), log["user_newest"].is_valid())
+    mask = pc.and_(log[LOGGED_USER].is_valid(), log["user_newest"].is_valid())
     mask = pc.and_(mask, pc.equal(log["user_schema"], f"{view.schema_hash:016x}"))
     mask = pc.and_(mask, pc.equal(log["features_status"], Status.PRESENT.name))
     return log.filter(pc.fill_null(mask, fill_value=False))
 
 
-def _answers_of(log: pa.Table, view: FeatureView, names: Sequence[str], user_inputs: Sequence[str]) -> LoggedAnswers:
+def _answers_of(log: pa.Table, names: Sequence[str], user_inputs: Sequence[str]) -> LoggedAnswers:
     """The answers in which an item has a row; the user's inputs are the same in all rows of an answer."""
     rows = [next((row for *_, row in json.loads(text) if row is not None), None) for text in log["items"].to_pylist()]
     has_row = pa.array([row is not None for row in rows], pa.bool_())
     columns = [list(names).index(name) for name in user_inputs]
     values = np.array([row for row in rows if row is not None], dtype=np.float64).reshape(-1, len(names))[:, columns]
     answers = log.filter(has_row)
-    (key,) = view.entity.keys
-    keys = entity_keys({key: answers[key]}, view.entity)
+    keys = answers[LOGGED_USER].combine_chunks()
     return LoggedAnswers(user_inputs, keys, integers(answers["as_of"]), integers(answers["user_newest"]), values)
 
 

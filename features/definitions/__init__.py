@@ -52,6 +52,8 @@ from features.definitions.expressions import (
     weekday_within,
 )
 from features.definitions.models import (
+    REPLACED_NAMES,
+    REPLACED_SETTINGS,
     SOURCES,
     AtPrecision,
     ChosenRecommenders,
@@ -61,10 +63,12 @@ from features.definitions.models import (
     Source,
     TopADay,
     attributes_of,
+    with_names,
 )
 from features.definitions.repo import FeatureRepo, load_repo
 from features.definitions.serialized import views_of_text, views_text
 from features.definitions.streams import (
+    LOGGED_USER,
     PARTITIONS_OF_A_TOPIC,
     RESERVED,
     SERVED_FIELDS,
@@ -113,6 +117,7 @@ __all__ = [
     "StreamHistory",
     "Last",
     "LastK",
+    "LOGGED_USER",
     "Max",
     "Mean",
     "Min",
@@ -120,6 +125,8 @@ __all__ = [
     "OneOf",
     "PARTITIONS_OF_A_TOPIC",
     "Quantile",
+    "REPLACED_NAMES",
+    "REPLACED_SETTINGS",
     "RESERVED",
     "Ratio",
     "Recommender",
@@ -164,4 +171,5 @@ __all__ = [
     "views_of_text",
     "views_text",
     "weekday_within",
+    "with_names",
 ]

@@ -241,6 +241,10 @@ same recommendation_id, which was shown to nobody; ``overlap`` is the share of i
 """
 
 
+LOGGED_USER = "user_id"
+"""The served log's column with the text of the user's key, whatever the user's entity calls its own."""
+
+
 def served_log(topic: str, name: str = "served") -> Stream:
     """The stream of the served log: answers are logged where the definitions have it, and nowhere else."""
     return Stream(name, topic=topic, fields=SERVED_FIELDS)

@@ -86,17 +86,23 @@ def up(minutes: float, drift_minutes: float) -> None:
 
 
 def trainings_of(loop: Loop, every_s: float, drift_s: float) -> list[Schedule]:
-    """Schedules of training and of training after drift, for the recommender and each event model."""
+    """Schedules of training and of training after drift, for each recommender (the default first) and event model."""
     from features.definitions import load_repo
 
-    first = time.monotonic() + drift_s
-    own = (str(loop.settings.training.get("stream", "activity")),)
-    schedules = [
-        Schedule(loop, every_s, tables=own),
-        Schedule(loop, drift_s, WHEN_DRIFTED, ("drift", "drift"), first, own),
-    ]
-    for name, model in load_repo(loop.repo).models.items():
-        tables = (model.stream.name, model.labels.name)
+    first, schedules = time.monotonic() + drift_s, []
+    repo = load_repo(loop.repo)
+    recommenders = repo.chosen_recommenders(loop.settings.training)
+    if recommenders.default is not None:
+        own = (recommenders.default.stream.name,)
+        schedules += [
+            Schedule(loop, every_s, tables=own),
+            Schedule(loop, drift_s, WHEN_DRIFTED, ("drift", "drift"), first, own),
+        ]
+    others: dict[str, tuple[str, ...]] = {
+        name: (one.stream.name,) for name, one in recommenders.by_name.items() if one != recommenders.default
+    }
+    others |= {name: (model.stream.name, model.labels.name) for name, model in repo.models.items()}
+    for name, tables in others.items():
         schedules += [
             Schedule(loop, every_s, ("train", name), (f"training {name}", f"{name} trained"), tables=tables),
             Schedule(loop, drift_s, ("train", name, "--when-drifted"), (f"drift of {name}", name), first, tables),

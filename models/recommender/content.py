@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.arrays import Floats, Int64s, plain_array
-from features.definitions import FeatureView, Last
+from features.definitions import FeatureView, attributes_of
 from features.hashing import hash_texts
 from models.recommender.tables import SparseRows
 
@@ -55,13 +55,7 @@ def attributes_in(view: FeatureView) -> dict[str, str]:
 
     An attribute is the column of a ``Last`` without a condition.
     """
-    newest = [
-        (feature.aggregation.column, feature)
-        for feature in view.aggregated
-        if isinstance(feature.aggregation, Last) and not feature.aggregation.where
-    ]
-    newest.sort(key=lambda entry: 0 if entry[1].window is None else entry[1].window.length_ms)
-    return {column: feature.name for column, feature in newest}
+    return {column: feature.name for column, feature in attributes_of(view).items()}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from bad_models import BAD, bad
 from click.testing import CliRunner
 from serving_world import MODEL, REPO, Http, Models, fill, plain, settings, until
 from shop_history import SETTINGS, shop
+from shop_training import SHOP
 
 from features.definitions.repo import load_repo
 from features.errors import ArtefactError
@@ -82,7 +83,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     repo = load_repo(REPO)
     (root / "feature_repo").symlink_to(REPO)
     (root / "settings.toml").write_text('[mlflow]\ntracking_uri = "sqlite:///mlflow.db"\n')
-    domain = Domain.of(repo, SETTINGS)
+    domain = Domain.of(SHOP)
     events = {"activity": shop(domain)}
     write_deltalake(root / ".headrace" / "offline" / "activity", events["activity"])
     registry, good = trained(root, events, domain)

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from mlflow.models import infer_signature
 from serving_world import MODEL, REPO, Models, fill, plain, settings, until
 from shop_history import shop
+from shop_training import SHOP
 
 from features.definitions.repo import load_repo
 from features.errors import ArtefactError
@@ -26,7 +27,6 @@ from models.recommender.artefact import load
 from models.tags import TRUSTED
 from models.user_model import OWN, OwnRanker, pack
 from training.data.dataset import Domain
-from training.settings import TrainingSettings
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -41,7 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("project")
     (root / "feature_repo").symlink_to(REPO)
     (root / "settings.toml").write_text('[mlflow]\ntracking_uri = "sqlite:///mlflow.db"\n')
-    write_deltalake(root / ".headrace" / "offline" / "activity", shop(Domain.of(load_repo(REPO), TrainingSettings())))
+    write_deltalake(root / ".headrace" / "offline" / "activity", shop(Domain.of(SHOP)))
     run(root, "examples", str(root / "examples.parquet"), *QUICK)
     (program,) = re.findall(r"```python\n(import pyarrow.parquet.*?)```", README.read_text("utf-8"), re.DOTALL)
     paths = {'"examples.parquet"': repr(str(root / "examples.parquet")), '"my-model"': repr(str(root / "my-model"))}

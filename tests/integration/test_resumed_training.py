@@ -11,16 +11,15 @@ from pathlib import Path
 from click.testing import CliRunner
 from deltalake import write_deltalake
 from mlflow_marks import MLFLOW_TEST
-from shop_history import SETTINGS, shop
+from shop_history import shop
+from shop_training import SHOP, shop_settings
 
-from features.definitions.repo import load_repo
 from headrace.commands.models.train import train
 from training.data.dataset import Domain, read_offline
 from training.data.sampling import EventLimit
 from training.recommender.fit import train as fit
 from training.registry import ModelRegistry
 from training.run import TrainingRun
-from training.settings import TrainingSettings
 
 pytestmark = MLFLOW_TEST
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +29,7 @@ MOST = 900
 
 
 def test_a_training_that_was_killed_after_its_examples_goes_on_to_what_it_would_have_come_to(tmp_path):
-    domain = Domain.of(load_repo(ROOT / "feature_repo"), SETTINGS)
+    domain = Domain.of(SHOP)
     events = shop(domain)
     (tmp_path / "feature_repo").symlink_to(ROOT / "feature_repo")
     archive = tmp_path / ".headrace" / "offline" / "activity"
@@ -55,7 +54,7 @@ def test_a_training_that_was_killed_after_its_examples_goes_on_to_what_it_would_
     assert "examples: kept from before" in done.stderr
     assert "similar items from" not in done.stderr.replace("similar items from everything", "")
     sample = read_offline(archive.parent, domain, bound=EventLimit(MOST), versions={"activity": 0})
-    whole = fit(TrainingRun.of(sample, domain, TrainingSettings(**SET)), 7)
+    whole = fit(TrainingRun.of(sample, domain, shop_settings(**SET)), 7)
     rows = [{key: one for key, one in row.items() if key not in ("model", "took_s")} for row in report["rows"]]
     assert rows == [dict(row.metrics) for row in whole.rows]
     assert (report["examples"], report["split"]["end"]) == (whole.learnt.examples, whole.run.split.end)

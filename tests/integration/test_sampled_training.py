@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import write_deltalake
 from shop_history import SETTINGS, shop
+from shop_training import SHOP
 from small_cards import simulated
 
 from features.definitions.repo import load_repo
@@ -35,7 +36,7 @@ from training.run import Features, TrainingRun
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]
 REPO = load_repo(ROOT / "feature_repo")
-DOMAIN = Domain.of(REPO, SETTINGS)
+DOMAIN = Domain.of(SHOP)
 CARDS = EventModelColumns.of(REPO, REPO.models["cards"])
 MOST = 900
 

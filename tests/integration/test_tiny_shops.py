@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow_marks import MLFLOW_TEST
+from shop_training import SHOP, shop_settings
 
 from features.definitions.repo import load_repo
 from features.errors import HeadraceError, UsageError
@@ -28,12 +29,11 @@ from training.recommender.fit import train as fit
 from training.recommender.settings_search import search
 from training.registry import ModelRegistry
 from training.run import TrainingRun
-from training.settings import TrainingSettings
 
 pytestmark = MLFLOW_TEST
 ROOT = Path(__file__).resolve().parents[2]
 REPO = load_repo(ROOT / "feature_repo")
-DOMAIN = Domain.of(REPO, TrainingSettings())
+DOMAIN = Domain.of(SHOP)
 HOUR, BEGIN = 3_600_000, 1_700_000_000_000
 
 Event = dict[str, Any]
@@ -175,7 +175,7 @@ chosen = st.fixed_dictionaries(
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(shops, chosen)
 def test_any_tiny_shop_is_trained_and_judged_or_refused_in_a_sentence(events: list[Event], changed: dict) -> None:
-    quick = TrainingSettings(iterations=3, smallest_leaf=1, **changed)
+    quick = shop_settings(iterations=3, smallest_leaf=1, **changed)
     try:
         trained = fit(TrainingRun.of({"activity": table(events)}, DOMAIN, quick), 7)
         judge = Judge.of_trained(trained)

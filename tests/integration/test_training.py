@@ -12,15 +12,15 @@ import pytest
 from click.testing import CliRunner
 from mlflow_marks import MLFLOW_TEST
 from shop_history import SETTINGS, shop
+from shop_training import SHOP
 
-from features.definitions.repo import load_repo
 from features.errors import ArtefactError, UsageError
 from features.history.archive import Span
 from features.history.point_in_time_join import Spine, point_in_time
 from headrace.commands.models.models import models
-from headrace.commands.models.options import training_settings
+from headrace.commands.models.options import changed_values, training_settings
 from headrace.commands.models.train import train
-from models.tags import CHALLENGER, CHAMPION, MODEL_NAME
+from models.tags import CHALLENGER, CHAMPION
 from training.data.dataset import Domain, interactions_of, read_offline
 from training.data.split import visits
 from training.judging.judge import Judge
@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def domain() -> Domain:
-    return Domain.of(load_repo(ROOT / "feature_repo"), SETTINGS)
+    return Domain.of(SHOP)
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +90,10 @@ def test_what_a_moment_is_told_does_not_change_with_what_happens_later(trained, 
 
 def test_a_trained_model_is_registered_as_champion_and_its_artefact_recommends(events, domain, tmp_path):
     registry = ModelRegistry("sqlite:///mlruns/mlflow.db", tmp_path)
-    assert registry.find(MODEL_NAME) is None
+    assert registry.find(SHOP.name) is None
     first = refresh(TrainingRun.of(events, domain, SETTINGS), Registration(registry, 7))
     assert first.verdict.promoted, first.verdict.reason
-    champion = registry.find(MODEL_NAME, CHAMPION)
+    champion = registry.find(SHOP.name, CHAMPION)
     assert champion is not None
     assert (champion.version, champion.aliases) == ("1", (CHAMPION,))
     assert champion.metrics["ndcg_at_10"] > champion.metrics["popular_ndcg_at_10"]
@@ -117,11 +117,11 @@ def test_a_trained_model_is_registered_as_champion_and_its_artefact_recommends(e
     second = refresh(TrainingRun.of(events, domain, SETTINGS), Registration(registry, 8))
     assert "champion" in scores(second.trained.rows)
     assert second.verdict.promoted
-    assert registry.find(MODEL_NAME).version == "2"
+    assert registry.find(SHOP.name).version == "2"
     report = json.dumps(second.report(), allow_nan=False)
     assert json.loads(report)["baseline"] == "popular"
 
-    changed = tmp_path / "mlruns" / MODEL_NAME
+    changed = tmp_path / "mlruns" / SHOP.name
     (path,) = (one for one in changed.rglob("manifest.json") if champion.digest == sha256(one.read_bytes()).hexdigest())
     path.write_text(path.read_text().replace("purchase", "purchasE"))
     with pytest.raises(ArtefactError, match=champion.digest):
@@ -236,7 +236,7 @@ def test_the_examples_that_a_ranker_of_ones_own_is_given_are_those_that_ours_lea
 
 def test_a_setting_within_one_that_has_no_parts_is_named():
     with pytest.raises(UsageError, match="'iterations'"):
-        training_settings(None, ["iterations.most=1"], {"iterations": 5})
+        training_settings(SHOP, changed_values({"iterations": 5}, ["iterations.most=1"]))
 
 
 @pytest.mark.parametrize("text", ["iterations", "unheard=1", "test_share=2"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+from shop_training import shop_settings
 
 from features.events.parsing import from_columns
 from training.data.dataset import Domain
-from training.settings import TrainingSettings
 
 HOUR = 3_600_000
-SETTINGS = TrainingSettings(iterations=30, smallest_leaf=10, ease_l2=20.0, moments=600, target_events=50)
+SETTINGS = shop_settings(iterations=30, smallest_leaf=10, ease_l2=20.0, moments=600, target_events=50)
 
 
 def shop(domain: Domain, *, users: int = 80, items: int = 40, visits: int = 12, seed: int = 5) -> pa.Table:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from als_library import needs_als
 from scipy.sparse import csr_array, csr_matrix
+from shop_training import SHOP, shop_settings
 
 from features.errors import ArtefactError
 from models.recommender.arrays import candidate_arrays, candidate_tables, read_arrays
@@ -35,11 +36,11 @@ from training.recommender.co_occurrence import (
     sessions_of,
     strongest_of,
 )
-from training.settings import WEIGHTS, TrainingSettings
+from training.settings import TrainingSettings
 
 HOUR, DAY = 3_600_000, 86_400_000
 NOW = 1_000 * DAY
-PURE = TrainingSettings(sources=("together", "session", "lasting"), ease_l2=1.0)
+PURE = shop_settings(sources=("together", "session", "lasting"), ease_l2=1.0)
 
 
 def shop(rows: list[tuple[str, str, str, int]], **told) -> Interactions:
@@ -170,10 +171,10 @@ def test_what_was_given_back_was_not_taken_and_is_not_popular():
     assert popular["pot"] == pytest.approx(0.2 - 2 ** (-2 / 720) + 2 ** (-50 / 720), abs=0.01)
 
 
-@pytest.mark.parametrize(("kind", "weight"), list(WEIGHTS.items()))
+@pytest.mark.parametrize(("kind", "weight"), list(SHOP.counts.items()))
 def test_an_event_counts_what_the_settings_say_of_its_type(kind, weight):
     usual = PURE.model_copy(update={"repeats": True})
-    settings = usual.model_copy(update={"weights": {**WEIGHTS, kind: 2 * weight}})
+    settings = usual.model_copy(update={"weights": {**SHOP.counts, kind: 2 * weight}})
     rows = [("ann", "pot", "purchase", 5), ("ann", "cup", "purchase", 5), ("ann", "pot", kind, 4)]
     for one, times in ((usual, 1), (settings, 2)):
         tables = fit_candidates(shop(rows), ("purchase",), NOW, one)
@@ -182,8 +183,8 @@ def test_an_event_counts_what_the_settings_say_of_its_type(kind, weight):
 
 
 def test_a_weight_that_is_set_leaves_the_others_as_they_are():
-    settings = TrainingSettings.model_validate({"weights": {"view": "0.05"}})
-    assert settings.weights == {**WEIGHTS, "view": 0.05}
+    settings = shop_settings(weights={"view": "0.05"})
+    assert settings.weights == {**SHOP.counts, "view": 0.05}
     assert settings.counted(("view",))["view"] == 1.0
 
 

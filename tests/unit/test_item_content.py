@@ -9,6 +9,7 @@ import pyarrow as pa
 from als_library import needs_als
 from scipy.sparse import csr_array
 from shop_history import SETTINGS, shop
+from shop_training import SHOP
 
 from features.definitions.repo import load_repo
 from features.events.parsing import from_columns
@@ -18,7 +19,7 @@ from training.recommender import candidates_before
 from training.run import TrainingRun
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo")
-DOMAIN = Domain.of(REPO, SETTINGS)
+DOMAIN = Domain.of(SHOP)
 HOUR, NOW = 3_600_000, 1_700_000_000_000
 
 

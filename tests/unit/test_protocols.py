@@ -283,10 +283,10 @@ def test_an_items_click_through_is_its_targets_over_its_views_and_there_is_none_
     names = pa.array(["a", "b", "c", "d"])
     history = Interactions(names[:1], names, kinds, np.zeros(6, np.int64), item, kind, np.arange(6))
     nobody = Taken(2, 4, *(np.empty(0, kind) for kind in (np.int64, np.int64, np.float64, np.int64)))
-    (found,) = item_click_through(history, ("purchase",))
+    (found,) = item_click_through(history, ("purchase",), ("view", "click"))
     np.testing.assert_allclose(found.scorer(nobody), [[2 / 12, 2 / 11, 1 / 11, 1 / 10]] * 2)
-    assert item_click_through(history.only(kind == 0), ("purchase",)) == []
-    assert item_click_through(history.only(kind == 1), ("view",)) == []
+    assert item_click_through(history.only(kind == 0), ("purchase",), ("view",)) == []
+    assert item_click_through(history.only(kind == 1), ("view",), ("view",)) == []
 
 
 def test_a_line_of_negatives_that_is_none_is_named(tmp_path, ratings):

@@ -70,9 +70,9 @@ def test_the_repo_has_the_recommender_of_the_shop_and_what_it_names():
 
 
 def test_the_definition_of_the_shop_is_what_the_usual_names_come_to():
-    """The catalogue, titles and brands are new; the kinds that it leaves out are no kinds of its stream."""
+    """Titles and brands are new; the kinds that it leaves out are no kinds of its stream."""
     without = replace(REPO, recommenders={}).chosen_recommenders().default
-    known = {"catalogue": DEFINED.catalogue, "title": "title", "brand": "brand"}
+    known = {"title": "title", "brand": "brand"}
     assert without is not None
     assert dict(without.counts) == dict(DEFINED.counts)
     assert replace(without, weights=DEFINED.weights, session_kinds=DEFINED.session_kinds, **known) == DEFINED

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from shop_history import SETTINGS, shop
+from shop_training import SHOP
 
 from features.definitions.repo import load_repo
 from features.errors import UsageError
@@ -16,7 +17,7 @@ from training.recommender.settings_search import SPACE, drawn, search
 from training.run import TrainingRun
 
 REPO = load_repo(Path(__file__).resolve().parents[2] / "feature_repo")
-DOMAIN = Domain.of(REPO, SETTINGS)
+DOMAIN = Domain.of(SHOP)
 QUICK = SETTINGS.model_copy(update={"moments": 150, "test_users": 40, "ranker_positives": 20, "sources": ()})
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shop_training import SHOP
 from small_shop import NOW, features, fresh, model
 
 from features.definitions.repo import load_repo
@@ -28,7 +29,6 @@ from serving.recommend.served_log import MOST_WAITING, ServedAnswer, ServedLog, 
 from serving.recommend.snapshot import NO_ITEMS
 from training.data.dataset import Domain, interactions_of
 from training.recommender.shown_items import read_served, served_examples
-from training.settings import TrainingSettings
 
 LOG = served_log("t.served")
 REPO = load_repo(Path(__file__).resolve().parents[2] / "feature_repo")
@@ -153,7 +153,7 @@ def test_more_than_the_queue_holds_is_dropped_counted_and_never_waited_for():
 
 
 def test_an_item_was_taken_when_its_user_took_it_after_the_answer_and_soon_enough():
-    domain = Domain.of(REPO, TrainingSettings())
+    domain = Domain.of(SHOP)
     shown = [["a", 1.0, "s", [1.0, 2.0]], ["b", 0.5, "s", [3.0, None]], ["c", 0.2, "s", [5.0, 6.0]]]
     log = logs(
         [
@@ -173,7 +173,7 @@ def test_an_item_was_taken_when_its_user_took_it_after_the_answer_and_soon_enoug
     table = pa.table({name: list(values) for name, values in columns.items()} | {"event_id": list("abcde")})
     activity = {"activity": from_columns(table, REPO.streams["activity"]).events}
     history = interactions_of(activity, domain)
-    found = served_examples(log, history.only(history.of(("purchase",))), "user_id", "xy", 1_000)
+    found = served_examples(log, history.only(history.of(("purchase",))), "xy", 1_000)
     assert found.taken.tolist() == [True, False, False, False, True, False]
     np.testing.assert_array_equal(found.inputs[1], [3.0, np.nan])
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from shop_training import SHOP, shop_settings
 
 from features.definitions.repo import load_repo
 from features.errors import UsageError
@@ -17,15 +18,13 @@ from training.data.dataset import Domain, Interactions, interactions_of
 from training.data.split import Split
 from training.progress import StageTimer
 from training.recommender.fit import shown_examples
-from training.recommender.ranker import view_inputs
 from training.recommender.shown_items import shown_between
 from training.run import Features, TrainingRun
-from training.settings import TrainingSettings
 
 REPO = load_repo(Path(__file__).resolve().parents[2] / "feature_repo")
-SETTINGS = TrainingSettings(ranker_positives=3, taken_within_ms=1_000)
-DOMAIN = Domain.of(REPO, SETTINGS)
-NAMES = (*PAIR_FEATURES, *view_inputs(DOMAIN.user).names, *view_inputs(DOMAIN.item).names)
+SETTINGS = shop_settings(ranker_positives=3, taken_within_ms=1_000)
+DOMAIN = Domain.of(SHOP)
+NAMES = (*PAIR_FEATURES, *DOMAIN.user_inputs.names, *DOMAIN.item_inputs.names)
 NOW = 1_700_000_000_000
 SPLIT = Split(NOW, NOW + 100_000, NOW + 200_000)
 

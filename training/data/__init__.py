@@ -11,6 +11,7 @@ from training.data.dataset import (
     coded,
     interactions_of,
     joined_events,
+    kinds_of,
     read_file,
     read_offline,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "interactions_of",
     "newest_attributes",
     "joined_events",
+    "kinds_of",
     "joined_moments",
     "split_events",
     "read_archive",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,49 +14,67 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.arrays import Floats, Int64s
-from features.definitions import RESERVED, FeatureRepo, FeatureView, Stream, used_columns
+from features.definitions import RESERVED, FeatureRepo, FeatureView, Recommender, Stream, used_columns
 from features.errors import UsageError
 from features.events import EventColumns
 from features.formats import Refused, read_events
 from features.history import ALWAYS, ArchiveTable, Span, deduplicated, open_table
+from models.folder import ViewInputs
 from training.data.sampling import EventLimit, SampledEvents, WholeArchive
-from training.settings import TrainingSettings
 
 Events = Mapping[str, pa.Table]
 """Stream name → its deduplicated events, with the columns of event_schema()."""
 
-D = TypeVar("D")
-
 
 @dataclass(frozen=True)
 class Domain:
-    """The definitions that a model is of."""
+    """The definition that a model is of, and the fields of items that its events have."""
 
-    stream: Stream
-    user: FeatureView
-    item: FeatureView
+    recommender: Recommender
     category: str | None = None
     """The stream's field that holds an item's category."""
     price: str | None = None
     """The stream's field that holds an item's price."""
-    catalogue: FeatureView | None = None
-    """The view with the items' attributes."""
 
     @classmethod
-    def of(cls, repo: FeatureRepo, settings: TrainingSettings) -> Domain:
-        """The repo's definitions that the settings name; UsageError for one that it lacks.
-
-        A field of items counts where the stream has it as such: a text is a category, a number a price.
-        """
-        stream = _named(repo.streams, settings.stream, "stream")
+    def of(cls, recommender: Recommender) -> Domain:
+        """A field of items counts where the stream has it as such: a text is a category, a number a price."""
+        dtypes, category, price = recommender.stream.dtypes, recommender.category, recommender.price
         return cls(
-            stream,
-            _named(repo.views, settings.user_view, "feature view"),
-            _named(repo.views, settings.item_view, "feature view"),
-            settings.category_field if stream.dtypes.get(settings.category_field) == "string" else None,
-            settings.price_field if stream.dtypes.get(settings.price_field) == "float64" else None,
-            repo.views.get(settings.catalogue_view),
+            recommender,
+            category if category is not None and dtypes.get(category) == "string" else None,
+            price if price is not None and dtypes.get(price) == "float64" else None,
         )
+
+    @property
+    def stream(self) -> Stream:
+        """The stream of what users did with items."""
+        return self.recommender.stream
+
+    @property
+    def user(self) -> FeatureView:
+        """The feature view of the user."""
+        return self.recommender.user_view
+
+    @property
+    def item(self) -> FeatureView:
+        """The feature view of the item."""
+        return self.recommender.item_view
+
+    @property
+    def catalogue(self) -> FeatureView | None:
+        """The view with the items' attributes."""
+        return self.recommender.catalogue
+
+    @cached_property
+    def user_inputs(self) -> ViewInputs:
+        """The user's features that the ranker takes."""
+        return ViewInputs.of(self.user, self.recommender.user_features)
+
+    @cached_property
+    def item_inputs(self) -> ViewInputs:
+        """The item's features that the ranker takes."""
+        return ViewInputs.of(self.item, self.recommender.item_features)
 
     @property
     def streams(self) -> dict[str, Stream]:
@@ -78,19 +96,6 @@ class Domain:
         """The longest horizon of the views that read the stream; None where none does."""
         views = [view for view in self.views if stream in view.streams]
         return max((view.horizon_ms for view in views), default=None)
-
-    @property
-    def recent_feature(self) -> str | None:
-        """The user view's first list of the item's keys: the items of the user's last events."""
-        (key,) = self.item.entity.keys if len(self.item.entity.keys) == 1 else (None,)
-        lists = (feature for feature in self.user.aggregated if feature.dtype == "list<string>")
-        return next((item.name for item in lists if getattr(item.aggregation, "column", None) == key), None)
-
-
-def _named(definitions: Mapping[str, D], name: str, kind: str) -> D:
-    if name not in definitions:
-        raise UsageError(f"training's {kind}", f"one of {', '.join(definitions) or 'none'}", repr(name))
-    return definitions[name]
 
 
 def read_offline(
@@ -138,8 +143,9 @@ def _open_tables(folder: Path, domain: Domain, versions: Mapping[str, int] | Non
 def _columns(domain: Domain, stream: Stream) -> list[str]:
     used = {name for view in domain.views for name in used_columns(view, stream)}
     if stream.name == domain.stream.name:
-        used |= {"event_type", *domain.user.entity.keys, *domain.item.entity.keys}
-        used |= {name for name in (domain.category, domain.price) if name is not None}
+        used |= {*domain.user.entity.keys, *domain.item.entity.keys}
+        fields = (domain.recommender.kind, domain.category, domain.price)
+        used |= {name for name in fields if name is not None}
     return [*RESERVED, *(name for name in stream.dtypes if name in used)]
 
 
@@ -235,16 +241,23 @@ class Interactions:
 
 
 def interactions_of(events: Events, domain: Domain) -> Interactions:
-    """The events of the model's stream that have a user, an item and a type."""
+    """The events of the model's stream that have a user, an item and a kind."""
     columns = EventColumns(events[domain.stream.name], domain.stream)
     parts = [columns.entity_keys(domain.user.entity), columns.entity_keys(domain.item.entity)]
-    parts.append(events[domain.stream.name]["event_type"].combine_chunks())
+    parts.append(kinds_of(events[domain.stream.name], domain.recommender))
     whole = np.logical_and.reduce([np.asarray(part.is_valid()) for part in parts])
     order = np.flatnonzero(whole)
     order = order[np.lexsort((columns.seq[order], columns.known_at[order]))]
     (user, users), (item, items), (kind, kinds) = (coded(part.take(pa.array(order))) for part in parts)
     fields = _item_fields(events[domain.stream.name].take(pa.array(order)), domain)
     return Interactions(users, items, tuple(kinds.to_pylist()), user, item, kind, columns.known_at[order], *fields)
+
+
+def kinds_of(table: pa.Table, recommender: Recommender) -> pa.Array:
+    """Each event's kind; the only target where events are of one kind."""
+    if recommender.kind is None:
+        return pa.repeat(pa.scalar(recommender.targets[0]), table.num_rows)
+    return table[recommender.kind].combine_chunks()
 
 
 def _item_fields(table: pa.Table, domain: Domain) -> tuple[Int64s | None, Floats | None]:

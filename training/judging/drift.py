@@ -102,27 +102,31 @@ def skip_if_stable(
 # --- written and read -------------------------------------------------------------------------------------------------
 
 
-def drift_file(home: Path, event_model: str | None = None) -> Path:
-    """The file of a recommender's drift, or of that of the event model of this name."""
+def drift_file(home: Path, model: str | None = None) -> Path:
+    """The file of the default recommender's drift, or of that of another model of this name."""
     folder = home / "status"
-    return folder / "drift.json" if event_model is None else folder / "drift" / f"{event_model}.json"
+    return folder / "drift.json" if model is None else folder / "drift" / f"{model}.json"
 
 
-def write_drift(home: Path, report: Mapping[str, Any], now_ms: int) -> None:
-    """'headrace status' shows this report from now on."""
-    event_model = report["model"] if report.get("kind") == "events" else None
-    write_json(drift_file(home, event_model), {**report, "at_ms": now_ms})
+def write_drift(home: Path, report: Mapping[str, Any], now_ms: int, is_default: bool) -> None:
+    """'headrace status' shows this report from now on.
+
+    Args:
+        is_default: whether it is of the default recommender.
+    """
+    write_json(drift_file(home, None if is_default else report["model"]), {**report, "at_ms": now_ms})
 
 
 def read_drift(home: Path) -> dict[str, Any] | None:
-    """The last report of a recommender (models drift --json, with ``at_ms``); None before the first."""
+    """The last report of the default recommender (models drift --json, with ``at_ms``); None before the first."""
     return _read(drift_file(home))
 
 
-def read_event_drift(home: Path) -> dict[str, dict[str, Any]]:
-    """The last report of each event model, by name."""
+def read_named_drift(home: Path, of_events: bool) -> dict[str, dict[str, Any]]:
+    """The last report of each event model, by name; or of each recommender beside the default one."""
     files = sorted(drift_file(home, "any").parent.glob("[!.]*.json"))
-    return {path.stem: report for path in files if (report := _read(path)) is not None}
+    reports = {path.stem: report for path in files if (report := _read(path)) is not None}
+    return {name: report for name, report in reports.items() if (report.get("kind") == "events") == of_events}
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -136,7 +140,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 # --- shown ------------------------------------------------------------------------------------------------------------
 
 
-def drift_line(report: Mapping[str, Any], now_ms: int) -> str:
+def drift_line(report: Mapping[str, Any], now_ms: int, is_default: bool = True) -> str:
     """The report in a line for a person."""
     psi, drifted = report["psi"], report["alarming"]
     minutes = (now_ms - report["at_ms"]) / 60_000
@@ -147,11 +151,11 @@ def drift_line(report: Mapping[str, Any], now_ms: int) -> str:
         return f"{head} · none (PSI at most {max(psi.values(), default=0.0):.2f})"
     named = ", ".join(f"{name} {psi[name]:.2f}" for name in drifted[:SHOWN])
     more = f" and {len(drifted) - SHOWN} more" if len(drifted) > SHOWN else ""
-    return f"{head} · drifted: {named}{more}. Train anew: {_command(report)}"
+    return f"{head} · drifted: {named}{more}. Train anew: {_command(report, is_default)}"
 
 
-def _command(report: Mapping[str, Any]) -> str:
-    return f"headrace train {report['model']}" if report.get("kind") == "events" else "headrace train"
+def _command(report: Mapping[str, Any], is_default: bool) -> str:
+    return "headrace train" if is_default else f"headrace train {report['model']}"
 
 
 def drift_metrics(reports: Sequence[Mapping[str, Any]]) -> list[Metric]:

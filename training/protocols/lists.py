@@ -17,7 +17,7 @@ from features.definitions import FeatureRepo
 from features.errors import UsageError
 from features.events import EventColumns
 from features.formats import Refused, read_events
-from training.data import Interactions, coded
+from training.data import Interactions, coded, kinds_of
 from training.progress import Log, silent
 from training.protocols.report import ProtocolResult, values_of
 from training.recommender import RankingMethod, Scorer, Taken, metrics
@@ -31,20 +31,28 @@ BATCH_CELLS = 20_000_000
 
 
 def read_interactions(
-    path: Path, kind: str, repo: FeatureRepo, keys: Sequence[str] = ("user_id",), log: Log = silent
+    path: Path, kind: str, repo: FeatureRepo, *, by_session: bool = False, log: Log = silent
 ) -> Interactions:
-    """The file's events of the activity stream that have an item, a type and one of the keys: the first that is there.
+    """The file's events of the default recommender's stream that have an item, a kind and a user.
 
     Rows that are no events are logged. Raises UsageError where there is none.
+
+    Args:
+        by_session: a session stands for a user; where an event has none, its user does.
     """
+    recommender = repo.chosen_recommenders().named(None, "headrace evaluate")
+    stream, session = recommender.stream, recommender.session if by_session else None
+    keys = [*([] if session is None else [session]), *recommender.user.keys]
     records = Refused().watched(read_events(path, kind, repo.streams, keys=repo.keys_of), log)
-    parts = [parsed.events for name, parsed in records if name == "activity"]
+    parts = [parsed.events for name, parsed in records if name == stream.name]
     if not sum(part.num_rows for part in parts):
-        raise UsageError(f"file '{path}'", "events of stream 'activity'", "none")
+        raise UsageError(f"file '{path}'", f"events of stream '{stream.name}'", "none")
     events = pa.concat_tables(parts)
-    columns = EventColumns(events, repo.streams["activity"])
-    who = pc.coalesce(*(events[key] for key in keys)).combine_chunks()
-    texts = [who, events["item_id"].combine_chunks(), events["event_type"].combine_chunks()]
+    columns = EventColumns(events, stream)
+    who = columns.entity_keys(recommender.user)
+    if session is not None:
+        who = pc.coalesce(events[session].combine_chunks(), who)
+    texts = [who, columns.entity_keys(recommender.item), kinds_of(events, recommender)]
     order = np.flatnonzero(np.logical_and.reduce([np.asarray(text.is_valid()) for text in texts]))
     order = order[np.lexsort((columns.seq[order], columns.known_at[order]))]
     if not len(order):

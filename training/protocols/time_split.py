@@ -54,9 +54,6 @@ OTHERS = (BASELINE, "own", "blend", "blend_of_new")
 
 METRICS = ("ndcg", "recall", "precision", "hit_rate", "mrr")
 
-SHOWN = ("view", "click")
-"""Types of events that say that a user saw an item."""
-
 
 def models() -> dict[str, RankingMethod]:
     """The models beside the two-stage one, by name; both blends are plain sums of three of them."""
@@ -93,7 +90,8 @@ def run(training: TrainingRun, recommenders: Mapping[str, RankingMethod]) -> dic
     split = training.split
     held_out = held_out_users(training)
     every = [*fitted(recommenders, held_out.before, held_out.as_of_ms, training.log)]
-    every += item_click_through(training.history.between(0, split.middle), training.target)
+    seen = least_kinds(training.settings.weights)
+    every += item_click_through(training.history.between(0, split.middle), training.target, seen)
     every.append(two_stage(training, held_out))
     rows = []
     for group, chosen in (("warm", held_out.warm), ("cold", ~held_out.warm)):
@@ -122,9 +120,19 @@ def training_of(
     return TrainingRun.of(events, domain, settings, log)
 
 
-def item_click_through(history: Interactions, target: tuple[str, ...]) -> list[Fitted]:
-    """The item's targets over its views, with a prior, for everybody alike; none where the history has no views."""
-    shown = history.of(SHOWN) & ~history.of(target)
+def least_kinds(weights: Mapping[str, float]) -> tuple[str, ...]:
+    """The kinds that count least, but above 0: they say that a user saw an item."""
+    least = min((weight for weight in weights.values() if weight > 0), default=0.0)
+    return tuple(kind for kind, weight in weights.items() if weight == least)
+
+
+def item_click_through(history: Interactions, target: tuple[str, ...], seen: tuple[str, ...]) -> list[Fitted]:
+    """The item's targets over its views, with a prior, for everybody alike; none where the history has no views.
+
+    Args:
+        seen: kinds of events that say that a user saw an item.
+    """
+    shown = history.of(seen) & ~history.of(target)
     if not shown.any():
         return []
     clicks, views = (

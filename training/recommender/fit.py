@@ -24,7 +24,6 @@ from training.recommender.ranker import (
     examples,
     fit_ranker,
     retrieve_at,
-    view_inputs,
     with_item_features,
 )
 from training.recommender.shown_items import shown_between
@@ -226,7 +225,9 @@ def shown_examples(run: TrainingRun) -> RankerExamples | None:
     settings = run.settings
     if settings.impressions == "split":
         return None
-    log, least, got = run.features.events.get(settings.served_stream), settings.ranker_positives, "none"
+    served = run.domain.recommender.served
+    log = None if served is None else run.features.events.get(served.name)
+    least, got = settings.ranker_positives, "none"
     try:
         shown = shown_between(log, run)
         taken = 0 if shown is None else int(shown.taken.sum())
@@ -277,8 +278,8 @@ def manifest_of(
         as_of_ms=as_of_ms,
         target=target,
         items=0,
-        user=view_inputs(domain.user),
-        item=view_inputs(domain.item),
-        recent_feature=domain.recent_feature,
+        user=domain.user_inputs,
+        item=domain.item_inputs,
+        recent_feature=domain.recommender.recent_feature,
         settings=settings.model_dump(mode="json"),
     )

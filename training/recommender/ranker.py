@@ -10,9 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.arrays import Floats, Int64s
-from features.definitions import FeatureView
 from features.history import Spine, point_in_time
-from models.folder import ViewInputs
 from models.recommender import PAIR_FEATURES, Candidates, CandidateTables, Query, ranker_inputs, retrieve
 from training.data import Interactions, Moments
 from training.run import Features, TrainingRun
@@ -38,14 +36,6 @@ RISING = {
 }
 """Pair features that must rise (1) or fall (-1) with the score: with few examples, trees would learn otherwise."""
 
-NUMERIC = ("int64", "float64", "bool")
-
-
-def view_inputs(view: FeatureView) -> ViewInputs:
-    """The view's features that a ranker takes: the numeric ones, in their order."""
-    names = tuple(feature.name for feature in view.features if feature.dtype in NUMERIC)
-    return ViewInputs.of(view, names)
-
 
 @dataclass(frozen=True)
 class RetrievedMoments:
@@ -65,11 +55,11 @@ def retrieve_at(
     domain = features.domain
     users = history.users.take(pa.array(moments.user))
     matrix = point_in_time(domain.user, Spine(users, moments.as_of), features.events)
-    name = domain.recent_feature
+    name = domain.recommender.recent_feature
     recents = matrix.to_table()[name].to_pylist() if name else [None] * len(moments)
     queries = zip(users.to_pylist(), recents, moments.as_of.tolist(), strict=True)
     candidates = [retrieve(tables, Query(user, recent or (), as_of)) for user, recent, as_of in queries]
-    return RetrievedMoments(moments, matrix.to_numpy(view_inputs(domain.user).names), candidates)
+    return RetrievedMoments(moments, matrix.to_numpy(domain.user_inputs.names), candidates)
 
 
 def with_item_features(retrieved: RetrievedMoments, tables: CandidateTables, features: Features) -> RetrievedMoments:
@@ -94,7 +84,7 @@ def item_features(
     matrix = features.of_items(Spine(keys, times[first]))
     row = np.empty(len(order), dtype=np.int64)
     row[order] = np.cumsum(new) - 1
-    rows = matrix.to_numpy(view_inputs(features.domain.item).names)[row]
+    rows = matrix.to_numpy(features.domain.item_inputs.names)[row]
     return np.split(rows, np.cumsum([len(each) for each in candidates])[:-1]) if candidates else []
 
 
@@ -125,7 +115,7 @@ def examples(retrieved: RetrievedMoments, tables: CandidateTables, run: Training
             rows += [] if retrieved.item_rows is None else [retrieved.item_rows[moment][keep]]
     if retrieved.item_rows is None:
         rows = item_features(chosen, np.array(as_of, dtype=np.int64), tables, run.features)
-    width = len(view_inputs(domain.user).names) + len(view_inputs(domain.item).names)
+    width = len(domain.user_inputs.names) + len(domain.item_inputs.names)
     inputs = [ranker_inputs(*parts) for parts in zip(chosen, users, rows, strict=True)]
     return RankerExamples(
         np.concatenate([np.empty((0, inputs[0].shape[1] if inputs else width)), *inputs]),

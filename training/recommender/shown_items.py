@@ -16,16 +16,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.arrays import Int64s
-from features.definitions import Entity, Stream
+from features.definitions import LOGGED_USER, Entity, Stream
 from features.errors import UsageError
 from features.events import event_schema, integers, shown_items
 from features.history import ALWAYS, ArchiveTable, Span, deduplicated, open_table
 from models.recommender import PAIR_FEATURES
 from training.data import EventLimit, Interactions, UserSample, WholeArchive, drawn
-from training.recommender.ranker import RankerExamples, view_inputs
+from training.recommender.ranker import RankerExamples
 from training.run import TrainingRun
 
 POSITION_INPUT = "position"
+
+LOGGED = Entity("user", keys={LOGGED_USER: "string"})
+"""The user as the log has it: the text of the key."""
 
 ANSWER_EVENTS = 20
 """The memory of a logged answer in events, about: it has the inputs of all its items."""
@@ -33,25 +36,27 @@ ANSWER_EVENTS = 20
 
 @dataclass(frozen=True)
 class ServedUsers:
-    """The users whose answers are read: all, those of a sample, or as many as fit."""
+    """The users whose answers are read: all, those of a sample, or as many as fit.
 
-    entity: Entity
+    Args:
+        others: models in the log that are other recommenders: what they showed says nothing of this one.
+    """
+
     bound: EventLimit
     who: UserSample | None = None
+    others: tuple[str, ...] = ()
 
     def of(self, table: ArchiveTable, span: Span) -> pa.Table:
         """The log's answers to them, each once."""
         name, most = table.stream.name, max(self.bound.events // ANSWER_EVENTS, 1)
-        if not set(self.entity.keys) <= set(table.stream.dtypes):
-            return deduplicated(table.events(span=span), table.stream)
         if self.who is None and table.rows(span) <= most:
             return deduplicated(table.events(span=span), table.stream)
         log = WholeArchive({name: table}, span, self.bound)
-        counts = log.counted([name], self.entity, self.bound.seed)
+        counts = log.counted([name], LOGGED, self.bound.seed)
         among = np.ones(len(counts), dtype=bool) if self.who is None else self.who.buckets
         who = drawn(np.where(among, counts, 0), most, self.bound.seed)
         chosen = UserSample(who.buckets & among, self.bound.seed)
-        return log.of(chosen, name, self.entity, event_schema(table.stream).names)
+        return log.of(chosen, name, LOGGED, event_schema(table.stream).names)
 
 
 def read_served(
@@ -71,12 +76,12 @@ def read_served(
         next_step = "Define the stream, set serving.served_log_share, and let the service answer for a while."
         raise UsageError(f"offline store '{folder}'", required, "none", next_step)
     log = deduplicated(table.events(span=span), stream) if to is None else to.of(table, span)
-    return log.filter(pc.invert(pc.fill_null(log["shadow"], fill_value=False)))
+    unseen = pc.fill_null(log["shadow"], fill_value=False)
+    of_others = pc.is_in(log["model"], value_set=pa.array([] if to is None else to.others, pa.string()))
+    return log.filter(pc.invert(pc.or_(unseen, of_others)))
 
 
-def served_examples(
-    log: pa.Table, taken: Interactions, key: str, names: Sequence[str], within_ms: int
-) -> RankerExamples:
+def served_examples(log: pa.Table, taken: Interactions, names: Sequence[str], within_ms: int) -> RankerExamples:
     """An example for each item that was shown to a user: its inputs then, and whether the user took it soon after.
 
     The input POSITION_INPUT, which is the same for all when the model serves, is here the item's rank: so the effect of
@@ -85,12 +90,11 @@ def served_examples(
     Args:
         log: as from read_served.
         taken: interactions of the target types.
-        key: the column of the user's key.
         names: the ranker's inputs in order; answers by other inputs are left out.
         within_ms: the time after the answer within which an interaction counts.
     """
     shown = shown_items(log, names)
-    users = log[key].combine_chunks().take(pa.array(shown.answer))
+    users = log[LOGGED_USER].combine_chunks().take(pa.array(shown.answer))
     at = integers(log["event_time"])[shown.answer]
     known = np.asarray(users.is_valid())
     is_taken = taken_after(taken, users, pa.array(shown.items, pa.string()), at, within_ms)
@@ -106,15 +110,14 @@ def shown_between(log: pa.Table | None, run: TrainingRun) -> RankerExamples | No
 
     Raises UsageError where there are, and all of them are by other inputs.
     """
-    user, item, split, within_ms = run.domain.user, run.domain.item, run.split, run.settings.taken_within_ms
-    (key,) = user.entity.keys if len(user.entity.keys) == 1 else ("",)
-    if log is None or key not in log.column_names:
+    domain, split, within_ms = run.domain, run.split, run.settings.taken_within_ms
+    if log is None:
         return None
     at = integers(log["event_time"])
     log = log.filter(pa.array((at >= split.start) & (at + within_ms < split.middle)))
-    names = (*PAIR_FEATURES, *view_inputs(user).names, *view_inputs(item).names)
+    names = (*PAIR_FEATURES, *domain.user_inputs.names, *domain.item_inputs.names)
     history = run.history.between(0, split.middle)
-    served = served_examples(log, history.only(history.of(run.target)), key, names, within_ms)
+    served = served_examples(log, history.only(history.of(run.target)), names, within_ms)
     return served if len(served.taken) else None
 
 

@@ -184,7 +184,8 @@ def _own_of(tables: CandidateTables) -> UserHistories:
 def _others(events: SampledEvents, domain: Domain) -> Iterator[Interactions]:
     """The interactions of the users outside the sample, some users at a time, with all of each."""
     stream, whole = domain.stream.name, events.whole
-    columns = list(dict.fromkeys([*RESERVED, "event_type", *domain.user.entity.keys, *domain.item.entity.keys]))
+    kind = () if domain.recommender.kind is None else (domain.recommender.kind,)
+    columns = list(dict.fromkeys([*RESERVED, *kind, *domain.user.entity.keys, *domain.item.entity.keys]))
     with TemporaryDirectory(prefix="headrace-") as folder:
         with HashPartitions(Path(folder) / "others", whole.parts) as buckets:
             for batch in whole.batches(stream, columns):

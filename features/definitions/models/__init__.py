@@ -4,7 +4,13 @@ In: the streams, entities and views of a feature repo. Out: frozen definitions, 
 serving take all names from them.
 """
 
-from features.definitions.models.earlier import ChosenRecommenders, chosen_recommenders
+from features.definitions.models.earlier import (
+    REPLACED_NAMES,
+    REPLACED_SETTINGS,
+    ChosenRecommenders,
+    chosen_recommenders,
+    with_names,
+)
 from features.definitions.models.event_models import AtPrecision, EventModel, Rule, TopADay
 from features.definitions.models.recommenders import SOURCES, Recommender, Source, attributes_of
 
@@ -12,6 +18,8 @@ __all__ = [
     "AtPrecision",
     "ChosenRecommenders",
     "EventModel",
+    "REPLACED_NAMES",
+    "REPLACED_SETTINGS",
     "Recommender",
     "Rule",
     "SOURCES",
@@ -19,4 +27,5 @@ __all__ = [
     "TopADay",
     "attributes_of",
     "chosen_recommenders",
+    "with_names",
 ]

@@ -17,7 +17,7 @@ from features.errors import DefinitionError, UsageError
 
 D = TypeVar("D", Stream, FeatureView)
 
-REPLACED = {
+REPLACED_SETTINGS = {
     "name": "name",
     "stream": "stream",
     "user_view": "user_view",
@@ -32,7 +32,7 @@ REPLACED = {
 }
 """Key of the section [training] → the parameter of Recommender(…) that replaces it."""
 
-NAMES = ("name", "stream", "user_view", "item_view", "category_field", "price_field", "served_stream")
+REPLACED_NAMES = ("name", "stream", "user_view", "item_view", "category_field", "price_field", "served_stream")
 """Those of them that name something; the others are values, which training reads itself."""
 
 USUAL = {
@@ -44,7 +44,7 @@ USUAL = {
     "price_field": "price",
     "served_stream": "served",
 }
-KIND, SESSION = "event_type", "session_id"
+KIND, SESSION, CATALOGUE = "event_type", "session_id", "item_catalogue"
 TARGETS = ("purchase", "rating", "cart", "click", "view")
 WEIGHTS = {
     "view": 0.2,
@@ -97,8 +97,8 @@ def chosen_recommenders(
     Raises:
         UsageError: the settings name what the repo lacks.
     """
-    names = {key: str(value) for key, value in (written or {}).items() if key in NAMES}
-    replaced = [key for key in REPLACED if key in (written or {})]
+    names = {key: str(value) for key, value in (written or {}).items() if key in REPLACED_NAMES}
+    replaced = [key for key in REPLACED_SETTINGS if key in (written or {})]
     default = ChosenRecommenders(defined).default
     if defined and default is None:
         if replaced:
@@ -106,8 +106,7 @@ def chosen_recommenders(
             raise UsageError(f"[training] {', '.join(replaced)}", "a default recommender that they are of", listed)
         return ChosenRecommenders(defined)
     if default is not None:
-        changed = _changes(names, streams, views)
-        fresh = replace(default, **changed) if changed else default
+        fresh = with_names(default, names, streams, views)
         note = (_replaced_note(replaced, fresh.name),) if replaced else ()
         return ChosenRecommenders(
             {
@@ -123,7 +122,7 @@ def chosen_recommenders(
 
 
 def _replaced_note(replaced: Sequence[str], name: str) -> str:
-    parameters = ", ".join(f"{REPLACED[key]}=" for key in replaced)
+    parameters = ", ".join(f"{REPLACED_SETTINGS[key]}=" for key in replaced)
     return (
         f"[training] {', '.join(replaced)}: write {parameters} of Recommender('{name}', …) in the feature repo instead"
     )
@@ -136,10 +135,10 @@ def _undefined_note(made: Recommender, replaced: Sequence[str]) -> str:
     return f"recommender '{made.name}' is made of {by} (stream '{made.stream.name}'): {define} instead"
 
 
-def _changes(
-    names: Mapping[str, str], streams: Mapping[str, Stream], views: Mapping[str, FeatureView]
-) -> dict[str, Any]:
-    """Parameter → its value by these names."""
+def with_names(
+    recommender: Recommender, names: Mapping[str, str], streams: Mapping[str, Stream], views: Mapping[str, FeatureView]
+) -> Recommender:
+    """The recommender by these of REPLACED_NAMES. Raises UsageError for what the repo lacks, or does not fit."""
     changed: dict[str, Any] = {"name": names["name"]} if "name" in names else {}
     if "stream" in names:
         changed["stream"] = _found(streams, names["stream"], "stream")
@@ -149,10 +148,13 @@ def _changes(
             changed |= {role: view.entity, f"{role}_view": view, f"{role}_inputs": None}
     if "item_view" in changed:
         changed |= {"trending": None, "popular": None}
-    changed |= {REPLACED[key]: names[key] or None for key in ("category_field", "price_field") if key in names}
+    changed |= {REPLACED_SETTINGS[key]: names[key] or None for key in ("category_field", "price_field") if key in names}
     if "served_stream" in names:
         changed["served"] = streams.get(names["served_stream"])
-    return changed
+    try:
+        return replace(recommender, **changed) if changed else recommender
+    except DefinitionError as error:
+        raise UsageError(error.where, error.required, error.got, error.next_step) from error
 
 
 def _found(definitions: Mapping[str, D], name: str, kind: str) -> D:
@@ -174,7 +176,7 @@ def _usual(
     kinds = stream.mapped[KIND].enum if KIND in stream.mapped else None
     numeric = {feature.name for feature in item.features if feature.dtype in INPUTS}
     category, price = named["category_field"], named["price_field"]
-    served = streams.get(named["served_stream"])
+    served, catalogue = streams.get(named["served_stream"]), views.get(CATALOGUE)
     try:
         return Recommender(
             named["name"],
@@ -186,6 +188,7 @@ def _usual(
             targets=[kind for kind in TARGETS if kinds is None or kind in kinds] or TARGETS,
             weights={kind: weight for kind, weight in WEIGHTS.items() if kinds is None or kind in kinds},
             kind=KIND,
+            catalogue=catalogue if catalogue is not None and catalogue.entity == item.entity else None,
             session=SESSION if stream.dtypes.get(SESSION) == "string" else None,
             trending={name: weight for name, weight in TRENDING.items() if name in numeric} or None,
             popular={name: weight for name, weight in POPULAR.items() if name in numeric} or None,

@@ -157,8 +157,8 @@ def shop_with_models(loop: Loop) -> tuple[ModelRegistry, list[Version]]:
 
     say("making a shop, and a model of it")
     now_ms = time.time_ns() // 1_000_000
-    repo, chosen = load_repo(loop.repo), TrainingSettings.model_validate({"moments": 1_000, "test_users": 500})
-    domain = Domain.of(repo, chosen)
+    recommender = load_repo(loop.repo).chosen_recommenders().named(None, "headrace bench serve")
+    domain, chosen = Domain.of(recommender), TrainingSettings.of(recommender, {"moments": 1_000, "test_users": 500})
     history = ShopSimulator(SEED, USERS, ITEMS).history(DAYS, now_ms)
     events = {domain.stream.name: from_columns(history, domain.stream).events}
     _fill_store(loop.home / "online.db", events, (domain.user, domain.item), now_ms)

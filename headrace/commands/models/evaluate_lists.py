@@ -137,8 +137,10 @@ def time_split(  # noqa: PLR0913, PLR0917  # one parameter an option
       headrace evaluate time-split --data online-retail.parquet --format online-retail --test-days 30
       headrace evaluate time-split --train until-june.parquet --test july.parquet --format online-retail --json
     """
+    from features.definitions import REPLACED_NAMES
     from features.events import parsed_time
-    from headrace.commands.models.options import training_settings
+    from headrace.commands.models.options import chosen_training
+    from headrace.project import Project
     from training.data import Domain, EventFile, joined_events, read_file
     from training.protocols import lists
     from training.protocols import time_split as protocol
@@ -148,11 +150,12 @@ def time_split(  # noqa: PLR0913, PLR0917  # one parameter an option
         raise UsageError("headrace evaluate time-split", "--test-days, or --train and --test", "both")
     models = chosen(lists.configured(protocol.models(), changed), names, (protocol.TWO_STAGE, protocol.CLICK_THROUGH))
     days = [] if test_days is None else [f"test_ms={round(test_days * 86_400_000)}"]
-    settings = training_settings(None, [*days, *training])
-    repo = _repo()
-    domain = Domain.of(repo, settings)
+    project = Project.open()
+    named = {key: value for key, value in project.settings.training.items() if key in REPLACED_NAMES}
+    recommender, settings = chosen_training(project, None, [*days, *training], named)
+    domain = Domain.of(recommender)
     end_ms = None if as_of is None else parsed_time(as_of)
-    parts = [read_file(EventFile(path, kind, repo, say), domain, end_ms) for path in files]
+    parts = [read_file(EventFile(path, kind, project.repo, say), domain, end_ms) for path in files]
     since_ms = protocol.first_ms(parts[1], domain) if len(parts) > 1 else None
     run = protocol.training_of(joined_events(parts), domain, settings, since_ms, say)
     show(protocol.run(run, models), as_json)
@@ -177,7 +180,7 @@ def session(
     from training.protocols import session as protocol
 
     models = chosen(lists.configured(protocol.models(), changed), names)
-    history = lists.read_interactions(Path(data), kind, _repo(), ("session_id", "user_id"), say)
+    history = lists.read_interactions(Path(data), kind, _repo(), by_session=True, log=say)
     show(protocol.run(history, models, test_share, say), as_json)
 
 

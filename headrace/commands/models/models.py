@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import ArtefactError, UsageError
-from headrace.commands.models.options import FORMAT, FROM, NAME, SET, training_settings
+from headrace.commands.models.options import FORMAT, FROM, NAME, SET, model_name
 from headrace.console import JSON, ROOT, figure, print_report, say
 from models.tags import CHAMPION
 
@@ -66,7 +66,13 @@ def list_models(argument: str | None, name: str | None, limit: int, root: Path, 
 @ROOT
 @JSON
 def promote(
-    version: str, name: str, path: str | None, kind: str | None, changed: Sequence[str], root: Path, as_json: bool
+    version: str,
+    name: str | None,
+    path: str | None,
+    kind: str | None,
+    changed: Sequence[str],
+    root: Path,
+    as_json: bool,
 ) -> None:
     """Make VERSION the champion; the gate judges it on the newest events first, unless it has let it through already.
 
@@ -78,7 +84,7 @@ def promote(
       headrace models promote challenger --json
       headrace models promote 3 --model cards
     """
-    registry = registry_in(root)
+    registry, name = registry_in(root), model_name(root, name)
     named = registry.get(name, version)
     if named.refusal is not None:
         say(f"version {named.version}: {named.refusal}; judging it on the newest events")
@@ -103,7 +109,7 @@ def refuse(version: Version, verdict: GateVerdict) -> None:
 @NAME
 @ROOT
 @JSON
-def canary(version: str | None, share: float | None, stop: bool, name: str, root: Path, as_json: bool) -> None:
+def canary(version: str | None, share: float | None, stop: bool, name: str | None, root: Path, as_json: bool) -> None:
     """Let VERSION, which the gate let through, answer a share of the users beside the champion: always the same ones.
 
     A service stops it by itself when its answers surely fail more often, or take longer, than the champion's lately;
@@ -116,7 +122,7 @@ def canary(version: str | None, share: float | None, stop: bool, name: str, root
     """
     from models.tags import CANARY
 
-    registry = registry_in(root)
+    registry, name = registry_in(root), model_name(root, name)
     if stop or version is None:
         if not stop:
             raise UsageError("headrace models canary", "VERSION, or --stop", "neither")
@@ -133,7 +139,7 @@ def canary(version: str | None, share: float | None, stop: bool, name: str, root
 @NAME
 @ROOT
 @JSON
-def rollback(name: str, root: Path, as_json: bool) -> None:
+def rollback(name: str | None, root: Path, as_json: bool) -> None:
     """Make the version champion that was it before the one that is; once more goes one further back.
 
     That is by promotions, of training or 'headrace models promote': from a version that the alias was moved to by hand,
@@ -143,6 +149,7 @@ def rollback(name: str, root: Path, as_json: bool) -> None:
     Examples:
       headrace models rollback
     """
+    name = model_name(root, name)
     done = registry_in(root).rollback(name)
     tell(done, as_json, f"{name} version {done.version} is the champion again")
 
@@ -159,7 +166,7 @@ def rollback(name: str, root: Path, as_json: bool) -> None:
 def compare(
     one: str,
     other: str,
-    name: str,
+    name: str | None,
     path: str | None,
     kind: str | None,
     changed: Sequence[str],
@@ -178,6 +185,7 @@ def compare(
       headrace models compare 7 6 --from online-retail.parquet --format online-retail --json
       headrace models compare challenger champion --model cards
     """
+    name = model_name(root, name)
     model = model_in(root, name, (path, kind), changed)
     pair = model.registry.get(name, one), model.registry.get(name, other)
     print_report(model.compared(pair), as_json, _comparison)
@@ -190,7 +198,14 @@ def compare(
 @SET
 @ROOT
 @JSON
-def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str], root: Path, as_json: bool) -> None:
+def drift(
+    name: str | None,
+    path: str | None,
+    kind: str | None,
+    changed: Sequence[str],
+    root: Path,
+    as_json: bool,
+) -> None:
     """Show how far the newest events are from those that the champion was tested on, input by input.
 
     The population stability index of each input of the ranker and of its score: above 0.25 it is time to train anew,
@@ -203,6 +218,7 @@ def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str],
       headrace models drift --model cards
       headrace models drift --json
     """
+    name = model_name(root, name)
     model = model_in(root, name, (path, kind), changed)
     report = model.drift(model.registry.get(name, CHAMPION))
     lines = [f"{value:8.3f}  {key}" for key, value in report["psi"].items()]
@@ -210,7 +226,7 @@ def drift(name: str, path: str | None, kind: str | None, changed: Sequence[str],
     if report["not_judged"] is not None:
         say(report["not_judged"])
     if report["alarming"]:
-        of = f" {name}" if name in model.repo.models else ""
+        of = "" if model.is_default else f" {name}"
         click.echo(f"drifted: {', '.join(report['alarming'])}. Train anew: headrace train{of}.", err=True)
         sys.exit(1)
 
@@ -246,7 +262,7 @@ def model_in(root: Path, name: str, source: tuple[str | None, str | None], chang
     project = Project.open(root)
     if name in project.repo.models:
         return EventProject(project, Source(*source), name, changed)
-    return RecommenderProject(project, Source(*source), training_settings(name, changed, project.settings.training))
+    return RecommenderProject.of(project, Source(*source), name, changed)
 
 
 def registry_in(root: Path) -> ModelRegistry:

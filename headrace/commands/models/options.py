@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from features.errors import UsageError
-from models.tags import MODEL_NAME
+from headrace.console import say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic import ValidationError
 
+    from features.definitions import Recommender
+    from headrace.project import Project
     from training.settings import TrainingSettings
 
-NAME = click.option("--name", "--model", "name", default=MODEL_NAME, show_default=True, help="The registered model.")
+NAME = click.option(
+    "--name", "--model", "name", help="The registered model; that of the default recommender unless given."
+)
 
 FROM = click.option("--from", "path", metavar="FILE", help="Judge on a file instead of the offline store.")
 
@@ -24,19 +31,41 @@ FORMAT = click.option("--format", "kind", metavar="FORMAT", help="Of the file, s
 SET = click.option("--set", "changed", multiple=True, metavar="KEY=VALUE", help="A training setting, such as k=20.")
 
 
-def training_settings(
-    name: str | None, changed: Sequence[str], written: Mapping[str, Any] | None = None
-) -> TrainingSettings:
-    """The settings as they are written, with these KEY=VALUE over them. Raises UsageError for an invalid one.
+def chosen_training(
+    project: Project, name: str | None, changed: Sequence[str], written: Mapping[str, Any] | None = None
+) -> tuple[Recommender, TrainingSettings]:
+    """The recommender of this name, or the default one, and its training's settings with these KEY=VALUE over them.
+
+    A new name is of the default recommender's definition, to be registered under that name. Settings that definitions
+    replace still count, for the default one; a line on stderr says what replaces them.
 
     Args:
-        written: the section [training] of the project's settings.
+        written: counts instead of the section [training] of the project's settings.
+
+    Raises UsageError for an invalid setting, and where there is no such recommender.
     """
-    from pydantic import ValidationError
+    from features.definitions import REPLACED_NAMES, REPLACED_SETTINGS, with_names
 
-    from training.settings import TrainingSettings
+    written, repo = project.settings.training if written is None else written, project.repo
+    chosen = repo.chosen_recommenders(written)
+    for note in chosen.notes:
+        say(note)
+    known = name is None or name in chosen.by_name or chosen.default is None
+    recommender = chosen.named(name if known else None, "headrace train")
+    of_default = recommender == chosen.default
+    recommender = recommender if known else replace(recommender, name=str(name))
+    kept = {
+        key: value for key, value in written.items() if key not in (REPLACED_NAMES if of_default else REPLACED_SETTINGS)
+    }
+    values = changed_values(kept, changed)
+    names = {key: str(values.pop(key)) for key in REPLACED_NAMES if key in values}
+    recommender = with_names(recommender, names, repo.streams, repo.views)
+    return recommender, training_settings(recommender, values)
 
-    values: dict[str, Any] = {**(written or {}), **({} if name is None else {"name": name})}
+
+def changed_values(written: Mapping[str, Any], changed: Sequence[str]) -> dict[str, Any]:
+    """The settings as they are written, with these KEY=VALUE over them. Raises UsageError for what is none."""
+    values = dict(written)
     for text in changed:
         key, sign, value = text.partition("=")
         if not (key and sign):
@@ -45,10 +74,29 @@ def training_settings(
         before = values.get(section)
         inside = before if isinstance(before, Mapping) else {}
         values[section] = {**inside, inner: value} if dot else _listed(key, value)
+    return values
+
+
+def training_settings(recommender: Recommender, values: Mapping[str, Any]) -> TrainingSettings:
+    """The settings of the definition with these over them. Raises UsageError for an invalid one."""
+    from pydantic import ValidationError
+
+    from training.settings import TrainingSettings
+
     try:
-        return TrainingSettings(**values)
+        return TrainingSettings.of(recommender, values)
     except ValidationError as error:
         raise invalid_setting(error) from error
+
+
+def model_name(root: Path, name: str | None) -> str:
+    """The name, or that of the default recommender of the project in this folder. Raises UsageError without one."""
+    if name is not None:
+        return name
+    from headrace.project import Project
+
+    project = Project.open(root)
+    return project.repo.chosen_recommenders(project.settings.training).named(None, "option --model").name
 
 
 def _listed(key: str, value: str) -> str | list[str]:

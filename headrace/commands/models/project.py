@@ -13,11 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from features.definitions import FeatureRepo, FeatureView, Stream
+from features.definitions import FeatureRepo, FeatureView, Recommender, Stream
 from features.errors import UsageError
 from features.events import parsed_time
 from features.history import Span, open_table
 from features.times import now_ms
+from headrace.commands.models.options import chosen_training
 from headrace.console import say
 from headrace.project import Project
 from training.data import (
@@ -89,6 +90,11 @@ class ModelProject(ABC):
         """The registered model's name."""
 
     @property
+    def is_default(self) -> bool:
+        """Whether it is the default recommender, whose status files have no name of their own."""
+        return False
+
+    @property
     def repo(self) -> FeatureRepo:
         """The project's definitions."""
         return self.project.repo
@@ -118,7 +124,7 @@ class ModelProject(ABC):
 
         def measure_and_keep(champion: Version) -> dict[str, Any]:
             report = measure(champion)
-            write_drift(self.project.home, report, now_ms)
+            write_drift(self.project.home, report, now_ms, self.is_default)
             return report
 
         report = skip_if_stable(self.name, self.registry, measure_and_keep, log)
@@ -150,7 +156,7 @@ class ModelProject(ABC):
         """The drift of the champion; kept for 'headrace status', but where a file is read."""
         report = self.measured_drift(champion)
         if self.archive is not None:
-            write_drift(self.project.home, report, now_ms())
+            write_drift(self.project.home, report, now_ms(), self.is_default)
         return report
 
 
@@ -158,16 +164,28 @@ class ModelProject(ABC):
 class RecommenderProject(ModelProject):
     """One recommender of a project."""
 
+    recommender: Recommender
     chosen: TrainingSettings
+
+    @classmethod
+    def of(cls, project: Project, source: Source, name: str | None, changed: Sequence[str]) -> RecommenderProject:
+        """The recommender of this name, or the default one, with these KEY=VALUE over its settings."""
+        return cls(project, source, *chosen_training(project, name, changed))
 
     @property
     def name(self) -> str:
         return self.chosen.name
 
+    @property
+    def is_default(self) -> bool:
+        chosen = self.repo.chosen_recommenders(self.project.settings.training)
+        others = [name for name, one in chosen.by_name.items() if one != chosen.default]
+        return self.name not in others  # a model of a new name is of the default one's definition
+
     @cached_property
     def domain(self) -> Domain:
         """The definitions that the model uses."""
-        return Domain.of(self.repo, self.chosen)
+        return Domain.of(self.recommender)
 
     @cached_property
     def bound(self) -> EventLimit:
@@ -196,16 +214,23 @@ class RecommenderProject(ModelProject):
 
         Where the events are a sample, or the log is too long, it is that of some of the users.
         """
-        stream = self.repo.streams.get(self.chosen.served_stream)
+        stream = self.recommender.served
         if stream is None or self.source.path is not None or self.chosen.impressions == "split":
             return events
-        to = ServedUsers(self.domain.user.entity, self.bound, drawn_of(events))
+        to = ServedUsers(self.bound, drawn_of(events), self._others)
         span = Span(None, self.source.end_ms)
         try:
             log = read_served(self.project.offline, stream, span, to, (_numbers(versions) or {}).get(stream.name))
         except UsageError:  # nothing was ever logged
             return events
         return with_tables(events, {stream.name: log})
+
+    @property
+    def _others(self) -> tuple[str, ...]:
+        """The repo's recommenders of other definitions, which may be in the same served log."""
+        every = self.repo.recommenders.values()
+        others = (one.name for one in every if replace(one, name=self.name) != self.recommender)
+        return tuple(name for name in others if name != self.name)
 
     def provenance(self, versions: Versions) -> dict[str, str]:
         """Tags of a version: its definitions, tables and code."""
@@ -263,8 +288,8 @@ class RecommenderProject(ModelProject):
         if self.source.path is not None:
             return {}
         streams: dict[str, Stream] = dict(self.domain.streams)
-        if self.chosen.served_stream in self.repo.streams:
-            streams[self.chosen.served_stream] = self.repo.streams[self.chosen.served_stream]
+        if self.recommender.served is not None:
+            streams[self.recommender.served.name] = self.recommender.served
         tables = {name: open_table(self.project.offline, stream) for name, stream in streams.items()}
         return {name: (table.table_id, table.version) for name, table in tables.items() if table is not None}
 
@@ -272,6 +297,7 @@ class RecommenderProject(ModelProject):
         """Everything that the results of a training depend on, but for the tables."""
         files = [] if self.source.path is None else [_identity(Path(self.source.path))]
         return {
+            "recommender": repr(self.recommender),
             "settings": self.chosen.model_dump(mode="json"),
             "trials": trials,
             "bound": asdict(self.bound),

@@ -10,7 +10,7 @@ import click
 
 from features.errors import UsageError
 from headrace.commands.models.models import model_in, refuse, tell
-from headrace.commands.models.options import FORMAT, FROM, NAME, SET
+from headrace.commands.models.options import FORMAT, FROM, NAME, SET, model_name
 from headrace.console import JSON, ROOT, say
 
 
@@ -21,7 +21,9 @@ from headrace.console import JSON, ROOT, say
 @FORMAT
 @SET
 @ROOT
-def examples(file: Path, name: str, path: str | None, kind: str | None, changed: Sequence[str], root: Path) -> None:
+def examples(
+    file: Path, name: str | None, path: str | None, kind: str | None, changed: Sequence[str], root: Path
+) -> None:
     """Write what a model learns from to FILE (Parquet): its inputs by name, and what came of each row.
 
     Of a ranker each row is an item that could have been recommended to a user at some moment, with the features of just
@@ -35,7 +37,7 @@ def examples(file: Path, name: str, path: str | None, kind: str | None, changed:
     """
     import pyarrow.parquet as pq
 
-    table, label = model_in(root, name, (path, kind), changed).examples(say)
+    table, label = model_in(root, model_name(root, name), (path, kind), changed).examples(say)
     pq.write_table(table, file)
     count = sum(table[label].to_pylist())
     say(f"{table.num_rows:,} examples of {table.num_columns - 1} inputs, {count:,} {label}: {file}")
@@ -53,7 +55,7 @@ def examples(file: Path, name: str, path: str | None, kind: str | None, changed:
 def register(
     uri: str,
     trust: bool,
-    name: str,
+    name: str | None,
     path: str | None,
     kind: str | None,
     changed: Sequence[str],
@@ -77,8 +79,8 @@ def register(
 
     if not trust:
         raise UsageError("headrace models register", "--trust, as loading an MLflow model runs what it holds", "none")
-    model = model_in(root, name, (path, kind), changed)
+    model = model_in(root, model_name(root, name), (path, kind), changed)
     with tempfile.TemporaryDirectory() as scratch:
         version, verdict = model.register(fetched(model.registry, uri, Path(scratch)), uri)
     refuse(version, verdict)
-    tell(version, as_json, f"{name} version {version.version} is the champion: {verdict.reason}")
+    tell(version, as_json, f"{version.name} version {version.version} is the champion: {verdict.reason}")

@@ -14,7 +14,6 @@ import click
 
 from features.errors import BusyError, UsageError
 from features.redaction import redacted_values
-from headrace.commands.models.options import training_settings
 from headrace.console import JSON, ROOT, figure, print_report
 
 if TYPE_CHECKING:
@@ -69,7 +68,8 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
 ) -> None:
     """Train a recommender on the offline store, test it, register it, and let it serve when it is better.
 
-    NAME is the registered model's, shop-recommender unless given; a new name that is nearly a known one is refused.
+    NAME is that of a recommender of the feature repo, which has a registered model of that name: the default one unless
+    given. A new name is for a model of the default one's definition; one that is nearly a known name is refused.
     Better is: surely above popularity, and surely not below the champion by more than the tolerance, in NDCG on the
     newest part of the events. With fewer than 30 test users or 50 items taken by them (least_test_users,
     least_test_positives) there is not enough to judge, and nothing is promoted: popularity or the champion serves on.
@@ -98,7 +98,6 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
     from headrace.commands.models.project import RecommenderProject, Source
     from headrace.commands.models.train_events import EventProject, train_event_model
     from headrace.project import Project
-    from models.tags import MODEL_NAME
     from training.progress import progress_display
     from training.registry import ModelRegistry
 
@@ -111,9 +110,10 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
             train_event_model(EventProject(opened, source, name, changed), when_drifted=when_drifted, as_json=as_json)
         return
     if name is not None:
-        check_name(name, {*definitions.models, str(settings.training.get("name", MODEL_NAME)), *registry.names()})
+        recommenders = definitions.chosen_recommenders(settings.training).by_name
+        check_name(name, {*definitions.models, *recommenders, *registry.names()})
     changed = [*changed, *([] if impressions is None else [f"impressions={impressions}"])]
-    project = RecommenderProject(opened, source, training_settings(name, changed, settings.training))
+    project = RecommenderProject.of(opened, source, name, changed)
     with training_lock(opened.home), progress_display() as log:
         if anew:
             project.unfinished.forget()
@@ -158,7 +158,8 @@ def _refreshed(project: RecommenderProject, trials: int | None, log: Log, *, whe
         done = refresh(TrainingRun.of(events, project.domain, chosen, log, stages), registration)
         project.registry.log_trials(done.version, tried, f"ndcg_at_{chosen.k}")
         report = {**done.report(), "search": [asdict(trial) for trial in tried], "resumed": resumed}
-        write_json(project.project.home / "status" / "train.json", redacted_values(report))
+        file = "train.json" if project.is_default else f"train/{project.name}.json"
+        write_json(project.project.home / "status" / file, redacted_values(report))
     return report
 
 

@@ -211,12 +211,13 @@ def status(as_json: bool, metrics: bool) -> None:
     from streaming.alerts import delivery_lines, delivery_metrics, read_delivery
     from streaming.losses import loss_lines, loss_metrics, read_losses
     from streaming.status import status_lines, stream_metrics
-    from training.judging import drift_line, drift_metrics, read_drift, read_event_drift
+    from training.judging import drift_line, drift_metrics, read_drift, read_named_drift
 
     project = Project.open()
     current, drift = read_status(project.home, now_ms()), read_drift(project.home)
-    event_drifts = read_event_drift(project.home)
-    drifts = [*([] if drift is None else [drift]), *event_drifts.values()]
+    event_drifts, others = (read_named_drift(project.home, of_events=kind) for kind in (True, False))
+    named = [*others.values(), *event_drifts.values()]
+    drifts = [*([] if drift is None else [drift]), *named]
     if current["state"] != "absent":
         current["bytes_per_row"] = _bytes_per_row(project.settings, project.root)
     alerts = read_delivery(project.home, now_ms())
@@ -226,6 +227,7 @@ def status(as_json: bool, metrics: bool) -> None:
             "losses": losses if any(losses.values()) else None,
             "alerts": alerts,
             "drift": drift,
+            "recommender_drift": others or None,
             "event_drift": event_drifts or None,
         }
         also = {name: part for name, part in also.items() if part is not None}
@@ -239,7 +241,7 @@ def status(as_json: bool, metrics: bool) -> None:
         click.echo(metrics_text([*families, *drift_metrics(drifts)]), nl=False)
     else:
         lines = [*status_lines(current), *loss_lines(losses), *([] if alerts is None else delivery_lines(alerts))]
-        click.echo("\n".join([*lines, *(drift_line(drift, now_ms()) for drift in drifts)]))
+        click.echo("\n".join([*lines, *(drift_line(each, now_ms(), each is drift) for each in drifts)]))
 
 
 def _bytes_per_row(settings: Settings, root: Path) -> dict[str, float]:
