@@ -3,4 +3,4 @@
 In: requests; the online store and the registry. Out: answers that name the version and the age of their features.
 """
 
-__all__ = ["config", "server", "settings"]
+__all__ = ["app", "config", "server", "settings"]

@@ -3,6 +3,6 @@
 In: settings. Out: an address that answers.
 """
 
-from serving.server.ray_server import served
+from serving.server.ray_server import answering, served
 
-__all__ = ["served"]
+__all__ = ["answering", "served"]

@@ -6,13 +6,17 @@ import io
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, redirect_stdout
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from features.errors import HeadraceError
 from serving.config import ServiceConfig
 from serving.server.haproxy import environment_of, haproxy
+
+if TYPE_CHECKING:
+    from ray.serve import Application
 
 APPLICATION = "headrace"
 
@@ -43,18 +47,35 @@ class ServeError(HeadraceError):
 
 @contextmanager
 def served(settings: ServiceConfig, num_cpus: int = 2) -> Iterator[str]:
-    """The application answers at the yielded URL, on a Ray that only this machine can reach, until the block ends.
+    """The service answers at the yielded URL, on a Ray that only this machine can reach, until the block ends.
 
     Raises:
         ServeError: Ray did not start, or the application failed to.
     """
-    _check_port(settings)
+
+    def application() -> Application:
+        from serving.app import build_app
+
+        return build_app(settings)
+
+    with answering(settings.host, settings.port, application, num_cpus) as url:
+        yield url
+
+
+@contextmanager
+def answering(host: str, port: int, application: Callable[[], Application], num_cpus: int) -> Iterator[str]:
+    """The application answers as that of ``served`` does.
+
+    Args:
+        application: called once Ray has its settings.
+    """
+    _check_port(host, port)
     with haproxy() as front, environment_of(ENVIRONMENT | front), local_ray(num_cpus):
         from ray import serve
 
         try:
-            _start_application(settings)
-            yield f"http://{settings.host}:{settings.port}"
+            _start_application(host, port, application)
+            yield f"http://{host}:{port}"
         finally:
             with redirect_stdout(io.StringIO()):  # Ray prints that the controller has ended
                 serve.shutdown()  # type: ignore[no-untyped-call]
@@ -83,29 +104,27 @@ def local_ray(num_cpus: int) -> Iterator[None]:
                 ray.shutdown()
 
 
-def _check_port(settings: ServiceConfig) -> None:
+def _check_port(host: str, port: int) -> None:
     """Passes when the port is free; Ray would report it half a minute later."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((settings.host, settings.port))
+            probe.bind((host, port))
         except OSError as error:
-            address = f"port {settings.port} of {settings.host}"
+            address = f"port {port} of {host}"
             raise ServeError("Ray Serve", f"{address} to listen on", str(error), "Choose another: --port 0.") from None
 
 
-def _start_application(settings: ServiceConfig) -> None:
+def _start_application(host: str, port: int, application: Callable[[], Application]) -> None:
     from ray import serve
     from ray.exceptions import RayError
     from ray.serve._private import api as private
 
-    from serving.app import build_app
-
     private.HTTP_PROXY_TIMEOUT = PROXIES_WITHIN_S  # type: ignore[attr-defined]  # imported there without a promise
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
     try:
-        serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config={"log_level": "ERROR"})
-        serve.run(build_app(settings), name=APPLICATION, route_prefix="/")
+        serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "ERROR"})
+        serve.run(application(), name=APPLICATION, route_prefix="/")
     except (RuntimeError, TimeoutError, RayError) as error:
         raise ServeError("Ray Serve", "the application to start", _first_line(error)) from error
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from features.errors import UsageError
+from features.machine import find_program
+from headrace.bench.redis_server import redis_server
 from headrace.console import say
-from headrace.loop import Loop, interrupts_end_it, own_repo, temporary_home
+from headrace.loop import OWN_STORE, Loop, interrupts_end_it, own_repo, temporary_home
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from headrace.project import Project
+
+STORES = ("sqlite", "redis")
+
+REDIS_STORE = OWN_STORE.replace("Sqlite", "Redis").replace("path: ../online.db", "url: {url}")
 
 
 @contextmanager
@@ -57,3 +65,24 @@ def own_broker(project: Project, where: str) -> Project:
         raise UsageError(where, required, f"'{settings.kafka.bootstrap_servers}'", hint)
     broker = settings.broker.model_copy(update={"port": 0})
     return replace(project, settings=settings.model_copy(update={"broker": broker}))
+
+
+def check_stores(stores: Collection[str], where: str) -> None:
+    """Passes where what these stores need is installed; UsageError otherwise.
+
+    Args:
+        where: the command, for error messages.
+    """
+    if "redis" in stores and find_program("redis-server") is None:
+        got = "no such program on the PATH"
+        raise UsageError(where, "redis-server", got, "Install it, or measure --store sqlite alone.")
+
+
+@contextmanager
+def store_yaml(store: str, home: Path) -> Iterator[str]:
+    """The feature_store.yaml of a new, empty store; a server that it needs runs during the block."""
+    if store == "sqlite":
+        yield OWN_STORE
+        return
+    with redis_server(home, durable=True) as address:
+        yield REDIS_STORE.format(url=f"redis://{address}/0")

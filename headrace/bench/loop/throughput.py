@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
-from features.machine import find_program
-from headrace.bench.redis_server import redis_server
+from headrace.bench.loop.running import STORES, check_stores, ended_by_ctrl_c, own_broker, store_yaml
 from headrace.bench.report import bench_report, write_report
 from headrace.console import JSON, say
-from headrace.loop import OWN_STORE, Loop, own_repo, temporary_home
+from headrace.loop import Loop, own_repo, temporary_home
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from headrace.settings import Settings
 
 STREAM, VIEWS = "activity", ("user_activity", "item_activity")
-
-STORES = ("sqlite", "redis")
 
 WARM_UP_S = 25
 
@@ -42,8 +39,6 @@ BATCHES_AHEAD = 4
 """How many batches the producer may be ahead: the lag that the stream is to hold."""
 
 LIMIT_RECORDS, LIMIT_BATCHES = 500_000, 8
-
-REDIS_STORE = OWN_STORE.replace("Sqlite", "Redis").replace("path: ../online.db", "url: {url}")
 
 
 @click.command()
@@ -67,13 +62,10 @@ def throughput(seconds: int, rate: int, stores: tuple[str, ...], as_json: bool) 
       HEADRACE_STREAM__LONG_RUNNING=true headrace bench throughput
       headrace bench throughput --seconds 60 --store sqlite --json
     """
-    from headrace.bench.loop.running import ended_by_ctrl_c, own_broker
     from headrace.project import Project
 
     project = own_broker(Project.open(), "bench throughput")
-    if "redis" in (stores or STORES) and find_program("redis-server") is None:
-        got = "no such program on the PATH"
-        raise UsageError("bench throughput", "redis-server", got, "Install it, or measure --store sqlite alone.")
+    check_stores(stores or STORES, "bench throughput")
     with ended_by_ctrl_c():
         ours = {store: measured(store, project.root, project.settings, seconds, rate) for store in stores or STORES}
         limits = {"spark_parse_noop": best_limit(ours), **_in_own_process(fold_limit, project.root, project.settings)}
@@ -93,7 +85,7 @@ def _in_own_process(measure: Callable[..., Any], *arguments: Any) -> Any:
 
 def measured(store: str, root: Path, settings: Settings, seconds: int, rate: int) -> dict[str, Any]:
     """The figures of one store."""
-    with temporary_home(root / settings.home, "bench-") as home, _store(store, home) as yaml:
+    with temporary_home(root / settings.home, "bench-") as home, store_yaml(store, home) as yaml:
         repo = own_repo(root / settings.stream.repo, home)
         (repo / "feature_store.yaml").write_text(yaml, encoding="utf-8")
         with Loop(root, settings, home, repo, 0, f"sqlite:///{home / 'mlflow.db'}") as loop:
@@ -107,16 +99,6 @@ def measured(store: str, root: Path, settings: Settings, seconds: int, rate: int
             say(f"{store}: {json.dumps(figures)}")
             say("the limit: Spark, parsing in its Python workers, no sink")
             return figures | {"limit": _in_own_process(parse_limit, root, settings, loop.bootstrap)}
-
-
-@contextmanager
-def _store(store: str, home: Path) -> Iterator[str]:
-    """The feature_store.yaml of a new, empty store; a server that it needs runs during the block."""
-    if store == "sqlite":
-        yield OWN_STORE
-        return
-    with redis_server(home, durable=True) as address:
-        yield REDIS_STORE.format(url=f"redis://{address}/0")
 
 
 @contextmanager
