@@ -158,7 +158,9 @@ class Recommendations:
 
     async def similar(self, request: schema.SimilarRequest) -> schema.RecommendResponse:
         """Items similar to an item."""
-        query = ItemQuery(None, request.k, exclude=tuple(request.exclude), conditions=request.filter)
+        query = ItemQuery(
+            None, request.k, exclude=tuple(request.exclude), conditions=request.filter, explain=request.explain
+        )
         served = await self.models.version_for(request.model)
 
         def answer() -> ModelAnswer:
@@ -209,7 +211,7 @@ class Recommendations:
         self, answer: ModelAnswer, request: schema.PersonalRequest | schema.SimilarRequest
     ) -> schema.RecommendResponse:
         used = None if answer.served is None else self.models.used(answer.served, request.model)
-        return response_of(answer, used, self.items.snapshot, explain=request.explain)
+        return response_of(answer, used, self.items.snapshot)
 
     def _answer(
         self, answer: Recommender, query: ItemQuery, own_features: RequestFeatures, served: LoadedRecommender | None

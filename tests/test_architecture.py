@@ -88,7 +88,7 @@ LAYERS = {
     "models.event_model": "decisions > artefact > columns > inputs",
     "models.trees": "flat > kernel",
     "models.recommender": (
-        "golden extension > artefact > similar > retrieval > arrays pairs > calibration content > tables"
+        "golden extension > artefact > reasons similar > retrieval > arrays pairs > calibration content > tables"
     ),
     "serving": (
         "server > app > service > recommendations scoring > versions > recommend > events > http > "

@@ -10,6 +10,7 @@ from models.recommender.content import Columns, Content, ContentEncoder, Content
 from models.recommender.extension import with_items
 from models.recommender.golden import goldens_of, open_recommender, try_out
 from models.recommender.pairs import PAIR_FEATURES, Query
+from models.recommender.reasons import reasons_of
 from models.recommender.retrieval import Candidates, Ranked, RankingRequest, ranker_inputs, retrieve
 from models.recommender.tables import CandidateTables, Factors, Sessions, SparseRows
 
@@ -40,6 +41,7 @@ __all__ = [
     "open_recommender",
     "ranker_inputs",
     "read_arrays",
+    "reasons_of",
     "retrieve",
     "save",
     "try_out",

@@ -156,6 +156,9 @@ class RecommendedItem(Strict):
     source: str
     """The candidate source that named it: ``similar``, ``factor``, ``content`` (by its attributes), ``popular``, …"""
     reasons: list[str] | None = None
+    """With ``explain``, what is true of the item: bought_before; viewed, or otherwise among the user's items of late;
+    "similar_to: ITEM", the user's item that gave the largest part of its score; taste, near to all that the user took;
+    trending; popular; new to the model."""
 
 
 class RecommendResponse(Strict):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from features.times import now_ms
 from models.recommender import LoadedRecommender, Ranked
 from serving.http import schema, struct_of
-from serving.recommend.recommender import SENTENCES, ItemQuery, Recommendation, UserRead, as_of, newest_event
+from serving.recommend.recommender import ItemQuery, Recommendation, UserRead, as_of, newest_event
 from serving.recommend.snapshot import ItemSnapshot
 
 RecommendResponse, RecommendedItem = struct_of(schema.RecommendResponse), struct_of(schema.RecommendedItem)
@@ -40,6 +40,7 @@ def query_of(request: schema.RecommendRequest) -> ItemQuery:
         request.filter,
         request.diversity,
         request.context.placement,
+        explain=request.explain,
     )
 
 
@@ -54,6 +55,7 @@ def rank_query(request: schema.RankRequest) -> ItemQuery:
         diversity=request.diversity,
         placement=request.context.placement,
         ranks=True,
+        explain=request.explain,
     )
 
 
@@ -63,9 +65,7 @@ def context_of(context: schema.Context) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*first, *context.items)))
 
 
-def response_of(
-    answer: ModelAnswer, model: schema.ModelUsed | None, items: ItemSnapshot, *, explain: bool
-) -> schema.RecommendResponse:
+def response_of(answer: ModelAnswer, model: schema.ModelUsed | None, items: ItemSnapshot) -> schema.RecommendResponse:
     """The HTTP response of an answer."""
     made = answer.recommendation
     at = as_of(answer.user, items) or now_ms()
@@ -82,15 +82,18 @@ def response_of(
         ),
         fallback=Fallback(used=made.reason is not None, reason=made.reason and made.reason.value),
         took_ms=round(1000 * answer.took_s, 3),
-        items=[_item(item, rank, explain=explain) for rank, item in enumerate(made.items, start=1)],
+        items=[
+            _item(item, rank, made.reasons[rank - 1] if made.reasons is not None else None)
+            for rank, item in enumerate(made.items, start=1)
+        ],
     )
 
 
-def _item(item: Ranked, rank: int, *, explain: bool) -> schema.RecommendedItem:
+def _item(item: Ranked, rank: int, reasons: list[str] | None) -> schema.RecommendedItem:
     return RecommendedItem(
         item_id=item.item_id,
         score=None if math.isnan(item.score) else item.score,
         rank=rank,
         source=item.source,
-        reasons=[SENTENCES.get(item.source, item.source)] if explain else None,
+        reasons=reasons,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.rows import FeatureMatrix, Status
-from models.recommender import Artefact, Query, Ranked, RankingRequest
+from models.recommender import Artefact, Query, Ranked, RankingRequest, reasons_of
 from serving.recommend.snapshot import ItemSnapshot
 from serving.recommend.unpersonal import each_once, first_of, unpersonal, unpersonal_among
 
@@ -41,19 +41,11 @@ class FallbackReason(StrEnum):
 POOL, LEAST_POOL, MOST_POOL = 5, 50, 500
 """A varied answer is chosen from POOL times k items, at least LEAST_POOL and at most MOST_POOL."""
 
+UNPERSONAL = ("trending", "popular")
+"""The sources of unpersonal items."""
+
 KIND = "category"
 """The attribute by which items are similar."""
-
-SENTENCES = {
-    "repeat": "the user came back to it before",
-    "similar": "goes with what the user looked at",
-    "content": "new, and like what the user took",
-    "trending": "on its way up with everybody",
-    "popular": "popular with everybody",
-    "asked": "among those asked for",
-    "unknown": "nothing is known of it",
-}
-"""Source → the reason shown for an item of the answer."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +64,7 @@ class ItemQuery:
         diversity: 0 to 1 (see ``diversified``).
         placement: the place on the page, for the log.
         ranks: whether the answer is all of ``among``, each item once.
+        explain: whether the answer has reasons.
     """
 
     user: str | None
@@ -85,6 +78,7 @@ class ItemQuery:
     diversity: float = 0.0
     placement: str | None = None
     ranks: bool = False
+    explain: bool = False
 
     @property
     def unknown(self) -> FallbackReason:
@@ -128,6 +122,7 @@ class Recommendation:
     Args:
         ranking: the arguments of the model's ranking; None if it ranked nothing.
         artefact: the model that ranked, with the items that came after its training.
+        reasons: those of each item (see models.recommender.reasons_of); None if the query asks for none.
     """
 
     items: list[Ranked]
@@ -135,6 +130,7 @@ class Recommendation:
     by_model: bool
     ranking: RankingRequest | None = None
     artefact: Artefact | None = None
+    reasons: list[list[str]] | None = None
 
 
 def recommend(
@@ -163,7 +159,8 @@ def recommend(
     ranked = ranked_by(artefact, query, ranking, items, exclude)
     found = _filled(ranked, query, exclude, items, artefact)
     reason = user.problem or _shortage(query.k, len(found), len(ranked))
-    return Recommendation(found, reason, by_model=True, ranking=ranking, artefact=artefact)
+    reasons = _reasons(query, found, artefact, ranking.query)
+    return Recommendation(found, reason, True, ranking, artefact, reasons)
 
 
 def rank(
@@ -178,8 +175,7 @@ def rank(
     The model ranks for an unknown user too, by the items' features; the reason then is that the user is unknown.
     """
     if artefact is None:
-        ordered = each_once(items, None, query.among or (), [])
-        return Recommendation(ordered, user.problem or FallbackReason.NO_MODEL, by_model=False)
+        return substitute(replace(query, ranks=True), user.problem or FallbackReason.NO_MODEL, items, None)
     known = user.own_features or artefact.knows(query.user, recent_items(query, user, artefact))
     reason = user.problem or (None if known else query.unknown)
     ranking = ranking_request(artefact, query, user, items, inputs)
@@ -187,7 +183,8 @@ def rank(
     if not ranked:
         reason = reason or FallbackReason.FILLED
     ordered = each_once(items, artefact, query.among or (), ranked)
-    return Recommendation(ordered, reason, by_model=bool(ranked), ranking=ranking, artefact=artefact)
+    reasons = _reasons(query, ordered, artefact, ranking.query)
+    return Recommendation(ordered, reason, bool(ranked), ranking, artefact, reasons)
 
 
 def similar(item: str, query: ItemQuery, artefact: Artefact | None, items: ItemSnapshot) -> Recommendation:
@@ -197,7 +194,8 @@ def similar(item: str, query: ItemQuery, artefact: Artefact | None, items: ItemS
         return substitute(query, FallbackReason.NO_MODEL, items, None, (item,))
     neighbours = artefact.similar(item, query.k, exclude, items.allowed(artefact, query.conditions))
     if neighbours:
-        return Recommendation(neighbours, _shortage(query.k, len(neighbours), len(neighbours)), by_model=True)
+        reasons = [[f"similar_to: {item}"] for _ in neighbours] if query.explain else None
+        return Recommendation(neighbours, _shortage(query.k, len(neighbours), len(neighbours)), True, reasons=reasons)
     known = item in artefact.tables.index
     return substitute(
         query, FallbackReason.NOTHING_SIMILAR if known else FallbackReason.UNKNOWN_ITEM, items, artefact, (item,)
@@ -327,9 +325,21 @@ def substitute(
 ) -> Recommendation:
     """Trending and popular items, or all that are to be ranked in that order, for a stated reason."""
     if query.ranks:
-        return Recommendation(each_once(items, artefact, query.among or (), []), reason, by_model=False)
-    exclude = (*_excluded(query), *without)
-    return Recommendation(_unpersonal(query, query.k, exclude, items, artefact), reason, by_model=False)
+        found = each_once(items, artefact, query.among or (), [])
+    else:
+        found = _unpersonal(query, query.k, (*_excluded(query), *without), items, artefact)
+    return Recommendation(found, reason, False, reasons=_reasons(query, found, artefact))
+
+
+def _reasons(
+    query: ItemQuery, found: list[Ranked], artefact: Artefact | None, personal: Query | None = None
+) -> list[list[str]] | None:
+    """The reasons for the items of an answer; those of a ``personal`` one are its user's too."""
+    if not query.explain:
+        return None
+    if artefact is None:
+        return [[item.source] if item.source in UNPERSONAL else [] for item in found]
+    return reasons_of(artefact.tables, personal or Query(None, (), artefact.manifest.as_of_ms), found)
 
 
 def _unpersonal(

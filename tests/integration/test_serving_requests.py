@@ -135,7 +135,7 @@ def test_ranking_returns_the_callers_items_and_names_those_that_nothing_is_known
         "score": None,
         "rank": 0,
         "source": "unknown",
-        "reasons": ["nothing is known of it"],
+        "reasons": [],
     }
 
 
