@@ -204,8 +204,7 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """The app of this replica."""
-        if is_loopback(self._settings.host):
-            stay_on_loopback()
+        stay_on_loopback()
         return build_asgi(self._settings)
 
 

@@ -1,13 +1,15 @@
 """HAProxy before the replicas, as Ray Serve can run it: no Python between a client and the process that answers.
 
 Ray writes the configuration and starts the binary. A script in place of the binary changes what Ray has no setting for:
-HAProxy's own ports listen on loopback, a client that sends its headers too slowly is disconnected, and nothing is
-logged to syslog.
+HAProxy's own ports listen on loopback, the service's own address is the only other one, a client that sends its headers
+too slowly is disconnected, and nothing is logged to syslog. It refuses a configuration in which that is not so: another
+Ray may write another one.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -33,25 +35,44 @@ for argument; do
 done
 sed -i \\
   -e 's/bind [*]*:\\({metrics}\\|{stats}\\)$/bind 127.0.0.1:\\1/' \\
+  -e 's/^\\( *\\)bind 127[.]0[.]0[.]1:{port}$/{binds}/' \\
   -e 's/^ *timeout connect .*/&\\n    timeout http-request {headers_within_s}s/' \\
   -e '/^ *log /d' \\
   "$configuration" || exit
+refuse() {{
+  echo "$1" > '{folder}/{refused}'
+  echo "haproxy: $1" >&2
+  exit 78
+}}
+if [ "$configuration" ]; then
+  grep -q '^ *timeout http-request' "$configuration" || refuse 'no time limit of a request'"'"'s headers'
+  binds=$(grep -E '^[[:space:]]*bind[[:space:]]' "$configuration" | sed -E 's/^[[:space:]]*bind[[:space:]]+//')
+  beyond=$(echo "$binds" | grep -vE '^(127[.]0[.]0[.]1:[0-9]+|{asked})$' | head -n 1)
+  [ -z "$beyond" ] || refuse "a port on $beyond"
+  socket=$(grep '^ *stats socket ' "$configuration" | grep -v 'socket {folder}/' | head -n 1)
+  [ -z "$socket" ] || refuse "an admin socket elsewhere: $socket"
+fi
 # If Ray is killed, nothing else would end it.
 if command -v setpriv > /dev/null; then exec setpriv --pdeathsig KILL '{haproxy}' "$@"; fi
 exec '{haproxy}' "$@"
 """
 
 
+REFUSED = "refused"
+"""A file of the script: why it has not started HAProxy."""
+
+
 @contextmanager
-def haproxy() -> Iterator[dict[str, str]]:
+def haproxy(host: str, port: int) -> Iterator[dict[str, str]]:
     """Ray's settings of an HAProxy whose files are removed after the block; empty (for Ray's own proxy) without one.
 
+    HAProxy listens on this address, and Ray is told the loopback's with the same port.
     The wheel has a binary for Linux alone, and a temporary folder may have too long a name for a socket in it.
     """
     binary = _binary()
     with TemporaryDirectory(prefix="hr-", ignore_cleanup_errors=True) as folder:  # the owner's alone, as mkdtemp has it
         room = len(str(Path(folder) / ("n" * NODE_ID) / SOCKET)) <= SOCKET_PATH
-        yield environment(Path(folder), binary) if binary is not None and room else {}
+        yield environment(Path(folder), binary, host, port) if binary is not None and room else {}
 
 
 def _binary() -> str | None:
@@ -66,15 +87,41 @@ def _binary() -> str | None:
     return binary
 
 
-def environment(folder: Path, binary: str) -> dict[str, str]:
+def refusal(settings: Mapping[str, str]) -> str:
+    """Why the HAProxy of these settings did not start; empty where nothing was refused."""
+    script = settings.get("RAY_SERVE_HAPROXY_BINARY_PATH")
+    path = Path(script).with_name(REFUSED) if script else None
+    return path.read_text(encoding="utf-8").strip() if path is not None and path.exists() else ""
+
+
+def _binds(host: str, port: int) -> list[str]:
+    """What HAProxy binds for the service; Ray looks at the loopback's port whatever was asked for."""
+    if host in ("", "*", "::"):
+        return [f"[::]:{port} v4v6"]
+    own = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return [own] if host in ("0.0.0.0", "127.0.0.1", "localhost") else [own, f"127.0.0.1:{port}"]
+
+
+def environment(folder: Path, binary: str, host: str, port: int) -> dict[str, str]:
     """Ray's settings of an HAProxy on free ports, with its files and the script in a folder.
 
     Anybody who can open the admin socket may use it, so only the owner may access the folder.
     """
     metrics, stats, fallback = free_ports(3)
     stand_in = folder / "haproxy"
+    binds = _binds(host, port)
     stand_in.write_text(
-        STAND_IN.format(metrics=metrics, stats=stats, headers_within_s=HEADERS_WITHIN_S, haproxy=binary)
+        STAND_IN.format(
+            metrics=metrics,
+            stats=stats,
+            port=port,
+            binds="\\n".join(f"\\1bind {bind}" for bind in binds),
+            asked="|".join(re.sub(r"([.\[\]])", r"[\1]", bind) for bind in binds),
+            headers_within_s=HEADERS_WITHIN_S,
+            haproxy=binary,
+            folder=folder,
+            refused=REFUSED,
+        )
     )
     stand_in.chmod(stat.S_IRWXU)
     return {

@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import logging
 import os
+import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager, redirect_stdout
+from importlib import import_module
+from ipaddress import ip_address
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from features.errors import HeadraceError
 from serving.config import ServiceConfig
-from serving.server.haproxy import environment_of, haproxy
+from serving.server.haproxy import environment_of, haproxy, refusal
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -33,6 +37,10 @@ ENVIRONMENT = {
     # machine that compiles, trains and starts Java at the same time, and so were 20 beside ten busy processes.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
 }
+
+AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+LOOPBACK, EVERY = "127.0.0.1", ("0.0.0.0", "::")
 
 PROXIES_WITHIN_S = 180
 """How long Ray waits for its proxies; a constant of 60 s in Ray."""
@@ -70,11 +78,13 @@ def answering(host: str, port: int, application: Callable[[], Application], num_
         application: called once Ray has its settings.
     """
     _check_port(host, port)
-    with haproxy() as front, environment_of(ENVIRONMENT | front), local_ray(num_cpus):
+    with haproxy(host, port) as front, environment_of(ENVIRONMENT | front), local_ray(num_cpus):
         from ray import serve
 
         try:
-            _start_application(host, port, application)
+            _start_application(host, port, application, front)
+            if not _several_machines():
+                check_listeners(host, port)
             yield f"http://{host}:{port}"
         finally:
             with redirect_stdout(io.StringIO()):  # Ray prints that the controller has ended
@@ -89,19 +99,81 @@ def local_ray(num_cpus: int) -> Iterator[None]:
         ServeError: Ray did not start.
     """
     scratch = TemporaryDirectory(prefix="headrace-ray-", ignore_cleanup_errors=True)
-    with scratch as folder, environment_of(ENVIRONMENT):
+    with scratch as folder, environment_of(ENVIRONMENT), own_token(Path(folder)):
         import ray
         from ray._private import ray_constants
 
-        # Ray reads the variable once, when it is imported.
-        several_machines = os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] not in ("0", "false")
-        ray_constants.ENABLE_RAY_CLUSTER = several_machines
+        ray_constants.ENABLE_RAY_CLUSTER = _several_machines()  # Ray reads the variable once, when it is imported
         try:
             _start_ray(num_cpus, folder)
             yield
         finally:
             with redirect_stdout(io.StringIO()):
                 ray.shutdown()
+
+
+def _several_machines() -> bool:
+    """True where the environment asks for a Ray that other machines may join."""
+    return os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") not in (None, "0", "false")
+
+
+@contextmanager
+def own_token(folder: Path) -> Iterator[None]:
+    """Ray answers only those who have a token of its own, which is in a file of this folder for its owner alone.
+
+    Whatever the environment says of Ray's authentication: without a token, whoever reaches a port of it runs code.
+    """
+    ray: Any = import_module("ray._raylet")  # compiled, without types
+
+    path = folder / "auth_token"
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(32), encoding="utf-8")
+    before = {name: os.environ.pop(name) for name in AUTHENTICATION if name in os.environ}
+    os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)})
+
+    def read_anew() -> None:  # Ray reads the variables and the token once a process
+        ray.Config.initialize("")
+        ray.AuthenticationTokenLoader.instance().reset_cache()
+
+    read_anew()
+    try:
+        yield
+    finally:
+        for name in AUTHENTICATION:
+            os.environ.pop(name, None)
+        os.environ.update(before)
+        read_anew()
+
+
+def check_listeners(host: str, port: int) -> None:
+    """Passes if the processes of this one listen on loopback alone, and on the address that was asked for.
+
+    Raises:
+        ServeError: another port is open to other machines.
+    """
+    beyond = [each for each in _listeners() if not _is_loopback(each[1]) and (each[1], each[2]) != (host, port)]
+    if host in EVERY:
+        beyond = [each for each in beyond if each[1] not in EVERY or each[2] != port]
+    if beyond:
+        shown = ", ".join(f"{name} on {address}:{number}" for name, address, number in beyond)
+        raise ServeError("Ray Serve", f"ports on loopback, but for {host}:{port}", shown, "Report it: Ray has changed.")
+
+
+def _listeners() -> Iterator[tuple[str, str, int]]:
+    """Name of the process, address and port of each TCP port that a child of this process listens on."""
+    import psutil  # type: ignore[import-untyped]
+
+    for child in psutil.Process().children(recursive=True):
+        try:
+            for each in child.net_connections("tcp"):
+                if each.status == psutil.CONN_LISTEN:
+                    yield child.name(), each.laddr.ip, each.laddr.port
+        except psutil.Error:  # it has ended
+            continue
+
+
+def _is_loopback(address: str) -> bool:
+    return ip_address(address.removeprefix("::ffff:")).is_loopback
 
 
 def _check_port(host: str, port: int) -> None:
@@ -115,7 +187,7 @@ def _check_port(host: str, port: int) -> None:
             raise ServeError("Ray Serve", f"{address} to listen on", str(error), "Choose another: --port 0.") from None
 
 
-def _start_application(host: str, port: int, application: Callable[[], Application]) -> None:
+def _start_application(host: str, port: int, application: Callable[[], Application], front: Mapping[str, str]) -> None:
     from ray import serve
     from ray.exceptions import RayError
     from ray.serve._private import api as private
@@ -123,10 +195,14 @@ def _start_application(host: str, port: int, application: Callable[[], Applicati
     private.HTTP_PROXY_TIMEOUT = PROXIES_WITHIN_S  # type: ignore[attr-defined]  # imported there without a promise
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
     try:
-        serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "ERROR"})
+        # Behind HAProxy, replicas listen on loopback whatever address was asked for.
+        listening = {"host": LOOPBACK if front else host, "port": port}
+        serve.start(http_options=listening, logging_config={"log_level": "ERROR"})
         serve.run(application(), name=APPLICATION, route_prefix="/")
     except (RuntimeError, TimeoutError, RayError) as error:
-        raise ServeError("Ray Serve", "the application to start", _first_line(error)) from error
+        refused = refusal(front)
+        got = f"HAProxy's configuration has {refused}" if refused else _first_line(error)
+        raise ServeError("Ray Serve", "the application to start", got) from error
 
 
 def _start_ray(num_cpus: int, folder: str) -> None:

