@@ -353,8 +353,13 @@ def one_batch_is_many(
     entity_histories: Sequence[EntityHistory],
     moment: int,
 ) -> Report:
-    """All events in one batch give the features of many batches: exact ones of every entity, sums of the sample."""
+    """All events in one batch give the features of many batches: exact ones of every entity, sums of the sample.
+
+    Args:
+        moment: not before any event is known; the stream may be at an earlier one.
+    """
     view, findings = stream.view, _Tally(stream.view.name, "one batch = many batches")
+    stream.advance(moment)
     one_batch = Streamed(view, events, np.random.default_rng(0))
     fold = Fold(view, events)
     one_batch.store.put(fold.rows(pa.nulls(len(fold.keys), pa.binary()), BatchKey(STREAM_ID, 0, 0)))

@@ -70,6 +70,13 @@ def test_every_law_holds_and_compares_something(seed: int) -> None:
     assert found["history = oracle"].compared == 12 * 20 * len(view.features)
 
 
+@pytest.mark.parametrize("times", [1, 2, 4])
+def test_the_laws_hold_at_a_few_times_too(seed: int, times: int) -> None:
+    found = checked(parsed(seed), seed, Sizes(entities=12, times=times))
+    assert {law: report.worst for law, report in found.items() if report.mismatches} == {}
+    assert found["one batch = many batches"].compared
+
+
 def test_a_check_tells_its_progress_and_repeats_itself_by_its_seed() -> None:
     said: list[str] = []
     several = {"events": parsed(1).events}
