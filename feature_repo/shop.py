@@ -88,6 +88,8 @@ user_activity = FeatureView(
             name="engaged",
         ),
         FeatureSet(user, activity, [DecayedCount("1h"), DecayedCount("7d")], ["30d"], where=ENGAGED, name="engaged"),
+        # What a request with exclude_seen leaves out: all lists of items here, so the newest 1,000 events of 30 days.
+        FeatureSet(user, activity, [LastK("item_id", 1_000)], ["30d"], where=ENGAGED, name="engaged"),
     ],
     derived={
         "click_through_24h": ratio("user_click_count_24h", "user_impression_count_24h"),

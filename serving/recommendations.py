@@ -96,7 +96,7 @@ class Recommendations:
         self._shadow = Shadow(
             settings.shadow_share, lambda: self.models.challenger, lambda: workers.busy, metrics, self._log
         )
-        self._users = UserReader(settings.user_view, repo, reader, rows, own, self._store_failed)
+        self._users = UserReader(settings.user_view, self._item_key(), repo, reader, rows, own, self._store_failed)
         self.store_problem: str | None = "not asked yet"
         self._items_tried = False
         self._repeated = (
@@ -109,6 +109,12 @@ class Recommendations:
     def ready(self) -> bool:
         """True once the registry and all items have been read, or could not be."""
         return self.models.champion.looked and self._items_tried
+
+    def _item_key(self) -> str | None:
+        """The field that identifies an item; None where several do."""
+        view = self.repo.views.get(self.settings.item_view)
+        keys = [] if view is None else list(view.entity.keys)
+        return keys[0] if len(keys) == 1 else None
 
     def _item_views(self) -> tuple[FeatureView | None, list[tuple[FeatureView, Read]]]:
         """The items' view, and the other views of the same entity with their reads."""

@@ -70,7 +70,9 @@ class RecommendRequest(PersonalRequest):
     k: Annotated[int, Field(ge=1, le=MAX_K, strict=True)] = 10
     """The number of items."""
     exclude_seen: Annotated[bool, Field(strict=True)] = False
-    """Leave out the items of the user's own recent history."""
+    """Leave out what the user did something with: the items in the lists of its features (LastK), up to the longest
+    window and the most events of each, of its session, and of its history at the model's training; in a fallback,
+    those that could be read in time."""
     exclude: Ids = []
     """Leave out these items."""
     candidates: Ids | None = None

@@ -96,6 +96,7 @@ class UserRead:
         recent: the session's items, newest first.
         own_features: whether the request brought features of its own.
         schema_hash: the hash of the definition of the matrix; None for the repo's.
+        seen: all items in the features' lists, where the query leaves out seen ones.
     """
 
     matrix: FeatureMatrix | None = None
@@ -103,6 +104,7 @@ class UserRead:
     recent: tuple[str, ...] = ()
     own_features: bool = False
     schema_hash: int | None = None
+    seen: tuple[str, ...] = ()
 
     @property
     def status(self) -> Status | None:
@@ -148,13 +150,13 @@ def recommend(
         items: all items with fresh features, for fallbacks.
         inputs: the item matrix of the artefact; None for items without features.
     """
+    seen = (*user.recent, *user.seen) if query.exclude_seen else ()
     if artefact is None:
-        return substitute(query, user.problem or FallbackReason.NO_MODEL, items, None)
+        return substitute(query, user.problem or FallbackReason.NO_MODEL, items, None, seen)
     recent = recent_items(query, user, artefact)
     if not user.own_features and not artefact.knows(query.user, recent):
-        return substitute(query, user.problem or query.unknown, items, artefact)
-    seen = artefact.seen(query.user, recent) if query.exclude_seen else []
-    exclude = [*_excluded(query), *seen]
+        return substitute(query, user.problem or query.unknown, items, artefact, seen)
+    exclude = [*_excluded(query), *(artefact.seen(query.user, [*recent, *seen]) if query.exclude_seen else ())]
     ranking = ranking_request(artefact, query, user, items, inputs)
     ranked = ranked_by(artefact, query, ranking, items, exclude)
     found = _filled(ranked, query, exclude, items, artefact)
@@ -327,7 +329,8 @@ def substitute(
     if query.ranks:
         found = each_once(items, artefact, query.among or (), [])
     else:
-        found = _unpersonal(query, query.k, (*_excluded(query), *without), items, artefact)
+        seen = artefact.seen(query.user) if query.exclude_seen and artefact is not None else ()
+        found = _unpersonal(query, query.k, (*_excluded(query), *without, *seen), items, artefact)
     return Recommendation(found, reason, False, reasons=_reasons(query, found, artefact))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from features.definitions import FeatureRepo, FeatureView
+from features.definitions import FeatureRepo, FeatureView, LastK
 from features.errors import HeadraceError
 from features.online_store import ReadableStore
 from features.rows import FeatureMatrix, Status
@@ -26,6 +26,7 @@ class UserReader:
 
     Args:
         view: the view that describes users.
+        item_key: the field that identifies an item; None where several do.
         own: the sessions; None if none are remembered.
         failed: called with the error if the store cannot be read.
     """
@@ -33,13 +34,14 @@ class UserReader:
     def __init__(
         self,
         view: str,
+        item_key: str | None,
         repo: FeatureRepo,
         reader: Reader,
         rows: ReadableStore,
         own: OwnClicks | None,
         failed: Callable[[Exception], None],
     ) -> None:
-        self._view, self._repo, self._reader, self._rows = view, repo, reader, rows
+        self._view, self._item_key, self._repo, self._reader, self._rows = view, item_key, repo, reader, rows
         self._own, self._failed = own, failed
 
     def request_features(self, features: Mapping[str, Any], served: LoadedRecommender | None) -> Mapping[str, pa.Array]:
@@ -63,7 +65,18 @@ class UserReader:
         if own_features:
             now = now_ms()
             matrix = overridden(self._view_of(served), matrix, own_features, now)
-        return UserRead(matrix, problem, recent, bool(own_features), schema_hash)
+        seen = self._seen(matrix, served) if query.exclude_seen and matrix is not None else ()
+        return UserRead(matrix, problem, recent, bool(own_features), schema_hash, seen)
+
+    def _seen(self, matrix: FeatureMatrix, served: LoadedRecommender | None) -> tuple[str, ...]:
+        """The items of every list of items among the user's features (LastK), over the longest window of each."""
+        lists = [
+            feature.name
+            for feature in self._view_of(served).aggregated
+            if isinstance(feature.aggregation, LastK) and feature.aggregation.column == self._item_key
+        ]
+        values = (matrix.columns[matrix.names.index(name)][0].as_py() for name in lists)
+        return tuple(dict.fromkeys(item for value in values for item in value or () if item is not None))
 
     def schema_hash(self, served: LoadedRecommender | None) -> int | None:
         """The schema hash by which users are read for this version; None for the repo's."""

@@ -87,7 +87,7 @@ def test_diversity_keeps_one_kind_from_following_itself(http):
 
 
 def test_features_that_a_request_brings_stand_in_for_those_of_the_store(http):
-    (recent,) = [name for name in load_repo(REPO).views["user_activity"].names if "item_id_last" in name]
+    recent = load_repo(REPO).recommenders["shop-recommender"].recent_feature
     answer = http.recommend(user_features={recent: ["item20"]}, k=2)
     assert (answer["fallback"]["used"], answer["features"]["status"]) == (False, "PRESENT")
     assert ids(answer)[0] == "item21"

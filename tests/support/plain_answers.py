@@ -78,7 +78,8 @@ def plain_substitute(
     query: ItemQuery, items: ItemSnapshot, artefact: Artefact | None, without: Sequence[str] = ()
 ) -> list[Ranked]:
     """The items of a fallback."""
-    return plain_unpersonal(query, query.k, [*query.context, *query.exclude, *without], items, artefact)
+    seen = artefact.seen(query.user) if query.exclude_seen and artefact else []
+    return plain_unpersonal(query, query.k, [*query.context, *query.exclude, *without, *seen], items, artefact)
 
 
 def by_model(query: ItemQuery, user: UserRead, artefact: Artefact, items: ItemSnapshot, exclude: Sequence[str]):
@@ -102,12 +103,13 @@ def plain_recommend(
     query: ItemQuery, user: UserRead, artefact: Artefact | None, items: ItemSnapshot
 ) -> tuple[list[Ranked], FallbackReason | None]:
     """The answer of ``recommend`` without diversity, and its reason."""
+    seen = [*user.seen] if query.exclude_seen else []
     if artefact is None:
-        return plain_substitute(query, items, None), user.problem or FallbackReason.NO_MODEL
+        return plain_substitute(query, items, None, seen), user.problem or FallbackReason.NO_MODEL
     recent = recent_items(query, user, artefact)
     if not artefact.knows(query.user, recent):
-        return plain_substitute(query, items, artefact), user.problem or query.unknown
-    seen = artefact.seen(query.user, recent) if query.exclude_seen else []
+        return plain_substitute(query, items, artefact, seen), user.problem or query.unknown
+    seen = artefact.seen(query.user, [*recent, *seen]) if query.exclude_seen else []
     exclude = [*query.context, *query.exclude, *seen]
     ranked = by_model(query, user, artefact, items, exclude)
     rest = plain_unpersonal(query, len(items.items) + len(artefact.items), exclude, items, artefact)

@@ -99,7 +99,9 @@ queries = st.builds(
 )
 
 reads = st.one_of(
-    st.lists(ANYTHING, max_size=3).map(lambda recent: UserRead(features(recent=recent))),
+    st.builds(
+        lambda recent, seen: UserRead(features(recent=recent), seen=tuple(seen)), *[st.lists(ANYTHING, max_size=3)] * 2
+    ),
     st.sampled_from([UserRead(features(Status.NOT_FOUND)), UserRead(problem=FallbackReason.STORE_DOWN)]),
 )
 

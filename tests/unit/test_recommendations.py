@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from serving_world import REPO, fill, settings
 
 from features.definitions.repo import load_repo
 from features.errors import StoreError
+from features.events.parsing import from_columns
 from features.online_store import FeatureReader
+from features.online_store.batch_step import build_generation
+from features.online_store.port import Marker
 from features.online_store.sqlite.rows import SqliteRows
 from features.times import now_ms
 from models.registry import Pinned
@@ -94,3 +98,32 @@ def test_without_a_thread_a_ranking_has_each_item_once_and_a_wrong_filter_is_tol
     assert answer.fallback.reason == "overloaded"
     assert [item.item_id for item in answer.items] == ["item9", "item3", "unheard", "other"]
     assert [item.source for item in answer.items][2:] == ["unknown", "unknown"]
+
+
+def test_all_that_a_user_did_in_thirty_days_is_left_out(tmp_path):
+    day, now = 86_400_000, now_ms()
+    rows, repo = SqliteRows(tmp_path / "online.db"), load_repo(REPO)
+    own = [("item1", now - 29 * day), *((f"item{2 + number % 20}", now - 9 * day + number) for number in range(400))]
+    others = [(f"item{number}", now - day) for number in range(30)]
+    events = [("u1", *event) for event in own] + [("u2", *event) for event in others]
+    table = pa.table(
+        {
+            "event_id": [str(number) for number in range(len(events))],
+            "event_time": pa.array([at for _, _, at in events]),
+            "event_type": ["view"] * len(events),
+            "user_id": [user for user, _, _ in events],
+            "item_id": [item for _, item, _ in events],
+        }
+    )
+    views = [repo.views[name] for name in ("user_activity", "item_activity")]
+    folded = {"activity": from_columns(table, repo.streams["activity"]).events}
+    build_generation(rows.generation(1), views, 1, folded, Marker(0, {}, {}, 0), now)
+    for view in views:
+        rows.set_current(view.name, 1)
+    service = Service(
+        settings(tmp_path / "online.db", ""), repo, FeatureReader(rows, repo), rows, EmptyRegistry(), None
+    )
+    read_items(service.recommendations)
+    asked = schema.RecommendRequest(user_id="u1", k=30, exclude_seen=True)
+    answer = asyncio.run(service.recommendations.recommend(asked))
+    assert {item.item_id for item in answer.items} == {"item0", *(f"item{number}" for number in range(22, 30))}
