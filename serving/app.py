@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
@@ -50,21 +51,18 @@ def service_of(settings: ServiceConfig) -> Service:
     """The service of these settings, not started yet."""
     repo = load_repo(settings.repo)
     rows = settings.store.open_to_read()
-    registry = MlflowRegistry(settings.tracking_uri, settings.model_name)
     pending = rows.pending()
     schemas = schema_registry(settings.schema_registry, settings.registry_client)
     readable = RowsWithPending(rows, pending, repo, schemas=schemas) if settings.own_clicks else rows
     reader = StreamClockReader(readable, repo) if settings.clock == "stream" else FeatureReader(readable, repo)
     own = own_clicks_of(settings, repo, pending) if settings.own_clicks else None
-    return Service(settings, repo, reader, rows, registry, sink_of(settings), own)
+    return Service(settings, repo, reader, rows, partial(MlflowRegistry, settings.tracking_uri), sink_of(settings), own)
 
 
 def own_clicks_of(settings: ServiceConfig, repo: FeatureRepo, pending: Pending) -> OwnClicks:
     """The pending events that make accepted events count at once."""
-    item_view = repo.views.get(settings.item_view)
-    item = next(iter(item_view.entity.keys)) if item_view is not None else ""
     ttl_ms, session_ttl_ms = (int(1000 * seconds) for seconds in (settings.pending_ttl_s, settings.session_ttl_s))
-    return OwnClicks(pending, repo, item, settings.session_kinds, ttl_ms, session_ttl_ms)
+    return OwnClicks(pending, repo, repo.chosen_recommenders(settings.recommender_names), ttl_ms, session_ttl_ms)
 
 
 def build_asgi(settings: ServiceConfig) -> ASGIApp:
@@ -115,9 +113,9 @@ def hot_routes(service: Service) -> dict[str, HotRoute]:
         return await _posted(service, body, QueryParams(scope["query_string"]).get("stream"))
 
     return {
-        "/v1/recommend": json_route(schema.RecommendRequest, service.recommendations.recommend),
-        "/v1/rank": json_route(schema.RankRequest, service.recommendations.rank),
-        "/v1/similar": json_route(schema.SimilarRequest, service.recommendations.similar),
+        "/v1/recommend": json_route(schema.RecommendRequest, service.recommend),
+        "/v1/rank": json_route(schema.RankRequest, service.rank),
+        "/v1/similar": json_route(schema.SimilarRequest, service.similar),
         "/v1/score": json_route(schema.ScoreRequest, score),
         "/v1/events": events,
     }
@@ -136,17 +134,17 @@ def _add_v1(app: FastAPI, service: Service) -> None:
     @app.post("/v1/recommend", response_model=schema.RecommendResponse)
     async def recommend(request: schema.RecommendRequest) -> Response:
         """Rank items for a user; says which model and features it used, and whether it is a fallback."""
-        return _json(encoded(await service.recommendations.recommend(request)))
+        return _json(encoded(await service.recommend(request)))
 
     @app.post("/v1/rank", response_model=schema.RecommendResponse)
     async def rank(request: schema.RankRequest) -> Response:
         """Rank the request's items: every one comes back, and those that nothing is known of come last."""
-        return _json(encoded(await service.recommendations.rank(request)))
+        return _json(encoded(await service.rank(request)))
 
     @app.post("/v1/similar", response_model=schema.RecommendResponse)
     async def similar(request: schema.SimilarRequest) -> Response:
         """List items that go with an item; where none does, what is popular, and why."""
-        return _json(encoded(await service.recommendations.similar(request)))
+        return _json(encoded(await service.similar(request)))
 
     @app.post("/v1/score")
     async def score(request: schema.ScoreRequest) -> schema.ScoreResponse:
@@ -172,7 +170,7 @@ def _add_v1(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models")
     async def models() -> schema.ModelsResponse:
         """List the versions of the model in this process."""
-        return service.recommendations.models.listed()
+        return service.models()
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:

@@ -26,35 +26,23 @@ class ServiceConfig(ServingSettings):
     """Where the features of users and items are read."""
     clock: Literal["wall", "stream"] = "wall"
     """What now is: the wall's time, or the newest event of a stream that is replayed with its times kept."""
-    user_view: str = "user_activity"
-    """The view that describes whoever is recommended to."""
-    item_view: str = "item_activity"
-    """The view that describes what is recommended."""
-    session_kinds: tuple[str, ...] = ("view", "click", "cart", "favorite", "purchase", "rating")
-    """Event types that say what a session is about."""
+    recommender_names: dict[str, str] = Field(default={})
+    """Names of the section [training] that count over those of the default recommender's definition."""
     session_ttl_s: float = Field(default=1800, gt=0)
     """How long a session is remembered after its last event."""
     pending_ttl_s: float = Field(default=300, gt=0)
     """How long an accepted event waits for the stream at most; one that comes later than that counts from then on."""
     item_refresh_s: float = Field(default=2.0, gt=0)
     """Seconds between two readings of all item features into memory."""
-    trending_weights: dict[str, float] = Field(default={"item_engaged_decayed_count_24h_30d": 1.0})
-    """Item feature → weight: their sum ranks what is trending."""
-    popular_weights: dict[str, float] = Field(
-        default={"item_purchase_count_30d": 10.0, "item_cart_count_30d": 3.0, "item_view_count_30d": 1.0}
-    )
-    """Item feature → weight: their sum ranks what is popular."""
     tracking_uri: str = "sqlite:///mlruns/mlflow.db"
     """MLflow's registry of models; empty for none."""
-    model_name: str = "shop-recommender"
-    """The registered model."""
     model_alias: str = "champion"
     """The alias that says which version serves."""
     model_poll_s: float = Field(default=5.0, gt=0)
     """Seconds between two looks at the alias."""
     kept_model: str = ""
     """A folder of this machine where the model that serves is copied to, for a start without the registry; empty for
-    none."""
+    none. Recommenders beside the default one have folders of their own beside it."""
     bootstrap_servers: str = ""
     """Kafka's address, for POST /v1/events; empty for none."""
     kafka_client: dict[str, str | int | float | bool] = Field(default={})
@@ -65,10 +53,8 @@ class ServiceConfig(ServingSettings):
     """More options of the registry's client."""
     acknowledge_within_s: float = Field(default=5.0, gt=0)
     """How long POST /v1/events waits for Kafka's acknowledgement."""
-    events_stream: str = "activity"
-    """The stream that an event belongs to when the request does not say."""
-    served_stream: str = "served"
-    """The stream that what was served is logged to, where the repo has it and Kafka is configured."""
+    events_stream: str | None = None
+    """The stream that an event belongs to when the request does not say; the default recommender's unless given."""
     threads: int = Field(default=4, ge=1)
     """How many requests are worked on at once."""
     max_waiting: int = Field(default=64, ge=1)

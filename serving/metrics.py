@@ -129,10 +129,10 @@ class Metrics:
             "headrace_items_read_timestamp_seconds", "When item features were read last", registry=registry
         )
 
-    def serving(self, name: str, version: str) -> None:
-        """This version of the model serves from now on."""
-        self.model.clear()
-        self.model.labels(name, version).set(1)
+    @property
+    def registry(self) -> CollectorRegistry:
+        """The registry that the text is of."""
+        return self._registry
 
     def failed(self, part: str) -> Callable[[], None]:
         """Counts a failure of this part at each call."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from features.definitions import FeatureRepo, FeatureView
+from features.definitions import FeatureRepo, FeatureView, Recommender
 from features.errors import HeadraceError, StoreError
 from features.online_store import ReadableStore
 from features.times import now_ms
@@ -20,7 +20,6 @@ from models.registry import Registry
 from serving.config import ServiceConfig
 from serving.events import EventSink, OwnClicks
 from serving.http import field_problem, schema
-from serving.metrics import Metrics
 from serving.recommend import (
     FallbackReason,
     FieldError,
@@ -44,12 +43,13 @@ from serving.recommend import (
     similar,
     substitute,
 )
+from serving.recommender_metrics import RecommenderMetrics
 from serving.versions import ModelVersions, Shadow, ShadowRequest
 from serving.workers import OverloadedError, Repeated, Workers
 
 logger = logging.getLogger(__name__)
 RequestFeatures = Mapping[str, pa.Array]
-Recommender = Callable[[ItemQuery, UserRead, Artefact | None, ItemSnapshot, Inputs | None], Recommendation]
+MakeAnswer = Callable[[ItemQuery, UserRead, Artefact | None, ItemSnapshot, Inputs | None], Recommendation]
 
 
 class Recommendations:
@@ -57,7 +57,8 @@ class Recommendations:
 
     Args:
         settings: the configuration.
-        repo: the definitions.
+        definition: the recommender.
+        repo: all definitions.
         reader: reads the features of entities.
         rows: the store behind the reader.
         registry: the registry of models.
@@ -65,12 +66,13 @@ class Recommendations:
         own: remembers sessions; None if none are remembered.
         workers: the threads that answer.
 
-    Answers are logged if the repo has the stream of the served log and there is a sink.
+    Answers are logged if the definition has a served log and there is a sink.
     """
 
     def __init__(  # noqa: PLR0913  # one parameter for each part of the service that it shares
         self,
         settings: ServiceConfig,
+        definition: Recommender,
         repo: FeatureRepo,
         reader: Reader,
         rows: ReadableStore,
@@ -79,30 +81,46 @@ class Recommendations:
         own: OwnClicks | None,
         *,
         workers: Workers,
-        metrics: Metrics,
+        metrics: RecommenderMetrics,
     ) -> None:
-        self.settings, self.repo, self.metrics = settings, repo, metrics
+        self.settings, self.definition, self.repo, self.metrics = settings, definition, repo, metrics
         self._reader, self._rows, self._workers = reader, rows, workers
+        item_view = definition.item_view.name
         self.items = ItemFeatures(
-            lambda keys: reader.read(settings.item_view, keys),
+            lambda keys: reader.read(item_view, keys),
             self._item_keys,
-            settings.trending_weights,
-            settings.popular_weights,
+            definition.trending_weights,
+            definition.popular_weights,
             *self._item_views(),
-            lambda schema_hash, keys: reader.read(settings.item_view, keys, None, schema_hash),
+            lambda schema_hash, keys: reader.read(item_view, keys, None, schema_hash),
         )
-        self.models = ModelVersions(settings, repo, registry, reader, self.items, metrics, self._store_failed)
+        self.models = ModelVersions(
+            settings,
+            repo,
+            registry,
+            reader,
+            self.items,
+            metrics,
+            self._store_failed,
+            name=definition.name,
+        )
         self._served_log = self._log_of(sink)
         self._shadow = Shadow(
-            settings.shadow_share, lambda: self.models.challenger, lambda: workers.busy, metrics, self._log
+            settings.shadow_share, lambda: self.models.challenger, lambda: workers.busy, metrics.service, self._log
         )
-        self._users = UserReader(settings.user_view, self._item_key(), repo, reader, rows, own, self._store_failed)
+        session_items = None if own is None else functools.partial(own.items, definition.name)
+        item_key = next(iter(definition.item.keys)) if len(definition.item.keys) == 1 else None
+        self._users = UserReader(
+            definition.user_view.name, item_key, repo, reader, rows, session_items, self._store_failed
+        )
         self.store_problem: str | None = "not asked yet"
         self._items_tried = False
         self._repeated = (
-            Repeated("items", settings.item_refresh_s, self._refresh_items, metrics.failed("items")),
+            Repeated("items", settings.item_refresh_s, self._refresh_items, metrics.service.failed("items")),
             # The first look takes as long as MLflow's import; a much longer rest would delay a new champion.
-            Repeated("models", settings.model_poll_s, self.models.look, metrics.failed("registry"), idle_share=0.5),
+            Repeated(
+                "models", settings.model_poll_s, self.models.look, metrics.service.failed("registry"), idle_share=0.5
+            ),
         )
 
     @property
@@ -110,30 +128,34 @@ class Recommendations:
         """True once the registry and all items have been read, or could not be."""
         return self.models.champion.looked and self._items_tried
 
-    def _item_key(self) -> str | None:
-        """The field that identifies an item; None where several do."""
-        view = self.repo.views.get(self.settings.item_view)
-        keys = [] if view is None else list(view.entity.keys)
-        return keys[0] if len(keys) == 1 else None
+    @property
+    def readiness(self) -> schema.RecommenderReadiness:
+        """Its part of the service's readiness."""
+        return schema.RecommenderReadiness(
+            ready=self.ready,
+            store=self.store_problem or "ok",
+            items=len(self.items.snapshot.items),
+            model=self.models.state,
+            canary=self.models.canary.state,
+        )
 
-    def _item_views(self) -> tuple[FeatureView | None, list[tuple[FeatureView, Read]]]:
+    def _item_views(self) -> tuple[FeatureView, list[tuple[FeatureView, Read]]]:
         """The items' view, and the other views of the same entity with their reads."""
-        main = self.repo.views.get(self.settings.item_view)
-        views = [] if main is None else [view for view in self.repo.views.values() if view.entity == main.entity]
-        return main, [(view, functools.partial(self._reader.read, view.name)) for view in views if view is not main]
+        main = self.definition.item_view
+        views = [view for view in self.repo.views.values() if view.entity == main.entity and view != main]
+        return main, [(view, functools.partial(self._reader.read, view.name)) for view in views]
 
     def _item_keys(self) -> pa.Array:
         """The keys of items that any of their views has rows of."""
         main, others = self._item_views()
-        names = [self.settings.item_view] if main is None else [main.name, *(view.name for view, _ in others)]
-        return pa.concat_arrays([self._rows.keys(name) for name in names])
+        return pa.concat_arrays([self._rows.keys(view.name) for view in (main, *(view for view, _ in others))])
 
     def _log_of(self, sink: EventSink | None) -> ServedLog | None:
-        stream = self.repo.streams.get(self.settings.served_stream)
+        stream = self.definition.served
         if sink is None or stream is None or not self.settings.served_log_share:
             return None
-        counts = self.metrics.served_log
-        return ServedLog(stream, sink, self.settings.served_log_share, lambda status: counts.labels(status).inc())
+        counts, share = self.metrics.service.served_log, self.settings.served_log_share
+        return ServedLog(stream, sink, share, lambda status: counts.labels(status).inc(), self.definition.name)
 
     def start(self) -> None:
         """Starts the threads that read items and models."""
@@ -156,7 +178,12 @@ class Recommendations:
 
     async def recommend(self, request: schema.RecommendRequest) -> schema.RecommendResponse:
         """Recommended items, or a fallback, within the deadline."""
-        return await self._personal(request, query_of(request), recommend)
+        query, exclude = query_of(request), self.definition.exclude
+        if exclude:
+            query = replace(
+                query, exclude_seen=query.exclude_seen or "seen" in exclude, exclude_taken="bought" in exclude
+            )
+        return await self._personal(request, query, recommend)
 
     async def rank(self, request: schema.RankRequest) -> schema.RecommendResponse:
         """The request's items, each once, the best first."""
@@ -176,8 +203,10 @@ class Recommendations:
         return self._response(await self._in_time(answer, query, served), request)
 
     async def _personal(
-        self, request: schema.PersonalRequest, query: ItemQuery, answer: Recommender
+        self, request: schema.PersonalRequest, query: ItemQuery, answer: MakeAnswer
     ) -> schema.RecommendResponse:
+        if query.diversity and self.definition.category is not None:
+            query = replace(query, alike_by=self.definition.category)
         served = await self.models.version_for(request.model, query.user or query.session)
         own_features = self._users.request_features(request.user_features, served)
         work = functools.partial(self._answer, answer, query, own_features, served)
@@ -208,9 +237,8 @@ class Recommendations:
         except OverloadedError:
             answer = self._substitute(query, FallbackReason.OVERLOADED, served)
         answer = replace(answer, took_s=time.perf_counter() - started)
-        self.metrics.recommend_seconds.observe(answer.took_s)
-        if answer.recommendation.reason is not None:
-            self.metrics.fallbacks.labels(answer.recommendation.reason.value).inc()
+        reason = answer.recommendation.reason
+        self.metrics.answered(answer.took_s, None if reason is None else reason.value)
         return answer
 
     def _response(
@@ -220,7 +248,7 @@ class Recommendations:
         return response_of(answer, used, self.items.snapshot)
 
     def _answer(
-        self, answer: Recommender, query: ItemQuery, own_features: RequestFeatures, served: LoadedRecommender | None
+        self, answer: MakeAnswer, query: ItemQuery, own_features: RequestFeatures, served: LoadedRecommender | None
     ) -> ModelAnswer:
         user = self._users.read(query, own_features, served)
         made = self._attempt(answer, query, own_features, user, served)
@@ -230,7 +258,7 @@ class Recommendations:
 
     def _attempt(
         self,
-        answer: Recommender,
+        answer: MakeAnswer,
         query: ItemQuery,
         own_features: RequestFeatures,
         user: UserRead,
@@ -243,7 +271,7 @@ class Recommendations:
             made = self._answer_by(answer, query, own_features, user, served)
         except Exception:
             logger.exception("model_failed version=%s", served.version if served else None)
-            self.metrics.failures.labels("model").inc()
+            self.metrics.failed("model")
         took_s = time.perf_counter() - started
         failed = made is None or took_s > self.settings.deadline_ms / 1000
         self.models.answered(served, failed, took_s, query.user or query.session)
@@ -251,7 +279,7 @@ class Recommendations:
 
     def _answer_by(
         self,
-        answer: Recommender,
+        answer: MakeAnswer,
         query: ItemQuery,
         own_features: RequestFeatures,
         user: UserRead,
@@ -297,9 +325,8 @@ class Recommendations:
             raise
         finally:
             self._items_tried = True
-        self.metrics.items.set(len(self.items.snapshot.items))
-        self.metrics.items_read_at.set(self.items.snapshot.read_at / 1000)
+        self.metrics.items_read(len(self.items.snapshot.items), self.items.snapshot.read_at / 1000)
 
     def _store_failed(self, error: Exception) -> None:
         self.store_problem = str(error)
-        self.metrics.failures.labels("store").inc()
+        self.metrics.failed("store")

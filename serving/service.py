@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,12 +16,26 @@ from features.times import now_ms
 from models.registry import Registry
 from serving.config import ServiceConfig
 from serving.events import EventSink, OwnClicks, PostedEvents
-from serving.http import ProblemError, schema
+from serving.http import ProblemError, field_problem, schema
 from serving.metrics import Metrics
 from serving.recommend import ObservedReader, Reader
 from serving.recommendations import Recommendations
+from serving.recommender_metrics import RecommenderFamilies, RecommenderMetrics
 from serving.scoring import EventScores
 from serving.workers import OverloadedError, Repeated, Workers
+
+UNKNOWN_MODELS = schema.RecommenderModels(
+    name="",
+    alias="",
+    current=None,
+    previous=None,
+    refused=None,
+    canary=None,
+    canary_state="none",
+    challenger=None,
+    problem="there is no default recommender",
+)
+"""GET /v1/models of a service without a default recommender."""
 
 
 class Service:
@@ -31,7 +46,7 @@ class Service:
         repo: the definitions.
         reader: reads the features of entities.
         rows: the store behind the reader.
-        registry: the registry of models.
+        registry_of: the registry of the models of a name.
         sink: takes posted events; None without Kafka.
         own: makes accepted events count at once; None if they count once the stream has folded them.
     """
@@ -42,7 +57,7 @@ class Service:
         repo: FeatureRepo,
         reader: Reader,
         rows: ReadableStore,
-        registry: Registry,
+        registry_of: Callable[[str], Registry],
         sink: EventSink | None,
         own: OwnClicks | None = None,
     ) -> None:
@@ -50,26 +65,79 @@ class Service:
         self.metrics = Metrics(settings.read_age_slo_s)
         self._reader = ObservedReader(reader, self.metrics.read_age, self.metrics.without_pending)
         self._workers = Workers(settings.threads, settings.max_waiting, settings.deadline_ms)
-        self.recommendations = Recommendations(
-            settings, repo, self._reader, rows, registry, sink, own, workers=self._workers, metrics=self.metrics
-        )
+        self.chosen = repo.chosen_recommenders(settings.recommender_names)
+        families = RecommenderFamilies(self.metrics)
+        self.recommendations = {
+            name: Recommendations(
+                settings.model_copy(update={"kept_model": self._kept_model(name)}),
+                definition,
+                repo,
+                self._reader,
+                rows,
+                registry_of(name),
+                sink,
+                own,
+                workers=self._workers,
+                metrics=RecommenderMetrics(self.metrics, families, name, definition == self.chosen.default),
+            )
+            for name, definition in self.chosen.by_name.items()
+        }
         uri, share = settings.tracking_uri, settings.shadow_share
         self.scores = EventScores(repo, self._reader, uri, settings.model_alias, self.metrics, share)
-        self.posted = PostedEvents(settings, repo, sink, own, self._workers, self.metrics)
+        self.posted = PostedEvents(settings, repo, self.chosen, sink, own, self._workers, self.metrics)
         self._pending = Repeated("pending", settings.item_refresh_s, self.posted.measure, lambda: None)
 
     def start(self) -> None:
         """Starts all threads."""
-        self.recommendations.start()
+        for recommendations in self.recommendations.values():
+            recommendations.start()
         self.scores.shadow.start()
         self._pending.start()
 
     def stop(self) -> None:
         """Stops all threads; requests in progress end."""
-        self.recommendations.stop()
+        for recommendations in self.recommendations.values():
+            recommendations.stop()
         self._pending.stop()
         self.scores.shadow.stop()
         self._workers.stop()
+
+    def _kept_model(self, name: str) -> str:
+        """The folder of the recommender's kept model; the default one has that of the settings."""
+        default, folder = self.chosen.default, self.settings.kept_model
+        return folder if not folder or (default is not None and default.name == name) else f"{folder}-{name}"
+
+    # --- recommend, rank, similar ---
+
+    async def recommend(self, request: schema.RecommendRequest) -> schema.RecommendResponse:
+        """See Recommendations; by the request's recommender. Raises ProblemError for one that there is not."""
+        return await self._asked(request.recommender).recommend(request)
+
+    async def rank(self, request: schema.RankRequest) -> schema.RecommendResponse:
+        """As recommend."""
+        return await self._asked(request.recommender).rank(request)
+
+    async def similar(self, request: schema.SimilarRequest) -> schema.RecommendResponse:
+        """As recommend."""
+        return await self._asked(request.recommender).similar(request)
+
+    def _asked(self, name: str | None) -> Recommendations:
+        found = self.default if name is None else self.recommendations.get(name)
+        if found is None:
+            required = f"one of {', '.join(self.recommendations) or 'no recommenders: the feature repo defines none'}"
+            raise field_problem("recommender", required, name)
+        return found
+
+    @property
+    def default(self) -> Recommendations | None:
+        """The recommender of requests that name none; None where there are several and none is marked, or none."""
+        return None if self.chosen.default is None else self.recommendations[self.chosen.default.name]
+
+    def models(self) -> schema.ModelsResponse:
+        """The answer to GET /v1/models."""
+        listed = {name: one.models.listed() for name, one in self.recommendations.items()}
+        shown = UNKNOWN_MODELS if self.default is None else listed[self.default.definition.name]
+        return schema.ModelsResponse(**dict(shown), recommenders=listed)
 
     # --- features ---
 
@@ -110,12 +178,16 @@ class Service:
     def readiness(self) -> schema.Readiness:
         """Ready once the registry and all items have been read, or could not be, while the fold is not stuck."""
         stream = read_status(Path(self.settings.home), now_ms()) if self.settings.home else {"state": "absent"}
+        parts = {name: one.readiness for name, one in self.recommendations.items()}
+        problems = [part.store for part in parts.values() if part.store != "ok"]
+        shown = None if self.default is None else parts[self.default.definition.name]
         return schema.Readiness(
-            ready=self.recommendations.ready and "fold" not in stuck(stream),
-            store=self.recommendations.store_problem or "ok",
-            items=len(self.recommendations.items.snapshot.items),
-            model=self.recommendations.models.state,
-            canary=self.recommendations.models.canary.state,
+            ready=all(part.ready for part in parts.values()) and "fold" not in stuck(stream),
+            store=shown.store if shown is not None else next(iter(problems), "ok"),
+            items=0 if shown is None else shown.items,
+            model="no default recommender" if shown is None else shown.model,
+            canary="none" if shown is None else shown.canary,
+            recommenders=parts,
             events="ok" if self.sink is not None else "no Kafka configured",
             stream=progress_text(stream),
         )

@@ -91,7 +91,7 @@ LAYERS = {
         "golden extension > artefact > reasons similar > retrieval > arrays pairs > calibration content > tables"
     ),
     "serving": (
-        "server > app > service > recommendations scoring > versions > recommend > events > http > "
+        "server > app > service > recommendations scoring > versions > recommend recommender_metrics > events > http > "
         "config metrics workers > settings"
     ),
     "serving.events": "posted > avro kafka_sink pending > verdicts",

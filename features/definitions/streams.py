@@ -215,6 +215,7 @@ class Stream:
 
 SERVED_FIELDS: dict[str, Field | str] = {
     "recommendation_id": Field("string", required=True),
+    "recommender": "string",
     "user_id": "string",
     "session_id": "string",
     "placement": "string",

@@ -47,7 +47,10 @@ def serve(cpus: int, root: Path, **overrides: Any) -> None:
     from headrace.project import Project
     from serving.server import served
 
-    config = service_config(Project.open(root), **overrides)
+    project = Project.open(root)
+    config = service_config(project, **overrides)
+    for note in project.repo.chosen_recommenders(project.settings.training).notes:
+        click.echo(note, err=True)
     click.echo("starting Ray Serve", err=True)
     _on_signals(_interrupt)
     try:
@@ -69,6 +72,7 @@ def service_config(project: Project, **overrides: Any) -> ServiceConfig:
     Raises:
         UsageError: feature_store.yaml is missing, or names a store that serves no packed rows.
     """
+    from features.definitions import REPLACED_NAMES
     from features.machine import free_port
     from features.online_store import read_settings_of
     from models.registry import absolute_uri
@@ -81,6 +85,7 @@ def service_config(project: Project, **overrides: Any) -> ServiceConfig:
         "home": str(home.resolve()),
         "store": read_settings_of(repo / "feature_store.yaml"),
         "tracking_uri": absolute_uri(settings.mlflow.tracking_uri, project.root),
+        "recommender_names": {key: str(value) for key, value in settings.training.items() if key in REPLACED_NAMES},
         "kept_model": str((home / "kept-model").resolve()),
         "bootstrap_servers": kafka.bootstrap_servers or _own_broker(home),
         "kafka_client": kafka.client,
@@ -110,6 +115,7 @@ def _interrupt(*_: object) -> None:
 
 
 @click.command()
+@click.option("--recommender", metavar="NAME", help="The recommender; the default one unless given.")
 @click.option("--user", "user_id", metavar="U", help="The user.")
 @click.option("--item", "item_id", metavar="I", help="The item of the page.")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1, 500), help="How many items.")

@@ -176,6 +176,12 @@ class Artefact:
         own = self.tables.histories.column[self.tables.user(user)]
         return [*recent, *(self.items[index] for index in own.tolist())]
 
+    def taken(self, user: str | None) -> list[str]:
+        """The items that the user took as the target, by the model; all of the history where it does not tell."""
+        own, visits = self.tables.user(user), self.tables.own_visits
+        columns = self.tables.histories.column[own]
+        return [self.items[index] for index in (columns if visits is None else columns[visits[own] > 0]).tolist()]
+
     def popular(self, k: int, exclude: Sequence[str] = ()) -> list[Ranked]:
         """The k most popular items: the last resort."""
         return self._listed(self.tables.most_popular, self.tables.popular, "popular", k, exclude)

@@ -26,6 +26,7 @@ def judge_avro(
     registry: SchemaRegistry | None,
     *,
     keys: Collection[str] = (),
+    key_fields: Sequence[str] = (),
 ) -> JudgedEvents:
     """The stream's verdict on each event, as if received ``now`` (epoch ms), with its encoded message.
 
@@ -33,7 +34,9 @@ def judge_avro(
         FormatError: the stream has no schema to write with.
         StoreError: the registry does not answer.
     """
-    plain = judge(events, replace(stream, format="json", schema=None), horizon_ms, now, keys=keys)
+    plain = judge(
+        events, replace(stream, format="json", schema=None), horizon_ms, now, keys=keys, key_fields=key_fields
+    )
     writer = avro_writer(stream, registry)
     verdicts, reasons, messages = list(plain.verdicts), list(plain.reasons), list(plain.messages)
     good = [at for at, verdict in enumerate(verdicts) if verdict != Verdict.DEAD_LETTER]

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
-import pyarrow as pa
-
-from features.definitions import FeatureRepo, Stream
-from features.events import EventColumns, Verdict
+from features.definitions import ChosenRecommenders, FeatureRepo, Recommender, Stream
+from features.events import EventColumns, Verdict, entity_keys
 from features.online_store import Pending, PendingEvent
 from serving.events.verdicts import Acknowledgement, JudgedEvents
 
-SESSION, KIND = "session_id", "event_type"
+SEPARATOR = "\x1f"
+"""Between a recommender's name and a session's id: an id of two recommenders is two sessions."""
 
 
 class OwnClicks:
     """Keeps accepted events for the reads of features and sessions; may be shared by threads.
 
     Args:
-        item: the field of an event's item.
-        kinds: event types that make up a session's history.
+        recommenders: those whose sessions are remembered.
         ttl_ms: the longest that an event is pending.
         session_ttl_ms: the time for which a session is remembered after its last event.
     """
@@ -28,46 +26,52 @@ class OwnClicks:
         self,
         pending: Pending,
         repo: FeatureRepo,
-        item: str,
-        kinds: Collection[str],
+        recommenders: ChosenRecommenders,
         ttl_ms: int,
         session_ttl_ms: int,
     ) -> None:
-        self._pending, self._repo, self._item, self._kinds = pending, repo, item, frozenset(kinds)
+        self._pending, self._repo, self._recommenders = pending, repo, recommenders
         self._ttl_ms, self._session_ttl_ms = ttl_ms, session_ttl_ms
 
     def keep(self, stream: Stream, judged: JudgedEvents, acknowledged: Mapping[int, Acknowledgement]) -> int:
         """Stores the acknowledged events as pending; the number of entries without room. Raises StoreError."""
         entries = entries_of(self._repo, stream, judged, acknowledged)
         refused = self._pending.put(entries, self._ttl_ms) if entries else 0
-        for session, items in self._sessions(judged, acknowledged).items():
-            self._pending.add_to_session(session, items, self._session_ttl_ms)
+        for recommender in self._recommenders.by_name.values():
+            if recommender.stream.name == stream.name:
+                for session, items in _sessions(recommender, judged, acknowledged).items():
+                    self._pending.add_to_session(self._key(recommender.name, session), items, self._session_ttl_ms)
         return refused
 
     def size(self) -> tuple[int, int]:
         """The number of pending entries of all replicas, and their bytes. Raises StoreError."""
         return self._pending.size()
 
-    def _sessions(self, judged: JudgedEvents, acknowledged: Mapping[int, Acknowledgement]) -> dict[str, list[str]]:
-        """Session → its items, newest first."""
-        events = judged.parsed.events
-        if not {SESSION, KIND, self._item} <= set(events.column_names):
-            return {}
-        sessions: dict[str, list[str]] = {}
-        for at, event in zip(judged.parsed.rows.tolist(), _plain(events, self._item), strict=True):
-            whole = event[SESSION] is not None and event[self._item] is not None
-            if at in acknowledged and whole and event[KIND] in self._kinds:
-                sessions.setdefault(str(event[SESSION]), []).insert(0, str(event[self._item]))
-        return sessions
-
-    def items(self, session: str) -> tuple[str, ...]:
+    def items(self, recommender: str, session: str) -> tuple[str, ...]:
         """The session's items, newest first, each once. Raises StoreError."""
-        return tuple(dict.fromkeys(self._pending.session(session)))
+        return tuple(dict.fromkeys(self._pending.session(self._key(recommender, session))))
+
+    def _key(self, recommender: str, session: str) -> str:
+        default = self._recommenders.default
+        return session if default is not None and default.name == recommender else f"{recommender}{SEPARATOR}{session}"
 
 
-def _plain(events: pa.Table, item: str) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = events.select([SESSION, KIND, item]).to_pylist()
-    return rows
+def _sessions(
+    recommender: Recommender, judged: JudgedEvents, acknowledged: Mapping[int, Acknowledgement]
+) -> dict[str, list[str]]:
+    """Session → its items, newest first, by the events of the recommender's kinds."""
+    session_field, kind_field, events = recommender.session, recommender.kind, judged.parsed.events
+    if session_field is None:
+        return {}
+    items = entity_keys({name: events[name] for name in recommender.item.keys}, recommender.item).to_pylist()
+    kinds = [None] * len(items) if kind_field is None else events[kind_field].to_pylist()
+    of_events = zip(judged.parsed.rows.tolist(), events[session_field].to_pylist(), items, kinds, strict=True)
+    sessions: dict[str, list[str]] = {}
+    for at, session, item, kind in of_events:
+        counts = kind_field is None or kind in recommender.remembered_kinds
+        if at in acknowledged and session is not None and item is not None and counts:
+            sessions.setdefault(str(session), []).insert(0, str(item))
+    return sessions
 
 
 def entries_of(

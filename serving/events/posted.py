@@ -6,7 +6,7 @@ import asyncio
 import functools
 from collections.abc import Mapping
 
-from features.definitions import FeatureRepo, Stream
+from features.definitions import ChosenRecommenders, FeatureRepo, Stream
 from features.errors import HeadraceError
 from features.events.avro import schema_registry
 from features.times import now_ms
@@ -24,6 +24,7 @@ class PostedEvents:
     """Takes posted events.
 
     Args:
+        recommenders: the default one's stream is that of events that name none.
         sink: takes accepted events; None without Kafka.
         own: makes accepted events count at once; None if they count once the stream has folded them.
         workers: the threads that write pending events.
@@ -33,6 +34,7 @@ class PostedEvents:
         self,
         settings: ServiceConfig,
         repo: FeatureRepo,
+        recommenders: ChosenRecommenders,
         sink: EventSink | None,
         own: OwnClicks | None,
         workers: Workers,
@@ -40,23 +42,24 @@ class PostedEvents:
     ) -> None:
         self._repo, self._sink, self._own = repo, sink, own
         self._workers, self._metrics = workers, metrics
-        self._stream = settings.events_stream
+        self._recommenders, default = recommenders, recommenders.default
+        self._stream = settings.events_stream or (None if default is None else default.stream.name)
         self._schemas = schema_registry(settings.schema_registry, settings.registry_client)
 
     async def post(self, body: bytes, stream_name: str | None) -> schema.EventsResponse:
         """The outcome of each event of the body, once Kafka has acknowledged the valid ones."""
         posted = events.read_body(body)
-        name = posted.stream or stream_name or self._stream
-        stream = events.named_stream(self._repo.streams, name)
+        stream = events.named_stream(self._repo.streams, posted.stream or stream_name or self._stream)
         if self._sink is None:
             raise ProblemError(503, "POST /v1/events requires Kafka's address; got none. See 'headrace serve --help'.")
         now = now_ms()
-        horizon_ms, keys = self._repo.horizon_ms(name), self._repo.keys_of(name)
+        horizon_ms, keys = self._repo.horizon_ms(stream.name), self._repo.keys_of(stream.name)
+        first = key_fields(self._repo, self._recommenders, stream)
         if stream.format == "avro":  # in a thread of its own, as the registry may be read
-            judge = functools.partial(judge_avro, posted.events, stream, horizon_ms, now, self._schemas, keys=keys)
-            judged = await asyncio.to_thread(judge)
+            judge = functools.partial(judge_avro, posted.events, stream, horizon_ms, now, self._schemas)
+            judged = await asyncio.to_thread(judge, keys=keys, key_fields=first)
         else:
-            judged = events.judge(posted.events, stream, horizon_ms, now, keys=keys)
+            judged = events.judge(posted.events, stream, horizon_ms, now, keys=keys, key_fields=first)
         keep = None if self._own is None else functools.partial(self._keep, self._own, stream, judged)
         response = await events.post(judged, self._sink, keep)
         for verdict in response.events:
@@ -83,3 +86,14 @@ class PostedEvents:
             self._metrics.pending_refused.inc(refused)
         except (HeadraceError, TimeoutError, OverloadedError):
             self._metrics.failures.labels("own_clicks").inc()
+
+
+def key_fields(repo: FeatureRepo, recommenders: ChosenRecommenders, stream: Stream) -> tuple[str, ...]:
+    """The fields whose first value is an event's key, so that a user's events stay in one partition, in order.
+
+    Of a recommender's stream: the user, the session, the item. Of others: the keys of entities, in the repo's order.
+    """
+    of_stream = (one for one in recommenders.by_name.values() if one.stream.name == stream.name)
+    named = [name for one in of_stream for name in (*one.user.keys, one.session, *one.item.keys)]
+    others = [key for entity in repo.entities.values() for key in entity.keys if key in stream.mapped]
+    return tuple(dict.fromkeys(name for name in (*named, *others) if name is not None))

@@ -23,9 +23,6 @@ MAX_EVENTS = 1_000
 
 EventVerdict, EventsResponse = struct_of(schema.EventVerdict), struct_of(schema.EventsResponse)
 
-KEY_FIELDS = ("user_id", "session_id", "item_id")
-"""The first of these fields of an event is its key, so that a user's events stay in one partition, in order."""
-
 REASON = re.compile(
     r"(?P<code>\w+): (?:field '(?P<field>[^']*)' )?requires (?P<required>.*?); got (?P<got>.*)", re.DOTALL
 )
@@ -104,11 +101,11 @@ def _refuse(field: str, required: str, got: object) -> None:
     raise field_problem(field, required, got)
 
 
-def named_stream(streams: Mapping[str, Stream], name: str) -> Stream:
+def named_stream(streams: Mapping[str, Stream], name: str | None) -> Stream:
     """The stream of this name; ProblemError where there is none."""
-    if name not in streams:
+    if name is None or name not in streams:
         _refuse("stream", f"one of {', '.join(streams) or 'no streams'}", name)
-    return streams[name]
+    return streams[str(name)]
 
 
 def message_of(event: Mapping[str, Any], stream: Stream) -> dict[str, Any]:
@@ -141,9 +138,9 @@ def _in_unit(ms: int, unit: str) -> int | str:
     return ms * int(TIME_UNITS_PER_MS[unit])
 
 
-def key_of(event: Mapping[str, Any]) -> bytes | None:
-    """The message's key: the text of the event's user, session or item."""
-    return next((str(event[name]).encode() for name in KEY_FIELDS if event.get(name) not in (None, "")), None)
+def key_of(event: Mapping[str, Any], fields: Sequence[str]) -> bytes | None:
+    """The message's key: the text of the first of these fields that the event has, such as its user."""
+    return next((str(event[name]).encode() for name in fields if event.get(name) not in (None, "")), None)
 
 
 @dataclass(frozen=True)
@@ -158,9 +155,19 @@ class JudgedEvents:
 
 
 def judge(
-    events: Sequence[Any], stream: Stream, horizon_ms: int | None, now: int, *, keys: Collection[str] = ()
+    events: Sequence[Any],
+    stream: Stream,
+    horizon_ms: int | None,
+    now: int,
+    *,
+    keys: Collection[str] = (),
+    key_fields: Sequence[str] = (),
 ) -> JudgedEvents:
-    """The stream's verdict on each event, as if received ``now`` (epoch ms)."""
+    """The stream's verdict on each event, as if received ``now`` (epoch ms).
+
+    Args:
+        key_fields: the fields of which the first that an event has is its message's key.
+    """
     refused = [_not_an_event(event, stream) for event in events]
     objects = [event if isinstance(event, dict) else {} for event in events]
     values = [msgspec.json.encode(message_of(event, stream)) for event in objects]
@@ -170,7 +177,9 @@ def judge(
         Verdict.DEAD_LETTER if own else Verdict(int(of_parser))
         for own, of_parser in zip(refused, parsed.verdicts, strict=True)
     ]
-    messages = [Message(stream.topic, key_of(event), value) for event, value in zip(objects, values, strict=True)]
+    messages = [
+        Message(stream.topic, key_of(event, key_fields), value) for event, value in zip(objects, values, strict=True)
+    ]
     return JudgedEvents(messages, [_id(event) for event in objects], verdicts, reasons, parsed)
 
 

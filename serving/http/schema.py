@@ -37,9 +37,14 @@ class Context(Strict):
     """The place on the page, for logs and metrics."""
 
 
+Named = Annotated[str, Field(min_length=1, max_length=256)] | None
+
+
 class PersonalRequest(Strict):
     """The user, the session and the context of a request."""
 
+    recommender: Named = None
+    """The recommender of the definitions that is asked; the default one unless given."""
     user_id: Id | None = None
     """The user to recommend to; without one, items are popular or go with the session or the context."""
     session_id: Id | None = None
@@ -101,6 +106,8 @@ class SimilarRequest(Strict):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"item_id": "i42", "k": 5}]})
 
+    recommender: Named = None
+    """As in /v1/recommend."""
     item_id: Id
     """The item; it is not in the answer."""
     k: Annotated[int, Field(ge=1, le=MAX_K, strict=True)] = 10
@@ -282,8 +289,8 @@ class RefusedVersion(Strict):
     reason: str
 
 
-class ModelsResponse(Strict):
-    """The answer to GET /v1/models."""
+class RecommenderModels(Strict):
+    """The versions of one recommender in this process."""
 
     name: str
     alias: str
@@ -298,6 +305,23 @@ class ModelsResponse(Strict):
     """The version that repeats the champion's requests and never answers."""
     problem: str | None
     """The error of the last look at the registry."""
+
+
+class ModelsResponse(RecommenderModels):
+    """The answer to GET /v1/models: the versions of the default recommender, and those of each by name."""
+
+    recommenders: dict[str, RecommenderModels]
+    """The name of each recommender → its versions."""
+
+
+class RecommenderReadiness(Strict):
+    """Whether a recommender's parts were tried; each part is ok or has its error."""
+
+    ready: bool
+    store: str
+    items: int
+    model: str
+    canary: str
 
 
 class Readiness(Strict):
@@ -315,3 +339,5 @@ class Readiness(Strict):
     events: str
     stream: str
     """"ok"; or each query that does not get on, since when and why; or "not running" on this machine."""
+    recommenders: dict[str, RecommenderReadiness]
+    """The name of each recommender → its parts; those above are the default one's."""

@@ -73,13 +73,13 @@ class Attributes:
         )
         return np.asarray(pc.fill_null(met, fill_value=False))
 
-    def alike(self, positions: Int64s, name: str) -> NDArray[np.float64]:
+    def alike(self, positions: Int64s, name: str | None) -> NDArray[np.float64]:
         """(i, i) 1 where both items have the same value of this attribute, NaN where either value is unknown.
 
         Args:
             positions: (i,) of the items; -1 for one of unknown values.
         """
-        if name not in self.columns:
+        if name is None or name not in self.columns:
             return np.full((len(positions), len(positions)), np.nan)
         indices = pa.array(positions, mask=positions < 0)
         encoded = self.columns[name].take(indices).dictionary_encode()

@@ -44,9 +44,6 @@ POOL, LEAST_POOL, MOST_POOL = 5, 50, 500
 UNPERSONAL = ("trending", "popular")
 """The sources of unpersonal items."""
 
-KIND = "category"
-"""The attribute by which items are similar."""
-
 
 @dataclass(frozen=True)
 class ItemQuery:
@@ -65,6 +62,8 @@ class ItemQuery:
         placement: the place on the page, for the log.
         ranks: whether the answer is all of ``among``, each item once.
         explain: whether the answer has reasons.
+        exclude_taken: leave out what the user took, by the model.
+        alike_by: the attribute by which items are similar; None for none.
     """
 
     user: str | None
@@ -79,6 +78,8 @@ class ItemQuery:
     placement: str | None = None
     ranks: bool = False
     explain: bool = False
+    exclude_taken: bool = False
+    alike_by: str | None = None
 
     @property
     def unknown(self) -> FallbackReason:
@@ -156,7 +157,8 @@ def recommend(
     recent = recent_items(query, user, artefact)
     if not user.own_features and not artefact.knows(query.user, recent):
         return substitute(query, user.problem or query.unknown, items, artefact, seen)
-    exclude = [*_excluded(query), *(artefact.seen(query.user, [*recent, *seen]) if query.exclude_seen else ())]
+    taken = artefact.taken(query.user) if query.exclude_taken else ()
+    exclude = [*_excluded(query), *taken, *(artefact.seen(query.user, [*recent, *seen]) if query.exclude_seen else ())]
     ranking = ranking_request(artefact, query, user, items, inputs)
     ranked = ranked_by(artefact, query, ranking, items, exclude)
     found = _filled(ranked, query, exclude, items, artefact)
@@ -263,7 +265,7 @@ def varied(ranked: list[Ranked], query: ItemQuery, artefact: Artefact, items: It
     """k of the ranked items, diversified by category and by co-occurrence."""
     names = [item.item_id for item in ranked]
     co_occurrence = artefact.likeness(names)
-    kind = items.attributes.alike(items.keys.positions(names), KIND)
+    kind = items.attributes.alike(items.keys.positions(names), query.alike_by)
     likeness = np.where(np.isnan(kind), co_occurrence, (np.nan_to_num(kind) + co_occurrence) / 2)
     scores = np.array([item.score for item in ranked], dtype=np.float64)
     return [ranked[index] for index in diversified(scores, likeness, query.k, query.diversity).tolist()]

@@ -74,9 +74,13 @@ class ServedLog:
         outlet: takes the log's messages.
         share: of the answers, 0 to 1.
         count: called with the fate of each sampled answer: sent, dropped or failed.
+        recommender: the name of the recommender that answers.
     """
 
-    def __init__(self, stream: Stream, outlet: Outlet, share: float, count: Callable[[str], None]) -> None:
+    def __init__(
+        self, stream: Stream, outlet: Outlet, share: float, count: Callable[[str], None], recommender: str | None = None
+    ) -> None:
+        self._recommender = recommender
         self._stream, self._outlet, self._share, self._count = stream, outlet, share, count
         self._queue: DroppingQueue[ServedAnswer] = DroppingQueue(
             "served-log", MOST_WAITING, self._send, lambda _: count("dropped"), self._failed
@@ -106,13 +110,13 @@ class ServedLog:
         self._count("failed")
 
     def _message(self, answer: ServedAnswer) -> Message:
-        event = event_of(answer, now_ms())
+        event = event_of(answer, now_ms(), self._recommender)
         key = answer.query.user or answer.query.session
         value = msgspec.json.encode(message_of(event, self._stream))
         return Message(self._stream.topic, None if key is None else key.encode(), value)
 
 
-def event_of(logged: ServedAnswer, now: int) -> dict[str, object]:
+def event_of(logged: ServedAnswer, now: int, recommender: str | None = None) -> dict[str, object]:
     """The answer as an event of the log (SERVED_FIELDS), without null fields."""
     answer, query = logged.answer, logged.query
     made = answer.recommendation
@@ -125,6 +129,7 @@ def event_of(logged: ServedAnswer, now: int) -> dict[str, object]:
         "event_id": answer.id if shadow is None else f"{answer.id}-shadow",
         "event_time": now,
         "recommendation_id": answer.id,
+        "recommender": recommender,
         "user_id": query.user,
         "session_id": query.session,
         "placement": query.placement,

@@ -13,7 +13,6 @@ from features.online_store import ReadableStore
 from features.rows import FeatureMatrix, Status
 from features.times import now_ms
 from models.recommender import LoadedRecommender
-from serving.events import OwnClicks
 from serving.http import field_problem
 from serving.recommend.attributes import FieldError
 from serving.recommend.readers import Reader
@@ -27,7 +26,7 @@ class UserReader:
     Args:
         view: the view that describes users.
         item_key: the field that identifies an item; None where several do.
-        own: the sessions; None if none are remembered.
+        session_items: the items of a session, newest first; None if none are remembered.
         failed: called with the error if the store cannot be read.
     """
 
@@ -38,11 +37,11 @@ class UserReader:
         repo: FeatureRepo,
         reader: Reader,
         rows: ReadableStore,
-        own: OwnClicks | None,
+        session_items: Callable[[str], tuple[str, ...]] | None,
         failed: Callable[[Exception], None],
     ) -> None:
         self._view, self._item_key, self._repo, self._reader, self._rows = view, item_key, repo, reader, rows
-        self._own, self._failed = own, failed
+        self._session_items, self._failed = session_items, failed
 
     def request_features(self, features: Mapping[str, Any], served: LoadedRecommender | None) -> Mapping[str, pa.Array]:
         """The request's own features as columns. Raises ProblemError for one that the model's view lacks."""
@@ -90,7 +89,7 @@ class UserReader:
         self, query: ItemQuery, schema_hash: int | None
     ) -> tuple[FeatureMatrix | None, FallbackReason | None, tuple[str, ...]]:
         try:
-            recent = () if self._own is None or query.session is None else self._own.items(query.session)
+            recent = self._recent(query.session)
             if query.user is None:
                 return None, None, recent
             matrix = self._reader.read(self._view, pa.array([query.user], pa.string()), None, schema_hash)
@@ -100,3 +99,6 @@ class UserReader:
             self._failed(error)
             return None, FallbackReason.STORE_DOWN, ()
         return matrix, None, recent
+
+    def _recent(self, session: str | None) -> tuple[str, ...]:
+        return () if self._session_items is None or session is None else self._session_items(session)

@@ -19,8 +19,8 @@ from models.registry import Registry
 from models.tags import CHALLENGER
 from serving.config import ServiceConfig
 from serving.http import field_problem, schema
-from serving.metrics import Metrics
 from serving.recommend import ItemFeatures, Reader
+from serving.recommender_metrics import RecommenderMetrics
 from serving.versions.canary import Canary
 from serving.versions.named import NamedVersions, UnknownModelError
 
@@ -31,6 +31,7 @@ class ModelVersions:
     """The champion, the canary and the challenger beside it, and versions that requests name.
 
     Args:
+        name: of the recommender, and of its registered model.
         registry: the registry of models.
         reader: finds the definitions that have rows.
         items: reads the features of a version's items before it answers.
@@ -44,9 +45,12 @@ class ModelVersions:
         registry: Registry,
         reader: Reader,
         items: ItemFeatures,
-        metrics: Metrics,
+        metrics: RecommenderMetrics,
         store_failed: Callable[[Exception], None],
+        *,
+        name: str,
     ) -> None:
+        self.name = name
         self._settings, self._repo, self._reader, self._items = settings, repo, reader, items
         self._metrics, self._store_failed = metrics, store_failed
         loader = VersionLoader(registry, open_recommender, self._prepare)
@@ -80,14 +84,14 @@ class ModelVersions:
     def _look(self) -> None:
         self.champion.follow()
         if self.champion.registry_problem is not None:
-            self._metrics.failures.labels("registry").inc()
+            self._metrics.failed("registry")
             return
         try:
             self.canary.look(self.champion.current)
             if self._settings.shadow_share:
                 self._challenger.look(self.champion.current)
         except HeadraceError:  # they stay as they were
-            self._metrics.failures.labels("registry").inc()
+            self._metrics.failed("registry")
 
     def stop(self) -> None:
         """Stops loading versions."""
@@ -116,22 +120,21 @@ class ModelVersions:
         if served is None:
             return
         alias = served.alias or self._settings.model_alias
-        self._metrics.model_seconds.labels(alias).observe(took_s)
-        self._metrics.model_answers.labels(served.version, alias, "failed" if failed else "answered").inc()
+        self._metrics.model_answered(served.version, alias, "failed" if failed else "answered", took_s)
         self.canary.answered(served, failed, took_s, key)
 
     def used(self, served: LoadedRecommender, name: str | None) -> schema.ModelUsed:
         """The part of a response about the version that answered; ``name`` is that of the request, if any."""
         followed = served.alias or self._settings.model_alias
         alias = followed if name is None else None if name.isdecimal() else name
-        return schema.ModelUsed(name=self._settings.model_name, version=served.version, alias=alias)
+        return schema.ModelUsed(name=self.name, version=served.version, alias=alias)
 
-    def listed(self) -> schema.ModelsResponse:
-        """The answer to GET /v1/models."""
+    def listed(self) -> schema.RecommenderModels:
+        """The recommender's part of the answer to GET /v1/models."""
         champion = self.champion
         refused = champion.refused
-        return schema.ModelsResponse(
-            name=self._settings.model_name,
+        return schema.RecommenderModels(
+            name=self.name,
             alias=self._settings.model_alias,
             current=_version(champion.current),
             previous=_version(champion.previous),
@@ -182,12 +185,11 @@ class ModelVersions:
         return views
 
     def _canary_stopped(self, served: LoadedRecommender, _: str) -> None:
-        self._metrics.canary_stopped.clear()
-        self._metrics.canary_stopped.labels(served.version).set(1)
+        self._metrics.canary_stopped(served.version)
 
     def _swapped(self, served: LoadedRecommender) -> None:
-        self._metrics.serving(self._settings.model_name, served.version)
-        logger.info("model_swapped name=%s version=%s", self._settings.model_name, served.version)
+        self._metrics.serving(served.version)
+        logger.info("model_swapped name=%s version=%s", self.name, served.version)
 
 
 def _version(served: LoadedRecommender | None) -> schema.ModelVersion | None:

@@ -141,8 +141,6 @@ def posted(project: Project, body: dict[str, Any]) -> list[str]:
     settings = ServiceConfig(
         repo=str(project.root / "feature_repo"),
         store=StoreSettings(kind="sqlite", address=str(project.root / ".headrace" / "online.db")),
-        user_view="by_user",
-        item_view="by_user",
         tracking_uri="",
         bootstrap_servers=project.bootstrap,
         schema_registry=project.registry.url,

@@ -140,10 +140,6 @@ def from_service(project: Project) -> dict[str, Any]:
     settings = ServiceConfig(
         repo=str(project.root / "feature_repo"),
         store=read_settings_of(project.root / "feature_repo" / "feature_store.yaml"),
-        user_view="by_user",
-        item_view="by_city",
-        trending_weights={},
-        popular_weights={},
         tracking_uri="",
         port=free_port(),
         deadline_ms=20_000,

@@ -43,6 +43,7 @@ ANY = st.recursive(
     max_leaves=6,
 )
 WELL_TYPED = {
+    "recommender": TEXTS | st.just("shop-recommender") | st.none(),
     "user_id": TEXTS | st.none(),
     "session_id": TEXTS | st.none(),
     "user_features": st.dictionaries(TEXTS, SCALARS | st.lists(SCALARS, max_size=3) | st.none(), max_size=3),
@@ -141,7 +142,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Service:
     repo = load_repo(REPO)
     fill(SqliteRows(store), repo)
     service = service_of(settings(store, ""))
-    service.recommendations.items.refresh(list, 1)
+    service.default.items.refresh(list, 1)
     return service
 
 

@@ -45,7 +45,7 @@ def service(tmp_path: Path) -> Service:
     rows, repo = SqliteRows(tmp_path / "online.db"), load_repo(REPO)
     fill(rows, repo)
     config = settings(tmp_path / "online.db", "").model_copy(update={"threads": 1, "max_waiting": 1})
-    return Service(config, repo, FeatureReader(rows, repo), rows, EmptyRegistry(), None)
+    return Service(config, repo, FeatureReader(rows, repo), rows, lambda _: EmptyRegistry(), None)
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def read_items(recommendations: Recommendations) -> None:
 
 
 def test_before_the_items_are_read_a_right_filter_has_to_wait_and_a_wrong_one_is_told(service):
-    made = service.recommendations
+    made = service.default
     with pytest.raises(StoreError, match="Ask again"):
         asyncio.run(made.recommend(schema.RecommendRequest(filter={"category": "mug"})))
     with pytest.raises(ProblemError) as caught:
@@ -81,14 +81,14 @@ def test_before_the_items_are_read_a_right_filter_has_to_wait_and_a_wrong_one_is
 
 def test_a_store_without_items_is_read_and_a_filter_leaves_none(tmp_path):
     rows, repo = SqliteRows(tmp_path / "online.db"), load_repo(REPO)
-    service = Service(settings(tmp_path, ""), repo, FeatureReader(rows, repo), rows, EmptyRegistry(), None)
-    read_items(service.recommendations)
-    answer = asyncio.run(service.recommendations.recommend(schema.RecommendRequest(filter={"category": "mug"})))
+    service = Service(settings(tmp_path, ""), repo, FeatureReader(rows, repo), rows, lambda _: EmptyRegistry(), None)
+    read_items(service.default)
+    answer = asyncio.run(service.default.recommend(schema.RecommendRequest(filter={"category": "mug"})))
     assert answer.items == []
 
 
 def test_without_a_thread_a_ranking_has_each_item_once_and_a_wrong_filter_is_told(service):
-    made = service.recommendations
+    made = service.default
     read_items(made)
     with occupied(service):
         asked = schema.RankRequest(user_id="u1", items=["unheard", "item3", "item9", "other", "item3"])
@@ -121,9 +121,9 @@ def test_all_that_a_user_did_in_thirty_days_is_left_out(tmp_path):
     for view in views:
         rows.set_current(view.name, 1)
     service = Service(
-        settings(tmp_path / "online.db", ""), repo, FeatureReader(rows, repo), rows, EmptyRegistry(), None
+        settings(tmp_path / "online.db", ""), repo, FeatureReader(rows, repo), rows, lambda _: EmptyRegistry(), None
     )
-    read_items(service.recommendations)
+    read_items(service.default)
     asked = schema.RecommendRequest(user_id="u1", k=30, exclude_seen=True)
-    answer = asyncio.run(service.recommendations.recommend(asked))
+    answer = asyncio.run(service.default.recommend(asked))
     assert {item.item_id for item in answer.items} == {"item0", *(f"item{number}" for number in range(22, 30))}

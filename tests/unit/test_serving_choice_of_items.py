@@ -194,7 +194,7 @@ def test_without_diversity_an_answer_is_the_models_own_to_the_bit():
 
 def test_a_varied_answer_has_the_same_items_in_which_one_kind_does_not_follow_itself():
     read = UserRead(features(recent=["tea", "pen"]))
-    varied = recommend(ItemQuery("bob", 5, diversity=0.9), read, model(), described(), None)
+    varied = recommend(ItemQuery("bob", 5, diversity=0.9, alike_by="category"), read, model(), described(), None)
     kinds = [KINDS[item] for item in ids(varied.items)]
     assert sorted(ids(varied.items)) == sorted(ITEMS)
     assert len(set(kinds[:3])) == 3
