@@ -88,8 +88,10 @@ LAYERS = {
     "models.event_model": "decisions > artefact > columns > inputs",
     "models.trees": "flat > kernel",
     "models.recommender": (
-        "golden extension > artefact > reasons similar > retrieval > arrays pairs > calibration content > tables"
+        "golden extension > artefact > reasons similar > retrieval > arrays pairs > calibration content scoring > "
+        "tables"
     ),
+    "models.recommender.scoring": "sources > loading > pair_rows > columns walks",
     "serving": (
         "server > app > service > recommendations scoring > versions > recommend recommender_metrics > events > http > "
         "config metrics workers > settings"

@@ -7,7 +7,6 @@ own.zip             instead of it, a user's own MLflow model (see models/user_mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,7 @@ from features.arrays import Floats
 from features.definitions import EventModel, FeatureView
 from features.errors import ArtefactError
 from models.artefact import check_views, load_classifier, read_manifest, save_artefact
-from models.classifier_file import scorer
+from models.classifier_file import Scorer, scorer
 from models.event_model.columns import EventModelColumns, filled, rounded
 from models.folder import MANIFEST, FileEntry, ViewInputs
 from models.golden import TOLERANCE, made_up
@@ -84,7 +83,7 @@ class EventClassifier:
         return isinstance(self.classifier, OwnRanker)
 
     @cached_property
-    def chances(self) -> Callable[[Floats], Floats]:
+    def chances(self) -> Scorer:
         """The classifier's answers, compiled where training fitted it (see classifier_file.scorer)."""
         return scorer(self.classifier)
 

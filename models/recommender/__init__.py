@@ -9,9 +9,10 @@ from models.recommender.calibration import Calibration, log_odds
 from models.recommender.content import Columns, Content, ContentEncoder, ContentRows, attributes_in
 from models.recommender.extension import with_items
 from models.recommender.golden import goldens_of, open_recommender, try_out
-from models.recommender.pairs import PAIR_FEATURES, Query
+from models.recommender.pairs import Query
 from models.recommender.reasons import reasons_of
 from models.recommender.retrieval import Candidates, Ranked, RankingRequest, ranker_inputs, retrieve
+from models.recommender.scoring import PAIR_FEATURES
 from models.recommender.tables import CandidateTables, Factors, Sessions, SparseRows
 
 __all__ = [

@@ -11,7 +11,7 @@ version: a reader passes it to ``load``, so that nothing in the folder can chang
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,13 +27,14 @@ from features.definitions import FeatureView
 from features.errors import ArtefactError
 from features.rows import FeatureMatrix
 from models.artefact import check_views, load_classifier, read_manifest, save_artefact
-from models.classifier_file import scorer
+from models.classifier_file import Scorer, scorer
 from models.folder import MANIFEST, FileEntry, ViewInputs
 from models.recommender.arrays import candidate_arrays, candidate_tables, item_content, read_arrays
 from models.recommender.calibration import Calibration
 from models.recommender.content import Content
-from models.recommender.pairs import PAIR_FEATURES, Query, blended
-from models.recommender.retrieval import Candidates, Ranked, best_first, ranker_inputs, retrieve
+from models.recommender.pairs import Query, blended
+from models.recommender.retrieval import Candidates, Ranked, RankingRequest, best_first, ranker_inputs, retrieve
+from models.recommender.scoring import PAIR_FEATURES, ready
 from models.recommender.similar import similar_items
 from models.recommender.tables import CandidateTables
 from models.registry import LoadedVersion
@@ -99,7 +100,7 @@ class Artefact:
         return self.tables.items
 
     @cached_property
-    def scorer(self) -> Callable[[Floats], Floats]:
+    def scorer(self) -> Scorer:
         """The ranker's answers, compiled where training fitted it (see classifier_file.scorer)."""
         return scorer(self.ranker)
 
@@ -136,11 +137,36 @@ class Artefact:
 
         Raises ArtefactError for a row or matrix of another shape than the manifest's.
         """
-        candidates = self.retrieve(Query(user, recent, as_of or self.manifest.as_of_ms), among, allowed)
-        if exclude:
-            candidates = candidates.only(~np.isin(candidates.indices, self.tables.indices(exclude)))
-        rows = None if item_matrix is None else self._checked(item_matrix)[candidates.indices]
-        return best_first(self.tables, candidates, self.score(candidates, user_row, rows), k)
+        query = Query(user, recent, as_of or self.manifest.as_of_ms)
+        left_out = self.tables.indices(exclude)
+        (ranked,) = self.recommend_batch([RankingRequest(query, user_row, item_matrix, among, allowed, k, left_out)])
+        return ranked
+
+    def recommend_batch(self, requests: Sequence[RankingRequest]) -> list[list[Ranked]]:
+        """The answer to each request, which is the same alone: ``recommend`` of its arguments.
+
+        The ranker is asked once about the candidates of all requests; a user's own model once a request, as its answer
+        to a row may depend on the others.
+        """
+        found = [self._found(request) for request in requests]
+        if self.ranker is None or not self.scorer.by_row:
+            scores = [self.score(*one) for one in found]
+        else:
+            ends = np.cumsum([len(candidates) for candidates, _, _ in found])
+            inputs = [self._inputs(*one) for one in found]
+            scores = np.split(self.chances(np.concatenate(inputs)), ends[:-1]) if inputs else []
+        return [
+            best_first(self.tables, candidates, part, request.k)
+            for (candidates, _, _), part, request in zip(found, scores, requests, strict=True)
+        ]
+
+    def _found(self, request: RankingRequest) -> tuple[Candidates, Floats | None, Floats | None]:
+        """The candidates of a request, and the user's and their items' features."""
+        candidates = self.retrieve(request.query, request.among, request.allowed)
+        if request.exclude is not None and len(request.exclude):
+            candidates = candidates.only(~np.isin(candidates.indices, request.exclude))
+        matrix = request.item_matrix
+        return candidates, request.user_row, None if matrix is None else self._checked(matrix)[candidates.indices]
 
     def retrieve(
         self, query: Query, among: Sequence[str] | None = None, allowed: NDArray[np.bool_] | None = None
@@ -156,6 +182,10 @@ class Artefact:
         """
         if not len(candidates) or self.ranker is None:
             return blended(candidates.pairs)
+        return self.chances(self._inputs(candidates, user_row, item_rows))
+
+    def _inputs(self, candidates: Candidates, user_row: Floats | None, item_rows: Floats | None) -> Floats:
+        """The ranker's inputs for each candidate; ArtefactError for rows of other shapes than the manifest's."""
         user, item = self.manifest.user.names, self.manifest.item.names
         user_row = np.full(len(user), np.nan) if user_row is None else user_row
         item_rows = np.full((len(candidates), len(item)), np.nan) if item_rows is None else item_rows
@@ -164,7 +194,7 @@ class Artefact:
             raise ArtefactError(
                 f"model '{self.manifest.name}'", required, f"shapes {user_row.shape} and {item_rows.shape}"
             )
-        return self.chances(ranker_inputs(candidates, user_row, item_rows))
+        return ranker_inputs(candidates, user_row, item_rows)
 
     def chances(self, inputs: Floats) -> Floats:
         """The probability that each row of the ranker's inputs is taken."""
@@ -295,6 +325,7 @@ def load(directory: str | Path, digest: str | None = None, *, trusted: bool = Fa
     inputs = (*manifest.pair_features, *manifest.user.names, *manifest.item.names)
     ranker = load_classifier(directory, manifest, RANKER, inputs, trusted=trusted)
     artefact = Artefact(manifest, tables, ranker, item_content(arrays, directory / CANDIDATES))
+    ready()
     _ = artefact.scorer, artefact.content and artefact.content.own.of_tokens  # ready before the first request
     return artefact
 

@@ -61,6 +61,8 @@ def _with_items(
     vars(extended).update(
         index={**tables.index, **{item: n + at for at, item in enumerate(items)}},
         popular_rank=np.concatenate([tables.popular_rank, np.arange(n, n + m, dtype=np.float64)]),
+        popular_log=np.concatenate([tables.popular_log, np.zeros(m)]),
+        lasting_log=np.concatenate([tables.lasting_log, np.full(m, np.nan if tables.lasting is None else 0.0)]),
         most_popular=np.concatenate([tables.most_popular, np.arange(n, n + m)]),
         most_trending=tables.most_trending,
         most_lasting=tables.most_lasting,

@@ -1,4 +1,4 @@
-"""Pair features, of a user and an item together: scores of every source for every item, then a row for each candidate.
+"""Pair features, of a user and an item together: scores by every source, then a row for each candidate.
 
 All are computed from the tables and the query's newest items alone, so that training (as of past moments, with tables
 of earlier data) and serving compute the same.
@@ -6,54 +6,33 @@ of earlier data) and serving compute the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from features.arrays import Floats, Int64s
-from models.recommender.tables import CandidateTables, Sessions
-
-PAIR_FEATURES = (
-    "similar_score",
-    "similar_rank",
-    "popular_score",
-    "popular_rank",
-    "trending_score",
-    "own_count",
-    "own_share",
-    "own_rank",
-    "own_age_ms",
-    "recent_place",
-    "history_size",
-    "blended",
-    "together_score",
-    "together_rank",
-    "factor_score",
-    "factor_rank",
-    "session_score",
-    "session_rank",
-    "lasting_score",
-    "own_visits",
-    "own_due",
-    "category_share",
-    "price_from_habit",
-    "position",
+from models.recommender.scoring import (
+    COLUMN,
+    PAIR_FEATURES,
+    Scored,
+    Scoring,
+    WorkingMemory,
+    fill,
+    recency_weights,
+    vector_products,
 )
-"""The ranker's inputs about a user and an item together; the user's and the item's own features follow them."""
-
-COLUMN = {name: column for column, name in enumerate(PAIR_FEATURES)}
+from models.recommender.tables import CandidateTables
 
 POSITION = 1.0
 """The display position of every candidate in a ranking: the ranker learns the effect of positions from shown items, and
 scores all candidates at the same one."""
 
-SCORED = {"similar": 100, "together": 60, "factor": 60, "session": 60}
-"""Source → the number of candidates it names, which is also the rank of an item that it does not name."""
+NO_CATEGORIES = np.empty(0, dtype=np.int32)
 
-TRAIL, SESSIONS_AN_ITEM, NEAREST_SESSIONS = 20, 200, 100
-"""V-SKNN's sizes: newest items of the user, latest sessions of each of them, most similar sessions that score."""
+TRAIL = 20
+"""The number of the user's newest items that sessions and co-occurrence go by."""
 
 
 @dataclass(frozen=True)
@@ -112,139 +91,85 @@ class KnownUser:
         return self.own_items[:0] if visits is None else self.own_items[visits[self.own] > 0]
 
 
-@dataclass(frozen=True)
-class SourceScores:
-    """A source's score of every item, (n,), higher is better, and the number of candidates it names."""
-
-    values: Floats
-    count: int
-
-    @cached_property
-    def top(self) -> Int64s:
-        """The indices of the items that it names, in no order."""
-        return best(self.values, self.count)
-
-    @cached_property
-    def ranks(self) -> Floats:
-        """(n,) 0 for the highest score, of equal ones the lower index first; ``count`` for what it does not name."""
-        ranks = np.full(len(self.values), float(self.count))
-        ranks[self.top[np.lexsort((self.top, -self.values[self.top]))]] = np.arange(len(self.top))
-        return ranks
-
-
-def scores_of(known: KnownUser) -> dict[str, SourceScores]:
-    """Source → its scores, for the sources that the tables have."""
-    tables, n = known.tables, len(known.tables.items)
-    scores = {"similar": tables.neighbours.total(known.every, n, known.shares)}
-    if tables.together is not None:
-        scores["together"] = tables.together.total(known.trail, n, recency_weights(len(known.trail)))
-    if tables.factors is not None:
-        scores["factor"] = tables.factors.scores(known.every)
-    if tables.sessions is not None:
-        scores["session"] = session_scores(tables.sessions, known.trail, n)
-    return {source: SourceScores(values, SCORED[source]) for source, values in scores.items()}
-
-
-def recency_weights(count: int) -> Floats:
-    """(count,) weights of items, newest first: from 1 down in equal steps, all above 0."""
-    return 1.0 - np.arange(count) / max(count, 1)
-
-
-def session_scores(sessions: Sessions, trail: Int64s, width: int) -> Floats:
-    """(width,) scores from the sessions most like the trail: V-SKNN (Ludewig and Jannach, UMUAI 2018).
-
-    An item of the trail has its recency weight; a session the sum over the items that it shares with the trail, divided
-    by the root of its length; an item is weighted by its inverse session frequency.
-    """
-    if not len(trail) or not len(sessions.items.starts) > 1:
-        return np.zeros(width)
-    count = len(sessions.items.starts) - 1
-    entries, lengths = sessions.of_item.at(trail, SESSIONS_AN_ITEM)
-    named = sessions.of_item.column[entries]
-    shared = np.bincount(named, weights=np.repeat(recency_weights(len(trail)), lengths), minlength=count)
-    similarity: Floats = shared / np.sqrt(np.diff(sessions.items.starts))
-    nearest = best(similarity, NEAREST_SESSIONS)
-    frequency = np.diff(sessions.of_item.starts)
-    return sessions.items.total(nearest, width, similarity[nearest]) * np.log1p(count / np.maximum(frequency, 1))
-
-
-def best(scores: Floats, count: int) -> Int64s:
-    """The indices of the highest positive scores, in no order."""
-    count = min(count, len(scores))
-    if not count:
-        return np.empty(0, dtype=np.int64)
-    highest = np.argpartition(-scores, count - 1)[:count]
-    return highest[scores[highest] > 0]
-
-
-def pairs_of(known: KnownUser, scores: Mapping[str, SourceScores], indices: Int64s) -> Floats:
-    """(c, len(PAIR_FEATURES)) the pair features of the items of these indices; NaN for unknown values."""
-    pairs = np.full((len(indices), len(PAIR_FEATURES)), np.nan)
-
-    def put(name: str, values: Floats | float) -> None:
-        pairs[:, COLUMN[name]] = values
-
+def score(known: KnownUser, scoring: Scoring) -> Scored:
+    """The user's scores by every source that the tables have."""
     tables = known.tables
-    for source, scored in scores.items():
-        put(f"{source}_score", scored.values[indices])
-        put(f"{source}_rank", scored.ranks[indices])
-    put("popular_score", tables.popular_log[indices])
-    put("popular_rank", tables.popular_rank[indices])
-    put("trending_score", tables.trending[indices].astype(np.float64))
-    put("lasting_score", tables.lasting_log[indices])
-    for name, values in _own(known, indices).items():
-        put(name, values)
-    rank = _rank_of(known.recent, len(tables.items))[indices]
-    put("recent_place", np.where(rank >= 0, rank, np.nan))
-    put("history_size", float(len(known.own_items) + len(known.recent)))
-    put("category_share", _category_share(known, indices))
-    put("price_from_habit", _price_from_habit(known, indices))
-    put("position", POSITION)
-    put("blended", blended(pairs))
+    scoring.rows("similar", tables.neighbours, known.every, known.shares)
+    if tables.together is not None:
+        scoring.rows("together", tables.together, known.trail, recency_weights(len(known.trail)))
+    if tables.factors is not None:
+        scoring.factors(tables.factors, known.every)
+    if tables.sessions is not None:
+        scoring.sessions(tables.sessions, known.trail)
+    return scoring.scored
+
+
+def pairs_of(known: KnownUser, scored: Scored, memory: WorkingMemory, indices: Int64s) -> Floats:
+    """(c, len(PAIR_FEATURES)) the pair features of the items of these indices, each once; NaN for unknown values.
+
+    The memory's sums are zeros again.
+    """
+    tables, factors = known.tables, known.tables.factors
+    pairs = np.full((len(indices), len(PAIR_FEATURES)), np.nan)
+    own_values, has_visits = _own(known)
+    weights, of_known = _of_category(known)
+    products = np.zeros(0 if factors is None else len(indices))
+    if factors is not None and scored.user is not None:
+        products = vector_products(factors, scored.user, indices)
+    sums = memory.items
+    fill(
+        indices,
+        memory.slots,
+        scored.touched,
+        sums.scores,
+        sums.seen,
+        sums.touched,
+        scored.top_counts,
+        scored.tops,
+        factors is not None,
+        products,
+        scored.factor_top,
+        tables.popular_log,
+        tables.popular_rank,
+        tables.trending,
+        tables.lasting_log,
+        known.own_items,
+        own_values,
+        has_visits,
+        known.recent,
+        NO_CATEGORIES if tables.category is None else tables.category,
+        known.trail,
+        weights,
+        of_known,
+        pairs,
+    )
+    pairs[:, COLUMN["history_size"]] = len(known.own_items) + len(known.recent)
+    pairs[:, COLUMN["price_from_habit"]] = _price_from_habit(known, indices)
+    pairs[:, COLUMN["position"]] = POSITION
+    pairs[:, COLUMN["blended"]] = blended(pairs)
     return pairs
 
 
-def _own(known: KnownUser, indices: Int64s) -> dict[str, Floats]:
-    """Pair feature → (c,) its values from the user's own history."""
+def _own(known: KnownUser) -> tuple[Floats, bool]:
+    """(6, items of the history) their count, share, rank, age, visits and due; whether the last two are known."""
     tables, own = known.tables, known.own
-    counts = tables.own_count[own].astype(np.float64)
-    age = (known.as_of - tables.own_last_ms[own]).astype(np.float64)
-    ranks = np.empty(len(counts))
-    ranks[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
-    columns = {
-        "own_count": (counts, 0.0),
-        "own_share": (counts / max(counts.sum(), 1.0), 0.0),
-        "own_rank": (ranks, np.nan),
-        "own_age_ms": (age, np.nan),
-    }
-    if tables.own_visits is not None and tables.own_first_ms is not None:
-        visits = tables.own_visits[own].astype(np.float64)
-        between = (tables.own_last_ms[own] - tables.own_first_ms[own]) / np.maximum(visits - 1, 1)
-        due = np.divide(age, between, out=np.full(len(age), np.nan), where=(visits > 1) & (between > 0))
-        columns |= {"own_visits": (visits, 0.0), "own_due": (due, np.nan)}
-    rank = _rank_of(known.own_items, len(tables.items))[indices]
-    return {name: np.append(values, default)[rank] for name, (values, default) in columns.items()}
+    values = np.full((6, own.stop - own.start), np.nan)
+    values[0] = counts = tables.own_count[own].astype(np.float64)
+    values[1] = counts / max(counts.sum(), 1.0)
+    values[2, np.argsort(-counts, kind="stable")] = np.arange(len(counts))
+    values[3] = age = (known.as_of - tables.own_last_ms[own]).astype(np.float64)
+    if tables.own_visits is None or tables.own_first_ms is None:
+        return values, False
+    values[4] = visits = tables.own_visits[own].astype(np.float64)
+    between = (tables.own_last_ms[own] - tables.own_first_ms[own]) / np.maximum(visits - 1, 1)
+    np.divide(age, between, out=values[5], where=(visits > 1) & (between > 0))
+    return values, True
 
 
-def _rank_of(indices: Int64s, size: int) -> Int64s:
-    """(size,) the position of each index among these; -1 for one that is not among them."""
-    rank = np.full(size, -1)
-    rank[indices] = np.arange(len(indices))
-    return rank
-
-
-def _category_share(known: KnownUser, indices: Int64s) -> Floats | float:
-    """(c,) the share of the trail that is of the item's category."""
-    category = known.tables.category
-    if category is None:
-        return np.nan
-    of_trail, weights = category[known.trail], recency_weights(len(known.trail))
-    known_ones = of_trail >= 0
-    if not known_ones.any():
-        return np.nan
-    sums = np.bincount(of_trail[known_ones], weights=weights[known_ones], minlength=int(category.max()) + 1)
-    of_item = category[indices]
-    return np.where(of_item >= 0, sums[np.maximum(of_item, 0)] / weights[known_ones].sum(), np.nan)
+def _of_category(known: KnownUser) -> tuple[Floats, float]:
+    """The recency weights of the trail, and the sum of those whose category is known; 0 for none."""
+    weights, category = recency_weights(len(known.trail)), known.tables.category
+    return weights, 0.0 if category is None else float(weights[category[known.trail] >= 0].sum())
 
 
 def _price_from_habit(known: KnownUser, indices: Int64s) -> Floats | float:

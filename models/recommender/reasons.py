@@ -15,16 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from features.arrays import Floats, Int64s
-from models.recommender.pairs import (
-    NEAREST_SESSIONS,
-    SCORED,
-    SESSIONS_AN_ITEM,
-    KnownUser,
-    Query,
-    best,
-    recency_weights,
-)
+from models.recommender.pairs import KnownUser, Query
 from models.recommender.retrieval import TOP_LASTING, TOP_POPULAR, TOP_TRENDING, Ranked
+from models.recommender.scoring import SESSIONS_AN_ITEM, Sums, best_by_vectors, nearest_sessions, recency_weights
 from models.recommender.tables import CandidateTables, Sessions, SparseRows
 
 LIKE = ("similar", "together", "session")
@@ -46,7 +39,7 @@ def reasons_of(tables: CandidateTables, query: Query, items: Sequence[Ranked]) -
     taken, viewed = set(known.taken.tolist()), set(known.own_items.tolist())
     recent = set(query.recent)
     alike = _alike(known, np.unique(index[index >= 0]))
-    taste = set() if tables.factors is None else _named(tables.factors.scores(known.every), SCORED["factor"])
+    taste = set() if tables.factors is None else set(best_by_vectors(tables.factors, known.every).tolist())
     trending = set(tables.most_trending[:TOP_TRENDING].tolist())
     popular = {*tables.most_popular[:TOP_POPULAR].tolist(), *tables.most_lasting[:TOP_LASTING].tolist()}
 
@@ -65,10 +58,6 @@ def reasons_of(tables: CandidateTables, query: Query, items: Sequence[Ranked]) -
         return [reason for reason, holds in said.items() if holds]
 
     return [of(item, at) for item, at in zip(items, index.tolist(), strict=True)]
-
-
-def _named(scores: Floats, count: int) -> set[int]:
-    return set(best(scores, count).tolist())
 
 
 def _alike(known: KnownUser, wanted: Int64s) -> dict[str, dict[int, str]]:
@@ -111,7 +100,7 @@ def between(rows: SparseRows, of: Int64s, columns: Int64s) -> Floats:
 
 
 def session_parts(sessions: Sessions, trail: Int64s, wanted: Int64s) -> Floats:
-    """(len(trail), len(wanted)) each item's part of the wanted ones' scores (see pairs.session_scores).
+    """(len(trail), len(wanted)) each item's part of the wanted ones' scores (see scoring.Scoring.sessions).
 
     It is up to the wanted item's own factor, which is the same for all of its parts.
     """
@@ -121,8 +110,7 @@ def session_parts(sessions: Sessions, trail: Int64s, wanted: Int64s) -> Floats:
     entries, lengths = sessions.of_item.at(trail, SESSIONS_AN_ITEM)
     shares = np.repeat(recency_weights(len(trail)), lengths)
     named, owner = sessions.of_item.column[entries], np.repeat(np.arange(len(trail)), lengths)
-    similarity = np.bincount(named, weights=shares, minlength=count) / np.sqrt(np.diff(sessions.items.starts))
-    nearest = np.sort(best(similarity, NEAREST_SESSIONS))
+    nearest = np.sort(nearest_sessions(sessions, trail, Sums(1, count))[0])
     at = np.searchsorted(nearest, named)
     inside = np.flatnonzero(at < len(nearest))
     inside = inside[nearest[at[inside]] == named[inside]]

@@ -7,14 +7,15 @@ Training and serving call the same two steps, so that the ranker is fitted on th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.arrays import Floats, Int64s
-from models.recommender.pairs import KnownUser, Query, SourceScores, best, pairs_of, scores_of
+from models.recommender.pairs import KnownUser, Query, pairs_of, score
+from models.recommender.scoring import ALL_PLACES, Restriction, Scoring, working_memory
 from models.recommender.tables import CandidateTables
 
 SOURCES = (
@@ -31,19 +32,25 @@ SOURCES = (
 )
 """The candidate sources; a candidate of more than one is said to be of the first here."""
 
-TOP_OWN, TOP_CONTENT, TOP_TRENDING, TOP_POPULAR, TOP_LASTING = 60, 20, 20, 40, 20
-"""The number of candidates of these sources; those of the others are in pairs.SCORED."""
+TOP_OWN, TOP_TRENDING, TOP_POPULAR, TOP_LASTING = 60, 20, 40, 20
+"""The number of candidates of these sources; those of the others are in scoring."""
 
 
 @dataclass(frozen=True)
 class RankingRequest:
-    """The arguments of Artefact.recommend, with which a ranking can be repeated."""
+    """The arguments of Artefact.recommend, with which a ranking can be repeated.
+
+    Args:
+        exclude: the indices of items to leave out.
+    """
 
     query: Query
     user_row: Floats | None
     item_matrix: Floats | None
     among: Sequence[str] | None = None
     allowed: NDArray[np.bool_] | None = None
+    k: int = 10
+    exclude: Int64s | None = None
 
 
 @dataclass(frozen=True)
@@ -80,46 +87,40 @@ def retrieve(
         allowed: (n,) the items that may be candidates: every source names its best among these.
     """
     known = KnownUser.of(tables, query)
-    scores = scores_of(known)
-    if among is not None:
-        indices = _inside(tables.indices(among), allowed)
-        sources = np.full(len(indices), SOURCES.index("asked"), dtype=np.int8)
-    else:
-        indices, sources = _named(known, scores, allowed)
-    return Candidates(indices, pairs_of(known, scores, indices), sources)
+    with working_memory(tables) as memory:
+        if among is not None:
+            scored = score(known, Scoring(memory, Restriction(ALL_PLACES, memory.closed, active=False)))
+            indices = tables.indices(among)
+            indices = indices if allowed is None else indices[allowed[indices]]
+            sources = np.full(len(indices), SOURCES.index("asked"), dtype=np.int8)
+        else:
+            taken = known.own_items[:0] if tables.repeats else known.taken
+            memory.closed[taken] = 1
+            restriction = Restriction(
+                ALL_PLACES if allowed is None else allowed, memory.closed, allowed is not None or not tables.repeats
+            )
+            scored = score(known, Scoring(memory, restriction))
+            indices, sources = _named(known, scored.named, restriction)
+            memory.closed[taken] = 0
+        return Candidates(indices, pairs_of(known, scored, memory, indices), sources)
 
 
-def _named(
-    known: KnownUser, scores: dict[str, SourceScores], allowed: NDArray[np.bool_] | None
-) -> tuple[Int64s, NDArray[np.int8]]:
+def _named(known: KnownUser, named: Mapping[str, Int64s], restriction: Restriction) -> tuple[Int64s, NDArray[np.int8]]:
     """The indices that any source names, each once, and the first source that does."""
     tables = known.tables
-    if not tables.repeats:
-        allowed = np.ones(len(tables.items), dtype=bool) if allowed is None else allowed.copy()
-        allowed[known.taken] = False
     own = known.own_items[np.argsort(-tables.own_count[known.own], kind="stable")]
-    named = {
-        "repeat": np.concatenate([_inside(known.recent, allowed), _inside(own, allowed)[:TOP_OWN]]),
-        "trending": _inside(tables.most_trending, allowed)[:TOP_TRENDING],
-        "popular": _inside(tables.most_popular, allowed)[:TOP_POPULAR],
-        "lasting": _inside(tables.most_lasting, allowed)[:TOP_LASTING],
+    ordered = {
+        **named,
+        "repeat": np.concatenate([restriction.first(known.recent, len(known.recent)), restriction.first(own, TOP_OWN)]),
+        "trending": restriction.first(tables.most_trending, TOP_TRENDING),
+        "popular": restriction.first(tables.most_popular, TOP_POPULAR),
+        "lasting": restriction.first(tables.most_lasting, TOP_LASTING),
     }
-    for source, scored in scores.items():
-        named[source] = scored.top if allowed is None else best(np.where(allowed, scored.values, 0.0), scored.count)
-    if "factor" in scores and tables.fitted < len(tables.items):
-        later = scores["factor"].values[tables.fitted :]
-        named["content"] = tables.fitted + best(
-            later if allowed is None else np.where(allowed[tables.fitted :], later, 0.0), TOP_CONTENT
-        )
-    ordered = [named.get(source, own[:0]) for source in SOURCES]
-    every = np.concatenate(ordered)
-    sources = np.repeat(np.arange(len(SOURCES), dtype=np.int8), [len(indices) for indices in ordered])
+    parts = [(code, ordered[source]) for code, source in enumerate(SOURCES) if source in ordered]
+    every = np.concatenate([part for _, part in parts])
+    codes = np.repeat(np.array([code for code, _ in parts], dtype=np.int8), [len(part) for _, part in parts])
     indices, first = np.unique(every, return_index=True)
-    return indices, sources[first]
-
-
-def _inside(indices: Int64s, allowed: NDArray[np.bool_] | None) -> Int64s:
-    return indices if allowed is None else indices[allowed[indices]]
+    return indices, codes[first]
 
 
 def ranker_inputs(candidates: Candidates, user_row: Floats, item_rows: Floats) -> Floats:

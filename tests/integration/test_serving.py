@@ -13,7 +13,7 @@ from serving_world import ITEMS, MODEL, REPO, Http, Models, fill, free_port, ids
 
 from features.definitions.repo import FeatureRepo, load_repo
 from features.online_store.sqlite.rows import SqliteRows
-from models.recommender.pairs import PAIR_FEATURES
+from models.recommender.scoring import PAIR_FEATURES
 from serving.server.ray_server import served
 from streaming.kafka.topic_admin import ensure_topics
 

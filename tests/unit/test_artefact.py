@@ -19,7 +19,8 @@ from features.errors import ArtefactError
 from features.hashing import hash_texts
 from models.folder import MANIFEST, ViewInputs
 from models.recommender.artefact import CANDIDATES, RANKER, Artefact, Manifest, load, save
-from models.recommender.pairs import PAIR_FEATURES, Query
+from models.recommender.pairs import Query
+from models.recommender.scoring import PAIR_FEATURES
 from models.recommender.tables import CandidateTables, SparseRows
 
 ITEMS = ("apple", "bread", "cheese", "dates", "eggs")

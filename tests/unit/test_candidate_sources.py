@@ -14,16 +14,23 @@ from shop_training import SHOP, shop_settings
 from features.errors import ArtefactError
 from models.recommender.arrays import candidate_arrays, candidate_tables, read_arrays
 from models.recommender.pairs import (
-    COLUMN,
-    PAIR_FEATURES,
     POSITION,
     TRAIL,
     KnownUser,
     Query,
-    recency_weights,
-    session_scores,
 )
 from models.recommender.retrieval import SOURCES, retrieve
+from models.recommender.scoring import (
+    ALL_PLACES,
+    COLUMN,
+    PAIR_FEATURES,
+    SPARSE,
+    Restriction,
+    Scoring,
+    WorkingMemory,
+    recency_weights,
+    vector_products,
+)
 from models.recommender.tables import Factors, Sessions, SparseRows
 from training.data.dataset import Interactions
 from training.recommender.candidates import ease, fit_candidates
@@ -86,11 +93,16 @@ def test_a_user_is_folded_in_as_the_library_that_fitted_the_vectors_does_it(seed
     for user in range(5):
         row = csr_matrix(taken[[user]], dtype=np.float32)
         expected = model.recalculate_user(0, row) @ model.item_factors.T
-        np.testing.assert_allclose(factors.scores(np.flatnonzero(taken[[user]].toarray()[0])), expected, atol=1e-4)
+        vector = factors.user(np.flatnonzero(taken[[user]].toarray()[0]))
+        found = vector_products(factors, vector, np.arange(taken.shape[1]))
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_one_who_took_nothing_has_no_score_by_vectors():
-    assert Factors(np.ones((3, 2), np.float32), 1.0, 2.0).scores(np.empty(0, np.int64)).tolist() == [0.0, 0.0, 0.0]
+    tables = fit_candidates(random_shop(1), ("purchase",), NOW, PURE.model_copy(update={"sources": ("factor",)}))
+    found = retrieve(tables, Query("nobody", (), NOW))
+    assert set(found.pairs[:, COLUMN["factor_score"]].tolist()) == {0.0}
+    assert "factor" not in {SOURCES[source] for source in found.sources}
 
 
 # --- sessions -------------------------------------------------------------------------------------------------------
@@ -142,7 +154,10 @@ def test_sessions_alike_answer_as_a_loop_over_all_of_them_does(seed):
         often = sum(item in row for row in rows)
         rarity = np.log1p(len(rows) / max(often, 1))
         expected[item] = rarity * sum(weight for row, weight in zip(rows, alike, strict=True) if item in row)
-    np.testing.assert_allclose(session_scores(sessions, trail, taken.shape[1]), expected, atol=1e-9)
+    memory = WorkingMemory(taken.shape[1], len(sessions.items.starts) - 1)
+    Scoring(memory, Restriction(ALL_PLACES, memory.closed, active=False)).sessions(sessions, trail)
+    np.testing.assert_allclose(memory.items.scores[SPARSE.index("session")], expected, atol=1e-9)
+    assert not memory.sessions.scores.any()
 
 
 def test_only_the_latest_sessions_of_two_items_or_more_are_remembered():

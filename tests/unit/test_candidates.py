@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 from scipy.sparse import csr_array
 
-from models.recommender.pairs import PAIR_FEATURES, Query
+from models.recommender.pairs import Query
 from models.recommender.retrieval import retrieve
+from models.recommender.scoring import PAIR_FEATURES
 from training.data.dataset import Interactions
 from training.recommender.candidates import decayed_counts, ease, fit_candidates, strongest
 from training.settings import TrainingSettings

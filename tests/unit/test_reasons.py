@@ -10,13 +10,15 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_retrieval import factor_scores
 from small_shop import NOW, features, fresh, ids, model
 
 from features.hashing import hash_texts
 from models.recommender.artefact import Artefact
-from models.recommender.pairs import KnownUser, Query, recency_weights, scores_of
+from models.recommender.pairs import KnownUser, Query
 from models.recommender.reasons import reasons_of
-from models.recommender.retrieval import TOP_LASTING, TOP_POPULAR, TOP_TRENDING, Ranked
+from models.recommender.retrieval import TOP_LASTING, TOP_POPULAR, TOP_TRENDING, Ranked, retrieve
+from models.recommender.scoring import COLUMN, recency_weights
 from models.recommender.tables import CandidateTables, Factors, Sessions, SparseRows
 from serving.recommend.recommender import FallbackReason, ItemQuery, UserRead, rank, recommend, similar, substitute
 from serving.recommend.snapshot import NO_ITEMS
@@ -99,10 +101,10 @@ SOURCES = ["repeat", "similar", "together", "session", "factor", "trending", "po
 @given(seed=st.integers(0, 10_000), query=queries)
 def test_the_item_that_a_reason_names_gave_the_largest_part_of_the_score(seed, query):
     tables = a_shop(seed).tables
-    parts, scores = parts_of_scores(tables, query), scores_of(KnownUser.of(tables, query))
+    parts, pairs = parts_of_scores(tables, query), retrieve(tables, query, among=ITEMS).pairs
     for source, by_item in parts.items():
         summed = np.array([sum(by_item[item].values()) for item in range(N)])
-        np.testing.assert_allclose(scores[source].values, summed, rtol=1e-5, atol=1e-9)
+        np.testing.assert_allclose(pairs[:, COLUMN[f"{source}_score"]], summed, rtol=1e-5, atol=1e-9)
     for source in ("similar", "together", "session", "asked", "popular"):
         found = reasons_of(tables, query, [Ranked(item, 1.0, source) for item in ITEMS])
         for item, reasons in enumerate(found):
@@ -124,7 +126,7 @@ def test_every_other_reason_is_what_the_tables_have(seed, query, source):
     own = tables.histories.column.tolist() if query.user == "ann" else []
     bought = {item for item, visits in zip(own, tables.own_visits.tolist(), strict=False) if visits > 0}
     used = {*own, *(ITEMS.index(item) for item in query.recent if item != "gone")}
-    taste = tables.factors.scores(np.array(sorted(used), dtype=np.int64))
+    taste = factor_scores(tables.factors, np.array(sorted(used), dtype=np.int64))
     best = set(sorted((at for at in range(N) if taste[at] > 0), key=lambda at: -taste[at])[:60])
     falling = {
         name: sorted(range(N), key=lambda at: (-getattr(tables, name)[at], at))

@@ -8,7 +8,7 @@ import numpy as np
 from small_shop import model
 
 from models.recommender.calibration import Calibration
-from models.recommender.pairs import PAIR_FEATURES
+from models.recommender.scoring import PAIR_FEATURES
 from training.judging.record import code_version, files_of, importance, signature
 from training.recommender.calibrating import CalibrationCheck
 from training.recommender.evaluate import ModelResult

@@ -20,8 +20,8 @@ from features.errors import UsageError
 from features.events.parsing import from_columns
 from features.events.served_answers import inputs_hash, items_text, served_log, shown_items
 from models.recommender import LoadedRecommender
-from models.recommender.pairs import PAIR_FEATURES
 from models.recommender.retrieval import ranker_inputs
+from models.recommender.scoring import PAIR_FEATURES
 from serving.events.verdicts import judge
 from serving.recommend.convert import ModelAnswer
 from serving.recommend.recommender import FallbackReason, ItemQuery, UserRead, rank, recommend, substitute

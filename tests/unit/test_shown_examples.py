@@ -13,7 +13,8 @@ from features.definitions.repo import load_repo
 from features.errors import UsageError
 from features.events.parsing import from_columns
 from features.events.served_answers import inputs_hash, items_text
-from models.recommender.pairs import COLUMN, PAIR_FEATURES, POSITION
+from models.recommender.pairs import POSITION
+from models.recommender.scoring import COLUMN, PAIR_FEATURES
 from training.data.dataset import Domain, Interactions, interactions_of
 from training.data.split import Split
 from training.progress import StageTimer

@@ -12,7 +12,7 @@ from small_shop import model
 from features.errors import ArtefactError
 from models.recommender.artefact import Artefact, Golden, load, save
 from models.recommender.golden import goldens_of, try_out
-from models.recommender.pairs import PAIR_FEATURES
+from models.recommender.scoring import PAIR_FEATURES
 
 
 class Strange:
