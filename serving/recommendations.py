@@ -21,6 +21,7 @@ from serving.config import ServiceConfig
 from serving.events import EventSink, OwnClicks
 from serving.http import field_problem, schema
 from serving.recommend import (
+    Catalogue,
     FallbackReason,
     FieldError,
     Inputs,
@@ -93,6 +94,7 @@ class Recommendations:
             definition.popular_weights,
             *self._item_views(),
             lambda schema_hash, keys: reader.read(item_view, keys, None, schema_hash),
+            self._catalogue(),
         )
         self.models = ModelVersions(
             settings,
@@ -138,6 +140,11 @@ class Recommendations:
             model=self.models.state,
             canary=self.models.canary.state,
         )
+
+    def _catalogue(self) -> Catalogue | None:
+        """What may be answered; None for all items."""
+        catalogue = self.definition.catalogue
+        return None if catalogue is None else Catalogue(catalogue, self.definition.availability)
 
     def _item_views(self) -> tuple[FeatureView, list[tuple[FeatureView, Read]]]:
         """The items' view, and the other views of the same entity with their reads."""

@@ -5,7 +5,7 @@ In: a request, a user's features, a model. Out: ranked items with their sources,
 
 from serving.recommend.attributes import FieldError
 from serving.recommend.convert import ModelAnswer, query_of, rank_query, response_of
-from serving.recommend.items import Inputs, ItemFeatures, Read
+from serving.recommend.items import Catalogue, Inputs, ItemFeatures, Read
 from serving.recommend.readers import ObservedReader, Reader, StreamClockReader
 from serving.recommend.recommender import (
     FallbackReason,
@@ -22,6 +22,7 @@ from serving.recommend.snapshot import ItemSnapshot
 from serving.recommend.users import UserReader
 
 __all__ = [
+    "Catalogue",
     "ModelAnswer",
     "UserReader",
     "FieldError",

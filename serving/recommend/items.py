@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.arrays import Int64s
-from features.definitions import FeatureView
+from features.arrays import Bools, Int64s
+from features.definitions import Condition, FeatureView, matches
 from features.events import arrow_type
-from features.rows import FeatureMatrix
+from features.rows import FeatureMatrix, Status
 from models.recommender import Artefact
 from serving.recommend.attributes import Attributes
 from serving.recommend.later_items import LaterItems
@@ -25,6 +25,26 @@ KEYS_A_READ = 1_024
 """Items of one read, which is the longest that a request waits for the store behind a refresh."""
 
 Read = Callable[[pa.Array], FeatureMatrix]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The view of the items that may be answered, and the conditions on its features that available ones meet."""
+
+    view: FeatureView
+    available: Mapping[str, Condition]
+
+    def answerable(self, matrix: FeatureMatrix) -> Bools | None:
+        """(n,) the available items of the catalogue; None as long as it has none at all.
+
+        Args:
+            matrix: the view's features of the items.
+        """
+        if (matrix.status == Status.NOT_FOUND).all():
+            return None
+        found = (matrix.status == Status.PRESENT) & matches(matrix.to_table(), self.available)
+        return None if found.all() else found
+
 
 ReadOf = Callable[[int, pa.Array], FeatureMatrix]
 
@@ -44,6 +64,7 @@ class ItemFeatures:
         view: the items' view, which ``read`` reads.
         describing: more views of the items, with their reads; their attributes come before those of ``view``.
         read_of: the features by another definition of ``view`` (schema hash), for models that were trained on it.
+        catalogue: what may be answered, one of the views that describe items; None for all items.
     """
 
     def __init__(
@@ -55,6 +76,7 @@ class ItemFeatures:
         view: FeatureView | None = None,
         describing: Sequence[tuple[FeatureView, Read]] = (),
         read_of: ReadOf | None = None,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self._read, self._listed = read, listed
         self._trending, self._popular = trending, popular
@@ -62,7 +84,7 @@ class ItemFeatures:
         views = [*(described for described, _ in self._describing), *([] if view is None else [view])]
         unread = Attributes.of([(view, _nothing_of(view)) for view in views])
         self.snapshot: ItemSnapshot = replace(NO_ITEMS, attributes=unread)
-        self._later = LaterItems()
+        self._later, self._catalogue = LaterItems(), catalogue
         self._models: tuple[tuple[Artefact, Artefact, Inputs], ...] = ()
         self._refreshing = threading.Lock()
 
@@ -84,11 +106,18 @@ class ItemFeatures:
                 described.append((self._view, matrix))
             known = self.snapshot.keys if keys.equals(self.snapshot.keys.keys) else ItemKeys(keys)
             attributes = Attributes.of(described)
-            fresh = snapshot(known, matrix, self._trending, self._popular, now, attributes)
+            answerable = self._answerable(described)
+            fresh = snapshot(known, matrix, self._trending, self._popular, now, attributes, answerable)
             extended = self._later.extended(list(artefacts), known, attributes)
             inputs = self._inputs_of(extended, matrix, known)
             self._models = tuple(zip(artefacts, extended, inputs, strict=True))
             self.snapshot = fresh
+
+    def _answerable(self, described: Sequence[tuple[FeatureView, FeatureMatrix]]) -> Bools | None:
+        if self._catalogue is None:
+            return None
+        (matrix,) = (matrix for view, matrix in described if view.name == self._catalogue.view.name)
+        return self._catalogue.answerable(matrix)
 
     def _inputs_of(self, artefacts: Sequence[Artefact], matrix: FeatureMatrix, keys: ItemKeys) -> list[Inputs]:
         """Each model's item matrix, by the definition of its training."""

@@ -177,9 +177,11 @@ def rank(
     """Every item of ``query.among`` once: ranked by the model, then by fresh features, then the unknown ones.
 
     The model ranks for an unknown user too, by the items' features; the reason then is that the user is unknown.
+    Items that the catalogue does not have, or that are unavailable, are ranked like others: the caller has them.
     """
+    query = replace(query, ranks=True)
     if artefact is None:
-        return substitute(replace(query, ranks=True), user.problem or FallbackReason.NO_MODEL, items, None)
+        return substitute(query, user.problem or FallbackReason.NO_MODEL, items, None)
     known = user.own_features or artefact.knows(query.user, recent_items(query, user, artefact))
     reason = user.problem or (None if known else query.unknown)
     ranking = ranking_request(artefact, query, user, items, inputs)
@@ -233,7 +235,7 @@ def ranking_request(
         None if user.present is None else artefact.user_row(user.present),
         inputs,
         query.among,
-        items.allowed(artefact, query.conditions),
+        None if query.ranks else items.allowed(artefact, query.conditions),
     )
 
 

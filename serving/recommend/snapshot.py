@@ -76,6 +76,7 @@ class ItemSnapshot:
         rankings: of trending, then of popular items.
         read_at: epoch ms; 0 before the first read.
         attributes: for filters and variety.
+        answerable: (n,) the items that may be answered: those of the catalogue that are available; None for all.
     """
 
     keys: ItemKeys
@@ -83,6 +84,7 @@ class ItemSnapshot:
     rankings: tuple[ItemRanking, ...]
     read_at: int
     attributes: Attributes = NO_ATTRIBUTES
+    answerable: Bools | None = None
     _masks: dict[bytes, Bools] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -105,33 +107,38 @@ class ItemSnapshot:
         return int(self.matrix.as_of.max())
 
     def meeting(self, conditions: Mapping[str, Any]) -> Bools | None:
-        """(n,) the items that meet the conditions (see Attributes.meeting); None for all. Raises FieldError."""
+        """(n,) the answerable items that meet the conditions (see Attributes.meeting); None for all.
+
+        Raises FieldError.
+        """
         name = _name(conditions)
-        mask = self._masks.get(name)
-        if mask is None:
-            mask = self.attributes.meeting(conditions)
-            if mask is None:
-                return None
-            if len(self._masks) >= MASKS_KEPT:
-                self._masks.clear()
-            self._masks[name] = mask
+        known = self._masks.get(name)
+        if known is not None:
+            return known
+        met = self.attributes.meeting(conditions)
+        if met is None:
+            return self.answerable
+        if len(self._masks) >= MASKS_KEPT:
+            self._masks.clear()
+        self._masks[name] = mask = met if self.answerable is None else met & self.answerable
         return mask
 
     def is_found(self, conditions: Mapping[str, Any]) -> bool:
-        """Whether ``meeting`` has found before which items meet the conditions."""
+        """Whether ``meeting`` knows already which items meet the conditions."""
         return not conditions or _name(conditions) in self._masks
 
     def meeting_at(self, conditions: Mapping[str, Any], positions: Int64s) -> Bools:
         """As ``meeting``, of these positions; false for -1 (an item that is not here). Raises FieldError."""
         met = positions >= 0
-        asked, mask = positions[met], self._masks.get(_name(conditions))
-        found = self.attributes.meeting(conditions, asked) if mask is None else mask[asked]
-        if found is not None:
-            met[met] = found
+        if self.answerable is not None:
+            met[met] = self.answerable[positions[met]]
+        if conditions:
+            asked, mask = positions[met], self._masks.get(_name(conditions))
+            met[met] = self.attributes.meeting(conditions, asked) if mask is None else mask[asked]
         return met
 
     def allowed(self, artefact: Artefact, conditions: Mapping[str, Any]) -> Bools | None:
-        """(len(artefact.items),) the model's items that meet the conditions; None for all. Raises FieldError."""
+        """(len(artefact.items),) the model's items of which ``meeting`` is true; None for all. Raises FieldError."""
         mask = self.meeting(conditions)
         # An item that is not here has the position -1, and finds the last entry.
         return None if mask is None else np.append(mask, False)[self.keys.of_model(artefact)]
@@ -151,13 +158,14 @@ def snapshot(
     popular: Mapping[str, float],
     read_at: int,
     attributes: Attributes = NO_ATTRIBUTES,
+    answerable: Bools | None = None,
 ) -> ItemSnapshot:
     """The snapshot of these items, scored by weights of features; features that the view lacks count 0."""
     rankings = (
         ItemRanking.of("trending", weighted(matrix, trending)),
         ItemRanking.of("popular", weighted(matrix, popular)),
     )
-    return ItemSnapshot(keys, matrix, rankings, read_at, attributes)
+    return ItemSnapshot(keys, matrix, rankings, read_at, attributes, answerable)
 
 
 def weighted(matrix: FeatureMatrix, weights: Mapping[str, float]) -> Floats:

@@ -32,18 +32,19 @@ def unpersonal(
     exclude: Sequence[str],
     conditions: Mapping[str, Any] | None = None,
 ) -> list[Ranked]:
-    """At most k items for any user that meet the conditions: first by fresh features, then by the model's own lists.
+    """At most k answerable items that meet the conditions: first by fresh features, then by the model's own lists.
 
     Where nobody has found which items meet them (ItemSnapshot.meeting), the best MOST_UNKNOWN of each list are asked.
     """
     conditions = conditions or {}
+    limited = bool(conditions) or items.answerable is not None
     most = None if items.is_found(conditions) else MOST_UNKNOWN
-    met: Met | None = (lambda at: items.meeting_at(conditions, at)) if conditions else None
+    met: Met | None = (lambda at: items.meeting_at(conditions, at)) if limited else None
     sources = [
         _listed(ranking.source, items.items, ranking.indices[:most], ranking.scores, met) for ranking in items.rankings
     ]
     if artefact is not None:
-        positions = items.keys.of_model(artefact) if conditions else None
+        positions = items.keys.of_model(artefact) if limited else None
         of_model = None if positions is None else (lambda at: items.meeting_at(conditions, positions[at]))
         tables = artefact.tables
         sources += [
@@ -56,10 +57,15 @@ def unpersonal(
 def unpersonal_among(
     items: ItemSnapshot, artefact: Artefact | None, among: Sequence[str], conditions: Mapping[str, Any] | None = None
 ) -> list[Ranked]:
-    """Those of these items that meet the conditions and that any list has, each once, as ``unpersonal`` orders them."""
+    """Those of these items that any list has, each once, as ``unpersonal`` orders them.
+
+    Args:
+        conditions: those that answerable items have to meet; None for all of ``among``.
+    """
     names = list(dict.fromkeys(among))
     at = items.keys.positions(names)
-    met = items.meeting_at(conditions, at) if conditions else np.ones(len(names), dtype=bool)
+    free = conditions is None or not (conditions or items.answerable is not None)
+    met = np.ones(len(names), dtype=bool) if free else items.meeting_at(conditions or {}, at)
     sources = []
     for ranking in items.rankings:
         rows = np.flatnonzero(met & (at >= 0))

@@ -26,15 +26,16 @@ CATALOGUE_ID = 8
 
 
 def fill_catalogue(rows: SqliteRows, repo: FeatureRepo) -> None:
-    """item1 to item9: the even ones are mugs, the odd ones lamps, and item n costs n."""
+    """All items but item29. item1 to item9: the even ones are mugs, the odd ones lamps, and item n costs n."""
     now = time.time_ns() // 1_000_000
+    described = [number if 1 <= number <= 9 else None for number in range(29)]
     table = pa.table(
         {
-            "event_id": [f"c{number}" for number in range(1, 10)],
-            "event_time": [now - 1_000] * 9,
-            "item_id": [f"item{number}" for number in range(1, 10)],
-            "category": [("mug", "lamp")[number % 2] for number in range(1, 10)],
-            "price": [float(number) for number in range(1, 10)],
+            "event_id": [f"c{number}" for number in range(29)],
+            "event_time": [now - 1_000] * 29,
+            "item_id": [f"item{number}" for number in range(29)],
+            "category": [number and ("mug", "lamp")[number % 2] for number in described],
+            "price": [number and float(number) for number in described],
         }
     )
     events = {"catalogue": from_columns(table, repo.streams["catalogue"]).events}
@@ -66,6 +67,18 @@ def test_a_filter_by_attributes_of_the_catalogue_leaves_only_what_meets_it(http)
     assert sorted(ids(answer)) == ["item2", "item4", "item6"]
     assert answer["fallback"] == {"used": True, "reason": "few_items"}
     assert http.recommend(user_id="u1", k=3, filter={"category": "mug"})["fallback"]["used"] is False
+
+
+def test_an_item_that_the_catalogue_does_not_have_is_ranked_when_asked_and_never_recommended(http):
+    """item28 goes with item29, which the catalogue does not have."""
+    asked = http.recommend(context={"item_id": "item28"}, k=5)
+    assert "item29" not in ids(asked)
+    assert asked["fallback"]["reason"] is None
+    assert "item29" not in ids(http.recommend(user_id="never seen", k=40))
+    assert ids(http.recommend(user_id="u1", candidates=["item29"])) == []
+    _, similar, _ = http.ask("/v1/similar", {"item_id": "item28", "k": 3})
+    assert (similar["fallback"]["reason"], "item29" in ids(similar)) == ("nothing_similar", False)
+    assert ids(http.ask("/v1/rank", {"user_id": "u1", "items": ["item29", "item1"]})[1]) == ["item1", "item29"]
 
 
 def test_an_attribute_that_no_item_has_is_a_problem_that_names_those_there_are(http):

@@ -23,14 +23,15 @@ def meets(condition: object, value: object) -> bool:
 
 
 def allowed_items(query: ItemQuery, items: ItemSnapshot) -> frozenset[str] | None:
-    """The items that meet the query's filter; None for all."""
-    if not query.conditions:
+    """The items that may be answered and meet the query's filter; None for all."""
+    if query.ranks or not (query.conditions or items.answerable is not None):
         return None
     columns = {name: column.to_pylist() for name, column in items.attributes.columns.items()}
     return frozenset(
         item
         for at, item in enumerate(items.items)
-        if all(meets(condition, columns[name][at]) for name, condition in query.conditions.items())
+        if (items.answerable is None or items.answerable[at])
+        and all(meets(condition, columns[name][at]) for name, condition in query.conditions.items())
     )
 
 

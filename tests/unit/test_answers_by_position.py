@@ -72,7 +72,8 @@ def a_snapshot(seed: int) -> ItemSnapshot:
             "price": column(random.integers(0, 20, n) / 2, pa.float64()),
         }
     )
-    return snapshot(ItemKeys(pa.array(names, pa.string())), matrix, {"hot": 1.0}, {"sold": 2.0}, NOW, attributes)
+    keys, answerable = ItemKeys(pa.array(names, pa.string())), random.random(n) < 0.7 if seed % 2 else None
+    return snapshot(keys, matrix, {"hot": 1.0}, {"sold": 2.0}, NOW, attributes, answerable)
 
 
 conditions = st.fixed_dictionaries(
