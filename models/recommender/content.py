@@ -230,7 +230,8 @@ def _is_number(dtype: pa.DataType) -> bool:
 
 def _values(column: pa.Array) -> Floats:
     """The numbers as float64, NaN for null and infinity."""
-    values = np.asarray(plain_array(column).cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+    floats = plain_array(column).cast(pa.float64(), safe=False)
+    values = np.asarray(floats.to_numpy(zero_copy_only=False), dtype=np.float64)
     return np.where(np.isfinite(values), values, np.nan)
 
 

@@ -123,4 +123,7 @@ def _typed(values: Sequence[Any], dtype: pa.DataType, field: str) -> pa.Array:
     whole = pa.types.is_integer(dtype) and any(isinstance(value, float) and not value.is_integer() for value in values)
     if whole:
         raise FieldError(field, "whole numbers", values[0])
-    return pa.array(values, pa.float64()).cast(dtype) if pa.types.is_integer(dtype) else pa.array(values, dtype)
+    try:
+        return pa.array([int(value) for value in values] if pa.types.is_integer(dtype) else values, dtype)
+    except (pa.ArrowInvalid, OverflowError):
+        raise FieldError(field, f"values that are {dtype} to the digit", values[0]) from None

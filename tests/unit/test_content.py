@@ -74,6 +74,11 @@ def with_later(model: Artefact, items: list[str], *titles: str | None) -> Artefa
     return with_items(model, items, ContentRows(model.content.encoder.rows(columns(*titles), len(items))))
 
 
+def test_numbers_that_no_float64_is_are_attributes_like_others() -> None:
+    numbers = {"ean": pa.array([2**53 + 1, 2**53 + 3, 7, None], pa.int64())}
+    assert len(ContentEncoder.fit(numbers, 4).rows(numbers, 4).starts) == 5
+
+
 def test_items_are_alike_by_their_words_whatever_their_case_and_punctuation():
     known = content(columns("Red  MUG!", "red-mug", "red lamp", "a desk", None), 5)
     likeness = known.likeness(0)

@@ -95,6 +95,10 @@ def test_a_filter_keeps_the_items_that_meet_every_condition_and_none_of_unknown_
         ({"new": 1}, "filter.new", "values of type bool"),
         ({"stock": True}, "filter.stock", "values of type int64"),
         ({"stock": 1.5}, "filter.stock", "whole numbers"),
+        ({"stock": 2**63}, "filter.stock", "int64 to the digit"),
+        ({"stock": 1e300}, "filter.stock", "int64 to the digit"),
+        ({"price": 2**53 + 1}, "filter.price", "double to the digit"),
+        ({"stock": {"min": -(2**70)}}, "filter.stock.min", "int64 to the digit"),
     ],
 )
 def test_a_filter_that_cannot_be_met_names_the_field_and_what_there_is(attributes, wanted, field, required):

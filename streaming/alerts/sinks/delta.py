@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -51,24 +51,47 @@ class DeltaSink:
         self._path, self.linger_s, self._clock = path, linger_s, clock
 
     def deliver(self, alerts: Sequence[Alert]) -> Mapping[int, str]:
-        """Merge the alerts in a single commit."""
+        """Merge the alerts in a single commit; one that cannot be a row is refused with the reason."""
         from deltalake.exceptions import DeltaError
 
-        rows = rows_of(alerts, self._clock())
+        now_ms = self._clock()
+        refused = _no_rows(alerts, now_ms)
+        taken = [alert for index, alert in enumerate(alerts) if index not in refused]
         try:
-            _merge(self._table(), rows)
+            table = self._table()
+            if taken:
+                _merge(table, rows_of(taken, now_ms))
         except (DeltaError, OSError) as error:
             got = f"{type(error).__name__}: {error}".rstrip(".")
             raise SinkError(f"table '{self._path}'", "a commit", got) from error
-        return {}
+        return refused
 
     def _table(self) -> DeltaTable:
+        """The table, whose columns are ours: a merge would cut values to the types that an older table has."""
         from deltalake import DeltaTable
+        from deltalake import Schema as DeltaSchema
 
-        return DeltaTable.create(self._path, SCHEMA, mode="ignore")
+        table = DeltaTable.create(self._path, SCHEMA, mode="ignore")
+        theirs = {field.name: field for field in table.schema().fields}
+        ours = {field.name: field.type for field in DeltaSchema.from_arrow(SCHEMA).fields}
+        differing = [name for name, kind in ours.items() if name not in theirs or theirs[name].type != kind]
+        got = [f"{name} {_shown(theirs[name])}" if name in theirs else f"no {name}" for name in differing]
+        got += [f"{name}, which may not be null" for name in theirs if name not in ours and not theirs[name].nullable]
+        if got:
+            required = ", ".join(f"{field.name} {field.type}" for field in SCHEMA)
+            raise SinkError(
+                f"table '{self._path}'", f"the columns {required}", ", ".join(got), "Move that table, or rename it."
+            )
+        return table
 
     def close(self) -> None:
         """Does nothing: no connection is held."""
+
+
+def _shown(field: Any) -> str:
+    """A column's type as Delta calls it."""
+    kind = json.loads(field.to_json())["type"]
+    return kind if isinstance(kind, str) else str(kind["type"])
 
 
 def rows_of(alerts: Sequence[Alert], now_ms: int) -> pa.Table:
@@ -82,6 +105,18 @@ def rows_of(alerts: Sequence[Alert], now_ms: int) -> pa.Table:
         for alert in unique(alerts)
     ]
     return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def _no_rows(alerts: Sequence[Alert], now_ms: int) -> dict[int, str]:
+    """The reasons of those that cannot be rows: with a number that is beyond its column, or of another type."""
+    try:
+        rows_of(alerts, now_ms)
+    except (pa.ArrowException, OverflowError) as error:
+        if len(alerts) == 1:
+            return {0: f"table_refused: {error}"}
+        alone = ((index, _no_rows([alert], now_ms)) for index, alert in enumerate(alerts))
+        return {index: reasons[0] for index, reasons in alone if reasons}
+    return {}
 
 
 def _merge(table: DeltaTable, rows: pa.Table) -> None:
