@@ -53,6 +53,7 @@ VERBS = {
     "bench.own-clicks": ("bench.loop.own_clicks:own_clicks", "Time of a click and the next read, counted once."),
     "bench.alerts": ("bench.loop.alerts:alerts_bench", "The age of an event when its alert can be read."),
     "tables": ("commands.stream.tables:tables", "Show and compact the offline store's tables."),
+    "forget": ("commands.forget:forget", "Delete all that there is of one entity, and prove it."),
     "deadletters": (
         "commands.stream.deadletters:deadletters",
         "List refused records with their reasons, and send them again.",

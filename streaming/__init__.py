@@ -10,6 +10,7 @@ __all__ = [
     "context",
     "dead_letters",
     "fold",
+    "forget",
     "generations",
     "jars",
     "kafka",

@@ -27,6 +27,7 @@ from features.events import Parsed, Verdict
 from streaming.kafka import (
     DEAD,
     FIRST_PLACE,
+    FORGOTTEN,
     PLACE_PATTERN,
     EventProducer,
     Record,
@@ -102,6 +103,8 @@ def send_dead_letters(producer: EventProducer, stream: Stream, messages: pa.Tabl
     with Acknowledged(producer, dead_letter_topic(stream.topic)) as send:
         for record, reason in zip(refused, reasons, strict=True):
             original = tuple((header["key"], header["value"]) for header in record["headers"] or ())
+            if record["value"] is None and any(name == FORGOTTEN for name, _ in original):
+                continue  # a letter would keep the key of whoever was forgotten
             place = (stream.topic, record["partition"], record["offset"])
             send(record["key"], record["value"], letter_headers(original, place, reason, record["timestamp"]))
     return len(refused)

@@ -65,9 +65,9 @@ LAYERS = {
         "settings > redis sqlite > pending store sweep > generation > batch_step breaker reader seen_ids > "
         "port conflicts stream_status"
     ),
-    "features.online_store.redis": "rows > pending version_0_1 writing > client scripts slots",
+    "features.online_store.redis": "erasure rows > pending version_0_1 writing > client scripts slots",
     "features.online_store.seen_ids": "index > memory > blocks",
-    "features.online_store.sqlite": "rows > pending > connecting",
+    "features.online_store.sqlite": "erasure rows > pending > connecting",
     "features.rows": (
         "portions > folding > finalizing > compiled programs > decoder kernels > layout > entities plan > matrix tables"
     ),
@@ -76,7 +76,7 @@ LAYERS = {
     "headrace.bench": "history loop online parse > core feast_stores train > redis_server report workload",
     "headrace.bench.loop": "alerts freshness own_clicks serve throughput > running",
     "headrace.bench.loop.serve": "command > peers steps swaps worlds wrk > requests",
-    "headrace.commands": "demo doctor features models serve stream up",
+    "headrace.commands": "demo doctor features forget models serve stream up",
     "headrace.commands.features": "check > backfill plan show verify",
     "headrace.commands.models": "register > evaluate models train > evaluate_lists train_events > project > options",
     "headrace.commands.stream": "deliver import_ > alerts deadletters produce stream tables",
@@ -105,13 +105,14 @@ LAYERS = {
     "serving.server": "ray_server > haproxy",
     "serving.versions": "versions > canary named shadow",
     "streaming": (
-        "pipeline > generations > archive context scoring status > alerts fold > archived_letters losses > "
+        "pipeline > forget generations > archive context scoring status > alerts fold > archived_letters losses > "
         "dead_letters replay spark > kafka > jars settings supervisor"
     ),
     "streaming.alerts": "delivery > sinks status topic",
     "streaming.alerts.sinks": "delta postgres webhook > port",
     "streaming.archive": "importing > undo > cutoff earlier passes > maintenance sink > appending ends",
     "streaming.fold": "sink > executors > crash_points freshness parsed_batches pruning shares > observed_store",
+    "streaming.forget": "forgetting > alerts_database online tables topics > search subject",
     "streaming.generations": "active > builder resuming running switchover > checkpoints lease rebuild_request",
     "streaming.kafka": "watermarks > broker consumer encoding topic_facts > ports producer topic_admin",
     "streaming.losses": "topic_watch > pinned_topics record > gaps",

@@ -28,7 +28,7 @@ from features.online_store.port import (
 )
 from features.online_store.reader import FeatureReader
 from features.online_store.settings import DEADLINE_MS, StoreSettings, read_settings_of, settings_of, store_of
-from features.online_store.store import FEAST, OnlineStore
+from features.online_store.store import FEAST, Cell, Erasure, OnlineStore
 from features.online_store.stream_status import (
     ABSENT_AFTER_MS,
     STUCK_AFTER,
@@ -45,9 +45,11 @@ __all__ = [
     "ABSENT_AFTER_MS",
     "Batch",
     "BatchStep",
+    "Cell",
     "Cells",
     "Counts",
     "DEADLINE_MS",
+    "Erasure",
     "FEAST",
     "PendingEvent",
     "FeatureReader",

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from features.errors import UsageError
 from features.online_store.breaker import GuardedRows
 from features.online_store.port import PROJECT
-from features.online_store.redis import RedisRows
-from features.online_store.sqlite import SqliteRows
+from features.online_store.redis import RedisErasure, RedisRows
+from features.online_store.sqlite import SqliteErasure, SqliteRows
+from features.online_store.store import Erasure
 from features.redaction import written_secrets
 from features.secret_files import secret
 
@@ -54,6 +55,12 @@ class StoreSettings(BaseModel):
         if self.kind == "redis":
             return RedisRows(self.address, self.timeout_s, self.mode, self.project, self.password.get_secret_value())
         return SqliteRows(self.address, self.timeout_s)
+
+    def erasure(self) -> Erasure:
+        """All that the store has of its entities, to find and to delete."""
+        if self.kind == "redis":
+            return RedisErasure(self.address, self.mode, self.project, self.password.get_secret_value())
+        return SqliteErasure(Path(self.address))
 
     def open_to_read(self) -> GuardedRows:
         """The store, for readers: with a deadline, behind a breaker."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from features.online_store.generation import GenerationStore
-from features.online_store.port import Cells, ReadableStore, of_schema
+from features.online_store.port import Cells, PendingEvent, ReadableStore, of_schema
 
 FEAST = 0
 """The generation of ordinary Feast views (feast/ordinary_views.py), which no stream has: Feast can write it again."""
@@ -97,3 +97,42 @@ class OnlineStore(ReadableStore, Cells):
     def definitions(self, view: str, schema_hash: int) -> str | None:
         stream_id = self.current(of_schema(view, schema_hash))
         return None if stream_id is None else self.generation(stream_id).described()
+
+
+Cell = tuple[int, str, str]
+"""Generation, table and key."""
+
+
+class Erasure(ABC):
+    """All that a database has of its entities, to find and to delete; drivers and readers may run meanwhile.
+
+    What a driver has read before may be written again: whoever deletes looks once more afterwards.
+    """
+
+    @abstractmethod
+    def cells(self) -> Iterator[tuple[Cell, bytes]]:
+        """Every cell of every generation with its value. Raises StoreError."""
+
+    @abstractmethod
+    def delete(self, cells: Sequence[Cell]) -> None:
+        """Delete these cells. Raises StoreError."""
+
+    @abstractmethod
+    def pending(self) -> list[PendingEvent]:
+        """The pending entries of all views. Raises StoreError."""
+
+    @abstractmethod
+    def delete_pending(self, places: Collection[tuple[str, int]]) -> None:
+        """Delete the entries of these events ('topic/partition', offset), under every key. Raises StoreError."""
+
+    @abstractmethod
+    def sessions(self) -> Iterator[tuple[str, bytes]]:
+        """Every session and its items. Raises StoreError."""
+
+    @abstractmethod
+    def delete_sessions(self, sessions: Sequence[str]) -> None:
+        """Delete these sessions. Raises StoreError."""
+
+    @abstractmethod
+    def purge(self) -> str:
+        """What was deleted is in no file of the database; else which files may still have it. Raises StoreError."""

@@ -3,6 +3,7 @@
 In: micro-batches, files, topics' first offsets. Out: one Delta table a stream.
 """
 
+from streaming.archive.appending import delete_rows
 from streaming.archive.cutoff import CutOffs, TopicStarts, topic_starts
 from streaming.archive.importing import ImportCounts, Importer, ImportSource, digest_of
 from streaming.archive.maintenance import maintain, maintained_every, state_of, tables_of
@@ -16,6 +17,7 @@ __all__ = [
     "ImportSource",
     "Importer",
     "TopicStarts",
+    "delete_rows",
     "digest_of",
     "maintain",
     "maintained_every",

@@ -9,6 +9,7 @@ from streaming.kafka.encoding import Message, messages
 from streaming.kafka.ports import is_free
 from streaming.kafka.producer import (
     FIRST_PLACE,
+    FORGOTTEN,
     KNOWN_AT,
     PLACE_PATTERN,
     PRODUCER_OPTIONS,
@@ -38,6 +39,7 @@ __all__ = [
     "Headers",
     "KNOWN_AT",
     "FIRST_PLACE",
+    "FORGOTTEN",
     "PLACE_PATTERN",
     "Message",
     "OnAck",

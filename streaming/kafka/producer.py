@@ -16,6 +16,9 @@ OnAck = Callable[[Any, Any], None]
 KNOWN_AT = "known_at"
 """The header that carries when a record became known, in epoch ms as text, where that is not the broker's time."""
 
+FORGOTTEN = "hr_forgotten"
+"""The header of a tombstone for an entity that was forgotten: it is no event, and no dead letter."""
+
 FIRST_PLACE = "hr_first_place"
 """Header of a record that was sent again: topic-partition-offset, where it stood before it was ever refused."""
 

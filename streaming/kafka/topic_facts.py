@@ -22,12 +22,14 @@ class TopicFacts:
         id: another one for every topic that is made; None from a broker that has no ids.
         timestamps: 'LogAppendTime' or 'CreateTime'; None where the broker does not tell.
         retention_ms: after which its records are deleted; -1 never, None where the broker does not tell.
+        cleanup: 'delete', 'compact' or both, with a comma; None where the broker does not tell.
     """
 
     id: str | None
     partitions: int
     timestamps: str | None = None
     retention_ms: int | None = None
+    cleanup: str | None = None
 
 
 class TopicReader:
@@ -50,7 +52,11 @@ class TopicReader:
         """The facts of the topics that are there. Raises StoreError where the cluster does not answer in time."""
         described = self._described(topics)
         configs = self._configs(list(described))
-        return {name: TopicFacts(*described[name], *configs.get(name, (None, None))) for name in described}
+        facts = {}
+        for name, (topic_id, partitions) in described.items():
+            timestamps, retention_ms, cleanup = configs.get(name, (None, None, None))
+            facts[name] = TopicFacts(topic_id, partitions, timestamps, retention_ms, cleanup)
+        return facts
 
     def ids(self, topics: Sequence[str]) -> dict[str, str | None]:
         """The ids of the topics that are there. Raises StoreError where the cluster does not answer in time."""
@@ -76,8 +82,8 @@ class TopicReader:
                 described[name] = topic_id, len(topic.partitions)
         return described
 
-    def _configs(self, topics: Sequence[str]) -> dict[str, tuple[str | None, int | None]]:
-        """Topic → whose clock, and the retention; without topics that the broker tells nothing of."""
+    def _configs(self, topics: Sequence[str]) -> dict[str, tuple[str | None, int | None, str | None]]:
+        """Topic → whose clock, the retention and the cleanup; without topics that the broker tells nothing of."""
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]  # stubs forget them
 
@@ -90,10 +96,12 @@ class TopicReader:
                 values = future.result(self._timeout_s)
             except (KafkaException, TimeoutError):  # it may not be ours to ask
                 continue
-            timestamps, retention = (values.get(name) for name in ("message.timestamp.type", "retention.ms"))
+            asked = ("message.timestamp.type", "retention.ms", "cleanup.policy")
+            timestamps, retention, cleanup = (values.get(name) for name in asked)
             configs[resource.name] = (
                 None if timestamps is None else timestamps.value,
                 None if retention is None or retention.value is None else int(retention.value),
+                None if cleanup is None else cleanup.value,
             )
         return configs
 

@@ -10,12 +10,14 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
 from features.errors import StoreError
 from features.redaction import remember_secrets
+
+NAMES_A_COMMAND = 1_000
 
 Mode = Literal["server", "cluster"]
 
@@ -85,6 +87,21 @@ class RedisClient:
             return [server.config_get(pattern) for server in servers]
         except ResponseError:  # also NoPermissionError; managed servers do not know the command
             return None
+        except (RedisError, RedisClusterException, OSError) as error:
+            raise _silent(error) from error
+
+    def names(self, pattern: str) -> Iterator[str]:
+        """The keys of this pattern, of all servers; keys that come meanwhile may be missing.
+
+        Raises:
+            StoreError: a server does not answer in time.
+        """
+        from redis import RedisError
+        from redis.exceptions import RedisClusterException
+
+        try:
+            for key in self._redis.scan_iter(match=pattern, count=NAMES_A_COMMAND):
+                yield key.decode()
         except (RedisError, RedisClusterException, OSError) as error:
             raise _silent(error) from error
 

@@ -6,7 +6,7 @@ All keys share a hash tag, and so a slot of a cluster: they hold only the last m
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from features.online_store.pending import MOST_BYTES as MOST_TOTAL
@@ -123,6 +123,20 @@ return #gone
 """KEYS: then the place's index. ARGV: then the place, its end. The answer: how many entries before it were removed."""
 
 
+DELETE = (
+    _REMOVE
+    + """
+local gone = {}
+for number = 4, #ARGV do gone[ARGV[number]] = true end
+local function is_gone(place, offset, expires) return gone[place .. '\\0' .. string.format('%.0f', offset)] end
+for number = 3, #KEYS do
+  for _, field in ipairs(redis.call('HKEYS', KEYS[number])) do remove(KEYS[number], field, is_gone) end
+end
+"""
+)
+"""KEYS: then the views' hashes. ARGV: then 'place, offset' of each event whose entries go."""
+
+
 class RedisPending(Pending):
     """Pending events behind a client; may be shared by threads."""
 
@@ -181,6 +195,22 @@ class RedisPending(Pending):
     def _pruning(self, place: str, end: int, now: int) -> Command:
         """The command that removes some of the entries of a place before its end."""
         return ("EVAL", PRUNE, 3, *self._of_all(), self._index(place), self._index(""), now, AT_ONCE, place, end)
+
+    def every(self) -> Iterator[PendingEvent]:
+        """All entries, with those that are over. Raises StoreError."""
+        for key in self._client.names(self._hash("*")):
+            (found,) = self._client.ask(("HGETALL", key))
+            view = key.removeprefix(self._hash(""))
+            for field, value in zip(found[::2], found[1::2], strict=True):
+                yield from _unpacked(view, field.decode(), value, -1)
+
+    def delete(self, places: Collection[tuple[str, int]]) -> None:
+        """Delete the entries of these events ('topic/partition', offset) under every key. Raises StoreError."""
+        keys = (*self._of_all(), *self._client.names(self._hash("*")))
+        events = [f"{place}\0{offset}" for place, offset in places]
+        for start in range(0, len(events), AT_ONCE):
+            some = events[start : start + AT_ONCE]
+            self._client.ask(("EVAL", DELETE, len(keys), *keys, self._index(""), 0, 0, *some))
 
     def add_to_session(self, session: str, items: Sequence[str], ttl_ms: int) -> None:
         key = self._keys.session(session)

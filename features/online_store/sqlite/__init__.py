@@ -3,6 +3,7 @@
 In: a path and the port's calls (port.py). Out: rows, markers and pending events.
 """
 
+from features.online_store.sqlite.erasure import SqliteErasure
 from features.online_store.sqlite.rows import SqliteRows
 
-__all__ = ["SqliteRows"]
+__all__ = ["SqliteErasure", "SqliteRows"]
