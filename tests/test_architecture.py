@@ -127,7 +127,7 @@ LAYERS = {
     "training.event_model": "fit > drift record > gate > metrics training",
     "training.judging": "drift registration > judge parity > gate record > confidence psi",
     "training.protocols": (
-        "leave_one_out random_split session time_split > lists ranklens > fraud_handbook impressions report"
+        "leave_one_out new_items random_split session time_split > lists ranklens > fraud_handbook impressions report"
     ),
     "training.recommender": (
         "settings_search > fit scorers > candidates > evaluate shown_items user_histories > "

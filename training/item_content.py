@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.sparse import csr_array  # type: ignore[import-untyped]
 
-from features.arrays import Floats
-from models.recommender import CandidateTables, Columns, Content, ContentEncoder, ContentRows
-from training.data import newest_attributes
+from features.arrays import Bools, Floats, Int64s
+from models.recommender import CandidateTables, Columns, Content, ContentEncoder, ContentRows, tables_with_items
+from training.data import first_known, newest_attributes
 from training.run import TrainingRun
 
 RIDGE = 2.0
@@ -20,10 +23,58 @@ ROUNDS, NEAR_ENOUGH = 60, 1e-4
 
 def content_before(run: TrainingRun, tables: CandidateTables, as_of_ms: int) -> Content | None:
     """The attributes of the tables' items that were known before ``as_of_ms``; None where no item has any."""
-    items = pa.array(tables.items, pa.string())
-    columns = newest_attributes(run.features.events, run.domain, items, as_of_ms)
+    views = [view for view in (run.domain.catalogue, run.domain.item) if view is not None]
+    columns = newest_attributes(run.features.events, views, pa.array(tables.items, pa.string()), as_of_ms)
     known = {name: column for name, column in columns.items() if column.null_count < len(column)}
     return fit_content(known, tables) if known else None
+
+
+@dataclass(frozen=True)
+class PastTables(CandidateTables):
+    """Tables with items of later: what retrieval names at a moment are the items that were known by then.
+
+    Args:
+        known_since: (n,) ms; 0 for the items of the fit.
+        announced_ms: at this moment all items count as known: it is asked what is taken from then on, of items of
+            which nothing but attributes is known.
+    """
+
+    known_since: Int64s | None = None
+    announced_ms: int | None = None
+
+    def known_at(self, as_of_ms: int) -> Bools | None:
+        """(n,) the items that were known at this time; None for all."""
+        return None if self.known_since is None or as_of_ms == self.announced_ms else self.known_since <= as_of_ms
+
+
+def with_later_items(run: TrainingRun, tables: CandidateTables, as_of_ms: int, until_ms: int) -> CandidateTables:
+    """The tables, of what was known before ``as_of_ms``, with the catalogue's items that came before ``until_ms``.
+
+    Later items have the vectors that their attributes make likely, as in the service. Without a catalogue, or without
+    items as vectors, the tables stay as they are.
+    """
+    catalogue, events, history = run.domain.catalogue, run.features.events, run.history
+    if catalogue is None or tables.factors is None:
+        return tables
+    keys, since = first_known(events, catalogue)
+    taken = np.full(len(history.items), np.iinfo(np.int64).max)
+    np.minimum.at(taken, history.item, history.known_at)
+    code = np.asarray(pc.fill_null(pc.index_in(keys, value_set=history.items), -1), dtype=np.int64)
+    since = np.minimum(since, np.where(code >= 0, taken[code], since)) if len(taken) else since
+    later = (since < until_ms) & ~np.asarray(pc.is_in(keys, value_set=pa.array(tables.items, pa.string())))
+    content = content_before(run, tables, as_of_ms) if later.any() else None
+    if content is None:
+        return tables
+    keys, since = keys.filter(pa.array(later)), since[later]
+    rows = content.encoder.rows(newest_attributes(events, [catalogue], keys, until_ms), len(keys))
+    known = np.diff(rows.starts) > 0
+    vectors = content.vectors(rows)
+    if vectors is None or not known.any():
+        return tables
+    extended = tables_with_items(tables, tuple(keys.filter(pa.array(known)).to_pylist()), vectors[known])
+    times = np.concatenate([np.zeros(len(tables.items), dtype=np.int64), since[known]])
+    columns = {each.name: getattr(extended, each.name) for each in fields(extended)}
+    return PastTables(**columns, known_since=times, announced_ms=as_of_ms - 1)
 
 
 def fit_content(columns: Columns, tables: CandidateTables) -> Content | None:

@@ -72,6 +72,25 @@ def _online_retail(rows: pa.Table) -> list[tuple[str, pa.Table]]:
     return [("activity", events)]
 
 
+def online_retail_items(source: InputFile) -> Tables:
+    """The items of UCI Online Retail: each with its first description, from its first line on."""
+    columns = ("StockCode", "Description", "InvoiceDate")
+    seen: set[str] = set()
+    return _shaped(read_parquet(source, columns), source, lambda rows: _described(rows, seen))
+
+
+def _described(rows: pa.Table, seen: set[str]) -> list[tuple[str, pa.Table]]:
+    """The lines that describe an item for the first time; ``seen`` has the items of earlier ones."""
+    codes = _text(rows["StockCode"]).combine_chunks()
+    told = pc.and_(rows["Description"].is_valid(), pc.invert(pc.is_in(codes, value_set=pa.array(seen, pa.string()))))
+    rows = rows.append_column("item", codes).filter(told)
+    first = pc.unique(rows["item"])
+    rows = rows.take(pc.index_in(first, value_set=rows["item"].combine_chunks()))
+    seen.update(first.to_pylist())
+    time = to_ms(rows["InvoiceDate"], "ms", "InvoiceDate")
+    return [("catalogue", _events(rows, event_time=time, item_id=rows["item"], title=_text(rows["Description"])))]
+
+
 def taobao(source: InputFile) -> Tables:
     """Taobao user behaviour (Parquet)."""
     return _shaped(read_parquet(source, ("user_id", "item_id", "category_id", "behavior", "ts")), source, _taobao)

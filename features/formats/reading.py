@@ -303,6 +303,7 @@ def _ranklens(source: InputFile) -> Tables:
 
 _ALL = (
     Format("online-retail", ("activity",), _with_verdicts(datasets.online_retail)),
+    Format("online-retail-items", ("catalogue",), _with_verdicts(datasets.online_retail_items)),
     Format("taobao", ("activity",), _with_verdicts(datasets.taobao)),
     Format("rees46", ("activity",), _with_verdicts(datasets.rees46)),
     Format("movielens", ("catalogue", "activity"), _with_verdicts(datasets.movielens), folder=True),

@@ -7,7 +7,7 @@ from models.recommender.arrays import candidate_arrays, candidate_tables, read_a
 from models.recommender.artefact import Artefact, LoadedRecommender, Manifest, load, save
 from models.recommender.calibration import Calibration, log_odds
 from models.recommender.content import Columns, Content, ContentEncoder, ContentRows, attributes_in
-from models.recommender.extension import with_items
+from models.recommender.extension import tables_with_items, with_items
 from models.recommender.golden import goldens_of, open_recommender, try_out
 from models.recommender.pairs import Query
 from models.recommender.reasons import reasons_of
@@ -45,6 +45,7 @@ __all__ = [
     "reasons_of",
     "retrieve",
     "save",
+    "tables_with_items",
     "try_out",
     "with_items",
 ]

@@ -28,14 +28,14 @@ def with_items(artefact: Artefact, items: Sequence[str], rows: ContentRows) -> A
     content = artefact.content
     if content is None or not items:
         return artefact
-    tables = _with_items(artefact.tables, tuple(items), content.vectors(rows.rows))
+    tables = tables_with_items(artefact.tables, tuple(items), content.vectors(rows.rows))
     extended = replace(artefact, tables=tables, content=replace(content, later=rows))
     keys = pa.concat_arrays([artefact.item_keys, pa.array(items, pa.string())])
     vars(extended).update(scorer=artefact.scorer, item_keys=keys)
     return extended
 
 
-def _with_items(
+def tables_with_items(
     tables: CandidateTables, items: tuple[str, ...], vectors: NDArray[np.float32] | None
 ) -> CandidateTables:
     """The tables with items of no interactions. ``vectors`` None leaves out the vectors of all items."""

@@ -39,6 +39,7 @@ def written(folder: Path, name: str, text: str) -> Path:
 
 ROWS = {
     "online-retail": ("online-retail.parquet", {"activity": 453_843}),
+    "online-retail-items": ("online-retail.parquet", {"catalogue": 3_918}),
     "taobao": ("taobao-clicks.parquet", {"activity": 96_168}),
     "rees46": ("rees46-clicks.csv.gz", {"activity": 5_019}),
     "movielens": ("movielens-small", {"catalogue": 9_125, "activity": 100_004}),
@@ -159,7 +160,7 @@ def test_a_stream_that_the_repo_lacks_is_left_out(real_file: RealFile) -> None:
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["online-retail", "taobao", "yoochoose", "cards"])
+@pytest.mark.parametrize("kind", ["online-retail", "online-retail-items", "taobao", "yoochoose", "cards"])
 def test_a_data_set_without_one_of_its_columns_is_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "other.parquet"
     pq.write_table(pa.table({"customer": ["x"]}), path)

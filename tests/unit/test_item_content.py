@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from shop_training import SHOP
 from features.definitions.repo import load_repo
 from features.events.parsing import from_columns
 from training.data import Domain, newest_attributes
-from training.item_content import content_before, ridge
+from training.item_content import PastTables, content_before, ridge, with_later_items
 from training.recommender import candidates_before
 from training.run import TrainingRun
 
 REPO = load_repo(Path(__file__).parents[2] / "feature_repo")
 DOMAIN = Domain.of(SHOP)
+VIEWS = (REPO.views["item_catalogue"], DOMAIN.item)
 HOUR, NOW = 3_600_000, 1_700_000_000_000
 
 
@@ -47,7 +49,7 @@ def test_attributes_are_the_last_known_before_the_time_and_the_catalogue_comes_f
             REPO.streams["activity"],
         ).events,
     }
-    columns = newest_attributes(events, DOMAIN, pa.array(["c", "a", "b"]), NOW + 3 * HOUR)
+    columns = newest_attributes(events, VIEWS, pa.array(["c", "a", "b"]), NOW + 3 * HOUR)
     assert columns["title"].to_pylist() == [None, "new", "older than any window"]
     assert columns["price"].to_pylist() == [8.0, 1.0, None]
 
@@ -94,3 +96,23 @@ def test_without_attributes_nothing_is_learnt_of_them():
     run = run_of_kinds()
     tables = candidates_before(run, run.split.end)
     assert content_before(run, tables, NOW - 2 * HOUR) is None
+
+
+def test_items_that_came_later_are_known_from_their_first_event_on_and_when_they_were_announced():
+    needs_als()
+    run = run_of_kinds()
+    start = run.split.start
+    late = {"item_id": "late", "event_time": start + 5 * HOUR, "title": "ash no 7"}
+    unseen = {"item_id": "unseen", "event_time": run.split.end + HOUR, "title": "ash no 8"}
+    more = catalogue(late, unseen)
+    events = {**run.features.events, "catalogue": pa.concat_tables([run.features.events["catalogue"], more])}
+    run = replace(run, features=replace(run.features, events=events))
+    tables = candidates_before(run, start)
+    later = with_later_items(run, tables, start, run.split.end)
+    assert isinstance(later, PastTables)
+    assert later.items == (*tables.items, "late")
+    assert later.fitted == len(tables.items)
+    known = [later.known_at(time) for time in (start + 4 * HOUR, start + 5 * HOUR)]
+    assert [int(mask.sum()) for mask in known] == [len(tables.items), len(tables.items) + 1]
+    assert later.known_at(start - 1) is None
+    assert with_later_items(run, tables, start, start + HOUR) is tables

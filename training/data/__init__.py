@@ -16,7 +16,7 @@ from training.data.dataset import (
     read_offline,
 )
 from training.data.event_sources import ReadEvents, event_source
-from training.data.item_attributes import newest_attributes
+from training.data.item_attributes import first_known, newest_attributes
 from training.data.labelled_events import (
     DAY_MS,
     EventSplit,
@@ -65,6 +65,7 @@ __all__ = [
     "drawn_moments",
     "drawn_of",
     "examples_between",
+    "first_known",
     "interactions_of",
     "newest_attributes",
     "joined_events",

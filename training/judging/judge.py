@@ -11,6 +11,7 @@ from features.definitions import FeatureView
 from features.errors import ArtefactError
 from models.recommender import Artefact, CandidateTables, Manifest
 from training.data import Domain, Events
+from training.item_content import with_later_items
 from training.judging.gate import GateVerdict, fault_of, gate
 from training.recommender import (
     ModelResult,
@@ -50,7 +51,8 @@ class Judge:
     def of_events(cls, events: Events, domain: Domain, settings: TrainingSettings) -> Judge:
         """The test that a training on these events would have. Raises UsageError where they are too few."""
         run = TrainingRun.of(events, domain, settings)
-        return cls(run, candidates_before(run, run.split.middle))
+        tables = candidates_before(run, run.split.middle)
+        return cls(run, with_later_items(run, tables, run.split.middle, run.split.end))
 
     @property
     def settings(self) -> TrainingSettings:

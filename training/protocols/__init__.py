@@ -3,4 +3,4 @@
 In: a file. Out: a report of metrics by model, with intervals.
 """
 
-__all__ = ["fraud_handbook", "leave_one_out", "lists", "random_split", "ranklens", "session", "time_split"]
+__all__ = ["fraud_handbook", "leave_one_out", "lists", "new_items", "random_split", "ranklens", "session", "time_split"]

@@ -22,6 +22,7 @@ from training.recommender.ranker import (
     RetrievedMoments,
     examples,
     fit_ranker,
+    item_indices,
     retrieve_at,
     with_item_features,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "fit_candidates",
     "fit_ranker",
     "held_out_moments",
+    "item_indices",
     "learn",
     "manifest_of",
     "metrics",

@@ -69,17 +69,18 @@ def compared(
         "blend": lambda: _ranked(tables, retrieved, chances_of(blended, retrieved, None), k),
         "model": lambda: _ranked(tables, retrieved, scores or chances_of(artefact, retrieved, features), k),
     }
-    return [_row(name, way, relevant, len(tables.items), k) for name, way in ways.items() if only in (None, name)]
+    return [_row(name, way, relevant, tables, k) for name, way in ways.items() if only in (None, name)]
 
 
-def _row(model: str, way: Callable[[], Lists], relevant: Lists, catalogue: int, k: int) -> ModelResult:
+def _row(model: str, way: Callable[[], Lists], relevant: Lists, tables: CandidateTables, k: int) -> ModelResult:
     started = perf_counter()
     lists = way()
     took_s = perf_counter() - started
     found, counts = found_in(lists, relevant, k)
     by_k = tuple(metrics.mean(metrics.ndcg_at_k(found[:, :first], counts)) for first in range(1, k + 1))
     ndcg, positives = metrics.ndcg_at_k(found, counts), int(counts.sum())
-    return ModelResult(model, judged(lists, relevant, catalogue, k), took_s, ndcg, by_k, positives)
+    values = judged(lists, relevant, len(tables.items), k) | of_new_items(lists, relevant, tables.fitted, k)
+    return ModelResult(model, values, took_s, ndcg, by_k, positives)
 
 
 def judged(lists: Lists, relevant: Lists, catalogue: int, k: int) -> dict[str, float]:
@@ -93,6 +94,18 @@ def judged(lists: Lists, relevant: Lists, catalogue: int, k: int) -> dict[str, f
     found, counts = found_in(lists, relevant, k)
     values = {f"{name}_at_{k}": metrics.mean(function(found, counts)) for name, function in METRICS.items()}
     return values | {f"coverage_at_{k}": metrics.coverage((ranked[:k] for ranked in lists), catalogue)}
+
+
+def of_new_items(lists: Lists, relevant: Lists, fitted: int, k: int) -> dict[str, float]:
+    """NDCG where only items that came after the fit are right; nothing where none of them was taken.
+
+    Args:
+        fitted: the number of items of the fit, which are the first.
+    """
+    wanted = [items[items >= fitted] for items in relevant]
+    if not any(len(items) for items in wanted):
+        return {}
+    return {f"new_items_ndcg_at_{k}": metrics.mean(metrics.ndcg_at_k(*found_in(lists, wanted, k)))}
 
 
 def found_in(lists: Lists, relevant: Lists, k: int) -> tuple[NDArray[np.bool_], Int64s]:

@@ -13,7 +13,7 @@ from features.errors import UsageError
 from models.recommender import Artefact, CandidateTables, Manifest
 from training.data import Domain, SampledEvents, arrivals, drawn_moments, joined_moments, visits
 from training.evidence import Evidence
-from training.item_content import content_before
+from training.item_content import content_before, with_later_items
 from training.recommender.calibrating import CalibrationCheck, check_calibration
 from training.recommender.candidates import fit_candidates
 from training.recommender.co_occurrence import missing_library
@@ -116,6 +116,7 @@ def train(run: TrainingRun, now_ms: int) -> Trained:
     learnt = learn(run)
     run.timer.begin("test", "testing on what came after")
     tables = run.stages.keep("tested", TABLES, lambda: candidates_before(run, run.split.middle))
+    tables = with_later_items(run, tables, run.split.middle, run.split.end)
     manifest = manifest_of(run.domain, run.settings, run.target, run.split.middle, now_ms)
     artefact = Artefact(manifest, tables, learnt.ranker)
     retrieved = _with_item_features(held_out_moments(artefact, run), tables, learnt, run)
@@ -199,7 +200,7 @@ def _made_examples(run: TrainingRun) -> tuple[RankerExamples, int]:
     if (missing := missing_library(settings.sources)) is not None:
         run.log(f"without items as vectors: {missing}")
     run.timer.begin("candidates", f"similar items from {len(run.history):,} interactions")
-    tables = candidates_before(run, split.start)
+    tables = with_later_items(run, candidates_before(run, split.start), split.start, split.middle)
     run.timer.begin("examples", "moments to learn from, with the features of then")
     part = run.history.between(split.start, split.middle)
     predicted = part.of(run.target)

@@ -13,6 +13,7 @@ from features.arrays import Floats, Int64s
 from features.history import Spine, point_in_time
 from models.recommender import PAIR_FEATURES, Candidates, CandidateTables, Query, ranker_inputs, retrieve
 from training.data import Interactions, Moments
+from training.item_content import PastTables
 from training.run import Features, TrainingRun
 from training.settings import TrainingSettings
 
@@ -58,7 +59,10 @@ def retrieve_at(
     name = domain.recommender.recent_feature
     recents = matrix.to_table()[name].to_pylist() if name else [None] * len(moments)
     queries = zip(users.to_pylist(), recents, moments.as_of.tolist(), strict=True)
-    candidates = [retrieve(tables, Query(user, recent or (), as_of)) for user, recent, as_of in queries]
+    known = tables.known_at if isinstance(tables, PastTables) else lambda _: None
+    candidates = [
+        retrieve(tables, Query(user, recent or (), as_of), allowed=known(as_of)) for user, recent, as_of in queries
+    ]
     return RetrievedMoments(moments, matrix.to_numpy(domain.user_inputs.names), candidates)
 
 

@@ -12,6 +12,7 @@ from features.errors import UsageError
 from headrace.commands.models.evaluate_lists import (
     chosen,
     leave_one_out_99,
+    new_items,
     random_75_25,
     ranklens,
     session,
@@ -31,7 +32,7 @@ def evaluate() -> None:
     """
 
 
-for protocol in (random_75_25, leave_one_out_99, time_split, session, ranklens):
+for protocol in (random_75_25, leave_one_out_99, time_split, new_items, session, ranklens):
     evaluate.add_command(protocol)
 
 

@@ -13,6 +13,7 @@ from headrace.console import JSON, metrics_table, print_report, say
 
 if TYPE_CHECKING:
     from features.definitions import FeatureRepo
+    from training.run import TrainingRun
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,6 +26,10 @@ SEED = click.option("--seed", default=42, show_default=True, help="Of what is dr
 TRAIN = click.option("--train", metavar="FILE", help="What came before, where the split is made already.")
 
 TEST = click.option("--test", metavar="FILE", help="What came after it.")
+
+ITEMS = click.option("--items", metavar="FILE", help="The catalogue, where the file of events has none.")
+
+ITEMS_FORMAT = click.option("--items-format", metavar="FORMAT", help="Of the catalogue, such as online-retail-items.")
 
 ENDS = ("_low", "_high")
 
@@ -108,6 +113,8 @@ def leave_one_out_99(  # noqa: PLR0913, PLR0917  # one parameter an option
 @data(required=False)
 @TRAIN
 @TEST
+@ITEMS
+@ITEMS_FORMAT
 @click.option("--test-days", type=click.FloatRange(min=0, min_open=True), help="The last part; a fifth of the events.")
 @click.option("--as-of", metavar="T", help="As if the file ended then: to choose settings on an earlier part.")
 @click.option("--train-set", "training", multiple=True, metavar="KEY=VALUE", help="A setting of `headrace train`.")
@@ -119,6 +126,8 @@ def time_split(  # noqa: PLR0913, PLR0917  # one parameter an option
     kind: str,
     train: str | None,
     test: str | None,
+    items: str | None,
+    items_format: str | None,
     test_days: float | None,
     as_of: str | None,
     training: Sequence[str],
@@ -137,11 +146,6 @@ def time_split(  # noqa: PLR0913, PLR0917  # one parameter an option
       headrace evaluate time-split --data online-retail.parquet --format online-retail --test-days 30
       headrace evaluate time-split --train until-june.parquet --test july.parquet --format online-retail --json
     """
-    from features.definitions import REPLACED_NAMES
-    from features.events import parsed_time
-    from headrace.commands.models.options import chosen_training
-    from headrace.project import Project
-    from training.data import Domain, EventFile, joined_events, read_file
     from training.protocols import lists
     from training.protocols import time_split as protocol
 
@@ -150,15 +154,80 @@ def time_split(  # noqa: PLR0913, PLR0917  # one parameter an option
         raise UsageError("headrace evaluate time-split", "--test-days, or --train and --test", "both")
     models = chosen(lists.configured(protocol.models(), changed), names, (protocol.TWO_STAGE, protocol.CLICK_THROUGH))
     days = [] if test_days is None else [f"test_ms={round(test_days * 86_400_000)}"]
+    catalogue = None if items is None else (Path(items), items_format or kind)
+    run = split_run(files, kind, as_of, [*days, *training], catalogue)
+    show(protocol.run(run, models), as_json)
+
+
+@click.command("new-items")
+@data()
+@ITEMS
+@ITEMS_FORMAT
+@click.option("--test-days", type=click.FloatRange(min=0, min_open=True), help="The last part; a fifth of the events.")
+@click.option("--as-of", metavar="T", help="As if the file ended then: to choose settings on an earlier part.")
+@click.option("--train-set", "training", multiple=True, metavar="KEY=VALUE", help="A setting of `headrace train`.")
+@JSON
+def new_items(  # one parameter an option
+    data: str,
+    kind: str,
+    items: str | None,
+    items_format: str | None,
+    test_days: float | None,
+    as_of: str | None,
+    training: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Items that nobody had taken before the last part of time, recommended by their attributes alone.
+
+    The model that `headrace train` fits stands beside the popularity of each item's category, in lists of all items and
+    of new ones only.
+
+    \b
+    Examples:
+      headrace evaluate new-items --data movielens-small --format movielens
+      headrace evaluate new-items --data online-retail.parquet --format online-retail --test-days 30 \\
+        --items online-retail.parquet --items-format online-retail-items
+    """
+    from training.protocols import new_items as protocol
+
+    days = [] if test_days is None else [f"test_ms={round(test_days * 86_400_000)}"]
+    catalogue = None if items is None else (Path(items), items_format or kind)
+    run = split_run([Path(data)], kind, as_of, [*days, *training], catalogue)
+    show(protocol.run(run), as_json)
+
+
+def split_run(
+    files: Sequence[Path],
+    kind: str,
+    as_of: str | None,
+    changed: Sequence[str],
+    catalogue: tuple[Path, str] | None = None,
+) -> TrainingRun:
+    """The training on the events of the files, whose test part is evaluated: the second file where there are two.
+
+    Args:
+        as_of: the time at which the files are said to end; None for where they do.
+        changed: KEY=VALUE of settings.
+        catalogue: a file with the items, and its format.
+    """
+    from features.definitions import REPLACED_NAMES
+    from features.events import parsed_time
+    from headrace.commands.models.options import chosen_training
+    from headrace.project import Project
+    from training.data import Domain, EventFile, joined_events, read_file
+    from training.protocols import time_split as protocol
+
     project = Project.open()
     named = {key: value for key, value in project.settings.training.items() if key in REPLACED_NAMES}
-    recommender, settings = chosen_training(project, None, [*days, *training], named)
+    recommender, settings = chosen_training(project, None, changed, named)
     domain = Domain.of(recommender)
     end_ms = None if as_of is None else parsed_time(as_of)
     parts = [read_file(EventFile(path, kind, project.repo, say), domain, end_ms) for path in files]
     since_ms = protocol.first_ms(parts[1], domain) if len(parts) > 1 else None
-    run = protocol.training_of(joined_events(parts), domain, settings, since_ms, say)
-    show(protocol.run(run, models), as_json)
+    if catalogue is not None:
+        path, items_kind = catalogue
+        parts.append(EventFile(path, items_kind, project.repo, say).read(domain.streams, end_ms, None))
+    return protocol.training_of(joined_events(parts), domain, settings, since_ms, say)
 
 
 @click.command("session")
