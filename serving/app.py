@@ -44,6 +44,9 @@ class AnyText(Convertor[str]):
 
 
 register_url_convertor("any_text", AnyText())
+BESIDES = 64
+"""Requests of a replica that are no recommendations."""
+
 PROBLEM: dict[str, Any] = {"description": "A problem (RFC 9457)", "content": {problems.MEDIA_TYPE: {}}}
 
 
@@ -215,8 +218,8 @@ def build_app(args: ServiceConfig) -> Application:
         serve.ingress()(Ingress),
         name="Recommender",
         num_replicas=args.replicas,
-        max_ongoing_requests=64,
-        max_queued_requests=128,
+        max_ongoing_requests=args.max_waiting + BESIDES,  # the service's own queue refuses before Ray does
+        max_queued_requests=BESIDES,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=10,

@@ -56,8 +56,8 @@ class ServiceConfig(ServingSettings):
     events_stream: str | None = None
     """The stream that an event belongs to when the request does not say; the default recommender's unless given."""
     threads: int = Field(default=4, ge=1)
-    """How many requests are worked on at once."""
-    max_waiting: int = Field(default=64, ge=1)
-    """How many more may wait for a thread; one more is answered with a fallback at once."""
+    """How many requests that take long are worked on at once; others are answered in batches, one after the other."""
+    max_waiting: int = Field(default=256, ge=1)
+    """How many may wait; one more, or one that would wait for most of its deadline, is refused at once with 429."""
     max_body_bytes: int = Field(default=1 << 20, ge=1024)
     """A larger request body is refused."""

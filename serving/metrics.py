@@ -31,6 +31,18 @@ class Metrics:
         self.recommend_seconds = Histogram(
             "headrace_recommend_seconds", "Time to answer /v1/recommend", buckets=SECONDS, registry=registry
         )
+        self.queue_seconds = Histogram(
+            "headrace_queue_seconds",
+            "From a request's arrival to the beginning of its batch",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.batch_requests = Histogram(
+            "headrace_batch_requests",
+            "Requests that were answered together",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=registry,
+        )
         self.read_age = Histogram(
             "headrace_read_age_seconds",
             "From an entity's newest event to a read of it",

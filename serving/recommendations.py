@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from features.online_store import ReadableStore
 from features.times import now_ms
 from models.recommender import Artefact, LoadedRecommender
 from models.registry import Registry
+from serving.batches import Batches
 from serving.config import ServiceConfig
 from serving.events import EventSink, OwnClicks
 from serving.http import field_problem, schema
@@ -46,11 +48,20 @@ from serving.recommend import (
 )
 from serving.recommender_metrics import RecommenderMetrics
 from serving.versions import ModelVersions, Shadow, ShadowRequest
-from serving.workers import OverloadedError, Repeated, Workers
+from serving.workers import Repeated
 
 logger = logging.getLogger(__name__)
 RequestFeatures = Mapping[str, pa.Array]
 MakeAnswer = Callable[[ItemQuery, UserRead, Artefact | None, ItemSnapshot, Inputs | None], Recommendation]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request to one version: whose features it needs, and what answers it once they are read."""
+
+    query: ItemQuery
+    own_features: RequestFeatures
+    answer: Callable[[UserRead], ModelAnswer]
 
 
 class Recommendations:
@@ -65,7 +76,7 @@ class Recommendations:
         registry: the registry of models.
         sink: takes the served log; None without Kafka.
         own: remembers sessions; None if none are remembered.
-        workers: the threads that answer.
+        batches: where requests are answered, with those to other recommenders.
 
     Answers are logged if the definition has a served log and there is a sink.
     """
@@ -81,11 +92,11 @@ class Recommendations:
         sink: EventSink | None,
         own: OwnClicks | None,
         *,
-        workers: Workers,
+        batches: Batches[Question, ModelAnswer],
         metrics: RecommenderMetrics,
     ) -> None:
         self.settings, self.definition, self.repo, self.metrics = settings, definition, repo, metrics
-        self._reader, self._rows, self._workers = reader, rows, workers
+        self._reader, self._rows, self._batches = reader, rows, batches
         item_view = definition.item_view.name
         self.items = ItemFeatures(
             lambda keys: reader.read(item_view, keys),
@@ -108,12 +119,19 @@ class Recommendations:
         )
         self._served_log = self._log_of(sink)
         self._shadow = Shadow(
-            settings.shadow_share, lambda: self.models.challenger, lambda: workers.busy, metrics.service, self._log
+            settings.shadow_share, lambda: self.models.challenger, lambda: batches.busy, metrics.service, self._log
         )
         session_items = None if own is None else functools.partial(own.items, definition.name)
         item_key = next(iter(definition.item.keys)) if len(definition.item.keys) == 1 else None
         self._users = UserReader(
-            definition.user_view.name, item_key, repo, reader, rows, session_items, self._store_failed
+            definition.user_view.name,
+            item_key,
+            repo,
+            reader,
+            rows,
+            session_items,
+            self._store_failed,
+            metrics.service.read_age,
         )
         self.store_problem: str | None = "not asked yet"
         self._items_tried = False
@@ -202,12 +220,8 @@ class Recommendations:
             None, request.k, exclude=tuple(request.exclude), conditions=request.filter, explain=request.explain
         )
         served = await self.models.version_for(request.model)
-
-        def answer() -> ModelAnswer:
-            artefact = self.items.current(served.model)[0] if served is not None else None
-            return ModelAnswer(similar(request.item_id, query, artefact, self.items.snapshot), served, UserRead())
-
-        return self._response(await self._in_time(answer, query, served), request)
+        question = Question(query, {}, functools.partial(self._similar, request.item_id, query, served))
+        return self._response(await self._in_time(question, served), request)
 
     async def _personal(
         self, request: schema.PersonalRequest, query: ItemQuery, answer: MakeAnswer
@@ -216,8 +230,8 @@ class Recommendations:
             query = replace(query, alike_by=self.definition.category)
         served = await self.models.version_for(request.model, query.user or query.session)
         own_features = self._users.request_features(request.user_features, served)
-        work = functools.partial(self._answer, answer, query, own_features, served)
-        answered = await self._in_time(work, query, served)
+        question = Question(query, own_features, functools.partial(self._answer, answer, query, own_features, served))
+        answered = await self._in_time(question, served)
         self._log(ServedAnswer(answered, query, self.items.snapshot))
         if answered.recommendation.by_model and answered.served is self.models.champion.current:
             repeat = functools.partial(self._answer_by, answer, query, own_features, answered.user)
@@ -228,25 +242,39 @@ class Recommendations:
         if self._served_log is not None:
             self._served_log.offer(answer)
 
-    async def _in_time(
-        self, work: Callable[[], ModelAnswer], query: ItemQuery, served: LoadedRecommender | None
-    ) -> ModelAnswer:
-        """The result of the work, or a fallback at the deadline or without a thread.
+    async def _in_time(self, question: Question, served: LoadedRecommender | None) -> ModelAnswer:
+        """The answer, or a fallback at the deadline.
 
-        Raises ProblemError for an impossible filter, and StoreError for any before the items have been read.
+        Raises ProblemError for an impossible filter, StoreError for any before the items have been read, and
+        OverloadedError for a question that would have to wait too long.
         """
-        self._check(query.conditions)
+        self._check(question.query.conditions)
         started = time.perf_counter()
         try:
-            answer = await self._workers.in_time(work)
-        except TimeoutError:
-            answer = self._substitute(query, FallbackReason.DEADLINE, served)
-        except OverloadedError:
-            answer = self._substitute(query, FallbackReason.OVERLOADED, served)
+            answers = functools.partial(self._answers, served)
+            answer = await self._batches.in_time((id(self), id(served)), question, answers)
+        except TimeoutError:  # in a thread, as a filter is evaluated by the catalogue's size
+            late = functools.partial(self._substitute, question.query, FallbackReason.DEADLINE, served)
+            answer = await asyncio.to_thread(late)
         answer = replace(answer, took_s=time.perf_counter() - started)
         reason = answer.recommendation.reason
         self.metrics.answered(answer.took_s, None if reason is None else reason.value)
         return answer
+
+    def _answers(
+        self, served: LoadedRecommender | None, questions: Sequence[Question]
+    ) -> Iterator[ModelAnswer | Exception]:
+        """The answer to each question to this version; their users are read together."""
+        users = self._users.read_all([(question.query, question.own_features) for question in questions], served)
+        for question, user in zip(questions, users, strict=True):
+            try:
+                yield question.answer(user)
+            except Exception as error:  # noqa: BLE001  (it is this question's alone)
+                yield error
+
+    def _similar(self, item: str, query: ItemQuery, served: LoadedRecommender | None, user: UserRead) -> ModelAnswer:
+        artefact = self.items.current(served.model)[0] if served is not None else None
+        return ModelAnswer(similar(item, query, artefact, self.items.snapshot), served, user)
 
     def _response(
         self, answer: ModelAnswer, request: schema.PersonalRequest | schema.SimilarRequest
@@ -255,9 +283,13 @@ class Recommendations:
         return response_of(answer, used, self.items.snapshot)
 
     def _answer(
-        self, answer: MakeAnswer, query: ItemQuery, own_features: RequestFeatures, served: LoadedRecommender | None
+        self,
+        answer: MakeAnswer,
+        query: ItemQuery,
+        own_features: RequestFeatures,
+        served: LoadedRecommender | None,
+        user: UserRead,
     ) -> ModelAnswer:
-        user = self._users.read(query, own_features, served)
         made = self._attempt(answer, query, own_features, user, served)
         if made is None and served is not None and served.alias is not None:  # its users get the champion's
             made = self._attempt(answer, query, own_features, user, self.models.champion.current)

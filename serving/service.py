@@ -14,15 +14,16 @@ from features.online_store import ReadableStore, progress_text, read_status, stu
 from features.rows import Status
 from features.times import now_ms
 from models.registry import Registry
+from serving.batches import Batches
 from serving.config import ServiceConfig
 from serving.events import EventSink, OwnClicks, PostedEvents
 from serving.http import ProblemError, field_problem, schema
 from serving.metrics import Metrics
-from serving.recommend import ObservedReader, Reader
-from serving.recommendations import Recommendations
+from serving.recommend import ModelAnswer, ObservedReader, Reader
+from serving.recommendations import Question, Recommendations
 from serving.recommender_metrics import RecommenderFamilies, RecommenderMetrics
 from serving.scoring import EventScores
-from serving.workers import OverloadedError, Repeated, Workers
+from serving.workers import Repeated, Workers
 
 UNKNOWN_MODELS = schema.RecommenderModels(
     name="",
@@ -65,6 +66,9 @@ class Service:
         self.metrics = Metrics(settings.read_age_slo_s)
         self._reader = ObservedReader(reader, self.metrics.read_age, self.metrics.without_pending)
         self._workers = Workers(settings.threads, settings.max_waiting, settings.deadline_ms)
+        self._batches: Batches[Question, ModelAnswer] = Batches(
+            settings.threads, settings.max_waiting, settings.deadline_ms, self.metrics
+        )
         self.chosen = repo.chosen_recommenders(settings.recommender_names)
         families = RecommenderFamilies(self.metrics)
         self.recommendations = {
@@ -77,7 +81,7 @@ class Service:
                 registry_of(name),
                 sink,
                 own,
-                workers=self._workers,
+                batches=self._batches,
                 metrics=RecommenderMetrics(self.metrics, families, name, definition == self.chosen.default),
             )
             for name, definition in self.chosen.by_name.items()
@@ -100,6 +104,7 @@ class Service:
             recommendations.stop()
         self._pending.stop()
         self.scores.shadow.stop()
+        self._batches.stop()
         self._workers.stop()
 
     def _kept_model(self, name: str) -> str:
@@ -152,9 +157,9 @@ class Service:
         key = encode_key(values, views[0].entity)
         try:
             matrices = await self._workers.in_time(lambda: [self._matrix(view, key) for view in views])
-        except (TimeoutError, OverloadedError) as error:
+        except TimeoutError:
             required = f"an answer within {self.settings.deadline_ms:g} ms"
-            raise StoreError("the online store", required, type(error).__name__) from None
+            raise StoreError("the online store", required, "none") from None
         newest = [view.newest_event for view in matrices if view.newest_event is not None]
         age = max(view.as_of for view in matrices) - max(newest) if newest else None
         return schema.FeaturesResponse(entity=entity_name, key=values, age_ms=age, views=matrices)

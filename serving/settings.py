@@ -15,7 +15,8 @@ class ServingSettings(BaseModel):
     port: int = Field(default=8000, ge=0, le=65_535)
     """The port to listen on; 0 takes a free one."""
     deadline_ms: float = Field(default=150, gt=0)
-    """The time within which a request is answered, with a fallback where needed."""
+    """The time within which a request is answered, with a fallback where store or model are too slow. A request that
+    would wait for most of it is refused at once with 429."""
     served_log_share: float = Field(default=0.1, ge=0, le=1)
     """The share of answers, by their ids, that are logged with their inputs, where the definitions have a
     stream 'served' and Kafka is configured."""

@@ -23,7 +23,11 @@ IDLE_SHARE = 4.0
 
 
 class OverloadedError(Exception):
-    """Raised when too many requests wait for a thread."""
+    """Raised when too many requests wait; the next may be sent after ``retry_after_s``."""
+
+    def __init__(self, retry_after_s: int = 1) -> None:
+        super().__init__(f"ask again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
 
 
 class Workers:
@@ -39,34 +43,18 @@ class Workers:
         self._waiting = threading.BoundedSemaphore(threads + max_waiting)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="answer")
         self._deadline_s = deadline_ms / 1000
-        self._threads, self._begun = threads, 0
-        self._counting = threading.Lock()
 
     async def in_time(self, work: Callable[[], T]) -> T:
         """The result of the work, done in a thread. Raises TimeoutError at the deadline, OverloadedError at once."""
         if not self._waiting.acquire(blocking=False):
             raise OverloadedError
-        self._count(1)
         future = self._pool.submit(work)
-        future.add_done_callback(lambda _: self._done())
+        future.add_done_callback(lambda _: self._waiting.release())
         return await asyncio.wait_for(asyncio.wrap_future(future), self._deadline_s)
-
-    @property
-    def busy(self) -> bool:
-        """True while every thread has work."""
-        return self._begun >= self._threads
 
     def stop(self) -> None:
         """Begins no more work; work in progress ends."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _done(self) -> None:
-        self._count(-1)
-        self._waiting.release()
-
-    def _count(self, more: int) -> None:
-        with self._counting:
-            self._begun += more
 
 
 class Repeated:

@@ -71,6 +71,14 @@ class FeatureMatrix:
     newest_event: Int64s
     without_pending: bool = False
 
+    def row(self, at: int) -> FeatureMatrix:
+        """The matrix of one of the entities, without copying."""
+        columns = tuple(column.slice(at, 1) for column in self.columns)
+        one = slice(at, at + 1)
+        return FeatureMatrix(
+            self.names, columns, self.status[one], self.as_of[one], self.newest_event[one], self.without_pending
+        )
+
     def to_table(self) -> pa.Table:
         """The features as an Arrow table."""
         return pa.table(dict(zip(self.names, self.columns, strict=True)))

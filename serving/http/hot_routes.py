@@ -20,6 +20,10 @@ M = TypeVar("M", bound=BaseModel)
 Answer = tuple[int, bytes]
 """A status and a JSON body."""
 
+Headers = list[tuple[bytes, bytes]]
+
+JSON = (b"content-type", b"application/json")
+
 HotRoute = Callable[[Scope, bytes], Awaitable[Answer | None]]
 """Answers a request by its scope and body; None, before it does anything, for one that FastAPI shall answer."""
 
@@ -62,13 +66,12 @@ class HotRoutes:
         if answer is None:
             await self._app(scope, replayed(messages, receive), send)
             return
-        status, content, media_type = answer
+        status, content, headers = answer
         self._count(scope["path"], status)
-        headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(content))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
-    async def _answer(self, route: HotRoute, scope: Scope, body: bytes) -> tuple[int, bytes, bytes] | None:
+    async def _answer(self, route: HotRoute, scope: Scope, body: bytes) -> tuple[int, bytes, Headers] | None:
         try:
             answer = await route(scope, body)
         except Exception as error:
@@ -76,8 +79,11 @@ class HotRoutes:
             if problem is None:
                 logger.exception("request_failed path=%s", scope["path"])
                 problem = unforeseen(error)
-            return problem.status_code, bytes(problem.body), str(problem.media_type).encode()
-        return None if answer is None else (*answer, b"application/json")
+            return problem.status_code, bytes(problem.body), problem.raw_headers
+        if answer is None:
+            return None
+        status, content = answer
+        return status, content, [JSON, (b"content-length", b"%d" % len(content))]
 
     async def _body(self, receive: Receive, messages: list[Message]) -> bytes | None:
         """The whole body; None if it is too large or the client has gone. ``messages`` gets what was received."""

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from features.errors import HeadraceError, UsageError
 from features.redaction import redacted_values
+from serving.workers import OverloadedError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -26,6 +27,7 @@ TITLES = {
     405: "The method does not exist here",
     413: "The body is too large",
     422: "The request is not valid",
+    429: "The service has too much to do",
     500: "The service failed",
     503: "A part of the service is not available",
 }
@@ -110,6 +112,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(HeadraceError, _of_foreseen)
     app.add_exception_handler(UnicodeEncodeError, _of_foreseen)
+    app.add_exception_handler(OverloadedError, _of_foreseen)
     app.add_exception_handler(Exception, _of_anything)
 
 
@@ -120,6 +123,11 @@ def problem_of(error: Exception) -> Response | None:
     if isinstance(error, HeadraceError):
         errors = [{"field": error.where, "required": error.required, "got": error.got}]
         return problem(422 if isinstance(error, UsageError) else 503, str(error), errors)
+    if isinstance(error, OverloadedError):
+        detail = f"an answer requires room among the requests in progress; got none for now: {error}"
+        response = problem(429, detail, more={"retry_after_s": error.retry_after_s})
+        response.headers["Retry-After"] = str(error.retry_after_s)
+        return response
     if isinstance(error, UnicodeEncodeError):  # only texts of requests are ever encoded
         got = shown(error.object)
         return problem(422, f"the body requires {WHOLE}; got {got}", [field_error("body", WHOLE, error.object)])

@@ -146,7 +146,7 @@ class FeaturesUsed(Strict):
 class Fallback(Strict):
     """Whether the answer lacks something, and the reason: the first that applies.
 
-    Without a personal answer: store_down, deadline, overloaded, empty_store, no_model, model_failed, no_user,
+    Without a personal answer: store_down, deadline, empty_store, no_model, model_failed, no_user,
     unknown_user, unknown_session, unknown_item, nothing_similar. Of a personal one: few_items (fewer than k items may
     be answered) and filled (the model had fewer than k, and trending and popular items follow them).
     """

@@ -45,10 +45,16 @@ class ObservedReader:
         matrix = self._reader.read(view_name, keys, as_of, schema_hash)
         if matrix.without_pending:
             self._without_pending.labels(view_name).inc()
-        if len(keys) == 1 and matrix.status[0] != Status.NOT_FOUND:
-            age_ms = max(int(matrix.as_of[0]) - int(matrix.newest_event[0]), 0)
-            self._ages.labels(view_name).observe(age_ms / 1000)
+        if len(keys) == 1:
+            observe_ages(self._ages, view_name, matrix)
         return matrix
+
+
+def observe_ages(ages: Any, view: str, matrix: FeatureMatrix) -> None:
+    """Counts the age of each entity's newest event, but for those that were not found."""
+    found = matrix.status != Status.NOT_FOUND
+    for age_ms in (matrix.as_of - matrix.newest_event)[found].tolist():
+        ages.labels(view).observe(max(age_ms, 0) / 1000)
 
 
 class StreamClockReader:

@@ -25,7 +25,6 @@ class FallbackReason(StrEnum):
 
     STORE_DOWN = "store_down"
     DEADLINE = "deadline"
-    OVERLOADED = "overloaded"
     EMPTY_STORE = "empty_store"
     NO_MODEL = "no_model"
     MODEL_FAILED = "model_failed"

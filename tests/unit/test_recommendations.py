@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from asgi import asked
 from serving_world import REPO, fill, settings
 
 from features.definitions.repo import load_repo
-from features.errors import StoreError
+from features.errors import CorruptRowError, StoreError
 from features.events.parsing import from_columns
 from features.online_store import FeatureReader
 from features.online_store.batch_step import build_generation
@@ -21,8 +22,11 @@ from features.online_store.port import Marker
 from features.online_store.sqlite.rows import SqliteRows
 from features.times import now_ms
 from models.registry import Pinned
+from serving.app import app_of
 from serving.http import ProblemError, schema
-from serving.recommendations import Recommendations
+from serving.metrics import Metrics
+from serving.recommend import FallbackReason, ItemQuery, ModelAnswer, Recommendation, UserRead, UserReader
+from serving.recommendations import Question, Recommendations
 from serving.service import Service
 
 
@@ -48,18 +52,23 @@ def service(tmp_path: Path) -> Service:
     return Service(config, repo, FeatureReader(rows, repo), rows, lambda _: EmptyRegistry(), None)
 
 
-@contextmanager
-def occupied(service: Service) -> Iterator[None]:
-    """The service's thread has work, and as much waits as may."""
-    done = threading.Event()
-    waiting = [service._workers._pool.submit(done.wait) for _ in range(2) if service._workers._waiting.acquire()]
+@asynccontextmanager
+async def occupied(service: Service) -> AsyncIterator[None]:
+    """A request is worked on, and no other may wait."""
+    begun, done = threading.Event(), threading.Event()
+
+    def hold(works: Sequence[Question]) -> Iterator[ModelAnswer]:
+        begun.set()
+        done.wait(60)
+        yield ModelAnswer(Recommendation([], None, by_model=False), None, UserRead())
+
+    held = asyncio.create_task(service._batches.in_time("held", None, hold))
+    await asyncio.to_thread(begun.wait, 60)
     try:
         yield
     finally:
         done.set()
-        for work in waiting:
-            work.result()
-            service._workers._waiting.release()
+        await held
 
 
 def read_items(recommendations: Recommendations) -> None:
@@ -87,15 +96,40 @@ def test_a_store_without_items_is_read_and_a_filter_leaves_none(tmp_path):
     assert answer.items == []
 
 
-def test_without_a_thread_a_ranking_has_each_item_once_and_a_wrong_filter_is_told(service):
-    made = service.default
-    read_items(made)
-    with occupied(service):
-        asked = schema.RankRequest(user_id="u1", items=["unheard", "item3", "item9", "other", "item3"])
-        answer = asyncio.run(made.rank(asked))
-        with pytest.raises(ProblemError):
-            asyncio.run(made.recommend(schema.RecommendRequest(filter={"price": "low"})))
-    assert answer.fallback.reason == "overloaded"
+def test_a_request_without_room_is_refused_at_once_and_one_after_it_is_answered(service):
+    app, body = app_of(service), b'{"user_id": "u1"}'
+    read_items(service.default)
+
+    async def main() -> None:
+        async with occupied(service):
+            for path, asked_for in (
+                ("recommend", body),
+                ("rank", b'{"items": ["a"]}'),
+                ("similar", b'{"item_id": "a"}'),
+            ):
+                answer = await asked(app, f"/v1/{path}", [asked_for])
+                assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert (answer.json["status"], answer.json["retry_after_s"]) == (429, 1)
+            wrong = await asked(app, "/v1/recommend", [b'{"filter": {"price": "low"}}'])
+            assert wrong.status == 422
+        assert (await asked(app, "/v1/recommend", [body])).status == 200
+
+    asyncio.run(main())
+    text = service.metrics.text().decode()
+    assert 'headrace_http_requests_total{method="POST",route="/v1/recommend",status="429"} 1.0' in text
+    assert 'headrace_fallbacks_total{reason="no_model"} 1.0' in text
+
+
+def test_at_the_deadline_a_ranking_has_each_item_once(tmp_path):
+    rows, repo = SqliteRows(tmp_path / "online.db"), load_repo(REPO)
+    fill(rows, repo)
+    config = settings(tmp_path / "online.db", "").model_copy(update={"deadline_ms": 0})
+    service = Service(config, repo, FeatureReader(rows, repo), rows, lambda _: EmptyRegistry(), None)
+    read_items(service.default)
+    request = schema.RankRequest(user_id="u1", items=["unheard", "item3", "item9", "other", "item3"])
+    answer = asyncio.run(service.default.rank(request))
+    assert answer.fallback.reason == "deadline"
     assert [item.item_id for item in answer.items] == ["item9", "item3", "unheard", "other"]
     assert [item.source for item in answer.items][2:] == ["unknown", "unknown"]
 
@@ -124,6 +158,61 @@ def test_all_that_a_user_did_in_thirty_days_is_left_out(tmp_path):
         settings(tmp_path / "online.db", ""), repo, FeatureReader(rows, repo), rows, lambda _: EmptyRegistry(), None
     )
     read_items(service.default)
-    asked = schema.RecommendRequest(user_id="u1", k=30, exclude_seen=True)
-    answer = asyncio.run(service.default.recommend(asked))
+    request = schema.RecommendRequest(user_id="u1", k=30, exclude_seen=True)
+    answer = asyncio.run(service.default.recommend(request))
     assert {item.item_id for item in answer.items} == {"item0", *(f"item{number}" for number in range(22, 30))}
+
+
+# --- users that are read together -------------------------------------------------------------------------------------
+
+
+class Counting:
+    """A reader that keeps how many entities each read was for."""
+
+    def __init__(self, reader: FeatureReader) -> None:
+        self._reader, self.reads = reader, []
+
+    def view(self, name, schema_hash=None):
+        return self._reader.view(name, schema_hash)
+
+    def read(self, view_name, keys, as_of=None, schema_hash=None):
+        self.reads.append(keys.to_pylist())
+        return self._reader.read(view_name, keys, as_of, schema_hash)
+
+
+def test_users_of_a_batch_are_read_once_and_as_each_alone(tmp_path):
+    rows, repo = SqliteRows(tmp_path / "online.db"), load_repo(REPO)
+    fill(rows, repo)
+    now, metrics = now_ms(), Metrics()
+    reader = Counting(FeatureReader(rows, repo, lambda: now))
+    users = UserReader("user_activity", "item_id", repo, reader, rows, None, pytest.fail, metrics.read_age)
+    asked_for = [(ItemQuery(user, 10), {}) for user in ("u1", "nobody", None, "u3", "u1")]
+    together = users.read_all(asked_for, None)
+    assert reader.reads == [["u1", "nobody", "u3"]]
+    for (query, own), read in zip(asked_for, together, strict=True):
+        alone = users.read(query, own, None)
+        assert (read.problem, read.status, read.recent) == (alone.problem, alone.status, alone.recent)
+        if alone.matrix is None:
+            assert read.matrix is None
+        else:
+            assert read.matrix.to_table().equals(alone.matrix.to_table())
+            assert (read.matrix.as_of, read.matrix.newest_event) == (alone.matrix.as_of, alone.matrix.newest_event)
+    assert 'headrace_read_age_seconds_count{view="user_activity"} 2.0' in metrics.text().decode()
+
+
+def test_a_row_that_is_damaged_is_its_own_users_trouble_alone(tmp_path):
+    rows, repo = SqliteRows(tmp_path / "online.db"), load_repo(REPO)
+    fill(rows, repo)
+    failures: list[Exception] = []
+
+    class Damaged(Counting):
+        def read(self, view_name, keys, as_of=None, schema_hash=None):
+            if "u3" in keys.to_pylist():
+                raise CorruptRowError("row of u3", "a state row", "something else")
+            return super().read(view_name, keys, as_of, schema_hash)
+
+    reader = Damaged(FeatureReader(rows, repo))
+    users = UserReader("user_activity", "item_id", repo, reader, rows, None, failures.append, Metrics().read_age)
+    reads = users.read_all([(ItemQuery(user, 10), {}) for user in ("u1", "u3", "u4")], None)
+    assert [read.problem for read in reads] == [None, FallbackReason.STORE_DOWN, None]
+    assert len(failures) == 1
