@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,6 +166,15 @@ def test_a_wrong_definition_says_where_what_is_required_and_what_came(changed, s
 def test_a_kind_that_the_field_does_not_have_is_refused():
     with pytest.raises(DefinitionError, match="weights requires kinds that 'event_type' has"):
         replace(DEFINED, weights={**DEFINED.counts, "purchse": 1.0}, session_kinds=None)
+
+
+def test_the_example_of_the_documents_loads(tmp_path: Path):
+    text = (SHOP.parents[1] / "docs" / "recommenders.md").read_text(encoding="utf-8")
+    code = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "library.py").write_text("".join(code), encoding="utf-8")
+    (library,) = load_repo(tmp_path).recommenders.values()
+    assert dict(library.popular_weights) == {"book_count_30d": 1.0}
+    assert dict(library.availability) == {"book_copies_last_365d": above(0)}
 
 
 # --- several in a repo ------------------------------------------------------------------------------------------------

@@ -179,6 +179,13 @@ def test_filters_are_by_the_attributes_of_the_recommenders_own_items(service):
     assert "an attribute of items" in refusal(service, recommender="music", filter={"shelf": "a"})[1]
 
 
+def test_what_a_definition_excludes_is_left_out_of_every_answer(tmp_path):
+    service = service_in(tmp_path, library=", default=True, exclude=['seen']")
+    assert recommended(service, user_id="r2") == ["b1"]
+    assert recommended(service, user_id="r1") == []
+    assert recommended(service) == ["b2", "b1"]
+
+
 def test_models_and_readiness_are_the_defaults_and_those_of_each(service):
     models = json.loads(service.models().model_dump_json())
     assert models["name"] == "library"
