@@ -75,7 +75,7 @@ LAYERS = {
     "headrace": "bench commands > __main__ cluster loop project > cli console feast metrics settings simulators",
     "headrace.bench": "history loop online parse > core feast_stores train > redis_server report workload",
     "headrace.bench.loop": "alerts freshness own_clicks serve throughput > running",
-    "headrace.bench.loop.serve": "command > peers steps swaps worlds wrk > requests",
+    "headrace.bench.loop.serve": "command > clicks > peers steps swaps worlds wrk > requests",
     "headrace.commands": "demo doctor features forget models serve stream up",
     "headrace.commands.features": "check > backfill plan show verify",
     "headrace.commands.models": "register > evaluate models train > evaluate_lists train_events > project > options",

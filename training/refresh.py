@@ -8,7 +8,7 @@ from typing import Any
 
 from features.machine import without_nan
 from training.data import SampleSummary, sample_of
-from training.judging import GateVerdict, Judge, Registration, files_of
+from training.judging import GateVerdict, Judge, Registration, difference, files_of
 from training.progress import Stage
 from training.recommender import ModelResult, Trained, train
 from training.registry import Version
@@ -46,10 +46,17 @@ class Refreshed:
             "shown": self.trained.learnt.shown,
             **self.trained.calibration.metrics,
             "rows": [_plain(row) for row in self.trained.rows],
+            "differences": self._differences(),
             "not_computed": self.trained.not_computed,
             "baseline": "popular",
             "took_s": self.trained.run.timer.took_s,
         }
+
+    def _differences(self) -> dict[str, Any]:
+        """Other row → the model's NDCG less its, over the same lists: mean and 95 % interval."""
+        model, seed = self.trained.row, self.trained.run.settings.seed
+        others = [row for row in self.trained.rows if row is not model]
+        return {row.model: without_nan(asdict(difference(model, row, seed))) for row in others}
 
 
 def refresh(run: TrainingRun, registration: Registration) -> Refreshed:

@@ -15,7 +15,7 @@ from features.machine import free_port
 from headrace.console import print_report
 from headrace.loop import Loop, LoopError, interrupts_end_it, own_repo, temporary_home
 
-USERS, ITEMS, DAYS, SEED = 400, 300, 10.0, 7
+USERS, ITEMS, DAYS, SEED = 1_000, 300, 10.0, 7
 
 NEWCOMER, CLICKS = "newcomer", 5
 
@@ -136,6 +136,7 @@ class Demo:
         self.facts["model"] = report
         self.checks["a model is champion"] = bool(report.get("champion", report.get("promoted")))
         self.say("training", _model_line(report))
+        self.say("baseline", beside_own(report))
 
     def serve(self) -> None:
         """The service answers with the model."""
@@ -262,3 +263,22 @@ def _ids(answer: Mapping[str, Any] | None) -> list[str]:
 
 def _model_line(report: Mapping[str, Any]) -> str:
     return f"{report['model']} version {report['version']}: {report['reason']}"
+
+
+def beside_own(report: Mapping[str, Any]) -> str:
+    """The model beside the user's own most frequent items: whether it is surely better, surely worse, or neither.
+
+    Args:
+        report: as `headrace train --json` prints it.
+    """
+    model, own = (next(row for row in report["rows"] if row["model"] == name) for name in ("model", "own_frequent"))
+    over, users = report["differences"]["own_frequent"], report["tested"]["users"]
+    scores = f"NDCG@10 {model['ndcg_at_10']:.3f}, of everybody's own most frequent items {own['ndcg_at_10']:.3f}"
+    recalls = f"recall@10 {model['recall_at_10']:.3f} and {own['recall_at_10']:.3f}"
+    between = f"{over['low']:+.3f} to {over['high']:+.3f} for {users} users"
+    if over["low"] > 0:
+        return f"{scores}: surely better ({between}); {recalls}"
+    if over["high"] < 0:
+        return f"{scores}: surely worse ({between}); {recalls}"
+    why = "in this shop people mostly buy what they have looked at before, and the test has few users"
+    return f"{scores}: no sure difference ({between}), as {why}; {recalls}"

@@ -28,6 +28,12 @@ def test_the_demo_proves_the_loop_and_leaves_nothing_behind() -> None:
     assert done.returncode == 0, done.stderr[-4000:]
     seen = json.loads(done.stdout)
     assert all(seen["checks"].values()), seen["checks"]
+    own, model = (
+        next(row for row in seen["model"]["rows"] if row["model"] == name) for name in ("own_frequent", "model")
+    )
+    over = seen["model"]["differences"]["own_frequent"]
+    assert over["mean"] == pytest.approx(model["ndcg_at_10"] - own["ndcg_at_10"])
+    assert "of everybody's own most frequent items" in done.stderr
     assert "values agree" in seen["model"]["reason"], "features online and offline, as the gate asked"
     assert seen["stream"]["counts"]["folded"] == seen["sent"]["events"]
     assert seen["clicks"]["before"]["fallback"] == {"used": True, "reason": "unknown_user"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 
 import pytest
@@ -60,6 +61,18 @@ def test_an_application_is_asked_without_a_socket():
     assert asyncio.run(asked()) == (201, ["/v1/x", "hello"])
 
 
-def test_a_moment_outside_the_service_is_waiting():
-    sampler = Sampler()
-    assert sampler._step(None) == "waiting"
+@pytest.mark.parametrize(("name", "step"), [("answer_0", "retrieval"), ("kafka-acknowledgements", "waiting")])
+def test_only_threads_that_answer_are_in_a_step(name: str, step: str):
+    """Another thread may be in a module of the service at any time."""
+    ended, begun = threading.Event(), threading.Event()
+    names = {"ended": ended, "begun": begun}
+    code = compile("def work():\n    begun.set()\n    ended.wait()\n", "/x/models/recommender/retrieval.py", "exec")
+    exec(code, names)
+    thread = threading.Thread(target=names["work"], name=name)
+    thread.start()
+    try:
+        assert begun.wait(5)
+        assert Sampler()._now() == step
+    finally:
+        ended.set()
+        thread.join()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.bench.loop.running import STORES, check_stores, ended_by_ctrl_c, own_broker, store_yaml
+from headrace.bench.loop.serve.clicks import clicked
 from headrace.bench.loop.serve.swaps import held, recovered_s, swapped
 from headrace.bench.report import bench_report, write_report
 from headrace.console import JSON, say
@@ -27,7 +28,7 @@ CLIENTS, LIST, K = 64, 24, 10
 
 LIVE_RATE = 50
 
-PARTS = ("recommend", "rank24", "filter", "diversity", "swap", "overload", "small", "steps", "peers")
+PARTS = ("recommend", "rank24", "filter", "diversity", "swap", "overload", "clicks", "small", "steps", "peers")
 
 OVERLOAD, OVERLOAD_CLIENTS, RECOVERS_WITHIN_S = 3, 512, 30.0
 
@@ -75,6 +76,7 @@ def serve_bench(as_json: bool, **chosen: Any) -> None:
     diversity   recommend with diversity 0.3, and its ratio to recommend
     swap        --rate requests/s: three promotions, each as soon as the one before is seen, and a rollback
     overload    three times as many requests/s as were answered: what is answered and refused, and the recovery after
+    clicks      100 times a click and the next recommendation, over two replicas
     small       recommend, of MovieLens' ratings in --data/movielens-small; left out where they are not
     steps       where the time of a request by one client goes
     peers       a constant answer by Ray Serve behind the same HAProxy, and by uvicorn alone
@@ -143,6 +145,8 @@ class ServeBench:
                     self.ours["swap"] = self._swap(loop, world)
                 if options.has("overload"):
                     self.ours["overload"] = self._overload(loop, load, world)
+            if options.has("clicks"):
+                self.ours["clicks"] = self._clicks(loop, world)
             if options.has("small"):
                 self._small(loop)
             if options.has("peers") or options.has("steps"):
@@ -226,6 +230,13 @@ class ServeBench:
             "p99_ms": run.p99_ms,
             "recovery_s": recovered_s(address, plain(world), ended, RECOVERS_WITHIN_S),
         }
+
+    def _clicks(self, loop: Loop, world: World) -> dict[str, Any]:
+        """A click and the next recommendation, over two replicas at least."""
+        replicas = max(self.options.replicas, 2)
+        with serving(loop, replicas, world):
+            say("clicks")
+            return clicked((loop.settings.serving.host, loop.port), world, replicas)
 
     def _small(self, loop: Loop) -> None:
         """Recommendations of MovieLens' ratings, by a service of their own, beside the same stream."""
@@ -338,6 +349,10 @@ def details(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         over = ours["overload"]
         text = f"{over['offered_per_s']} requests/s: {over['full_per_s']} answered, {over['refused']:.0%} refused"
         lines.append(("overload", f"{text}, {over['fallbacks']} fallbacks; over after {over['recovery_s']} s"))
+    if "clicks" in ours:
+        clicks = ours["clicks"]
+        text = f"{clicks['changed']} of {clicks['clicks']} changed the next answer over {clicks['replicas']} replicas"
+        lines.append(("clicks", f"{text}; the pair p50 {clicks['p50_ms']} ms, p99 {clicks['p99_ms']} ms"))
     if "swap" in ours:
         swap = ours["swap"]
         counts = f"{swap['requests']} requests, {swap['failed']} failed, {swap['fallbacks']} fallbacks"

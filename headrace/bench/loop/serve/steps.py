@@ -36,6 +36,7 @@ STEPS = (
     ("/starlette/", "http"),
     ("/pydantic/", "http"),
     ("serving/workers", "waiting"),
+    ("serving/batches", "waiting"),
     ("serving/", "rules"),
 )
 """Part of a module's path → the step that its work belongs to; the first that fits."""
@@ -43,8 +44,8 @@ STEPS = (
 WAITING = "waiting"
 """The step of a moment in which no thread is in a module of the service: on the way from one thread to another."""
 
-BACKGROUND = ("items", "models", "served-log", "shadow", "sampler")
-"""Threads whose work is no part of a request."""
+WORKER = "answer"
+"""What the names of the threads that answer begin with."""
 
 LOOK_EVERY_S, SWITCH_S = 0.0005, 0.00002
 
@@ -54,9 +55,10 @@ DEADLINE_MS = 5_000.0
 
 
 class Sampler:
-    """Counts the steps that requests are in, at moments while ``busy`` is set."""
+    """Counts the steps that requests are in while ``busy`` is set: of workers, and of the thread that made it."""
 
     def __init__(self) -> None:
+        self._loop = threading.get_ident()
         self.counts: Counter[str] = Counter()
         self.busy = False
         self._step_of: dict[CodeType, str | None] = {}
@@ -83,7 +85,9 @@ class Sampler:
     def _now(self) -> str:
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         frames = [
-            frame for ident, frame in sys._current_frames().items() if not names.get(ident, "").startswith(BACKGROUND)
+            frame
+            for ident, frame in sys._current_frames().items()
+            if ident == self._loop or names.get(ident, "").startswith(WORKER)
         ]
         steps = {self._step(frame) for frame in frames} - {WAITING}
         return min(steps, key=_ORDER.index) if steps else WAITING

@@ -29,6 +29,8 @@ TREES = 100
 SETTINGS = {"iterations": TREES, "ease_items": 2_000, "moments": 1_500, "moments_per_user": 1}
 """Of the training: a ranker of the full size, from fewer examples than a shop of its own would have."""
 
+POPULAR = 1_000
+
 SAMPLE = 50
 """Users whose candidates are counted."""
 
@@ -40,11 +42,13 @@ class World:
     Args:
         users: those with a history, in a random order.
         items: those that the model knows, in a random order.
+        popular: the POPULAR most popular ones.
         size: what the report says of the model: items, trees, inputs, candidates.
     """
 
     users: list[str]
     items: list[str]
+    popular: list[str]
     registry: ModelRegistry
     versions: list[Version]
     size: dict[str, Any]
@@ -156,7 +160,8 @@ def world_of(loop: Loop, events: pa.Table, now_ms: int, versions: int) -> World:
     registry.promote(made[0], now_ms)
     rng = np.random.default_rng(SEED)
     users = rng.permutation(events["user_id"].unique().drop_null().to_numpy(zero_copy_only=False)).tolist()
-    return World(users, rng.permutation(np.array(artefact.items)).tolist(), registry, made, size)
+    items, best = np.array(artefact.items), artefact.tables.most_popular[:POPULAR]
+    return World(users, rng.permutation(items).tolist(), items[best].tolist(), registry, made, size)
 
 
 def model_of(repo: FeatureRepo, events: Mapping[str, pa.Table], now_ms: int) -> tuple[Artefact, dict[str, Any]]:
