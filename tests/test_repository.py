@@ -59,7 +59,7 @@ def test_every_direct_requirement_is_locked():
     assert set(names) - set(locked) == set()
 
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/*.md", "docs/adr/*.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md", "docs/adr/*.md")
 PATH_SUFFIXES = (".py", ".md", ".toml", ".yaml", ".sh")
 NOT_IN_THE_TREE = (".headrace/", ".venv/", "mlruns/", "my_repo/")
 """Folders that are made at run time, and the example of README.md."""
