@@ -44,6 +44,8 @@ class AnyText(Convertor[str]):
 
 
 register_url_convertor("any_text", AnyText())
+LAG_EVERY_S = 0.5
+
 BESIDES = 64
 """Requests of a replica that are no recommendations."""
 
@@ -87,7 +89,9 @@ def fastapi_of(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
+        lag = asyncio.create_task(_measure_lag(service))
         yield
+        lag.cancel()
         service.stop()
         if service.sink is not None:
             service.sink.close()
@@ -104,6 +108,15 @@ def fastapi_of(service: Service) -> FastAPI:
     _add_v1(app, service)
     _add_operations(app, service)
     return app
+
+
+async def _measure_lag(service: Service) -> None:
+    """Observes how late the event loop is, until it is cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + LAG_EVERY_S
+        await asyncio.sleep(LAG_EVERY_S)
+        service.metrics.loop_lag.observe(max(loop.time() - due, 0.0))
 
 
 def hot_routes(service: Service) -> dict[str, HotRoute]:
@@ -184,14 +197,14 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz", responses={503: {"model": schema.Readiness}})
     async def readyz() -> JSONResponse:
-        """Say whether store and registry have been asked; 503 until then, and while the fold does not get on."""
+        """Say whether this replica answers as asked: 503 without items, store or model, and while the fold is stuck."""
         readiness = service.readiness()
         return JSONResponse(readiness.model_dump(), status_code=200 if readiness.ready else 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        """Count, as Prometheus reads it."""
-        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+        """Count what all replicas did, as Prometheus reads it."""
+        return Response(await asyncio.to_thread(service.replicas.text), media_type=CONTENT_TYPE)
 
 
 # --- Ray Serve ------------------------------------------------------------------------------------------------------

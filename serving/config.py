@@ -59,5 +59,7 @@ class ServiceConfig(ServingSettings):
     """How many requests that take long are worked on at once; others are answered in batches, one after the other."""
     max_waiting: int = Field(default=256, ge=1)
     """How many may wait; one more, or one that would wait for most of its deadline, is refused at once with 429."""
+    run_folder: str = ""
+    """A folder that the replicas of this run share, so that /metrics of each has the counts of all; empty for none."""
     max_body_bytes: int = Field(default=1 << 20, ge=1024)
     """A larger request body is refused."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 READ_AGE_SLO_S = 86_400.0
 """A day: most users that the service answers have events of the last day, unless its features are old."""
@@ -26,10 +28,18 @@ class Metrics:
     """
 
     def __init__(self, read_age_slo_s: float = READ_AGE_SLO_S) -> None:
-        self._registry = CollectorRegistry()
-        registry = self._registry
+        self.registry = registry = CollectorRegistry()
         self.recommend_seconds = Histogram(
             "headrace_recommend_seconds", "Time to answer /v1/recommend", buckets=SECONDS, registry=registry
+        )
+        self.http_seconds = Histogram(
+            "headrace_http_seconds", "Time to answer a request, by route", ["route"], buckets=SECONDS, registry=registry
+        )
+        self.loop_lag = Histogram(
+            "headrace_loop_lag_seconds",
+            "How late the event loop does what it was to do at an instant",
+            buckets=SECONDS,
+            registry=registry,
         )
         self.queue_seconds = Histogram(
             "headrace_queue_seconds",
@@ -50,14 +60,7 @@ class Metrics:
             buckets=sorted({*AGES_S, read_age_slo_s}),  # a bucket ends at the SLO, so that the share is exact
             registry=registry,
         )
-        self._read_age_slo_s = read_age_slo_s
-        Gauge("headrace_read_age_slo_seconds", "What reads are held to", registry=registry).set(read_age_slo_s)
-        self._reads_within = Gauge(
-            "headrace_reads_within_slo_ratio",
-            "Share of the reads whose entity's newest event was no older than headrace_read_age_slo_seconds",
-            ["view"],
-            registry=registry,
-        )
+        Gauge(READ_AGE_SLO, "What reads are held to", registry=registry).set(read_age_slo_s)
         self.without_pending = Counter(
             "headrace_reads_without_pending_total",
             "Reads without the events that were accepted a moment ago, as these could not be read in time",
@@ -141,29 +144,63 @@ class Metrics:
             "headrace_items_read_timestamp_seconds", "When item features were read last", registry=registry
         )
 
-    @property
-    def registry(self) -> CollectorRegistry:
-        """The registry that the text is of."""
-        return self._registry
-
     def failed(self, part: str) -> Callable[[], None]:
         """Counts a failure of this part at each call."""
         return lambda: self.failures.labels(part).inc()
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        for view, share in shares_within(self.read_age, self._read_age_slo_s).items():
-            self._reads_within.labels(view).set(share)
-        return generate_latest(self._registry)
+        return rendered(list(self.registry.collect()))
 
 
 AGES_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600, 86_400, 604_800)
 """Upper ends of the histogram's buckets, in seconds."""
 
 
-def shares_within(ages: Any, slo_s: float) -> dict[str, float]:
+READ_AGE_SLO = "headrace_read_age_slo_seconds"
+
+
+def rendered(metrics: Sequence[Metric]) -> bytes:
+    """The metrics, and the shares and ages that follow from them, in Prometheus' text format."""
+    collected: Any = _Collected([*metrics, *_derived({metric.name: metric for metric in metrics})])
+    return generate_latest(collected)
+
+
+def _derived(metrics: dict[str, Metric]) -> Iterator[Metric]:
+    within = GaugeMetricFamily(
+        "headrace_reads_within_slo_ratio",
+        f"Share of the reads whose entity's newest event was no older than {READ_AGE_SLO}",
+        labels=["view"],
+    )
+    (slo,) = metrics[READ_AGE_SLO].samples
+    for view, share in shares_within(metrics["headrace_read_age_seconds"], slo.value).items():
+        within.add_metric([view], share)
+    yield within
+    answers = sum(one.value for one in metrics["headrace_recommend_seconds"].samples if one.name.endswith("_count"))
+    fallbacks = sum(one.value for one in metrics["headrace_fallbacks"].samples if one.name.endswith("_total"))
+    share = fallbacks / answers if answers else 0.0
+    yield GaugeMetricFamily("headrace_fallback_ratio", "Share of the recommendations that were a fallback", share)
+    ages = GaugeMetricFamily("headrace_items_age_seconds", "Since when item features were read", labels=["recommender"])
+    read_at = metrics.get("headrace_recommender_items_read_timestamp_seconds")
+    for sample in read_at.samples if read_at is not None else ():
+        if sample.value:
+            ages.add_metric([sample.labels["recommender"]], max(time.time() - sample.value, 0.0))
+    yield ages
+
+
+class _Collected:
+    """What generate_latest takes."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> list[Metric]:
+        return self._metrics
+
+
+def shares_within(ages: Metric, slo_s: float) -> dict[str, float]:
     """View → the share of its reads up to ``slo_s``, which must be the end of a bucket of the histogram."""
-    samples = [sample for family in ages.collect() for sample in family.samples]
+    samples = ages.samples
     total = {sample.labels["view"]: sample.value for sample in samples if sample.name.endswith("_count")}
     buckets = [sample for sample in samples if sample.name.endswith("_bucket")]
     within = {sample.labels["view"]: sample.value for sample in buckets if float(sample.labels["le"]) == slo_s}

@@ -7,7 +7,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from models.registry import Registry
 from serving.batches import Batches
 from serving.config import ServiceConfig
 from serving.events import EventSink, OwnClicks
-from serving.http import field_problem, schema
+from serving.http import REQUEST_ID, field_problem, schema
 from serving.recommend import (
     Catalogue,
     FallbackReason,
@@ -51,6 +51,13 @@ from serving.versions import ModelVersions, Shadow, ShadowRequest
 from serving.workers import Repeated
 
 logger = logging.getLogger(__name__)
+
+FAILING_S = 5.0
+"""A store that has failed for longer is down: a single read may fail."""
+
+STALE_S = 120.0
+"""Items that were read longer ago are old, whatever the reason; those of a million items take ten seconds to read."""
+
 RequestFeatures = Mapping[str, pa.Array]
 MakeAnswer = Callable[[ItemQuery, UserRead, Artefact | None, ItemSnapshot, Inputs | None], Recommendation]
 
@@ -62,6 +69,7 @@ class Question:
     query: ItemQuery
     own_features: RequestFeatures
     answer: Callable[[UserRead], ModelAnswer]
+    request_id: str | None = field(default_factory=REQUEST_ID.get)
 
 
 class Recommendations:
@@ -134,7 +142,8 @@ class Recommendations:
             metrics.service.read_age,
         )
         self.store_problem: str | None = "not asked yet"
-        self._items_tried = False
+        self._items_at: float | None = None
+        self._failing_since: float | None = None
         self._repeated = (
             Repeated("items", settings.item_refresh_s, self._refresh_items, metrics.service.failed("items")),
             # The first look takes as long as MLflow's import; a much longer rest would delay a new champion.
@@ -145,8 +154,12 @@ class Recommendations:
 
     @property
     def ready(self) -> bool:
-        """True once the registry and all items have been read, or could not be."""
-        return self.models.champion.looked and self._items_tried
+        """Whether it answers as asked: all items were read lately, and a model unless none is registered."""
+        champion, now = self.models.champion, time.monotonic()
+        failing = self._failing_since is not None and now - self._failing_since > FAILING_S
+        items = self._items_at is not None and now - self._items_at <= STALE_S and not failing
+        model = champion.looked and (champion.current is not None or champion.registry_problem is None)
+        return items and model
 
     @property
     def readiness(self) -> schema.RecommenderReadiness:
@@ -256,7 +269,7 @@ class Recommendations:
         except TimeoutError:  # in a thread, as a filter is evaluated by the catalogue's size
             late = functools.partial(self._substitute, question.query, FallbackReason.DEADLINE, served)
             answer = await asyncio.to_thread(late)
-        answer = replace(answer, took_s=time.perf_counter() - started)
+        answer = replace(answer, took_s=time.perf_counter() - started, request_id=question.request_id)
         reason = answer.recommendation.reason
         self.metrics.answered(answer.took_s, None if reason is None else reason.value)
         return answer
@@ -267,6 +280,7 @@ class Recommendations:
         """The answer to each question to this version; their users are read together."""
         users = self._users.read_all([(question.query, question.own_features) for question in questions], served)
         for question, user in zip(questions, users, strict=True):
+            REQUEST_ID.set(question.request_id)  # for the log
             try:
                 yield question.answer(user)
             except Exception as error:  # noqa: BLE001  (it is this question's alone)
@@ -309,7 +323,7 @@ class Recommendations:
         try:
             made = self._answer_by(answer, query, own_features, user, served)
         except Exception:
-            logger.exception("model_failed version=%s", served.version if served else None)
+            logger.exception("model_failed version=%s request=%s", served and served.version, REQUEST_ID.get())
             self.metrics.failed("model")
         took_s = time.perf_counter() - started
         failed = made is None or took_s > self.settings.deadline_ms / 1000
@@ -358,14 +372,14 @@ class Recommendations:
     def _refresh_items(self) -> None:
         try:
             self.items.refresh(lambda: self.models.artefacts, now_ms())
-            self.store_problem = None
+            self.store_problem, self._failing_since, self._items_at = None, None, time.monotonic()
         except (HeadraceError, OSError) as error:
             self._store_failed(error)
             raise
-        finally:
-            self._items_tried = True
         self.metrics.items_read(len(self.items.snapshot.items), self.items.snapshot.read_at / 1000)
 
     def _store_failed(self, error: Exception) -> None:
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
         self.store_problem = str(error)
         self.metrics.failed("store")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from serving.metrics import Metrics
 from serving.recommend import ModelAnswer, ObservedReader, Reader
 from serving.recommendations import Question, Recommendations
 from serving.recommender_metrics import RecommenderFamilies, RecommenderMetrics
+from serving.replicas import ReplicaMetrics
 from serving.scoring import EventScores
 from serving.workers import Repeated, Workers
 
@@ -37,6 +39,9 @@ UNKNOWN_MODELS = schema.RecommenderModels(
     problem="there is no default recommender",
 )
 """GET /v1/models of a service without a default recommender."""
+
+
+METRICS_EVERY_S = 2.0
 
 
 class Service:
@@ -89,6 +94,9 @@ class Service:
         uri, share = settings.tracking_uri, settings.shadow_share
         self.scores = EventScores(repo, self._reader, uri, settings.model_alias, self.metrics, share)
         self.posted = PostedEvents(settings, repo, self.chosen, sink, own, self._workers, self.metrics)
+        folder = Path(settings.run_folder) if settings.run_folder else None
+        self.replicas = ReplicaMetrics(self.metrics, folder)
+        self._writing = Repeated("metrics", METRICS_EVERY_S, self.replicas.write, self.metrics.failed("metrics"))
         self._pending = Repeated("pending", settings.item_refresh_s, self.posted.measure, lambda: None)
 
     def start(self) -> None:
@@ -97,6 +105,7 @@ class Service:
             recommendations.start()
         self.scores.shadow.start()
         self._pending.start()
+        self._writing.start()
 
     def stop(self) -> None:
         """Stops all threads; requests in progress end."""
@@ -106,6 +115,9 @@ class Service:
         self.scores.shadow.stop()
         self._batches.stop()
         self._workers.stop()
+        self._writing.stop()
+        with suppress(OSError):  # the folder may have gone with the run
+            self.replicas.end()
 
     def _kept_model(self, name: str) -> str:
         """The folder of the recommender's kept model; the default one has that of the settings."""
@@ -181,7 +193,7 @@ class Service:
     # --- readiness ---
 
     def readiness(self) -> schema.Readiness:
-        """Ready once the registry and all items have been read, or could not be, while the fold is not stuck."""
+        """Ready while every recommender answers as asked and the fold is not stuck."""
         stream = read_status(Path(self.settings.home), now_ms()) if self.settings.home else {"state": "absent"}
         parts = {name: one.readiness for name, one in self.recommendations.items()}
         problems = [part.store for part in parts.values() if part.store != "ok"]

@@ -93,9 +93,8 @@ LAYERS = {
     ),
     "models.recommender.scoring": "sources > loading > pair_rows > columns walks",
     "serving": (
-        "server > app > service > recommendations scoring > versions > recommend recommender_metrics > events > "
-        "batches http > "
-        "config metrics workers > settings"
+        "server > app > service > recommendations replicas scoring > versions > recommend recommender_metrics > "
+        "events > batches http > config metrics workers > settings"
     ),
     "serving.events": "posted > avro kafka_sink pending > verdicts",
     "serving.http": "hot_routes limits > problems structs > schema",

@@ -248,4 +248,4 @@ LOGGED_USER = "user_id"
 
 def served_log(topic: str, name: str = "served") -> Stream:
     """The stream of the served log: answers are logged where the definitions have it, and nowhere else."""
-    return Stream(name, topic=topic, fields=SERVED_FIELDS)
+    return Stream(name, topic=topic, fields={**SERVED_FIELDS, "request_id": "string"})

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -26,6 +29,33 @@ JSON = (b"content-type", b"application/json")
 
 HotRoute = Callable[[Scope, bytes], Awaitable[Answer | None]]
 """Answers a request by its scope and body; None, before it does anything, for one that FastAPI shall answer."""
+
+
+ID_HEADER, MOST_ID_CHARACTERS = b"x-request-id", 128
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the request that is being answered: the client's own, or one that was made."""
+
+
+def id_of(scope: Scope) -> str:
+    """The request's X-Request-ID if it is printable ASCII of up to 128 characters, else a new one."""
+    for name, value in scope["headers"]:
+        if name == ID_HEADER:
+            text = str(value.decode("latin-1"))
+            if 0 < len(text) <= MOST_ID_CHARACTERS and text.isascii() and text.isprintable():
+                return text
+    return uuid.uuid4().hex
+
+
+def named(send: Send, name: tuple[bytes, bytes]) -> Send:
+    """Sends with this header in the answer."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), name]}
+        await send(message)
+
+    return sent
 
 
 def json_route(model: type[M], answer: Callable[[M], Awaitable[object]]) -> HotRoute:
@@ -53,23 +83,32 @@ class HotRoutes:
     def __init__(self, app: ASGIApp, routes: Mapping[str, HotRoute], metrics: Metrics, max_body_bytes: int) -> None:
         self._app, self._routes, self._metrics, self._max_body_bytes = app, routes, metrics, max_body_bytes
         self._counts: dict[tuple[str, int], Any] = {}
+        self._seconds: dict[str, Any] = {path: metrics.http_seconds.labels(path) for path in routes}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        route = self._routes.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if route is None or self._announces_too_much(scope):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        request_id = id_of(scope)
+        REQUEST_ID.set(request_id)
+        name = (ID_HEADER, request_id.encode())
+        route = self._routes.get(scope["path"]) if scope["method"] == "POST" else None
+        if route is None or self._announces_too_much(scope):
+            await self._app(scope, receive, named(send, name))
+            return
+        began = time.perf_counter()
         messages: list[Message] = []
         body = await self._body(receive, messages)
         answer = None if body is None else await self._answer(route, scope, body)
         if answer is None:
-            await self._app(scope, replayed(messages, receive), send)
+            await self._app(scope, replayed(messages, receive), named(send, name))
             return
         status, content, headers = answer
-        self._count(scope["path"], status)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.start", "status": status, "headers": [*headers, name]})
         await send({"type": "http.response.body", "body": content})
+        self._count(scope["path"], status)
+        self._seconds[scope["path"]].observe(time.perf_counter() - began)
 
     async def _answer(self, route: HotRoute, scope: Scope, body: bytes) -> tuple[int, bytes, Headers] | None:
         try:
@@ -77,7 +116,7 @@ class HotRoutes:
         except Exception as error:
             problem = problem_of(error)
             if problem is None:
-                logger.exception("request_failed path=%s", scope["path"])
+                logger.exception("request_failed path=%s request=%s", scope["path"], REQUEST_ID.get())
                 problem = unforeseen(error)
             return problem.status_code, bytes(problem.body), problem.raw_headers
         if answer is None:

@@ -315,7 +315,7 @@ class ModelsResponse(RecommenderModels):
 
 
 class RecommenderReadiness(Strict):
-    """Whether a recommender's parts were tried; each part is ok or has its error."""
+    """Whether a recommender answers as asked; each part is ok or has its error."""
 
     ready: bool
     store: str
@@ -325,9 +325,10 @@ class RecommenderReadiness(Strict):
 
 
 class Readiness(Strict):
-    """The answer to GET /readyz: ready once every part was tried; each part is ok or has its error.
+    """The answer to GET /readyz: ready while this replica answers as asked; each part is ok or has its error.
 
-    Not ready while the stream that runs on this machine does not get on with the rows that are read here.
+    Not ready until items and registry have been read, while the store does not answer, without a model where the
+    registry does not answer, and while the stream that runs on this machine does not get on with the rows read here.
     """
 
     ready: bool

@@ -25,6 +25,7 @@ class ModelAnswer:
     user: UserRead
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     took_s: float = 0.0
+    request_id: str | None = None
 
 
 def query_of(request: schema.RecommendRequest) -> ItemQuery:

@@ -129,6 +129,7 @@ def event_of(logged: ServedAnswer, now: int, recommender: str | None = None) -> 
         "event_id": answer.id if shadow is None else f"{answer.id}-shadow",
         "event_time": now,
         "recommendation_id": answer.id,
+        "request_id": answer.request_id,
         "recommender": recommender,
         "user_id": query.user,
         "session_id": query.session,

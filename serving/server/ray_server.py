@@ -60,13 +60,14 @@ def served(settings: ServiceConfig, num_cpus: int = 2) -> Iterator[str]:
     Raises:
         ServeError: Ray did not start, or the application failed to.
     """
+    run = TemporaryDirectory(prefix="headrace-run-", ignore_cleanup_errors=True)  # the owner's alone
 
     def application() -> Application:
         from serving.app import build_app
 
-        return build_app(settings)
+        return build_app(settings.model_copy(update={"run_folder": run.name}))
 
-    with answering(settings.host, settings.port, application, num_cpus) as url:
+    with run, answering(settings.host, settings.port, application, num_cpus) as url:
         yield url
 
 

@@ -283,8 +283,10 @@ def test_an_empty_store_leaves_what_the_model_knows_and_says_so(tmp_path, models
 def test_a_store_that_is_down_leaves_what_the_model_knows_and_says_so(tmp_path, models):
     (tmp_path / "broken.db").write_bytes(b"this is no database" * 1000)
     models.promote(models.register(step=5))
-    with plain(settings(tmp_path / "broken.db", models.uri)) as http:
+    with plain(settings(tmp_path / "broken.db", models.uri), ready=False) as http:
         until(lambda: http.ask("/v1/models")[1]["current"], "a model")
+        until(lambda: "broken.db" in http.ask("/readyz")[1]["store"], "the store's error")
+        assert http.ask("/readyz")[0] == 503
         answer = http.recommend(user_id="u1", k=2)
         assert answer["fallback"] == {"used": True, "reason": "store_down"}
         assert ids(answer) == ["item0", "item1"]

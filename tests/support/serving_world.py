@@ -196,8 +196,12 @@ def settings(store: Path, models_uri: str, **more: object) -> ServiceConfig:
 
 
 @contextmanager
-def plain(config: ServiceConfig) -> Iterator[Http]:
-    """The same app in one uvicorn server of this process, for tests that do not need Ray."""
+def plain(config: ServiceConfig, *, ready: bool = True) -> Iterator[Http]:
+    """The same app in one uvicorn server of this process, for tests that do not need Ray.
+
+    Args:
+        ready: wait until it answers as asked.
+    """
     import uvicorn
 
     from serving.app import build_asgi
@@ -207,7 +211,7 @@ def plain(config: ServiceConfig) -> Iterator[Http]:
     thread.start()
     until(lambda: server.started, "the server's start")
     http = Http(f"http://{config.host}:{config.port}")
-    until(lambda: http.ask("/readyz")[0] == 200, "readiness")
+    until(lambda: http.ask("/readyz")[0] == 200 or not ready, "readiness")
     try:
         yield http
     finally:

@@ -237,11 +237,12 @@ def front(behind: Behind, answer: Any = None, most: int = 100) -> HotRoutes:
 def test_a_request_that_a_route_takes_never_reaches_fastapi():
     behind = Behind()
     for content_type in ("application/json", "application/json; charset=utf-8"):
-        answer = ask(front(behind), "/hot", b'{"k"', b": 7}", content_type=content_type)
+        headers = [(b"x-request-id", b"mine")]
+        answer = ask(front(behind), "/hot", b'{"k"', b": 7}", content_type=content_type, headers=headers)
         assert (answer.status, answer.body, answer.headers) == (
             200,
             b'{"k":7}',
-            {"content-type": "application/json", "content-length": "7"},
+            {"content-type": "application/json", "content-length": "7", "x-request-id": "mine"},
         )
     assert behind.bodies == []
 
@@ -295,6 +296,26 @@ def test_answers_are_counted_by_route_and_status_whoever_gives_them(service, app
     after = service.metrics.text().decode()
     for status in (200, 422):
         assert sample(after, count % status) == sample(before, count % status) + 1
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+@pytest.mark.parametrize("body", [b'{"item_id": "a"}', b"{"])
+def test_every_answer_has_the_id_of_its_request(app, method, body):
+    def told(*headers: tuple[bytes, bytes]) -> str:
+        return ask(app, "/v1/similar", body, method=method, headers=headers).headers["x-request-id"]
+
+    assert told((b"x-request-id", b"a b-7")) == "a b-7"
+    made = [told(), told((b"x-request-id", b"")), told((b"x-request-id", b"x" * 129)), told((b"x-request-id", b"\xe9"))]
+    assert len(set(made)) == len(made)
+    assert all(len(one) == 32 for one in made)
+
+
+def test_the_time_of_an_answer_is_counted_by_its_route(service, app):
+    ask(app, "/v1/similar", b'{"item_id": "a"}')
+    ask(app, "/healthz", method="GET")
+    text = service.metrics.text().decode()
+    for route in ("/v1/similar", "/healthz"):
+        assert sample(text, f'headrace_http_seconds_count{{route="{route}"}}') >= 1
 
 
 def sample(text: str, name: str) -> float:

@@ -26,7 +26,7 @@ from serving.app import app_of
 from serving.http import ProblemError, schema
 from serving.metrics import Metrics
 from serving.recommend import FallbackReason, ItemQuery, ModelAnswer, Recommendation, UserRead, UserReader
-from serving.recommendations import Question, Recommendations
+from serving.recommendations import FAILING_S, STALE_S, Question, Recommendations
 from serving.service import Service
 
 
@@ -216,3 +216,42 @@ def test_a_row_that_is_damaged_is_its_own_users_trouble_alone(tmp_path):
     reads = users.read_all([(ItemQuery(user, 10), {}) for user in ("u1", "u3", "u4")], None)
     assert [read.problem for read in reads] == [None, FallbackReason.STORE_DOWN, None]
     assert len(failures) == 1
+
+
+# --- readiness --------------------------------------------------------------------------------------------------------
+
+
+def test_it_is_ready_once_items_and_registry_were_read_and_while_the_store_answers(service, monkeypatch):
+    made, clock = service.default, [0.0]
+    monkeypatch.setattr("serving.recommendations.time.monotonic", lambda: clock[0])
+    refresh = made.items.refresh
+
+    def fails(*_: object) -> None:
+        raise StoreError("the store", "an answer", "none")
+
+    made.models.look()
+    assert not made.ready  # the items have not been read
+    made._refresh_items()
+    assert made.ready
+    monkeypatch.setattr(made.items, "refresh", fails)
+    with pytest.raises(StoreError):
+        made._refresh_items()
+    assert made.ready  # one failure is no outage
+    clock[0] += FAILING_S + 1
+    assert not made.ready
+    assert service.readiness().store.startswith("the store requires an answer")
+    monkeypatch.setattr(made.items, "refresh", refresh)
+    made._refresh_items()
+    assert (made.ready, service.readiness().store) == (True, "ok")
+    clock[0] += STALE_S + 1
+    assert not made.ready  # a read that hangs fails neither
+
+
+def test_it_is_not_ready_without_a_model_while_the_registry_does_not_answer(service):
+    made = service.default
+    made._refresh_items()
+    assert not made.ready  # the registry has not been asked
+    made.models.look()
+    assert made.ready
+    made.models.champion.registry_problem = "no answer"
+    assert not made.ready
