@@ -7,12 +7,15 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from serving_world import settings
+from small_shop import features, fresh, ids, model
 
 from features.definitions.repo import FeatureRepo, load_repo
 from features.events.parsing import from_columns
@@ -20,11 +23,14 @@ from features.online_store import FeatureReader
 from features.online_store.batch_step import build_generation
 from features.online_store.port import Marker
 from features.online_store.sqlite.rows import SqliteRows
+from headrace.commands.serve import service_config
+from headrace.project import Project
 from models.registry import Pinned
 from serving.app import own_clicks_of
 from serving.events import verdicts
 from serving.events.posted import key_fields
 from serving.http import ProblemError, schema
+from serving.recommend import ItemQuery, UserRead, recommend
 from serving.service import Service
 
 DEFINITIONS = """
@@ -251,7 +257,8 @@ def test_a_sessions_items_are_those_of_the_recommender_that_its_events_are_of(tm
     assert posted(service, None, reader="r1", isbn="b1", visit="v1", how="lent") == ["accepted"]
     assert posted(service, None, reader="r1", isbn="b2", visit="v1", how="browsed") == ["accepted"]  # counts nothing
     assert posted(service, "plays", who=7, song="s1", visit="v1") == ["accepted"]
-    sessions = {name: one._users._recent("v1") for name, one in service.recommendations.items()}
+    asked = ItemQuery(None, 1, session="v1")
+    sessions = {name: one._users.read(asked, {}, None).recent for name, one in service.recommendations.items()}
     assert sessions == {"library": ("b1",), "music": ("s1",)}
     assert [message.key for message in kafka.messages] == [b"r1", b"r1", b"7"]
 
@@ -282,3 +289,50 @@ def test_the_served_log_says_whose_answer_it_is(tmp_path):
     log.stop()
     (message,) = kafka.messages
     assert json.loads(message.value)["recommender"] == "library"
+
+
+# --- settings of before -----------------------------------------------------------------------------------------------
+
+
+def test_a_repo_without_a_definition_is_served_by_the_usual_names_and_those_of_the_settings(tmp_path):
+    shop = Path(__file__).parents[2] / "feature_repo"
+    repo = replace(load_repo(shop), recommenders={})
+    rows = SqliteRows(tmp_path / "online.db")
+    config = settings(tmp_path / "online.db", "", recommender_names={"name": "books", "item_view": "item_activity"})
+    service = Service(config, repo, FeatureReader(rows, repo), rows, NamedRegistry, None)
+    assert list(service.recommendations) == ["books"]
+    assert service.default is not None
+    assert service.default.definition == replace(
+        repo.chosen_recommenders().named("shop-recommender", "here"), name="books"
+    )
+
+
+def test_the_service_has_the_names_of_the_section_training_and_no_other_setting_of_it(tmp_path):
+    (tmp_path / "feature_repo").symlink_to(Path(__file__).parents[2] / "feature_repo")
+    (tmp_path / "settings.toml").write_text('[training]\nname = "books"\niterations = 3\nweights = {view = 0.1}\n')
+    config = service_config(Project.open(tmp_path))
+    assert config.recommender_names == {"name": "books"}
+
+
+def test_a_repo_of_no_recommender_serves_its_other_routes_and_says_so(tmp_path):
+    cards = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
+    rows = SqliteRows(tmp_path / "online.db")
+    service = Service(settings(tmp_path, ""), cards, FeatureReader(rows, cards), rows, NamedRegistry, None)
+    assert service.readiness().ready
+    assert "the feature repo defines none" in refusal(service)[1]
+    assert service.models().recommenders == {}
+
+
+# --- what a user took -------------------------------------------------------------------------------------------------
+
+
+def test_what_a_user_bought_is_what_the_model_counts_visits_of():
+    artefact = model()
+    assert artefact.taken("ann") == ["tea"]  # a model without visits has the history alone
+    unvisited = replace(artefact, tables=replace(artefact.tables, own_visits=np.zeros(1, np.float32)))
+    assert unvisited.taken("ann") == []
+    assert artefact.taken("nobody") == []
+    query = ItemQuery("ann", 5, context=("cup",))
+    with_tea = recommend(query, UserRead(features()), artefact, fresh(tea=1.0), None)
+    without = recommend(replace(query, exclude_taken=True), UserRead(features()), artefact, fresh(tea=1.0), None)
+    assert ("tea" in ids(with_tea.items), "tea" in ids(without.items)) == (True, False)

@@ -94,20 +94,20 @@ def report_of_the_log(
     request: VerifyRequest,
     settle_ms: int,
 ) -> list[dict[str, Any]]:
-    """A report of the differences between each served log and history, for each view whose entities it names."""
+    """A report of the differences between each served log and history, for the view of each recommender's users."""
     from features.checks import LogVerifier, report
-    from features.definitions import SERVED_FIELDS
     from models.needs import ranker_inputs_of
 
     inputs_of = partial(ranker_inputs_of, settings.mlflow.tracking_uri, root)
     verifier = LogVerifier(repo, root / settings.offline.path, inputs_of, settle_ms)
-    logs = [stream for stream in repo.streams.values() if set(SERVED_FIELDS) <= set(stream.fields)]
-    single = [view for view in views if len(view.entity.keys) == 1]
-    pairs = [(view, log) for view in single for log in logs if set(view.entity.keys) <= set(log.fields)]
+    every = repo.chosen_recommenders(settings.training).by_name.values()
+    logged = [(one.user_view, one.served) for one in every if one.served is not None and one.user_view in views]
+    pairs = [(view, log) for view, log in dict.fromkeys(logged) if len(view.entity.keys) == 1]
     if not pairs:
-        got = f"{', '.join(log.name for log in logs) or 'none'} for {', '.join(view.name for view in views)}"
-        next_step = 'A log is a stream: served = served_log("shop.served"), from features.events.served_log.'
-        raise UsageError("--served", "a stream that is a log of answers, and a view of who is in it", got, next_step)
+        logs = ", ".join(dict.fromkeys(one.served.name for one in every if one.served is not None)) or "none"
+        got = f"{logs} for {', '.join(view.name for view in views)}"
+        next_step = "A recommender has a log by served=served_log(TOPIC)."
+        raise UsageError("--served", "a recommender with a log of answers, and its view of users", got, next_step)
     reports = []
     for view, log in pairs:
         result = verifier.verify(view, log, request.sample, request.seed)
