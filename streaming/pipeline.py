@@ -324,7 +324,7 @@ class Pipeline:
         name, checkpoint = f"fold-{generation.stream_id}", self._checkpoints.path(generation)
         start = self._starter(TopicQuery(name, fold.topics, generation.first, checkpoint, source, settings.trigger_ms))
         parallelism, epochs = self._spark.sparkContext.defaultParallelism, epoch_starts(generation.first)
-        job = fold_job(fold.repo, parallelism, self._schemas, epochs)
+        job = fold_job(fold.repo, parallelism, self._schemas, epochs, most_bytes(settings.spark_memory))
         fold.executors = Executors(job, self._rows, settings.driver_records)
         fold.reader = self._reader()
         check = partial(self._topics.check, FOLD)

@@ -36,7 +36,7 @@ class StreamSettings(BaseModel):
     spark_master: str = "local[2]"
     """local[cores], or the address of a Spark cluster."""
     spark_memory: str = "1g"
-    """The heap of Spark's driver: a batch is fetched in pieces of at most an eighth of it, and of 256 MiB."""
+    """The heap of Spark's driver: a batch is fetched in pieces of at most a sixteenth of it, and of 256 MiB."""
     long_running: bool = False
     """Spark's Java is compiled for hours of load: half the processor time a record after some minutes, for five seconds
     more of it at the start."""

@@ -3,8 +3,8 @@
     Kafka ──► parse, a task a partition ──► ids ──► the driver decides what is a duplicate
                         └──► events by (view, share of its entities) ──► fold, a task a share ──► rows, by shard
 
-The driver gets 32 bytes a record, the dead letters, and the tokens of the shard writers. Records travel between tasks
-as Arrow tables in single cells, so that Spark moves a few large values and never a record.
+The driver gets 32 bytes a record, the dead letters in parts of bounded bytes, and the tokens of the shard writers.
+Records travel between tasks as Arrow tables in single cells, so that Spark moves a few large values and never a record.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from streaming.fold.shares import (
     FoldShare,
     ScoreOnExecutors,
     packed,
+    packed_parts,
     shares,
     unpacked,
 )
-from streaming.spark import Messages, messages_by_topic
+from streaming.spark import Messages, fetched_in_parts, messages_by_topic
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -76,7 +77,7 @@ def _pieces(job: FoldJob, messages: Messages) -> pa.RecordBatch:
     dead = pa.array(parsed.verdicts == Verdict.DEAD_LETTER)
     letters = messages.table.filter(dead).append_column("reason", parsed.reasons.filter(dead))
     if letters.num_rows:
-        pieces.append((LETTERS, "", -1, packed(letters)))
+        pieces += [(LETTERS, "", -1, part) for part in packed_parts(letters, job.most_bytes)]
     views = job.readers(stream)
     if views:
         pieces.append((IDS, "", -1, packed(_ids(valid))))
@@ -133,19 +134,28 @@ class OnExecutors:
 
     def ids(self) -> Mapping[str, Ids]:
         with self._watch.at("parse"):
-            pieces = self._pieces.where(f"kind <> '{EVENTS}'").toArrow()
+            pieces = self._pieces.where(f"kind IN ('{IDS}', '{COUNTS}')").toArrow()
         self._check()
         for stream in self._job.streams:
             own = pieces.filter(pc.equal(pieces["stream"], stream.name))
             self._count(stream, _payloads(own, COUNTS))
-            with self._watch.at("dead letters"):
-                for payload in _payloads(own, LETTERS):
-                    refused, verdicts = _letters(unpacked(payload), stream)
-                    self._send(refused.stream, refused, verdicts)
-                    self._refused.append(verdicts)
             if self._job.readers(stream):
                 self._known[stream.name] = _joined_ids([unpacked(payload) for payload in _payloads(own, IDS)])
+        with self._watch.at("dead letters"):
+            self._send_letters()
         return self._known
+
+    def _send_letters(self) -> None:
+        """Send the refused messages, of which there may be more than this process has room for."""
+        if not sum(int(verdicts[Verdict.DEAD_LETTER]) for verdicts in self._verdicts.values()):
+            return
+        streams = {stream.name: stream for stream in self._job.streams}
+        letters = self._pieces.where(f"kind = '{LETTERS}'").select("stream", "payload")
+        for part in fetched_in_parts(letters, self._job.most_bytes):
+            for name, payload in zip(part["stream"].to_pylist(), part["payload"], strict=True):
+                refused, verdicts = _letters(unpacked(payload.as_buffer()), streams[name])
+                self._send(refused.stream, refused, verdicts)
+                self._refused.append(verdicts)
 
     def _count(self, stream: Stream, payloads: Sequence[bytes]) -> None:
         for counts in map(json.loads, payloads):

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from streaming.spark import Schemas
 
+MOST_BYTES = 256 << 20
+"""Bytes of executors' answers that the driver gets at once, unless a job says less."""
+
 
 def shares(view: FeatureView, stream: Stream, events: pa.Table, count: int) -> dict[int, pa.Table]:
     """The stream's events by the share (0 … count - 1) of the view's entity, in their order; none without an entity."""
@@ -46,6 +49,7 @@ class FoldJob:
         horizons_ms: by stream, the age above which a record is late.
         keys: by stream, its fields that are keys of entities.
         shares: the number of tasks that a view's entities are divided into.
+        most_bytes: the most bytes that the driver gets of executors at once, but of a single message.
         schemas: as parse() takes them.
         epochs: topic → the start of its epoch (features/epochs.py), where that is not 0.
     """
@@ -57,6 +61,7 @@ class FoldJob:
     shares: int
     schemas: Schemas | None = None
     epochs: Mapping[str, int] = field(default_factory=dict)
+    most_bytes: int = MOST_BYTES
 
     @property
     def tasks(self) -> int:
@@ -73,13 +78,17 @@ class FoldJob:
 
 
 def fold_job(
-    repo: FeatureRepo, shares: int, schemas: Schemas | None = None, epochs: Mapping[str, int] | None = None
+    repo: FeatureRepo,
+    shares: int,
+    schemas: Schemas | None = None,
+    epochs: Mapping[str, int] | None = None,
+    most_bytes: int = MOST_BYTES,
 ) -> FoldJob:
     """The job of a repo's streams and views."""
     horizons_ms = {name: repo.horizon_ms(name) for name in repo.streams}
     keys = {name: repo.keys_of(name) for name in repo.streams}
     views = tuple(repo.views.values())
-    return FoldJob(tuple(repo.streams.values()), views, horizons_ms, keys, shares, schemas, epochs or {})
+    return FoldJob(tuple(repo.streams.values()), views, horizons_ms, keys, shares, schemas, epochs or {}, most_bytes)
 
 
 @dataclass(frozen=True)
@@ -140,6 +149,16 @@ def packed(table: pa.Table) -> bytes:
         writer.write_table(table)
     payload: bytes = sink.getvalue().to_pybytes()
     return payload
+
+
+def packed_parts(table: pa.Table, most: int) -> Iterator[bytes]:
+    """The table's rows in Arrow streams of at most ``most`` bytes, about, or of one row."""
+    if table.nbytes <= most or table.num_rows <= 1:
+        yield packed(table)
+        return
+    half = table.num_rows // 2
+    yield from packed_parts(table.slice(0, half), most)
+    yield from packed_parts(table.slice(half), most)
 
 
 def unpacked(payload: bytes) -> pa.Table:

@@ -20,8 +20,9 @@ from features.events import EventColumns, event_schema, integers, sequence
 from features.history import features_before
 from features.online_store import ShardWriter
 from models.event_model import DECISIONS, decide
-from streaming.fold import FoldShare, packed, unpacked
+from streaming.fold import FoldShare, packed, packed_parts, unpacked
 from streaming.scoring.request import ScoringRequest
+from streaming.spark import fetched_in_parts
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -63,13 +64,15 @@ def answers_of(
         yield pa.RecordBatch.from_pydict({"view": [name], "task": [number], "payload": [payload]}, ANSWERS)
 
 
-def decisions_of(request: ScoringRequest, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The decisions about a share of the events, by the features of all views."""
+def decisions_of(
+    request: ScoringRequest, batches: Iterable[pa.RecordBatch], most_bytes: int
+) -> Iterator[pa.RecordBatch]:
+    """The decisions about a share of the events, by the features of all views, in parts of so many bytes."""
     filled = [batch for batch in batches if batch.num_rows]
     if filled:
         answers = pa.Table.from_batches(filled)
-        decided = _decided(request, answers)
-        yield pa.RecordBatch.from_pydict({"payload": [packed(decided)]}, DECIDED)
+        for part in packed_parts(_decided(request, answers), most_bytes):
+            yield pa.RecordBatch.from_pydict({"payload": [part]}, DECIDED)
 
 
 def _decided(request: ScoringRequest, answers: pa.Table) -> pa.Table:
@@ -113,7 +116,12 @@ def decided_on_executors(events: DataFrame, share: FoldShare, request: ScoringRe
     """
     answers = events.mapInArrow(lambda pieces: answers_of(share, request, pieces), ANSWERS_SQL)
     shared = answers.repartitionById(share.job.shares, "task")
-    pieces = shared.mapInArrow(lambda pieces: decisions_of(request, pieces), DECIDED_SQL).toArrow()
-    decided = [unpacked(payload) for payload in pieces["payload"].to_pylist()]
+    most = share.job.most_bytes
+    pieces = shared.mapInArrow(lambda pieces: decisions_of(request, pieces, most), DECIDED_SQL).persist()
+    try:
+        parts = fetched_in_parts(pieces, most)
+        decided = [unpacked(payload.as_buffer()) for part in parts for payload in part["payload"]]
+    finally:
+        pieces.unpersist()
     decisions = pa.concat_tables([DECISIONS.empty_table(), *decided])
     return decisions.take(pa.array(np.argsort(sequences(decisions), kind="stable")))

@@ -3,7 +3,7 @@
 In: settings. Out: a session, the messages of a micro-batch by topic, and the offsets of a batch.
 """
 
-from streaming.spark.pieces import BatchPieces, BatchReader, most_bytes, tables_of
+from streaming.spark.pieces import BatchPieces, BatchReader, fetched_in_parts, most_bytes, tables_of
 from streaming.spark.query import TopicQuery
 from streaming.spark.session import COLUMNS, SOURCE, Java, SparkError, running_session, spark_session
 from streaming.spark.source import (
@@ -34,6 +34,7 @@ __all__ = [
     "SparkError",
     "TopicQuery",
     "check_partitions",
+    "fetched_in_parts",
     "flat_offsets",
     "known_at",
     "messages_by_topic",

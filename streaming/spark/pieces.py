@@ -8,6 +8,7 @@ without its messages, and then read again a range of offsets at a time.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,8 +24,11 @@ from streaming.spark.source import nested_offsets
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-SHARE_OF_HEAP = 8
+SHARE_OF_HEAP = 16
 """A table is at most this part of Java's heap, which has several copies of it on its way."""
+
+_fetching = threading.Lock()
+"""Held by the query that fetches one of a batch's tables: those of two queries at once are twice the copies."""
 
 MOST_BYTES = 256 << 20
 
@@ -103,7 +107,19 @@ class BatchReader:
         partitions = {topic: [int(number) for number in parts] for topic, parts in starts.items()}
         own = {"startingOffsets": json.dumps(starts), "endingOffsets": json.dumps(ends)}
         source = self._source | own | {"assign": json.dumps(partitions)}
-        return frame.sparkSession.read.format("kafka").options(**source).load().selectExpr(*COLUMNS).toArrow()
+        messages = frame.sparkSession.read.format("kafka").options(**source).load().selectExpr(*COLUMNS)
+        with _fetching:
+            return messages.toArrow()
+
+
+def fetched_in_parts(frame: DataFrame, most: int) -> Iterator[pa.Table]:
+    """The rows of a persisted frame in tables of at most ``most`` bytes of their ``payload``, or of one row."""
+    numbered = frame.selectExpr("*", "monotonically_increasing_id() AS row")
+    sizes = numbered.selectExpr("row", "length(payload) AS bytes").toArrow().sort_by("row")
+    rows = np.asarray(sizes["row"])
+    for start, stop in pieces_of(np.asarray(sizes["bytes"]).astype(np.int64), most):
+        part = numbered.where(f"row BETWEEN {rows[start]} AND {rows[stop - 1]}")
+        yield (numbered if stop - start == len(rows) else part).drop("row").toArrow()
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from streaming.fold.sink import FoldTarget, OnlineSink
 from streaming.kafka.encoding import messages as as_sent
 from streaming.scoring.decision_log import DecisionLog
 from streaming.scoring.scoring import EventScoring, ModelScoring
+from streaming.spark.pieces import fetched_in_parts
 from streaming.spark.session import COLUMNS, spark_session
 from streaming.spark.source import MESSAGES, Messages, known_at
 
@@ -197,6 +198,43 @@ def test_executors_in_processes_of_their_own_leave_the_rows_that_the_driver_woul
     assert sorted(letters["here"].sent) == sorted(letters["there"].sent)
     assert rows_of(tmp_path / "here.db") == rows_of(tmp_path / "there.db")
     assert (tmp_path / "killed").exists() == killed
+
+
+def test_the_driver_gets_letters_in_parts_of_bounded_bytes(
+    spark: SparkSession, repo: FeatureRepo, tmp_path: Path
+) -> None:
+    """Of 3,000 messages a third is refused, of 1 to 3 kB each: never more than 20 kB of them come at once."""
+    stream, letters = repo.streams["activity"], Letters()
+    table = messages(stream, 0)
+    values = [
+        value if row % 3 else b"!" * (1_000 + row % 2_000) for row, value in enumerate(table["value"].to_pylist())
+    ]
+    table = table.set_column(table.schema.get_field_index("value"), "value", pa.array(values, pa.binary()))
+    pq.write_table(table, tmp_path / "large.parquet", row_group_size=1_000)
+    frame = spark.read.parquet(str(tmp_path / "large.parquet")).repartition(3)
+    store, sizes = SqliteRows(tmp_path / "rows.db"), []
+
+    def send(of_stream: Stream, refused: Messages, verdicts: Parsed) -> None:
+        sizes.append(refused.table.nbytes)
+        letters(of_stream, refused, verdicts)
+
+    there = sink(repo, store, send).fold_on_executors(frame, 0, fold_job(repo, 2, most_bytes=20_000), store)
+    refused = sum(1 for value in values if value.startswith(b"!"))
+    assert there.counts.dead_letter == len(set(letters.sent)) >= refused > 0
+    assert max(sizes) < 20_000
+    assert len(sizes) > refused * 1_000 // 20_000
+
+
+@pytest.mark.parametrize("most", [1, 500, 10_000])
+def test_a_frame_comes_in_parts_that_together_have_each_row_once(spark: SparkSession, most: int) -> None:
+    frame = (
+        spark.range(40).repartition(3).selectExpr("id", "cast(repeat('x', cast(id * 10 AS int)) AS binary) AS payload")
+    )
+    parts = list(fetched_in_parts(frame.persist(), most))
+    assert sorted(row for part in parts for row in part["id"].to_pylist()) == list(range(40))
+    assert all(part.num_rows == 1 or sum(map(len, part["payload"].to_pylist())) <= most for part in parts)
+    assert (len(parts) == 1) == (most == 10_000)
+    frame.unpersist()
 
 
 # --- records that break a kernel ------------------------------------------------------------------------------------

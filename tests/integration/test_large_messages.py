@@ -110,7 +110,7 @@ def project(tmp_path: Path, kafka: str, spark_jars: list[Path], unique_name: str
 def test_a_backlog_of_large_messages_and_more_of_them_while_it_runs_get_through(
     project: Project, kafka: str, count: int, size: int
 ) -> None:
-    """In pieces of 64 MB; a batch fetched whole ended Java, and was planned again as it was."""
+    """In pieces of 32 MB; a batch fetched whole ended Java, and was planned again as it was."""
     project.send(count, size)
     stream = project.stream
     with stream.running() as process:
