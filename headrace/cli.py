@@ -9,12 +9,14 @@ import difflib
 import importlib
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from features.errors import HeadraceError, UsageError
 from features.redaction import redact_output
+from features.secret_files import SECRETS_DIR
 
 VERBS = {
     "features": ("commands.features.show:features", "Show the definitions and values, online or from a file."),
@@ -161,6 +163,8 @@ def main() -> NoReturn:
     """Never returns: runs the command line and ends the process with its exit status."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if folder := os.environ.get(SECRETS_DIR):
+        os.environ[SECRETS_DIR] = str(Path(folder).absolute())  # the service's processes run in folders of their own
     redact_output()
     cli(prog_name="headrace")
     raise SystemExit(0)

@@ -35,7 +35,7 @@ TRACKED = FILES[0]
 NOT_OURS = ("HEADRACE_DATA", "HEADRACE_SEED", SECRETS_DIR)
 """Variables that are not settings: the tests', and the folder of secret files."""
 
-SECRETS = (("alerts", "postgres_password"), ("alerts", "webhook_token"), ("redis", "password"))
+SECRETS = (("alerts", "postgres_password"), ("alerts", "webhook_token"), ("redis", "password"), ("mlflow", "trust_key"))
 """Read from the environment and secret files alone, as plain text."""
 
 UNSPOKEN = (("alerts", "postgres"), ("alerts", "webhook"))
@@ -104,6 +104,9 @@ class MlflowSettings(Section):
 
     tracking_uri: str = "sqlite:///mlruns/mlflow.db"
     """A database below the project, or the address of a server."""
+    trust_key: SecretStr = SecretStr("")
+    """Signs the trust in models that run their own code, only HEADRACE_MLFLOW__TRUST_KEY or its secret file; with it,
+    trust without a signature is none. Empty for no signatures."""
 
 
 class AlertsSettings(Section):

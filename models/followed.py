@@ -219,7 +219,7 @@ class FollowedAlias(Generic[Model]):
                 return self._refuse(pinned, str(error))
             self._swap(loaded)
             if self._local_copy is not None and pinned.digest is not None:
-                self._local_copy.keep(pinned.version, pinned.digest, files)
+                self._local_copy.keep(pinned.version, pinned.digest, files, trusted=pinned.trusted)
         return None
 
     def _refuse(self, pinned: Pinned, reason: str) -> str | None:
@@ -246,7 +246,7 @@ class FollowedAlias(Generic[Model]):
         last = None if self._local_copy is None else self._local_copy.last()
         if last is None:
             return
-        pinned = Pinned(last.version, str(last.folder), last.digest, trusted=True)  # it was trusted when it was copied
+        pinned = Pinned(last.version, str(last.folder), last.digest, trusted=last.trusted)
         try:
             loaded = self._loader.load(pinned, files=lambda: last.folder)
         except HeadraceError as error:

@@ -6,7 +6,11 @@ whose digest it names: no version serves because of a verdict on another version
 
 from __future__ import annotations
 
+import hmac
+import os
 from collections.abc import Mapping
+
+from features.secret_files import secret
 
 GATE = "gate"
 """The tag that holds PASSED or REFUSED."""
@@ -19,6 +23,12 @@ GATE_REASON = "gate_reason"
 
 TRUSTED = "trusted_manifest_sha256"
 """The tag that holds the digest of the manifest whose files may run their own code."""
+
+TRUST_SIGNATURE = "trusted_manifest_hmac"
+"""The tag that holds the trusted digest's HMAC-SHA256 in hex, where whoever trusted it had the key."""
+
+TRUST_KEY = "HEADRACE_MLFLOW__TRUST_KEY"
+"""The variable, or secret file, of the key that signs trust; without it, the tag of trust is enough."""
 
 CHAMPION_DIGEST = "was_champion_sha256"
 """The tag that holds a version's digest when it became champion: these files may become champion again."""
@@ -70,9 +80,28 @@ def was_champion(tags: Mapping[str, str]) -> bool:
     return bool(tags.get(DIGEST_TAG)) and tags.get(CHAMPION_DIGEST) == tags[DIGEST_TAG]
 
 
+def trust_tags(digest: str) -> dict[str, str]:
+    """The tags of a version whose files, of this digest, may run their own code; signed where there is a key."""
+    signed = signature_of(digest)
+    return {TRUSTED: digest, **({TRUST_SIGNATURE: signed} if signed else {})}
+
+
 def trusted(tags: Mapping[str, str]) -> bool:
-    """True when these very files were registered as trusted to run their own code."""
-    return bool(tags.get(DIGEST_TAG)) and tags.get(TRUSTED) == tags[DIGEST_TAG]
+    """True when these very files were registered as trusted to run their own code, by somebody who has the key."""
+    digest = tags.get(DIGEST_TAG)
+    return bool(digest) and tags.get(TRUSTED) == digest and is_signed(digest or "", tags.get(TRUST_SIGNATURE, ""))
+
+
+def signature_of(digest: str) -> str:
+    """The HMAC-SHA256 of the digest in hex; empty without a key."""
+    key = secret(TRUST_KEY, os.environ)
+    return hmac.digest(key.encode(), digest.encode(), "sha256").hex() if key else ""
+
+
+def is_signed(digest: str, signature: str) -> bool:
+    """True for the digest's signature; without a key, for any."""
+    own = signature_of(digest)
+    return not own or hmac.compare_digest(own.encode(), signature.encode())
 
 
 def passed(tags: Mapping[str, str]) -> bool:

@@ -195,7 +195,7 @@ class ModelRegistry:
 
     def trust(self, version: Version) -> Version:
         """The version's files, as they are now, may run their own code."""
-        return self._tagged(version, {verdicts.TRUSTED: version.digest})
+        return self._tagged(version, verdicts.trust_tags(version.digest))
 
     def promote(self, version: Version, now_ms: int) -> Version:
         """The version is the champion. Raises UsageError for one that must not serve."""
