@@ -65,6 +65,29 @@ def hash_texts(texts: pa.Array) -> Uint64s:
         return mix(segment_sums(products, starts, ends) ^ lengths.astype(np.uint64))
 
 
+SHORT = 64
+"""Bytes of a text up to which ``hash_text`` adds them up itself."""
+
+_MASK = (1 << 64) - 1
+
+
+def hash_text(text: str) -> int:
+    """hash_texts of one text, without the arrays that many texts are worth."""
+    text_bytes = text.encode()
+    if len(text_bytes) > SHORT:
+        return int(hash_texts(pa.array([text], pa.string()))[0])
+    total = sum((byte + 1) * weight for byte, weight in zip(text_bytes, _first_weights(), strict=False))
+    z = (((total & _MASK) ^ len(text_bytes)) + int(GOLDEN)) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)
+
+
+@lru_cache(maxsize=1)
+def _first_weights() -> tuple[int, ...]:
+    return tuple(weights(SHORT)[:SHORT].tolist())
+
+
 def fingerprints(texts: pa.Array) -> Uint64s:
     """Two independent 64-bit hashes of each text, shape (n, 2): together, texts that differ do not meet.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -64,33 +63,21 @@ def load_ranker(path: Path, inputs: int) -> Any:
     return ranker
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """Inputs → the classifier's probability of each row, computed on the calling thread alone.
-
-    Args:
-        by_row: True where a row's answer is the same whatever other rows are asked about with it.
-    """
-
-    answers: Callable[[Floats], Floats]
-    by_row: bool
-
-    def __call__(self, inputs: Floats) -> Floats:
-        """(n,) the probabilities."""
-        return self.answers(inputs)
+Scorer = Callable[[Floats], Floats]
+"""Inputs → the classifier's probability of each row."""
 
 
 def scorer(classifier: Any) -> Scorer:
-    """The classifier's answers.
+    """The classifier's answers, computed on the calling thread alone.
 
     What training fits is walked by a compiled kernel, which is ready when this returns; the numbers are those of its
     predict_proba to the last bit. Other models are asked themselves.
     """
     trees = flat_trees(classifier)
     if trees is None:
-        return Scorer(partial(_asked, classifier), by_row=False)
+        return partial(_asked, classifier)
     walk()
-    return Scorer(trees.chances, by_row=True)
+    return trees.chances
 
 
 def _asked(classifier: Any, inputs: Floats) -> Floats:

@@ -139,34 +139,23 @@ class Artefact:
         """
         query = Query(user, recent, as_of or self.manifest.as_of_ms)
         left_out = self.tables.indices(exclude)
-        (ranked,) = self.recommend_batch([RankingRequest(query, user_row, item_matrix, among, allowed, k, left_out)])
-        return ranked
+        return self._answer(RankingRequest(query, user_row, item_matrix, among, allowed, k, left_out))
 
     def recommend_batch(self, requests: Sequence[RankingRequest]) -> list[list[Ranked]]:
-        """The answer to each request, which is the same alone: ``recommend`` of its arguments.
+        """The answer to each request: ``recommend`` of its arguments.
 
-        The ranker is asked once about the candidates of all requests; a user's own model once a request, as its answer
-        to a row may depend on the others.
+        One after the other: the inputs of one fit into the processor's cache, so that the ranker is no faster for all
+        at once, and a user's own ranker may answer about a row by the others.
         """
-        found = [self._found(request) for request in requests]
-        if self.ranker is None or not self.scorer.by_row:
-            scores = [self.score(*one) for one in found]
-        else:
-            ends = np.cumsum([len(candidates) for candidates, _, _ in found])
-            inputs = [self._inputs(*one) for one in found]
-            scores = np.split(self.chances(np.concatenate(inputs)), ends[:-1]) if inputs else []
-        return [
-            best_first(self.tables, candidates, part, request.k)
-            for (candidates, _, _), part, request in zip(found, scores, requests, strict=True)
-        ]
+        return [self._answer(request) for request in requests]
 
-    def _found(self, request: RankingRequest) -> tuple[Candidates, Floats | None, Floats | None]:
-        """The candidates of a request, and the user's and their items' features."""
+    def _answer(self, request: RankingRequest) -> list[Ranked]:
         candidates = self.retrieve(request.query, request.among, request.allowed)
         if request.exclude is not None and len(request.exclude):
             candidates = candidates.only(~np.isin(candidates.indices, request.exclude))
         matrix = request.item_matrix
-        return candidates, request.user_row, None if matrix is None else self._checked(matrix)[candidates.indices]
+        rows = None if matrix is None else self._checked(matrix)[candidates.indices]
+        return best_first(self.tables, candidates, self.score(candidates, request.user_row, rows), request.k)
 
     def retrieve(
         self, query: Query, among: Sequence[str] | None = None, allowed: NDArray[np.bool_] | None = None
@@ -182,10 +171,6 @@ class Artefact:
         """
         if not len(candidates) or self.ranker is None:
             return blended(candidates.pairs)
-        return self.chances(self._inputs(candidates, user_row, item_rows))
-
-    def _inputs(self, candidates: Candidates, user_row: Floats | None, item_rows: Floats | None) -> Floats:
-        """The ranker's inputs for each candidate; ArtefactError for rows of other shapes than the manifest's."""
         user, item = self.manifest.user.names, self.manifest.item.names
         user_row = np.full(len(user), np.nan) if user_row is None else user_row
         item_rows = np.full((len(candidates), len(item)), np.nan) if item_rows is None else item_rows
@@ -194,7 +179,7 @@ class Artefact:
             raise ArtefactError(
                 f"model '{self.manifest.name}'", required, f"shapes {user_row.shape} and {item_rows.shape}"
             )
-        return ranker_inputs(candidates, user_row, item_rows)
+        return self.chances(ranker_inputs(candidates, user_row, item_rows))
 
     def chances(self, inputs: Floats) -> Floats:
         """The probability that each row of the ranker's inputs is taken."""

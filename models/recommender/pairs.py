@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.arrays import Floats, Int64s
 from models.recommender.scoring import (
@@ -66,7 +67,8 @@ class KnownUser:
     @cached_property
     def every(self) -> Int64s:
         """The indices of history and recent items, each once."""
-        return np.unique(np.concatenate([self.own_items, self.recent]))
+        items = np.sort(np.concatenate([self.own_items, self.recent]))
+        return items[np.append(True, items[1:] != items[:-1])] if len(items) else items
 
     @cached_property
     def shares(self) -> Floats:
@@ -81,8 +83,8 @@ class KnownUser:
     def trail(self) -> Int64s:
         """Indices of at most TRAIL items, newest first: those of the query, then the history's by their last time."""
         order = np.argsort(-self.tables.own_last_ms[self.own], kind="stable")[:TRAIL]
-        trail = np.concatenate([self.recent, self.own_items[order]])
-        return trail[np.sort(np.unique(trail, return_index=True)[1])][:TRAIL]
+        trail = dict.fromkeys([*self.recent.tolist(), *self.own_items[order].tolist()])
+        return np.array(list(trail)[:TRAIL], dtype=np.int64)
 
     @cached_property
     def taken(self) -> Int64s:
@@ -141,12 +143,11 @@ def pairs_of(known: KnownUser, scored: Scored, memory: WorkingMemory, indices: I
         known.trail,
         weights,
         of_known,
+        POSITION,
         pairs,
     )
-    pairs[:, COLUMN["history_size"]] = len(known.own_items) + len(known.recent)
-    pairs[:, COLUMN["price_from_habit"]] = _price_from_habit(known, indices)
-    pairs[:, COLUMN["position"]] = POSITION
-    pairs[:, COLUMN["blended"]] = blended(pairs)
+    if tables.price is not None:
+        pairs[:, COLUMN["price_from_habit"]] = _price_from_habit(known, tables.price, indices)
     return pairs
 
 
@@ -172,17 +173,15 @@ def _of_category(known: KnownUser) -> tuple[Floats, float]:
     return weights, 0.0 if category is None else float(weights[category[known.trail] >= 0].sum())
 
 
-def _price_from_habit(known: KnownUser, indices: Int64s) -> Floats | float:
+def _price_from_habit(known: KnownUser, price: NDArray[np.float32], indices: Int64s) -> Floats | float:
     """(c,) ln of the item's price over the median price of the user's items; NaN where either is not known."""
-    price = known.tables.price
-    if price is None:
-        return np.nan
     paid = price[known.every]
-    paid = paid[paid > 0]
+    paid = np.sort(paid[paid > 0])
     if not len(paid):
         return np.nan
     of_item = price[indices].astype(np.float64)
-    habit = float(np.median(paid))
+    middle = paid[(len(paid) - 1) // 2 : len(paid) // 2 + 1]
+    habit = float(middle[0] if len(middle) == 1 else (middle[0] + middle[1]) / np.float32(2))
     return np.log(np.where(of_item > 0, of_item, np.nan) / habit)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from features.arrays import Floats, Int64s
 from models.recommender.content import Content
 from models.recommender.retrieval import Ranked
-from models.recommender.tables import CandidateTables
+from models.recommender.tables import CandidateTables, SparseRows
 
 LEAST_LIKENESS = 0.05
 """Items that are less alike, by their vectors or attributes, are not similar."""
@@ -36,27 +36,32 @@ def similar_items(  # one parameter for each part of a query
     index = tables.index.get(item_id)
     if index is None:
         return []
-    left = np.ones(len(tables.items), dtype=bool) if allowed is None else allowed.copy()
-    left[tables.indices([item_id, *exclude])] = False
+    left_out = tables.indices([item_id, *exclude])
     ranked: list[Ranked] = []
     for source, score in _sources(tables, content, index):
         if len(ranked) == k:
             break
-        scores = np.where(left, score(), 0.0)
-        best = _best(scores, k - len(ranked))
-        left[best] = False
-        scale = ranked[-1].score / scores[best[0]] if ranked and len(best) else 1.0
-        ranked += [Ranked(tables.items[at], float(scale * scores[at]), source) for at in best.tolist()]
+        places, scores = score()
+        there = (scores > 0) & ~np.isin(places, left_out)
+        there = there if allowed is None else there & allowed[places]
+        places, scores = _best(places[there], scores[there], k - len(ranked))
+        left_out = np.concatenate([left_out, places])
+        scale = ranked[-1].score / scores[0] if ranked and len(places) else 1.0
+        pairs = zip(places.tolist(), scores.tolist(), strict=True)
+        ranked += [Ranked(tables.items[at], float(scale * part), source) for at, part in pairs]
     return ranked
 
 
-def _sources(tables: CandidateTables, content: Content | None, index: int) -> list[tuple[str, Callable[[], Floats]]]:
-    """The sources that the model has, each with its (n,) scores of all items, above 0 for similar ones."""
-    n, row = len(tables.items), np.array([index])
-    sources: list[tuple[str, Callable[[], Floats]]] = [("similar", lambda: tables.neighbours.total(row, n))]
+Scores = tuple[Int64s, Floats]
+"""Places, each once, and their scores, above 0 for similar items; all others have 0."""
+
+
+def _sources(tables: CandidateTables, content: Content | None, index: int) -> list[tuple[str, Callable[[], Scores]]]:
+    """The sources that the model has, each with its scores."""
+    sources: list[tuple[str, Callable[[], Scores]]] = [("similar", lambda: _row(tables.neighbours, index))]
     if tables.together is not None:
         together = tables.together
-        sources.append(("together", lambda: together.total(row, n)))
+        sources.append(("together", lambda: _row(together, index)))
     if tables.factors is not None and index < tables.fitted:
         vectors = tables.factors
         sources.append(("factor", lambda: _above(vectors.likeness(index), LEAST_LIKENESS)))
@@ -65,14 +70,20 @@ def _sources(tables: CandidateTables, content: Content | None, index: int) -> li
     return sources
 
 
-def _above(scores: Floats, least: float) -> Floats:
-    return np.where(scores >= least, scores, 0.0)
+def _row(rows: SparseRows, index: int) -> Scores:
+    span = rows.span(index)
+    return rows.column[span].astype(np.int64), rows.weight[span].astype(np.float64)
 
 
-def _best(scores: Floats, count: int) -> Int64s:
-    """The indices of the highest scores above 0, the highest first; equal ones in the order of their indices."""
-    above = np.flatnonzero(scores > 0)
-    if len(above) > count:
-        worst = -np.partition(-scores[above], count - 1)[count - 1]
-        above = above[scores[above] >= worst]
-    return above[np.argsort(-scores[above], kind="stable")][:count]
+def _above(scores: Floats, least: float) -> Scores:
+    places = np.flatnonzero(scores >= least)
+    return places, scores[places]
+
+
+def _best(places: Int64s, scores: Floats, count: int) -> Scores:
+    """The highest scores, the highest first; equal ones in the order of their places."""
+    if len(places) > count:
+        worst = -np.partition(-scores, count - 1)[count - 1]
+        places, scores = places[scores >= worst], scores[scores >= worst]
+    order = np.lexsort((places, -scores))[:count]
+    return places[order], scores[order]

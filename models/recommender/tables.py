@@ -9,11 +9,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.arrays import Floats, Int64s
-from features.hashing import hash_texts
+from features.hashing import hash_text
 
 LANES = 64
 """Vectors of a block, which are multiplied side by side."""
@@ -290,7 +289,7 @@ class CandidateTables:
         """The positions of the user's history in histories.column; empty for an unknown user."""
         if key is None or not len(self.users):
             return slice(0, 0)
-        hashed = hash_texts(pa.array([key], pa.string()))[0]
+        hashed = np.uint64(hash_text(key))
         row = int(np.searchsorted(self.users, hashed))
         known = row < len(self.users) and self.users[row] == hashed
         return self.histories.span(row) if known else slice(0, 0)

@@ -11,10 +11,12 @@ import numpy as np
 import plain_retrieval as plain
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
-from features.hashing import hash_texts
+from features.hashing import hash_text, hash_texts
 from models.folder import ViewInputs
 from models.recommender import (
     PAIR_FEATURES,
@@ -36,7 +38,7 @@ BATCH = 10
 """VARIANTS × QUESTIONS are the 10,000 questions, in batches of BATCH."""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Threads of scikit-learn would wait for each other on busy cores."""
     with threadpool_limits(1):
@@ -222,3 +224,10 @@ def test_after_a_request_that_failed_the_next_ones_are_answered_as_ever() -> Non
         with pytest.raises((TypeError, IndexError)):
             model.retrieve(one.query, None, np.ones(3, dtype=np.complex128))
         assert model.recommend_batch([one])[0] == answer
+
+
+@given(st.text(max_size=80))
+def test_the_hash_of_one_text_is_that_of_many(text: str) -> None:
+    """Users are found by it; some texts are longer than it adds up itself."""
+    longer = text * 3
+    assert [hash_text(text), hash_text(longer)] == hash_texts(pa.array([text, longer])).tolist()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numba.extending import register_jitable
+
 from models.recommender.scoring.columns import COLUMN, SCORED, SPARSE
 
 SCORES = tuple(COLUMN[f"{source}_score"] for source in SPARSE)
@@ -16,16 +19,29 @@ TRENDING_SCORE, LASTING_SCORE = COLUMN["trending_score"], COLUMN["lasting_score"
 OWN_COUNT, OWN_SHARE, OWN_RANK = COLUMN["own_count"], COLUMN["own_share"], COLUMN["own_rank"]
 OWN_AGE, OWN_VISITS, OWN_DUE = COLUMN["own_age_ms"], COLUMN["own_visits"], COLUMN["own_due"]
 RECENT_PLACE, HISTORY_SIZE = COLUMN["recent_place"], COLUMN["history_size"]
-CATEGORY_SHARE = COLUMN["category_share"]
+CATEGORY_SHARE, POSITION = COLUMN["category_share"], COLUMN["position"]
+SIMILAR, BLENDED = COLUMN["similar_score"], COLUMN["blended"]
 
 SIGNATURES = {
     "fill": "void({i8}, int32[::1], {i8}, float64[:, ::1], uint8[:, ::1], int32[:, ::1], {i8}, {i8_2},"
     " boolean, {f8}, {i8}, {f8}, {f8}, {f4}, {f8},"
-    " {i8}, {f8_2}, boolean, {i8}, {i4}, {i8}, {f8}, float64, float64[:, ::1])"
+    " {i8}, {f8_2}, boolean, {i8}, {i4}, {i8}, {f8}, float64, float64, float64[:, ::1])"
 }
 
 
-def fill(  # noqa: C901, PLR0913, PLR0917  # a kernel takes arrays alone
+@register_jitable
+def _highest(pairs: Any, column: int) -> float:
+    """The highest value of a column that is above 0; NaN where it holds NaN."""
+    highest = 0.0
+    for at in range(len(pairs)):
+        value = pairs[at, column]
+        if np.isnan(value):
+            return np.nan
+        highest = max(highest, value)
+    return highest
+
+
+def fill(  # noqa: C901, PLR0913, PLR0915, PLR0917  # a kernel takes arrays alone
     indices: Any,
     slots: Any,
     touched_counts: Any,
@@ -49,6 +65,7 @@ def fill(  # noqa: C901, PLR0913, PLR0917  # a kernel takes arrays alone
     trail: Any,
     trail_weights: Any,
     trail_known: float,
+    position: float,
     pairs: Any,
 ) -> None:
     """The pair features of these items, and the scores of the sparse sources are zeros again.
@@ -60,7 +77,7 @@ def fill(  # noqa: C901, PLR0913, PLR0917  # a kernel takes arrays alone
         products, factor_top: each item's product with the user's vector, and the places of the highest of all.
         own, own_values: places of the history, and for each its count, share, rank, age, visits and due.
         trail_known: the sum of the weights of the trail's items with a known category; 0 for none.
-        pairs: (c, pair features), NaN; the output, but for price_from_habit, position and history_size.
+        pairs: (c, pair features), NaN; the output, but for price_from_habit.
     """
     for at in range(len(indices)):
         place = indices[at]
@@ -71,6 +88,8 @@ def fill(  # noqa: C901, PLR0913, PLR0917  # a kernel takes arrays alone
         pairs[at, LASTING_SCORE] = lasting_log[place]
         pairs[at, OWN_COUNT] = 0.0
         pairs[at, OWN_SHARE] = 0.0
+        pairs[at, HISTORY_SIZE] = len(own) + len(recent)
+        pairs[at, POSITION] = position
         if has_visits:
             pairs[at, OWN_VISITS] = 0.0
         if has_factors:
@@ -113,5 +132,10 @@ def fill(  # noqa: C901, PLR0913, PLR0917  # a kernel takes arrays alone
         slot = slots[recent[at]]
         if slot > 0:
             pairs[slot - 1, RECENT_PLACE] = at
+    similar, counted, popular = _highest(pairs, SIMILAR), _highest(pairs, OWN_COUNT), _highest(pairs, POPULAR_SCORE)
     for at in range(len(indices)):
         slots[indices[at]] = 0
+        blended = pairs[at, SIMILAR] / similar if similar > 0 else 0.0
+        blended += pairs[at, OWN_COUNT] / counted if counted > 0 else 0.0
+        blended += 0.1 * (pairs[at, POPULAR_SCORE] / popular if popular > 0 else 0.0)
+        pairs[at, BLENDED] = blended
