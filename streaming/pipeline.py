@@ -334,13 +334,13 @@ class Pipeline:
 
     def _archive_query(self, archived: Generation) -> Running:
         settings, checkpoints = self._settings, self._builder.archived
-        log = checkpoints.log(archived)
-        reached, send = self._context.at_effect, self._send_letters
-        sink = ArchiveSink(self._archive, self._repo, log, reached, send, self._schemas)
+        log, reached = checkpoints.log(archived), self._context.at_effect
+        sink = ArchiveSink(self._archive, self._repo, log, reached, self._send_letters, self._schemas)
         running, reader = Running(log.standing()), self._reader()
 
         def checked(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
             for table in tables:
+                running.query.moved()
                 self._topics.check_ids(ARCHIVE, log.standing())
                 yield table
 

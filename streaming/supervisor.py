@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from features.errors import (
@@ -79,7 +80,8 @@ class SupervisedQuery:
     """A streaming query, kept running by calls of tick().
 
     ``failures`` are those in a row, ``failing_since`` (epoch ms) is the first of them: they end when it gets on, by a
-    batch or by a look at its topics that found nothing new.
+    batch or by a look at its topics that found nothing new. ``moved_at`` (epoch ms) is when it did something last: a
+    start, a step of a batch, or such a look.
 
     Args:
         name: in messages about it.
@@ -102,6 +104,7 @@ class SupervisedQuery:
         self.error: str | None = None
         self.state = "starting"
         self.failing_since: int | None = None
+        self._moved_at: int | None = None
         self.busy = threading.Lock()
         self._start = start
         self._handle = handle
@@ -121,12 +124,25 @@ class SupervisedQuery:
         """
         if self._query is None and now_s >= self._due:
             self._failure = None
+            self.moved()
             self._query = self._start(self._batch)
             self.state = "running"
         elif self._query is not None and not self._query.isActive:
             self._failed(now_s, self._query.exception())
         elif self.failing_since is not None and self.progress() is not None:  # of this start, so without a failure
             self._gets_on()
+
+    def moved(self) -> None:
+        """Note that it does something now."""
+        self._moved_at = now_ms()
+
+    @property
+    def moved_at(self) -> int | None:
+        """When it did something last; None before its start."""
+        progress = self.progress()
+        if self._moved_at is None or progress is None:
+            return self._moved_at
+        return max(self._moved_at, ms_of_progress(progress))
 
     def say(self, text: str) -> None:
         """Log a line about the query."""
@@ -158,6 +174,7 @@ class SupervisedQuery:
         with self.busy:
             if self._stopping:
                 raise StoppedError(self.name)
+            self.moved()
             try:
                 self._handle(frame, batch_id)
             except Exception as error:
@@ -171,6 +188,7 @@ class SupervisedQuery:
         return self._backoff.attempts
 
     def _gets_on(self) -> None:
+        self.moved()
         self._backoff.succeeded()
         self.error = self.failing_since = None
 
@@ -195,6 +213,11 @@ class SupervisedQuery:
         self._log(f"query '{self.name}' stopped, starts again in {wait_s:.0f} s: {self.error}")
         if self.failures == STUCK_AFTER:
             self.say(f"does not get on since {moment_text(self.failing_since)}, {self.failures} failures in a row")
+
+
+def ms_of_progress(progress: Mapping[str, Any]) -> int:
+    """The start of the trigger in Spark's progress report, in ms."""
+    return int(datetime.fromisoformat(progress["timestamp"]).timestamp() * 1000)
 
 
 def reason(failure: BaseException | None, reported: Any) -> str:

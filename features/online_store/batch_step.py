@@ -117,13 +117,23 @@ class OnDriver:
         accepted = {name: accepted_events(self._valid[name], decision) for name, decision in decided.items()}
         streams = {stream.name: stream for view in self._views for stream in view.streams}
         columns = {name: EventColumns(events, streams[name]) for name, events in accepted.items()}
-        # An event whose content breaks a view breaks it here, while no view has any of the batch.
+        # An event whose content breaks a view breaks it here, while no view has any of the batch: a repetition too, as
+        # executors judge each record before anybody knows that it repeats another.
         folds = [Fold(view, columns) for view in self._views]
+        for name, decision in decided.items():
+            if not decision.accepted.all():
+                self._fold_nothing_of(streams[name], self._valid[name].filter(pa.array(~decision.accepted)))
         if self._before_fold is not None:
             self._before_fold(self._batch, accepted)
         for folding in folds:
             _write(store, folding, key)
         return {}
+
+    def _fold_nothing_of(self, stream: Stream, repetitions: pa.Table) -> None:
+        """Raises what the content of one of them makes a view raise."""
+        columns = {stream.name: EventColumns(repetitions, stream)}
+        for view in self._views:
+            Fold(view, columns)
 
     def counts(self, decided: Mapping[str, Decision]) -> Counts:
         folded = sum(int(decision.accepted.sum()) for decision in decided.values())

@@ -14,6 +14,9 @@ ABSENT_AFTER_MS = 10_000
 STUCK_AFTER = 3
 """A query does not get on when it has failed so often in a row."""
 
+HANGS_AFTER_MS = 300_000
+"""A query that runs does not get on when it has done nothing for so long."""
+
 
 def status_file(home: Path) -> Path:
     """Path of the status file."""
@@ -49,13 +52,20 @@ def sentence(status: Mapping[str, Any], now: int) -> str:
 
 
 def stuck(status: Mapping[str, Any]) -> dict[str, str]:
-    """Query → since when and why it does not get on: it failed for good, or STUCK_AFTER times in a row."""
+    """Query → since when and why it does not get on: it failed for good or STUCK_AFTER times in a row, or it hangs."""
     queries = {} if status["state"] == "absent" else status.get("queries", {})
-    return {
-        name: f"query '{name}' has not got on since {moment_text(query['failing_since'])}: {query['error']}"
-        for name, query in queries.items()
-        if query.get("failing_since") and (query["state"] == "failed" or query["failures"] >= STUCK_AFTER)
-    }
+    found = {}
+    for name, query in queries.items():
+        moved_at = query.get("moved_at")
+        if query.get("failing_since") and (query["state"] == "failed" or query["failures"] >= STUCK_AFTER):
+            found[name] = _not_since(name, query["failing_since"], query["error"])
+        elif query["state"] == "running" and moved_at and status["updated_at"] - moved_at > HANGS_AFTER_MS:
+            found[name] = _not_since(name, moved_at, "it hangs, without an error; end the stream and start it again")
+    return found
+
+
+def _not_since(name: str, since: int, reason: str) -> str:
+    return f"query '{name}' has not got on since {moment_text(since)}: {reason}"
 
 
 def progress_text(status: Mapping[str, Any]) -> str:

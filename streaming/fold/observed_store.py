@@ -18,10 +18,12 @@ class Stopwatch:
     """Milliseconds by stage; an inner stage stops the time of the outer, so that they add up.
 
     Stages in the order of a batch: fetch, parse, dead letters, dedupe, markers, score, read rows, fold, write rows,
-    scatter (the work of executors on a batch that is too large for the driver).
+    scatter (the work of executors on a batch that is too large for the driver). ``moved`` is called where one begins
+    or ends.
     """
 
     def __init__(self) -> None:
+        self.moved: Callable[[], None] = lambda: None
         self.spent_ms: dict[str, float] = defaultdict(float)
         self._running: list[str] = []
         self._since_s = 0.0
@@ -38,6 +40,7 @@ class Stopwatch:
             self._running.pop()
 
     def _lap(self) -> None:
+        self.moved()
         now_s = time.perf_counter()
         if self._running:
             self.spent_ms[self._running[-1]] += 1e3 * (now_s - self._since_s)

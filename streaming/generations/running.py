@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from features.arrays import Int64s
@@ -18,7 +17,7 @@ from streaming.fold import BatchReport, Freshness, OnlineSink
 from streaming.generations.checkpoints import Checkpoints, Generation
 from streaming.spark import BatchReader, flat_offsets, records_between
 from streaming.status import RecentBatches, Totals, lag
-from streaming.supervisor import FINAL, SupervisedQuery
+from streaming.supervisor import FINAL, SupervisedQuery, ms_of_progress
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -55,6 +54,7 @@ class Running:
             "restarts": self.query.restarts,
             "failures": self.query.failures,
             "failing_since": self.query.failing_since,
+            "moved_at": self.query.moved_at,
             "batch_id": self.batch_id,
             "batch_ms": None if self._took_ms is None else round(self._took_ms, 1),
             "rows_per_s": round(self._recent.per_s(now_ms()), 1),
@@ -153,6 +153,7 @@ class GenerationFold(Running):
     def handle(self, frame: DataFrame, batch_id: int) -> None:
         """Fold a batch, and record what became of it."""
         self._upkeep.lease.keep()
+        self._sink.watch.moved = self.query.moved
         report = self._folded(frame, batch_id)
         self._totals = self._totals.with_batch(report.batch_id, report.counts)
         self._totals.write(self._totals_path)
@@ -227,8 +228,3 @@ class GenerationFold(Running):
         own = {"generation": generation, "counts": vars(self.counts), "freshness": freshness_of, "spent_ms": spent}
         kept = {"cannot_be_folded": self._cannot_be_folded, "remembered_ids": self._sink.remembered_ids()}
         return super().to_dict() | own | kept
-
-
-def ms_of_progress(progress: Mapping[str, Any]) -> int:
-    """The start of the trigger in Spark's progress report, in ms."""
-    return int(datetime.fromisoformat(progress["timestamp"]).timestamp() * 1000)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 SHARE_OF_HEAP = 16
 """A table is at most this part of Java's heap, which has several copies of it on its way."""
 
+OF_A_PIECE = {"kafka.max.poll.records": "50"}
+"""Spark keeps the records of a consumer's last answer, for a while after a piece is read: one consumer a partition."""
+
 _fetching = threading.Lock()
 """Held by the query that fetches one of a batch's tables: those of two queries at once are twice the copies."""
 
@@ -106,7 +109,7 @@ class BatchReader:
         starts, ends = nested_offsets(start), nested_offsets(end)
         partitions = {topic: [int(number) for number in parts] for topic, parts in starts.items()}
         own = {"startingOffsets": json.dumps(starts), "endingOffsets": json.dumps(ends)}
-        source = self._source | own | {"assign": json.dumps(partitions)}
+        source = self._source | OF_A_PIECE | own | {"assign": json.dumps(partitions)}
         messages = frame.sparkSession.read.format("kafka").options(**source).load().selectExpr(*COLUMNS)
         with _fetching:
             return messages.toArrow()

@@ -29,6 +29,9 @@ OPTIONS = {
     # An empty batch would cost its two log files and report nothing.
     "spark.sql.streaming.noDataMicroBatches.enabled": "false",
     "spark.sql.streaming.stopTimeout": "20s",
+    # What was fetched beyond a range of offsets stays in the heap, for each range of a large batch: not for 5 min.
+    "spark.kafka.consumer.fetchedData.cache.timeout": "10s",
+    "spark.kafka.consumer.fetchedData.cache.evictorThreadRunInterval": "2s",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }

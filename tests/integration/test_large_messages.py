@@ -114,7 +114,7 @@ def test_a_backlog_of_large_messages_and_more_of_them_while_it_runs_get_through(
     project.send(count, size)
     stream = project.stream
     with stream.running() as process:
-        stream.wait(process, stream.is_drained, 400)
+        stream.wait(process, stream.is_drained, 600)
         project.send(2_000, 100)
         stream.wait(process, stream.is_drained)
         project.send(count // 5, size)

@@ -25,12 +25,13 @@ from features.events.bisecting import errors_alone
 from features.events.parsing import Parsed, Records, Verdict, from_columns, parse
 from features.formats.reading import read_events
 from features.history.point_in_time_join import Spine, point_in_time
-from features.online_store.batch_step import Counts, build_generation
+from features.online_store.batch_step import Counts, added, build_generation
 from features.online_store.generation import GenerationStore
 from features.online_store.pending import RowsWithPending
 from features.online_store.port import Marker, PendingEvent
 from features.online_store.sqlite.rows import SqliteRows
 from features.rows.finalizing import finalize
+from features.rows.folding import foldable
 from features.rows.matrix import PackedRows
 from streaming.archive.importing import Importer, ImportSource
 from streaming.archive.sink import Archive, ArchiveSink
@@ -235,6 +236,25 @@ def test_a_letter_that_is_replayed_after_the_repair_is_no_duplicate_and_counts_o
     report = world.fold.fold(batch(message(1, BREAKS), message(2, 1), first=10), 1)
     assert report.counts == Counts(folded=1, duplicate=1, late=0, dead_letter=0)
     assert world.counts() == [3, 3]
+
+
+@pytest.mark.parametrize("same_batch", [True, False])
+def test_a_repetition_that_no_view_can_fold_is_a_letter_as_on_executors(
+    breaks: pytest.MonkeyPatch, tmp_path: Path, same_batch: bool
+) -> None:
+    """Executors judge a record before anybody knows that it repeats an id; the counts of both are the same."""
+    world, first, again = World(tmp_path), [message(0, 1), message(1, 1)], [message(1, BREAKS), message(0, 1)]
+    if same_batch:
+        counts = world.fold.fold(batch(*first, *again), 0).counts
+    else:
+        world.fold.fold(batch(*first), 0)
+        counts = added(Counts(2, 0, 0, 0), world.fold.fold(batch(*again, first=10), 1).counts)
+    assert counts == Counts(folded=2, duplicate=1, late=0, dead_letter=1)
+    assert set(world.letters) == {(2 if same_batch else 10, LETTER)}
+    assert world.counts() == [2, 2]
+    records = Records(pa.array(again), np.full(2, T0), np.zeros(2, np.int32), np.arange(2))
+    on_executors = foldable(parse(records, REFS), REFS, [ALL, SOME])
+    assert on_executors.verdicts.tolist() == [Verdict.DEAD_LETTER, Verdict.VALID]
 
 
 def test_a_batch_that_nothing_of_its_records_broke_is_tried_again_as_it_is(

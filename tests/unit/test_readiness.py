@@ -19,7 +19,7 @@ from features.events.parsing import from_columns
 from features.online_store.batch_step import write_rows
 from features.online_store.port import Marker
 from features.online_store.sqlite.rows import SqliteRows
-from features.online_store.stream_status import STUCK_AFTER, progress_text, stuck
+from features.online_store.stream_status import HANGS_AFTER_MS, STUCK_AFTER, progress_text, stuck
 from features.rows.matrix import BatchKey
 from features.times import moment_text
 from headrace.metrics import metrics_text
@@ -142,6 +142,62 @@ def test_a_damaged_row_ends_the_query_with_what_mends_it_and_its_state_stays(tmp
     ended = world.status() | {"state": "stopped"}
     assert progress_text(ended).startswith("query 'fold' has not got on since 20")
     assert "Run 'headrace features rebuild'" in progress_text(ended)
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["in a batch", "between batches"])
+def test_a_query_that_hangs_without_an_error_is_said_not_to_get_on(
+    monkeypatch: pytest.MonkeyPatch, inside: bool
+) -> None:
+    """It runs, and neither ends a step of a batch nor looks for another."""
+    now = [T0]
+    monkeypatch.setattr("streaming.supervisor.now_ms", lambda: now[0])
+    seen: dict[str, Any] = {}
+
+    def hangs(*_: Any) -> None:
+        seen["moved"] = world.query.moved_at
+        now[0] += HANGS_AFTER_MS
+        seen["status"] = told()
+        now[0] += 1
+        seen["stuck"] = stuck(told())
+        world.query.moved()
+        seen["after"] = stuck(told())
+
+    def told() -> dict[str, Any]:
+        status = world.status() | {"updated_at": now[0]}
+        status["queries"]["fold"]["moved_at"] = world.query.moved_at
+        return status
+
+    world = World()
+    world.error = None
+    world.query._handle = hangs if inside else lambda *_: None
+    world.query.tick(100)
+    world.runs[-1].step(has_records=True)
+    if inside:
+        assert (seen["moved"], stuck(seen["status"]), seen["after"]) == (T0, {}, {})
+        found = seen["stuck"]
+    else:
+        world.runs[-1].lastProgress = None
+        now[0] += HANGS_AFTER_MS
+        assert stuck(told()) == {}
+        now[0] += 1
+        found = stuck(told())
+        assert progress_text(told()) == found["fold"]
+        assert f"    {found['fold']}" in "\n".join(status_lines(told()))
+    assert found == {
+        "fold": f"query 'fold' has not got on since {moment_text(T0)}: "
+        "it hangs, without an error; end the stream and start it again"
+    }
+    world.query.state = "stopped"
+    assert stuck(told()) == {}
+
+
+def test_a_look_that_finds_nothing_new_is_something_that_a_query_does() -> None:
+    world = World()
+    world.error = None
+    assert world.query.moved_at is None
+    world.turn(has_records=False)
+    world.query._moved_at = 5
+    assert world.query.moved_at == 1_782_907_200_000  # its last look: 2026-07-01T12:00:00Z
 
 
 def test_without_a_stream_here_nothing_is_said_to_be_stuck() -> None:
