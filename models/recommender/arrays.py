@@ -34,6 +34,7 @@ ARRAYS: Mapping[str, str] = {
 OPTIONAL: Mapping[str, Mapping[str, str]] = {
     "own": {"own_visits": "f4", "own_first_ms": "i8"},
     "lasting": {"lasting": "f4"},
+    "first": {"first": "f4"},
     "together": {"together_starts": "i8", "together_items": "i4", "together_weights": "f4"},
     "factors": {"factors": "f4", "factor_settings": "f8"},
     "sessions": {"session_starts": "i8", "session_items": "i4"},
@@ -67,6 +68,7 @@ def candidate_arrays(tables: CandidateTables, content: Content | None = None) ->
         "own_visits": tables.own_visits,
         "own_first_ms": tables.own_first_ms,
         "lasting": tables.lasting,
+        "first": tables.first,
         "category": tables.category,
         "price": tables.price,
     }
@@ -108,7 +110,7 @@ def candidate_tables(arrays: Arrays, path: Path) -> CandidateTables:
     n, u = len(arrays["items"]), len(arrays["users"])
     neighbours = _sparse(arrays, path, "neighbour", n, n)
     histories = _checked(arrays, path, ("history_starts", "history_items", "own_count"), u, n)
-    _same_length(arrays, path, ("popular", "trending", "lasting", "category", "price"), n)
+    _same_length(arrays, path, ("popular", "trending", "lasting", "first", "category", "price"), n)
     _same_length(arrays, path, ("own_last_ms", "own_visits", "own_first_ms"), len(histories.column))
     _same_length(arrays, path, ("half_life_ms", "repeats"), 1)
     if not arrays["half_life_ms"][0] > 0:
@@ -125,6 +127,7 @@ def candidate_tables(arrays: Arrays, path: Path) -> CandidateTables:
         own_visits=arrays.get("own_visits"),
         own_first_ms=arrays.get("own_first_ms"),
         lasting=arrays.get("lasting"),
+        first=arrays.get("first"),
         together=_sparse(arrays, path, "together", n, n) if "together_starts" in arrays else None,
         factors=_factors(arrays, path, n) if "factors" in arrays else None,
         sessions=_sessions(arrays, path, n) if "session_starts" in arrays else None,

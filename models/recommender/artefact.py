@@ -33,7 +33,15 @@ from models.recommender.arrays import candidate_arrays, candidate_tables, item_c
 from models.recommender.calibration import Calibration
 from models.recommender.content import Content
 from models.recommender.pairs import Query, blended
-from models.recommender.retrieval import Candidates, Ranked, RankingRequest, best_first, ranker_inputs, retrieve
+from models.recommender.retrieval import (
+    Candidates,
+    Ranked,
+    RankingRequest,
+    best_first,
+    first_scores,
+    ranker_inputs,
+    retrieve,
+)
 from models.recommender.scoring import PAIR_FEATURES, ready
 from models.recommender.similar import similar_items
 from models.recommender.tables import CandidateTables
@@ -155,7 +163,11 @@ class Artefact:
             candidates = candidates.only(~np.isin(candidates.indices, request.exclude))
         matrix = request.item_matrix
         rows = None if matrix is None else self._checked(matrix)[candidates.indices]
-        return best_first(self.tables, candidates, self.score(candidates, request.user_row, rows), request.k)
+        # The ranker learns from users with a past; of others nothing is known but what is popular.
+        scores = None if request.user_row is not None else first_scores(self.tables, candidates)
+        if scores is None:
+            scores = self.score(candidates, request.user_row, rows)
+        return best_first(self.tables, candidates, scores, request.k)
 
     def retrieve(
         self, query: Query, among: Sequence[str] | None = None, allowed: NDArray[np.bool_] | None = None

@@ -51,6 +51,7 @@ def tables_with_items(
         popular=_filled(tables.popular, m, 0.0),
         trending=_filled(tables.trending, m, 0.0),
         lasting=_filled(tables.lasting, m, 0.0),
+        first=_filled(tables.first, m, 0.0),
         together=None if together is None else _longer(together, m),
         factors=factors,
         sessions=None if sessions is None else Sessions(sessions.items, _longer(sessions.of_item, m)),

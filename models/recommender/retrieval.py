@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from features.arrays import Floats, Int64s
 from models.recommender.pairs import KnownUser, Query, pairs_of, score
-from models.recommender.scoring import ALL_PLACES, Restriction, Scoring, working_memory
+from models.recommender.scoring import ALL_PLACES, COLUMN, Restriction, Scoring, working_memory
 from models.recommender.tables import CandidateTables
 
 SOURCES = (
@@ -132,6 +132,17 @@ def ranker_inputs(candidates: Candidates, user_row: Floats, item_rows: Floats) -
     """
     user = np.broadcast_to(user_row, (len(candidates), len(user_row)))
     return np.concatenate([candidates.pairs, user, item_rows], axis=1)
+
+
+def first_scores(tables: CandidateTables, candidates: Candidates) -> Floats | None:
+    """(c,) scores below 1 by the popularity that ranks best what new users take; None for a user with a past.
+
+    None too where the tables do not have it.
+    """
+    if tables.first is None or candidates.pairs[:, COLUMN["history_size"]].any():
+        return None
+    popular = tables.first[candidates.indices].astype(np.float64)
+    return popular / (1.0 + popular)
 
 
 def best_first(tables: CandidateTables, candidates: Candidates, scores: Floats, k: int) -> list[Ranked]:

@@ -204,6 +204,7 @@ class CandidateTables:
         own_visits: aligned with histories.column: the number of sessions in which it was taken as the target.
         own_first_ms: aligned with histories.column: the first time.
         lasting: (n,) weighted count of all events, which does not decay.
+        first: (n,) weighted count that decays as it ranks best what users take of whom nothing is known.
         together: the items of the same sessions as each item, best first.
         factors: the items as vectors.
         sessions: the latest sessions.
@@ -224,6 +225,7 @@ class CandidateTables:
     own_visits: NDArray[np.float32] | None = None
     own_first_ms: Int64s | None = None
     lasting: NDArray[np.float32] | None = None
+    first: NDArray[np.float32] | None = None
     together: SparseRows | None = None
     factors: Factors | None = None
     sessions: Sessions | None = None

@@ -340,3 +340,17 @@ def test_a_model_of_other_definitions_is_refused_with_the_view_that_differs(arte
     inputs = ViewInputs(view=view.name, schema_hash=f"{view.schema_hash:016x}", names=view.names[:3])
     same = artefact.manifest.model_copy(update={"user": inputs, "item": inputs})
     replace(artefact, manifest=same).check_views(views)
+
+
+def test_a_user_of_whom_nothing_is_known_is_answered_by_popularity_alone_and_others_by_the_ranker(artefact, tmp_path):
+    items = np.array([[0.9], [0.1], [0.5], [0.2], [0.3]])
+    first = np.array([1, 5, 4, 2, 3], dtype=np.float32)
+    model = replace(artefact, tables=replace(artefact.tables, first=first))
+    answer = model.recommend((), None, items)
+    assert [item.item_id for item in answer] == ["bread", "cheese", "eggs", "dates", "apple"]
+    assert all(0 < item.score < 1 for item in answer)
+    row = np.array([0.5, np.nan])
+    for recent, user_row, user in ((("apple",), None, None), ((), row, None), ((), None, "anna")):
+        others = (each.recommend(recent, user_row, items, user=user) for each in (model, artefact))
+        assert next(others) == next(others)
+    assert load(tmp_path / "m", save(model, tmp_path / "m")).recommend((), None, items) == answer

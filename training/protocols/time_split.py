@@ -20,7 +20,7 @@ from scipy.sparse import csr_array  # type: ignore[import-untyped]
 
 from features.arrays import Int64s
 from features.events import integers
-from models.recommender import Artefact
+from models.recommender import Artefact, first_scores
 from training.data import Domain, Events, Interactions, Moments, interactions_of
 from training.progress import Log, silent
 from training.protocols.impressions import PRIOR_CLICKS, PRIOR_SHOWN
@@ -206,7 +206,12 @@ def two_stage(training: TrainingRun, held_out: HeldOutUsers) -> Fitted:
     moments = Moments(held_out.users, np.full(m, middle - 1), np.zeros(m + 1, np.int64), np.empty(0, np.int64))
     retrieved = retrieve_at(tables, moments, history, training.features)
     codes = pc.index_in(pa.array(tables.items, pa.string()), value_set=history.items).to_numpy()
-    chances = chances_of(artefact, retrieved, training.features)
+    chances = [
+        scores if (first := first_scores(tables, candidates)) is None else first
+        for candidates, scores in zip(
+            retrieved.candidates, chances_of(artefact, retrieved, training.features), strict=True
+        )
+    ]
     scores = _score_table(retrieved, chances, codes, len(history.items))
 
     def scorer(taken: Taken) -> NDArray[np.float64]:

@@ -14,7 +14,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from features.arrays import Floats, Int64s
 from models.recommender import CandidateTables, SparseRows
-from training.data import Interactions
+from training.data import Interactions, Split, arrivals, drawn_moments
+from training.recommender import metrics
 from training.recommender.co_occurrence import (
     FactorSettings,
     co_visits,
@@ -30,21 +31,36 @@ from training.settings import FADE_LEAST_MS, FADE_SHARE, TrainingSettings
 TREND_SPANS = 20
 """Trends are measured by the popularity of this fraction of the history, its newest."""
 
+FIRST_HALF_LIVES_MS = (*(days * 86_400_000.0 for days in (1, 3, 7, 14, 30, 90, 365)), math.inf)
+USUAL_MS, ARRIVAL_TIMES = 14 * 86_400_000.0, 50
+"""The half-lives that are tried for what new users are recommended; the usual one; and the most times of arrival at
+which they are compared."""
+
 MINUTE_MS, WEEK_MS = 60_000, 7 * 86_400_000
 
 
 def fit_candidates(
-    history: Interactions, target: tuple[str, ...], as_of: int, settings: TrainingSettings
+    history: Interactions,
+    target: tuple[str, ...],
+    as_of: int,
+    settings: TrainingSettings,
+    first_half_life_ms: float | None = None,
 ) -> CandidateTables:
     """The tables that retrieval reads, of the interactions that were known before as_of (ms).
 
     The items and users are those of the interactions that count more than 0; an item's index is its order in the pool.
     A return counts less than 0: what a user took and gave back was not taken, and is not popular.
+
+    Args:
+        first_half_life_ms: see first_half_life; None leaves out the table ``first``.
     """
     events = counted(history.only(history.known_at < as_of), settings.counted(target), settings.session_gap_ms)
     history, weight, item, items = events.history, events.weight, events.item, len(events.codes)
     age = as_of - history.known_at
     popular = np.maximum(decayed_counts(item, weight, age, settings.popular_half_life_ms, items), 0.0)
+    first = None
+    if first_half_life_ms is not None:
+        first = np.maximum(decayed_counts(item, weight, age, first_half_life_ms, items), 0.0).astype(np.float32)
     rows = Pairs.of(events, target)
     kept = rows.only(rows.weight > 0)
     half_life = settings.fade_half_life_ms or max(FADE_SHARE * float(age.max(initial=0)), FADE_LEAST_MS)
@@ -56,10 +72,47 @@ def fit_candidates(
         **UserHistories.of(kept, history.users, settings.own_items).tables(),
         category=_newest(item, history.categories, items, -1, np.int32),
         price=_newest(item, history.prices, items, np.nan, np.float32),
+        first=first,
         half_life_ms=half_life,
         repeats=_repeat(rows, settings),
         **_further(events, kept, as_of, settings),
     )
+
+
+def first_half_life(
+    history: Interactions, target: tuple[str, ...], split: Split, settings: TrainingSettings
+) -> float | None:
+    """The half-life (ms) by which popularity ranks best what new users of [start, middle) took; infinite for none.
+
+    Each is asked about by what was known before its arrival (or a little earlier). Of those that are no worse than the
+    best by more than two standard errors, the one nearest to USUAL_MS is taken. None where there are fewer than
+    settings.least_test_users such users.
+    """
+    part = history.between(split.start, split.middle)
+    part = part.only(~np.isin(part.user, np.unique(history.between(0, split.start).user)))
+    moments = drawn_moments(arrivals(part, part.of(target)), settings.test_users, np.random.default_rng(settings.seed))
+    if len(moments) < settings.least_test_users:
+        return None
+    events = counted(history.between(0, split.middle), settings.counted(target), settings.session_gap_ms)
+    index = np.full(len(history.items), -1)
+    index[events.codes] = np.arange(len(events.codes))
+    ndcg = np.zeros((len(moments), len(FIRST_HALF_LIVES_MS)))
+    groups = np.array_split(np.argsort(moments.as_of, kind="stable"), min(ARRIVAL_TIMES, len(moments)))
+    for group in groups:
+        as_of = moments.as_of[group[0]]
+        known = events.history.known_at <= as_of
+        item, weight, age = events.item[known], events.weight[known], as_of - events.history.known_at[known]
+        for column, half_life in enumerate(FIRST_HALF_LIVES_MS):
+            popular = decayed_counts(item, weight, age, half_life, len(events.codes))
+            top = np.argsort(-popular, kind="stable")[: settings.k]
+            taken = [index[moments.taken(moment)] for moment in group.tolist()]
+            hits = np.array([metrics.hits_of(top, items[items >= 0], settings.k) for items in taken])
+            ndcg[group, column] = metrics.ndcg_at_k(hits, np.array([len(items) for items in taken]))
+    best = int(ndcg.mean(axis=0).argmax())
+    behind = ndcg[:, [best]] - ndcg
+    good = behind.mean(axis=0) <= 2 * behind.std(axis=0) / math.sqrt(len(moments))
+    distance = np.abs(np.log(np.minimum(FIRST_HALF_LIVES_MS, 1e15)) - math.log(USUAL_MS))
+    return FIRST_HALF_LIVES_MS[int(np.where(good, distance, np.inf).argmin())]
 
 
 def _further(events: Counted, pairs: Pairs, as_of: int, settings: TrainingSettings) -> dict[str, Any]:

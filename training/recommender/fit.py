@@ -15,7 +15,7 @@ from training.data import Domain, SampledEvents, arrivals, drawn_moments, joined
 from training.evidence import Evidence
 from training.item_content import content_before, with_later_items
 from training.recommender.calibrating import CalibrationCheck, check_calibration
-from training.recommender.candidates import fit_candidates
+from training.recommender.candidates import first_half_life, fit_candidates
 from training.recommender.co_occurrence import missing_library
 from training.recommender.evaluate import ModelResult, chances_of, compared, relevant_of
 from training.recommender.ranker import (
@@ -136,7 +136,8 @@ def train(run: TrainingRun, now_ms: int) -> Trained:
 
 def candidates_before(run: TrainingRun, as_of_ms: int) -> CandidateTables:
     """The candidates for the run's target, from what was known before ``as_of_ms``."""
-    return fit_candidates(run.history, run.target, as_of_ms, run.settings)
+    first = first_half_life(run.history, run.target, run.split, run.settings)
+    return fit_candidates(run.history, run.target, as_of_ms, run.settings, first)
 
 
 def _final_candidates(run: TrainingRun) -> CandidateTables:
