@@ -16,7 +16,7 @@ from features.hashing import hash_texts
 from features.online_store import Erasure
 from streaming.forget.alerts_database import forget_alerts
 from streaming.forget.online import forget_pending, forget_rows, forget_sessions, named_in
-from streaming.forget.search import files_of, hashed_in, times_in
+from streaming.forget.search import files_of, hashed_in, is_binary, times_in
 from streaming.forget.subject import Subject
 from streaming.forget.tables import forget_in_tables
 from streaming.forget.topics import forget_letters, kept_topics, send_tombstones
@@ -126,6 +126,8 @@ def forget(
         report.keep(what, why, until)
     if places.registry:
         report.keep(f"models in {places.registry}", "its files are not here", "the next version: headrace train")
+    if not subject.is_sure:
+        report.keep("the id within binary files", "it is too short to tell from other bytes", "")
     log("search")
     _search(places, subject, report)
     return report
@@ -168,7 +170,8 @@ def _search(places: Places, subject: Subject, report: ForgetReport) -> None:
     is_folded = any(folded for _, folded in named)
     hashes = hash_texts(pa.array([subject.text]))
     for path in files_of(places.searched, [places.home / BROKER]):
-        times = times_in(path, subject.pattern) if subject.pattern is not None else 0
+        readable = subject.pattern is not None and (subject.is_sure or not is_binary(path))
+        times = times_in(path, subject.pattern) if subject.pattern is not None and readable else 0
         if times:
             folded = is_folded and path.name.endswith(DATABASES)
             report.found.append({"place": str(path), "times": times, "folded": folded})

@@ -44,13 +44,11 @@ def forget_sessions(store: Erasure, sessions: Collection[str], *, dry_run: bool)
 
 def named_in(store: Erasure, repo: FeatureRepo, subject: Subject) -> Iterator[tuple[str, bool]]:
     """Where the subject is still named: a table, pending events or a session; and whether by another entity's row."""
-    if subject.pattern is None:
-        yield from ((table, False) for cell, _ in store.cells() for table in [cell[1]] if _is_of(subject, repo, cell))
-        return
-    find = subject.pattern.search
+    find = subject.pattern.search if subject.pattern is not None else lambda _: None
     for cell, value in store.cells():
         own = _is_of(subject, repo, cell)
-        if own or find(cell[2].encode()) or find(value):
+        # Packed values are no text: a short id would be found in numbers and hashes.
+        if own or (subject.is_sure and (find(cell[2].encode()) or find(value))):
             yield cell[1], cell[1].startswith(ROWS) and not own
     yield from (("pending events", False) for each in store.pending() if find(each.key.encode()) or find(each.value))
     yield from (("sessions", False) for name, items in store.sessions() if find(name.encode()) or find(items))

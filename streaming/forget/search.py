@@ -21,6 +21,9 @@ ZIPPED = (".npz", ".zip", ".skops", ".jar", ".whl")
 
 ROWS = 1 << 14
 
+LOOK = 1 << 13
+"""Bytes of a file's beginning by which it is text or not."""
+
 
 def files_of(folders: Iterable[Path], without: Iterable[Path]) -> Iterator[Path]:
     """Every file of the folders, once, and not of those that are left out."""
@@ -32,6 +35,17 @@ def files_of(folders: Iterable[Path], without: Iterable[Path]) -> Iterator[Path]
             if whole not in seen and path.is_file() and not any(whole.is_relative_to(each) for each in left_out):
                 seen.add(whole)
                 yield path
+
+
+def is_binary(path: Path) -> bool:
+    """True for a file that is no text, and none that is read by its columns."""
+    if path.suffix == ".parquet":
+        return False
+    try:
+        with path.open("rb") as file:
+            return b"\0" in file.read(LOOK)
+    except FileNotFoundError:
+        return False
 
 
 def times_in(path: Path, pattern: re.Pattern[bytes]) -> int:

@@ -38,6 +38,11 @@ class Subject:
         return re.compile(text if len(self.text) >= SURE_LENGTH else rb"(?<![\w.-])" + text + rb"(?![\w.-])")
 
     @property
+    def is_sure(self) -> bool:
+        """True for an id that is long enough to mean nothing else among bytes that are no text."""
+        return self.pattern is not None and len(self.text) >= SURE_LENGTH
+
+    @property
     def text(self) -> str:
         """The values of the key, as messages show them."""
         return ",".join(str(value) for value in self.key.values())

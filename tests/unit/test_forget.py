@@ -36,14 +36,17 @@ def repo():
     return load_repo(REPO)
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "cluster"])
 def store(request, tmp_path) -> Iterator[StoreSettings]:
     (tmp_path / "home").mkdir()
     if request.param == "sqlite":
         yield StoreSettings(address=str(tmp_path / "home" / "online.db"), project="shop")
-    else:
+    elif request.param == "redis":
         url = request.getfixturevalue("redis_url")
         yield StoreSettings(kind="redis", address=url, project=f"forget-{tmp_path.name}")
+    else:
+        url = request.getfixturevalue("cluster")[0].url
+        yield StoreSettings(kind="redis", address=url, mode="cluster", project=f"forget-{tmp_path.name}")
 
 
 def events(repo):
@@ -185,3 +188,13 @@ def test_the_command_deletes_and_says_what_stays(tmp_path, monkeypatch):
     assert (done.exit_code, "would delete 2 tables of activity" in done.stdout) == (0, True), done.output
     for words in (["nobody", "x"], ["user", ""]):
         assert CliRunner().invoke(cli, ["forget", *words]).exit_code == 2
+
+
+def test_a_short_id_is_looked_for_in_texts_and_keys_and_not_among_bytes(places):
+    """Hashes and packed numbers have every short text in them."""
+    (places.home / "hashes.bin").write_bytes(b"\0\1u1\0")
+    (places.home / "notes.txt").write_text("of u1, not u12")
+    report = forget(places, Subject(USER, {"user_id": "u1"}), 0)
+    assert [each["place"] for each in report.found] == [str(places.home / "notes.txt")]
+    assert any("binary files" in each["what"] for each in report.kept)
+    assert not any("binary files" in each["what"] for each in forget(places, Subject(USER, {"user_id": GONE}), 0).kept)
