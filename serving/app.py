@@ -46,6 +46,9 @@ class AnyText(Convertor[str]):
 register_url_convertor("any_text", AnyText())
 LAG_EVERY_S = 0.5
 
+METRICS_INTERVAL_S, LOOK_BACK_S = 1.0, 5.0
+"""How often a replica tells how many requests it has, and the time of which the mean counts."""
+
 BESIDES = 64
 """Requests of a replica that are no recommendations."""
 
@@ -222,6 +225,24 @@ class Ingress:
         return build_asgi(self._settings)
 
 
+def replicas_of(settings: ServiceConfig) -> dict[str, Any]:
+    """The number of replicas, as Ray Serve's deployment takes it."""
+    if settings.most_replicas <= settings.replicas:
+        return {"num_replicas": settings.replicas}
+    from ray.serve.config import AutoscalingConfig
+
+    scaling = AutoscalingConfig(
+        min_replicas=settings.replicas,
+        max_replicas=settings.most_replicas,
+        target_ongoing_requests=settings.requests_a_replica,
+        upscale_delay_s=settings.scale_up_after_s,
+        downscale_delay_s=settings.scale_down_after_s,
+        metrics_interval_s=METRICS_INTERVAL_S,
+        look_back_period_s=LOOK_BACK_S,
+    )
+    return {"num_replicas": "auto", "autoscaling_config": scaling}
+
+
 def build_app(args: ServiceConfig) -> Application:
     """The Ray Serve application: with bounded queues, beyond which requests get 429 instead of waiting."""
     from ray import serve
@@ -230,7 +251,7 @@ def build_app(args: ServiceConfig) -> Application:
     deployment: Any = serve.deployment(
         serve.ingress()(Ingress),
         name="Recommender",
-        num_replicas=args.replicas,
+        **replicas_of(args),
         max_ongoing_requests=args.max_waiting + BESIDES,  # the service's own queue refuses before Ray does
         max_queued_requests=BESIDES,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),

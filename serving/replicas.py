@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -43,7 +44,7 @@ class ReplicaSnapshot(msgspec.Struct):
     families: list[ReplicaFamily]
 
 
-_encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(ReplicaSnapshot)
+_decoder = msgspec.msgpack.Decoder(ReplicaSnapshot)
 
 
 class ReplicaMetrics:
@@ -58,11 +59,12 @@ class ReplicaMetrics:
         self._metrics, self._folder, self._clock = metrics, folder, clock
         self._name = uuid.uuid4().hex
         self._ended = False
+        self._writing = threading.Lock()
 
     def write(self) -> None:
         """The others see the metrics as they are now."""
         if self._folder is not None:
-            self._put(self._folder, self._own())
+            self._put(self._folder)
 
     def end(self) -> None:
         """What this replica has counted stays; what it measures of itself ends."""
@@ -71,9 +73,8 @@ class ReplicaMetrics:
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format: counts are the sum of all replicas, also of those that have ended."""
-        own = self._own()
-        if self._folder is not None:  # first, so that no replica says less of this one later
-            self._put(self._folder, own)
+        # Written first, so that no replica says less of this one later.
+        own = self._own() if self._folder is None else self._put(self._folder)
         return rendered(merge([own, *self._others()], self._clock()))
 
     def _own(self) -> ReplicaSnapshot:
@@ -85,11 +86,14 @@ class ReplicaMetrics:
         ]
         return ReplicaSnapshot(self._clock(), self._ended, families)
 
-    def _put(self, folder: Path, snapshot: ReplicaSnapshot) -> None:
+    def _put(self, folder: Path) -> ReplicaSnapshot:
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{self._name}.part"
-        part.write_bytes(_encoder.encode(snapshot))
-        part.replace(folder / f"{self._name}.metrics")
+        with self._writing:  # a file never has less than one before it
+            snapshot = self._own()
+            part.write_bytes(msgspec.msgpack.encode(snapshot))
+            part.replace(folder / f"{self._name}.metrics")
+        return snapshot
 
     def _others(self) -> Iterable[ReplicaSnapshot]:
         paths = [] if self._folder is None else sorted(self._folder.glob("*.metrics"))

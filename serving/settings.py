@@ -29,6 +29,14 @@ class ServingSettings(BaseModel):
     read_age_slo_s: float = Field(default=86_400, gt=0)
     """The objective for the age of the newest event of an entity read; /metrics has the share of reads that meet it."""
     replicas: int = Field(default=1, ge=1)
-    """Processes that answer."""
+    """Processes that answer; the fewest, if ``most_replicas`` is more."""
+    most_replicas: int = Field(default=0, ge=0)
+    """The most processes that answer, as many as the load asks for; 0 for always ``replicas``."""
+    requests_a_replica: float = Field(default=16, gt=0)
+    """Requests in progress, on average, for which there is one process."""
+    scale_up_after_s: float = Field(default=10, ge=0)
+    """How long there have to be more requests before another process is started."""
+    scale_down_after_s: float = Field(default=60, ge=0)
+    """How long there have to be fewer before a process ends, once it has answered what it has begun."""
     own_clicks: bool = True
     """An event that POST /v1/events accepts counts in the next read, before the stream has folded it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,15 @@ def test_shares_are_of_the_reads_of_all_replicas(tmp_path, clock):
         metrics.read_age.labels("by_user").observe(age_s)
     ones.write()
     assert sample(others.text().decode(), "headrace_reads_within_slo_ratio", view="by_user") == 0.5
+
+
+def test_several_may_ask_a_replica_while_it_writes(tmp_path, clock):
+    _, ones = replica(tmp_path, clock)
+    _, others = replica(tmp_path, clock)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(one) for _ in range(50) for one in (ones.text, others.text, ones.write, others.write)]
+    assert [one.exception() for one in asked if one.exception()] == []
+    assert sample(ones.text().decode(), "headrace_replicas") == 2
 
 
 def test_a_replica_alone_needs_no_folder(clock):
