@@ -274,7 +274,9 @@ class Artefact:
     def _listed(
         self, order: NDArray[np.int64], scores: NDArray[Any], source: str, k: int, exclude: Sequence[str]
     ) -> list[Ranked]:
-        wanted = order[~np.isin(order, self.tables.indices(exclude))][:k]
+        left_out = self.tables.indices(exclude)
+        first = order[: k + len(left_out)]
+        wanted = first[~np.isin(first, left_out)][:k]
         return [Ranked(self.items[index], float(scores[index]), source) for index in wanted.tolist()]
 
 
