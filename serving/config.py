@@ -33,7 +33,7 @@ class ServiceConfig(ServingSettings):
     pending_ttl_s: float = Field(default=300, gt=0)
     """How long an accepted event waits for the stream at most; one that comes later than that counts from then on."""
     item_refresh_s: float = Field(default=2.0, gt=0)
-    """Seconds between two readings of all item features into memory."""
+    """Seconds between two readings of all item features, where the stream does not tell which have changed."""
     tracking_uri: str = "sqlite:///mlruns/mlflow.db"
     """MLflow's registry of models; empty for none."""
     model_alias: str = "champion"

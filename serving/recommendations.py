@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from features.definitions import FeatureRepo, FeatureView, Recommender
 from features.errors import HeadraceError, StoreError
-from features.online_store import ReadableStore
+from features.online_store import ChangedKeys, ReadableStore
 from features.times import now_ms
 from models.recommender import Artefact, LoadedRecommender
 from models.registry import Registry
@@ -48,7 +48,7 @@ from serving.recommend import (
 )
 from serving.recommender_metrics import RecommenderMetrics
 from serving.versions import ModelVersions, Shadow, ShadowRequest
-from serving.workers import Repeated
+from serving.workers import IDLE_SHARE, Repeated
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,9 @@ FAILING_S = 5.0
 
 STALE_S = 120.0
 """Items that were read longer ago are old, whatever the reason; those of a million items take ten seconds to read."""
+
+FOLLOW_S = 0.5
+"""Seconds between two looks at what the fold has changed."""
 
 RequestFeatures = Mapping[str, pa.Array]
 MakeAnswer = Callable[[ItemQuery, UserRead, Artefact | None, ItemSnapshot, Inputs | None], Recommendation]
@@ -113,7 +116,10 @@ class Recommendations:
             definition.popular_weights,
             *self._item_views(),
             lambda schema_hash, keys: reader.read(item_view, keys, None, schema_hash),
-            self._catalogue(),
+            catalogue=self._catalogue(),
+            changes=[
+                ChangedKeys(rows, view) for view in (definition.item_view, *(view for view, _ in self._item_views()[1]))
+            ],
         )
         self.models = ModelVersions(
             settings,
@@ -144,12 +150,12 @@ class Recommendations:
         self.store_problem: str | None = "not asked yet"
         self._items_at: float | None = None
         self._failing_since: float | None = None
+        self._refresh_after = 0.0
+        failed = metrics.service.failed
         self._repeated = (
-            Repeated("items", settings.item_refresh_s, self._refresh_items, metrics.service.failed("items")),
+            Repeated("items", min(settings.item_refresh_s, FOLLOW_S), self._follow_items, failed("items")),
             # The first look takes as long as MLflow's import; a much longer rest would delay a new champion.
-            Repeated(
-                "models", settings.model_poll_s, self.models.look, metrics.service.failed("registry"), idle_share=0.5
-            ),
+            Repeated("models", settings.model_poll_s, self.models.look, failed("registry"), idle_share=0.5),
         )
 
     @property
@@ -369,9 +375,16 @@ class Recommendations:
 
     # --- periodic work ---
 
-    def _refresh_items(self) -> None:
+    def _follow_items(self) -> None:
+        """Reads what has changed of the items; all of them where that cannot be told, which is done less often."""
+        began, models = time.monotonic(), lambda: self.models.artefacts
         try:
-            self.items.refresh(lambda: self.models.artefacts, now_ms())
+            if not self.items.follow(models, now_ms()):
+                if began < self._refresh_after:
+                    return
+                self.items.refresh(models, now_ms())
+                ended = time.monotonic()
+                self._refresh_after = ended + max(self.settings.item_refresh_s, IDLE_SHARE * (ended - began))
             self.store_problem, self._failing_since, self._items_at = None, None, time.monotonic()
         except (HeadraceError, OSError) as error:
             self._store_failed(error)

@@ -62,9 +62,11 @@ LAYERS = {
         "within_batch > stored_columns"
     ),
     "features.online_store": (
-        "settings > redis sqlite > pending store sweep > generation > batch_step breaker reader seen_ids > "
+        "settings > redis sqlite > pending store sweep > generation > "
+        "batch_step breaker changed reader seen_ids > "
         "port conflicts stream_status"
     ),
+    "features.online_store.changed": "keys > log",
     "features.online_store.redis": "erasure rows > pending version_0_1 writing > client scripts slots",
     "features.online_store.seen_ids": "index > memory > blocks",
     "features.online_store.sqlite": "erasure rows > pending > connecting",

@@ -8,6 +8,7 @@ on them.
 
 from features.online_store.batch_step import Batch, BatchStep, Counts, Ids, added, build_generation, write_rows
 from features.online_store.breaker import GuardedRows
+from features.online_store.changed import ChangedKeys
 from features.online_store.conflicts import evicts
 from features.online_store.generation import ShardWriter
 from features.online_store.pending import RowsWithPending, done_end
@@ -24,6 +25,7 @@ from features.online_store.port import (
     RowStore,
     ShardStore,
     Store,
+    ViewKeys,
     of_schema,
 )
 from features.online_store.reader import FeatureReader
@@ -47,6 +49,7 @@ __all__ = [
     "BatchStep",
     "Cell",
     "Cells",
+    "ChangedKeys",
     "Counts",
     "DEADLINE_MS",
     "Erasure",
@@ -71,6 +74,7 @@ __all__ = [
     "Store",
     "StoreSettings",
     "Sweeper",
+    "ViewKeys",
     "added",
     "age_ms",
     "build_generation",

@@ -13,7 +13,7 @@ old decisions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -97,6 +97,9 @@ class BatchWork(Protocol):
     def counts(self, decided: Mapping[str, Decision]) -> Counts:
         """The records by outcome."""
 
+    def changed(self, view: str) -> Sequence[str] | None:
+        """The keys of the view's rows that fold() has changed; None where this process does not know them."""
+
 
 BeforeFold = Callable[[Batch, Mapping[str, pa.Table]], None]
 
@@ -109,6 +112,7 @@ class OnDriver:
         self._views = views
         self._before_fold = before_fold
         self._valid = {name: _valid(parsed) for name, parsed in batch.parsed.items()}
+        self._keys: dict[str, pa.Array] = {}
 
     def ids(self) -> Mapping[str, Ids]:
         return {name: ids_of(events) for name, events in self._valid.items()}
@@ -127,6 +131,7 @@ class OnDriver:
             self._before_fold(self._batch, accepted)
         for folding in folds:
             _write(store, folding, key)
+        self._keys = {folding.view.name: folding.keys for folding in folds}
         return {}
 
     def _fold_nothing_of(self, stream: Stream, repetitions: pa.Table) -> None:
@@ -134,6 +139,10 @@ class OnDriver:
         columns = {stream.name: EventColumns(repetitions, stream)}
         for view in self._views:
             Fold(view, columns)
+
+    def changed(self, view: str) -> Sequence[str] | None:
+        keys: list[str] = self._keys[view].to_pylist()
+        return keys
 
     def counts(self, decided: Mapping[str, Decision]) -> Counts:
         folded = sum(int(decision.accepted.sum()) for decision in decided.values())
@@ -152,11 +161,21 @@ def ids_of(events: pa.Table) -> Ids:
 
 
 class BatchStep:
-    """Folds batches of a generation (``stream_id``) into the rows of its views, exactly once."""
+    """Folds batches of a generation (``stream_id``) into the rows of its views, exactly once.
+
+    Args:
+        followed: the views whose changed keys are kept for readers (see ``changed``).
+    """
 
     def __init__(
-        self, store: Store, views: Sequence[FeatureView], stream_id: int, before_fold: BeforeFold | None = None
+        self,
+        store: Store,
+        views: Sequence[FeatureView],
+        stream_id: int,
+        before_fold: BeforeFold | None = None,
+        followed: Collection[str] = (),
     ) -> None:
+        self._followed = tuple(followed)
         self._store = store
         self._views = tuple(views)
         self._stream_id = stream_id
@@ -180,7 +199,8 @@ class BatchStep:
         self._store.publish(Marker(batch.batch_id, batch.start, batch.end, marker.done))
         self._remember(decided, batch)
         shards = work.fold(decided, self._store, self._key(batch))
-        self._store.publish(Marker(batch.batch_id, batch.start, batch.end, batch.batch_id), shards)
+        changed = {view: work.changed(view) for view in self._followed}
+        self._store.publish(Marker(batch.batch_id, batch.start, batch.end, batch.batch_id), shards, changed)
         return work.counts(decided)
 
     def check_standing(self, committed: int) -> None:

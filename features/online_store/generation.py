@@ -14,6 +14,7 @@ from features.arrays import pieces_of
 from features.errors import FenceError
 from features.events import Decision, Prior
 from features.hashing import Uint64s, prints_of
+from features.online_store.changed import ChangeLog, decoded, log_cell
 from features.online_store.conflicts import for_reader
 from features.online_store.port import (
     BYTES_A_WRITE,
@@ -30,6 +31,7 @@ from features.online_store.port import (
     Store,
     Sweep,
     Version,
+    ViewKeys,
     WriteConditions,
     binaries,
     rows_table,
@@ -119,9 +121,21 @@ class GenerationStore(Store):
         value = self._state("marker")
         return None if value is None else Marker(**json.loads(value))
 
-    def publish(self, marker: Marker, shards: Mapping[str, str] | None = None) -> None:
+    def publish(self, marker: Marker, shards: Mapping[str, str] | None = None, changed: ViewKeys | None = None) -> None:
         tokens = {shard_cell(name): token.encode() for name, token in (shards or {}).items()}
-        self._write({STATE: Put(["marker"], [_marker_bytes(marker)])}, conditions=WriteConditions(tokens))
+        cells = {"marker": _marker_bytes(marker), **self._logs(marker, changed or {})}
+        self._write({STATE: Put(list(cells), list(cells.values()))}, conditions=WriteConditions(tokens))
+
+    def _logs(self, marker: Marker, changed: ViewKeys) -> dict[str, bytes]:
+        """Cell → the log of a view's changes, with those of the marker's batch."""
+        names = {view: log_cell(view) for view in changed}
+        values = self._cells.get(self.stream_id, STATE, list(names.values())) if names else []
+        logs = zip(names.items(), values, strict=True)
+        before = marker.batch_id - 1  # the first log of a generation knows the changes of its batch alone
+        return {
+            name: (decoded(value) or ChangeLog(before)).with_batch(marker.batch_id, changed[view]).encoded()
+            for (view, name), value in logs
+        }
 
     def describe(self, definitions: str) -> None:
         """Keep the definitions of its views (definitions/serialized.py) with it."""

@@ -61,16 +61,15 @@ class Put:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The cells of a table that may go: those with a number below ``below`` at byte ``offset`` (int64, little-endian).
-
-    Args:
-        cells: the number of cells to look at, about.
-    """
+    """The cells that may go, of about ``cells`` of a table: with an int64 below ``below`` at byte ``offset``."""
 
     offset: int
     below: int
     cells: int = 1_000
 
+
+ViewKeys = Mapping[str, Sequence[str] | None]
+"""View → keys of its rows; None for keys that nobody knows."""
 
 Cursor = tuple[int, int]
 """The start of the next page of a sweep; (0, 0) at first, and after the last page."""
@@ -245,8 +244,8 @@ class Store(RowStore, Protocol):
         """The generation's marker; None when the store does not know the generation."""
 
     @abstractmethod
-    def publish(self, marker: Marker, shards: Mapping[str, str] | None = None) -> None:
-        """Durably replace the marker if each of the shards has its token: else LeaseError, as rows are lost."""
+    def publish(self, marker: Marker, shards: Mapping[str, str] | None = None, changed: ViewKeys | None = None) -> None:
+        """Durably replace the marker, and tell readers what changed, if each shard has its token: else LeaseError."""
 
     @abstractmethod
     def remembered(self, stream: str, ids: pa.Array, batch_id: int, *, wait: bool = True) -> Prior:

@@ -156,8 +156,7 @@ def recommend(
     recent = recent_items(query, user, artefact)
     if not user.own_features and not artefact.knows(query.user, recent):
         return substitute(query, user.problem or query.unknown, items, artefact, seen)
-    taken = artefact.taken(query.user) if query.exclude_taken else ()
-    exclude = [*_excluded(query), *taken, *(artefact.seen(query.user, [*recent, *seen]) if query.exclude_seen else ())]
+    exclude = [*_excluded(query), *_left_out(query, artefact, [*recent, *seen])]
     ranking = ranking_request(artefact, query, user, items, inputs)
     ranked = ranked_by(artefact, query, ranking, items, exclude)
     found = _filled(ranked, query, exclude, items, artefact)
@@ -332,8 +331,8 @@ def substitute(
     if query.ranks:
         found = each_once(items, artefact, query.among or (), [])
     else:
-        seen = artefact.seen(query.user) if query.exclude_seen and artefact is not None else ()
-        found = _unpersonal(query, query.k, (*_excluded(query), *without, *seen), items, artefact)
+        left_out = () if artefact is None else _left_out(query, artefact)
+        found = _unpersonal(query, query.k, (*_excluded(query), *without, *left_out), items, artefact)
     return Recommendation(found, reason, False, reasons=_reasons(query, found, artefact))
 
 
@@ -352,9 +351,17 @@ def _unpersonal(
     query: ItemQuery, k: int, exclude: Sequence[str], items: ItemSnapshot, artefact: Artefact | None
 ) -> list[Ranked]:
     """At most k trending and popular items that the query may have. Raises FieldError for an impossible condition."""
+    if artefact is not None and not artefact.tables.repeats and query.among is None:
+        exclude = [*exclude, *artefact.taken(query.user)]
     if query.among is None:
         return unpersonal(items, artefact, k, exclude, query.conditions)
     return first_of([unpersonal_among(items, artefact, query.among, query.conditions)], k, exclude)
+
+
+def _left_out(query: ItemQuery, artefact: Artefact, seen: Sequence[str] = ()) -> list[str]:
+    """The items that the user took or saw, as far as the query leaves them out."""
+    taken = artefact.taken(query.user) if query.exclude_taken else []
+    return [*taken, *(artefact.seen(query.user, seen) if query.exclude_seen else ())]
 
 
 def _excluded(query: ItemQuery) -> tuple[str, ...]:

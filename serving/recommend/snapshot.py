@@ -86,6 +86,9 @@ class ItemSnapshot:
     attributes: Attributes = NO_ATTRIBUTES
     answerable: Bools | None = None
     _masks: dict[bytes, Bools] = field(default_factory=dict, repr=False, compare=False)
+    _allowed: dict[bytes, tuple[Bools, weakref.ref[Artefact], Bools]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def items(self) -> tuple[str, ...]:
@@ -139,9 +142,18 @@ class ItemSnapshot:
 
     def allowed(self, artefact: Artefact, conditions: Mapping[str, Any]) -> Bools | None:
         """(len(artefact.items),) the model's items of which ``meeting`` is true; None for all. Raises FieldError."""
-        mask = self.meeting(conditions)
+        mask, name = self.meeting(conditions), _name(conditions)
+        if mask is None:
+            return None
+        known = self._allowed.get(name)
+        if known is not None and known[0] is mask and known[1]() is artefact:
+            return known[2]
         # An item that is not here has the position -1, and finds the last entry.
-        return None if mask is None else np.append(mask, False)[self.keys.of_model(artefact)]
+        allowed = np.append(mask, False)[self.keys.of_model(artefact)]
+        if len(self._allowed) >= MASKS_KEPT:
+            self._allowed.clear()
+        self._allowed[name] = mask, weakref.ref(artefact), allowed
+        return allowed
 
 
 def _name(conditions: Mapping[str, Any]) -> bytes:

@@ -180,6 +180,9 @@ class OnExecutors:
         duplicate = sum(int((~decision.accepted).sum()) for decision in decided.values())
         return Counts(valid - duplicate, duplicate, late, dead)
 
+    def changed(self, view: str) -> None:
+        """The keys are with the executors."""
+
     @property
     def dead_letters(self) -> Sequence[Parsed]:
         """The refused records."""

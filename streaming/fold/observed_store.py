@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pyarrow as pa
 
 from features.events import Decision, Prior
-from features.online_store import Fence, Idle, Marker, ShardStore, Store
+from features.online_store import Fence, Idle, Marker, ShardStore, Store, ViewKeys
 from features.rows import PackedRows
 
 
@@ -86,9 +86,9 @@ class ObservedStore(Store):
     def shard(self, name: str) -> ShardStore:
         return self._store.shard(name)
 
-    def publish(self, marker: Marker, shards: Mapping[str, str] | None = None) -> None:
+    def publish(self, marker: Marker, shards: Mapping[str, str] | None = None, changed: ViewKeys | None = None) -> None:
         with self._around("publish"):
-            self._store.publish(marker, shards)
+            self._store.publish(marker, shards, changed)
 
     def remembered(self, stream: str, ids: pa.Array, batch_id: int, *, wait: bool = True) -> Prior:
         with self._around("remembered"):

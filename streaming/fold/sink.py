@@ -122,7 +122,9 @@ class OnlineSink:
         self._repo = target.repo
         self._scoring = scoring
         views = list(target.repo.views.values())
-        self._step = BatchStep(timed(target.store, self.watch), views, target.stream_id, self._before_rows)
+        items = [recommender.item for recommender in target.repo.recommenders.values()]
+        followed = [view.name for view in views if view.entity in items]
+        self._step = BatchStep(timed(target.store, self.watch), views, target.stream_id, self._before_rows, followed)
         self._log = log
         self._send = send
         self._schemas = schemas

@@ -17,7 +17,7 @@ from topic import BREAKS
 from features.events.parsing import Verdict, with_dead_letters
 from features.online_store import batch_step
 from features.online_store.batch_step import Batch, BatchStep, BatchWork, Counts
-from features.online_store.port import Marker
+from features.online_store.port import Marker, ViewKeys
 from features.rows import folding as state
 from streaming.losses import TopicLogs
 
@@ -76,7 +76,7 @@ class PublishesAfterRows(BatchStep):
 class TrustsTheLanes(MemoryHandle):
     """A planted fault: that the rows which others wrote are still there when the batch is done is taken for granted."""
 
-    def publish(self, marker: Marker, shards: Mapping[str, str] | None = None) -> None:
+    def publish(self, marker: Marker, shards: Mapping[str, str] | None = None, changed: ViewKeys | None = None) -> None:
         super().publish(marker)
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from features.errors import FenceError, LeaseError
 from features.events.dedupe import NEVER, Decision, Prior
 from features.online_store.conflicts import claimed, evicted, for_reader, held
-from features.online_store.port import Fence, Idle, Marker, ShardStore, Store
+from features.online_store.port import Fence, Idle, Marker, ShardStore, Store, ViewKeys
 from features.rows.matrix import PackedRows
 
 Action = Callable[[], None]
@@ -180,7 +180,7 @@ class MemoryHandle(Store):
         marker: Marker | None = self._read("marker")
         return marker
 
-    def publish(self, marker: Marker, shards: Mapping[str, str] | None = None) -> None:
+    def publish(self, marker: Marker, shards: Mapping[str, str] | None = None, changed: ViewKeys | None = None) -> None:
         self._write({("marker",): marker}, shards or {})
 
     def remembered(self, stream: str, ids: pa.Array, batch_id: int, *, wait: bool = True) -> Prior:

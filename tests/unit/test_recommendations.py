@@ -224,24 +224,24 @@ def test_a_row_that_is_damaged_is_its_own_users_trouble_alone(tmp_path):
 def test_it_is_ready_once_items_and_registry_were_read_and_while_the_store_answers(service, monkeypatch):
     made, clock = service.default, [0.0]
     monkeypatch.setattr("serving.recommendations.time.monotonic", lambda: clock[0])
-    refresh = made.items.refresh
+    follow = made.items.follow
 
     def fails(*_: object) -> None:
         raise StoreError("the store", "an answer", "none")
 
     made.models.look()
     assert not made.ready  # the items have not been read
-    made._refresh_items()
+    made._follow_items()
     assert made.ready
-    monkeypatch.setattr(made.items, "refresh", fails)
+    monkeypatch.setattr(made.items, "follow", fails)
     with pytest.raises(StoreError):
-        made._refresh_items()
+        made._follow_items()
     assert made.ready  # one failure is no outage
     clock[0] += FAILING_S + 1
     assert not made.ready
     assert service.readiness().store.startswith("the store requires an answer")
-    monkeypatch.setattr(made.items, "refresh", refresh)
-    made._refresh_items()
+    monkeypatch.setattr(made.items, "follow", follow)
+    made._follow_items()
     assert (made.ready, service.readiness().store) == (True, "ok")
     clock[0] += STALE_S + 1
     assert not made.ready  # a read that hangs fails neither
@@ -249,7 +249,7 @@ def test_it_is_ready_once_items_and_registry_were_read_and_while_the_store_answe
 
 def test_it_is_not_ready_without_a_model_while_the_registry_does_not_answer(service):
     made = service.default
-    made._refresh_items()
+    made._follow_items()
     assert not made.ready  # the registry has not been asked
     made.models.look()
     assert made.ready

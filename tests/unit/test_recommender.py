@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from small_shop import ITEMS, NOW, features, fresh, ids, model
 
 from features.rows.matrix import FeatureMatrix, Status
+from models.recommender.artefact import Artefact
 from models.recommender.retrieval import Ranked
 from serving.recommend.recommender import (
     FallbackReason,
@@ -148,3 +151,21 @@ def test_the_age_of_an_answer_is_that_of_the_newest_event_in_its_features():
     assert (as_of(user, NO_ITEMS), newest_event(user, NO_ITEMS)) == (NOW, NOW - 5)
     assert (as_of(UserRead(), fresh(a=1)), newest_event(UserRead(), fresh(a=1))) == (NOW, NOW - 50)
     assert (as_of(UserRead(), NO_ITEMS), newest_event(UserRead(), NO_ITEMS)) == (None, None)
+
+
+def bought(repeats: bool) -> Artefact:
+    """The small model, in which ann bought tea."""
+    artefact = model()
+    own = {"own_visits": np.ones(1, np.float32), "own_first_ms": np.array([NOW - 1000]), "repeats": repeats}
+    return replace(artefact, tables=replace(artefact.tables, **own))
+
+
+def test_what_a_user_bought_is_left_out_of_every_answer_where_the_query_or_the_model_says_so():
+    items, read = fresh(tea=9, new=1), UserRead(features(recent=["pen"]))
+    asked = ItemQuery("ann", 7, exclude_taken=True)
+    assert "tea" not in ids(recommend(asked, read, bought(True), items, None).items)
+    assert "tea" not in ids(substitute(asked, FallbackReason.DEADLINE, items, bought(True)).items)
+    plain = ItemQuery("ann", 7)
+    assert "tea" in ids(recommend(plain, read, bought(True), items, None).items)
+    assert "tea" not in ids(recommend(plain, read, bought(False), items, None).items)
+    assert "tea" not in ids(substitute(plain, FallbackReason.DEADLINE, items, bought(False)).items)

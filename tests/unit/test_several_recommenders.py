@@ -128,7 +128,7 @@ def service_in(folder: Path, kafka: Kafka | None = None, **more: str) -> Service
     own = own_clicks_of(config, repo, rows.pending())
     service = Service(config, repo, FeatureReader(rows, repo), rows, NamedRegistry, kafka, own)
     for one in service.recommendations.values():
-        one._refresh_items()
+        one._follow_items()
         one.models.look()
     return service
 
@@ -211,7 +211,7 @@ def test_a_service_is_ready_when_each_recommender_is(tmp_path):
     service = Service(settings(tmp_path / "online.db", ""), repo, FeatureReader(rows, repo), rows, NamedRegistry, None)
     for one in service.recommendations.values():
         assert not service.readiness().ready
-        one._refresh_items()
+        one._follow_items()
         one.models.look()
     assert service.readiness().ready
 
