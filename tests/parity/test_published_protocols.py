@@ -27,7 +27,7 @@ def rows_of(*args: object) -> Rows:
 def test_a_ranker_of_shown_items_is_above_their_click_through_on_ranklens(real_file: RealFile) -> None:
     rows = rows_of("ranklens", "--data", real_file("ranklens.jsonl.gz"))
     assert 0.59 < rows["", "item_click_through"]["ndcg_at_10"] < 0.63
-    assert rows["", "ranker"]["ndcg_at_10"] >= 0.60
+    assert rows["", "ranker"]["ndcg_at_10"] >= 0.6295
     assert rows["", "ranker"]["ndcg_at_10_above_item_click_through_low"] > 0
 
 
@@ -35,8 +35,10 @@ def test_a_ranker_of_shown_items_is_above_their_click_through_on_ranklens(real_f
 def test_two_stages_are_above_habit_and_above_a_blend_on_online_retail(real_file: RealFile) -> None:
     path = real_file("online-retail.parquet")
     rows = rows_of("time-split", "--data", path, "--format", "online-retail", "--test-days", 30)
+    bars = {"with_repeats": 0.331, "only_new": 0.118}
     for lists, others in (("with_repeats", ("own", "blend")), ("only_new", ("own", "blend", "blend_of_new"))):
         row = rows[lists, "two_stage"]
+        assert row["ndcg_at_10"] >= bars[lists], lists
         assert {other: row[f"ndcg_at_10_above_{other}_low"] > 0 for other in others} == dict.fromkeys(others, True)
 
 
