@@ -24,13 +24,14 @@ ELSEWHERE = {
 }
 ROLES = {
     "models/recommender/arrays.py": {"category", "price"},
+    "training/protocols/new_items.py": {"category"},
     "serving/http/problems.py": {"title"},
     "training/settings.py": {"served"},
     "training/recommender/fit.py": {"served"},
     "headrace/commands/models/train.py": {"served"},
     "serving/server/__init__.py": {"served"},
 }
-"""Names of a role in an artefact's files, a field of RFC 9457, a way to train, a function."""
+"""Names of a role in an artefact's files and in a report, a field of RFC 9457, a way to train, a function."""
 
 
 def words_of_the_shop() -> set[str]:
