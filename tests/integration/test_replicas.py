@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 from metric_samples import sample
 from serving_world import REPO, Http, Models, fill, settings, until
@@ -98,3 +101,28 @@ def test_replicas_follow_the_load_and_no_request_is_lost_when_one_ends(world):
         assert (set(seen.statuses), seen.lost, seen.fallbacks) == ({200}, [], 0)
         counted = {"method": "POST", "route": "/v1/recommend", "status": "200"}
         assert sample(http.text("/metrics"), "headrace_http_requests_total", **counted) == seen.statuses[200]
+
+
+def test_of_two_replicas_one_is_killed_and_the_other_answers_on(world):
+    store, uri = world
+    with served(settings(store, uri, replicas=2)) as url:
+        http, seen = Http(url), Clients()
+        until(lambda: has_model(http) and replicas(http) == 2, "two replicas")
+        with clients(http, 4, seen):
+            until(lambda: seen.statuses[200] > 100, "answers")
+            victim = min(replica_processes())
+            os.kill(victim, signal.SIGKILL)
+            until(lambda: len(replica_processes() - {victim}) == 2 and replicas(http) == 2, "another replica")
+            before = seen.statuses[200]
+            until(lambda: seen.statuses[200] > before + 100, "answers after it")
+    assert set(seen.statuses) == {200}
+    assert len(seen.lost) <= 4  # at most the request of each client that the replica was answering
+
+
+def replica_processes() -> set[int]:
+    found = set()
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            if one.status() != psutil.STATUS_ZOMBIE and "ServeReplica" in one.name() + " ".join(one.cmdline()):
+                found.add(one.pid)
+    return found
