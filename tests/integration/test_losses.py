@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from orders_project import Orders, orders_stream
 from stream_process import Process
 
+from streaming.kafka.broker import EmbeddedBroker
 from streaming.kafka.topic_admin import admin_client, ensure_named_topics
 
 pytestmark = pytest.mark.integration
@@ -143,3 +145,31 @@ def test_a_topic_that_was_deleted_and_made_anew(orders: Orders) -> None:
         wait_for(orders, process, [*old, *new, *[f"third{number}" for number in range(40)], "after"])
         end(orders, process)
     assert verified(orders) == 0
+
+
+def test_a_broker_that_lost_the_end_of_its_log(
+    tmp_path: Path, kafka_jars: Path, spark_jars: list[Path], unique_name: str
+) -> None:
+    """The topic is the same, by its id, and has nothing of what it had acknowledged: its disk was lost."""
+    with EmbeddedBroker(tmp_path / "broker", kafka_jars, heap_mb=256) as broker:
+        stream = orders_stream(tmp_path / "project", broker.bootstrap_servers, spark_jars, unique_name)
+        orders = Orders(stream, unique_name)
+        old = [f"old{number}" for number in range(5)]
+        read_by_a_stream(orders, old)
+        broker.stop()
+        (log,) = broker.folder.rglob(f"{unique_name}-0")
+        shutil.rmtree(log)
+        broker.start()
+        said = refused(orders)
+        assert f"topic '{unique_name}', partition 0, for the archive" in said
+        assert "were read, and the topic has lost them since" in said
+        assert "Traceback" not in said
+        new = [f"new{number}" for number in range(7)]
+        with stream.running(options=ACCEPT) as process:
+            wait_for(orders, process, old)
+            orders.send(new)
+            wait_for(orders, process, [*old, *new])
+            assert verified(orders) == 0
+            end(orders, process)
+        accepted = json.loads(orders.headrace("status", "--json"))["losses"]["accepted"]
+        assert {gap["reason"] for gap in accepted} == {"truncated"}
