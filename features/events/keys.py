@@ -41,6 +41,8 @@ def key_column(values: Any, dtype: str, where: str) -> pa.Array:
     array = _array(values)
     if array is None:
         return pa.array([_value(value, dtype, where, row) for row, value in enumerate(values)], ARROW[dtype])
+    if array.type == ARROW[dtype]:
+        return array
     keys = _converted(array, dtype)
     lost = np.asarray(pc.and_(array.is_valid(), keys.is_null()))
     if kinds.is_floating(array.type):
@@ -78,10 +80,7 @@ def _value(value: Any, dtype: str, where: str, row: int) -> Any:
 
 def _converted(array: pa.Array, dtype: str) -> pa.Array:
     """The keys; null where there is none, or no such key."""
-    kind = array.type
-    if kind == ARROW[dtype]:
-        return array
-    if kinds.is_string(kind):
+    if kinds.is_string(array.type):
         return _of_digits(array)
     numbers = _whole(array)
     return numbers if numbers.type == ARROW[dtype] else numbers.cast(ARROW[dtype])
