@@ -60,6 +60,10 @@ def load_ranker(path: Path, inputs: int) -> Any:
     if not hasattr(ranker, "predict_proba") or getattr(ranker, "n_features_in_", None) != inputs:
         got = f"{type(ranker).__name__} of {getattr(ranker, 'n_features_in_', 'no')}"
         raise _refused(path, f"a classifier of {inputs} inputs", got)
+    try:
+        flat_trees(ranker)
+    except ValueError as error:
+        raise _refused(path, "a fitted ranker", str(error)) from error
     return ranker
 
 

@@ -6,7 +6,7 @@ leaf values added in the same order, and the same sigmoid.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,42 +71,55 @@ def walk() -> Callable[..., None]:
 
 
 def flat_trees(classifier: Any) -> FlatTrees | None:
-    """The trees of a fitted binary HistGradientBoostingClassifier; None for other models and for categories."""
+    """The trees of a fitted binary HistGradientBoostingClassifier; None for other models and for categories.
+
+    Raises ValueError for trees that a fit does not make: the kernel checks no index.
+    """
     from sklearn._loss.loss import HalfBinomialLoss  # type: ignore[import-untyped]
     from sklearn.ensemble import HistGradientBoostingClassifier  # type: ignore[import-untyped]
 
     if type(classifier) is not HistGradientBoostingClassifier or type(classifier._loss) is not HalfBinomialLoss:
         return None
-    trees = [iteration[0].nodes for iteration in classifier._predictors]
+    try:
+        return _of_trees(classifier, [iteration[0].nodes for iteration in classifier._predictors])
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _of_trees(classifier: Any, trees: Sequence[NDArray[Any]]) -> FlatTrees | None:
     finite = all((tree["num_threshold"][np.isfinite(tree["num_threshold"])] < LARGEST).all() for tree in trees)
     if not finite or any(tree["is_categorical"].any() for tree in trees):
         return None
     slots: dict[tuple[int, bool], int] = {}
     laid = [_laid_out(tree, slots) for tree in trees]
+    width = int(classifier.n_features_in_)
+    if not all(0 <= column < width for column, _ in slots):
+        message = f"a tree has a column that is not among {width}"
+        raise ValueError(message)
     lengths = np.array([len(tree) for tree in trees], dtype=np.int64)
     nodes, thresholds, values = (np.concatenate([tree[part] for tree in laid]) for part in range(3))
     return FlatTrees(
-        width=int(classifier.n_features_in_),
+        width=width,
         baseline=float(classifier._baseline_prediction[0, 0]),
         columns=np.array([column for column, _ in slots], dtype=np.int32),
         missing=np.array([-np.inf if left else np.inf for _, left in slots]),
         starts=np.cumsum(lengths) - lengths,
-        depths=np.array([tree["depth"].max() for tree in trees], dtype=np.int64),
+        depths=np.array([tree[3] for tree in laid], dtype=np.int64),
         nodes=nodes,
         thresholds=thresholds,
         values=values,
     )
 
 
-def _laid_out(tree: NDArray[Any], slots: dict[tuple[int, bool], int]) -> tuple[Int64s, Floats, Floats]:
-    """Nodes, thresholds and values of a tree, level by level, the children of a node side by side.
+def _laid_out(tree: NDArray[Any], slots: dict[tuple[int, bool], int]) -> tuple[Int64s, Floats, Floats, int]:
+    """Nodes, thresholds and values of a tree, level by level, the children of a node side by side; and its depth.
 
     Args:
         slots: (column, whether a missing value goes left) → its number; new ones are added.
     """
     size = len(tree)
     nodes, thresholds, values = np.zeros(size, dtype=np.int64), np.full(size, np.inf), np.zeros(size)
-    order = [0]
+    order, levels = [0], [0]
     for place in range(size):
         node = tree[order[place]]
         if node["is_leaf"]:
@@ -116,4 +129,8 @@ def _laid_out(tree: NDArray[Any], slots: dict[tuple[int, bool], int]) -> tuple[I
         nodes[place] = len(order) << 32 | slot * LANES
         thresholds[place] = min(node["num_threshold"], LARGEST)
         order += [int(node["left"]), int(node["right"])]
-    return nodes, thresholds, values
+        levels += [levels[place] + 1] * 2
+    if len(set(order)) != size or len(order) != size:
+        message = f"a tree has {size} nodes and {len(order)} places for them"
+        raise ValueError(message)
+    return nodes, thresholds, values, levels[-1]

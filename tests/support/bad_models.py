@@ -17,7 +17,7 @@ from models.recommender.artefact import RANKER, Artefact, save
 from models.tags import DIGEST_TAG
 
 BAD = {
-    "throws": "AttributeError",
+    "without trees": "a fitted ranker",
     "answers NaN": "finite scores",
     "of another signature": "schema",
     "slow": "scoring 500 candidates takes",
@@ -40,8 +40,8 @@ def bad(good: Artefact, kind: str, folder: Path) -> dict[str, str]:
 
 def _with_fault(good: Artefact, kind: str) -> Artefact:
     ranker = copy.deepcopy(good.ranker)
-    if kind == "throws":
-        ranker._bin_mapper = None
+    if kind == "without trees":
+        ranker._predictors = [[None]]
     if kind == "answers NaN":
         ranker._baseline_prediction = np.full_like(ranker._baseline_prediction, np.nan)
     if kind == "slow":

@@ -133,6 +133,20 @@ def test_models_of_other_kinds_are_asked_themselves() -> None:
     assert set(scorer(own)(inputs)) == {0.25}
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("left", 0), ("right", 10_000), ("left", 2), ("feature_idx", 9), ("feature_idx", -1), ("is_leaf", 1)],
+)
+def test_trees_that_no_fit_makes_are_refused_before_the_kernel_follows_them(field: str, value: int) -> None:
+    model, _ = fitted(5, max_iter=3, max_leaf_nodes=8, min_samples_leaf=1)
+    nodes = model._predictors[1][0].nodes
+    nodes[field][0] = value
+    if field == "left" and value == 2:  # one node twice, another never
+        nodes["right"][0] = 2
+    with pytest.raises(ValueError, match=r"nodes|column|index"):
+        flat_trees(model)
+
+
 def test_the_kernel_computes_the_same_as_python() -> None:
     model, rng = fitted(8, max_iter=5)
     trees, inputs = flat_trees(model), numbers(rng, 19, 9)
