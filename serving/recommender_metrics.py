@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -94,20 +95,32 @@ class RecommenderMetrics:
     def serving(self, version: str) -> None:
         """This version serves from now on."""
         if self._serving is not None:
-            self.service.model.remove(self._name, self._serving)
+            _remove(self.service.model, self._name, self._serving)
         self._serving = version
         self.service.model.labels(self._name, version).set(1)
 
     def canary_stopped(self, version: str) -> None:
         """The canary of this version was stopped here."""
         if self._stopped is not None:
-            self._families.canary_stopped.remove(self._name, self._stopped)
+            _remove(self._families.canary_stopped, self._name, self._stopped)
+            if self._is_default:
+                _remove(self.service.canary_stopped, self._stopped)
         self._stopped = version
         self._families.canary_stopped.labels(self._name, version).set(1)
         if self._is_default:
-            self.service.canary_stopped.clear()
             self.service.canary_stopped.labels(version).set(1)
 
     def failed(self, part: str) -> None:
         """Counts failed work of a part."""
         self.service.failures.labels(part).inc()
+
+
+def _remove(gauge: Gauge, *labels: str) -> None:
+    """Removes a series.
+
+    prometheus_client warns that files of several processes would keep it, where their variable is set: Feast's server
+    sets it when it is imported, but the service's registry has no such files.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        gauge.remove(*labels)

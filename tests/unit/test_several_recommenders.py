@@ -223,7 +223,8 @@ def test_each_recommender_asks_its_own_registered_model_and_keeps_its_own_copy(s
     assert [one.models.name for one in (library, music)] == ["library", "music"]
 
 
-def test_metrics_of_the_service_are_the_defaults_and_those_by_recommender_are_of_each(service):
+def test_metrics_of_the_service_are_the_defaults_and_those_by_recommender_are_of_each(service, monkeypatch, tmp_path):
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))  # as Feast's server does when it is imported
     recommended(service, recommender="music")
     recommended(service)
     text = service.metrics.text().decode()
