@@ -278,7 +278,7 @@ def beside_own(report: Mapping[str, Any]) -> str:
     between = f"{over['low']:+.3f} to {over['high']:+.3f} for {users} users"
     if over["low"] > 0:
         return f"{scores}: surely better ({between}); {recalls}"
+    why = "in this shop people mostly buy what they have looked at before"
     if over["high"] < 0:
-        return f"{scores}: surely worse ({between}); {recalls}"
-    why = "in this shop people mostly buy what they have looked at before, and the test has few users"
-    return f"{scores}: no sure difference ({between}), as {why}; {recalls}"
+        return f"{scores}: surely worse ({between}), as {why}; {recalls}"
+    return f"{scores}: no sure difference ({between}), as {why}, and the test has few users; {recalls}"
