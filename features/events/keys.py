@@ -7,6 +7,7 @@ value, and null or NaN is nobody. What may have lost a digit, or is no key at al
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,10 @@ REQUIRED = {
     "string": "string (text, or a whole number)",
     "int64": "int64 (a whole number of 64 bits, or its digits)",
 }
+NO_KEYS = (pa.ArrowException, OverflowError, TypeError, UnicodeEncodeError)
+"""What Arrow raises for an integer of more than 64 bits, other objects, and half a pair of surrogates."""
+PYTHON: dict[str, type] = {"string": str, "int64": int}
+"""The type of a key's values that are taken as they are."""
 MOST_DIGITS = 19
 DIGITS = r"\A[ \t]*[+-]?[0-9]{1,18}[ \t]*\z"
 EXACT = {pa.float16(): 2.0**11, pa.float32(): 2.0**24, pa.float64(): 2.0**53}
@@ -38,6 +43,9 @@ def key_column(values: Any, dtype: str, where: str) -> pa.Array:
     Raises:
         UsageError: a value is no key of the dtype, or may have lost a digit: 1.5, 1e300, True, '1.0' for an int64.
     """
+    if isinstance(values, list | tuple) and set(map(type, values)) == {PYTHON[dtype]}:
+        with suppress(*NO_KEYS):  # which is refused below, with its row
+            return pa.array(values, ARROW[dtype])
     array = _array(values)
     if array is None:
         return pa.array([_value(value, dtype, where, row) for row, value in enumerate(values)], ARROW[dtype])
@@ -65,7 +73,7 @@ def _array(values: Any) -> pa.Array | None:
         return plain_array(values)
     try:
         return plain_array(pa.array(values, from_pandas=True))
-    except (pa.ArrowException, OverflowError, TypeError):
+    except NO_KEYS:
         return None
 
 
@@ -73,7 +81,7 @@ def _value(value: Any, dtype: str, where: str, row: int) -> Any:
     """A key among values of several types."""
     try:
         alone = pa.array([value], from_pandas=True)
-    except (pa.ArrowException, OverflowError, TypeError):
+    except NO_KEYS:
         raise UsageError(where, REQUIRED[dtype], f"{shown(value)} in row {row + 1:,}") from None
     return key_column(alone, dtype, where)[0].as_py()
 

@@ -173,3 +173,9 @@ def test_an_id_in_a_url_has_all_its_characters(text: str) -> None:
 def test_columns_that_hold_more_digits_than_an_int64_or_fewer_are_refused(values: pa.Array) -> None:
     with pytest.raises(UsageError, match="x requires int64"):
         key_column(values, "int64", "x")
+
+
+@pytest.mark.parametrize("before", [[], ["u1"], [None]])
+def test_half_a_pair_of_surrogates_is_no_text_and_so_no_key(before: list[Any]) -> None:
+    with pytest.raises(UsageError, match=f"in row {len(before) + 1}"):
+        key_column([*before, "\ud800"], "string", "entity key 'user_id'")
