@@ -161,7 +161,7 @@ def test_a_project_says_what_it_reads_where_not_all_fits(offline, tmp_path):
     said: list[str] = []
     chosen = SETTINGS.model_copy(update={"max_events": MOST})
     settings = Settings.model_validate({"stream": {"repo": str(ROOT / "feature_repo")}})
-    read = RecommenderProject(Project(tmp_path, settings), Source(), chosen).events(said.append)
+    read = RecommenderProject(Project(tmp_path, settings), Source(), SHOP, chosen).events(said.append)
     assert [str(sample_of(read))] == said
     assert "all those of" in said[0]
 
