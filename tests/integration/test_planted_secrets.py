@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from serving_world import REPO, plain, settings
+from serving_world import REPO, plain, settings, until
 from shop_project import Project
 
 from features.errors import StoreError
@@ -71,7 +71,8 @@ def test_no_answer_of_the_service_and_no_log_has_one(monkeypatch, caplog, capfd)
         acknowledge_within_s=1.0,
     ).model_copy(update={"store": StoreSettings(kind="redis", address=f"redis://{away}/0", password=SecretStr(SECRET))})
     assert Path(config.repo) == REPO
-    with plain(config) as http:
+    with plain(config, ready=False) as http:
+        until(lambda: "…@127.0.0.1" in answered(f"{http.url}/readyz", None), "the registry's problem")
         said = [answered(http.url + path, body) for path, body in QUESTIONS]
     assert any("…@127.0.0.1" in each for each in said), "the registry's address is in an answer, without its password"
     out, err = capfd.readouterr()
