@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -246,7 +247,10 @@ def test_nothing_of_it_listens_beyond_this_machine(ray_http):
 def test_a_caller_of_ray_needs_a_token_that_its_owner_alone_can_read(ray_http):
     import psutil
 
-    environs = [child.environ() for child in psutil.Process().children(recursive=True)]
+    environs = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            environs.append(child.environ())
     rays = [environ for environ in environs if "RAY_AUTH_MODE" in environ]
     assert {environ["RAY_AUTH_MODE"] for environ in rays} == {"token"}
     (path,) = {Path(environ["RAY_AUTH_TOKEN_PATH"]) for environ in rays}
