@@ -178,11 +178,17 @@ def test_items_that_are_read_anew_while_a_model_is_loaded_are_those_that_the_mod
     fill(SqliteRows(tmp_path / "online.db"), models.repo)
     models.promote(models.register(step=1))
     reads = threading.Semaphore(0)
-    refresh, recommend = ItemFeatures.refresh, Artefact.recommend
+    refresh, follow, recommend = ItemFeatures.refresh, ItemFeatures.follow, Artefact.recommend
 
     def counted(self, *args):
         refresh(self, *args)
         reads.release()
+
+    def followed(self, *args):
+        done = follow(self, *args)
+        if done:
+            reads.release()
+        return done
 
     def after_two_reads(self, *args, **more):
         if threading.current_thread().name == "models":  # between the read of the model's items and the swap
@@ -193,6 +199,7 @@ def test_items_that_are_read_anew_while_a_model_is_loaded_are_those_that_the_mod
         return recommend(self, *args, **more)
 
     monkeypatch.setattr(ItemFeatures, "refresh", counted)
+    monkeypatch.setattr(ItemFeatures, "follow", followed)
     monkeypatch.setattr(Artefact, "recommend", after_two_reads)
     with plain(settings(tmp_path / "online.db", models.uri)) as http:
         assert http.ask("/readyz")[1]["items"] == len(ITEMS)
