@@ -63,12 +63,13 @@ _FORMS = tuple((hint, re.compile(form, re.IGNORECASE | re.DOTALL), shown) for hi
 
 _HINTS = re.compile(r"pass|secret|token|user.info|jaas|oauthbearer|credential|key|signature|authorization|bearer|://")
 
-_remembered: frozenset[str] = frozenset()
+_remembered: tuple[str, ...] = ()
+"""The values of secrets, the longest first: a shorter one may be a part of it."""
 
 
 def redacted(text: str) -> str:
     """The text without secrets; a redacted text stays as it is."""
-    for value in sorted(_remembered, key=len, reverse=True):
+    for value in _remembered:
         text = text.replace(value, HIDDEN)
     lower = text.lower()
     if _HINTS.search(lower):
@@ -116,7 +117,8 @@ def remember_secrets(values: Any) -> None:
     """The secrets in these settings are hidden in every text from now on, in this process."""
     global _remembered  # noqa: PLW0603  # one set of secrets a process, as it has one environment
     found = {form for value in _secret_values(values) for form in (value, unquote(value), quote(value, safe=""))}
-    _remembered |= {value for value in found if len(value) >= SHORTEST}
+    long = {value for value in found if len(value) >= SHORTEST}
+    _remembered = tuple(sorted(long.union(_remembered), key=len, reverse=True))
 
 
 def _secret_values(values: Any, name: str = "") -> Iterator[str]:
@@ -132,7 +134,8 @@ def _secret_values(values: Any, name: str = "") -> Iterator[str]:
         if is_secret_name(name):
             yield values
             yield from PASSWORDS.findall(values)
-            yield from (after for _, colon, after in [values.partition(":")] if colon and name.endswith("info"))
+            if name.endswith("info") and ":" in values:
+                yield values.partition(":")[2]
         yield from IN_URL.findall(values)
 
 

@@ -43,7 +43,7 @@ QUESTIONS: tuple[tuple[str, object], ...] = (
 
 @pytest.fixture(autouse=True)
 def _nothing_is_known(monkeypatch):
-    monkeypatch.setattr("features.redaction._remembered", frozenset())
+    monkeypatch.setattr("features.redaction._remembered", ())
 
 
 def answered(url: str, body: object) -> str:

@@ -54,7 +54,7 @@ PLAIN = (
 @pytest.fixture(autouse=True)
 def _nothing_is_known(monkeypatch):
     """Other tests' secrets are not known, nor are those of these afterwards."""
-    monkeypatch.setattr("features.redaction._remembered", frozenset())
+    monkeypatch.setattr("features.redaction._remembered", ())
 
 
 @pytest.mark.parametrize("text", TEXTS)

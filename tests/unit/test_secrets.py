@@ -35,7 +35,7 @@ TRACKED = {
 @pytest.fixture(autouse=True)
 def _nothing_is_known(monkeypatch):
     """No secret is known by its value from a test before."""
-    monkeypatch.setattr("features.redaction._remembered", frozenset())
+    monkeypatch.setattr("features.redaction._remembered", ())
 
 
 @pytest.mark.parametrize(("line", "variable"), TRACKED.items())
