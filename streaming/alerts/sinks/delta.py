@@ -35,6 +35,9 @@ SCHEMA = pa.schema(
 
 MOST = 10_000
 
+REFUSED = (pa.ArrowException, OverflowError)
+"""What Arrow raises for a value that its column cannot have."""
+
 
 class DeltaSink:
     """Merges alerts by alert_id into a table, made with the first; concurrent writers get an error.
@@ -54,13 +57,11 @@ class DeltaSink:
         """Merge the alerts in a single commit; one that cannot be a row is refused with the reason."""
         from deltalake.exceptions import DeltaError
 
-        now_ms = self._clock()
-        refused = _no_rows(alerts, now_ms)
-        taken = [alert for index, alert in enumerate(alerts) if index not in refused]
+        rows, refused = _taken(alerts, self._clock())
         try:
             table = self._table()
-            if taken:
-                _merge(table, rows_of(taken, now_ms))
+            if rows.num_rows:
+                _merge(table, rows)
         except (DeltaError, OSError) as error:
             got = f"{type(error).__name__}: {error}".rstrip(".")
             raise SinkError(f"table '{self._path}'", "a commit", got) from error
@@ -107,16 +108,23 @@ def rows_of(alerts: Sequence[Alert], now_ms: int) -> pa.Table:
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
-def _no_rows(alerts: Sequence[Alert], now_ms: int) -> dict[int, str]:
-    """The reasons of those that cannot be rows: with a number that is beyond its column, or of another type."""
+def _taken(alerts: Sequence[Alert], now_ms: int) -> tuple[pa.Table, dict[int, str]]:
+    """The rows of the alerts, and why others cannot be rows: with a number beyond its column, or of another type."""
     try:
-        rows_of(alerts, now_ms)
-    except (pa.ArrowException, OverflowError) as error:
-        if len(alerts) == 1:
-            return {0: f"table_refused: {error}"}
-        alone = ((index, _no_rows([alert], now_ms)) for index, alert in enumerate(alerts))
-        return {index: reasons[0] for index, reasons in alone if reasons}
-    return {}
+        return rows_of(alerts, now_ms), {}
+    except REFUSED:
+        reasons = {index: _reason(alert, now_ms) for index, alert in enumerate(alerts)}
+    refused = {index: reason for index, reason in reasons.items() if reason}
+    return rows_of([alert for index, alert in enumerate(alerts) if index not in refused], now_ms), refused
+
+
+def _reason(alert: Alert, now_ms: int) -> str:
+    """Why the alert cannot be a row; empty if it can."""
+    try:
+        rows_of([alert], now_ms)
+    except REFUSED as error:
+        return f"table_refused: {error}"
+    return ""
 
 
 def _merge(table: DeltaTable, rows: pa.Table) -> None:
