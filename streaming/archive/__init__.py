@@ -3,7 +3,7 @@
 In: micro-batches, files, topics' first offsets. Out: one Delta table a stream.
 """
 
-from streaming.archive.appending import delete_rows
+from streaming.archive.appending import delete_rows, sql_one_of, sql_text
 from streaming.archive.cutoff import CutOffs, TopicStarts, topic_starts
 from streaming.archive.importing import ImportCounts, Importer, ImportSource, digest_of
 from streaming.archive.maintenance import maintain, maintained_every, state_of, tables_of
@@ -21,6 +21,8 @@ __all__ = [
     "digest_of",
     "maintain",
     "maintained_every",
+    "sql_one_of",
+    "sql_text",
     "state_of",
     "tables_of",
     "topic_starts",

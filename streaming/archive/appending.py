@@ -6,7 +6,7 @@ planned anew. Values are never cast: features.history.StoredColumns has a column
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,6 +78,16 @@ def delete_rows(path: Path, predicate: str, transactions: Mapping[str, int]) -> 
         return int(DeltaTable(path).delete(predicate, commit_properties=properties)["num_deleted_rows"])
 
     return _attempted(path, deleted)
+
+
+def sql_text(text: str) -> str:
+    """A text as it stands in a predicate."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def sql_one_of(column: str, texts: Iterable[str]) -> str:
+    """The predicate that the column has one of the texts."""
+    return f'"{column}" IN ({", ".join(map(sql_text, texts))})'
 
 
 def _attempted(path: Path, commit: Callable[[], int]) -> int:

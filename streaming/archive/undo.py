@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pyarrow.compute as pc
 
 from features.errors import UsageError
 from features.history import open_table
-from streaming.archive.appending import delete_rows, opened
+from streaming.archive.appending import delete_rows, opened, sql_one_of
 from streaming.archive.earlier import file_of
 from streaming.archive.passes import round_id
 from streaming.archive.sink import Archive
@@ -39,7 +37,7 @@ def remove_import(archive: Archive, name: str, digest: str | None) -> dict[str, 
         if ours:
             found = {file_of(topic)[0] for topic in ours}
             versions = {round_id(each): 1 + (archive.transaction(stream, round_id(each)) or 0) for each in found}
-            removed[stream.name] = delete_rows(archive.path(stream), f"topic IN ({_quoted(ours)})", versions)
+            removed[stream.name] = delete_rows(archive.path(stream), sql_one_of("topic", ours), versions)
             digests |= found
     refused = _remove_rejects(archive, name, digests)
     if not removed and not refused:
@@ -57,8 +55,4 @@ def _remove_rejects(archive: Archive, name: str, digests: set[str]) -> int:
     if not len(files):
         return 0
     versions = {round_id(each): 1 + (table.transaction_version(round_id(each)) or 0) for each in digests}
-    return delete_rows(archive.folder / REJECTS, f"file IN ({_quoted([name])})", versions)
-
-
-def _quoted(texts: Sequence[str]) -> str:
-    return ", ".join("'" + text.replace("'", "''") + "'" for text in texts)
+    return delete_rows(archive.folder / REJECTS, sql_one_of("file", [name]), versions)

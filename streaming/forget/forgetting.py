@@ -40,7 +40,7 @@ ALWAYS_KEPT = (
 
 @dataclass(frozen=True)
 class Places:
-    """The places of a places.
+    """The places of a project.
 
     Args:
         searched: the folders whose files are searched.

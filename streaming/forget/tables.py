@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from features.history import StoredColumns
 from features.machine import write_text
-from streaming.archive import delete_rows, tables_of
+from streaming.archive import delete_rows, sql_one_of, sql_text, tables_of
 from streaming.forget.subject import Subject
 
 if TYPE_CHECKING:
@@ -43,10 +43,11 @@ def forget_in_tables(folder: Path, subject: Subject, *, dry_run: bool) -> tuple[
     sessions: set[str] = set()
     for name, table in tables_of(folder):
         predicates = list(_predicates(table, subject))
-        rows = _count(table, reduce(or_, (each for each, _ in predicates))) if predicates else 0
+        ours = reduce(or_, (each for each, _ in predicates)) if predicates else None
+        rows = 0 if ours is None else _count(table, ours)
         if rows:
             counts[name] = rows
-        sessions |= {session for each, _ in predicates for session in _sessions(table, each)}
+            sessions.update(_sessions(table, ours))
         if not dry_run:
             for _, sql in predicates if rows else ():
                 delete_rows(folder / name, sql, {})
@@ -69,7 +70,7 @@ def _predicates(table: DeltaTable, subject: Subject) -> Iterator[tuple[pc.Expres
             found = sorted(_texts(table, name, subject))
             for start in range(0, len(found), VALUES_A_DELETE):
                 some = found[start : start + VALUES_A_DELETE]
-                yield pc.field(name).isin(some), f'"{name}" IN ({", ".join(map(_quoted, some))})'
+                yield pc.field(name).isin(some), sql_one_of(name, some)
 
 
 def _equal(stored: StoredColumns, name: str, value: Any) -> Any:
@@ -81,7 +82,7 @@ def _equal(stored: StoredColumns, name: str, value: Any) -> Any:
             scalar = pa.scalar(str(value)).cast(kind)
         except pa.ArrowInvalid:  # no value of that type
             continue
-        literal = _quoted(scalar.as_py()) if isinstance(scalar.as_py(), str) else str(scalar.as_py())
+        literal = sql_text(scalar.as_py()) if isinstance(scalar.as_py(), str) else str(scalar.as_py())
         found.append((pc.field(column) == scalar, f'"{column}" = {literal}'))
     if not found:
         return ()
@@ -109,10 +110,6 @@ def _sessions(table: DeltaTable, expression: pc.Expression) -> list[str]:
         return []
     found = dataset.to_table(columns=[SESSION], filter=expression)[SESSION].unique().to_pylist()
     return [str(session) for session in found if session is not None]
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def purge(path: Path, subject: Subject) -> None:
