@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,16 @@ from typing import Any
 from features.times import moment_text
 from streaming.dead_letters import Acknowledged
 from streaming.forget.subject import Subject
-from streaming.kafka import DEAD, FORGOTTEN, EventProducer, TopicReader, admin_client, read_topic, read_watermarks
+from streaming.kafka import (
+    DEAD,
+    FORGOTTEN,
+    EventProducer,
+    Record,
+    TopicReader,
+    admin_client,
+    read_topic,
+    read_watermarks,
+)
 
 DELETE_WITHIN_S = 30.0
 
@@ -65,31 +75,29 @@ def forget_letters(
     """
     if not topic.endswith(DEAD) or subject.pattern is None:
         return 0
-    end = read_watermarks(bootstrap, [topic], options).high
+    ends = read_watermarks(bootstrap, [topic], options).high
     records = list(read_topic(bootstrap, topic, options))
-    find = subject.pattern.search
-    ours = [each for each in records if find(each.key or b"") or find(each.value or b"") or _in_headers(find, each)]
-    if ours and not dry_run:
+    others = [record for record in records if not _names(record, subject.pattern)]
+    if len(others) < len(records) and not dry_run:
         with Acknowledged(producer, topic) as send:
-            for each in records:
-                if each not in ours and each.offset < end.get(f"{topic}/{each.partition}", 0):
+            for each in others:
+                if each.offset < ends.get(f"{topic}/{each.partition}", 0):
                     send(each.key, each.value, each.headers)
-        _delete_up_to(bootstrap, options, topic, end)
-    return len(ours)
+        _delete_up_to(bootstrap, options, topic, ends)
+    return len(records) - len(others)
 
 
-def _in_headers(find: Any, record: Any) -> bool:
-    return any(find(value or b"") for _, value in record.headers)
+def _names(record: Record, pattern: re.Pattern[bytes]) -> bool:
+    """True if the key, the value or a header of the record has the id."""
+    texts = (record.key, record.value, *(value for _, value in record.headers))
+    return any(pattern.search(text or b"") for text in texts)
 
 
-def _delete_up_to(bootstrap: str, options: Mapping[str, Any], topic: str, end: Mapping[str, int]) -> None:
+def _delete_up_to(bootstrap: str, options: Mapping[str, Any], topic: str, ends: Mapping[str, int]) -> None:
+    """Delete the topic's records before these ends, by 'topic/partition'."""
     from confluent_kafka import TopicPartition
 
-    ends = [
-        TopicPartition(topic, int(place.rpartition("/")[2]), offset)
-        for place, offset in end.items()
-        if place.rpartition("/")[0] == topic
-    ]
+    places = [TopicPartition(topic, int(name.rpartition("/")[2]), offset) for name, offset in ends.items()]
     admin = admin_client(bootstrap, options)
-    for future in admin.delete_records(ends, request_timeout=DELETE_WITHIN_S).values():
+    for future in admin.delete_records(places, request_timeout=DELETE_WITHIN_S).values():
         future.result(DELETE_WITHIN_S)
