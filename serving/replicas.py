@@ -78,12 +78,7 @@ class ReplicaMetrics:
         return rendered(merge([own, *self._others()], self._clock()))
 
     def _own(self) -> ReplicaSnapshot:
-        families = [
-            ReplicaFamily(
-                one.name, one.documentation, one.type, [(each.name, each.labels, each.value) for each in one.samples]
-            )
-            for one in self._metrics.registry.collect()
-        ]
+        families = [_family(metric) for metric in self._metrics.registry.collect()]
         return ReplicaSnapshot(self._clock(), self._ended, families)
 
     def _put(self, folder: Path) -> ReplicaSnapshot:
