@@ -8,6 +8,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -95,16 +96,16 @@ class ItemSnapshot:
         """The item ids, in order."""
         return self.keys.items
 
-    @property
+    @cached_property
     def newest_event(self) -> int | None:
-        """The time (epoch ms) of the newest event of any item; None without one."""
+        """The time (epoch ms) of the newest event of any item, found once; None without one."""
         if self.matrix is None or not len(self.matrix.newest_event):
             return None
         return int(self.matrix.newest_event.max()) or None
 
-    @property
+    @cached_property
     def as_of(self) -> int | None:
-        """The as_of (epoch ms) of the features; None without features."""
+        """The as_of (epoch ms) of the features, found once; None without features."""
         if self.matrix is None or not len(self.matrix.as_of):
             return None
         return int(self.matrix.as_of.max())
