@@ -164,23 +164,6 @@ def _name(conditions: Mapping[str, Any]) -> bytes:
 NO_ITEMS = ItemSnapshot(ItemKeys(pa.array([], pa.string())), None, (), 0)
 
 
-def snapshot(
-    keys: ItemKeys,
-    matrix: FeatureMatrix,
-    trending: Mapping[str, float],
-    popular: Mapping[str, float],
-    read_at: int,
-    attributes: Attributes = NO_ATTRIBUTES,
-    answerable: Bools | None = None,
-) -> ItemSnapshot:
-    """The snapshot of these items, scored by weights of features; features that the view lacks count 0."""
-    rankings = (
-        ItemRanking.of("trending", weighted(matrix, trending)),
-        ItemRanking.of("popular", weighted(matrix, popular)),
-    )
-    return ItemSnapshot(keys, matrix, rankings, read_at, attributes, answerable)
-
-
 def weighted(matrix: FeatureMatrix, weights: Mapping[str, float]) -> Floats:
     """(n,) the weighted sum of these features, null as 0."""
     known = [name for name in weights if name in matrix.names]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 
+from features.arrays import Bools
 from features.hashing import hash_texts
 from features.rows.matrix import FeatureMatrix, Status
 from models.folder import ViewInputs
 from models.recommender.artefact import Artefact, Manifest
 from models.recommender.tables import CandidateTables, SparseRows
 from serving.recommend.attributes import Attributes
-from serving.recommend.snapshot import ItemKeys, snapshot
+from serving.recommend.snapshot import ItemKeys, ItemRanking, ItemSnapshot, weighted
 
 ITEMS = ("tea", "cup", "pot", "pen", "ink")
 NOW = 1_700_000_000_000
@@ -55,6 +58,20 @@ def features(status: Status = Status.PRESENT, recent: list[str] | None = None) -
     return FeatureMatrix(("recent",), (column,), np.array([status], np.int8), np.array([NOW]), np.array([NOW - 5]))
 
 
+def snapshot(
+    keys: ItemKeys,
+    matrix: FeatureMatrix,
+    trending: Mapping[str, float],
+    popular: Mapping[str, float],
+    attributes: Attributes,
+    answerable: Bools | None = None,
+) -> ItemSnapshot:
+    """The snapshot of these items, read at NOW and scored by weights of features."""
+    scores = {"trending": weighted(matrix, trending), "popular": weighted(matrix, popular)}
+    rankings = tuple(ItemRanking.of(source, values) for source, values in scores.items())
+    return ItemSnapshot(keys, matrix, rankings, NOW, attributes, answerable)
+
+
 def fresh(**counts: float):
     """A snapshot of items with these counts, and the attribute ``name``."""
     matrix = FeatureMatrix(
@@ -65,7 +82,7 @@ def fresh(**counts: float):
         np.full(len(counts), NOW - 50),
     )
     keys = pa.array(list(counts), pa.string())
-    return snapshot(ItemKeys(keys), matrix, {"hot": 1.0, "absent": 5.0}, {}, NOW, Attributes({"name": keys}))
+    return snapshot(ItemKeys(keys), matrix, {"hot": 1.0, "absent": 5.0}, {}, Attributes({"name": keys}))
 
 
 def ids(items) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from plain_answers import plain_rank, plain_recommend, plain_similar, plain_substitute
-from small_shop import NOW, features, model
+from small_shop import NOW, features, model, snapshot
 
 from features.hashing import hash_texts
 from features.rows.matrix import FeatureMatrix, Status
@@ -19,7 +19,7 @@ from models.recommender.retrieval import Ranked
 from models.recommender.tables import CandidateTables, SparseRows
 from serving.recommend.attributes import Attributes
 from serving.recommend.recommender import FallbackReason, ItemQuery, UserRead, rank, recommend, similar, substitute
-from serving.recommend.snapshot import ItemKeys, ItemSnapshot, snapshot
+from serving.recommend.snapshot import ItemKeys, ItemSnapshot
 
 NAMES = [f"i{number}" for number in range(40)]
 ANYTHING = st.sampled_from([*NAMES, "unheard", "x"])
@@ -73,7 +73,7 @@ def a_snapshot(seed: int) -> ItemSnapshot:
         }
     )
     keys, answerable = ItemKeys(pa.array(names, pa.string())), random.random(n) < 0.7 if seed % 2 else None
-    return snapshot(keys, matrix, {"hot": 1.0}, {"sold": 2.0}, NOW, attributes, answerable)
+    return snapshot(keys, matrix, {"hot": 1.0}, {"sold": 2.0}, attributes, answerable)
 
 
 conditions = st.fixed_dictionaries(
