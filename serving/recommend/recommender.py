@@ -157,7 +157,7 @@ def recommend(
     if not user.own_features and not artefact.knows(query.user, recent):
         return substitute(query, user.problem or query.unknown, items, artefact, seen)
     exclude = [*_excluded(query), *_left_out(query, artefact, [*recent, *seen])]
-    ranking = ranking_request(artefact, query, user, items, inputs)
+    ranking = ranking_request(artefact, query, user, recent, items, inputs)
     ranked = ranked_by(artefact, query, ranking, items, exclude)
     found = _filled(ranked, query, exclude, items, artefact)
     reason = user.problem or _shortage(query.k, len(found), len(ranked))
@@ -180,9 +180,10 @@ def rank(
     query = replace(query, ranks=True)
     if artefact is None:
         return substitute(query, user.problem or FallbackReason.NO_MODEL, items, None)
-    known = user.own_features or artefact.knows(query.user, recent_items(query, user, artefact))
+    recent = recent_items(query, user, artefact)
+    known = user.own_features or artefact.knows(query.user, recent)
     reason = user.problem or (None if known else query.unknown)
-    ranking = ranking_request(artefact, query, user, items, inputs)
+    ranking = ranking_request(artefact, query, user, recent, items, inputs)
     ranked = ranked_by(artefact, query, ranking, items, ())
     if not ranked:
         reason = reason or FallbackReason.FILLED
@@ -223,13 +224,14 @@ def ranking_request(
     artefact: Artefact,
     query: ItemQuery,
     user: UserRead,
+    recent: Sequence[str],
     items: ItemSnapshot,
     inputs: NDArray[np.float64] | None,
 ) -> RankingRequest:
-    """The arguments of the model's ranking."""
+    """The arguments of the model's ranking; ``recent`` are the ``recent_items``."""
     at = as_of(user, items) or artefact.manifest.as_of_ms
     return RankingRequest(
-        Query(query.user, recent_items(query, user, artefact), at),
+        Query(query.user, recent, at),
         None if user.present is None else artefact.user_row(user.present),
         inputs,
         query.among,
