@@ -44,6 +44,7 @@ from serving.recommend import (
     recommend,
     response_of,
     similar,
+    similar_query,
     substitute,
 )
 from serving.recommender_metrics import RecommenderMetrics
@@ -235,9 +236,7 @@ class Recommendations:
 
     async def similar(self, request: schema.SimilarRequest) -> schema.RecommendResponse:
         """Items similar to an item."""
-        query = ItemQuery(
-            None, request.k, exclude=tuple(request.exclude), conditions=request.filter, explain=request.explain
-        )
+        query = similar_query(request)
         served = await self.models.version_for(request.model)
         question = Question(query, {}, functools.partial(self._similar, request.item_id, query, served))
         return self._response(await self._in_time(question, served), request)

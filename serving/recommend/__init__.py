@@ -4,7 +4,7 @@ In: a request, a user's features, a model. Out: ranked items with their sources,
 """
 
 from serving.recommend.attributes import FieldError
-from serving.recommend.convert import ModelAnswer, query_of, rank_query, response_of
+from serving.recommend.convert import ModelAnswer, query_of, rank_query, response_of, similar_query
 from serving.recommend.items import Catalogue, Inputs, ItemFeatures, Read
 from serving.recommend.readers import ObservedReader, Reader, StreamClockReader
 from serving.recommend.recommender import (
@@ -47,5 +47,6 @@ __all__ = [
     "recommend",
     "response_of",
     "similar",
+    "similar_query",
     "substitute",
 ]

@@ -60,6 +60,12 @@ def rank_query(request: schema.RankRequest) -> ItemQuery:
     )
 
 
+def similar_query(request: schema.SimilarRequest) -> ItemQuery:
+    """The query of a request for similar items; the item itself is left out of every answer, also of a late one."""
+    exclude = (request.item_id, *request.exclude)
+    return ItemQuery(None, request.k, exclude=exclude, conditions=request.filter, explain=request.explain)
+
+
 def context_of(context: schema.Context) -> tuple[str, ...]:
     """The context's items, newest first, each once."""
     first = () if context.item_id is None else (context.item_id,)

@@ -121,17 +121,29 @@ def test_a_request_without_room_is_refused_at_once_and_one_after_it_is_answered(
     assert 'headrace_fallbacks_total{reason="no_model"} 1.0' in text
 
 
-def test_at_the_deadline_a_ranking_has_each_item_once(tmp_path):
+@pytest.fixture
+def late(tmp_path: Path) -> Recommendations:
+    """Recommendations without any time, whose items have been read."""
     rows, repo = SqliteRows(tmp_path / "online.db"), load_repo(REPO)
     fill(rows, repo)
     config = settings(tmp_path / "online.db", "").model_copy(update={"deadline_ms": 0})
     service = Service(config, repo, FeatureReader(rows, repo), rows, lambda _: EmptyRegistry(), None)
     read_items(service.default)
+    return service.default
+
+
+def test_at_the_deadline_a_ranking_has_each_item_once(late):
     request = schema.RankRequest(user_id="u1", items=["unheard", "item3", "item9", "other", "item3"])
-    answer = asyncio.run(service.default.rank(request))
+    answer = asyncio.run(late.rank(request))
     assert answer.fallback.reason == "deadline"
     assert [item.item_id for item in answer.items] == ["item9", "item3", "unheard", "other"]
     assert [item.source for item in answer.items][2:] == ["unknown", "unknown"]
+
+
+def test_at_the_deadline_an_item_is_not_similar_to_itself(late):
+    answer = asyncio.run(late.similar(schema.SimilarRequest(item_id="item9", exclude=["item4"])))
+    assert answer.fallback.reason == "deadline"
+    assert [item.item_id for item in answer.items] == ["item3"]
 
 
 def test_all_that_a_user_did_in_thirty_days_is_left_out(tmp_path):
