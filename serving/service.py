@@ -17,7 +17,7 @@ from features.times import now_ms
 from models.registry import Registry
 from serving.batches import Batches
 from serving.config import ServiceConfig
-from serving.events import EventSink, OwnClicks, PostedEvents
+from serving.events import EventSink, KafkaSink, OwnClicks, PostedEvents
 from serving.http import ProblemError, field_problem, schema
 from serving.metrics import Metrics
 from serving.recommend import ModelAnswer, ObservedReader, Reader
@@ -212,8 +212,6 @@ class Service:
 
 def sink_of(settings: ServiceConfig) -> EventSink | None:
     """The sink to the configured Kafka; None without one."""
-    from serving.events import KafkaSink
-
     if not settings.bootstrap_servers:
         return None
     return KafkaSink(settings.bootstrap_servers, settings.kafka_client, settings.acknowledge_within_s)
