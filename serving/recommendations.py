@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from features.definitions import FeatureRepo, FeatureView, Recommender
+from features.definitions import FeatureRepo, Recommender
 from features.errors import HeadraceError, StoreError
 from features.online_store import ChangedKeys, ReadableStore
 from features.times import now_ms
@@ -31,7 +31,6 @@ from serving.recommend import (
     ItemQuery,
     ItemSnapshot,
     ModelAnswer,
-    Read,
     Reader,
     Recommendation,
     ServedAnswer,
@@ -107,20 +106,21 @@ class Recommendations:
         batches: Batches[Question, ModelAnswer],
         metrics: RecommenderMetrics,
     ) -> None:
-        self.settings, self.definition, self.repo, self.metrics = settings, definition, repo, metrics
-        self._reader, self._rows, self._batches = reader, rows, batches
-        item_view = definition.item_view.name
+        self.settings, self.definition, self.metrics = settings, definition, metrics
+        self._rows, self._batches = rows, batches
+        main = definition.item_view
+        others = [view for view in repo.views.values() if view.entity == main.entity and view != main]
+        self._item_views = (main, *others)
         self.items = ItemFeatures(
-            lambda keys: reader.read(item_view, keys),
+            functools.partial(reader.read, main.name),
             self._item_keys,
             definition.trending_weights,
             definition.popular_weights,
-            *self._item_views(),
-            lambda schema_hash, keys: reader.read(item_view, keys, None, schema_hash),
+            main,
+            [(view, functools.partial(reader.read, view.name)) for view in others],
+            lambda schema_hash, keys: reader.read(main.name, keys, None, schema_hash),
             catalogue=self._catalogue(),
-            changes=[
-                ChangedKeys(rows, view) for view in (definition.item_view, *(view for view, _ in self._item_views()[1]))
-            ],
+            changes=[ChangedKeys(rows, view) for view in self._item_views],
         )
         self.models = ModelVersions(
             settings,
@@ -184,16 +184,9 @@ class Recommendations:
         catalogue = self.definition.catalogue
         return None if catalogue is None else Catalogue(catalogue, self.definition.availability)
 
-    def _item_views(self) -> tuple[FeatureView, list[tuple[FeatureView, Read]]]:
-        """The items' view, and the other views of the same entity with their reads."""
-        main = self.definition.item_view
-        views = [view for view in self.repo.views.values() if view.entity == main.entity and view != main]
-        return main, [(view, functools.partial(self._reader.read, view.name)) for view in views]
-
     def _item_keys(self) -> pa.Array:
         """The keys of items that any of their views has rows of."""
-        main, others = self._item_views()
-        return pa.concat_arrays([self._rows.keys(view.name) for view in (main, *(view for view, _ in others))])
+        return pa.concat_arrays([self._rows.keys(view.name) for view in self._item_views])
 
     def _log_of(self, sink: EventSink | None) -> ServedLog | None:
         stream = self.definition.served

@@ -5,7 +5,7 @@ In: a request, a user's features, a model. Out: ranked items with their sources,
 
 from serving.recommend.attributes import FieldError
 from serving.recommend.convert import ModelAnswer, query_of, rank_query, response_of, similar_query
-from serving.recommend.items import Catalogue, Inputs, ItemFeatures, Read
+from serving.recommend.items import Catalogue, Inputs, ItemFeatures
 from serving.recommend.readers import ObservedReader, Reader, StreamClockReader
 from serving.recommend.recommender import (
     FallbackReason,
@@ -31,7 +31,6 @@ __all__ = [
     "ItemSnapshot",
     "ObservedReader",
     "ItemQuery",
-    "Read",
     "Reader",
     "FallbackReason",
     "Recommendation",
