@@ -73,17 +73,21 @@ def own_clicks_of(settings: ServiceConfig, repo: FeatureRepo, pending: Pending) 
     return OwnClicks(pending, repo, repo.chosen_recommenders(settings.recommender_names), ttl_ms, session_ttl_ms)
 
 
-def build_asgi(settings: ServiceConfig) -> ASGIApp:
-    """The app for any ASGI server; the service's threads live as long as the app's lifespan."""
+def build_asgi(settings: ServiceConfig, *, answers_id: bool = True) -> ASGIApp:
+    """The app for any ASGI server; the service's threads live as long as the app's lifespan.
+
+    Args:
+        answers_id: whether answers have the header X-Request-ID; not where the server adds it.
+    """
     remember_secrets(settings.model_dump())
     redact_output()
-    return app_of(service_of(settings))
+    return app_of(service_of(settings), answers_id=answers_id)
 
 
-def app_of(service: Service) -> ASGIApp:
+def app_of(service: Service, *, answers_id: bool = True) -> ASGIApp:
     """The HTTP interface of a service: the hot routes, before FastAPI with all routes."""
     most = service.settings.max_body_bytes
-    return HotRoutes(fastapi_of(service), hot_routes(service), service.metrics, most)
+    return HotRoutes(fastapi_of(service), hot_routes(service), service.metrics, most, answers_id=answers_id)
 
 
 def fastapi_of(service: Service) -> FastAPI:
@@ -222,7 +226,7 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """The app of this replica."""
         stay_on_loopback()
-        return build_asgi(self._settings)
+        return build_asgi(self._settings, answers_id=False)  # Ray's replica adds the header
 
 
 def replicas_of(settings: ServiceConfig) -> dict[str, Any]:

@@ -47,12 +47,12 @@ def id_of(scope: Scope) -> str:
     return uuid.uuid4().hex
 
 
-def named(send: Send, name: tuple[bytes, bytes]) -> Send:
-    """Sends with this header in the answer."""
+def with_headers(send: Send, headers: Headers) -> Send:
+    """Sends with these headers in the answer."""
 
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), name]}
+            message = {**message, "headers": [*message.get("headers", ()), *headers]}
         await send(message)
 
     return sent
@@ -78,10 +78,23 @@ def says_json(scope: Scope) -> bool:
 
 
 class HotRoutes:
-    """Answers POST requests of ``routes`` (by path), and leaves the others, and those in doubt, to ``app``."""
+    """Answers POST requests of ``routes`` (by path), and leaves the others, and those in doubt, to ``app``.
 
-    def __init__(self, app: ASGIApp, routes: Mapping[str, HotRoute], metrics: Metrics, max_body_bytes: int) -> None:
+    Args:
+        answers_id: whether answers have the header X-Request-ID; not where the server adds it.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        routes: Mapping[str, HotRoute],
+        metrics: Metrics,
+        max_body_bytes: int,
+        *,
+        answers_id: bool = True,
+    ) -> None:
         self._app, self._routes, self._metrics, self._max_body_bytes = app, routes, metrics, max_body_bytes
+        self._answers_id = answers_id
         self._counts: dict[tuple[str, int], Any] = {}
         self._seconds: dict[str, Any] = {path: metrics.http_seconds.labels(path) for path in routes}
 
@@ -92,20 +105,20 @@ class HotRoutes:
             return
         request_id = id_of(scope)
         REQUEST_ID.set(request_id)
-        name = (ID_HEADER, request_id.encode())
+        own = [(ID_HEADER, request_id.encode())] if self._answers_id else []
         route = self._routes.get(scope["path"]) if scope["method"] == "POST" else None
         if route is None or self._announces_too_much(scope):
-            await self._app(scope, receive, named(send, name))
+            await self._app(scope, receive, with_headers(send, own))
             return
         began = time.perf_counter()
         messages: list[Message] = []
         body = await self._body(receive, messages)
         answer = None if body is None else await self._answer(route, scope, body)
         if answer is None:
-            await self._app(scope, replayed(messages, receive), named(send, name))
+            await self._app(scope, replayed(messages, receive), with_headers(send, own))
             return
         status, content, headers = answer
-        await send({"type": "http.response.start", "status": status, "headers": [*headers, name]})
+        await send({"type": "http.response.start", "status": status, "headers": [*headers, *own]})
         await send({"type": "http.response.body", "body": content})
         self._count(scope["path"], status)
         self._seconds[scope["path"]].observe(time.perf_counter() - began)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -242,6 +244,16 @@ def test_nothing_of_it_listens_beyond_this_machine(ray_http):
         if one.status == psutil.CONN_LISTEN and one.pid in mine and not local(one.laddr.ip)
     ]
     assert open_ports == []
+
+
+def test_an_answer_has_one_request_id_on_every_route(ray_http):
+    for path, body in (("/healthz", None), ("/v1/recommend", b'{"user_id": "u1"}'), ("/v1/recommend", b"{")):
+        headers = {"content-type": "application/json", "x-request-id": "mine-7"}
+        try:
+            answer = urllib.request.urlopen(urllib.request.Request(ray_http.url + path, body, headers), timeout=30)
+        except urllib.error.HTTPError as error:
+            answer = error
+        assert answer.headers.get_all("x-request-id") == ["mine-7"]
 
 
 def test_a_caller_of_ray_needs_a_token_that_its_owner_alone_can_read(ray_http):
