@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from headrace.bench.loop.serve import swaps
+from headrace.bench.loop.serve.command import over_empty
 from headrace.bench.loop.serve.requests import TimedResponse
 from headrace.bench.loop.serve.swaps import _visible, figures_of, held, swapped
 from headrace.loop import LoopError
@@ -53,6 +54,12 @@ def test_what_was_not_answered_is_counted_and_not_timed():
     assert (figures["requests"], figures["failed"], figures["max_ms"]) == (2, 1, 5.0)
     with pytest.raises(LoopError, match="none to 1"):
         figures_of([answered(None, 2.0, status=503)])
+
+
+def test_the_ratio_is_of_an_empty_handler_and_none_where_it_was_not_measured():
+    ours, peers = {"c64": {"per_s": 450.0}}, {"empty_handler": {"per_s": 900.0}, "bare_uvicorn": {"per_s": 3_000.0}}
+    assert over_empty(ours, peers) == 0.5
+    assert over_empty(ours, {}) is None
 
 
 @pytest.mark.slow
