@@ -173,6 +173,11 @@ class Loop:
             self.children.append(child)
         return child
 
+    def end(self, child: Child) -> None:
+        """The part and all it started have ended, before the loop does."""
+        child.stop()
+        self.children.remove(child)
+
     def run(self, name: str, *arguments: str) -> str:
         """The standard output of a headrace command, run to its end."""
         log = self.home / "logs" / f"{name}.log"
@@ -275,10 +280,14 @@ def share_jars(project_home: Path, home: Path) -> None:
         (home / "jars").symlink_to((project_home / "jars").resolve())
 
 
-def own_repo(repo: Path, home: Path) -> Path:
-    """A copy of the definitions in this home, with a store in this home in place of the original's."""
+def own_repo(repo: Path, home: Path, store: str = OWN_STORE) -> Path:
+    """A copy of the definitions in this home, with a store of its own in place of the original's.
+
+    Args:
+        store: the text of feature_store.yaml.
+    """
     copy = Path(shutil.copytree(repo, home / "feature_repo", ignore=shutil.ignore_patterns("__pycache__")))
-    (copy / "feature_store.yaml").write_text(OWN_STORE, encoding="utf-8")
+    (copy / "feature_store.yaml").write_text(store, encoding="utf-8")
     return copy
 
 

@@ -171,8 +171,7 @@ class RestartedPart:
             child.check()
         except LoopError as error:
             click.echo(f"{error} It starts again in {wait_s:.0f} s.", err=True)
-        child.stop()
-        self._loop.children.remove(child)
+        self._loop.end(child)
         self._child, self._due = None, now + wait_s
 
 

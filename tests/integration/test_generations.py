@@ -227,8 +227,7 @@ def test_a_day_with_a_changed_definition_and_a_rebuild_says_the_same_online_as_o
     stream = shop.loop.start("stream", "stream")
     shop.wait("the first quarter", lambda: shop.has_todays_rows() and shop.is_drained())
     assert is_clean("at rest", shop.verified(before))
-    stream.stop()
-    shop.loop.children.remove(stream)
+    shop.loop.end(stream)
 
     shop.change(BEFORE, AFTER)
     first = shop.rebuilt()

@@ -37,7 +37,7 @@ def ended_by_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def own_loop(where: str, port: int = 0) -> Iterator[Loop]:
-    """A loop by the project's settings and definitions, nothing of it started, in a folder that is gone afterwards.
+    """The loop of the project in the current folder, with a broker of its own, ended by Ctrl-C: see loop_of().
 
     Args:
         where: the command, for error messages.
@@ -46,8 +46,20 @@ def own_loop(where: str, port: int = 0) -> Iterator[Loop]:
     from headrace.project import Project
 
     project = own_broker(Project.open(), where)
-    with ended_by_ctrl_c(), temporary_home(project.home, "bench-") as home:
-        repo = own_repo(project.definitions, home)
+    with ended_by_ctrl_c(), loop_of(project, port) as loop:
+        yield loop
+
+
+@contextmanager
+def loop_of(project: Project, port: int = 0, store: str = "sqlite") -> Iterator[Loop]:
+    """A loop by the project's settings and definitions, nothing of it started, in a folder that is gone afterwards.
+
+    Args:
+        port: the service's.
+        store: one of STORES, for the loop alone.
+    """
+    with temporary_home(project.home, "bench-") as home, store_yaml(store, home) as yaml:
+        repo = own_repo(project.definitions, home, yaml)
         with Loop(project.root, project.settings, home, repo, port, f"sqlite:///{home / 'mlflow.db'}") as loop:
             yield loop
 

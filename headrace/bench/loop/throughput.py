@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
-from headrace.bench.loop.running import STORES, check_stores, ended_by_ctrl_c, own_broker, store_yaml
+from headrace.bench.loop.running import STORES, check_stores, ended_by_ctrl_c, loop_of, own_broker
 from headrace.bench.report import bench_report, write_report
 from headrace.console import JSON, say
-from headrace.loop import Loop, own_repo, temporary_home
+from headrace.loop import Loop
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from features.definitions import Stream
+    from headrace.project import Project
     from headrace.settings import Settings
 
 STREAM, VIEWS = "activity", ("user_activity", "item_activity")
@@ -67,7 +68,7 @@ def throughput(seconds: int, rate: int, stores: tuple[str, ...], as_json: bool) 
     project = own_broker(Project.open(), "bench throughput")
     check_stores(stores or STORES, "bench throughput")
     with ended_by_ctrl_c():
-        ours = {store: measured(store, project.root, project.settings, seconds, rate) for store in stores or STORES}
+        ours = {store: measured(store, project, seconds, rate) for store in stores or STORES}
         limits = {"spark_parse_noop": best_limit(ours), **_in_own_process(fold_limit, project.root, project.settings)}
     write_report(bench_report("throughput", ours, limits=limits), as_json, details)
 
@@ -83,22 +84,18 @@ def _in_own_process(measure: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(measure, *arguments).result()
 
 
-def measured(store: str, root: Path, settings: Settings, seconds: int, rate: int) -> dict[str, Any]:
+def measured(store: str, project: Project, seconds: int, rate: int) -> dict[str, Any]:
     """The figures of one store."""
-    with temporary_home(root / settings.home, "bench-") as home, store_yaml(store, home) as yaml:
-        repo = own_repo(root / settings.stream.repo, home)
-        (repo / "feature_store.yaml").write_text(yaml, encoding="utf-8")
-        with Loop(root, settings, home, repo, 0, f"sqlite:///{home / 'mlflow.db'}") as loop:
-            say(f"{store}: starting a broker and the stream")
-            loop.start_broker()
-            stream = loop.start("stream", "stream")
-            with producing(loop) as producer:
-                figures = producer.measure(seconds, rate)
-            stream.stop()
-            loop.children.remove(stream)
-            say(f"{store}: {json.dumps(figures)}")
-            say("the limit: Spark, parsing in its Python workers, no sink")
-            return figures | {"limit": _in_own_process(parse_limit, root, settings, loop.bootstrap)}
+    with loop_of(project, store=store) as loop:
+        say(f"{store}: starting a broker and the stream")
+        loop.start_broker()
+        stream = loop.start("stream", "stream")
+        with producing(loop) as producer:
+            figures = producer.measure(seconds, rate)
+        loop.end(stream)
+        say(f"{store}: {json.dumps(figures)}")
+        say("the limit: Spark, parsing in its Python workers, no sink")
+        return figures | {"limit": _in_own_process(parse_limit, project.root, project.settings, loop.bootstrap)}
 
 
 @contextmanager

@@ -6,18 +6,18 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from headrace.bench.loop.running import STORES, check_stores, ended_by_ctrl_c, own_broker, store_yaml
+from headrace.bench.loop.running import STORES, check_stores, ended_by_ctrl_c, loop_of, own_broker
 from headrace.bench.loop.serve.clicks import clicked
 from headrace.bench.loop.serve.swaps import held, recovered_s, swapped
 from headrace.bench.report import bench_report, write_report
 from headrace.console import JSON, say
-from headrace.loop import Loop, own_repo, temporary_home
+from headrace.loop import Loop, own_repo
 
 if TYPE_CHECKING:
     from headrace.bench.loop.serve.worlds import World
@@ -296,14 +296,11 @@ def running(project: Project, store: str) -> Iterator[Loop]:
     settings = project.settings
     local = settings.serving.model_copy(update={"host": "127.0.0.1"})
     settings = settings.model_copy(update={"serving": local})
-    with temporary_home(project.home, "bench-") as home, store_yaml(store, home) as yaml:
-        repo = own_repo(project.definitions, home)
-        (repo / "feature_store.yaml").write_text(yaml, encoding="utf-8")
-        with Loop(project.root, settings, home, repo, free_port(), f"sqlite:///{home / 'mlflow.db'}") as loop:
-            say("starting a broker and the stream")
-            loop.start_broker()
-            loop.start("stream", "stream")
-            yield loop
+    with loop_of(replace(project, settings=settings), free_port(), store) as loop:
+        say("starting a broker and the stream")
+        loop.start_broker()
+        loop.start("stream", "stream")
+        yield loop
 
 
 @contextmanager
@@ -319,8 +316,7 @@ def serving(loop: Loop, replicas: int, world: World) -> Iterator[Load]:
         loop.wait("the items", lambda: (loop.ask("/readyz") or {}).get("items", 0) >= known, STARTED_WITHIN_S)
         yield Load(loop.url, loop.home)
     finally:
-        child.stop()
-        loop.children.remove(child)
+        loop.end(child)
 
 
 def folded(loop: Loop, records: int) -> bool:
