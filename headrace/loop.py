@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,8 @@ from features.online_store import status_file
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    import pyarrow as pa
 
     from headrace.settings import Settings
 
@@ -153,6 +155,17 @@ class Loop:
         ensure_topics(self.bootstrap, streams, self.settings.kafka.partitions, self.settings.kafka.client)
         return self.bootstrap
 
+    def send(self, tables: Iterable[tuple[str, pa.Table]]) -> None:
+        """The (stream, events) are acknowledged by Kafka. Raises HeadraceError where any is not."""
+        from features.definitions import load_repo
+        from streaming.kafka import EventProducer
+        from streaming.replay import Stop, Tally, in_file_order, send_all
+
+        streams, tally = load_repo(self.repo).streams, Tally()
+        producer = EventProducer(self.bootstrap, self.settings.kafka.client)
+        send_all(in_file_order(iter(tables), streams, 0), producer, Stop(), tally, None)
+        tally.check("the loop's events")
+
     @property
     def environment(self) -> dict[str, str]:
         """The environment of the children, over the settings' files."""
@@ -227,6 +240,10 @@ class Loop:
         """Verdict → number of the records that the stream has folded so far."""
         counts = self.status().get("queries", {}).get("fold", {}).get("counts", {})
         return {name: int(count) for name, count in counts.items()}
+
+    def has_counted(self, records: int) -> bool:
+        """The stream has folded so many records, whatever their verdicts."""
+        return sum(self.counted().values()) >= records
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any] | None:
         """The service's answer; None where there is none, or a refusal."""

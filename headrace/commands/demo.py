@@ -91,19 +91,14 @@ class Demo:
 
     def send_history(self) -> int:
         """The number of events sent: days of a simulated shop, all acknowledged."""
-        from features.definitions import load_repo
         from headrace.simulators import ShopSimulator
-        from streaming.kafka import EventProducer
-        from streaming.replay import Stop, Tally, in_file_order, send_all
 
-        streams = load_repo(self.loop.repo).streams
         shop, now = ShopSimulator(SEED, USERS, ITEMS), _now_ms()
         self.shop = shop
         history = shop.history(DAYS, now)
         tables = [("catalogue", shop.catalogue(now)), ("activity", history)]
-        tally, producer = Tally(), EventProducer(self.loop.bootstrap, self.loop.settings.kafka.client)
         began = time.monotonic()
-        send_all(in_file_order(iter(tables), streams, 0), producer, Stop(), tally, None)
+        self.loop.send(tables)
         took = time.monotonic() - began
         sent = sum(int(table.num_rows) for _, table in tables)
         self.facts["sent"] = {"events": sent, "per_s": round(sent / took)}
@@ -113,12 +108,8 @@ class Demo:
 
     def wait_until_folded(self, sent: int) -> None:
         """The stream has counted everything that was sent, and the archive has it."""
-
-        def finished() -> dict[str, int] | None:
-            counts = self.loop.counted()
-            return counts if sum(counts.values()) >= sent else None
-
-        counts = self.loop.wait("the stream", finished, FOLDED_WITHIN_S)
+        self.loop.wait("the stream", lambda: self.loop.has_counted(sent), FOLDED_WITHIN_S)
+        counts = self.loop.counted()
         queries = self.loop.status().get("queries", {})
         self.checks["every event ended once"] = sum(counts.values()) == sent
         self.facts["stream"] = {"counts": counts, "age": queries.get("fold", {}).get("age")}

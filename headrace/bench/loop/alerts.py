@@ -103,7 +103,7 @@ class AlertAges:
         past = cards_traffic.Past(self.cards, self.streams, HISTORY_DAYS, now)
         say(f"{HISTORY_DAYS} days of payments before, and a model of them")
         sent, _ = self._sent(past.batches(), None, None)
-        self.loop.wait("the stream", lambda: sum(self.loop.counted().values()) >= sent, STARTED_WITHIN_S)
+        self.loop.wait("the stream", lambda: self.loop.has_counted(sent), STARTED_WITHIN_S)
         self.loop.wait("the archive", self._archived, STARTED_WITHIN_S)
         report = json.loads(self.loop.run("train", "train", MODEL, "--json"))
         if not report["promoted"]:

@@ -189,7 +189,7 @@ class FreshnessBench:
         """The stream has folded the events of a while, and archived some."""
         say(f"warming up for {WARM_UP_S} s")
         sent = self._send(self._made(WARM_UP_S, measured=False))
-        self.loop.wait("the stream", lambda: sum(self.loop.counted().values()) >= sent, STARTED_WITHIN_S)
+        self.loop.wait("the stream", lambda: self.loop.has_counted(sent), STARTED_WITHIN_S)
         self.loop.wait("the archive", self._commits, STARTED_WITHIN_S)
 
     def _commits(self) -> int:

@@ -171,7 +171,7 @@ class ServeBench:
         loop.start("traffic", "generate", "--rate", str(LIVE_RATE), *counts)
         # The catalogue, which a filter reads, comes before the first live event.
         say("waiting until the stream has folded the history and the catalogue")
-        loop.wait("the fold", lambda: folded(loop, sent + options.items), FOLDED_WITHIN_S)
+        loop.wait("the fold", lambda: loop.has_counted(sent + options.items), FOLDED_WITHIN_S)
         return world
 
     def _parts(self, load: Load, world: World) -> None:
@@ -317,11 +317,6 @@ def serving(loop: Loop, replicas: int, world: World) -> Iterator[Load]:
         yield Load(loop.url, loop.home)
     finally:
         loop.end(child)
-
-
-def folded(loop: Loop, records: int) -> bool:
-    """The stream has counted so many records."""
-    return sum(loop.counted().values()) >= records
 
 
 def plain(world: World, **more: Any) -> list[dict[str, Any]]:

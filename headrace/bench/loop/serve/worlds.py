@@ -86,21 +86,9 @@ def shop_world(loop: Loop, items: int, versions: int) -> World:
     shop, now_ms = ShopSimulator(SEED, USERS, items), _now_ms()
     events = shop_events(shop, now_ms)
     say(f"{len(events):,} events of {USERS:,} users and {items:,} items into the topic; a model of them meanwhile")
-    send(loop, events)
+    loop.send([(STREAM, events)])
     made = world_of(loop, events, now_ms, versions)
     return replace(made, median_price=float(sorted(shop.price)[items // 2]))
-
-
-def send(loop: Loop, events: pa.Table) -> None:
-    """The events are acknowledged by the loop's broker."""
-    from features.definitions import load_repo
-    from streaming.kafka import EventProducer
-    from streaming.replay import Stop, Tally, in_file_order, send_all
-
-    streams, tally = load_repo(loop.repo).streams, Tally()
-    producer = EventProducer(loop.bootstrap, loop.settings.kafka.client)
-    send_all(in_file_order(iter([(STREAM, events)]), streams, 0), producer, Stop(), tally, None)
-    tally.check("bench serve")
 
 
 def movielens_world(loop: Loop, folder: Path, versions: int = 1) -> World:
