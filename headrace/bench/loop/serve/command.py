@@ -167,11 +167,10 @@ class ServeBench:
         options = self.options
         world = shop_world(loop, options.items, VERSIONS if options.has("swap") else 1)
         counts = ["--users", str(USERS), "--items", str(options.items), "--seed", str(SEED)]
-        sent = sum(loop.counted().values())
         loop.start("traffic", "generate", "--rate", str(LIVE_RATE), *counts)
         # The catalogue, which a filter reads, comes before the first live event.
         say("waiting until the stream has folded the history and the catalogue")
-        loop.wait("the fold", lambda: loop.has_counted(sent + options.items), FOLDED_WITHIN_S)
+        loop.wait("the fold", lambda: loop.has_counted(world.sent + options.items), FOLDED_WITHIN_S)
         return world
 
     def _parts(self, load: Load, world: World) -> None:

@@ -44,6 +44,7 @@ class World:
         items: those that the model knows, in a random order.
         popular: the POPULAR most popular ones.
         size: what the report says of the model: items, trees, inputs, candidates.
+        sent: the number of events in the loop's topic.
     """
 
     users: list[str]
@@ -53,6 +54,7 @@ class World:
     versions: list[Version]
     size: dict[str, Any]
     median_price: float = 0.0
+    sent: int = 0
 
 
 def shop_events(shop: ShopSimulator, now_ms: int) -> pa.Table:
@@ -88,7 +90,7 @@ def shop_world(loop: Loop, items: int, versions: int) -> World:
     say(f"{len(events):,} events of {USERS:,} users and {items:,} items into the topic; a model of them meanwhile")
     loop.send([(STREAM, events)])
     made = world_of(loop, events, now_ms, versions)
-    return replace(made, median_price=float(sorted(shop.price)[items // 2]))
+    return replace(made, median_price=float(sorted(shop.price)[items // 2]), sent=len(events))
 
 
 def movielens_world(loop: Loop, folder: Path, versions: int = 1) -> World:
