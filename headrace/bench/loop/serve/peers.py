@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from headrace.bench.loop.serve.requests import FULL, Caller
-from headrace.loop import LoopError, with_group_gone
+from headrace.loop import Child, LoopError
 
 ANSWER_BYTES = 1_000
 """The length of the constant answer: about that of ten items."""
 
-STARTED_WITHIN_S, ENDED_WITHIN_S = 180.0, 30.0
+STARTED_WITHIN_S = 180.0
 
 MODULE = "headrace.bench.loop.serve.peers"
 
@@ -56,29 +56,25 @@ def peer(name: str, root: Path, log: Path) -> Iterator[str]:
     with log.open("ab") as file:
         command = [sys.executable, "-m", module, *rest]
         process = subprocess.Popen(
-            command, cwd=root, stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True
+            command, cwd=root, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
+    child = Child(name, log, process)
     try:
-        _wait_for(name, port, process)
+        _wait_for(child, port)
         yield f"http://127.0.0.1:{port}"
     finally:
-        process.terminate()
-        try:
-            process.wait(ENDED_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        with_group_gone(process.pid)
-        process.wait()
+        child.stop()
 
 
-def _wait_for(name: str, port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(child: Child, port: int) -> None:
     until = time.monotonic() + STARTED_WITHIN_S
-    while time.monotonic() < until and process.poll() is None:
+    while time.monotonic() < until:
+        child.check()
         with closing(Caller(("127.0.0.1", port))) as caller:
             if caller.recommend({"user_id": "u1"}).status == FULL:
                 return
         time.sleep(0.1)
-    raise LoopError(f"the peer '{name}'", "an answer", "none")
+    raise LoopError(f"the peer '{child.name}'", "an answer", "none")
 
 
 class Empty:
