@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from headrace.bench.loop.running import asked, own_loop
 from headrace.bench.report import bench_report, write_report
 from headrace.console import JSON
 from headrace.loop import Loop, LoopError
@@ -41,7 +40,6 @@ def own_clicks(clicks: int, replicas: int, as_json: bool) -> None:
       headrace bench own-clicks --clicks 1000 --json
     """
     from features.machine import free_port
-    from headrace.bench.loop.running import own_loop
 
     with own_loop("bench own-clicks", free_port()) as loop:
         figures = measured(loop, clicks, replicas)
@@ -80,34 +78,23 @@ def measured(loop: Loop, clicks: int, replicas: int) -> dict[str, Any]:
 
 
 class Client:
-    """One connection for each request, as a load balancer would spread them over the replicas."""
+    """Clicks of users, and reads of what the service counts of them."""
 
     def __init__(self, loop: Loop) -> None:
         self._address = loop.settings.serving.host, loop.port
 
-    def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        connection = http.client.HTTPConnection(*self._address, timeout=10)
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body))
-            answer = connection.getresponse()
-            content: dict[str, Any] = json.loads(answer.read())
-        finally:
-            connection.close()
-        if answer.status not in (200, 202):
-            raise LoopError(f"{method} {path}", "200 or 202", f"{answer.status}: {content}")
-        return content
-
     def seen(self, user: str) -> int:
         """The number of the user's views that the service counts."""
-        views = {view["view"]: view["features"] for view in self._request("GET", f"/v1/features/user/{user}")["views"]}
-        return views["user_activity"][SHOWS] or 0
+        answer = asked(self._address, "GET", f"/v1/features/user/{user}")
+        features = {view["view"]: view["features"] for view in answer["views"]}
+        return features["user_activity"][SHOWS] or 0
 
     def pair(self, user: str, number: int) -> tuple[float, int]:
         """A click and the next read: their time together in ms, and the views that the read counts."""
         now = time.time_ns() // 1_000_000
         event = {"event_id": f"click{number}-{now}", "event_time": now, "event_type": "view"}
         began = time.perf_counter()
-        self._request("POST", "/v1/events", event | {"user_id": user, "item_id": f"i{number % 7}"})
+        asked(self._address, "POST", "/v1/events", event | {"user_id": user, "item_id": f"i{number % 7}"})
         seen = self.seen(user)
         return 1e3 * (time.perf_counter() - began), seen
 

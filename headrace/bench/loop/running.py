@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import sys
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from features.errors import UsageError
 from features.machine import find_program
 from headrace.bench.redis_server import redis_server
 from headrace.console import say
-from headrace.loop import OWN_STORE, Loop, interrupts_end_it, own_repo, temporary_home
+from headrace.loop import OWN_STORE, Loop, LoopError, interrupts_end_it, own_repo, temporary_home
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,3 +100,19 @@ def store_yaml(store: str, home: Path) -> Iterator[str]:
         return
     with redis_server(home, durable=True) as address:
         yield REDIS_STORE.format(url=f"redis://{address}/0")
+
+
+def asked(address: tuple[str, int], method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The answer over a connection of its own, as a load balancer would spread requests over the replicas.
+
+    Raises:
+        LoopError: any status but 200 and 202.
+    """
+    with closing(http.client.HTTPConnection(*address, timeout=10)) as connection:
+        data = None if body is None else json.dumps(body)
+        connection.request(method, path, data, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        content: dict[str, Any] = json.loads(answer.read())
+    if answer.status not in (http.HTTPStatus.OK, http.HTTPStatus.ACCEPTED):
+        raise LoopError(f"{method} {path}", "200 or 202", f"{answer.status}: {content}")
+    return content

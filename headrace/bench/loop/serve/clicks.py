@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from headrace.bench.loop.serve.requests import FULL
-from headrace.loop import LoopError
+from headrace.bench.loop.running import asked
 
 if TYPE_CHECKING:
     from headrace.bench.loop.serve.worlds import World
 
 CLICKS, WARM_UP, K = 100, 20, 10
 
-ACCEPTED = 202
-
 
 def clicked(address: tuple[str, int], world: World, replicas: int) -> dict[str, Any]:
     """Times of the pairs, and the numbers of those after which other items were recommended than before, by the model.
 
-    Each request has a connection of its own, as a load balancer would spread them over the replicas. The item that is
-    clicked is no other item.
+    The item that is clicked is no other item.
     """
     from streaming.fold import ages_of
 
     pairs_ms, changed, fallbacks = [], 0, 0
     for number, user in enumerate(world.users[: WARM_UP + CLICKS]):
         item = world.popular[number % len(world.popular)]
-        before = recommended(_posted(address, "/v1/recommend", {"user_id": user, "k": K}))
+        before = recommended(asked(address, "POST", "/v1/recommend", {"user_id": user, "k": K}))
         now_ms = time.time_ns() // 1_000_000
         event = {"event_id": f"bench{number}-{now_ms}", "event_time": now_ms, "event_type": "view"}
         began = time.perf_counter()
-        _posted(address, "/v1/events", event | {"user_id": user, "item_id": item})
-        answer = _posted(address, "/v1/recommend", {"user_id": user, "k": K})
+        asked(address, "POST", "/v1/events", event | {"user_id": user, "item_id": item})
+        answer = asked(address, "POST", "/v1/recommend", {"user_id": user, "k": K})
         took_ms = 1e3 * (time.perf_counter() - began)
         if number >= WARM_UP:
             pairs_ms.append(took_ms)
@@ -48,13 +41,3 @@ def clicked(address: tuple[str, int], world: World, replicas: int) -> dict[str, 
 def recommended(answer: Mapping[str, Any]) -> set[str]:
     """The items of an answer."""
     return {item["item_id"] for item in answer["items"]}
-
-
-def _posted(address: tuple[str, int], path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    with closing(http.client.HTTPConnection(*address, timeout=10)) as connection:
-        connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
-        answer = connection.getresponse()
-        content: dict[str, Any] = json.loads(answer.read())
-    if answer.status not in (FULL, ACCEPTED):
-        raise LoopError(f"POST {path}", "200 or 202", f"{answer.status}: {content}")
-    return content
