@@ -6,14 +6,11 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from http_stub import Answer, http_stub
 
 from headrace.bench.loop.serve import swaps
 from headrace.bench.loop.serve.command import over_empty
@@ -77,30 +74,6 @@ def test_a_minute_of_load_with_three_promotions_and_a_rollback_loses_no_request(
     assert any(one is not None for one in swap["visible_s"])
 
 
-@contextmanager
-def service(champion: Callable[[], str]) -> Iterator[tuple[str, int]]:
-    """The address of a service that answers by the champion of then."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            body = json.dumps({"model": {"version": champion()}, "fallback": {"used": False}}).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield ("127.0.0.1", http.server_port)
-        http.shutdown()
-
-
 def test_the_next_version_is_promoted_once_the_one_before_is_seen(monkeypatch):
     monkeypatch.setattr(swaps, "REST_S", 0.5)
 
@@ -119,7 +92,11 @@ def test_the_next_version_is_promoted_once_the_one_before_is_seen(monkeypatch):
 
     registry = Registry()
     versions = [SimpleNamespace(version=number, name="m") for number in "123"]
-    with service(lambda: registry.champion) as address:
+
+    def answer(_body: object) -> Answer:
+        return 200, {}, {"model": {"version": registry.champion}, "fallback": {"used": False}}
+
+    with http_stub(answer) as address:
         swap = swapped(address, [{"user_id": "u1"}], registry, versions, (1, 50))
     assert swap["versions"] == ["2", "3", "2"]
     assert held(swap), swap

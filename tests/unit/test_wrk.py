@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from http_stub import Answer, http_stub
 
 from headrace.bench.loop.serve.wrk import Load, WrkRun, figures_of_runs
 from headrace.cli import cli
@@ -34,29 +32,16 @@ def server() -> Iterator[tuple[str, Counter[str]]]:
     """
     asked: Counter[str] = Counter()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(body: dict[str, str]) -> Answer:
+        user = body["user_id"]
+        asked[user] += 1
+        number = int(user[1:])
+        status = {0: 429, 2: 500}.get(number % 5, 200)
+        headers = {"Retry-After": "1"} if status == 429 and number % 10 else {}
+        return status, headers, {"fallback": {"used": number % 5 == 1}}
 
-        def do_POST(self) -> None:
-            user = json.loads(self.rfile.read(int(self.headers["content-length"])))["user_id"]
-            asked[user] += 1
-            number = int(user[1:])
-            status = {0: 429, 2: 500}.get(number % 5, 200)
-            body = json.dumps({"fallback": {"used": number % 5 == 1}}).encode()
-            self.send_response(status)
-            if status == 429 and number % 10:
-                self.send_header("Retry-After", "1")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http.server_port}", asked
-        http.shutdown()
+    with http_stub(answer) as (host, port):
+        yield f"http://{host}:{port}", asked
 
 
 def test_a_fallback_and_a_refusal_are_no_answers_and_no_user_asks_twice(tmp_path: Path) -> None:
