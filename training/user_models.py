@@ -25,7 +25,7 @@ from training.event_model import (
 from training.item_content import content_before
 from training.judging import GateVerdict, Judge, Registration, files_of, input_names
 from training.progress import Log, StageTimer, silent
-from training.recommender import CalibrationCheck, candidates_before, examples_of, manifest_of, metrics_of
+from training.recommender import CalibrationCheck, candidates_for_everybody, examples_of, manifest_of, metrics_of
 from training.registry import ModelRegistry, Version
 from training.settings import TrainingSettings
 
@@ -93,7 +93,7 @@ def register_ranker(model: Path, judge: Judge, registration: Registration) -> tu
     Raises ArtefactError for what is no ranker over our features, or does not answer.
     """
     registry, run, manifest = registration.registry, judge.run, ranker_manifest(judge, registration.now_ms)
-    tables = candidates_before(run, run.split.end)
+    tables = candidates_for_everybody(run, run.split.end)
     ranker, content = OwnRanker(pack(model), input_names(manifest)), content_before(run, tables, run.split.end)
     artefact = Artefact(manifest, tables, ranker, content)
     rows = [judge.row(artefact, "popular"), judge.row(artefact)]

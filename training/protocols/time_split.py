@@ -36,7 +36,7 @@ from training.recommender import (
     RetrievedMoments,
     Taken,
     UserFrequency,
-    candidates_before,
+    candidates_for_everybody,
     chances_of,
     learn,
     manifest_of,
@@ -197,7 +197,7 @@ def two_stage(training: TrainingRun, held_out: HeldOutUsers) -> Fitted:
     started = perf_counter()
     learnt = learn(training)
     middle, history = training.split.middle, training.history
-    tables = candidates_before(training, middle)
+    tables = candidates_for_everybody(training, middle)
     fit_s = perf_counter() - started
     manifest = manifest_of(training.domain, training.settings, training.target, middle, 0)
     artefact = Artefact(manifest, tables, learnt.ranker)

@@ -9,6 +9,7 @@ from training.recommender.evaluate import METRICS, ModelResult, chances_of, comp
 from training.recommender.fit import (
     Trained,
     candidates_before,
+    candidates_for_everybody,
     examples_of,
     held_out_moments,
     learn,
@@ -64,6 +65,7 @@ __all__ = [
     "calibration",
     "calibration_error",
     "candidates_before",
+    "candidates_for_everybody",
     "chances_of",
     "compared",
     "examples",

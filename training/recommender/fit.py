@@ -135,14 +135,19 @@ def train(run: TrainingRun, now_ms: int) -> Trained:
 
 
 def candidates_before(run: TrainingRun, as_of_ms: int) -> CandidateTables:
-    """The candidates for the run's target, from what was known before ``as_of_ms``."""
+    """The candidates for the run's target, from what was known before ``as_of_ms``: for users with a past."""
+    return fit_candidates(run.history, run.target, as_of_ms, run.settings)
+
+
+def candidates_for_everybody(run: TrainingRun, as_of_ms: int) -> CandidateTables:
+    """Those of ``candidates_before``, and what new users are recommended first."""
     first = first_half_life(run.history, run.target, run.split, run.settings)
     return fit_candidates(run.history, run.target, as_of_ms, run.settings, first)
 
 
 def _final_candidates(run: TrainingRun) -> CandidateTables:
     """Candidates of everything, and what everybody took, also where the users are a sample."""
-    tables, events = candidates_before(run, run.split.end), run.features.events
+    tables, events = candidates_for_everybody(run, run.split.end), run.features.events
     return with_everybody(tables, events, run) if isinstance(events, SampledEvents) else tables
 
 

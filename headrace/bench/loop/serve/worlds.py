@@ -158,7 +158,7 @@ def model_of(repo: FeatureRepo, events: Mapping[str, pa.Table], now_ms: int) -> 
     """A model of the events, not tested, and its size. Raises UsageError where they are too few for a ranker."""
     from models.recommender import PAIR_FEATURES, Artefact
     from training.data import Domain
-    from training.recommender import candidates_before, learn, manifest_of
+    from training.recommender import candidates_for_everybody, learn, manifest_of
     from training.run import TrainingRun
     from training.settings import TrainingSettings
 
@@ -169,7 +169,7 @@ def model_of(repo: FeatureRepo, events: Mapping[str, pa.Table], now_ms: int) -> 
     learnt = learn(run)
     if learnt.ranker is None:
         raise UsageError("bench serve", "events that a ranker can be fitted on", f"{learnt.positives} examples taken")
-    tables = candidates_before(run, run.split.end)
+    tables = candidates_for_everybody(run, run.split.end)
     manifest = manifest_of(run.domain, settings, run.target, run.split.end, now_ms)
     artefact = Artefact(manifest.model_copy(update={"items": len(tables.items)}), tables, learnt.ranker)
     size = {
