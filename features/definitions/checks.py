@@ -23,6 +23,12 @@ def check_name(name: object, where: str) -> None:
         raise DefinitionError(where, "a name of lower-case letters, digits and _, starting with a letter", repr(name))
 
 
+def check_model_name(name: object, where: str) -> None:
+    """Raises DefinitionError unless it is a valid name of a registered model."""
+    if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+        raise DefinitionError(where, "a name of letters, digits, - and _", repr(name))
+
+
 def check_path(path: object, where: str) -> None:
     """Raises DefinitionError unless it is a dotted path into a message."""
     if not isinstance(path, str) or not all(path.split(".")):

@@ -212,6 +212,13 @@ class Stream:
             self.computed or {}, "float64"
         )
 
+    def check_keys(self, entity: Entity, where: str) -> None:
+        """Raises DefinitionError unless the stream's events have the entity's keys."""
+        for key, dtype in entity.keys.items():
+            if self.dtypes.get(key) != dtype:
+                got = self.dtypes.get(key, "no such field")
+                raise DefinitionError(where, f"field '{key}' ({dtype}) in stream '{self.name}'", got)
+
 
 SERVED_FIELDS: dict[str, Field | str] = {
     "recommendation_id": Field("string", required=True),

@@ -50,7 +50,7 @@ class FeatureSet:
         location = f"feature set of '{self.entity.name}' on '{self.source.name}'"
         if self.name is not None:
             check_name(self.name, f"{location}: name")
-        self._check_keys(location)
+        self.source.check_keys(self.entity, location)
         where = freeze_where(self.where, location)
         check_where(where, self.source.dtypes, location)
         windows = tuple(
@@ -66,12 +66,6 @@ class FeatureSet:
         if where and not self.label:
             required = "a name=, as its where has no letter of a to z and no digit to name it by"
             raise DefinitionError(location, required, repr(where))
-
-    def _check_keys(self, location: str) -> None:
-        for key, dtype in self.entity.keys.items():
-            if self.source.dtypes.get(key) != dtype:
-                got = f"{self.source.dtypes.get(key, 'no such field')}"
-                raise DefinitionError(location, f"field '{key}' ({dtype}) in stream '{self.source.name}'", got)
 
     @property
     def filter(self) -> FrozenMap[Condition]:

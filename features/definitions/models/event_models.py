@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from features.definitions.checks import check_mapping, check_name, freeze, nonempty_list
+from features.definitions.checks import check_mapping, check_model_name, check_name, freeze, nonempty_list
 from features.definitions.expressions import (
     Condition,
     Expression,
@@ -100,8 +100,7 @@ class EventModel:
 
     def __post_init__(self) -> None:
         where = f"event model {self.name!r}"
-        if not isinstance(self.name, str) or not self.name.replace("-", "").replace("_", "").isalnum():
-            raise DefinitionError(where, "a name of letters, digits, - and _", repr(self.name))
+        check_model_name(self.name, where)
         if not isinstance(self.stream, Stream) or not isinstance(self.labels, Stream):
             raise DefinitionError(where, "stream=Stream(…) and labels=Stream(…)", f"{self.stream!r}, {self.labels!r}")
         if not isinstance(self.alert, TopADay | AtPrecision):

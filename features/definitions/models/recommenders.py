@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from features.definitions.aggregations import Count, DecayedCount, Last, LastK
-from features.definitions.checks import freeze, nonempty_list
+from features.definitions.checks import check_model_name, freeze, nonempty_list
 from features.definitions.expressions import Condition, FrozenMap, check_where, freeze_where
 from features.definitions.streams import SERVED_FIELDS, Entity, Stream
 from features.definitions.views import Feature, FeatureView
@@ -93,9 +93,7 @@ class Recommender:
     default: bool = False
 
     def __post_init__(self) -> None:
-        where = f"recommender {self.name!r}"
-        if not isinstance(self.name, str) or not self.name.replace("-", "").replace("_", "").isalnum():
-            raise DefinitionError(where, "a name of letters, digits, - and _", repr(self.name))
+        check_model_name(self.name, f"recommender {self.name!r}")
         where = f"recommender '{self.name}'"
         if not isinstance(self.stream, Stream):
             raise DefinitionError(where, "stream=Stream(…)", repr(self.stream))
@@ -112,10 +110,7 @@ class Recommender:
             raise DefinitionError(where, f"{role}=Entity(…) and {role}_view=FeatureView(…)", f"{entity!r}, {view!r}")
         if view.entity != entity:
             raise DefinitionError(where, f"a {role}_view of entity '{entity.name}'", f"one of '{view.entity.name}'")
-        for key, dtype in entity.keys.items():
-            if self.stream.dtypes.get(key) != dtype:
-                got = self.stream.dtypes.get(key, "no such field")
-                raise DefinitionError(where, f"field '{key}' ({dtype}) in stream '{self.stream.name}'", got)
+        self.stream.check_keys(entity, where)
 
     def _check_kinds(self, where: str) -> None:
         targets = tuple(nonempty_list(self.targets, f"{where}: targets", "kind"))
