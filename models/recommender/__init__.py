@@ -6,7 +6,7 @@ In: a user's history and feature values. Out: ranked items, with the source of e
 from models.recommender.arrays import candidate_arrays, candidate_tables, read_arrays
 from models.recommender.artefact import Artefact, LoadedRecommender, Manifest, load, save
 from models.recommender.calibration import Calibration, log_odds
-from models.recommender.content import Columns, Content, ContentEncoder, ContentRows, attributes_in
+from models.recommender.content import Columns, Content, ContentEncoder, ContentRows
 from models.recommender.extension import tables_with_items, with_items
 from models.recommender.golden import goldens_of, open_recommender, try_out
 from models.recommender.pairs import Query
@@ -33,7 +33,6 @@ __all__ = [
     "Ranked",
     "Sessions",
     "SparseRows",
-    "attributes_in",
     "candidate_arrays",
     "candidate_tables",
     "first_scores",

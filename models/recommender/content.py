@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.arrays import Floats, Int64s, plain_array
-from features.definitions import FeatureView, attributes_of
 from features.hashing import hash_texts
 from models.recommender.tables import SparseRows
 
@@ -48,14 +47,6 @@ CONTENT = {
     "content_weights": "f4",
 }
 """Array of candidates.npz → its dtype; those of a Content without projection."""
-
-
-def attributes_in(view: FeatureView) -> dict[str, str]:
-    """Attribute → the feature of the view that holds it, with the longest window.
-
-    An attribute is the column of a ``Last`` without a condition.
-    """
-    return {column: feature.name for column, feature in attributes_of(view).items()}
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.arrays import Bools, Int64s
-from features.definitions import FeatureView
+from features.definitions import FeatureView, attributes_of
 from features.rows import FeatureMatrix
-from models.recommender import attributes_in
 
 RANGE = ("min", "max")
 
@@ -42,8 +41,8 @@ class Attributes:
         """The attributes of the items in these views; the first view with a value wins."""
         columns: dict[str, pa.Array] = {}
         for view, matrix in views:
-            for name, feature in attributes_in(view).items():
-                column = matrix.columns[matrix.names.index(feature)]
+            for name, feature in attributes_of(view).items():
+                column = matrix.columns[matrix.names.index(feature.name)]
                 known = columns.get(name)
                 if known is None or known.type == column.type:
                     columns[name] = column if known is None else pc.coalesce(known, column)

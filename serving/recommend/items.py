@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.arrays import Bools, Floats, Int64s
-from features.definitions import Condition, FeatureView, matches
+from features.definitions import Condition, FeatureView, attributes_of, matches
 from features.events import arrow_type
 from features.rows import FeatureMatrix, Status, joined
-from models.recommender import Artefact, attributes_in
+from models.recommender import Artefact
 from serving.recommend.attributes import Attributes
 from serving.recommend.later_items import LaterItems
 from serving.recommend.snapshot import NO_ITEMS, ItemKeys, ItemRanking, ItemSnapshot, weighted
@@ -181,7 +181,7 @@ class ItemFeatures:
 
     def _kept(self, view: FeatureView, matrix: FeatureMatrix) -> FeatureMatrix:
         """The attributes, and what the catalogue's conditions are on."""
-        names = list(attributes_in(view).values())
+        names = [feature.name for feature in attributes_of(view).values()]
         if self._catalogue is not None and view.name == self._catalogue.view.name:
             names += self._catalogue.available
         return _only(matrix, tuple(dict.fromkeys(names)))

@@ -6,10 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features.definitions import Entity, FeatureSet, FeatureView, Stream
+from features.definitions import Entity, FeatureSet, FeatureView, Stream, attributes_of
 from features.definitions.aggregations import Count, Last, LastK
 from features.rows.matrix import FeatureMatrix, Status
-from models.recommender import attributes_in
 from serving.recommend.attributes import NO_ATTRIBUTES, Attributes, FieldError
 from serving.recommend.request_features import overridden, request_columns
 
@@ -56,8 +55,9 @@ def attributes() -> Attributes:
 
 
 def test_attributes_are_the_last_values_that_views_keep_over_their_longest_window():
-    assert attributes_in(CATALOGUE) == {name: f"item_{name}_last_30d" for name in ("category", "price", "stock", "new")}
-    assert attributes_in(SOLD) == {"price": "item_price_last_1h"}
+    named = {name: feature.name for name, feature in attributes_of(CATALOGUE).items()}
+    assert named == {name: f"item_{name}_last_30d" for name in ("category", "price", "stock", "new")}
+    assert {name: feature.name for name, feature in attributes_of(SOLD).items()} == {"price": "item_price_last_1h"}
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.arrays import Int64s, plain_array
-from features.definitions import RESERVED, Feature, FeatureSet, FeatureView
+from features.definitions import RESERVED, FeatureSet, FeatureView, attributes_of
 from features.events import EventColumns, entity_keys, integers
-from models.recommender import attributes_in
 from training.data.dataset import Events
 from training.data.sampling import SampledEvents
 
@@ -51,8 +50,7 @@ def first_known(events: Events, view: FeatureView) -> tuple[pa.Array, Int64s]:
 
 def _sets_of(view: FeatureView) -> dict[str, FeatureSet]:
     """Attribute → the feature set of the view that has it."""
-    by_name: dict[str, Feature] = {feature.name: feature for feature in view.aggregated}
-    sets = {name: by_name[feature].feature_set for name, feature in attributes_in(view).items()}
+    sets = {name: feature.feature_set for name, feature in attributes_of(view).items()}
     return {name: feature_set for name, feature_set in sets.items() if feature_set is not None}
 
 

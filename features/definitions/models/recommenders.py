@@ -298,7 +298,10 @@ class Recommender:
 
 
 def attributes_of(view: FeatureView) -> dict[str, Feature]:
-    """Column → the feature with its newest value, of the longest window: what requests filter by."""
+    """Attribute → the feature with its newest value, of the longest window: what requests filter by.
+
+    An attribute is the column of a ``Last`` without a condition.
+    """
     newest = [
         (feature.aggregation.column, feature)
         for feature in view.aggregated
