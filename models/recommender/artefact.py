@@ -11,7 +11,7 @@ version: a reader passes it to ``load``, so that nothing in the folder can chang
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -147,17 +147,10 @@ class Artefact:
         """
         query = Query(user, recent, as_of or self.manifest.as_of_ms)
         left_out = self.tables.indices(exclude)
-        return self._answer(RankingRequest(query, user_row, item_matrix, among, allowed, k, left_out))
+        return self.answer(RankingRequest(query, user_row, item_matrix, among, allowed, k, left_out))
 
-    def recommend_batch(self, requests: Sequence[RankingRequest]) -> list[list[Ranked]]:
-        """The answer to each request: ``recommend`` of its arguments.
-
-        One after the other: the inputs of one fit into the processor's cache, so that the ranker is no faster for all
-        at once, and a user's own ranker may answer about a row by the others.
-        """
-        return [self._answer(request) for request in requests]
-
-    def _answer(self, request: RankingRequest) -> list[Ranked]:
+    def answer(self, request: RankingRequest) -> list[Ranked]:
+        """``recommend`` of these arguments."""
         candidates = self.retrieve(request.query, request.among, request.allowed)
         if request.exclude is not None and len(request.exclude):
             candidates = candidates.only(~np.isin(candidates.indices, request.exclude))
@@ -209,25 +202,11 @@ class Artefact:
         columns = self.tables.histories.column[own]
         return [self.items[index] for index in (columns if visits is None else columns[visits[own] > 0]).tolist()]
 
-    def popular(self, k: int, exclude: Sequence[str] = ()) -> list[Ranked]:
-        """The k most popular items: the last resort."""
-        return self._listed(self.tables.most_popular, self.tables.popular, "popular", k, exclude)
-
-    def trending(self, k: int, exclude: Sequence[str] = ()) -> list[Ranked]:
-        """At most k trending items."""
-        return self._listed(self.tables.most_trending, self.tables.trending, "trending", k, exclude)
-
     def similar(
         self, item_id: str, k: int, exclude: Sequence[str] = (), allowed: NDArray[np.bool_] | None = None
     ) -> list[Ranked]:
         """At most k items similar to this one, by the sources of ``similar_items``; none for an unknown item."""
         return similar_items(self.tables, self.content, item_id, k, exclude, allowed)
-
-    def allowing(self, items: Collection[str]) -> NDArray[np.bool_]:
-        """(len(items),) a mask of these items."""
-        mask = np.zeros(len(self.items), dtype=bool)
-        mask[self.tables.indices(items)] = True
-        return mask
 
     def likeness(self, items: Sequence[str]) -> Floats:
         """(i, i) the similarity of these items, 0 to 1, symmetric; 0 for an item that the model does not know."""
@@ -270,14 +249,6 @@ class Artefact:
         if matrix.shape != required:
             raise ArtefactError(f"model '{self.manifest.name}'", f"an item matrix of {required}", str(matrix.shape))
         return matrix
-
-    def _listed(
-        self, order: NDArray[np.int64], scores: NDArray[Any], source: str, k: int, exclude: Sequence[str]
-    ) -> list[Ranked]:
-        left_out = self.tables.indices(exclude)
-        first = order[: k + len(left_out)]
-        wanted = first[~np.isin(first, left_out)][:k]
-        return [Ranked(self.items[index], float(scores[index]), source) for index in wanted.tolist()]
 
 
 LoadedRecommender = LoadedVersion[Artefact]

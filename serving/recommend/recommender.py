@@ -247,19 +247,8 @@ def ranked_by(
     exclude: Sequence[str],
 ) -> list[Ranked]:
     """The model's answer, of which the first ``MOST_POOL`` are diversified if the query says so."""
-    user_query = ranking.query
     pool = min(max(POOL * query.k, LEAST_POOL), MOST_POOL) if query.diversity else 0
-    ranked = artefact.recommend(
-        user_query.recent,
-        ranking.user_row,
-        ranking.item_matrix,
-        max(query.k, pool),
-        user=user_query.user,
-        as_of=user_query.as_of,
-        exclude=exclude,
-        among=ranking.among,
-        allowed=ranking.allowed,
-    )
+    ranked = artefact.answer(replace(ranking, k=max(query.k, pool), exclude=artefact.tables.indices(exclude)))
     return [*varied(ranked[:pool], query, artefact, items), *ranked[pool:]] if query.diversity else ranked
 
 

@@ -60,7 +60,11 @@ def boards(items: ItemSnapshot, artefact: Artefact | None) -> list[list[Ranked]]
         scored = sorted(enumerate(ranking.scores.tolist()), key=lambda entry: -entry[1])
         lists.append([Ranked(items.items[at], score, ranking.source) for at, score in scored if score > 0])
     if artefact is not None:
-        lists += [artefact.trending(len(artefact.items)), artefact.popular(len(artefact.items))]
+        tables = artefact.tables
+        trending = sorted(enumerate(tables.trending.tolist()), key=lambda entry: -entry[1])
+        popular = sorted(enumerate(tables.popular.tolist()), key=lambda entry: -entry[1])
+        lists.append([Ranked(tables.items[at], score, "trending") for at, score in trending if score > 0])
+        lists.append([Ranked(tables.items[at], score, "popular") for at, score in popular])
     return lists
 
 

@@ -314,8 +314,9 @@ def test_a_user_of_whom_nothing_is_known_gets_an_answer_that_is_not_called_perso
 
 
 def test_the_plain_lists_need_nothing_but_the_model(artefact):
-    assert [one.item_id for one in artefact.popular(2, exclude=["apple"])] == ["bread", "cheese"]
-    assert [one.item_id for one in artefact.trending(5)] == ["eggs"]
+    popular, trending = artefact.tables.most_popular, artefact.tables.most_trending
+    assert [artefact.items[at] for at in popular[:3]] == ["apple", "bread", "cheese"]
+    assert [artefact.items[at] for at in trending] == ["eggs"]
     assert [(one.item_id, one.score) for one in artefact.similar("apple", 5)] == [("bread", 0.5), ("cheese", 0.25)]
     assert artefact.similar("unheard of", 5) == []
 

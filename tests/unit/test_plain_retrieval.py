@@ -1,4 +1,4 @@
-"""Retrieval and ranking of many requests, compared to the bit with one request at a time over arrays of all items."""
+"""Retrieval and ranking of many requests, compared to the bit with the computation over arrays of all items."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ from models.recommender import (
 USERS, NOW, DAY = 40, 10**12, 86_400_000
 USER, ITEM = ("user_a", "user_b"), ("item_a", "item_b", "item_c")
 VARIANTS, QUESTIONS = 40, 250
-BATCH = 10
-"""VARIANTS × QUESTIONS are the 10,000 questions, in batches of BATCH."""
+"""VARIANTS × QUESTIONS are the 10,000 questions."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -148,14 +147,12 @@ def alone(artefact: Artefact, asked: RankingRequest) -> list[Any]:
 
 
 @pytest.mark.parametrize("seed", range(VARIANTS))
-def test_batches_answer_as_the_plain_computation_does_one_by_one(seed: int) -> None:
+def test_requests_are_answered_as_the_plain_computation_answers_them(seed: int) -> None:
     """Ids, order, sources and scores."""
     rng, model = np.random.default_rng(1_000 + seed), artefact(seed)
     matrix = np.where(rng.random((len(model.items), 3)) < 0.2, np.nan, rng.random((len(model.items), 3)) * 60)
     asked = [question(rng, model, matrix) for _ in range(QUESTIONS)]
-    for first in range(0, QUESTIONS, BATCH):
-        batch = asked[first : first + BATCH]
-        assert model.recommend_batch(batch) == [alone(model, one) for one in batch]
+    assert [model.answer(one) for one in asked] == [alone(model, one) for one in asked]
 
 
 @pytest.mark.parametrize("seed", range(VARIANTS))
@@ -170,7 +167,7 @@ def test_candidates_have_the_pair_features_of_the_plain_computation(seed: int) -
         assert found.pairs.tobytes() == expected.pairs.tobytes()
 
 
-def test_one_request_is_answered_by_recommend_as_by_a_batch() -> None:
+def test_a_request_is_answered_as_recommend_answers_its_arguments() -> None:
     rng, model = np.random.default_rng(7), artefact(7)
     for _ in range(50):
         asked = question(rng, model, rng.random((len(model.items), 3)))
@@ -187,8 +184,7 @@ def test_one_request_is_answered_by_recommend_as_by_a_batch() -> None:
             among=asked.among,
             allowed=asked.allowed,
         )
-        assert found == model.recommend_batch([asked])[0]
-    assert model.recommend_batch([]) == []
+        assert found == model.answer(asked)
 
 
 def test_a_model_of_a_users_own_is_asked_about_one_request_at_a_time() -> None:
@@ -202,10 +198,12 @@ def test_a_model_of_a_users_own_is_asked_about_one_request_at_a_time() -> None:
     asked: list[int] = []
     rng, model = np.random.default_rng(3), replace(artefact(3), ranker=Own())
     questions = [question(rng, model, rng.random((len(model.items), 3))) for _ in range(20)]
-    one_by_one = [model.recommend_batch([one])[0] for one in questions]
-    counts, asked = asked, []
-    assert model.recommend_batch(questions) == one_by_one
-    assert asked == counts
+    counts = []
+    for one in questions:
+        candidates = model.retrieve(one.query, one.among, one.allowed)
+        counts.append(len(np.setdiff1d(candidates.indices, [] if one.exclude is None else one.exclude)))
+        model.answer(one)
+    assert asked == [count for count in counts if count]
 
 
 def test_threads_share_an_artefact() -> None:
@@ -213,7 +211,7 @@ def test_threads_share_an_artefact() -> None:
     questions = [question(rng, model, rng.random((len(model.items), 3))) for _ in range(300)]
     expected = [alone(model, one) for one in questions]
     with ThreadPoolExecutor(6) as pool:
-        assert list(pool.map(lambda one: model.recommend_batch([one])[0], questions)) == expected
+        assert list(pool.map(model.answer, questions)) == expected
 
 
 def test_after_a_request_that_failed_the_next_ones_are_answered_as_ever() -> None:
@@ -223,7 +221,7 @@ def test_after_a_request_that_failed_the_next_ones_are_answered_as_ever() -> Non
     for one, answer in zip(questions, expected, strict=True):
         with pytest.raises((TypeError, IndexError)):
             model.retrieve(one.query, None, np.ones(3, dtype=np.complex128))
-        assert model.recommend_batch([one])[0] == answer
+        assert model.answer(one) == answer
 
 
 @given(st.text(max_size=80))
