@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.arrays import Floats, Int64s, plain_array
+from features.arrays import Floats, Int64s, plain_array, row_bounds, run_starts
 from features.hashing import hash_texts
-from models.recommender.tables import SparseRows
+from models.recommender.tables import SparseRows, places_among
 
 Columns = Mapping[str, pa.Array]
 """Attribute → its values, one for each item, null where it is not known."""
@@ -95,8 +95,7 @@ class ContentEncoder:
         order = np.argsort(row, kind="stable")
         length = np.sqrt(np.bincount(row, value**2, minlength=items))
         value = value / length[row]
-        starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=items))]).astype(np.int64)
-        return SparseRows(starts, token[order].astype(np.int32), value[order].astype(np.float32))
+        return SparseRows(row_bounds(row, items), token[order].astype(np.int32), value[order].astype(np.float32))
 
     def _entries(self, columns: Columns) -> list[tuple[float, Int64s, Int64s]]:
         """For each attribute that the columns have: its weight, and (row, token) of each entry, each once."""
@@ -114,10 +113,10 @@ class ContentEncoder:
 
     def _weights(self, token: Int64s) -> Floats:
         """(n,) the weight of each token."""
-        if not len(self.tokens):
-            return np.full(len(token), self.rare)
-        at = np.minimum(np.searchsorted(self.tokens, token), len(self.tokens) - 1)
-        return np.where(self.tokens[at] == token, self.idf[at].astype(np.float64), self.rare)
+        weights = np.full(len(token), self.rare)
+        at, known = places_among(self.tokens, token)
+        weights[known] = self.idf[at]
+        return weights
 
 
 @dataclass(frozen=True)
@@ -134,18 +133,15 @@ class ContentRows:
         """The tokens of the rows, rising; and for each the items that have it, with their weights."""
         row = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self.rows.starts))
         order = np.argsort(self.rows.column, kind="stable")
-        tokens, first = np.unique(self.rows.column[order], return_index=True)
-        starts = np.append(first, len(order)).astype(np.int64)
-        return tokens, SparseRows(starts, row[order], self.rows.weight[order])
+        sorted_tokens = self.rows.column[order]
+        first = run_starts(sorted_tokens)
+        return sorted_tokens[first], SparseRows(np.append(first, len(order)), row[order], self.rows.weight[order])
 
     def products(self, tokens: NDArray[np.int32], weights: NDArray[np.float32]) -> Floats:
         """(n,) the product of each row with these entries."""
         own, items = self.of_tokens
-        if not len(own):
-            return np.zeros(len(self))
-        at = np.minimum(np.searchsorted(own, tokens), len(own) - 1)
-        there = own[at] == tokens
-        return items.total(at[there], len(self), weights[there].astype(np.float64))
+        at, there = places_among(own, tokens)
+        return items.total(at, len(self), weights[there].astype(np.float64))
 
     def picked(self, items: Int64s) -> ContentRows:
         """The rows of these items."""
@@ -195,12 +191,8 @@ class Content:
     def known_entries(self, rows: SparseRows) -> tuple[Int64s, Int64s, Floats]:
         """Row, position among the encoder's tokens, and weight of each entry whose token the training saw."""
         row = np.repeat(np.arange(len(rows.starts) - 1), np.diff(rows.starts))
-        tokens = self.encoder.tokens
-        if not len(tokens):
-            return row[:0], row[:0], np.empty(0)
-        at = np.minimum(np.searchsorted(tokens, rows.column), len(tokens) - 1)
-        known = tokens[at] == rows.column
-        return row[known], at[known], rows.weight[known].astype(np.float64)
+        at, known = places_among(self.encoder.tokens, rows.column)
+        return row[known], at, rows.weight[known].astype(np.float64)
 
     def likeness(self, item: int) -> Floats:
         """(n + later,) the cosine between this item and every item, 0 to 1; 0 for all where nothing is known of it."""

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from features.arrays import Floats, Int64s
+from features.arrays import Floats, Int64s, run_starts
 from models.recommender.scoring import (
     COLUMN,
     PAIR_FEATURES,
@@ -68,7 +68,7 @@ class KnownUser:
     def every(self) -> Int64s:
         """The indices of history and recent items, each once."""
         items = np.sort(np.concatenate([self.own_items, self.recent]))
-        return items[np.append(True, items[1:] != items[:-1])] if len(items) else items
+        return items[run_starts(items)]
 
     @cached_property
     def shares(self) -> Floats:

@@ -18,7 +18,7 @@ from features.arrays import Floats, Int64s
 from models.recommender.pairs import KnownUser, Query
 from models.recommender.retrieval import TOP_LASTING, TOP_POPULAR, TOP_TRENDING, Ranked
 from models.recommender.scoring import SESSIONS_AN_ITEM, Sums, best_by_vectors, nearest_sessions, recency_weights
-from models.recommender.tables import CandidateTables, Sessions, SparseRows
+from models.recommender.tables import CandidateTables, Sessions, SparseRows, places_among
 
 LIKE = ("similar", "together", "session")
 """The sources whose scores are sums over a user's items."""
@@ -90,12 +90,9 @@ def between(rows: SparseRows, of: Int64s, columns: Int64s) -> Floats:
     """(len(of), len(columns)) the weights of these rows in these columns, which rise; 0 where there is none."""
     found = np.zeros((len(of), len(columns)))
     entries, lengths = rows.at(of)
-    column = rows.column[entries]
-    at = np.searchsorted(columns, column)
-    inside = np.flatnonzero(at < len(columns))
-    inside = inside[columns[at[inside]] == column[inside]]
+    at, inside = places_among(columns, rows.column[entries])
     owner = np.repeat(np.arange(len(of)), lengths)
-    found[owner[inside], at[inside]] = rows.weight[entries[inside]]
+    found[owner[inside], at] = rows.weight[entries[inside]]
     return found
 
 
@@ -111,11 +108,9 @@ def session_parts(sessions: Sessions, trail: Int64s, wanted: Int64s) -> Floats:
     shares = np.repeat(recency_weights(len(trail)), lengths)
     named, owner = sessions.of_item.column[entries], np.repeat(np.arange(len(trail)), lengths)
     nearest = np.sort(nearest_sessions(sessions, trail, Sums(1, count))[0])
-    at = np.searchsorted(nearest, named)
-    inside = np.flatnonzero(at < len(nearest))
-    inside = inside[nearest[at[inside]] == named[inside]]
+    at, inside = places_among(nearest, named)
     part = np.zeros((len(trail), len(nearest)))
-    part[owner[inside], at[inside]] = shares[inside]
+    part[owner[inside], at] = shares[inside]
     lengths_of_nearest = np.diff(sessions.items.starts)[nearest]
     parts: Floats = (part / np.sqrt(lengths_of_nearest)) @ between(sessions.items, nearest, wanted)
     return parts

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.arrays import Floats, Int64s
+from features.arrays import Bools, Floats, Int64s, concatenated
 from features.hashing import hash_text
 
 LANES = 64
@@ -34,8 +34,7 @@ class SparseRows:
         """The positions of the first ``most`` entries of these rows, one row after the other, and the count of each."""
         lengths = self.starts[rows + 1] - self.starts[rows]
         lengths = lengths if most is None else np.minimum(lengths, most)
-        before = np.cumsum(lengths) - lengths
-        return np.arange(int(lengths.sum())) + np.repeat(self.starts[rows] - before, lengths), lengths
+        return concatenated(self.starts[rows], lengths), lengths
 
     def total(self, rows: Int64s, width: int, shares: Floats | None = None) -> Floats:
         """(width,) the sum of these rows, each times its share where there are shares."""
@@ -254,7 +253,7 @@ class CandidateTables:
     def popular_rank(self) -> Floats:
         """(n,) 0 for the most popular item, 1 for the next; equal ones in the order of their indices."""
         ranks = np.empty(len(self.popular))
-        ranks[np.argsort(-self.popular.astype(np.float64), kind="stable")] = np.arange(len(self.popular))
+        ranks[self.most_popular] = np.arange(len(self.popular))
         return ranks
 
     @cached_property
@@ -270,7 +269,7 @@ class CandidateTables:
     @cached_property
     def most_popular(self) -> Int64s:
         """Indices of the items, the most popular first."""
-        return np.argsort(self.popular_rank, kind="stable")
+        return np.argsort(-self.popular.astype(np.float64), kind="stable")
 
     @cached_property
     def most_trending(self) -> Int64s:
@@ -295,6 +294,14 @@ class CandidateTables:
         row = int(np.searchsorted(self.users, hashed))
         known = row < len(self.users) and self.users[row] == hashed
         return self.histories.span(row) if known else slice(0, 0)
+
+
+def places_among(rising: NDArray[np.integer], values: NDArray[np.integer]) -> tuple[Int64s, Bools]:
+    """The places among rising, different numbers of those values that are there, and which of the values are."""
+    at = np.searchsorted(rising, values)
+    there = at < len(rising)
+    there[there] = rising[at[there]] == values[there]
+    return at[there], there
 
 
 def _falling(values: NDArray[np.float32]) -> Int64s:
