@@ -11,7 +11,15 @@ from models.recommender.extension import tables_with_items, with_items
 from models.recommender.golden import goldens_of, open_recommender, try_out
 from models.recommender.pairs import Query
 from models.recommender.reasons import reasons_of
-from models.recommender.retrieval import Candidates, Ranked, RankingRequest, first_scores, ranker_inputs, retrieve
+from models.recommender.retrieval import (
+    Candidates,
+    Ranked,
+    RankingRequest,
+    first_scores,
+    ranker_inputs,
+    ranking_order,
+    retrieve,
+)
 from models.recommender.scoring import PAIR_FEATURES
 from models.recommender.tables import CandidateTables, Factors, Sessions, SparseRows
 
@@ -41,6 +49,7 @@ __all__ = [
     "log_odds",
     "open_recommender",
     "ranker_inputs",
+    "ranking_order",
     "read_arrays",
     "reasons_of",
     "retrieve",

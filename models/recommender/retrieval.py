@@ -145,9 +145,14 @@ def first_scores(tables: CandidateTables, candidates: Candidates) -> Floats | No
     return popular / (1.0 + popular)
 
 
+def ranking_order(tables: CandidateTables, candidates: Candidates, scores: Floats) -> Int64s:
+    """The rows of the candidates by falling scores; equal scores in the order of popularity."""
+    return np.lexsort((tables.popular_rank[candidates.indices], -scores))
+
+
 def best_first(tables: CandidateTables, candidates: Candidates, scores: Floats, k: int) -> list[Ranked]:
-    """The k candidates of the highest scores; equal scores in the order of popularity."""
-    order = np.lexsort((tables.popular_rank[candidates.indices], -scores))[:k]
+    """The k candidates of the highest scores, in their order."""
+    order = ranking_order(tables, candidates, scores)[:k]
     return [
         Ranked(tables.items[candidates.indices[row]], float(scores[row]), SOURCES[candidates.sources[row]])
         for row in order.tolist()

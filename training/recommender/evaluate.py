@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.arrays import Floats, Int64s
-from models.recommender import PAIR_FEATURES, Artefact, Candidates, CandidateTables, ranker_inputs
+from models.recommender import PAIR_FEATURES, Artefact, Candidates, CandidateTables, ranker_inputs, ranking_order
 from training.data import Interactions
 from training.recommender import metrics
 from training.recommender.ranker import RetrievedMoments, item_indices, with_item_features
@@ -129,7 +129,7 @@ def _by_column(tables: CandidateTables, candidates: Candidates, name: str, k: in
 
 
 def _best(tables: CandidateTables, candidates: Candidates, scores: Floats, k: int) -> Int64s:
-    return candidates.indices[np.lexsort((tables.popular_rank[candidates.indices], -scores))[:k]]
+    return candidates.indices[ranking_order(tables, candidates, scores)[:k]]
 
 
 def _ranked(tables: CandidateTables, retrieved: RetrievedMoments, scores: list[Floats], k: int) -> Lists:
