@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 Uint64s = NDArray[np.uint64]
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
+FIRST, SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+"""SplitMix64's multipliers."""
+
 
 def mix(values: Uint64s) -> Uint64s:
     """SplitMix64's finalizer of each value: every input bit reaches every output bit."""
     with np.errstate(over="ignore"):
         z = values + GOLDEN
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(FIRST)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(SECOND)
     return z ^ (z >> np.uint64(31))
 
 
@@ -78,8 +81,8 @@ def hash_text(text: str) -> int:
         return int(hash_texts(pa.array([text], pa.string()))[0])
     total = sum((byte + 1) * weight for byte, weight in zip(text_bytes, _first_weights(), strict=False))
     z = (((total & _MASK) ^ len(text_bytes)) + int(GOLDEN)) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    z = ((z ^ (z >> 30)) * FIRST) & _MASK
+    z = ((z ^ (z >> 27)) * SECOND) & _MASK
     return z ^ (z >> 31)
 
 
