@@ -36,7 +36,6 @@ from features.online_store.port import (
     ReadableStore,
     ReadRows,
     Store,
-    of_schema,
 )
 from features.rows import HEADER, BatchKey, PackedRows, fold, without_unfoldable
 
@@ -88,11 +87,12 @@ class RowsWithPending(ForwardedStore):
         return self._rows.read_rows(view, keys, schema_hash)
 
     def _with(self, view: str, keys: pa.Array, entries: list[PendingEvent]) -> ReadRows:
+        schema_hash = self._repo.views[view].schema_hash
         for _ in range(TRIES):
-            current = self._current(view)
+            current = self._rows.current_of(view, schema_hash)
             store = None if current is None else self._rows.generation(current, self._horizons)
             marker = None if store is None else store.marker()
-            values, stream_id = self._rows.read(view, keys, self._repo.views[view].schema_hash)
+            values, stream_id = self._rows.read(view, keys, schema_hash)
             if stream_id != current:  # readers were given another generation meanwhile
                 continue
             if store is None or marker is None or stream_id is None:
@@ -108,11 +108,6 @@ class RowsWithPending(ForwardedStore):
             return ReadRows(values, stream_id)
         except StoreError:  # of the memory of ids: an event whose repetition is unknown might count twice
             return ReadRows(values, stream_id, without_pending=True)
-
-    def _current(self, view: str) -> int | None:
-        """The generation of the repo's definition of the view; where it has none, that of the view."""
-        own = self._rows.current(of_schema(view, self._repo.views[view].schema_hash))
-        return self._rows.current(view) if own is None else own
 
     def _folded(
         self, name: str, rows: PackedRows, entries: list[PendingEvent], folded: FoldedUpTo, store: Store, stream_id: int

@@ -27,7 +27,7 @@ from features.errors import MOST_ROW_BYTES, RowsTooLargeError
 from features.events import Decision, Prior
 from features.rows import PackedRows
 
-STATE = "state"
+STATE, DEFINITIONS = "state", "definitions"
 
 PROJECT = "headrace"
 """The project of a store where none is named; the feature_store.yaml that Headrace brings has the same."""
@@ -37,8 +37,6 @@ BYTES_A_WRITE = 8 << 20
 
 Version = tuple[int, ...]
 """The number of writes to a generation, and in a store of parts, to each of them."""
-
-DEFINITIONS = "definitions"
 
 
 def rows_table(view: str) -> str:
@@ -314,14 +312,12 @@ class Pending(ABC):
 
 @dataclass(frozen=True)
 class ReadRows:
-    """The row of each key, null where there is none, and the generation they are of; None where the view has none.
-
-    ``without_pending`` where pending events, or what tells whether they count, could not be read in time.
-    """
+    """The row of each key, null where there is none, and the generation they are of; None where the view has none."""
 
     values: pa.Array
     stream_id: int | None
     without_pending: bool = False
+    """Pending events, or what tells whether they count, could not be read in time."""
 
 
 class ReadableStore(ABC):
@@ -341,6 +337,11 @@ class ReadableStore(ABC):
     @abstractmethod
     def current(self, view: str) -> int | None:
         """The generation that readers of the view, or of a definition (of_schema), read; None before the first."""
+
+    def current_of(self, view: str, schema_hash: int) -> int | None:
+        """The generation of this definition of the view; where it has none, that of the view."""
+        own = self.current(of_schema(view, schema_hash))
+        return self.current(view) if own is None else own
 
     @abstractmethod
     def definitions(self, view: str, schema_hash: int) -> str | None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from features.definitions import FeatureView
 from features.online_store.changed.log import ChangeLog, decoded, log_cell
-from features.online_store.port import STATE, ReadableStore, of_schema
+from features.online_store.port import STATE, ReadableStore
 
 UNKNOWN = -1
 """The generation before the first look."""
@@ -41,8 +41,7 @@ class ChangedKeys:
     def _look(self) -> tuple[int | None, int, ChangeLog | None]:
         """The generation, the last batch that is done, and the log."""
         view = self._view
-        stream_id = self._rows.current(of_schema(view.name, view.schema_hash))
-        stream_id = self._rows.current(view.name) if stream_id is None else stream_id
+        stream_id = self._rows.current_of(view.name, view.schema_hash)
         if stream_id is None:
             return None, -1, None
         marker, log = self._rows.get(stream_id, STATE, ["marker", log_cell(view.name)])
