@@ -69,7 +69,7 @@ LAYERS = {
     "features.online_store.changed": "keys > log",
     "features.online_store.redis": "erasure rows > pending version_0_1 writing > client scripts slots",
     "features.online_store.seen_ids": "index > memory > blocks",
-    "features.online_store.sqlite": "erasure rows > pending > connecting",
+    "features.online_store.sqlite": "erasure > rows > pending > connecting",
     "features.rows": (
         "portions > folding > finalizing > compiled programs > decoder kernels > layout > entities plan > matrix tables"
     ),

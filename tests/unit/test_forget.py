@@ -141,6 +141,14 @@ def test_a_table_is_written_on_after_what_its_log_lost(places):
     assert DeltaTable(places.offline / "activity").to_pyarrow_dataset().count_rows() == 3
 
 
+def test_cells_of_a_table_that_a_driver_dropped_after_the_look_are_none_to_delete(places, store):
+    cells = [cell for cell, _ in places.store.cells() if cell[0] == 7]
+    with closing(store.open()) as rows:
+        rows.drop_generation(7)
+    places.store.delete(cells)
+    assert {stream_id for (stream_id, *_), _ in places.store.cells()} == {8}
+
+
 def test_what_is_found_afterwards_is_told_with_its_place(places):
     (places.home / "note.txt").write_text(f"about {GONE}, and {GONE}")
     report = forget(places, Subject(USER, {"user_id": GONE}), 0)

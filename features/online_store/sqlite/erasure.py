@@ -10,6 +10,8 @@ from pathlib import Path
 from features.errors import StoreError
 from features.online_store.port import PendingEvent
 from features.online_store.sqlite.connecting import connected
+from features.online_store.sqlite.pending import pending_file
+from features.online_store.sqlite.rows import table_id_of
 from features.online_store.store import Cell, Erasure
 
 TIMEOUT_S = 60.0
@@ -20,7 +22,7 @@ class SqliteErasure(Erasure):
     """The store in the file ``path``, and the pending events in the file beside it; neither is made."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._pending = path, path.with_name(f"{path.name}.pending")
+        self._path, self._pending = path, pending_file(path)
 
     @contextmanager
     def _open(self, path: Path) -> Iterator[sqlite3.Connection | None]:
@@ -49,11 +51,11 @@ class SqliteErasure(Erasure):
         with self._open(self._path) as connection:
             if connection is None or not cells:
                 return
-            named = connection.execute("SELECT stream_id, name, id FROM tables").fetchall()
-            number = {(stream_id, table): table_id for stream_id, table, table_id in named}
             connection.execute("BEGIN IMMEDIATE")
             for stream_id, table, key in cells:
-                connection.execute(f"DELETE FROM cells_{number[stream_id, table]} WHERE key = ?", (key,))
+                number = table_id_of(connection, stream_id, table)
+                if number is not None:  # else a driver has dropped it meanwhile
+                    connection.execute(f"DELETE FROM cells_{number} WHERE key = ?", (key,))
             connection.execute("COMMIT")
 
     def pending(self) -> list[PendingEvent]:
@@ -62,11 +64,7 @@ class SqliteErasure(Erasure):
             return [] if connection is None else [PendingEvent(*row) for row in connection.execute(query)]
 
     def delete_pending(self, places: Collection[tuple[str, int]]) -> None:
-        with self._open(self._pending) as connection:
-            if connection is not None and places:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.executemany("DELETE FROM pending WHERE place = ? AND position = ?", list(places))
-                connection.execute("COMMIT")
+        self._delete_beside("DELETE FROM pending WHERE place = ? AND position = ?", list(places))
 
     def sessions(self) -> Iterator[tuple[str, bytes]]:
         with self._open(self._pending) as connection:
@@ -75,10 +73,14 @@ class SqliteErasure(Erasure):
                     yield session, items.encode()
 
     def delete_sessions(self, sessions: Sequence[str]) -> None:
+        self._delete_beside("DELETE FROM sessions WHERE session = ?", [(name,) for name in sessions])
+
+    def _delete_beside(self, statement: str, rows: Sequence[tuple[str | int, ...]]) -> None:
+        """Run the statement for each of these in one transaction of the file of the pending events."""
         with self._open(self._pending) as connection:
-            if connection is not None and sessions:
+            if connection is not None and rows:
                 connection.execute("BEGIN IMMEDIATE")
-                connection.executemany("DELETE FROM sessions WHERE session = ?", [(name,) for name in sessions])
+                connection.executemany(statement, rows)
                 connection.execute("COMMIT")
 
     def purge(self) -> str:

@@ -55,6 +55,11 @@ EXPIRED_AT_ONCE = 2_000
 BUSY_TIMEOUT_S = 0.5
 
 
+def pending_file(rows: Path) -> Path:
+    """The file of the pending events, beside that of the rows."""
+    return rows.with_name(f"{rows.name}.pending")
+
+
 class SqlitePending(Pending):
     """Pending events in the SQLite file ``path``, which is made when missing; may be shared by threads."""
 

@@ -32,7 +32,7 @@ from features.online_store.port import (
     rows_table,
 )
 from features.online_store.sqlite.connecting import connected
-from features.online_store.sqlite.pending import SqlitePending
+from features.online_store.sqlite.pending import SqlitePending, pending_file
 from features.online_store.store import OnlineStore
 from features.times import now_ms
 
@@ -85,7 +85,7 @@ class SqliteRows(OnlineStore):
 
     def pending(self) -> SqlitePending:
         """The pending events, in a file next to this one."""
-        return SqlitePending(self._path.with_name(f"{self._path.name}.pending"))
+        return SqlitePending(pending_file(self._path))
 
     # --- connections and transactions ---
 
@@ -191,7 +191,7 @@ class SqliteRows(OnlineStore):
     ) -> tuple[Version, Cursor, int]:
         with self._transaction("IMMEDIATE") as connection:
             _check(connection, stream_id, version)
-            table_id = _table_id(connection, stream_id, table)
+            table_id = table_id_of(connection, stream_id, table)
             if table_id is None:
                 return version, (0, 0), 0
             page = connection.execute(PAGE.format(table_id), (sweep.offset + 1, cursor[1], sweep.cells)).fetchall()
@@ -278,7 +278,7 @@ class SqliteRows(OnlineStore):
     def keys(self, view: str) -> pa.Array:
         with self._transaction(READING) as connection:
             stream_id = _current(connection, view)
-            table_id = None if stream_id is None else _table_id(connection, stream_id, rows_table(view))
+            table_id = None if stream_id is None else table_id_of(connection, stream_id, rows_table(view))
             rows = [] if table_id is None else connection.execute(f"SELECT key FROM cells_{table_id}").fetchall()
         return pa.array([key for (key,) in rows], type=pa.string())
 
@@ -326,14 +326,14 @@ def _current(connection: sqlite3.Connection, view: str) -> int | None:
     return int(row[0]) if row else None
 
 
-def _table_id(connection: sqlite3.Connection, stream_id: int, table: str) -> int | None:
+def table_id_of(connection: sqlite3.Connection, stream_id: int, table: str) -> int | None:
     """The id of the table; None if nothing was ever put into it."""
     row = connection.execute("SELECT id FROM tables WHERE stream_id = ? AND name = ?", (stream_id, table)).fetchone()
     return int(row[0]) if row else None
 
 
 def _made_table_id(connection: sqlite3.Connection, stream_id: int, table: str) -> int:
-    table_id = _table_id(connection, stream_id, table)
+    table_id = table_id_of(connection, stream_id, table)
     if table_id is None:
         insert = "INSERT INTO tables (stream_id, name) VALUES (?, ?) RETURNING id"
         table_id = int(connection.execute(insert, (stream_id, table)).fetchone()[0])
@@ -343,14 +343,14 @@ def _made_table_id(connection: sqlite3.Connection, stream_id: int, table: str) -
 
 
 def _drop(connection: sqlite3.Connection, stream_id: int, table: str) -> None:
-    table_id = _table_id(connection, stream_id, table)
+    table_id = table_id_of(connection, stream_id, table)
     if table_id is not None:
         connection.execute(f"DROP TABLE cells_{table_id}")
         connection.execute("DELETE FROM tables WHERE id = ?", (table_id,))
 
 
 def _values(connection: sqlite3.Connection, stream_id: int, table: str, keys: Sequence[str]) -> list[bytes | None]:
-    table_id = _table_id(connection, stream_id, table)
+    table_id = table_id_of(connection, stream_id, table)
     if table_id is None:
         return [None] * len(keys)
     keys_json = json.dumps(list(keys))
@@ -372,7 +372,7 @@ def _values_of_any(connection: sqlite3.Connection, table_id: int, keys: Sequence
 
 
 def _mean_length(connection: sqlite3.Connection, stream_id: int, table: str) -> float | None:
-    table_id = _table_id(connection, stream_id, table)
+    table_id = table_id_of(connection, stream_id, table)
     if table_id is None:
         return None
     sample = f"SELECT avg(length(value)) FROM (SELECT value FROM cells_{table_id} LIMIT {SAMPLED_ROWS})"
