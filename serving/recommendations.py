@@ -112,13 +112,12 @@ class Recommendations:
         others = [view for view in repo.views.values() if view.entity == main.entity and view != main]
         self._item_views = (main, *others)
         self.items = ItemFeatures(
-            functools.partial(reader.read, main.name),
+            reader,
             self._item_keys,
             definition.trending_weights,
             definition.popular_weights,
             main,
-            [(view, functools.partial(reader.read, view.name)) for view in others],
-            lambda schema_hash, keys: reader.read(main.name, keys, None, schema_hash),
+            others,
             catalogue=self._catalogue(),
             changes=[ChangedKeys(rows, view) for view in self._item_views],
         )

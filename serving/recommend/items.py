@@ -25,6 +25,7 @@ from features.rows import FeatureMatrix, Status, joined
 from models.recommender import Artefact
 from serving.recommend.attributes import Attributes
 from serving.recommend.later_items import LaterItems
+from serving.recommend.readers import Reader
 from serving.recommend.snapshot import NO_ITEMS, ItemKeys, ItemRanking, ItemSnapshot, weighted
 
 KEYS_A_READ = 1_024
@@ -32,8 +33,6 @@ KEYS_A_READ = 1_024
 
 ROUND_S, MOST_OF_ROUND = 30.0, 20_000
 """Unchanged items are read again within this time, and at most so many of them at once."""
-
-Read = Callable[[pa.Array], FeatureMatrix]
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,6 @@ class Catalogue:
         return None if found.all() else found
 
 
-ReadOf = Callable[[int, pa.Array], FeatureMatrix]
-
 Listed = Callable[[], pa.Array]
 
 Models = Callable[[], Sequence[Artefact]]
@@ -77,36 +74,33 @@ class ItemFeatures:
     Readers never wait.
 
     Args:
-        read: the features of these keys now.
+        reader: reads the features of items now.
         listed: the keys that the store holds.
         trending: feature → weight of what is trending.
         popular: feature → weight of what is popular.
-        view: the items' view, which ``read`` reads.
-        describing: more views of the items, with their reads; their attributes come before those of ``view``.
-        read_of: the features by another definition of ``view`` (schema hash), for models that were trained on it.
+        view: the items' view; models may have been trained on another definition of it.
+        describing: more views of the items; their attributes come before those of ``view``.
         catalogue: what may be answered, one of the views that describe items; None for all items.
         changes: of each view that describes items; none where nobody tells what changes.
     """
 
-    def __init__(  # noqa: PLR0913  # one parameter for each part of the items
+    def __init__(
         self,
-        read: Read,
+        reader: Reader,
         listed: Listed,
         trending: Mapping[str, float],
         popular: Mapping[str, float],
-        view: FeatureView | None = None,
-        describing: Sequence[tuple[FeatureView, Read]] = (),
-        read_of: ReadOf | None = None,
+        view: FeatureView,
+        describing: Sequence[FeatureView] = (),
         *,
         catalogue: Catalogue | None = None,
         changes: Sequence[Changes] = (),
     ) -> None:
-        self._read, self._listed = read, listed
+        self._reader, self._listed = reader, listed
         self._weights = {"trending": trending, "popular": popular}
-        self._view, self._describing, self._read_of = view, tuple(describing), read_of
+        self._view, self._describing = view, tuple(describing)
         self._later, self._catalogue, self._changes = LaterItems(), catalogue, tuple(changes)
-        views = [*(described for described, _ in self._describing), *([] if view is None else [view])]
-        self._views: list[tuple[FeatureView, FeatureMatrix]] = [(view, _nothing_of(view)) for view in views]
+        self._views = [(each, _nothing_of(each)) for each in (*self._describing, view)]
         self.snapshot: ItemSnapshot = replace(NO_ITEMS, attributes=Attributes.of(self._views))
         self._models: tuple[tuple[Artefact, Artefact, Inputs], ...] = ()
         self._refreshing = threading.Lock()
@@ -173,11 +167,14 @@ class ItemFeatures:
 
     def _read_views(self, keys: pa.Array) -> tuple[FeatureMatrix, list[tuple[FeatureView, FeatureMatrix]]]:
         """The features of these items, and what is kept of every view."""
-        matrix = _whole(self._read, keys)
-        described = [(view, _whole(read, keys)) for view, read in self._describing]
-        if self._view is not None:
-            described.append((self._view, matrix))
+        matrix = self._whole(self._view, keys)
+        described = [*((view, self._whole(view, keys)) for view in self._describing), (self._view, matrix)]
         return matrix, [(view, self._kept(view, found)) for view, found in described]
+
+    def _whole(self, view: FeatureView, keys: pa.Array, schema_hash: int | None = None) -> FeatureMatrix:
+        """The features of these items, by the view or by another definition of it, in several reads."""
+        parts = (keys.slice(start, KEYS_A_READ) for start in range(0, max(len(keys), 1), KEYS_A_READ))
+        return joined([self._reader.read(view.name, part, None, schema_hash) for part in parts])
 
     def _kept(self, view: FeatureView, matrix: FeatureMatrix) -> FeatureMatrix:
         """The attributes, and what the catalogue's conditions are on."""
@@ -248,16 +245,11 @@ class ItemFeatures:
 
     def _by_definition(
         self, matrix: FeatureMatrix, keys: pa.Array, artefacts: Sequence[Artefact]
-    ) -> dict[str | None, FeatureMatrix]:
+    ) -> dict[str, FeatureMatrix]:
         """Schema hash → the features of these items by the definition of a model's training."""
-        current = None if self._view is None else f"{self._view.schema_hash:016x}"
-        by_hash: dict[str | None, FeatureMatrix] = {current: matrix}
-        for schema_hash in {artefact.manifest.item.schema_hash for artefact in artefacts} - {current}:
-            if self._read_of is None or current is None:
-                by_hash[schema_hash] = matrix
-            else:
-                by_hash[schema_hash] = _whole(partial(self._read_of, int(schema_hash, 16)), keys)
-        return by_hash
+        current = f"{self._view.schema_hash:016x}"
+        others = {artefact.manifest.item.schema_hash for artefact in artefacts} - {current}
+        return {current: matrix, **{other: self._whole(self._view, keys, int(other, 16)) for other in others}}
 
     def _inputs_of(self, matrix: FeatureMatrix, keys: ItemKeys, artefacts: Sequence[Artefact]) -> list[Inputs]:
         """Each model's item matrix."""
@@ -288,11 +280,6 @@ class ItemFeatures:
                 inputs[rows[rows >= 0]] = fresh.to_numpy(names)[rows >= 0]
             found.append(inputs)
         return found
-
-
-def _whole(read: Read, keys: pa.Array) -> FeatureMatrix:
-    starts = range(0, max(len(keys), 1), KEYS_A_READ)
-    return joined([read(keys.slice(start, KEYS_A_READ)) for start in starts])
 
 
 def _nothing_of(view: FeatureView) -> FeatureMatrix:

@@ -75,12 +75,12 @@ class World:
         """All items, not read yet."""
         activity, catalogue = VIEWS
         return ItemFeatures(
-            lambda keys: self.reader.read(activity.name, keys),
+            self.reader,
             lambda: pa.concat_arrays([self.rows.keys(view.name) for view in VIEWS]),
             SHOP.trending_weights,
             SHOP.popular_weights,
             activity,
-            [(catalogue, lambda keys: self.reader.read(catalogue.name, keys))],
+            [catalogue],
             catalogue=Catalogue(catalogue, {}),
             changes=[ChangedKeys(self.rows, view) for view in VIEWS] if follows else [],
         )
@@ -144,8 +144,13 @@ def test_unchanged_items_are_read_again_by_and_by(tmp_path):
     world.fold(activity=[viewed("item1")])
     items, asked = world.items(), []
     items.refresh(lambda: [artefact], T0)
-    reader = items._read
-    items._read = lambda keys: asked.extend(keys.to_pylist()) or reader(keys)
+    read = world.reader.read
+
+    def noted(view: str, keys: pa.Array, *more: object):
+        asked.extend(keys.to_pylist() if view == "item_activity" else [])
+        return read(view, keys, *more)
+
+    world.reader.read = noted
     for _ in range(4):
         assert items.follow(lambda: [artefact], T0, 10.0)
     assert sorted(asked[:30]) == sorted(ITEMS)

@@ -40,12 +40,12 @@ class Shop:
         self.titles = {f"item{number}": title(number) for number in range(30)}
         self.upsert()
         self.items = ItemFeatures(
-            lambda keys: reader.read(view.name, keys),
+            reader,
             lambda: pa.concat_arrays([self.rows.keys(each.name) for each in (view, catalogue)]),
             {"item_view_count_24h": 1.0},
             {},
             view,
-            [(catalogue, lambda keys: reader.read(catalogue.name, keys))],
+            [catalogue],
         )
         plain = model(FEATURES, 3)
         vectors = np.eye(3, dtype=np.float32)[np.arange(30) % 3]
