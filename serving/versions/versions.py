@@ -18,13 +18,15 @@ from models.recommender import Artefact, LoadedRecommender, open_recommender
 from models.registry import Registry
 from models.tags import CHALLENGER
 from serving.config import ServiceConfig
-from serving.http import field_problem, schema
+from serving.http import field_problem, schema, struct_of
 from serving.recommend import ItemFeatures, Reader
 from serving.recommender_metrics import RecommenderMetrics
 from serving.versions.canary import Canary
 from serving.versions.named import NamedVersions, UnknownModelError
 
 logger = logging.getLogger(__name__)
+
+ModelUsed = struct_of(schema.ModelUsed)
 
 
 class ModelVersions:
@@ -127,7 +129,7 @@ class ModelVersions:
         """The part of a response about the version that answered; ``name`` is that of the request, if any."""
         followed = served.alias or self._settings.model_alias
         alias = followed if name is None else None if name.isdecimal() else name
-        return schema.ModelUsed(name=self.name, version=served.version, alias=alias)
+        return ModelUsed(name=self.name, version=served.version, alias=alias)
 
     def listed(self) -> schema.RecommenderModels:
         """The recommender's part of the answer to GET /v1/models."""
