@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -265,14 +264,6 @@ def build_app(args: ServiceConfig) -> Application:
     )
     application: Application = deployment.bind(args)
     return application
-
-
-def is_loopback(host: str) -> bool:
-    """True for an address that only this machine can reach."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def stay_on_loopback() -> None:

@@ -10,7 +10,6 @@ from features.online_store.settings import read_settings_of
 from headrace.commands.serve import ServiceError, post, service_config, shown
 from headrace.project import Project
 from headrace.settings import Settings
-from serving.app import is_loopback
 
 WRONG_MODE = "online_store: {type: a.RedisRowsOnlineStore, url: 'redis://r', mode: sentinel}"
 
@@ -74,13 +73,6 @@ def test_a_store_that_serves_no_packed_rows_is_a_usage_error_that_names_those_wh
 def test_a_missing_feature_store_yaml_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match=r"feature_store\.yaml"):
         read_settings_of(tmp_path / "feature_store.yaml")
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False)]
-)
-def test_only_loopback_addresses_are_this_machines_own(host, loopback):
-    assert is_loopback(host) is loopback
 
 
 def test_a_service_that_does_not_run_is_an_error_with_the_command_that_starts_it():
