@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -144,9 +144,9 @@ class Metrics:
             "headrace_items_read_timestamp_seconds", "When item features were read last", registry=registry
         )
 
-    def failed(self, part: str) -> Callable[[], None]:
-        """Counts a failure of this part at each call."""
-        return lambda: self.failures.labels(part).inc()
+    def failed(self, part: str) -> None:
+        """Counts failed work of this part."""
+        self.failures.labels(part).inc()
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

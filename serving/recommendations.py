@@ -151,11 +151,21 @@ class Recommendations:
         self._items_at: float | None = None
         self._failing_since: float | None = None
         self._refresh_after = 0.0
-        failed = metrics.service.failed
         self._repeated = (
-            Repeated("items", min(settings.item_refresh_s, FOLLOW_S), self._follow_items, failed("items")),
+            Repeated(
+                "items",
+                min(settings.item_refresh_s, FOLLOW_S),
+                self._follow_items,
+                functools.partial(metrics.failed, "items"),
+            ),
             # The first look takes as long as MLflow's import; a much longer rest would delay a new champion.
-            Repeated("models", settings.model_poll_s, self.models.look, failed("registry"), idle_share=0.5),
+            Repeated(
+                "models",
+                settings.model_poll_s,
+                self.models.look,
+                functools.partial(metrics.failed, "registry"),
+                idle_share=0.5,
+            ),
         )
 
     @property

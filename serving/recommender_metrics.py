@@ -112,7 +112,7 @@ class RecommenderMetrics:
 
     def failed(self, part: str) -> None:
         """Counts failed work of a part."""
-        self.service.failures.labels(part).inc()
+        self.service.failed(part)
 
 
 def _remove(gauge: Gauge, *labels: str) -> None:

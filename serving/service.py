@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -96,7 +97,9 @@ class Service:
         self.posted = PostedEvents(settings, repo, self.chosen, sink, own, self._workers, self.metrics)
         folder = Path(settings.run_folder) if settings.run_folder else None
         self.replicas = ReplicaMetrics(self.metrics, folder)
-        self._writing = Repeated("metrics", METRICS_EVERY_S, self.replicas.write, self.metrics.failed("metrics"))
+        self._writing = Repeated(
+            "metrics", METRICS_EVERY_S, self.replicas.write, partial(self.metrics.failed, "metrics")
+        )
         self._pending = Repeated("pending", settings.item_refresh_s, self.posted.measure, lambda: None)
 
     def start(self) -> None:

@@ -85,7 +85,7 @@ class PostedEvents:
             refused = await self._workers.in_time(functools.partial(own.keep, stream, judged, acknowledged))
             self._metrics.pending_refused.inc(refused)
         except (HeadraceError, TimeoutError, OverloadedError):
-            self._metrics.failures.labels("own_clicks").inc()
+            self._metrics.failed("own_clicks")
 
 
 def key_fields(repo: FeatureRepo, recommenders: ChosenRecommenders, stream: Stream) -> tuple[str, ...]:
