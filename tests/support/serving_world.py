@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from models.folder import ViewInputs
 from models.recommender.artefact import Artefact, Manifest, save
 from models.recommender.golden import goldens_of
 from models.recommender.tables import CandidateTables, SparseRows
+from models.registry import Pinned
 from models.tags import DIGEST_TAG, verdict_tags
 from serving.config import ServiceConfig
 
@@ -57,6 +58,22 @@ def fill(rows: SqliteRows, repo: FeatureRepo, ago_ms: int = 60_000, others: int 
     build_generation(rows.generation(STREAM_ID), views, STREAM_ID, events, Marker(0, {}, {}, 0), now)
     for view in views:
         rows.set_current(view.name, STREAM_ID)
+
+
+class EmptyRegistry:
+    """The registry of any model, without a version."""
+
+    def __init__(self, _name: str) -> None:
+        pass
+
+    def find(self, name: str) -> Pinned | None:
+        return None
+
+    def fetch(self, pinned: Pinned) -> AbstractContextManager[Path]:
+        raise AssertionError(pinned)
+
+    def report(self, pinned: Pinned, reason: str, tag: str = "") -> None:
+        raise AssertionError(reason)
 
 
 def model(repo: FeatureRepo, step: int) -> Artefact:

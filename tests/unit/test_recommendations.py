@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from asgi import asked
-from serving_world import REPO, fill, settings
+from serving_world import REPO, EmptyRegistry, fill, settings
 
 from features.definitions.repo import load_repo
 from features.errors import CorruptRowError, StoreError
@@ -21,7 +21,6 @@ from features.online_store.batch_step import build_generation
 from features.online_store.port import Marker
 from features.online_store.sqlite.rows import SqliteRows
 from features.times import now_ms
-from models.registry import Pinned
 from serving.app import app_of
 from serving.http import ProblemError, schema
 from serving.metrics import Metrics
@@ -30,26 +29,18 @@ from serving.recommendations import FAILING_S, STALE_S, Question, Recommendation
 from serving.service import Service
 
 
-class EmptyRegistry:
-    """A registry without a version."""
-
-    def find(self, name: str) -> Pinned | None:
-        return None
-
-    def fetch(self, pinned: Pinned) -> AbstractContextManager[Path]:
-        raise AssertionError(pinned)
-
-    def report(self, pinned: Pinned, reason: str, tag: str = "") -> None:
-        raise AssertionError(reason)
+def service_in(folder: Path, **more: float) -> Service:
+    """A service that has not begun to read, over a store in which users viewed items 3, 4 and 9."""
+    rows, repo = SqliteRows(folder / "online.db"), load_repo(REPO)
+    fill(rows, repo)
+    config = settings(folder / "online.db", "").model_copy(update=more)
+    return Service(config, repo, FeatureReader(rows, repo), rows, EmptyRegistry, None)
 
 
 @pytest.fixture
 def service(tmp_path: Path) -> Service:
-    """A service of one thread that has not begun to read, over a store in which users viewed items 3, 4 and 9."""
-    rows, repo = SqliteRows(tmp_path / "online.db"), load_repo(REPO)
-    fill(rows, repo)
-    config = settings(tmp_path / "online.db", "").model_copy(update={"threads": 1, "max_waiting": 1})
-    return Service(config, repo, FeatureReader(rows, repo), rows, lambda _: EmptyRegistry(), None)
+    """Of one thread."""
+    return service_in(tmp_path, threads=1, max_waiting=1)
 
 
 @asynccontextmanager
@@ -90,7 +81,7 @@ def test_before_the_items_are_read_a_right_filter_has_to_wait_and_a_wrong_one_is
 
 def test_a_store_without_items_is_read_and_a_filter_leaves_none(tmp_path):
     rows, repo = SqliteRows(tmp_path / "online.db"), load_repo(REPO)
-    service = Service(settings(tmp_path, ""), repo, FeatureReader(rows, repo), rows, lambda _: EmptyRegistry(), None)
+    service = Service(settings(tmp_path, ""), repo, FeatureReader(rows, repo), rows, EmptyRegistry, None)
     read_items(service.default)
     answer = asyncio.run(service.default.recommend(schema.RecommendRequest(filter={"category": "mug"})))
     assert answer.items == []
@@ -124,12 +115,9 @@ def test_a_request_without_room_is_refused_at_once_and_one_after_it_is_answered(
 @pytest.fixture
 def late(tmp_path: Path) -> Recommendations:
     """Recommendations without any time, whose items have been read."""
-    rows, repo = SqliteRows(tmp_path / "online.db"), load_repo(REPO)
-    fill(rows, repo)
-    config = settings(tmp_path / "online.db", "").model_copy(update={"deadline_ms": 0})
-    service = Service(config, repo, FeatureReader(rows, repo), rows, lambda _: EmptyRegistry(), None)
-    read_items(service.default)
-    return service.default
+    made = service_in(tmp_path, deadline_ms=0).default
+    read_items(made)
+    return made
 
 
 def test_at_the_deadline_a_ranking_has_each_item_once(late):
@@ -166,9 +154,7 @@ def test_all_that_a_user_did_in_thirty_days_is_left_out(tmp_path):
     build_generation(rows.generation(1), views, 1, folded, Marker(0, {}, {}, 0), now)
     for view in views:
         rows.set_current(view.name, 1)
-    service = Service(
-        settings(tmp_path / "online.db", ""), repo, FeatureReader(rows, repo), rows, lambda _: EmptyRegistry(), None
-    )
+    service = Service(settings(tmp_path / "online.db", ""), repo, FeatureReader(rows, repo), rows, EmptyRegistry, None)
     read_items(service.default)
     request = schema.RecommendRequest(user_id="u1", k=30, exclude_seen=True)
     answer = asyncio.run(service.default.recommend(request))

@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from serving_world import settings
+from serving_world import EmptyRegistry, settings
 from small_shop import features, fresh, ids, model
 
 from features.definitions.repo import FeatureRepo, load_repo
@@ -25,7 +24,6 @@ from features.online_store.port import Marker
 from features.online_store.sqlite.rows import SqliteRows
 from headrace.commands.serve import service_config
 from headrace.project import Project
-from models.registry import Pinned
 from serving.app import own_clicks_of
 from serving.events import verdicts
 from serving.events.posted import key_fields
@@ -55,22 +53,6 @@ fans = FeatureView("fans", sets=[FeatureSet(fan, plays, [Count(), LastK("song", 
 music = Recommender("music", stream=plays, user=fan, item=song, user_view=fans, item_view=songs, targets=["play"],
     session="visit"{music})
 """
-
-
-class NamedRegistry:
-    """A registry without a version, that knows whose it is."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def find(self, name: str) -> Pinned | None:
-        return None
-
-    def fetch(self, pinned: Pinned) -> AbstractContextManager[Path]:
-        raise AssertionError(pinned)
-
-    def report(self, pinned: Pinned, reason: str, tag: str = "") -> None:
-        raise AssertionError(reason)
 
 
 class Kafka:
@@ -126,7 +108,7 @@ def service_in(folder: Path, kafka: Kafka | None = None, **more: str) -> Service
     repo = repo_of(folder, **more)
     rows, config = filled(folder, repo), settings(folder / "online.db", "", kept_model=str(folder / "kept"))
     own = own_clicks_of(config, repo, rows.pending())
-    service = Service(config, repo, FeatureReader(rows, repo), rows, NamedRegistry, kafka, own)
+    service = Service(config, repo, FeatureReader(rows, repo), rows, EmptyRegistry, kafka, own)
     for one in service.recommendations.values():
         one._follow_items()
         one.models.look()
@@ -208,7 +190,7 @@ def test_models_and_readiness_are_the_defaults_and_those_of_each(service):
 def test_a_service_is_ready_when_each_recommender_is(tmp_path):
     repo = repo_of(tmp_path, library=", default=True")
     rows = filled(tmp_path, repo)
-    service = Service(settings(tmp_path / "online.db", ""), repo, FeatureReader(rows, repo), rows, NamedRegistry, None)
+    service = Service(settings(tmp_path / "online.db", ""), repo, FeatureReader(rows, repo), rows, EmptyRegistry, None)
     for one in service.recommendations.values():
         assert not service.readiness().ready
         one._follow_items()
@@ -300,7 +282,7 @@ def test_a_repo_without_a_definition_is_served_by_the_usual_names_and_those_of_t
     repo = replace(load_repo(shop), recommenders={})
     rows = SqliteRows(tmp_path / "online.db")
     config = settings(tmp_path / "online.db", "", recommender_names={"name": "books", "item_view": "item_activity"})
-    service = Service(config, repo, FeatureReader(rows, repo), rows, NamedRegistry, None)
+    service = Service(config, repo, FeatureReader(rows, repo), rows, EmptyRegistry, None)
     assert list(service.recommendations) == ["books"]
     assert service.default is not None
     assert service.default.definition == replace(
@@ -318,7 +300,7 @@ def test_the_service_has_the_names_of_the_section_training_and_no_other_setting_
 def test_a_repo_of_no_recommender_serves_its_other_routes_and_says_so(tmp_path):
     cards = load_repo(Path(__file__).parents[2] / "feature_repo" / "cards.py")
     rows = SqliteRows(tmp_path / "online.db")
-    service = Service(settings(tmp_path, ""), cards, FeatureReader(rows, cards), rows, NamedRegistry, None)
+    service = Service(settings(tmp_path, ""), cards, FeatureReader(rows, cards), rows, EmptyRegistry, None)
     assert service.readiness().ready
     assert "the feature repo defines none" in refusal(service)[1]
     assert service.models().recommenders == {}
