@@ -79,6 +79,13 @@ async def asked(made: Batches, answering: Answering, *works: str, key: str = "")
     return tasks
 
 
+async def holding(made: Batches, answering: Answering) -> asyncio.Task:
+    """A request that is worked on until the test lets it go."""
+    (task,) = await asked(made, answering, "hold")
+    await begun(answering.begun["hold"])
+    return task
+
+
 def test_a_request_alone_does_not_wait_for_others(answering):
     assert run(batches().in_time("", "a", answering)) == "A"
     assert answering.together == [["a"]]
@@ -87,8 +94,7 @@ def test_a_request_alone_does_not_wait_for_others(answering):
 def test_all_that_wait_are_answered_together_and_those_of_another_key_apart(answering):
     async def main() -> None:
         made = batches()
-        (held,) = await asked(made, answering, "hold")
-        await begun(answering.begun["hold"])
+        held = await holding(made, answering)
         one = await asked(made, answering, "a", "b")
         other = await asked(made, answering, "x", key="other")
         more = await asked(made, answering, "c")
@@ -102,11 +108,10 @@ def test_all_that_wait_are_answered_together_and_those_of_another_key_apart(answ
 def test_a_batch_has_an_end(answering):
     async def main() -> None:
         made = batches()
-        held = await asked(made, answering, "hold")
-        await begun(answering.begun["hold"])
+        held = await holding(made, answering)
         many = await asked(made, answering, *["a"] * (MOST_TOGETHER + 1))
         answering.go()
-        await asyncio.gather(*held, *many)
+        await asyncio.gather(held, *many)
 
     run(main())
     assert [len(works) for works in answering.together] == [1, MOST_TOGETHER, 1]
@@ -115,11 +120,10 @@ def test_a_batch_has_an_end(answering):
 def test_an_error_of_one_is_its_alone(answering):
     async def main() -> list[Any]:
         made = batches()
-        held = await asked(made, answering, "hold")
-        await begun(answering.begun["hold"])
+        held = await holding(made, answering)
         tasks = await asked(made, answering, "a", "wrong", "b")
         answering.go()
-        return await asyncio.gather(*held, *tasks, return_exceptions=True)
+        return await asyncio.gather(held, *tasks, return_exceptions=True)
 
     _, first, wrong, last = run(main())
     assert (first, last) == ("A", "B")
@@ -135,11 +139,10 @@ def test_those_that_fail_together_are_answered_one_by_one(answering):
 
     async def main() -> list[Any]:
         made = batches()
-        held = await asked(made, answering, "hold")
-        await begun(answering.begun["hold"])
+        held = await holding(made, answering)
         tasks = await asked(made, answering, "a", "poison", "b")
         answering.go()
-        return await asyncio.gather(*held, *tasks, return_exceptions=True)
+        return await asyncio.gather(held, *tasks, return_exceptions=True)
 
     _, first, poison, last = run(main())
     assert (first, last) == ("A", "B")
@@ -150,15 +153,14 @@ def test_one_that_takes_long_stays_with_its_thread_and_those_behind_it_are_answe
     async def main() -> list[str]:
         clock = Clock()
         made = batches(clock)
-        first = await asked(made, answering, "hold")
-        await begun(answering.begun["hold"])
+        first = await holding(made, answering)
         behind = await asked(made, answering, "a", "b")
         clock.now += DEADLINE_MS / 1000
         made.relieve()
         answers = await asyncio.gather(*behind)
-        assert not first[0].done()
+        assert not first.done()
         answering.go()
-        assert await first[0] == "HOLD"
+        assert await first == "HOLD"
         return answers
 
     assert run(main()) == ["A", "B"]
@@ -168,11 +170,10 @@ def test_of_a_batch_only_the_one_that_takes_long_waits(answering):
     async def main() -> None:
         clock = Clock()
         made = batches(clock)
-        first = await asked(made, answering, "hold")
-        await begun(answering.begun["hold"])
+        first = await holding(made, answering)
         tasks = await asked(made, answering, "a", "hold2", "b", "c")
         answering.go()
-        await first[0]
+        await first
         await begun(answering.begun["hold2"])
         assert await tasks[0] == "A"
         clock.now += DEADLINE_MS / 1000
@@ -189,14 +190,13 @@ def test_of_a_batch_only_the_one_that_takes_long_waits(answering):
 def test_one_that_is_given_up_is_not_worked_on(answering):
     async def main() -> None:
         made = batches()
-        held = await asked(made, answering, "hold")
-        await begun(answering.begun["hold"])
+        held = await holding(made, answering)
         (gone,) = await asked(made, answering, "gone")
         stays = await asked(made, answering, "a")
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
         answering.go()
-        await asyncio.gather(*held, *stays)
+        await asyncio.gather(held, *stays)
 
     run(main())
     assert answering.together == [["hold"], ["a"]]
@@ -220,14 +220,13 @@ def test_a_request_is_refused_at_once_if_those_before_it_take_most_of_its_deadli
     async def main() -> None:
         made = batches(clock)
         await made.in_time("", "measured", answering)
-        held = await asked(made, answering, "hold")
-        await begun(answering.begun["hold"])
+        held = await holding(made, answering)
         tasks = await asked(made, answering, *["a"] * (room + 5))
         refused = [task.exception() for task in tasks if task.done()]
         assert len(refused) == 5
         assert all(isinstance(error, OverloadedError) for error in refused)
         assert all(1 <= error.retry_after_s <= 60 for error in refused)
         answering.go()
-        await asyncio.gather(*held, *tasks, return_exceptions=True)
+        await asyncio.gather(held, *tasks, return_exceptions=True)
 
     run(main())
