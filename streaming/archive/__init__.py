@@ -3,7 +3,7 @@
 In: micro-batches, files, topics' first offsets. Out: one Delta table a stream.
 """
 
-from streaming.archive.appending import delete_rows, sql_one_of, sql_text
+from streaming.archive.appending import as_store_error, delete_rows, sql_one_of, sql_text
 from streaming.archive.cutoff import CutOffs, TopicStarts, topic_starts
 from streaming.archive.importing import ImportCounts, Importer, ImportSource, digest_of
 from streaming.archive.maintenance import maintain, maintained_every, state_of, tables_of
@@ -17,6 +17,7 @@ __all__ = [
     "ImportSource",
     "Importer",
     "TopicStarts",
+    "as_store_error",
     "delete_rows",
     "digest_of",
     "maintain",

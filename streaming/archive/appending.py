@@ -95,7 +95,7 @@ def _attempted(path: Path, commit: Callable[[], int]) -> int:
     from deltalake.exceptions import CommitFailedError
 
     for _ in range(ATTEMPTS):
-        with _as_store_error(path):
+        with as_store_error(path):
             try:
                 return commit()
             except CommitFailedError as error:
@@ -125,7 +125,8 @@ def _commit(path: Path, table: DeltaTable | None, rows: pa.Table, transactions: 
 
 
 @contextmanager
-def _as_store_error(path: Path) -> Iterator[None]:
+def as_store_error(path: Path) -> Iterator[None]:
+    """What Delta and the disk raise about the table is a StoreError."""
     from deltalake.exceptions import DeltaError
 
     try:

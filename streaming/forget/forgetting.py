@@ -18,7 +18,7 @@ from streaming.forget.alerts_database import forget_alerts
 from streaming.forget.online import forget_pending, forget_rows, forget_sessions, named_in
 from streaming.forget.search import files_of, hashed_in, is_binary, times_in
 from streaming.forget.subject import Subject
-from streaming.forget.tables import forget_in_tables
+from streaming.forget.tables import forget_in_table, own_rows
 from streaming.forget.topics import forget_letters, kept_topics, send_tombstones
 from streaming.kafka import DEAD, EventProducer
 
@@ -104,15 +104,19 @@ def forget(
     """
     report = ForgetReport(subject.entity.name, dict(subject.key), dry_run)
     log("tables")
-    tables, sessions = forget_in_tables(places.offline, subject, dry_run=dry_run)
+    tables = list(own_rows(places.offline, subject))
+    # Before the rows, which alone tell whose they are.
+    sessions = forget_sessions(places.store, {each for own in tables for each in own.sessions}, dry_run=dry_run)
+    for own in () if dry_run else tables:
+        forget_in_table(own, subject)
     log("topics")
     letters = _forget_in_topics(places, subject, report, now_ms)
     log("online store")
     report.deleted = {
         "rows": forget_rows(places.store, places.repo, subject, dry_run=dry_run),
         "pending": forget_pending(places.store, places.repo, subject, dry_run=dry_run),
-        "sessions": forget_sessions(places.store, sessions, dry_run=dry_run),
-        "tables": tables,
+        "sessions": sessions,
+        "tables": {own.table.name: own.count for own in tables if own.count},
         "dead_letters": letters,
         "alerts_database": 0,
         "training_stages": _forget_stages(places.home / STAGES, dry_run=dry_run),

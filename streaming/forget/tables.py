@@ -9,7 +9,8 @@ writers go by.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 
 from features.history import StoredColumns
 from features.machine import write_text
-from streaming.archive import delete_rows, sql_one_of, sql_text, tables_of
+from streaming.archive import as_store_error, delete_rows, sql_one_of, sql_text, tables_of
 from streaming.forget.subject import Subject
 
 if TYPE_CHECKING:
@@ -33,26 +34,36 @@ VALUES_A_DELETE = 200
 LOG = "_delta_log"
 
 
-def forget_in_tables(folder: Path, subject: Subject, *, dry_run: bool) -> tuple[dict[str, int], set[str]]:
-    """Table → the number of its rows that are the subject's, and the sessions in them; the rows are deleted.
+@dataclass(frozen=True)
+class OwnRows:
+    """A table's rows that are the subject's: their number, the predicates of SQL that find them, their sessions."""
 
-    Raises:
-        StoreError: a table cannot be written; what is deleted stays so, and the same call deletes the rest.
-    """
-    counts: dict[str, int] = {}
-    sessions: set[str] = set()
+    table: Path
+    count: int
+    predicates: Sequence[str]
+    sessions: Collection[str]
+
+
+def own_rows(folder: Path, subject: Subject) -> Iterator[OwnRows]:
+    """The subject's rows of each table, also where it has none."""
     for name, table in tables_of(folder):
         predicates = list(_predicates(table, subject))
         ours = reduce(or_, (each for each, _ in predicates)) if predicates else None
-        rows = 0 if ours is None else _count(table, ours)
-        if rows:
-            counts[name] = rows
-            sessions.update(_sessions(table, ours))
-        if not dry_run:
-            for _, sql in predicates if rows else ():
-                delete_rows(folder / name, sql, {})
-            purge(folder / name, subject)
-    return counts, sessions
+        count = 0 if ours is None else _count(table, ours)
+        sessions = _sessions(table, ours) if count else ()
+        yield OwnRows(folder / name, count, [sql for _, sql in predicates], sessions)
+
+
+def forget_in_table(own: OwnRows, subject: Subject) -> None:
+    """The rows are deleted, and no file of the table has their bytes.
+
+    Raises:
+        StoreError: the table cannot be written; what is deleted stays so, and the same call deletes the rest.
+    """
+    for sql in own.predicates if own.count else ():
+        delete_rows(own.table, sql, {})
+    with as_store_error(own.table):
+        _purge(own.table, subject)
 
 
 def _predicates(table: DeltaTable, subject: Subject) -> Iterator[tuple[pc.Expression, str]]:
@@ -112,7 +123,7 @@ def _sessions(table: DeltaTable, expression: pc.Expression) -> list[str]:
     return [str(session) for session in found if session is not None]
 
 
-def purge(path: Path, subject: Subject) -> None:
+def _purge(path: Path, subject: Subject) -> None:
     """No file of the table is of an older version than its newest, and no commit names the subject."""
     from deltalake import DeltaTable
 

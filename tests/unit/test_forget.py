@@ -17,6 +17,7 @@ from serving_world import REPO
 
 from features.definitions import Entity
 from features.definitions.repo import load_repo
+from features.errors import StoreError
 from features.events.parsing import from_columns
 from features.hashing import hash_texts
 from features.online_store.batch_step import build_generation
@@ -128,6 +129,23 @@ def test_nothing_is_left_of_who_is_forgotten_and_all_of_others_is(places, store,
         assert DeltaTable(places.offline / table).to_pyarrow_dataset().count_rows() == rows_left
         assert bytes_of(places.offline / table, STAYS)
     assert forget(places, subject, 0).deleted["tables"] == {}
+
+
+def test_a_crash_among_the_tables_leaves_no_session_that_nothing_names_any_more(places, store, monkeypatch):
+    def no_disk(path: Path, _: Subject) -> None:
+        if path.name == "activity":
+            raise OSError("the disk is gone")
+
+    subject = Subject(USER, {"user_id": GONE})
+    with monkeypatch.context() as crashing:
+        crashing.setattr("streaming.forget.tables._purge", no_disk)
+        with pytest.raises(StoreError, match="the disk is gone"):
+            forget(places, subject, 0)
+    assert DeltaTable(places.offline / "activity").to_pyarrow_dataset().count_rows() == 2
+    forget(places, subject, 0)
+    with closing(store.open()) as rows:
+        assert rows.pending().session(f"session-of-{GONE}") == ()
+    assert bytes_of(places.home, GONE) == []
 
 
 def test_a_table_is_written_on_after_what_its_log_lost(places):
