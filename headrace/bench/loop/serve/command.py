@@ -49,7 +49,9 @@ MOVIELENS = "movielens-small"
 @click.option("--replicas", default=1, show_default=True, type=click.IntRange(1, 8), help="Of the service.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1, 20), help="Runs of each figure.")
 @click.option("--each", default=5, show_default=True, type=click.IntRange(1, 60), help="Seconds of a run.")
-@click.option("--seconds", default=60, show_default=True, type=click.IntRange(10, 600), help="Of swaps, of overload.")
+@click.option(
+    "--seconds", default=60, show_default=True, type=click.IntRange(10, 600), help="Of the swaps, and of the overload."
+)
 @click.option("--rate", default=100, show_default=True, type=click.IntRange(1, 2_000), help="Requests/s during swaps.")
 @click.option(
     "--data",
@@ -57,7 +59,7 @@ MOVIELENS = "movielens-small"
     show_default=True,
     envvar="HEADRACE_DATA",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder that has movielens-small.",
+    help="The folder that has movielens-small.",
 )
 @click.option("--only", multiple=True, type=click.Choice(PARTS), help="Measure this part; all of them by default.")
 @JSON
@@ -66,22 +68,22 @@ def serve_bench(as_json: bool, **chosen: Any) -> None:
 
     A broker, a stream and a service of its own run in a folder of their own, and end with it. The shop is made up:
     20,000 users, a ranker of 100 trees; 50 events a second of it go through the stream meanwhile. Requests are each of
-    another user, and come from wrk, which shares the processors. An answer that is a fallback is counted as one, and
-    not as answered.
+    another user, and come from wrk, which shares the processors. A fallback is counted by itself, not as an answer.
 
     \b
-    recommend   10 items, one client and 64
+    recommend   10 items, one client and 64; measured in any case
     rank24      24 given items, one client and 64
     filter      recommend with a filter that keeps half of the items, and its ratio to recommend
     diversity   recommend with diversity 0.3, and its ratio to recommend
     swap        --rate requests/s: three promotions, each as soon as the one before is seen, and a rollback
     overload    three times as many requests/s as were answered: what is answered and refused, and the recovery after
-    clicks      100 times a click and the next recommendation, over two replicas
+    clicks      100 times a click and the next recommendation, over at least two replicas
     small       recommend, of MovieLens' ratings in --data/movielens-small; left out where they are not
     steps       where the time of a request by one client goes
     peers       a constant answer by Ray Serve behind the same HAProxy, and by uvicorn alone
 
-    Exit 1 if in the swaps a request was lost, answered by a stranger, or a swap was not seen within 15 s.
+    Exit 1 if during the swaps a request failed or was answered by a version that was no champion, or if a swap was
+    not seen within 15 s.
 
     \b
     Examples:
