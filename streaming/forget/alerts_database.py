@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from features.errors import StoreError
+from streaming.alerts.sinks import connected, first_line
 from streaming.forget.subject import Subject
 
-CONNECT_WITHIN_S = 10
+OPTIONS = {"connect_timeout": "10"}
 
 
 def forget_alerts(conninfo: str, password: str, table: str, subject: Subject, *, dry_run: bool) -> int:
@@ -19,16 +18,14 @@ def forget_alerts(conninfo: str, password: str, table: str, subject: Subject, *,
     import psycopg
     from psycopg.sql import SQL, Identifier
 
-    more: dict[str, Any] = {"connect_timeout": CONNECT_WITHIN_S} | ({"password": password} if password else {})
     named = [part for name, value in subject.key.items() for part in (name, str(value))]
     where = SQL(" AND ").join([SQL("event->>%s = %s")] * len(subject.key))
     verb = SQL("SELECT 1 FROM {} WHERE ") if dry_run else SQL("DELETE FROM {} WHERE ")
     try:
-        with psycopg.connect(conninfo, **more) as connection:
+        with connected(conninfo, password, OPTIONS) as connection:
             done = connection.execute(verb.format(Identifier(*table.split("."))) + where, named)
             return done.rowcount
     except psycopg.errors.UndefinedTable:
         return 0
     except psycopg.Error as error:
-        got = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise StoreError("PostgreSQL", f"to delete from '{table}'", got) from None
+        raise StoreError("PostgreSQL", f"to delete from '{table}'", first_line(error)) from None

@@ -68,10 +68,12 @@ class PostgresSink:
             return self._inserted(alerts)
         except psycopg.errors.InvalidColumnReference as error:
             self.close()
-            raise self._wrong(f"a table '{self._table}' with alert_id as its key, or unique", _text(error)) from error
+            raise self._wrong(
+                f"a table '{self._table}' with alert_id as its key, or unique", first_line(error)
+            ) from error
         except psycopg.Error as error:
             self.close()
-            raise SinkError(WHERE, "to take alerts", self._without_password(_text(error))) from None
+            raise SinkError(WHERE, "to take alerts", self._without_password(first_line(error))) from None
         except SinkError:
             self.close()
             raise
@@ -84,7 +86,7 @@ class PostgresSink:
             _insert(connection, self._name(), alerts)
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             if len(alerts) == 1:
-                return {0: f"postgres_refused: {_text(error)}"}
+                return {0: f"postgres_refused: {first_line(error)}"}
         else:
             return {}
         # One of them cannot be a row: inserted one by one, the others can.
@@ -93,13 +95,7 @@ class PostgresSink:
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None:
-            import psycopg
-            from psycopg.conninfo import conninfo_to_dict
-
-            options: dict[str, Any] = {**TIMEOUTS, **conninfo_to_dict(self._conninfo)}
-            if self._password:
-                options["password"] = self._password
-            self._connection = psycopg.connect(autocommit=True, **options)
+            self._connection = connected(self._conninfo, self._password, TIMEOUTS, autocommit=True)
             self._check(self._connection)
         return self._connection
 
@@ -132,6 +128,19 @@ class PostgresSink:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def connected(
+    conninfo: str, password: str, defaults: Mapping[str, str], *, autocommit: bool = False
+) -> psycopg.Connection[Any]:
+    """A connection, by these options where the connection string has no others; its parameters are the sink's."""
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    options: dict[str, Any] = {**defaults, **conninfo_to_dict(conninfo)}
+    if password:
+        options["password"] = password
+    return psycopg.connect(autocommit=autocommit, **options)
 
 
 def _difference(name: str, columns: Mapping[str, tuple[str, bool]]) -> str:
@@ -175,6 +184,6 @@ def _value(alert: Alert, column: str) -> Any:
     return msgspec.json.encode(value).decode() if column in ("reasons", "event") else value
 
 
-def _text(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first line of PostgreSQL's error."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
