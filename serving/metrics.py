@@ -148,10 +148,6 @@ class Metrics:
         """Counts failed work of this part."""
         self.failures.labels(part).inc()
 
-    def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        return rendered(list(self.registry.collect()))
-
 
 AGES_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600, 86_400, 604_800)
 """Upper ends of the histogram's buckets, in seconds."""

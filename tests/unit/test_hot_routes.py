@@ -290,10 +290,10 @@ def test_an_error_that_was_foreseen_is_a_problem_and_another_names_its_type_alon
 
 def test_answers_are_counted_by_route_and_status_whoever_gives_them(service, app):
     count = 'headrace_http_requests_total{method="POST",route="/v1/similar",status="%s"}'
-    before = service.metrics.text().decode()
+    before = service.replicas.text().decode()
     for body in (b'{"item_id": "a"}', b'{"item_id": 1}'):
         ask(app, "/v1/similar", body)
-    after = service.metrics.text().decode()
+    after = service.replicas.text().decode()
     for status in (200, 422):
         assert sample(after, count % status) == sample(before, count % status) + 1
 
@@ -313,7 +313,7 @@ def test_every_answer_has_the_id_of_its_request(app, method, body):
 def test_the_time_of_an_answer_is_counted_by_its_route(service, app):
     ask(app, "/v1/similar", b'{"item_id": "a"}')
     ask(app, "/healthz", method="GET")
-    text = service.metrics.text().decode()
+    text = service.replicas.text().decode()
     for route in ("/v1/similar", "/healthz"):
         assert sample(text, f'headrace_http_seconds_count{{route="{route}"}}') >= 1
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 from features.rows.matrix import FeatureMatrix, Status
 from serving.metrics import Metrics
 from serving.recommend.readers import ObservedReader
+from serving.replicas import ReplicaMetrics
 
 
 class Answering:
@@ -30,7 +31,7 @@ def observed(status: Status, *reads: int) -> str:
         ObservedReader(Answering(status), metrics.read_age, metrics.without_pending).read(
             "by_user", pa.array(["a"] * many)
         )
-    return metrics.text().decode()
+    return ReplicaMetrics(metrics, None).text().decode()
 
 
 def test_a_read_of_one_entity_is_counted_in_the_class_of_its_age():
@@ -41,14 +42,14 @@ def test_a_read_of_one_entity_is_counted_in_the_class_of_its_age():
 
 def test_the_share_of_reads_within_the_slo_is_exact_at_any_slo():
     metrics = Metrics(read_age_slo_s=2.25)
-    text = metrics.text().decode()
+    text = ReplicaMetrics(metrics, None).text().decode()
     assert "headrace_read_age_slo_seconds 2.25" in text
     assert "headrace_reads_within_slo_ratio{" not in text
     for newest_s in (1.0, 2.25, 2.4, 7.0):
         reader = Answering(Status.PRESENT)
         reader.age_ms = int(1_000 * newest_s)
         ObservedReader(reader, metrics.read_age, metrics.without_pending).read("by_user", pa.array(["a"]))
-    assert 'headrace_reads_within_slo_ratio{view="by_user"} 0.5' in metrics.text().decode()
+    assert 'headrace_reads_within_slo_ratio{view="by_user"} 0.5' in ReplicaMetrics(metrics, None).text().decode()
 
 
 def test_reads_of_many_and_of_nobody_are_not():

@@ -25,6 +25,7 @@ from features.online_store.seen_ids import memory as memory_of_ids
 from features.online_store.sqlite.rows import SqliteRows
 from serving.metrics import Metrics
 from serving.recommend.readers import ObservedReader
+from serving.replicas import ReplicaMetrics
 
 T0 = 1_700_000_000_000
 USER = Entity("user", {"user": "string"})
@@ -97,7 +98,7 @@ def test_whoever_just_clicked_gets_the_row_when_the_rest_does_not_answer(rows, l
     failing, metrics = Failing(rows, lost), Metrics()
     readable = RowsWithPending(failing, failing if lost == "pending" else rows.pending(), REPO)
     assert reads(readable, metrics) == ([3, None], True)
-    assert 'headrace_reads_without_pending_total{view="clicks"} 1.0' in metrics.text().decode()
+    assert 'headrace_reads_without_pending_total{view="clicks"} 1.0' in ReplicaMetrics(metrics, None).text().decode()
 
 
 def test_a_large_memory_is_read_beside_the_reads_and_then_decides(rows, monkeypatch, tmp_path):

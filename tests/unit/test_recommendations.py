@@ -26,6 +26,7 @@ from serving.http import ProblemError, schema
 from serving.metrics import Metrics
 from serving.recommend import FallbackReason, ItemQuery, ModelAnswer, Recommendation, UserRead, UserReader
 from serving.recommendations import FAILING_S, STALE_S, Question, Recommendations
+from serving.replicas import ReplicaMetrics
 from serving.service import Service
 
 
@@ -107,7 +108,7 @@ def test_a_request_without_room_is_refused_at_once_and_one_after_it_is_answered(
         assert (await asked(app, "/v1/recommend", [body])).status == 200
 
     asyncio.run(main())
-    text = service.metrics.text().decode()
+    text = service.replicas.text().decode()
     assert 'headrace_http_requests_total{method="POST",route="/v1/recommend",status="429"} 1.0' in text
     assert 'headrace_fallbacks_total{reason="no_model"} 1.0' in text
 
@@ -195,7 +196,7 @@ def test_users_of_a_batch_are_read_once_and_as_each_alone(tmp_path):
         else:
             assert read.matrix.to_table().equals(alone.matrix.to_table())
             assert (read.matrix.as_of, read.matrix.newest_event) == (alone.matrix.as_of, alone.matrix.newest_event)
-    assert 'headrace_read_age_seconds_count{view="user_activity"} 2.0' in metrics.text().decode()
+    assert 'headrace_read_age_seconds_count{view="user_activity"} 2.0' in ReplicaMetrics(metrics, None).text().decode()
 
 
 def test_a_row_that_is_damaged_is_its_own_users_trouble_alone(tmp_path):

@@ -209,7 +209,7 @@ def test_metrics_of_the_service_are_the_defaults_and_those_by_recommender_are_of
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))  # as Feast's server does when it is imported
     recommended(service, recommender="music")
     recommended(service)
-    text = service.metrics.text().decode()
+    text = service.replicas.text().decode()
     assert "headrace_items 2.0" in text
     assert 'headrace_recommender_items{recommender="music"} 1.0' in text
     assert 'headrace_recommender_seconds_count{recommender="music"} 1.0' in text
@@ -218,7 +218,7 @@ def test_metrics_of_the_service_are_the_defaults_and_those_by_recommender_are_of
     service.recommendations["music"].metrics.serving("1")
     service.recommendations["library"].metrics.serving("4")
     service.recommendations["music"].metrics.serving("2")
-    shown = [line for line in service.metrics.text().decode().splitlines() if line.startswith("headrace_model_info")]
+    shown = [line for line in service.replicas.text().decode().splitlines() if line.startswith("headrace_model_info")]
     assert shown == [
         'headrace_model_info{name="library",version="4"} 1.0',
         'headrace_model_info{name="music",version="2"} 1.0',
