@@ -104,7 +104,7 @@ class Batches(Generic[W, A]):
         self._started, self._idle, self._stopping = 0, 0, False
         self._took: deque[float] = deque(maxlen=MEASURED)
         self._answer_s = 0.0
-        self._watching: asyncio.AbstractEventLoop | None = None
+        self._watching: set[asyncio.AbstractEventLoop] = set()
 
     async def in_time(self, key: Hashable, work: W, answers: Answers[W, A]) -> A:
         """The answer to the request, made together with those of the same key that wait too.
@@ -119,7 +119,7 @@ class Batches(Generic[W, A]):
             self._admit()
             self._queue.append(waiting)
             self._call_a_thread()
-        if self._watching is not loop:
+        if loop not in self._watching:
             self._watch(loop)
         try:
             async with asyncio.timeout(WORKING_SHARE * self._deadline_s):
@@ -240,9 +240,11 @@ class Batches(Generic[W, A]):
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Relieves a batch now and again while there is work; by the loop's clock."""
         self.relieve()
-        self._watching = loop if self.busy else None
-        if self._watching is not None:
-            loop.call_later(max(SLOW_SHARE * self._deadline_s, LEAST_WATCH_S), self._watch, loop)
+        if not self.busy:
+            self._watching.discard(loop)
+            return
+        self._watching.add(loop)
+        loop.call_later(max(SLOW_SHARE * self._deadline_s, LEAST_WATCH_S), self._watch, loop)
 
 
 def _settle(future: asyncio.Future[A], answer: A | Exception) -> None:

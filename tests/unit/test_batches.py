@@ -166,6 +166,33 @@ def test_one_that_takes_long_stays_with_its_thread_and_those_behind_it_are_answe
     assert run(main()) == ["A", "B"]
 
 
+def test_each_event_loop_that_asks_watches_once(answering, monkeypatch):
+    made, other, watches = batches(), asyncio.new_event_loop(), []
+    monkeypatch.setattr(made, "relieve", lambda: watches.append(asyncio.get_running_loop()))
+
+    async def main() -> None:
+        tasks = [await holding(made, answering)]
+        for _ in range(3):
+            (task,) = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asked(made, answering, "a"), other))
+            tasks += await asked(made, answering, "b")
+            there.append(task)
+        assert watches == [asyncio.get_running_loop(), other]
+        answering.go()
+        await asyncio.gather(*tasks)
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asyncio.wait(there), other))
+
+    there: list[asyncio.Task] = []
+    thread = threading.Thread(target=other.run_forever)
+    thread.start()
+    try:
+        run(main())
+    finally:
+        other.call_soon_threadsafe(other.stop)
+        thread.join()
+        other.close()
+    assert [task.result() for task in there] == ["A"] * 3
+
+
 def test_of_a_batch_only_the_one_that_takes_long_waits(answering):
     async def main() -> None:
         clock = Clock()
