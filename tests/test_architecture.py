@@ -51,7 +51,7 @@ LAYERS = {
     "features.definitions.models": "earlier > event_models recommenders",
     "features.events": (
         "arguments parsing > avro json keys split_columns > decoded dedupe > "
-        "bisecting columns ids served_answers timestamps"
+        "values > bisecting columns ids served_answers timestamps"
     ),
     "features.events.avro": "writer > messages registry",
     "features.events.json": "messages > exact shapes",

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import Field as DataclassField
+from dataclasses import field
 from typing import Any
 
 from features.errors import DefinitionError
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
+LATER = "later"
+"""Marks a parameter that definitions stored by earlier versions do not have."""
+
 
 def freeze(instance: object, **values: object) -> None:
     """Sets checked values on a frozen definition; for __post_init__ only."""
     for name, value in values.items():
         object.__setattr__(instance, name, value)
+
+
+def later(default: Any = None) -> Any:
+    """A keyword parameter of a definition that came later: with its default it is no part of any text or hash."""
+    return field(default=default, kw_only=True, metadata={LATER: True})
+
+
+def is_stated(parameter: DataclassField[Any], value: object) -> bool:
+    """False for a later() parameter that has its default."""
+    return LATER not in parameter.metadata or value != parameter.default
 
 
 def check_name(name: object, where: str) -> None:

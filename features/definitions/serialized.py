@@ -12,6 +12,7 @@ from typing import Any
 
 from features.definitions import aggregations as aggregates
 from features.definitions import expressions
+from features.definitions.checks import LATER
 from features.definitions.streams import Entity, Field, Stream, Topic
 from features.definitions.views import FeatureSet, FeatureView, canonical
 from features.definitions.windows import Window
@@ -57,6 +58,11 @@ def _restored(value: Any) -> Any:
         return value
     kind = KINDS.get(value["is"]) if isinstance(value.get("is"), str) else None
     # A column may be called 'is': only the exact fields of a class make a definition.
-    if kind is None or value.keys() != {"is", *(field.name for field in fields(kind))}:
+    if kind is None or not _needed(kind) <= value.keys() <= {"is", *(field.name for field in fields(kind))}:
         return {name: _restored(item) for name, item in value.items()}
     return kind(**{name: _restored(item) for name, item in value.items() if name != "is"})
+
+
+def _needed(kind: type) -> set[str]:
+    """The names that the text of every definition of the class has."""
+    return {"is", *(field.name for field in fields(kind) if LATER not in field.metadata)}

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from features.definitions.aggregations import Aggregation, DecayedCount, Ratio
-from features.definitions.checks import check_mapping, check_name, freeze, nonempty_list
+from features.definitions.checks import check_mapping, check_name, freeze, is_stated, nonempty_list
 from features.definitions.expressions import (
     Condition,
     Expression,
@@ -258,7 +258,8 @@ def _aggregated(feature_set: FeatureSet, aggregation: Aggregation, window: Windo
 def canonical(value: object) -> Any:
     """A definition as plain JSON values, equal for equal meanings."""
     if is_dataclass(value):
-        named = {f.name: canonical(getattr(value, f.name)) for f in fields(value)}
+        stated = {f.name: getattr(value, f.name) for f in fields(value) if is_stated(f, getattr(value, f.name))}
+        named = {name: canonical(item) for name, item in stated.items()}
         return {"is": type(value).__name__, **named}
     if isinstance(value, Mapping):
         return {str(key): canonical(item) for key, item in value.items()}

@@ -16,16 +16,6 @@ from features.events.columns import (
     integers,
     sequence,
 )
-from features.events.decoded import (
-    ARROW,
-    INT64,
-    Problems,
-    RefusedError,
-    bad_time,
-    implausible_reason,
-    reason_text,
-    show,
-)
 from features.events.dedupe import (
     NEVER,
     Decision,
@@ -58,6 +48,16 @@ from features.events.timestamps import (
     ms_of_text,
     ms_of_timestamps,
     with_unit_hint,
+)
+from features.events.values.reasons import (
+    ARROW,
+    INT64,
+    Problems,
+    RefusedError,
+    bad_time,
+    implausible_reason,
+    reason_text,
+    show,
 )
 
 __all__ = [

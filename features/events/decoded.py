@@ -6,7 +6,6 @@ not fit leaves a null and a problem, whose text starts with a stable code.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +14,22 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.definitions import Stream
-from features.events.timestamps import PLAUSIBLE, ms_of_datetimes, ms_of_numbers, ms_of_text, with_unit_hint
+from features.events.timestamps import ms_of_datetimes, ms_of_numbers, ms_of_text
+from features.events.values.reasons import (
+    ARROW,
+    INT64,
+    NotAnObject,
+    Problems,
+    RefusedError,
+    add_bad_times,
+    reason_text,
+    show,
+)
 
-INT64 = range(-(2**63), 2**63)
-SHOWN_CHARACTERS = 60
-ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 KINDS: dict[str, frozenset[type]] = {
     "string": frozenset({str}),
     "int64": frozenset({int}),
@@ -32,12 +37,6 @@ KINDS: dict[str, frozenset[type]] = {
     "bool": frozenset({bool}),
 }
 """The Python types of a column that is converted at once; bool is not an int here."""
-Problems = dict[int, str]
-"""Row → the reason why the record is a dead letter: the first problem found."""
-
-
-class RefusedError(Exception):
-    """A record, or a value of it, is refused; the text starts with a stable code."""
 
 
 @dataclass(frozen=True)
@@ -74,31 +73,6 @@ def _column(name: str, path: str, dtype: str) -> Column:
     return Column(name, tuple(path.split(".")), dtype)
 
 
-def reason_text(code: str, name: str, required: str, got: str) -> str:
-    """The reason for a value that does not fit its field."""
-    return f"{code}: field '{name}' requires {required}; got {got}"
-
-
-def show(value: object) -> str:
-    """A value as reasons show it: its type and its beginning, in ASCII."""
-    if isinstance(value, _NotAnObject):
-        return f"{show(value.value)} where an object should be"
-    text = json.dumps(value, default=repr)
-    return f"{_type_name(value)} {text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + '...'}"
-
-
-def _type_name(value: object) -> str:
-    names = {str: "string", bool: "bool", int: "integer", float: "number", dict: "object", list: "array"}
-    return names.get(type(value), type(value).__name__)
-
-
-@dataclass(frozen=True)
-class _NotAnObject:
-    """The value of a dotted path that ends early, at something other than an object."""
-
-    value: object
-
-
 def from_objects(objects: Sequence[dict[str, Any] | None], stream: Stream, problems: Problems) -> Decoded:
     """The typed columns of decoded messages; None stands for a message that ``problems`` has already."""
     columns = columns_of(stream)
@@ -113,10 +87,10 @@ def _values(objects: Sequence[dict[str, Any] | None], path: tuple[str, ...]) -> 
     return values
 
 
-def _beyond(value: object) -> _NotAnObject | None:
-    if value is None or isinstance(value, _NotAnObject):
+def _beyond(value: object) -> NotAnObject | None:
+    if value is None or isinstance(value, NotAnObject):
         return value
-    return _NotAnObject(value)
+    return NotAnObject(value)
 
 
 def _typed(values: list[Any], column: Column, stream: Stream, problems: Problems) -> pa.Array:
@@ -229,21 +203,3 @@ def _time_cell(value: Any, name: str, row: int, problems: Problems) -> Any:
     code = "out_of_range" if type(value) is int else "wrong_type"
     problems.setdefault(row, reason_text(code, name, "an int64 number or RFC 3339 text", show(value)))
     return None
-
-
-def add_bad_times(times: pa.Array, values: Sequence[Any] | pa.Array, name: str, problems: Problems) -> None:
-    """Adds a problem for each value that is not null and was not read as a time."""
-    for row in np.flatnonzero(np.asarray(times.is_null())).tolist():
-        value = values[row].as_py() if isinstance(values, pa.Array) else values[row]
-        if value is not None:
-            problems.setdefault(row, bad_time(name, value))
-
-
-def bad_time(name: str, value: object) -> str:
-    """The reason for a time that cannot be read."""
-    return reason_text("bad_time", name, "a time with its zone, such as 2026-07-01T12:00:00Z", show(value))
-
-
-def implausible_reason(name: str, ms: int, unit: str) -> str:
-    """The reason for a time before 1990 or after 2099, which was read as a number in ``unit``."""
-    return reason_text("implausible_time", name, PLAUSIBLE, with_unit_hint(ms, unit))

@@ -17,7 +17,7 @@ import pyarrow.types as kinds
 
 from features.arrays import plain_array
 from features.errors import UsageError
-from features.events.decoded import ARROW, INT64, show
+from features.events.values.reasons import ARROW, INT64, show
 
 REQUIRED = {
     "string": "string (text, or a whole number)",

@@ -21,10 +21,11 @@ from features.definitions import FUTURE_TOLERANCE_MS, PARTITIONS_OF_A_TOPIC, Fea
 from features.events import split_columns
 from features.events.avro import messages as avro
 from features.events.bisecting import NOT_OF_A_RECORD, errors_alone
-from features.events.decoded import ARROW, Decoded, Problems, implausible_reason, reason_text, show
+from features.events.decoded import Decoded
 from features.events.ids import IDENTIFIER, unusable
 from features.events.json import messages as json_messages
 from features.events.timestamps import implausible
+from features.events.values.reasons import ARROW, Problems, implausible_reason, reason_text, show
 
 CANNOT_BE_READ, CANNOT_BE_FOLDED = "cannot_be_read", "cannot_be_folded"
 """Codes of records with which a kernel or a library raises an error."""

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from features.arrays import Bools, Int64s, plain_array, single_array
 from features.definitions import Stream
 from features.errors import FormatError
-from features.events.decoded import ARROW, Decoded, Problems, add_bad_times, reason_text, show
+from features.events.decoded import Decoded
 from features.events.timestamps import ms_of_text, ms_of_timestamps
+from features.events.values.reasons import ARROW, Problems, add_bad_times, reason_text, show
 
 Positions = tuple[Int64s, NDArray[np.int32], Int64s]
 

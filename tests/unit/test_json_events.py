@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shop_messages import BATCH, GOOD, SHOP, message, records
 
-from features.events.decoded import Decoded, RefusedError, columns_of, from_objects
+from features.events.decoded import Decoded, columns_of, from_objects
 from features.events.json import exact as json_exact
 from features.events.json import messages as json_messages
 from features.events.json import shapes as json_shapes
 from features.events.parsing import Parsed, parse
+from features.events.values.reasons import RefusedError
 
 HOUR = 3_600_000
 

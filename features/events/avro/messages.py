@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from features.definitions import Stream
 from features.errors import FormatError
-from features.events.decoded import Decoded, Problems, RefusedError, from_objects, show
+from features.events.decoded import Decoded, from_objects
+from features.events.values.reasons import Problems, RefusedError, show
 
 HEADER_BYTES = 5
 

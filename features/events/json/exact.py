@@ -12,7 +12,7 @@ from collections import Counter
 from functools import cache
 from typing import Any
 
-from features.events.decoded import RefusedError, show
+from features.events.values.reasons import RefusedError, show
 
 MAX_DEPTH = 100
 """Well inside Python's recursion limit, so that the result does not depend on the depth of the caller's stack."""

@@ -16,20 +16,12 @@ import pyarrow.compute as pc
 
 from features.arrays import Bools, Int64s
 from features.definitions import Stream
-from features.events.decoded import (
-    ARROW,
-    Column,
-    Decoded,
-    Problems,
-    RefusedError,
-    add_bad_times,
-    columns_of,
-    from_objects,
-)
+from features.events.decoded import Column, Decoded, columns_of, from_objects
 from features.events.json import exact as json_exact
 from features.events.json import shapes as json_shapes
 from features.events.json.shapes import Path, Shape
 from features.events.timestamps import ms_of_numbers, ms_of_text
+from features.events.values.reasons import ARROW, Problems, RefusedError, add_bad_times
 
 if TYPE_CHECKING:
     import polars as pl
