@@ -1,9 +1,10 @@
 """HAProxy before the replicas, as Ray Serve can run it: no Python between a client and the process that answers.
 
 Ray writes the configuration and starts the binary. A script in place of the binary changes what Ray has no setting for:
-HAProxy's own ports listen on loopback, the service's own address is the only other one, a client that sends its headers
-too slowly is disconnected, and nothing is logged to syslog. It refuses a configuration in which that is not so: another
-Ray may write another one.
+HAProxy's own ports listen on loopback, the service's own address is the only other one, a client that sends a request
+too slowly is disconnected, and nothing is logged to syslog. A request whose replica has ended goes to another one if it
+changes nothing and fits into HAProxy's buffer of 16 KiB; where no replica answers, HAProxy's answer is a problem as the
+service's own are. The script refuses a configuration in which that is not so: another Ray may write another one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from features.machine import free_ports
+from serving.http.problems import MEDIA_TYPE, problem
 
 SOCKET, SOCKET_PATH = "admin.sock", 97
 """The admin socket's name, and HAProxy's limit of its path's length; Ray puts it into a folder named by its node."""
@@ -25,6 +27,11 @@ SOCKET, SOCKET_PATH = "admin.sock", 97
 NODE_ID = 56
 
 HEADERS_WITHIN_S, RUNS_WITHIN_S = 10, 30
+
+REPEATABLE = ("/v1/recommend", "/v1/rank", "/v1/similar", "/v1/score")
+"""Routes whose POST changes nothing, so that another replica may answer what one that ended has not."""
+
+UNANSWERED = "an answer requires a running replica; got none that has answered: send the request again in a second"
 
 STAND_IN = """\
 #!/bin/sh
@@ -36,7 +43,9 @@ done
 sed -i \\
   -e 's/bind [*]*:\\({metrics}\\|{stats}\\)$/bind 127.0.0.1:\\1/' \\
   -e 's/^\\( *\\)bind 127[.]0[.]0[.]1:{port}$/{binds}/' \\
-  -e 's/^ *timeout connect .*/&\\n    timeout http-request {headers_within_s}s/' \\
+  -e 's/^ *timeout connect .*/&\\n    timeout http-request {headers_within_s}s\\n    option http-buffer-request/' \\
+  -e 's#^ *acl routes path .*#&\\n    http-request disable-l7-retry if !METH_GET !{{ path {repeatable} }}#' \\
+  -e 's#^\\( *errorfile 50[234]\\) .*#\\1 {folder}/{unanswered}#' \\
   -e '/^ *log /d' \\
   "$configuration" || exit
 refuse() {{
@@ -46,6 +55,7 @@ refuse() {{
 }}
 if [ "$configuration" ]; then
   grep -q '^ *timeout http-request' "$configuration" || refuse 'no time limit of a request'"'"'s headers'
+  grep -q '^ *http-request disable-l7-retry' "$configuration" || refuse 'requests that are sent twice'
   binds=$(grep -E '^[[:space:]]*bind[[:space:]]' "$configuration" | sed -E 's/^[[:space:]]*bind[[:space:]]+//')
   beyond=$(echo "$binds" | grep -vE '^(127[.]0[.]0[.]1:[0-9]+|{asked})$' | head -n 1)
   [ -z "$beyond" ] || refuse "a port on $beyond"
@@ -60,6 +70,9 @@ exec '{haproxy}' "$@"
 
 REFUSED = "refused"
 """A file of the script: why it has not started HAProxy."""
+
+ANSWER = "unanswered.http"
+"""A file with HAProxy's own answer where a replica has ended before its own, or none runs."""
 
 
 @contextmanager
@@ -121,8 +134,11 @@ def environment(folder: Path, binary: str, host: str, port: int) -> dict[str, st
             haproxy=binary,
             folder=folder,
             refused=REFUSED,
+            repeatable=" ".join(REPEATABLE),
+            unanswered=ANSWER,
         )
     )
+    (folder / ANSWER).write_bytes(_unanswered())
     stand_in.chmod(stat.S_IRWXU)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -139,9 +155,21 @@ def environment(folder: Path, binary: str, host: str, port: int) -> dict[str, st
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # one thread forwards thousands of requests a second
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "10",
+        # A request whose replica has ended goes to another one, at most three times: the request may be what ended it.
+        # The first refused connection takes a replica out: it has the fewest requests, so each attempt would go to it.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": "3",
+        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
         # A replica that ends takes requests until HAProxy is notified, which takes a fraction of this.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     }
+
+
+def _unanswered() -> bytes:
+    """The problem of a request that no replica has answered, as HAProxy sends it: with its status line and headers."""
+    body = bytes(problem(503, UNANSWERED, more={"retry_after_s": 1}).body)
+    headers = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nretry-after: 1\r\ncache-control: no-store"
+    return f"HTTP/1.1 503 Service Unavailable\r\n{headers}\r\n\r\n".encode() + body
 
 
 @contextmanager

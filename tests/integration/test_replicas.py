@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -103,7 +104,7 @@ def test_replicas_follow_the_load_and_no_request_is_lost_when_one_ends(world):
         assert sample(http.text("/metrics"), "headrace_http_requests_total", **counted) == seen.statuses[200]
 
 
-def test_of_two_replicas_one_is_killed_and_the_other_answers_on(world):
+def test_of_two_replicas_one_is_killed_and_the_other_answers_what_it_had_not(world):
     store, uri = world
     with served(settings(store, uri, replicas=2)) as url:
         http, seen = Http(url), Clients()
@@ -111,12 +112,51 @@ def test_of_two_replicas_one_is_killed_and_the_other_answers_on(world):
         with clients(http, 4, seen):
             until(lambda: seen.statuses[200] > 100, "answers")
             victim = min(replica_processes())
+            os.kill(victim, signal.SIGSTOP)
+            before = seen.statuses[200]
+            until(lambda: seen.statuses[200] > before + 50, "requests of which the stopped replica has some")
             os.kill(victim, signal.SIGKILL)
             until(lambda: len(replica_processes() - {victim}) == 2 and replicas(http) == 2, "another replica")
             before = seen.statuses[200]
             until(lambda: seen.statuses[200] > before + 100, "answers after it")
-    assert set(seen.statuses) == {200}
-    assert len(seen.lost) <= 4  # at most the request of each client that the replica was answering
+    assert (set(seen.statuses), seen.lost) == ({200}, [])
+
+
+def test_a_post_that_changes_something_is_sent_to_one_replica_and_its_end_is_a_problem(world):
+    store, uri = world
+    with served(settings(store, uri, replicas=1)) as url:
+        http, answers = Http(url), []
+        until(lambda: has_model(http), "a model")
+        os.kill(*(victim := replica_processes()), signal.SIGSTOP)
+        posting = [threading.Thread(target=lambda: answers.append(event_posted(url)), daemon=True) for _ in range(8)]
+        for one in posting:
+            one.start()
+        posting[0].join(1)  # HAProxy has given them to the replica by then
+        os.kill(*victim, signal.SIGKILL)
+        for one in posting:
+            one.join(60)
+    problems = [answer for answer in answers if answer is not None]
+    assert len(answers) == len(posting)
+    assert problems
+    for status, content_type, retry_after, document in problems:
+        assert (status, content_type, retry_after) == (503, "application/problem+json", "1")
+        assert (document["status"], document["retry_after_s"]) == (503, 1)
+        assert "a running replica" in document["detail"]
+
+
+def event_posted(url: str) -> tuple[int, str, str, dict[str, Any]] | None:
+    """Status, content type, Retry-After and document of a posted event's problem.
+
+    None where the connection ended: HAProxy does so if a replica ends on a connection that it has used before.
+    """
+    request = urllib.request.Request(url + "/v1/events", b"{}", {"content-type": "application/json"})
+    try:
+        urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers["content-type"], error.headers["retry-after"], json.loads(error.read())
+    except ConnectionError:
+        return None
+    pytest.fail("a stopped replica has answered")
 
 
 def replica_processes() -> set[int]:

