@@ -13,6 +13,7 @@ import msgspec
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.samples import Sample
 
+from features.machine import replaced
 from serving.metrics import Metrics, rendered
 
 LIVE_S = 10.0
@@ -82,12 +83,9 @@ class ReplicaMetrics:
         return ReplicaSnapshot(self._clock(), self._ended, families)
 
     def _put(self, folder: Path) -> ReplicaSnapshot:
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{self._name}.part"
-        with self._writing:  # a file never has less than one before it
+        with self._writing, replaced(folder / f"{self._name}.metrics") as fresh:  # never less than one before it
             snapshot = self._own()
-            part.write_bytes(msgspec.msgpack.encode(snapshot))
-            part.replace(folder / f"{self._name}.metrics")
+            fresh.write_bytes(msgspec.msgpack.encode(snapshot))
         return snapshot
 
     def _others(self) -> Iterable[ReplicaSnapshot]:
