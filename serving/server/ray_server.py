@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from features.errors import HeadraceError
+from features.machine import LOOPBACK
 from serving.config import ServiceConfig
 from serving.server.haproxy import environment_of, haproxy, refusal
 
@@ -40,7 +41,7 @@ ENVIRONMENT = {
 
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
-LOOPBACK, EVERY = "127.0.0.1", ("0.0.0.0", "::")
+EVERY = ("0.0.0.0", "::")
 
 PROXIES_WITHIN_S = 180
 """How long Ray waits for its proxies; a constant of 60 s in Ray."""
