@@ -16,6 +16,7 @@ from features.online_store.store import Cell, Erasure
 TIMEOUT_S = 60.0
 
 CELLS_A_COMMAND = 1_000
+"""Cells of a page, and sessions of a round trip."""
 
 
 class RedisErasure(Erasure):
@@ -56,7 +57,7 @@ class RedisErasure(Erasure):
         for (stream_id, table), keys in by_table.items():
             for part, index in self._slots.split(table, pa.array(keys, pa.string())):
                 name = self._keys.table(stream_id, table, part)
-                self._client.ask(*(("HDEL", name, keys[at]) for at in index.tolist()))
+                self._client.ask(("HDEL", name, *(keys[at] for at in index.tolist())))
 
     def pending(self) -> list[PendingEvent]:
         return list(self._of_pending.every())
@@ -65,10 +66,13 @@ class RedisErasure(Erasure):
         self._of_pending.delete(places)
 
     def sessions(self) -> Iterator[tuple[str, bytes]]:
-        start = self._keys.session("")
-        for key in self._client.names(f"{start}*"):
-            (items,) = self._client.ask(("LRANGE", key, 0, -1))
-            yield key.removeprefix(start), b"\0".join(items)
+        prefix = self._keys.session("")
+        names = list(self._client.names(f"{prefix}*"))
+        for start in range(0, len(names), CELLS_A_COMMAND):
+            page = names[start : start + CELLS_A_COMMAND]
+            lists = self._client.ask(*(("LRANGE", name, 0, -1) for name in page))
+            for name, items in zip(page, lists, strict=True):
+                yield name.removeprefix(prefix), b"\0".join(items)
 
     def delete_sessions(self, sessions: Sequence[str]) -> None:
         if sessions:
