@@ -11,7 +11,7 @@ from scipy.sparse import csr_array  # type: ignore[import-untyped]
 
 from features.arrays import Bools, Floats, Int64s
 from models.recommender import CandidateTables, Columns, Content, ContentEncoder, ContentRows, tables_with_items
-from training.data import first_known, newest_attributes
+from training.data import newest_attributes
 from training.run import TrainingRun
 
 RIDGE = 2.0
@@ -54,9 +54,10 @@ def with_later_items(run: TrainingRun, tables: CandidateTables, as_of_ms: int, u
     items as vectors, the tables stay as they are.
     """
     catalogue, events, history = run.domain.catalogue, run.features.events, run.history
-    if catalogue is None or tables.factors is None:
+    catalogued = None if tables.factors is None else run.features.catalogued
+    if catalogue is None or catalogued is None:
         return tables
-    keys, since = first_known(events, catalogue)
+    keys, since = catalogued
     taken = np.full(len(history.items), np.iinfo(np.int64).max)
     np.minimum.at(taken, history.item, history.known_at)
     code = np.asarray(pc.fill_null(pc.index_in(keys, value_set=history.items), -1), dtype=np.int64)

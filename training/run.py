@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import pyarrow as pa
 
 from features.arrays import Int64s
 from features.history import Spine, point_in_time
 from features.rows import FeatureMatrix
-from training.data import Domain, Events, Interactions, SampledEvents, Split, interactions_of, time_split
+from training.data import Domain, Events, Interactions, SampledEvents, Split, first_known, interactions_of, time_split
 from training.progress import Log, StageTimer, silent
 from training.resume import NOWHERE, Stages
 from training.settings import TrainingSettings
@@ -19,6 +22,12 @@ class Features:
 
     events: Events
     domain: Domain
+
+    @cached_property
+    def catalogued(self) -> tuple[pa.Array, Int64s] | None:
+        """The catalogue's items, and when each became known (see first_known); None without a catalogue."""
+        catalogue = self.domain.catalogue
+        return None if catalogue is None else first_known(self.events, catalogue)
 
     def of_items(self, spine: Spine) -> FeatureMatrix:
         """The item view's features of the spine: of everybody's events, also where the users are a sample."""
