@@ -9,6 +9,7 @@ from training.data.dataset import (
     Events,
     Interactions,
     coded,
+    interactions_by,
     interactions_of,
     joined_events,
     kinds_of,
@@ -40,7 +41,7 @@ from training.data.sampling import (
     sample_of,
     with_tables,
 )
-from training.data.split import Moments, Split, arrivals, drawn_moments, joined_moments, time_split, visits
+from training.data.split import Moments, Split, arrivals, asked_at, drawn_moments, joined_moments, time_split, visits
 
 __all__ = [
     "EventFile",
@@ -60,12 +61,14 @@ __all__ = [
     "Split",
     "WholeArchive",
     "arrivals",
+    "asked_at",
     "coded",
     "drawn",
     "drawn_moments",
     "drawn_of",
     "examples_between",
     "first_known",
+    "interactions_by",
     "interactions_of",
     "newest_attributes",
     "joined_events",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -242,15 +242,24 @@ class Interactions:
 
 def interactions_of(events: Events, domain: Domain) -> Interactions:
     """The events of the model's stream that have a user, an item and a kind."""
-    columns = EventColumns(events[domain.stream.name], domain.stream)
-    parts = [columns.entity_keys(domain.user.entity), columns.entity_keys(domain.item.entity)]
-    parts.append(kinds_of(events[domain.stream.name], domain.recommender))
-    whole = np.logical_and.reduce([np.asarray(part.is_valid()) for part in parts])
-    order = np.flatnonzero(whole)
+    table = events[domain.stream.name]
+    columns = EventColumns(table, domain.stream)
+    users, items = (columns.entity_keys(entity) for entity in (domain.user.entity, domain.item.entity))
+    found, order = interactions_by(columns, users, items, kinds_of(table, domain.recommender))
+    categories, prices = _item_fields(table.take(pa.array(order)), domain)
+    return replace(found, categories=categories, prices=prices)
+
+
+def interactions_by(
+    columns: EventColumns, users: pa.Array, items: pa.Array, kinds: pa.Array
+) -> tuple[Interactions, Int64s]:
+    """The events that have all three of these texts, (n,) each; and the positions of these events among all n."""
+    texts = (users, items, kinds)
+    order = np.flatnonzero(np.logical_and.reduce([np.asarray(text.is_valid()) for text in texts]))
     order = order[np.lexsort((columns.seq[order], columns.known_at[order]))]
-    (user, users), (item, items), (kind, kinds) = (coded(part.take(pa.array(order))) for part in parts)
-    fields = _item_fields(events[domain.stream.name].take(pa.array(order)), domain)
-    return Interactions(users, items, tuple(kinds.to_pylist()), user, item, kind, columns.known_at[order], *fields)
+    (user, users), (item, items), (kind, kinds) = (coded(text.take(pa.array(order))) for text in texts)
+    found = Interactions(users, items, tuple(kinds.to_pylist()), user, item, kind, columns.known_at[order])
+    return found, order
 
 
 def kinds_of(table: pa.Table, recommender: Recommender) -> pa.Array:

@@ -111,6 +111,11 @@ def drawn_moments(moments: Moments, most: int, rng: np.random.Generator) -> Mome
     return moments.chosen(np.sort(rng.choice(len(moments), most, replace=False)))
 
 
+def asked_at(users: Int64s, as_of: int) -> Moments:
+    """These users (codes) at one time, without what they then took."""
+    return _moments(users, np.full(len(users), as_of), [users[:0]] * len(users))
+
+
 def joined_moments(first: Moments, second: Moments) -> Moments:
     """The moments of both, one after the other."""
     starts = np.concatenate([first.starts, second.starts[1:] + first.starts[-1]])

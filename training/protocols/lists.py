@@ -17,7 +17,7 @@ from features.definitions import FeatureRepo
 from features.errors import UsageError
 from features.events import EventColumns
 from features.formats import Refused, read_events
-from training.data import Interactions, coded, kinds_of
+from training.data import Interactions, interactions_by, kinds_of
 from training.progress import Log, silent
 from training.protocols.report import ProtocolResult, values_of
 from training.recommender import RankingMethod, Scorer, Taken, metrics
@@ -52,13 +52,11 @@ def read_interactions(
     who = columns.entity_keys(recommender.user)
     if session is not None:
         who = pc.coalesce(events[session].combine_chunks(), who)
-    texts = [who, columns.entity_keys(recommender.item), kinds_of(events, recommender)]
-    order = np.flatnonzero(np.logical_and.reduce([np.asarray(text.is_valid()) for text in texts]))
-    order = order[np.lexsort((columns.seq[order], columns.known_at[order]))]
-    if not len(order):
+    items, kinds = columns.entity_keys(recommender.item), kinds_of(events, recommender)
+    found, _ = interactions_by(columns, who, items, kinds)
+    if not len(found):
         raise UsageError(f"file '{path}'", f"events with an item and {' or '.join(keys)}", "none")
-    (user, users), (item, items), (code, kinds) = (coded(text.take(pa.array(order))) for text in texts)
-    return Interactions(users, items, tuple(kinds.to_pylist()), user, item, code, columns.known_at[order])
+    return found
 
 
 def configured(models: Mapping[str, RankingMethod], changed: Sequence[str]) -> dict[str, RankingMethod]:

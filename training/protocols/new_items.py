@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from features.arrays import Bools, Floats, Int64s
 from features.errors import UsageError
 from models.recommender import PAIR_FEATURES, Artefact
-from training.data import Moments, newest_attributes
+from training.data import asked_at, newest_attributes
 from training.item_content import PastTables, with_later_items
 from training.protocols.report import ProtocolResult, report_rows, values_of
 from training.recommender import candidates_before, chances_of, item_indices, learn, manifest_of, metrics, retrieve_at
@@ -118,10 +118,10 @@ def category_popularity(training: TrainingRun, held_out: NewItems) -> tuple[Floa
 
 def _scores(training: TrainingRun, artefact: Artefact, held_out: NewItems, lists: str) -> dict[str, Floats]:
     """(m, n) the scores of the content source, and of the two-stage model, of what retrieval names."""
-    m, middle, tables = len(held_out.users), training.split.middle, held_out.tables
+    tables = held_out.tables
     if lists == "new":
         tables = replace(tables, known_since=np.where(held_out.new, 0, NEVER), announced_ms=None)
-    moments = Moments(held_out.users, np.full(m, middle - 1), np.zeros(m + 1, np.int64), np.empty(0, np.int64))
+    moments = asked_at(held_out.users, training.split.middle - 1)
     retrieved = retrieve_at(tables, moments, training.history, training.features)
     content = [each.pairs[:, PAIR_FEATURES.index("factor_score")] for each in retrieved.candidates]
     two_stage = chances_of(artefact, retrieved, training.features)

@@ -21,7 +21,7 @@ from scipy.sparse import csr_array  # type: ignore[import-untyped]
 from features.arrays import Int64s
 from features.events import integers
 from models.recommender import Artefact, first_scores
-from training.data import Domain, Events, Interactions, Moments, interactions_of
+from training.data import Domain, Events, Interactions, asked_at, interactions_of
 from training.progress import Log, silent
 from training.protocols.impressions import PRIOR_CLICKS, PRIOR_SHOWN
 from training.protocols.lists import BASELINE, EvaluatedUsers, Fitted, fitted, judged, listed, report_json
@@ -201,10 +201,8 @@ def two_stage(training: TrainingRun, held_out: HeldOutUsers) -> Fitted:
     fit_s = perf_counter() - started
     manifest = manifest_of(training.domain, training.settings, training.target, middle, 0)
     artefact = Artefact(manifest, tables, learnt.ranker)
-    m = len(held_out.users)
-    training.log(f"asking for {m:,} users")
-    moments = Moments(held_out.users, np.full(m, middle - 1), np.zeros(m + 1, np.int64), np.empty(0, np.int64))
-    retrieved = retrieve_at(tables, moments, history, training.features)
+    training.log(f"asking for {len(held_out.users):,} users")
+    retrieved = retrieve_at(tables, asked_at(held_out.users, middle - 1), history, training.features)
     codes = pc.index_in(pa.array(tables.items, pa.string()), value_set=history.items).to_numpy()
     chances = [
         scores if (first := first_scores(tables, candidates)) is None else first
