@@ -27,9 +27,15 @@ TRAIN = click.option("--train", metavar="FILE", help="What came before, where th
 
 TEST = click.option("--test", metavar="FILE", help="What came after it.")
 
-ITEMS = click.option("--items", metavar="FILE", help="The catalogue, where the file of events has none.")
-
-ITEMS_FORMAT = click.option("--items-format", metavar="FORMAT", help="Of the catalogue, such as online-retail-items.")
+LAST_PART = (
+    click.option("--items", metavar="FILE", help="The catalogue, where the file of events has none."),
+    click.option("--items-format", metavar="FORMAT", help="Of the catalogue, such as online-retail-items."),
+    click.option(
+        "--test-days", type=click.FloatRange(min=0, min_open=True), help="The last part; a fifth of the events."
+    ),
+    click.option("--as-of", metavar="T", help="As if the file ended then: to choose settings on an earlier part."),
+    click.option("--train-set", "training", multiple=True, metavar="KEY=VALUE", help="A setting of `headrace train`."),
+)
 
 ENDS = ("_low", "_high")
 
@@ -41,6 +47,13 @@ def data(default: str | None = None, required: bool = True) -> Callable[[F], F]:
     )
     of_data = click.option("--data", required=required, metavar="FILE", help="Events, as `headrace replay` reads them.")
     return lambda command: of_data(of_format(command))
+
+
+def last_part(command: F) -> F:
+    """The options of the part of time that is evaluated (see ``split_run``)."""
+    for option in reversed(LAST_PART):
+        command = option(command)
+    return command
 
 
 @click.command("random-75-25")
@@ -113,11 +126,7 @@ def leave_one_out_99(  # noqa: PLR0913, PLR0917  # one parameter an option
 @data(required=False)
 @TRAIN
 @TEST
-@ITEMS
-@ITEMS_FORMAT
-@click.option("--test-days", type=click.FloatRange(min=0, min_open=True), help="The last part; a fifth of the events.")
-@click.option("--as-of", metavar="T", help="As if the file ended then: to choose settings on an earlier part.")
-@click.option("--train-set", "training", multiple=True, metavar="KEY=VALUE", help="A setting of `headrace train`.")
+@last_part
 @MODEL
 @SET
 @JSON
@@ -153,19 +162,13 @@ def time_split(  # noqa: PLR0913, PLR0917  # one parameter an option
     if test_days is not None and len(files) > 1:
         raise UsageError("headrace evaluate time-split", "--test-days, or --train and --test", "both")
     models = chosen(lists.configured(protocol.models(), changed), names, (protocol.TWO_STAGE, protocol.CLICK_THROUGH))
-    days = [] if test_days is None else [f"test_ms={round(test_days * 86_400_000)}"]
-    catalogue = None if items is None else (Path(items), items_format or kind)
-    run = split_run(files, kind, as_of, [*days, *training], catalogue)
+    run = split_run(files, kind, items, items_format, test_days, as_of, training)
     show(protocol.run(run, models), as_json)
 
 
 @click.command("new-items")
 @data()
-@ITEMS
-@ITEMS_FORMAT
-@click.option("--test-days", type=click.FloatRange(min=0, min_open=True), help="The last part; a fifth of the events.")
-@click.option("--as-of", metavar="T", help="As if the file ended then: to choose settings on an earlier part.")
-@click.option("--train-set", "training", multiple=True, metavar="KEY=VALUE", help="A setting of `headrace train`.")
+@last_part
 @JSON
 def new_items(  # one parameter an option
     data: str,
@@ -190,25 +193,26 @@ def new_items(  # one parameter an option
     """
     from training.protocols import new_items as protocol
 
-    days = [] if test_days is None else [f"test_ms={round(test_days * 86_400_000)}"]
-    catalogue = None if items is None else (Path(items), items_format or kind)
-    run = split_run([Path(data)], kind, as_of, [*days, *training], catalogue)
+    run = split_run([Path(data)], kind, items, items_format, test_days, as_of, training)
     show(protocol.run(run), as_json)
 
 
 def split_run(
     files: Sequence[Path],
     kind: str,
+    items: str | None,
+    items_format: str | None,
+    test_days: float | None,
     as_of: str | None,
     changed: Sequence[str],
-    catalogue: tuple[Path, str] | None = None,
 ) -> TrainingRun:
     """The training on the events of the files, whose test part is evaluated: the second file where there are two.
 
     Args:
+        items: a file with the items, and its format; that of the events unless given.
+        test_days: the length of the test part; None for what the settings say.
         as_of: the time at which the files are said to end; None for where they do.
         changed: KEY=VALUE of settings.
-        catalogue: a file with the items, and its format.
     """
     from features.definitions import REPLACED_NAMES
     from features.events import parsed_time
@@ -219,14 +223,15 @@ def split_run(
 
     project = Project.open()
     named = {key: value for key, value in project.settings.training.items() if key in REPLACED_NAMES}
-    recommender, settings = chosen_training(project, None, changed, named)
+    days = [] if test_days is None else [f"test_ms={round(test_days * 86_400_000)}"]
+    recommender, settings = chosen_training(project, None, [*days, *changed], named)
     domain = Domain.of(recommender)
     end_ms = None if as_of is None else parsed_time(as_of)
     parts = [read_file(EventFile(path, kind, project.repo, say), domain, end_ms) for path in files]
     since_ms = protocol.first_ms(parts[1], domain) if len(parts) > 1 else None
-    if catalogue is not None:
-        path, items_kind = catalogue
-        parts.append(EventFile(path, items_kind, project.repo, say).read(domain.streams, end_ms, None))
+    if items is not None:
+        catalogue = EventFile(Path(items), items_format or kind, project.repo, say)
+        parts.append(catalogue.read(domain.streams, end_ms, None))
     return protocol.training_of(joined_events(parts), domain, settings, since_ms, say)
 
 
