@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import ArtefactError, UsageError
-from headrace.commands.models.options import FORMAT, FROM, NAME, SET, model_name
+from headrace.commands.models.options import FORMAT, FROM, NAME, SET, model_name, opened
 from headrace.console import JSON, ROOT, figure, print_report, say
 from models.tags import CHAMPION
 
 if TYPE_CHECKING:
     from headrace.commands.models.project import ModelProject
+    from headrace.project import Project
     from training.judging import GateVerdict
     from training.registry import ModelRegistry, Version
 
@@ -50,7 +51,7 @@ def list_models(argument: str | None, name: str | None, limit: int, root: Path, 
       headrace models list
       headrace models list shop-recommender --json
     """
-    versions = registry_in(root).versions(argument or name, limit + 1)
+    versions = registry_of(opened(root)).versions(argument or name, limit + 1)
     if len(versions) > limit:
         say(f"the {limit} newest; there are older ones: --limit shows more")
     report = {"models": [described(version) for version in versions[:limit]]}
@@ -84,11 +85,12 @@ def promote(
       headrace models promote challenger --json
       headrace models promote 3 --model cards
     """
-    registry, name = registry_in(root), model_name(root, name)
+    project = opened(root)
+    registry, name = registry_of(project), model_name(project, name)
     named = registry.get(name, version)
     if named.refusal is not None:
         say(f"version {named.version}: {named.refusal}; judging it on the newest events")
-        verdict = model_in(root, named.name, (path, kind), changed).verdict(named)
+        verdict = model_of(project, named.name, (path, kind), changed).verdict(named)
         named = registry.judge(named, verdict.promoted, verdict.reason)
         refuse(named, verdict)
     done = registry.promote(named, int(time.time() * 1000))
@@ -122,7 +124,8 @@ def canary(version: str | None, share: float | None, stop: bool, name: str | Non
     """
     from models.tags import CANARY
 
-    registry, name = registry_in(root), model_name(root, name)
+    project = opened(root)
+    registry, name = registry_of(project), model_name(project, name)
     if stop or version is None:
         if not stop:
             raise UsageError("headrace models canary", "VERSION, or --stop", "neither")
@@ -149,8 +152,9 @@ def rollback(name: str | None, root: Path, as_json: bool) -> None:
     Examples:
       headrace models rollback
     """
-    name = model_name(root, name)
-    done = registry_in(root).rollback(name)
+    project = opened(root)
+    name = model_name(project, name)
+    done = registry_of(project).rollback(name)
     tell(done, as_json, f"{name} version {done.version} is the champion again")
 
 
@@ -185,8 +189,9 @@ def compare(
       headrace models compare 7 6 --from online-retail.parquet --format online-retail --json
       headrace models compare challenger champion --model cards
     """
-    name = model_name(root, name)
-    model = model_in(root, name, (path, kind), changed)
+    project = opened(root)
+    name = model_name(project, name)
+    model = model_of(project, name, (path, kind), changed)
     pair = model.registry.get(name, one), model.registry.get(name, other)
     print_report(model.compared(pair), as_json, _comparison)
 
@@ -218,8 +223,9 @@ def drift(
       headrace models drift --model cards
       headrace models drift --json
     """
-    name = model_name(root, name)
-    model = model_in(root, name, (path, kind), changed)
+    project = opened(root)
+    name = model_name(project, name)
+    model = model_of(project, name, (path, kind), changed)
     report = model.drift(model.registry.get(name, CHAMPION))
     lines = [f"{value:8.3f}  {key}" for key, value in report["psi"].items()]
     print_report(report, as_json, lambda _: lines)
@@ -249,28 +255,27 @@ def reason_of(version: Version) -> str:
     return f"{reason}{refused}" + (f"; a service stopped it as the canary: {stopped}" if stopped else "")
 
 
-def model_in(root: Path, name: str, source: tuple[str | None, str | None], changed: Sequence[str]) -> ModelProject:
-    """The event model or the recommender of this name, of the project in this folder.
+def model_of(
+    project: Project, name: str, source: tuple[str | None, str | None], changed: Sequence[str]
+) -> ModelProject:
+    """The project's event model or recommender of this name.
 
     Args:
         source: a file and its format, instead of the offline store.
     """
     from headrace.commands.models.project import RecommenderProject, Source
     from headrace.commands.models.train_events import EventProject
-    from headrace.project import Project
 
-    project = Project.open(root)
     if name in project.repo.models:
         return EventProject(project, Source(*source), name, changed)
     return RecommenderProject.of(project, Source(*source), name, changed)
 
 
-def registry_in(root: Path) -> ModelRegistry:
-    """The registry of the project in this folder."""
-    from headrace.project import Project
+def registry_of(project: Project) -> ModelRegistry:
+    """The registry that the project's settings name."""
     from training.registry import ModelRegistry
 
-    return ModelRegistry(Project.open(root).settings.mlflow.tracking_uri, root)
+    return ModelRegistry(project.settings.mlflow.tracking_uri, project.root)
 
 
 def tell(version: Version, as_json: bool, text: str) -> None:

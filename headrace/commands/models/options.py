@@ -89,13 +89,17 @@ def training_settings(recommender: Recommender, values: Mapping[str, Any]) -> Tr
         raise invalid_setting(error) from error
 
 
-def model_name(root: Path, name: str | None) -> str:
-    """The name, or that of the default recommender of the project in this folder. Raises UsageError without one."""
-    if name is not None:
-        return name
+def opened(root: Path) -> Project:
+    """The project in this folder."""
     from headrace.project import Project
 
-    project = Project.open(root)
+    return Project.open(root)
+
+
+def model_name(project: Project, name: str | None) -> str:
+    """The name, or that of the project's default recommender. Raises UsageError without one."""
+    if name is not None:
+        return name
     return project.repo.chosen_recommenders(project.settings.training).named(None, "option --model").name
 
 

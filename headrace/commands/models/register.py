@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from features.errors import UsageError
-from headrace.commands.models.models import model_in, refuse, tell
-from headrace.commands.models.options import FORMAT, FROM, NAME, SET, model_name
+from headrace.commands.models.models import model_of, refuse, tell
+from headrace.commands.models.options import FORMAT, FROM, NAME, SET, model_name, opened
 from headrace.console import JSON, ROOT, say
 
 
@@ -37,7 +37,8 @@ def examples(
     """
     import pyarrow.parquet as pq
 
-    table, label = model_in(root, model_name(root, name), (path, kind), changed).examples(say)
+    project = opened(root)
+    table, label = model_of(project, model_name(project, name), (path, kind), changed).examples(say)
     pq.write_table(table, file)
     count = sum(table[label].to_pylist())
     say(f"{table.num_rows:,} examples of {table.num_columns - 1} inputs, {count:,} {label}: {file}")
@@ -79,7 +80,8 @@ def register(
 
     if not trust:
         raise UsageError("headrace models register", "--trust, as loading an MLflow model runs what it holds", "none")
-    model = model_in(root, model_name(root, name), (path, kind), changed)
+    project = opened(root)
+    model = model_of(project, model_name(project, name), (path, kind), changed)
     with tempfile.TemporaryDirectory() as scratch:
         version, verdict = model.register(fetched(model.registry, uri, Path(scratch)), uri)
     refuse(version, verdict)
