@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from features.definitions.models.recommenders import INPUTS, Recommender
+from features.definitions.models.recommenders import Recommender, numeric_features
 from features.definitions.streams import SERVED_FIELDS, Stream
 from features.definitions.views import FeatureView
 from features.errors import DefinitionError, UsageError
@@ -108,13 +108,8 @@ def chosen_recommenders(
     if default is not None:
         fresh = with_names(default, names, streams, views)
         note = (_replaced_note(replaced, fresh.name),) if replaced else ()
-        return ChosenRecommenders(
-            {
-                fresh.name if name == default.name else name: fresh if name == default.name else one
-                for name, one in defined.items()
-            },
-            note,
-        )
+        every = (fresh if one is default else one for one in defined.values())
+        return ChosenRecommenders({one.name: one for one in every}, note)
     made = _usual(names, streams, views)
     if made is None:
         return ChosenRecommenders({})
@@ -174,7 +169,7 @@ def _usual(
     stream = _found(streams, named["stream"], "stream")
     user, item = (_found(views, named[f"{role}_view"], "feature view") for role in ("user", "item"))
     kinds = stream.mapped[KIND].enum if KIND in stream.mapped else None
-    numeric = {feature.name for feature in item.features if feature.dtype in INPUTS}
+    numeric = numeric_features(item)
     category, price = named["category_field"], named["price_field"]
     served, catalogue = streams.get(named["served_stream"]), views.get(CATALOGUE)
     try:

@@ -311,9 +311,13 @@ def attributes_of(view: FeatureView) -> dict[str, Feature]:
     return dict(newest)
 
 
+def numeric_features(view: FeatureView) -> tuple[str, ...]:
+    """The view's features that a ranker can take, in order."""
+    return tuple(feature.name for feature in view.features if feature.dtype in INPUTS)
+
+
 def _inputs(view: FeatureView, names: Sequence[str] | None) -> tuple[str, ...]:
-    numeric = tuple(feature.name for feature in view.features if feature.dtype in INPUTS)
-    return numeric if names is None else tuple(names)
+    return numeric_features(view) if names is None else tuple(names)
 
 
 def _check_weights(weights: object, where: str, key: str) -> None:
@@ -325,7 +329,7 @@ def _check_weights(weights: object, where: str, key: str) -> None:
 
 
 def _check_numeric(names: Iterable[str], view: FeatureView, where: str) -> None:
-    numeric = {feature.name for feature in view.features if feature.dtype in INPUTS}
+    numeric = numeric_features(view)
     if wrong := [str(name) for name in names if name not in numeric]:
         next_step = "'headrace features list' shows them."
         raise DefinitionError(where, f"numeric features of view '{view.name}'", ", ".join(wrong), next_step)
