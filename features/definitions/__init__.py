@@ -63,6 +63,7 @@ from features.definitions.models import (
     Source,
     TopADay,
     attributes_of,
+    replaced_names,
     with_names,
 )
 from features.definitions.repo import FeatureRepo, load_repo
@@ -165,6 +166,7 @@ __all__ = [
     "ratio",
     "rebuild_of",
     "recommender_summary",
+    "replaced_names",
     "total",
     "used_columns",
     "view_summary",

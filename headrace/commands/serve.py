@@ -72,7 +72,7 @@ def service_config(project: Project, **overrides: Any) -> ServiceConfig:
     Raises:
         UsageError: feature_store.yaml is missing, or names a store that serves no packed rows.
     """
-    from features.definitions import REPLACED_NAMES
+    from features.definitions import replaced_names
     from features.machine import free_port
     from features.online_store import read_settings_of
     from models.registry import absolute_uri
@@ -85,7 +85,7 @@ def service_config(project: Project, **overrides: Any) -> ServiceConfig:
         "home": str(home.resolve()),
         "store": read_settings_of(repo / "feature_store.yaml"),
         "tracking_uri": absolute_uri(settings.mlflow.tracking_uri, project.root),
-        "recommender_names": {key: str(value) for key, value in settings.training.items() if key in REPLACED_NAMES},
+        "recommender_names": replaced_names(settings.training),
         "kept_model": str((home / "kept-model").resolve()),
         "bootstrap_servers": kafka.bootstrap_servers or _own_broker(home),
         "kafka_client": kafka.client,

@@ -9,6 +9,7 @@ from features.definitions.models.earlier import (
     REPLACED_SETTINGS,
     ChosenRecommenders,
     chosen_recommenders,
+    replaced_names,
     with_names,
 )
 from features.definitions.models.event_models import AtPrecision, EventModel, Rule, TopADay
@@ -27,5 +28,6 @@ __all__ = [
     "TopADay",
     "attributes_of",
     "chosen_recommenders",
+    "replaced_names",
     "with_names",
 ]

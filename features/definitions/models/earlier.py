@@ -83,6 +83,11 @@ class ChosenRecommenders:
         return found
 
 
+def replaced_names(written: Mapping[str, Any]) -> dict[str, str]:
+    """The names in the section [training] that count over those of the default recommender's definition."""
+    return {key: str(value) for key, value in written.items() if key in REPLACED_NAMES}
+
+
 def chosen_recommenders(
     defined: Mapping[str, Recommender],
     streams: Mapping[str, Stream],
@@ -97,7 +102,7 @@ def chosen_recommenders(
     Raises:
         UsageError: the settings name what the repo lacks.
     """
-    names = {key: str(value) for key, value in (written or {}).items() if key in REPLACED_NAMES}
+    names = replaced_names(written or {})
     replaced = [key for key in REPLACED_SETTINGS if key in (written or {})]
     default = ChosenRecommenders(defined).default
     if defined and default is None:

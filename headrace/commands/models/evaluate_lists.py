@@ -214,7 +214,7 @@ def split_run(
         as_of: the time at which the files are said to end; None for where they do.
         changed: KEY=VALUE of settings.
     """
-    from features.definitions import REPLACED_NAMES
+    from features.definitions import replaced_names
     from features.events import parsed_time
     from headrace.commands.models.options import chosen_training
     from headrace.project import Project
@@ -222,9 +222,8 @@ def split_run(
     from training.protocols import time_split as protocol
 
     project = Project.open()
-    named = {key: value for key, value in project.settings.training.items() if key in REPLACED_NAMES}
     days = [] if test_days is None else [f"test_ms={round(test_days * 86_400_000)}"]
-    recommender, settings = chosen_training(project, None, [*days, *changed], named)
+    recommender, settings = chosen_training(project, None, [*days, *changed], replaced_names(project.settings.training))
     domain = Domain.of(recommender)
     end_ms = None if as_of is None else parsed_time(as_of)
     parts = [read_file(EventFile(path, kind, project.repo, say), domain, end_ms) for path in files]

@@ -111,6 +111,7 @@ _ORDER = list(dict.fromkeys([*(step for _, step in STEPS if step != "http"), "ht
 
 def config_of(loop: Loop) -> ServiceConfig:
     """The configuration of the loop's service, with time for an answer that is looked at."""
+    from features.definitions import replaced_names
     from features.online_store import read_settings_of
     from serving.config import ServiceConfig
 
@@ -122,6 +123,7 @@ def config_of(loop: Loop) -> ServiceConfig:
         "home": str(loop.home.resolve()),
         "store": read_settings_of(loop.repo / "feature_store.yaml"),
         "tracking_uri": loop.tracking_uri,
+        "recommender_names": replaced_names(settings.training),
         "bootstrap_servers": loop.bootstrap,
         "kafka_client": settings.kafka.client,
     }

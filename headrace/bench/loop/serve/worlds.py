@@ -14,7 +14,7 @@ from headrace.console import say
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from features.definitions import FeatureRepo
+    from features.definitions import FeatureRepo, Recommender
     from headrace.loop import Loop
     from headrace.simulators import ShopSimulator
     from models.recommender import Artefact
@@ -143,7 +143,8 @@ def world_of(loop: Loop, events: pa.Table, now_ms: int, versions: int) -> World:
 
     repo = load_repo(loop.repo)
     parsed = {STREAM: from_columns(events, repo.streams[STREAM]).events}
-    artefact, size = model_of(repo, parsed, now_ms)
+    recommender = repo.chosen_recommenders(loop.settings.training).named(None, "headrace bench serve")
+    artefact, size = model_of(recommender, parsed, now_ms)
     registry = ModelRegistry(loop.tracking_uri, loop.root)
     made = [registry.register(_made_at(artefact, now_ms + number), {}, {}) for number in range(versions)]
     made = [registry.judge(version, True, "made for a bench") for version in made]
@@ -154,7 +155,7 @@ def world_of(loop: Loop, events: pa.Table, now_ms: int, versions: int) -> World:
     return World(users, rng.permutation(items).tolist(), items[best].tolist(), registry, made, size)
 
 
-def model_of(repo: FeatureRepo, events: Mapping[str, pa.Table], now_ms: int) -> tuple[Artefact, dict[str, Any]]:
+def model_of(recommender: Recommender, events: Mapping[str, pa.Table], now_ms: int) -> tuple[Artefact, dict[str, Any]]:
     """A model of the events, not tested, and its size. Raises UsageError where they are too few for a ranker."""
     from models.recommender import PAIR_FEATURES, Artefact
     from training.data import Domain
@@ -163,7 +164,6 @@ def model_of(repo: FeatureRepo, events: Mapping[str, pa.Table], now_ms: int) -> 
     from training.settings import TrainingSettings
 
     began = time.monotonic()
-    recommender = repo.chosen_recommenders().named(None, "headrace bench serve")
     settings = TrainingSettings.of(recommender, SETTINGS)
     run = TrainingRun.of(events, Domain.of(recommender), settings)
     learnt = learn(run)
