@@ -46,7 +46,7 @@ LAYERS = {
         "served_log > laws stores > comparison sampling stored_entity > entity oracle reference_encoder"
     ),
     "features.definitions": (
-        "changes describe repo serialized > models > views > aggregations streams > expressions > checks windows"
+        "changes describe repo serialized > models > views > aggregations streams > expressions paths > checks windows"
     ),
     "features.definitions.models": "earlier > event_models recommenders",
     "features.events": (

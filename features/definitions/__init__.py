@@ -66,6 +66,7 @@ from features.definitions.models import (
     replaced_names,
     with_names,
 )
+from features.definitions.paths import FirstOf, Origin, column_names, key_paths, path_text, written_path
 from features.definitions.repo import FeatureRepo, load_repo
 from features.definitions.serialized import views_of_text, views_text
 from features.definitions.streams import (
@@ -114,6 +115,8 @@ __all__ = [
     "FeatureSet",
     "FeatureView",
     "Field",
+    "FirstOf",
+    "Origin",
     "Retyped",
     "StreamHistory",
     "Last",
@@ -151,16 +154,19 @@ __all__ = [
     "at_least",
     "at_most",
     "below",
+    "column_names",
     "difference",
     "duration_ms",
     "duration_text",
     "evaluate",
     "floored",
     "hour_within",
+    "key_paths",
     "load_repo",
     "log1p",
     "matches",
     "other_than",
+    "path_text",
     "plan_changes",
     "product",
     "ratio",
@@ -174,4 +180,5 @@ __all__ = [
     "views_text",
     "weekday_within",
     "with_names",
+    "written_path",
 ]

@@ -44,12 +44,6 @@ def check_model_name(name: object, where: str) -> None:
         raise DefinitionError(where, "a name of letters, digits, - and _", repr(name))
 
 
-def check_path(path: object, where: str) -> None:
-    """Raises DefinitionError unless it is a dotted path into a message."""
-    if not isinstance(path, str) or not all(path.split(".")):
-        raise DefinitionError(where, "a key of the message, dotted for nested objects", repr(path))
-
-
 def check_mapping(value: object, where: str) -> None:
     """Raises DefinitionError unless it is a mapping or None."""
     if value is not None and not isinstance(value, Mapping):

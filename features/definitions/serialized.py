@@ -13,6 +13,7 @@ from typing import Any
 from features.definitions import aggregations as aggregates
 from features.definitions import expressions
 from features.definitions.checks import LATER
+from features.definitions.paths import FirstOf
 from features.definitions.streams import Entity, Field, Stream, Topic
 from features.definitions.views import FeatureSet, FeatureView, canonical
 from features.definitions.windows import Window
@@ -21,7 +22,7 @@ from features.errors import DefinitionError
 KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
-        *(Entity, Field, Stream, Topic, FeatureSet, FeatureView, Window),
+        *(Entity, Field, FirstOf, Stream, Topic, FeatureSet, FeatureView, Window),
         *(expressions.Compare, expressions.OneOf, expressions.Expression, expressions.Within),
         *(aggregates.Count, aggregates.Sum, aggregates.Mean, aggregates.Min, aggregates.Max, aggregates.Last),
         *(aggregates.LastK, aggregates.DistinctCount, aggregates.TimeSinceLast, aggregates.DecayedCount),

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from features.definitions.checks import check_mapping, check_name, check_path, freeze
+from features.definitions.checks import check_mapping, check_name, freeze
 from features.definitions.expressions import Expression, FrozenMap, check_expression
+from features.definitions.paths import Origin, checked_origin
 from features.definitions.windows import duration_ms
 from features.errors import DefinitionError
 
@@ -46,12 +47,13 @@ class Entity:
 class Field:
     """A column of a stream: its dtype, its path in the message, and what makes a record invalid.
 
-    ``path`` is the key in the message, dotted for nested objects; by default our own name. A ``required`` field
+    ``path`` is the key in the message, dotted for nested objects, a list of keys (which may have dots), or FirstOf
+    several such paths; by default our own name. A ``required`` field
     that is missing or null, or a value outside ``enum`` or of another type, makes the record a dead letter.
     """
 
     dtype: str
-    path: str | None = None
+    path: Origin | None = None
     required: bool = False
     enum: Sequence[str] | None = None
 
@@ -59,7 +61,7 @@ class Field:
         if self.dtype not in DTYPES:
             raise DefinitionError("a field", f"a dtype of {', '.join(DTYPES)}", repr(self.dtype))
         if self.path is not None:
-            check_path(self.path, "a field with path")
+            freeze(self, path=checked_origin(self.path, "a field with path"))
         if self.enum is not None:
             texts = not isinstance(self.enum, str) and all(isinstance(v, str) for v in self.enum)
             if self.dtype != "string" or not texts or not self.enum:
@@ -76,16 +78,27 @@ class Topic:
     """
 
     topic: str
-    paths: Mapping[str, str] | None = None
+    paths: Mapping[str, Origin] | None = None
     format: str = "json"
-    event_time: str = "event_time"
+    event_time: Origin = "event_time"
     time_unit: str = "ms"
-    event_id: str | None = "event_id"
+    event_id: Origin | None = "event_id"
     schema: str | None = None
 
     def __post_init__(self) -> None:
-        check_mapping(self.paths, f"topic {self.topic!r}: paths")
-        freeze(self, paths=FrozenMap(self.paths))
+        where = f"topic {self.topic!r}"
+        check_mapping(self.paths, f"{where}: paths")
+        paths = {name: checked_origin(path, f"{where}: paths: '{name}'") for name, path in (self.paths or {}).items()}
+        freeze(self, paths=FrozenMap(paths), **_identity(self, where))
+
+
+def _identity(definition: Topic | Stream, where: str) -> dict[str, Origin | None]:
+    """Where a message has its time and its id, checked."""
+    event_id = definition.event_id
+    return {
+        "event_time": checked_origin(definition.event_time, f"{where}: event_time"),
+        "event_id": None if event_id is None else checked_origin(event_id, f"{where}: event_id"),
+    }
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,8 @@ class Stream:
         topic: the Kafka topic.
         fields: our column → Field, or just a dtype if the message uses our name.
         format: 'json', or 'avro' (with or without the Confluent header).
-        event_time: path of the event's own time: RFC 3339 text, or a number in ``time_unit`` since the epoch.
+        event_time: path (as Field.path) of the event's own time: RFC 3339 text, or a number in ``time_unit`` since
+            the epoch.
         event_id: path of an id that a producer repeats when it retries; None makes topic-partition-offset the id.
         computed: further columns, from arithmetic on numeric fields or from the event's time:
             {"amount": product("price", "quantity"), "by_night": hour_within("event_time", 0, 6)}.
@@ -111,9 +125,9 @@ class Stream:
     topic: str
     fields: Mapping[str, Field | str]
     format: str = "json"
-    event_time: str = "event_time"
+    event_time: Origin = "event_time"
     time_unit: str = "ms"
-    event_id: str | None = "event_id"
+    event_id: Origin | None = "event_id"
     computed: Mapping[str, Expression] | None = None
     schema: str | None = None
     dedupe_horizon: str | int = "1h"
@@ -126,9 +140,7 @@ class Stream:
             raise DefinitionError(where, "a topic of letters, digits, '.', '_' and '-'", repr(self.topic))
         if self.format not in ("json", "avro"):
             raise DefinitionError(where, "format 'json' or 'avro'", repr(self.format))
-        check_path(self.event_time, f"{where}: event_time")
-        if self.event_id is not None:
-            check_path(self.event_id, f"{where}: event_id")
+        freeze(self, **_identity(self, where))
         check_mapping(self.computed, f"{where}: computed")
         if self.time_unit not in tuple(TIME_UNITS_PER_MS):
             raise DefinitionError(where, f"a time_unit of {', '.join(TIME_UNITS_PER_MS)}", repr(self.time_unit))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -17,7 +17,7 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.definitions import Stream
+from features.definitions import Origin, Stream, key_paths
 from features.events.timestamps import ms_of_datetimes, ms_of_numbers, ms_of_text
 from features.events.values.reasons import (
     ARROW,
@@ -52,14 +52,24 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Column:
-    """A value of a message: our name, its path of keys, and its dtype.
+    """A value of a message: our name, its paths of keys, of which the first with a value counts, and its dtype.
 
     ``dtype`` is one of definitions.DTYPES, or "id" (a string or an int64) or "time" (an int64 or a text).
     """
 
     name: str
-    path: tuple[str, ...]
+    paths: tuple[tuple[str, ...], ...]
     dtype: str
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The first path: the only one of most columns, and of all in alternatives()."""
+        return self.paths[0]
+
+    @property
+    def alternatives(self) -> tuple[Column, ...]:
+        """A column for each of the paths, in their order."""
+        return (self,) if len(self.paths) == 1 else tuple(replace(self, paths=(path,)) for path in self.paths)
 
 
 def columns_of(stream: Stream) -> list[Column]:
@@ -69,15 +79,24 @@ def columns_of(stream: Stream) -> list[Column]:
     return columns + [_column(name, field.path or name, field.dtype) for name, field in stream.mapped.items()]
 
 
-def _column(name: str, path: str, dtype: str) -> Column:
-    return Column(name, tuple(path.split(".")), dtype)
+def _column(name: str, origin: Origin, dtype: str) -> Column:
+    return Column(name, key_paths(origin), dtype)
 
 
 def from_objects(objects: Sequence[dict[str, Any] | None], stream: Stream, problems: Problems) -> Decoded:
     """The typed columns of decoded messages; None stands for a message that ``problems`` has already."""
     columns = columns_of(stream)
-    typed = {column.name: _typed(_values(objects, column.path), column, stream, problems) for column in columns}
+    typed = {column.name: _typed(_first(objects, column), column, stream, problems) for column in columns}
     return Decoded(pa.table(typed), problems)
+
+
+def _first(objects: Sequence[dict[str, Any] | None], column: Column) -> list[Any]:
+    """The value of the column in each object: that of its first path that has one."""
+    values = _values(objects, column.path)
+    for path in column.paths[1:]:
+        others = _values(objects, path)
+        values = [other if value is None else value for value, other in zip(values, others, strict=True)]
+    return values
 
 
 def _values(objects: Sequence[dict[str, Any] | None], path: tuple[str, ...]) -> list[Any]:

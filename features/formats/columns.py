@@ -7,12 +7,15 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from features.definitions import Stream
+from features.definitions import Origin, Stream, column_names
 from features.errors import FormatError, UsageError
 from features.formats.files import InputFile
 
 OURS = ("event_id", "event_time", "known_at", "offset")
 """Columns that a table may have besides the stream's fields."""
+
+OR = " or "
+"""Between the names of columns of which one is enough."""
 
 NEARLY = 0.8
 """The least likeness (difflib's ratio) of a name to a key's for which it is taken to be that key, misspelt."""
@@ -21,14 +24,14 @@ LINES = 100
 """The first lines of a file of JSON whose names are looked at."""
 
 
-def mapping(source: InputFile, present: Iterable[str]) -> dict[str, str]:
-    """Our column → the file's, for all that the file has.
+def mapping(source: InputFile, present: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Our column → the file's, for all that the file has; several where the first with a value counts.
 
     Raises FormatError if a required column is missing, every key is, or one that is missing is there misspelt.
     """
     stream, present = stream_of(source), list(present)
     overrides = source.columns or {}
-    ours = their_names(source)
+    ours = possible_names(source)
     fields = {*stream.mapped, *OURS} - {"offset"}
     unknown = [name for name in overrides if name not in fields]
     if unknown:
@@ -36,35 +39,43 @@ def mapping(source: InputFile, present: Iterable[str]) -> dict[str, str]:
         raise UsageError(f"the columns of {source.where}", required, ", ".join(unknown))
     next_step = f"Name it with columns (--column OURS=THEIRS), or map it in stream '{stream.name}'."
     needed = {"event_time", *overrides, *(name for name, field in stream.mapped.items() if field.required)}
-    missing = [name for name in ours if name in needed and ours[name] not in present]
+    missing = [name for name in ours if name in needed and not set(ours[name]) & set(present)]
     if missing:
         raise _missing(source, missing, present, next_step)
     check_keys(source, present, next_step)
-    unused = set(present) - set(ours.values())
-    misspelt = [name for name in ours if ours[name] not in present and _plain(ours[name]) in map(_plain, unused)]
+    unused = set(map(_plain, _unused(ours, present)))
+    absent = [name for name in ours if not set(ours[name]) & set(present)]
+    misspelt = [name for name in absent if unused.intersection(map(_plain, ours[name]))]
     if misspelt:
         raise _missing(source, misspelt, present, next_step)
-    return {name: column for name, column in ours.items() if column in present}
+    found = {name: tuple(column for column in columns if column in present) for name, columns in ours.items()}
+    return {name: columns for name, columns in found.items() if columns}
 
 
 def check_keys(source: InputFile, present: Collection[str], next_step: str) -> None:
     """Raises FormatError if a file with these names has none of the stream's keys, or has one misspelt."""
-    ours = their_names(source)
-    missing = [name for name in sorted(source.keys) if ours[name] not in present]
-    unused = [name for name in present if name not in ours.values()]
-    misspelt = [name for name in missing if nearest(ours[name], unused)]
+    ours = possible_names(source)
+    missing = [name for name in sorted(source.keys) if not set(ours[name]) & set(present)]
+    unused = _unused(ours, present)
+    misspelt = [name for name in missing if any(nearest(column, unused) for column in ours[name])]
     if present and (misspelt or (missing and len(missing) == len(source.keys))):
         raise _missing(source, misspelt or missing, present, next_step)
 
 
 def their_names(source: InputFile) -> dict[str, str]:
-    """Our column → the one that the stream and the caller say it has in the file; empty for a data set."""
+    """Our column → what the stream and the caller say it is called in the file; empty for a data set."""
+    return {name: OR.join(columns) for name, columns in possible_names(source).items()}
+
+
+def possible_names(source: InputFile) -> dict[str, tuple[str, ...]]:
+    """Our column → those that the file may have for it, of which the first with a value counts."""
     if source.target is None:
         return {}
     stream = source.target
-    names = {name: field.path or name for name, field in stream.mapped.items()}
-    names |= {"event_time": stream.event_time, "event_id": stream.event_id or "event_id", "known_at": "known_at"}
-    return names | dict(source.columns or {})
+    origins: dict[str, Origin] = {name: field.path or name for name, field in stream.mapped.items()}
+    origins |= {"event_time": stream.event_time, "event_id": stream.event_id or "event_id", "known_at": "known_at"}
+    names = {name: column_names(origin) for name, origin in origins.items()}
+    return names | {name: (column,) for name, column in (source.columns or {}).items()}
 
 
 def stream_of(source: InputFile) -> Stream:
@@ -93,12 +104,20 @@ def _dotted(value: Any, above: str = "") -> Iterator[str]:
             yield f"{above}{name}"
 
 
+def _unused(ours: Mapping[str, Sequence[str]], present: Iterable[str]) -> list[str]:
+    """The file's columns that are none of ours, in their order."""
+    used = {column for columns in ours.values() for column in columns}
+    return [name for name in present if name not in used]
+
+
 def _missing(source: InputFile, missing: Sequence[str], present: Collection[str], next_step: str) -> FormatError:
     """The error for columns of ours that the file lacks, with the names there and the nearest."""
-    ours = their_names(source)
-    required = ", ".join(f"'{ours[name]}'" + ("" if ours[name] == name else f" (our {name})") for name in missing)
-    others = [name for name in present if name not in ours.values()]
-    nearly = {ours[name]: near for name in missing if (near := nearest(ours[name], others))}
+    ours = possible_names(source)
+    spelt = {name: OR.join(f"'{column}'" for column in ours[name]) for name in missing}
+    required = ", ".join(spelt[name] + ("" if ours[name] == (name,) else f" (our {name})") for name in missing)
+    others = _unused(ours, present)
+    columns = [column for name in missing for column in ours[name]]
+    nearly = {column: near for column in columns if (near := nearest(column, others))}
     hints = "".join(f"'{near}' is nearly '{theirs}'. " for theirs, near in nearly.items())
     if len(present) == 1 and (separator := next((one for one in ";\t|" if one in next(iter(present))), None)):
         hints = f"The columns look as if separated by {separator!r}: write the file with commas. "

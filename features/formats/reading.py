@@ -13,8 +13,9 @@ The verdicts are those of the topic: every reader ends in ``from_columns``, or i
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from features.events import (
 )
 from features.formats import datasets
 from features.formats.cells import csv_ms, fitted, is_text, typed
-from features.formats.columns import OURS, check_keys, mapping, names_of_lines, stream_of, their_names
+from features.formats.columns import OR, OURS, check_keys, mapping, names_of_lines, stream_of, their_names
 from features.formats.csv_rows import csv_cells, csv_header
 from features.formats.files import (
     CHUNK_ROWS,
@@ -223,31 +224,55 @@ def _with_places(parsed: Parsed, offsets: Int64s, theirs: Mapping[str, str]) -> 
 
 def _mapped_parquet(source: InputFile) -> Tables:
     names = mapping(source, parquet_columns(source).names)
-    return _named(read_parquet(source, names.values()), names, source)
+    return _named(read_parquet(source, itertools.chain(*names.values())), names, source)
 
 
 def _mapped_csv(source: InputFile) -> Tables:
     names = mapping(source, csv_header(source))
-    return _named(csv_cells(source, names.values()), names, source)
+    return _named(csv_cells(source, itertools.chain(*names.values())), names, source)
 
 
-def _named(tables: Iterable[pa.Table], names: Mapping[str, str], source: InputFile) -> Tables:
+def _named(tables: Iterable[pa.Table], names: Mapping[str, Sequence[str]], source: InputFile) -> Tables:
     stream = stream_of(source)
     ours = (_with_our_names(table, names, source) for table in tables)
     return ((stream.name, table) for table in numbered(ours, source.path))
 
 
-def _with_our_names(table: pa.Table, names: Mapping[str, str], source: InputFile) -> pa.Table:
+def _with_our_names(table: pa.Table, names: Mapping[str, Sequence[str]], source: InputFile) -> pa.Table:
     """The table with our column names and PROBLEM, its times as from_columns takes them."""
     problems: Problems = {}
-    columns = {ours: table[column] for ours, column in names.items()}
-    if "event_id" in columns:
-        columns["event_id"] = fitted(columns["event_id"], "string", "event_id", problems)
-    for name in sorted(TIMES & columns.keys()):
-        where = f"{source.where}: column '{names[name]}'"
-        columns[name] = _times(columns[name], name, stream_of(source).time_unit, where, problems)
+    columns = {name: _first_of(table, theirs, name, source, problems) for name, theirs in names.items()}
     known = table[PROBLEM] if PROBLEM in table.column_names else pa.nulls(table.num_rows, pa.string())
     return pa.table({**columns, PROBLEM: with_problems(known, problems)})
+
+
+def _first_of(table: pa.Table, theirs: Sequence[str], name: str, source: InputFile, problems: Problems) -> Columns:
+    """Our column: in each row the value of the first of theirs that has one."""
+    if len(theirs) == 1:
+        return _read(table[theirs[0]], name, theirs[0], source, problems)
+    found = pa.nulls(table.num_rows)
+    present = found.is_valid()
+    for column in theirs:
+        cells = plain_array(table[column])
+        values = _read(pc.if_else(present, pa.scalar(None, cells.type), cells), name, column, source, problems)
+        if name in stream_of(source).mapped:
+            values = fitted(values, stream_of(source).mapped[name].dtype, name, problems)
+        if not pa.types.is_null(found.type) and values.type != found.type:
+            required = f"columns {OR.join(map(repr, theirs))} of one type"
+            raise FormatError(source.where, required, f"{found.type} and {values.type}", f"Map one of them to {name}.")
+        found = values if pa.types.is_null(found.type) else pc.coalesce(found, values)
+        present = pc.or_(present, cells.is_valid())
+    return found
+
+
+def _read(column: Columns, name: str, theirs: str, source: InputFile, problems: Problems) -> Columns:
+    """A file's column; an id as text, and times as from_columns takes them."""
+    if name == "event_id":
+        return fitted(column, "string", name, problems)
+    if name in TIMES:
+        where = f"{source.where}: column '{theirs}'"
+        return _times(column, name, stream_of(source).time_unit, where, problems)
+    return column
 
 
 def _times(column: Columns, name: str, unit: str, where: str, problems: Problems) -> Columns:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from features.definitions import Stream
+from features.definitions import Stream, written_path
 from features.errors import FormatError
 from features.events import RefusedError, Verdict, ms_of_text, parse
 from features.events.avro import AvroWriter, SchemaRegistry, avro_writer
@@ -57,10 +57,10 @@ def judge_avro(
 def _written(event: Mapping[str, Any], writer: AvroWriter) -> bytes:
     """The event's message. Raises RefusedError for a field that the schema lacks."""
     for name, field in writer.stream.mapped.items():
-        if event.get(name) is not None and not writer.has(field.path or name):
+        if event.get(name) is not None and not writer.has(written_path(field.path or name)):
             raise RefusedError(f"unwritable: field '{name}' requires a place in the stream's Avro schema; got none")
     message = message_of(event, writer.stream)
-    *parents, last = writer.stream.event_time.split(".")
+    *parents, last = written_path(writer.stream.event_time)
     try:
         reduce(getitem, parents, message)[last] = writer.time(_ms(event["event_time"]))
         return writer.encode(message)

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from features.definitions import TIME_UNITS_PER_MS, Stream
+from features.definitions import TIME_UNITS_PER_MS, Stream, written_path
 from features.events import INT64, Parsed, Records, Verdict, implausible, implausible_reason, parse
 from serving.http import PlainText, ProblemError, field_error, field_problem, schema, struct_of
 
@@ -112,7 +112,7 @@ def message_of(event: Mapping[str, Any], stream: Stream) -> dict[str, Any]:
     """The event as a message of the stream's topic, with each field at the path that the stream reads it from."""
     message: dict[str, Any] = {}
     for path, value in _at_paths(event, stream):
-        *parents, last = path.split(".")
+        *parents, last = path
         inner = message
         for parent in parents:
             inner = inner.setdefault(parent, {})
@@ -120,11 +120,11 @@ def message_of(event: Mapping[str, Any], stream: Stream) -> dict[str, Any]:
     return message
 
 
-def _at_paths(event: Mapping[str, Any], stream: Stream) -> list[tuple[str, Any]]:
-    paths = {name: field.path or name for name, field in stream.mapped.items()}
-    paths["event_time"] = stream.event_time
+def _at_paths(event: Mapping[str, Any], stream: Stream) -> list[tuple[tuple[str, ...], Any]]:
+    paths = {name: written_path(field.path or name) for name, field in stream.mapped.items()}
+    paths["event_time"] = written_path(stream.event_time)
     if stream.event_id is not None:
-        paths["event_id"] = stream.event_id
+        paths["event_id"] = written_path(stream.event_id)
     fields = {name: value for name, value in event.items() if name in paths}
     if type(fields.get("event_time")) is int:
         fields["event_time"] = _in_unit(fields["event_time"], stream.time_unit)

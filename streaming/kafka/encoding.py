@@ -7,7 +7,7 @@ A column that a whole table leaves empty is left out of its messages.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.arrays import single_array
-from features.definitions import Stream
+from features.definitions import Stream, path_text, written_path
 from features.errors import DefinitionError
 from features.events.avro import SchemaRegistry, avro_writer
 from streaming.kafka.producer import KNOWN_AT, Headers
@@ -79,23 +79,23 @@ def keys_of(events: pa.Table, stream: Stream) -> pa.Array:
 
 def _tree(events: pa.Table, stream: Stream, times: pa.Array, *, sparse: bool) -> Tree:
     """The columns at their paths in the message; without the empty ones if ``sparse``."""
-    columns = {} if stream.event_id is None else {stream.event_id: single_array(events["event_id"])}
-    columns[stream.event_time] = times
-    fields: dict[str, pa.Array] = {}
+    columns = {} if stream.event_id is None else {written_path(stream.event_id): single_array(events["event_id"])}
+    time = {written_path(stream.event_time): times}
+    fields: dict[tuple[str, ...], pa.Array] = {}
     for name, field in stream.mapped.items():
         if name in events.column_names and not (sparse and events[name].null_count == events.num_rows):
-            path = field.path or name
+            path = written_path(field.path or name)
             if path in fields:
                 raise _overlap(stream, path)
             fields[path] = single_array(events[name])
     # An id that is a field, too, is written as the field has it: ids are read from numbers as well as texts.
-    return _nested(columns | fields | {stream.event_time: times}, stream)
+    return _nested(columns | time | fields | time, stream)
 
 
-def _nested(columns: Mapping[str, pa.Array], stream: Stream) -> Tree:
+def _nested(columns: Mapping[tuple[str, ...], pa.Array], stream: Stream) -> Tree:
     tree: Tree = {}
     for path, column in columns.items():
-        *parents, last = path.split(".")
+        *parents, last = path
         node = tree
         for key in parents:
             node = node.setdefault(key, {})
@@ -107,9 +107,11 @@ def _nested(columns: Mapping[str, pa.Array], stream: Stream) -> Tree:
     return tree
 
 
-def _overlap(stream: Stream, path: str) -> DefinitionError:
+def _overlap(stream: Stream, path: Sequence[str]) -> DefinitionError:
     required = "paths that one message can have"
-    return DefinitionError(f"stream '{stream.name}'", required, f"'{path}' beside another path that it overlaps")
+    return DefinitionError(
+        f"stream '{stream.name}'", required, f"'{path_text(path)}' beside another path that it overlaps"
+    )
 
 
 def _json(events: pa.Table, stream: Stream) -> list[bytes]:

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from features.definitions import TIME_UNITS_PER_MS, Stream
+from features.definitions import TIME_UNITS_PER_MS, Stream, path_text, written_path
 from features.errors import FormatError
 from features.events.avro.messages import HEADER_BYTES, MAGIC, parsed
 from features.events.avro.registry import SchemaRegistry
@@ -53,9 +53,9 @@ class AvroWriter:
     @cached_property
     def _holds_all(self) -> bool:
         """True if the schema has every field in the type that holds all values of its dtype."""
-        fields = {field.path or name: EXACT[field.dtype] for name, field in self.stream.mapped.items()}
-        ids = {} if self.stream.event_id is None else {self.stream.event_id: EXACT["string"]}
-        return all(_not_null(_at(self.schema, path.split("."))) == [kind] for path, kind in (ids | fields).items())
+        fields = {written_path(field.path or name): EXACT[field.dtype] for name, field in self.stream.mapped.items()}
+        ids = {} if self.stream.event_id is None else {written_path(self.stream.event_id): EXACT["string"]}
+        return all(_not_null(_at(self.schema, path)) == [kind] for path, kind in (ids | fields).items())
 
     def _check(self, message: Mapping[str, Any], written: io.BytesIO) -> None:
         """Raise FormatError unless what is written reads as the message: fastavro casts 2.5 to int and 'x' to true."""
@@ -63,13 +63,15 @@ class AvroWriter:
 
         written.seek(len(self.header))
         for path, value, read in _differences(message, schemaless_reader(written, self.schema)):
-            if path != self.stream.event_time:  # checked by whoever reads it: a number may be written as a datetime
+            if path != path_text(
+                written_path(self.stream.event_time)
+            ):  # checked by whoever reads it: a number may be written as a datetime
                 got = f"{path}: {value!r} would be {read!r}"
                 raise FormatError(f"stream '{self.stream.name}': schema", "types that hold its events", got)
 
-    def has(self, path: str) -> bool:
-        """True if the schema has a field at that path."""
-        return _at(self.schema, path.split(".")) is not None
+    def has(self, keys: Sequence[str]) -> bool:
+        """True if the schema has a field at that path of keys."""
+        return _at(self.schema, keys) is not None
 
     @cached_property
     def takes_instants(self) -> bool:
@@ -87,7 +89,7 @@ class AvroWriter:
 
     @cached_property
     def _time_type(self) -> str:
-        return json.dumps(_at(self.schema, self.stream.event_time.split(".")))
+        return json.dumps(_at(self.schema, written_path(self.stream.event_time)))
 
 
 def avro_writer(stream: Stream, registry: SchemaRegistry | None) -> AvroWriter:

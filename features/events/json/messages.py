@@ -67,9 +67,10 @@ def _fast(values: pa.Array, stream: Stream) -> tuple[Int64s, list[tuple[Int64s, 
     import polars as pl
 
     columns = columns_of(stream)
+    alternatives = [each for column in columns for each in column.alternatives]
     texts = pl.Series(pl.from_arrow(_text(values)))
     for _ in range(MAX_SHAPES):
-        shape = _learn(values, rest, columns)
+        shape = _learn(values, rest, alternatives)
         matching = _matching(texts if rest.size == len(values) else texts.gather(rest), shape)
         rows, size = rest[matching], rest.size
         frame = None
@@ -135,8 +136,22 @@ def read_lines(texts: pl.Series, dtypes: dict[Path, str]) -> pl.DataFrame | None
 
 def _typed(frame: pl.DataFrame, shape: Shape, columns: Sequence[Column], stream: Stream) -> Decoded:
     problems: Problems = {}
-    typed = {column.name: _column(frame, column, shape.dtypes[column.path], stream, problems) for column in columns}
+    typed = {column.name: _first(frame, column, shape, stream, problems) for column in columns}
     return Decoded(pa.table(typed), problems)
+
+
+def _first(frame: pl.DataFrame, column: Column, shape: Shape, stream: Stream, problems: Problems) -> pa.Array:
+    """The column: of each message the value of the first path that has one."""
+    first, *others = column.alternatives
+    found = _at(frame, first, shape)
+    typed = _column(found, first, stream, problems)
+    present = found.is_valid()
+    for other in others:
+        values = _at(frame, other, shape)
+        free = pc.if_else(present, pa.scalar(None, values.type), values)
+        typed = pc.coalesce(typed, _column(free, other, stream, problems))
+        present = pc.or_(present, values.is_valid())
+    return typed
 
 
 def _polars_schema(dtypes: dict[Path, str]) -> dict[str, Any]:
@@ -153,14 +168,18 @@ def _polars_schema(dtypes: dict[Path, str]) -> dict[str, Any]:
     }
 
 
-def _column(frame: pl.DataFrame, column: Column, dtype: str, stream: Stream, problems: Problems) -> pa.Array:
+def _at(frame: pl.DataFrame, column: Column, shape: Shape) -> pa.Array:
+    """The values at the column's path, as the shape types them."""
     series = reduce(lambda struct, key: struct.struct.field(key), column.path[1:], frame[column.path[0]])
-    array = series.to_arrow().cast(ARROW[dtype])
+    return series.to_arrow().cast(ARROW[shape.dtypes[column.path]])
+
+
+def _column(array: pa.Array, column: Column, stream: Stream, problems: Problems) -> pa.Array:
     if column.dtype == "id":
         return array.cast(pa.string())
     if column.dtype != "time":
         return array
-    times = ms_of_numbers(array, stream.time_unit) if dtype == "int64" else ms_of_text(array)
+    times = ms_of_numbers(array, stream.time_unit) if array.type == pa.int64() else ms_of_text(array)
     add_bad_times(times, array, column.name, problems)
     return times
 
