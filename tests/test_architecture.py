@@ -56,7 +56,7 @@ LAYERS = {
     "features.events.avro": "writer > messages registry",
     "features.events.json": "messages > exact shapes",
     "features.feast": "offline_store online_store > objects ordinary_views paths response",
-    "features.formats": "reading refused > datasets metarank > csv_rows > cells columns > files",
+    "features.formats": "reading refused > measurements metarank > datasets > csv_rows > cells columns > files",
     "features.history": (
         "on_spark spines > point_in_time_join > archive_reader finalizers > archive hash_partitions ranges "
         "within_batch > stored_columns"

@@ -24,7 +24,7 @@ LABEL_DELAY_MS = 7 * UNITS_MS["d"]
 TAOBAO_TYPES = {"pv": "view", "cart": "cart", "fav": "favorite", "buy": "purchase"}
 
 
-def _events(rows: pa.Table, **columns: Columns) -> pa.Table:
+def events_of(rows: pa.Table, **columns: Columns) -> pa.Table:
     """A table of our columns with the rows' offset and problems, and their event_id unless ``columns`` has one."""
     about = {name: rows[name] for name in ("offset", "event_id", PROBLEM) if name in rows.column_names}
     return pa.table({**about, **columns})
@@ -34,7 +34,8 @@ def _constant(rows: pa.Table, value: str | float) -> Columns:
     return pa.repeat(pa.scalar(value), rows.num_rows)
 
 
-def _text(column: Columns) -> Columns:
+def text(column: Columns) -> Columns:
+    """The column as text: ids that may be numbers in the file."""
     return cast(column, "string", "an id")
 
 
@@ -44,7 +45,8 @@ def _renamed(column: Columns, names: Mapping[str, str]) -> Columns:
     return pc.coalesce(pc.take(pa.array(list(names.values())), known), column)
 
 
-def _shaped(tables: Iterable[pa.Table], source: InputFile, shape: Shape) -> Tables:
+def shaped(tables: Iterable[pa.Table], source: InputFile, shape: Shape) -> Tables:
+    """The events that ``shape`` makes of each table of the file, with its row numbers; FormatError where it fails."""
     for rows in numbered(tables, source.path):
         with format_errors(source, "the columns to have the data set's own types"):
             shaped = shape(rows)
@@ -54,18 +56,18 @@ def _shaped(tables: Iterable[pa.Table], source: InputFile, shape: Shape) -> Tabl
 def online_retail(source: InputFile) -> Tables:
     """UCI Online Retail (Parquet): one event per invoice line; returns have a negative quantity, and so amount."""
     columns = ("InvoiceNo", "StockCode", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID")
-    return _shaped(read_parquet(source, columns), source, _online_retail)
+    return shaped(read_parquet(source, columns), source, _online_retail)
 
 
 def _online_retail(rows: pa.Table) -> list[tuple[str, pa.Table]]:
     returned = pc.or_(pc.starts_with(rows["InvoiceNo"], "C"), pc.less(rows["Quantity"], 0))
-    events = _events(
+    events = events_of(
         rows,
         event_time=to_ms(rows["InvoiceDate"], "ms", "InvoiceDate"),
         event_type=pc.if_else(returned, "return", "purchase"),
-        user_id=_text(rows["CustomerID"]),
-        session_id=_text(rows["InvoiceNo"]),
-        item_id=_text(rows["StockCode"]),
+        user_id=text(rows["CustomerID"]),
+        session_id=text(rows["InvoiceNo"]),
+        item_id=text(rows["StockCode"]),
         price=rows["UnitPrice"],
         quantity=rows["Quantity"],
     )
@@ -76,34 +78,34 @@ def online_retail_items(source: InputFile) -> Tables:
     """The items of UCI Online Retail: each with its first description, from its first line on."""
     columns = ("StockCode", "Description", "InvoiceDate")
     seen: set[str] = set()
-    return _shaped(read_parquet(source, columns), source, lambda rows: _described(rows, seen))
+    return shaped(read_parquet(source, columns), source, lambda rows: _described(rows, seen))
 
 
 def _described(rows: pa.Table, seen: set[str]) -> list[tuple[str, pa.Table]]:
     """The lines that describe an item for the first time; ``seen`` has the items of earlier ones."""
-    codes = _text(rows["StockCode"]).combine_chunks()
+    codes = text(rows["StockCode"]).combine_chunks()
     told = pc.and_(rows["Description"].is_valid(), pc.invert(pc.is_in(codes, value_set=pa.array(seen, pa.string()))))
     rows = rows.append_column("item", codes).filter(told)
     first = pc.unique(rows["item"])
     rows = rows.take(pc.index_in(first, value_set=rows["item"].combine_chunks()))
     seen.update(first.to_pylist())
     time = to_ms(rows["InvoiceDate"], "ms", "InvoiceDate")
-    return [("catalogue", _events(rows, event_time=time, item_id=rows["item"], title=_text(rows["Description"])))]
+    return [("catalogue", events_of(rows, event_time=time, item_id=rows["item"], title=text(rows["Description"])))]
 
 
 def taobao(source: InputFile) -> Tables:
     """Taobao user behaviour (Parquet)."""
-    return _shaped(read_parquet(source, ("user_id", "item_id", "category_id", "behavior", "ts")), source, _taobao)
+    return shaped(read_parquet(source, ("user_id", "item_id", "category_id", "behavior", "ts")), source, _taobao)
 
 
 def _taobao(rows: pa.Table) -> list[tuple[str, pa.Table]]:
-    events = _events(
+    events = events_of(
         rows,
         event_time=to_ms(rows["ts"], "s", "ts"),
         event_type=_renamed(rows["behavior"], TAOBAO_TYPES),
-        user_id=_text(rows["user_id"]),
-        item_id=_text(rows["item_id"]),
-        category=_text(rows["category_id"]),
+        user_id=text(rows["user_id"]),
+        item_id=text(rows["item_id"]),
+        category=text(rows["category_id"]),
     )
     return [("activity", events)]
 
@@ -111,13 +113,13 @@ def _taobao(rows: pa.Table) -> list[tuple[str, pa.Table]]:
 def rees46(source: InputFile) -> Tables:
     """REES46's multi-category store (CSV): one unit per event, so a purchase's quantity is 1."""
     texts = ("event_time", "event_type", "product_id", "category_id", "category_code", "user_id", "user_session")
-    return _shaped(read_csv(source, dict.fromkeys(texts, "string") | {"price": "float64"}), source, _rees46)
+    return shaped(read_csv(source, dict.fromkeys(texts, "string") | {"price": "float64"}), source, _rees46)
 
 
 def _rees46(rows: pa.Table) -> list[tuple[str, pa.Table]]:
     times = pc.replace_substring_regex(rows["event_time"], r"\A(.{10} .{8}) UTC\z", r"\1Z")
     bought = pc.equal(rows["event_type"], "purchase")
-    events = _events(
+    events = events_of(
         rows,
         event_time=times,
         event_type=_renamed(rows["event_type"], {"remove_from_cart": "remove"}),
@@ -136,15 +138,15 @@ def movielens(source: InputFile) -> Tables:
     films, ratings = (replace(source, path=source.path / name) for name in ("movies.csv", "ratings.csv"))
     first_ms = _first_rating_ms(ratings)
     dtypes = {"movieId": "string", "title": "string", "genres": "string"}
-    yield from _shaped(read_csv(films, dtypes), films, lambda rows: _films(rows, first_ms))
+    yield from shaped(read_csv(films, dtypes), films, lambda rows: _films(rows, first_ms))
     dtypes = {"userId": "string", "movieId": "string", "rating": "float64", "timestamp": "int64"}
-    yield from _shaped(read_csv(ratings, dtypes), ratings, _ratings)
+    yield from shaped(read_csv(ratings, dtypes), ratings, _ratings)
 
 
 def movielens_100k(source: InputFile) -> Tables:
     """Tab-separated user, item, rating and seconds: MovieLens-100K's u.data, NCF's .train.rating."""
     dtypes = {"userId": "string", "movieId": "string", "rating": "float64", "timestamp": "int64"}
-    return _shaped(read_csv(source, dtypes, tabs=True), source, _ratings)
+    return shaped(read_csv(source, dtypes, tabs=True), source, _ratings)
 
 
 def _first_rating_ms(ratings: InputFile) -> int:
@@ -157,12 +159,12 @@ def _first_rating_ms(ratings: InputFile) -> int:
 
 def _films(rows: pa.Table, first_ms: int) -> list[tuple[str, pa.Table]]:
     times = pa.repeat(pa.scalar(first_ms, pa.int64()), rows.num_rows)
-    films = _events(rows, event_time=times, item_id=rows["movieId"], title=rows["title"], category=rows["genres"])
+    films = events_of(rows, event_time=times, item_id=rows["movieId"], title=rows["title"], category=rows["genres"])
     return [("catalogue", films)]
 
 
 def _ratings(rows: pa.Table) -> list[tuple[str, pa.Table]]:
-    events = _events(
+    events = events_of(
         rows,
         event_time=to_ms(rows["timestamp"], "s", "timestamp"),
         event_type=_constant(rows, "rating"),
@@ -175,16 +177,16 @@ def _ratings(rows: pa.Table) -> list[tuple[str, pa.Table]]:
 
 def yoochoose(source: InputFile) -> Tables:
     """YooChoose clicks (Parquet): views of anonymous sessions."""
-    return _shaped(read_parquet(source, ("SessionId", "ItemId", "Time")), source, _yoochoose)
+    return shaped(read_parquet(source, ("SessionId", "ItemId", "Time")), source, _yoochoose)
 
 
 def _yoochoose(rows: pa.Table) -> list[tuple[str, pa.Table]]:
-    events = _events(
+    events = events_of(
         rows,
         event_time=pc.cast(pc.round(pc.multiply(rows["Time"], 1_000.0)), pa.int64()),
         event_type=_constant(rows, "view"),
-        session_id=_text(rows["SessionId"]),
-        item_id=_text(rows["ItemId"]),
+        session_id=text(rows["SessionId"]),
+        item_id=text(rows["ItemId"]),
     )
     return [("activity", events)]
 
@@ -192,13 +194,13 @@ def _yoochoose(rows: pa.Table) -> list[tuple[str, pa.Table]]:
 def cards(source: InputFile) -> Tables:
     """The Fraud Detection Handbook's payments (Parquet), and for each fraud a label that becomes known 7 days later."""
     columns = ("TRANSACTION_ID", "TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_FRAUD")
-    return _shaped(read_parquet(source, columns), source, _cards)
+    return shaped(read_parquet(source, columns), source, _cards)
 
 
 def _cards(rows: pa.Table) -> list[tuple[str, pa.Table]]:
-    events = _events(
+    events = events_of(
         rows,
-        event_id=_text(rows["TRANSACTION_ID"]),
+        event_id=text(rows["TRANSACTION_ID"]),
         event_time=to_ms(rows["TX_DATETIME"], "ms", "TX_DATETIME"),
         customer_id=cast(rows["CUSTOMER_ID"], "int64", "CUSTOMER_ID"),
         terminal_id=cast(rows["TERMINAL_ID"], "int64", "TERMINAL_ID"),

@@ -36,7 +36,7 @@ from features.events import (
     parse,
     reason_text,
 )
-from features.formats import datasets
+from features.formats import datasets, measurements
 from features.formats.cells import csv_ms, fitted, is_text, typed
 from features.formats.columns import OR, OURS, check_keys, mapping, names_of_lines, stream_of, their_names
 from features.formats.csv_rows import csv_cells, csv_header
@@ -336,6 +336,9 @@ _ALL = (
     Format("yoochoose", ("activity",), _with_verdicts(datasets.yoochoose)),
     Format("ranklens", ("catalogue", "activity"), _with_verdicts(_ranklens)),
     Format("cards", ("transactions", "fraud_labels"), _with_verdicts(datasets.cards)),
+    Format("nab", ("readings", "incidents"), _with_verdicts(measurements.nab)),
+    Format("mentions", ("mentions", "mention_labels"), _with_verdicts(measurements.mentions)),
+    Format("green-taxi", ("pickups", "dropoffs"), _with_verdicts(measurements.green_taxi)),
     Format("jsonl", (), _messages),
     Format("csv", (), _with_verdicts(_mapped_csv)),
     Format("parquet", (), _with_verdicts(_mapped_parquet)),

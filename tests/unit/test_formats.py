@@ -324,5 +324,6 @@ def test_a_file_may_have_one_of_several_keys_and_lines_of_no_event_say_nothing_o
 
 def test_the_formats_are_those_that_the_command_line_promises() -> None:
     promised = ["online-retail", "taobao", "rees46", "movielens", "yoochoose", "ranklens", "cards", "jsonl"]
-    more = [promised[0], "online-retail-items", *promised[1:4], "movielens-100k", *promised[4:], "csv", "parquet"]
+    more = [promised[0], "online-retail-items", *promised[1:4], "movielens-100k", *promised[4:7]]
+    more += ["nab", "mentions", "green-taxi", "jsonl", "csv", "parquet"]
     assert list(FORMATS) == more
