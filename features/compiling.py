@@ -8,7 +8,7 @@ were compiled last stay (KEPT_VERSIONS).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -19,11 +19,14 @@ _loading = Lock()
 KEPT_VERSIONS = 3
 
 
-def compiled(function: Callable[..., Any], sources: Path, signature: str | None = None) -> Callable[..., Any]:
+def compiled(
+    function: Callable[..., Any], sources: Path, signature: str | None = None, more: Sequence[Path] = ()
+) -> Callable[..., Any]:
     """The function, compiled without the global interpreter lock; the caller keeps it.
 
     Args:
         sources: the kernel's file, or the folder of all files that it is compiled from.
+        more: files of others that it is compiled from.
         signature: numba's text of its types; without one, each new set of types is compiled when it is first called.
     """
     from numba import njit
@@ -31,7 +34,7 @@ def compiled(function: Callable[..., Any], sources: Path, signature: str | None 
     name = function.__name__
     with _loading:
         # Numba looks for changes in the file of this function only; by its name it looks for those of all sources.
-        function.__qualname__ = f"{name}_{_digest(sources)}"
+        function.__qualname__ = f"{name}_{_digest(sources, more)}"
         try:
             kernel = njit(signature, nogil=True, cache=True)(function)
         except RuntimeError:
@@ -60,6 +63,6 @@ def forget_versions(folder: Path, name: str, current: str) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _digest(sources: Path) -> str:
-    files = sorted(sources.glob("*.py")) if sources.is_dir() else [sources]
+def _digest(sources: Path, more: Sequence[Path]) -> str:
+    files = [*(sorted(sources.glob("*.py")) if sources.is_dir() else [sources]), *more]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]

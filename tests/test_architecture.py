@@ -40,7 +40,7 @@ LAYERS = {
     "": "headrace > serving streaming training > models > features",
     "features": (
         "checks feast > history online_store > formats rows > events > definitions machine secret_files > "
-        "arrays compiling epochs errors hashing renamed times > redaction"
+        "double_double > arrays compiling epochs errors hashing renamed times > redaction"
     ),
     "features.checks": (
         "served_log > laws stores > comparison sampling stored_entity > entity oracle reference_encoder"

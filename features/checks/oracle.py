@@ -24,7 +24,10 @@ Event = Mapping[str, Any]
 
 MASK = 2**64 - 1
 
-EXACT_AGGREGATIONS = (agg.Count, agg.Min, agg.Max, agg.Last, agg.LastK, agg.DistinctCount, agg.TimeSinceLast)
+EXACT_AGGREGATIONS = (
+    *(agg.Count, agg.Min, agg.Max, agg.Last, agg.LastK, agg.DistinctCount, agg.TimeSinceLast),
+    *(agg.Change,),
+)
 """Aggregations whose features are the same to the bit on every path: no float is rounded in any order of events."""
 
 
@@ -174,6 +177,45 @@ def _mean(values: Sequence[float]) -> Expected:
     return Expected(total.value / len(values), total.tolerance / len(values))
 
 
+def _variance(values: Sequence[float]) -> Expected:
+    """The sample variance by two passes. Where squares can leave float64, it may have no value."""
+    n, numbers = len(values), [float(value) for value in values]
+    if n <= 1:
+        return Expected(None)
+    try:
+        squares = math.fsum(number * number for number in numbers)
+        mean = math.fsum(numbers) / n
+        deviations = [number - mean for number in numbers]
+        moment = math.fsum(d * d for d in deviations) - math.fsum(deviations) ** 2 / n
+    except OverflowError:
+        return Expected(None, math.inf)
+    if n * squares > 2.0**990:
+        return Expected(None, math.inf)
+    value = max(moment, 0.0) / (n - 1)
+    return Expected(value, 1e-9 * value + 2e-24 * squares / (n - 1) + 1e-300)
+
+
+def _stddev(values: Sequence[float]) -> Expected:
+    variance = _variance(values)
+    if variance.value is None:
+        return variance
+    value = math.sqrt(variance.value)
+    low, high = (math.sqrt(max(variance.value + sign * variance.tolerance, 0.0)) for sign in (-1, 1))
+    return Expected(value, max(high - value, value - low))
+
+
+def _change(values: Sequence[float]) -> Expected:
+    change = float(values[-1]) - float(values[-2]) if len(values) > 1 else math.nan
+    return Expected(change if math.isfinite(change) else None)
+
+
+def _zscore(values: Sequence[float]) -> Expected:
+    mean, stddev = _mean(values), _stddev(values)
+    if mean.value is None:
+        return mean
+    return quotient(Expected(values[-1] - mean.value, mean.tolerance), stddev)
+
+
 def _quantile(aggregation: agg.Quantile, values: Sequence[float]) -> Expected:
     if not values:
         return Expected(None)
@@ -200,6 +242,10 @@ ANSWERS: dict[type[agg.Aggregation], Callable[[Any, Sequence[Event], list[Any], 
     agg.Mean: lambda spec, events, values, as_of: _mean(values),
     agg.Min: lambda spec, events, values, as_of: Expected(min(values, default=None)),
     agg.Max: lambda spec, events, values, as_of: Expected(max(values, default=None)),
+    agg.Variance: lambda spec, events, values, as_of: _variance(values),
+    agg.StdDev: lambda spec, events, values, as_of: _stddev(values),
+    agg.ZScore: lambda spec, events, values, as_of: _zscore(values),
+    agg.Change: lambda spec, events, values, as_of: _change(values),
     agg.Last: lambda spec, events, values, as_of: Expected(values[-1] if values else None),
     agg.LastK: lambda spec, events, values, as_of: Expected(values[::-1][: spec.k]),
     agg.DistinctCount: lambda spec, events, values, as_of: Expected(distinct(values, spec.k)),

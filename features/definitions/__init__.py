@@ -15,6 +15,7 @@ what is required, what came and what to do.
 
 from features.definitions.aggregations import (
     Aggregation,
+    Change,
     Count,
     DecayedCount,
     DistinctCount,
@@ -25,8 +26,11 @@ from features.definitions.aggregations import (
     Min,
     Quantile,
     Ratio,
+    StdDev,
     Sum,
     TimeSinceLast,
+    Variance,
+    ZScore,
 )
 from features.definitions.changes import Retyped, StreamHistory, ViewPlan, plan_changes, rebuild_of
 from features.definitions.describe import recommender_summary, view_summary
@@ -100,6 +104,7 @@ __all__ = [
     "Aggregation",
     "AtPrecision",
     "Bounds",
+    "Change",
     "ChosenRecommenders",
     "Compare",
     "Condition",
@@ -137,6 +142,7 @@ __all__ = [
     "Rule",
     "SOURCES",
     "Source",
+    "StdDev",
     "Stream",
     "Sum",
     "TIME_UNITS_PER_MS",
@@ -145,8 +151,10 @@ __all__ = [
     "TopADay",
     "Topic",
     "UNITS_MS",
+    "Variance",
     "ViewPlan",
     "Window",
+    "ZScore",
     "above",
     "age_text",
     "aggregations",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from features.definitions.expressions import NUMERIC, Condition, FrozenMap, check_where, freeze_where, where_label
 from features.definitions.windows import duration_ms, duration_text
@@ -21,6 +21,9 @@ class Aggregation:
 
     where: Mapping[str, Any] | None = None
 
+    operations: ClassVar[tuple[str, ...]] = ()
+    """What makes one value of those of ``parts``: the first with the second, that with the third."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "where", freeze_where(self.where, type(self).__name__))
 
@@ -31,7 +34,7 @@ class Aggregation:
 
     @property
     def parts(self) -> tuple[Aggregation, ...]:
-        """The aggregations to compute: itself, or the two of a ratio, each under the ratio's filter too."""
+        """The aggregations to compute: itself, or those that it is made of, each under its own filter too."""
         return (self,)
 
     @property
@@ -124,6 +127,40 @@ class Min(Extremum):
 @dataclass(frozen=True)
 class Max(Extremum):
     """The largest value, of the column's dtype. Null when there are no events. Exact."""
+
+
+@dataclass(frozen=True)
+class Variance(NumericAggregation):
+    """The sample variance of a numeric column (divided by n - 1). Null with fewer than two values.
+
+    Within 1e-9 of itself plus 1e-24 of the mean square, so that large values of a small spread keep it; 0 where all
+    values are the same, or their spread is below 1e-12 of their size. Null where squares leave float64 (|x| > 1e145).
+    """
+
+
+@dataclass(frozen=True)
+class StdDev(NumericAggregation):
+    """The sample standard deviation of a numeric column: the square root of Variance."""
+
+
+@dataclass(frozen=True)
+class ZScore(NumericAggregation):
+    """The standard deviations between the newest value and the mean, over the window that holds it.
+
+    Null where StdDev is null or 0.
+    """
+
+    operations = ("difference", "ratio")
+
+    @property
+    def parts(self) -> tuple[Aggregation, ...]:
+        kinds: tuple[type[Last | NumericAggregation], ...] = (Last, Mean, StdDev)
+        return tuple(kind(self.column, where=self.filter) for kind in kinds)
+
+
+@dataclass(frozen=True)
+class Change(NumericAggregation):
+    """The newest value less the one before it, ordered as for Last, in float64. Null with fewer than two values."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +285,8 @@ class Ratio(Aggregation):
     numerator: Aggregation
     denominator: Aggregation
 
+    operations = ("ratio",)
+
     @property
     def parts(self) -> tuple[Aggregation, ...]:
         halves = (self.numerator, self.denominator)
@@ -257,7 +296,7 @@ class Ratio(Aggregation):
         super().check(dtypes, location)
         for part in (self.numerator, self.denominator):
             required = "two numeric aggregations that are not ratios"
-            if not isinstance(part, Aggregation) or isinstance(part, Ratio):
+            if not isinstance(part, Aggregation) or part.operations:
                 raise DefinitionError(f"{location}: Ratio", required, repr(part))
             part.check(dtypes, f"{location}: Ratio")
             repeated = sorted(set(self.filter) & set(part.filter))

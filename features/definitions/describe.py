@@ -27,6 +27,10 @@ WORDS: dict[type[agg.Aggregation], Callable[[Any], str]] = {
     agg.TimeSinceLast: lambda spec: "ms since the newest event",
     agg.DecayedCount: lambda spec: f"events; each counts half after every {duration_text(spec.half_life_ms)}",
     agg.Quantile: lambda spec: f"{spec.q:g} quantile of {spec.column}; within {100 * spec.relative_error:g} %",
+    agg.Variance: lambda spec: f"variance of {spec.column}",
+    agg.StdDev: lambda spec: f"standard deviation of {spec.column}",
+    agg.ZScore: lambda spec: f"newest {spec.column} less its mean; in standard deviations",
+    agg.Change: lambda spec: f"newest {spec.column} less the one before",
     agg.Ratio: lambda spec: f"({aggregation_text(spec.numerator)}) / ({aggregation_text(spec.denominator)})",
 }
 """Aggregation → its description; a remark on the value follows a semicolon."""

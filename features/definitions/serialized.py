@@ -26,7 +26,8 @@ KINDS: dict[str, type] = {
         *(expressions.Compare, expressions.OneOf, expressions.Expression, expressions.Within),
         *(aggregates.Count, aggregates.Sum, aggregates.Mean, aggregates.Min, aggregates.Max, aggregates.Last),
         *(aggregates.LastK, aggregates.DistinctCount, aggregates.TimeSinceLast, aggregates.DecayedCount),
-        *(aggregates.Quantile, aggregates.Ratio),
+        *(aggregates.Quantile, aggregates.Ratio, aggregates.Variance, aggregates.StdDev, aggregates.ZScore),
+        *(aggregates.Change,),
     )
 }
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from features.arrays import Bools, Column, Int64s, concatenated, run_starts
 from features.definitions import (
     Aggregation,
+    Change,
     Count,
     DecayedCount,
     FeatureView,
@@ -23,14 +24,22 @@ from features.definitions import (
     Mean,
     Min,
     Quantile,
+    StdDev,
     Sum,
     TimeSinceLast,
+    Variance,
     Window,
     evaluate,
 )
+from features.double_double import centred
 from features.events import arrow_type
 from features.history.ranges import Ranges
 from features.rows import HASH_BITS, Distinct, FeatureMatrix, FilteredStream, Histogram, Plan, Status, Table
+
+OPERATIONS: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]] = {
+    "ratio": np.divide,
+    "difference": np.subtract,
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,10 @@ def _answer(part: Aggregation, table: Table, window: Window, source: EntrySource
 
 def finalized(plan: Plan, source: EntrySource) -> dict[str, FeatureValues]:
     """Every feature of the plan's view by name, in order."""
-    answers = {feature.name: _combined([_answer(*part, source) for part in parts]) for feature, parts in plan.features}
+    answers = {
+        feature.name: _combined(feature.aggregation, [_answer(*part, source) for part in parts])
+        for feature, parts in plan.features
+    }
     numbers = {f.name: answers[f.name] for f in plan.view.aggregated if f.dtype in ("int64", "float64")}
     floats = {name: _as_float(answer) for name, answer in numbers.items()}
     for feature in plan.view.features:
@@ -73,20 +85,19 @@ def finalized(plan: Plan, source: EntrySource) -> dict[str, FeatureValues]:
     return answers
 
 
-def _combined(parts: list[FeatureValues]) -> FeatureValues:
-    """The answer of a single part; of a ratio, the first part divided by the second."""
-    return parts[0] if len(parts) == 1 else _divided(*parts)
+def _combined(aggregation: Aggregation | None, parts: list[FeatureValues]) -> FeatureValues:
+    """The answer of a single part; of several, what the aggregation's operations make of them."""
+    answer = parts[0]
+    operations = aggregation.operations if aggregation is not None else ()
+    for operation, part in zip(operations, parts[1:], strict=True):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            answer = _finite(OPERATIONS[operation](_as_float(answer), _as_float(part)))
+    return answer
 
 
 def _as_float(answer: FeatureValues) -> NDArray[np.float64]:
     values = answer.values.astype(np.float64)
     return values if answer.valid is None else np.where(answer.valid, values, np.nan)
-
-
-def _divided(top: FeatureValues, bottom: FeatureValues) -> FeatureValues:
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        values = _as_float(top) / _as_float(bottom)
-    return _finite(values)
 
 
 def _finite(values: NDArray[np.float64], valid: Bools | None = None) -> FeatureValues:
@@ -119,6 +130,23 @@ def _finalize_min(_: Aggregation, ranges: Ranges, __: Int64s) -> FeatureValues:
 
 def _finalize_max(_: Aggregation, ranges: Ranges, __: Int64s) -> FeatureValues:
     return FeatureValues(ranges.reduced(np.maximum, "max"), ranges.filled)
+
+
+def _finalize_variance(aggregation: Aggregation, ranges: Ranges, __: Int64s) -> FeatureValues:
+    n = ranges.count("count").astype(np.float64)
+    total, square = ranges.paired("sum"), ranges.paired("square")
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = centred(n, *square, *total, *total) / np.maximum(n * (n - 1), 1)
+    return _finite(np.sqrt(values) if isinstance(aggregation, StdDev) else values, n > 1)
+
+
+def _finalize_change(_: Aggregation, ranges: Ranges, __: Int64s) -> FeatureValues:
+    several = ranges.length > 1
+    newest = ranges.hi[several] - 1
+    change, values = np.zeros(len(several)), ranges.entries.columns["value"]
+    with np.errstate(over="ignore"):
+        change[several] = values[newest].astype(np.float64) - values[newest - 1].astype(np.float64)
+    return _finite(change, several)
 
 
 def _finalize_decayed(aggregation: Aggregation, ranges: Ranges, as_of: Int64s) -> FeatureValues:
@@ -185,6 +213,9 @@ FINALIZERS: dict[type[Aggregation], Callable[[Aggregation, Ranges, Int64s], Feat
     Mean: _finalize_mean,
     Min: _finalize_min,
     Max: _finalize_max,
+    Variance: _finalize_variance,
+    StdDev: _finalize_variance,
+    Change: _finalize_change,
     DecayedCount: _finalize_decayed,
     TimeSinceLast: _finalize_since,
     Last: _finalize_last,

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.arrays import Column, Entries, Int64s, concatenated
+from features.double_double import sums_of_runs
+from features.rows import REST
 
 BLOCK = 32
 
@@ -60,6 +62,17 @@ class Ranges:
         values = self._blocks.reduced(name, ufunc)[self._pieces.index] if self._in_blocks else None
         return self._over_pieces(ufunc, self.entries.columns[name][self.index] if values is None else values)
 
+    def paired(self, name: str) -> tuple[Column, Column]:
+        """The sum of the pairs of the column and its rest over each run, as pairs; 0 where it is empty."""
+        pairs = self._blocks.paired(name) if self._in_blocks else _pair(self.entries, name)
+        index = self._pieces.index
+        sums = np.zeros((2, len(self.lo)))
+        if len(index):
+            starts = np.searchsorted(self._pieces.owner, np.flatnonzero(self.filled))
+            with np.errstate(over="ignore", invalid="ignore"):  # a sum that leaves float64 has no value
+                sums[:, self.filled] = sums_of_runs(pairs[0][index], pairs[1][index], starts)
+        return sums[0], sums[1]
+
     def decayed(self, name: str, as_of: Int64s, half_life_ms: int) -> NDArray[np.float64]:
         """The sum of weight · 2^((time - as_of) / half_life_ms) over each run; as_of (ms) is the answer's."""
         if self._in_blocks:
@@ -94,6 +107,10 @@ class Ranges:
         return blocks
 
 
+def _pair(entries: Entries, name: str) -> tuple[Column, Column]:
+    return entries.columns[name], entries.columns[name + REST]
+
+
 @dataclass(frozen=True)
 class Pieces:
     """The pieces of runs: indices into a line of entries and blocks, and the answer of each, sorted by answer."""
@@ -126,6 +143,19 @@ class Blocks:
         if key not in self._entries.cache:
             self._entries.cache[key] = self._line(self._entries.columns[name], ufunc)
         return np.asarray(self._entries.cache[key])
+
+    def paired(self, name: str) -> tuple[Column, Column]:
+        """The lines of the pairs of a column and its rest."""
+        key = f"line of pairs {name}"
+        if key not in self._entries.cache:
+            levels = [_pair(self._entries, name)]
+            for _ in range(1, self._levels):
+                starts = np.arange(0, len(levels[-1][0]), BLOCK)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    levels.append(sums_of_runs(*levels[-1], starts))
+            self._entries.cache[key] = tuple(np.concatenate(halves) for halves in zip(*levels, strict=True))
+        line: tuple[Column, Column] = self._entries.cache[key]
+        return line
 
     def decayed(self, name: str, half_life_ms: int) -> tuple[NDArray[np.float64], Int64s]:
         """A decayed column and times as lines: a block's weight is as of its newest entry, and cannot overflow."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from features import double_double
 from features.arrays import Int64s
 from features.compiling import compiled
 from features.hashing import weights
@@ -50,7 +51,7 @@ def _load(name: str) -> Callable[..., Any]:
     from features.rows.kernels import walk
 
     function = getattr(folding if hasattr(folding, name) else walk, name)
-    return compiled(function, Path(walk.__file__).parent)
+    return compiled(function, Path(walk.__file__).parent, more=[Path(double_double.__file__)])
 
 
 ONE_BYTE = np.zeros(1, dtype=np.uint8)

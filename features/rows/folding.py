@@ -38,12 +38,12 @@ from features.rows.layout import binary_array
 from features.rows.matrix import BatchKey, PackedRows
 from features.rows.plan import Plan, TableSpec, plan_of
 from features.rows.programs import CODECS, KINDS, lines_of
-from features.rows.tables import ColumnSpec, Distinct, Recent, Table, Tiles, half_life_of
+from features.rows.tables import REST, ColumnSpec, Distinct, Recent, Table, Tiles, half_life_of
 
 SPARE = np.empty(0, dtype=np.int64)
 
 REDUCERS = {"min": contract.SMALLER, "max": contract.LARGER, "count": contract.ADDED}
-"""Reducers of these columns; other floats are summed, and all else stays as it is."""
+"""Reducers of these columns; other floats are summed, alone or as pairs, and all else stays as it is."""
 
 INTEGER_REDUCERS = {contract.SMALLER: contract.SMALLER_INTEGER, contract.LARGER: contract.LARGER_INTEGER}
 
@@ -191,6 +191,10 @@ def _table(spec: TableSpec, window_end: int, level_end: int) -> tuple[int, ...]:
 
 def _reducer(table: Table, column: ColumnSpec) -> int:
     if isinstance(table, Recent | Distinct):
+        return contract.SAME
+    if isinstance(table, Tiles) and column.name + REST in table.slots:
+        return contract.PAIRED
+    if column.name.endswith(REST):
         return contract.SAME
     reducer = REDUCERS.get(column.name, contract.SUMMED if column.codec == "float" else contract.SAME)
     return INTEGER_REDUCERS[reducer] if column.codec == "integer" else reducer

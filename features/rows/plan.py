@@ -7,7 +7,7 @@ numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -16,6 +16,7 @@ from math import log
 from features.definitions import (
     Aggregation,
     Bounds,
+    Change,
     Condition,
     Count,
     DecayedCount,
@@ -29,12 +30,14 @@ from features.definitions import (
     Mean,
     Min,
     Quantile,
+    StdDev,
     Sum,
     Tiling,
     TimeSinceLast,
+    Variance,
     Window,
 )
-from features.rows.tables import Distinct, FilteredStream, Histogram, Recent, Table, Tiles
+from features.rows.tables import REST, Distinct, FilteredStream, Histogram, Recent, Table, Tiles
 
 LARGE_ROW = 1 << 20
 """Bytes of a row from which on its definition is worth a word: every fold and read of the entity moves them."""
@@ -45,12 +48,17 @@ BYTES_A_NUMBER, BYTES_A_TEXT = 8, 32
 DECADES = 4.0
 """The orders of magnitude that the values of a quantile are taken to have."""
 
+MOMENTS = ("count", "sum", f"sum{REST}", "square", f"square{REST}")
+"""The slots of a variance."""
+
 TILE_SLOTS: dict[type[Aggregation], tuple[str, ...]] = {
     Count: ("count",),
     Sum: ("sum",),
     Mean: ("count", "sum"),
     Min: ("min",),
     Max: ("max",),
+    Variance: MOMENTS,
+    StdDev: MOMENTS,
 }
 
 VALUE_CODECS = {"string": "text", "float64": "float", "int64": "integer", "bool": "integer"}
@@ -159,6 +167,8 @@ def _table_of(feature_set: FeatureSet, aggregation: Aggregation) -> Table:
             return Tiles(source, (f"decay {aggregation.half_life_ms}",))
         case Last():
             return Recent(source, 1, VALUE_CODECS[feature_set.source.dtypes[aggregation.column]])
+        case Change():
+            return Recent(source, 2, VALUE_CODECS[feature_set.source.dtypes[aggregation.column]])
         case LastK():
             return Recent(source, aggregation.k, VALUE_CODECS[feature_set.source.dtypes[aggregation.column]])
         case TimeSinceLast():
@@ -177,12 +187,21 @@ def _same_kind(table: Table) -> Table:
     return replace(table, k=1) if isinstance(table, Recent) else table
 
 
+def _rests_behind(slots: Collection[str]) -> Iterator[str]:
+    """The slots in their order, but each low half of a pair right behind the high one."""
+    for slot in slots:
+        if not slot.endswith(REST):
+            yield slot
+            if slot + REST in slots:
+                yield slot + REST
+
+
 def _widest(tables: list[Table]) -> Table:
     """A table that serves all of them: every slot of tiles, the most recent events of any."""
     first = tables[0]
     if isinstance(first, Tiles):
         slots = dict.fromkeys(slot for table in tables if isinstance(table, Tiles) for slot in table.slots)
-        return replace(first, slots=tuple(slots))
+        return replace(first, slots=tuple(_rests_behind(slots)))
     if isinstance(first, Recent):
         return replace(first, k=max(table.k for table in tables if isinstance(table, Recent)))
     return first

@@ -1,7 +1,7 @@
 """A view's plan as the arrays that the compiled walk over its rows runs through (kernels/contract.py).
 
 Made once a view: tables in storage order, the runs (a table in a window) that features are answered from, the
-answers computed from each, and those computed from other answers: ratios first, then derived features in their order.
+answers computed from each, and those computed from other answers: of parts first, then derived features in their order.
 """
 
 from __future__ import annotations
@@ -37,10 +37,17 @@ STEPS: dict[type[agg.Aggregation], tuple[int, tuple[str, ...]]] = {
     agg.TimeSinceLast: (contract.SINCE, ()),
     agg.DistinctCount: (contract.UNIQUE, ("hash",)),
     agg.Quantile: (contract.QUANTILE, ("bucket", "count")),
+    agg.Variance: (contract.VARIANCE, ("count", "sum", "square")),
+    agg.StdDev: (contract.STDDEV, ("count", "sum", "square")),
+    agg.Change: (contract.CHANGE, ("value",)),
 }
 """The computation of an aggregation, and its columns; _Builder._step adds the others."""
 
-INTEGER_EXTREMA = {contract.MIN: contract.MIN_INTEGER, contract.MAX: contract.MAX_INTEGER}
+OF_INTEGERS = {
+    contract.MIN: contract.MIN_INTEGER,
+    contract.MAX: contract.MAX_INTEGER,
+    contract.CHANGE: contract.CHANGE_INTEGER,
+}
 
 OPERATIONS = {
     "product": contract.PRODUCT,
@@ -151,7 +158,7 @@ class _Builder:
         if isinstance(part, agg.DecayedCount):
             index = 1 + names.index(f"decay {part.half_life_ms}")
             return _Step(contract.DECAYED, (index, 0), parameter=float(part.half_life_ms))
-        first, second, *_ = [1 + names.index(column) for column in columns] + [0, 0]
+        first, second, *others = [1 + names.index(column) for column in columns] + [0, 0, 0]
         if isinstance(part, agg.DistinctCount):
             return _Step(what, (first, 0), k=part.k)
         if isinstance(part, agg.Quantile) and isinstance(table, Histogram):
@@ -159,8 +166,8 @@ class _Builder:
         if isinstance(part, agg.Last | agg.LastK):
             return self._newest(name, part, table, first)
         if table.columns[first - 1].codec == "integer":
-            what = INTEGER_EXTREMA[what]
-        return _Step(what, (first, second))
+            what = OF_INTEGERS[what]
+        return _Step(what, (first, second), *others[:3])
 
     def _newest(self, name: str, part: agg.Last | agg.LastK, table: Table, column: int) -> _Step:
         codec = table.columns[column - 1].codec
@@ -199,24 +206,24 @@ class _Builder:
     def _derived(
         self, plan: Plan, index: dict[object, int], count: int
     ) -> tuple[list[tuple[int, int, int, list[int]]], dict[str, int], tuple[Feature, ...]]:
-        """Ratios and derived features as operations on answers; the index of each feature; the rest, for numpy."""
+        """Operations on answers: of parts, then of derived features; the index of each feature; the rest, for numpy."""
         derived: list[tuple[int, int, int, list[int]]] = []
         names: dict[str, int] = {}
 
-        def add(name: str, operation: str, operands: Sequence[int]) -> None:
+        def add(operation: str, operands: Sequence[int]) -> int:
             first = derived[-1][2] if derived else 0
-            names[name] = count + len(derived)
             derived.append((OPERATIONS[operation], first, first + len(operands), list(operands)))
+            return count + len(derived) - 1
 
-        for feature, parts in plan.features:
-            if len(parts) > 1:
-                add(feature.name, "ratio", [index[feature.name, number] for number in range(len(parts))])
-            else:
-                names[feature.name] = index[feature.name, 0]
+        for feature, _ in plan.features:
+            names[feature.name] = index[feature.name, 0]
+            operations = feature.aggregation.operations if feature.aggregation is not None else ()
+            for number, operation in enumerate(operations, start=1):
+                names[feature.name] = add(operation, [names[feature.name], index[feature.name, number]])
         expressions = [(f, f.expression) for f in self.view.features if f.expression is not None]
         ready = _before_the_first_other(expressions)
         for feature, expression in expressions[:ready]:
-            add(feature.name, expression.operation, [names[operand] for operand in expression.operands])
+            names[feature.name] = add(expression.operation, [names[operand] for operand in expression.operands])
         return derived, names, tuple(feature for feature, _ in expressions[ready:])
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from features.arrays import Column, Entries, Int64s
 from features.definitions import Condition
+from features.double_double import multiplied
 from features.events import EventColumns, Values
 from features.hashing import hash_numbers, hash_texts
 
@@ -27,6 +28,9 @@ HASH_BITS = 48
 
 EXTREMA = ("min", "max")
 """Slots of tiles that are of the column's own type."""
+
+REST = " rest"
+"""The end of the name of a slot that is the low half of a pair (double_double.py); it follows the high one."""
 
 SMALLEST_MAGNITUDE, LARGEST_MAGNITUDE = 1e-9, 1e15
 
@@ -92,8 +96,9 @@ class Table(ABC):
 class Tiles(Table):
     """Per tile: how many events, and of the source's column the sum, min and max; decayed weights at the tile's start.
 
-    ``slots`` are names of columns: 'count', 'sum', 'min', 'max', 'decay <half life in ms>'. Min and max are integers
-    where the source's column is one of ``integers``.
+    ``slots`` are names of columns: 'count', 'sum', 'min', 'max', 'square' (the sum of squares), 'decay <half life in
+    ms>'; and 'sum rest', 'square rest', with which these are pairs. Min and max are integers where the source's column
+    is one of ``integers``.
     """
 
     slots: tuple[str, ...] = ()
@@ -115,6 +120,12 @@ class Tiles(Table):
                 columns[slot] = np.ones(len(events.row), dtype=np.int64)
             elif slot.startswith("decay"):
                 columns[slot] = np.ones(len(events.row))
+            elif slot == "square":
+                value = events.value().astype(np.float64)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    columns[slot], columns[slot + REST] = multiplied(value, value)
+            elif slot.endswith(REST):
+                columns.setdefault(slot, np.zeros(len(events.row)))
             else:
                 columns[slot] = events.value().astype(np.int64 if self._codec(slot) == "integer" else np.float64)
         return Entries(events.row, events.time, columns)

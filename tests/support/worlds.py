@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
 from features.definitions.aggregations import (
     Aggregation,
+    Change,
     Count,
     DecayedCount,
     DistinctCount,
@@ -23,8 +24,11 @@ from features.definitions.aggregations import (
     Min,
     Quantile,
     Ratio,
+    StdDev,
     Sum,
     TimeSinceLast,
+    Variance,
+    ZScore,
 )
 from features.definitions.expressions import above, at_least, below, difference, ratio
 from features.definitions.windows import Window
@@ -78,6 +82,13 @@ AGGREGATIONS: tuple[Aggregation, ...] = (
     Quantile("price", q=0.95, relative_error=0.05, where={"price": above(0)}),
     Ratio(Count(where={"kind": "return"}), Count()),
     Ratio(Sum("price"), Sum("units")),
+    Variance("price"),
+    StdDev("units", where={"kind": ["view", "return"]}),
+    ZScore("price"),
+    ZScore("units"),
+    Change("price"),
+    Change("units"),
+    Ratio(StdDev("price"), Mean("price")),
 )
 WINDOWS = ("10s", "1m", "10m", Window("1h", tile="10s"), Window("2m", delay="1m"), Window("10m", delay="10m"))
 

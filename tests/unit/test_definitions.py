@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
 from features.definitions.aggregations import (
     Aggregation,
+    Change,
     Count,
     DecayedCount,
     DistinctCount,
@@ -23,8 +24,11 @@ from features.definitions.aggregations import (
     Min,
     Quantile,
     Ratio,
+    StdDev,
     Sum,
     TimeSinceLast,
+    Variance,
+    ZScore,
 )
 from features.definitions.expressions import OneOf, above, at_most, hour_within, log1p, product, ratio
 from features.definitions.windows import Window
@@ -79,6 +83,10 @@ def view(*sets: FeatureSet, **changes: object) -> FeatureView:
         (DecayedCount("30m"), "user_decayed_count_30m_1h", "float64"),
         (Quantile("price", 0.5), "user_price_p50_1h", "float64"),
         (Quantile("price", 0.999), "user_price_p99_9_1h", "float64"),
+        (Variance("price"), "user_price_variance_1h", "float64"),
+        (StdDev("quantity", where={"paid": True}), "user_paid_quantity_stddev_1h", "float64"),
+        (ZScore("price"), "user_price_zscore_1h", "float64"),
+        (Change("quantity"), "user_quantity_change_1h", "float64"),
         (
             Ratio(Count(where={"kind": "purchase"}), Count(where={"kind": "view"})),
             "user_purchase_count_per_view_count_1h",

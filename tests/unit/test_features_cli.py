@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 import headrace
 from features.checks.entity import find_entity
 from features.definitions import Entity
-from features.definitions.aggregations import Count, LastK, Quantile, Ratio, Sum
+from features.definitions.aggregations import Change, Count, LastK, Quantile, Ratio, StdDev, Sum, Variance, ZScore
 from features.definitions.describe import aggregation_text, expression_text
 from features.definitions.expressions import above, difference
 from features.definitions.repo import load_repo
@@ -145,6 +145,10 @@ def test_list_is_a_table_for_people_without_escape_codes_where_nobody_looks() ->
         ),
         (LastK("item", 3, where={"member": False}), "newest 3 item where not member; newest first"),
         (Quantile("price", 0.95), "0.95 quantile of price; within 1 %"),
+        (Variance("price"), "variance of price"),
+        (StdDev("price", where={"kind": "a"}), "standard deviation of price where kind is a"),
+        (ZScore("price"), "newest price less its mean; in standard deviations"),
+        (Change("price"), "newest price less the one before"),
         (Ratio(Count(where={"kind": "a"}), Count()), "(events where kind is a) / (events)"),
     ],
     ids=lambda value: "" if isinstance(value, str) else value.label,

@@ -15,6 +15,7 @@ from features.checks.oracle import Disagreement, Expected, compared, disagreemen
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
 from features.definitions.aggregations import (
     Aggregation,
+    Change,
     Count,
     DecayedCount,
     DistinctCount,
@@ -25,8 +26,11 @@ from features.definitions.aggregations import (
     Min,
     Quantile,
     Ratio,
+    StdDev,
     Sum,
     TimeSinceLast,
+    Variance,
+    ZScore,
 )
 from features.definitions.expressions import above, ratio
 from features.definitions.windows import Window
@@ -103,6 +107,13 @@ DECAYED = 2 ** -(60 / 30) + 2 ** -(30 / 30) + 2 ** -(30 / 30) + 2 ** -(0.001 / 3
         (Quantile("price", 0.0), -3.0, None),
         (Quantile("price", 0.5), 2.0, None),  # rank floor(0.5 · 3) = 1 of -3, 2, 4, 5
         (Quantile("price", 1.0), 5.0, None),
+        (Variance("price"), 38 / 3, None),  # 0, 9, 25, 4 from the mean of 2, over 4 - 1
+        (StdDev("price"), math.sqrt(38 / 3), None),
+        (ZScore("price"), 2 / math.sqrt(38 / 3), None),
+        (ZScore("units"), None, None),
+        (Change("price"), 7.0, None),
+        (Variance("price", where={"price": 5.0}), None, None),
+        (Change("price", where={"price": 5.0}), None, None),
         (Ratio(Sum("price"), Count()), 2.0, None),
         (Ratio(Count(where={"price": above(2)}), Count()), 0.5, None),
         (Ratio(Count(), Count(where={"kind": "return"})), None, None),
@@ -112,7 +123,8 @@ DECAYED = 2 ** -(60 / 30) + 2 ** -(30 / 30) + 2 ** -(30 / 30) + 2 ** -(0.001 / 3
 )
 def test_an_aggregation_is_what_a_hand_gets(aggregation: Aggregation, value: Any, of_nothing: Any) -> None:
     found = asked(aggregation, PRICES, 100)
-    assert found == (pytest.approx(value, rel=1e-12) if isinstance(aggregation, DecayedCount) else value)
+    rounded = isinstance(aggregation, DecayedCount | Variance | StdDev | ZScore) and value is not None
+    assert found == (pytest.approx(value, rel=1e-12) if rounded else value)
     assert asked(aggregation, OUTSIDE, 100) == of_nothing
 
 

@@ -19,7 +19,7 @@ from features.events import Prior
 from features.hashing import Uint64s
 from features.online_store.port import Cells
 from features.online_store.seen_ids.blocks import Block, SeenIds, merged, prior_of
-from features.online_store.seen_ids.memory import Change, IdTable, Memory, Read, blocks, large_cell, larges
+from features.online_store.seen_ids.memory import IdTable, Memory, MemoryChange, Read, blocks, large_cell, larges
 
 LARGE_AT_ONCE = 4
 """Large blocks of one read: up to 32 MB, which a store sends within a reader's deadline."""
@@ -122,7 +122,7 @@ class Index:
         finally:
             self._lock.release()
 
-    def wrote(self, change: Change, before: str) -> None:
+    def wrote(self, change: MemoryChange, before: str) -> None:
         """Take up a change that was written to the memory that had the mark ``before``."""
         with self._lock:
             if self._at(before):

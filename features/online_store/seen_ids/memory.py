@@ -172,7 +172,9 @@ class Memory:
         full = self.horizon_ms is not None and self.clock - last.begun >= self.horizon_ms
         return IdTable(last.number + 1, self.clock, NEVER) if full or last not in self.live else last
 
-    def with_batch(self, block: Block, batch_id: int, read: Read, idle: Idle | None = None, now: int = FAR) -> Change:
+    def with_batch(
+        self, block: Block, batch_id: int, read: Read, idle: Idle | None = None, now: int = FAR
+    ) -> MemoryChange:
         """The change to write for a batch with these new ids, which found these partitions idle.
 
         Args:
@@ -200,12 +202,16 @@ class Memory:
         since = {str(name): self.idle_since.get(str(name), idle.at) for name in sorted(idle.partitions)}
         return replace(self, idle_since=since, at=max(self.at, idle.at))
 
-    def _change(self, batch_id: int, after: Memory, part: IdTable, cells: dict[str, bytes], block: Block) -> Change:
+    def _change(
+        self, batch_id: int, after: Memory, part: IdTable, cells: dict[str, bytes], block: Block
+    ) -> MemoryChange:
         step = Step(secrets.token_hex(8), part.number, list(cells))
         after = replace(after, mark=step.mark, trail=(*self.trail, step)[-TRAIL:])
         state = {"batch_id": batch_id, "before": self._plain(), "after": after._plain()}
         content = json.dumps(state).encode()
-        return Change(self.table(part.number), cells, content, tuple(self.forgotten), step.mark, part.number, block)
+        return MemoryChange(
+            self.table(part.number), cells, content, tuple(self.forgotten), step.mark, part.number, block
+        )
 
     def _plain(self) -> dict[str, object]:
         parts, trail = [vars(part) for part in self.parts], [tuple(vars(step).values()) for step in self.trail]
@@ -214,7 +220,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Change:
+class MemoryChange:
     """The writes of a batch: cells of a table, the state, tables to drop; ``block`` has the new ids of ``number``."""
 
     table: str

@@ -15,13 +15,19 @@ COUNT, SUM, MEAN, MIN, MAX, DECAYED, SINCE, LAST, LAST_FLOAT, LISTED_NUMBERS, LI
 MIN_INTEGER, MAX_INTEGER = range(13, 15)
 """Answers computed from a run of entries."""
 
+VARIANCE, STDDEV, CHANGE, CHANGE_INTEGER = range(15, 19)
+"""Answers of how the values of a run differ."""
+
 PRODUCT, RATIO, DIFFERENCE, TOTAL = range(4)
 """Answers computed from other answers."""
 
 PRESENT, OUTSIDE_MAX_AGE, NOT_FOUND = range(3)
 
-SAME, ADDED, SUMMED, SMALLER, LARGER, SMALLER_INTEGER, LARGER_INTEGER = range(7)
-"""Reducers of a column when entries are merged: equal in both, added as integers or as floats, min, max of either."""
+SAME, ADDED, SUMMED, SMALLER, LARGER, SMALLER_INTEGER, LARGER_INTEGER, PAIRED = range(8)
+"""Reducers of a column when entries are merged: equal in both, added as integers or as floats, min, max of either.
+
+PAIRED adds this column and the next as pairs (features/double_double.py); the next is SAME.
+"""
 
 
 class Stored(NamedTuple):
@@ -53,7 +59,10 @@ class Program(NamedTuple):
     runs: Any
     """A line for each window of each table: the window, and the end of its steps."""
     steps: Any
-    """A line an answer: its computation, its column, a second column, the start of its list, its k, and its base."""
+    """A line an answer: its computation, its column, a second column, the start of its list, its k, and its base.
+
+    An answer of more columns has them in place of the last three.
+    """
     parameters: Any
     """float64: each answer's half life or q."""
     representatives: Any

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from features import double_double
 from features.rows.kernels.contract import (
     ADDED,
     DISTINCT,
     LARGER,
     LARGER_INTEGER,
+    PAIRED,
     RECENT,
     SMALLER,
     SMALLER_INTEGER,
@@ -21,6 +23,8 @@ from features.rows.kernels.contract import (
 from features.rows.kernels.inner import called, inner
 
 I64 = np.int64
+
+added = inner(double_double.added)
 
 
 @inner
@@ -139,6 +143,13 @@ def _combine(merge, column, own, entry, into, scratch):
             scratch.ints[line, into] = min(scratch.ints[line, into], scratch.ints[line, entry])
         elif what == LARGER_INTEGER:
             scratch.ints[line, into] = max(scratch.ints[line, into], scratch.ints[line, entry])
+        elif what == PAIRED:
+            scratch.floats[line, into], scratch.floats[line + 1, into] = added(
+                scratch.floats[line, into],
+                scratch.floats[line + 1, into],
+                scratch.floats[line, entry],
+                scratch.floats[line + 1, entry],
+            )
 
 
 @inner

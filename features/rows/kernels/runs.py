@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from features import double_double
 from features.rows.kernels.contract import DIFFERENCE, PRODUCT, TOTAL
 from features.rows.kernels.inner import inner, inner_sum
 from features.rows.tables import HASH_BITS
@@ -14,6 +15,8 @@ from features.rows.tables import HASH_BITS
 HASHES = 2.0**HASH_BITS
 
 I64 = np.int64
+
+added, centred = inner(double_double.added), inner(double_double.centred)
 
 
 @inner
@@ -43,6 +46,26 @@ def summed(values, lo, hi):
     for index in range(lo, hi):
         total += values[index]
     return total
+
+
+@inner
+def paired(floats, line, lo, hi):
+    """The sum of the pairs in a line and the next."""
+    high, low = 0.0, 0.0
+    for index in range(lo, hi):
+        high, low = added(high, low, floats[line, index], floats[line + 1, index])
+    return high, low
+
+
+@inner
+def variance(count, floats, sums, squares, lo, hi):
+    """The sample variance of so many values, from the lines of their sums and squares; NaN for fewer than two."""
+    if count <= 1:
+        return np.nan
+    total, total_rest = paired(floats, sums, lo, hi)
+    square, square_rest = paired(floats, squares, lo, hi)
+    n = float(count)
+    return centred(n, square, square_rest, total, total_rest, total, total_rest) / (n * (n - 1.0))
 
 
 @inner

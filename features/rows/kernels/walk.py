@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from features.rows.kernels.contract import (
+    CHANGE,
     COUNT,
     DECAYED,
     DISTINCT,
@@ -23,8 +24,10 @@ from features.rows.kernels.contract import (
     OUTSIDE_MAX_AGE,
     QUANTILE,
     SINCE,
+    STDDEV,
     SUM,
     UNIQUE,
+    VARIANCE,
     Answers,
     Program,
     Scratch,
@@ -41,6 +44,7 @@ from features.rows.kernels.runs import (
     smallest,
     summed,
     unique,
+    variance,
 )
 from features.rows.kernels.stored import CLOCK, NEWEST, checked, entries_of, stand_at, unpack_table
 
@@ -156,6 +160,8 @@ def _answer_filled(program, step, lo, hi, as_of, scratch):
         scratch.real[step] = program.representatives[program.steps[step, 5] + bucket]
     elif what == LAST_FLOAT:
         scratch.real[step] = scratch.floats[first, hi - 1]
+    elif what >= VARIANCE:
+        _answer_spread(program, step, lo, hi, scratch)
     else:
         if what == SINCE:
             scratch.whole[step] = max(as_of - scratch.ints[0, hi - 1], 0)
@@ -166,6 +172,23 @@ def _answer_filled(program, step, lo, hi, as_of, scratch):
         else:
             scratch.whole[step] = scratch.ints[first, hi - 1]
         scratch.real[step] = float(scratch.whole[step])
+
+
+@inner
+def _answer_spread(program, step, lo, hi, scratch):
+    """The answer from a run that has entries, of how its values differ."""
+    what, first, second, value = program.steps[step, 0], program.steps[step, 1], program.steps[step, 2], np.nan
+    if what in (VARIANCE, STDDEV):
+        total = counted(scratch.ints[first], lo, hi)
+        value = variance(total, scratch.floats, second, program.steps[step, 3], lo, hi)
+        if what == STDDEV:
+            value = np.sqrt(value)
+    elif hi > lo + 1:
+        if what == CHANGE:
+            value = scratch.floats[first, hi - 1] - scratch.floats[first, hi - 2]
+        else:
+            value = float(scratch.ints[first, hi - 1]) - float(scratch.ints[first, hi - 2])
+    _set_finite(scratch, step, value)
 
 
 @inner
