@@ -40,13 +40,14 @@ LAYERS = {
     "": "headrace > serving streaming training > models > features",
     "features": (
         "checks feast > history online_store > formats rows > events > definitions machine secret_files > "
-        "double_double > arrays compiling epochs errors hashing renamed times > redaction"
+        "double_double zones > arrays compiling epochs errors hashing renamed times > redaction"
     ),
     "features.checks": (
         "served_log > laws stores > comparison sampling stored_entity > entity oracle reference_encoder"
     ),
     "features.definitions": (
-        "changes describe repo serialized > models > views > aggregations streams > expressions paths > checks windows"
+        "changes describe repo serialized > models > views > aggregations streams > "
+        "conversions expressions paths > checks windows"
     ),
     "features.definitions.models": "earlier > event_models recommenders",
     "features.events": (
@@ -55,6 +56,7 @@ LAYERS = {
     ),
     "features.events.avro": "writer > messages registry",
     "features.events.json": "messages > exact shapes",
+    "features.events.values": "times > patterns reasons",
     "features.feast": "offline_store online_store > objects ordinary_views paths response",
     "features.formats": "reading refused > measurements metarank > datasets > csv_rows > cells columns > files",
     "features.history": (

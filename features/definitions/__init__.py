@@ -33,6 +33,7 @@ from features.definitions.aggregations import (
     ZScore,
 )
 from features.definitions.changes import Retyped, StreamHistory, ViewPlan, plan_changes, rebuild_of
+from features.definitions.conversions import EPOCH, TIME_UNITS_PER_MS, Time, is_of_digits
 from features.definitions.describe import recommender_summary, view_summary
 from features.definitions.expressions import (
     NUMERIC,
@@ -78,7 +79,6 @@ from features.definitions.streams import (
     PARTITIONS_OF_A_TOPIC,
     RESERVED,
     SERVED_FIELDS,
-    TIME_UNITS_PER_MS,
     Entity,
     Field,
     Stream,
@@ -111,6 +111,7 @@ __all__ = [
     "Count",
     "DecayedCount",
     "DistinctCount",
+    "EPOCH",
     "Entity",
     "EventModel",
     "Expression",
@@ -147,6 +148,7 @@ __all__ = [
     "Sum",
     "TIME_UNITS_PER_MS",
     "Tiling",
+    "Time",
     "TimeSinceLast",
     "TopADay",
     "Topic",
@@ -169,6 +171,7 @@ __all__ = [
     "evaluate",
     "floored",
     "hour_within",
+    "is_of_digits",
     "key_paths",
     "load_repo",
     "log1p",

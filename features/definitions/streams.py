@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from features.definitions.checks import check_mapping, check_name, freeze
+from features.definitions.checks import check_mapping, check_name, freeze, later
+from features.definitions.conversions import Time
 from features.definitions.expressions import Expression, FrozenMap, check_expression
 from features.definitions.paths import Origin, checked_origin
 from features.definitions.windows import duration_ms
@@ -15,7 +16,6 @@ from features.errors import DefinitionError
 
 DTYPES = ("string", "int64", "float64", "bool")
 KEY_DTYPES = ("string", "int64")
-TIME_UNITS_PER_MS = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
 RESERVED = ("event_id", "event_time", "known_at", "partition", "offset")
 """Columns that every event has; a stream's own fields have other names."""
 MOST_TOPICS, PARTITIONS_OF_A_TOPIC = 4, 1_024
@@ -84,6 +84,8 @@ class Topic:
     time_unit: str = "ms"
     event_id: Origin | None = "event_id"
     schema: str | None = None
+    time_zone: str | None = later()
+    time_format: str | Sequence[str] | None = later()
 
     def __post_init__(self) -> None:
         where = f"topic {self.topic!r}"
@@ -119,6 +121,8 @@ class Stream:
         dedupe_horizon: how long an event_id is remembered.
         also: more topics with the same events in other forms. Events that we send go to ``topic``; removing or moving a
             topic in the list changes what the offsets of the archive mean.
+        time_zone: IANA name of the zone of times that have none, and of dates; see Time.
+        time_format: how else texts write the event's time, such as '%d.%m.%Y %H:%M', or 'epoch'; see Time.
     """
 
     name: str
@@ -132,6 +136,8 @@ class Stream:
     schema: str | None = None
     dedupe_horizon: str | int = "1h"
     also: Sequence[Topic] = ()
+    time_zone: str | None = later()
+    time_format: str | Sequence[str] | None = later()
 
     def __post_init__(self) -> None:
         where = f"stream '{self.name}'"
@@ -142,8 +148,10 @@ class Stream:
             raise DefinitionError(where, "format 'json' or 'avro'", repr(self.format))
         freeze(self, **_identity(self, where))
         check_mapping(self.computed, f"{where}: computed")
-        if self.time_unit not in tuple(TIME_UNITS_PER_MS):
-            raise DefinitionError(where, f"a time_unit of {', '.join(TIME_UNITS_PER_MS)}", repr(self.time_unit))
+        try:
+            freeze(self, time_format=self.time.format)
+        except DefinitionError as error:
+            raise DefinitionError(f"{where}: event_time", error.required, error.got, error.next_step) from None
         if not isinstance(self.fields, Mapping) or not self.fields:
             raise DefinitionError(where, "at least one field", repr(self.fields))
         duration_ms(self.dedupe_horizon, f"{where}: dedupe_horizon")
@@ -196,6 +204,8 @@ class Stream:
             time_unit=topic.time_unit,
             event_id=topic.event_id,
             schema=topic.schema,
+            time_zone=topic.time_zone,
+            time_format=topic.time_format,
             also=(),
         )
 
@@ -211,6 +221,11 @@ class Stream:
             return Field(value)
         except DefinitionError as error:
             raise DefinitionError(where, error.required, error.got) from None
+
+    @cached_property
+    def time(self) -> Time:
+        """How the event's time is written."""
+        return Time(self.time_unit, self.time_zone, self.time_format)
 
     @property
     def mapped(self) -> Mapping[str, Field]:

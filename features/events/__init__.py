@@ -59,6 +59,7 @@ from features.events.values.reasons import (
     reason_text,
     show,
 )
+from features.events.values.times import epoch_ms, is_time
 
 __all__ = [
     "ARROW",
@@ -87,6 +88,7 @@ __all__ = [
     "encode_key",
     "encoded_ids",
     "entity_keys",
+    "epoch_ms",
     "errors_alone",
     "event_schema",
     "from_columns",
@@ -94,6 +96,7 @@ __all__ = [
     "implausible_reason",
     "inputs_hash",
     "integers",
+    "is_time",
     "items_text",
     "joined",
     "key_column",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -17,8 +17,8 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.definitions import Origin, Stream, key_paths
-from features.events.timestamps import ms_of_datetimes, ms_of_numbers, ms_of_text
+from features.definitions import Origin, Stream, Time, key_paths
+from features.events.timestamps import ms_of_datetimes
 from features.events.values.reasons import (
     ARROW,
     INT64,
@@ -29,6 +29,7 @@ from features.events.values.reasons import (
     reason_text,
     show,
 )
+from features.events.values.times import epoch_ms
 
 KINDS: dict[str, frozenset[type]] = {
     "string": frozenset({str}),
@@ -37,6 +38,14 @@ KINDS: dict[str, frozenset[type]] = {
     "bool": frozenset({bool}),
 }
 """The Python types of a column that is converted at once; bool is not an int here."""
+
+
+class Nanoseconds(int):
+    """A number of Avro's timestamp-nanos, which no datetime holds."""
+
+
+class LocalNanoseconds(int):
+    """A number of Avro's local-timestamp-nanos."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +63,14 @@ class Decoded:
 class Column:
     """A value of a message: our name, its paths of keys, of which the first with a value counts, and its dtype.
 
-    ``dtype`` is one of definitions.DTYPES, or "id" (a string or an int64) or "time" (an int64 or a text).
+    ``dtype`` is one of definitions.DTYPES, or "id" (a string or an int64) or "time". ``taken``: the dtypes that the
+    values of the messages may have, where it is not that one alone; "fraction" is a number with a point.
     """
 
     name: str
     paths: tuple[tuple[str, ...], ...]
     dtype: str
+    taken: tuple[str, ...] = ()
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -74,13 +85,14 @@ class Column:
 
 def columns_of(stream: Stream) -> list[Column]:
     """The columns to read from each message of a stream, in the order in which problems are reported."""
-    columns = [] if stream.event_id is None else [_column("event_id", stream.event_id, "id")]
-    columns.append(_column("event_time", stream.event_time, "time"))
+    columns = [] if stream.event_id is None else [_column("event_id", stream.event_id, "id", "int64", "string")]
+    fractions = ("fraction",) if stream.time.takes_fractions else ()
+    columns.append(_column("event_time", stream.event_time, "time", "int64", "string", *fractions))
     return columns + [_column(name, field.path or name, field.dtype) for name, field in stream.mapped.items()]
 
 
-def _column(name: str, origin: Origin, dtype: str) -> Column:
-    return Column(name, key_paths(origin), dtype)
+def _column(name: str, origin: Origin, dtype: str, *taken: str) -> Column:
+    return Column(name, key_paths(origin), dtype, taken)
 
 
 def from_objects(objects: Sequence[dict[str, Any] | None], stream: Stream, problems: Problems) -> Decoded:
@@ -114,7 +126,7 @@ def _beyond(value: object) -> NotAnObject | None:
 
 def _typed(values: list[Any], column: Column, stream: Stream, problems: Problems) -> pa.Array:
     if column.dtype == "time":
-        return _times(values, column.name, stream.time_unit, problems)
+        return _times(values, column.name, stream.time, problems)
     if column.dtype == "id":
         return _exact(values, column, pa.string(), frozenset({str}), problems)
     return _exact(values, column, ARROW[column.dtype], KINDS[column.dtype], problems)
@@ -160,11 +172,11 @@ def _string(value: Any, name: str) -> str:
 def _integer(value: Any, name: str) -> int:
     if isinstance(value, datetime):
         return int(ms_of_datetimes([value])[0].as_py())
-    if type(value) is not int:
+    if type(value) not in (int, Nanoseconds, LocalNanoseconds):
         raise RefusedError(reason_text("wrong_type", name, "int64", show(value)))
     if value not in INT64:
         raise RefusedError(reason_text("out_of_range", name, "int64", show(value)))
-    return value
+    return int(value)
 
 
 def _number(value: Any, name: str) -> float:
@@ -196,28 +208,48 @@ def _identifier(value: Any, name: str) -> str:
 CELLS = {"string": _string, "int64": _integer, "float64": _number, "bool": _boolean, "id": _identifier}
 
 
-def _times(values: list[Any], name: str, unit: str, problems: Problems) -> pa.Array:
-    """Epoch ms of numbers in ``unit``, RFC 3339 texts and (from Avro) datetimes; null for anything else."""
+def _times(values: list[Any], name: str, time: Time, problems: Problems) -> pa.Array:
+    """Epoch ms of numbers, texts and (from Avro) datetimes and dates; null for whatever is no time of the stream."""
     kinds = set(map(type, values))
-    if kinds <= {int, str, datetime, type(None)} and all(value in INT64 for value in values if type(value) is int):
-        checked = values
-    else:
-        checked = [_time_cell(value, name, row, problems) for row, value in enumerate(values)]
-    result = ms_of_numbers(pa.array([v if type(v) is int else None for v in checked], type=pa.int64()), unit)
-    if str in kinds:
-        texts = pa.array([v if type(v) is str and v.isascii() else None for v in checked], type=pa.string())
-        result = pc.coalesce(result, ms_of_text(texts))
-    if datetime in kinds:
-        zoned = [v if type(v) is datetime and v.tzinfo else None for v in checked]
-        result = pc.coalesce(result, ms_of_datetimes(zoned))
-    add_bad_times(result, checked, name, problems)
+    takes = {int, str, datetime, type(None), Nanoseconds, LocalNanoseconds}
+    takes |= {float} if time.takes_fractions else set()
+    takes |= {date} if time.zone else set()
+    checked = values
+    if not kinds <= takes or any(type(value) is int and value not in INT64 for value in values):
+        checked = [_time_cell(value, takes, name, row, problems) for row, value in enumerate(values)]
+    parts = [epoch_ms(_of_kind(checked, kind), time) for kind in (int, float, str, date) if kind in kinds & takes]
+    if kinds & {datetime, Nanoseconds, LocalNanoseconds}:
+        parts.append(ms_of_datetimes([v if type(v) is datetime and v.tzinfo else None for v in checked]))
+        parts.append(epoch_ms(_timestamps(checked, Nanoseconds, "ns", "UTC"), time))
+    if kinds & {datetime, LocalNanoseconds} and time.zone:
+        local = pa.array([v if type(v) is datetime and not v.tzinfo else None for v in checked], pa.timestamp("us"))
+        parts += [epoch_ms(one, time) for one in (local, _timestamps(checked, LocalNanoseconds, "ns"))]
+    result = pc.coalesce(*parts) if parts else pa.nulls(len(values), pa.int64())
+    add_bad_times(result, checked, name, problems, time.required)
     return result
 
 
-def _time_cell(value: Any, name: str, row: int, problems: Problems) -> Any:
-    if type(value) in (str, datetime, type(None)):
-        return value
-    if type(value) is int and value in INT64:
+ARRAYS: dict[type, pa.DataType] = {int: pa.int64(), float: pa.float64(), str: pa.string(), date: pa.date32()}
+
+
+def _of_kind(values: list[Any], kind: type) -> pa.Array:
+    """The values of this Python type; null for others, and for texts with half a pair of surrogates."""
+    return pa.array([v if type(v) is kind and not _is_torn(v) else None for v in values], ARRAYS[kind])
+
+
+def _timestamps(values: list[Any], kind: type, unit: str, zone: str | None = None) -> pa.Array:
+    """The values of this type of whole numbers, as timestamps."""
+    numbers = pa.array([v if type(v) is kind else None for v in values], pa.int64())
+    return numbers.cast(pa.timestamp(unit, zone))
+
+
+def _is_torn(value: object) -> bool:
+    is_plain = not isinstance(value, str) or value.isascii()
+    return not is_plain and any("\ud800" <= character <= "\udfff" for character in str(value))
+
+
+def _time_cell(value: Any, takes: set[type], name: str, row: int, problems: Problems) -> Any:
+    if type(value) in takes and (type(value) is not int or value in INT64):
         return value
     code = "out_of_range" if type(value) is int else "wrong_type"
     problems.setdefault(row, reason_text(code, name, "an int64 number or RFC 3339 text", show(value)))

@@ -102,13 +102,18 @@ def _read(texts: pa.Array) -> tuple[Int64s, Bools]:
         _number(data, starts + first, digits) for first, digits in ((0, 4), (5, 2), (8, 2), (11, 2), (14, 2), (17, 2))
     )
     offset_min, real_offset = _offset(data, ends)
-    month_in_range = np.clip(month, 1, 12)
-    months = (year - 1970) * 12 + month_in_range - 1
-    midnight = _days(months) + day - 1
-    real = (month == month_in_range) & (day >= 1) & (midnight < _days(months + 1)) & _on_a_clock(hour, minute)
-    real &= (second < SIXTY) & real_offset
+    midnight, real = days_of(year, month, day)
+    real &= _on_a_clock(hour, minute) & (second < SIXTY) & real_offset
     minutes = midnight * 1_440 + hour * 60 + minute - offset_min
     return minutes * 60_000 + second * 1_000 + _fraction_ms(data, starts), real
+
+
+def days_of(year: Int64s, month: Int64s, day: Int64s) -> tuple[Int64s, Bools]:
+    """Days from the epoch to each date, and a mask of those that are dates of the calendar."""
+    month_in_range = np.clip(month, 1, 12)
+    months = (year - 1970) * 12 + month_in_range - 1
+    days = _days(months) + day - 1
+    return days, (month == month_in_range) & (day >= 1) & (days < _days(months + 1))
 
 
 def _days(months: Int64s) -> Int64s:

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.arrays import Bools, content_of, plain_array, single_array
-from features.events import ARROW, Problems, ms_of_numbers, ms_of_text, reason_text, show
+from features.definitions import Time
+from features.events import ARROW, Problems, epoch_ms, reason_text, show
 from features.formats.files import Columns
 
 TEXTS = {pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary()}
@@ -50,16 +51,14 @@ def typed(cells: Columns, dtype: str, name: str, problems: Problems) -> pa.Array
     return _numbers(texts, dtype, name, problems) if values is None else values
 
 
-def csv_ms(column: Columns, unit: str) -> pa.Array:
-    """Epoch ms of cells of text: a whole number is a time in ``unit``, any other RFC 3339; null for anything else."""
+def csv_ms(column: Columns, time: Time) -> pa.Array:
+    """Epoch ms of cells of text: as messages have them, and whole numbers as text; null for anything else."""
     texts = single_array(column)
-    if (pc.max(pc.binary_length(texts)).as_py() or 0) <= SAFE_DIGITS:
+    if not time.patterns and (pc.max(pc.binary_length(texts)).as_py() or 0) <= SAFE_DIGITS:
         numbers = _all_numbers(texts, "int64")
         if numbers is not None:
-            return ms_of_numbers(numbers, unit)
-    whole = pc.match_substring_regex(texts, r"\A-?([0-9]{1,18}|[1-8][0-9]{18})\z").fill_null(fill_value=False)
-    numbers = ms_of_numbers(pc.if_else(whole, texts, None).cast(pa.int64()), unit)
-    return numbers if pc.all(whole).as_py() else pc.coalesce(numbers, ms_of_text(texts))
+            return epoch_ms(numbers, time)
+    return epoch_ms(texts, time, digits=True)
 
 
 def fitted(column: Columns, dtype: str, name: str, problems: Problems) -> pa.Array:

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.arrays import Int64s, plain_array, single_array
-from features.definitions import Stream
+from features.definitions import Stream, Time
 from features.errors import FormatError, UsageError
 from features.events import (
     Parsed,
@@ -32,7 +32,9 @@ from features.events import (
     Records,
     Verdict,
     bad_time,
+    epoch_ms,
     from_columns,
+    is_time,
     parse,
     reason_text,
 )
@@ -51,7 +53,6 @@ from features.formats.files import (
     read_lines,
     read_parquet,
     row_ids,
-    to_ms,
     with_problems,
 )
 from features.times import now_ms
@@ -249,12 +250,12 @@ def _with_our_names(table: pa.Table, names: Mapping[str, Sequence[str]], source:
 def _first_of(table: pa.Table, theirs: Sequence[str], name: str, source: InputFile, problems: Problems) -> Columns:
     """Our column: in each row the value of the first of theirs that has one."""
     if len(theirs) == 1:
-        return _read(table[theirs[0]], name, theirs[0], source, problems)
+        return _read(table[theirs[0]], name, source, problems)
     found = pa.nulls(table.num_rows)
     present = found.is_valid()
     for column in theirs:
         cells = plain_array(table[column])
-        values = _read(pc.if_else(present, pa.scalar(None, cells.type), cells), name, column, source, problems)
+        values = _read(pc.if_else(present, pa.scalar(None, cells.type), cells), name, source, problems)
         if name in stream_of(source).mapped:
             values = fitted(values, stream_of(source).mapped[name].dtype, name, problems)
         if not pa.types.is_null(found.type) and values.type != found.type:
@@ -265,27 +266,27 @@ def _first_of(table: pa.Table, theirs: Sequence[str], name: str, source: InputFi
     return found
 
 
-def _read(column: Columns, name: str, theirs: str, source: InputFile, problems: Problems) -> Columns:
+def _read(column: Columns, name: str, source: InputFile, problems: Problems) -> Columns:
     """A file's column; an id as text, and times as from_columns takes them."""
     if name == "event_id":
         return fitted(column, "string", name, problems)
     if name in TIMES:
-        where = f"{source.where}: column '{theirs}'"
-        return _times(column, name, stream_of(source).time_unit, where, problems)
+        return _times(column, name, stream_of(source).time, problems)
     return column
 
 
-def _times(column: Columns, name: str, unit: str, where: str, problems: Problems) -> Columns:
-    """A time column in epoch ms, of integers in ``unit``, timestamps and text; of another type, as it is or null."""
+def _times(column: Columns, name: str, time: Time, problems: Problems) -> Columns:
+    """A time column in epoch ms, as the stream has its times; of another type than those, as it is or null."""
     column = plain_array(column)
-    if pa.types.is_integer(column.type) or pa.types.is_timestamp(column.type):
-        return to_ms(column, unit, where)
-    if not is_text(column.type):
+    if is_text(column.type):
+        values = typed(column, "string", name, problems)
+        times = csv_ms(values, time)
+    elif is_time(column.type, time):
+        values, times = column, epoch_ms(column, time)
+    else:
         return column if name == "event_time" else _no_times(column, name, problems)
-    texts = typed(column, "string", name, problems)
-    times = csv_ms(texts, unit)
-    for row in np.flatnonzero(np.asarray(pc.and_(times.is_null(), texts.is_valid()))).tolist():
-        problems.setdefault(row, bad_time(name, texts[row].as_py()))
+    for row in np.flatnonzero(np.asarray(pc.and_(times.is_null(), values.is_valid()))).tolist():
+        problems.setdefault(row, bad_time(name, values[row].as_py(), time.required))
     return times
 
 

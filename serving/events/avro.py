@@ -9,11 +9,10 @@ from operator import getitem
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from features.definitions import Stream, written_path
 from features.errors import FormatError
-from features.events import RefusedError, Verdict, ms_of_text, parse
+from features.events import RefusedError, Verdict, parse
 from features.events.avro import AvroWriter, SchemaRegistry, avro_writer
 from serving.events.verdicts import JudgedEvents, judge, message_of, records_of
 
@@ -39,10 +38,11 @@ def judge_avro(
     )
     writer = avro_writer(stream, registry)
     verdicts, reasons, messages = list(plain.verdicts), list(plain.reasons), list(plain.messages)
+    times = dict(zip(plain.parsed.rows.tolist(), plain.parsed.events["event_time"].to_pylist(), strict=True))
     good = [at for at, verdict in enumerate(verdicts) if verdict != Verdict.DEAD_LETTER]
     for at in good:
         try:
-            messages[at] = replace(messages[at], value=_written(events[at], writer))
+            messages[at] = replace(messages[at], value=_written(events[at], times[at], writer))
         except RefusedError as refused:
             verdicts[at], reasons[at] = Verdict.DEAD_LETTER, str(refused)
     written = [at for at in good if verdicts[at] != Verdict.DEAD_LETTER]
@@ -54,21 +54,16 @@ def judge_avro(
     return JudgedEvents(messages, plain.ids, verdicts, reasons, replace(parsed, rows=rows))
 
 
-def _written(event: Mapping[str, Any], writer: AvroWriter) -> bytes:
-    """The event's message. Raises RefusedError for a field that the schema lacks."""
+def _written(event: Mapping[str, Any], event_time: int, writer: AvroWriter) -> bytes:
+    """The event's message; event_time is in epoch ms. Raises RefusedError for a field that the schema lacks."""
     for name, field in writer.stream.mapped.items():
         if event.get(name) is not None and not writer.has(written_path(field.path or name)):
             raise RefusedError(f"unwritable: field '{name}' requires a place in the stream's Avro schema; got none")
     message = message_of(event, writer.stream)
     *parents, last = written_path(writer.stream.event_time)
     try:
-        reduce(getitem, parents, message)[last] = writer.time(_ms(event["event_time"]))
+        reduce(getitem, parents, message)[last] = writer.time(event_time)
         return writer.encode(message)
     except (FormatError, OverflowError) as error:
         got = error.got if isinstance(error, FormatError) else str(error)
         raise RefusedError(f"unwritable: requires values that the stream's Avro schema holds; got {got}") from None
-
-
-def _ms(time: int | str) -> int:
-    """Epoch ms of a valid time."""
-    return time if isinstance(time, int) else int(ms_of_text(pa.array([time]))[0].as_py())

@@ -5,10 +5,11 @@ The judged bytes are those that are sent, so that an event accepted here cannot 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import msgspec
@@ -20,6 +21,9 @@ from features.events import INT64, Parsed, Records, Verdict, implausible, implau
 from serving.http import PlainText, ProblemError, field_error, field_problem, schema, struct_of
 
 MAX_EVENTS = 1_000
+
+EPOCH, LAST_MS = datetime(1970, 1, 1, tzinfo=UTC), 10**14
+"""Times from EPOCH to LAST_MS are written as text."""
 
 EventVerdict, EventsResponse = struct_of(schema.EventVerdict), struct_of(schema.EventsResponse)
 
@@ -126,16 +130,20 @@ def _at_paths(event: Mapping[str, Any], stream: Stream) -> list[tuple[tuple[str,
     if stream.event_id is not None:
         paths["event_id"] = written_path(stream.event_id)
     fields = {name: value for name, value in event.items() if name in paths}
-    if type(fields.get("event_time")) is int:
-        fields["event_time"] = _in_unit(fields["event_time"], stream.time_unit)
+    if type(fields.get("event_time")) in (int, float):
+        fields["event_time"] = _in_messages(fields["event_time"], stream)
     return [(paths[name], value) for name, value in fields.items()]
 
 
-def _in_unit(ms: int, unit: str) -> int | str:
-    """Epoch ms in the stream's unit; in seconds as text, which keeps the milliseconds."""
-    if unit == "s":
-        return datetime.fromtimestamp(ms / 1000, UTC).isoformat() if 0 < ms < 10**14 else ms // 1000
-    return ms * int(TIME_UNITS_PER_MS[unit])
+def _in_messages(ms: float, stream: Stream) -> float | str:
+    """Epoch ms in the stream's unit; as text where that is seconds, and where patterns may read numbers."""
+    if isinstance(ms, float) and not (stream.time.takes_fractions and math.isfinite(ms)):
+        return ms  # which the stream refuses
+    whole = math.floor(ms)
+    if stream.time_unit == "s" or stream.time.patterns:
+        in_range = 0 < whole < LAST_MS
+        return (EPOCH + timedelta(milliseconds=whole)).isoformat() if in_range else whole // 1000
+    return whole * int(TIME_UNITS_PER_MS[stream.time_unit])
 
 
 def key_of(event: Mapping[str, Any], fields: Sequence[str]) -> bytes | None:

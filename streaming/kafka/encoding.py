@@ -119,7 +119,9 @@ def _json(events: pa.Table, stream: Stream) -> list[bytes]:
 
     if not events.num_rows:
         return []
-    times = in_unit(single_array(events["event_time"]), stream.time_unit)
+    instants = single_array(events["event_time"])
+    # A number, too, may be read by a pattern: RFC 3339 is read as itself by every stream.
+    times = rfc_3339(instants) if stream.time.patterns else in_unit(instants, stream.time_unit)
     struct = _struct(_tree(events, stream, times, sparse=True), "message")
     encoded: list[bytes] = pl.select(struct.struct.json_encode().cast(pl.Binary)).to_series().to_list()
     return encoded
@@ -145,6 +147,11 @@ def in_unit(times_ms: pa.Array, unit: str) -> pa.Array:
     factor = FINER_THAN_MS.get(unit)
     if factor and int(np.abs(times).max(initial=0)) <= LARGEST // factor:
         return pa.array(times * factor)
+    return rfc_3339(times_ms)
+
+
+def rfc_3339(times_ms: pa.Array) -> pa.Array:
+    """The times as RFC 3339 texts in UTC, to the millisecond."""
     return pc.strftime(times_ms.cast(pa.timestamp("ms", "UTC")), format="%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -152,7 +159,12 @@ def _avro(events: pa.Table, stream: Stream, registry: SchemaRegistry | None) -> 
     """Avro binary, behind the header of the registry if there is a registry; record by record, in C."""
     writer = avro_writer(stream, registry)
     instants = single_array(events["event_time"])
-    times = instants.cast(pa.timestamp("ms", "UTC")) if writer.takes_instants else in_unit(instants, stream.time_unit)
+    if writer.takes_instants:
+        times = instants.cast(pa.timestamp("ms", "UTC"))
+    elif stream.time_zone or stream.time_format:
+        times = pa.array([writer.time(ms) for ms in instants.to_pylist()])
+    else:
+        times = in_unit(instants, stream.time_unit)
     return [writer.encode(record) for record in _records(_tree(events, stream, times, sparse=False)).to_pylist()]
 
 

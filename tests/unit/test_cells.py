@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sales_files import GOOD, HEADER, SALES, SOLD_AT, read, refused
 from whole_files import whole
 
+from features.definitions import Time
 from features.errors import FormatError
 from features.events.parsing import Verdict
 from features.formats.cells import csv_ms, typed
@@ -316,8 +317,8 @@ def test_a_column_with_another_name_is_called_by_it(tmp_path: Path) -> None:
     st.sampled_from(["s", "ms", "us", "ns"]),
 )
 def test_a_time_is_the_same_beside_times_of_another_kind(cells: list[str | None], unit: str) -> None:
-    beside = csv_ms(pa.array([*cells, "2024-05-01T00:00:00Z", "soon"]), unit)
-    assert csv_ms(pa.array(cells, pa.string()), unit).equals(beside[: len(cells)])
+    beside = csv_ms(pa.array([*cells, "2024-05-01T00:00:00Z", "soon"]), Time(unit))
+    assert csv_ms(pa.array(cells, pa.string()), Time(unit)).equals(beside[: len(cells)])
     assert beside[len(cells) :].to_pylist() == [1714521600000, None]
 
 

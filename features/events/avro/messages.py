@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from features.definitions import Stream
 from features.errors import FormatError
-from features.events.decoded import Decoded, from_objects
+from features.events.decoded import Decoded, LocalNanoseconds, Nanoseconds, from_objects
 from features.events.values.reasons import Problems, RefusedError, show
 
 HEADER_BYTES = 5
@@ -77,6 +77,8 @@ def parsed(text: str) -> Any:
     """The parsed schema. Raises ValueError with the reason if it is not valid, or refers to itself."""
     import fastavro
 
+    fastavro.read.LOGICAL_READERS["long-timestamp-nanos"] = lambda number, *_: Nanoseconds(number)
+    fastavro.read.LOGICAL_READERS["long-local-timestamp-nanos"] = lambda number, *_: LocalNanoseconds(number)
     try:
         schema = fastavro.parse_schema(json.loads(text))
     except Exception as error:  # noqa: BLE001  # fastavro has no common ancestor for what a bad schema raises

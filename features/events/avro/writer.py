@@ -6,20 +6,26 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from typing import Any
 from uuid import UUID
+
+import numpy as np
 
 from features.definitions import TIME_UNITS_PER_MS, Stream, path_text, written_path
 from features.errors import FormatError
 from features.events.avro.messages import HEADER_BYTES, MAGIC, parsed
 from features.events.avro.registry import SchemaRegistry
+from features.zones import local_ms
 
 EXACT = {"string": "string", "int64": "long", "float64": "double", "bool": "boolean"}
 """The Avro type that holds all values of a dtype."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+LOCAL_KINDS = ("date", "local-timestamp-millis", "local-timestamp-micros", "local-timestamp-nanos")
+"""Logical types without a zone: they hold what a clock shows."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +79,50 @@ class AvroWriter:
         """True if the schema has a field at that path of keys."""
         return _at(self.schema, keys) is not None
 
-    @cached_property
+    @property
     def takes_instants(self) -> bool:
-        """True if event_time is a logical time: fastavro converts a datetime to its unit, but not a number."""
-        return "timestamp" in self._time_type
+        """True if event_time is an instant that fastavro takes as a datetime, in the unit of its type."""
+        return self._kind in ("timestamp-millis", "timestamp-micros")
 
-    def time(self, ms: int) -> datetime | int | str:
-        """Epoch ms as the event_time that encode() expects. Raises OverflowError beyond the years 1 to 9999."""
+    def time(self, ms: int) -> datetime | date | int | float | str:
+        """Epoch ms as the event_time that encode() expects.
+
+        Raises:
+            OverflowError: it is beyond the years 1 to 9999.
+            FormatError: the schema has dates, and it is not a day's beginning in the stream's zone.
+        """
+        if self._kind in LOCAL_KINDS:
+            return self._local(ms)
+        if self._kind == "timestamp-nanos":
+            return ms * 1_000_000
         if self.takes_instants:
             return EPOCH + timedelta(milliseconds=ms)
         if "long" not in self._time_type and "string" in self._time_type:
             return (EPOCH + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds")
         unit = self.stream.time_unit
+        if "double" in self._time_type and "long" not in self._time_type:
+            return ms * TIME_UNITS_PER_MS[unit]
         return ms // 1_000 if unit == "s" else ms * int(TIME_UNITS_PER_MS[unit])
+
+    def _local(self, ms: int) -> datetime | date | int:
+        """What the clock of the stream's zone shows."""
+        shown = EPOCH.replace(tzinfo=None) + timedelta(
+            milliseconds=int(local_ms(np.array([ms]), self.stream.time_zone or "UTC")[0])
+        )
+        if self._kind == "local-timestamp-nanos":
+            return (shown - EPOCH.replace(tzinfo=None)) // timedelta(microseconds=1) * 1_000
+        if self._kind != "date":
+            return shown
+        if shown.time() != time.min:
+            where, got = f"stream '{self.stream.name}': schema", f"{shown.isoformat()} for a date"
+            raise FormatError(where, "types that hold its events", got)
+        return shown.date()
+
+    @cached_property
+    def _kind(self) -> str:
+        """The logical type of event_time; empty if it has none."""
+        kinds = _not_null(_at(self.schema, written_path(self.stream.event_time)))
+        return next((kind.get("logicalType", "") for kind in kinds if isinstance(kind, dict)), "")
 
     @cached_property
     def _time_type(self) -> str:

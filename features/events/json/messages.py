@@ -20,8 +20,8 @@ from features.events.decoded import Column, Decoded, columns_of, from_objects
 from features.events.json import exact as json_exact
 from features.events.json import shapes as json_shapes
 from features.events.json.shapes import Path, Shape
-from features.events.timestamps import ms_of_numbers, ms_of_text
 from features.events.values.reasons import ARROW, Problems, RefusedError, add_bad_times
+from features.events.values.times import epoch_ms
 
 if TYPE_CHECKING:
     import polars as pl
@@ -158,7 +158,7 @@ def _polars_schema(dtypes: dict[Path, str]) -> dict[str, Any]:
     """Nested dicts of path → dtype as the schema of a frame with structs."""
     import polars as pl
 
-    simple = {"string": pl.String, "int64": pl.Int64, "float64": pl.Float64, "bool": pl.Boolean}
+    simple = {"string": pl.String, "int64": pl.Int64, "float64": pl.Float64, "fraction": pl.Float64, "bool": pl.Boolean}
     tops = dict.fromkeys(path[0] for path in dtypes)
     return {
         top: simple[dtypes[(top,)]]
@@ -171,7 +171,8 @@ def _polars_schema(dtypes: dict[Path, str]) -> dict[str, Any]:
 def _at(frame: pl.DataFrame, column: Column, shape: Shape) -> pa.Array:
     """The values at the column's path, as the shape types them."""
     series = reduce(lambda struct, key: struct.struct.field(key), column.path[1:], frame[column.path[0]])
-    return series.to_arrow().cast(ARROW[shape.dtypes[column.path]])
+    dtype = shape.dtypes[column.path]
+    return series.to_arrow().cast(ARROW["float64" if dtype == "fraction" else dtype])
 
 
 def _column(array: pa.Array, column: Column, stream: Stream, problems: Problems) -> pa.Array:
@@ -179,8 +180,8 @@ def _column(array: pa.Array, column: Column, stream: Stream, problems: Problems)
         return array.cast(pa.string())
     if column.dtype != "time":
         return array
-    times = ms_of_numbers(array, stream.time_unit) if array.type == pa.int64() else ms_of_text(array)
-    add_bad_times(times, array, column.name, problems)
+    times = epoch_ms(array, stream.time)
+    add_bad_times(times, array, column.name, problems, stream.time.required)
     return times
 
 

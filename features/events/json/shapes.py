@@ -34,11 +34,15 @@ _INTEGER = r"-?(?:0|[1-9][0-9]{0,17}|[1-8][0-9]{18})"
 
 _NUMBER = r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?"
 
+_FRACTION = r"-?(?:0|[1-9][0-9]{0,17})\.[0-9]+(?:[eE][+-]?[0-9]{1,2})?"
+
 _SCALAR = rf"{_STRING}|{_NUMBER}|true|false|null"
 
 _FLAT = rf"{_SCALAR}|\[ *(?:(?:{_SCALAR})(?: *, *(?:{_SCALAR}))*)? *\]"
 
-_PATTERNS = {"string": _STRING, "int64": _INTEGER, "float64": _NUMBER, "bool": "true|false"}
+_PATTERNS = {"string": _STRING, "int64": _INTEGER, "float64": _NUMBER, "bool": "true|false", "fraction": _FRACTION}
+
+JSON_DTYPES: dict[type, str] = {str: "string", int: "int64", float: "fraction"}
 
 Path = tuple[str, ...]
 
@@ -67,7 +71,7 @@ def _dtypes(samples: Sequence[dict[str, Any]], columns: Sequence[Column]) -> dic
     """The dtype of each mapped path; None if two columns disagree on it, or if a path leads through another."""
     dtypes: dict[Path, str] = {}
     for column in columns:
-        dtype = _sampled_dtype(samples, column) if column.dtype in ("id", "time") else column.dtype
+        dtype = _sampled_dtype(samples, column) if column.taken else column.dtype
         if dtypes.setdefault(column.path, dtype) != dtype:
             return None
     paths = list(dtypes)
@@ -75,13 +79,14 @@ def _dtypes(samples: Sequence[dict[str, Any]], columns: Sequence[Column]) -> dic
 
 
 def _sampled_dtype(samples: Sequence[dict[str, Any]], column: Column) -> str:
-    """The dtype of an id or a time: int64 or string, by the first sample that has it."""
+    """The dtype of values that may be of several, by the first sample that has one."""
     for sample in samples:
         value: Any = sample
         for key in column.path:
             value = value.get(key) if type(value) is dict else None
         if value is not None:
-            return "int64" if type(value) is int else "string"
+            sampled = JSON_DTYPES.get(type(value), "string")
+            return sampled if sampled in column.taken else "string"
     return "string"
 
 

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from features.definitions import Time
 from features.events.timestamps import PLAUSIBLE, with_unit_hint
+
+ZONED = Time().required
 
 INT64 = range(-(2**63), 2**63)
 SHOWN_CHARACTERS = 60
@@ -48,17 +51,19 @@ class NotAnObject:
     value: object
 
 
-def add_bad_times(times: pa.Array, values: Sequence[Any] | pa.Array, name: str, problems: Problems) -> None:
+def add_bad_times(
+    times: pa.Array, values: Sequence[Any] | pa.Array, name: str, problems: Problems, required: str = ZONED
+) -> None:
     """Adds a problem for each value that is not null and was not read as a time."""
     for row in np.flatnonzero(np.asarray(times.is_null())).tolist():
         value = values[row].as_py() if isinstance(values, pa.Array) else values[row]
         if value is not None:
-            problems.setdefault(row, bad_time(name, value))
+            problems.setdefault(row, bad_time(name, value, required))
 
 
-def bad_time(name: str, value: object) -> str:
+def bad_time(name: str, value: object, required: str = ZONED) -> str:
     """The reason for a time that cannot be read."""
-    return reason_text("bad_time", name, "a time with its zone, such as 2026-07-01T12:00:00Z", show(value))
+    return reason_text("bad_time", name, required, show(value))
 
 
 def implausible_reason(name: str, ms: int, unit: str) -> str:

@@ -98,11 +98,12 @@ def _timed(table: pa.Table) -> pa.Table:
     """The rows with PROBLEM, which also says where a time is missing or no time."""
     import pyarrow as pa
 
+    from features.definitions import Time
     from features.events import bad_time, reason_text
     from features.formats import PROBLEM, csv_ms, with_problems
 
     column = table[TIME].combine_chunks()
-    times = csv_ms(column, "ms") if column.type == pa.string() else column
+    times = csv_ms(column, Time()) if column.type == pa.string() else column
     missing = reason_text("missing_field", TIME, "a time", "nothing")
     rows = times.is_null().to_numpy(zero_copy_only=False).nonzero()[0].tolist()
     texts = {row: missing if (text := column[row].as_py()) is None else bad_time(TIME, text) for row in rows}
@@ -172,11 +173,12 @@ def times_of(column: pa.ChunkedArray, where: str) -> Int64s:
     """Epoch ms of numbers, timestamps or text. Raises UsageError where a row has none, or an implausible one."""
     import pyarrow as pa
 
+    from features.definitions import Time
     from features.events import integers, plausible_times
     from features.formats import csv_ms, to_ms
 
     times = to_ms(column, "ms", where)
-    times = csv_ms(times, "ms") if times.type == pa.string() else times
+    times = csv_ms(times, Time()) if times.type == pa.string() else times
     if times.null_count:
         required = "in every row a time: RFC 3339 with its zone, epoch ms or a timestamp"
         raise UsageError(where, required, f"{times.null_count:,} without")
