@@ -161,7 +161,7 @@ def _avro(events: pa.Table, stream: Stream, registry: SchemaRegistry | None) -> 
     instants = single_array(events["event_time"])
     if writer.takes_instants:
         times = instants.cast(pa.timestamp("ms", "UTC"))
-    elif stream.time_zone or stream.time_format:
+    elif writer.logical_time or stream.time.patterns:
         times = pa.array([writer.time(ms) for ms in instants.to_pylist()])
     else:
         times = in_unit(instants, stream.time_unit)

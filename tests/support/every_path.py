@@ -1,4 +1,4 @@
-"""The same messages by every path that events take into Headrace, and what became of each: for one definition of a stream."""
+"""The same messages by every path that events take into Headrace, and what became of each."""
 
 from __future__ import annotations
 

@@ -70,16 +70,28 @@ def avro_schema(time: object) -> str:
 
 
 AVRO = replace(SHOP, fields=AVRO_NAMES, event_id="id", event_time="at", format="avro", schema=avro_schema("long"))
-MICROS = avro_schema({"type": "long", "logicalType": "timestamp-micros"})
+
+
+def logical(kind: str) -> str:
+    return avro_schema({"type": "long", "logicalType": kind})
+
+
+MICROS = logical("timestamp-micros")
 STREAMS = {
     "json, nested": SHOP,
     "json, seconds": replace(SHOP, time_unit="s"),
     "json, nanoseconds": replace(SHOP, time_unit="ns"),
     "json, ids of offsets": replace(SHOP, event_id=None),
     "json, the id is a field": replace(SHOP, event_id="item_id"),
+    "json, a pattern in a zone": replace(SHOP, time_zone="Europe/Berlin", time_format="%d.%m.%Y %H:%M"),
+    "json, seconds with a fraction": replace(SHOP, time_unit="s", time_format="epoch"),
     "avro": AVRO,
     "avro, microseconds": replace(AVRO, time_unit="us"),
     "avro, a logical time": replace(AVRO, schema=MICROS),
+    "avro, a logical time in nanoseconds": replace(AVRO, schema=logical("timestamp-nanos")),
+    "avro, a local time": replace(AVRO, schema=logical("local-timestamp-micros"), time_zone="Asia/Kolkata"),
+    "avro, a local time in nanoseconds": replace(AVRO, schema=logical("local-timestamp-nanos"), time_zone="Asia/Tokyo"),
+    "avro, text": replace(AVRO, schema=avro_schema("string"), time_zone="UTC", time_format="%Y%m%d"),
 }
 
 

@@ -82,7 +82,7 @@ class AvroWriter:
     @property
     def takes_instants(self) -> bool:
         """True if event_time is an instant that fastavro takes as a datetime, in the unit of its type."""
-        return self._kind in ("timestamp-millis", "timestamp-micros")
+        return self.logical_time in ("timestamp-millis", "timestamp-micros")
 
     def time(self, ms: int) -> datetime | date | int | float | str:
         """Epoch ms as the event_time that encode() expects.
@@ -91,9 +91,9 @@ class AvroWriter:
             OverflowError: it is beyond the years 1 to 9999.
             FormatError: the schema has dates, and it is not a day's beginning in the stream's zone.
         """
-        if self._kind in LOCAL_KINDS:
+        if self.logical_time in LOCAL_KINDS:
             return self._local(ms)
-        if self._kind == "timestamp-nanos":
+        if self.logical_time == "timestamp-nanos":
             return ms * 1_000_000
         if self.takes_instants:
             return EPOCH + timedelta(milliseconds=ms)
@@ -109,9 +109,9 @@ class AvroWriter:
         shown = EPOCH.replace(tzinfo=None) + timedelta(
             milliseconds=int(local_ms(np.array([ms]), self.stream.time_zone or "UTC")[0])
         )
-        if self._kind == "local-timestamp-nanos":
+        if self.logical_time == "local-timestamp-nanos":
             return (shown - EPOCH.replace(tzinfo=None)) // timedelta(microseconds=1) * 1_000
-        if self._kind != "date":
+        if self.logical_time != "date":
             return shown
         if shown.time() != time.min:
             where, got = f"stream '{self.stream.name}': schema", f"{shown.isoformat()} for a date"
@@ -119,7 +119,7 @@ class AvroWriter:
         return shown.date()
 
     @cached_property
-    def _kind(self) -> str:
+    def logical_time(self) -> str:
         """The logical type of event_time; empty if it has none."""
         kinds = _not_null(_at(self.schema, written_path(self.stream.event_time)))
         return next((kind.get("logicalType", "") for kind in kinds if isinstance(kind, dict)), "")
