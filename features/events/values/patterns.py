@@ -1,8 +1,8 @@
 """Texts of times by a pattern as of strptime → epoch ms, whole columns at once.
 
 A part has 1 or 2 digits, and 2 where another number follows at once; %Y has 4. A space stands for one or more. Names
-are English, in any case; that of a weekday is not compared with the date. %y is 1969 to 2068. A fraction (%f) has 1 to 9
-digits; what is below a millisecond is cut off. A part of the time of day that a pattern lacks is 0.
+are English, in any case; that of a weekday is not compared with the date. %y is 1969 to 2068. A fraction (%f) has 1 to
+9 digits; what is below a millisecond is cut off. A part of the time of day that a pattern lacks is 0.
 """
 
 from __future__ import annotations
