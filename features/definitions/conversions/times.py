@@ -42,7 +42,7 @@ class Time:
     format: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.unit not in TIME_UNITS_PER_MS:
+        if self.unit not in tuple(TIME_UNITS_PER_MS):
             raise DefinitionError("a time", f"a time_unit of {', '.join(TIME_UNITS_PER_MS)}", repr(self.unit))
         if self.zone is not None:
             _check_zone(self.zone)
