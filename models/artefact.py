@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from features.definitions import FeatureView
 from features.errors import ArtefactError
-from models.classifier_file import load_ranker, save_ranker
+from models.classifier_file import CHANCES, load_ranker, save_ranker
 from models.folder import MANIFEST, FileEntry, ViewInputs, check_files, manifest_text, write_folder
 from models.user_model import OWN, OwnRanker, open_trusted
 
@@ -86,19 +86,28 @@ def read_manifest(
 
 
 def load_classifier(
-    directory: Path, manifest: ArtefactManifest, classifier_file: str, inputs: Sequence[str], *, trusted: bool
+    directory: Path,
+    manifest: ArtefactManifest,
+    classifier_file: str,
+    inputs: Sequence[str],
+    *,
+    trusted: bool,
+    answers: str = CHANCES,
 ) -> Any:
     """The artefact's classifier, which takes these inputs; None where the manifest names no file of one.
 
     Args:
         trusted: whether a user's own model may run its code; one of training's runs none.
+        answers: the method by which one of training's answers.
 
     Raises ArtefactError for a model that is not trusted, takes other inputs, or holds a type that is not in our list
     (before anything of it is built).
     """
     if OWN in manifest.files:
         return open_trusted(directory, inputs, manifest.name, trusted=trusted)
-    return load_ranker(directory / classifier_file, len(inputs)) if classifier_file in manifest.files else None
+    if classifier_file not in manifest.files:
+        return None
+    return load_ranker(directory / classifier_file, len(inputs), answers)
 
 
 def check_views(model: str, inputs: Iterable[ViewInputs], views: Mapping[str, FeatureView]) -> None:

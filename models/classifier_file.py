@@ -1,4 +1,4 @@
-"""The file of a fitted classifier, read without running any code that it holds, and the fitted classifier's answers."""
+"""The file of a fitted classifier or regressor, read without running any code that it holds; and its answers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from models.trees import flat_trees, walk
 
 HISTOGRAMS = "sklearn.ensemble._hist_gradient_boosting"
 
+CHANCES, NUMBERS = "predict_proba", "predict"
+"""The methods by which a classifier and a regressor answer."""
+
 RANKER_TYPES: Mapping[str, tuple[str, ...]] = {
     "builtins.dict": ("DictNode",),
     "builtins.list": ("ListNode",),
@@ -27,12 +30,18 @@ RANKER_TYPES: Mapping[str, tuple[str, ...]] = {
     "numpy.int64": ("NdArrayNode",),
     "numpy.uint64": ("NdArrayNode",),
     "numpy.random._generator.Generator": ("RandomGeneratorNode",),
+    "sklearn._loss._loss.CyAbsoluteError": ("LossNode",),
     "sklearn._loss._loss.CyHalfBinomialLoss": ("LossNode",),
+    "sklearn._loss._loss.CyHalfSquaredError": ("LossNode",),
+    "sklearn._loss.link.IdentityLink": ("ObjectNode",),
     "sklearn._loss.link.Interval": ("ObjectNode",),
     "sklearn._loss.link.LogitLink": ("ObjectNode",),
+    "sklearn._loss.loss.AbsoluteError": ("ObjectNode",),
     "sklearn._loss.loss.HalfBinomialLoss": ("ObjectNode",),
+    "sklearn._loss.loss.HalfSquaredError": ("ObjectNode",),
     f"{HISTOGRAMS}.binning._BinMapper": ("ObjectNode",),
     f"{HISTOGRAMS}.gradient_boosting.HistGradientBoostingClassifier": ("ObjectNode",),
+    f"{HISTOGRAMS}.gradient_boosting.HistGradientBoostingRegressor": ("ObjectNode",),
     f"{HISTOGRAMS}.predictor.TreePredictor": ("ObjectNode",),
     "sklearn.preprocessing._label.LabelEncoder": ("ObjectNode",),
 }
@@ -48,8 +57,12 @@ def save_ranker(ranker: Any, path: Path) -> None:
     _check_types(path)
 
 
-def load_ranker(path: Path, inputs: int) -> Any:
-    """The fitted ranker of a file, which holds types of RANKER_TYPES only and takes ``inputs`` columns."""
+def load_ranker(path: Path, inputs: int, answers: str = CHANCES) -> Any:
+    """The fitted ranker of a file, which holds types of RANKER_TYPES only and takes ``inputs`` columns.
+
+    Args:
+        answers: the method by which it answers.
+    """
     _check_types(path)
     import skops.io
 
@@ -57,9 +70,9 @@ def load_ranker(path: Path, inputs: int) -> Any:
         ranker = skops.io.load(path, trusted=sorted(RANKER_TYPES))
     except Exception as error:  # a damaged schema may raise any error
         raise _refused(path, "a fitted ranker", f"{type(error).__name__}: {error}") from error
-    if not hasattr(ranker, "predict_proba") or getattr(ranker, "n_features_in_", None) != inputs:
+    if _answering(ranker) != answers or getattr(ranker, "n_features_in_", None) != inputs:
         got = f"{type(ranker).__name__} of {getattr(ranker, 'n_features_in_', 'no')}"
-        raise _refused(path, f"a classifier of {inputs} inputs", got)
+        raise _refused(path, f"a model of {inputs} inputs that answers by {answers}", got)
     try:
         flat_trees(ranker)
     except ValueError as error:
@@ -68,26 +81,33 @@ def load_ranker(path: Path, inputs: int) -> Any:
 
 
 Scorer = Callable[[Floats], Floats]
-"""Inputs → the classifier's probability of each row."""
+"""Inputs → the classifier's probability of each row, or the regressor's number."""
 
 
 def scorer(classifier: Any) -> Scorer:
-    """The classifier's answers, computed on the calling thread alone.
+    """The answers of a classifier or a regressor, computed on the calling thread alone.
 
     What training fits is walked by a compiled kernel, which is ready when this returns; the numbers are those of its
-    predict_proba to the last bit. Other models are asked themselves.
+    predict_proba, or of a regressor's predict, to the last bit. Other models are asked themselves.
     """
     trees = flat_trees(classifier)
     if trees is None:
         return partial(_asked, classifier)
     walk()
-    return trees.chances
+    return trees.answers
 
 
 def _asked(classifier: Any, inputs: Floats) -> Floats:
-    """As predict_proba gives them; more threads would wait for each other longer than they compute."""
+    """As predict_proba or predict gives them; more threads would wait for each other longer than they compute."""
     with _threads().limit(limits=1, user_api="openmp"):
-        return np.asarray(classifier.predict_proba(inputs)[:, 1], dtype=np.float64)
+        if _answering(classifier) == CHANCES:
+            return np.asarray(classifier.predict_proba(inputs)[:, 1], dtype=np.float64)
+        return np.asarray(classifier.predict(inputs), dtype=np.float64)
+
+
+def _answering(model: Any) -> str | None:
+    """The method by which the model answers."""
+    return next((name for name in (CHANCES, NUMBERS) if hasattr(model, name)), None)
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from features.redaction import redacted
-from models.event_model import EventClassifier, EventModelColumns, open_event_model
+from models.event_model import EventModelColumns, EventScorer, open_event_model
 from models.followed import EVENT_CHAMPION_POLICY, AliasPolicy, FollowedAlias, VersionLoader
 from models.registry import SQLITE, LoadedVersion, MlflowRegistry
 from models.tags import CHAMPION
@@ -23,7 +23,7 @@ FIRST_LOOK_S, OWN_FIRST_LOOK_S = 30.0, 300.0
 is never down, but a busy machine is slow to read it (and MLflow's code) for the first time."""
 
 
-class EventAlias(FollowedAlias[EventClassifier]):
+class EventAlias(FollowedAlias[EventScorer]):
     """An event model by an alias; ``latest`` looks it up at most every ``look_every_s``, and keeps it on errors.
 
     Args:
@@ -51,7 +51,7 @@ class EventAlias(FollowedAlias[EventClassifier]):
         self._looking = threading.Lock()
         self._due = float("-inf")
 
-    def latest(self) -> LoadedVersion[EventClassifier] | None:
+    def latest(self) -> LoadedVersion[EventScorer] | None:
         """The version that the alias named at the last look, or the last that could be loaded; None without one."""
         # While a thread looks, others go on with the current version; they wait only if there is none yet.
         if self._clock() >= self._due and self._looking.acquire(blocking=self.current is None):
@@ -63,7 +63,7 @@ class EventAlias(FollowedAlias[EventClassifier]):
                 self._looking.release()
         return self.current
 
-    def _loaded(self, loaded: LoadedVersion[EventClassifier]) -> None:
+    def _loaded(self, loaded: LoadedVersion[EventScorer]) -> None:
         logger.info("event_model_loaded name=%s version=%s", self.columns.model.name, loaded.version)
 
 
@@ -76,7 +76,7 @@ class Champion(Protocol):
     def problem(self) -> str | None:
         """The reason for which a version may exist that is not known; None where none is known to exist."""
 
-    def current(self) -> LoadedVersion[EventClassifier] | None:
+    def current(self) -> LoadedVersion[EventScorer] | None:
         """The version that scores now; None where none is known."""
 
     def start(self) -> None:
@@ -116,7 +116,7 @@ class PolledChampion:
             self._thread.start()
             self._looked.wait(self._first_look_s)
 
-    def current(self) -> LoadedVersion[EventClassifier] | None:
+    def current(self) -> LoadedVersion[EventScorer] | None:
         """The version that is known now."""
         return self._alias.current
 

@@ -114,14 +114,14 @@ def inputs_of_manifest(text: bytes) -> Sequence[ViewInputs]:
     """
     from pydantic_core import from_json
 
-    from models.event_model import EventManifest
+    from models.event_model import SCORERS, EventManifest
     from models.recommender import Manifest
 
     try:
         kind = dict(from_json(text)).get("kind")
     except (ValueError, TypeError):
         kind = None
-    if kind == "events":
+    if kind in SCORERS:
         return EventManifest.model_validate_json(text).views
     manifest = Manifest.model_validate_json(text)
     return manifest.user, manifest.item

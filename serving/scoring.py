@@ -114,14 +114,14 @@ def _response(
     answers: Mapping[str, FeatureMatrix],
     alias: str,
 ) -> schema.ScoreResponse:
-    score = float(loaded.model.scores(columns.inputs(matrix))[0])
-    threshold = loaded.model.manifest.threshold
+    scores = loaded.model.scores(columns.inputs(matrix))
+    score, manifest = float(scores[0]), loaded.model.manifest
     return schema.ScoreResponse(
         model=schema.ModelUsed(name=columns.model.name, version=loaded.version, alias=alias),
         score=score,
-        threshold=threshold,
-        flagged=score >= threshold,
-        rules=[name for name, met in columns.rules_met(matrix).items() if met[0]],
+        threshold=manifest.threshold,
+        flagged=score >= manifest.alerts_from,
+        rules=[name for name, met in columns.rules_met(matrix, loaded.model.answers(scores)).items() if met[0]],
         reasons=[_reason(effect) for effect in reasons_of(columns, loaded.model, matrix)[0]],
         features=[_features(view, read) for view, read in answers.items()],
         took_ms=0.0,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from features.arrays import Bools, Floats
+from features.arrays import Floats
 from features.errors import ArtefactError
-from models.event_model import EventClassifier, rounded
+from models.event_model import rounded
 from models.recommender import Artefact, Manifest
 from models.user_model import OwnRanker, pack, signature_inputs
 from training.data import Domain
@@ -21,6 +23,7 @@ from training.event_model import (
     TrainedEvents,
     evaluate_and_register,
     event_manifest,
+    scorer_of,
 )
 from training.item_content import content_before
 from training.judging import GateVerdict, Judge, Registration, files_of, input_names
@@ -29,8 +32,8 @@ from training.recommender import CalibrationCheck, candidates_for_everybody, exa
 from training.registry import ModelRegistry, Version
 from training.settings import TrainingSettings
 
-TAKEN, POSITIVE = "taken", "positive"
-"""The label's column among examples of a ranker, and of an event model."""
+TAKEN = "taken"
+"""The label's column among examples of a ranker."""
 
 
 def ranker_examples(judge: Judge, log: Log = silent) -> pa.Table:
@@ -40,13 +43,13 @@ def ranker_examples(judge: Judge, log: Log = silent) -> pa.Table:
 
 
 def event_examples(training: EventTraining) -> pa.Table:
-    """The examples of training's own classifier: inputs by name, double, null where missing, and whether POSITIVE."""
+    """The examples of training's own event model: inputs by name, double, null where missing, and the kind's label."""
     learned = training.split_examples().learned
     inputs: Floats = rounded(training.columns.inputs(learned.matrix))
-    return _table(training.columns.model.input_names, inputs, {POSITIVE: learned.positive})
+    return _table(training.columns.model.input_names, inputs, {training.kind.label: training.kind.labels(learned)})
 
 
-def _table(names: Sequence[str], inputs: Floats, label: Mapping[str, Bools]) -> pa.Table:
+def _table(names: Sequence[str], inputs: Floats, label: Mapping[str, NDArray[Any]]) -> pa.Table:
     columns = {name: pa.array(inputs[:, index], from_pandas=True) for index, name in enumerate(names)}
     return pa.table({**columns, **{name: pa.array(values) for name, values in label.items()}})
 
@@ -120,5 +123,5 @@ def register_event_model(
     Raises ArtefactError for what is no classifier over our inputs, or does not answer from 0 to 1.
     """
     classifier = OwnRanker(pack(model), judge.columns.model.input_names)
-    made = EventClassifier(event_manifest(judge, examples, registration.now_ms), classifier)
+    made = scorer_of(judge.columns)(event_manifest(judge, examples, registration.now_ms), classifier)
     return evaluate_and_register(made, examples, judge, registration)

@@ -22,23 +22,23 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from features.definitions.expressions import FrozenMap
-from features.definitions.models import ChosenRecommenders, EventModel, Recommender, chosen_recommenders
+from features.definitions.models import BaseEventModel, ChosenRecommenders, Recommender, chosen_recommenders
 from features.definitions.streams import Entity, Stream
 from features.definitions.views import FeatureView, canonical
 from features.errors import DefinitionError, HeadraceError, UsageError
 
-Definition = Entity | Stream | FeatureView | EventModel | Recommender
+Definition = Entity | Stream | FeatureView | BaseEventModel | Recommender
 
 Definitions = dict[tuple[type, str], tuple[Definition, str]]
-"""(class, name) → the definition and its file."""
+"""(class of KINDS, name) → the definition and its file."""
 
-D = TypeVar("D", Entity, Stream, FeatureView, EventModel, Recommender)
+D = TypeVar("D", Entity, Stream, FeatureView, BaseEventModel, Recommender)
 
 KINDS: dict[type, str] = {
     Entity: "entity",
     Stream: "stream",
     FeatureView: "feature view",
-    EventModel: "event model",
+    BaseEventModel: "event model",
     Recommender: "recommender",
 }
 
@@ -53,7 +53,7 @@ class FeatureRepo:
     entities: Mapping[str, Entity]
     streams: Mapping[str, Stream]
     views: Mapping[str, FeatureView]
-    models: Mapping[str, EventModel] = field(default_factory=dict)
+    models: Mapping[str, BaseEventModel] = field(default_factory=dict)
     recommenders: Mapping[str, Recommender] = field(default_factory=dict)
 
     def chosen_recommenders(self, written: Mapping[str, Any] | None = None) -> ChosenRecommenders:
@@ -99,7 +99,7 @@ def load_repo(path: str | Path) -> FeatureRepo:
     for file, module in _modules(path, _files(path)):
         for definition in _definitions(module):
             _add(definitions, definition, str(file))
-    views, models = _of_class(FeatureView, definitions), _of_class(EventModel, definitions)
+    views, models = _of_class(FeatureView, definitions), _of_class(BaseEventModel, definitions)
     entities, streams = _of_class(Entity, definitions), _of_class(Stream, definitions)
     recommenders = _of_class(Recommender, definitions)
     repo = FeatureRepo(path, entities, streams, views, models, recommenders)
@@ -219,8 +219,8 @@ def _with_parts(definition: Definition) -> Iterator[Definition]:
     if isinstance(definition, FeatureView):
         yield definition.entity
         yield from definition.streams
-    if isinstance(definition, EventModel):
-        yield from (definition.stream, definition.labels)
+    if isinstance(definition, BaseEventModel):
+        yield from definition.streams
     if isinstance(definition, Recommender):
         yield definition.stream
         yield from () if definition.served is None else (definition.served,)
@@ -234,10 +234,11 @@ def _of_class(kind: type[D], definitions: Definitions) -> FrozenMap[D]:
 
 
 def _add(definitions: Definitions, definition: Definition, file: str) -> None:
-    key = type(definition), definition.name
+    kind = next(kind for kind in KINDS if isinstance(definition, kind))
+    key = kind, definition.name
     known, other = definitions.setdefault(key, (definition, file))
     if _meaning(known) != _meaning(definition):
-        where = f"{KINDS[type(definition)]} '{definition.name}' in {file}"
+        where = f"{KINDS[kind]} '{definition.name}' in {file}"
         got = f"another in {other}" if other != file else "two there that differ"
         raise DefinitionError(where, "one meaning for the name", got, "Import the one, or rename the other.")
 

@@ -101,7 +101,7 @@ def trainings_of(loop: Loop, every_s: float, drift_s: float) -> list[Schedule]:
     others: dict[str, tuple[str, ...]] = {
         name: (one.stream.name,) for name, one in recommenders.by_name.items() if one != recommenders.default
     }
-    others |= {name: (model.stream.name, model.labels.name) for name, model in repo.models.items()}
+    others |= {name: tuple(stream.name for stream in model.streams) for name, model in repo.models.items()}
     for name, tables in others.items():
         schedules += [
             Schedule(loop, every_s, ("train", name), (f"training {name}", f"{name} trained"), tables=tables),

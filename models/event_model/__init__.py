@@ -1,22 +1,21 @@
 """Event models: the artefact that scores one event with what was known before it, and its decisions.
 
-In: events and feature values. Out: probabilities, reasons, decisions and alerts.
+In: events and feature values. Out: scores, reasons, decisions and alerts.
 """
 
 from models.event_model.artefact import (
-    EventClassifier,
-    EventManifest,
     LoadedEventModel,
     golden_scores,
     load_event_model,
     open_event_model,
     save_event_model,
     try_out,
-    views_of,
 )
 from models.event_model.columns import EventModelColumns, filled, rounded
 from models.event_model.decisions import DECISIONS, InputEffect, alerts_of, decide, reasons_of
 from models.event_model.inputs import EventInputs, Events
+from models.event_model.manifest import EventManifest
+from models.event_model.scorers import SCORERS, EventClassifier, EventRegressor, EventScorer, kind_of, views_of
 
 __all__ = [
     "DECISIONS",
@@ -24,13 +23,17 @@ __all__ = [
     "EventModelColumns",
     "EventInputs",
     "EventManifest",
+    "EventRegressor",
+    "EventScorer",
     "Events",
     "LoadedEventModel",
     "InputEffect",
+    "SCORERS",
     "alerts_of",
     "decide",
     "filled",
     "golden_scores",
+    "kind_of",
     "load_event_model",
     "open_event_model",
     "reasons_of",

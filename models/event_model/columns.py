@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from features.arrays import Bools, Floats
-from features.definitions import EventModel, FeatureRepo, evaluate, matches
+from features.definitions import BaseEventModel, FeatureRepo, evaluate, matches
 from models.event_model.inputs import EventInputs
 
 
@@ -17,11 +17,11 @@ from models.event_model.inputs import EventInputs
 class EventModelColumns:
     """An event model and the sources of its columns; its matrices have the columns ``model.needed``."""
 
-    model: EventModel
+    model: BaseEventModel
     source: EventInputs
 
     @classmethod
-    def of(cls, repo: FeatureRepo, model: EventModel) -> EventModelColumns:
+    def of(cls, repo: FeatureRepo, model: BaseEventModel) -> EventModelColumns:
         """The model with the repo's views; UsageError for a name that the repo lacks, or that is no number."""
         return cls(model, EventInputs.of(repo, model.stream.name, model.needed))
 
@@ -29,17 +29,25 @@ class EventModelColumns:
         """(n, inputs): the columns that the classifier takes, in its order."""
         return matrix[:, : len(self.model.input_names)]
 
-    def by_name(self, matrix: Floats) -> dict[str, Floats]:
-        """Every column, those derived from them included, (n,) each; NaN where there is no value."""
+    def by_name(self, matrix: Floats, answers: Mapping[str, Floats]) -> dict[str, Floats]:
+        """Every column, those derived from them included, (n,) each; NaN where there is no value.
+
+        Args:
+            answers: of the model, those of ``model.outputs`` that there are.
+        """
+        none = np.full(len(matrix), np.nan)
         needed = dict(zip(self.model.needed, matrix.T, strict=True))
+        needed |= {name: answers.get(name, none) for name in self.model.outputs}
         derived = {name: evaluate(expression, needed) for name, expression in self.model.derivations.items()}
         return needed | derived
 
-    def rules_met(self, matrix: Floats) -> Mapping[str, Bools]:
-        """Rule → (n,) a mask of the events that meet it."""
+    def rules_met(self, matrix: Floats, answers: Mapping[str, Floats] | None = None) -> Mapping[str, Bools]:
+        """Rule → (n,) a mask of the events that meet it; without answers of the model, no rule that asks for one is met."""
         if not self.model.rules:
             return {}
-        columns = pa.table({name: pa.array(values, from_pandas=True) for name, values in self.by_name(matrix).items()})
+        columns = pa.table(
+            {name: pa.array(values, from_pandas=True) for name, values in self.by_name(matrix, answers or {}).items()}
+        )
         return {rule.name: matches(columns, rule.filter) for rule in self.model.rules}
 
 

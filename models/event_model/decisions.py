@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 
 from features.arrays import Bools, Floats
 from features.redaction import redacted
-from models.event_model.artefact import EventClassifier, LoadedEventModel
+from models.event_model.artefact import LoadedEventModel
 from models.event_model.columns import EventModelColumns, usual_of
+from models.event_model.scorers import EventScorer
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class InputEffect:
     effect: float
 
 
-def reasons_of(columns: EventModelColumns, model: EventClassifier, matrix: Floats) -> list[list[InputEffect]]:
+def reasons_of(columns: EventModelColumns, model: EventScorer, matrix: Floats) -> list[list[InputEffect]]:
     """The inputs that raised each event's score most, the strongest first, at most MOST_REASONS.
 
     Args:
@@ -102,10 +103,10 @@ def decide(
         missing: the reason for no version though one may be registered.
     """
     scores, reasons, problem = _scored(columns, loaded, matrix, missing)
-    threshold = np.inf if loaded is None else loaded.model.manifest.threshold
-    met = columns.rules_met(matrix)
+    threshold = None if loaded is None else loaded.model.manifest.threshold
+    met = columns.rules_met(matrix, {} if loaded is None else loaded.model.answers(scores))
     rules = [[name for name, mask in met.items() if mask[row]] for row in range(len(matrix))] if met else None
-    alerting = scores >= threshold
+    alerting = scores >= (np.inf if loaded is None else loaded.model.manifest.alerts_from)
     flagged = alerting | np.logical_or.reduce([np.zeros(len(matrix), bool), *met.values()])
     texts = _as_json(events, flagged | (problem is not None))
     reason_texts = [
@@ -122,7 +123,7 @@ def decide(
             "model": [columns.model.name] * count,
             "version": [None if loaded is None else loaded.version] * count,
             "score": pa.array(scores, from_pandas=True),
-            "threshold": [None if loaded is None else threshold] * count,
+            "threshold": [threshold] * count,
             "rules": rules or [[]] * count,
             "reasons": reason_texts,
             "event": texts,
@@ -143,7 +144,7 @@ def _scored(
         return no_scores, reasons, missing
     try:
         scores = loaded.model.scores(columns.inputs(matrix))
-        alerting = np.flatnonzero(scores >= loaded.model.manifest.threshold)
+        alerting = np.flatnonzero(scores >= loaded.model.manifest.alerts_from)
         alert_reasons = reasons_of(columns, loaded.model, matrix[alerting])
     except Exception as error:  # whatever a model raises, the stream goes on
         logger.exception("event_model_failed name=%s version=%s", columns.model.name, loaded.version)

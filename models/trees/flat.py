@@ -1,7 +1,7 @@
-"""A fitted histogram gradient boosting classifier as flat arrays, walked by a compiled kernel.
+"""A fitted histogram gradient boosting classifier or regressor as flat arrays, walked by a compiled kernel.
 
-The probabilities are those of scikit-learn's predict_proba to the last bit: the same comparisons of the same numbers,
-leaf values added in the same order, and the same sigmoid.
+The answers are those of scikit-learn's predict_proba, or predict, to the last bit: the same comparisons of the same
+numbers, leaf values added in the same order, and the same sigmoid.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from models.trees.kernel import LANES, LARGEST
 
 @dataclass(frozen=True)
 class FlatTrees:
-    """The trees of a binary classifier, in the arrays of kernel.sum_leaves.
+    """The trees of a binary classifier or of a regressor, in the arrays of kernel.sum_leaves.
 
     Args:
         width: the number of columns of its inputs.
-        baseline: the log odds before the first tree.
+        baseline: the log odds, or the number, before the first tree.
+        is_classifier: whether the sums are log odds.
     """
 
     width: int
@@ -39,9 +40,13 @@ class FlatTrees:
     nodes: Int64s
     thresholds: Floats
     values: Floats
+    is_classifier: bool = True
 
-    def chances(self, inputs: Floats) -> Floats:
-        """(n,) the probability of each row of (n, width) inputs, NaN for a missing value; ValueError for others."""
+    def answers(self, inputs: Floats) -> Floats:
+        """(n,) the probability of each row of (n, width) inputs, or its number; NaN in them for a missing value.
+
+        Raises ValueError for inputs of another shape.
+        """
         from scipy.special import expit  # type: ignore[import-untyped]
 
         inputs = np.ascontiguousarray(inputs, dtype=np.float64)
@@ -61,7 +66,7 @@ class FlatTrees:
             self.baseline,
             sums,
         )
-        return np.asarray(expit(sums), dtype=np.float64)
+        return np.asarray(expit(sums), dtype=np.float64) if self.is_classifier else sums
 
 
 @cache
@@ -71,14 +76,22 @@ def walk() -> Callable[..., None]:
 
 
 def flat_trees(classifier: Any) -> FlatTrees | None:
-    """The trees of a fitted binary HistGradientBoostingClassifier; None for other models and for categories.
+    """The trees of a fitted HistGradientBoostingClassifier of two classes, or of a regressor of its kind.
 
-    Raises ValueError for trees that a fit does not make: the kernel checks no index.
+    None for other models, for other losses than these, and for categories. Raises ValueError for trees that a fit does
+    not make: the kernel checks no index.
     """
-    from sklearn._loss.loss import HalfBinomialLoss  # type: ignore[import-untyped]
-    from sklearn.ensemble import HistGradientBoostingClassifier  # type: ignore[import-untyped]
+    from sklearn._loss.loss import AbsoluteError, HalfBinomialLoss, HalfSquaredError  # type: ignore[import-untyped]
+    from sklearn.ensemble import (  # type: ignore[import-untyped]
+        HistGradientBoostingClassifier,
+        HistGradientBoostingRegressor,
+    )
 
-    if type(classifier) is not HistGradientBoostingClassifier or type(classifier._loss) is not HalfBinomialLoss:
+    losses = {
+        HistGradientBoostingClassifier: (HalfBinomialLoss,),
+        HistGradientBoostingRegressor: (AbsoluteError, HalfSquaredError),
+    }
+    if type(getattr(classifier, "_loss", None)) not in losses.get(type(classifier), ()):
         return None
     try:
         return _of_trees(classifier, [iteration[0].nodes for iteration in classifier._predictors])
@@ -108,6 +121,7 @@ def _of_trees(classifier: Any, trees: Sequence[NDArray[Any]]) -> FlatTrees | Non
         nodes=nodes,
         thresholds=thresholds,
         values=values,
+        is_classifier=hasattr(classifier, "classes_"),
     )
 
 

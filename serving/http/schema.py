@@ -221,11 +221,14 @@ class ScoreFeatures(Strict):
 
 
 class ScoreResponse(Strict):
-    """The answer to POST /v1/score: flagged from the threshold on; ``rules`` are those that the event meets."""
+    """The answer to POST /v1/score: flagged from the threshold on; ``rules`` are those that the event meets.
+
+    The score is a classifier's probability or a regressor's number; the threshold is null of a model that flags nothing.
+    """
 
     model: ModelUsed
     score: float
-    threshold: float
+    threshold: float | None
     flagged: bool
     rules: list[str]
     reasons: list[ScoreReason]

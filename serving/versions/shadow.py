@@ -172,4 +172,4 @@ class ScoreShadow:
 
 
 def _threshold(loaded: LoadedEventModel) -> float:
-    return loaded.model.manifest.threshold
+    return loaded.model.manifest.alerts_from

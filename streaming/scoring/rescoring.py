@@ -54,7 +54,7 @@ def rescore(
             raise StoreError(f"event model '{name}'", "a champion that scores", got, f"Run 'headrace train {name}'.")
         decided = rescored(of_model, columns, loaded)
         scored = np.asarray(decided["score"].is_valid())
-        DecisionTopics(producer, *topics).send_rescored(decided.filter(pa.array(scored)))
+        DecisionTopics(producer, *topics).send_rescored(decided.filter(pa.array(scored)), columns.model.scored_rules)
         done = [letter for letter, is_scored in zip(of_model, scored.tolist(), strict=True) if is_scored]
         send_receipts(producer, problems_topic(topics[0], name), done)
         count += len(done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -58,12 +59,17 @@ class DecisionTopics:
             for model in pc.unique(failed["model"]).to_pylist():
                 self._refuse(stack, model, failed.filter(pc.equal(failed["model"], model)))
 
-    def send_rescored(self, scored: pa.Table) -> None:
-        """Send the scores and models' alerts of events that were refused before; rules' alerts were sent then."""
+    def send_rescored(self, scored: pa.Table, scored_rules: Collection[str] = ()) -> None:
+        """Send the scores and models' alerts of events that were refused before; other rules' alerts were sent then.
+
+        Args:
+            scored_rules: rules that ask for the score.
+        """
+        late = {f"{RULE}{name}" for name in scored_rules}
         with ExitStack() as stack:
             self._send(stack, self._scores, scores_of(scored))
-            of_models = [alert for alert in alerts_of(scored) if not alert["source"].startswith(RULE)]
-            self._send(stack, self._alerts, of_models)
+            alerts = [a for a in alerts_of(scored) if a["source"] in late or not a["source"].startswith(RULE)]
+            self._send(stack, self._alerts, alerts)
 
     def _send(self, stack: ExitStack, topic: str, messages: list[dict[str, object]]) -> None:
         send = stack.enter_context(Acknowledged(self._producer, topic))

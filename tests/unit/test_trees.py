@@ -63,7 +63,7 @@ def test_probabilities_are_those_of_scikit_learn_to_the_last_bit(seed: int) -> N
     assert trees is not None
     for rows in SIZES:
         inputs = numbers(rng, rows, 9)
-        assert trees.chances(inputs).tobytes() == model.predict_proba(inputs)[:, 1].tobytes()
+        assert trees.answers(inputs).tobytes() == model.predict_proba(inputs)[:, 1].tobytes()
 
 
 def test_values_at_a_threshold_and_beside_it_go_where_scikit_learn_sends_them() -> None:

@@ -6,7 +6,7 @@ everybody's; the features of an event are computed from everybody's in both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.arrays import Bools
-from features.definitions import RESERVED, Entity, EventModel, FeatureView
+from features.arrays import Int64s
+from features.definitions import RESERVED, BaseEventModel, Entity, FeatureView
 from features.errors import UsageError
 from features.events import event_schema, integers
 from features.history import Span, Spine, point_in_time
@@ -35,6 +35,42 @@ class EventSelection:
     sample: SampleSummary | None = None
 
 
+NEVER = np.iinfo(np.int64).max
+"""The known-at time of a label that no event gives."""
+
+
+@dataclass(frozen=True)
+class FoundLabels:
+    """The labels of n events, of several for one event the first that became known.
+
+    Args:
+        known_at: (n,) when each became known, ms; NEVER of an event without.
+        row: (n,) the place of each in ``events``; -1 of an event without.
+        events: label events, among them those that were found.
+    """
+
+    known_at: Int64s
+    row: Int64s
+    events: pa.Table
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """(n,) the column of each event's label event, null without one."""
+        return self.events[name].take(pa.array(self.row, mask=self.row < 0))
+
+    @classmethod
+    def of(cls, ids: pa.ChunkedArray, labels: pa.Table) -> FoundLabels:
+        """The labels of the events of these ids, among label events."""
+        ordered = labels.take(pa.array(np.argsort(integers(labels["known_at"]), kind="stable")))
+        distinct = pc.unique(ordered["event_id"])
+        first = np.full(len(distinct), -1, dtype=np.int64)
+        place = pc.index_in(ordered["event_id"], value_set=distinct).to_numpy()
+        first[place[::-1]] = np.arange(len(place) - 1, -1, -1)
+        found = pc.fill_null(pc.index_in(ids, value_set=distinct), -1).to_numpy()
+        row = np.where(found < 0, -1, first[found] if len(first) else -1)
+        known = integers(ordered["known_at"])
+        return cls(np.where(row < 0, NEVER, known[row] if len(known) else NEVER), row, ordered)
+
+
 class EventSource(Protocol):
     """A model's events, each once."""
 
@@ -44,8 +80,8 @@ class EventSource(Protocol):
     def between(self, start_ms: int, end_ms: int, whole_from_ms: int) -> EventSelection:
         """The stream's events that became known in [start, end), all from whole_from on and at least some before."""
 
-    def positive(self, ids: pa.ChunkedArray) -> Bools:
-        """(n,) whether each of these events (event_id) has a label."""
+    def labels(self, ids: pa.ChunkedArray, columns: Sequence[str] = ()) -> FoundLabels:
+        """The labels of these events (event_id), with these columns of theirs; of a model without labels none has one."""
 
     def features(self, view: FeatureView, spine: Spine) -> FeatureMatrix:
         """The view's features of the spine."""
@@ -56,7 +92,7 @@ class InMemory:
     """Events that are all in memory."""
 
     events: Events
-    model: EventModel
+    model: BaseEventModel
 
     def known_between(self) -> tuple[int, int]:
         """See EventSource."""
@@ -69,9 +105,12 @@ class InMemory:
         known = integers(every["known_at"])
         return EventSelection(every.filter(pa.array((known >= start_ms) & (known < end_ms))))
 
-    def positive(self, ids: pa.ChunkedArray) -> Bools:
+    def labels(self, ids: pa.ChunkedArray, columns: Sequence[str] = ()) -> FoundLabels:
         """See EventSource."""
-        return np.asarray(pc.is_in(ids, value_set=pc.unique(self.events[self.model.labels.name]["event_id"])))
+        stream = self.model.labels
+        if stream is None or stream.name not in self.events:
+            return FoundLabels.of(ids, event_schema(stream or self.model.stream).empty_table())
+        return FoundLabels.of(ids, self.events[stream.name].select(list(dict.fromkeys([*RESERVED, *columns]))))
 
     def features(self, view: FeatureView, spine: Spine) -> FeatureMatrix:
         """See EventSource."""
@@ -83,7 +122,7 @@ class InArchive:
     """Events of an archive that does not fit into memory."""
 
     whole: WholeArchive
-    model: EventModel
+    model: BaseEventModel
 
     def known_between(self) -> tuple[int, int]:
         """See EventSource."""
@@ -106,12 +145,16 @@ class InArchive:
             return EventSelection(events)
         return EventSelection(events, SampleSummary(events.num_rows, int(counts.sum()) + tested, who.share, seed))
 
-    def positive(self, ids: pa.ChunkedArray) -> Bools:
-        """See EventSource."""
-        wanted, labelled = ids.combine_chunks(), np.zeros(len(ids), dtype=bool)
-        for batch in self.whole.batches(self.model.labels.name, RESERVED):
-            labelled |= np.asarray(pc.is_in(wanted, value_set=batch["event_id"].combine_chunks()))
-        return labelled
+    def labels(self, ids: pa.ChunkedArray, columns: Sequence[str] = ()) -> FoundLabels:
+        """See EventSource; label events of other events are passed over as they are read."""
+        stream, wanted = self.model.labels, ids.combine_chunks()
+        if stream is None:
+            return FoundLabels.of(ids, event_schema(self.model.stream).empty_table())
+        read = list(dict.fromkeys([*RESERVED, *columns]))
+        found = [event_schema(stream).empty_table().select(read)]
+        for batch in self.whole.batches(stream.name, read):
+            found.append(batch.filter(pc.is_in(batch["event_id"], value_set=wanted)))
+        return FoundLabels.of(ids, pa.concat_tables(found))
 
     def features(self, view: FeatureView, spine: Spine) -> FeatureMatrix:
         """See EventSource."""
@@ -119,7 +162,12 @@ class InArchive:
 
     @property
     def _group(self) -> Entity:
-        return Entity(self.model.group, keys={self.model.group: self.model.stream.dtypes[self.model.group]})
+        group, dtypes = self.model.group, self.model.stream.dtypes
+        return (
+            Entity("event", keys={"event_id": "string"})
+            if group is None
+            else Entity(group, keys={group: dtypes[group]})
+        )
 
     def _read(self, span: Span, who: UserSample | None) -> pa.Table:
         columns = event_schema(self.model.stream).names
@@ -130,6 +178,6 @@ ReadEvents = Mapping[str, pa.Table] | InArchive
 """Events as they were read."""
 
 
-def event_source(events: ReadEvents, model: EventModel) -> EventSource:
+def event_source(events: ReadEvents, model: BaseEventModel) -> EventSource:
     """The source of a model's examples that these events are."""
     return events if isinstance(events, InArchive) else InMemory(events, model)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from features.arrays import Bools, Floats, Int64s
-from features.definitions import UNITS_MS, EventModel, FeatureRepo, Stream, duration_ms
+from features.definitions import UNITS_MS, BaseEventModel, FeatureRepo, Regressor, Stream, duration_ms
 from features.errors import UsageError
 from features.events import integers
 from features.history import Span, deduplicated, open_tables
 from models.event_model import EventModelColumns, Events
 from training.data.dataset import EventFile
-from training.data.event_sources import InArchive, ReadEvents, event_source
+from training.data.event_sources import FoundLabels, InArchive, ReadEvents, event_source
 from training.data.sampling import EventLimit, SampleSummary, WholeArchive
 
 DAY_MS = UNITS_MS["d"]
@@ -61,6 +62,14 @@ class EventTrainingSettings(BaseModel):
     """The seed of whatever is random."""
 
 
+class RegressorTrainingSettings(EventTrainingSettings):
+    """A regressor's training: there are as many numbers as events, so that larger steps learn no noise."""
+
+    iterations: int = Field(300, gt=0)
+    learning_rate: float = Field(0.1, gt=0, le=1)
+    scoring_budget_ms: float = Field(100.0, gt=0)
+
+
 @dataclass(frozen=True)
 class LabelledEvents:
     """n events: time (ms), group (a code), whether positive; and (n, model.needed) the features just before."""
@@ -68,22 +77,48 @@ class LabelledEvents:
     time: Int64s
     group: Int64s
     positive: Bools
+    """Whether it has a label; of a regressor, one that is learned from."""
     matrix: Floats
     sample: SampleSummary | None = None
     """The size of the sample that they are; None where they are all events."""
+    value: Floats | None = None
+    """A regressor's numbers; NaN of an event that is not positive."""
+    by: Int64s | None = None
+    """The code of its values of a regressor's ``by``."""
+    known: Int64s | None = None
+    """The time at which each label became known, ms."""
 
     def __len__(self) -> int:
         return len(self.time)
 
     @property
+    def groups(self) -> int:
+        """The number of groups; an event without one (-1) is a group of its own."""
+        return len(np.unique(self.group[self.group >= 0])) + int((self.group < 0).sum())
+
+    @property
     def counts_text(self) -> str:
         """The number of events and of positives, in words."""
-        return f"{len(self):,} events, {int(self.positive.sum()):,} of them positive"
+        events = f"{len(self):,} events"
+        return events if self.value is not None else f"{events}, {int(self.positive.sum()):,} of them positive"
 
     def between(self, start_ms: int, end_ms: int) -> LabelledEvents:
         """Those of [start, end)."""
-        inside = (self.time >= start_ms) & (self.time < end_ms)
-        return LabelledEvents(self.time[inside], self.group[inside], self.positive[inside], self.matrix[inside])
+        return self.where((self.time >= start_ms) & (self.time < end_ms))
+
+    def known_before(self, time_ms: int) -> LabelledEvents:
+        """Those whose number is learned from and was known by then; of a classifier all of them."""
+        if self.value is None or self.known is None:
+            return self
+        return self.where(self.positive & (self.known < time_ms))
+
+    def where(self, chosen: Bools) -> LabelledEvents:
+        """Those of the mask."""
+        optional: dict[str, Any] = {name: getattr(self, name) for name in ("value", "by", "known")}
+        return LabelledEvents(
+            *(self.time[chosen], self.group[chosen], self.positive[chosen], self.matrix[chosen]),
+            **{name: None if part is None else part[chosen] for name, part in optional.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -98,11 +133,7 @@ class EventSplit:
 
 def streams_of(columns: EventModelColumns) -> dict[str, Stream]:
     """Every stream that the model's examples are made of, by name."""
-    read = [
-        columns.model.stream,
-        columns.model.labels,
-        *(stream for view in columns.source.views for stream in view.streams),
-    ]
+    read = [*columns.model.streams, *(stream for view in columns.source.views for stream in view.streams)]
     return {stream.name: stream for stream in read}
 
 
@@ -138,12 +169,12 @@ def read_event_file(
 
 
 def _require_events(rows: Mapping[str, int], columns: EventModelColumns, where: str, next_step: str) -> None:
-    for stream in (columns.model.stream, columns.model.labels):
+    for stream in columns.model.streams:
         if not rows.get(stream.name):
             raise UsageError(where, f"events of stream '{stream.name}'", ", ".join(rows) or "none", next_step)
 
 
-def split_events(events: ReadEvents, model: EventModel, settings: EventTrainingSettings) -> EventSplit:
+def split_events(events: ReadEvents, model: BaseEventModel, settings: EventTrainingSettings) -> EventSplit:
     """The split of a training: the test ends where labels are known, and begins when those of the first part were."""
     delay = duration_ms(model.label_delay)
     first, last = event_source(events, model).known_between()
@@ -165,9 +196,44 @@ def examples_between(
     read = source.between(start_ms, end_ms, start_ms if whole_from_ms is None else whole_from_ms)
     chosen, at = read.events, integers(read.events["known_at"])
     matrix = columns.source.matrix_before(chosen, source.features)
-    group = chosen[model.group].combine_chunks().dictionary_encode()
-    codes = pc.fill_null(group.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return LabelledEvents(at, codes, source.positive(chosen["event_id"]), matrix, read.sample)
+    group = np.full(len(at), -1) if model.group is None else _group_codes(chosen[model.group])
+    found = source.labels(chosen["event_id"], label_columns(model))
+    labelled = LabelledEvents(at, group, found.row >= 0, matrix, read.sample)
+    return with_numbers(labelled, model, chosen, found) if isinstance(model, Regressor) else labelled
+
+
+def _group_codes(values: pa.ChunkedArray) -> Int64s:
+    """(n,) a code of each value, -1 of none."""
+    indices = values.combine_chunks().dictionary_encode().indices
+    return np.asarray(pc.fill_null(indices, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def label_columns(model: BaseEventModel) -> list[str]:
+    """The fields of the label events that the labels are made of."""
+    return [model.label] if isinstance(model, Regressor) and model.label is not None else []
+
+
+def with_numbers(examples: LabelledEvents, model: Regressor, events: pa.Table, found: FoundLabels) -> LabelledEvents:
+    """The examples with the regressor's numbers, and the codes of the fields that its baselines go by."""
+    if model.label is None:
+        seconds = pc.subtract(found.column("event_time"), events["event_time"])
+        numbers = pc.divide(pc.cast(seconds, pa.float64()), 1000.0)
+    else:
+        numbers = pc.cast(found.column(model.label), pa.float64(), safe=False)
+    value: Floats = numbers.to_numpy()
+    least, most = model.within or (-np.inf, np.inf)
+    inside = np.isfinite(value) & (value >= least) & (value <= most)
+    by = codes_of(events, model.by)
+    return replace(examples, positive=inside, value=np.where(inside, value, np.nan), by=by, known=found.known_at)
+
+
+def codes_of(events: pa.Table, names: Sequence[str]) -> Int64s:
+    """(n,) a code of each event's values of these fields, nulls alike; 0 of no fields."""
+    codes = np.zeros(events.num_rows, dtype=np.int64)
+    for name in names:
+        own = _group_codes(events[name])
+        codes = np.unique(codes * (own.max(initial=0) + 2) + own + 1, return_inverse=True)[1].astype(np.int64)
+    return codes
 
 
 def require_both_classes(part: LabelledEvents) -> LabelledEvents:

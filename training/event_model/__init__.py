@@ -1,17 +1,25 @@
-"""Event models: fitted on labelled events with what was known before each, judged, registered.
+"""Event models of each kind: fitted on events with what was known before each, judged, registered.
 
 In: events, labels, definitions. Out: an artefact, its verdict and its record.
 """
 
 from training.event_model.drift import measure_drift
-from training.event_model.fit import TrainedEvents, evaluate_and_register, event_manifest, train_events
+from training.event_model.fit import (
+    TrainedEvents,
+    evaluate_and_register,
+    event_manifest,
+    scorer_of,
+    train_events,
+)
 from training.event_model.gate import EventJudge
+from training.event_model.kinds import EventKind, kind_for
 from training.event_model.metrics import group_precision, ranking_metrics
 from training.event_model.record import provenance
 from training.event_model.training import EventTraining, SplitExamples
 
 __all__ = [
     "EventJudge",
+    "EventKind",
     "EventTraining",
     "SplitExamples",
     "TrainedEvents",
@@ -19,8 +27,10 @@ __all__ = [
     "event_manifest",
     "gate",
     "group_precision",
+    "kind_for",
     "measure_drift",
     "provenance",
     "ranking_metrics",
+    "scorer_of",
     "train_events",
 ]

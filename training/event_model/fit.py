@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from features.arrays import Floats
-from features.definitions import EventModel, TopADay
+from features.definitions import BaseEventModel
 from models.event_model import (
-    EventClassifier,
+    SCORERS,
     EventManifest,
     EventModelColumns,
+    EventScorer,
     filled,
     golden_scores,
+    kind_of,
     save_event_model,
     views_of,
 )
 from training.data import DAY_MS, EventSplit, EventTrainingSettings, LabelledEvents, SampleSummary
-from training.event_model.gate import MODEL, EventJudge, EventModelResult, differences
-from training.event_model.metrics import at_threshold, threshold_at_precision, threshold_of_top
+from training.event_model.gate import MODEL, EventJudge, differences
+from training.event_model.kinds import kind_for
 from training.event_model.record import files_of
+from training.event_model.results import EventModelResult
 from training.event_model.training import EventTraining, SplitExamples
 from training.judging import Registration
 from training.progress import Stage
@@ -47,7 +50,7 @@ class TrainedEvents:
     rows: list[dict[str, Any]]
     differences: Mapping[str, Mapping[str, float]]
     examples: Mapping[str, int]
-    threshold: float
+    threshold: float | None
     alerts: Mapping[str, float]
     sample: SampleSummary | None = None
     """The sample of the events that it was trained and tested on; None for all of them."""
@@ -64,33 +67,29 @@ class TrainedEvents:
 def train_events(training: EventTraining, registration: Registration) -> TrainedEvents:
     """A newly trained version stands in the registry, and is the champion when the gate lets it.
 
-    Raises UsageError when a part has no positives, or nothing else; then nothing is registered.
+    Raises UsageError for a part that cannot be learned from or tested on; then nothing is registered.
     """
     examples = training.split_examples()
-    judge = EventJudge(training.columns, examples.test, training.settings)
-    training.log(Stage("ranker", f"a classifier from {examples.learned.counts_text}"))
+    judge = EventJudge.of_split(training, examples)
+    training.log(Stage("ranker", f"a model from {examples.learned.counts_text}"))
     manifest = event_manifest(judge, examples, registration.now_ms)
-    model = EventClassifier(manifest, fit(examples.learned, training.columns, training.settings))
+    fitted = fit(examples.learned, training.columns, training.settings)
+    model = scorer_of(training.columns)(manifest, fitted)
     return evaluate_and_register(model, examples, judge, registration)
 
 
 def fit(examples: LabelledEvents, columns: EventModelColumns, settings: EventTrainingSettings) -> Any:
-    """A classifier of the examples."""
-    from sklearn.ensemble import HistGradientBoostingClassifier  # type: ignore[import-untyped]
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    """A model of the examples, of the kind that the definition has."""
+    return kind_for(columns.model).fitted(examples, columns, settings)
 
-    classifier = HistGradientBoostingClassifier(
-        max_iter=settings.iterations,
-        learning_rate=settings.learning_rate,
-        early_stopping=False,
-        random_state=settings.seed,
-    )
-    with threadpool_limits(limits=1, user_api="openmp"):
-        return classifier.fit(filled(columns.inputs(examples.matrix)), examples.positive)
+
+def scorer_of(columns: EventModelColumns) -> type[EventScorer]:
+    """The class of the definition's loaded models."""
+    return SCORERS[kind_of(columns.model)]
 
 
 def evaluate_and_register(
-    model: EventClassifier, examples: SplitExamples, judge: EventJudge, registration: Registration
+    model: EventScorer, examples: SplitExamples, judge: EventJudge, registration: Registration
 ) -> TrainedEvents:
     """The model is tested, registered (trusted where a user brought it), judged, and champion where the gate lets it.
 
@@ -124,27 +123,25 @@ def evaluate_and_register(
 
 
 def with_threshold(
-    judge: EventJudge, model: EventClassifier, rows: Sequence[EventModelResult]
-) -> tuple[EventClassifier, dict[str, float]]:
+    judge: EventJudge, model: EventScorer, rows: Sequence[EventModelResult]
+) -> tuple[EventScorer, dict[str, float]]:
     """The model as it is registered: with its threshold, metrics and golden scores; and the alerts it would send."""
     scores, days = judge.scores(model), judge.settings.test_ms / DAY_MS
     threshold = threshold_of(judge.columns.model, judge.test, scores, days)
-    alerts = at_threshold(judge.test.positive, scores, threshold, days)
+    alerts = dict(judge.kind.alerts(judge.test, scores, threshold, days))
     metrics = {**metrics_of(rows), **{name: value for name, value in alerts.items() if not np.isnan(value)}}
     tested = {"threshold": threshold, "metrics": metrics, "golden": golden_scores(model)}
-    return EventClassifier(model.manifest.model_copy(update=tested), model.classifier), alerts
+    return replace(model, manifest=model.manifest.model_copy(update=tested)), alerts
 
 
-def threshold_of(model: EventModel, test: LabelledEvents, scores: Floats, days: float) -> float:
-    """The score from which on the model alerts, by its definition and the test."""
-    if isinstance(model.alert, TopADay):
-        return threshold_of_top(scores, days, model.alert.count)
-    return threshold_at_precision(test.positive, scores, model.alert.share)
+def threshold_of(model: BaseEventModel, test: LabelledEvents, scores: Floats, days: float) -> float | None:
+    """The score from which on the model alerts, by its definition and the test; None for none."""
+    return kind_for(model).threshold(model, test, scores, days)
 
 
 def registered(
     registry: ModelRegistry,
-    model: EventClassifier,
+    model: EventScorer,
     settings: EventTrainingSettings,
     tags: Mapping[str, str] | None = None,
     files: Mapping[str, bytes] | None = None,
@@ -165,6 +162,7 @@ def event_manifest(judge: EventJudge, examples: SplitExamples, now_ms: int) -> E
     """The manifest of a model that was not tested yet: it alerts on nothing."""
     columns = judge.columns
     return EventManifest(
+        kind=kind_of(columns.model),
         name=columns.model.name,
         created_ms=now_ms,
         as_of_ms=examples.split.end,

@@ -1,4 +1,4 @@
-"""The gate of event models: one may serve that answers in time, and is surely better than its first input alone."""
+"""The gate of event models: one may serve that answers in time, and is surely better than simple ones of its kind."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ import numpy as np
 
 from features.arrays import Floats
 from features.errors import ArtefactError
-from models.event_model import EventClassifier, EventModelColumns, filled, load_event_model, try_out
+from models.event_model import EventModelColumns, EventScorer, load_event_model, try_out
 from models.golden import made_up
 from models.tags import trusted
-from training.data import DAY_MS, EventTrainingSettings, LabelledEvents
-from training.event_model.metrics import group_precision, precision_draws, ranking_metrics
-from training.event_model.training import EventTraining
+from training.data import EventTrainingSettings, LabelledEvents
+from training.event_model.kinds import EventKind, kind_for
+from training.event_model.results import EventModelResult, advantage, difference
+from training.event_model.training import EventTraining, SplitExamples
 from training.evidence import Evidence, not_enough
-from training.judging import GateVerdict, Interval, interval_of, interval_text, least_ms, same_for_all
+from training.judging import GateVerdict, interval_text, least_ms, same_for_all
 from training.registry import ModelRegistry, Version
-
-TOP = 100
 
 MODEL, CHAMPION = "model", "champion"
 """The names of the rows of the judged model, and of the one that serves now."""
@@ -31,33 +30,8 @@ BATCH = 500
 """Events that are scored at once to measure how long it takes."""
 
 
-@dataclass(frozen=True)
-class EventModelResult:
-    """The result of one model on the test.
-
-    Args:
-        scores: (n,) of the test's events.
-        draws: average precision in draws of the test's groups (see precision_draws), the same for all models.
-    """
-
-    model: str
-    metrics: dict[str, float]
-    scores: Floats
-    draws: Floats
-
-    @property
-    def row(self) -> dict[str, Any]:
-        """As a row of a report."""
-        return {"model": self.model, **self.metrics}
-
-
-def difference(first: EventModelResult, second: EventModelResult) -> Interval:
-    """The interval of the first's average precision less the second's, draw by draw of the same groups."""
-    return interval_of(first.metrics["ap"] - second.metrics["ap"], first.draws - second.draws)
-
-
 def differences(rows: Sequence[EventModelResult]) -> dict[str, dict[str, float]]:
-    """By the name of each other row, the interval of the model's average precision less that one's."""
+    """By the name of each other row, the interval of the model's metric less that one's."""
     model = next(row for row in rows if row.model == MODEL)
     return {row.model: asdict(difference(model, row)) for row in rows if row is not model}
 
@@ -72,49 +46,57 @@ class EventJudge:
     columns: EventModelColumns
     test: LabelledEvents
     settings: EventTrainingSettings
+    learned: LabelledEvents | None = None
+    """What baselines are made of, where a kind compares with it."""
 
     @classmethod
     def of(cls, training: EventTraining) -> EventJudge:
-        """The test of the training. Raises UsageError where it has no positives."""
-        return cls(training.columns, training.test_examples(), training.settings)
+        """The test of the training. Raises UsageError where it cannot be tested on."""
+        if not training.kind.compares_with_learned:
+            return cls(training.columns, training.test_examples(), training.settings)
+        return cls.of_split(training, training.split_examples())
+
+    @classmethod
+    def of_split(cls, training: EventTraining, examples: SplitExamples) -> EventJudge:
+        """The test of a training whose examples were read."""
+        learned = examples.learned if training.kind.compares_with_learned else None
+        return cls(training.columns, examples.test, training.settings, learned)
 
     @classmethod
     def of_newest(cls, training: EventTraining) -> EventJudge:
         """The training's newest events, for questions that wait for no label."""
         return cls(training.columns, training.newest_examples(), training.settings)
 
-    def scores(self, model: EventClassifier) -> Floats:
-        """(n,) the scores of the test's events. Raises ArtefactError for a failing model, or scores beyond 0 to 1."""
+    @property
+    def kind(self) -> EventKind:
+        """The kind of the model's definition."""
+        return kind_for(self.columns.model)
+
+    def scores(self, model: EventScorer) -> Floats:
+        """(n,) the scores of the test's events. Raises ArtefactError for a failing model, or a score it may not give."""
         where = f"model '{model.manifest.name}'"
         try:
             scores = model.scores(self.columns.inputs(self.test.matrix))
         except Exception as error:  # a model may fail in any way at all
             raise ArtefactError(where, "scores of the test", f"{type(error).__name__}: {error}") from error
-        wrong = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
+        wrong = np.flatnonzero(~model.allowed(scores))
         if len(wrong):
             got = f"{scores[wrong[0]]} of {len(wrong):,} of {len(scores):,} events"
-            raise ArtefactError(where, "scores from 0 to 1", got)
+            raise ArtefactError(where, f"scores {model.MAY_BE}", got)
         return scores
 
     def judged(self, name: str, scores: Floats) -> EventModelResult:
-        """AUC, average precision with its interval, and the precision among the groups that there is time for."""
-        test = self.test
-        draws = precision_draws(test.group, test.positive, scores, self.settings.seed)
-        metrics = ranking_metrics(test.positive, scores)
-        interval = interval_of(metrics["ap"], draws)
-        metrics |= {"ap_low": interval.low, "ap_high": interval.high}
-        metrics[f"group_precision_at_{TOP}"] = group_precision(
-            test.time // DAY_MS, test.group, test.positive, scores, TOP
-        )
-        return EventModelResult(name, metrics, scores, draws)
+        """The metrics of the scores on the test, the one that counts with its interval."""
+        return self.kind.judged(name, scores, self.test, self.settings)
 
-    def rows(self, model: EventClassifier, champion: EventClassifier | None) -> list[EventModelResult]:
-        """The first input alone, the model, and the champion where there is one. Raises ArtefactError as ``scores``."""
-        first = filled(self.test.matrix)[:, 0]
-        rows = [self.judged(self.columns.model.input_names[0], first), self.judged(MODEL, self.scores(model))]
+    def rows(self, model: EventScorer, champion: EventScorer | None) -> list[EventModelResult]:
+        """The baselines, the model, and the champion where there is one. Raises ArtefactError as ``scores``."""
+        baselines = self.kind.baselines(self.columns, self.test, self.learned)
+        rows = [self.judged(name, scores) for name, scores in baselines]
+        rows.append(self.judged(MODEL, self.scores(model)))
         return rows if champion is None else [*rows, self.judged(CHAMPION, self.scores(champion))]
 
-    def fault_of(self, model: EventClassifier) -> str | None:
+    def fault_of(self, model: EventScorer) -> str | None:
         """A fault of a model by itself: its definitions, its answers, its time; None without one."""
         try:
             model.check(self.columns)
@@ -127,7 +109,7 @@ class EventJudge:
             return f"scoring {BATCH} events takes {took_ms:.1f} ms; {self.settings.scoring_budget_ms:g} ms are allowed"
         return None
 
-    def champion(self, registry: ModelRegistry, but: str | None = None) -> EventClassifier | None:
+    def champion(self, registry: ModelRegistry, but: str | None = None) -> EventScorer | None:
         """The champion, unless it is this version; None where it must not serve, or cannot."""
         version = registry.find(self.columns.model.name)
         if version is None or version.version == but or version.refusal is not None:
@@ -138,13 +120,13 @@ class EventJudge:
             return None
         return model if self.fault_of(model) is None else None
 
-    def fetched(self, registry: ModelRegistry, version: Version) -> EventClassifier:
+    def fetched(self, registry: ModelRegistry, version: Version) -> EventScorer:
         """The version's model, whole. Raises ArtefactError."""
         with tempfile.TemporaryDirectory() as scratch:
             folder = registry.download(version, Path(scratch))
             return load_event_model(folder, version.digest, trusted=trusted(version.tags))
 
-    def verdict(self, model: EventClassifier, rows: Sequence[EventModelResult]) -> GateVerdict:
+    def verdict(self, model: EventScorer, rows: Sequence[EventModelResult]) -> GateVerdict:
         """The gate's, over these rows; refused for a fault of the model."""
         fault = self.fault_of(model)
         return self._gated(rows) if fault is None else GateVerdict(False, fault)
@@ -154,15 +136,9 @@ class EventJudge:
         return gate(rows, self.settings) if lacking is None else GateVerdict(False, lacking, judged=False)
 
     @property
-    def evidence(self) -> tuple[Evidence, ...]:
-        """The events and groups of the test, positive ones and others, beside the least of each."""
-        test, counts = self.test, list[Evidence]()
-        for what, chosen in (("positives", test.positive), ("others", ~test.positive)):
-            group = test.group[chosen]
-            groups = len(np.unique(group[group >= 0])) + int((group < 0).sum())  # -1: each is a group of its own
-            counts.append(Evidence(f"{what} in the test", int(chosen.sum()), self.settings.least_test_positives))
-            counts.append(Evidence(f"groups with {what}", groups, self.settings.least_test_groups))
-        return tuple(counts)
+    def evidence(self) -> Sequence[Evidence]:
+        """The sizes of the test, beside the least of each."""
+        return self.kind.evidence(self.test, self.settings)
 
     def registered(self, registry: ModelRegistry, version: Version) -> GateVerdict:
         """The verdict on a registered version."""
@@ -186,45 +162,65 @@ def compared(judge: EventJudge, registry: ModelRegistry, pair: tuple[Version, Ve
         model = judge.fetched(registry, version)
         model.check(judge.columns)
         rows.append(judge.judged(version.version, judge.scores(model)))
-    test, apart = judge.test, difference(*rows)
+    test, apart, metric = judge.test, difference(*rows), rows[0].metric.name
     return {
         "model": pair[0].name,
         "events": len(test),
         "positives": int(test.positive.sum()),
         "groups": len(np.unique(test.group)),
         "rows": [{"version": row.model, **row.metrics} for row in rows],
-        "difference": {"metric": "ap", **asdict(apart)},
+        "difference": {"metric": metric, **asdict(apart)},
         "not_judged": not_enough(judge.evidence),
     }
 
 
-def scoring_ms(model: EventClassifier) -> float:
+def scoring_ms(model: EventScorer) -> float:
     """The least processor time of scoring BATCH events."""
     inputs = made_up(np.arange(BATCH), len(model.manifest.inputs))
     return least_ms(lambda: model.scores(inputs))
 
 
 def gate(rows: Sequence[EventModelResult], settings: EventTrainingSettings) -> GateVerdict:
-    """Let through when surely above its first input alone, and surely not below the champion by more than allowed.
+    """Let through when surely better than every baseline, and surely not worse than the champion by more than allowed.
 
-    Surely is by the 95 % interval of the paired difference of average precision in draws of groups; allowed is
+    Surely is by the 95 % interval of the paired difference of the metric in draws of groups; allowed is
     settings.tolerance of the champion's.
+
+    Args:
+        rows: of the baselines, of MODEL, and of CHAMPION where there is one.
     """
-    by_name = {row.model: row for row in rows[1:]}
-    first, model, champion = rows[0], by_name[MODEL], by_name.get(CHAMPION)
-    over, precision = difference(model, first), model.metrics["ap"]
-    about = f"average precision {precision:.4f} is {{}}above {first.metrics['ap']:.4f}, that of {first.model} alone"
-    if not over.low > 0:
-        return GateVerdict(False, f"{about.format('not surely ')}: {interval_text(over)}")
-    if over.is_point:
-        return same_for_all("draw of groups", over)
+    names = [row.model for row in rows]
+    baselines, model = rows[: names.index(MODEL)], rows[names.index(MODEL)]
+    champion = rows[names.index(CHAMPION)] if CHAMPION in names else None
+    about = ""
+    for first in sorted(baselines, key=lambda row: advantage(model, row).mean, reverse=True):
+        over, text = difference(model, first), _beside(model, first)
+        if not advantage(model, first).low > 0:
+            return GateVerdict(False, f"{text.format('not surely ')}: {interval_text(over)}")
+        if over.is_point:
+            return same_for_all("draw of groups", over)
+        about = text.format("")
     if champion is None:
-        return GateVerdict(True, f"{about.format('')}; there is no champion yet")
-    beside, other = difference(model, champion), champion.metrics["ap"]
+        return GateVerdict(True, f"{about}; there is no champion yet")
+    return _beside_champion(model, champion, about, settings)
+
+
+def _beside(model: EventModelResult, first: EventModelResult) -> str:
+    """How the model stands beside a baseline, with {} for 'not surely '."""
+    metric, side = model.metric, "below" if model.metric.lower_is_better else "above"
+    own = f"{metric.text} {model.value:.4f} is {{}}{side} {first.value:.4f}"
+    return f"{own}, {metric.of_baseline.format(first.model)}"
+
+
+def _beside_champion(
+    model: EventModelResult, champion: EventModelResult, about: str, settings: EventTrainingSettings
+) -> GateVerdict:
+    beside, other, metric = difference(model, champion), champion.value, model.metric
     if beside.is_point and beside.mean:
         return same_for_all("draw of groups", beside)
     allowed = settings.tolerance * other
-    if not beside.low >= -allowed:
-        reason = f"average precision {precision:.4f} may be below the champion's {other:.4f} by more than {allowed:.4f}"
+    if not advantage(model, champion).low >= -allowed:
+        side = "above" if metric.lower_is_better else "below"
+        reason = f"{metric.text} {model.value:.4f} may be {side} the champion's {other:.4f} by more than {allowed:.4f}"
         return GateVerdict(False, f"{reason}: {interval_text(beside)}")
-    return GateVerdict(True, f"{about.format('')}; the champion has {other:.4f}, {interval_text(beside)}")
+    return GateVerdict(True, f"{about}; the champion has {other:.4f}, {interval_text(beside)}")

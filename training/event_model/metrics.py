@@ -46,7 +46,7 @@ def precision_draws(group: Int64s, positive: Bools, scores: Floats, seed: int) -
     """
     from scipy.sparse import coo_array  # type: ignore[import-untyped]
 
-    cluster = _clusters(group)
+    cluster = clusters_of(group)
     levels = np.unique(scores[positive])
     # Precision counts where a positive comes in: at the highest of the positives' scores that an event reaches.
     level = len(levels) - np.searchsorted(levels, scores, side="right")
@@ -59,7 +59,7 @@ def precision_draws(group: Int64s, positive: Bools, scores: Floats, seed: int) -
     return np.concatenate([_average_precision(every @ drawn.T, right @ drawn.T) for drawn in parts])
 
 
-def _clusters(group: Int64s) -> Int64s:
+def clusters_of(group: Int64s) -> Int64s:
     """(n,) the cluster that each event is drawn with, from 0 on: one a group, and one an event without a group."""
     alone = group < 0
     own = np.where(alone, group.max(initial=0) + np.cumsum(alone), group)

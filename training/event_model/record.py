@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from features.arrays import Bools, Floats
 from features.history import open_table
-from models.event_model import EventClassifier, EventModelColumns
+from models.event_model import EventModelColumns, EventScorer
 from training.data import streams_of
-from training.event_model.gate import MODEL, EventJudge, EventModelResult
+from training.event_model.gate import MODEL, EventJudge
+from training.event_model.results import EventModelResult
 from training.judging import (
     REFERENCE,
     columns_of,
@@ -24,11 +21,7 @@ from training.judging import (
     reference_of,
     signature_of,
 )
-from training.recommender import calibration, calibration_error
 from training.registry import SIGNATURE
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def provenance(columns: EventModelColumns, folder: Path | None, root: Path) -> dict[str, str]:
@@ -40,36 +33,15 @@ def provenance(columns: EventModelColumns, folder: Path | None, root: Path) -> d
     return origin(columns.source.views, versions, root)
 
 
-def files_of(judge: EventJudge, model: EventClassifier, rows: Sequence[EventModelResult]) -> Mapping[str, bytes]:
+def files_of(judge: EventJudge, model: EventScorer, rows: Sequence[EventModelResult]) -> Mapping[str, bytes]:
     """The files of a run's record: the signature, the reference of its drift, and pictures of the test as PNG."""
-    names, test = judge.columns.model.input_names, judge.test
+    names, test, kind = judge.columns.model.input_names, judge.test, judge.kind
     inputs = judge.columns.inputs(test.matrix)
     scores = next(row.scores for row in rows if row.model == MODEL)
-    drops = importance_of(names, inputs, test.positive, model.scores, judge.settings.seed)
+    drops = importance_of(names, inputs, kind.labels(test), model.scores, judge.settings.seed, kind.loss)
     return {
         SIGNATURE: json.dumps(signature_of(names), indent=1).encode(),
         REFERENCE: reference_of(columns_of(names, inputs, scores)).model_dump_json().encode(),
-        "precision_recall.png": png(lambda axes: _precision_recall(axes, rows, test.positive)),
-        "calibration.png": png(lambda axes: _calibration(axes, scores, test.positive)),
+        **kind.pictures(rows, test, scores),
         "importance.png": png(lambda axes: draw_importance(axes, drops)),
     }
-
-
-def _precision_recall(axes: Axes, rows: Sequence[EventModelResult], positive: Bools) -> None:
-    from sklearn.metrics import precision_recall_curve  # type: ignore[import-untyped]
-
-    for row in rows:
-        precision, recall, _ = precision_recall_curve(positive, row.scores)
-        about = f"{row.model}: {row.metrics['ap']:.3f}, {row.metrics['ap_low']:.3f} … {row.metrics['ap_high']:.3f}"
-        axes.plot(recall, precision, label=about, lw=2 if row.model == MODEL else 1, drawstyle="steps-post")
-    axes.set(xlabel="share of the positives found", ylabel="share of the found that is positive", ylim=(0, 1.02))
-    axes.legend(title="average precision, 95 % interval")
-
-
-def _calibration(axes: Axes, scores: Floats, positive: Bools) -> None:
-    mean, share = calibration(scores, positive)
-    axes.plot(mean, share, "o-", label=f"error {calibration_error(scores, positive):.4f}")
-    highest = float(np.max([*mean, *share]))
-    axes.plot([0, highest], [0, highest], "k:", lw=1)
-    axes.set(xlabel="score", ylabel="share that was positive")
-    axes.legend()

@@ -13,9 +13,9 @@ from training.data import (
     SampleSummary,
     event_source,
     examples_between,
-    require_both_classes,
     split_events,
 )
+from training.event_model.kinds import EventKind, kind_for
 from training.progress import Log, Stage, silent
 
 
@@ -43,22 +43,31 @@ class EventTraining:
         """The parts of time that are learned from and tested on."""
         return split_events(self.events, self.columns.model, self.settings)
 
+    @property
+    def kind(self) -> EventKind:
+        """The kind of the model's definition."""
+        return kind_for(self.columns.model)
+
     def split_examples(self) -> SplitExamples:
-        """The examples to learn from and to test on. Raises UsageError when a part lacks positives, or others."""
+        """The examples to learn from and to test on. Raises UsageError for a part that cannot be.
+
+        A number that a regressor learns from was known when the test begins.
+        """
         split = self.split
         self.log(Stage("examples", "what was known just before each event"))
         every = examples_between(self.events, self.columns, split.start, split.end, split.test)
         if every.sample is not None:
             self.log(f"{every.sample}, but for the test")
-        learned, test = every.between(split.start, split.middle), every.between(split.test, split.end)
-        return SplitExamples(split, require_both_classes(learned), require_both_classes(test), every.sample)
+        learned = every.between(split.start, split.middle).known_before(split.test)
+        test = every.between(split.test, split.end)
+        return SplitExamples(split, self.kind.require(learned), self.kind.require(test), every.sample)
 
     def test_examples(self) -> LabelledEvents:
-        """The examples to test on alone. Raises UsageError when they lack positives, or others."""
+        """The examples to test on alone. Raises UsageError where they cannot be tested on."""
         split = self.split
-        return require_both_classes(examples_between(self.events, self.columns, split.test, split.end))
+        return self.kind.require(examples_between(self.events, self.columns, split.test, split.end))
 
     def newest_examples(self) -> LabelledEvents:
-        """The last ``test_ms`` of the events; whether they are positive is not known yet."""
+        """The last ``test_ms`` of the events; their labels are not known yet."""
         end_ms = event_source(self.events, self.columns.model).known_between()[1] + 1
         return examples_between(self.events, self.columns, end_ms - self.settings.test_ms, end_ms)

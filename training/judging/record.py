@@ -104,21 +104,27 @@ def importance(artefact: Artefact, held_out: RankerExamples, seed: int) -> dict[
 
 
 def importance_of(
-    names: Sequence[str], inputs: Floats, taken: NDArray[np.bool_], chances: Callable[[Floats], Floats], seed: int
+    names: Sequence[str],
+    inputs: Floats,
+    taken: NDArray[Any],
+    chances: Callable[[Floats], Floats],
+    seed: int,
+    loss: Callable[[Floats, NDArray[Any]], float] | None = None,
 ) -> dict[str, float]:
-    """The rise of the log loss of chances when an input is shuffled; the most important first.
+    """The rise of the loss (the log loss unless given) when an input is shuffled; the most important first.
 
     Permutation importance (Breiman, 2001) on at most ROWS examples.
     """
+    loss = loss or log_loss
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(taken))[:ROWS]
     inputs, taken = inputs[chosen], taken[chosen]
-    before = log_loss(chances(inputs), taken)
+    before = loss(chances(inputs), taken)
     drops = {}
     for column, name in enumerate(names):
         shuffled = inputs.copy()
         shuffled[:, column] = rng.permutation(shuffled[:, column])
-        drops[name] = log_loss(chances(shuffled), taken) - before
+        drops[name] = loss(chances(shuffled), taken) - before
     return dict(sorted(drops.items(), key=lambda item: -item[1]))
 
 
@@ -161,7 +167,7 @@ def draw_importance(axes: Axes, drops: Mapping[str, float]) -> None:
     shown = list(drops.items())[:SHOWN][::-1]
     axes.barh([name for name, _ in shown], [drop for _, drop in shown])
     axes.tick_params(axis="y", labelsize=6)
-    axes.set(xlabel="log loss more when shuffled, held-out examples")
+    axes.set(xlabel="loss more when shuffled, held-out examples")
 
 
 def _calibration(axes: Axes, checked: CalibrationCheck) -> None:

@@ -1,4 +1,4 @@
-"""Definitions of models: classifiers of a stream's events, and recommenders.
+"""Definitions of models: of a stream's events (classifiers, regressors), and recommenders.
 
 In: the streams, entities and views of a feature repo. Out: frozen definitions, checked when they are made; training and
 serving take all names from them.
@@ -12,17 +12,21 @@ from features.definitions.models.earlier import (
     replaced_names,
     with_names,
 )
-from features.definitions.models.event_models import AtPrecision, EventModel, Rule, TopADay
+from features.definitions.models.event_models import SCORE, AtPrecision, BaseEventModel, EventModel, Rule, TopADay
 from features.definitions.models.recommenders import SOURCES, Recommender, Source, attributes_of
+from features.definitions.models.regressors import Regressor
 
 __all__ = [
     "AtPrecision",
+    "BaseEventModel",
     "ChosenRecommenders",
     "EventModel",
     "REPLACED_NAMES",
     "REPLACED_SETTINGS",
     "Recommender",
+    "Regressor",
     "Rule",
+    "SCORE",
     "SOURCES",
     "Source",
     "TopADay",

@@ -1,13 +1,14 @@
-"""Event models as data: the inputs, labels and threshold of a classifier of a stream's events, and rules beside it."""
+"""Event models as data: what every kind has, the binary classifier, and rules beside a model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from features.definitions.checks import check_mapping, check_model_name, check_name, freeze, nonempty_list
 from features.definitions.expressions import (
+    NUMERIC,
     Condition,
     Expression,
     FrozenMap,
@@ -19,6 +20,9 @@ from features.definitions.expressions import (
 from features.definitions.streams import Stream
 from features.definitions.windows import duration_ms
 from features.errors import DefinitionError
+
+SCORE = "score"
+"""The name of a model's answer, for derived columns and rules."""
 
 EXACT_BELOW = 2**53
 """Of a number below this, any int64 as a float64 is on the same side as the int64 itself."""
@@ -51,8 +55,8 @@ class Rule:
     """A filter over an event and the features just before it: every event that meets all of ``where`` alerts.
 
     Args:
-        where: numeric field of the event, feature of an entity that it names, or name in the model's ``derived`` →
-            condition; a null meets none.
+        where: numeric field of the event, feature of an entity that it names, name in the model's ``derived``, or (of
+            the kinds that say so) the model's own ``score`` → condition; a null meets none.
     """
 
     name: str
@@ -70,9 +74,117 @@ class Rule:
         return self.where  # type: ignore[return-value]  # __post_init__ froze it
 
 
+class BaseEventModel:
+    """What every kind of event model has: a stream, inputs, columns for rules, and rules.
+
+    Each kind is a frozen dataclass of its own, whose fields these are.
+    """
+
+    name: str
+    stream: Stream
+    labels: Stream | None
+    inputs: Sequence[str]
+    alert: Any
+    group: str | None
+    label_delay: str
+    derived: Mapping[str, Expression] | None
+    rules: Sequence[Rule]
+    usual: Mapping[str, str] | None = None
+
+    OUTPUTS: ClassVar[tuple[str, ...]] = (SCORE,)
+    """The model's own answers that derived columns and rules may name."""
+
+    @property
+    def where(self) -> str:
+        """The definition, as errors name it."""
+        return f"event model {self.name!r}"
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The stream of its events and, where there is one, that of their labels."""
+        return (self.stream,) if self.labels is None else (self.stream, self.labels)
+
+    def _check_shared(self) -> None:
+        """What every kind checks when it is made; the fields are frozen afterwards."""
+        where = self.where
+        check_model_name(self.name, where)
+        if self.group is not None and self.group not in self.stream.dtypes:
+            raise DefinitionError(where, "a group that is a field of its stream", repr(self.group))
+        for value, parameter in ((self.derived, "derived"), (self.usual, "usual")):
+            check_mapping(value, f"{where}: {parameter}")
+        duration_ms(self.label_delay)
+        inputs, rules = tuple(self.inputs), tuple(self.rules)
+        if not all(isinstance(rule, Rule) for rule in rules) or len({rule.name for rule in rules}) < len(rules):
+            raise DefinitionError(where, "rules of different names: Rule('velocity', {…})", repr(rules))
+        freeze(
+            self, inputs=inputs, rules=rules, derived=FrozenMap(self.derived or {}), usual=FrozenMap(self.usual or {})
+        )
+        if len(set(inputs)) < len(inputs):
+            raise DefinitionError(where, "inputs that differ", ", ".join(inputs))
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The checked form of ``inputs``."""
+        return self.inputs  # type: ignore[return-value]  # __post_init__ made it a tuple
+
+    @property
+    def derivations(self) -> FrozenMap[Expression]:
+        """The checked form of ``derived``."""
+        return self.derived  # type: ignore[return-value]  # __post_init__ froze it
+
+    @property
+    def habits(self) -> FrozenMap[str]:
+        """The checked form of ``usual``."""
+        return self.usual  # type: ignore[return-value]  # __post_init__ froze it
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The answers of the model that derived columns and rules may name; a field of the stream counts before one."""
+        return tuple(name for name in self.OUTPUTS if name not in self.stream.dtypes)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Every field and feature to read: the inputs, then those that only rules and reasons use."""
+        named = [*self.input_names, *self.habits.values()]
+        named += [operand for expression in self.derivations.values() for operand in expression.operands]
+        named += [column for rule in self.rules for column in rule.filter]
+        made = {*self.derivations, *self.outputs}
+        return tuple(name for name in dict.fromkeys(named) if name not in made)
+
+    @property
+    def scored_rules(self) -> frozenset[str]:
+        """The rules that ask for an answer of the model, and so are decided only with it."""
+        made = {name for name, expression in self.derivations.items() if set(expression.operands) & set(self.outputs)}
+        asked = made | set(self.outputs)
+        return frozenset(rule.name for rule in self.rules if asked & set(rule.filter))
+
+    def check(self, dtypes: Mapping[str, str]) -> None:
+        """Raises DefinitionError for a name that is not among these columns, or is not numeric."""
+        where = f"event model '{self.name}'"
+        for name in (*self.input_names, *self.habits, *self.habits.values()):
+            if dtypes.get(name) not in NUMERIC:
+                required = f"numeric fields of '{self.stream.name}', or features of what its events name"
+                raise DefinitionError(where, required, f"'{name}' ({dtypes.get(name, 'unknown')})")
+        answers = dict.fromkeys(self.outputs, "float64")
+        if both := [name for name in answers if name in dtypes]:
+            raise DefinitionError(where, f"no feature called '{both[0]}', as the model's answer is", f"'{both[0]}'")
+        for name, expression in self.derivations.items():
+            if name in dtypes or name in answers:
+                raise DefinitionError(f"{where}: derived", "a name of its own", f"'{name}'")
+            check_expression(expression, {**dtypes, **answers}, f"{where}: derived {name!r}")
+        known = {**dtypes, **answers, **dict.fromkeys(self.derivations, "float64")}
+        numbers = {name: "float64" for name, dtype in known.items() if dtype in NUMERIC}
+        for rule in self.rules:
+            check_where(rule.filter, numbers, f"{where}: rule '{rule.name}'")
+            for name, condition in rule.filter.items():
+                if known[name] == "int64" and largest_number(condition) >= EXACT_BELOW:
+                    required = f"a number below {EXACT_BELOW}, as a rule reads '{name}' (int64) as a float64"
+                    raise DefinitionError(f"{where}: rule '{rule.name}'", required, repr(condition))
+
+
 @dataclass(frozen=True)
-class EventModel:
-    """A classifier of a stream's events, each scored with the features just before it.
+class EventModel(BaseEventModel):
+    """A binary classifier of a stream's events, each scored with the features just before it.
 
     Args:
         name: that of the registered model.
@@ -98,69 +210,15 @@ class EventModel:
     rules: Sequence[Rule] = ()
     usual: Mapping[str, str] | None = None
 
+    OUTPUTS: ClassVar[tuple[str, ...]] = ()
+
     def __post_init__(self) -> None:
-        where = f"event model {self.name!r}"
-        check_model_name(self.name, where)
         if not isinstance(self.stream, Stream) or not isinstance(self.labels, Stream):
-            raise DefinitionError(where, "stream=Stream(…) and labels=Stream(…)", f"{self.stream!r}, {self.labels!r}")
+            got = f"{self.stream!r}, {self.labels!r}"
+            raise DefinitionError(self.where, "stream=Stream(…) and labels=Stream(…)", got)
         if not isinstance(self.alert, TopADay | AtPrecision):
-            raise DefinitionError(where, "alert=TopADay(…) or AtPrecision(…)", repr(self.alert))
+            raise DefinitionError(self.where, "alert=TopADay(…) or AtPrecision(…)", repr(self.alert))
         if self.group not in self.stream.dtypes:
-            raise DefinitionError(where, "a group that is a field of its stream", repr(self.group))
-        for value, parameter in ((self.derived, "derived"), (self.usual, "usual")):
-            check_mapping(value, f"{where}: {parameter}")
-        duration_ms(self.label_delay)
-        inputs, rules = tuple(nonempty_list(self.inputs, where, "input")), tuple(self.rules)
-        self._check_rules(rules, where)
-        freeze(
-            self, inputs=inputs, rules=rules, derived=FrozenMap(self.derived or {}), usual=FrozenMap(self.usual or {})
-        )
-        if len(set(inputs)) < len(inputs):
-            raise DefinitionError(where, "inputs that differ", ", ".join(inputs))
-
-    def _check_rules(self, rules: Sequence[Rule], where: str) -> None:
-        if not all(isinstance(rule, Rule) for rule in rules) or len({rule.name for rule in rules}) < len(rules):
-            raise DefinitionError(where, "rules of different names: Rule('velocity', {…})", repr(rules))
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """The checked form of ``inputs``."""
-        return self.inputs  # type: ignore[return-value]  # __post_init__ made it a tuple
-
-    @property
-    def derivations(self) -> FrozenMap[Expression]:
-        """The checked form of ``derived``."""
-        return self.derived  # type: ignore[return-value]  # __post_init__ froze it
-
-    @property
-    def habits(self) -> FrozenMap[str]:
-        """The checked form of ``usual``."""
-        return self.usual  # type: ignore[return-value]  # __post_init__ froze it
-
-    @property
-    def needed(self) -> tuple[str, ...]:
-        """Every field and feature to read: the inputs, then those that only rules and reasons use."""
-        named = [*self.input_names, *self.habits.values()]
-        named += [operand for expression in self.derivations.values() for operand in expression.operands]
-        named += [column for rule in self.rules for column in rule.filter]
-        return tuple(name for name in dict.fromkeys(named) if name not in self.derivations)
-
-    def check(self, dtypes: Mapping[str, str]) -> None:
-        """Raises DefinitionError for a name that is not among these columns, or is not numeric."""
-        where = f"event model '{self.name}'"
-        for name in (*self.input_names, *self.habits, *self.habits.values()):
-            if dtypes.get(name) not in ("int64", "float64"):
-                required = f"numeric fields of '{self.stream.name}', or features of what its events name"
-                raise DefinitionError(where, required, f"'{name}' ({dtypes.get(name, 'unknown')})")
-        for name, expression in self.derivations.items():
-            if name in dtypes:
-                raise DefinitionError(f"{where}: derived", "a name of its own", f"'{name}'")
-            check_expression(expression, dtypes, f"{where}: derived {name!r}")
-        known = {**dtypes, **dict.fromkeys(self.derivations, "float64")}
-        numbers = {name: "float64" for name, dtype in known.items() if dtype in ("int64", "float64")}
-        for rule in self.rules:
-            check_where(rule.filter, numbers, f"{where}: rule '{rule.name}'")
-            for name, condition in rule.filter.items():
-                if known[name] == "int64" and largest_number(condition) >= EXACT_BELOW:
-                    required = f"a number below {EXACT_BELOW}, as a rule reads '{name}' (int64) as a float64"
-                    raise DefinitionError(f"{where}: rule '{rule.name}'", required, repr(condition))
+            raise DefinitionError(self.where, "a group that is a field of its stream", repr(self.group))
+        nonempty_list(self.inputs, self.where, "input")
+        self._check_shared()

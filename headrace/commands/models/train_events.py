@@ -20,12 +20,19 @@ from headrace.console import print_report, say
 from models.event_model import EventModelColumns
 from models.user_model import signature_inputs
 from training.data import EventFile, EventLimit, EventTrainingSettings, ReadEvents, read_archive, read_event_file
-from training.event_model import EventJudge, EventTraining, measure_drift, provenance, train_events
+from training.event_model import EventJudge, EventTraining, kind_for, measure_drift, provenance, train_events
 from training.event_model.gate import compared
 from training.judging import GateVerdict, ParityCheck, Registration, checked_parity
 from training.progress import Log, Stage, progress_display, silent
 from training.registry import Version
-from training.user_models import POSITIVE, event_examples, register_event_model
+from training.user_models import event_examples, register_event_model
+
+METRIC_TEXTS = {
+    "ap": "average precision",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+}
+"""The metrics that kinds are judged by, as a person reads them."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class EventProject(ModelProject):
     @cached_property
     def chosen(self) -> EventTrainingSettings:
         """The settings of its training. Raises UsageError for an invalid one."""
-        return event_settings(self.changed)
+        return event_settings(self.changed, kind_for(self.columns.model).settings)
 
     def parity_check(self, log: Log = silent) -> ParityCheck | None:
         """See parity_check_of."""
@@ -84,13 +91,15 @@ class EventProject(ModelProject):
     # --- what the commands of registered versions do ---
 
     def examples(self, log: Log) -> tuple[pa.Table, str]:
-        return event_examples(self.training(log)), POSITIVE
+        training = self.training(log)
+        return event_examples(training), training.kind.label
 
     def register(self, fetched: Path, uri: str) -> tuple[Version, GateVerdict]:
         signature_inputs(fetched, self.columns.model.input_names)  # before the archive is read
         registration = self.registration(say, own=uri)
-        examples = self.training(say).split_examples()
-        judge = EventJudge(self.columns, examples.test, self.chosen)
+        training = self.training(say)
+        examples = training.split_examples()
+        judge = EventJudge.of_split(training, examples)
         done = register_event_model(fetched, examples, judge, registration)
         return done.version, GateVerdict(done.promoted, done.reason)
 
@@ -106,7 +115,7 @@ class EventProject(ModelProject):
 
 
 def train_event_model(project: EventProject, *, when_drifted: bool, as_json: bool) -> None:
-    """The event model is trained, tested beside its first input alone, registered, and champion where it is better."""
+    """The event model is trained, tested beside its kind's baselines, registered, and champion where it is better."""
     with progress_display() as log:
         log(Stage("reading", "reading events"))
         training = project.training(log)
@@ -124,13 +133,15 @@ def _report_if_stable(project: EventProject, training: EventTraining) -> dict[st
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Lines of a table of metrics; the average precision has its interval beside it."""
-    names = [key for key in rows[0] if key not in ("model", "ap_low", "ap_high")]
-    lines = [f"{'':14}" + "".join(f"{name:>24}" for name in names)]
+    """Lines of a table of metrics; the one that counts has its interval beside it."""
+    (counts,) = (key.removesuffix("_low") for key in rows[0] if key.endswith("_low"))
+    names = [key for key in rows[0] if key not in ("model", f"{counts}_low", f"{counts}_high")]
+    width = max(14, *(len(row["model"]) + 1 for row in rows))
+    lines = [f"{'':{width}}" + "".join(f"{name:>24}" for name in names)]
     for row in rows:
-        shown = {**row, "ap": f"{row['ap_low']:.3f} … {row['ap_high']:.3f}  {row['ap']:.4f}"}
+        shown = {**row, counts: f"{row[f'{counts}_low']:.3f} … {row[f'{counts}_high']:.3f}  {row[counts]:.4f}"}
         cells = (shown[name] if isinstance(shown[name], str) else f"{shown[name]:.4f}" for name in names)
-        lines.append(f"{row['model']:14}" + "".join(f"{cell:>24}" for cell in cells))
+        lines.append(f"{row['model']:{width}}" + "".join(f"{cell:>24}" for cell in cells))
     return lines
 
 
@@ -139,11 +150,13 @@ def in_words(name: str, apart: Mapping[str, float]) -> str:
     return f"less that of {name}: {apart['mean']:+.4f}, between {apart['low']:+.4f} and {apart['high']:+.4f}"
 
 
-def event_settings(changed: Sequence[str]) -> EventTrainingSettings:
-    """The settings with these KEY=VALUE. Raises UsageError for an invalid one."""
+def event_settings(
+    changed: Sequence[str], kind: type[EventTrainingSettings] = EventTrainingSettings
+) -> EventTrainingSettings:
+    """The settings of this kind with these KEY=VALUE. Raises UsageError for an invalid one."""
     pairs = [text.partition("=") for text in changed]
     try:
-        return EventTrainingSettings.model_validate({key: value for key, _, value in pairs})
+        return kind.model_validate({key: value for key, _, value in pairs})
     except ValidationError as error:
         raise invalid_setting(error) from error
 
@@ -153,10 +166,20 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
         most = max(report["psi"].values(), default=0.0)
         return [f"{report['model']} version {report['version']} stays: no input has drifted (PSI at most {most:.2f})"]
     lines = [*table_of(report["rows"]), ""]
-    lines += [f"average precision, {in_words(name, apart)}" for name, apart in report["differences"].items()]
+    metric = METRIC_TEXTS[next(key for key in METRIC_TEXTS if f"{key}_low" in report["rows"][0])]
+    lines += [f"{metric}, {in_words(name, apart)}" for name, apart in report["differences"].items()]
     verdict = click.style("champion", fg="green") if report["promoted"] else click.style("not promoted", fg="yellow")
     about = f"{report['model']} version {report['version']} · {verdict} · {report['reason']}"
+    return [*lines, "", " · ".join([about, *_alerts(report)])]
+
+
+def _alerts(report: Mapping[str, Any]) -> list[str]:
+    """What comes of alerting from the threshold on; nothing for a model without one."""
     alerts = report["alerts"]
+    if report["threshold"] is None:
+        return []
     rate = f"alerts from {report['threshold']:.4f} on: {alerts['alerts_a_day']:.1f} a day"
+    if "alert_recall" not in alerts:
+        return [rate]
     right = "" if alerts["alert_precision"] is None else f", {100 * alerts['alert_precision']:.0f} % of them right"
-    return [*lines, "", f"{about} · {rate}{right}, which finds {100 * alerts['alert_recall']:.0f} % of the positives"]
+    return [f"{rate}{right}, which finds {100 * alerts['alert_recall']:.0f} % of the positives"]
