@@ -29,7 +29,7 @@ class EventModelColumns:
         """(n, inputs): the columns that the classifier takes, in its order."""
         return matrix[:, : len(self.model.input_names)]
 
-    def by_name(self, matrix: Floats, answers: Mapping[str, Floats]) -> dict[str, Floats]:
+    def by_name(self, matrix: Floats, answers: Mapping[str, Floats] | None = None) -> dict[str, Floats]:
         """Every column, those derived from them included, (n,) each; NaN where there is no value.
 
         Args:
@@ -37,16 +37,16 @@ class EventModelColumns:
         """
         none = np.full(len(matrix), np.nan)
         needed = dict(zip(self.model.needed, matrix.T, strict=True))
-        needed |= {name: answers.get(name, none) for name in self.model.outputs}
+        needed |= {name: (answers or {}).get(name, none) for name in self.model.outputs}
         derived = {name: evaluate(expression, needed) for name, expression in self.model.derivations.items()}
         return needed | derived
 
     def rules_met(self, matrix: Floats, answers: Mapping[str, Floats] | None = None) -> Mapping[str, Bools]:
-        """Rule → (n,) a mask of the events that meet it; without answers of the model, no rule that asks for one is met."""
+        """Rule → (n,) a mask of the events that meet it; none meets one that asks for an answer that is not there."""
         if not self.model.rules:
             return {}
         columns = pa.table(
-            {name: pa.array(values, from_pandas=True) for name, values in self.by_name(matrix, answers or {}).items()}
+            {name: pa.array(values, from_pandas=True) for name, values in self.by_name(matrix, answers).items()}
         )
         return {rule.name: matches(columns, rule.filter) for rule in self.model.rules}
 

@@ -81,7 +81,7 @@ class EventSource(Protocol):
         """The stream's events that became known in [start, end), all from whole_from on and at least some before."""
 
     def labels(self, ids: pa.ChunkedArray, columns: Sequence[str] = ()) -> FoundLabels:
-        """The labels of these events (event_id), with these columns of theirs; of a model without labels none has one."""
+        """The labels of these events (event_id), with these columns; of a model without labels no event has one."""
 
     def features(self, view: FeatureView, spine: Spine) -> FeatureMatrix:
         """The view's features of the spine."""
@@ -152,8 +152,8 @@ class InArchive:
             return FoundLabels.of(ids, event_schema(self.model.stream).empty_table())
         read = list(dict.fromkeys([*RESERVED, *columns]))
         found = [event_schema(stream).empty_table().select(read)]
-        for batch in self.whole.batches(stream.name, read):
-            found.append(batch.filter(pc.is_in(batch["event_id"], value_set=wanted)))
+        batches = self.whole.batches(stream.name, read)
+        found += [batch.filter(pc.is_in(batch["event_id"], value_set=wanted)) for batch in batches]
         return FoundLabels.of(ids, pa.concat_tables(found))
 
     def features(self, view: FeatureView, spine: Spine) -> FeatureMatrix:
@@ -163,11 +163,8 @@ class InArchive:
     @property
     def _group(self) -> Entity:
         group, dtypes = self.model.group, self.model.stream.dtypes
-        return (
-            Entity("event", keys={"event_id": "string"})
-            if group is None
-            else Entity(group, keys={group: dtypes[group]})
-        )
+        keys = {"event_id": "string"} if group is None else {group: dtypes[group]}
+        return Entity(group or "event", keys=keys)
 
     def _read(self, span: Span, who: UserSample | None) -> pa.Table:
         columns = event_schema(self.model.stream).names

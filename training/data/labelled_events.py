@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -114,11 +114,10 @@ class LabelledEvents:
 
     def where(self, chosen: Bools) -> LabelledEvents:
         """Those of the mask."""
-        optional: dict[str, Any] = {name: getattr(self, name) for name in ("value", "by", "known")}
-        return LabelledEvents(
-            *(self.time[chosen], self.group[chosen], self.positive[chosen], self.matrix[chosen]),
-            **{name: None if part is None else part[chosen] for name, part in optional.items()},
-        )
+        value = None if self.value is None else self.value[chosen]
+        by, known = (None if part is None else part[chosen] for part in (self.by, self.known))
+        time, group, positive = self.time[chosen], self.group[chosen], self.positive[chosen]
+        return LabelledEvents(time, group, positive, self.matrix[chosen], None, value, by, known)
 
 
 @dataclass(frozen=True)

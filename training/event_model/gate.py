@@ -73,7 +73,7 @@ class EventJudge:
         return kind_for(self.columns.model)
 
     def scores(self, model: EventScorer) -> Floats:
-        """(n,) the scores of the test's events. Raises ArtefactError for a failing model, or a score it may not give."""
+        """(n,) the scores of the test's events. Raises ArtefactError for a failing model or a wrong score."""
         where = f"model '{model.manifest.name}'"
         try:
             scores = model.scores(self.columns.inputs(self.test.matrix))

@@ -9,8 +9,8 @@ from features.arrays import Floats
 from features.definitions import BaseEventModel, Regressor
 from models.event_model import EventModelColumns
 from training.data import EventTrainingSettings, LabelledEvents
-from training.event_model.ranking import Ranking
-from training.event_model.regression import Regression
+from training.event_model.ranking import RankingKind
+from training.event_model.regression import RegressionKind
 from training.event_model.results import EventModelResult
 from training.evidence import Evidence
 
@@ -67,4 +67,4 @@ class EventKind(Protocol):
 
 def kind_for(model: BaseEventModel) -> EventKind:
     """The kind of the definition."""
-    return Regression(model) if isinstance(model, Regressor) else Ranking()
+    return RegressionKind(model) if isinstance(model, Regressor) else RankingKind()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TOP = 100
 
 
-class Ranking:
+class RankingKind:
     """The training and the judgement of binary classifiers (see EventKind)."""
 
     settings = EventTrainingSettings

@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MEAN, MEDIAN = "mean", "median"
-"""The names of the baselines; with the fields that they go by after them."""
+"""The names of the baselines; with _by_ and the fields that they go by after them."""
 
 METRICS = {
-    "absolute": JudgedMetric("mae", "mean absolute error", "that of the {}", lower_is_better=True),
-    "squared": JudgedMetric("rmse", "root mean squared error", "that of the {}", lower_is_better=True),
+    "absolute": JudgedMetric("mae", "mean absolute error", "that of {}", lower_is_better=True),
+    "squared": JudgedMetric("rmse", "root mean squared error", "that of {}", lower_is_better=True),
 }
 
 SHOWN = 2_000
 """Events of the test in a picture."""
 
 
-class Regression:
+class RegressionKind:
     """The training and the judgement of a regressor (see EventKind)."""
 
     settings = RegressorTrainingSettings
@@ -73,7 +73,7 @@ class Regression:
         """See EventKind: the mean and the median of what was learned from, by the fields that the definition names."""
         if learned is None or learned.by is None or test.by is None:
             return []
-        by = f" by {', '.join(self._model.by)}" if self._model.by else ""
+        by = "_".join(["_by", *self._model.by]) if self._model.by else ""
         numbers = numbers_of(learned)
         middles = ((f"{MEAN}{by}", np.mean), (f"{MEDIAN}{by}", np.median))
         return [(name, _by_group(middle, learned.by, numbers, test.by)) for name, middle in middles]

@@ -293,7 +293,7 @@ def _line(version: Version) -> str:
 
 def _is_main(metric: str) -> bool:
     return metric.startswith(
-        ("ndcg", "popular_ndcg", "champion_ndcg", "ap", "auc", "champion_ap")
+        ("ndcg", "popular_ndcg", "champion_ndcg", "ap", "auc", "champion_ap", "mae", "rmse", "r2", "champion_mae")
     ) and not metric.endswith(("_low", "_high"))
 
 
@@ -311,4 +311,7 @@ def _comparison(report: Mapping[str, Any]) -> list[str]:
 def _counted(report: Mapping[str, Any]) -> str:
     if "lists" in report:
         return f"{report['lists']} lists"
-    return f"{report['groups']:,} groups of {report['events']:,} events, {report['positives']:,} of them positive"
+    counted = f"{report['groups']:,} groups of {report['events']:,} events"
+    if report["difference"]["metric"] != "ap":
+        return counted
+    return f"{counted}, {report['positives']:,} of them positive"
