@@ -84,7 +84,8 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
     Where the feature repo has an event model of that name, that is trained: better is surely above its first input
     alone, and surely not below the model that serves now by more than the tolerance, in average precision on the newest
     part whose labels are known. There it takes 30 positives and 30 others, each in at least 10 groups, such as cards
-    (least_test_positives, least_test_groups).
+    (least_test_positives, least_test_groups). A Regressor is better by its mean absolute (or squared) error, beside
+    the mean and the median of the groups that its definition names.
 
     \b
     Examples:
