@@ -180,8 +180,9 @@ def compare(
     """Test two versions on the same newest events: their metrics, and the interval of the difference.
 
     ONE and OTHER are numbers or aliases. Of recommenders it is NDCG, list by list; of event models average precision
-    or the error of a Regressor, by draws of whole groups, such as cards. Where the test is too small to judge by (least_test_users and
-    least_test_positives of the training settings), there are the metrics that can be computed, and the reason.
+    or the error of a Regressor, by draws of whole groups, such as cards. Where the test is too small to judge by
+    (least_test_users and least_test_positives of the training settings), there are the metrics that can be computed,
+    and the reason.
 
     \b
     Examples:
