@@ -14,8 +14,8 @@ from small_cards import cards_in, simulated
 
 from features.definitions.repo import load_repo
 from headrace.cli import cli
-from models.event_model.artefact import EventClassifier
 from models.event_model.columns import EventModelColumns
+from models.event_model.scorers import EventClassifier
 from models.tags import CHAMPION
 from training.data.labelled_events import EventTrainingSettings, examples_between, split_events
 from training.event_model.fit import fit, registered

@@ -24,8 +24,9 @@ from features.online_store.port import Marker
 from features.online_store.sqlite.rows import SqliteRows
 from headrace.cli import cli
 from models.event_champion import EventAlias, PolledChampion
-from models.event_model.artefact import CLASSIFIER, EventClassifier, golden_scores, load_event_model
+from models.event_model.artefact import CLASSIFIER, golden_scores, load_event_model
 from models.event_model.columns import EventModelColumns, usual_of
+from models.event_model.scorers import EventClassifier
 from models.needs import model_needs
 from models.tags import CHAMPION, GATE_REASON
 from serving.scoring import event_of

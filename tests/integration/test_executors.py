@@ -32,9 +32,10 @@ from features.online_store.batch_step import Counts
 from features.online_store.port import Cells, Marker
 from features.online_store.sqlite.rows import SqliteRows
 from headrace.simulators.zipf import Templates, ZipfLoad
-from models.event_model.artefact import EventClassifier, LoadedEventModel
+from models.event_model.artefact import LoadedEventModel
 from models.event_model.columns import EventModelColumns
 from models.event_model.decisions import alerts_of
+from models.event_model.scorers import EventClassifier
 from streaming.fold.shares import fold_job
 from streaming.fold.sink import FoldTarget, OnlineSink
 from streaming.kafka.encoding import messages as as_sent

@@ -28,9 +28,9 @@ from features.events.parsing import event_schema
 from features.history.archive import open_table
 from features.history.point_in_time_join import Spine, point_in_time
 from features.rows.matrix import FeatureMatrix
-from models.event_model.artefact import EventClassifier
 from models.event_model.columns import EventModelColumns, filled
 from models.event_model.inputs import Events
+from models.event_model.scorers import EventClassifier
 from streaming.kafka.consumer import read_topic
 from streaming.spark.source import flat_offsets
 from training.protocols.fraud_handbook import (

@@ -19,9 +19,11 @@ from features.definitions.repo import load_repo
 from features.events.parsing import Parsed, Verdict
 from features.online_store.batch_step import Batch, BatchStep
 from features.online_store.port import Marker
-from models.event_model.artefact import EventClassifier, EventManifest, LoadedEventModel
+from models.event_model.artefact import LoadedEventModel
 from models.event_model.columns import EventModelColumns
 from models.event_model.decisions import alerts_of
+from models.event_model.manifest import EventManifest
+from models.event_model.scorers import EventClassifier
 from streaming.fold.sink import FoldTarget
 from streaming.scoring.decision_log import DecisionLog
 from streaming.scoring.scoring import EventScoring, ModelScoring

@@ -8,8 +8,10 @@ from typing import Any
 from small_cards import simulated
 
 from features.definitions.repo import FeatureRepo
-from models.event_model.artefact import EventClassifier, EventManifest, save_event_model, views_of
+from models.event_model.artefact import save_event_model
 from models.event_model.columns import EventModelColumns
+from models.event_model.manifest import EventManifest
+from models.event_model.scorers import EventClassifier, views_of
 from training.data.labelled_events import EventTrainingSettings, examples_between
 from training.event_model.fit import fit
 from training.registry import ModelRegistry
