@@ -34,6 +34,8 @@ ENVIRONMENT = {
     # The service answers from its own threads and never blocks Ray's loop: this saves a change of threads.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    # Ray starts its workers at 15, so that whatever else runs on the machine goes before an answer.
+    "RAY_worker_niceness": "0",
     # A proxy that is not ready after three times this many seconds is killed, which fails the start; 5 is too few for a
     # machine that compiles, trains and starts Java at the same time, and so were 20 beside ten busy processes.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",

@@ -109,6 +109,7 @@ def test_of_two_replicas_one_is_killed_and_the_other_answers_what_it_had_not(wor
     with served(settings(store, uri, replicas=2)) as url:
         http, seen = Http(url), Clients()
         until(lambda: has_model(http) and replicas(http) == 2, "two replicas")
+        assert {psutil.Process(each).nice() for each in replica_processes()} == {psutil.Process().nice()}
         with clients(http, 4, seen):
             until(lambda: seen.statuses[200] > 100, "answers")
             victim = min(replica_processes())
