@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -64,28 +65,32 @@ class Totals:
 
 @dataclass
 class RecentBatches:
-    """Records of the newest batches and their ages, for rates and percentiles."""
+    """Records of the newest batches and their ages, for rates and percentiles; one thread adds and others read."""
 
     records: deque[tuple[int, int]] = field(default_factory=deque)
     ages: deque[tuple[int, Int64s]] = field(default_factory=deque)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, now: int, records: int, ages_ms: Int64s) -> None:
         """Add a finished batch of so many records."""
-        self.records.append((now, records))
         step = max(len(ages_ms) // AGES_A_BATCH, 1)
-        self.ages.append((now, ages_ms[::step]))
-        self._forget(now)
+        with self.lock:
+            self.records.append((now, records))
+            self.ages.append((now, ages_ms[::step]))
+            self._forget(now)
 
     def per_s(self, now: int) -> float:
         """Records a second."""
-        self._forget(now)
-        return sum(count for _, count in self.records) / (RATE_OVER_MS / 1000)
+        with self.lock:
+            self._forget(now)
+            return sum(count for _, count in self.records) / (RATE_OVER_MS / 1000)
 
     def age_ms(self, now: int) -> dict[str, float]:
         """Percentiles of the time from the broker to the row; empty without records."""
-        self._forget(now)
-        ages_ms = np.concatenate([np.empty(0, np.int64), *(ages for _, ages in self.ages)])
-        return percentiles_ms(ages_ms)
+        with self.lock:
+            self._forget(now)
+            newest = [ages for _, ages in self.ages]
+        return percentiles_ms(np.concatenate([np.empty(0, np.int64), *newest]))
 
     def _forget(self, now: int) -> None:
         while self.records and self.records[0][0] < now - RATE_OVER_MS:

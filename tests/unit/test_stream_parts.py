@@ -43,7 +43,7 @@ from streaming.spark.source import (
     nested_offsets,
     records_between,
 )
-from streaming.status import RecentBatches, Totals, lag, status_lines, stream_metrics, write_status
+from streaming.status import Totals, lag, status_lines, stream_metrics, write_status
 from streaming.supervisor import Backoff, reason
 
 T0 = 1_700_000_000_000
@@ -271,13 +271,6 @@ def test_totals_have_a_batch_once_however_often_it_comes_and_survive_a_restart(t
     again = Totals.read(tmp_path / "counts.json").with_batch(1, Counts(2, 1, 0, 0)).with_batch(2, Counts(1, 0, 1, 0))
     assert again.after == Counts(6, 1, 1, 1)
     assert Totals.read(tmp_path / "none.json") == Totals()
-
-
-def test_rates_and_ages_are_of_the_last_while_only() -> None:
-    recent = RecentBatches()
-    recent.add(T0, 1_000, np.arange(1_000))
-    assert (recent.per_s(T0), recent.age_ms(T0)["p50_ms"]) == (100.0, pytest.approx(500, abs=5))
-    assert (recent.per_s(T0 + 11_000), recent.age_ms(T0 + 70_000)) == (0.0, {})
 
 
 def test_lag_counts_what_the_broker_has_and_the_query_has_not_finished() -> None:
