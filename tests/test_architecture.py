@@ -49,7 +49,7 @@ LAYERS = {
         "changes describe repo serialized > models > views > aggregations streams > "
         "conversions expressions paths > checks windows"
     ),
-    "features.definitions.models": "earlier > recommenders regressors > event_models",
+    "features.definitions.models": "earlier > recommenders regressors > event_models > scored_streams",
     "features.events": (
         "arguments parsing > avro json keys split_columns > decoded dedupe > "
         "values > bisecting columns ids served_answers timestamps"

@@ -57,9 +57,11 @@ from features.definitions.expressions import (
     weekday_within,
 )
 from features.definitions.models import (
+    OF_EVENT,
     REPLACED_NAMES,
     REPLACED_SETTINGS,
     SCORE,
+    SCORED_COLUMNS,
     SOURCES,
     AtPrecision,
     BaseEventModel,
@@ -72,6 +74,7 @@ from features.definitions.models import (
     TopADay,
     attributes_of,
     replaced_names,
+    scored_stream,
     with_names,
 )
 from features.definitions.paths import FirstOf, Origin, column_names, key_paths, path_text, written_path
@@ -136,6 +139,7 @@ __all__ = [
     "Mean",
     "Min",
     "NUMERIC",
+    "OF_EVENT",
     "OneOf",
     "PARTITIONS_OF_A_TOPIC",
     "Quantile",
@@ -147,6 +151,7 @@ __all__ = [
     "Regressor",
     "Rule",
     "SCORE",
+    "SCORED_COLUMNS",
     "SOURCES",
     "Source",
     "StdDev",
@@ -190,6 +195,7 @@ __all__ = [
     "rebuild_of",
     "recommender_summary",
     "replaced_names",
+    "scored_stream",
     "total",
     "used_columns",
     "view_summary",

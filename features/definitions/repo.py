@@ -105,8 +105,23 @@ def load_repo(path: str | Path) -> FeatureRepo:
     repo = FeatureRepo(path, entities, streams, views, models, recommenders)
     for model in models.values():
         model.check(repo.columns_of(model.stream))
+    _check_scored(repo)
     _check_recommenders(repo)
     return repo
+
+
+def _check_scored(repo: FeatureRepo) -> None:
+    """Raises DefinitionError where two models write one stream, or events of other producers are in its topic."""
+    writers: dict[str, str] = {}
+    for model in repo.models.values():
+        if model.scored is not None:
+            topic = model.scored.topic
+            others = [stream.name for stream in repo.streams.values() if topic in stream.topics]
+            others += [f"model {writers[topic]}"] if topic in writers else []
+            if others != [model.scored.name]:
+                got = f"topic '{topic}' of {', '.join(others)}"
+                raise DefinitionError(f"event model '{model.name}': scored", "a topic that it alone writes", got)
+            writers[topic] = model.name
 
 
 def _check_recommenders(repo: FeatureRepo) -> None:
@@ -221,6 +236,7 @@ def _with_parts(definition: Definition) -> Iterator[Definition]:
         yield from definition.streams
     if isinstance(definition, BaseEventModel):
         yield from definition.streams
+        yield from () if definition.scored is None else (definition.scored,)
     if isinstance(definition, Recommender):
         yield definition.stream
         yield from () if definition.served is None else (definition.served,)

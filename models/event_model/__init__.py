@@ -12,7 +12,16 @@ from models.event_model.artefact import (
     try_out,
 )
 from models.event_model.columns import EventModelColumns, filled, rounded
-from models.event_model.decisions import DECISIONS, InputEffect, alerts_of, decide, reasons_of
+from models.event_model.decisions import (
+    DECISIONS,
+    SCORED,
+    InputEffect,
+    alerts_of,
+    decide,
+    known_together,
+    reasons_of,
+    scored_events,
+)
 from models.event_model.inputs import EventInputs, Events
 from models.event_model.manifest import EventManifest
 from models.event_model.scorers import SCORERS, EventClassifier, EventRegressor, EventScorer, kind_of, views_of
@@ -29,16 +38,19 @@ __all__ = [
     "LoadedEventModel",
     "InputEffect",
     "SCORERS",
+    "SCORED",
     "alerts_of",
     "decide",
     "filled",
     "golden_scores",
     "kind_of",
+    "known_together",
     "load_event_model",
     "open_event_model",
     "reasons_of",
     "rounded",
     "save_event_model",
+    "scored_events",
     "try_out",
     "views_of",
 ]

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.arrays import Bools, Floats
+from features.definitions import OF_EVENT, Stream
 from features.redaction import redacted
 from models.event_model.artefact import LoadedEventModel
 from models.event_model.columns import EventModelColumns, usual_of
@@ -87,6 +88,10 @@ DECISIONS = pa.schema(
 ``reasons`` and ``event`` are JSON of events that alert; ``inputs`` (and ``event``) are JSON of events with a problem,
 from which the model scores them again. Older decisions have no ``stream``."""
 
+SCORED = "scored "
+"""Behind DECISIONS, the decisions of a model that writes a scored stream have its event's known_at and fields, each
+after this prefix."""
+
 
 def decide(
     columns: EventModelColumns,
@@ -113,7 +118,7 @@ def decide(
         _reasons_json(effects) if alerts else None for effects, alerts in zip(reasons, alerting.tolist(), strict=True)
     ]
     count = len(matrix)
-    return pa.table(
+    decided = pa.table(
         {
             "stream": [columns.model.stream.name] * count,
             "event_id": events["event_id"],
@@ -132,6 +137,39 @@ def decide(
         },
         schema=DECISIONS,
     )
+    return with_scored_fields(decided, columns, events)
+
+
+def with_scored_fields(decided: pa.Table, columns: EventModelColumns, events: pa.Table) -> pa.Table:
+    """The decisions with the fields of their events in the model's scored stream; as they are where it has none."""
+    scored = columns.model.scored
+    if scored is None:
+        return decided
+    decided = decided.append_column(f"{SCORED}known_at", events["known_at"])
+    for name, path in columns.model.scored_fields.items():
+        values = events[path.removeprefix(OF_EVENT)] if path.startswith(OF_EVENT) else decided[path]
+        decided = decided.append_column(f"{SCORED}{name}", values)
+    return decided
+
+
+def known_together(decided: pa.Table) -> pa.Table:
+    """The decisions, those of a scored stream known a millisecond after the newest of their events.
+
+    No event that was scored together with another, by features without it, is later than its score.
+    """
+    index = decided.schema.get_field_index(f"{SCORED}known_at")
+    if index < 0 or not decided.num_rows:
+        return decided
+    newest = pc.max(decided.column(index)).as_py() + 1
+    return decided.set_column(index, decided.schema.field(index), pa.array([newest] * decided.num_rows, pa.int64()))
+
+
+def scored_events(decided: pa.Table, scored: Stream) -> pa.Table:
+    """The events of the model's scored stream: those that have a score."""
+    has_score = decided.filter(pc.is_valid(decided["score"]))
+    columns = {name: has_score[name] for name in ("event_id", "event_time")}
+    columns |= {name: has_score[f"{SCORED}{name}"] for name in ("known_at", *scored.mapped)}
+    return pa.table(columns)
 
 
 def _scored(

@@ -5,6 +5,6 @@ In: a batch's accepted events and the rows before it. Out: durable decisions, in
 
 from streaming.scoring.rescoring import rescore
 from streaming.scoring.scoring import EventScoring, event_scoring
-from streaming.scoring.topics import DecisionTopics, problems_topic
+from streaming.scoring.topics import DecisionTopics, problems_topic, scored_streams
 
-__all__ = ["DecisionTopics", "EventScoring", "rescore", "event_scoring", "problems_topic"]
+__all__ = ["DecisionTopics", "EventScoring", "rescore", "event_scoring", "problems_topic", "scored_streams"]

@@ -123,5 +123,5 @@ def decided_on_executors(events: DataFrame, share: FoldShare, request: ScoringRe
         decided = [unpacked(payload.as_buffer()) for part in parts for payload in part["payload"]]
     finally:
         pieces.unpersist()
-    decisions = pa.concat_tables([DECISIONS.empty_table(), *decided])
+    decisions = pa.concat_tables(decided) if decided else DECISIONS.empty_table()
     return decisions.take(pa.array(np.argsort(sequences(decisions), kind="stable")))

@@ -15,7 +15,7 @@ from models.event_champion import EventAlias
 from models.event_model import EventModelColumns, LoadedEventModel, decide
 from streaming.dead_letters import DeadLetter, send_receipts
 from streaming.kafka import EventProducer
-from streaming.scoring.topics import DecisionTopics, problems_topic
+from streaming.scoring.topics import DecisionTopics, problems_topic, scored_streams
 
 
 def rescored(letters: Sequence[DeadLetter], columns: EventModelColumns, loaded: LoadedEventModel) -> pa.Table:
@@ -54,7 +54,8 @@ def rescore(
             raise StoreError(f"event model '{name}'", "a champion that scores", got, f"Run 'headrace train {name}'.")
         decided = rescored(of_model, columns, loaded)
         scored = np.asarray(decided["score"].is_valid())
-        DecisionTopics(producer, *topics).send_rescored(decided.filter(pa.array(scored)), columns.model.scored_rules)
+        sink = DecisionTopics(producer, *topics, scored_streams(repo))
+        sink.send_rescored(decided.filter(pa.array(scored)), columns.model.scored_rules)
         done = [letter for letter, is_scored in zip(of_model, scored.tolist(), strict=True) if is_scored]
         send_receipts(producer, problems_topic(topics[0], name), done)
         count += len(done)

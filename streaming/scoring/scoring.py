@@ -22,7 +22,7 @@ from features.history import features_before
 from features.online_store import Batch, Offsets, RowStore
 from features.rows import BatchKey
 from models.event_champion import Champion, EventAlias, PolledChampion, first_look_s
-from models.event_model import DECISIONS, EventModelColumns, decide
+from models.event_model import DECISIONS, EventModelColumns, decide, known_together
 from streaming.scoring.decision_log import DecisionLog
 from streaming.scoring.on_executors import decided_on_executors
 from streaming.scoring.request import ScoringRequest
@@ -92,7 +92,7 @@ class ModelScoring:
         loaded, problem = self.champion.current(), self.champion.problem
         missing = f"no_model: {problem}" if loaded is None and problem else None
         decided = score(ScoringRequest(self.champion.columns, loaded, missing))
-        return decided.filter(pa.array(self.log.undecided(decided)))
+        return known_together(decided.filter(pa.array(self.log.undecided(decided))))
 
 
 class GenerationScoring:

@@ -24,14 +24,20 @@ POLL_S = 0.1
 
 
 class Project:
-    """A project with the definitions of feature_repo/cards.py on topics that begin with ``topic``."""
+    """A project with the definitions of feature_repo/cards.py on topics that begin with ``topic``.
 
-    def __init__(self, root: Path, bootstrap: str, jars: Path, topic: str) -> None:
-        self.root, self.bootstrap = root, bootstrap
+    Args:
+        edited: changes the text of the definitions.
+    """
+
+    def __init__(
+        self, root: Path, bootstrap: str, jars: Path, topic: str, edited: Callable[[str], str] = lambda text: text
+    ) -> None:
+        self.root, self.bootstrap, self.topic = root, bootstrap, topic
         (root / ".headrace").mkdir(parents=True)
         (root / ".headrace" / "jars").symlink_to(jars)
         (root / "feature_repo").mkdir()
-        definitions = (ROOT / "feature_repo" / "cards.py").read_text(encoding="utf-8")
+        definitions = edited((ROOT / "feature_repo" / "cards.py").read_text(encoding="utf-8"))
         (root / "feature_repo" / "cards.py").write_text(definitions.replace('"cards.', f'"{topic}.'), encoding="utf-8")
         shutil.copy(ROOT / "feature_repo" / "feature_store.yaml", root / "feature_repo")
         stream = "[stream]\nspark_memory = '512m'\narchive_trigger_s = 0.5\n"

@@ -15,23 +15,27 @@ from features.definitions.models.earlier import (
 from features.definitions.models.event_models import SCORE, AtPrecision, BaseEventModel, EventModel, Rule, TopADay
 from features.definitions.models.recommenders import SOURCES, Recommender, Source, attributes_of
 from features.definitions.models.regressors import Regressor
+from features.definitions.models.scored_streams import OF_EVENT, SCORED_COLUMNS, scored_stream
 
 __all__ = [
     "AtPrecision",
     "BaseEventModel",
     "ChosenRecommenders",
     "EventModel",
+    "OF_EVENT",
     "REPLACED_NAMES",
     "REPLACED_SETTINGS",
     "Recommender",
     "Regressor",
     "Rule",
     "SCORE",
+    "SCORED_COLUMNS",
     "SOURCES",
     "Source",
     "TopADay",
     "attributes_of",
     "chosen_recommenders",
     "replaced_names",
+    "scored_stream",
     "with_names",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from features.definitions.checks import check_mapping, check_model_name, check_name, freeze, nonempty_list
@@ -17,6 +18,7 @@ from features.definitions.expressions import (
     freeze_where,
     largest_number,
 )
+from features.definitions.models.scored_streams import scored_sources
 from features.definitions.streams import Stream
 from features.definitions.windows import duration_ms
 from features.errors import DefinitionError
@@ -90,6 +92,7 @@ class BaseEventModel:
     derived: Mapping[str, Expression] | None
     rules: Sequence[Rule]
     usual: Mapping[str, str] | None = None
+    scored: Stream | None = None
 
     OUTPUTS: ClassVar[tuple[str, ...]] = (SCORE,)
     """The model's own answers that derived columns and rules may name."""
@@ -121,6 +124,7 @@ class BaseEventModel:
         )
         if len(set(inputs)) < len(inputs):
             raise DefinitionError(where, "inputs that differ", ", ".join(inputs))
+        len(self.scored_fields)  # making them checks them
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -136,6 +140,11 @@ class BaseEventModel:
     def habits(self) -> FrozenMap[str]:
         """The checked form of ``usual``."""
         return self.usual  # type: ignore[return-value]  # __post_init__ froze it
+
+    @cached_property
+    def scored_fields(self) -> FrozenMap[str]:
+        """Field of ``scored`` → its path in the message: 'event.FIELD' or a model's column; empty without a stream."""
+        return FrozenMap() if self.scored is None else scored_sources(self.scored, self.stream, self.where)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -197,6 +206,7 @@ class EventModel(BaseEventModel):
         derived: further columns for rules: name → expression of fields and features.
         rules: each an alert source of its own.
         usual: input → the feature with its usual value, which reasons show beside it.
+        scored: the stream (scored_stream()) that gets each event with its score, for features to aggregate.
     """
 
     name: str
@@ -209,6 +219,7 @@ class EventModel(BaseEventModel):
     derived: Mapping[str, Expression] | None = None
     rules: Sequence[Rule] = ()
     usual: Mapping[str, str] | None = None
+    scored: Stream | None = None
 
     OUTPUTS: ClassVar[tuple[str, ...]] = ()
 

@@ -38,6 +38,7 @@ class Regressor(BaseEventModel):
         usual: input → the feature with its usual value, which reasons show beside it.
         error: the error that the fit minimises and the gate compares: the mean of its absolute, or the root of the
             mean of its square.
+        scored: the stream (scored_stream()) that gets each event with its prediction, for features to aggregate.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Regressor(BaseEventModel):
     rules: Sequence[Rule] = ()
     usual: Mapping[str, str] | None = None
     error: Literal["absolute", "squared"] = "absolute"
+    scored: Stream | None = None
 
     def __post_init__(self) -> None:
         where = self.where

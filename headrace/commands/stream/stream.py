@@ -142,7 +142,7 @@ def _scoring(
     """The scoring by the repo's event models, whose topics exist; None where it has no models."""
     from models.registry import absolute_uri
     from streaming.kafka import ensure_named_topics
-    from streaming.scoring import DecisionTopics, event_scoring, problems_topic
+    from streaming.scoring import DecisionTopics, event_scoring, problems_topic, scored_streams
 
     if not repo.models:
         return None
@@ -155,7 +155,7 @@ def _scoring(
         repo,
         absolute_uri(settings.mlflow.tracking_uri, root),
         root / settings.home / "checkpoints" / "scores",
-        DecisionTopics(producer, scores, alerts),
+        DecisionTopics(producer, scores, alerts, scored_streams(repo)),
         reached,
     )
 
