@@ -52,6 +52,7 @@ FORMS = (
         rf"\1{HIDDEN}",
     ),
     ("bearer", r"(\bbearer\s+)[\w.~+/=-]{16,}", rf"\1{HIDDEN}"),
+    ("hr_", r"\bhr_[0-9a-f]{12}_[\w-]{16,}", HIDDEN),  # a key of the service
     # password=…, "token": …; a plain word before a colon is text, such as "unexpected token: }".
     ("=", rf"((?:{SECRET_NAME}|[?&]key)[\"']?\s*=\s*){_VALUE}", rf"\1{HIDDEN}"),
     (":", rf"({SECRET_NAME}[\"']\s*:\s*){_VALUE}", rf"\1{HIDDEN}"),
@@ -61,7 +62,9 @@ FORMS = (
 
 _FORMS = tuple((hint, re.compile(form, re.IGNORECASE | re.DOTALL), shown) for hint, form, shown in FORMS)
 
-_HINTS = re.compile(r"pass|secret|token|user.info|jaas|oauthbearer|credential|key|signature|authorization|bearer|://")
+_HINTS = re.compile(
+    r"pass|secret|token|user.info|jaas|oauthbearer|credential|key|signature|authorization|bearer|hr_|://"
+)
 
 _remembered: tuple[str, ...] = ()
 """The values of secrets, the longest first: a shorter one may be a part of it."""

@@ -41,6 +41,7 @@ VERBS = {
     "models.examples": ("commands.models.register:examples", "Write the examples that a model learns from."),
     "models.register": ("commands.models.register:register", "Register an MLflow model of yours, and judge it."),
     "serve": ("commands.serve:serve", "Answer HTTP requests with the champion."),
+    "keys": ("commands.keys:keys", "Say who may use the HTTP service, for what and how often."),
     "recommend": ("commands.serve:recommend", "Ask the running service."),
     "bench": ("bench.report:bench", "Measure Headrace on this machine, beside a peer where there is one."),
     "bench.core": ("bench.core:core", "Folding, finalizing and history on one processor."),

@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from features.errors import HeadraceError
+from features.machine import LOOPBACK
 from features.online_store import status_file
+from headrace.client import access_headers
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 STOP_WITHIN_S = 25.0
 
 POLL_S = 0.1
+
+KEYS = "keys.json"
+"""The file of the service's keys, in the home of a loop of its own: it asks for none unless somebody puts one there."""
 
 MOST_LOG_BYTES = 16 << 20
 """Bytes of a log of the loop's processes, and of what is kept of it before."""
@@ -173,6 +178,8 @@ class Loop:
             "HEADRACE_HOME": str(self.home),
             "HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
             "HEADRACE_OFFLINE__PATH": str(self.home / "offline"),
+            "HEADRACE_SERVING__HOST": self.host,
+            "HEADRACE_SERVING__KEYS": str((self.home / KEYS).resolve()),
             "HEADRACE_SERVING__PORT": str(self.port),
             "HEADRACE_STREAM__REPO": str(self.repo),
             "HEADRACE_MLFLOW__TRACKING_URI": self.tracking_uri,
@@ -248,7 +255,8 @@ class Loop:
     def ask(self, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any] | None:
         """The service's answer; None where there is none, or a refusal."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", **access_headers()}
+        request = urllib.request.Request(f"{self.url}{path}", data, headers)
         try:
             with urllib.request.urlopen(request, timeout=timeout_s) as response:
                 answer: dict[str, Any] = json.loads(response.read())
@@ -257,9 +265,14 @@ class Loop:
         return answer
 
     @property
+    def host(self) -> str:
+        """Where this machine reaches the service."""
+        return LOOPBACK
+
+    @property
     def url(self) -> str:
         """The service's address."""
-        return f"http://{self.settings.serving.host}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
 
 def keep_short(log: Path, most: int = MOST_LOG_BYTES) -> None:

@@ -46,6 +46,19 @@ class Project:
         """The folder of the definitions."""
         return self.root / self.settings.stream.repo
 
+    @property
+    def keys(self) -> Path:
+        """The file of the service's keys."""
+        written = self.settings.serving.keys
+        return self.root / written if written else self.home / "keys.json"
+
+    @cached_property
+    def tenant(self) -> str:
+        """Whose service it is. Raises UsageError where feature_store.yaml has to say so and is missing."""
+        from features.online_store import read_settings_of
+
+        return self.settings.serving.tenant or read_settings_of(self.definitions / "feature_store.yaml").project
+
     @cached_property
     def repo(self) -> FeatureRepo:
         """The definitions. Raises DefinitionError where they do not load."""

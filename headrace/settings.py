@@ -32,8 +32,8 @@ SECRET_FILE = "the secret file "
 TRACKED = FILES[0]
 """The file of settings that is in version control: no secret is in it."""
 
-NOT_OURS = ("HEADRACE_DATA", "HEADRACE_SEED", SECRETS_DIR)
-"""Variables that are not settings: the tests', and the folder of secret files."""
+NOT_OURS = ("HEADRACE_DATA", "HEADRACE_SEED", "HEADRACE_KEY", SECRETS_DIR)
+"""Variables that are not settings: the tests', a client's key, and the folder of secret files."""
 
 SECRETS = (("alerts", "postgres_password"), ("alerts", "webhook_token"), ("redis", "password"), ("mlflow", "trust_key"))
 """Read from the environment and secret files alone, as plain text."""

@@ -19,6 +19,7 @@ from features.events.avro import schema_registry
 from features.online_store import FeatureReader, Pending, RowsWithPending
 from features.redaction import redact_output, remember_secrets
 from models.registry import MlflowRegistry
+from serving.access import OPS, Principal, declare_access, guarded, principal_of
 from serving.config import ServiceConfig
 from serving.events import OwnClicks
 from serving.http import HotRoute, HotRoutes, RequestLimits, encoded, json_route, problems, schema
@@ -84,9 +85,11 @@ def build_asgi(settings: ServiceConfig, *, answers_id: bool = True) -> ASGIApp:
 
 
 def app_of(service: Service, *, answers_id: bool = True) -> ASGIApp:
-    """The HTTP interface of a service: the hot routes, before FastAPI with all routes."""
+    """The HTTP interface of a service: the gate, the hot routes, and FastAPI with all routes."""
     most = service.settings.max_body_bytes
-    return HotRoutes(fastapi_of(service), hot_routes(service), service.metrics, most, answers_id=answers_id)
+    whole = fastapi_of(service)
+    hot = HotRoutes(whole, hot_routes(service), service.metrics, most, answers_id=answers_id)
+    return guarded(hot, whole.routes, service.settings, service.metrics, answers_id=answers_id)
 
 
 def fastapi_of(service: Service) -> FastAPI:
@@ -113,6 +116,7 @@ def fastapi_of(service: Service) -> FastAPI:
     app.add_middleware(RequestLimits, metrics=service.metrics, max_body_bytes=service.settings.max_body_bytes)
     _add_v1(app, service)
     _add_operations(app, service)
+    declare_access(app)
     return app
 
 
@@ -132,7 +136,7 @@ def hot_routes(service: Service) -> dict[str, HotRoute]:
         return await asyncio.to_thread(service.scores.score, request)
 
     async def events(scope: Scope, body: bytes) -> tuple[int, bytes]:
-        return await _posted(service, body, QueryParams(scope["query_string"]).get("stream"))
+        return await _posted(service, body, QueryParams(scope["query_string"]).get("stream"), principal_of(scope))
 
     return {
         "/v1/recommend": json_route(schema.RecommendRequest, service.recommend),
@@ -143,8 +147,8 @@ def hot_routes(service: Service) -> dict[str, HotRoute]:
     }
 
 
-async def _posted(service: Service, body: bytes, stream: str | None) -> tuple[int, bytes]:
-    answer = await service.posted.post(body, stream)
+async def _posted(service: Service, body: bytes, stream: str | None, principal: Principal) -> tuple[int, bytes]:
+    answer = await service.posted.post(body, stream, principal)
     return 207 if answer.refused or answer.unknown else 202, encoded(answer)
 
 
@@ -181,7 +185,7 @@ def _add_v1(app: FastAPI, service: Service) -> None:
     )
     async def post_events(request: Request, stream: str | None = None) -> Response:
         """Send one event, a list, or {"events": [...], "stream": ...}; 202 when Kafka has acknowledged all of them."""
-        status, content = await _posted(service, await request.body(), stream)
+        status, content = await _posted(service, await request.body(), stream, principal_of(request.scope))
         return _json(content, status)
 
     @app.get("/v1/features/{entity}/{entity_id:any_text}")
@@ -201,11 +205,17 @@ def _add_operations(app: FastAPI, service: Service) -> None:
         """Answer while the process does."""
         return {"status": "ok"}
 
-    @app.get("/readyz", responses={503: {"model": schema.Readiness}})
-    async def readyz() -> JSONResponse:
-        """Say whether this replica answers as asked: 503 without items, store or model, and while the fold is stuck."""
+    ready = schema.Readiness | schema.Ready
+
+    @app.get("/readyz", response_model=ready, responses={503: {"model": ready}})
+    async def readyz(request: Request) -> JSONResponse:
+        """Say whether this replica answers as asked: 503 without items, store or model, and while the fold is stuck.
+
+        Where there are keys, only one with the scope ops is told why.
+        """
         readiness = service.readiness()
-        return JSONResponse(readiness.model_dump(), status_code=200 if readiness.ready else 503)
+        told = readiness if principal_of(request.scope).has(OPS) else schema.Ready(ready=readiness.ready)
+        return JSONResponse(told.model_dump(), status_code=200 if readiness.ready else 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:

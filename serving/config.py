@@ -53,6 +53,8 @@ class ServiceConfig(ServingSettings):
     """More options of the registry's client."""
     acknowledge_within_s: float = Field(default=5.0, gt=0)
     """How long POST /v1/events waits for Kafka's acknowledgement."""
+    own_topics: tuple[str, ...] = ("scores", "alerts")
+    """The topics of what the stream sends: no stream of them can be posted to by default."""
     events_stream: str | None = None
     """The stream that an event belongs to when the request does not say; the default recommender's unless given."""
     threads: int = Field(default=4, ge=1)

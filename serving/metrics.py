@@ -79,12 +79,21 @@ class Metrics:
         self.requests = Counter(
             "headrace_http_requests_total", "Answered requests", ["method", "route", "status"], registry=registry
         )
+        self.access_refused = Counter(
+            "headrace_access_refused_total",
+            "Requests not let in, by reason: none, several, unknown, expired, scope, tenant, stream, rate",
+            ["reason"],
+            registry=registry,
+        )
         self.fallbacks = Counter(
             "headrace_fallbacks_total", "Recommendations that were a fallback", ["reason"], registry=registry
         )
         self.events = Counter("headrace_events_total", "Posted events by verdict", ["status"], registry=registry)
         self.failures = Counter(
-            "headrace_failures_total", "Failed work by part: store, items, registry, model", ["part"], registry=registry
+            "headrace_failures_total",
+            "Failed work by part: store, items, registry, model, keys",
+            ["part"],
+            registry=registry,
         )
         self.served_log = Counter(
             "headrace_served_log_total", "Sampled answers by what became of their event", ["status"], registry=registry

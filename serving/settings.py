@@ -11,9 +11,17 @@ class ServingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     host: str = "127.0.0.1"
-    """The address to listen on; 0.0.0.0 for everybody."""
+    """The address to listen on; beyond this machine, such as 0.0.0.0, only with keys."""
     port: int = Field(default=8000, ge=0, le=65_535)
     """The port to listen on; 0 takes a free one."""
+    keys: str = ""
+    """The file of `headrace keys`, below the project where it is relative; empty for keys.json in the project's home.
+    Where there is one, no request is answered without a key but /healthz and /readyz."""
+    tenant: str = ""
+    """Whose service it is: keys of another tenant are refused. Empty for the project of feature_store.yaml."""
+    writable_streams: tuple[str, ...] | None = None
+    """The streams that POST /v1/events may write; by default those of recommenders and event models, but for served
+    logs, labels and catalogues."""
     deadline_ms: float = Field(default=150, gt=0)
     """The time within which a request is answered, with a fallback where store or model are too slow. A request that
     would wait for most of it is refused at once with 429."""

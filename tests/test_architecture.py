@@ -76,11 +76,11 @@ LAYERS = {
         "portions > folding > finalizing > compiled programs > decoder kernels > layout > entities plan > matrix tables"
     ),
     "features.rows.kernels": "fold > packing walk > stored > merging runs unpacking > contract inner",
-    "headrace": "bench commands > __main__ cluster loop project > cli console feast metrics settings simulators",
+    "headrace": "bench commands > __main__ cluster loop project > cli client console feast metrics settings simulators",
     "headrace.bench": "history loop online parse > core feast_stores train > redis_server report workload",
     "headrace.bench.loop": "alerts freshness own_clicks serve throughput > running",
     "headrace.bench.loop.serve": "command > clicks > peers steps swaps worlds wrk > requests",
-    "headrace.commands": "demo doctor features forget models serve stream up",
+    "headrace.commands": "demo doctor features forget keys models serve stream up",
     "headrace.commands.features": "check > backfill plan show verify",
     "headrace.commands.models": "register > evaluate models train > evaluate_lists train_events > project > options",
     "headrace.commands.stream": "deliver import_ > alerts deadletters produce stream tables",
@@ -98,8 +98,9 @@ LAYERS = {
     "models.recommender.scoring": "sources > loading > pair_rows > columns walks",
     "serving": (
         "server > app > service > recommendations replicas scoring > versions > recommend recommender_metrics > "
-        "events > batches http > config metrics workers > settings"
+        "events > access batches > http > config metrics workers > settings"
     ),
+    "serving.access": "gate > key_ring rates routes writable > binding > key_file principal",
     "serving.events": "posted > avro kafka_sink pending > verdicts",
     "serving.http": "hot_routes limits > problems structs > schema",
     "serving.recommend": (

@@ -37,7 +37,8 @@ class ServiceError(HeadraceError):
 def serve(cpus: int, root: Path, **overrides: Any) -> None:
     """Answer over HTTP with the champion, in the foreground, until Ctrl-C.
 
-    Without a model or a store it answers with popular or trending items, and the answer names the fallback.
+    Without a model or a store it answers with popular or trending items, and the answer names the fallback. Beyond this
+    machine it listens only where there are keys (see 'headrace keys').
 
     \b
     Examples:
@@ -86,6 +87,9 @@ def service_config(project: Project, **overrides: Any) -> ServiceConfig:
         "store": read_settings_of(repo / "feature_store.yaml"),
         "tracking_uri": absolute_uri(settings.mlflow.tracking_uri, project.root),
         "recommender_names": replaced_names(settings.training),
+        "keys": str(project.keys.resolve()),
+        "tenant": project.tenant,
+        "own_topics": (settings.stream.scores_topic, settings.stream.alerts_topic),
         "kept_model": str((home / "kept-model").resolve()),
         "bootstrap_servers": kafka.bootstrap_servers or _own_broker(home),
         "kafka_client": kafka.client,
@@ -141,13 +145,13 @@ def recommend(user_id: str | None, item_id: str | None, url: str | None, root: P
 
 def _configured(root: Path) -> str:
     """The address of the project's service, for a client on this machine."""
+    from headrace.client import reached_at
     from headrace.project import Project
 
     serving = Project.open(root).settings.serving
     if not serving.port:
         raise UsageError("headrace recommend", "--url, as serving.port of the settings is 0", "none")
-    host = "127.0.0.1" if serving.host == "0.0.0.0" else serving.host
-    return f"http://{host}:{serving.port}"
+    return f"http://{reached_at(serving.host)}:{serving.port}"
 
 
 def post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,7 +159,9 @@ def post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen
 
-    request = Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    from headrace.client import access_headers
+
+    request = Request(url, json.dumps(body).encode(), {"content-type": "application/json", **access_headers()})
     try:
         with urlopen(request, timeout=WAIT_S) as answer:
             content: dict[str, Any] = json.loads(answer.read())

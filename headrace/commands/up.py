@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from headrace.client import reached_at
 from headrace.loop import Child, Loop, LoopError, interrupts_end_it
 
 SHOW_EVERY_S = 3.0
@@ -63,8 +64,10 @@ def up(minutes: float, drift_minutes: float) -> None:
     """
     from features.machine import free_port
     from headrace.project import Project
+    from serving.access import check_access
 
     project = Project.open()
+    check_access(project.settings.serving.host, project.keys)
     port = project.settings.serving.port or free_port()
     repo, tracking = project.definitions, project.settings.mlflow.tracking_uri
     try:
@@ -179,6 +182,11 @@ class ProjectLoop(Loop):
     """The loop on the project itself: its parts have the settings that they have when started by hand."""
 
     @property
+    def host(self) -> str:
+        """By the settings."""
+        return reached_at(self.settings.serving.host)
+
+    @property
     def environment(self) -> dict[str, str]:
         """The environment with Kafka's address and the service's port, which the settings leave open."""
         ours = {"HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap, "HEADRACE_SERVING__PORT": str(self.port)}
@@ -255,7 +263,7 @@ def status_line(stream: Mapping[str, Any], ready: Mapping[str, Any] | None, trai
     """The state of all parts in a line."""
     fold = stream.get("queries", {}).get("fold")
     streaming = _stream(fold) if stream["state"] == "running" and fold else ["stream starts"]
-    service = f"service ready, model {ready['model']}" if ready else "service starts"
+    service = f"service ready, model {ready.get('model', 'unknown without a key')}" if ready else "service starts"
     canary = ready.get("canary", "none") if ready else "none"
     service += "" if canary == "none" else f", canary {canary}"
     return " · ".join([time.strftime("%H:%M:%S"), *streaming, service, training])

@@ -10,12 +10,13 @@ from features.definitions import ChosenRecommenders, FeatureRepo, Stream
 from features.errors import HeadraceError
 from features.events.avro import schema_registry
 from features.times import now_ms
+from serving.access import Principal, writable_streams
 from serving.config import ServiceConfig
 from serving.events import verdicts as events
 from serving.events.avro import judge_avro
 from serving.events.pending import OwnClicks
 from serving.events.verdicts import EventSink
-from serving.http import ProblemError, schema
+from serving.http import ProblemError, field_problem, schema
 from serving.metrics import Metrics
 from serving.workers import OverloadedError, Workers
 
@@ -44,12 +45,19 @@ class PostedEvents:
         self._workers, self._metrics = workers, metrics
         self._recommenders, default = recommenders, recommenders.default
         self._stream = settings.events_stream or (None if default is None else default.stream.name)
+        self._writable = writable_streams(repo, recommenders, settings.writable_streams, settings.own_topics)
         self._schemas = schema_registry(settings.schema_registry, settings.registry_client)
 
-    async def post(self, body: bytes, stream_name: str | None) -> schema.EventsResponse:
-        """The outcome of each event of the body, once Kafka has acknowledged the valid ones."""
+    async def post(self, body: bytes, stream_name: str | None, principal: Principal) -> schema.EventsResponse:
+        """The outcome of each event of the body, once Kafka has acknowledged the valid ones.
+
+        Raises ProblemError for a stream that is not for the principal, or that is none, or that HTTP may not write.
+        """
         posted = events.read_body(body)
-        stream = events.named_stream(self._repo.streams, posted.stream or stream_name or self._stream)
+        name = posted.stream or stream_name or self._stream
+        self._check_principal(principal, name)
+        stream = events.named_stream(self._repo.streams, name)
+        self._check_writable(stream)
         if self._sink is None:
             raise ProblemError(503, "POST /v1/events requires Kafka's address; got none. See 'headrace serve --help'.")
         now = now_ms()
@@ -65,6 +73,19 @@ class PostedEvents:
         for verdict in response.events:
             self._metrics.events.labels(verdict.status).inc()
         return response
+
+    def _check_principal(self, principal: Principal, name: str | None) -> None:
+        if name is not None and not principal.may_write(name):
+            self._metrics.access_refused.labels("stream").inc()
+            required = f"a stream of the key's scopes ({', '.join(principal.shown)})"
+            raise field_problem("stream", required, name, 403)
+
+    def _check_writable(self, stream: Stream) -> None:
+        if stream.name not in self._writable:
+            self._metrics.access_refused.labels("stream").inc()
+            listed = ", ".join(sorted(self._writable)) or "none"
+            required = f"a stream that HTTP may write, by serving.writable_streams of the settings: {listed}"
+            raise field_problem("stream", required, stream.name, 403)
 
     def measure(self) -> None:
         """Let the metrics say how much is pending. Raises StoreError."""

@@ -23,6 +23,8 @@ WHOLE = "texts of whole characters, not halves of a pair of UTF-16"
 
 TITLES = {
     400: "The body cannot be read",
+    401: "The request has no valid key",
+    403: "The key is not for this",
     404: "There is no such thing here",
     405: "The method does not exist here",
     413: "The body is too large",

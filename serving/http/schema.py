@@ -317,6 +317,12 @@ class ModelsResponse(RecommenderModels):
     """The name of each recommender → its versions."""
 
 
+class Ready(Strict):
+    """The answer to GET /readyz for those who have no key with the scope ops."""
+
+    ready: bool
+
+
 class RecommenderReadiness(Strict):
     """Whether a recommender answers as asked; each part is ok or has its error."""
 

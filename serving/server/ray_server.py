@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.errors import HeadraceError
 from features.machine import LOOPBACK
+from serving.access import check_access
 from serving.config import ServiceConfig
 from serving.server.haproxy import environment_of, haproxy, refusal
 
@@ -61,8 +62,10 @@ def served(settings: ServiceConfig, num_cpus: int = 2) -> Iterator[str]:
     """The service answers at the yielded URL, on a Ray that only this machine can reach, until the block ends.
 
     Raises:
+        UsageError: other machines reach the address, and there are no keys.
         ServeError: Ray did not start, or the application failed to.
     """
+    check_access(settings.host, Path(settings.keys) if settings.keys else None)
     run = TemporaryDirectory(prefix="headrace-run-", ignore_cleanup_errors=True)  # the owner's alone
 
     def application() -> Application:

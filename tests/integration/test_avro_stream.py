@@ -21,6 +21,7 @@ from features.definitions.repo import load_repo
 from features.events.avro.registry import SchemaRegistry
 from features.events.avro.writer import avro_writer
 from features.online_store.settings import StoreSettings
+from serving.access.principal import EVERYBODY
 from serving.app import service_of
 from serving.config import ServiceConfig
 from streaming.dead_letters import read_dead_letters
@@ -147,7 +148,7 @@ def posted(project: Project, body: dict[str, Any]) -> list[str]:
     )
     service = service_of(settings)
     assert service.sink is not None
-    answer = asyncio.run(service.posted.post(json.dumps(body).encode(), None))
+    answer = asyncio.run(service.posted.post(json.dumps(body).encode(), None, EVERYBODY))
     service.sink.close()
     return [one.status for one in answer.events]
 

@@ -187,7 +187,7 @@ def test_every_route_before_fastapi_stands_in_the_document(service):
 def test_events_have_the_same_problem_whichever_route_they_take(app):
     assert ask(app, "/v1/events", b"{}", query="stream=nothing").json["errors"][0]["field"] == "stream"
     assert ask(app, "/v1/events", b"{").status == 400
-    assert ask(app, "/v1/events", b"{}", query="stream=activity&stream=served").status == 503  # there is no Kafka
+    assert ask(app, "/v1/events", b"{}", query="stream=activity&stream=transactions").status == 503  # there is no Kafka
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/x+json"])

@@ -24,6 +24,7 @@ from features.online_store.port import Marker
 from features.online_store.sqlite.rows import SqliteRows
 from headrace.commands.serve import service_config
 from headrace.project import Project
+from serving.access.principal import EVERYBODY
 from serving.app import own_clicks_of
 from serving.events import verdicts
 from serving.events.posted import key_fields
@@ -159,7 +160,7 @@ def test_without_a_default_a_request_has_to_name_one(tmp_path):
     assert service.models().problem == "there is no default recommender"
     assert service.readiness().model == "no default recommender"
     with pytest.raises(ProblemError):
-        asyncio.run(service_in(tmp_path, Kafka()).posted.post(b'{"event_time": 1}', None))
+        asyncio.run(service_in(tmp_path, Kafka()).posted.post(b'{"event_time": 1}', None, EVERYBODY))
 
 
 def test_filters_are_by_the_attributes_of_the_recommenders_own_items(service):
@@ -231,7 +232,7 @@ def test_metrics_of_the_service_are_the_defaults_and_those_by_recommender_are_of
 def posted(service: Service, stream: str | None, **event: Any) -> list[str]:
     now = time.time_ns()
     body = json.dumps({"event_id": f"e{now}", "event_time": now // 1_000_000, **event}).encode()
-    return [one.status for one in asyncio.run(service.posted.post(body, stream)).events]
+    return [one.status for one in asyncio.run(service.posted.post(body, stream, EVERYBODY)).events]
 
 
 def test_a_sessions_items_are_those_of_the_recommender_that_its_events_are_of(tmp_path):

@@ -81,7 +81,7 @@ class Client:
     """Clicks of users, and reads of what the service counts of them."""
 
     def __init__(self, loop: Loop) -> None:
-        self._address = loop.settings.serving.host, loop.port
+        self._address = loop.host, loop.port
 
     def seen(self, user: str) -> int:
         """The number of the user's views that the service counts."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from features.errors import UsageError
 from features.machine import find_program
 from headrace.bench.redis_server import redis_server
+from headrace.client import access_headers
 from headrace.console import say
 from headrace.loop import OWN_STORE, Loop, LoopError, interrupts_end_it, own_repo, temporary_home
 
@@ -110,7 +111,7 @@ def asked(address: tuple[str, int], method: str, path: str, body: Mapping[str, A
     """
     with closing(http.client.HTTPConnection(*address, timeout=10)) as connection:
         data = None if body is None else json.dumps(body)
-        connection.request(method, path, data, {"content-type": "application/json"})
+        connection.request(method, path, data, {"content-type": "application/json", **access_headers()})
         answer = connection.getresponse()
         content: dict[str, Any] = json.loads(answer.read())
     if answer.status not in (http.HTTPStatus.OK, http.HTTPStatus.ACCEPTED):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +18,9 @@ from headrace.bench.loop.running import STORES, check_stores, ended_by_ctrl_c, l
 from headrace.bench.loop.serve.clicks import clicked
 from headrace.bench.loop.serve.swaps import held, recovered_s, swapped
 from headrace.bench.report import bench_report, write_report
+from headrace.client import KEY
 from headrace.console import JSON, say
-from headrace.loop import Loop, own_repo
+from headrace.loop import KEYS, Loop, own_repo
 
 if TYPE_CHECKING:
     from headrace.bench.loop.serve.worlds import World
@@ -61,6 +64,7 @@ MOVIELENS = "movielens-small"
     type=click.Path(path_type=Path, file_okay=False),
     help="The folder that has movielens-small.",
 )
+@click.option("--keys", is_flag=True, help="The service asks for keys, and every request has one.")
 @click.option("--only", multiple=True, type=click.Choice(PARTS), help="Measure this part; all of them by default.")
 @JSON
 def serve_bench(as_json: bool, **chosen: Any) -> None:
@@ -89,6 +93,7 @@ def serve_bench(as_json: bool, **chosen: Any) -> None:
     Examples:
       headrace bench serve
       headrace bench serve --store redis --json
+      headrace bench serve --only recommend --keys
       headrace bench serve --only recommend --only peers --items 100000
     """
     from headrace.bench.loop.serve.wrk import wrk_path
@@ -125,6 +130,7 @@ class Options:
     rate: int
     data: Path
     only: tuple[str, ...]
+    keys: bool = False
 
     def has(self, part: str) -> bool:
         """Whether the part is measured."""
@@ -144,8 +150,15 @@ class ServeBench:
         """The figures of ours and of the peers."""
         options = self.options
         with running(self.project, options.store) as loop:
+            if options.keys:
+                ask_for_keys(loop)
             world = self._prepared(loop)
-            self.ours |= {"store": options.store, "replicas": options.replicas, "model": world.size}
+            self.ours |= {
+                "store": options.store,
+                "replicas": options.replicas,
+                "keys": options.keys,
+                "model": world.size,
+            }
             with serving(loop, options.replicas, world) as load:
                 self._parts(load, world)
                 if options.has("swap"):
@@ -209,7 +222,7 @@ class ServeBench:
         options = self.options
         say(f"{options.rate} requests a second for {options.seconds} s, with {VERSIONS - 1} promotions and a rollback")
         return swapped(
-            (loop.settings.serving.host, loop.port),
+            (loop.host, loop.port),
             plain(world),
             world.registry,
             world.versions,
@@ -222,7 +235,7 @@ class ServeBench:
         offered = max(round(OVERLOAD * peak), 1)
         say(f"{offered} requests a second for {seconds} s")
         run = load.run("/v1/recommend", plain(world), OVERLOAD_CLIENTS, seconds, offered)
-        address, ended = (loop.settings.serving.host, loop.port), time.perf_counter()
+        address, ended = (loop.host, loop.port), time.perf_counter()
         answered = run.full + run.fallbacks + run.refused + run.failed
         return {
             "offered_per_s": offered,
@@ -242,7 +255,7 @@ class ServeBench:
         replicas = max(self.options.replicas, 2)
         with serving(loop, replicas, world):
             say("clicks")
-            return clicked((loop.settings.serving.host, loop.port), world, replicas)
+            return clicked((loop.host, loop.port), world, replicas)
 
     def _small(self, loop: Loop) -> None:
         """Recommendations of MovieLens' ratings, by a service of their own, beside the same stream."""
@@ -255,6 +268,8 @@ class ServeBench:
             return
         home = loop.home / "small"
         home.mkdir()
+        if self.options.keys:
+            shutil.copy(loop.home / KEYS, home / KEYS)
         repo = own_repo(loop.repo, home)
         uri = f"sqlite:///{home / 'mlflow.db'}"
         with Loop(loop.root, loop.settings, home, repo, free_port(), uri, loop.bootstrap) as small:
@@ -294,14 +309,22 @@ def running(project: Project, store: str) -> Iterator[Loop]:
     """A loop with a broker and a stream, in a folder of its own, with a store of that kind."""
     from features.machine import free_port
 
-    settings = project.settings
-    local = settings.serving.model_copy(update={"host": "127.0.0.1"})
-    settings = settings.model_copy(update={"serving": local})
-    with loop_of(replace(project, settings=settings), free_port(), store) as loop:
+    with loop_of(project, free_port(), store) as loop:
         say("starting a broker and the stream")
         loop.start_broker()
         loop.start("stream", "stream")
         yield loop
+
+
+def ask_for_keys(loop: Loop) -> None:
+    """The loop's service asks for keys from now on, and all requests of this process have one, of a rate above any."""
+    from features.online_store import read_settings_of
+    from features.times import now_ms
+    from serving.access import HIGHEST_RATE, added
+
+    tenant = loop.settings.serving.tenant or read_settings_of(loop.repo / "feature_store.yaml").project
+    made = added(loop.home / KEYS, "bench", ("read", "events:*", "ops"), tenant, HIGHEST_RATE, now_ms())
+    os.environ[KEY] = made.text
 
 
 @contextmanager

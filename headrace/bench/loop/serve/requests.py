@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.client import access_headers
+
 FULL = 200
 
 
@@ -28,6 +30,7 @@ class Caller:
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
+        self._headers = {"content-type": "application/json", **access_headers()}
         self._connection = http.client.HTTPConnection(*address, timeout=10)
 
     def recommend(self, body: Mapping[str, Any], due: float | None = None) -> TimedResponse:
@@ -48,8 +51,6 @@ class Caller:
         self._connection.close()
 
     def _request(self, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-        self._connection.request(
-            "POST", "/v1/recommend", json.dumps(body).encode(), {"content-type": "application/json"}
-        )
+        self._connection.request("POST", "/v1/recommend", json.dumps(body).encode(), self._headers)
         answer = self._connection.getresponse()
         return answer.status, json.loads(answer.read())

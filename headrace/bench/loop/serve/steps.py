@@ -14,7 +14,8 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from headrace.bench.loop.serve.requests import FULL
-from headrace.loop import Loop, LoopError
+from headrace.client import access_headers
+from headrace.loop import KEYS, Loop, LoopError
 
 if TYPE_CHECKING:
     from serving.config import ServiceConfig
@@ -121,6 +122,7 @@ def config_of(loop: Loop) -> ServiceConfig:
         "deadline_ms": DEADLINE_MS,
         "repo": str(loop.repo.resolve()),
         "home": str(loop.home.resolve()),
+        "keys": str((loop.home / KEYS).resolve()),
         "store": read_settings_of(loop.repo / "feature_store.yaml"),
         "tracking_uri": loop.tracking_uri,
         "recommender_names": replaced_names(settings.training),
@@ -212,6 +214,7 @@ async def ask(app: Any, method: str, path: str, body: bytes = b"") -> tuple[int,
             (b"host", b"127.0.0.1"),
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
+            *((name.lower().encode(), text.encode()) for name, text in access_headers().items()),
         ],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 80),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from features.errors import UsageError
+from headrace.client import access_headers
 from headrace.loop import LoopError
 
 INSTALL = "Install it: 'apt install wrk' on Debian and Ubuntu, 'brew install wrk' on macOS."
@@ -26,7 +27,7 @@ sent, full, fallbacks, refused, hasty, failed = {first}, 0, 0, 0, 0, 0
 
 function init(args)
   for body in io.lines({bodies}) do
-    requests[#requests + 1] = wrk.format("POST", {path}, {{["content-type"] = "application/json"}}, body)
+    requests[#requests + 1] = wrk.format("POST", {path}, {{{headers}}}, body)
   end
 end
 
@@ -151,6 +152,8 @@ class Load:
         lines, script = self.folder / "bodies.jsonl", self.folder / "load.lua"
         lines.write_text("".join(f"{json.dumps(body)}\n" for body in bodies), encoding="utf-8")
         quoted = {"bodies": json.dumps(str(lines)), "path": json.dumps(path)}
+        headers = {"content-type": "application/json", **access_headers()}
+        quoted["headers"] = ", ".join(f"[{json.dumps(name)}] = {json.dumps(text)}" for name, text in headers.items())
         script.write_text(SCRIPT.format(first=self.sent % len(bodies), rate=rate, **quoted), encoding="utf-8")
         length = ["-t1", f"-c{clients}", f"-d{max(round(seconds), 1)}s", "--timeout", "10s"]
         command = [wrk_path(), *length, "-s", str(script), self.address]
