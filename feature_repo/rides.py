@@ -1,8 +1,8 @@
 """The journeys domain: pick-ups and drop-offs → demand, supply and surge by zone, and how long a journey will take."""
 
 from headrace import (
-    Count, Entity, FeatureSet, FeatureView, Field, Mean, Regressor, Rule, Stream, Window, above, at_least, at_most,
-    difference, hour_within, ratio, weekday_within,
+    Count, Entity, FeatureSet, FeatureView, Field, FirstOf, Mean, Regressor, Rule, Stream, Window, above, at_least,
+    at_most, difference, hour_within, ratio, weekday_within,
 )
 
 ZONES = {"pickup_zone": "int64", "dropoff_zone": "int64"}
@@ -13,13 +13,12 @@ destination = Entity("destination", keys={"dropoff_zone": "int64"})
 
 HOURS = {f"from_{hour}": hour for hour in range(0, 24, 2)}  # of UTC
 
-# The same id names a journey when it begins and when it ends. Whoever is picked up leaves a zone; a car that has dropped
-# somebody off is free in another.
+# The same id names a journey when it begins and when it ends; a car that has dropped somebody off is free in that zone.
 pickups = Stream(
     "pickups",
     topic="rides.pickups",
     event_id="trip_id",
-    fields={**ZONES, "zone": Field("int64", path="pickup_zone"), "distance": "float64"},
+    fields={**ZONES, "zone": Field("int64", FirstOf(["zone", "pickup_zone"])), "distance": "float64"},
     computed={name: hour_within("event_time", first, first + 1) for name, first in HOURS.items()}
     | {"weekend": weekday_within("event_time", 5, 6)},
 )
@@ -27,13 +26,23 @@ dropoffs = Stream(
     "dropoffs",
     topic="rides.dropoffs",
     event_id="trip_id",
-    fields={**ZONES, "zone": Field("int64", path="dropoff_zone"), "distance": "float64", "minutes": "float64"},
+    fields={
+        **ZONES, "zone": Field("int64", FirstOf(["zone", "dropoff_zone"])), "distance": "float64", "minutes": "float64"
+    },
     computed={"pace": ratio("minutes", "distance")},
 )
 
 NOW = [Window("15m", tile="1s"), Window("1h", tile="1m")]
 USUAL = [Window("7d", tile="1h"), Window("28d", tile="1d")]
 LIKELY = {"minutes": at_most(60)}  # longer ones are meters that somebody forgot
+
+def rides(place, now, usual):
+    """What is counted and measured of a place: journeys that begin now, and how those that have ended went."""
+    return [
+        FeatureSet(place, pickups, [Count()], now, name="demand"),
+        FeatureSet(place, dropoffs, [Count(), Mean("minutes"), Mean("pace")], usual, where=LIKELY, name="ride"),
+    ]
+
 
 zone_now = FeatureView(
     "zone_now",
@@ -44,14 +53,9 @@ zone_now = FeatureView(
     ],
     derived={f"surge_{w.label}": ratio(f"zone_demand_count_{w.label}", f"zone_supply_count_{w.label}") for w in NOW},
 )
-route_times = FeatureView(
-    "route_times",
-    description="How long journeys between two zones take.",
-    sets=[FeatureSet(route, dropoffs, [Count(), Mean("minutes")], USUAL, where=LIKELY, name="ride")],
-)
-PACE = [FeatureSet(place, dropoffs, [Mean("pace")], ["1h", "7d"], where=LIKELY, name="ride") for place in (origin, destination)]
-origin_pace = FeatureView("origin_pace", PACE[:1], description="Minutes a mile of journeys from a zone.")
-destination_pace = FeatureView("destination_pace", PACE[1:], description="Minutes a mile of journeys to a zone.")
+route_times = FeatureView("route_times", rides(route, ["1h"], USUAL), description="Journeys between two zones.")
+origins = FeatureView("origins", rides(origin, ["1h"], ["1h"]), description="Journeys from a zone.")
+destinations = FeatureView("destinations", rides(destination, ["1h"], ["1h"]), description="Journeys to a zone.")
 
 INPUTS = ["distance", *ZONES, *HOURS, "weekend", "route_ride_minutes_mean_28d", "zone_demand_count_1h"]
 INPUTS += ["origin_ride_pace_mean_1h", "destination_ride_pace_mean_1h"]

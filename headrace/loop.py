@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -310,13 +310,16 @@ def share_jars(project_home: Path, home: Path) -> None:
         (home / "jars").symlink_to((project_home / "jars").resolve())
 
 
-def own_repo(repo: Path, home: Path, store: str = OWN_STORE) -> Path:
+def own_repo(repo: Path, home: Path, store: str = OWN_STORE, domains: Collection[str] = ()) -> Path:
     """A copy of the definitions in this home, with a store of its own in place of the original's.
 
     Args:
         store: the text of feature_store.yaml.
+        domains: the files of definitions that are copied, without .py; all unless given.
     """
-    copy = Path(shutil.copytree(repo, home / "feature_repo", ignore=shutil.ignore_patterns("__pycache__")))
+    left_out = [path.name for path in repo.glob("*.py") if domains and path.stem not in (*domains, "feast_repo")]
+    ignore = shutil.ignore_patterns("__pycache__", *left_out)
+    copy = Path(shutil.copytree(repo, home / "feature_repo", ignore=ignore))
     (copy / "feature_store.yaml").write_text(store, encoding="utf-8")
     return copy
 

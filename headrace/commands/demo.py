@@ -40,7 +40,7 @@ def demo(once: bool, as_json: bool) -> None:
     try:
         with interrupts_end_it(), temporary_home(project.home, "demo-") as home:
             tracking = f"sqlite:///{home / 'mlruns' / 'mlflow.db'}"
-            repo = own_repo(project.definitions, home)
+            repo = own_repo(project.definitions, home, domains=["shop"])
             with Loop(project.root, project.settings, home, repo, free_port(), tracking) as loop:
                 steps = Demo(loop, started)
                 facts = steps.run()

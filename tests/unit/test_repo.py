@@ -29,18 +29,29 @@ def repo(folder: Path, **files: str) -> Path:
     return folder
 
 
-def test_both_domains_of_the_repo_load_with_everything_that_they_define() -> None:
-    loaded = load_repo(ROOT / "feature_repo")
-    assert set(loaded.entities) == {"user", "item", "customer", "terminal"}
-    assert set(loaded.streams) == {"activity", "catalogue", "served", "transactions", "fraud_labels"}
-    assert set(loaded.views) == {
-        "user_activity",
-        "item_activity",
-        "item_catalogue",
-        "customer_spending",
-        "customer_recent",
-        "terminal_risk",
+DOMAINS = {
+    "shop": ("user_activity", "item_activity", "item_catalogue"),
+    "cards": ("customer_spending", "customer_recent", "terminal_risk"),
+    "rides": ("zone_now", "route_times", "origins", "destinations"),
+}
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_each_domain_of_the_repo_loads_by_itself_and_beside_the_others(domain: str) -> None:
+    alone, every = load_repo(ROOT / "feature_repo" / f"{domain}.py"), load_repo(ROOT / "feature_repo")
+    assert set(alone.views) == set(DOMAINS[domain])
+    assert set(every.views) == {name for names in DOMAINS.values() for name in names}
+    for kind in ("entities", "streams", "views", "models", "recommenders"):
+        assert getattr(alone, kind).items() <= getattr(every, kind).items()
+
+
+def test_a_domain_is_defined_in_less_than_eighty_lines() -> None:
+    lines = {
+        path.stem: len(path.read_text(encoding="utf-8").splitlines())
+        for path in (ROOT / "feature_repo").glob("*.py")
+        if path.stem != "shop"
     }
+    assert max(lines.values()) < 80, lines
 
 
 def test_the_views_of_the_shop_are_of_a_size_that_a_ranker_can_use() -> None:
@@ -64,14 +75,6 @@ def test_a_streams_horizon_is_that_of_the_longest_view_which_reads_it(tmp_path: 
     assert loaded.horizon_ms("clicks") == 7 * DAY_MS
     assert loaded.horizon_ms("idle") is None
     assert [view.name for view in loaded.reading("clicks")] == ["short", "long"]
-
-
-def test_one_file_can_be_loaded_by_itself() -> None:
-    assert set(load_repo(ROOT / "feature_repo" / "cards.py").views) == {
-        "customer_spending",
-        "customer_recent",
-        "terminal_risk",
-    }
 
 
 def test_files_of_a_repo_import_from_each_other_with_a_dot(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from headrace.commands.up import (
     status_line,
     trainings_of,
 )
-from headrace.loop import LoopError
+from headrace.loop import LoopError, own_repo
 from headrace.settings import AlertsSettings, Settings
 
 STARTING = {"state": "absent"}
@@ -100,9 +100,10 @@ def test_a_training_that_fails_says_where_to_look_and_the_next_comes_in_time(pro
     assert training.running.process.returncode is not None
 
 
-def test_every_model_trains_once_there_are_the_events_that_it_is_of(project, monkeypatch):
+def test_every_model_trains_once_there_are_the_events_that_it_is_of(project, monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(Path(headrace.__file__).parent.parent))
-    project.repo = Path(headrace.__file__).parent.parent / "feature_repo"
+    project.repo = own_repo(Path(headrace.__file__).parent.parent / "feature_repo", tmp_path, domains=["shop", "cards"])
+    assert {path.name for path in project.repo.glob("*.py")} == {"shop.py", "cards.py", "feast_repo.py"}
     every = trainings_of(project, 60.0, 30.0)
     verbs = [("train",), ("train", "--when-drifted"), ("train", "cards"), ("train", "cards", "--when-drifted")]
     assert [one.verb for one in every] == verbs

@@ -3,4 +3,14 @@
 In: a file. Out: a report of metrics by model, with intervals.
 """
 
-__all__ = ["fraud_handbook", "leave_one_out", "lists", "new_items", "random_split", "ranklens", "session", "time_split"]
+__all__ = [
+    "event_models",
+    "fraud_handbook",
+    "leave_one_out",
+    "lists",
+    "new_items",
+    "random_split",
+    "ranklens",
+    "session",
+    "time_split",
+]

@@ -22,8 +22,7 @@ from features.definitions import BaseEventModel, FeatureRepo, Stream, duration_m
 from features.errors import UsageError
 from features.events import integers, without_duplicates
 from models.event_model import EventModelColumns, Events
-from training.data import EventFile, EventSplit, examples_between, joined_events
-from training.data.labelled_events import streams_of
+from training.data import EventFile, EventSplit, examples_between, joined_events, streams_of
 from training.event_model import EventJudge, SplitExamples, event_manifest, kind_for, scorer_of
 from training.progress import Log, silent
 
@@ -42,7 +41,7 @@ class Part:
 
 
 def chosen_model(repo: FeatureRepo, kind: type[M], name: str | None) -> M:
-    """The repo's event model of this name, or its only one of the kind. Raises UsageError where there is no such one."""
+    """The repo's event model of this name, or its only one of the kind. Raises UsageError where there is none."""
     models = {model.name: model for model in repo.models.values() if isinstance(model, kind)}
     if name is None and len(models) == 1:
         return next(iter(models.values()))
@@ -57,7 +56,7 @@ def read_events_of(
     files: Sequence[Path], kind: str, repo: FeatureRepo, columns: EventModelColumns, log: Log = silent
 ) -> list[Events]:
     """Of each file the events of the model's streams, each once. Raises UsageError for a file without any to score."""
-    streams, read = streams_of(columns), []
+    streams, read = streams_of(columns), list[Events]()
     for path in files:
         log(f"reading {path}")
         events = EventFile(path, kind, repo, log).read(streams, None, None)
@@ -165,7 +164,7 @@ def run(
     Raises UsageError for a part that cannot be learned from or tested on.
     """
     kind = kind_for(columns.model)
-    settings = kind.settings()
+    settings = kind.settings.model_validate({})
     log("what was known just before each event")
     every = examples_between(events, columns, split.start, split.end)
     learned = kind.require(every.between(split.start, split.middle).known_before(split.test))

@@ -53,6 +53,10 @@ def own_loop(where: str, port: int = 0) -> Iterator[Loop]:
         yield loop
 
 
+DOMAINS = ("shop", "cards")
+"""The files of definitions that are measured; those of other domains would only add their topics."""
+
+
 @contextmanager
 def loop_of(project: Project, port: int = 0, store: str = "sqlite") -> Iterator[Loop]:
     """A loop by the project's settings and definitions, nothing of it started, in a folder that is gone afterwards.
@@ -62,7 +66,7 @@ def loop_of(project: Project, port: int = 0, store: str = "sqlite") -> Iterator[
         store: one of STORES, for the loop alone.
     """
     with temporary_home(project.home, "bench-") as home, store_yaml(store, home) as yaml:
-        repo = own_repo(project.definitions, home, yaml)
+        repo = own_repo(project.definitions, home, yaml, DOMAINS)
         with Loop(project.root, project.settings, home, repo, port, f"sqlite:///{home / 'mlflow.db'}") as loop:
             yield loop
 

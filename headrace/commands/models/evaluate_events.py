@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +14,7 @@ from headrace.console import JSON, metrics_table, print_report, say
 if TYPE_CHECKING:
     from features.definitions import FeatureRepo
 
-MODEL = click.option("--model", "name", metavar="NAME", help="An event model of your definitions, if not their only one.")
+MODEL = click.option("--model", "name", metavar="NAME", help="One of your definitions, if not their only one.")
 
 REPO = click.option("--repo", "folder", metavar="FOLDER", help="Folder with your definitions, if not the settings'.")
 
