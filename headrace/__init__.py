@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from features.definitions import (
         AtPrecision,
+        Base64Decimal,
         Change,
         Count,
         DecayedCount,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         Max,
         Mean,
         Min,
+        NumberText,
         Quantile,
         Ratio,
         Recommender,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         StdDev,
         Stream,
         Sum,
+        Time,
         TimeSinceLast,
         TopADay,
         Topic,
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AtPrecision",
+    "Base64Decimal",
     "Change",
     "Count",
     "DecayedCount",
@@ -77,6 +81,7 @@ __all__ = [
     "Max",
     "Mean",
     "Min",
+    "NumberText",
     "Quantile",
     "Ratio",
     "Recommender",
@@ -85,6 +90,7 @@ __all__ = [
     "StdDev",
     "Stream",
     "Sum",
+    "Time",
     "TimeSinceLast",
     "TopADay",
     "Topic",

@@ -47,8 +47,9 @@ LAYERS = {
     ),
     "features.definitions": (
         "changes describe repo serialized > models > views > aggregations streams > "
-        "conversions expressions paths > checks windows"
+        "conversions > expressions paths > checks windows"
     ),
+    "features.definitions.conversions": "casts > times",
     "features.definitions.models": "earlier > recommenders regressors > event_models > scored_streams",
     "features.events": (
         "arguments parsing > avro json keys split_columns > decoded dedupe > "
@@ -56,7 +57,7 @@ LAYERS = {
     ),
     "features.events.avro": "writer > messages registry",
     "features.events.json": "messages > exact shapes",
-    "features.events.values": "times > patterns reasons",
+    "features.events.values": "conversion > numbers texts times > patterns reasons written",
     "features.feast": "offline_store online_store > objects ordinary_views paths response",
     "features.formats": "reading refused > measurements metarank > datasets > csv_rows > cells columns > files",
     "features.history": (

@@ -33,7 +33,15 @@ from features.definitions.aggregations import (
     ZScore,
 )
 from features.definitions.changes import Retyped, StreamHistory, ViewPlan, plan_changes, rebuild_of
-from features.definitions.conversions import EPOCH, TIME_UNITS_PER_MS, Time, is_of_digits
+from features.definitions.conversions import (
+    EPOCH,
+    TEXT,
+    TIME_UNITS_PER_MS,
+    Base64Decimal,
+    NumberText,
+    Time,
+    is_of_digits,
+)
 from features.definitions.describe import recommender_summary, view_summary
 from features.definitions.expressions import (
     NUMERIC,
@@ -110,6 +118,7 @@ __all__ = [
     "Aggregation",
     "AtPrecision",
     "BaseEventModel",
+    "Base64Decimal",
     "Bounds",
     "Change",
     "ChosenRecommenders",
@@ -139,6 +148,7 @@ __all__ = [
     "Mean",
     "Min",
     "NUMERIC",
+    "NumberText",
     "OF_EVENT",
     "OneOf",
     "PARTITIONS_OF_A_TOPIC",
@@ -157,6 +167,7 @@ __all__ = [
     "StdDev",
     "Stream",
     "Sum",
+    "TEXT",
     "TIME_UNITS_PER_MS",
     "Tiling",
     "Time",

@@ -13,6 +13,7 @@ from typing import Any
 from features.definitions import aggregations as aggregates
 from features.definitions import expressions
 from features.definitions.checks import LATER
+from features.definitions.conversions import Base64Decimal, NumberText, Time
 from features.definitions.paths import FirstOf
 from features.definitions.streams import Entity, Field, Stream, Topic
 from features.definitions.views import FeatureSet, FeatureView, canonical
@@ -22,6 +23,7 @@ from features.errors import DefinitionError
 KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
+        *(Base64Decimal, NumberText, Time),
         *(Entity, Field, FirstOf, Stream, Topic, FeatureSet, FeatureView, Window),
         *(expressions.Compare, expressions.OneOf, expressions.Expression, expressions.Within),
         *(aggregates.Count, aggregates.Sum, aggregates.Mean, aggregates.Min, aggregates.Max, aggregates.Last),

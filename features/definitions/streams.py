@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from features.definitions.checks import check_mapping, check_name, freeze, later
-from features.definitions.conversions import Time
+from features.definitions.conversions import Cast, Time, Value, check_cast, check_others, frozen_map
 from features.definitions.expressions import Expression, FrozenMap, check_expression
 from features.definitions.paths import Origin, checked_origin
 from features.definitions.windows import duration_ms
@@ -50,16 +50,31 @@ class Field:
     ``path`` is the key in the message, dotted for nested objects, a list of keys (which may have dots), or FirstOf
     several such paths; by default our own name. A ``required`` field
     that is missing or null, or a value outside ``enum`` or of another type, makes the record a dead letter.
+
+    Args:
+        cast: 'text' for numbers and truths in text, or for whole numbers as the text of a string field;
+            NumberText(…), Base64Decimal(…), or Time(…) for an int64 of epoch ms.
+        map: their text (or whole number) → our value, or None for null. What is left is cast.
+        others: what becomes of a value that the map lacks: 'refuse' (a dead letter; the default), 'null' or 'keep'.
     """
 
     dtype: str
     path: Origin | None = None
     required: bool = False
     enum: Sequence[str] | None = None
+    cast: Cast | None = later()
+    map: Mapping[str | int, Value | None] | None = later()
+    others: str | None = later()
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise DefinitionError("a field", f"a dtype of {', '.join(DTYPES)}", repr(self.dtype))
+        check_cast(self.cast, self.dtype)
+        check_others(self.others, has_map=self.map is not None)
+        if self.map is not None:
+            freeze(self, map=frozen_map(self.map, self.dtype))
+        if self.map is not None and isinstance(self.cast, Time):
+            raise DefinitionError("a field with cast", "no map beside a Time", repr(self.map))
         if self.path is not None:
             freeze(self, path=checked_origin(self.path, "a field with path"))
         if self.enum is not None:
@@ -67,6 +82,16 @@ class Field:
             if self.dtype != "string" or not texts or not self.enum:
                 raise DefinitionError("a field with enum", "dtype 'string' and a list of texts", repr(self.enum))
             freeze(self, enum=tuple(self.enum))
+
+    @property
+    def is_converted(self) -> bool:
+        """True if values may be other than the dtype's own."""
+        return self.cast is not None or self.map is not None
+
+    @property
+    def mapping(self) -> Mapping[str, Value | None]:
+        """The checked form of ``map``; empty without one."""
+        return self.map or {}  # type: ignore[return-value]  # __post_init__ made its keys texts
 
 
 @dataclass(frozen=True)

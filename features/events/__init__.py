@@ -49,6 +49,7 @@ from features.events.timestamps import (
     ms_of_timestamps,
     with_unit_hint,
 )
+from features.events.values.conversion import converted
 from features.events.values.reasons import (
     ARROW,
     INT64,
@@ -59,7 +60,9 @@ from features.events.values.reasons import (
     reason_text,
     show,
 )
+from features.events.values.texts import all_numbers, typed
 from features.events.values.times import epoch_ms, is_time
+from features.events.values.written import written
 
 __all__ = [
     "ARROW",
@@ -81,9 +84,11 @@ __all__ = [
     "Verdict",
     "accept",
     "accepted_events",
+    "all_numbers",
     "arrow_type",
     "avro",
     "bad_time",
+    "converted",
     "decide",
     "encode_key",
     "encoded_ids",
@@ -113,7 +118,9 @@ __all__ = [
     "served_log",
     "show",
     "shown_items",
+    "typed",
     "with_unit_hint",
     "with_dead_letters",
     "without_duplicates",
+    "written",
 ]

@@ -17,8 +17,9 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.definitions import Origin, Stream, Time, key_paths
+from features.definitions import TEXT, Field, Origin, Stream, Time, key_paths
 from features.events.timestamps import ms_of_datetimes
+from features.events.values.conversion import converted
 from features.events.values.reasons import (
     ARROW,
     INT64,
@@ -64,13 +65,15 @@ class Column:
     """A value of a message: our name, its paths of keys, of which the first with a value counts, and its dtype.
 
     ``dtype`` is one of definitions.DTYPES, or "id" (a string or an int64) or "time". ``taken``: the dtypes that the
-    values of the messages may have, where it is not that one alone; "fraction" is a number with a point.
+    values of the messages may have, where it is not that one alone; "fraction" is a number with a point. ``field``: how
+    they are converted; None if they are not.
     """
 
     name: str
     paths: tuple[tuple[str, ...], ...]
     dtype: str
     taken: tuple[str, ...] = ()
+    field: Field | None = None
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -88,7 +91,19 @@ def columns_of(stream: Stream) -> list[Column]:
     columns = [] if stream.event_id is None else [_column("event_id", stream.event_id, "id", "int64", "string")]
     fractions = ("fraction",) if stream.time.takes_fractions else ()
     columns.append(_column("event_time", stream.event_time, "time", "int64", "string", *fractions))
-    return columns + [_column(name, field.path or name, field.dtype) for name, field in stream.mapped.items()]
+    for name, field in stream.mapped.items():
+        own = _column(name, field.path or name, field.dtype)
+        columns.append(replace(own, taken=_taken(field), field=field) if field.is_converted else own)
+    return columns
+
+
+def _taken(field: Field) -> tuple[str, ...]:
+    """The dtypes that values of the field may have in messages."""
+    if isinstance(field.cast, Time):
+        return ("int64", "string", *(["fraction"] if field.cast.takes_fractions else []))
+    if field.mapping:
+        return ("string", "int64", "fraction", "bool")
+    return ("string", "int64" if field.dtype == "string" else field.dtype)
 
 
 def _column(name: str, origin: Origin, dtype: str, *taken: str) -> Column:
@@ -127,9 +142,43 @@ def _beyond(value: object) -> NotAnObject | None:
 def _typed(values: list[Any], column: Column, stream: Stream, problems: Problems) -> pa.Array:
     if column.dtype == "time":
         return _times(values, column.name, stream.time, problems)
+    if column.field is not None and isinstance(column.field.cast, Time):
+        return _times(values, column.name, column.field.cast, problems)
+    if column.field is not None:
+        return _converted(values, column.field, column, problems)
     if column.dtype == "id":
         return _exact(values, column, pa.string(), frozenset({str}), problems)
     return _exact(values, column, ARROW[column.dtype], KINDS[column.dtype], problems)
+
+
+def _converted(values: list[Any], field: Field, column: Column, problems: Problems) -> pa.Array:
+    """The column by its field's cast and map; values of types that have neither, as of any other field."""
+    parts, others = [], [value if _is_other(value) else None for value in values]
+    for kind in ARRAYS.keys() & set(map(type, values)):
+        array = pa.array([v if type(v) is kind and not _is_other(v) else None for v in values], ARRAYS[kind])
+        parts.append(converted(array, field, column.name, problems))
+    if any(value is not None for value in others):
+        parts.append(_of_others(others, field, column, problems))
+    return pc.coalesce(*parts) if parts else pa.nulls(len(values), ARROW[column.dtype])
+
+
+def _is_other(value: Any) -> bool:
+    """True for what no Arrow array of JSON's types holds: integers beyond int64, torn texts, Avro's own types."""
+    return value is not None and (
+        type(value) not in SIMPLE or (type(value) is int and value not in INT64) or _is_torn(value)
+    )
+
+
+def _of_others(values: list[Any], field: Field, column: Column, problems: Problems) -> pa.Array:
+    if field.dtype == "string" and field.cast == TEXT:
+        values = [str(value) if type(value) is int else value for value in values]
+    if field.mapping and field.others != "keep":
+        required = f"one of {', '.join(field.mapping)}"
+        for row, value in enumerate(values):
+            if value is not None and field.others != "null":
+                problems.setdefault(row, reason_text("unknown_value", column.name, required, show(value)))
+        return pa.nulls(len(values), ARROW[field.dtype])
+    return _exact(values, replace(column, field=None), ARROW[field.dtype], frozenset(), problems)
 
 
 def _exact(
@@ -229,7 +278,14 @@ def _times(values: list[Any], name: str, time: Time, problems: Problems) -> pa.A
     return result
 
 
-ARRAYS: dict[type, pa.DataType] = {int: pa.int64(), float: pa.float64(), str: pa.string(), date: pa.date32()}
+ARRAYS: dict[type, pa.DataType] = {
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+    bool: pa.bool_(),
+    date: pa.date32(),
+}
+SIMPLE = (int, float, str, bool)
 
 
 def _of_kind(values: list[Any], kind: type) -> pa.Array:

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from features.arrays import Bools, Int64s
 from features.errors import FormatError
-from features.events import Problems, show
-from features.formats.cells import typed
+from features.events import Problems, show, typed
 from features.formats.files import BOM, LONGEST_LINE, PROBLEM, InputFile, format_errors, require_columns, with_problems
 
 HEADER_BYTES = 1 << 16

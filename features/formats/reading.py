@@ -37,9 +37,10 @@ from features.events import (
     is_time,
     parse,
     reason_text,
+    typed,
 )
 from features.formats import datasets, measurements
-from features.formats.cells import csv_ms, fitted, is_text, typed
+from features.formats.cells import converted_cells, csv_ms, fitted, is_text
 from features.formats.columns import OR, OURS, check_keys, mapping, names_of_lines, stream_of, their_names
 from features.formats.csv_rows import csv_cells, csv_header
 from features.formats.files import (
@@ -270,8 +271,11 @@ def _read(column: Columns, name: str, source: InputFile, problems: Problems) -> 
     """A file's column; an id as text, and times as from_columns takes them."""
     if name == "event_id":
         return fitted(column, "string", name, problems)
+    stream = stream_of(source)
     if name in TIMES:
-        return _times(column, name, stream_of(source).time, problems)
+        return _times(column, name, stream.time, problems)
+    if stream.mapped[name].is_converted:
+        return converted_cells(column, stream.mapped[name], name, problems)
     return column
 
 

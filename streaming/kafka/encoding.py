@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from features.arrays import single_array
 from features.definitions import Stream, path_text, written_path
 from features.errors import DefinitionError
+from features.events import written
 from features.events.avro import SchemaRegistry, avro_writer
 from streaming.kafka.producer import KNOWN_AT, Headers
 
@@ -87,7 +88,7 @@ def _tree(events: pa.Table, stream: Stream, times: pa.Array, *, sparse: bool) ->
             path = written_path(field.path or name)
             if path in fields:
                 raise _overlap(stream, path)
-            fields[path] = single_array(events[name])
+            fields[path] = written(single_array(events[name]), field)
     # An id that is a field, too, is written as the field has it: ids are read from numbers as well as texts.
     return _nested(columns | time | fields | time, stream)
 

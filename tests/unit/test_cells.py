@@ -19,7 +19,8 @@ from whole_files import whole
 from features.definitions import Time
 from features.errors import FormatError
 from features.events.parsing import Verdict
-from features.formats.cells import csv_ms, typed
+from features.events.values.texts import typed
+from features.formats.cells import csv_ms
 
 
 def csv_text(rows: Sequence[Sequence[str]], **options: Any) -> bytes:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 
-from features.definitions import TIME_UNITS_PER_MS, Stream, path_text, written_path
+from features.definitions import TIME_UNITS_PER_MS, Base64Decimal, Field, Stream, path_text, written_path
 from features.errors import FormatError
 from features.events.avro.messages import HEADER_BYTES, MAGIC, parsed
 from features.events.avro.registry import SchemaRegistry
+from features.events.values.written import number_text
 from features.zones import local_ms
 
 EXACT = {"string": "string", "int64": "long", "float64": "double", "bool": "boolean"}
@@ -47,6 +50,7 @@ class AvroWriter:
 
         buffer = io.BytesIO()
         buffer.write(self.header)
+        message = self._of_schema(message)
         try:
             schemaless_writer(buffer, self.schema, message)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
@@ -55,6 +59,23 @@ class AvroWriter:
         if not self._holds_all:
             self._check(message, buffer)
         return buffer.getvalue()
+
+    def _of_schema(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The message with values of converted fields in the types that the schema has for them."""
+        for keys, field in self._converted.items():
+            *parents, last = keys
+            inner: Any = message
+            for key in parents:
+                inner = (inner or {}).get(key)
+            if isinstance(inner, dict) and inner.get(last) is not None:
+                inner[last] = _of_type(inner[last], field, _not_null(_at(self.schema, keys)))
+        return message
+
+    @cached_property
+    def _converted(self) -> dict[tuple[str, ...], Field]:
+        """The paths of fields with a cast or a map."""
+        fields = self.stream.mapped.items()
+        return {written_path(field.path or name): field for name, field in fields if field.is_converted}
 
     @cached_property
     def _holds_all(self) -> bool:
@@ -127,6 +148,18 @@ class AvroWriter:
     @cached_property
     def _time_type(self) -> str:
         return json.dumps(_at(self.schema, written_path(self.stream.event_time)))
+
+
+def _of_type(value: Any, field: Field, kinds: Sequence[Any]) -> Any:
+    """The value in the type of the schema that reads as the same, if there is one."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and any(isinstance(kind, dict) and kind.get("logicalType") == "decimal" for kind in kinds):
+        return Decimal(repr(value))
+    if is_number and kinds == ["string"] and not isinstance(field.cast, Base64Decimal):
+        return number_text(value, field)
+    if isinstance(value, str) and kinds in (["long"], ["int"]) and re.fullmatch("-?[0-9]+", value):
+        return int(value)
+    return value
 
 
 def avro_writer(stream: Stream, registry: SchemaRegistry | None) -> AvroWriter:

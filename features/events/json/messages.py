@@ -20,6 +20,7 @@ from features.events.decoded import Column, Decoded, columns_of, from_objects
 from features.events.json import exact as json_exact
 from features.events.json import shapes as json_shapes
 from features.events.json.shapes import Path, Shape
+from features.events.values.conversion import converted
 from features.events.values.reasons import ARROW, Problems, RefusedError, add_bad_times
 from features.events.values.times import epoch_ms
 
@@ -176,6 +177,8 @@ def _at(frame: pl.DataFrame, column: Column, shape: Shape) -> pa.Array:
 
 
 def _column(array: pa.Array, column: Column, stream: Stream, problems: Problems) -> pa.Array:
+    if column.field is not None:
+        return converted(array, column.field, column.name, problems)
     if column.dtype == "id":
         return array.cast(pa.string())
     if column.dtype != "time":

@@ -42,7 +42,13 @@ _FLAT = rf"{_SCALAR}|\[ *(?:(?:{_SCALAR})(?: *, *(?:{_SCALAR}))*)? *\]"
 
 _PATTERNS = {"string": _STRING, "int64": _INTEGER, "float64": _NUMBER, "bool": "true|false", "fraction": _FRACTION}
 
-JSON_DTYPES: dict[type, str] = {str: "string", int: "int64", float: "fraction"}
+JSON_DTYPES: dict[type, tuple[str, ...]] = {
+    str: ("string",),
+    bool: ("bool",),
+    int: ("int64", "float64"),
+    float: ("fraction", "float64"),
+}
+"""Python's type of a sample → the dtypes that prove such values, the narrowest first."""
 
 Path = tuple[str, ...]
 
@@ -85,8 +91,7 @@ def _sampled_dtype(samples: Sequence[dict[str, Any]], column: Column) -> str:
         for key in column.path:
             value = value.get(key) if type(value) is dict else None
         if value is not None:
-            sampled = JSON_DTYPES.get(type(value), "string")
-            return sampled if sampled in column.taken else "string"
+            return next((dtype for dtype in JSON_DTYPES.get(type(value), ()) if dtype in column.taken), "string")
     return "string"
 
 

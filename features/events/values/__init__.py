@@ -4,4 +4,4 @@ In: Arrow arrays of values that were taken, and how the definitions say to read 
 reason for each value that is refused.
 """
 
-__all__ = ["reasons", "times"]
+__all__ = ["conversion", "reasons", "texts", "times", "written"]
