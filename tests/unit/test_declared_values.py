@@ -216,8 +216,10 @@ KINDS = {"addtocart": "cart", "pageview": "view", "test": None}
 
 @pytest.mark.parametrize(
     ("others", "left"),
-    [(None, ["unknown_value", "unknown_value"]), ("refuse", ["unknown_value"] * 2), ("null", [None, None])]
-    + [("keep", ["purchase", "cart"])],
+    [
+        *((None, ["unknown_value"] * 2), ("refuse", ["unknown_value"] * 2)),
+        *(("null", [None, None]), ("keep", ["purchase", "cart"])),
+    ],
 )
 def test_a_map_gives_our_words_for_theirs(tmp_path: Path, others: str | None, left: list[str | None]) -> None:
     field = Field("string", map=KINDS, others=others)
