@@ -16,7 +16,10 @@ SPLIT = 2.0**27 + 1.0
 """Times this, a float64 falls into two halves whose products are exact."""
 
 NOISE = 2.0**-80
-"""A difference below this share of what it is the difference of is taken to be rounding: 0."""
+"""A difference below this share of its terms is taken to be rounding."""
+
+INTEGER_NOISE = 2.0**-98
+"""The same of sums of integers, whose squares are exact as pairs."""
 
 
 def added(high: Any, low: Any, other_high: Any, other_low: Any) -> tuple[Any, Any]:
@@ -48,12 +51,14 @@ def centred(
     first_low: Any,
     second_high: Any,
     second_low: Any,
+    noise: float,
 ) -> Any:
-    """count · Σxy − Σx · Σy, which is count² times the covariance of x and y; 0 where that is NOISE.
+    """count · Σxy − Σx · Σy, which is count² times the covariance of x and y.
 
     Args:
         count: of the summands, as float64.
         products_high, products_low: Σxy; the other pairs are Σx and Σy.
+        noise: a difference of less than this share of its terms is 0.
     """
     left = count * products_high
     count_high = SPLIT * count - (SPLIT * count - count)
@@ -69,7 +74,7 @@ def centred(
     total = left - right
     part = total - left
     result = total + (((left - (total - part)) - (right + part)) + rest)
-    return result * (abs(result) > NOISE * abs(left))
+    return result * (abs(result) > noise * abs(left))
 
 
 def sums_of_runs(high: Column, low: Column, starts: Int64s) -> tuple[Column, Column]:

@@ -43,7 +43,8 @@ LAYERS = {
         "double_double zones > arrays compiling epochs errors hashing renamed times > redaction"
     ),
     "features.checks": (
-        "served_log > laws stores > comparison sampling stored_entity > entity oracle reference_encoder"
+        "served_log > laws stores > comparison sampling stored_entity > entity oracle reference_encoder > "
+        "naive_aggregations"
     ),
     "features.definitions": (
         "changes describe repo serialized > models > views > aggregations streams > "

@@ -22,7 +22,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.arrays import Bools, Int64s
-from features.checks.oracle import excess_of, is_exact, oracle
+from features.checks.naive_aggregations import is_exact
+from features.checks.oracle import excess_of, oracle
 from features.definitions import Feature, FeatureView, evaluate
 from features.errors import StateError
 from features.events import entity_keys

@@ -17,16 +17,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.arrays import Int64s
-from features.checks.oracle import (
-    Disagreement,
-    EntityHistory,
-    Expected,
-    answers,
-    compared,
-    derived_disagreements,
-    histories,
-    is_exact,
-)
+from features.checks.naive_aggregations import Expected, is_exact
+from features.checks.oracle import Disagreement, EntityHistory, answers, compared, derived_disagreements, histories
 from features.checks.reference_encoder import encode
 from features.checks.sampling import EntitySample, moments_along, moments_around, records_of, sampled_entities
 from features.definitions import FeatureView, Stream, duration_ms

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from features.arrays import Bools, Floats, Int64s
 from features.checks.comparison import Difference, Findings, kind_of
-from features.checks.oracle import is_exact
+from features.checks.naive_aggregations import is_exact
 from features.checks.stores import events_of
 from features.definitions import LOGGED_USER, FeatureRepo, FeatureView, Stream
 from features.errors import UsageError

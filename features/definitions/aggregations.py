@@ -159,6 +159,51 @@ class ZScore(NumericAggregation):
 
 
 @dataclass(frozen=True)
+class Slope(NumericAggregation):
+    """The trend of a numeric column: by how much its least-squares line over event time rises in ``per``.
+
+    Null where there are no two different times. Within 1e-9 of itself; 0 where the values move by less than the
+    resolution of float64.
+    """
+
+    per: str | int = "1h"
+
+    def check(self, dtypes: Mapping[str, str], location: str) -> None:
+        super().check(dtypes, location)
+        _bounded(self.per_ms, 1, 10**12, f"{location}: Slope's per in ms")
+
+    @property
+    def per_ms(self) -> int:
+        """The time in which it rises by the value."""
+        return duration_ms(self.per, "Slope's per")
+
+    def _function_label(self) -> str:
+        return f"{self.column}_slope_per_{duration_text(self.per_ms)}"
+
+
+@dataclass(frozen=True)
+class ExponentialMean(NumericAggregation):
+    """The mean of a numeric column, each value weighted by 2 ** -(age / half_life). Null when there are none.
+
+    As pandas' ``ewm(halflife=half_life, times=event_time).mean()``; kept as DecayedCount is.
+    """
+
+    half_life: str | int
+
+    def check(self, dtypes: Mapping[str, str], location: str) -> None:
+        super().check(dtypes, location)
+        _bounded(self.half_life_ms, 1_000, 10**12, f"{location}: ExponentialMean's half_life in ms")
+
+    @property
+    def half_life_ms(self) -> int:
+        """The age at which a value counts half."""
+        return duration_ms(self.half_life, "ExponentialMean's half_life")
+
+    def _function_label(self) -> str:
+        return f"{self.column}_exponential_mean_{duration_text(self.half_life_ms)}"
+
+
+@dataclass(frozen=True)
 class Change(NumericAggregation):
     """The newest value less the one before it, ordered as for Last, in float64. Null with fewer than two values."""
 

@@ -30,6 +30,10 @@ WORDS: dict[type[agg.Aggregation], Callable[[Any], str]] = {
     agg.Variance: lambda spec: f"variance of {spec.column}",
     agg.StdDev: lambda spec: f"standard deviation of {spec.column}",
     agg.ZScore: lambda spec: f"newest {spec.column} less its mean; in standard deviations",
+    agg.Slope: lambda spec: f"slope of {spec.column} over time; per {duration_text(spec.per_ms)}",
+    agg.ExponentialMean: lambda spec: (
+        f"mean {spec.column}; each value counts half after every {duration_text(spec.half_life_ms)}"
+    ),
     agg.Change: lambda spec: f"newest {spec.column} less the one before",
     agg.Ratio: lambda spec: f"({aggregation_text(spec.numerator)}) / ({aggregation_text(spec.denominator)})",
 }

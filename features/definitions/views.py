@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
-from features.definitions.aggregations import Aggregation, DecayedCount, Ratio
+from features.definitions.aggregations import Aggregation, DecayedCount, ExponentialMean, Ratio
 from features.definitions.checks import check_mapping, check_name, freeze, is_stated, nonempty_list
 from features.definitions.expressions import (
     Condition,
@@ -177,7 +177,7 @@ class FeatureView:
                 continue
             tile = self.tiling.bounds(feature.window).tile_ms
             for part in feature.aggregation.parts:
-                if isinstance(part, DecayedCount) and tile > MOST_HALF_LIVES * part.half_life_ms:
+                if isinstance(part, DecayedCount | ExponentialMean) and tile > MOST_HALF_LIVES * part.half_life_ms:
                     required = (
                         f"a half_life of at least 1/{MOST_HALF_LIVES} of the window's tile ({duration_text(tile)})"
                     )

@@ -17,6 +17,7 @@ from features.definitions import (
     Change,
     Count,
     DecayedCount,
+    ExponentialMean,
     FeatureView,
     Last,
     LastK,
@@ -24,6 +25,7 @@ from features.definitions import (
     Mean,
     Min,
     Quantile,
+    Slope,
     StdDev,
     Sum,
     TimeSinceLast,
@@ -31,7 +33,7 @@ from features.definitions import (
     Window,
     evaluate,
 )
-from features.double_double import centred
+from features.double_double import INTEGER_NOISE, NOISE, centred
 from features.events import arrow_type
 from features.history.ranges import Ranges
 from features.rows import HASH_BITS, Distinct, FeatureMatrix, FilteredStream, Histogram, Plan, Status, Table
@@ -136,8 +138,29 @@ def _finalize_variance(aggregation: Aggregation, ranges: Ranges, __: Int64s) -> 
     n = ranges.count("count").astype(np.float64)
     total, square = ranges.paired("sum"), ranges.paired("square")
     with np.errstate(over="ignore", invalid="ignore"):
-        values = centred(n, *square, *total, *total) / np.maximum(n * (n - 1), 1)
+        values = centred(n, *square, *total, *total, NOISE) / np.maximum(n * (n - 1), 1)
     return _finite(np.sqrt(values) if isinstance(aggregation, StdDev) else values, n > 1)
+
+
+def _finalize_slope(aggregation: Aggregation, ranges: Ranges, __: Int64s) -> FeatureValues:
+    per_ms = aggregation.per_ms if isinstance(aggregation, Slope) else 1
+    n = ranges.count("count").astype(np.float64)
+    total, time, square, product = (ranges.paired(name) for name in ("sum", "time", "time square", "time product"))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        spread = centred(n, *square, *time, *time, INTEGER_NOISE)
+        values = centred(n, *product, *time, *total, NOISE) / spread * per_ms
+    return _finite(values, spread > 0)
+
+
+def _finalize_exponential_mean(aggregation: Aggregation, ranges: Ranges, as_of: Int64s) -> FeatureValues:
+    half_life_ms = aggregation.half_life_ms if isinstance(aggregation, ExponentialMean) else 1
+    # Weights relative to the newest value: those of as_of may all be 0.
+    newest = ranges.entries.time[_newest(ranges)] if len(ranges.entries) else as_of
+    total, weight = (
+        ranges.decayed(f"{what} {half_life_ms}", newest, half_life_ms) for what in ("decayed sum", "decay")
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _finite(total / np.where(ranges.filled, weight, 1.0), ranges.filled)
 
 
 def _finalize_change(_: Aggregation, ranges: Ranges, __: Int64s) -> FeatureValues:
@@ -215,6 +238,8 @@ FINALIZERS: dict[type[Aggregation], Callable[[Aggregation, Ranges, Int64s], Feat
     Max: _finalize_max,
     Variance: _finalize_variance,
     StdDev: _finalize_variance,
+    Slope: _finalize_slope,
+    ExponentialMean: _finalize_exponential_mean,
     Change: _finalize_change,
     DecayedCount: _finalize_decayed,
     TimeSinceLast: _finalize_since,

@@ -21,6 +21,7 @@ from features.definitions import (
     Count,
     DecayedCount,
     DistinctCount,
+    ExponentialMean,
     Feature,
     FeatureSet,
     FeatureView,
@@ -30,6 +31,7 @@ from features.definitions import (
     Mean,
     Min,
     Quantile,
+    Slope,
     StdDev,
     Sum,
     Tiling,
@@ -48,7 +50,12 @@ BYTES_A_NUMBER, BYTES_A_TEXT = 8, 32
 DECADES = 4.0
 """The orders of magnitude that the values of a quantile are taken to have."""
 
-MOMENTS = ("count", "sum", f"sum{REST}", "square", f"square{REST}")
+
+def _with_rests(*slots: str) -> tuple[str, ...]:
+    return tuple(name for slot in slots for name in (slot, slot + REST))
+
+
+MOMENTS = ("count", *_with_rests("sum", "square"))
 """The slots of a variance."""
 
 TILE_SLOTS: dict[type[Aggregation], tuple[str, ...]] = {
@@ -59,6 +66,7 @@ TILE_SLOTS: dict[type[Aggregation], tuple[str, ...]] = {
     Max: ("max",),
     Variance: MOMENTS,
     StdDev: MOMENTS,
+    Slope: ("count", *_with_rests("sum", "time", "time square", "time product")),
 }
 
 VALUE_CODECS = {"string": "text", "float64": "float", "int64": "integer", "bool": "integer"}
@@ -165,6 +173,8 @@ def _table_of(feature_set: FeatureSet, aggregation: Aggregation) -> Table:
     match aggregation:
         case DecayedCount():
             return Tiles(source, (f"decay {aggregation.half_life_ms}",))
+        case ExponentialMean():
+            return Tiles(source, tuple(f"{what} {aggregation.half_life_ms}" for what in ("decay", "decayed sum")))
         case Last():
             return Recent(source, 1, VALUE_CODECS[feature_set.source.dtypes[aggregation.column]])
         case Change():

@@ -39,6 +39,7 @@ STEPS: dict[type[agg.Aggregation], tuple[int, tuple[str, ...]]] = {
     agg.Quantile: (contract.QUANTILE, ("bucket", "count")),
     agg.Variance: (contract.VARIANCE, ("count", "sum", "square")),
     agg.StdDev: (contract.STDDEV, ("count", "sum", "square")),
+    agg.Slope: (contract.SLOPE, ("count", "sum", "time", "time square", "time product")),
     agg.Change: (contract.CHANGE, ("value",)),
 }
 """The computation of an aggregation, and its columns; _Builder._step adds the others."""
@@ -158,16 +159,21 @@ class _Builder:
         if isinstance(part, agg.DecayedCount):
             index = 1 + names.index(f"decay {part.half_life_ms}")
             return _Step(contract.DECAYED, (index, 0), parameter=float(part.half_life_ms))
-        first, second, *others = [1 + names.index(column) for column in columns] + [0, 0, 0]
+        if isinstance(part, agg.ExponentialMean):
+            total, weight = (1 + names.index(f"{what} {part.half_life_ms}") for what in ("decayed sum", "decay"))
+            return _Step(contract.EXPONENTIAL_MEAN, (total, weight), parameter=float(part.half_life_ms))
+        first, second, *others = [1 + names.index(column) for column in columns] + [0] * 4
         if isinstance(part, agg.DistinctCount):
             return _Step(what, (first, 0), k=part.k)
         if isinstance(part, agg.Quantile) and isinstance(table, Histogram):
             return _Step(what, (first, second), base=self._representatives(table), parameter=part.q)
         if isinstance(part, agg.Last | agg.LastK):
             return self._newest(name, part, table, first)
+        if isinstance(part, agg.Slope):
+            return _Step(what, (first, second), others[0], others[1], others[2], float(part.per_ms))
         if table.columns[first - 1].codec == "integer":
             what = OF_INTEGERS[what]
-        return _Step(what, (first, second), *others[:3])
+        return _Step(what, (first, second), others[0])
 
     def _newest(self, name: str, part: agg.Last | agg.LastK, table: Table, column: int) -> _Step:
         codec = table.columns[column - 1].codec

@@ -32,6 +32,9 @@ EXTREMA = ("min", "max")
 REST = " rest"
 """The end of the name of a slot that is the low half of a pair (double_double.py); it follows the high one."""
 
+EPOCH_OF_SLOPES = 1_577_836_800_000
+"""2020-01-01 in epoch ms: the sums of times are of ms since then, which are smaller numbers."""
+
 SMALLEST_MAGNITUDE, LARGEST_MAGNITUDE = 1e-9, 1e15
 
 
@@ -96,9 +99,10 @@ class Table(ABC):
 class Tiles(Table):
     """Per tile: how many events, and of the source's column the sum, min and max; decayed weights at the tile's start.
 
-    ``slots`` are names of columns: 'count', 'sum', 'min', 'max', 'square' (the sum of squares), 'decay <half life in
-    ms>'; and 'sum rest', 'square rest', with which these are pairs. Min and max are integers where the source's column
-    is one of ``integers``.
+    ``slots`` are names of columns: 'count', 'sum', 'min', 'max'; 'square', 'time', 'time square' and 'time product',
+    the sums of squares, of times, of their squares, and of values times times; 'decay <half life in ms>' and 'decayed
+    sum <half life in ms>'. Those with a slot '<name> rest' are pairs. Min and max are integers where the source's
+    column is one of ``integers``.
     """
 
     slots: tuple[str, ...] = ()
@@ -118,12 +122,14 @@ class Tiles(Table):
         for slot in self.slots:
             if slot == "count":
                 columns[slot] = np.ones(len(events.row), dtype=np.int64)
-            elif slot.startswith("decay"):
+            elif slot.startswith("decay "):
                 columns[slot] = np.ones(len(events.row))
-            elif slot == "square":
-                value = events.value().astype(np.float64)
+            elif slot == "time":
+                columns[slot] = _ages(events)
+            elif slot in PRODUCTS:
+                first, second = (factor(events) for factor in PRODUCTS[slot])
                 with np.errstate(over="ignore", invalid="ignore"):
-                    columns[slot], columns[slot + REST] = multiplied(value, value)
+                    columns[slot], columns[slot + REST] = multiplied(first, second)
             elif slot.endswith(REST):
                 columns.setdefault(slot, np.zeros(len(events.row)))
             else:
@@ -131,9 +137,21 @@ class Tiles(Table):
         return Entries(events.row, events.time, columns)
 
 
+def _floats(events: FilteredEvents) -> NDArray[np.float64]:
+    return events.value().astype(np.float64)
+
+
+def _ages(events: FilteredEvents) -> NDArray[np.float64]:
+    return (events.time - EPOCH_OF_SLOPES).astype(np.float64)
+
+
+PRODUCTS = {"square": (_floats, _floats), "time square": (_ages, _ages), "time product": (_ages, _floats)}
+"""Slot → its factors."""
+
+
 def half_life_of(slot: str) -> int:
     """The half life in ms in the name of a decay slot."""
-    return int(slot.split()[1])
+    return int(slot.rsplit(maxsplit=1)[-1])
 
 
 @dataclass(frozen=True)

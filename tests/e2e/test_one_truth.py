@@ -25,7 +25,8 @@ import pytest
 from mixed_traffic import DAY_MS, DEAD_LETTER, DUPLICATE, FOLDED, HOUR_MS, LATE, Sending, Sent, traffic
 from mortal_loop import MortalLoop, mortal_loop
 
-from features.checks.oracle import Expected, answers, disagreements, histories
+from features.checks.naive_aggregations import Expected
+from features.checks.oracle import answers, disagreements, histories
 from features.definitions import PARTITIONS_OF_A_TOPIC, FeatureView
 from features.events.columns import entity_keys
 from features.events.parsing import Parsed, Records, Verdict, parse

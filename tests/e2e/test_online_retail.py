@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 import pytest
 
 from features.checks.laws import valid_events
-from features.checks.oracle import Expected, answers, compared, derived_disagreements, excess_of, histories, is_exact
+from features.checks.naive_aggregations import Expected, is_exact
+from features.checks.oracle import answers, compared, derived_disagreements, excess_of, histories
 from features.definitions import FeatureView
 from features.definitions.repo import FeatureRepo, load_repo
 from features.definitions.windows import duration_ms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +16,7 @@ from worlds import AGGREGATIONS, WINDOWS, World, pair, spine_of, view_of, worlds
 
 from features.checks.oracle import disagreements, oracle
 from features.definitions import FeatureView, Stream
-from features.definitions.aggregations import DecayedCount
+from features.definitions.aggregations import DecayedCount, ExponentialMean
 from features.definitions.windows import Window, duration_ms
 from features.events.dedupe import without_duplicates
 from features.events.parsing import from_columns
@@ -28,7 +29,9 @@ from features.rows.folding import fold
 from features.rows.matrix import BatchKey, PackedRows
 
 VIEW = view_of(WINDOWS)
-SLOW = tuple(DecayedCount("10d") if isinstance(one, DecayedCount) else one for one in AGGREGATIONS)
+SLOW = tuple(
+    replace(one, half_life="10d") if isinstance(one, DecayedCount | ExponentialMean) else one for one in AGGREGATIONS
+)
 HUGE = view_of(["3000d", Window("1s", tile="1s"), "7d"], SLOW)
 DELAYED = view_of([window for window in WINDOWS if not isinstance(window, str)])
 PAIRS = view_of(WINDOWS[:2], entity=pair)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import assume, given
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from worlds import T0, spine_of, table_of, view_of
 
 from features.checks.oracle import disagreements, oracle
-from features.definitions.aggregations import StdDev, Sum, Variance, ZScore
-from features.double_double import added, centred, multiplied, sums_of_runs
+from features.definitions.aggregations import ExponentialMean, Slope, StdDev, Sum, Variance, ZScore
+from features.double_double import INTEGER_NOISE, NOISE, added, centred, multiplied, sums_of_runs
 from features.history.point_in_time_join import point_in_time
 from features.rows.finalizing import finalize
 from features.rows.folding import fold
@@ -112,5 +113,67 @@ def test_what_is_the_same_but_for_rounding_is_no_difference() -> None:
     third = 1 / 3
     square = multiplied(third, third)
     squares, sums = added(*added(*square, *square), *square), added(*added(third, 0.0, third, 0.0), third, 0.0)
-    assert centred(3.0, *squares, *sums, *sums) == 0.0
-    assert centred(2.0, 5.0, 0.0, 3.0, 0.0, 3.0, 0.0) == 1.0
+    assert centred(3.0, *squares, *sums, *sums, NOISE) == 0.0
+    assert centred(2.0, 5.0, 0.0, 3.0, 0.0, 3.0, 0.0, INTEGER_NOISE) == 1.0
+
+
+TRENDS = view_of(["10m"], (Slope("price", per="1s"), Slope("units", per="1m"), ExponentialMean("price", "10s")))
+
+
+def trends(events: list[dict], size: int = 3) -> list[list[float | None]]:
+    """The slopes of price and units and the weighted mean of price, of rows in batches of this size and of history."""
+    table, rows = table_of(events), NOTHING
+    for batch, start in enumerate(range(0, len(events), size)):
+        rows = fold(TRENDS, rows, {"events": table.slice(start, size)}, BatchKey(7, batch, T0))
+    history = point_in_time(TRENDS, spine_of(TRENDS, [({"user_id": "a"}, AS_OF)]), {"events": table})
+    return [
+        [column[0].as_py() for column in found.columns[:3]] for found in (finalize(TRENDS, rows, AS_OF, 7), history)
+    ]
+
+
+@given(
+    size=st.sampled_from([0.0, 20.5, -1e9, 1e12]),
+    rise=st.sampled_from([0.0, 1e-3, -7.25, 1e5]),
+    seconds=st.lists(st.integers(0, 60), min_size=2, max_size=30, unique=True),
+    batch=st.integers(1, 9),
+)
+def test_values_on_a_line_have_its_slope(size: float, rise: float, seconds: list[int], batch: int) -> None:
+    assume(rise == 0 or abs(rise) >= 1e-9 * abs(size))
+    events = [
+        {**event, "event_time": T0 + 1_000 * second, "price": size + rise * second, "units": 3 - 2 * second}
+        for event, second in zip(events_of(seconds), seconds, strict=True)
+    ]
+    for slope, of_integers, _ in trends(events, batch):
+        assert slope == pytest.approx(rise, rel=1e-6)
+        assert of_integers == pytest.approx(-120, rel=1e-9)
+
+
+def test_a_level_line_rises_by_nothing_and_a_single_time_has_no_slope() -> None:
+    level = [{**event, "units": 1} for event in events_of([0.1] * 47)]
+    assert [found[:2] for found in trends(level)] == [[0.0, 0.0]] * 2
+    at_once = [{**event, "event_time": T0, "units": 1} for event in events_of([1.0, 2.0])]
+    assert [found[:2] for found in trends(at_once)] == [[None, None]] * 2
+    a_millisecond_later = [*at_once, {**events_of([9.0])[0], "event_time": T0 + 1, "offset": 3, "units": 1}]
+    assert [found[:2] for found in trends(a_millisecond_later)] == [[pytest.approx(7_500.0), 0.0]] * 2
+
+
+def test_slope_and_weighted_mean_are_those_of_numpy_and_pandas(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    prices = (1e6 + np.cumsum(rng.normal(0, 1, 80))).tolist()
+    events = [{**event, "units": 1} for event in events_of(prices)]
+    times = pd.to_datetime([event["event_time"] for event in events], unit="ms")
+    weighted = pd.Series(prices).ewm(halflife="10s", times=times).mean().iloc[-1]
+    (rise, _) = np.polyfit(np.arange(80.0), np.array(prices) - 1e6, 1)
+    for found in trends(events, 7):
+        assert [found[0], found[2]] == [pytest.approx(rise, rel=1e-9), pytest.approx(weighted, rel=1e-12)]
+
+
+def test_a_weighted_mean_is_of_any_age() -> None:
+    """Thousands of half-lives behind as_of, where the weights themselves are 0."""
+    events = [{**event, "units": 1} for event in events_of([3.0, 5.0])]
+    late = view_of(["2h"], (ExponentialMean("price", "1s"),))
+    rows = fold(late, NOTHING, {"events": table_of(events)}, BatchKey(7, 0, T0))
+    as_of = T0 + 3_000_000
+    history = point_in_time(late, spine_of(late, [({"user_id": "a"}, as_of)]), {"events": table_of(events)})
+    for found in (finalize(late, rows, as_of, 7), history):
+        assert found.columns[0].to_pylist() == [pytest.approx((3 / 2 + 5) / 1.5)]

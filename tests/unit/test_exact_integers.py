@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from worlds import EDGES, T0, events, spine_of, table_of, user
 
-from features.checks.oracle import disagreements, meets, oracle
+from features.checks.naive_aggregations import meets
+from features.checks.oracle import disagreements, oracle
 from features.checks.reference_encoder import encode
 from features.definitions import AtPrecision, Entity, EventModel, FeatureSet, FeatureView, Rule, Stream
 from features.definitions.aggregations import Count, Last, Max, Min

@@ -18,7 +18,19 @@ from click.testing import CliRunner, Result
 import headrace
 from features.checks.entity import find_entity
 from features.definitions import Entity
-from features.definitions.aggregations import Change, Count, LastK, Quantile, Ratio, StdDev, Sum, Variance, ZScore
+from features.definitions.aggregations import (
+    Change,
+    Count,
+    ExponentialMean,
+    LastK,
+    Quantile,
+    Ratio,
+    Slope,
+    StdDev,
+    Sum,
+    Variance,
+    ZScore,
+)
 from features.definitions.describe import aggregation_text, expression_text
 from features.definitions.expressions import above, difference
 from features.definitions.repo import load_repo
@@ -149,6 +161,8 @@ def test_list_is_a_table_for_people_without_escape_codes_where_nobody_looks() ->
         (StdDev("price", where={"kind": "a"}), "standard deviation of price where kind is a"),
         (ZScore("price"), "newest price less its mean; in standard deviations"),
         (Change("price"), "newest price less the one before"),
+        (Slope("price", per="1d"), "slope of price over time; per 24h"),
+        (ExponentialMean("price", "1h"), "mean price; each value counts half after every 1h"),
         (Ratio(Count(where={"kind": "a"}), Count()), "(events where kind is a) / (events)"),
     ],
     ids=lambda value: "" if isinstance(value, str) else value.label,

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features.checks.oracle import Disagreement, Expected, compared, disagreements, hash_48, oracle
+from features.checks.naive_aggregations import Expected, hash_48
+from features.checks.oracle import Disagreement, compared, disagreements, oracle
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
 from features.definitions.aggregations import (
     Aggregation,
@@ -19,6 +20,7 @@ from features.definitions.aggregations import (
     Count,
     DecayedCount,
     DistinctCount,
+    ExponentialMean,
     Last,
     LastK,
     Max,
@@ -26,6 +28,7 @@ from features.definitions.aggregations import (
     Min,
     Quantile,
     Ratio,
+    Slope,
     StdDev,
     Sum,
     TimeSinceLast,
@@ -82,6 +85,11 @@ def asked(aggregation: Aggregation, several: Sequence[dict[str, Any]], at: float
 AHEAD = event(110, 8.0, known=100)
 PRICES = [event(39.999, 1.0), event(40, 2.0), event(70, 5.0), event(70, -3.0), event(99.999, 4.0), AHEAD]
 OUTSIDE = [event(39.999, 1.0), AHEAD]
+# Seconds from the mean of 69.99975, and values from the mean of 2: -29.99975, .00025, .00025, 29.99925; 0, 3, -5, 2.
+RISE = 30 * (3 * 0.00025 - 5 * 0.00025 + 2 * 29.99925) / (29.99975**2 + 2 * 0.00025**2 + 29.99925**2)
+WEIGHTS = [2 ** -(59.999 / 30), 2 ** -(29.999 / 30), 2 ** -(29.999 / 30), 1.0]
+WEIGHTED = (2 * WEIGHTS[0] + 5 * WEIGHTS[1] - 3 * WEIGHTS[2] + 4) / sum(WEIGHTS)
+ROUNDED = (DecayedCount, Variance, StdDev, ZScore, Slope, ExponentialMean)
 DECAYED = 2 ** -(60 / 30) + 2 ** -(30 / 30) + 2 ** -(30 / 30) + 2 ** -(0.001 / 30)
 
 
@@ -112,6 +120,8 @@ DECAYED = 2 ** -(60 / 30) + 2 ** -(30 / 30) + 2 ** -(30 / 30) + 2 ** -(0.001 / 3
         (ZScore("price"), 2 / math.sqrt(38 / 3), None),
         (ZScore("units"), None, None),
         (Change("price"), 7.0, None),
+        (Slope("price", per="30s"), RISE, None),
+        (ExponentialMean("price", "30s"), WEIGHTED, None),
         (Variance("price", where={"price": 5.0}), None, None),
         (Change("price", where={"price": 5.0}), None, None),
         (Ratio(Sum("price"), Count()), 2.0, None),
@@ -123,8 +133,7 @@ DECAYED = 2 ** -(60 / 30) + 2 ** -(30 / 30) + 2 ** -(30 / 30) + 2 ** -(0.001 / 3
 )
 def test_an_aggregation_is_what_a_hand_gets(aggregation: Aggregation, value: Any, of_nothing: Any) -> None:
     found = asked(aggregation, PRICES, 100)
-    rounded = isinstance(aggregation, DecayedCount | Variance | StdDev | ZScore) and value is not None
-    assert found == (pytest.approx(value, rel=1e-12) if rounded else value)
+    assert found == (pytest.approx(value, rel=1e-12) if isinstance(aggregation, ROUNDED) and value else value)
     assert asked(aggregation, OUTSIDE, 100) == of_nothing
 
 

@@ -15,8 +15,8 @@ COUNT, SUM, MEAN, MIN, MAX, DECAYED, SINCE, LAST, LAST_FLOAT, LISTED_NUMBERS, LI
 MIN_INTEGER, MAX_INTEGER = range(13, 15)
 """Answers computed from a run of entries."""
 
-VARIANCE, STDDEV, CHANGE, CHANGE_INTEGER = range(15, 19)
-"""Answers of how the values of a run differ."""
+VARIANCE, STDDEV, SLOPE, EXPONENTIAL_MEAN, CHANGE, CHANGE_INTEGER = range(15, 21)
+"""Answers of how the values of a run differ and move."""
 
 PRODUCT, RATIO, DIFFERENCE, TOTAL = range(4)
 """Answers computed from other answers."""
@@ -64,7 +64,7 @@ class Program(NamedTuple):
     An answer of more columns has them in place of the last three.
     """
     parameters: Any
-    """float64: each answer's half life or q."""
+    """float64: each answer's half life, q, or unit of time in ms."""
     representatives: Any
     """float64: the values that buckets stand for, from an answer's base on."""
     derived: Any

@@ -16,6 +16,8 @@ HASHES = 2.0**HASH_BITS
 
 I64 = np.int64
 
+NOISE, INTEGER_NOISE = double_double.NOISE, double_double.INTEGER_NOISE
+
 added, centred = inner(double_double.added), inner(double_double.centred)
 
 
@@ -65,7 +67,20 @@ def variance(count, floats, sums, squares, lo, hi):
     total, total_rest = paired(floats, sums, lo, hi)
     square, square_rest = paired(floats, squares, lo, hi)
     n = float(count)
-    return centred(n, square, square_rest, total, total_rest, total, total_rest) / (n * (n - 1.0))
+    return centred(n, square, square_rest, total, total_rest, total, total_rest, NOISE) / (n * (n - 1.0))
+
+
+@inner
+def slope(count, floats, sums, times, squares, products, lo, hi):
+    """The rise of so many values in a ms, from the lines of such sums; NaN where all have the same time."""
+    total, total_rest = paired(floats, sums, lo, hi)
+    time, time_rest = paired(floats, times, lo, hi)
+    square, square_rest = paired(floats, squares, lo, hi)
+    product, product_rest = paired(floats, products, lo, hi)
+    n = float(count)
+    spread = centred(n, square, square_rest, time, time_rest, time, time_rest, INTEGER_NOISE)
+    rise = centred(n, product, product_rest, time, time_rest, total, total_rest, NOISE)
+    return rise / spread if spread > 0.0 else np.nan
 
 
 @inner

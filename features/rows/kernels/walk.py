@@ -12,6 +12,7 @@ from features.rows.kernels.contract import (
     COUNT,
     DECAYED,
     DISTINCT,
+    EXPONENTIAL_MEAN,
     LAST_FLOAT,
     LISTED_NUMBERS,
     LISTED_TEXTS,
@@ -24,6 +25,7 @@ from features.rows.kernels.contract import (
     OUTSIDE_MAX_AGE,
     QUANTILE,
     SINCE,
+    SLOPE,
     STDDEV,
     SUM,
     UNIQUE,
@@ -41,6 +43,7 @@ from features.rows.kernels.runs import (
     decayed,
     first_at,
     largest,
+    slope,
     smallest,
     summed,
     unique,
@@ -176,11 +179,19 @@ def _answer_filled(program, step, lo, hi, as_of, scratch):
 
 @inner
 def _answer_spread(program, step, lo, hi, scratch):
-    """The answer from a run that has entries, of how its values differ."""
+    """The answer from a run that has entries, of how its values differ and move."""
     what, first, second, value = program.steps[step, 0], program.steps[step, 1], program.steps[step, 2], np.nan
-    if what in (VARIANCE, STDDEV):
+    third, fourth, fifth = program.steps[step, 3], program.steps[step, 4], program.steps[step, 5]
+    if what == EXPONENTIAL_MEAN:
+        times, newest, half_life = scratch.ints[0], scratch.ints[0, hi - 1], program.parameters[step]
+        value = decayed(scratch.floats[first], times, lo, hi, newest, half_life)
+        value = value / decayed(scratch.floats[second], times, lo, hi, newest, half_life)
+    elif what == SLOPE:
         total = counted(scratch.ints[first], lo, hi)
-        value = variance(total, scratch.floats, second, program.steps[step, 3], lo, hi)
+        value = slope(total, scratch.floats, second, third, fourth, fifth, lo, hi) * program.parameters[step]
+    elif what in (VARIANCE, STDDEV):
+        total = counted(scratch.ints[first], lo, hi)
+        value = variance(total, scratch.floats, second, third, lo, hi)
         if what == STDDEV:
             value = np.sqrt(value)
     elif hi > lo + 1:
