@@ -18,19 +18,7 @@ from click.testing import CliRunner, Result
 import headrace
 from features.checks.entity import find_entity
 from features.definitions import Entity
-from features.definitions.aggregations import (
-    Change,
-    Count,
-    ExponentialMean,
-    LastK,
-    Quantile,
-    Ratio,
-    Slope,
-    StdDev,
-    Sum,
-    Variance,
-    ZScore,
-)
+from features.definitions import aggregations as agg
 from features.definitions.describe import aggregation_text, expression_text
 from features.definitions.expressions import above, difference
 from features.definitions.repo import load_repo
@@ -61,14 +49,14 @@ user_orders = FeatureView(
     "user_orders",
     description="What a user buys.",
     sets=[
-        FeatureSet(user, orders, [Count(), Sum("price"), LastK("price", 2)], [minute]),
-        FeatureSet(user, orders, [Count()], [Window("1m", tile="10s", delay="1m")], where={"kind": "paid"}),
+        FeatureSet(user, orders, [agg.Count(), agg.Sum("price"), agg.LastK("price", 2)], [minute]),
+        FeatureSet(user, orders, [agg.Count()], [Window("1m", tile="10s", delay="1m")], where={"kind": "paid"}),
     ],
     derived={"mean_price": ratio("user_price_sum_1m", "user_count_1m")},
     version=3,
 )
-place_orders = FeatureView("place_orders", sets=[FeatureSet(place, orders, [Count()], [minute])])
-user_visits = FeatureView("user_visits", sets=[FeatureSet(user, visits, [Count()], [minute])])
+place_orders = FeatureView("place_orders", sets=[FeatureSet(place, orders, [agg.Count()], [minute])])
+user_visits = FeatureView("user_visits", sets=[FeatureSet(user, visits, [agg.Count()], [minute])])
 """
 T0 = 1_700_000_000_000
 ROWS = [
@@ -150,20 +138,20 @@ def test_list_is_a_table_for_people_without_escape_codes_where_nobody_looks() ->
 @pytest.mark.parametrize(
     ("aggregation", "text"),
     [
-        (Count("price"), "events with a price"),
+        (agg.Count("price"), "events with a price"),
         (
-            Sum("a", where={"a": above(5), "kind": ["x", "y", "z"]}),
+            agg.Sum("a", where={"a": above(5), "kind": ["x", "y", "z"]}),
             "sum of a where a > 5 and kind is x, y or z",
         ),
-        (LastK("item", 3, where={"member": False}), "newest 3 item where not member; newest first"),
-        (Quantile("price", 0.95), "0.95 quantile of price; within 1 %"),
-        (Variance("price"), "variance of price"),
-        (StdDev("price", where={"kind": "a"}), "standard deviation of price where kind is a"),
-        (ZScore("price"), "newest price less its mean; in standard deviations"),
-        (Change("price"), "newest price less the one before"),
-        (Slope("price", per="1d"), "slope of price over time; per 24h"),
-        (ExponentialMean("price", "1h"), "mean price; each value counts half after every 1h"),
-        (Ratio(Count(where={"kind": "a"}), Count()), "(events where kind is a) / (events)"),
+        (agg.LastK("item", 3, where={"member": False}), "newest 3 item where not member; newest first"),
+        (agg.Quantile("price", 0.95), "0.95 quantile of price; within 1 %"),
+        (agg.Variance("price"), "variance of price"),
+        (agg.StdDev("price", where={"kind": "a"}), "standard deviation of price where kind is a"),
+        (agg.ZScore("price"), "newest price less its mean; in standard deviations"),
+        (agg.Change("price"), "newest price less the one before"),
+        (agg.Slope("price", per="1d"), "slope of price over time; per 24h"),
+        (agg.ExponentialMean("price", "1h"), "mean price; each value counts half after every 1h"),
+        (agg.Ratio(agg.Count(where={"kind": "a"}), agg.Count()), "(events where kind is a) / (events)"),
     ],
     ids=lambda value: "" if isinstance(value, str) else value.label,
 )

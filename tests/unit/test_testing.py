@@ -14,27 +14,7 @@ import pytest
 from features.checks.naive_aggregations import Expected, hash_48
 from features.checks.oracle import Disagreement, compared, disagreements, oracle
 from features.definitions import Entity, FeatureSet, FeatureView, Stream
-from features.definitions.aggregations import (
-    Aggregation,
-    Change,
-    Count,
-    DecayedCount,
-    DistinctCount,
-    ExponentialMean,
-    Last,
-    LastK,
-    Max,
-    Mean,
-    Min,
-    Quantile,
-    Ratio,
-    Slope,
-    StdDev,
-    Sum,
-    TimeSinceLast,
-    Variance,
-    ZScore,
-)
+from features.definitions import aggregations as agg
 from features.definitions.expressions import above, ratio
 from features.definitions.windows import Window
 from features.events.columns import EventColumns
@@ -67,11 +47,11 @@ def numbered(several: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**one, "offset": place, "event_id": one["event_id"] or f"e{place}"} for place, one in enumerate(several)]
 
 
-def view_of(*aggregations: Aggregation, windows: Sequence[Any] = (MINUTE,), ttl: str | None = "2d") -> FeatureView:
+def view_of(*aggregations: agg.Aggregation, windows: Sequence[Any] = (MINUTE,), ttl: str | None = "2d") -> FeatureView:
     return FeatureView("v", [FeatureSet(user, events, aggregations, windows, name="x")], ttl=ttl)
 
 
-def asked(aggregation: Aggregation, several: Sequence[dict[str, Any]], at: float, window: Window = MINUTE) -> Any:
+def asked(aggregation: agg.Aggregation, several: Sequence[dict[str, Any]], at: float, window: Window = MINUTE) -> Any:
     """The oracle's value of one aggregation of my events at a time, in s."""
     answer = oracle(view_of(aggregation, windows=[window]), ME, ms(at), {"events": numbered(several)})
     assert not isinstance(answer, Status)
@@ -89,49 +69,49 @@ OUTSIDE = [event(39.999, 1.0), AHEAD]
 RISE = 30 * (3 * 0.00025 - 5 * 0.00025 + 2 * 29.99925) / (29.99975**2 + 2 * 0.00025**2 + 29.99925**2)
 WEIGHTS = [2 ** -(59.999 / 30), 2 ** -(29.999 / 30), 2 ** -(29.999 / 30), 1.0]
 WEIGHTED = (2 * WEIGHTS[0] + 5 * WEIGHTS[1] - 3 * WEIGHTS[2] + 4) / sum(WEIGHTS)
-ROUNDED = (DecayedCount, Variance, StdDev, ZScore, Slope, ExponentialMean)
+ROUNDED = (agg.DecayedCount, agg.Variance, agg.StdDev, agg.ZScore, agg.Slope, agg.ExponentialMean)
 DECAYED = 2 ** -(60 / 30) + 2 ** -(30 / 30) + 2 ** -(30 / 30) + 2 ** -(0.001 / 30)
 
 
 @pytest.mark.parametrize(
     ("aggregation", "value", "of_nothing"),
     [
-        (Count(), 4, 0),
-        (Count("price"), 4, 0),
-        (Count(where={"price": above(2)}), 2, 0),
-        (Sum("price"), 8.0, 0.0),
-        (Sum("units"), 4.0, 0.0),
-        (Mean("price"), 2.0, None),
-        (Min("price"), -3.0, None),
-        (Max("price"), 5.0, None),
-        (Last("price"), 4.0, None),
-        (LastK("price", 3), [4.0, -3.0, 5.0], []),
-        (LastK("price", 9), [4.0, -3.0, 5.0, 2.0], []),
-        (DistinctCount("price"), 4.0, 0.0),
-        (DistinctCount("kind"), 1.0, 0.0),
-        (TimeSinceLast(), 1, None),
-        (TimeSinceLast(where={"price": -3.0}), 30_000, None),
-        (DecayedCount("30s"), DECAYED, 0.0),
-        (Quantile("price", 0.0), -3.0, None),
-        (Quantile("price", 0.5), 2.0, None),  # rank floor(0.5 · 3) = 1 of -3, 2, 4, 5
-        (Quantile("price", 1.0), 5.0, None),
-        (Variance("price"), 38 / 3, None),  # 0, 9, 25, 4 from the mean of 2, over 4 - 1
-        (StdDev("price"), math.sqrt(38 / 3), None),
-        (ZScore("price"), 2 / math.sqrt(38 / 3), None),
-        (ZScore("units"), None, None),
-        (Change("price"), 7.0, None),
-        (Slope("price", per="30s"), RISE, None),
-        (ExponentialMean("price", "30s"), WEIGHTED, None),
-        (Variance("price", where={"price": 5.0}), None, None),
-        (Change("price", where={"price": 5.0}), None, None),
-        (Ratio(Sum("price"), Count()), 2.0, None),
-        (Ratio(Count(where={"price": above(2)}), Count()), 0.5, None),
-        (Ratio(Count(), Count(where={"kind": "return"})), None, None),
-        (Ratio(Count(), Count(), where={"kind": "return"}), None, None),
+        (agg.Count(), 4, 0),
+        (agg.Count("price"), 4, 0),
+        (agg.Count(where={"price": above(2)}), 2, 0),
+        (agg.Sum("price"), 8.0, 0.0),
+        (agg.Sum("units"), 4.0, 0.0),
+        (agg.Mean("price"), 2.0, None),
+        (agg.Min("price"), -3.0, None),
+        (agg.Max("price"), 5.0, None),
+        (agg.Last("price"), 4.0, None),
+        (agg.LastK("price", 3), [4.0, -3.0, 5.0], []),
+        (agg.LastK("price", 9), [4.0, -3.0, 5.0, 2.0], []),
+        (agg.DistinctCount("price"), 4.0, 0.0),
+        (agg.DistinctCount("kind"), 1.0, 0.0),
+        (agg.TimeSinceLast(), 1, None),
+        (agg.TimeSinceLast(where={"price": -3.0}), 30_000, None),
+        (agg.DecayedCount("30s"), DECAYED, 0.0),
+        (agg.Quantile("price", 0.0), -3.0, None),
+        (agg.Quantile("price", 0.5), 2.0, None),  # rank floor(0.5 · 3) = 1 of -3, 2, 4, 5
+        (agg.Quantile("price", 1.0), 5.0, None),
+        (agg.Variance("price"), 38 / 3, None),  # 0, 9, 25, 4 from the mean of 2, over 4 - 1
+        (agg.StdDev("price"), math.sqrt(38 / 3), None),
+        (agg.ZScore("price"), 2 / math.sqrt(38 / 3), None),
+        (agg.ZScore("units"), None, None),
+        (agg.Change("price"), 7.0, None),
+        (agg.Slope("price", per="30s"), RISE, None),
+        (agg.ExponentialMean("price", "30s"), WEIGHTED, None),
+        (agg.Variance("price", where={"price": 5.0}), None, None),
+        (agg.Change("price", where={"price": 5.0}), None, None),
+        (agg.Ratio(agg.Sum("price"), agg.Count()), 2.0, None),
+        (agg.Ratio(agg.Count(where={"price": above(2)}), agg.Count()), 0.5, None),
+        (agg.Ratio(agg.Count(), agg.Count(where={"kind": "return"})), None, None),
+        (agg.Ratio(agg.Count(), agg.Count(), where={"kind": "return"}), None, None),
     ],
-    ids=lambda value: value.label if isinstance(value, Aggregation) else "",
+    ids=lambda value: value.label if isinstance(value, agg.Aggregation) else "",
 )
-def test_an_aggregation_is_what_a_hand_gets(aggregation: Aggregation, value: Any, of_nothing: Any) -> None:
+def test_an_aggregation_is_what_a_hand_gets(aggregation: agg.Aggregation, value: Any, of_nothing: Any) -> None:
     found = asked(aggregation, PRICES, 100)
     assert found == (pytest.approx(value, rel=1e-12) if isinstance(aggregation, ROUNDED) and value else value)
     assert asked(aggregation, OUTSIDE, 100) == of_nothing
@@ -139,25 +119,25 @@ def test_an_aggregation_is_what_a_hand_gets(aggregation: Aggregation, value: Any
 
 def test_a_null_is_no_value_but_its_event_counts() -> None:
     several = [event(90, 3.0), event(95, None, kind=None)]
-    assert asked(Count(), several, 100) == 2
-    assert asked(Count("price"), several, 100) == 1
-    assert asked(Mean("price"), several, 100) == 3.0
-    assert asked(Last("price"), several, 100) == 3.0
-    assert asked(LastK("kind", 2), several, 100) == ["buy"]
-    assert asked(TimeSinceLast(), several, 100) == 5_000
-    assert asked(Count(where={"kind": ["buy", "return"]}), several, 100) == 1
+    assert asked(agg.Count(), several, 100) == 2
+    assert asked(agg.Count("price"), several, 100) == 1
+    assert asked(agg.Mean("price"), several, 100) == 3.0
+    assert asked(agg.Last("price"), several, 100) == 3.0
+    assert asked(agg.LastK("kind", 2), several, 100) == ["buy"]
+    assert asked(agg.TimeSinceLast(), several, 100) == 5_000
+    assert asked(agg.Count(where={"kind": ["buy", "return"]}), several, 100) == 1
 
 
 def test_a_ratios_own_filter_and_its_parts_filters_all_hold() -> None:
     several = [event(90, 1.0, member=True), event(91, 1.0, member=False), event(92, 9.0, member=True)]
-    dear = Ratio(Count(where={"price": above(5)}), Count(), where={"member": True})
+    dear = agg.Ratio(agg.Count(where={"price": above(5)}), agg.Count(), where={"member": True})
     assert asked(dear, several, 100) == 0.5
 
 
 def test_of_two_events_in_one_millisecond_the_later_offset_is_last() -> None:
-    assert asked(LastK("price", 2), [event(90, 1.0), event(90, 2.0)], 100) == [2.0, 1.0]
+    assert asked(agg.LastK("price", 2), [event(90, 1.0), event(90, 2.0)], 100) == [2.0, 1.0]
     swapped = [event(90, 2.0, known=91), event(90, 1.0, known=90)]
-    assert asked(Last("price"), swapped, 100) == 1.0
+    assert asked(agg.Last("price"), swapped, 100) == 1.0
 
 
 # --- which events count ----------------------------------------------------------------------------------------------
@@ -178,7 +158,7 @@ def test_of_two_events_in_one_millisecond_the_later_offset_is_last() -> None:
     ],
 )
 def test_both_ends_of_a_window_move_by_tiles(at: float, count: int) -> None:
-    assert asked(Count(), PRICES, at) == count
+    assert asked(agg.Count(), PRICES, at) == count
 
 
 @pytest.mark.parametrize(
@@ -197,46 +177,46 @@ def test_both_ends_of_a_window_move_by_tiles(at: float, count: int) -> None:
 def test_both_ends_of_a_delayed_window_are_floored(at: float, count: int) -> None:
     several = [event(20), event(39.999), event(40), event(70), event(99.999), event(100)]
     several = several if at != 130 else [*several, event(125)]  # one that no delayed window sees yet
-    assert asked(Count(), several, at, Window("1m", tile="10s", delay="20s")) == count
+    assert asked(agg.Count(), several, at, Window("1m", tile="10s", delay="20s")) == count
 
 
 def test_an_event_ahead_of_the_clock_counts_from_when_its_tile_starts() -> None:
     several = [event(90), event(104, known=98)]
-    assert [asked(Count(), several, at) for at in (97, 98, 99.999, 100, 103)] == [1, 1, 1, 2, 2]
-    assert asked(TimeSinceLast(), several, 103) == 0
-    assert asked(DecayedCount("30s"), several[1:], 102) == pytest.approx(2 ** (2 / 30))
+    assert [asked(agg.Count(), several, at) for at in (97, 98, 99.999, 100, 103)] == [1, 1, 1, 2, 2]
+    assert asked(agg.TimeSinceLast(), several, 103) == 0
+    assert asked(agg.DecayedCount("30s"), several[1:], 102) == pytest.approx(2 ** (2 / 30))
 
 
 @pytest.mark.parametrize("window", ["1h", "24h", "36h"])
 def test_an_event_at_as_of_counts_in_every_window_also_where_a_tile_starts(window: str) -> None:
     """A daily file would lose its newest day: its times are all starts of tiles."""
-    assert asked(Count(), [event(0)], 0, Window(window)) == 1
+    assert asked(agg.Count(), [event(0)], 0, Window(window)) == 1
 
 
 def test_an_event_counts_from_when_it_is_known() -> None:
     several = [event(90), event(50, known=95)]
-    assert [asked(Count(), several, at) for at in (94.999, 95)] == [1, 2]
+    assert [asked(agg.Count(), several, at) for at in (94.999, 95)] == [1, 2]
 
 
 def test_an_event_that_is_older_than_the_horizon_when_it_becomes_known_never_counts() -> None:
     several = [event(90), event(39.999, known=100), event(40, known=100)]
     # [30, 100) holds both; only the second was known within a minute.
-    assert asked(Count(), several, 100, Window("1m", tile="30s")) == 2
+    assert asked(agg.Count(), several, 100, Window("1m", tile="30s")) == 2
 
 
 def test_a_repeated_id_counts_once_within_the_horizon_and_again_beyond_it() -> None:
     day = Window("1d", tile="10s")
     repeated = [event(at, price, event_id="same") for at, price in ((0, 1.0), (600, 2.0), (600.001, 3.0), (1_200, 4.0))]
-    assert asked(LastK("price", 9), repeated, 2_000, day) == [3.0, 1.0]
+    assert asked(agg.LastK("price", 9), repeated, 2_000, day) == [3.0, 1.0]
 
 
 def test_the_first_record_of_an_id_wins_whoever_it_is_of() -> None:
     several = [event(90, event_id="same", user_id="another"), event(91, event_id="same"), event(92)]
-    assert asked(Count(), several, 100) == 1
+    assert asked(agg.Count(), several, 100) == 1
 
 
 def test_another_entitys_events_are_not_mine() -> None:
-    assert asked(Count(), [event(90), event(91, user_id="another"), event(92, user_id=None)], 100) == 1
+    assert asked(agg.Count(), [event(90), event(91, user_id="another"), event(92, user_id=None)], 100) == 1
 
 
 @pytest.mark.parametrize(
@@ -250,12 +230,12 @@ def test_another_entitys_events_are_not_mine() -> None:
 )
 def test_an_entity_ages_by_its_newest_known_event(age_s: float, status: Status | None) -> None:
     several = [event(-30), event(0), event(1, known=10_000)]
-    answer = oracle(view_of(Count(), ttl=None), ME, ms(age_s), {"events": numbered(several)})
+    answer = oracle(view_of(agg.Count(), ttl=None), ME, ms(age_s), {"events": numbered(several)})
     assert (answer if isinstance(answer, Status) else None) == status
 
 
 def test_an_entity_without_events_is_not_found() -> None:
-    assert oracle(view_of(Count()), ME, ms(0), {}) is Status.NOT_FOUND
+    assert oracle(view_of(agg.Count()), ME, ms(0), {}) is Status.NOT_FOUND
 
 
 # --- sketches --------------------------------------------------------------------------------------------------------
@@ -307,7 +287,7 @@ def test_distinct_counts_have_the_stated_standard_error_and_no_bias(seed: int) -
     rng = np.random.default_rng(seed)
     users = [f"u{number}" for number in range(sets)]
     values = np.concatenate([rng.choice(2**40, size, replace=False) for _ in users])
-    sets_of = [FeatureSet(user, events, [DistinctCount("units", k=k)], ["1h"], name=f"k{k}") for k in ks]
+    sets_of = [FeatureSet(user, events, [agg.DistinctCount("units", k=k)], ["1h"], name=f"k{k}") for k in ks]
     found = (
         features_of(FeatureView("v", sets_of), table_of(np.repeat(users, size).tolist(), units=values), users) / size
     )
@@ -319,7 +299,7 @@ def test_distinct_counts_have_the_stated_standard_error_and_no_bias(seed: int) -
 
 def test_a_distinct_count_is_exact_up_to_k() -> None:
     found = features_of(
-        view_of(DistinctCount("units", k=64)), table_of(["me"] * 200, units=np.arange(200) % 64), ["me"]
+        view_of(agg.DistinctCount("units", k=64)), table_of(["me"] * 200, units=np.arange(200) % 64), ["me"]
     )
     assert found.tolist() == [[64.0]]
 
@@ -342,7 +322,7 @@ def test_quantiles_are_within_the_stated_error_of_the_item_of_their_rank(error: 
     rng, ranks = np.random.default_rng(seed), (0.0, 0.001, 0.05, 0.25, 0.5, 0.75, 0.95, 0.999, 1.0)
     samples = {name: draw(rng) for name, draw in DISTRIBUTIONS.items()}
     users = [name for name, sample in samples.items() for _ in sample]
-    view = view_of(*(Quantile("price", q, relative_error=error) for q in ranks), windows=["1h"], ttl=None)
+    view = view_of(*(agg.Quantile("price", q, relative_error=error) for q in ranks), windows=["1h"], ttl=None)
     found = features_of(view, table_of(users, price=np.concatenate(list(samples.values()))), list(samples))
     for row, sample in enumerate(samples.values()):
         items = np.sort(sample)[np.floor(np.array(ranks) * (len(sample) - 1)).astype(int)]
@@ -354,7 +334,7 @@ def test_quantiles_are_within_the_stated_error_of_the_item_of_their_rank(error: 
 
 def found_and_expected() -> tuple[FeatureView, Any, list[Any]]:
     share = {"share": ratio("user_x_price_sum_1m", "user_x_count_1m")}
-    view = replace(view_of(Count(), Sum("price"), LastK("price", 2)), derived=share)
+    view = replace(view_of(agg.Count(), agg.Sum("price"), agg.LastK("price", 2)), derived=share)
     several = numbered(PRICES)
     expected = [oracle(view, key, ms(100), {"events": several}) for key in (ME, {"user_id": "nobody"})]
     table = pa.Table.from_pylist(several, schema=event_schema(events))
