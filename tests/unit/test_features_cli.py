@@ -49,14 +49,14 @@ user_orders = FeatureView(
     "user_orders",
     description="What a user buys.",
     sets=[
-        FeatureSet(user, orders, [agg.Count(), agg.Sum("price"), agg.LastK("price", 2)], [minute]),
-        FeatureSet(user, orders, [agg.Count()], [Window("1m", tile="10s", delay="1m")], where={"kind": "paid"}),
+        FeatureSet(user, orders, [Count(), Sum("price"), LastK("price", 2)], [minute]),
+        FeatureSet(user, orders, [Count()], [Window("1m", tile="10s", delay="1m")], where={"kind": "paid"}),
     ],
     derived={"mean_price": ratio("user_price_sum_1m", "user_count_1m")},
     version=3,
 )
-place_orders = FeatureView("place_orders", sets=[FeatureSet(place, orders, [agg.Count()], [minute])])
-user_visits = FeatureView("user_visits", sets=[FeatureSet(user, visits, [agg.Count()], [minute])])
+place_orders = FeatureView("place_orders", sets=[FeatureSet(place, orders, [Count()], [minute])])
+user_visits = FeatureView("user_visits", sets=[FeatureSet(user, visits, [Count()], [minute])])
 """
 T0 = 1_700_000_000_000
 ROWS = [
