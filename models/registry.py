@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,9 @@ QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": 
 """MLflow's own timeouts are minutes, for which a start without the registry would wait."""
 
 SQLITE = "sqlite:///"
+
+MOST_LISTED = 1_000
+"""Versions of a model that are read at once; older ones can be promoted, not named in a request."""
 
 GONE = "RESOURCE_DOES_NOT_EXIST"
 """MLflow's code for a version that does not exist or was deleted."""
@@ -161,6 +164,9 @@ class Registry(Protocol):
     def find(self, name: str) -> Pinned | None:
         """The version of this number or alias; None for none. Raises RegistryError."""
 
+    def listed(self) -> Mapping[str, Pinned]:
+        """The versions of all numbers and aliases, of the newest MOST_LISTED at most. Raises RegistryError."""
+
     def fetch(self, pinned: Pinned) -> AbstractContextManager[Path]:
         """A local folder with the version's artefact, until the block ends. Raises RegistryError."""
 
@@ -212,6 +218,25 @@ class MlflowRegistry:
                 return None
             raise self._failed(error) from error
         return _pinned(version)
+
+    def listed(self) -> Mapping[str, Pinned]:
+        """The versions of all numbers and aliases, the newest MOST_LISTED at most; none without registry or model."""
+        if not registry_exists(self._uri):
+            return {}
+        from mlflow.exceptions import MlflowException
+
+        client = self._client()
+        try:
+            # A name in double quotes may have single ones; MLflow takes no double ones in a name.
+            versions = client.search_model_versions(f'name="{self._name}"', MOST_LISTED, ["version_number DESC"])
+            aliases = client.get_registered_model(self._name).aliases if versions else {}
+        except MlflowException as error:
+            if error.error_code == GONE:
+                return {}
+            raise self._failed(error) from error
+        numbered = {str(version.version): _pinned(version) for version in versions}
+        named = {name: numbered[str(number)] for name, number in aliases.items() if str(number) in numbered}
+        return named | numbered
 
     def report(self, pinned: Pinned, reason: str, tag: str = SERVING_REFUSED) -> None:
         """The version's tag has the reason for which it was refused or stopped."""

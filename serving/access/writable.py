@@ -34,6 +34,7 @@ def writable_streams(
     if not recommenders and not models:
         activity = {stream.name for view in repo.views.values() for stream in view.streams}
     told = {model.labels.name for model in models if model.labels is not None}
+    told |= {model.scored.name for model in models if model.scored is not None}
     told |= {one.served.name for one in recommenders if one.served is not None}
     told |= {stream.name for one in recommenders if one.catalogue is not None for stream in one.catalogue.streams}
     told |= {stream.name for stream in repo.streams.values() if _is_ours(stream, own_topics)}

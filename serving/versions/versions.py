@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 
 from features.definitions import FeatureRepo, FeatureView
@@ -61,9 +61,8 @@ class ModelVersions:
         )
         self.canary = Canary(loader, settings.canary_share, settings.canary_slower, self._canary_stopped)
         self._challenger = FollowedAlias(loader, CHALLENGER, CHALLENGER_POLICY)
-        self._others = NamedVersions(loader, settings.model_poll_s)
+        self._others = NamedVersions(loader, self._prepared)
         self._preparing: dict[int, Artefact] = {}
-        self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
 
     @property
     def artefacts(self) -> list[Artefact]:
@@ -92,30 +91,33 @@ class ModelVersions:
             self.canary.look(self.champion.current)
             if self._settings.shadow_share:
                 self._challenger.look(self.champion.current)
+            self._others.look()
         except HeadraceError:  # they stay as they were
             self._metrics.failed("registry")
 
     def stop(self) -> None:
         """Stops loading versions."""
-        self._loading.shutdown(wait=False, cancel_futures=True)
+        self._others.stop()
 
     async def version_for(self, name: str | None, key: str | None = None) -> LoadedRecommender | None:
         """The version that answers this user or session key, or the one that the request names, once it is loaded.
 
-        Raises ProblemError for an unknown version, and for one that must not answer.
+        Raises ProblemError for an unknown version and for one that must not answer, OverloadedError for one too many.
         """
         if name is None:
             return self.canary.for_user(key) or self.champion.current
+        current = self.champion.current
+        if current is not None and name in (self.champion.alias, current.version):
+            return current
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._loading, self._named, name)
+            found = self._others.get(name, current, self.champion.previous)
+            if isinstance(found, Future):  # others may wait for it, too
+                found = await asyncio.shield(asyncio.wrap_future(found))
+            return found
         except UnknownModelError as error:
             raise field_problem("model", error.required, name, 404) from None
         except ArtefactError as error:
             raise field_problem("model", f"a model that can serve: {error}", name) from None
-
-    def _named(self, name: str) -> LoadedRecommender:
-        with self._prepared():
-            return self._others.get(name, self.champion.current, self.champion.previous)
 
     def answered(self, served: LoadedRecommender | None, failed: bool, took_s: float, key: str | None = None) -> None:
         """Counts an attempt of this version to answer this user or session."""

@@ -118,6 +118,7 @@ def test_a_session_that_nothing_is_known_of_is_a_fallback_that_says_so(http):
 
 def test_another_version_or_alias_answers_when_a_request_names_it(http, models):
     other = models.register(step=2)
+    until(lambda: http.ask("/v1/recommend", {"model": other})[0] == 200, "the next look at the registry")
     by_version = http.recommend(context={"item_id": "item11"}, k=1, model=other)
     assert (ids(by_version), by_version["model"]["version"], by_version["model"]["alias"]) == (["item13"], other, None)
     by_alias = http.recommend(context={"item_id": "item11"}, k=1, model="champion")
@@ -134,6 +135,7 @@ def test_a_damaged_version_that_a_request_names_is_refused_with_its_reason(http,
     damaged = models.register(step=3)
     with (models.folder / "model3" / "candidates.npz").open("ab") as file:
         file.write(b"x")
+    until(lambda: http.ask("/v1/recommend", {"model": damaged})[0] != 404, "the next look at the registry")
     status, problem, _ = http.ask("/v1/recommend", {"model": damaged})
     assert status == 422
     assert "candidates.npz" in problem["detail"]

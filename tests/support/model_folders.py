@@ -50,6 +50,11 @@ class Folders:
             raise RegistryError("registry", "an answer", "none")
         return self.versions.get(self.aliases.get(name, name))
 
+    def listed(self) -> dict[str, Pinned]:
+        if self.down:
+            raise RegistryError("registry", "an answer", "none")
+        return {name: self.versions[number] for name, number in self.aliases.items()} | self.versions
+
     @contextmanager
     def fetch(self, pinned: Pinned) -> Iterator[Path]:
         yield Path(pinned.source)

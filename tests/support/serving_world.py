@@ -69,6 +69,9 @@ class EmptyRegistry:
     def find(self, name: str) -> Pinned | None:
         return None
 
+    def listed(self) -> dict[str, Pinned]:
+        return {}
+
     def fetch(self, pinned: Pinned) -> AbstractContextManager[Path]:
         raise AssertionError(pinned)
 

@@ -10,12 +10,14 @@ import pytest
 from asgi import Answered, ask
 from hypothesis import given
 from hypothesis import strategies as st
+from scored_cards import scored_repo
 from serving_world import REPO, fill, settings
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from features.definitions.repo import load_repo
+from features.errors import UsageError
 from features.online_store.sqlite.rows import SqliteRows
 from serving.access.gate import AccessGate
 from serving.access.key_file import added
@@ -23,6 +25,7 @@ from serving.access.key_ring import KeyRing
 from serving.access.principal import OPEN, OPS
 from serving.access.rates import Rates
 from serving.access.routes import ROUTES, path_of, scope_of
+from serving.access.writable import writable_streams
 from serving.app import app_of, fastapi_of, hot_routes, service_of
 from serving.metrics import Metrics
 from serving.service import Service
@@ -297,3 +300,56 @@ def test_the_document_says_for_each_operation_which_key_and_which_refusals(servi
             assert ({} in operation["security"]) == (scope == OPEN)
             assert {"401", "403", "429"} <= set(operation["responses"])
     assert fastapi_of(service).openapi() == whole
+
+
+# --- the streams that HTTP may write, by the definitions -----------------------------------------------------------
+
+DEFINITIONS = """
+from headrace import Count, Entity, FeatureSet, FeatureView, Last, Recommender, Stream, served_log
+user, item = Entity("user", keys={"u": "string"}), Entity("item", keys={"i": "string"})
+first = Stream("first", topic="a", fields={"u": "string", "i": "string", "x": "float64"})
+second = Stream("second", topic="b", fields={"u": "string", "i": "string", "wrong": "bool", "x": "float64"})
+third = Stream("third", topic="c", fields={"i": "string", "name": "string"})
+fourth = served_log("d", name="fourth")
+elsewhere = served_log("e", name="elsewhere")
+decisions = Stream("decisions", topic="scores", fields={"u": "string"})
+told = FeatureSet(user, decisions, [Count()], ["1h"], name="told")
+of_user = FeatureView("of_user", sets=[FeatureSet(user, first, [Count()], ["1h"]), told])
+of_item = FeatureView("of_item", sets=[FeatureSet(item, first, [Count()], ["1h"])])
+things = FeatureView("things", sets=[FeatureSet(item, third, [Last("name")], ["365d"])])
+"""
+RECOMMENDER = """
+shop = Recommender("shop", stream=first, user=user, item=item, user_view=of_user, item_view=of_item, targets=["taken"],
+    catalogue=things, served=fourth)
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("", {"first", "third"}),
+        (RECOMMENDER, {"first"}),
+    ],
+)
+def test_streams_that_http_may_write_follow_from_what_the_definitions_use_them_for(tmp_path, more, expected):
+    (tmp_path / "defs.py").write_text(DEFINITIONS + more, encoding="utf-8")
+    repo = load_repo(tmp_path)
+    found = writable_streams(repo, repo.chosen_recommenders(), None, ("scores", "alerts"))
+    assert found == expected
+    assert writable_streams(repo, repo.chosen_recommenders(), ["third", "fourth"]) == {"third", "fourth"}
+    with pytest.raises(UsageError, match=r"serving.writable_streams requires names of streams: .*; got 'none'"):
+        writable_streams(repo, repo.chosen_recommenders(), ["first", "none"])
+
+
+def test_of_the_project_s_own_definitions_it_is_what_users_and_holders_do():
+    repo = load_repo(REPO)
+    told = {model.labels.name for model in repo.models.values() if model.labels is not None}
+    writable = writable_streams(repo, repo.chosen_recommenders(), None)
+    assert writable == {"activity", *(model.stream.name for model in repo.models.values())} - told
+    assert not writable & {"served", "catalogue"}
+
+
+def test_a_model_s_scores_are_posted_by_nobody_though_another_model_judges_them(tmp_path):
+    repo = scored_repo(tmp_path)
+    (scored,) = [model.scored.name for model in repo.models.values() if model.scored is not None]
+    assert scored not in writable_streams(repo, repo.chosen_recommenders(), None)

@@ -128,6 +128,7 @@ def test_one_copy_is_kept_and_a_folder_of_nothing_is_no_copy(registry, kept, tmp
 
 def test_a_version_that_a_request_names_needs_a_verdict_too(registry):
     registry.add(1, refusal="the gate refused it: too slow")
-    others = NamedVersions(VersionLoader(registry, open_recommender), 60.0)
+    others = NamedVersions(VersionLoader(registry, open_recommender))
+    others.look()
     with pytest.raises(ArtefactError, match="too slow"):
-        others.get("1")
+        others.get("1").result()
