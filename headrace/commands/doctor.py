@@ -240,9 +240,24 @@ def _ranges(gaps: Sequence[Mapping[str, Any]]) -> str:
     return f"{len(gaps):,} range{'s' * (len(gaps) > 1)} of {sum(gap['count'] or 0 for gap in gaps):,} offsets or more"
 
 
+def keys(path: Path, host: str) -> Finding:
+    """Ok where the service may listen on the host: beyond this machine with a key."""
+    try:
+        from serving.access import check_access, read_keys
+
+        asks = check_access(host, path)
+        count = len(read_keys(path) or ())
+    except ImportError as error:
+        return Finding("keys", "failed", str(error), "make setup")
+    except HeadraceError as error:
+        return Finding("keys", "failed", str(error), error.next_step or f"mend or delete {path}")
+    return Finding("keys", "ok", f"{count} in {path}" if asks else f"none; the service listens on {host}")
+
+
 def by_settings(root: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
     """Findings about the settings and what they need of this machine; only the first where they cannot be read."""
     try:
+        from headrace.project import Project
         from headrace.settings import read_settings
 
         settings = read_settings(root, environment)
@@ -261,6 +276,7 @@ def by_settings(root: Path, environment: Mapping[str, str]) -> Iterator[Finding]
         yield broker(home, settings.broker.port)
     if servers := settings.kafka.bootstrap_servers or running_broker(home):
         yield from topics(root, settings, servers)
+    yield keys(Project(root, settings).keys, settings.serving.host)
     if settings.serving.port:
         yield port(settings.serving.port, "the HTTP service")
 

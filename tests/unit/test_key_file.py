@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from features.errors import UsageError
 from features.redaction import redacted
 from headrace import cli
+from headrace.commands import doctor
 from serving.access.binding import check_access, is_loopback
 from serving.access.key_file import KeyFileError, added, read_keys, revoked
 from serving.access.key_ring import LOOK_EVERY_S, KeyRing
@@ -335,3 +336,16 @@ def test_the_file_of_keys_is_where_the_settings_say(project, monkeypatch):
     (key,) = read_keys(project / "elsewhere" / "k.json")
     assert key.tenant == "mine"
     assert key.created_at < FAR
+
+
+def test_doctor_says_whether_the_service_may_listen_where_the_settings_say(tmp_path):
+    path = tmp_path / "keys.json"
+    assert (doctor.keys(path, "127.0.0.1").status, doctor.keys(path, "0.0.0.0").status) == ("ok", "failed")
+    assert "headrace keys add" in doctor.keys(path, "0.0.0.0").mend
+    a_key(path)
+    assert doctor.keys(path, "0.0.0.0") == doctor.Finding("keys", "ok", f"1 in {path}")
+    path.chmod(0o666)
+    assert "chmod 600" in doctor.keys(path, "127.0.0.1").mend
+    path.write_text("{")
+    path.chmod(0o600)
+    assert str(path) in doctor.keys(path, "127.0.0.1").mend
