@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -226,6 +228,12 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 # --- Ray Serve ------------------------------------------------------------------------------------------------------
 
 
+SWITCH_S = 0.0005
+
+COLLECTED_AFTER = (10_000, 20, 50)
+"""Allocations before a collection of garbage, and collections of a generation before one of the next."""
+
+
 class Ingress:
     """A replica's app, built where it runs."""
 
@@ -235,6 +243,10 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """The app of this replica."""
         stay_on_loopback()
+        # A thread that comes back from compiled code waits this long for one that computes: 5 ms are a twentieth of a
+        # request's time. What a model and the items have is not garbage, and looking for it stops every answer.
+        sys.setswitchinterval(SWITCH_S)
+        gc.set_threshold(*COLLECTED_AFTER)
         return build_asgi(self._settings, answers_id=False)  # Ray's replica adds the header
 
 
@@ -271,6 +283,7 @@ def build_app(args: ServiceConfig) -> Application:
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=10,
         ray_actor_options={"num_cpus": 0.5},
+        logging_config={"log_level": "ERROR", "enable_access_log": False},  # the service counts its own answers
     )
     application: Application = deployment.bind(args)
     return application
