@@ -186,7 +186,11 @@ def _add_v1(app: FastAPI, service: Service) -> None:
         responses={207: {"model": schema.EventsResponse}},
     )
     async def post_events(request: Request, stream: str | None = None) -> Response:
-        """Send one event, a list, or {"events": [...], "stream": ...}; 202 when Kafka has acknowledged all of them."""
+        """Send one event, a list, or {"events": [...], "stream": ...}; 202 when Kafka has acknowledged all of them.
+
+        {"messages": [...], "stream": ...} sends messages in the form of the stream's topic: each event in them has an
+        outcome of its own, with the ``index`` of its message.
+        """
         status, content = await _posted(service, await request.body(), stream, principal_of(request.scope))
         return _json(content, status)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.definitions import PARTITIONS_OF_A_TOPIC, FeatureRepo, Stream, duration_ms
-from features.events import parse
+from features.events import MOST_ELEMENTS, WHOLE, parse, record_offsets
 from features.history import Span, open_table
 from streaming.dead_letters import DeadLetter, Place, replay_headers
 from streaming.spark import MESSAGES, Messages, Schemas, messages_by_topic
@@ -37,7 +37,7 @@ def archived(
 
 
 def _message(letter: DeadLetter) -> dict[str, object]:
-    topic, partition, offset = letter.place
+    topic, partition, offset = letter.place[:3]
     headers = [{"key": name, "value": value} for name, value in replay_headers(letter)]
     place = {"topic": topic, "partition": partition, "offset": offset}
     return {**place, "timestamp": letter.time_ms, "value": letter.value, "headers": headers}
@@ -59,15 +59,19 @@ def _archived(
     for row in table.only(pc.field("event_id").isin(ids)).events(ROW, Span(since)).to_pylist():
         rows.setdefault(row["event_id"], []).append(row)
     times = messages.table["timestamp"].to_pylist()
-    for event, record in zip(parsed.events.select(ROW).to_pylist(), parsed.rows.tolist(), strict=True):
-        known_ms, time_ms = event["known_at"] - horizon_ms, times[record]
+    offsets = record_offsets(parsed.events, stream).tolist()
+    for event, at, offset in zip(parsed.events.select(ROW).to_pylist(), parsed.rows.tolist(), offsets, strict=True):
+        known_ms, time_ms = event["known_at"] - horizon_ms, times[parsed.records[at]]
         if any(_is_it(row, stream, known_ms, time_ms) for row in rows.get(event["event_id"], ())):
-            yield (messages.stream.topic, event["partition"] % PARTITIONS_OF_A_TOPIC, event["offset"]), time_ms
+            place: Place = (messages.stream.topic, event["partition"] % PARTITIONS_OF_A_TOPIC, offset)
+            yield (place if parsed.numbers[at] == WHOLE else (*place[:3], int(parsed.numbers[at]))), time_ms
 
 
 def _is_it(row: Mapping[str, Any], stream: Stream, since_ms: int, time_ms: int) -> bool:
     """True for a row of the event that was refused at ``time_ms``, not of one before, or in a topic made anew."""
     number, partition = divmod(row["partition"], PARTITIONS_OF_A_TOPIC)
     topic = stream.topics[number] if number < len(stream.topics) else ""
-    has_own_place = row["event_id"] == f"{topic}-{partition}-{row['offset']}"
+    offset = int(record_offsets(pa.table({name: [row[name]] for name in ("partition", "offset")}), stream)[0])
+    own_place = f"{topic}-{partition}-{offset}"
+    has_own_place = row["event_id"] in (own_place, f"{own_place}-{row['offset'] % MOST_ELEMENTS}")
     return bool(row["known_at"] >= since_ms and (not has_own_place or row["known_at"] <= time_ms))

@@ -6,7 +6,11 @@ records at the same offsets. A record that was sent again leaves a receipt among
 of the same place and time, with the header ``hr_replayed``.
 
 A record that is sent again has a header with the place at which it stood first, however often it is refused and sent
-again: where messages have no ids of their own, that place is the event's id, so that it counts once.
+again: where messages have no ids of their own, that place is the event's id, so that it counts once. Another has its
+first time, for streams that take the time of their events from the record.
+
+Where every element of a record is an event, a refused one is a letter of its own, with the bytes of the whole record
+and a header that names the element; sent again, the record is taken for that element alone.
 """
 
 from __future__ import annotations
@@ -23,10 +27,12 @@ import pyarrow as pa
 
 from features.definitions import Stream
 from features.errors import HeadraceError
-from features.events import Parsed, Verdict
+from features.events import WHOLE, Parsed, Verdict
 from streaming.kafka import (
     DEAD,
+    ELEMENT,
     FIRST_PLACE,
+    FIRST_TIME,
     FORGOTTEN,
     PLACE_PATTERN,
     EventProducer,
@@ -47,8 +53,8 @@ ACK_S = 60.0
 
 IS_PLACE = re.compile(PLACE_PATTERN.replace("$", r"\Z").encode())
 
-Place = tuple[str, int, int]
-"""Topic, partition, offset of the record that was refused."""
+Place = tuple[str, int, int] | tuple[str, int, int, int]
+"""Topic, partition, offset of the record that was refused; and the number of the element, if only that was."""
 RawHeaders = tuple[tuple[str, bytes | None], ...]
 
 
@@ -61,7 +67,7 @@ class DeadLetter:
     """A record that was refused.
 
     Args:
-        place: its topic, partition and offset.
+        place: its topic, partition and offset, and the element of it that was refused, if others were not.
         reason: "code: details".
         time_ms: the broker's time of the record.
         key, value, headers: unchanged.
@@ -98,28 +104,32 @@ def send_dead_letters(producer: EventProducer, stream: Stream, messages: pa.Tabl
         DeadLetterError: Kafka did not acknowledge them all. Some may be there; sending all again does no harm.
     """
     rows = np.flatnonzero(parsed.verdicts == Verdict.DEAD_LETTER)
-    refused = messages.take(pa.array(rows)).to_pylist()
+    refused, numbers = messages.take(pa.array(parsed.records[rows])).to_pylist(), parsed.numbers[rows].tolist()
     reasons = parsed.reasons.take(pa.array(rows)).to_pylist()
     with Acknowledged(producer, dead_letter_topic(stream.topic)) as send:
-        for record, reason in zip(refused, reasons, strict=True):
+        for record, number, reason in zip(refused, numbers, reasons, strict=True):
             original = tuple((header["key"], header["value"]) for header in record["headers"] or ())
             if record["value"] is None and any(name == FORGOTTEN for name, _ in original):
                 continue  # a letter would keep the key of whoever was forgotten
-            place = (stream.topic, record["partition"], record["offset"])
+            place: Place = (stream.topic, record["partition"], record["offset"])
+            if number != WHOLE:
+                place = (*place[:3], number)
             send(record["key"], record["value"], letter_headers(original, place, reason, record["timestamp"]))
     return len(refused)
 
 
 def letter_headers(headers: RawHeaders, place: Place, reason: str, time_ms: int) -> RawHeaders:
     """The record's headers and ours, which replace those of an earlier refusal."""
-    topic, partition, offset = place
+    topic, partition, offset, *element = place
     ours = {TOPIC: topic, PARTITION: str(partition), OFFSET: str(offset), REASON: reason, TIME: str(time_ms)}
+    ours |= {ELEMENT: str(element[0])} if element else {}
     return (*original_headers(headers), *((name, value.encode()) for name, value in ours.items()))
 
 
 def original_headers(headers: RawHeaders) -> RawHeaders:
     """The headers without those of a refusal."""
-    return tuple((name, value) for name, value in headers if not name.startswith(PREFIX) or name == FIRST_PLACE)
+    kept = (FIRST_PLACE, FIRST_TIME)
+    return tuple((name, value) for name, value in headers if not name.startswith(PREFIX) or name in kept)
 
 
 class Acknowledged:
@@ -230,7 +240,8 @@ def _letter(record: Record) -> DeadLetter | None:
     """The letter, or None for a record that is none."""
     ours = {name: value.decode(errors="replace") for name, value in record.headers if value and name.startswith(PREFIX)}
     try:
-        place = (ours[TOPIC], int(ours[PARTITION]), int(ours[OFFSET]))
+        place: Place = (ours[TOPIC], int(ours[PARTITION]), int(ours[OFFSET]))
+        place = (*place[:3], int(ours[ELEMENT])) if ELEMENT in ours else place
         reason, time_ms = ours[REASON], int(ours[TIME])
     except (KeyError, ValueError):
         return None
@@ -274,9 +285,13 @@ def _by_topic(letters: Iterable[DeadLetter]) -> Mapping[str, Sequence[DeadLetter
 
 def replay_headers(letter: DeadLetter) -> RawHeaders:
     """The headers with which the record is sent again."""
+    _, _, _, *element = letter.place
     others = tuple((name, value) for name, value in letter.headers if name != FIRST_PLACE)
+    others += tuple((ELEMENT, str(number).encode()) for number in element)
+    if all(name != FIRST_TIME for name, _ in others):
+        others += ((FIRST_TIME, str(letter.time_ms).encode()),)
     named = [value for name, value in letter.headers if name == FIRST_PLACE and value and IS_PLACE.search(value)]
-    return (*others, (FIRST_PLACE, named[-1] if named else "-".join(map(str, letter.place)).encode()))
+    return (*others, (FIRST_PLACE, named[-1] if named else "-".join(map(str, letter.place[:3])).encode()))
 
 
 def send_receipts(producer: EventProducer, topic: str, letters: Iterable[DeadLetter]) -> None:

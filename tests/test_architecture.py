@@ -57,8 +57,10 @@ LAYERS = {
         "values > bisecting columns ids served_answers timestamps"
     ),
     "features.events.avro": "writer > messages registry",
-    "features.events.json": "messages > exact shapes",
-    "features.events.values": "conversion > numbers texts times > patterns reasons written",
+    "features.events.json": "messages > shapes",
+    "features.events.values": (
+        "conversion lookup rules > elements exact_json numbers texts times > patterns reasons written"
+    ),
     "features.feast": "offline_store online_store > objects ordinary_views paths response",
     "features.formats": "reading refused > measurements metarank > datasets > csv_rows > cells columns > files",
     "features.history": (

@@ -14,7 +14,7 @@ from features.definitions import aggregations as aggregates
 from features.definitions import expressions
 from features.definitions.checks import LATER
 from features.definitions.conversions import Base64Decimal, NumberText, Time
-from features.definitions.paths import FirstOf
+from features.definitions.paths import ElementWith, FirstOf, JsonText, RecordHeader, RecordKey, RecordTime
 from features.definitions.streams import Entity, Field, Stream, Topic
 from features.definitions.views import FeatureSet, FeatureView, canonical
 from features.definitions.windows import Window
@@ -24,7 +24,8 @@ KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         *(Base64Decimal, NumberText, Time),
-        *(Entity, Field, FirstOf, Stream, Topic, FeatureSet, FeatureView, Window),
+        *(Entity, Field, Stream, Topic, FeatureSet, FeatureView, Window),
+        *(FirstOf, ElementWith, JsonText, RecordHeader, RecordKey, RecordTime),
         *(expressions.Compare, expressions.OneOf, expressions.Expression, expressions.Within),
         *(aggregates.Count, aggregates.Sum, aggregates.Mean, aggregates.Min, aggregates.Max, aggregates.Last),
         *(aggregates.LastK, aggregates.DistinctCount, aggregates.TimeSinceLast, aggregates.DecayedCount),

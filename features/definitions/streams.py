@@ -10,7 +10,19 @@ from functools import cached_property
 from features.definitions.checks import check_mapping, check_name, freeze, later
 from features.definitions.conversions import Cast, Time, Value, check_cast, check_others, frozen_map
 from features.definitions.expressions import Expression, FrozenMap, check_expression
-from features.definitions.paths import Origin, checked_origin
+from features.definitions.paths import (
+    OfRecord,
+    Origin,
+    Path,
+    checked_origin,
+    checked_path,
+    is_inside,
+    keys_of,
+    path_text,
+    step_paths,
+    without_record,
+    written_path,
+)
 from features.definitions.windows import duration_ms
 from features.errors import DefinitionError
 
@@ -111,6 +123,7 @@ class Topic:
     schema: str | None = None
     time_zone: str | None = later()
     time_format: str | Sequence[str] | None = later()
+    each: Path | None = later()
 
     def __post_init__(self) -> None:
         where = f"topic {self.topic!r}"
@@ -120,12 +133,20 @@ class Topic:
 
 
 def _identity(definition: Topic | Stream, where: str) -> dict[str, Origin | None]:
-    """Where a message has its time and its id, checked."""
-    event_id = definition.event_id
+    """Where a message has its events, their time and their id, checked."""
+    event_id, each = definition.event_id, definition.each
     return {
+        "each": None if each is None else _checked_array(each, f"{where}: each"),
         "event_time": checked_origin(definition.event_time, f"{where}: event_time"),
         "event_id": None if event_id is None else checked_origin(event_id, f"{where}: event_id"),
     }
+
+
+def _checked_array(each: object, where: str) -> Path:
+    path = checked_path(each, where)
+    if keys_of(step_paths(path)[0]) is None:
+        raise DefinitionError(where, "keys of the message alone, which lead to an array", repr(each))
+    return path
 
 
 @dataclass(frozen=True)
@@ -144,6 +165,10 @@ class Stream:
             {"amount": product("price", "quantity"), "by_night": hour_within("event_time", 0, 6)}.
         schema: for Avro without a registry, the reader schema as JSON text; a wider one may evolve in the messages.
         dedupe_horizon: how long an event_id is remembered.
+        each: path of an array of which every element is an event: order lines, products. A path that begins with it
+            leads into the element, any other into the message around it. The id of an event is the message's and the
+            element's number ('o1-0'), or the element's own if event_id leads into it. A message whose array is empty,
+            null or missing has no events. Adding or removing it changes what offsets mean: name the stream anew.
         also: more topics with the same events in other forms. Events that we send go to ``topic``; removing or moving a
             topic in the list changes what the offsets of the archive mean.
         time_zone: IANA name of the zone of times that have none, and of dates; see Time.
@@ -163,6 +188,7 @@ class Stream:
     also: Sequence[Topic] = ()
     time_zone: str | None = later()
     time_format: str | Sequence[str] | None = later()
+    each: Path | None = later()
 
     def __post_init__(self) -> None:
         where = f"stream '{self.name}'"
@@ -188,7 +214,60 @@ class Stream:
                 raise DefinitionError(f"{where}: computed field '{name}'", "a name that is free", "one that is taken")
             check_expression(expression, dtypes, f"{where}: computed field '{name}'")
         freeze(self, computed=FrozenMap(self.computed))
+        self._check_each(where)
         self._check_topics(where)
+
+    def _check_each(self, where: str) -> None:
+        paths = [path for field, path in self._paths.items() if field not in ("event_time", "event_id")]
+        if self.each is not None and not any(self.is_of_elements(path) for path in paths):
+            each = path_text(step_paths(self.each)[0])
+            got = ", ".join(path_text(steps) for origin in paths for steps in step_paths(origin))
+            next_step = f"Begin the paths of what an element has with '{each}': '{each}.id'."
+            raise DefinitionError(f"{where}: each '{each}'", "a field whose path leads into an element", got, next_step)
+
+    @property
+    def _paths(self) -> dict[str, Origin]:
+        """Our columns that the message has, each with where it is."""
+        own = {} if self.event_id is None else {"event_id": self.event_id}
+        fields = {name: field.path or name for name, field in self.mapped.items()}
+        return {"event_time": self.event_time, **own, **fields}
+
+    def is_of_elements(self, origin: Origin) -> bool:
+        """True if the value is in an element of the array at ``each``."""
+        return any(is_inside(steps, self.each) for steps in step_paths(origin))
+
+    @property
+    def unwritable(self) -> str | None:
+        """Why an event by our names cannot be written as a message of the topic; None if it can."""
+        if self.each is not None and not self.has_element_ids:
+            return f"its messages have several events, in '{path_text(step_paths(self.each)[0])}'"
+        lacking = [name for name, origin in self._paths.items() if not written_path(origin)]
+        return f"'{lacking[0]}' is at no path of keys alone" if lacking else None
+
+    def without_records(self) -> Stream:
+        """The stream as files have it: with our names where the topic's records have a key, a header or a time."""
+        if not self.uses_records:
+            return self
+        paths = {name: without_record(origin, name) for name, origin in self._paths.items()}
+        fields = {name: replace(field, path=paths[name]) for name, field in self.mapped.items()}
+        return replace(self, fields=fields, also=(), event_time=paths["event_time"], event_id=paths.get("event_id"))
+
+    @property
+    def nested_columns(self) -> frozenset[str]:
+        """The keys of a message behind which a path has another step than keys, or the array of events is."""
+        paths = [path for origin in self.without_records()._paths.values() for path in step_paths(origin)]
+        each = [] if self.each is None else [step_paths(self.each)[0]]
+        return frozenset(str(path[0]) for path in [*each, *(path for path in paths if keys_of(path) is None)])
+
+    @property
+    def uses_records(self) -> bool:
+        """True if a field is taken from what a record has beside its message."""
+        return any(isinstance(path[0], OfRecord) for origin in self._paths.values() for path in step_paths(origin))
+
+    @property
+    def has_element_ids(self) -> bool:
+        """True if the elements at ``each`` have ids of their own."""
+        return self.event_id is not None and self.is_of_elements(self.event_id)
 
     def _check_topics(self, where: str) -> None:
         also = self.also
@@ -231,6 +310,7 @@ class Stream:
             schema=topic.schema,
             time_zone=topic.time_zone,
             time_format=topic.time_format,
+            each=topic.each,
             also=(),
         )
 

@@ -7,6 +7,7 @@ typed columns (``EventColumns``), and the decision on repeated event ids (``Deci
 from features.events.arguments import parsed_key, parsed_time, plausible_times
 from features.events.bisecting import NOT_OF_A_RECORD, errors_alone
 from features.events.columns import (
+    MOST_ELEMENTS,
     PARTITION_BITS,
     EventColumns,
     Values,
@@ -14,6 +15,7 @@ from features.events.columns import (
     encode_key,
     entity_keys,
     integers,
+    record_offsets,
     sequence,
 )
 from features.events.dedupe import (
@@ -38,6 +40,7 @@ from features.events.parsing import (
     joined,
     parse,
     parse_by,
+    parse_objects,
     with_dead_letters,
 )
 from features.events.served_answers import inputs_hash, items_text, served_log, shown_items
@@ -50,6 +53,8 @@ from features.events.timestamps import (
     with_unit_hint,
 )
 from features.events.values.conversion import converted
+from features.events.values.elements import WHOLE, Elements
+from features.events.values.lookup import Envelopes
 from features.events.values.reasons import (
     ARROW,
     INT64,
@@ -69,8 +74,11 @@ __all__ = [
     "CANNOT_BE_FOLDED",
     "CANNOT_BE_READ",
     "Decision",
+    "Elements",
+    "Envelopes",
     "EventColumns",
     "INT64",
+    "MOST_ELEMENTS",
     "NEVER",
     "NOT_OF_A_RECORD",
     "PARTITION_BITS",
@@ -82,6 +90,7 @@ __all__ = [
     "RefusedError",
     "Values",
     "Verdict",
+    "WHOLE",
     "accept",
     "accepted_events",
     "all_numbers",
@@ -110,10 +119,12 @@ __all__ = [
     "ms_of_timestamps",
     "parse",
     "parse_by",
+    "parse_objects",
     "parsed_key",
     "parsed_time",
     "plausible_times",
     "reason_text",
+    "record_offsets",
     "sequence",
     "served_log",
     "show",

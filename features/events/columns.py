@@ -11,9 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.arrays import Bools, Floats, Int64s, single_array
-from features.definitions import Condition, Entity, Stream, matches
+from features.definitions import PARTITIONS_OF_A_TOPIC, Condition, Entity, Stream, matches
+from features.epochs import OFFSETS_AN_EPOCH
+from features.errors import FormatError
 
 PARTITION_BITS = 12
+
+ELEMENT_BITS = 10
+MOST_ELEMENTS, MOST_RECORDS = 1 << ELEMENT_BITS, OFFSETS_AN_EPOCH >> ELEMENT_BITS
+"""Elements of a record, and records of a partition (17 thousand million), that offsets of events have room for."""
 
 FEW_TEXTS = 64
 """Fewer texts than this are compared faster in Python than by a call of Arrow."""
@@ -87,6 +93,33 @@ def integers(column: pa.ChunkedArray | pa.Array) -> Int64s:
 def sequence(partition: Int64s, offset: Int64s) -> Int64s:
     """A unique number per record of a topic, rising with the offset: it decides ties of event_time."""
     return (offset << PARTITION_BITS) | partition
+
+
+def element_offsets(offsets: Int64s, elements: Int64s) -> Int64s:
+    """The offset of each element as an event: where its record begins, and its number in the record.
+
+    Raises FormatError for a record whose number has no room for elements.
+    """
+    numbers = offsets % OFFSETS_AN_EPOCH
+    if len(numbers) and int(numbers.max()) >= MOST_RECORDS:
+        next_step = "Copy the topic to a new one, and read that."
+        raise FormatError(
+            "an offset", f"at most {MOST_RECORDS:,} records of a partition", f"{numbers.max():,}", next_step
+        )
+    return offsets - numbers + (numbers << ELEMENT_BITS) + np.maximum(elements, 0)
+
+
+def record_offsets(events: pa.Table, stream: Stream) -> Int64s:
+    """The offset of each event's record: its own, except where every element of a record is an event."""
+    offsets, parts = integers(events["offset"]), stream.parts
+    if all(part.each is None for part in parts):
+        return offsets
+    has_elements = np.zeros(1 << PARTITION_BITS, dtype=bool)
+    for number, part in enumerate(parts):
+        has_elements[number * PARTITIONS_OF_A_TOPIC :][:PARTITIONS_OF_A_TOPIC] = part.each is not None
+    numbers = offsets % OFFSETS_AN_EPOCH
+    whole = offsets - numbers + (numbers >> ELEMENT_BITS)
+    return np.where(has_elements[integers(events["partition"])], whole, offsets)
 
 
 def _values(column: pa.ChunkedArray | pa.Array, dtype: str) -> Values:

@@ -17,13 +17,15 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.definitions import TEXT, Field, Origin, Stream, Time, key_paths
+from features.arrays import Int64s
+from features.definitions import TEXT, Field, Origin, Steps, Stream, Time, keys_of, path_text, step_paths
 from features.events.timestamps import ms_of_datetimes
 from features.events.values.conversion import converted
+from features.events.values.elements import Elements, rows_of_elements
+from features.events.values.lookup import Envelopes, Lookup
 from features.events.values.reasons import (
     ARROW,
     INT64,
-    NotAnObject,
     Problems,
     RefusedError,
     add_bad_times,
@@ -53,16 +55,18 @@ class LocalNanoseconds(int):
 class Decoded:
     """A row per record: ``event_time`` (int64 ms), the stream's mapped fields, ``event_id`` if messages have one.
 
-    A row with a problem holds nulls or the values that could be read; its verdict is DEAD_LETTER.
+    A row with a problem holds nulls or the values that could be read; its verdict is DEAD_LETTER. Where every element
+    of a record is an event, ``elements`` says which row is which; None: a row is a record.
     """
 
     columns: pa.Table
     problems: Problems
+    elements: Elements | None = None
 
 
 @dataclass(frozen=True)
 class Column:
-    """A value of a message: our name, its paths of keys, of which the first with a value counts, and its dtype.
+    """A value of a message: our name, its paths, of which the first with a value counts, and its dtype.
 
     ``dtype`` is one of definitions.DTYPES, or "id" (a string or an int64) or "time". ``taken``: the dtypes that the
     values of the messages may have, where it is not that one alone; "fraction" is a number with a point. ``field``: how
@@ -70,15 +74,15 @@ class Column:
     """
 
     name: str
-    paths: tuple[tuple[str, ...], ...]
+    paths: tuple[Steps, ...]
     dtype: str
     taken: tuple[str, ...] = ()
     field: Field | None = None
 
     @property
     def path(self) -> tuple[str, ...]:
-        """The first path: the only one of most columns, and of all in alternatives()."""
-        return self.paths[0]
+        """The first path, of keys alone: the only one of most columns, and of all in alternatives()."""
+        return keys_of(self.paths[0]) or ()
 
     @property
     def alternatives(self) -> tuple[Column, ...]:
@@ -107,36 +111,37 @@ def _taken(field: Field) -> tuple[str, ...]:
 
 
 def _column(name: str, origin: Origin, dtype: str, *taken: str) -> Column:
-    return Column(name, key_paths(origin), dtype, taken)
+    return Column(name, step_paths(origin), dtype, taken)
 
 
-def from_objects(objects: Sequence[dict[str, Any] | None], stream: Stream, problems: Problems) -> Decoded:
-    """The typed columns of decoded messages; None stands for a message that ``problems`` has already."""
-    columns = columns_of(stream)
-    typed = {column.name: _typed(_first(objects, column), column, stream, problems) for column in columns}
-    return Decoded(pa.table(typed), problems)
+def from_objects(
+    objects: Sequence[dict[str, Any] | None],
+    stream: Stream,
+    problems: Problems,
+    only: Int64s | None = None,
+    envelopes: Envelopes | None = None,
+) -> Decoded:
+    """The typed columns of decoded messages; None stands for a message that ``problems`` has already.
+
+    Args:
+        only: of each message the element to take, WHOLE for all; None: all of all.
+        envelopes: what the messages' records have beside them.
+    """
+    columns, places, elements = columns_of(stream), Lookup(objects, envelopes), None
+    if stream.each is not None:
+        (each,) = step_paths(stream.each)
+        rows = rows_of_elements(objects, places.at(each), path_text(each), problems, only)
+        places, problems, elements = places.elements(rows, each), rows.problems, rows.elements
+    typed = {column.name: _typed(_first(places, column), column, stream, problems) for column in columns}
+    return Decoded(pa.table(typed), problems, elements)
 
 
-def _first(objects: Sequence[dict[str, Any] | None], column: Column) -> list[Any]:
-    """The value of the column in each object: that of its first path that has one."""
-    values = _values(objects, column.path)
-    for path in column.paths[1:]:
-        others = _values(objects, path)
-        values = [other if value is None else value for value, other in zip(values, others, strict=True)]
-    return values
-
-
-def _values(objects: Sequence[dict[str, Any] | None], path: tuple[str, ...]) -> list[Any]:
-    values: list[Any] = list(objects)
-    for key in path:
-        values = [value.get(key) if type(value) is dict else _beyond(value) for value in values]
-    return values
-
-
-def _beyond(value: object) -> NotAnObject | None:
-    if value is None or isinstance(value, NotAnObject):
-        return value
-    return NotAnObject(value)
+def _first(places: Lookup, column: Column) -> list[Any]:
+    """The value of the column in each message: that of its first path that has one."""
+    found, *others = (places.at(path) for path in column.paths)
+    for values in others:
+        found = [other if value is None else value for value, other in zip(found, values, strict=True)]
+    return found
 
 
 def _typed(values: list[Any], column: Column, stream: Stream, problems: Problems) -> pa.Array:

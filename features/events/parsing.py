@@ -7,25 +7,35 @@ HTTP cannot disagree. A verdict depends on its record alone: never on its neighb
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.arrays import Bools, Floats, Int64s, single_array
-from features.definitions import FUTURE_TOLERANCE_MS, PARTITIONS_OF_A_TOPIC, FeatureRepo, Stream, evaluate
+from features.arrays import Floats, Int64s, single_array
+from features.definitions import (
+    PARTITIONS_OF_A_TOPIC,
+    FeatureRepo,
+    Stream,
+    evaluate,
+    path_text,
+    step_paths,
+)
 from features.events import split_columns
 from features.events.avro import messages as avro
 from features.events.bisecting import NOT_OF_A_RECORD, errors_alone
-from features.events.decoded import Decoded
-from features.events.ids import IDENTIFIER, unusable
+from features.events.columns import element_offsets
+from features.events.decoded import Decoded, from_objects
 from features.events.json import messages as json_messages
-from features.events.timestamps import implausible
-from features.events.values.reasons import ARROW, Problems, implausible_reason, reason_text, show
+from features.events.values import rules
+from features.events.values.elements import WHOLE, Elements
+from features.events.values.lookup import Envelopes
+from features.events.values.reasons import ARROW, Problems
 
 CANNOT_BE_READ, CANNOT_BE_FOLDED = "cannot_be_read", "cannot_be_folded"
 """Codes of records with which a kernel or a library raises an error."""
@@ -50,6 +60,8 @@ class Records:
             (PARTITIONS_OF_A_TOPIC for each).
         first_places: of records that were sent again, the topic-partition-offset at which each stood first; else null.
             None: none was sent again.
+        elements: of each record the number of the element that alone is taken, WHOLE for all; None: all of all.
+        envelopes: what the records have beside their messages; None where the stream takes nothing from it.
     """
 
     values: pa.Array
@@ -57,23 +69,37 @@ class Records:
     partition: NDArray[np.int32]
     offset: Int64s
     first_places: pa.Array | None = None
+    elements: Int64s | None = None
+    envelopes: Envelopes | None = None
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """Events and verdicts of n records.
+    """Events and verdicts of n records; where every element of a record is an event, "record" means an element below.
 
     Args:
         events: the valid and the late, in record order, with the columns of event_schema().
         rows: for each event the index of its record.
         verdicts: Verdict of each record, shape (n,).
         reasons: text for each record, "code: details"; null for the valid ones.
+        elements: which element of which record each is; None: each is a record.
     """
 
     events: pa.Table
     rows: Int64s
     verdicts: NDArray[np.int8]
     reasons: pa.Array
+    elements: Elements | None = None
+
+    @property
+    def records(self) -> Int64s:
+        """The index of the record, as it was read, that each verdict is on."""
+        return np.arange(len(self.verdicts)) if self.elements is None else self.elements.records
+
+    @property
+    def numbers(self) -> Int64s:
+        """The number of the element that each verdict is on; WHOLE for a record as such."""
+        return np.full(len(self.verdicts), WHOLE) if self.elements is None else self.elements.numbers
 
 
 def event_schema(stream: Stream) -> pa.Schema:
@@ -110,13 +136,34 @@ def parse(
 
     def judged(rows: Int64s | None) -> Parsed:
         some = _taken(replace(records, values=values), rows)
-        is_avro = stream.format == "avro"
-        decoded = avro.decode(some.values, stream, schemas) if is_avro else json_messages.decode(some.values, stream)
-        for row in np.flatnonzero(np.asarray(some.values.is_null())).tolist():
+        decoded = (
+            avro.decode(some.values, stream, schemas, some.elements, some.envelopes)
+            if stream.format == "avro"
+            else json_messages.decode(some.values, stream, some.elements, some.envelopes)
+        )
+        nulls = np.asarray(some.values.is_null())
+        for row in np.flatnonzero(nulls if decoded.elements is None else nulls[decoded.elements.records]).tolist():
             decoded.problems[row] = "null_value: a message is required; got null (a tombstone)"
         return _judge(decoded, some, stream, horizon_ms, keys, clock_ms)
 
     return _whole_or_alone(judged, len(values))
+
+
+def parse_objects(
+    objects: Sequence[dict[str, Any] | None],
+    records: Records,
+    stream: Stream,
+    *,
+    keys: Collection[str] = (),
+    clock_ms: int | None = None,
+) -> Parsed:
+    """As parse(), of messages that a library has decoded, such as rows of nested columns; ``records`` has no values."""
+
+    def judged(rows: Int64s | None) -> Parsed:
+        some = list(objects) if rows is None else [objects[row] for row in rows.tolist()]
+        return _judge(from_objects(some, stream, {}), _taken(records, rows), stream, None, keys, clock_ms)
+
+    return _whole_or_alone(judged, len(objects))
 
 
 def parse_by(
@@ -133,7 +180,11 @@ def _taken(records: Records, rows: Int64s | None) -> Records:
     index = pa.array(rows, pa.int64())
     known_at = None if records.known_at is None else records.known_at[rows]
     first_places = None if records.first_places is None else records.first_places.take(index)
-    return Records(records.values.take(index), known_at, records.partition[rows], records.offset[rows], first_places)
+    values = None if records.values is None else records.values.take(index)
+    elements = None if records.elements is None else records.elements[rows]
+    envelopes = None if records.envelopes is None else records.envelopes.take(rows)
+    partition, offset = records.partition[rows], records.offset[rows]
+    return Records(values, known_at, partition, offset, first_places, elements, envelopes)
 
 
 def _whole_or_alone(judged: Callable[[Int64s | None], Parsed], count: int, known: Problems | None = None) -> Parsed:
@@ -148,11 +199,25 @@ def _whole_or_alone(judged: Callable[[Int64s | None], Parsed], count: int, known
             raise
     kept = np.setdiff1d(np.arange(count), list(errors))
     part = judged(kept)
-    verdicts, reasons = np.full(count, Verdict.DEAD_LETTER, dtype=np.int8), np.full(count, None, dtype=object)
-    verdicts[kept], reasons[kept] = part.verdicts, part.reasons.to_pylist()
-    for row, error in errors.items():
-        reasons[row] = (known or {}).get(row, f"{CANNOT_BE_READ}: {error}")
-    return Parsed(part.events, kept[part.rows], verdicts, pa.array(reasons, pa.string()))
+    reasons = [(known or {}).get(row, f"{CANNOT_BE_READ}: {error}") for row, error in errors.items()]
+    return _with_refused(part, kept, np.array(list(errors), dtype=np.int64), pa.array(reasons, pa.string()))
+
+
+def _with_refused(part: Parsed, kept: Int64s, refused: Int64s, reasons: pa.Array) -> Parsed:
+    """The verdicts on the records ``kept``, and between them dead letters for these records, in the records' order."""
+    records = np.concatenate([kept[part.records], refused])
+    order = np.argsort(records, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    dead = np.full(len(refused), Verdict.DEAD_LETTER, dtype=np.int8)
+    numbers = np.concatenate([part.numbers, np.full(len(refused), WHOLE)])
+    return Parsed(
+        part.events,
+        place[part.rows],
+        np.concatenate([part.verdicts, dead])[order],
+        pa.concat_arrays([part.reasons, reasons]).take(pa.array(order)),
+        None if part.elements is None else Elements(records, numbers).take(order),
+    )
 
 
 def with_dead_letters(parsed: Parsed, reasons: Mapping[int, str]) -> Parsed:
@@ -164,11 +229,17 @@ def with_dead_letters(parsed: Parsed, reasons: Mapping[int, str]) -> Parsed:
     verdicts[parsed.rows[events]] = Verdict.DEAD_LETTER
     texts[parsed.rows[events]] = list(reasons.values())
     kept = np.setdiff1d(np.arange(len(parsed.rows)), events)
-    return Parsed(parsed.events.take(pa.array(kept)), parsed.rows[kept], verdicts, pa.array(texts, pa.string()))
+    return replace(
+        parsed,
+        events=parsed.events.take(pa.array(kept)),
+        rows=parsed.rows[kept],
+        verdicts=verdicts,
+        reasons=pa.array(texts, pa.string()),
+    )
 
 
 def joined(parts: Sequence[Parsed]) -> Parsed:
-    """The records of a stream's topics, concatenated in the order of ``parts``."""
+    """The records of a stream's topics, concatenated in the order of ``parts``; which was an element is not kept."""
     if len(parts) == 1:
         return parts[0]
     starts = np.cumsum([0, *(len(part.verdicts) for part in parts[:-1])])
@@ -232,14 +303,20 @@ def _judge(
     clock_ms: int | None,
 ) -> Parsed:
     """The verdict on every record, and the events of the records that are not dead letters."""
+    if decoded.elements is not None:
+        records = _taken(records, decoded.elements.records)
     ids = _ids(decoded.columns, records, stream)
+    if decoded.elements is not None:
+        ids = _element_ids(ids, decoded.elements, stream)
+        records = replace(records, offset=element_offsets(records.offset, decoded.elements.numbers))
     times = np.asarray(single_array(decoded.columns["event_time"]).fill_null(0))
     known_at = times if records.known_at is None else records.known_at
     problems = decoded.problems
     is_file = records.values is None
     units = {"event_time": stream.time_unit, "known_at": stream.time_unit if is_file else "ms"}
-    time_checks = _time_checks({"event_time": times, "known_at": known_at}, units, clock_ms)
-    for mask, reason in itertools.chain(_checks(decoded.columns, ids, stream, keys), time_checks):
+    time_checks = rules.of_times({"event_time": times, "known_at": known_at}, units, clock_ms)
+    repeated = () if decoded.elements is None else rules.of_elements(ids, decoded.elements)
+    for mask, reason in itertools.chain(rules.of_values(decoded.columns, ids, stream, keys), time_checks, repeated):
         for row in np.flatnonzero(mask).tolist():
             problems.setdefault(row, reason(row))
     verdicts = np.zeros(len(times), dtype=np.int8)
@@ -249,7 +326,25 @@ def _judge(
     rows = np.flatnonzero(verdicts != Verdict.DEAD_LETTER)
     events = _events(decoded.columns, ids, replace(records, known_at=known_at), stream)
     accepted = events if rows.size == len(times) else events.take(pa.array(rows))
-    return Parsed(accepted, rows, verdicts, _reasons(verdicts, problems, horizon_ms))
+    if decoded.elements is not None:
+        problems = _with_places(problems, decoded.elements, stream)
+    return Parsed(accepted, rows, verdicts, _reasons(verdicts, problems, horizon_ms), decoded.elements)
+
+
+def _element_ids(ids: pa.Array, elements: Elements, stream: Stream) -> pa.Array:
+    """The ids of the messages with the numbers of the elements, unless the elements have ids of their own."""
+    if stream.has_element_ids:
+        return ids
+    numbers = pa.array(elements.numbers).cast(pa.string())
+    joined_ids = pc.binary_join_element_wise(ids, numbers, "-")
+    return pc.if_else(pa.array(elements.numbers != WHOLE), joined_ids, ids)
+
+
+def _with_places(problems: Problems, elements: Elements, stream: Stream) -> Problems:
+    """The reasons with the places of the elements, such as items[2]."""
+    name = path_text(step_paths(stream.each or ())[0])
+    places = {row: int(elements.numbers[row]) for row in problems}
+    return {row: text if places[row] == WHOLE else f"{text} ({name}[{places[row]}])" for row, text in problems.items()}
 
 
 def _ids(columns: pa.Table, records: Records, stream: Stream) -> pa.Array:
@@ -260,66 +355,6 @@ def _ids(columns: pa.Table, records: Records, stream: Stream) -> pa.Array:
     position = (pa.array(numbers).cast(pa.string()) for numbers in (partition, records.offset))
     own = pc.binary_join_element_wise(pa.scalar(stream.topic), *position, "-")
     return own if records.first_places is None else pc.coalesce(records.first_places, own)
-
-
-Checks = Iterator[tuple[Bools, Callable[[int], str]]]
-"""(mask of the records that break it, row → reason) of each rule, in order of precedence."""
-
-
-def _checks(columns: pa.Table, ids: pa.Array, stream: Stream, keys: Collection[str]) -> Checks:
-    absent = pc.fill_null(pc.equal(ids, ""), fill_value=True)
-    yield np.asarray(absent), lambda _: reason_text("missing_field", "event_id", "a string or int64", "nothing")
-    if "event_id" in columns.column_names:
-        yield unusable(ids), _unusable("event_id", ids)
-    timeless = np.asarray(single_array(columns["event_time"]).is_null())
-    yield timeless, lambda _: reason_text("missing_field", "event_time", "a time", "nothing")
-    for name, field in stream.mapped.items():
-        column = single_array(columns[name])
-        if field.required:
-            yield np.asarray(column.is_null()), _missing(name, field.dtype)
-        if field.enum is not None:
-            known = pc.or_(pc.is_in(column, value_set=pa.array(field.enum, pa.string())), column.is_null())
-            yield ~np.asarray(known), _outside(name, field.enum, column)
-        if name in keys and field.dtype == "string":
-            yield unusable(column), _unusable(name, column)
-
-
-def _time_checks(times: Mapping[str, Int64s], units: Mapping[str, str], clock_ms: int | None) -> Checks:
-    for name, column in times.items():
-        yield implausible(column), _implausible(name, column, units[name])
-    event_time, known_at = times["event_time"], times["known_at"]
-    yield event_time - FUTURE_TOLERANCE_MS > known_at, _ahead(event_time, known_at)
-    if clock_ms is not None:
-        yield event_time - FUTURE_TOLERANCE_MS > clock_ms, _after_now(event_time)
-
-
-def _implausible(name: str, times: Int64s, unit: str) -> Callable[[int], str]:
-    return lambda row: implausible_reason(name, int(times[row]), unit)
-
-
-def _ahead(times: Int64s, known_at: Int64s) -> Callable[[int], str]:
-    return lambda row: reason_text("future_time", "event_time", _bound(int(known_at[row])), f"{times[row]} ms")
-
-
-def _after_now(times: Int64s) -> Callable[[int], str]:
-    required = f"a time at most {FUTURE_TOLERANCE_MS} ms after now"
-    return lambda row: reason_text("future_time", "event_time", required, f"{times[row]} ms")
-
-
-def _missing(name: str, dtype: str) -> Callable[[int], str]:
-    return lambda _: reason_text("missing_field", name, dtype, "nothing")
-
-
-def _outside(name: str, allowed: Sequence[str], column: pa.Array) -> Callable[[int], str]:
-    return lambda row: reason_text("unknown_value", name, f"one of {', '.join(allowed)}", show(column[row].as_py()))
-
-
-def _unusable(name: str, column: pa.Array) -> Callable[[int], str]:
-    return lambda row: reason_text("bad_id", name, IDENTIFIER, show(column[row].as_py()))
-
-
-def _bound(known_at: int) -> str:
-    return f"a time at most {FUTURE_TOLERANCE_MS} ms after its known_at ({known_at} ms)"
 
 
 def _events(columns: pa.Table, ids: pa.Array, records: Records, stream: Stream) -> pa.Table:

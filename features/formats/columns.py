@@ -74,7 +74,9 @@ def possible_names(source: InputFile) -> dict[str, tuple[str, ...]]:
     stream = source.target
     origins: dict[str, Origin] = {name: field.path or name for name, field in stream.mapped.items()}
     origins |= {"event_time": stream.event_time, "event_id": stream.event_id or "event_id", "known_at": "known_at"}
-    names = {name: column_names(origin) for name, origin in origins.items()}
+    if stream.each is not None and not stream.has_element_ids:
+        origins["event_id"] = "event_id"  # a row is an element, and the message's id is one for all of them
+    names = {name: column_names(origin, name) for name, origin in origins.items()}
     return names | {name: (column,) for name, column in (source.columns or {}).items()}
 
 
@@ -98,9 +100,10 @@ def names_of_lines(lines: Sequence[bytes]) -> list[str]:
 
 def _dotted(value: Any, above: str = "") -> Iterator[str]:
     for name, inner in value.items() if isinstance(value, Mapping) else ():
-        if isinstance(inner, Mapping):
-            yield from _dotted(inner, f"{above}{name}.")
-        else:
+        objects = [each for each in (inner if isinstance(inner, list) else [inner]) if isinstance(each, Mapping)]
+        for each in objects:
+            yield from _dotted(each, f"{above}{name}.")
+        if not objects:
             yield f"{above}{name}"
 
 

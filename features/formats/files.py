@@ -65,9 +65,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:8]
 
 
-def row_ids(digest: str, rows: Columns) -> Columns:
-    """Event ids for records without one: digest, '-', row."""
-    return pc.binary_join_element_wise(pa.scalar(digest), pc.cast(rows, pa.string()), pa.scalar("-"))
+def row_ids(above: str | Columns, rows: Columns) -> Columns:
+    """Event ids for records without one: the file's digest (or the id of the record around an element), '-', row."""
+    return pc.binary_join_element_wise(
+        pa.scalar(above) if isinstance(above, str) else above, pc.cast(rows, pa.string()), pa.scalar("-")
+    )
 
 
 def numbered(tables: Iterable[pa.Table], path: Path) -> Iterator[pa.Table]:

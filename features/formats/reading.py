@@ -36,6 +36,7 @@ from features.events import (
     from_columns,
     is_time,
     parse,
+    parse_objects,
     reason_text,
     typed,
 )
@@ -212,11 +213,11 @@ def _with_places(parsed: Parsed, offsets: Int64s, theirs: Mapping[str, str]) -> 
     dead = np.flatnonzero(parsed.verdicts == Verdict.DEAD_LETTER)
     if not len(dead):
         return parsed
-    reasons = parsed.reasons.to_pylist()
+    reasons, records = parsed.reasons.to_pylist(), parsed.records
     for row in dead.tolist():
         field = FIELD.match(reasons[row])
         column = theirs.get(field[1]) if field else None
-        place = f"row {offsets[row] + 1:,}" + (f", column '{column}'" if column else "")
+        place = f"row {offsets[records[row]] + 1:,}" + (f", column '{column}'" if column else "")
         reasons[row] = f"{reasons[row]} ({place})"
     return replace(parsed, reasons=pa.array(reasons, pa.string()))
 
@@ -309,20 +310,50 @@ def _messages(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Hori
     Lines are JSON, whatever the stream's topic holds.
     """
     stream, digest, start = stream_of(source), file_digest(source.path), 0
-    as_lines, theirs = replace(stream, format="json", schema=None), their_names(source)
+    as_lines, theirs = replace(stream.without_records(), format="json", schema=None), their_names(source)
     for lines in read_lines(source):
         offsets = np.arange(start, start + len(lines), dtype=np.int64)
         start += len(lines)
-        records = Records(pa.array(lines, pa.binary()), None, np.zeros(len(lines), np.int32), offsets)
+        records = _unknown_when(pa.array(lines, pa.binary()), offsets)
         parsed = _with_places(parse(records, as_lines, keys=keys(stream.name), clock_ms=now_ms()), offsets, theirs)
         if offsets[0] == 0 and len(parsed.events):
             check_keys(source, names_of_lines(lines), f"Rename it, or map it in stream '{stream.name}'.")
-        yield stream.name, parsed if stream.event_id else replace(parsed, events=_with_ids(parsed.events, digest))
+        yield stream.name, parsed if stream.event_id else replace(parsed, events=_with_ids(parsed, offsets, digest))
 
 
-def _with_ids(events: pa.Table, digest: str) -> pa.Table:
-    index = events.schema.get_field_index("event_id")
-    return events.set_column(index, events.schema.field(index), row_ids(digest, events["offset"]))
+def _unknown_when(values: pa.Array | None, offsets: Int64s) -> Records:
+    """Messages that became known at their event times."""
+    return Records(values, None, np.zeros(len(offsets), np.int32), offsets)
+
+
+def _parquet(source: InputFile, streams: Mapping[str, Stream], horizon_ms: Horizon, keys: Keys) -> Events:
+    """Rows of columns; or rows that are messages, where a path leads through a column that the file has."""
+    through = frozenset[str]() if source.columns else stream_of(source).nested_columns
+    if through.isdisjoint(parquet_columns(source).names):
+        return _with_verdicts(_mapped_parquet)(source, streams, horizon_ms, keys)
+    return _nested_rows(source, keys)
+
+
+def _nested_rows(source: InputFile, keys: Keys) -> Events:
+    """Each row as a message, as _messages() has lines."""
+    stream, digest, start, theirs = stream_of(source), file_digest(source.path), 0, their_names(source)
+    as_rows = stream.without_records()
+    for table in read_parquet(source, parquet_columns(source).names):
+        offsets = np.arange(start, start + table.num_rows, dtype=np.int64)
+        start += table.num_rows
+        records, fields = _unknown_when(None, offsets), keys(stream.name)
+        parsed = parse_objects(table.to_pylist(), records, as_rows, keys=fields, clock_ms=now_ms())
+        parsed = _with_places(parsed, offsets, theirs)
+        yield stream.name, parsed if stream.event_id else replace(parsed, events=_with_ids(parsed, offsets, digest))
+
+
+def _with_ids(parsed: Parsed, offsets: Int64s, digest: str) -> pa.Table:
+    """The events with ids of the file's digest and their row, and of their element in the row."""
+    ids = row_ids(digest, pa.array(offsets[parsed.records[parsed.rows]]))
+    if parsed.elements is not None:
+        ids = row_ids(ids, pa.array(parsed.numbers[parsed.rows]))
+    index = parsed.events.schema.get_field_index("event_id")
+    return parsed.events.set_column(index, parsed.events.schema.field(index), ids)
 
 
 def _ranklens(source: InputFile) -> Tables:
@@ -346,7 +377,7 @@ _ALL = (
     Format("green-taxi", ("pickups", "dropoffs"), _with_verdicts(measurements.green_taxi)),
     Format("jsonl", (), _messages),
     Format("csv", (), _with_verdicts(_mapped_csv)),
-    Format("parquet", (), _with_verdicts(_mapped_parquet)),
+    Format("parquet", (), _parquet),
 )
 FORMATS: Mapping[str, Format] = {file_format.name: file_format for file_format in _ALL}
 """Every format by its name for --format."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from features.arrays import Int64s
 from features.definitions import PARTITIONS_OF_A_TOPIC, RESERVED, FeatureRepo, Stream, duration_ms
 from features.errors import FormatError
-from features.events import NEVER, PARTITION_BITS, event_schema, integers, without_duplicates
+from features.events import NEVER, PARTITION_BITS, event_schema, integers, record_offsets, without_duplicates
 from features.history.stored_columns import StoredColumns
 
 if TYPE_CHECKING:
@@ -152,9 +152,10 @@ class ArchiveTable:
         dataset = self._delta.to_pyarrow_dataset()
         for batch in dataset.to_batches(columns=["topic", "partition", "offset"], filter=live):
             newest = pa.table(batch).group_by(["topic", "partition"]).aggregate([("offset", "max")])
-            for row in newest.to_pylist():
+            offsets = record_offsets(newest.rename_columns(["topic", "partition", "offset"]), self.stream).tolist()
+            for row, offset in zip(newest.to_pylist(), offsets, strict=True):
                 partition = f"{row['topic']}/{row['partition'] % PARTITIONS_OF_A_TOPIC}"
-                last[partition] = max(last[partition], row["offset_max"] + 1)
+                last[partition] = max(last[partition], offset + 1)
         return dict(last)
 
     def imported(self) -> list[str]:
@@ -197,7 +198,7 @@ class ArchiveTable:
         if self.horizon_ms is not None:
             counts &= integers(table["event_time"]) >= integers(table["known_at"]) - self.horizon_ms
         if self._ends is not None:
-            counts &= integers(table["offset"]) < self._ends[integers(table["partition"])]
+            counts &= record_offsets(table, self.stream) < self._ends[integers(table["partition"])]
         return counts
 
 

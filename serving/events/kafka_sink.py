@@ -60,7 +60,9 @@ class KafkaSink:
             loop.call_soon_threadsafe(_settle, outcome, acknowledged or str(error.str()))
 
         try:
-            self._producer.produce(message.topic, message.value, message.key, on_delivery=on_delivery)
+            self._producer.produce(
+                message.topic, message.value, message.key, headers=list(message.headers), on_delivery=on_delivery
+            )
         except BufferError:
             outcome.set_result("the queue of messages to Kafka is full")
         except KafkaException as error:

@@ -65,7 +65,8 @@ def _sessions(
         return {}
     items = entity_keys({name: events[name] for name in recommender.item.keys}, recommender.item).to_pylist()
     kinds = [None] * len(items) if kind_field is None else events[kind_field].to_pylist()
-    of_events = zip(judged.parsed.rows.tolist(), events[session_field].to_pylist(), items, kinds, strict=True)
+    messages = judged.parsed.records[judged.parsed.rows].tolist()
+    of_events = zip(messages, events[session_field].to_pylist(), items, kinds, strict=True)
     sessions: dict[str, list[str]] = {}
     for at, session, item, kind in of_events:
         counts = kind_field is None or kind in recommender.remembered_kinds
@@ -80,9 +81,9 @@ def entries_of(
     """A pending event for each valid, acknowledged event and each entity of it that a view describes."""
     parsed = judged.parsed
     valid = [
-        (number, at)
-        for number, at in enumerate(parsed.rows.tolist())
-        if at in acknowledged and judged.verdicts[at] == Verdict.VALID
+        (number, judged.of[row])
+        for number, row in enumerate(parsed.rows.tolist())
+        if judged.of[row] in acknowledged and judged.verdicts[row] == Verdict.VALID
     ]
     columns = EventColumns(parsed.events, stream)
     entries = []

@@ -16,7 +16,7 @@ from serving.events import verdicts as events
 from serving.events.avro import judge_avro
 from serving.events.pending import OwnClicks
 from serving.events.verdicts import EventSink
-from serving.http import ProblemError, field_problem, schema
+from serving.http import PlainText, ProblemError, field_problem, schema
 from serving.metrics import Metrics
 from serving.workers import OverloadedError, Workers
 
@@ -58,17 +58,23 @@ class PostedEvents:
         self._check_principal(principal, name)
         stream = events.named_stream(self._repo.streams, name)
         self._check_writable(stream)
+        if posted.form == events.EVENTS and stream.unwritable:
+            required = f"{{\"messages\": [...]}} in the form of topic '{stream.topic}', as {stream.unwritable}"
+            raise field_problem("events", required, PlainText("events by our names"))
         if self._sink is None:
             raise ProblemError(503, "POST /v1/events requires Kafka's address; got none. See 'headrace serve --help'.")
         now = now_ms()
         horizon_ms, keys = self._repo.horizon_ms(stream.name), self._repo.keys_of(stream.name)
         first = key_fields(self._repo, self._recommenders, stream)
+        form = posted.form
         if stream.format == "avro":  # in a thread of its own, as the registry may be read
             judge = functools.partial(judge_avro, posted.events, stream, horizon_ms, now, self._schemas)
-            judged = await asyncio.to_thread(judge, keys=keys, key_fields=first)
+            judged = await asyncio.to_thread(judge, keys=keys, key_fields=first, form=form)
         else:
-            judged = events.judge(posted.events, stream, horizon_ms, now, keys=keys, key_fields=first)
-        keep = None if self._own is None else functools.partial(self._keep, self._own, stream, judged)
+            judged = events.judge(posted.events, stream, horizon_ms, now, keys=keys, key_fields=first, form=form)
+        # A pending event is a message alone: what needs its record counts once the stream has folded it.
+        own = None if stream.uses_records else self._own
+        keep = None if own is None else functools.partial(self._keep, own, stream, judged)
         response = await events.post(judged, self._sink, keep)
         for verdict in response.events:
             self._metrics.events.labels(verdict.status).inc()

@@ -10,20 +10,30 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
-from features.definitions import TIME_UNITS_PER_MS, Stream, written_path
-from features.events import INT64, Parsed, Records, Verdict, implausible, implausible_reason, parse
+from features.definitions import TIME_UNITS_PER_MS, Stream, path_text, step_paths, written_path
+from features.events import INT64, Envelopes, Parsed, Records, Verdict, implausible, implausible_reason, parse, show
 from serving.http import PlainText, ProblemError, field_error, field_problem, schema, struct_of
 
 MAX_EVENTS = 1_000
 
 EPOCH, LAST_MS = datetime(1970, 1, 1, tzinfo=UTC), 10**14
 """Times from EPOCH to LAST_MS are written as text."""
+
+RESERVED_HEADERS = ("hr_", "known_at")
+"""Headers that say where and when a record was known are ours to write."""
+
+FIRST_TIME = "hr_first_time"
+"""The header by which a record's time in the stream is the one at which it was judged here."""
+
+FORMS = EVENTS, MESSAGES, RECORDS = "events", "messages", "records"
+OF_A_RECORD = {"value", "key", "headers"}
 
 EventVerdict, EventsResponse = struct_of(schema.EventVerdict), struct_of(schema.EventsResponse)
 
@@ -39,6 +49,11 @@ class Message:
     topic: str
     key: bytes | None
     value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+Beside = tuple[bytes | None, tuple[tuple[str, bytes], ...]]
+"""Key and headers of a record."""
 
 
 @dataclass(frozen=True)
@@ -65,39 +80,47 @@ class EventSink(Protocol):
 
 @dataclass(frozen=True)
 class Posted:
-    """The events of one request, and the stream that it names (None: the default)."""
+    """The events of one request, and the stream that it names (None: the default).
+
+    ``form``: EVENTS, by our names; MESSAGES, as the stream's topic has them; RECORDS, messages with key and headers.
+    """
 
     events: list[Any]
     stream: str | None
+    form: str = EVENTS
 
 
 def read_body(body: bytes) -> Posted:
-    """One event, a list of them, or {"events": [...], "stream": ...}. Raises ProblemError for anything else."""
+    """One event, a list of them, or {"events": [...], "stream": ...}, or "messages" or "records" in place of "events".
+
+    Raises ProblemError for anything else.
+    """
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProblemError(
             400, f"the body requires JSON; got {error}", [field_error("body", "JSON", PlainText(str(error)))]
         ) from None
-    if isinstance(value, dict) and "events" in value:
-        _check_envelope(value)
-        return Posted(_counted(value["events"]), value.get("stream"))
-    return Posted(_counted(value if isinstance(value, list) else [value]), None)
+    name = next((name for name in FORMS if isinstance(value, dict) and name in value), None)
+    if name is not None:
+        _check_envelope(value, name)
+        return Posted(_counted(value[name], name), value.get("stream"), name)
+    return Posted(_counted(value if isinstance(value, list) else [value], EVENTS), None)
 
 
-def _check_envelope(value: Mapping[str, Any]) -> None:
-    unknown = sorted(set(value) - {"events", "stream"})
+def _check_envelope(value: Mapping[str, Any], name: str) -> None:
+    unknown = sorted(set(value) - {name, "stream"})
     if unknown:
-        _refuse(unknown[0], "no such field: only events and stream stand beside each other", value[unknown[0]])
+        _refuse(unknown[0], f"no such field: only {name} and stream stand beside each other", value[unknown[0]])
     if not isinstance(value.get("stream"), str | None):
         _refuse("stream", "the name of a stream", value["stream"])
 
 
-def _counted(events: Any) -> list[Any]:
+def _counted(events: Any, name: str) -> list[Any]:
     if not isinstance(events, list):
-        _refuse("events", "a list of events", events)
+        _refuse(name, f"a list of {name}", events)
     if not 1 <= len(events) <= MAX_EVENTS:
-        _refuse("events", f"1 to {MAX_EVENTS} events", PlainText(f"{len(events)}"))
+        _refuse(name, f"1 to {MAX_EVENTS} {name}", PlainText(f"{len(events)}"))
     return list(events)
 
 
@@ -113,15 +136,23 @@ def named_stream(streams: Mapping[str, Stream], name: str | None) -> Stream:
 
 
 def message_of(event: Mapping[str, Any], stream: Stream) -> dict[str, Any]:
-    """The event as a message of the stream's topic, with each field at the path that the stream reads it from."""
+    """The event as a message of the stream's topic, with each field at the path that the stream reads it from.
+
+    Where every element of an array is an event, it is the only one.
+    """
     message: dict[str, Any] = {}
     for path, value in _at_paths(event, stream):
-        *parents, last = path
-        inner = message
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-        inner[last] = value
+        _put(message, path, value)
+    if stream.each is not None:
+        *parents, last = written_path(stream.each)
+        around = reduce(lambda inner, key: inner.setdefault(key, {}), parents, message)
+        around[last] = [around.get(last, {})]
     return message
+
+
+def _put(message: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    *parents, last = path
+    reduce(lambda inner, key: inner.setdefault(key, {}), parents, message)[last] = value
 
 
 def _at_paths(event: Mapping[str, Any], stream: Stream) -> list[tuple[tuple[str, ...], Any]]:
@@ -153,9 +184,13 @@ def key_of(event: Mapping[str, Any], fields: Sequence[str]) -> bytes | None:
 
 @dataclass(frozen=True)
 class JudgedEvents:
-    """The messages of a request with the verdict and reason of each, and the parser's events."""
+    """The messages of a request, the verdict and reason of each event in them, and the parser's events.
+
+    ``of``: the index of each verdict's message; several have one where every element of a message is an event.
+    """
 
     messages: list[Message]
+    of: list[int]
     ids: list[str | None]
     verdicts: list[Verdict]
     reasons: list[str | None]
@@ -170,42 +205,89 @@ def judge(
     *,
     keys: Collection[str] = (),
     key_fields: Sequence[str] = (),
+    form: str = EVENTS,
 ) -> JudgedEvents:
     """The stream's verdict on each event, as if received ``now`` (epoch ms).
 
     Args:
+        events: in this form (Posted.form), in JSON.
         key_fields: the fields of which the first that an event has is its message's key.
     """
-    refused = [_not_an_event(event, stream) for event in events]
-    objects = [event if isinstance(event, dict) else {} for event in events]
-    values = [msgspec.json.encode(message_of(event, stream)) for event in objects]
-    parsed = parse(records_of(values, now), stream, horizon_ms, keys=keys)
-    reasons = [own or of_parser for own, of_parser in zip(refused, parsed.reasons.to_pylist(), strict=True)]
+    refused = [_not_an_event(event, stream, form) for event in events]
+    objects = [{} if reason else event for event, reason in zip(events, refused, strict=True)]
+    records = objects if form == RECORDS else [{"value": _value(event, stream, form)} for event in objects]
+    values = [msgspec.json.encode(record.get("value", {})) for record in records]
+    sent = [_beside(record, stream, now) for record in records]
+    parsed = parse(records_of(values, now, sent), stream, horizon_ms, keys=keys)
+    of = parsed.records.tolist()
+    reasons = [refused[at] or of_parser for at, of_parser in zip(of, parsed.reasons.to_pylist(), strict=True)]
     verdicts = [
-        Verdict.DEAD_LETTER if own else Verdict(int(of_parser))
-        for own, of_parser in zip(refused, parsed.verdicts, strict=True)
+        Verdict.DEAD_LETTER if refused[at] else Verdict(int(of_parser))
+        for at, of_parser in zip(of, parsed.verdicts, strict=True)
     ]
+    without = sorted(set(range(len(objects))).difference(of))
+    reasons += [refused[at] or _no_element(stream) for at in without]
+    verdicts += [Verdict.DEAD_LETTER] * len(without)
+    named = _named(parsed) if form != EVENTS or stream.each is not None else {}
+    ids = [_id(objects[at]) for at in of] if not named else [named.get(at, {}).get("event_id") for at in range(len(of))]
+    first = {at: named[row] for row, at in reversed(list(enumerate(of))) if row in named}
+    takes_records = stream.uses_records
+    keyed = [first.get(at, {}) if form != EVENTS else event for at, event in enumerate(objects)]
     messages = [
-        Message(stream.topic, key_of(event, key_fields), value) for event, value in zip(objects, values, strict=True)
+        Message(stream.topic, own if own is not None or takes_records else key_of(event, key_fields), value, headers)
+        for event, value, (own, headers) in zip(keyed, values, sent, strict=True)
     ]
-    return JudgedEvents(messages, [_id(event) for event in objects], verdicts, reasons, parsed)
+    return JudgedEvents(messages, of + without, ids + [None] * len(without), verdicts, reasons, parsed)
 
 
-def records_of(values: Sequence[bytes], now: int) -> Records:
-    """The messages as records that the stream received ``now``."""
+def _value(event: Mapping[str, Any], stream: Stream, form: str) -> Mapping[str, Any]:
+    return event if form == MESSAGES else message_of(event, stream)
+
+
+def _beside(record: Mapping[str, Any], stream: Stream, now: int) -> Beside:
+    """What is sent beside the message; a stream that takes times from records is told when it was judged."""
+    key = record.get("key")
+    headers = [(name, text.encode()) for name, text in (record.get("headers") or {}).items()]
+    headers += [(FIRST_TIME, str(now).encode())] if stream.uses_records else []
+    return (None if key is None else str(key).encode()), tuple(headers)
+
+
+def _named(parsed: Parsed) -> dict[int, dict[str, Any]]:
+    """Verdict → its event by our names."""
+    return dict(zip(parsed.rows.tolist(), parsed.events.to_pylist(), strict=True))
+
+
+def _no_element(stream: Stream) -> str:
+    name = path_text(step_paths(stream.each or ())[0])
+    return f"missing_field: field '{name}' requires an array with an element; got none"
+
+
+def records_of(values: Sequence[bytes], now: int, beside: Sequence[Beside] = ()) -> Records:
+    """The messages, and what stands beside them, as records that the stream received ``now``."""
     count = len(values)
     partition, offset = np.zeros(count, np.int32), np.arange(count, dtype=np.int64)
-    return Records(pa.array(values, pa.binary()), np.full(count, now), partition, offset)
+    headers = [[{"key": name, "value": text} for name, text in pairs] for _, pairs in beside]
+    envelopes = Envelopes(
+        pa.array([key for key, _ in beside], pa.binary()),
+        pa.array(headers, pa.list_(pa.struct({"key": pa.string(), "value": pa.binary()}))),
+        np.full(count, now),
+    )
+    known = np.full(count, now)
+    return Records(pa.array(values, pa.binary()), known, partition, offset, envelopes=envelopes if beside else None)
 
 
 def _id(event: Mapping[str, Any]) -> str | None:
     return None if event.get("event_id") is None else str(event["event_id"])
 
 
-def _not_an_event(event: Any, stream: Stream) -> str | None:
+def _not_an_event(event: Any, stream: Stream, form: str) -> str | None:
     """The reason for which the value cannot be an event of the stream; None if it may be one."""
     if not isinstance(event, dict):
         return f"not_an_object: field 'event' requires an object; got {field_error('', '', event)['got']}"
+    if form == RECORDS:
+        return _not_a_record(event)
+    if form == MESSAGES:
+        return None
     own_id = () if stream.event_id is None else ("event_id",)
     names = (*own_id, "event_time", *stream.mapped)
     unknown = next((name for name in event if name not in names), None)
@@ -214,6 +296,19 @@ def _not_an_event(event: Any, stream: Stream) -> str | None:
     time = event.get("event_time")  # in ms here, whatever the messages have
     if type(time) is int and time in INT64 and implausible(time):
         return implausible_reason("event_time", time, "ms")
+    return None
+
+
+def _not_a_record(record: Mapping[str, Any]) -> str | None:
+    key, headers = record.get("key"), record.get("headers")
+    if set(record) - OF_A_RECORD or not isinstance(record.get("value"), dict):
+        return "unknown_field: field 'value' requires a message, beside key and headers at most; got another"
+    if not isinstance(key, str | int | None):
+        return f"wrong_type: field 'key' requires text; got {field_error('', '', key)['got']}"
+    texts = isinstance(headers or {}, dict) and all(isinstance(text, str) for text in (headers or {}).values())
+    reserved = texts and any(name.startswith(RESERVED_HEADERS) for name in headers or {})
+    if not texts or reserved:
+        return f"wrong_type: field 'headers' requires texts by names that do not begin with hr_; got {show(headers)}"
     return None
 
 
@@ -226,12 +321,15 @@ async def post(judged: JudgedEvents, sink: EventSink, keep: Keep | None = None) 
 
     Raises ProblemError when no event was accepted.
     """
-    sent = [at for at, verdict in enumerate(judged.verdicts) if verdict != Verdict.DEAD_LETTER]
+    good = (at for at, verdict in zip(judged.of, judged.verdicts, strict=True) if verdict != Verdict.DEAD_LETTER)
+    sent = sorted(set(good))
     outcomes = dict(zip(sent, await sink.send([judged.messages[at] for at in sent]), strict=True)) if sent else {}
     acknowledged = {at: outcome for at, outcome in outcomes.items() if isinstance(outcome, Acknowledgement)}
     if keep is not None and acknowledged:
         await keep(acknowledged)
-    verdicts = [_verdict(judged, at, outcomes) for at in range(len(judged.messages))]
+    verdicts = sorted(
+        (_verdict(judged, at, outcomes) for at in range(len(judged.verdicts))), key=lambda verdict: verdict.index
+    )
     counts = {status: sum(verdict.status == status for verdict in verdicts) for status in ("refused", "unknown")}
     accepted = len(verdicts) - counts["refused"] - counts["unknown"]
     if not accepted:
@@ -240,15 +338,14 @@ async def post(judged: JudgedEvents, sink: EventSink, keep: Keep | None = None) 
 
 
 def _verdict(judged: JudgedEvents, at: int, outcomes: Mapping[int, Acknowledgement | str]) -> schema.EventVerdict:
-    verdict, reason = judged.verdicts[at], judged.reasons[at]
+    index, event_id, verdict, reason = judged.of[at], judged.ids[at], judged.verdicts[at], judged.reasons[at]
     if verdict == Verdict.DEAD_LETTER:
-        return EventVerdict(index=at, event_id=judged.ids[at], status="refused", reason=reason)
-    outcome = outcomes[at]
+        return EventVerdict(index=index, event_id=event_id, status="refused", reason=reason)
+    outcome = outcomes[index]
     if isinstance(outcome, str):
-        return EventVerdict(index=at, event_id=judged.ids[at], status="unknown", reason=outcome)
-    return EventVerdict(
-        index=at, event_id=judged.ids[at], status="late" if verdict == Verdict.LATE else "accepted", reason=reason
-    )
+        return EventVerdict(index=index, event_id=event_id, status="unknown", reason=outcome)
+    status = "late" if verdict == Verdict.LATE else "accepted"
+    return EventVerdict(index=index, event_id=event_id, status=status, reason=reason)
 
 
 def _nothing_accepted(verdicts: Sequence[schema.EventVerdict]) -> ProblemError:

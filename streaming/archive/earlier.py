@@ -18,8 +18,8 @@ from features.definitions import Stream
 from features.history import IMPORT_PARTITION, IMPORTED, ArchiveTable, open_table
 from streaming.archive.sink import Archive
 
-ROW_ID = r"\A[0-9a-f]{8}-[0-9]+\z"
-"""An id that is made of a file's digest and the row."""
+ROW_ID = r"\A[0-9a-f]{8}-[0-9]+(-[0-9]+)?\z"
+"""An id that is made of a file's digest and the row, and the element in the row."""
 
 
 def import_topic(digest: str, name: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from features.definitions import PARTITIONS_OF_A_TOPIC, Stream
-from features.events import integers
+from features.events import integers, record_offsets
 from features.history import ArchiveTable
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def unseen(table: DeltaTable | None, stream: Stream, events: pa.Table) -> tuple[
     names = [_name(stream, number) for number in numbers.tolist()]
     ends = {} if table is None else _ends(table, stream, names)
     before = np.array([ends.get(name, 0) for name in names], dtype=np.int64)
-    offset = integers(events["offset"])
+    offset = record_offsets(events, stream)
     fresh = offset >= before[index]
     after = before.copy()
     np.maximum.at(after, index[fresh], offset[fresh] + 1)

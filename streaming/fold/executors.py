@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from features.arrays import Int64s, single_array
 from features.definitions import Stream
-from features.events import Decision, Parsed, Verdict, encoded_ids, event_schema, integers, parse, sequence
+from features.events import Decision, Elements, Parsed, Verdict, encoded_ids, event_schema, integers, parse, sequence
 from features.hashing import packed_prints
 from features.online_store import Cells, Counts, Ids, Store
 from features.rows import BatchKey, foldable
@@ -56,6 +56,9 @@ PIECES_SQL = "kind string, stream string, view string, share int, task int, payl
 
 IDS, LETTERS, COUNTS, EVENTS = "ids", "letters", "counts", "events"
 
+REASON, NUMBER = "reason", "element"
+"""Columns of letters beside those of their messages."""
+
 AGES = 256
 """The most records of a piece whose append times it has."""
 
@@ -74,8 +77,10 @@ def _pieces(job: FoldJob, messages: Messages) -> pa.RecordBatch:
     parsed = foldable(parse(messages.records, stream, horizon_ms, job.schemas, keys=keys), stream, job.readers(stream))
     valid = parsed.events.filter(pa.array(parsed.verdicts[parsed.rows] == Verdict.VALID))
     pieces: list[tuple[str, str, int, bytes]] = [(COUNTS, "", -1, _counts(messages, parsed))]
-    dead = pa.array(parsed.verdicts == Verdict.DEAD_LETTER)
-    letters = messages.table.filter(dead).append_column("reason", parsed.reasons.filter(dead))
+    dead = np.flatnonzero(parsed.verdicts == Verdict.DEAD_LETTER)
+    letters = messages.table.take(pa.array(parsed.records[dead]))
+    letters = letters.append_column(REASON, parsed.reasons.take(pa.array(dead)))
+    letters = letters.append_column(NUMBER, pa.array(parsed.numbers[dead]))
     if letters.num_rows:
         pieces += [(LETTERS, "", -1, part) for part in packed_parts(letters, job.most_bytes)]
     views = job.readers(stream)
@@ -210,7 +215,8 @@ def _joined_ids(tables: Sequence[pa.Table]) -> Ids:
 
 def _letters(table: pa.Table, stream: Stream) -> tuple[Messages, Parsed]:
     """Refused messages in the form that a sender of dead letters takes."""
-    (messages,) = messages_by_topic(table.drop_columns(["reason"]), [stream])
+    (messages,) = messages_by_topic(table.drop_columns([REASON, NUMBER]), [stream])
     verdicts = np.full(table.num_rows, Verdict.DEAD_LETTER, dtype=np.int8)
     no_events = event_schema(stream).empty_table()
-    return messages, Parsed(no_events, np.empty(0, np.int64), verdicts, single_array(table["reason"]))
+    elements = Elements(np.arange(table.num_rows), integers(table[NUMBER]))
+    return messages, Parsed(no_events, np.empty(0, np.int64), verdicts, single_array(table[REASON]), elements)

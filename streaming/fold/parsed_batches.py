@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from features.definitions import PARTITIONS_OF_A_TOPIC, Stream
-from features.events import integers
+from features.events import integers, record_offsets
 from features.online_store import Offsets
 from streaming.spark import records_between
 
@@ -134,7 +134,7 @@ def _reaches(at: Offsets, end: Offsets) -> bool:
 
 def _between(events: pa.Table, stream: Stream, start: Offsets, end: Offsets) -> pa.Table:
     """The events whose offsets are in [start, end)."""
-    partition, offset = integers(events["partition"]), integers(events["offset"])
+    partition, offset = integers(events["partition"]), record_offsets(events, stream)
     inside = np.zeros(len(offset), dtype=bool)
     for number in np.unique(partition).tolist():
         topic = stream.topics[number // PARTITIONS_OF_A_TOPIC]

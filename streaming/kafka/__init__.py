@@ -8,7 +8,9 @@ from streaming.kafka.consumer import CONSUMER_OPTIONS, POLL_S, ReadError, Record
 from streaming.kafka.encoding import Message, messages
 from streaming.kafka.ports import is_free
 from streaming.kafka.producer import (
+    ELEMENT,
     FIRST_PLACE,
+    FIRST_TIME,
     FORGOTTEN,
     KNOWN_AT,
     PLACE_PATTERN,
@@ -38,7 +40,9 @@ __all__ = [
     "EventProducer",
     "Headers",
     "KNOWN_AT",
+    "ELEMENT",
     "FIRST_PLACE",
+    "FIRST_TIME",
     "FORGOTTEN",
     "PLACE_PATTERN",
     "Message",

@@ -50,10 +50,14 @@ def messages(
         registry: has the schemas of Avro messages and their numbers; None writes them without a number.
 
     Raises:
-        DefinitionError: two fields have one path in the message.
+        DefinitionError: two fields have one path in the message, or events cannot be written (Stream.unwritable).
         FormatError: the stream's Avro schema cannot hold an event.
         StoreError: the registry does not answer.
     """
+    if stream.each is not None or stream.unwritable:
+        got = stream.unwritable or "one whose messages have several"
+        next_step = "Import the file, or send its messages as they are."
+        raise DefinitionError(f"stream '{stream.name}'", "events that are written one by one", got, next_step)
     if shift_ms:
         events = _shifted(events, shift_ms)
     keys = keys_of(events, stream).cast(pa.binary()).to_pylist()

@@ -22,6 +22,12 @@ FORGOTTEN = "hr_forgotten"
 FIRST_PLACE = "hr_first_place"
 """Header of a record that was sent again: topic-partition-offset, where it stood before it was ever refused."""
 
+ELEMENT = "hr_element"
+"""Header of a record of which one element is sent again: the number of that element, from 0."""
+
+FIRST_TIME = "hr_first_time"
+"""Header of a record that was sent again, or for an event of that time: when it was written first, epoch ms as text."""
+
 PLACE_PATTERN = r"^[A-Za-z0-9._-]{1,249}-[0-9]{1,9}-[0-9]{1,18}$"
 """Values of that header; another is ignored."""
 

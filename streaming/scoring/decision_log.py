@@ -18,7 +18,7 @@ import pyarrow as pa
 from features.arrays import Bools, Int64s
 from features.definitions import PARTITIONS_OF_A_TOPIC, Stream
 from features.epochs import topic_of
-from features.events import integers
+from features.events import integers, record_offsets
 from features.machine import replaced
 from features.online_store import Offsets
 from models.event_model import DECISIONS
@@ -36,7 +36,7 @@ class DecisionLog:
     """
 
     def __init__(self, folder: Path, stream: Stream) -> None:
-        self._folder, self._topics = folder, list(stream.topics)
+        self._folder, self._stream, self._topics = folder, stream, list(stream.topics)
         self._number = max((int(path.stem) for path in folder.glob("[0-9]*.arrow")), default=-1)
         last = None if self._number < 0 else _read_arrow(self._path(self._number))
         self.reach: Offsets = {} if last is None else _reach_of(last)
@@ -55,7 +55,7 @@ class DecisionLog:
 
     def undecided(self, events: pa.Table) -> Bools:
         """True for events without a decision."""
-        return integers(events["offset"]) >= self._reached(integers(events["partition"]))
+        return record_offsets(events, self._stream) >= self._reached(integers(events["partition"]))
 
     def _reached(self, partition: Int64s) -> Int64s:
         numbers, inverse = np.unique(partition, return_inverse=True)

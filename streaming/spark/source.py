@@ -15,10 +15,10 @@ from features.arrays import Int64s, single_array
 from features.definitions import PARTITIONS_OF_A_TOPIC, Stream
 from features.epochs import epoch_start, epoch_starts, our_offsets
 from features.errors import FenceError, FormatError
-from features.events import Parsed, Records
+from features.events import WHOLE, Envelopes, Parsed, Records
 from features.history import IMPORT_PARTITION
 from features.online_store import Offsets
-from streaming.kafka import FIRST_PLACE, KNOWN_AT, PLACE_PATTERN
+from streaming.kafka import ELEMENT, FIRST_PLACE, FIRST_TIME, KNOWN_AT, PLACE_PATTERN
 
 MESSAGES = pa.schema(
     {"topic": pa.string(), "partition": pa.int32(), "offset": pa.int64(), "timestamp": pa.int64()}
@@ -60,22 +60,29 @@ def messages_by_topic(
         for number, part in enumerate(stream.parts):
             rows = table.filter(pc.equal(topics, part.topic))
             if rows.num_rows:
-                records = _records(rows, part.topic, number * PARTITIONS_OF_A_TOPIC, (epochs or {}).get(part.topic, 0))
+                records = _records(rows, part, number * PARTITIONS_OF_A_TOPIC, (epochs or {}).get(part.topic, 0))
                 messages.append(Messages(part, rows, records))
     return messages
 
 
-def _records(rows: pa.Table, topic: str, first: int, epoch: int) -> Records:
+def _records(rows: pa.Table, part: Stream, first: int, epoch: int) -> Records:
     """The rows to parse, their topic's partitions numbered from ``first``, and its offsets from ``epoch``."""
     partition, offset = (np.asarray(rows[name]) for name in ("partition", "offset"))
-    check_partitions(topic, int(partition.max()) + 1, first)
+    check_partitions(part.topic, int(partition.max()) + 1, first)
     return Records(
         single_array(rows["value"]),
         known_at(rows),
         partition.astype(np.int32) + first,
         offset.astype(np.int64) + epoch,
         first_places(rows),
+        chosen_elements(rows),
+        _envelopes(rows) if part.uses_records else None,
     )
+
+
+def _envelopes(rows: pa.Table) -> Envelopes:
+    """What the rows have beside their messages; their times are those at which they were written first."""
+    return Envelopes(single_array(rows["key"]), single_array(rows["headers"]), _earlier_times(rows, FIRST_TIME))
 
 
 def check_partitions(topic: str, count: int, first: int = 0) -> None:
@@ -91,11 +98,16 @@ def known_at(rows: pa.Table) -> Int64s:
 
     Nothing is known before the broker has it, so a later header would only put an entity's clock wrong.
     """
+    return _earlier_times(rows, KNOWN_AT)
+
+
+def _earlier_times(rows: pa.Table, header: str) -> Int64s:
+    """The broker's time of each message, or that of its header if it is earlier."""
     appended = np.asarray(rows["timestamp"]).astype(np.int64)
-    row, texts = _headers(rows, KNOWN_AT, r"^[0-9]{1,18}$")
-    known = appended.copy()
-    known[row] = np.minimum(np.asarray(texts.cast(pa.int64())), appended[row])
-    return known
+    row, texts = _headers(rows, header, r"^[0-9]{1,18}$")
+    times = appended.copy()
+    times[row] = np.minimum(np.asarray(texts.cast(pa.int64())), appended[row])
+    return times
 
 
 def first_places(rows: pa.Table) -> pa.Array | None:
@@ -106,6 +118,16 @@ def first_places(rows: pa.Table) -> pa.Array | None:
     places = np.full(rows.num_rows, None, dtype=object)
     places[row] = texts.to_numpy(zero_copy_only=False)
     return pa.array(places, pa.string())
+
+
+def chosen_elements(rows: pa.Table) -> Int64s | None:
+    """The element for which alone a message is sent again, by its header; WHOLE for the others, None for no such."""
+    row, texts = _headers(rows, ELEMENT, r"^[0-9]{1,9}$")
+    if not len(row):
+        return None
+    elements = np.full(rows.num_rows, WHOLE)
+    elements[row] = np.asarray(texts.cast(pa.int64()))
+    return elements
 
 
 def _headers(rows: pa.Table, name: str, pattern: str) -> tuple[Int64s, pa.Array]:

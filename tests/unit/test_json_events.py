@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from shop_messages import BATCH, GOOD, SHOP, message, records
 
 from features.events.decoded import Decoded, columns_of, from_objects
-from features.events.json import exact as json_exact
 from features.events.json import messages as json_messages
 from features.events.json import shapes as json_shapes
 from features.events.parsing import Parsed, parse
+from features.events.values import exact_json
 from features.events.values.reasons import RefusedError
 
 HOUR = 3_600_000
@@ -30,7 +30,7 @@ def decode_exactly(values: pa.Array) -> Decoded:
     problems: dict[int, str] = {}
     for row, raw in enumerate(values.to_pylist()):
         try:
-            objects[row] = json_exact.read(raw)
+            objects[row] = exact_json.read(raw)
         except RefusedError as refused:
             problems[row] = str(refused)
     return from_objects(objects, SHOP, problems)

@@ -149,7 +149,7 @@ def test_a_file_without_any_of_the_columns_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", [[], "", "a..b", ["a", ""], 5, ["a", 1.5], [None]])
 def test_what_is_no_path_is_refused(path: Any) -> None:
-    with pytest.raises(DefinitionError, match="a list of keys"):
+    with pytest.raises(DefinitionError, match="a list of steps"):
         Field("string", path=path)
 
 

@@ -16,9 +16,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features.arrays import Int64s
 from features.definitions import Stream
 from features.errors import FormatError
 from features.events.decoded import Decoded, LocalNanoseconds, Nanoseconds, from_objects
+from features.events.values.lookup import Envelopes
 from features.events.values.reasons import Problems, RefusedError, show
 
 HEADER_BYTES = 5
@@ -26,7 +28,13 @@ HEADER_BYTES = 5
 MAGIC = 0
 
 
-def decode(values: pa.Array, stream: Stream, schemas: Callable[[int], str] | None) -> Decoded:
+def decode(
+    values: pa.Array,
+    stream: Stream,
+    schemas: Callable[[int], str] | None,
+    only: Int64s | None = None,
+    envelopes: Envelopes | None = None,
+) -> Decoded:
     """The typed columns of the messages, and the problems of those that are refused.
 
     Args:
@@ -34,6 +42,7 @@ def decode(values: pa.Array, stream: Stream, schemas: Callable[[int], str] | Non
         stream: ``stream.schema`` is the reader schema, and without ``schemas`` the writer's as well.
         schemas: schema id → the writer's schema as JSON text, KeyError for an unknown id; if set, every message needs
             the header. Any other error of it (a registry that is down) is raised here: no record is to blame.
+        only, envelopes: as from_objects() takes them.
 
     Raises:
         FormatError: the stream's schema is not an Avro schema, or it has none and ``schemas`` is None.
@@ -51,7 +60,7 @@ def decode(values: pa.Array, stream: Stream, schemas: Callable[[int], str] | Non
             objects[row] = None if message is None else _record(message, start, writer, reader)
         except RefusedError as refused:
             problems[row] = str(refused)
-    return from_objects(objects, stream, problems)
+    return from_objects(objects, stream, problems, only, envelopes)
 
 
 def _stream_schema(stream: Stream) -> Any:

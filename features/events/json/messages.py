@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.arrays import Bools, Int64s
-from features.definitions import Stream
+from features.definitions import Stream, keys_of
 from features.events.decoded import Column, Decoded, columns_of, from_objects
-from features.events.json import exact as json_exact
 from features.events.json import shapes as json_shapes
 from features.events.json.shapes import Path, Shape
+from features.events.values import exact_json
 from features.events.values.conversion import converted
+from features.events.values.lookup import Envelopes
 from features.events.values.reasons import ARROW, Problems, RefusedError, add_bad_times
 from features.events.values.times import epoch_ms
 
@@ -38,8 +39,15 @@ LEAST_SHARE = 0.1
 """The search for shapes ends with a shape that matches a smaller share of the remaining messages than this."""
 
 
-def decode(values: pa.Array, stream: Stream) -> Decoded:
-    """The typed columns of the messages (binary), and the problems of those that are refused."""
+def decode(values: pa.Array, stream: Stream, only: Int64s | None = None, envelopes: Envelopes | None = None) -> Decoded:
+    """The typed columns of the messages (binary), and the problems of those that are refused.
+
+    Args:
+        only, envelopes: as from_objects() takes them.
+    """
+    if stream.each is not None or any(keys_of(path) is None for column in columns_of(stream) for path in column.paths):
+        objects, problems = _read_exactly(values, np.arange(len(values)))
+        return from_objects(objects, stream, problems, only, envelopes)
     rest, parts = _fast(values, stream)
     objects, problems = _read_exactly(values, rest)
     slow = from_objects(objects, stream, problems)
@@ -53,7 +61,7 @@ def _read_exactly(values: pa.Array, rows: Int64s) -> tuple[list[dict[str, Any] |
     for row, message in enumerate(values.take(pa.array(rows)).to_pylist()):
         objects.append(None)
         try:
-            objects[row] = json_exact.read(message) if message is not None else None
+            objects[row] = exact_json.read(message) if message is not None else None
         except RefusedError as refused:
             problems[row] = str(refused)
     return objects, problems

@@ -34,7 +34,7 @@ def reason_text(code: str, name: str, required: str, got: str) -> str:
 def show(value: object) -> str:
     """A value as reasons show it: its type and its beginning, in ASCII."""
     if isinstance(value, NotAnObject):
-        return f"{show(value.value)} where an object should be"
+        return f"{show(value.value)} where {value.required} should be"
     text = json.dumps(value, default=repr)
     return f"{_type_name(value)} {text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + '...'}"
 
@@ -46,9 +46,10 @@ def _type_name(value: object) -> str:
 
 @dataclass(frozen=True)
 class NotAnObject:
-    """The value of a dotted path that ends early, at something other than an object."""
+    """The value of a path that ends early, at something other than the object (or the ``required``) that leads on."""
 
     value: object
+    required: str = "an object"
 
 
 def add_bad_times(

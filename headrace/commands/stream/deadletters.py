@@ -18,7 +18,7 @@ from headrace.console import JSON
 
 if TYPE_CHECKING:
     from headrace.settings import Settings
-    from streaming.dead_letters import DeadLetter
+    from streaming.dead_letters import DeadLetter, Place
     from streaming.kafka import EventProducer
 
 SHOWN = 20
@@ -209,7 +209,7 @@ def _summary(letters: Sequence[DeadLetter], shown: int) -> str:
     return f"{shown} of {len(letters)} shown: {counts}"
 
 
-def _text(place: tuple[str, int, int]) -> str:
+def _text(place: Place) -> str:
     return "/".join(map(str, place))
 
 

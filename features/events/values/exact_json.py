@@ -36,14 +36,19 @@ def read(message: bytes) -> dict[str, Any]:
         raise RefusedError(
             f"bad_utf8: UTF-8 is required; got byte 0x{message[error.start]:02x} at {error.start}"
         ) from None
-    _check_depth(text)
-    try:
-        value = _decoder().decode(text)
-    except json.JSONDecodeError as error:
-        raise RefusedError(f"not_json: JSON is required; {error.msg} at character {error.pos} of {len(text)}") from None
+    value = read_text(text)
     if type(value) is not dict:
         raise RefusedError(f"not_an_object: a JSON object is required; got {show(value)}")
     return value
+
+
+def read_text(text: str) -> Any:
+    """The value that the text is in JSON. Raises RefusedError with the reason."""
+    _check_depth(text)
+    try:
+        return _decoder().decode(text)
+    except json.JSONDecodeError as error:
+        raise RefusedError(f"not_json: JSON is required; {error.msg} at character {error.pos} of {len(text)}") from None
 
 
 @cache
