@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from features.definitions import (
+        Anomaly,
         AtPrecision,
         Base64Decimal,
         Change,
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
         Entity,
         EventModel,
         ExponentialMean,
+        FalseAlerts,
         FeatureSet,
         FeatureView,
         Field,
         FirstOf,
         JsonText,
+        Habit,
         Last,
         LastK,
         Max,
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
     from features.history import history_on_spark
 
 __all__ = [
+    "Anomaly",
     "AtPrecision",
     "Base64Decimal",
     "Change",
@@ -81,9 +85,11 @@ __all__ = [
     "Entity",
     "EventModel",
     "ExponentialMean",
+    "FalseAlerts",
     "FeatureSet",
     "FeatureView",
     "Field",
+    "Habit",
     "FirstOf",
     "JsonText",
     "Last",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import Field as DataclassField
 from dataclasses import field
-from typing import Any
+from typing import Any, TypeGuard
 
 from features.errors import DefinitionError
 
@@ -48,6 +49,11 @@ def check_mapping(value: object, where: str) -> None:
     """Raises DefinitionError unless it is a mapping or None."""
     if value is not None and not isinstance(value, Mapping):
         raise DefinitionError(where, "a mapping of name to expression", repr(value))
+
+
+def is_finite_number(value: object) -> TypeGuard[float]:
+    """Whether it is an int or a float that is neither infinite nor NaN; a bool is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def nonempty_list(values: object, where: str, kind: str) -> Sequence[Any]:

@@ -22,6 +22,7 @@ from models.event_model.decisions import (
     reasons_of,
     scored_events,
 )
+from models.event_model.habits import FittedHabit, FittedHabits, RarityCurve
 from models.event_model.inputs import EventInputs, Events
 from models.event_model.manifest import EventManifest
 from models.event_model.scorers import SCORERS, EventClassifier, EventRegressor, EventScorer, kind_of, views_of
@@ -36,7 +37,10 @@ __all__ = [
     "EventScorer",
     "Events",
     "LoadedEventModel",
+    "FittedHabit",
+    "FittedHabits",
     "InputEffect",
+    "RarityCurve",
     "SCORERS",
     "SCORED",
     "alerts_of",

@@ -3,7 +3,8 @@
 manifest.json       the model's name, inputs in order, schema hashes, threshold, metrics, digests
 classifier.skops    the classifier, of types that stand in our own list and of no others
 regressor.skops     of a regressor instead, by the same rule
-own.zip             instead of either, a user's own MLflow model (see models/user_model.py)
+habits.json         of an anomaly model instead, as numbers
+own.zip             instead of any of these, a user's own MLflow model (see models/user_model.py)
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from features.errors import ArtefactError
 from models.artefact import load_classifier, read_manifest, save_artefact
+from models.event_model.habits import HABITS, FittedHabits, load_habits, save_habits
 from models.event_model.manifest import EventManifest
 from models.event_model.scorers import SCORERS, EventScorer
 from models.folder import MANIFEST
@@ -23,7 +25,7 @@ from models.user_model import OWN
 
 CLASSIFIER = "classifier.skops"
 
-FITTED = {"events": CLASSIFIER, "regression": "regressor.skops"}
+FITTED = {"events": CLASSIFIER, "regression": "regressor.skops", "anomaly": HABITS}
 """The kind of a manifest → the file of what training fitted."""
 
 LAYOUTS = (*((file,) for file in FITTED.values()), (OWN,))
@@ -35,7 +37,10 @@ GOLDEN_EVENTS = 16
 
 def save_event_model(model: EventScorer, directory: str | Path) -> str:
     """The model stands in a new folder, whole or not at all; returns the hex SHA-256 of its manifest.json."""
-    return save_artefact(directory, model.manifest, model.classifier, FITTED[model.manifest.kind])
+    fitted, file = model.classifier, FITTED[model.manifest.kind]
+    if isinstance(fitted, FittedHabits):
+        return save_artefact(directory, model.manifest, None, file, lambda folder: save_habits(fitted, folder / file))
+    return save_artefact(directory, model.manifest, fitted, file)
 
 
 def load_event_model(directory: str | Path, digest: str | None = None, *, trusted: bool = False) -> EventScorer:
@@ -54,8 +59,10 @@ def load_event_model(directory: str | Path, digest: str | None = None, *, truste
     if set(manifest.files) not in ({fitted}, {OWN}):
         where, got = f"artefact file '{directory / MANIFEST}'", ", ".join(manifest.files)
         raise ArtefactError(where, f"{fitted} of a model of the kind '{manifest.kind}'", got, "Train anew.")
+    if HABITS in manifest.files:
+        return kind(manifest, load_habits(directory / HABITS, len(inputs)))
     model = kind(manifest, load_classifier(directory, manifest, fitted, inputs, trusted=trusted, answers=kind.ANSWERS))
-    _ = model.chances  # ready before the first event
+    model.make_ready()
     return model
 
 

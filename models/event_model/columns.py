@@ -60,8 +60,8 @@ def usual_of(columns: EventModelColumns, matrix: Floats, typical: Floats) -> Flo
     position = {name: column for column, name in enumerate(columns.model.needed)}
     usual = np.tile(typical, (len(matrix), 1))
     for column, name in enumerate(columns.model.input_names):
-        if name in columns.model.habits:
-            habit = matrix[:, position[columns.model.habits[name]]]
+        if name in columns.model.usual_names:
+            habit = matrix[:, position[columns.model.usual_names[name]]]
             usual[:, column] = np.where(np.isnan(habit), typical[column], habit)
     return usual
 

@@ -47,13 +47,16 @@ def reasons_of(columns: EventModelColumns, model: EventScorer, matrix: Floats) -
         return []
     inputs = columns.inputs(matrix)
     usual = usual_of(columns, matrix, np.array(model.manifest.typical))
-    effects = model.effects(inputs, usual)
+    found = model.effects(inputs, usual)
+    effects = found.effects
     strongest = np.argsort(-effects, axis=1, kind="stable")[:, :MOST_REASONS]
-    names = columns.model.input_names
     return [
         [
             InputEffect(
-                names[column], _number(inputs[row, column]), _number(usual[row, column]), float(effects[row, column])
+                found.names[column],
+                _number(found.values[row, column]),
+                _number(found.usual[row, column]),
+                float(effects[row, column]),
             )
             for column in order
             if effects[row, column] > 0

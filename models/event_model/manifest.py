@@ -16,8 +16,8 @@ class EventManifest(BaseModel):
 
     format: Literal[1] = 1
     """The layout of the folder."""
-    kind: Literal["events", "regression"] = "events"
-    """A binary classifier of events; or a regressor."""
+    kind: Literal["events", "regression", "anomaly"] = "events"
+    """A binary classifier of events, a regressor, or an anomaly model."""
     name: str
     """The registered model's name."""
     created_ms: int

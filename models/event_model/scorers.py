@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -11,14 +11,25 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from features.arrays import Bools, Floats
-from features.definitions import SCORE, BaseEventModel, FeatureView, Regressor
+from features.definitions import SCORE, Anomaly, BaseEventModel, FeatureView, Regressor
 from features.errors import ArtefactError
 from models.artefact import check_views
 from models.classifier_file import CHANCES, NUMBERS, Scorer, scorer
 from models.event_model.columns import EventModelColumns, filled, rounded
+from models.event_model.habits import FittedHabits
 from models.event_model.manifest import EventManifest
 from models.folder import ViewInputs
 from models.user_model import OwnRanker
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What raised the scores of n events, by columns: the value of each, the usual one, and the effect, (n, names)."""
+
+    names: Sequence[str]
+    values: Floats
+    usual: Floats
+    effects: Floats
 
 
 @dataclass(frozen=True)
@@ -73,13 +84,18 @@ class EventScorer(ABC):
         """What derived columns and rules may name, (n,) each: the score."""
         return {SCORE: scores}
 
-    def effects(self, inputs: Floats, usual: Floats) -> Floats:
-        """(n, inputs) each score less the score with that input at its usual value."""
+    def make_ready(self) -> None:
+        """The first event is scored as fast as any after it."""
+        _ = self.chances
+
+    def effects(self, inputs: Floats, usual: Floats) -> Effects:
+        """Each score less the score with one input at its usual value, for every input."""
         n, width = inputs.shape
         changed = np.repeat(inputs[:, np.newaxis, :], width, axis=1)
         diagonal = np.arange(width)
         changed[:, diagonal, diagonal] = usual
-        return self.scores(inputs)[:, np.newaxis] - self.scores(changed.reshape(n * width, width)).reshape(n, width)
+        without = self.scores(changed.reshape(n * width, width)).reshape(n, width)
+        return Effects(self.manifest.inputs, inputs, usual, self.scores(inputs)[:, np.newaxis] - without)
 
     def check(self, columns: EventModelColumns) -> None:
         """Passes when the definitions are those of its training; ArtefactError names the difference."""
@@ -114,12 +130,54 @@ class EventRegressor(EventScorer):
         return np.isfinite(scores)
 
 
-SCORERS: Mapping[str, type[EventScorer]] = {"events": EventClassifier, "regression": EventRegressor}
+class AnomalyScorer(EventScorer):
+    """An anomaly model: the score is the mean rarity of the event over the habits (see FittedHabits)."""
+
+    MAY_BE = "finite numbers from 0 on"
+
+    def allowed(self, scores: Floats) -> Bools:
+        """See EventScorer."""
+        return np.isfinite(scores) & (scores >= 0)
+
+    def make_ready(self) -> None:
+        """See EventScorer."""
+        if self.own:
+            super().make_ready()
+
+    def scores(self, inputs: Floats) -> Floats:
+        """See EventScorer."""
+        return super().scores(inputs) if self.own else self._fitted.scores(inputs)
+
+    def effects(self, inputs: Floats, usual: Floats) -> Effects:
+        """The share of the score that is each habit's, with the number and the nearest usual one."""
+        if self.own:
+            return super().effects(inputs, usual)
+        habits, names = self._fitted.habits, self.manifest.inputs
+        return Effects(
+            names=[names[habit.of] for habit in habits],
+            values=np.column_stack([inputs[:, habit.of] for habit in habits]),
+            usual=np.column_stack([habit.usual(inputs) for habit in habits]),
+            effects=self._fitted.rarities(inputs) / len(habits),
+        )
+
+    @property
+    def _fitted(self) -> FittedHabits:
+        fitted: FittedHabits = self.classifier
+        return fitted
+
+
+SCORERS: Mapping[str, type[EventScorer]] = {
+    "events": EventClassifier,
+    "regression": EventRegressor,
+    "anomaly": AnomalyScorer,
+}
 """The kind of a manifest → its scorer."""
 
 
-def kind_of(model: BaseEventModel) -> Literal["events", "regression"]:
+def kind_of(model: BaseEventModel) -> Literal["events", "regression", "anomaly"]:
     """The kind of a definition, as its models' manifests name it."""
+    if isinstance(model, Anomaly):
+        return "anomaly"
     return "regression" if isinstance(model, Regressor) else "events"
 
 

@@ -108,7 +108,7 @@ def test_reasons_are_the_differences_to_the_score_of_what_is_usual(trained, regi
     test = examples_between(events, ASKED, trained.split.test, trained.split.end)
     inputs = ASKED.inputs(test.matrix)[:50]
     usual = usual_of(ASKED, test.matrix[:50], np.array(loaded.model.manifest.typical))
-    effects = loaded.model.effects(inputs, usual)
+    effects = loaded.model.effects(inputs, usual).effects
     amount = inputs.copy()
     amount[:, 0] = usual[:, 0]
     np.testing.assert_allclose(effects[:, 0], loaded.model.scores(inputs) - loaded.model.scores(amount))

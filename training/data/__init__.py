@@ -20,6 +20,7 @@ from training.data.event_sources import ReadEvents, event_source
 from training.data.item_attributes import first_known, newest_attributes
 from training.data.labelled_events import (
     DAY_MS,
+    AnomalyTrainingSettings,
     EventSplit,
     EventTrainingSettings,
     LabelledEvents,
@@ -45,6 +46,7 @@ from training.data.sampling import (
 from training.data.split import Moments, Split, arrivals, asked_at, drawn_moments, joined_moments, time_split, visits
 
 __all__ = [
+    "AnomalyTrainingSettings",
     "EventFile",
     "EventLimit",
     "DAY_MS",

@@ -70,6 +70,10 @@ class RegressorTrainingSettings(EventTrainingSettings):
     scoring_budget_ms: float = Field(100.0, gt=0)
 
 
+class AnomalyTrainingSettings(EventTrainingSettings):
+    """An anomaly model's training; ``least_test_groups`` are the fewest incidents, where labels judge it."""
+
+
 @dataclass(frozen=True)
 class LabelledEvents:
     """n events: time (ms), group (a code), whether positive; and (n, model.needed) the features just before."""

@@ -97,6 +97,7 @@ def evaluate_and_register(
     """
     registry, log = registration.registry, registration.log
     log(Stage("test", "testing it beside the champion"))
+    model = calibrated(judge, model)
     rows = judge.rows(model, judge.champion(registry))
     verdict = registration.with_parity(judge.verdict(model, rows), judge.settings.parity)
     model, alerts = with_threshold(judge, model, rows)
@@ -122,12 +123,26 @@ def evaluate_and_register(
     )
 
 
+def calibrated(judge: EventJudge, model: EventScorer) -> EventScorer:
+    """The model with the threshold that what was learned from sets; as it is where the test sets it.
+
+    Raises ArtefactError for a model that does not answer.
+    """
+    if not judge.kind.calibrates_on_learned or judge.learned is None:
+        return model
+    learned = judge.learned
+    scores = replace(judge, test=learned).scores(model)
+    threshold = threshold_of(judge.columns.model, learned, scores, judge.settings.train_ms / DAY_MS)
+    return replace(model, manifest=model.manifest.model_copy(update={"threshold": threshold}))
+
+
 def with_threshold(
     judge: EventJudge, model: EventScorer, rows: Sequence[EventModelResult]
 ) -> tuple[EventScorer, dict[str, float]]:
     """The model as it is registered: with its threshold, metrics and golden scores; and the alerts it would send."""
     scores, days = judge.scores(model), judge.settings.test_ms / DAY_MS
-    threshold = threshold_of(judge.columns.model, judge.test, scores, days)
+    is_set = judge.kind.calibrates_on_learned
+    threshold = model.manifest.threshold if is_set else threshold_of(judge.columns.model, judge.test, scores, days)
     alerts = dict(judge.kind.alerts(judge.test, scores, threshold, days))
     metrics = {**metrics_of(rows), **{name: value for name, value in alerts.items() if not np.isnan(value)}}
     tested = {"threshold": threshold, "metrics": metrics, "golden": golden_scores(model)}

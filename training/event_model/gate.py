@@ -85,16 +85,20 @@ class EventJudge:
             raise ArtefactError(where, f"scores {model.MAY_BE}", got)
         return scores
 
-    def judged(self, name: str, scores: Floats) -> EventModelResult:
-        """The metrics of the scores on the test, the one that counts with its interval."""
-        return self.kind.judged(name, scores, self.test, self.settings)
+    def judged(self, name: str, scores: Floats, threshold: float | None = None) -> EventModelResult:
+        """The metrics of the scores on the test and of the threshold; the one that counts with its interval."""
+        return self.kind.judged(name, scores, self.test, self.settings, threshold)
+
+    def judged_model(self, name: str, model: EventScorer) -> EventModelResult:
+        """The metrics of the model. Raises ArtefactError as ``scores``."""
+        return self.judged(name, self.scores(model), model.manifest.threshold)
 
     def rows(self, model: EventScorer, champion: EventScorer | None) -> list[EventModelResult]:
         """The baselines, the model, and the champion where there is one. Raises ArtefactError as ``scores``."""
         baselines = self.kind.baselines(self.columns, self.test, self.learned)
-        rows = [self.judged(name, scores) for name, scores in baselines]
-        rows.append(self.judged(MODEL, self.scores(model)))
-        return rows if champion is None else [*rows, self.judged(CHAMPION, self.scores(champion))]
+        rows = [self.judged(name, scores, threshold) for name, scores, threshold in baselines]
+        rows.append(self.judged_model(MODEL, model))
+        return rows if champion is None else [*rows, self.judged_model(CHAMPION, champion)]
 
     def fault_of(self, model: EventScorer) -> str | None:
         """A fault of a model by itself: its definitions, its answers, its time; None without one."""
@@ -133,7 +137,9 @@ class EventJudge:
 
     def _gated(self, rows: Sequence[EventModelResult]) -> GateVerdict:
         lacking = not_enough(self.evidence)
-        return gate(rows, self.settings) if lacking is None else GateVerdict(False, lacking, judged=False)
+        if lacking is not None:
+            return GateVerdict(False, lacking, judged=False)
+        return self.kind.verdict(rows) or gate(rows, self.settings)
 
     @property
     def evidence(self) -> Sequence[Evidence]:
@@ -161,7 +167,7 @@ def compared(judge: EventJudge, registry: ModelRegistry, pair: tuple[Version, Ve
     for version in pair:
         model = judge.fetched(registry, version)
         model.check(judge.columns)
-        rows.append(judge.judged(version.version, judge.scores(model)))
+        rows.append(judge.judged_model(version.version, model))
     test, apart, metric = judge.test, difference(*rows), rows[0].metric.name
     return {
         "model": pair[0].name,

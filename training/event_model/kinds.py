@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from features.arrays import Floats
-from features.definitions import BaseEventModel, Regressor
+from features.definitions import Anomaly, BaseEventModel, Regressor
 from models.event_model import EventModelColumns
 from training.data import EventTrainingSettings, LabelledEvents
+from training.event_model.incidents import AnomalyKind
 from training.event_model.ranking import RankingKind
 from training.event_model.regression import RegressionKind
 from training.event_model.results import EventModelResult
 from training.evidence import Evidence
+from training.judging import GateVerdict
 
 
 class EventKind(Protocol):
@@ -30,6 +32,10 @@ class EventKind(Protocol):
     def compares_with_learned(self) -> bool:
         """Whether its baselines are made of what was learned from."""
 
+    @property
+    def calibrates_on_learned(self) -> bool:
+        """Whether the threshold is set on what was learned from, and not on the test."""
+
     def require(self, part: LabelledEvents) -> LabelledEvents:
         """The events of a part that can be learned from or tested on. Raises UsageError where they are too few."""
 
@@ -38,19 +44,27 @@ class EventKind(Protocol):
 
     def baselines(
         self, columns: EventModelColumns, test: LabelledEvents, learned: LabelledEvents | None
-    ) -> Sequence[tuple[str, Floats]]:
-        """The names and the scores of the simple models that one must be better than."""
+    ) -> Sequence[tuple[str, Floats, float | None]]:
+        """The names, scores and thresholds (None for none) of the simple models that one must be better than."""
 
     def judged(
-        self, name: str, scores: Floats, test: LabelledEvents, settings: EventTrainingSettings
+        self,
+        name: str,
+        scores: Floats,
+        test: LabelledEvents,
+        settings: EventTrainingSettings,
+        threshold: float | None = None,
     ) -> EventModelResult:
-        """The metrics of the scores, the one that counts with its interval."""
+        """The metrics of the scores, and of alerting from the threshold on; the one that counts with its interval."""
+
+    def verdict(self, rows: Sequence[EventModelResult]) -> GateVerdict | None:
+        """The verdict on these rows where they cannot be compared; None for the gate's."""
 
     def evidence(self, test: LabelledEvents, settings: EventTrainingSettings) -> Sequence[Evidence]:
         """The sizes of the test, beside the least of each."""
 
     def threshold(self, model: BaseEventModel, test: LabelledEvents, scores: Floats, days: float) -> float | None:
-        """The score from which on the model alerts, by its definition and the test; None for none."""
+        """The score from which on the model alerts, by its definition and these events; None for none."""
 
     def alerts(self, test: LabelledEvents, scores: Floats, threshold: float | None, days: float) -> Mapping[str, float]:
         """The metrics of alerting from the threshold on."""
@@ -67,4 +81,6 @@ class EventKind(Protocol):
 
 def kind_for(model: BaseEventModel) -> EventKind:
     """The kind of the definition."""
+    if isinstance(model, Anomaly):
+        return AnomalyKind(model)
     return RegressionKind(model) if isinstance(model, Regressor) else RankingKind()

@@ -21,7 +21,7 @@ from training.event_model.metrics import (
 )
 from training.event_model.results import EventModelResult
 from training.evidence import Evidence
-from training.judging import interval_of, log_loss, png
+from training.judging import GateVerdict, interval_of, log_loss, png
 from training.recommender import calibration, calibration_error
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class RankingKind:
     settings = EventTrainingSettings
     label = "positive"
     compares_with_learned = False
+    calibrates_on_learned = False
 
     def require(self, part: LabelledEvents) -> LabelledEvents:
         """See EventKind: both classes."""
@@ -57,12 +58,17 @@ class RankingKind:
 
     def baselines(
         self, columns: EventModelColumns, test: LabelledEvents, learned: LabelledEvents | None
-    ) -> Sequence[tuple[str, Floats]]:
+    ) -> Sequence[tuple[str, Floats, float | None]]:
         """See EventKind: the first input alone."""
-        return [(columns.model.input_names[0], filled(test.matrix)[:, 0])]
+        return [(columns.model.input_names[0], filled(test.matrix)[:, 0], None)]
 
     def judged(
-        self, name: str, scores: Floats, test: LabelledEvents, settings: EventTrainingSettings
+        self,
+        name: str,
+        scores: Floats,
+        test: LabelledEvents,
+        settings: EventTrainingSettings,
+        threshold: float | None = None,
     ) -> EventModelResult:
         """See EventKind: AUC, average precision, and the precision among the groups that there is time for."""
         draws = precision_draws(test.group, test.positive, scores, settings.seed)
@@ -73,6 +79,10 @@ class RankingKind:
             test.time // DAY_MS, test.group, test.positive, scores, TOP
         )
         return EventModelResult(name, metrics, scores, draws)
+
+    def verdict(self, rows: Sequence[EventModelResult]) -> GateVerdict | None:
+        """See EventKind: that of the gate."""
+        return None
 
     def evidence(self, test: LabelledEvents, settings: EventTrainingSettings) -> Sequence[Evidence]:
         """See EventKind: the events and groups of the test, positive ones and others."""

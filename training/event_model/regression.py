@@ -15,7 +15,7 @@ from training.data import EventTrainingSettings, LabelledEvents, RegressorTraini
 from training.event_model.metrics import clusters_of, threshold_of_top
 from training.event_model.results import EventModelResult, JudgedMetric
 from training.evidence import Evidence
-from training.judging import drawn_weights, interval_of, png
+from training.judging import GateVerdict, drawn_weights, interval_of, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +38,7 @@ class RegressionKind:
     settings = RegressorTrainingSettings
     label = "number"
     compares_with_learned = True
+    calibrates_on_learned = False
 
     def __init__(self, model: Regressor) -> None:
         self._model, self._metric = model, METRICS[model.error]
@@ -69,17 +70,22 @@ class RegressionKind:
 
     def baselines(
         self, columns: EventModelColumns, test: LabelledEvents, learned: LabelledEvents | None
-    ) -> Sequence[tuple[str, Floats]]:
+    ) -> Sequence[tuple[str, Floats, float | None]]:
         """See EventKind: the mean and the median of what was learned from, by the fields that the definition names."""
         if learned is None or learned.by is None or test.by is None:
             return []
         by = "_".join(["_by", *self._model.by]) if self._model.by else ""
         numbers = numbers_of(learned)
         middles = ((f"{MEAN}{by}", np.mean), (f"{MEDIAN}{by}", np.median))
-        return [(name, _by_group(middle, learned.by, numbers, test.by)) for name, middle in middles]
+        return [(name, _by_group(middle, learned.by, numbers, test.by), None) for name, middle in middles]
 
     def judged(
-        self, name: str, scores: Floats, test: LabelledEvents, settings: EventTrainingSettings
+        self,
+        name: str,
+        scores: Floats,
+        test: LabelledEvents,
+        settings: EventTrainingSettings,
+        threshold: float | None = None,
     ) -> EventModelResult:
         """See EventKind: mean absolute error, root mean squared error and R²; the first or second with its interval."""
         numbers, cluster = numbers_of(test), clusters_of(test.group)
@@ -93,6 +99,10 @@ class RegressionKind:
         metrics |= {f"{self._metric.name}_low": interval.low, f"{self._metric.name}_high": interval.high}
         metrics["r2"] = 1.0 - squared / float(np.var(numbers))
         return EventModelResult(name, metrics, scores, draws, self._metric)
+
+    def verdict(self, rows: Sequence[EventModelResult]) -> GateVerdict | None:
+        """See EventKind: that of the gate."""
+        return None
 
     def evidence(self, test: LabelledEvents, settings: EventTrainingSettings) -> Sequence[Evidence]:
         """See EventKind: the events and groups of the test."""

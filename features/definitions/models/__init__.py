@@ -1,9 +1,10 @@
-"""Definitions of models: of a stream's events (classifiers, regressors), and recommenders.
+"""Definitions of models: of a stream's events (classifiers, regressors, anomalies), and recommenders.
 
 In: the streams, entities and views of a feature repo. Out: frozen definitions, checked when they are made; training and
 serving take all names from them.
 """
 
+from features.definitions.models.anomalies import Anomaly, FalseAlerts, Habit
 from features.definitions.models.earlier import (
     REPLACED_NAMES,
     REPLACED_SETTINGS,
@@ -18,11 +19,14 @@ from features.definitions.models.regressors import Regressor
 from features.definitions.models.scored_streams import OF_EVENT, SCORED_COLUMNS, scored_stream
 
 __all__ = [
+    "Anomaly",
     "AtPrecision",
     "BaseEventModel",
     "ChosenRecommenders",
     "EventModel",
     "OF_EVENT",
+    "FalseAlerts",
+    "Habit",
     "REPLACED_NAMES",
     "REPLACED_SETTINGS",
     "Recommender",

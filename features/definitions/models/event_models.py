@@ -137,7 +137,7 @@ class BaseEventModel:
         return self.derived  # type: ignore[return-value]  # __post_init__ froze it
 
     @property
-    def habits(self) -> FrozenMap[str]:
+    def usual_names(self) -> FrozenMap[str]:
         """The checked form of ``usual``."""
         return self.usual  # type: ignore[return-value]  # __post_init__ froze it
 
@@ -154,7 +154,7 @@ class BaseEventModel:
     @property
     def needed(self) -> tuple[str, ...]:
         """Every field and feature to read: the inputs, then those that only rules and reasons use."""
-        named = [*self.input_names, *self.habits.values()]
+        named = [*self.input_names, *self.usual_names.values()]
         named += [operand for expression in self.derivations.values() for operand in expression.operands]
         named += [column for rule in self.rules for column in rule.filter]
         made = {*self.derivations, *self.outputs}
@@ -170,7 +170,7 @@ class BaseEventModel:
     def check(self, dtypes: Mapping[str, str]) -> None:
         """Raises DefinitionError for a name that is not among these columns, or is not numeric."""
         where = f"event model '{self.name}'"
-        for name in (*self.input_names, *self.habits, *self.habits.values()):
+        for name in (*self.input_names, *self.usual_names, *self.usual_names.values()):
             if dtypes.get(name) not in NUMERIC:
                 required = f"numeric fields of '{self.stream.name}', or features of what its events name"
                 raise DefinitionError(where, required, f"'{name}' ({dtypes.get(name, 'unknown')})")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from features.definitions.checks import freeze, nonempty_list
+from features.definitions.checks import freeze, is_finite_number, nonempty_list
 from features.definitions.expressions import NUMERIC, Expression
 from features.definitions.models.event_models import BaseEventModel, Rule, TopADay
 from features.definitions.streams import Stream
@@ -77,10 +76,6 @@ class Regressor(BaseEventModel):
 
     def _checked_range(self) -> tuple[float, float]:
         match self.within:
-            case (least, most) if _is_number(least) and _is_number(most) and least < most:
+            case (least, most) if is_finite_number(least) and is_finite_number(most) and least < most:
                 return float(least), float(most)
         raise DefinitionError(self.where, "within=(least, largest), two finite numbers", repr(self.within))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

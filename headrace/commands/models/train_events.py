@@ -31,6 +31,8 @@ METRIC_TEXTS = {
     "ap": "average precision",
     "mae": "mean absolute error",
     "rmse": "root mean squared error",
+    "f1": "F1 over incidents",
+    "alerts_a_week": "alerts a week and group",
 }
 """The metrics that kinds are judged by, as a person reads them."""
 
