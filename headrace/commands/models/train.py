@@ -85,7 +85,8 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
     alone, and surely not below the model that serves now by more than the tolerance, in average precision on the newest
     part whose labels are known. There it takes 30 positives and 30 others, each in at least 10 groups, such as cards
     (least_test_positives, least_test_groups). A Regressor is better by its mean absolute (or squared) error, beside
-    the mean and the median of the groups that its definition names.
+    the mean and the median of the groups that its definition names. An Anomaly must keep its stated rate of alerts;
+    with labels, it is better by F1 over incidents.
 
     \b
     Examples:
