@@ -223,7 +223,8 @@ class ScoreFeatures(Strict):
 class ScoreResponse(Strict):
     """The answer to POST /v1/score: flagged from the threshold on; ``rules`` are those that the event meets.
 
-    The score is a probability, a number, or how unusual the event is, by the kind of the model; one that flags nothing has no threshold.
+    The score is a probability, a number, or how unusual the event is, by the kind of the model; one that flags nothing
+    has no threshold.
     """
 
     model: ModelUsed
