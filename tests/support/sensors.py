@@ -32,7 +32,7 @@ HABITS = [
     Habit(middle=OF + "mean_7d", low=OF + "min_7d", high=OF + "max_7d", of=OF + "mean_1h"),
 ]
 unusual = Anomaly(
-    "unusual", readings, "value", HABITS, "sensor_id", FalseAlerts(0.5), least={"sensor_reading_count_7d": 48},
+    "unusual", readings, "value", HABITS, "sensor_id", FalseAlerts(1.0), least={"sensor_reading_count_7d": 48},
     rules=[Rule("very_unusual", {"score": above(2.0)})],
 )
 judged = Anomaly("judged", readings, "value", HABITS, "sensor_id", least={"sensor_reading_count_7d": 48}, labels=notes)
@@ -49,16 +49,16 @@ def sensors_repo(folder: Path) -> FeatureRepo:
 
 
 def simulated_readings(repo: FeatureRepo, days: int = 21, seed: int = 2) -> Mapping[str, pa.Table]:
-    """Stream name → its events: each sensor has a scale of its own, and one incident of three readings."""
+    """Stream name → its events: each sensor has a scale and one incident of its own, and rises slowly."""
     rng = np.random.default_rng(seed)
     count = days * 48
     hours = np.arange(count) / 2
     parts = []
     for number in range(SENSORS):
         scale = 10.0 ** (number % 4)
-        value = scale * (5 + np.sin(hours / 24 * 2 * np.pi) + rng.normal(0, 0.15, count))
+        value = scale * (5 + 0.2 * hours / 24 + np.sin(hours / 24 * 2 * np.pi) + rng.normal(0, 0.15, count))
         begins = int(rng.integers(15 * 48, count - 10))
-        value[begins : begins + 3] += scale * rng.choice([-4.0, 4.0])
+        value[begins : begins + 3] += scale * rng.choice([-5.0, 5.0])
         at = START_MS + np.arange(count) * STEP + number
         ids = np.array([f"{number}-{row}" for row in range(count)])
         in_incident = (np.arange(count) >= begins) & (np.arange(count) < begins + 3)

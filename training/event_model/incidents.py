@@ -36,6 +36,9 @@ TAIL, LEAST_TAIL = 0.005, 10
 
 MOST_EXPONENT = 10.0
 
+MORE = 2.0
+"""An alert of the newest events may be a true one, so that there may be so many times the stated rate of false ones."""
+
 NEAREST = 1e-3
 """The least distance between two points of a curve, in widths of the habit: it bounds how steep the curve is."""
 
@@ -130,13 +133,13 @@ class AnomalyKind:
         return EventModelResult(name, metrics, scores, draws, metric)
 
     def verdict(self, rows: Sequence[EventModelResult]) -> GateVerdict | None:
-        """See EventKind: without labels a model may serve that does not surely alert more often than is stated."""
+        """See EventKind: without labels a model may serve that does not surely alert MORE times as often as is stated."""
         row = next(row for row in rows if row.model == "model")
         if row.metric is not RATE:
             return None
         allowed, interval = self._model.alert.a_week, interval_of(row.value, row.draws)
         about = f"{row.value:.3f} alerts a week and group where {allowed:g} are stated, without labels to judge by"
-        if interval.low > allowed:
+        if interval.low > MORE * allowed:
             return GateVerdict(False, f"{about}: {interval_text(interval).replace('difference', 'rate')}")
         return GateVerdict(True, about)
 
