@@ -163,7 +163,7 @@ def http(trained, registry, asked, events, root) -> Iterator[Http]:
 
 def test_the_service_answers_with_the_score_that_history_gives(http, events, asked, loaded) -> None:
     at = int(events["readings"]["known_at"].to_numpy()[-1])
-    for value, is_flagged in ((5.0, False), (50.0, True)):
+    for value, is_flagged in ((9.0, False), (90.0, True)):
         fields = {"sensor_id": "s0", "value": value}
         status, answer, _ = http.ask("/v1/score", {"model": "unusual", "event": fields, "as_of": at})
         assert status == 200, answer

@@ -133,7 +133,7 @@ class AnomalyKind:
         return EventModelResult(name, metrics, scores, draws, metric)
 
     def verdict(self, rows: Sequence[EventModelResult]) -> GateVerdict | None:
-        """See EventKind: without labels a model may serve that does not surely alert MORE times as often as is stated."""
+        """See EventKind: without labels one may serve that does not surely alert MORE times as often as is stated."""
         row = next(row for row in rows if row.model == "model")
         if row.metric is not RATE:
             return None
