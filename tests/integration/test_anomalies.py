@@ -107,7 +107,8 @@ def test_with_labels_it_is_judged_by_incidents_beside_both_baselines(events, rep
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_stream_scores_as_history_does_whatever_the_batches(repo, asked, events, loaded, tmp_path, seed) -> None:
-    decided = decided_by_stream(repo, asked, loaded, events, tmp_path, seed)
+    of_views = {"readings": events["readings"]}
+    decided = decided_by_stream(repo, asked, loaded, of_views, tmp_path, seed)
     assert decided["event_id"].to_pylist() == events["readings"]["event_id"].to_pylist()
     expected = loaded.model.scores(asked.inputs(asked.source.matrix_before(events["readings"], events)))
     np.testing.assert_allclose(decided["score"].to_numpy(), expected, atol=1e-9)
