@@ -15,7 +15,7 @@ from features.events import PLAUSIBLE, EventColumns, implausible, with_unit_hint
 from features.rows import FeatureMatrix, Status
 from features.times import now_ms
 from models.event_champion import EventAlias
-from models.event_model import EventModelColumns, InputEffect, LoadedEventModel, reasons_of
+from models.event_model import ClassesScorer, EventModelColumns, InputEffect, LoadedEventModel, Texts, reasons_of
 from models.followed import EVENT_CHALLENGER_POLICY
 from models.tags import CHALLENGER
 from serving.events import judge
@@ -77,13 +77,17 @@ class EventScores:
         answers = self._answers(champion.columns, events, request.as_of)
         matrix = champion.columns.source.matrix_of(events, answers)
         try:
-            response = _response(champion.columns, loaded, matrix, answers, self._alias)
+            response = _response(champion.columns, loaded, events, matrix, answers, self._alias)
         except Exception as error:  # a model may fail in any way
             logger.exception("event_model_failed name=%s version=%s", request.model, loaded.version)
             got = f"{type(error).__name__}: {error}"
             required = f"POST /v1/score requires an answer of model '{request.model}' version {loaded.version}"
             raise ProblemError(503, f"{required}; got {got}.") from error
-        self.shadow.offer(ScoredEvent(request.model, loaded, champion.columns.inputs(matrix), response.score))
+        self.shadow.offer(
+            ScoredEvent(
+                request.model, loaded, champion.columns.inputs(matrix), response.score, champion.columns.texts(events)
+            )
+        )
         return response.model_copy(update={"took_ms": round(1e3 * (time.perf_counter() - started), 3)})
 
     def _answers(self, model: EventModelColumns, events: pa.Table, as_of: int | None) -> Mapping[str, FeatureMatrix]:
@@ -110,11 +114,13 @@ def event_of(fields: Mapping[str, Any], columns: EventModelColumns, now: int) ->
 def _response(
     columns: EventModelColumns,
     loaded: LoadedEventModel,
+    events: pa.Table,
     matrix: Floats,
     answers: Mapping[str, FeatureMatrix],
     alias: str,
 ) -> schema.ScoreResponse:
-    scores = loaded.model.scores(columns.inputs(matrix))
+    inputs, texts = columns.inputs(matrix), columns.texts(events)
+    scores = loaded.model.scores(inputs, texts)
     score, manifest = float(scores[0]), loaded.model.manifest
     return schema.ScoreResponse(
         model=schema.ModelUsed(name=columns.model.name, version=loaded.version, alias=alias),
@@ -122,10 +128,21 @@ def _response(
         threshold=manifest.threshold,
         flagged=score >= manifest.alerts_from,
         rules=[name for name, met in columns.rules_met(matrix, loaded.model.answers(scores)).items() if met[0]],
-        reasons=[_reason(effect) for effect in reasons_of(columns, loaded.model, matrix)[0]],
+        reasons=[_reason(effect) for effect in reasons_of(columns, loaded.model, matrix, texts)[0]],
         features=[_features(view, read) for view, read in answers.items()],
         took_ms=0.0,
+        **_classes(loaded, inputs, texts),
     )
+
+
+def _classes(loaded: LoadedEventModel, inputs: Floats, texts: Texts | None) -> dict[str, Any]:
+    """The likeliest class and the probability of each; of a model of several classes alone."""
+    if not isinstance(loaded.model, ClassesScorer) or loaded.model.own:
+        return {}
+    fitted = loaded.model.fitted
+    chances = fitted.probabilities(inputs, texts)[0].tolist()
+    probabilities = dict(zip(fitted.classes, chances, strict=True))
+    return {"predicted": max(probabilities, key=probabilities.__getitem__), "probabilities": probabilities}
 
 
 def _reason(reason: InputEffect) -> schema.ScoreReason:

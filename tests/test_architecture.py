@@ -51,7 +51,9 @@ LAYERS = {
         "conversions > expressions paths > checks windows"
     ),
     "features.definitions.conversions": "casts > times",
-    "features.definitions.models": "earlier > anomalies recommenders regressors > event_models > scored_streams",
+    "features.definitions.models": (
+        "earlier > anomalies classifiers recommenders regressors > event_models > scored_streams"
+    ),
     "features.events": (
         "arguments parsing > avro json keys split_columns > decoded dedupe > "
         "values > bisecting columns ids served_answers timestamps"
@@ -95,7 +97,7 @@ LAYERS = {
         "event_champion needs > followed > event_model local_copy recommender > artefact > "
         "classifier_file folder golden registry > tags trees user_model"
     ),
-    "models.event_model": "decisions > artefact > scorers > columns habits manifest > inputs",
+    "models.event_model": "decisions > artefact > scorers > columns habits manifest > inputs texts",
     "models.trees": "flat > kernel",
     "models.recommender": (
         "golden extension > artefact > reasons similar > retrieval > arrays pairs > calibration content scoring > "
@@ -136,7 +138,7 @@ LAYERS = {
     ),
     "training.data": "item_attributes labelled_events split > dataset event_sources > sampling",
     "training.event_model": (
-        "fit > drift record > gate > training > kinds > incidents ranking regression > metrics results"
+        "fit > drift record > gate > training > kinds > classes incidents ranking regression > metrics"
     ),
     "training.judging": "drift registration > judge parity > gate record > confidence psi",
     "training.protocols": (

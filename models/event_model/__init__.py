@@ -25,9 +25,19 @@ from models.event_model.decisions import (
 from models.event_model.habits import FittedHabit, FittedHabits, RarityCurve
 from models.event_model.inputs import EventInputs, Events
 from models.event_model.manifest import EventManifest
-from models.event_model.scorers import SCORERS, EventClassifier, EventRegressor, EventScorer, kind_of, views_of
+from models.event_model.scorers import (
+    SCORERS,
+    ClassesScorer,
+    EventClassifier,
+    EventRegressor,
+    EventScorer,
+    kind_of,
+    views_of,
+)
+from models.event_model.texts import FittedClasses, Texts, made_up_texts, words_of
 
 __all__ = [
+    "ClassesScorer",
     "DECISIONS",
     "EventClassifier",
     "EventModelColumns",
@@ -37,18 +47,21 @@ __all__ = [
     "EventScorer",
     "Events",
     "LoadedEventModel",
+    "FittedClasses",
     "FittedHabit",
     "FittedHabits",
     "InputEffect",
     "RarityCurve",
     "SCORERS",
     "SCORED",
+    "Texts",
     "alerts_of",
     "decide",
     "filled",
     "golden_scores",
     "kind_of",
     "known_together",
+    "made_up_texts",
     "load_event_model",
     "open_event_model",
     "reasons_of",
@@ -57,4 +70,5 @@ __all__ = [
     "scored_events",
     "try_out",
     "views_of",
+    "words_of",
 ]

@@ -4,6 +4,7 @@ manifest.json       the model's name, inputs in order, schema hashes, threshold,
 classifier.skops    the classifier, of types that stand in our own list and of no others
 regressor.skops     of a regressor instead, by the same rule
 habits.json         of an anomaly model instead, as numbers
+classes.npz         of a classifier of several classes instead, as arrays
 own.zip             instead of any of these, a user's own MLflow model (see models/user_model.py)
 """
 
@@ -18,6 +19,7 @@ from models.artefact import load_classifier, read_manifest, save_artefact
 from models.event_model.habits import HABITS, FittedHabits, load_habits, save_habits
 from models.event_model.manifest import EventManifest
 from models.event_model.scorers import SCORERS, EventScorer
+from models.event_model.texts import CLASSES, FittedClasses, load_classes, made_up_texts, save_classes
 from models.folder import MANIFEST
 from models.golden import TOLERANCE, made_up
 from models.registry import LoadedVersion
@@ -25,7 +27,7 @@ from models.user_model import OWN
 
 CLASSIFIER = "classifier.skops"
 
-FITTED = {"events": CLASSIFIER, "regression": "regressor.skops", "anomaly": HABITS}
+FITTED = {"events": CLASSIFIER, "regression": "regressor.skops", "anomaly": HABITS, "classes": CLASSES}
 """The kind of a manifest → the file of what training fitted."""
 
 LAYOUTS = (*((file,) for file in FITTED.values()), (OWN,))
@@ -40,6 +42,8 @@ def save_event_model(model: EventScorer, directory: str | Path) -> str:
     fitted, file = model.classifier, FITTED[model.manifest.kind]
     if isinstance(fitted, FittedHabits):
         return save_artefact(directory, model.manifest, None, file, lambda folder: save_habits(fitted, folder / file))
+    if isinstance(fitted, FittedClasses):
+        return save_artefact(directory, model.manifest, None, file, lambda folder: save_classes(fitted, folder / file))
     return save_artefact(directory, model.manifest, fitted, file)
 
 
@@ -61,6 +65,8 @@ def load_event_model(directory: str | Path, digest: str | None = None, *, truste
         raise ArtefactError(where, f"{fitted} of a model of the kind '{manifest.kind}'", got, "Train anew.")
     if HABITS in manifest.files:
         return kind(manifest, load_habits(directory / HABITS, len(inputs)))
+    if CLASSES in manifest.files:
+        return kind(manifest, load_classes(directory / CLASSES, len(inputs)))
     model = kind(manifest, load_classifier(directory, manifest, fitted, inputs, trusted=trusted, answers=kind.ANSWERS))
     model.make_ready()
     return model
@@ -70,7 +76,8 @@ def golden_scores(model: EventScorer) -> tuple[float, ...]:
     """Its scores of GOLDEN_EVENTS made-up events. Raises ArtefactError where it fails or a score may not be."""
     where = f"model '{model.manifest.name}'"
     try:
-        scores = model.scores(made_up(np.arange(GOLDEN_EVENTS), len(model.manifest.inputs)))
+        rows = np.arange(GOLDEN_EVENTS)
+        scores = model.scores(made_up(rows, len(model.manifest.inputs)), made_up_texts(rows))
     except Exception as error:  # a model may fail in any way
         raise ArtefactError(where, "an answer", f"{type(error).__name__}: {error}", "Train anew.") from error
     if scores.shape != (GOLDEN_EVENTS,) or not model.allowed(scores).all():

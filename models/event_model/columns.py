@@ -11,6 +11,7 @@ import pyarrow as pa
 from features.arrays import Bools, Floats
 from features.definitions import BaseEventModel, FeatureRepo, evaluate, matches
 from models.event_model.inputs import EventInputs
+from models.event_model.texts import Texts
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,15 @@ class EventModelColumns:
     def inputs(self, matrix: Floats) -> Floats:
         """(n, inputs): the columns that the classifier takes, in its order."""
         return matrix[:, : len(self.model.input_names)]
+
+    def texts(self, events: pa.Table) -> Texts | None:
+        """(n,) the text of each event, '' where it has none; None for a model without."""
+        name = self.model.text
+        if name is None:
+            return None
+        texts = np.empty(events.num_rows, dtype=object)
+        texts[:] = ["" if text is None else text for text in events[name].to_pylist()]
+        return texts
 
     def by_name(self, matrix: Floats, answers: Mapping[str, Floats] | None = None) -> dict[str, Floats]:
         """Every column, those derived from them included, (n,) each; NaN where there is no value.

@@ -18,6 +18,7 @@ from features.redaction import redacted
 from models.event_model.artefact import LoadedEventModel
 from models.event_model.columns import EventModelColumns, usual_of
 from models.event_model.scorers import EventScorer
+from models.event_model.texts import Texts
 
 logger = logging.getLogger(__name__)
 
@@ -37,17 +38,20 @@ class InputEffect:
     effect: float
 
 
-def reasons_of(columns: EventModelColumns, model: EventScorer, matrix: Floats) -> list[list[InputEffect]]:
+def reasons_of(
+    columns: EventModelColumns, model: EventScorer, matrix: Floats, texts: Texts | None = None
+) -> list[list[InputEffect]]:
     """The inputs that raised each event's score most, the strongest first, at most MOST_REASONS.
 
     Args:
         matrix: (n, columns.model.needed), NaN for no value.
+        texts: (n,) for a model of a text.
     """
     if not len(matrix):
         return []
     inputs = columns.inputs(matrix)
     usual = usual_of(columns, matrix, np.array(model.manifest.typical))
-    found = model.effects(inputs, usual)
+    found = model.effects(inputs, usual, texts)
     effects = found.effects
     strongest = np.argsort(-effects, axis=1, kind="stable")[:, :MOST_REASONS]
     return [
@@ -110,7 +114,7 @@ def decide(
         matrix: (n, columns.model.needed), as known just before each event.
         missing: the reason for no version though one may be registered.
     """
-    scores, reasons, problem = _scored(columns, loaded, matrix, missing)
+    scores, reasons, problem = _scored(columns, loaded, events, matrix, missing)
     threshold = None if loaded is None else loaded.model.manifest.threshold
     met = columns.rules_met(matrix, {} if loaded is None else loaded.model.answers(scores))
     rules = [[name for name, mask in met.items() if mask[row]] for row in range(len(matrix))] if met else None
@@ -176,7 +180,11 @@ def scored_events(decided: pa.Table, scored: Stream) -> pa.Table:
 
 
 def _scored(
-    columns: EventModelColumns, loaded: LoadedEventModel | None, matrix: Floats, missing: str | None
+    columns: EventModelColumns,
+    loaded: LoadedEventModel | None,
+    events: pa.Table,
+    matrix: Floats,
+    missing: str | None,
 ) -> tuple[Floats, list[list[InputEffect]], str | None]:
     """Scores (NaN for none), the reasons of events that alert, and the problem that left no scores."""
     no_scores = np.full(len(matrix), np.nan)
@@ -184,9 +192,10 @@ def _scored(
     if loaded is None:
         return no_scores, reasons, missing
     try:
-        scores = loaded.model.scores(columns.inputs(matrix))
+        texts = columns.texts(events)
+        scores = loaded.model.scores(columns.inputs(matrix), texts)
         alerting = np.flatnonzero(scores >= loaded.model.manifest.alerts_from)
-        alert_reasons = reasons_of(columns, loaded.model, matrix[alerting])
+        alert_reasons = reasons_of(columns, loaded.model, matrix[alerting], None if texts is None else texts[alerting])
     except Exception as error:  # whatever a model raises, the stream goes on
         logger.exception("event_model_failed name=%s version=%s", columns.model.name, loaded.version)
         return no_scores, reasons, redacted(f"model_failed: {type(error).__name__}: {error}")

@@ -16,8 +16,8 @@ class EventManifest(BaseModel):
 
     format: Literal[1] = 1
     """The layout of the folder."""
-    kind: Literal["events", "regression", "anomaly"] = "events"
-    """A binary classifier of events, a regressor, or an anomaly model."""
+    kind: Literal["events", "regression", "anomaly", "classes"] = "events"
+    """A binary classifier of events, a regressor, an anomaly model, or a classifier of several classes."""
     name: str
     """The registered model's name."""
     created_ms: int

@@ -11,13 +11,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from features.arrays import Bools, Floats
-from features.definitions import SCORE, Anomaly, BaseEventModel, FeatureView, Regressor
+from features.definitions import SCORE, Anomaly, BaseEventModel, Classifier, FeatureView, Regressor
 from features.errors import ArtefactError
 from models.artefact import check_views
 from models.classifier_file import CHANCES, NUMBERS, Scorer, scorer
 from models.event_model.columns import EventModelColumns, filled, rounded
 from models.event_model.habits import FittedHabits
 from models.event_model.manifest import EventManifest
+from models.event_model.texts import FittedClasses, Texts
 from models.folder import ViewInputs
 from models.user_model import OwnRanker
 
@@ -63,11 +64,12 @@ class EventScorer(ABC):
         """The fitted model's answers, compiled where training fitted it (see classifier_file.scorer)."""
         return scorer(self.classifier)
 
-    def scores(self, inputs: Floats) -> Floats:
+    def scores(self, inputs: Floats, texts: Texts | None = None) -> Floats:
         """(n,) the score of each event; ValueError for one of an own model that is not MAY_BE.
 
         Args:
             inputs: (n, manifest.inputs), NaN for no value.
+            texts: (n,) for a model of a text.
         """
         if not len(inputs):
             return np.empty(0)
@@ -88,14 +90,15 @@ class EventScorer(ABC):
         """The first event is scored as fast as any after it."""
         _ = self.chances
 
-    def effects(self, inputs: Floats, usual: Floats) -> Effects:
+    def effects(self, inputs: Floats, usual: Floats, texts: Texts | None = None) -> Effects:
         """Each score less the score with one input at its usual value, for every input."""
         n, width = inputs.shape
         changed = np.repeat(inputs[:, np.newaxis, :], width, axis=1)
         diagonal = np.arange(width)
         changed[:, diagonal, diagonal] = usual
-        without = self.scores(changed.reshape(n * width, width)).reshape(n, width)
-        return Effects(self.manifest.inputs, inputs, usual, self.scores(inputs)[:, np.newaxis] - without)
+        repeated = None if texts is None else np.repeat(texts, width)
+        without = self.scores(changed.reshape(n * width, width), repeated).reshape(n, width)
+        return Effects(self.manifest.inputs, inputs, usual, self.scores(inputs, texts)[:, np.newaxis] - without)
 
     def check(self, columns: EventModelColumns) -> None:
         """Passes when the definitions are those of its training; ArtefactError names the difference."""
@@ -144,11 +147,11 @@ class AnomalyScorer(EventScorer):
         if self.own:
             super().make_ready()
 
-    def scores(self, inputs: Floats) -> Floats:
+    def scores(self, inputs: Floats, texts: Texts | None = None) -> Floats:
         """See EventScorer."""
         return super().scores(inputs) if self.own else self._fitted.scores(inputs)
 
-    def effects(self, inputs: Floats, usual: Floats) -> Effects:
+    def effects(self, inputs: Floats, usual: Floats, texts: Texts | None = None) -> Effects:
         """The share of the score that is each habit's, with the number and the nearest usual one."""
         if self.own:
             return super().effects(inputs, usual)
@@ -166,18 +169,48 @@ class AnomalyScorer(EventScorer):
         return fitted
 
 
+class ClassesScorer(EventScorer):
+    """A classifier of several classes: the score is the probability of the definition's target."""
+
+    MAY_BE = "from 0 to 1"
+
+    def allowed(self, scores: Floats) -> Bools:
+        """See EventScorer."""
+        return (scores >= 0) & (scores <= 1)
+
+    def make_ready(self) -> None:
+        """See EventScorer."""
+        if self.own:
+            super().make_ready()
+
+    def scores(self, inputs: Floats, texts: Texts | None = None) -> Floats:
+        """See EventScorer."""
+        if self.own:
+            return super().scores(inputs)
+        return self.fitted.probabilities(inputs, texts)[:, self.fitted.target]
+
+    @property
+    def fitted(self) -> FittedClasses:
+        """What training fitted."""
+        fitted: FittedClasses = self.classifier
+        return fitted
+
+
 SCORERS: Mapping[str, type[EventScorer]] = {
     "events": EventClassifier,
     "regression": EventRegressor,
     "anomaly": AnomalyScorer,
+    "classes": ClassesScorer,
 }
 """The kind of a manifest → its scorer."""
 
 
-def kind_of(model: BaseEventModel) -> Literal["events", "regression", "anomaly"]:
+def kind_of(model: BaseEventModel) -> Literal["events", "regression", "anomaly", "classes"]:
     """The kind of a definition, as its models' manifests name it."""
     if isinstance(model, Anomaly):
         return "anomaly"
+    if isinstance(model, Classifier):
+        return "classes"
     return "regression" if isinstance(model, Regressor) else "events"
 
 

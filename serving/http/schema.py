@@ -235,6 +235,10 @@ class ScoreResponse(Strict):
     reasons: list[ScoreReason]
     features: list[ScoreFeatures]
     took_ms: float
+    predicted: str | None = None
+    """The likeliest class, of a model of several."""
+    probabilities: dict[str, float] | None = None
+    """The probability of each class, of a model of several."""
 
 
 class EventVerdict(Strict):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from features.arrays import Floats
 from models.event_champion import EventAlias
-from models.event_model import LoadedEventModel
+from models.event_model import LoadedEventModel, Texts
 from models.recommender import LoadedRecommender, Ranked
 from serving.metrics import Metrics
 from serving.recommend import (
@@ -122,6 +122,7 @@ class ScoredEvent:
     champion: LoadedEventModel
     inputs: Floats
     score: float
+    texts: Texts | None = None
 
 
 class ScoreShadow:
@@ -157,7 +158,7 @@ class ScoreShadow:
         challenger = self._challengers[event.model].latest()
         if challenger is None or challenger.version == event.champion.version:
             return
-        score = float(challenger.model.scores(event.inputs)[0])
+        score = float(challenger.model.scores(event.inputs, event.texts)[0])
         flags = (event.score >= _threshold(event.champion), score >= _threshold(challenger))
         self._metrics.score_shadow_difference.labels(event.model).observe(abs(score - event.score))
         self._metrics.score_shadow_flagged.labels(event.model, *(str(flag).lower() for flag in flags)).inc()

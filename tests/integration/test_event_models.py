@@ -178,7 +178,7 @@ def test_a_model_that_fails_or_gives_no_chances_is_not_registered(unjudged) -> N
     _, model = unjudged
 
     class Broken(EventClassifier):
-        def scores(self, inputs):
+        def scores(self, inputs, texts=None):
             return np.full(len(inputs), np.nan)
 
     with pytest.raises(ArtefactError, match="from 0 to 1"):

@@ -52,7 +52,7 @@ class Pinned:
 class Failing(EventClassifier):
     """A model that fails."""
 
-    def scores(self, inputs: Floats) -> Floats:
+    def scores(self, inputs: Floats, texts: object = None) -> Floats:
         raise ValueError("no such tree")
 
 

@@ -21,6 +21,7 @@ from training.data.item_attributes import first_known, newest_attributes
 from training.data.labelled_events import (
     DAY_MS,
     AnomalyTrainingSettings,
+    ClassifierTrainingSettings,
     EventSplit,
     EventTrainingSettings,
     LabelledEvents,
@@ -47,6 +48,7 @@ from training.data.split import Moments, Split, arrivals, asked_at, drawn_moment
 
 __all__ = [
     "AnomalyTrainingSettings",
+    "ClassifierTrainingSettings",
     "EventFile",
     "EventLimit",
     "DAY_MS",

@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from features.arrays import Bools, Floats, Int64s
-from features.definitions import UNITS_MS, BaseEventModel, FeatureRepo, Regressor, Stream, duration_ms
+from features.definitions import UNITS_MS, BaseEventModel, Classifier, FeatureRepo, Regressor, Stream, duration_ms
 from features.errors import UsageError
 from features.events import integers
 from features.history import Span, deduplicated, open_tables
-from models.event_model import EventModelColumns, Events
+from models.event_model import EventModelColumns, Events, Texts
 from training.data.dataset import EventFile
 from training.data.event_sources import FoundLabels, InArchive, ReadEvents, event_source
 from training.data.sampling import EventLimit, SampleSummary, WholeArchive
@@ -70,6 +70,14 @@ class RegressorTrainingSettings(EventTrainingSettings):
     scoring_budget_ms: float = Field(100.0, gt=0)
 
 
+class ClassifierTrainingSettings(EventTrainingSettings):
+    """The training of a classifier of several classes; ``least_test_positives`` are the fewest events of each class."""
+
+    iterations: int = Field(30, gt=0)
+    """Times that it goes over the examples."""
+    scoring_budget_ms: float = Field(500.0, gt=0)
+
+
 class AnomalyTrainingSettings(EventTrainingSettings):
     """An anomaly model's training; ``least_test_groups`` are the fewest incidents, where labels judge it."""
 
@@ -86,11 +94,15 @@ class LabelledEvents:
     sample: SampleSummary | None = None
     """The size of the sample that they are; None where they are all events."""
     value: Floats | None = None
-    """A regressor's numbers; NaN of an event that is not positive."""
+    """A regressor's numbers, or codes of classes; NaN of an event that is not positive."""
     by: Int64s | None = None
     """The code of its values of a regressor's ``by``."""
     known: Int64s | None = None
     """The time at which each label became known, ms."""
+    texts: Texts | None = None
+    """The texts of a model of one."""
+    classes: tuple[str, ...] = ()
+    """The classes of a classifier of several: ``value`` are places in them."""
 
     def __len__(self) -> int:
         return len(self.time)
@@ -121,7 +133,8 @@ class LabelledEvents:
         value = None if self.value is None else self.value[chosen]
         by, known = (None if part is None else part[chosen] for part in (self.by, self.known))
         time, group, positive = self.time[chosen], self.group[chosen], self.positive[chosen]
-        return LabelledEvents(time, group, positive, self.matrix[chosen], None, value, by, known)
+        texts = None if self.texts is None else self.texts[chosen]
+        return LabelledEvents(time, group, positive, self.matrix[chosen], None, value, by, known, texts, self.classes)
 
 
 @dataclass(frozen=True)
@@ -202,6 +215,8 @@ def examples_between(
     group = np.full(len(at), -1) if model.group is None else _group_codes(chosen[model.group])
     found = source.labels(chosen["event_id"], label_columns(model))
     labelled = LabelledEvents(at, group, found.row >= 0, matrix, read.sample)
+    if isinstance(model, Classifier):
+        return with_classes(replace(labelled, texts=columns.texts(chosen)), model, found)
     return with_numbers(labelled, model, chosen, found) if isinstance(model, Regressor) else labelled
 
 
@@ -213,7 +228,16 @@ def _group_codes(values: pa.ChunkedArray) -> Int64s:
 
 def label_columns(model: BaseEventModel) -> list[str]:
     """The fields of the label events that the labels are made of."""
-    return [model.label] if isinstance(model, Regressor) and model.label is not None else []
+    return [model.label] if isinstance(model, Regressor | Classifier) and model.label is not None else []
+
+
+def with_classes(examples: LabelledEvents, model: Classifier, found: FoundLabels) -> LabelledEvents:
+    """The examples with the codes of their classes, which are in the order of their names."""
+    labels = found.column(model.label)
+    classes = tuple(sorted(pc.unique(labels.drop_null()).to_pylist()))
+    codes = pc.index_in(labels, value_set=pa.array(classes, pa.string()))
+    value = pc.cast(codes, pa.float64()).to_numpy()
+    return replace(examples, positive=~np.isnan(value), value=value, known=found.known_at, classes=classes)
 
 
 def with_numbers(examples: LabelledEvents, model: Regressor, events: pa.Table, found: FoundLabels) -> LabelledEvents:

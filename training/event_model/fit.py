@@ -25,8 +25,8 @@ from models.event_model import (
 from training.data import DAY_MS, EventSplit, EventTrainingSettings, LabelledEvents, SampleSummary
 from training.event_model.gate import MODEL, EventJudge, differences
 from training.event_model.kinds import kind_for
+from training.event_model.metrics import EventModelResult
 from training.event_model.record import files_of
-from training.event_model.results import EventModelResult
 from training.event_model.training import EventTraining, SplitExamples
 from training.judging import Registration
 from training.progress import Stage

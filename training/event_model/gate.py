@@ -12,12 +12,12 @@ import numpy as np
 
 from features.arrays import Floats
 from features.errors import ArtefactError
-from models.event_model import EventModelColumns, EventScorer, load_event_model, try_out
+from models.event_model import EventModelColumns, EventScorer, load_event_model, made_up_texts, try_out
 from models.golden import made_up
 from models.tags import trusted
 from training.data import EventTrainingSettings, LabelledEvents
 from training.event_model.kinds import EventKind, kind_for
-from training.event_model.results import EventModelResult, advantage, difference
+from training.event_model.metrics import EventModelResult, advantage, difference
 from training.event_model.training import EventTraining, SplitExamples
 from training.evidence import Evidence, not_enough
 from training.judging import GateVerdict, interval_text, least_ms, same_for_all
@@ -76,7 +76,7 @@ class EventJudge:
         """(n,) the scores of the test's events. Raises ArtefactError for a failing model or a wrong score."""
         where = f"model '{model.manifest.name}'"
         try:
-            scores = model.scores(self.columns.inputs(self.test.matrix))
+            scores = model.scores(self.columns.inputs(self.test.matrix), self.test.texts)
         except Exception as error:  # a model may fail in any way at all
             raise ArtefactError(where, "scores of the test", f"{type(error).__name__}: {error}") from error
         wrong = np.flatnonzero(~model.allowed(scores))
@@ -91,7 +91,9 @@ class EventJudge:
 
     def judged_model(self, name: str, model: EventScorer) -> EventModelResult:
         """The metrics of the model. Raises ArtefactError as ``scores``."""
-        return self.judged(name, self.scores(model), model.manifest.threshold)
+        inputs = self.columns.inputs(self.test.matrix)
+        answers = self.kind.answers(model, inputs, self.test, self.scores(model))
+        return self.judged(name, answers, model.manifest.threshold)
 
     def rows(self, model: EventScorer, champion: EventScorer | None) -> list[EventModelResult]:
         """The baselines, the model, and the champion where there is one. Raises ArtefactError as ``scores``."""
@@ -182,8 +184,9 @@ def compared(judge: EventJudge, registry: ModelRegistry, pair: tuple[Version, Ve
 
 def scoring_ms(model: EventScorer) -> float:
     """The least processor time of scoring BATCH events."""
-    inputs = made_up(np.arange(BATCH), len(model.manifest.inputs))
-    return least_ms(lambda: model.scores(inputs))
+    rows = np.arange(BATCH)
+    inputs, texts = made_up(rows, len(model.manifest.inputs)), made_up_texts(rows)
+    return least_ms(lambda: model.scores(inputs, texts))
 
 
 def gate(rows: Sequence[EventModelResult], settings: EventTrainingSettings) -> GateVerdict:

@@ -11,10 +11,9 @@ import numpy as np
 from features.arrays import Bools, Floats, Int64s
 from features.definitions import UNITS_MS, Anomaly, BaseEventModel, FalseAlerts
 from features.errors import UsageError
-from models.event_model import EventModelColumns, FittedHabit, FittedHabits, RarityCurve
+from models.event_model import EventModelColumns, EventScorer, FittedHabit, FittedHabits, RarityCurve
 from training.data import AnomalyTrainingSettings, EventTrainingSettings, LabelledEvents
-from training.event_model.metrics import clusters_of
-from training.event_model.results import EventModelResult, JudgedMetric
+from training.event_model.metrics import EventModelResult, JudgedMetric, clusters_of
 from training.evidence import Evidence
 from training.judging import GateVerdict, drawn_weights, interval_of, interval_text, png
 
@@ -96,6 +95,10 @@ class AnomalyKind:
         curves = [curve_of(habit.distances(judged)) for habit in habits]
         done = [habit.model_copy(update={"curve": curve}) for habit, curve in zip(habits, curves, strict=True)]
         return unfitted.model_copy(update={"habits": tuple(done)})
+
+    def answers(self, model: EventScorer, inputs: Floats, part: LabelledEvents, scores: Floats) -> Floats:
+        """See EventKind: the scores."""
+        return scores
 
     def baselines(
         self, columns: EventModelColumns, test: LabelledEvents, learned: LabelledEvents | None

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from features.arrays import Floats
-from features.definitions import Anomaly, BaseEventModel, Regressor
-from models.event_model import EventModelColumns
+from features.definitions import Anomaly, BaseEventModel, Classifier, Regressor
+from models.event_model import EventModelColumns, EventScorer
 from training.data import EventTrainingSettings, LabelledEvents
+from training.event_model.classes import ClassesKind
 from training.event_model.incidents import AnomalyKind
+from training.event_model.metrics import EventModelResult
 from training.event_model.ranking import RankingKind
 from training.event_model.regression import RegressionKind
-from training.event_model.results import EventModelResult
 from training.evidence import Evidence
 from training.judging import GateVerdict
 
@@ -41,6 +42,9 @@ class EventKind(Protocol):
 
     def fitted(self, examples: LabelledEvents, columns: EventModelColumns, settings: EventTrainingSettings) -> Any:
         """A model of the examples."""
+
+    def answers(self, model: EventScorer, inputs: Floats, part: LabelledEvents, scores: Floats) -> Floats:
+        """(n,) what the metrics are of: the scores of the part's events, or the codes of their classes."""
 
     def baselines(
         self, columns: EventModelColumns, test: LabelledEvents, learned: LabelledEvents | None
@@ -83,4 +87,6 @@ def kind_for(model: BaseEventModel) -> EventKind:
     """The kind of the definition."""
     if isinstance(model, Anomaly):
         return AnomalyKind(model)
+    if isinstance(model, Classifier):
+        return ClassesKind(model)
     return RegressionKind(model) if isinstance(model, Regressor) else RankingKind()

@@ -9,9 +9,10 @@ import numpy as np
 
 from features.arrays import Bools, Floats
 from features.definitions import BaseEventModel, TopADay
-from models.event_model import EventModelColumns, filled
+from models.event_model import EventModelColumns, EventScorer, filled
 from training.data import DAY_MS, EventTrainingSettings, LabelledEvents, require_both_classes
 from training.event_model.metrics import (
+    EventModelResult,
     at_threshold,
     group_precision,
     precision_draws,
@@ -19,7 +20,6 @@ from training.event_model.metrics import (
     threshold_at_precision,
     threshold_of_top,
 )
-from training.event_model.results import EventModelResult
 from training.evidence import Evidence
 from training.judging import GateVerdict, interval_of, log_loss, png
 from training.recommender import calibration, calibration_error
@@ -55,6 +55,10 @@ class RankingKind:
         )
         with threadpool_limits(limits=1, user_api="openmp"):
             return classifier.fit(filled(columns.inputs(examples.matrix)), examples.positive)
+
+    def answers(self, model: EventScorer, inputs: Floats, part: LabelledEvents, scores: Floats) -> Floats:
+        """See EventKind: the scores."""
+        return scores
 
     def baselines(
         self, columns: EventModelColumns, test: LabelledEvents, learned: LabelledEvents | None

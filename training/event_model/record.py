@@ -9,8 +9,8 @@ from pathlib import Path
 from features.history import open_table
 from models.event_model import EventModelColumns, EventScorer
 from training.data import streams_of
-from training.event_model.gate import MODEL, EventJudge
-from training.event_model.results import EventModelResult
+from training.event_model.gate import EventJudge
+from training.event_model.metrics import EventModelResult
 from training.judging import (
     REFERENCE,
     columns_of,
@@ -37,7 +37,7 @@ def files_of(judge: EventJudge, model: EventScorer, rows: Sequence[EventModelRes
     """The files of a run's record: the signature, the reference of its drift, and pictures of the test as PNG."""
     names, test, kind = judge.columns.model.input_names, judge.test, judge.kind
     inputs = judge.columns.inputs(test.matrix)
-    scores = next(row.scores for row in rows if row.model == MODEL)
+    scores = judge.scores(model)
     drops = importance_of(names, inputs, kind.labels(test), model.scores, judge.settings.seed, kind.loss)
     return {
         SIGNATURE: json.dumps(signature_of(names), indent=1).encode(),

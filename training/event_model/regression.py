@@ -10,10 +10,9 @@ import numpy as np
 from features.arrays import Floats, Int64s
 from features.definitions import BaseEventModel, Regressor, TopADay
 from features.errors import UsageError
-from models.event_model import EventModelColumns, filled
+from models.event_model import EventModelColumns, EventScorer, filled
 from training.data import EventTrainingSettings, LabelledEvents, RegressorTrainingSettings
-from training.event_model.metrics import clusters_of, threshold_of_top
-from training.event_model.results import EventModelResult, JudgedMetric
+from training.event_model.metrics import EventModelResult, JudgedMetric, clusters_of, threshold_of_top
 from training.evidence import Evidence
 from training.judging import GateVerdict, drawn_weights, interval_of, png
 
@@ -67,6 +66,10 @@ class RegressionKind:
         )
         with threadpool_limits(limits=1, user_api="openmp"):
             return regressor.fit(filled(columns.inputs(examples.matrix)), numbers_of(examples))
+
+    def answers(self, model: EventScorer, inputs: Floats, part: LabelledEvents, scores: Floats) -> Floats:
+        """See EventKind: the scores."""
+        return scores
 
     def baselines(
         self, columns: EventModelColumns, test: LabelledEvents, learned: LabelledEvents | None

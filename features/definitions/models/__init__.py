@@ -5,6 +5,7 @@ serving take all names from them.
 """
 
 from features.definitions.models.anomalies import Anomaly, FalseAlerts, Habit
+from features.definitions.models.classifiers import Classifier
 from features.definitions.models.earlier import (
     REPLACED_NAMES,
     REPLACED_SETTINGS,
@@ -23,6 +24,7 @@ __all__ = [
     "AtPrecision",
     "BaseEventModel",
     "ChosenRecommenders",
+    "Classifier",
     "EventModel",
     "OF_EVENT",
     "FalseAlerts",

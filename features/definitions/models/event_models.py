@@ -93,6 +93,7 @@ class BaseEventModel:
     rules: Sequence[Rule]
     usual: Mapping[str, str] | None = None
     scored: Stream | None = None
+    text: str | None = None
 
     OUTPUTS: ClassVar[tuple[str, ...]] = (SCORE,)
     """The model's own answers that derived columns and rules may name."""

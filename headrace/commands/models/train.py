@@ -86,7 +86,7 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
     part whose labels are known. There it takes 30 positives and 30 others, each in at least 10 groups, such as cards
     (least_test_positives, least_test_groups). A Regressor is better by its mean absolute (or squared) error, beside
     the mean and the median of the groups that its definition names. An Anomaly must keep its stated rate of alerts;
-    with labels, it is better by F1 over incidents.
+    with labels, it is better by F1 over incidents. A Classifier of several classes is better by macro-F1.
 
     \b
     Examples:

@@ -32,6 +32,7 @@ METRIC_TEXTS = {
     "mae": "mean absolute error",
     "rmse": "root mean squared error",
     "f1": "F1 over incidents",
+    "macro_f1": "macro-F1",
     "alerts_a_week": "alerts a week and group",
 }
 """The metrics that kinds are judged by, as a person reads them."""
