@@ -6,6 +6,7 @@ It favours clarity, shares no code with the kernels, and says with each float ho
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,7 +26,7 @@ LARGEST_SQUARES, LARGEST_SUMMAND, LARGEST_WEIGHTED = 2.0**990, 1e290, 1e150
 
 EXACT_AGGREGATIONS = (
     *(agg.Count, agg.Min, agg.Max, agg.Last, agg.LastK, agg.DistinctCount, agg.TimeSinceLast),
-    *(agg.Change,),
+    *(agg.Change, agg.First, agg.MostFrequent),
 )
 """Aggregations whose features are the same to the bit on every path: no float is rounded in any order of events."""
 
@@ -159,6 +160,14 @@ def _quantile(aggregation: agg.Quantile, values: Sequence[float]) -> Expected:
     return Expected(item, aggregation.relative_error * abs(item) * (1 + 1e-9) + 1e-9)
 
 
+def _most_frequent(aggregation: agg.MostFrequent, values: Sequence[Any]) -> Expected:
+    counts = Counter(values)
+    if not values or len(counts) > aggregation.k:
+        return Expected(None)
+    most = max(counts.values())
+    return Expected(min(value for value, count in counts.items() if count == most))
+
+
 def _decayed(aggregation: agg.DecayedCount, events: Sequence[Event], as_of: int) -> Expected:
     total = math.fsum(2.0 ** (-(as_of - event["event_time"]) / aggregation.half_life_ms) for event in events)
     return Expected(total, 1e-9 * total + 1e-300)
@@ -185,8 +194,10 @@ ANSWERS: dict[type[agg.Aggregation], Callable[[Any, Sequence[Event], list[Any], 
     agg.ExponentialMean: lambda spec, events, values, as_of: _exponential_mean(spec, events, values),
     agg.Change: lambda spec, events, values, as_of: _change(values),
     agg.Last: lambda spec, events, values, as_of: Expected(values[-1] if values else None),
+    agg.First: lambda spec, events, values, as_of: Expected(values[0] if values else None),
     agg.LastK: lambda spec, events, values, as_of: Expected(values[::-1][: spec.k]),
     agg.DistinctCount: lambda spec, events, values, as_of: Expected(distinct(values, spec.k)),
+    agg.MostFrequent: lambda spec, events, values, as_of: _most_frequent(spec, values),
     agg.TimeSinceLast: lambda spec, events, values, as_of: _since(events, as_of),
     agg.DecayedCount: lambda spec, events, values, as_of: _decayed(spec, events, as_of),
     agg.Quantile: lambda spec, events, values, as_of: _quantile(spec, values),

@@ -19,7 +19,6 @@ from features.rows import (
     VERSION,
     WHOLE,
     WIDTH_LIMITS,
-    Distinct,
     Layout,
     RowState,
     TableSpec,
@@ -111,7 +110,7 @@ def _stored_times(table_spec: TableSpec, entries: Entries, bounds: Int64s, clock
     unit = table_spec.tiling.finest_ms
     anchor = (clock // unit)[entries.row]
     tile = entries.time // unit
-    if isinstance(table_spec.table, Distinct):
+    if table_spec.table.sorted_by_hash:
         return zigzag(anchor - tile)
     following = np.append(tile[1:], 0)
     last = bounds[1:][np.diff(bounds) > 0] - 1

@@ -231,6 +231,17 @@ class Last(ColumnAggregation):
 
 
 @dataclass(frozen=True)
+class First(ColumnAggregation):
+    """The window's oldest value by event_time; of two at the same millisecond, the earlier offset. Null without one."""
+
+    def dtype(self, dtypes: Mapping[str, str]) -> str:
+        return dtypes[self.column]
+
+    def _function_label(self) -> str:
+        return f"{self.column}_first"
+
+
+@dataclass(frozen=True)
 class LastK(ColumnAggregation):
     """The newest k values, newest first, ordered as for Last. An empty list when there are none."""
 
@@ -267,6 +278,27 @@ class DistinctCount(ColumnAggregation):
 
     def _function_label(self) -> str:
         return f"{self.column}_distinct_count"
+
+
+@dataclass(frozen=True)
+class MostFrequent(ColumnAggregation):
+    """The value that most events of the window have; of equally many, the smallest. Exact, or null.
+
+    Null when there are no values, and when there are more than ``k`` different ones: no more are counted, so that a row
+    has at most k + 1 a tile. Texts are ordered by their code points, False before True.
+    """
+
+    k: int = 32
+
+    def check(self, dtypes: Mapping[str, str], location: str) -> None:
+        super().check(dtypes, location)
+        _bounded(self.k, 1, 1_000, f"{location}: MostFrequent's k", int)
+
+    def dtype(self, dtypes: Mapping[str, str]) -> str:
+        return dtypes[self.column]
+
+    def _function_label(self) -> str:
+        return f"{self.column}_most_frequent"
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ KINDS: dict[str, type] = {
         *(aggregates.Count, aggregates.Sum, aggregates.Mean, aggregates.Min, aggregates.Max, aggregates.Last),
         *(aggregates.LastK, aggregates.DistinctCount, aggregates.TimeSinceLast, aggregates.DecayedCount),
         *(aggregates.Quantile, aggregates.Ratio, aggregates.Variance, aggregates.StdDev, aggregates.ZScore),
-        *(aggregates.Change, aggregates.Slope, aggregates.ExponentialMean),
+        *(aggregates.Change, aggregates.Slope, aggregates.ExponentialMean, aggregates.First, aggregates.MostFrequent),
     )
 }
 

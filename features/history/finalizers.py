@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.arrays import Bools, Column, Int64s, concatenated, run_starts
+from features.arrays import Bools, Column, Entries, Int64s, concatenated, run_starts
 from features.definitions import (
     Aggregation,
     Change,
@@ -19,11 +19,13 @@ from features.definitions import (
     DecayedCount,
     ExponentialMean,
     FeatureView,
+    First,
     Last,
     LastK,
     Max,
     Mean,
     Min,
+    MostFrequent,
     Quantile,
     Slope,
     StdDev,
@@ -189,14 +191,15 @@ def _finalize_since(_: Aggregation, ranges: Ranges, as_of: Int64s) -> FeatureVal
     return FeatureValues(np.where(ranges.filled, np.maximum(age, 0), 0), ranges.filled)
 
 
-def _finalize_last(_: Aggregation, ranges: Ranges, as_of: Int64s) -> FeatureValues:
-    newest = _newest(ranges)
+def _finalize_last(aggregation: Aggregation, ranges: Ranges, as_of: Int64s) -> FeatureValues:
+    """The value of the newest entry, or of the oldest for First."""
+    entry = np.where(ranges.filled, ranges.lo, 0) if isinstance(aggregation, First) else _newest(ranges)
     if not len(ranges.entries):
         return FeatureValues(
             pa.nulls(len(as_of), pa.string()) if ranges.entries.pool is not None else np.zeros(len(as_of)),
             ranges.filled,
         )
-    values = ranges.entries.columns["value"][newest]
+    values = ranges.entries.columns["value"][entry]
     if ranges.entries.pool is None:
         return FeatureValues(values, ranges.filled)
     return FeatureValues(ranges.entries.pool.take(pa.array(values, mask=~ranges.filled)), None)
@@ -230,6 +233,41 @@ def _finalize_quantile(aggregation: Aggregation, ranges: Ranges, as_of: Int64s) 
     return FeatureValues(np.where(ranges.filled, values, 0.0), ranges.filled)
 
 
+def _finalize_most_frequent(aggregation: Aggregation, ranges: Ranges, as_of: Int64s) -> FeatureValues:
+    """Of each window's values, in their order, the first that no other outnumbers."""
+    k = aggregation.k if isinstance(aggregation, MostFrequent) else 0
+    n, (ordered, rank) = len(as_of), ranked_values(ranges.entries)
+    owner, rank = ranges.owner, rank[ranges.index]
+    order = np.lexsort((rank, owner))
+    owner, rank = owner[order], rank[order]
+    starts = run_starts(owner, rank)
+    counts = np.diff(np.append(starts, len(owner)))
+    owner, rank = owner[starts], rank[starts]
+    best = np.lexsort((-counts, owner))  # stable: of equal counts, the smallest value stays first
+    firsts = best[run_starts(owner[best])]
+    chosen = firsts[np.bincount(owner, minlength=n)[owner[firsts]] <= k]
+    valid, index = np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int64)
+    valid[owner[chosen]], index[owner[chosen]] = True, rank[chosen]
+    if isinstance(ordered, pa.Array):
+        return FeatureValues(ordered.take(pa.array(index, mask=~valid)))
+    return FeatureValues(ordered[index] if len(ordered) else np.zeros(n), valid)
+
+
+def ranked_values(entries: Entries) -> tuple[Column | pa.Array, Int64s]:
+    """The different values in their order, texts by their bytes, and the place of each entry's among them."""
+    if "ranked" not in entries.cache:
+        values = entries.columns["value"]
+        if entries.pool is None:
+            entries.cache["ranked"] = np.unique(values, return_inverse=True)
+        else:
+            by_bytes = pc.array_sort_indices(entries.pool)
+            rank = np.empty(len(by_bytes), dtype=np.int64)
+            rank[by_bytes.to_numpy()] = np.arange(len(by_bytes))
+            entries.cache["ranked"] = entries.pool.take(by_bytes), rank[values]
+    ordered, rank = entries.cache["ranked"]
+    return ordered, rank
+
+
 FINALIZERS: dict[type[Aggregation], Callable[[Aggregation, Ranges, Int64s], FeatureValues]] = {
     Count: _finalize_count,
     Sum: _finalize_sum,
@@ -244,8 +282,10 @@ FINALIZERS: dict[type[Aggregation], Callable[[Aggregation, Ranges, Int64s], Feat
     DecayedCount: _finalize_decayed,
     TimeSinceLast: _finalize_since,
     Last: _finalize_last,
+    First: _finalize_last,
     LastK: _finalize_last_k,
     Quantile: _finalize_quantile,
+    MostFrequent: _finalize_most_frequent,
 }
 
 

@@ -28,6 +28,7 @@ from features.rows import (
     Distinct,
     EntityEvents,
     FeatureMatrix,
+    Frequencies,
     Histogram,
     Plan,
     Table,
@@ -171,7 +172,7 @@ def _chunks(
         spread = [
             spec.tiling
             for spec in plan.tables
-            if spec.table.source.stream == name and isinstance(spec.table, Distinct | Histogram)
+            if spec.table.source.stream == name and isinstance(spec.table, Distinct | Histogram | Frequencies)
         ]
         for tiling in [timeline.tiling] if copies else spread:
             lo, hi = timeline.widest(tiling, rows[index], as_of[index])

@@ -28,7 +28,7 @@ from features.rows.layout import (
 from features.rows.matrix import BatchKey, FeatureMatrix, PackedRows, Status, joined
 from features.rows.plan import Plan, TableSpec, large_row_line, large_rows, plan_of
 from features.rows.portions import in_portions
-from features.rows.tables import HASH_BITS, REST, Distinct, FilteredStream, Histogram, Table
+from features.rows.tables import HASH_BITS, REST, Distinct, FilteredStream, Frequencies, Histogram, Table
 
 __all__ = [
     "BatchKey",
@@ -43,6 +43,7 @@ __all__ = [
     "Histogram",
     "TableSpec",
     "FilteredStream",
+    "Frequencies",
     "Layout",
     "MAGIC",
     "PackedRows",

@@ -32,7 +32,6 @@ from features.rows.layout import (
 )
 from features.rows.matrix import PackedRows
 from features.rows.plan import TableSpec, plan_of
-from features.rows.tables import Distinct
 
 
 def decode(rows: pa.Array, keys: Sequence[object] | pa.Array, layout: Layout) -> RowState:
@@ -186,7 +185,7 @@ def _times(spec: TableSpec, stored: Int64s, row: Int64s, bounds: Int64s, clock: 
         return subtracted(clock[row], stored)
     unit = spec.tiling.finest_ms
     anchor = clock // unit
-    if isinstance(spec.table, Distinct):
+    if spec.table.sorted_by_hash:
         return subtracted(anchor[row], stored) * unit
     running = np.concatenate([[0], np.cumsum(stored)])
     behind = running[bounds[1:]][row] - running[:-1]

@@ -38,7 +38,7 @@ from features.rows.layout import binary_array
 from features.rows.matrix import BatchKey, PackedRows
 from features.rows.plan import Plan, TableSpec, plan_of
 from features.rows.programs import CODECS, KINDS, lines_of
-from features.rows.tables import REST, ColumnSpec, Distinct, Recent, Table, Tiles, half_life_of
+from features.rows.tables import REST, ColumnSpec, Distinct, Frequencies, Oldest, Recent, Table, Tiles, half_life_of
 
 SPARE = np.empty(0, dtype=np.int64)
 
@@ -183,14 +183,14 @@ def _merge(specs: Sequence[TableSpec], schema_hash: int, stream_id: int) -> Merg
 
 def _table(spec: TableSpec, window_end: int, level_end: int) -> tuple[int, ...]:
     table = spec.table
-    k = table.k if isinstance(table, Recent | Distinct) else 0
+    k = table.k if isinstance(table, Recent | Distinct | Frequencies) else 0
     own = (KINDS[type(table)], spec.tiling.finest_ms, len(table.columns))
     has_texts = any(column.codec == "text" for column in table.columns)
     return (*own, window_end, level_end, k, int(has_texts))
 
 
 def _reducer(table: Table, column: ColumnSpec) -> int:
-    if isinstance(table, Recent | Distinct):
+    if isinstance(table, Recent | Oldest | Distinct) or column.name == "value":
         return contract.SAME
     if isinstance(table, Tiles) and column.name + REST in table.slots:
         return contract.PAIRED

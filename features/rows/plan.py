@@ -25,11 +25,13 @@ from features.definitions import (
     Feature,
     FeatureSet,
     FeatureView,
+    First,
     Last,
     LastK,
     Max,
     Mean,
     Min,
+    MostFrequent,
     Quantile,
     Slope,
     StdDev,
@@ -39,7 +41,7 @@ from features.definitions import (
     Variance,
     Window,
 )
-from features.rows.tables import REST, Distinct, FilteredStream, Histogram, Recent, Table, Tiles
+from features.rows.tables import REST, Distinct, FilteredStream, Frequencies, Histogram, Oldest, Recent, Table, Tiles
 
 LARGE_ROW = 1 << 20
 """Bytes of a row from which on its definition is worth a word: every fold and read of the entity moves them."""
@@ -68,6 +70,12 @@ TILE_SLOTS: dict[type[Aggregation], tuple[str, ...]] = {
     StdDev: MOMENTS,
     Slope: ("count", *_with_rests("sum", "time", "time square", "time product")),
 }
+
+DECAYING_SLOTS: dict[type[Aggregation], tuple[str, ...]] = {
+    DecayedCount: ("decay",),
+    ExponentialMean: ("decay", "decayed sum"),
+}
+"""Slots that decay, without the half-life that ends their names."""
 
 VALUE_CODECS = {"string": "text", "float64": "float", "int64": "integer", "bool": "integer"}
 
@@ -133,7 +141,7 @@ def _entries(spec: TableSpec) -> int:
     match table:
         case Recent():
             return table.k * (1 + sum(bounds.delay_ms > 0 for bounds in spec.tiling.all_bounds()))
-        case Distinct():
+        case Distinct() | Frequencies():
             return tiles * (table.k + 1)
         case Histogram():
             return tiles * int(1 + DECADES / (2 * table.relative_error / log(10)))
@@ -170,19 +178,21 @@ def _table_of(feature_set: FeatureSet, aggregation: Aggregation) -> Table:
     if type(aggregation) in TILE_SLOTS:
         integers = column is not None and feature_set.source.dtypes[column] == "int64"
         return Tiles(source, TILE_SLOTS[type(aggregation)], integers)
+    codec = VALUE_CODECS[feature_set.source.dtypes[column]] if column is not None else None
     match aggregation:
-        case DecayedCount():
-            return Tiles(source, (f"decay {aggregation.half_life_ms}",))
-        case ExponentialMean():
-            return Tiles(source, tuple(f"{what} {aggregation.half_life_ms}" for what in ("decay", "decayed sum")))
-        case Last():
-            return Recent(source, 1, VALUE_CODECS[feature_set.source.dtypes[aggregation.column]])
+        case DecayedCount() | ExponentialMean():
+            decaying = DECAYING_SLOTS[type(aggregation)]
+            return Tiles(source, tuple(f"{slot} {aggregation.half_life_ms}" for slot in decaying))
+        case Last() | TimeSinceLast():
+            return Recent(source, 1, codec)
         case Change():
-            return Recent(source, 2, VALUE_CODECS[feature_set.source.dtypes[aggregation.column]])
+            return Recent(source, 2, codec)
         case LastK():
-            return Recent(source, aggregation.k, VALUE_CODECS[feature_set.source.dtypes[aggregation.column]])
-        case TimeSinceLast():
-            return Recent(source, 1)
+            return Recent(source, aggregation.k, codec)
+        case First() if codec is not None:
+            return Oldest(source, codec)
+        case MostFrequent() if codec is not None:
+            return Frequencies(source, aggregation.k, codec)
         case DistinctCount():
             return Distinct(source, aggregation.k)
         case Quantile():

@@ -17,13 +17,15 @@ from features.definitions import Expression, Feature, FeatureView, Window
 from features.definitions import aggregations as agg
 from features.rows.kernels import Program, contract
 from features.rows.plan import Plan, plan_of
-from features.rows.tables import Distinct, Histogram, Recent, Table, Tiles
+from features.rows.tables import Distinct, Frequencies, Histogram, Oldest, Recent, Table, Tiles
 
 KINDS: dict[type[Table], int] = {
     Tiles: contract.TILES,
     Recent: contract.RECENT,
     Distinct: contract.DISTINCT,
     Histogram: contract.HISTOGRAM,
+    Oldest: contract.OLDEST,
+    Frequencies: contract.FREQUENCIES,
 }
 
 CODECS = {"float": contract.FLOAT, "text": contract.TEXT, "integer": contract.SIGNED, "code": contract.SIGNED}
@@ -37,6 +39,7 @@ STEPS: dict[type[agg.Aggregation], tuple[int, tuple[str, ...]]] = {
     agg.TimeSinceLast: (contract.SINCE, ()),
     agg.DistinctCount: (contract.UNIQUE, ("hash",)),
     agg.Quantile: (contract.QUANTILE, ("bucket", "count")),
+    agg.MostFrequent: (contract.FREQUENT, ("value", "count")),
     agg.Variance: (contract.VARIANCE, ("count", "sum", "square")),
     agg.StdDev: (contract.STDDEV, ("count", "sum", "square")),
     agg.Slope: (contract.SLOPE, ("count", "sum", "time", "time square", "time product")),
@@ -49,6 +52,9 @@ OF_INTEGERS = {
     contract.MAX: contract.MAX_INTEGER,
     contract.CHANGE: contract.CHANGE_INTEGER,
 }
+
+FIRST, LAST = (contract.FIRST_FLOAT, contract.FIRST), (contract.LAST_FLOAT, contract.LAST)
+"""The answers of floats, and of all else that is a number."""
 
 OPERATIONS = {
     "product": contract.PRODUCT,
@@ -167,24 +173,37 @@ class _Builder:
             return _Step(what, (first, 0), k=part.k)
         if isinstance(part, agg.Quantile) and isinstance(table, Histogram):
             return _Step(what, (first, second), base=self._representatives(table), parameter=part.q)
-        if isinstance(part, agg.Last | agg.LastK):
-            return self._newest(name, part, table, first)
+        if isinstance(part, agg.MostFrequent):
+            return self._frequent(name, part, table, first)
+        if isinstance(part, agg.First | agg.Last | agg.LastK):
+            return self._values(name, part, table, first)
         if isinstance(part, agg.Slope):
             return _Step(what, (first, second), others[0], others[1], others[2], float(part.per_ms))
         if table.columns[first - 1].codec == "integer":
             what = OF_INTEGERS[what]
         return _Step(what, (first, second), others[0])
 
-    def _newest(self, name: str, part: agg.Last | agg.LastK, table: Table, column: int) -> _Step:
-        codec = table.columns[column - 1].codec
-        if isinstance(part, agg.Last) and codec != "text":
-            return _Step(contract.LAST_FLOAT if codec == "float" else contract.LAST, (column, 0))
+    def _values(self, name: str, part: agg.First | agg.Last | agg.LastK, table: Table, column: int) -> _Step:
+        codec, is_first = table.columns[column - 1].codec, isinstance(part, agg.First)
+        if isinstance(part, agg.First | agg.Last) and codec != "text":
+            of_floats, others = FIRST if is_first else LAST
+            return _Step(of_floats if codec == "float" else others, (column, 0))
         k = part.k if isinstance(part, agg.LastK) else 1
         texts = codec == "text"
         feature = ListFeature(name, len(self.lists), sum(other.k for other in self.lists), k, texts)
         self.lists.append(feature)
         what = contract.LISTED_TEXTS if texts else contract.LISTED_NUMBERS
+        what = contract.FIRST_TEXT if is_first else what
         return _Step(what, (column, 1 + len(table.columns)), feature.base, k, feature.line)
+
+    def _frequent(self, name: str, part: agg.MostFrequent, table: Table, column: int) -> _Step:
+        if table.columns[column - 1].codec != "text":
+            is_float = table.columns[column - 1].codec == "float"
+            return _Step(contract.FREQUENT_FLOAT if is_float else contract.FREQUENT, (column, 0), k=part.k)
+        feature = ListFeature(name, len(self.lists), sum(other.k for other in self.lists), 1, texts=True)
+        self.lists.append(feature)
+        starts = 1 + len(table.columns)
+        return _Step(contract.FREQUENT_TEXT, (column, starts), feature.base, part.k, feature.line)
 
     def _representatives(self, table: Histogram) -> int:
         """The index of bucket 0 among the representatives; every bucket that a value can have has its own."""

@@ -85,6 +85,9 @@ class Table(ABC):
     exact_times = False
     """True where entries keep the event's own time rather than their tile's start."""
 
+    sorted_by_hash = False
+    """True where the entries of a row are in the order of their hashes, then of time."""
+
     @property
     @abstractmethod
     def columns(self) -> tuple[ColumnSpec, ...]:
@@ -176,6 +179,22 @@ class Recent(Table):
 
 
 @dataclass(frozen=True)
+class Oldest(Table):
+    """The oldest event of each tile, with time, sequence and value."""
+
+    value_codec: str = "float"
+    exact_times = True
+
+    @property
+    def columns(self) -> tuple[ColumnSpec, ...]:
+        return (ColumnSpec("seq", "seq"), ColumnSpec("value", self.value_codec))
+
+    def lift(self, events: FilteredEvents) -> Entries:
+        columns = {"seq": events.seq, "value": events.value()}
+        return Entries(events.row, events.time, columns, events.values.pool if events.values else None)
+
+
+@dataclass(frozen=True)
 class Distinct(Table):
     """The k + 1 smallest 48-bit hashes of the values in each tile, each value in the newest tile that has it.
 
@@ -184,6 +203,7 @@ class Distinct(Table):
     """
 
     k: int = 256
+    sorted_by_hash = True
 
     @property
     def columns(self) -> tuple[ColumnSpec, ...]:
@@ -199,6 +219,27 @@ def hashes_of(values: Values | None) -> NDArray[np.uint64]:
         return np.empty(0, dtype=np.uint64)
     hashes = hash_texts(values.pool)[values.numbers] if values.pool is not None else hash_numbers(values.numbers)
     return hashes >> np.uint64(64 - HASH_BITS)
+
+
+@dataclass(frozen=True)
+class Frequencies(Table):
+    """Per tile, the number of events with each value, of the k + 1 values with the smallest 48-bit hashes.
+
+    A tile with k + 1 values shows that there are more than k, and its numbers are of no use. Sorted by row, then hash.
+    """
+
+    k: int = 32
+    value_codec: str = "text"
+    sorted_by_hash = True
+
+    @property
+    def columns(self) -> tuple[ColumnSpec, ...]:
+        return (ColumnSpec("hash", "hash"), ColumnSpec("count", "count"), ColumnSpec("value", self.value_codec))
+
+    def lift(self, events: FilteredEvents) -> Entries:
+        ones = np.ones(len(events.row), dtype=np.int64)
+        columns = {"hash": hashes_of(events.values), "count": ones, "value": events.value()}
+        return Entries(events.row, events.time, columns, events.values.pool if events.values else None)
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,11 @@ DECAYED = 2 ** -(60 / 30) + 2 ** -(30 / 30) + 2 ** -(30 / 30) + 2 ** -(0.001 / 3
         (agg.Min("price"), -3.0, None),
         (agg.Max("price"), 5.0, None),
         (agg.Last("price"), 4.0, None),
+        (agg.First("price"), 2.0, None),
+        (agg.First("price", where={"price": above(2)}), 5.0, None),
+        (agg.MostFrequent("price"), -3.0, None),  # of four values that occur once, the smallest
+        (agg.MostFrequent("price", k=3), None, None),
+        (agg.MostFrequent("kind"), "buy", None),
         (agg.LastK("price", 3), [4.0, -3.0, 5.0], []),
         (agg.LastK("price", 9), [4.0, -3.0, 5.0, 2.0], []),
         (agg.DistinctCount("price"), 4.0, 0.0),
@@ -136,6 +141,7 @@ def test_a_ratios_own_filter_and_its_parts_filters_all_hold() -> None:
 
 def test_of_two_events_in_one_millisecond_the_later_offset_is_last() -> None:
     assert asked(agg.LastK("price", 2), [event(90, 1.0), event(90, 2.0)], 100) == [2.0, 1.0]
+    assert asked(agg.First("price"), [event(90, 1.0), event(90, 2.0)], 100) == 1.0
     swapped = [event(90, 2.0, known=91), event(90, 1.0, known=90)]
     assert asked(agg.Last("price"), swapped, 100) == 1.0
 

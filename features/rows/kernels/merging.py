@@ -11,8 +11,10 @@ from features import double_double
 from features.rows.kernels.contract import (
     ADDED,
     DISTINCT,
+    FREQUENCIES,
     LARGER,
     LARGER_INTEGER,
+    OLDEST,
     PAIRED,
     RECENT,
     SMALLER,
@@ -119,7 +121,7 @@ def _alive(merge, table, column, clock, oldest, count, scratch):
         if time >= oldest:
             scratch.order[alive] = entry
             alive += 1
-            if kind != RECENT:
+            if kind not in (RECENT, OLDEST):
                 times[entry] = tile_of(merge, first, last, unit, clock, time)
                 if kind == TILES and times[entry] != time:
                     _fade(merge, column, own, entry, time - times[entry], scratch)
@@ -182,6 +184,18 @@ def _newest(merge, table, clock, settled, count, scratch):
 
 
 @inner
+def _first_of_tiles(merge, table, clock, count, scratch):
+    """Keeps the first entry of each tile; returns their number."""
+    first, last = merge.tables[table - 1, 4] if table else I64(0), merge.tables[table, 4]
+    group = I64(0)
+    for index in range(count):
+        own = tile_of(merge, first, last, merge.tables[table, 1], clock, scratch.ints[0, scratch.order[index]])
+        scratch.spare[index] = I64(index == 0 or own != group)
+        group = own
+    return _chosen(count, scratch)
+
+
+@inner
 def _chosen(count, scratch):
     """Keeps the entries of the order whose spare number is not 0; their number."""
     kept = 0
@@ -236,10 +250,16 @@ def merged(merge, table, column, clock, count, scratch):
     oldest, settled = sight(merge, first, merge.tables[table, 3], clock)
     alive = _alive(merge, table, column, clock, oldest, count, scratch)
     keyed = I64(0) if kind == TILES else I64(1)
-    if kind == DISTINCT:
+    if kind in (DISTINCT, FREQUENCIES):
+        k = merge.tables[table, 5]
         sort_runs(scratch.order, alive, scratch.ints[1], scratch.ints[0], scratch.spare)
-        return _different(settled, merge.tables[table, 5], alive, scratch)
+        if kind == DISTINCT:
+            return _different(settled, k, alive, scratch)
+        kept = _one_a_tile(merge, column, merge.tables[table, 2], keyed, alive, scratch)
+        return _capped(k, kept, scratch) if kept > k + 1 else kept
     sort_runs(scratch.order, alive, scratch.ints[0], scratch.ints[keyed], scratch.spare)
     if kind == RECENT:
         return _newest(merge, table, clock, settled, alive, scratch)
+    if kind == OLDEST:
+        return _first_of_tiles(merge, table, clock, alive, scratch)
     return _one_a_tile(merge, column, merge.tables[table, 2], keyed, alive, scratch)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from features.rows.kernels.contract import DISTINCT, FLOAT, RECENT, SIGNED, TEXT
+from features.rows.kernels.contract import DISTINCT, FLOAT, FREQUENCIES, OLDEST, RECENT, SIGNED, TEXT
 from features.rows.kernels.inner import inner, put_word, word_at
 from features.rows.kernels.stored import (
     BATCH_ID,
@@ -54,9 +54,9 @@ def _put_times(data, code, at, kind, unit, clock, count, scratch):
     times, newest = scratch.ints[0], clock // unit
     for index in range(count):
         time = times[scratch.order[index]]
-        if kind == RECENT:
+        if kind in (RECENT, OLDEST):
             behind = clock - time
-        elif kind == DISTINCT or index + 1 == count:
+        elif kind in (DISTINCT, FREQUENCIES) or index + 1 == count:
             behind = newest - time // unit
         else:
             behind = times[scratch.order[index + 1]] // unit - time // unit

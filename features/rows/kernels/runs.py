@@ -124,6 +124,15 @@ def unique(times, hashes, count, left, right, k):
 
 
 @inner
+def is_less_text(data, start, length, other_start, other_length):
+    """True if a text comes before another in the order of bytes, which is that of code points."""
+    for byte in range(min(length, other_length)):
+        if data[start + byte] != data[other_start + byte]:
+            return data[start + byte] < data[other_start + byte]
+    return length < other_length
+
+
+@inner
 def bucket_at(buckets, counts, lo, hi, q):
     """The bucket that holds rank floor(q (n - 1)): the first with more than that many in it and below it."""
     rank = I64(np.floor(q * float(max(counted(counts, lo, hi) - 1, 0))))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from features.hashing import GOLDEN
-from features.rows.kernels.contract import DISTINCT, FLOAT, RECENT, SIGNED, TEXT, UNSIGNED
+from features.rows.kernels.contract import DISTINCT, FLOAT, FREQUENCIES, OLDEST, RECENT, SIGNED, TEXT, UNSIGNED
 from features.rows.kernels.inner import inner, word_at
 from features.rows.layout import HUNDREDTHS, LARGEST_INTEGER, RAW, SMALLEST_INTEGER, WHOLE, WIDTH_MASKS
 
@@ -72,14 +72,14 @@ def signed(numbers, count):
 def times(kind, unit, clock, numbers, count):
     """Stored differences to times in ms, in place (see checks/reference_encoder.py)."""
     signed(numbers, count)
-    if kind == RECENT:
+    if kind in (RECENT, OLDEST):
         for index in range(count):
             numbers[index] = clock - numbers[index]
         return
     newest = clock // unit
     tile = newest
     for index in range(count - 1, -1, -1):
-        tile = (newest if kind == DISTINCT else tile) - numbers[index]
+        tile = (newest if kind in (DISTINCT, FREQUENCIES) else tile) - numbers[index]
         numbers[index] = tile * unit
 
 

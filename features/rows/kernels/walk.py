@@ -9,10 +9,18 @@ import numpy as np
 
 from features.rows.kernels.contract import (
     CHANGE,
+    CHANGE_INTEGER,
     COUNT,
     DECAYED,
     DISTINCT,
     EXPONENTIAL_MEAN,
+    FIRST,
+    FIRST_FLOAT,
+    FIRST_TEXT,
+    FREQUENCIES,
+    FREQUENT,
+    FREQUENT_FLOAT,
+    FREQUENT_TEXT,
     LAST_FLOAT,
     LISTED_NUMBERS,
     LISTED_TEXTS,
@@ -42,6 +50,7 @@ from features.rows.kernels.runs import (
     counted,
     decayed,
     first_at,
+    is_less_text,
     largest,
     slope,
     smallest,
@@ -80,19 +89,21 @@ def _find_bounds(windows, as_of, bounds):
 
 
 @inner
-def _answer_table(program, answers, row, table, count, scratch):
+def _answer_table(stored, program, answers, row, table, count, scratch):
     """All answers from the table, in each of its windows."""
     for run in range(scratch.cursor[3], program.tables[table, 3]):
         window = program.runs[run, 0]
         lo = hi = 0
-        if program.tables[table, 0] != DISTINCT:
+        if program.tables[table, 0] not in (DISTINCT, FREQUENCIES):
             lo = first_at(scratch.ints[0], count, scratch.bounds[window, 0])
             hi = max(lo, first_at(scratch.ints[0], count, scratch.bounds[window, 1]))
         for step in range(program.runs[run - 1, 1] if run else 0, program.runs[run, 1]):
             what = program.steps[step, 0]
             if what == UNIQUE:
                 _answer_distinct(program, step, count, window, scratch)
-            elif what in (LISTED_NUMBERS, LISTED_TEXTS):
+            elif what >= FREQUENT:
+                _answer_frequent(stored, program, answers, row, step, count, window, scratch)
+            elif what in (LISTED_NUMBERS, LISTED_TEXTS, FIRST_TEXT):
                 _answer_list(program, answers, row, step, lo, hi, scratch)
             else:
                 _answer_run(program, step, lo, hi, answers.as_of[row], scratch)
@@ -108,14 +119,61 @@ def _answer_distinct(program, step, count, window, scratch):
 
 
 @inner
+def _is_less(stored, what, first, second, entry, other, scratch):
+    """True if the value of an entry is smaller than that of another."""
+    if what == FREQUENT_FLOAT:
+        return scratch.floats[first, entry] < scratch.floats[first, other]
+    if what == FREQUENT:
+        return scratch.ints[first, entry] < scratch.ints[first, other]
+    starts, lengths = scratch.ints[second], scratch.ints[first]
+    return is_less_text(stored.data, starts[entry], lengths[entry], starts[other], lengths[other])
+
+
+@inner
+def _most_frequent(stored, program, step, count, window, scratch):
+    """The entry with the value that is counted most in the window, -1 for none or too many values; in hash order."""
+    what, first, second = program.steps[step, 0], program.steps[step, 1], program.steps[step, 2]
+    left, right = scratch.bounds[window, 0], scratch.bounds[window, 1]
+    times, hashes, counts = scratch.ints[0], scratch.ints[1], scratch.ints[2]
+    best, most, different, total = I64(-1), I64(0), I64(0), I64(0)
+    for entry in range(count):
+        total += counts[entry] if left <= times[entry] < right else 0
+        if total and (entry + 1 == count or hashes[entry + 1] != hashes[entry]):
+            if total > most or (total == most and _is_less(stored, what, first, second, entry, best, scratch)):
+                best, most = I64(entry), total
+            different += 1
+            total = I64(0)
+    return best if different <= program.steps[step, 4] else I64(-1)
+
+
+@inner
+def _answer_frequent(stored, program, answers, row, step, count, window, scratch):
+    """The value that is counted most in the window."""
+    what, first, second = program.steps[step, 0], program.steps[step, 1], program.steps[step, 2]
+    entry = _most_frequent(stored, program, step, count, window, scratch)
+    scratch.known[step], scratch.real[step] = entry >= 0, np.nan
+    if entry < 0:
+        return
+    if what == FREQUENT_TEXT:
+        answers.counts[program.steps[step, 5], row] = 1
+        answers.listed[row, program.steps[step, 3]] = scratch.ints[second, entry]
+        answers.lengths[row, program.steps[step, 3]] = scratch.ints[first, entry]
+    elif what == FREQUENT_FLOAT:
+        scratch.real[step] = scratch.floats[first, entry]
+    else:
+        scratch.whole[step] = scratch.ints[first, entry]
+        scratch.real[step] = float(scratch.whole[step])
+
+
+@inner
 def _answer_list(program, answers, row, step, lo, hi, scratch):
-    """The newest k values, or the starts and lengths of their texts."""
+    """The newest k values, or the starts and lengths of their texts; or those of the oldest."""
     what, first, second = program.steps[step, 0], program.steps[step, 1], program.steps[step, 2]
     base, total = program.steps[step, 3], min(hi - lo, program.steps[step, 4])
     answers.counts[program.steps[step, 5], row] = total
     for index in range(total):
-        entry = hi - 1 - index
-        if what == LISTED_TEXTS:
+        entry = lo if what == FIRST_TEXT else hi - 1 - index
+        if what in (LISTED_TEXTS, FIRST_TEXT):
             answers.listed[row, base + index] = scratch.ints[second, entry]
             answers.lengths[row, base + index] = scratch.ints[first, entry]
         else:
@@ -161,9 +219,9 @@ def _answer_filled(program, step, lo, hi, as_of, scratch):
     elif what == QUANTILE:
         bucket = bucket_at(scratch.ints[first], scratch.ints[second], lo, hi, program.parameters[step])
         scratch.real[step] = program.representatives[program.steps[step, 5] + bucket]
-    elif what == LAST_FLOAT:
-        scratch.real[step] = scratch.floats[first, hi - 1]
-    elif what >= VARIANCE:
+    elif what in (LAST_FLOAT, FIRST_FLOAT):
+        scratch.real[step] = scratch.floats[first, lo if what == FIRST_FLOAT else hi - 1]
+    elif VARIANCE <= what <= CHANGE_INTEGER:
         _answer_spread(program, step, lo, hi, scratch)
     else:
         if what == SINCE:
@@ -173,7 +231,7 @@ def _answer_filled(program, step, lo, hi, as_of, scratch):
         elif what == MAX_INTEGER:
             scratch.whole[step] = largest(scratch.ints[first], lo, hi)
         else:
-            scratch.whole[step] = scratch.ints[first, hi - 1]
+            scratch.whole[step] = scratch.ints[first, lo if what == FIRST else hi - 1]
         scratch.real[step] = float(scratch.whole[step])
 
 
@@ -254,7 +312,7 @@ def answer_rows(rows, arrays, out):
             for table in range(len(program.tables)):
                 count = entries_of(stored, start, table)
                 unpack_table(stored, program, table, count, clock, scratch)
-                _answer_table(program, answers, row, table, count, scratch)
+                _answer_table(stored, program, answers, row, table, count, scratch)
             _derive(program, scratch)
             _write(program, answers, reals, row, scratch)
     return -1
