@@ -15,6 +15,7 @@ __all__ = [
     "jars",
     "kafka",
     "settings",
+    "observers",
     "pipeline",
     "replay",
     "scoring",

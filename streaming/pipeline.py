@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,6 @@ from streaming.generations import (
     Generation,
     GenerationFold,
     Lease,
-    Needed,
     Resuming,
     Running,
     Upkeep,
@@ -47,6 +45,7 @@ from streaming.generations import (
 )
 from streaming.kafka import read_watermarks
 from streaming.losses import ARCHIVE, FOLD, TopicWatch
+from streaming.observers import Observers
 from streaming.scoring import EventScoring
 from streaming.spark import (
     BatchReader,
@@ -79,25 +78,13 @@ KEPT_BATCHES = 5
 """Parsed batches that are kept for the archive, whose batch has as many records as two of the fold."""
 
 
-@dataclass(frozen=True)
-class Models:
-    """The registered models of a stream.
-
-    Args:
-        needed: the definitions of views that they need.
-        scoring: scores each event with the event models; None where the repo defines none.
-    """
-
-    needed: Needed = frozenset
-    scoring: EventScoring | None = None
-
-
 class Pipeline:
     """Runs the folds and the archive of a repo's streams until it is stopped.
 
     Args:
         send: takes dead letters.
         schemas: the registry's, by number, for streams of Avro.
+        observers: what sees the events beside the rows.
     """
 
     def __init__(
@@ -105,19 +92,20 @@ class Pipeline:
         context: StreamContext,
         send: SendDeadLetters,
         schemas: Schemas | None = None,
-        models: Models | None = None,
+        observers: Observers | None = None,
     ) -> None:
         self._context = context
         self._options, self._repo, self._rows, self._log = context.options, context.repo, context.rows, context.log
         self._settings = context.options.settings
         self._send = send
         self._schemas = schemas
-        self._scoring = (models and models.scoring) or EventScoring([])
+        self._observers = observers or Observers()
+        self._scoring = self._observers.scoring or EventScoring([])
         self._archive = Archive(self._options.offline, self._repo)
         self._parsed = ParsedBatches(self._repo.streams, KEPT_BATCHES * self._settings.max_offsets_per_trigger)
         self._builder = Builder(context, self._archive, self._scoring.reach)
         self._checkpoints = self._builder.folds
-        self._folds = ActiveFolds(context, self._checkpoints, models.needed if models else frozenset)
+        self._folds = ActiveFolds(context, self._checkpoints, self._observers.needed)
         self._topics = TopicWatch(context.options, context.topics())
         checkpoints = self._builder.folds, self._builder.archived
         self._resuming = Resuming(context, self._archive, checkpoints, self._scoring, self._topics)
@@ -162,6 +150,7 @@ class Pipeline:
             finally:
                 self._builder.stop.set()
                 self._scoring.close()
+                self._observers.silences.close()
                 for fold in self._folds:
                     self._patiently(fold.release)
 
@@ -245,8 +234,9 @@ class Pipeline:
         send = self._send_letters if is_todays else _send_nothing
         # Rows with events that were never scored would show a model the events' own effects: they score nothing.
         scoring = None if self._scoring.lacks(log.standing()) else self._scoring.of_generation(target)
+        observing = self._observers.silences.beside(scoring, target)
         check = partial(self._topics.check_ids, FOLD)
-        sink = OnlineSink(target, log, send, self._schemas, parsed, scoring, check)
+        sink = OnlineSink(target, log, send, self._schemas, parsed, observing, check)
         return GenerationFold(generation, repo, sink, upkeep, self._checkpoints, self._settings.freshness_slo_ms)
 
     # --- queries ---
@@ -290,6 +280,7 @@ class Pipeline:
                 due["check"] = now_s + CHECK_EVERY_S
                 self._patiently(self._claim.keep)
                 self._patiently(lambda: self._each_fold(GenerationFold.stand))
+                self._patiently(lambda: self._observers.silences.tick(self._folds))
                 if self._build is not None:
                     self._patiently(self._builder.keep_lease)
 

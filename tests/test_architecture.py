@@ -52,7 +52,7 @@ LAYERS = {
     ),
     "features.definitions.conversions": "casts > times",
     "features.definitions.models": (
-        "earlier > anomalies classifiers recommenders regressors > event_models > scored_streams"
+        "earlier > anomalies classifiers recommenders regressors > event_models > scored_streams silences"
     ),
     "features.events": (
         "arguments parsing > avro json keys split_columns > decoded dedupe > "
@@ -118,8 +118,8 @@ LAYERS = {
     "serving.server": "ray_server > haproxy",
     "serving.versions": "versions > canary named shadow",
     "streaming": (
-        "pipeline > forget generations > archive context scoring status > alerts fold > archived_letters losses > "
-        "dead_letters replay spark > kafka > jars settings supervisor"
+        "pipeline > observers > forget generations > archive context scoring status > incidents > alerts fold > "
+        "archived_letters losses > dead_letters replay spark > kafka > jars settings supervisor"
     ),
     "streaming.alerts": "delivery > sinks status topic",
     "streaming.alerts.sinks": "delta postgres webhook > port",
@@ -127,6 +127,7 @@ LAYERS = {
     "streaming.fold": "sink > executors > crash_points freshness parsed_batches pruning shares > observed_store",
     "streaming.forget": "forgetting > alerts_database online tables topics > search subject",
     "streaming.generations": "active > builder resuming running switchover > checkpoints lease rebuild_request",
+    "streaming.incidents": "alerts_once silences > last_times",
     "streaming.kafka": "watermarks > broker consumer encoding topic_facts > ports producer topic_admin",
     "streaming.losses": "topic_watch > pinned_topics record > gaps",
     "streaming.scoring": "scoring > on_executors rescoring > decision_log request topics",

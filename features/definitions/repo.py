@@ -22,17 +22,17 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from features.definitions.expressions import FrozenMap
-from features.definitions.models import BaseEventModel, ChosenRecommenders, Recommender, chosen_recommenders
+from features.definitions.models import BaseEventModel, ChosenRecommenders, Recommender, Silence, chosen_recommenders
 from features.definitions.streams import Entity, Stream
 from features.definitions.views import FeatureView, canonical
 from features.errors import DefinitionError, HeadraceError, UsageError
 
-Definition = Entity | Stream | FeatureView | BaseEventModel | Recommender
+Definition = Entity | Stream | FeatureView | BaseEventModel | Recommender | Silence
 
 Definitions = dict[tuple[type, str], tuple[Definition, str]]
 """(class of KINDS, name) → the definition and its file."""
 
-D = TypeVar("D", Entity, Stream, FeatureView, BaseEventModel, Recommender)
+D = TypeVar("D", Entity, Stream, FeatureView, BaseEventModel, Recommender, Silence)
 
 KINDS: dict[type, str] = {
     Entity: "entity",
@@ -40,6 +40,7 @@ KINDS: dict[type, str] = {
     FeatureView: "feature view",
     BaseEventModel: "event model",
     Recommender: "recommender",
+    Silence: "silence",
 }
 
 _numbers = itertools.count()
@@ -55,6 +56,7 @@ class FeatureRepo:
     views: Mapping[str, FeatureView]
     models: Mapping[str, BaseEventModel] = field(default_factory=dict)
     recommenders: Mapping[str, Recommender] = field(default_factory=dict)
+    silences: Mapping[str, Silence] = field(default_factory=dict)
 
     def chosen_recommenders(self, written: Mapping[str, Any] | None = None) -> ChosenRecommenders:
         """The recommenders by the definitions and by the section [training] as it is written. Raises UsageError."""
@@ -102,10 +104,12 @@ def load_repo(path: str | Path) -> FeatureRepo:
     views, models = _of_class(FeatureView, definitions), _of_class(BaseEventModel, definitions)
     entities, streams = _of_class(Entity, definitions), _of_class(Stream, definitions)
     recommenders = _of_class(Recommender, definitions)
-    repo = FeatureRepo(path, entities, streams, views, models, recommenders)
+    silences = _of_class(Silence, definitions)
+    repo = FeatureRepo(path, entities, streams, views, models, recommenders, silences)
     for model in models.values():
         model.check(repo.columns_of(model.stream))
     _check_scored(repo)
+    _check_silences(repo)
     _check_recommenders(repo)
     return repo
 
@@ -122,6 +126,13 @@ def _check_scored(repo: FeatureRepo) -> None:
                 got = f"topic '{topic}' of {', '.join(others)}"
                 raise DefinitionError(f"event model '{model.name}': scored", "a topic that it alone writes", got)
             writers[topic] = model.name
+
+
+def _check_silences(repo: FeatureRepo) -> None:
+    for silence in repo.silences.values():
+        if not any(view.entity == silence.entity for view in repo.reading(silence.stream.name)):
+            required = f"a view of '{silence.entity.name}' that reads stream '{silence.stream.name}'"
+            raise DefinitionError(f"silence '{silence.name}'", required, "none")
 
 
 def _check_recommenders(repo: FeatureRepo) -> None:
@@ -237,6 +248,8 @@ def _with_parts(definition: Definition) -> Iterator[Definition]:
     if isinstance(definition, BaseEventModel):
         yield from definition.streams
         yield from () if definition.scored is None else (definition.scored,)
+    if isinstance(definition, Silence):
+        yield from (definition.entity, definition.stream)
     if isinstance(definition, Recommender):
         yield definition.stream
         yield from () if definition.served is None else (definition.served,)

@@ -114,11 +114,11 @@ def trainings_of(loop: Loop, every_s: float, drift_s: float) -> list[Schedule]:
 
 
 def has_sinks(loop: Loop) -> bool:
-    """True where the definitions have event models, and the settings name a sink of alerts."""
+    """True where the definitions have event models or silences, and the settings name a sink of alerts."""
     from features.definitions import load_repo
 
-    chosen = loop.settings.alerts
-    return bool(chosen.table or chosen.postgres or chosen.webhook) and bool(load_repo(loop.repo).models)
+    chosen, repo = loop.settings.alerts, load_repo(loop.repo)
+    return bool(chosen.table or chosen.postgres or chosen.webhook) and bool(repo.models or repo.silences)
 
 
 def run(loop: Loop, trainings: Sequence[Schedule], delivery: Schedule) -> None:

@@ -18,9 +18,11 @@ from models.event_model.decisions import (
     InputEffect,
     alerts_of,
     decide,
+    flagged_decisions,
     known_together,
     reasons_of,
     scored_events,
+    sources_of,
 )
 from models.event_model.habits import FittedHabit, FittedHabits, RarityCurve
 from models.event_model.inputs import EventInputs, Events
@@ -58,6 +60,7 @@ __all__ = [
     "alerts_of",
     "decide",
     "filled",
+    "flagged_decisions",
     "golden_scores",
     "kind_of",
     "known_together",
@@ -68,6 +71,7 @@ __all__ = [
     "rounded",
     "save_event_model",
     "scored_events",
+    "sources_of",
     "try_out",
     "views_of",
     "words_of",

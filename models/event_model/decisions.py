@@ -89,11 +89,13 @@ DECISIONS = pa.schema(
         "event": pa.string(),
         "problem": pa.string(),
         "inputs": pa.string(),
+        "repeated": pa.list_(pa.string()),
     }
 )
 """The decision about each event. ``score`` is null without a version and where the model failed (``problem``);
 ``reasons`` and ``event`` are JSON of events that alert; ``inputs`` (and ``event``) are JSON of events with a problem,
-from which the model scores them again. Older decisions have no ``stream``."""
+from which the model scores them again. ``repeated`` has the sources whose alert would repeat an incident's; null for
+none. Older decisions have no ``stream`` and no ``repeated``."""
 
 SCORED = "scored "
 """Behind DECISIONS, the decisions of a model that writes a scored stream have its event's known_at and fields, each
@@ -141,6 +143,7 @@ def decide(
             "event": texts,
             "problem": [problem] * count,
             "inputs": [None] * count if problem is None else inputs_as_json(columns, matrix),
+            "repeated": [None] * count,
         },
         schema=DECISIONS,
     )
@@ -224,14 +227,28 @@ def _reasons_json(reasons: list[InputEffect]) -> str:
 
 
 def alerts_of(decisions: pa.Table) -> list[dict[str, Any]]:
-    """An alert for each event that reaches the model's threshold, and one for each rule that an event meets."""
+    """An alert for each event that reaches the model's threshold, and one for each rule that an event meets.
+
+    Those that would repeat the alert of an incident are left out.
+    """
+    return [
+        _alert(decision, source)
+        for decision in flagged_decisions(decisions)
+        for source in sources_of(decision)
+        if source not in (decision.get("repeated") or ())
+    ]
+
+
+def flagged_decisions(decisions: pa.Table) -> list[dict[str, Any]]:
+    """The decisions about events that reach the threshold (``reached``) or meet a rule, in order."""
     reached = pc.fill_null(pc.greater_equal(decisions["score"], decisions["threshold"]), fill_value=False)
     flagged = pc.or_(reached, pc.greater(pc.list_value_length(decisions["rules"]), 0))
-    alerting = decisions.append_column("reached", reached).filter(flagged).to_pylist()
-    return [_alert(decision, source) for decision in alerting for source in _sources(decision)]
+    found: list[dict[str, Any]] = decisions.append_column("reached", reached).filter(flagged).to_pylist()
+    return found
 
 
-def _sources(decision: Mapping[str, Any]) -> list[str]:
+def sources_of(decision: Mapping[str, Any]) -> list[str]:
+    """The model and the rules by which a flagged decision alerts."""
     by_model = [f"model:{decision['model']}"] if decision["reached"] else []
     return [*by_model, *(f"rule:{name}" for name in decision["rules"])]
 

@@ -7,11 +7,12 @@ from streaming.fold.crash_points import Reached, around_effects, crash_point
 from streaming.fold.freshness import Freshness, ages_of, cumulative_s, percentiles_ms, quantile_ms
 from streaming.fold.parsed_batches import ParsedBatches
 from streaming.fold.pruning import Pruning
-from streaming.fold.shares import FoldJob, FoldShare, fold_job, packed, packed_parts, unpacked
+from streaming.fold.shares import BatchScoring, FoldJob, FoldShare, fold_job, packed, packed_parts, unpacked
 from streaming.fold.sink import BatchReport, FoldTarget, OnlineSink, by_stream, send_refused
 
 __all__ = [
     "BatchReport",
+    "BatchScoring",
     "FoldShare",
     "FoldTarget",
     "Freshness",

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from features.definitions import FeatureRepo
+from features.events import encode_key
 from features.hashing import hash_texts
 from features.online_store import Erasure
 from streaming.forget.alerts_database import forget_alerts
@@ -20,6 +21,7 @@ from streaming.forget.search import files_of, hashed_in, is_binary, times_in
 from streaming.forget.subject import Subject
 from streaming.forget.tables import forget_in_table, own_rows
 from streaming.forget.topics import forget_letters, kept_topics, send_tombstones
+from streaming.incidents import forget_silences, silences_file
 from streaming.kafka import DEAD, EventProducer
 
 BROKER, STAGES = "kafka", "training"
@@ -119,6 +121,13 @@ def forget(
         "tables": {own.table.name: own.count for own in tables if own.count},
         "dead_letters": letters,
         "alerts_database": 0,
+        "silences": forget_silences(
+            silences_file(places.home / "checkpoints"),
+            places.repo.silences.values(),
+            subject.entity,
+            encode_key(subject.key, subject.entity),
+            dry_run=dry_run,
+        ),
         "training_stages": _forget_stages(places.home / STAGES, dry_run=dry_run),
     }
     if places.postgres is not None:

@@ -75,6 +75,10 @@ class Running:
         ends = flat_offsets({topic: parts for offsets in latest for topic, parts in offsets.items()})
         return lag(broker_offsets(self.end), ends)
 
+    def read_up_to(self) -> int | None:
+        """The time (ms) up to which it has read everything that was sent; None where it is behind, or unknown."""
+        return ms_of_progress(self.query.progress() or {}) if self.lag() == 0 else None
+
 
 @dataclass(frozen=True)
 class Executors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from features.events import event_schema
 from models.event_champion import EventAlias
 from models.event_model import EventModelColumns, LoadedEventModel, decide
 from streaming.dead_letters import DeadLetter, send_receipts
+from streaming.incidents import Incidents, incidents_file
 from streaming.kafka import EventProducer
 from streaming.scoring.topics import DecisionTopics, problems_topic, scored_streams
 
@@ -29,7 +31,12 @@ def rescored(letters: Sequence[DeadLetter], columns: EventModelColumns, loaded: 
 
 
 def rescore(
-    letters: Sequence[DeadLetter], repo: FeatureRepo, uri: str, producer: EventProducer, topics: tuple[str, str]
+    letters: Sequence[DeadLetter],
+    repo: FeatureRepo,
+    uri: str,
+    producer: EventProducer,
+    topics: tuple[str, str],
+    checkpoints: Path,
 ) -> int:
     """Score the letters of the repo's models, send the decisions, and mark the letters as replayed; returns how many.
 
@@ -39,6 +46,7 @@ def rescore(
     Args:
         uri: of the registry of models.
         topics: of scores and of alerts.
+        checkpoints: of the home, which has the incidents that alert once.
 
     Raises:
         StoreError: a model has no champion that can score.
@@ -52,11 +60,13 @@ def rescore(
         if loaded is None:
             got = champion.problem or "none"
             raise StoreError(f"event model '{name}'", "a champion that scores", got, f"Run 'headrace train {name}'.")
-        decided = rescored(of_model, columns, loaded)
+        incidents = Incidents(columns.model, incidents_file(checkpoints, name))
+        decided = incidents.marked(rescored(of_model, columns, loaded))
         scored = np.asarray(decided["score"].is_valid())
         sink = DecisionTopics(producer, *topics, scored_streams(repo))
         sink.send_rescored(decided.filter(pa.array(scored)), columns.model.scored_rules)
         done = [letter for letter, is_scored in zip(of_model, scored.tolist(), strict=True) if is_scored]
+        incidents.keep(decided)
         send_receipts(producer, problems_topic(topics[0], name), done)
         count += len(done)
     return count

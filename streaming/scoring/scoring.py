@@ -23,6 +23,7 @@ from features.online_store import Batch, Offsets, RowStore
 from features.rows import BatchKey
 from models.event_champion import Champion, EventAlias, PolledChampion, first_look_s
 from models.event_model import DECISIONS, EventModelColumns, decide, known_together
+from streaming.incidents import Incidents, incidents_file
 from streaming.scoring.decision_log import DecisionLog
 from streaming.scoring.on_executors import decided_on_executors
 from streaming.scoring.request import ScoringRequest
@@ -51,16 +52,25 @@ class ModelScoring:
         log: of the decisions.
         send: sends the decisions.
         reached: called before decisions become durable, and after they were sent.
+        incidents: of the model; None marks no alert as repeated.
 
     Raises:
         UsageError: the model has an input of a view that does not read the model's stream.
     """
 
     def __init__(
-        self, champion: Champion, log: DecisionLog, send: DecisionSink, reached: Reached | None = None
+        self,
+        champion: Champion,
+        log: DecisionLog,
+        send: DecisionSink,
+        reached: Reached | None = None,
+        incidents: Incidents | None = None,
     ) -> None:
         _check(champion.columns)
         self.champion, self.log = champion, log
+        self._incidents = incidents
+        if incidents is not None and log.unsent is not None:
+            incidents.keep(log.unsent)  # a crash may have come between the log and this
         self._send, self._reached = send, reached or _no_crash_point
         # Generations are folded by threads of their own, and only one may decide about an event.
         self._deciding = threading.Lock()
@@ -79,6 +89,8 @@ class ModelScoring:
                 if decided.num_rows:
                     self._reached("before scores")
                 self.log.keep(decided, end)
+                if self._incidents is not None:
+                    self._incidents.keep(decided)
                 self._send_unsent()
                 if decided.num_rows:
                     self._reached("after scores")
@@ -92,7 +104,8 @@ class ModelScoring:
         loaded, problem = self.champion.current(), self.champion.problem
         missing = f"no_model: {problem}" if loaded is None and problem else None
         decided = score(ScoringRequest(self.champion.columns, loaded, missing))
-        return known_together(decided.filter(pa.array(self.log.undecided(decided))))
+        fresh = known_together(decided.filter(pa.array(self.log.undecided(decided))))
+        return fresh if self._incidents is None else self._incidents.marked(fresh)
 
 
 class GenerationScoring:
@@ -167,13 +180,14 @@ def event_scoring(
     """The scoring of the repo's event models.
 
     Args:
-        folder: of the decision logs.
+        folder: of the decision logs; incidents are beside it.
     """
     columns = [EventModelColumns.of(repo, model) for model in repo.models.values()]
     champions = [PolledChampion(EventAlias(tracking_uri, each), first_look_s(tracking_uri)) for each in columns]
     logs = [DecisionLog(folder / each.model.name, each.model.stream) for each in columns]
-    models = [ModelScoring(champion, log, send, reached) for champion, log in zip(champions, logs, strict=True)]
-    return EventScoring(models)
+    incidents = [Incidents(each.model, incidents_file(folder.parent, each.model.name)) for each in columns]
+    parts = zip(champions, logs, incidents, strict=True)
+    return EventScoring([ModelScoring(champion, log, send, reached, each) for champion, log, each in parts])
 
 
 def decided_here(request: ScoringRequest, accepted: Mapping[str, pa.Table], store: RowStore, key: BatchKey) -> pa.Table:

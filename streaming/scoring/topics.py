@@ -15,7 +15,7 @@ from models.event_model import SCORED, alerts_of, scored_events
 from streaming.dead_letters import Acknowledged, letter_headers
 from streaming.kafka import EventProducer, dead_letter_topic, messages
 
-ALERT_COLUMNS = ["reasons", "event", "problem", "inputs"]
+ALERT_COLUMNS = ("reasons", "event", "problem", "inputs", "repeated")
 """Columns of decisions that scores do not have: of events that alert, or that a model failed on."""
 
 RULE = "rule:"
@@ -30,7 +30,10 @@ class DecisionSink(Protocol):
 
 def scores_of(scored: pa.Table) -> list[dict[str, object]]:
     """The messages of the topic of scores."""
-    scores: list[dict[str, object]] = without_scored_fields(scored.drop_columns(ALERT_COLUMNS)).to_pylist()
+    own = without_scored_fields(scored)
+    scores: list[dict[str, object]] = own.select(
+        [name for name in own.column_names if name not in ALERT_COLUMNS]
+    ).to_pylist()
     return scores
 
 

@@ -1,4 +1,4 @@
-"""Definitions of models: of a stream's events (classifiers, regressors, anomalies), and recommenders.
+"""Definitions of models: of a stream's events (classifiers, regressors, anomalies), and recommenders; and silences.
 
 In: the streams, entities and views of a feature repo. Out: frozen definitions, checked when they are made; training and
 serving take all names from them.
@@ -18,6 +18,7 @@ from features.definitions.models.event_models import SCORE, AtPrecision, BaseEve
 from features.definitions.models.recommenders import SOURCES, Recommender, Source, attributes_of
 from features.definitions.models.regressors import Regressor
 from features.definitions.models.scored_streams import OF_EVENT, SCORED_COLUMNS, scored_stream
+from features.definitions.models.silences import Silence
 
 __all__ = [
     "Anomaly",
@@ -37,6 +38,7 @@ __all__ = [
     "SCORE",
     "SCORED_COLUMNS",
     "SOURCES",
+    "Silence",
     "Source",
     "TopADay",
     "attributes_of",

@@ -89,6 +89,7 @@ class Anomaly(BaseEventModel):
         derived: further columns for rules: name → expression of fields, features and ``score``.
         rules: each an alert source of its own; they may name ``score``.
         scored: the stream (scored_stream()) that gets each event with its score, for features to aggregate.
+        once_within: as a rule's, for the alerts of the model itself.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Anomaly(BaseEventModel):
     derived: Mapping[str, Expression] | None = None
     rules: Sequence[Rule] = ()
     scored: Stream | None = None
+    once_within: str | None = None
     inputs: Sequence[str] = field(init=False, default=())
 
     def __post_init__(self) -> None:

@@ -32,6 +32,7 @@ class Classifier(BaseEventModel):
         rules: each an alert source of its own; they may name ``score``.
         usual: input → the feature with its usual value, which reasons show beside it.
         scored: the stream (scored_stream()) that gets each event with its score, for features to aggregate.
+        once_within: as a rule's, for the alerts of the model itself.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Classifier(BaseEventModel):
     rules: Sequence[Rule] = ()
     usual: Mapping[str, str] | None = None
     scored: Stream | None = None
+    once_within: str | None = None
 
     def __post_init__(self) -> None:
         where = self.where

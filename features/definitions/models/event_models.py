@@ -59,13 +59,17 @@ class Rule:
     Args:
         where: numeric field of the event, feature of an entity that it names, name in the model's ``derived``, or (of
             the kinds that say so) the model's own ``score`` → condition; a null meets none.
+        once_within: events of one group (the model's ``group``) that meet the rule within this time of one another are
+            one incident, of which the first alerts; None alerts on every event.
     """
 
     name: str
     where: Mapping[str, Any]
+    once_within: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, f"rule {self.name!r}")
+        _check_once_within(self.once_within, f"rule '{self.name}'")
         freeze(self, where=freeze_where(self.where, f"rule '{self.name}'"))
         if not self.where:
             raise DefinitionError(f"rule '{self.name}'", "at least one condition", "none")
@@ -74,6 +78,11 @@ class Rule:
     def filter(self) -> FrozenMap[Condition]:
         """The checked form of ``where``."""
         return self.where  # type: ignore[return-value]  # __post_init__ froze it
+
+
+def _check_once_within(once_within: object, where: str) -> None:
+    if once_within is not None and duration_ms(once_within, f"{where}: once_within") == 0:  # type: ignore[arg-type]
+        raise DefinitionError(f"{where}: once_within", "a time such as '1h', or None", repr(once_within))
 
 
 class BaseEventModel:
@@ -94,6 +103,7 @@ class BaseEventModel:
     usual: Mapping[str, str] | None = None
     scored: Stream | None = None
     text: str | None = None
+    once_within: str | None = None
 
     OUTPUTS: ClassVar[tuple[str, ...]] = (SCORE,)
     """The model's own answers that derived columns and rules may name."""
@@ -126,6 +136,9 @@ class BaseEventModel:
         if len(set(inputs)) < len(inputs):
             raise DefinitionError(where, "inputs that differ", ", ".join(inputs))
         len(self.scored_fields)  # making them checks them
+        _check_once_within(self.once_within, where)
+        if self.incidents_ms and self.group is None:
+            raise DefinitionError(where, "a group, whose events once_within makes one incident", "none")
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -146,6 +159,13 @@ class BaseEventModel:
     def scored_fields(self) -> FrozenMap[str]:
         """Field of ``scored`` → its path in the message: 'event.FIELD' or a model's column; empty without a stream."""
         return FrozenMap() if self.scored is None else scored_sources(self.scored, self.stream, self.where)
+
+    @property
+    def incidents_ms(self) -> dict[str, int]:
+        """Source of alerts → its ``once_within`` in ms, of those that alert once an incident."""
+        within = {f"model:{self.name}": self.once_within}
+        within |= {f"rule:{rule.name}": rule.once_within for rule in self.rules}
+        return {source: duration_ms(time) for source, time in within.items() if time is not None}
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -207,6 +227,7 @@ class EventModel(BaseEventModel):
         derived: further columns for rules: name → expression of fields and features.
         rules: each an alert source of its own.
         usual: input → the feature with its usual value, which reasons show beside it.
+        once_within: as a rule's, for the alerts of the model itself.
         scored: the stream (scored_stream()) that gets each event with its score, for features to aggregate.
     """
 
@@ -221,6 +242,7 @@ class EventModel(BaseEventModel):
     rules: Sequence[Rule] = ()
     usual: Mapping[str, str] | None = None
     scored: Stream | None = None
+    once_within: str | None = None
 
     OUTPUTS: ClassVar[tuple[str, ...]] = ()
 

@@ -38,6 +38,7 @@ class Regressor(BaseEventModel):
         error: the error that the fit minimises and the gate compares: the mean of its absolute, or the root of the
             mean of its square.
         scored: the stream (scored_stream()) that gets each event with its prediction, for features to aggregate.
+        once_within: as a rule's, for the alerts of the model itself.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Regressor(BaseEventModel):
     usual: Mapping[str, str] | None = None
     error: Literal["absolute", "squared"] = "absolute"
     scored: Stream | None = None
+    once_within: str | None = None
 
     def __post_init__(self) -> None:
         where = self.where

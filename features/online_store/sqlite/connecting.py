@@ -9,15 +9,18 @@ from pathlib import Path
 RETRY_S = 0.01
 
 
-def connected(path: Path, schema: str, timeout_s: float) -> sqlite3.Connection:
+def connected(path: Path, schema: str, timeout_s: float, *, check_same_thread: bool = True) -> sqlite3.Connection:
     """A connection to ``path`` in WAL mode with the tables of ``schema``, in autocommit; its folder is made.
 
     SQLite refuses the change to WAL at once while another connection makes the same change, whatever its timeout,
     so the opening is tried again for up to ``timeout_s`` seconds. Raises sqlite3.Error after that.
+
+    Args:
+        check_same_thread: whether only the thread that opened it may use it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + timeout_s
-    connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None)
+    connection = sqlite3.connect(path, timeout_s, isolation_level=None, check_same_thread=check_same_thread)
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")

@@ -183,7 +183,8 @@ def _score_again(letters: Sequence[DeadLetter], settings: Settings, producer: Ev
     root = Path.cwd()
     uri = absolute_uri(settings.mlflow.tracking_uri, root)
     topics = settings.stream.scores_topic, settings.stream.alerts_topic
-    return rescore(letters, load_repo(root / settings.stream.repo), uri, producer, topics)
+    checkpoints = root / settings.home / "checkpoints"
+    return rescore(letters, load_repo(root / settings.stream.repo), uri, producer, topics, checkpoints)
 
 
 def _chosen(letters: Sequence[DeadLetter], reason: str | None, everything: bool) -> list[DeadLetter]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from features.definitions import FeatureRepo
     from headrace.settings import Settings
     from streaming.fold import Reached
+    from streaming.incidents import SilenceWatch
     from streaming.kafka import EventProducer
     from streaming.pipeline import Pipeline
     from streaming.scoring import EventScoring
@@ -121,7 +122,8 @@ def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str)
     from streaming.dead_letters import send_dead_letters
     from streaming.fold import crash_point
     from streaming.kafka import EventProducer, ensure_topics
-    from streaming.pipeline import Models, Pipeline
+    from streaming.observers import Observers
+    from streaming.pipeline import Pipeline
 
     client = settings.kafka.client
     ensure_topics(bootstrap, repo.streams.values(), settings.kafka.partitions, client)
@@ -132,7 +134,11 @@ def _pipeline(settings: Settings, root: Path, repo: FeatureRepo, bootstrap: str)
         StreamContext(stream_options(settings, root, bootstrap), repo, rows, say, reached),
         lambda stream, messages, parsed: send_dead_letters(producer, stream, messages.table, parsed),
         schema_registry(settings.kafka.schema_registry, settings.kafka.registry),
-        Models(needed, _scoring(settings, root, repo, producer, reached)),
+        Observers(
+            needed,
+            _scoring(settings, root, repo, producer, reached),
+            _silences(settings, root, repo, producer),
+        ),
     )
 
 
@@ -158,6 +164,18 @@ def _scoring(
         DecisionTopics(producer, scores, alerts, scored_streams(repo)),
         reached,
     )
+
+
+def _silences(settings: Settings, root: Path, repo: FeatureRepo, producer: EventProducer) -> SilenceWatch:
+    """The watch of the repo's rules of silence; the topic of alerts exists where there are any."""
+    from streaming.incidents import LastTimes, SilenceWatch, alert_sender, silences_file
+    from streaming.kafka import ensure_named_topics
+
+    kafka, alerts = settings.kafka, settings.stream.alerts_topic
+    if repo.silences:
+        ensure_named_topics(producer.bootstrap_servers, [alerts], kafka.partitions, kafka.client, kept=[alerts])
+    times = LastTimes(silences_file(root / settings.home / "checkpoints"))
+    return SilenceWatch(repo.silences.values(), times, alert_sender(producer, alerts))
 
 
 def stream_options(settings: Settings, root: Path, bootstrap: str) -> StreamOptions:
