@@ -51,6 +51,7 @@ LAYERS = {
         "conversions > expressions paths > checks windows"
     ),
     "features.definitions.conversions": "casts > times",
+    "features.definitions.expressions": "arithmetic conditions",
     "features.definitions.models": (
         "earlier > anomalies classifiers recommenders regressors > event_models > scored_streams silences"
     ),

@@ -6,6 +6,7 @@ It favours clarity, shares no code with the kernels, and says with each float ho
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from features.definitions import Compare, Condition, Feature, OneOf
+from features.definitions import AnyOf, Compare, Condition, Feature, OneOf, Presence, TextTest
 from features.definitions import aggregations as agg
 
 Event = Mapping[str, Any]
@@ -44,20 +45,33 @@ def is_exact(feature: Feature) -> bool:
     return isinstance(feature.aggregation, (*EXACT_AGGREGATIONS, agg.Quantile))
 
 
+RELATIONS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "above": operator.gt,
+    "at_least": operator.ge,
+    "below": operator.lt,
+    "at_most": operator.le,
+    "other_than": operator.ne,
+    "starts_with": str.startswith,
+}
+
+
 def passes(event: Event, where: Mapping[str, Condition]) -> bool:
     """True if the event meets every condition."""
-    return all(event[column] is not None and meets(event[column], condition) for column, condition in where.items())
+    return all(meets(event[column], condition) for column, condition in where.items())
 
 
 def meets(value: Any, condition: Condition) -> bool:
-    """True if the value meets the condition."""
+    """True if the value meets the condition; None is null."""
+    if isinstance(condition, AnyOf):
+        return any(meets(value, each) for each in condition.conditions)
+    if isinstance(condition, Presence):
+        return (value is not None) == condition.there
+    if value is None:
+        return False
     if isinstance(condition, OneOf):
         return value in condition.values
-    if isinstance(condition, Compare):
-        compare = {"above": value > condition.value, "at_least": value >= condition.value}
-        compare |= {"below": value < condition.value, "at_most": value <= condition.value}
-        compare |= {"other_than": value != condition.value}
-        return bool(compare[condition.relation])
+    if isinstance(condition, Compare | TextTest):
+        return bool(RELATIONS[condition.relation](value, condition.value))
     return bool(value == condition)
 
 

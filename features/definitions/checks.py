@@ -13,6 +13,9 @@ from features.errors import DefinitionError
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
+OF_THE_MACHINE = ("localtime", "posixrules")
+"""Names in the time zone database that mean another zone on another machine."""
+
 LATER = "later"
 """Marks a parameter that definitions stored by earlier versions do not have."""
 
@@ -43,6 +46,18 @@ def check_model_name(name: object, where: str) -> None:
     """Raises DefinitionError unless it is a valid name of a registered model."""
     if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
         raise DefinitionError(where, "a name of letters, digits, - and _", repr(name))
+
+
+def check_zone(zone: object, where: str) -> None:
+    """Raises DefinitionError unless it is the name of a time zone, the same on every machine."""
+    from zoneinfo import ZoneInfo
+
+    try:
+        found = isinstance(zone, str) and zone not in OF_THE_MACHINE and bool(ZoneInfo(zone))
+    except (KeyError, ValueError, OSError):  # of a name, of a path, of a folder
+        found = False
+    if not found:
+        raise DefinitionError(where, "a time zone of IANA, such as 'Europe/Berlin' or 'UTC'", repr(zone))
 
 
 def check_mapping(value: object, where: str) -> None:

@@ -6,12 +6,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from features.definitions import aggregations as agg
-from features.definitions.expressions import Compare, Condition, Expression, OneOf
+from features.definitions.expressions import (
+    AnyOf,
+    Compare,
+    Condition,
+    Expression,
+    OneOf,
+    Presence,
+    TextTest,
+)
 from features.definitions.models import Recommender
 from features.definitions.views import Feature, FeatureView
 from features.definitions.windows import Window, duration_text
 
-RELATIONS = {"above": ">", "at_least": ">=", "below": "<", "at_most": "<="}
+RELATIONS = {"above": ">", "at_least": ">=", "below": "<", "at_most": "<=", "other_than": "!="}
 
 SIGNS = {"product": " * ", "ratio": " / ", "difference": " - ", "total": " + "}
 
@@ -54,6 +62,12 @@ def aggregation_text(aggregation: agg.Aggregation, where: Mapping[str, Condition
 def condition_text(column: str, condition: Condition) -> str:
     """The description of a condition: 'event_type is view'."""
     match condition:
+        case AnyOf(conditions):
+            return f"({' or '.join(condition_text(column, each) for each in conditions)})"
+        case TextTest(relation, text):
+            return f"{column} is not {text}" if relation == "other_than" else f"{column} starts with {text}"
+        case Presence(there):
+            return f"{column} is {'not ' if there else ''}null"
         case Compare(relation, value):
             return f"{column} {RELATIONS[relation]} {value:.15g}"
         case OneOf(values):

@@ -26,6 +26,7 @@ KINDS: dict[str, type] = {
         *(Base64Decimal, NumberText, Time),
         *(Entity, Field, Stream, Topic, FeatureSet, FeatureView, Window),
         *(FirstOf, ElementWith, JsonText, RecordHeader, RecordKey, RecordTime),
+        *(expressions.TextTest, expressions.Presence, expressions.AnyOf, expressions.ByClock),
         *(expressions.Compare, expressions.OneOf, expressions.Expression, expressions.Within),
         *(aggregates.Count, aggregates.Sum, aggregates.Mean, aggregates.Min, aggregates.Max, aggregates.Last),
         *(aggregates.LastK, aggregates.DistinctCount, aggregates.TimeSinceLast, aggregates.DecayedCount),

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.arrays import Bools, Floats, Int64s, single_array
-from features.definitions import PARTITIONS_OF_A_TOPIC, Condition, Entity, Stream, matches
+from features.definitions import PARTITIONS_OF_A_TOPIC, Condition, Entity, Stream, accepts_null, matches
 from features.epochs import OFFSETS_AN_EPOCH
 from features.errors import FormatError
 
@@ -65,6 +65,8 @@ class EventColumns:
     def _meets(self, column: str, condition: Condition) -> Bools:
         """True for each event that meets the condition; it is evaluated once for each different text."""
         if self.stream.dtypes[column] != "string":
+            return matches(self._events, {column: condition})
+        if accepts_null(condition):
             return matches(self._events, {column: condition})
         values = self.values(column)
         if values.pool is None or not len(values.pool):

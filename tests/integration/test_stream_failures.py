@@ -17,7 +17,7 @@ from full_disk import fill
 from older_kernel import BREAKS, older_compared
 from stream_process import StreamProcess
 
-from features.definitions import expressions
+from features.definitions.expressions import conditions
 from features.definitions.repo import load_repo
 from features.history.point_in_time_join import Spine, point_in_time
 from features.online_store.sqlite.rows import SqliteRows
@@ -161,10 +161,10 @@ def test_stores_without_room_say_so_and_go_on_when_there_is_room_and_nothing_is_
 BREAKING = """
 from older_kernel import older_compared
 
-from features.definitions import expressions
+from features.definitions.expressions import conditions
 from headrace import Count, Entity, FeatureSet, FeatureView, Field, Last, Stream, above
 
-expressions._compared = older_compared
+conditions._compared = older_compared
 user = Entity("user", keys={{"user_id": "string"}})
 refs = Stream("refs", topic="{topic}", fields={{"user_id": Field("string", required=True), "ref": "int64"}})
 a_all = FeatureView("a_all", sets=[FeatureSet(user, refs, [Count(), Last("ref")], ["1h"])])
@@ -180,7 +180,7 @@ def test_records_that_break_a_kernel_are_letters_and_every_query_goes_on(
 
     support = str(Path(__file__).resolve().parents[1] / "support")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([support, *filter(None, [os.environ.get("PYTHONPATH")])]))
-    monkeypatch.setattr(expressions, "_compared", older_compared)
+    monkeypatch.setattr(conditions, "_compared", older_compared)
     root = tmp_path / "project"
     (root / ".headrace").mkdir(parents=True)
     (root / ".headrace" / "jars").symlink_to(spark_jars[0].parent.parent)

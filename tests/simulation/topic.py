@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from outages import Lost
 
-from features.definitions import Entity, FeatureSet, FeatureView, Stream, expressions
+from features.definitions import Entity, FeatureSet, FeatureView, Stream
 from features.definitions.aggregations import Count, LastK, Sum
-from features.definitions.expressions import Compare, above
+from features.definitions.expressions import Compare, above, conditions
 from features.definitions.windows import Window
 from features.events.parsing import Parsed, Records, Verdict, parse
 from features.online_store.port import Offsets
@@ -52,16 +52,16 @@ def breaking_comparison() -> Iterator[None]:
 
     No content of an event is known to make the kernels of today raise.
     """
-    honest = expressions._compared
+    honest = conditions._compared
 
     def compared(column: pa.ChunkedArray, compare: Compare) -> Any:
         return pc.call_function(Compare.KERNELS[compare.relation], [column, pa.scalar(compare.value)])
 
-    expressions._compared = compared
+    conditions._compared = compared
     try:
         yield
     finally:
-        expressions._compared = honest
+        conditions._compared = honest
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.definitions import expressions
-from features.definitions.expressions import Compare
+from features.definitions.expressions import Compare, conditions
 
 BREAKS = 2**53 + 1
 
 
 def older_compared(column: pa.ChunkedArray, compare: Compare) -> Any:
-    """As expressions._compared, once."""
+    """As conditions._compared, once."""
     return pc.call_function(Compare.KERNELS[compare.relation], [column, pa.scalar(compare.value)])
 
 
 def with_older_kernel(relation: str, value: float) -> Compare:
     """The condition, in a process whose comparison is the one of before."""
-    expressions._compared = older_compared
+    conditions._compared = older_compared
     return Compare(relation, value)
 
 

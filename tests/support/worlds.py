@@ -34,7 +34,18 @@ from features.definitions.aggregations import (
     Variance,
     ZScore,
 )
-from features.definitions.expressions import above, at_least, below, difference, ratio
+from features.definitions.expressions import (
+    above,
+    any_of,
+    at_least,
+    below,
+    difference,
+    is_null,
+    not_null,
+    other_than,
+    ratio,
+    starts_with,
+)
 from features.definitions.windows import Window
 from features.events.columns import encode_key
 from features.events.parsing import event_schema
@@ -65,6 +76,9 @@ AGGREGATIONS: tuple[Aggregation, ...] = (
     Count(),
     Count("item"),
     Count(where={"member": True}),
+    Count(where={"kind": other_than("view")}),
+    Sum("units", where={"kind": any_of("view", starts_with("re"), is_null())}),
+    Count(where={"units": any_of(is_null(), above(3)), "kind": not_null()}),
     Sum("price"),
     Sum("units", where={"kind": ["view", "return"]}),
     Count(where={"units": above(2**53)}),

@@ -18,7 +18,22 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from whole_files import whole
 
-from features.definitions import Count, Entity, FeatureSet, FeatureView, Stream, Time, Topic, views_of_text, views_text
+from features.definitions import (
+    Count,
+    Entity,
+    FeatureSet,
+    FeatureView,
+    Mean,
+    Stream,
+    Time,
+    Topic,
+    hour_within,
+    local_hour,
+    local_weekday,
+    views_of_text,
+    views_text,
+    weekday_within,
+)
 from features.errors import DefinitionError
 from features.events.decoded import columns_of
 from features.events.json import messages as json_messages
@@ -261,6 +276,38 @@ def test_a_further_topic_has_times_of_its_own() -> None:
     assert (own.time, further.time) == (Time(), Time("ms", "Asia/Tokyo", "%Y%m%d"))
     (event,) = by_json(further, [{"id": "e", "day": "20240501", "user": "u"}]).events
     assert event["event_time"] == ms_of(datetime(2024, 5, 1), "Asia/Tokyo")  # noqa: DTZ001
+
+
+# --- columns by a clock -------------------------------------------------------------------------------------------
+
+
+@given(seconds=st.lists(st.integers(631_152_000, 1_767_225_600), min_size=1, max_size=20), zone=zones)
+def test_columns_show_the_hour_and_the_weekday_of_the_zone(seconds: list[int], zone: str) -> None:
+    computed = {
+        "hour": local_hour("event_time", zone),
+        "weekday": local_weekday("event_time", zone),
+        "night": hour_within("event_time", 0, 6, zone=zone),
+        "weekend": weekday_within("event_time", 5, 6, zone=zone),
+    }
+    stream = replace(PLAIN, computed=computed)
+    shown = [datetime.fromtimestamp(second, zoneinfo.ZoneInfo(zone)) for second in seconds]
+    for event, clock in zip(by_json(stream, rows_of([second * 1000 for second in seconds])).events, shown, strict=True):
+        assert (event["hour"], event["weekday"]) == (clock.hour, clock.weekday())
+        assert (event["night"], event["weekend"]) == (float(clock.hour <= 6), float(clock.weekday() >= 5))
+
+
+def test_a_zone_of_a_column_is_kept_and_checked() -> None:
+    computed = {
+        "hour": local_hour("event_time", "Asia/Tokyo"),
+        "night": hour_within("event_time", 0, 6, zone="Asia/Tokyo"),
+    }
+    counted = FeatureSet(Entity("user", {"user": "string"}), replace(PLAIN, computed=computed), [Mean("hour")], ["1h"])
+    view = FeatureView("v", sets=[counted])
+    (again,) = views_of_text(views_text([view]))
+    assert (again, again.schema_hash) == (view, view.schema_hash)
+    for wrong in (local_hour("event_time", "Tokyo"), weekday_within("event_time", 0, 1, zone="localtime")):
+        with pytest.raises(DefinitionError, match="a time zone of IANA"):
+            replace(PLAIN, computed={"x": wrong})
 
 
 # --- definitions --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from features.definitions.checks import freeze
+from features.definitions.checks import check_zone, freeze
 from features.errors import DefinitionError
 
 TIME_UNITS_PER_MS = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
@@ -18,8 +18,6 @@ EPOCH = "epoch"
 
 DIRECTIVES = "YymdHIMSfpbBaAz"
 DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
-OF_THE_MACHINE = ("localtime", "posixrules")
-"""Names in the time zone database that mean another zone on another machine."""
 
 RFC_3339_TEXTS = ("2026-03-04T05:06:07Z", "2026-03-04T05:06:07.089Z", "2026-03-04 05:06:07Z")
 
@@ -45,7 +43,7 @@ class Time:
         if self.unit not in tuple(TIME_UNITS_PER_MS):
             raise DefinitionError("a time", f"a time_unit of {', '.join(TIME_UNITS_PER_MS)}", repr(self.unit))
         if self.zone is not None:
-            _check_zone(self.zone)
+            check_zone(self.zone, "a time")
         formats = (self.format,) if isinstance(self.format, str) else () if self.format is None else self.format
         if not isinstance(formats, Sequence) or not all(isinstance(one, str) for one in formats):
             raise DefinitionError("a time", "a format, or a list of formats", repr(self.format))
@@ -117,14 +115,3 @@ def _part(directive: str) -> str:
 def is_of_digits(pattern: str) -> bool:
     """True for a pattern whose texts are digits alone: a whole number is read by it, too."""
     return not re.sub("%[YymdHMSf]", "", pattern)
-
-
-def _check_zone(zone: object) -> None:
-    from zoneinfo import ZoneInfo
-
-    try:
-        found = isinstance(zone, str) and zone not in OF_THE_MACHINE and bool(ZoneInfo(zone))
-    except (KeyError, ValueError, OSError):  # of a name, of a path, of a folder
-        found = False
-    if not found:
-        raise DefinitionError("a time", "a time zone of IANA, such as 'Europe/Berlin' or 'UTC'", repr(zone))

@@ -1,31 +1,24 @@
-"""Conditions and arithmetic as data, evaluated on whole columns: filters, computed event fields, derived features.
-
-Neither numpy nor pyarrow is imported before something is evaluated: they are half of a short command's time.
-"""
+"""Conditions of events as data, evaluated on whole columns: filters, rules."""
 
 from __future__ import annotations
 
 import math
-import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from features.definitions.windows import UNITS_MS
 from features.errors import DefinitionError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from features.arrays import Bools, Floats
+    from features.arrays import Bools
 
 V = TypeVar("V")
 
 Scalar = str | int | float | bool
-
-NUMERIC = ("int64", "float64")
 
 
 class FrozenMap(Mapping[str, V]):
@@ -76,7 +69,31 @@ class OneOf:
     values: tuple[Scalar, ...]
 
 
-Condition = Scalar | Compare | OneOf
+@dataclass(frozen=True)
+class TextTest:
+    """True where a text is in this relation to ``value``: other_than or starts_with, made by these."""
+
+    relation: str
+    value: str
+
+    RELATIONS: ClassVar[tuple[str, ...]] = ("other_than", "starts_with")
+
+
+@dataclass(frozen=True)
+class Presence:
+    """True where the column has a value, or has none; made by not_null() and is_null()."""
+
+    there: bool
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """True where the column meets one of the conditions; made by any_of()."""
+
+    conditions: tuple[Condition, ...]
+
+
+Condition = Scalar | Compare | OneOf | TextTest | Presence | AnyOf
 
 
 def above(value: float) -> Compare:
@@ -99,9 +116,29 @@ def at_most(value: float) -> Compare:
     return Compare("at_most", value)
 
 
-def other_than(value: float) -> Compare:
-    """True where the column is a number, and not ``value``."""
-    return Compare("other_than", value)
+def other_than(value: float | str) -> Compare | TextTest:
+    """True where the column has a value, and not this one."""
+    return TextTest("other_than", value) if isinstance(value, str) else Compare("other_than", value)
+
+
+def starts_with(prefix: str) -> TextTest:
+    """True where the column is a text that begins with ``prefix``."""
+    return TextTest("starts_with", prefix)
+
+
+def is_null() -> Presence:
+    """True where the column has no value."""
+    return Presence(there=False)
+
+
+def not_null() -> Presence:
+    """True where the column has a value."""
+    return Presence(there=True)
+
+
+def any_of(*conditions: Any) -> AnyOf:
+    """True where the column meets one of these: values, lists of them, other conditions."""
+    return AnyOf(conditions)
 
 
 def freeze_where(where: Mapping[str, Any] | None, location: str) -> FrozenMap[Condition]:
@@ -120,11 +157,19 @@ def _condition(value: object, location: str) -> Condition:
             return OneOf(tuple(members))
     elif isinstance(value, OneOf):
         return _condition(value.values, location)
-    elif isinstance(value, Scalar) or (isinstance(value, Compare) and value.relation in Compare.KERNELS):
+    elif isinstance(value, AnyOf):
+        if value.conditions:
+            return AnyOf(tuple(_condition(each, location) for each in value.conditions))
+    elif isinstance(value, TextTest):
+        if value.relation in TextTest.RELATIONS and isinstance(value.value, str):
+            return value
+    elif isinstance(value, Scalar | Presence) or (isinstance(value, Compare) and value.relation in Compare.KERNELS):
         return value
-    raise DefinitionError(
-        location, "a value, a list of values, or above/at_least/below/at_most/other_than(number)", repr(value)
+    required = (
+        "a value, a list of values, above/at_least/below/at_most/other_than(number), "
+        "other_than/starts_with(text), is_null/not_null(), or any_of(conditions)"
     )
+    raise DefinitionError(location, required, repr(value))
 
 
 def check_where(where: Mapping[str, Condition], dtypes: Mapping[str, str], location: str) -> None:
@@ -132,7 +177,7 @@ def check_where(where: Mapping[str, Condition], dtypes: Mapping[str, str], locat
     for column, condition in where.items():
         if column not in dtypes:
             raise DefinitionError(location, "a where on known columns", repr(column), f"Known: {', '.join(dtypes)}.")
-        values: tuple[Scalar | Compare, ...] = condition.values if isinstance(condition, OneOf) else (condition,)
+        values = tuple(_tests(condition))
         where_column = f"{location}: where {column!r}"
         if not all(_comparable(value, dtypes[column]) for value in values):
             raise DefinitionError(where_column, f"a condition on {dtypes[column]}", repr(condition))
@@ -141,7 +186,20 @@ def check_where(where: Mapping[str, Condition], dtypes: Mapping[str, str], locat
             raise DefinitionError(where_column, required, repr(condition), "A field of int64 takes any.")
 
 
-def _comparable(value: Scalar | Compare, dtype: str) -> bool:
+def _tests(condition: Condition) -> Iterator[Scalar | Compare | TextTest | Presence]:
+    """The conditions and values of which it is made."""
+    if isinstance(condition, AnyOf):
+        for each in condition.conditions:
+            yield from _tests(each)
+    elif isinstance(condition, OneOf):
+        yield from condition.values
+    else:
+        yield condition
+
+
+def _comparable(value: Scalar | Compare | TextTest | Presence, dtype: str) -> bool:
+    if isinstance(value, Presence | TextTest):
+        return isinstance(value, Presence) or dtype == "string"
     if isinstance(value, Compare):
         return dtype in ("int64", "float64") and _comparable(value.value, "float64")
     if isinstance(value, bool):
@@ -153,16 +211,20 @@ def _comparable(value: Scalar | Compare, dtype: str) -> bool:
     return dtype == "string" and isinstance(value, str)
 
 
-def _is_float64(value: Scalar | Compare) -> bool:
+def _is_float64(value: Scalar | Compare | TextTest | Presence) -> bool:
     """False for a whole number between two float64s: no value of the column equals it."""
     number = value.value if isinstance(value, Compare) else value
     return not isinstance(number, int) or int(float(number)) == number
 
 
+def accepts_null(condition: Condition) -> bool:
+    """True for a condition that a null meets."""
+    return any(isinstance(test, Presence) and not test.there for test in _tests(condition))
+
+
 def largest_number(condition: Condition) -> float:
     """The largest magnitude of the condition's numbers; 0 without any."""
-    values = condition.values if isinstance(condition, OneOf) else (condition,)
-    numbers = [value.value if isinstance(value, Compare) else value for value in values]
+    numbers = [value.value if isinstance(value, Compare) else value for value in _tests(condition)]
     return max((abs(number) for number in numbers if isinstance(number, int | float)), default=0)
 
 
@@ -173,6 +235,12 @@ def where_label(where: Mapping[str, Condition]) -> str:
 
 def _condition_label(column: str, condition: Condition) -> str:
     match condition:
+        case AnyOf(conditions):
+            text = "_or_".join(_condition_label(column, each) for each in conditions)
+        case TextTest(relation, prefix):
+            text = f"{column}_{prefix}" if relation == "starts_with" else f"not_{prefix}"
+        case Presence(there):
+            text = f"with_{column}" if there else f"without_{column}"
         case Compare(relation, value):
             text = f"{column}_{relation}_{_number_label(value)}"
         case OneOf(values):
@@ -191,7 +259,7 @@ def _number_label(value: float) -> str:
 
 
 def matches(events: pa.Table, where: Mapping[str, Condition]) -> Bools:
-    """True for each row that meets every condition; a null meets none."""
+    """True for each row that meets every condition; a null meets none but is_null()."""
     import numpy as np
 
     masks = [_matches(events[column], condition) for column, condition in where.items()]
@@ -206,7 +274,14 @@ def _matches(column: pa.ChunkedArray, condition: Condition) -> Bools:
     import pyarrow.compute as pc
 
     is_float = pa.types.is_floating(column.type)
-    if isinstance(condition, Compare):
+    if isinstance(condition, AnyOf):
+        return reduce(np.logical_or, [_matches(column, each) for each in condition.conditions])
+    if isinstance(condition, Presence):
+        result = column.is_valid() if condition.there else column.is_null()
+    elif isinstance(condition, TextTest):
+        test = pc.starts_with if condition.relation == "starts_with" else pc.not_equal
+        result = test(column, condition.value)
+    elif isinstance(condition, Compare):
         result = _compared(column, condition)
     elif isinstance(condition, OneOf):
         # is_in takes 0.0 and -0.0 for different values; adding 0.0 makes both 0.0.
@@ -248,107 +323,3 @@ def _with_integer(condition: Compare) -> Compare:
             return Compare("at_most", math.floor(condition.value))
         case _:
             return Compare("at_least", -(2**63))
-
-
-@dataclass(frozen=True)
-class Expression:
-    """Arithmetic on named columns, row by row, in float64; a null operand or an impossible result gives null."""
-
-    operation: str
-    operands: tuple[str, ...]
-
-
-def product(*columns: str) -> Expression:
-    """The columns multiplied."""
-    return Expression("product", columns)
-
-
-def ratio(numerator: str, denominator: str) -> Expression:
-    """A column divided by another; null where the denominator is 0."""
-    return Expression("ratio", (numerator, denominator))
-
-
-def difference(minuend: str, subtrahend: str) -> Expression:
-    """A column minus another."""
-    return Expression("difference", (minuend, subtrahend))
-
-
-def total(*columns: str) -> Expression:
-    """The columns added."""
-    return Expression("total", columns)
-
-
-def log1p(column: str) -> Expression:
-    """The natural logarithm of 1 + the column; null below -1."""
-    return Expression("log1p", (column,))
-
-
-@dataclass(frozen=True)
-class Within(Expression):
-    """1.0 where the operation's result is from ``first`` to ``last``, both included, 0.0 otherwise."""
-
-    first: float
-    last: float
-
-
-def hour_within(time: str, first: int, last: int) -> Within:
-    """1.0 where the hour of the day, 0 to 23 in UTC, is in [first, last]: 0 to 6 is the night."""
-    return Within("hour", (time,), first, last)
-
-
-def weekday_within(time: str, first: int, last: int) -> Within:
-    """1.0 where the day of the week in UTC, 0 for Monday, is in [first, last]: 5 to 6 is the weekend."""
-    return Within("weekday", (time,), first, last)
-
-
-def _log1p(values: list[Floats]) -> Floats:
-    import numpy as np
-
-    return np.log1p(values[0])
-
-
-OPERATIONS: dict[str, tuple[int, int, Callable[[list[Floats]], Floats]]] = {
-    "product": (1, 8, lambda values: reduce(operator.mul, values)),
-    "ratio": (2, 2, lambda values: values[0] / values[1]),
-    "difference": (2, 2, lambda values: values[0] - values[1]),
-    "total": (1, 8, lambda values: reduce(operator.add, values)),
-    "log1p": (1, 1, _log1p),
-    "hour": (1, 1, lambda values: values[0] // UNITS_MS["h"] % 24),
-    # The epoch began on a Thursday.
-    "weekday": (1, 1, lambda values: (values[0] // UNITS_MS["d"] + 3) % 7),
-}
-"""Name → (fewest operands, most operands, kernel). Kernels get nulls as NaN, and times as epoch ms."""
-
-TIME_OPERATIONS = ("hour", "weekday")
-"""Operations on times; all others are on numbers."""
-
-
-def check_expression(expression: Expression, known: Mapping[str, str], location: str) -> None:
-    """Raises DefinitionError unless the operation exists and every operand is a known column that it can take."""
-    if not isinstance(expression, Expression) or expression.operation not in OPERATIONS:
-        raise DefinitionError(location, f"an operation of {', '.join(OPERATIONS)}", repr(expression))
-    fewest, most, _ = OPERATIONS[expression.operation]
-    if not fewest <= len(expression.operands) <= most:
-        raise DefinitionError(
-            location, f"{fewest} to {most} operands for {expression.operation}", repr(expression.operands)
-        )
-    required, dtypes = ("times", ("time",)) if expression.operation in TIME_OPERATIONS else ("numeric columns", NUMERIC)
-    for operand in expression.operands:
-        if not isinstance(operand, str) or known.get(operand) not in dtypes:
-            got = f"{operand!r} ({known.get(str(operand), 'unknown')})"
-            usable = sorted(name for name, dtype in known.items() if dtype in dtypes)
-            raise DefinitionError(
-                location, f"operands that are {required}", got, f"Known: {', '.join(usable) or 'none'}."
-            )
-
-
-def evaluate(expression: Expression, values: Mapping[str, Floats]) -> Floats:
-    """The value of the expression for each row: float64, NaN where it has none."""
-    import numpy as np
-
-    _, _, kernel = OPERATIONS[expression.operation]
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        result = kernel([values[operand] for operand in expression.operands])
-    if isinstance(expression, Within):
-        result = np.where(np.isnan(result), result, (result >= expression.first) & (result <= expression.last))
-    return np.where(np.isfinite(result), result, np.nan)
