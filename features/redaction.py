@@ -2,6 +2,9 @@
 
 A secret is found in two ways: by its form (the user information of a URL, the value of an option with a secret's name,
 a bearer token, a private key), and by its value, for those of the settings, which ``remember_secrets`` is told.
+
+Texts of strangers are harmless there: what would steer a terminal, or the order of what is read, is an escape. An id, a
+dead letter or a model's tag may hold any character, and could move the cursor, or let a line read as another.
 """
 
 from __future__ import annotations
@@ -143,15 +146,15 @@ def _secret_values(values: Any, name: str = "") -> Iterator[str]:
 
 
 def redact_output() -> None:
-    """Log records, and tracebacks of errors that nobody handles, are redacted in this process from now on."""
+    """Log records, and tracebacks of errors that nobody handles, are redacted and inert in this process from now on."""
     make = logging.getLogRecordFactory()
     if not getattr(make, "redacts", False):
 
         def record_of(*args: Any, **kwargs: Any) -> logging.LogRecord:
             record = make(*args, **kwargs)
-            record.msg, record.args = redacted(_message(record)), None
+            record.msg, record.args = inert_line(redacted(_message(record))), None
             if record.exc_info and record.exc_info[0] is not None:
-                record.exc_text = redacted("".join(traceback.format_exception(*record.exc_info))).rstrip("\n")
+                record.exc_text = inert(redacted("".join(traceback.format_exception(*record.exc_info)))).rstrip("\n")
             return record
 
         record_of.redacts = True  # type: ignore[attr-defined]
@@ -169,4 +172,45 @@ def _message(record: logging.LogRecord) -> str:
 
 def _shown(kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
     if not issubclass(kind, SystemExit):
-        sys.stderr.write(redacted("".join(traceback.format_exception(kind, error, trace))))
+        sys.stderr.write(inert(redacted("".join(traceback.format_exception(kind, error, trace)))))
+
+
+_STEERING = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but for tab and line feed; C1, of which 0x9b begins a sequence as ESC [ does
+    "\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"  # direction, invisible, ends of lines
+    "\ud800-\udfff\U000e0000-\U000e007f"  # halves of characters, which no output takes; tags, which show nothing
+)
+
+STEERING, OF_LINES = re.compile(f"[{_STEERING}]"), re.compile(f"[\t\n{_STEERING}]")
+
+
+STYLES = re.compile(r"(\x1b\[(?:[0-2]|3[1-6])m)")
+
+
+def inert(text: str) -> str:
+    r"""The text with an escape such as \x1b or \u202e for each character that steers; its lines stay."""
+    return STEERING.sub(_escape, text)
+
+
+def inert_styled(text: str) -> str:
+    """As inert, but for bold, dim and colours, which commands use themselves."""
+    return "".join(part if at % 2 else inert(part) for at, part in enumerate(STYLES.split(text)))
+
+
+def inert_line(text: str) -> str:
+    """As inert, in one line."""
+    return OF_LINES.sub(_escape, text)
+
+
+def inert_json(text: str) -> str:
+    """The JSON text with JSON's own escapes for characters that steer: it has the same value."""
+    return STEERING.sub(_json_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return ascii(found[0])[1:-1]
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from features.errors import HeadraceError, UsageError
-from features.redaction import redact_output
+from features.redaction import inert, redact_output
 from features.secret_files import SECRETS_DIR
 
 VERBS = {
@@ -136,9 +136,9 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except UsageError as error:
-            raise WrongUsage(str(error)) from error
+            raise WrongUsage(inert(str(error))) from error
         except HeadraceError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(inert(str(error))) from error
 
 
 def unknown_verb(where: str, verb: str, known: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from features.machine import without_nan
-from features.redaction import redacted
+from features.redaction import inert_json, inert_styled, redacted
 
 R = TypeVar("R")
 
@@ -23,14 +23,19 @@ ROOT = click.option(
 )
 
 
+def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """The text is on stdout or stderr; no character of it steers the terminal, but for styles."""
+    click.echo(inert_styled(text), err=err, nl=nl)
+
+
 def say(text: str) -> None:
     """The line is on stderr, without secrets."""
-    click.echo(redacted(text), err=True)
+    echo(redacted(text), err=True)
 
 
 def print_json(value: object) -> None:
     """The value is on stdout as JSON, null for each NaN and infinity, which JSON lacks."""
-    click.echo(json.dumps(without_nan(value), indent=2, ensure_ascii=False))
+    echo(inert_json(json.dumps(without_nan(value), indent=2, ensure_ascii=False)))
 
 
 def print_report(report: R, as_json: bool, as_text: Callable[[R], str | Iterable[str]]) -> None:
@@ -39,7 +44,7 @@ def print_report(report: R, as_json: bool, as_text: Callable[[R], str | Iterable
         print_json(report)
         return
     text = as_text(report)
-    click.echo(text if isinstance(text, str) else "\n".join(text))
+    echo(text if isinstance(text, str) else "\n".join(text))
 
 
 def figure(value: float | None) -> str:
@@ -52,7 +57,9 @@ def aligned(names: Sequence[str], rows: Sequence[Sequence[str]], right: Collecti
     from tabulate import tabulate
 
     aligns = ["right" if name in right else "left" for name in names]
-    lines = [names, *rows]  # names as a row: they are aligned as their columns
+    lines = [
+        [inert_styled(cell.replace("\n", r"\n")) for cell in row] for row in (names, *rows)
+    ]  # names are aligned as their columns
     table: str = tabulate(lines, tablefmt="plain", colalign=aligns, disable_numparse=True)
     return [line.rstrip() for line in table.split("\n")]
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Scope
@@ -23,8 +23,21 @@ from features.redaction import redact_output, remember_secrets
 from models.registry import MlflowRegistry
 from serving.access import OPS, Principal, declare_access, guarded, principal_of
 from serving.config import ServiceConfig
-from serving.events import OwnClicks
-from serving.http import HotRoute, HotRoutes, RequestLimits, encoded, json_route, problems, schema
+from serving.events import EVENTS_BODY, OwnClicks
+from serving.http import (
+    AllowedHosts,
+    BodyLimits,
+    CountedAnswers,
+    HotRoute,
+    HotRoutes,
+    SameSite,
+    WholeBodies,
+    add_docs,
+    encoded,
+    json_route,
+    problems,
+    schema,
+)
 from serving.metrics import CONTENT_TYPE
 from serving.recommend import StreamClockReader
 from serving.service import Service, sink_of
@@ -48,13 +61,17 @@ class AnyText(Convertor[str]):
 register_url_convertor("any_text", AnyText())
 LAG_EVERY_S = 0.5
 
+EVENTS, MOST_QUESTION_BYTES = "/v1/events", 1 << 18
+"""The route of events, and the most bytes of a body of any other."""
+
 METRICS_INTERVAL_S, LOOK_BACK_S = 1.0, 5.0
 """How often a replica tells how many requests it has, and the time of which the mean counts."""
 
 BESIDES = 64
 """Requests of a replica that are no recommendations."""
 
-PROBLEM: dict[str, Any] = {"description": "A problem (RFC 9457)", "content": {problems.MEDIA_TYPE: {}}}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {}}
+"""Of operations that can answer that something named does not exist."""
 
 
 def service_of(settings: ServiceConfig) -> Service:
@@ -87,11 +104,13 @@ def build_asgi(settings: ServiceConfig, *, answers_id: bool = True) -> ASGIApp:
 
 
 def app_of(service: Service, *, answers_id: bool = True) -> ASGIApp:
-    """The HTTP interface of a service: the gate, the hot routes, and FastAPI with all routes."""
-    most = service.settings.max_body_bytes
+    """The HTTP interface of a service: hosts, the gate, whole bodies, the hot routes, and FastAPI with all routes."""
+    settings, metrics = service.settings, service.metrics
     whole = fastapi_of(service)
-    hot = HotRoutes(whole, hot_routes(service), service.metrics, most, answers_id=answers_id)
-    return guarded(hot, whole.routes, service.settings, service.metrics, answers_id=answers_id)
+    most = BodyLimits(min(MOST_QUESTION_BYTES, settings.max_body_bytes), {EVENTS: settings.max_body_bytes})
+    bodies = WholeBodies(HotRoutes(whole, hot_routes(service), metrics), most, metrics)
+    gate = guarded(bodies, whole.routes, settings, metrics)
+    return SameSite(gate, AllowedHosts(settings.host, settings.hosts), metrics, answers_id=answers_id)
 
 
 def fastapi_of(service: Service) -> FastAPI:
@@ -111,13 +130,16 @@ def fastapi_of(service: Service) -> FastAPI:
         title="Headrace",
         description="Recommendations that react to the last click.",
         version="1",
+        docs_url=None,
+        redoc_url=None,
         lifespan=lifespan,
-        responses={"4XX": PROBLEM, "5XX": PROBLEM},
     )
     problems.install(app)
-    app.add_middleware(RequestLimits, metrics=service.metrics, max_body_bytes=service.settings.max_body_bytes)
+    app.add_middleware(CountedAnswers, metrics=service.metrics)
     _add_v1(app, service)
     _add_operations(app, service)
+    add_docs(app)
+    problems.document(app)
     declare_access(app)
     return app
 
@@ -145,7 +167,7 @@ def hot_routes(service: Service) -> dict[str, HotRoute]:
         "/v1/rank": json_route(schema.RankRequest, service.rank),
         "/v1/similar": json_route(schema.SimilarRequest, service.similar),
         "/v1/score": json_route(schema.ScoreRequest, score),
-        "/v1/events": events,
+        EVENTS: events,
     }
 
 
@@ -159,31 +181,32 @@ def _json(content: bytes, status: int = 200) -> Response:
 
 
 def _add_v1(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/recommend", response_model=schema.RecommendResponse)
+    @app.post("/v1/recommend", response_model=schema.RecommendResponse, responses=NOT_FOUND)
     async def recommend(request: schema.RecommendRequest) -> Response:
         """Rank items for a user; says which model and features it used, and whether it is a fallback."""
         return _json(encoded(await service.recommend(request)))
 
-    @app.post("/v1/rank", response_model=schema.RecommendResponse)
+    @app.post("/v1/rank", response_model=schema.RecommendResponse, responses=NOT_FOUND)
     async def rank(request: schema.RankRequest) -> Response:
         """Rank the request's items: every one comes back, and those that nothing is known of come last."""
         return _json(encoded(await service.rank(request)))
 
-    @app.post("/v1/similar", response_model=schema.RecommendResponse)
+    @app.post("/v1/similar", response_model=schema.RecommendResponse, responses=NOT_FOUND)
     async def similar(request: schema.SimilarRequest) -> Response:
         """List items that go with an item; where none does, what is popular, and why."""
         return _json(encoded(await service.similar(request)))
 
-    @app.post("/v1/score")
+    @app.post("/v1/score", responses=NOT_FOUND)
     async def score(request: schema.ScoreRequest) -> schema.ScoreResponse:
         """Ask an event model about one event, with the features that it would meet now, and say why."""
         return await asyncio.to_thread(service.scores.score, request)
 
     @app.post(
-        "/v1/events",
+        EVENTS,
         status_code=202,
         response_model=schema.EventsResponse,
         responses={207: {"model": schema.EventsResponse}},
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": EVENTS_BODY}}}},
     )
     async def post_events(request: Request, stream: str | None = None) -> Response:
         """Send one event, a list, or {"events": [...], "stream": ...}; 202 when Kafka has acknowledged all of them.
@@ -194,7 +217,7 @@ def _add_v1(app: FastAPI, service: Service) -> None:
         status, content = await _posted(service, await request.body(), stream, principal_of(request.scope))
         return _json(content, status)
 
-    @app.get("/v1/features/{entity}/{entity_id:any_text}")
+    @app.get("/v1/features/{entity}/{entity_id:any_text}", responses={404: {}, 422: {}, 429: {}})
     async def features(entity: str, entity_id: str) -> schema.FeaturesResponse:
         """Read the features of one entity as they are now."""
         return await service.features(entity, entity_id)
@@ -223,7 +246,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
         told = readiness if principal_of(request.scope).has(OPS) else schema.Ready(ready=readiness.ready)
         return JSONResponse(told.model_dump(), status_code=200 if readiness.ready else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Count what all replicas did, as Prometheus reads it."""
         return Response(await asyncio.to_thread(service.replicas.text), media_type=CONTENT_TYPE)

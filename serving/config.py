@@ -64,4 +64,4 @@ class ServiceConfig(ServingSettings):
     run_folder: str = ""
     """A folder that the replicas of this run share, so that /metrics of each has the counts of all; empty for none."""
     max_body_bytes: int = Field(default=1 << 20, ge=1024)
-    """A larger request body is refused."""
+    """A larger body of POST /v1/events is refused; of other routes, one of more than 256 KiB."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -12,6 +14,9 @@ class ServingSettings(BaseModel):
 
     host: str = "127.0.0.1"
     """The address to listen on; beyond this machine, such as 0.0.0.0, only with keys."""
+    hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")], ...] = ()
+    """Names by which clients ask for the service, beside those of the loopback and the address: without port. Requests
+    with another Host are refused, and those of pages with another Origin."""
     port: int = Field(default=8000, ge=0, le=65_535)
     """The port to listen on; 0 takes a free one."""
     keys: str = ""

@@ -110,8 +110,10 @@ LAYERS = {
         "events > access batches > http > config metrics workers > settings"
     ),
     "serving.access": "gate > key_ring rates routes writable > binding > key_file principal",
-    "serving.events": "posted > avro kafka_sink pending > verdicts",
-    "serving.http": "hot_routes limits > problems structs > schema",
+    "serving.events": "posted > avro document kafka_sink pending > verdicts > bodies",
+    "serving.http": (
+        "docs_page > hot_routes same_site > limits > counting hosts problems ray_headers structs > request_ids schema"
+    ),
     "serving.recommend": (
         "served_log > convert users > items recommender > later_items request_features unpersonal > snapshot > "
         "attributes readers"

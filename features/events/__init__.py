@@ -28,6 +28,7 @@ from features.events.dedupe import (
     encoded_ids,
     without_duplicates,
 )
+from features.events.ids import MOST_BYTES, may_identify
 from features.events.keys import key_column
 from features.events.parsing import (
     CANNOT_BE_FOLDED,
@@ -78,6 +79,7 @@ __all__ = [
     "Envelopes",
     "EventColumns",
     "INT64",
+    "MOST_BYTES",
     "MOST_ELEMENTS",
     "NEVER",
     "NOT_OF_A_RECORD",
@@ -114,6 +116,7 @@ __all__ = [
     "items_text",
     "joined",
     "key_column",
+    "may_identify",
     "ms_of_numbers",
     "ms_of_text",
     "ms_of_timestamps",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +16,9 @@ MOST_BYTES = 256
 
 IDENTIFIER = f"1 to {MOST_BYTES} bytes of UTF-8 with a character that is no space, and no control characters"
 
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What _CONTROL is, for one text."""
+
 SPACE, DELETE = b" \x7f"
 
 _CONTROL = r"[\p{Cc}\p{Zl}\p{Zp}]"
@@ -22,6 +27,15 @@ _BEGINS_A_SPACE, _IN_A_CONTROL = np.zeros((2, 256), dtype=bool)
 _BEGINS_A_SPACE[[*range(0x21), 0xC2, 0xE1, 0xE2, 0xE3]] = True
 _IN_A_CONTROL[[*range(0x20), 0x7F, 0xC2, 0xE2]] = True
 """The first bytes in UTF-8 of all spaces, and the bytes of which each control character has one."""
+
+
+def may_identify(text: str) -> bool:
+    """True for a text of at most MOST_BYTES without control characters."""
+    return (
+        len(text) <= MOST_BYTES
+        and len(text.encode("utf-8", "surrogatepass")) <= MOST_BYTES
+        and not CONTROL.search(text)
+    )
 
 
 def unusable(texts: pa.Array) -> Bools:

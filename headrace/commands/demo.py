@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from features.machine import free_port
-from headrace.console import print_report
+from headrace.console import echo, print_report
 from headrace.loop import Loop, LoopError, interrupts_end_it, own_repo, temporary_home
 
 USERS, ITEMS, DAYS, SEED = 1_000, 300, 10.0, 7
@@ -49,7 +49,7 @@ def demo(once: bool, as_json: bool) -> None:
                 else:
                     steps.go_on()
     except KeyboardInterrupt:
-        click.echo("\nstopped; everything that was started has ended", err=True)
+        echo("\nstopped; everything that was started has ended", err=True)
         sys.exit(130 if once else 0)
 
 
@@ -87,7 +87,7 @@ class Demo:
 
     def say(self, part: str, what: str) -> None:
         """Prints a line with the seconds since the start."""
-        click.echo(f"{time.monotonic() - self.started:6.1f} s  {part:<10} {what}", err=True)
+        echo(f"{time.monotonic() - self.started:6.1f} s  {part:<10} {what}", err=True)
 
     def send_history(self) -> int:
         """The number of events sent: days of a simulated shop, all acknowledged."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import HeadraceError, UsageError
-from headrace.console import JSON, ROOT, print_report
+from headrace.console import JSON, ROOT, echo, print_report
 
 if TYPE_CHECKING:
     from headrace.project import Project
@@ -51,18 +51,18 @@ def serve(cpus: int, root: Path, **overrides: Any) -> None:
     project = Project.open(root)
     config = service_config(project, **overrides)
     for note in project.repo.chosen_recommenders(project.settings.training).notes:
-        click.echo(note, err=True)
-    click.echo("starting Ray Serve", err=True)
+        echo(note, err=True)
+    echo("starting Ray Serve", err=True)
     _on_signals(_interrupt)
     try:
         with served(config, cpus) as url:
             ending = threading.Event()
             _on_signals(lambda *_: ending.set())  # only now: Ray has put handlers of its own in while it started
-            click.echo(f"serving at {url} (API: {url}/docs); Ctrl-C ends it", err=True)
+            echo(f"serving at {url} (API: {url}/docs); Ctrl-C ends it", err=True)
             ending.wait()
-            click.echo("stopping", err=True)
+            echo("stopping", err=True)
     except KeyboardInterrupt:
-        click.echo("stopped before it was ready", err=True)
+        echo("stopped before it was ready", err=True)
 
 
 def service_config(project: Project, **overrides: Any) -> ServiceConfig:

@@ -13,7 +13,9 @@ from typing import Any
 
 import click
 
+from features.redaction import inert_line
 from headrace.client import reached_at
+from headrace.console import echo
 from headrace.loop import Child, Loop, LoopError, interrupts_end_it
 
 SHOW_EVERY_S = 3.0
@@ -84,7 +86,7 @@ def up(minutes: float, drift_minutes: float) -> None:
                 for schedule in (*trainings, delivery):
                     schedule.stop()
     except KeyboardInterrupt:
-        click.echo("stopped; everything that was started has ended", err=True)
+        echo("stopped; everything that was started has ended", err=True)
         sys.exit(0)
 
 
@@ -123,10 +125,10 @@ def has_sinks(loop: Loop) -> bool:
 
 def run(loop: Loop, trainings: Sequence[Schedule], delivery: Schedule) -> None:
     """Runs the parts, and shows their state, until one of them ends."""
-    click.echo(f"Kafka answers on {loop.start_broker()}", err=True)
+    echo(f"Kafka answers on {loop.start_broker()}", err=True)
     stream = RestartedPart(loop, "stream")
     loop.start("serve", "serve")
-    click.echo(f"service: {loop.url}/docs · logs: {loop.home / 'logs'} · Ctrl-C ends all", err=True)
+    echo(f"service: {loop.url}/docs · logs: {loop.home / 'logs'} · Ctrl-C ends all", err=True)
     with status_display() as show:
         while True:
             stream.tick(time.monotonic())
@@ -173,7 +175,7 @@ class RestartedPart:
         try:
             child.check()
         except LoopError as error:
-            click.echo(f"{error} It starts again in {wait_s:.0f} s.", err=True)
+            echo(f"{error} It starts again in {wait_s:.0f} s.", err=True)
         self._loop.end(child)
         self._child, self._due = None, now + wait_s
 
@@ -282,10 +284,10 @@ def _stream(fold: Mapping[str, Any]) -> list[str]:
 def status_display() -> Iterator[Callable[[str], None]]:
     """A function that shows a line: over the previous one on a terminal, below it elsewhere."""
     if not sys.stderr.isatty():
-        yield lambda line: click.echo(line, err=True)
+        yield lambda line: echo(line, err=True)
         return
     from rich.console import Console
     from rich.text import Text
 
     with Console(stderr=True).status("starting") as shown:
-        yield lambda line: shown.update(Text(line, no_wrap=True, overflow="ellipsis"))
+        yield lambda line: shown.update(Text(inert_line(line), no_wrap=True, overflow="ellipsis"))

@@ -19,7 +19,7 @@ from serving.access.principal import EVERYBODY, NOBODY, OPEN, PRINCIPAL
 from serving.access.rates import SECOND_NS, Rates
 from serving.access.routes import RouteScopes
 from serving.config import ServiceConfig
-from serving.http import ID_HEADER, NOTHING, PlainText, field_error, id_of, problem
+from serving.http import NOTHING, PlainText, field_error, problem
 from serving.metrics import Metrics
 
 BEARER = b"bearer "
@@ -41,7 +41,6 @@ class AccessGate:
         routes: of the app, by which it finds a request's route.
         keys: asked for wherever they are required.
         tenant: the only one whose keys are for this service.
-        answers_id: as HotRoutes has it.
     """
 
     def __init__(
@@ -52,12 +51,9 @@ class AccessGate:
         rates: Rates,
         tenant: str,
         metrics: Metrics,
-        *,
-        answers_id: bool = True,
     ) -> None:
         self._app, self._scopes = app, RouteScopes(routes)
         self._keys, self._rates, self._tenant, self._metrics = keys, rates, tenant, metrics
-        self._answers_id = answers_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -135,21 +131,17 @@ class AccessGate:
         answer = problem(status, detail, errors, more)
         if challenge:
             answer.headers["WWW-Authenticate"] = challenge
-        if self._answers_id:
-            answer.headers[ID_HEADER.decode()] = id_of(scope)
         return answer
 
 
-def guarded(
-    app: ASGIApp, routes: Sequence[BaseRoute], settings: ServiceConfig, metrics: Metrics, *, answers_id: bool = True
-) -> ASGIApp:
+def guarded(app: ASGIApp, routes: Sequence[BaseRoute], settings: ServiceConfig, metrics: Metrics) -> ASGIApp:
     """The app behind a gate by these settings."""
     keys, failed = Path(settings.keys) if settings.keys else None, partial(metrics.failed, "keys")
     required = not is_loopback(settings.host)
     ring = KeyRing(keys, required=required, failed=failed)
     rates = Rates(Path(settings.run_folder) / RATES if settings.run_folder else None, failed)
     tenant = settings.tenant or settings.store.project
-    return AccessGate(app, routes, ring, rates, tenant, metrics, answers_id=answers_id)
+    return AccessGate(app, routes, ring, rates, tenant, metrics)
 
 
 def presented(scope: Scope) -> list[bytes]:

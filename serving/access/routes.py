@@ -24,8 +24,8 @@ ROUTES = {
     "/metrics": OPS,
     "/openapi.json": READ,
     "/docs": READ,
-    "/docs/oauth2-redirect": READ,
-    "/redoc": READ,
+    "/docs/start.js": READ,
+    "/docs/assets/{name}": READ,
 }
 """Path of a route → its scope. A route that is not here asks for OPS."""
 

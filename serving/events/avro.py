@@ -14,7 +14,8 @@ from features.definitions import Stream, written_path
 from features.errors import FormatError
 from features.events import RefusedError, Verdict, parse
 from features.events.avro import AvroWriter, SchemaRegistry, avro_writer
-from serving.events.verdicts import EVENTS, RECORDS, JudgedEvents, judge, message_of, records_of
+from serving.events.bodies import EVENTS, RECORDS
+from serving.events.verdicts import JudgedEvents, judge, message_of, records_of
 
 
 def judge_avro(

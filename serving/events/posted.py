@@ -14,6 +14,7 @@ from serving.access import Principal, writable_streams
 from serving.config import ServiceConfig
 from serving.events import verdicts as events
 from serving.events.avro import judge_avro
+from serving.events.bodies import EVENTS, read_body
 from serving.events.pending import OwnClicks
 from serving.events.verdicts import EventSink
 from serving.http import PlainText, ProblemError, field_problem, schema
@@ -53,12 +54,12 @@ class PostedEvents:
 
         Raises ProblemError for a stream that is not for the principal, or that is none, or that HTTP may not write.
         """
-        posted = events.read_body(body)
+        posted = read_body(body)
         name = posted.stream or stream_name or self._stream
         self._check_principal(principal, name)
         stream = events.named_stream(self._repo.streams, name)
         self._check_writable(stream)
-        if posted.form == events.EVENTS and stream.unwritable:
+        if posted.form == EVENTS and stream.unwritable:
             required = f"{{\"messages\": [...]}} in the form of topic '{stream.topic}', as {stream.unwritable}"
             raise field_problem("events", required, PlainText("events by our names"))
         if self._sink is None:

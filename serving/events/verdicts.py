@@ -18,10 +18,26 @@ import numpy as np
 import pyarrow as pa
 
 from features.definitions import TIME_UNITS_PER_MS, Stream, path_text, step_paths, written_path
-from features.events import INT64, Envelopes, Parsed, Records, Verdict, implausible, implausible_reason, parse, show
-from serving.http import PlainText, ProblemError, field_error, field_problem, schema, struct_of
-
-MAX_EVENTS = 1_000
+from features.events import (
+    INT64,
+    MOST_BYTES,
+    Envelopes,
+    Parsed,
+    Records,
+    Verdict,
+    implausible,
+    implausible_reason,
+    parse,
+    show,
+)
+from serving.events.bodies import EVENTS, MAX_EVENT_BYTES, MESSAGES, RECORDS, TooLarge, refuse
+from serving.http import (
+    ProblemError,
+    field_error,
+    schema,
+    shown,
+    struct_of,
+)
 
 EPOCH, LAST_MS = datetime(1970, 1, 1, tzinfo=UTC), 10**14
 """Times from EPOCH to LAST_MS are written as text."""
@@ -32,7 +48,6 @@ RESERVED_HEADERS = ("hr_", "known_at")
 FIRST_TIME = "hr_first_time"
 """The header by which a record's time in the stream is the one at which it was judged here."""
 
-FORMS = EVENTS, MESSAGES, RECORDS = "events", "messages", "records"
 OF_A_RECORD = {"value", "key", "headers"}
 
 EventVerdict, EventsResponse = struct_of(schema.EventVerdict), struct_of(schema.EventsResponse)
@@ -78,60 +93,10 @@ class EventSink(Protocol):
         """Ends sending."""
 
 
-@dataclass(frozen=True)
-class Posted:
-    """The events of one request, and the stream that it names (None: the default).
-
-    ``form``: EVENTS, by our names; MESSAGES, as the stream's topic has them; RECORDS, messages with key and headers.
-    """
-
-    events: list[Any]
-    stream: str | None
-    form: str = EVENTS
-
-
-def read_body(body: bytes) -> Posted:
-    """One event, a list of them, or {"events": [...], "stream": ...}, or "messages" or "records" in place of "events".
-
-    Raises ProblemError for anything else.
-    """
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProblemError(
-            400, f"the body requires JSON; got {error}", [field_error("body", "JSON", PlainText(str(error)))]
-        ) from None
-    name = next((name for name in FORMS if isinstance(value, dict) and name in value), None)
-    if name is not None:
-        _check_envelope(value, name)
-        return Posted(_counted(value[name], name), value.get("stream"), name)
-    return Posted(_counted(value if isinstance(value, list) else [value], EVENTS), None)
-
-
-def _check_envelope(value: Mapping[str, Any], name: str) -> None:
-    unknown = sorted(set(value) - {name, "stream"})
-    if unknown:
-        _refuse(unknown[0], f"no such field: only {name} and stream stand beside each other", value[unknown[0]])
-    if not isinstance(value.get("stream"), str | None):
-        _refuse("stream", "the name of a stream", value["stream"])
-
-
-def _counted(events: Any, name: str) -> list[Any]:
-    if not isinstance(events, list):
-        _refuse(name, f"a list of {name}", events)
-    if not 1 <= len(events) <= MAX_EVENTS:
-        _refuse(name, f"1 to {MAX_EVENTS} {name}", PlainText(f"{len(events)}"))
-    return list(events)
-
-
-def _refuse(field: str, required: str, got: object) -> None:
-    raise field_problem(field, required, got)
-
-
 def named_stream(streams: Mapping[str, Stream], name: str | None) -> Stream:
     """The stream of this name; ProblemError where there is none."""
     if name is None or name not in streams:
-        _refuse("stream", f"one of {', '.join(streams) or 'no streams'}", name)
+        refuse("stream", f"one of {', '.join(streams) or 'no streams'}", name)
     return streams[str(name)]
 
 
@@ -277,11 +242,15 @@ def records_of(values: Sequence[bytes], now: int, beside: Sequence[Beside] = ())
 
 
 def _id(event: Mapping[str, Any]) -> str | None:
-    return None if event.get("event_id") is None else str(event["event_id"])
+    """The event's id as answers have it: cut short where it cannot be one."""
+    given = event.get("event_id")
+    return None if given is None else given[:MOST_BYTES] if isinstance(given, str) else shown(given)
 
 
 def _not_an_event(event: Any, stream: Stream, form: str) -> str | None:
     """The reason for which the value cannot be an event of the stream; None if it may be one."""
+    if isinstance(event, TooLarge):
+        return f"too_large: field 'event' requires at most {MAX_EVENT_BYTES} bytes; got {event.size}"
     if not isinstance(event, dict):
         return f"not_an_object: field 'event' requires an object; got {field_error('', '', event)['got']}"
     if form == RECORDS:

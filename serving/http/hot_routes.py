@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from prometheus_client import Counter
 from pydantic import BaseModel
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.http.problems import problem_of, unforeseen
-from serving.http.structs import decoder_of, encoded
+from serving.http.counting import counter_of
+from serving.http.limits import Headers, replayed
+from serving.http.problems import PlainText, ProblemError, field_error, problem_of, shown, unforeseen
+from serving.http.request_ids import REQUEST_ID
+from serving.http.structs import Fault, decoder_of, encoded, fault_of
 from serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -23,7 +25,8 @@ M = TypeVar("M", bound=BaseModel)
 Answer = tuple[int, bytes]
 """A status and a JSON body."""
 
-Headers = list[tuple[bytes, bytes]]
+MOST_WORDED_BYTES = 4_096
+"""The largest body whose problems FastAPI tells."""
 
 JSON = (b"content-type", b"application/json")
 
@@ -31,94 +34,57 @@ HotRoute = Callable[[Scope, bytes], Awaitable[Answer | None]]
 """Answers a request by its scope and body; None, before it does anything, for one that FastAPI shall answer."""
 
 
-ID_HEADER, MOST_ID_CHARACTERS = b"x-request-id", 128
-
-REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request that is being answered: the client's own, or one that was made."""
-
-
-def id_of(scope: Scope) -> str:
-    """The request's X-Request-ID if it is printable ASCII of up to 128 characters, else a new one."""
-    for name, value in scope["headers"]:
-        if name == ID_HEADER:
-            text = str(value.decode("latin-1"))
-            if 0 < len(text) <= MOST_ID_CHARACTERS and text.isascii() and text.isprintable():
-                return text
-    return uuid.uuid4().hex
-
-
-def with_headers(send: Send, headers: Headers) -> Send:
-    """Sends with these headers in the answer."""
-
-    async def sent(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *headers]}
-        await send(message)
-
-    return sent
-
-
 def json_route(model: type[M], answer: Callable[[M], Awaitable[object]]) -> HotRoute:
-    """The route of a POST whose body is this model. FastAPI answers what it refuses, and has the words for it."""
+    """The route of a POST whose body is this model.
+
+    FastAPI answers what it refuses, and has the words for it, but for a large body, of which it would read all.
+    """
     decoded = decoder_of(model)
 
-    async def route(scope: Scope, body: bytes) -> Answer | None:
-        request = decoded(body) if says_json(scope) else None
-        return None if request is None else (200, encoded(await answer(request)))
+    async def route(_: Scope, body: bytes) -> Answer | None:
+        request = decoded(body)
+        if request is None:
+            fault = fault_of(model, body) if len(body) > MOST_WORDED_BYTES else None
+            if fault is None:
+                return None
+            raise _problem(fault)
+        return 200, encoded(await answer(request))
 
     return route
 
 
-def says_json(scope: Scope) -> bool:
-    """True if the first content type of the request is application/json, spelled as clients do."""
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            return bool(value == b"application/json" or value.startswith(b"application/json;"))
-    return False
+def _problem(fault: Fault) -> ProblemError:
+    field, got = shown(fault.field)[1:-1], PlainText(shown(fault.got)[1:-1])
+    status = 422 if fault.is_json else 400
+    detail = f"'{field}' requires {fault.required}; got {got}"
+    return ProblemError(status, detail, [field_error(field, fault.required, got)])
 
 
 class HotRoutes:
     """Answers POST requests of ``routes`` (by path), and leaves the others, and those in doubt, to ``app``.
 
-    Args:
-        answers_id: whether answers have the header X-Request-ID; not where the server adds it.
+    Bodies come whole, within the limits (WholeBodies).
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        routes: Mapping[str, HotRoute],
-        metrics: Metrics,
-        max_body_bytes: int,
-        *,
-        answers_id: bool = True,
-    ) -> None:
-        self._app, self._routes, self._metrics, self._max_body_bytes = app, routes, metrics, max_body_bytes
-        self._answers_id = answers_id
-        self._counts: dict[tuple[str, int], Any] = {}
+    def __init__(self, app: ASGIApp, routes: Mapping[str, HotRoute], metrics: Metrics) -> None:
+        self._app, self._routes, self._metrics = app, routes, metrics
+        self._counts: dict[tuple[str, int], Counter] = {}
         self._seconds: dict[str, Any] = {path: metrics.http_seconds.labels(path) for path in routes}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
+        route = self._routes.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if route is None:
             await self._app(scope, receive, send)
             return
-        request_id = id_of(scope)
-        REQUEST_ID.set(request_id)
-        own = [(ID_HEADER, request_id.encode())] if self._answers_id else []
-        route = self._routes.get(scope["path"]) if scope["method"] == "POST" else None
-        if route is None or self._announces_too_much(scope):
-            await self._app(scope, receive, with_headers(send, own))
-            return
         began = time.perf_counter()
-        messages: list[Message] = []
-        body = await self._body(receive, messages)
-        answer = None if body is None else await self._answer(route, scope, body)
+        message = await receive()
+        answer = await self._answer(route, scope, message["body"])
         if answer is None:
-            await self._app(scope, replayed(messages, receive), with_headers(send, own))
+            await self._app(scope, replayed(message, receive), send)
             return
         status, content, headers = answer
-        await send({"type": "http.response.start", "status": status, "headers": [*headers, *own]})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
         self._count(scope["path"], status)
         self._seconds[scope["path"]].observe(time.perf_counter() - began)
@@ -137,40 +103,8 @@ class HotRoutes:
         status, content = answer
         return status, content, [JSON, (b"content-length", b"%d" % len(content))]
 
-    async def _body(self, receive: Receive, messages: list[Message]) -> bytes | None:
-        """The whole body; None if it is too large or the client has gone. ``messages`` gets what was received."""
-        parts, size = [], 0
-        while True:
-            message = await receive()
-            messages.append(message)
-            part = message.get("body", b"")
-            parts.append(part)
-            size += len(part)
-            if message["type"] != "http.request" or size > self._max_body_bytes:
-                return None
-            if not message.get("more_body", False):
-                return part if len(parts) == 1 else b"".join(parts)
-
-    def _announces_too_much(self, scope: Scope) -> bool:
-        for name, value in scope["headers"]:
-            if name == b"content-length":
-                return not value.isdigit() or int(value) > self._max_body_bytes
-        return False
-
     def _count(self, path: str, status: int) -> None:
         count = self._counts.get((path, status))
         if count is None:  # to find a counter by its labels takes longer than all the rest
-            count = self._counts[path, status] = self._metrics.requests.labels("POST", path, str(status))
+            count = self._counts[path, status] = counter_of(self._metrics, "POST", path, status)
         count.inc()
-
-
-def replayed(messages: list[Message], receive: Receive) -> Receive:
-    """Receives the messages again, and then what else comes."""
-    again = iter(messages)
-
-    async def received() -> Message:
-        for message in again:
-            return message
-        return await receive()
-
-    return received

@@ -1,75 +1,156 @@
-"""ASGI middleware: a limit of the body's size, and a count of the answers. Plain ASGI costs next to nothing."""
+"""What a body meets before any route sees it: it is JSON, whole and not too large."""
 
 from __future__ import annotations
 
-import time
-from typing import Any
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.http.problems import NOTHING, PlainText, field_error, problem
+from serving.http.counting import counter_of
+from serving.http.problems import NOTHING, SHOWN_CHARACTERS, PlainText, field_error, problem
 from serving.metrics import Metrics
 
+Headers = list[tuple[bytes, bytes]]
 
-class BodyTooLargeError(Exception):
-    """Raised to the reader of a body that is larger than allowed."""
+BODY_WITHIN_S, MOST_UNFINISHED = 5.0, 64
+"""The time for a body, and the most that are waited for: of more, the first of them is refused."""
+
+JSON_TYPE = b"application/json"
+
+CLOSES: Headers = [(b"connection", b"close")]
+"""Ends the connection, as a body may still be coming."""
+
+WITHOUT_BODY = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
-class RequestLimits:
-    """Refuses a large body, by its announced length before it is read or by the bytes read; counts every answer."""
+@dataclass(frozen=True)
+class BodyLimits:
+    """The most of a body."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int) -> None:
-        self._app, self._metrics, self._max_body_bytes = app, metrics, max_body_bytes
+    max_body_bytes: int
+    larger: Mapping[str, int] = field(default_factory=dict)
+    """The most bytes of bodies of other paths."""
+    body_within_s: float = BODY_WITHIN_S
+    most_unfinished: int = MOST_UNFINISHED
+
+
+class BodyError(Exception):
+    """Raised for a request that is refused."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__()
+        self.response = response
+
+
+class WholeBodies:
+    """Gives the app bodies that are JSON, whole and within the limits, and refuses all others."""
+
+    def __init__(self, app: ASGIApp, limits: BodyLimits, metrics: Metrics) -> None:
+        self._app, self._limits, self._metrics = app, limits, metrics
+        self._unfinished: dict[int, asyncio.Timeout] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status, began = 500, time.perf_counter()
+        if scope["type"] == "http" and scope["method"] not in WITHOUT_BODY:
+            try:
+                whole = await self._whole(scope["path"], scope["headers"], receive)
+            except BodyError as refused:
+                counter_of(self._metrics, scope["method"], "none", refused.response.status_code).inc()
+                await refused.response(scope, receive, send)
+                return
+            if whole is None:
+                return  # the client has gone
+            receive = replayed(whole, receive)
+        await self._app(scope, receive, send)
 
-        async def counted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = int(message["status"])
-            await send(message)
-
+    async def _whole(self, path: str, headers: Headers, receive: Receive) -> Message | None:
+        """The whole body as one message; None if the client has gone. Raises BodyError."""
+        most = self._limits.larger.get(path, self._limits.max_body_bytes)
+        announced = values_of(headers, b"content-length")
+        if announced and not (announced[0].isdecimal() and int(announced[0]) <= most):
+            raise _too_large(most, announced[0])
+        parts = Parts()
         try:
-            await self._answered(scope, receive, counted)
-        finally:
-            route = getattr(scope.get("route"), "path", "none")
-            self._metrics.requests.labels(scope["method"], route, str(status)).inc()
-            self._metrics.http_seconds.labels(route).observe(time.perf_counter() - began)
+            async with asyncio.timeout(self._limits.body_within_s) as limit:
+                self._wait_for(limit)
+                try:
+                    while parts.unfinished:
+                        message = await receive()
+                        if message["type"] != "http.request":
+                            return None
+                        parts.add(message)
+                        if parts.size > most:
+                            raise _too_large(most, f"more than {most}")
+                finally:
+                    self._unfinished.pop(id(limit), None)
+        except TimeoutError:
+            of_all = f"with at most {self._limits.most_unfinished} that are waited for"
+            required = f"to be whole within {self._limits.body_within_s:g} s, {of_all}"
+            raise _refused(408, "body", required, f"{parts.size} bytes by then", CLOSES) from None
+        if parts.size and not says_json(headers):
+            given = ", ".join(values_of(headers, b"content-type"))
+            raise _refused(415, "content-type", JSON_TYPE.decode(), given, [(b"accept", JSON_TYPE)])
+        return {"type": "http.request", "body": b"".join(parts.parts), "more_body": False}
 
-    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > self._max_body_bytes:
-            await self._refused(announced.decode(), scope, receive, send)
-            return
-        read = 0
-        started = False
+    def _wait_for(self, limit: asyncio.Timeout) -> None:
+        """Counts a body that is waited for; the first of too many is waited for no longer."""
+        self._unfinished[id(limit)] = limit
+        if len(self._unfinished) > self._limits.most_unfinished:
+            longest = self._unfinished.pop(next(iter(self._unfinished)))
+            longest.reschedule(asyncio.get_running_loop().time())
 
-        async def limited() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self._max_body_bytes:
-                raise BodyTooLargeError
-            return message
 
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
+@dataclass
+class Parts:
+    """A body as far as it has come."""
 
-        try:
-            await self._app(scope, limited, watched)
-        except BodyTooLargeError:
-            if started:
-                raise
-            await self._refused(f"more than {self._max_body_bytes}", scope, receive, send)
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+    unfinished: bool = True
 
-    async def _refused(self, got: str, scope: Scope, receive: Receive, send: Send) -> None:
-        required = f"at most {self._max_body_bytes} bytes"
-        errors: list[dict[str, Any]] = [field_error("body", required, PlainText(f"{got} bytes") if got else NOTHING)]
-        await problem(413, f"the body requires {required}; got {got}", errors)(scope, receive, send)
+    def add(self, message: Message) -> None:
+        """One more part."""
+        part = message.get("body", b"")
+        self.parts.append(part)
+        self.size += len(part)
+        self.unfinished = message.get("more_body", False)
+
+
+def says_json(headers: Headers) -> bool:
+    """True if the one content type is application/json, with any parameters."""
+    types = [value for name, value in headers if name == b"content-type"]
+    return len(types) == 1 and types[0].partition(b";")[0].strip().lower() == JSON_TYPE
+
+
+def replayed(first: Message, receive: Receive) -> Receive:
+    """Receives the message, and then what else comes."""
+    waiting = [first]
+
+    async def received() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return received
+
+
+def values_of(headers: Headers, name: bytes) -> list[str]:
+    """The values of a header."""
+    return [value.decode("latin-1") for given, value in headers if given == name]
+
+
+def _too_large(most: int, got: str) -> BodyError:
+    return _refused(413, "body", f"at most {most} bytes", f"{got} bytes", CLOSES)
+
+
+def _refused(status: int, name: str, required: str, got: str, more: Headers) -> BodyError:
+    response = header_problem(status, name, required, got)
+    response.raw_headers += more
+    return BodyError(response)
+
+
+def header_problem(status: int, name: str, required: str, got: str) -> Response:
+    """The problem of a header, or of a body; what came is shown cut short."""
+    error = field_error(name, required, PlainText(ascii(got[:SHOWN_CHARACTERS])[1:-1]) if got else NOTHING)
+    return problem(status, f"'{name}' requires {required}; got {error['got']}", [error])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,22 +12,27 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from features.errors import HeadraceError, UsageError
-from features.redaction import redacted_values
+from features.redaction import inert_json, redacted_values
 from serving.workers import OverloadedError
 
 MEDIA_TYPE = "application/problem+json"
 
-SHOWN_CHARACTERS = 80
+SHOWN_CHARACTERS, MOST_ERRORS = 80, 10
+
+NO_SUCH_FIELD = "no such field: see /docs for those that exist"
 
 WHOLE = "texts of whole characters, not halves of a pair of UTF-16"
 
 TITLES = {
-    400: "The body cannot be read",
+    400: "The request cannot be read",
     401: "The request has no valid key",
-    403: "The key is not for this",
+    403: "The request is not allowed",
     404: "There is no such thing here",
     405: "The method does not exist here",
+    408: "The request is too slow",
     413: "The body is too large",
+    415: "The body is of another type",
+    421: "The host is another one",
     422: "The request is not valid",
     429: "The service has too much to do",
     500: "The service failed",
@@ -54,8 +59,7 @@ def problem(
     if errors:
         body["errors"] = list(errors)
     text = json.dumps(redacted_values(body), ensure_ascii=False, separators=(",", ":"))
-    # Half of a pair of UTF-16, which a request may have sent, is an escape here as it was there.
-    return Response(text.encode("utf-8", "backslashreplace"), status, media_type=MEDIA_TYPE)
+    return Response(inert_json(text), status, media_type=MEDIA_TYPE)
 
 
 def field_error(field: str, required: str, got: object) -> dict[str, str]:
@@ -80,20 +84,34 @@ NOTHING = PlainText("nothing")
 
 def shown(value: object) -> str:
     """A value as problems show it: JSON in ASCII, cut short."""
-    text = json.dumps(value, default=repr)
+    text = json.dumps(_beginning(value, [SHOWN_CHARACTERS]), default=repr)
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
 
 
+def _beginning(value: object, left: list[int]) -> object:
+    """The value as far as so many texts, numbers and containers, of which each is shown by a character at least."""
+    left[0] -= 1
+    if isinstance(value, str):
+        return value[: SHOWN_CHARACTERS + 1]
+    if isinstance(value, list):
+        return [_beginning(each, left) for each in value if left[0] >= 0]
+    if isinstance(value, dict):
+        entries = ((str(name)[: SHOWN_CHARACTERS + 1], each) for name, each in value.items() if left[0] >= 0)
+        return {name: _beginning(each, left) for name, each in entries}
+    return value
+
+
 def validation_errors(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Pydantic's errors as field, required and got."""
-    return [_validation_error(error) for error in errors]
+    """The first of pydantic's errors as field, required and got."""
+    return [_validation_error(error) for error in errors[:MOST_ERRORS]]
 
 
 def _validation_error(error: Mapping[str, Any]) -> dict[str, str]:
-    field = ".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0])
+    named = ".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0])
+    field = shown(named)[1:-1]
     match error["type"]:
         case "extra_forbidden":
-            return field_error(field, "no such field: see /docs for those that exist", error["input"])
+            return field_error(field, NO_SUCH_FIELD, error["input"])
         case "missing":
             return field_error(field, "a value", NOTHING)
         case _:
@@ -101,10 +119,59 @@ def _validation_error(error: Mapping[str, Any]) -> dict[str, str]:
             return field_error(field, required, error["input"])
 
 
-def _sentence(errors: Sequence[Mapping[str, str]]) -> str:
+def _sentence(errors: Sequence[Mapping[str, str]], count: int) -> str:
     first = errors[0]
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    more = f" (and {count - 1} more)" if count > 1 else ""
     return f"field '{first['field']}' requires {first['required']}; got {first['got']}{more}"
+
+
+EVERYWHERE, OF_A_BODY = (403, 421, 503), (400, 408, 413, 415, 422, 429)
+"""Problems that any operation can answer, and those of operations with a body."""
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["field", "required", "got"],
+                "properties": {name: {"type": "string"} for name in ("field", "required", "got")},
+            },
+        },
+    },
+}
+"""A problem in the OpenAPI document."""
+
+
+def document(app: FastAPI) -> None:
+    """The app's document says which problems each operation can answer."""
+    written: Callable[[], dict[str, Any]] = app.openapi
+
+    def documented() -> dict[str, Any]:
+        whole = written()
+        whole.setdefault("components", {}).setdefault("schemas", {})["Problem"] = SCHEMA
+        for operations in whole["paths"].values():
+            for operation in operations.values():
+                given = operation["responses"]
+                own = [int(status) for status, one in given.items() if "content" not in one]
+                for status in (*own, *EVERYWHERE, *(OF_A_BODY if "requestBody" in operation else ())):
+                    if status in OF_A_BODY or "content" not in given.get(str(status), {}):
+                        given[str(status)] = described(status)
+        return whole
+
+    app.openapi = documented  # type: ignore[method-assign]  # as FastAPI has it done
+
+
+def described(status: int) -> dict[str, Any]:
+    """A problem among the responses of an operation."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {"description": TITLES[status], "content": content}
 
 
 def install(app: FastAPI) -> None:
@@ -151,7 +218,7 @@ async def _of_validation(_: Request, error: Exception) -> Response:
         got = str(invalid[0].get("ctx", {}).get("error", "something else"))
         return problem(400, f"the body requires JSON; got {got}", [field_error("body", "JSON", PlainText(got))])
     errors = validation_errors(invalid)
-    return problem(422, _sentence(errors), errors)
+    return problem(422, _sentence(errors, len(invalid)), errors)
 
 
 async def _of_http(request: Request, error: Exception) -> Response:

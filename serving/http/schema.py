@@ -4,20 +4,51 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic_core import PydanticCustomError
 
-MAX_K = 500
+from features.events import MOST_BYTES, may_identify
 
-Id = Annotated[str, Field(min_length=1, max_length=256)]
+MAX_K, MAX_LISTED, MAX_TEXT = 500, 1_000, 4_096
 
-Ids = Annotated[list[Id], Field(max_length=1_000)]
 
-Scalar = StrictStr | StrictBool | StrictInt | StrictFloat
+def _identifier(text: str) -> str:
+    if not may_identify(text):
+        required = f"at most {MOST_BYTES} bytes of UTF-8 without control characters"
+        raise PydanticCustomError("identifier", "{required}", {"required": required})
+    return text
 
-FeatureValue = Scalar | list[Scalar] | None
+
+IDENTIFIES = AfterValidator(_identifier)
+
+Id = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MOST_BYTES,
+        json_schema_extra={"pattern": r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$"},
+        description=f"At most {MOST_BYTES} bytes of UTF-8, without control characters.",
+    ),
+    IDENTIFIES,
+]
+
+Ids = Annotated[list[Id], Field(max_length=MAX_LISTED)]
+
+Text = Annotated[StrictStr, Field(max_length=MAX_TEXT)]
+
+Scalar = Text | StrictBool | StrictInt | StrictFloat
+
+Scalars = Annotated[list[Scalar], Field(max_length=MAX_LISTED)]
+
+FeatureValue = Scalar | Scalars | None
 """The value of a feature in a request, as GET /v1/features shows it."""
 
-Filter = Annotated[dict[str, Scalar | list[Scalar] | dict[str, Scalar]], Field(max_length=20)]
+Name = Annotated[str, Field(max_length=MOST_BYTES)]
+"""The name of a feature, an attribute or a field of an event."""
+
+Range = Annotated[dict[Name, Scalar], Field(max_length=2)]
+
+Filter = Annotated[dict[Name, Scalar | Scalars | Range], Field(max_length=20)]
 
 
 class Strict(BaseModel):
@@ -33,11 +64,11 @@ class Context(Strict):
     """The item that is being looked at: counts as the newest of the history, and is not recommended."""
     items: Ids = []
     """More items of the moment, such as the basket, newest first; they count as item_id does."""
-    placement: Annotated[str, Field(max_length=64)] | None = None
+    placement: Annotated[str, Field(max_length=64), IDENTIFIES] | None = None
     """The place on the page, for logs and metrics."""
 
 
-Named = Annotated[str, Field(min_length=1, max_length=256)] | None
+Named = Annotated[str, Field(min_length=1, max_length=256), IDENTIFIES] | None
 
 
 class PersonalRequest(Strict):
@@ -49,13 +80,13 @@ class PersonalRequest(Strict):
     """The user to recommend to; without one, items are popular or go with the session or the context."""
     session_id: Id | None = None
     """The session: its events, posted to /v1/events, count as newest history, with or without a user."""
-    user_features: Annotated[dict[str, FeatureValue], Field(max_length=500)] = {}
+    user_features: Annotated[dict[Name, FeatureValue], Field(max_length=500)] = {}
     """Features of the user by name, such as its newest items: they stand in for those of the store."""
     context: Context = Context()
     """The context of the request."""
     explain: Annotated[bool, Field(strict=True)] = False
     """Give the reasons for each item."""
-    model: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    model: Annotated[str, Field(min_length=1, max_length=64), IDENTIFIES] | None = None
     """A model other than the one that serves: an alias of the registered model, or the number of a version."""
 
 
@@ -118,7 +149,7 @@ class SimilarRequest(Strict):
     """As in /v1/recommend."""
     explain: Annotated[bool, Field(strict=True)] = False
     """Give the reasons for each item."""
-    model: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    model: Annotated[str, Field(min_length=1, max_length=64), IDENTIFIES] | None = None
     """As in /v1/recommend."""
 
 
@@ -192,7 +223,7 @@ class ScoreRequest(Strict):
 
     model: Id
     """An event model of the feature repo."""
-    event: Annotated[dict[str, Scalar | None], Field(max_length=500)]
+    event: Annotated[dict[Name, Scalar | None], Field(max_length=500)]
     """The event, by the field names of the model's stream; event_time is now by default."""
     as_of: Annotated[int, Field(gt=0, lt=2**63, strict=True)] | None = None
     """Features as of this time (epoch ms, 1990 to 2099), or as of the row's newest event if that is later; now by

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 
 import annotated_types as bounds
 import msgspec
-from pydantic import BaseModel, Strict
+from pydantic import AfterValidator, BaseModel, Strict
 from pydantic.fields import FieldInfo
 
 M = TypeVar("M", bound=BaseModel)
@@ -33,17 +35,66 @@ def struct_of(model: type[M]) -> type[M]:
     return cast(type[M], _structs[model])
 
 
+REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
+
+
 def decoder_of(model: type[M]) -> Callable[[bytes], M | None]:
-    """Reads a JSON body as the model's struct; None for any body that the struct refuses."""
+    """Reads a JSON body as the model's struct; None for any body that the struct or the model refuses."""
     decode = msgspec.json.Decoder(struct_of(model)).decode
 
     def decoded(body: bytes) -> M | None:
         try:
-            return decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            request = decode(body)
+        except REFUSALS:
             return None
+        return request if _is_plain(body) or _is_valid(model, body) else None
 
     return decoded
+
+
+def _is_plain(body: bytes) -> bool:
+    """True if no text of the body has a control character, or more bytes than characters."""
+    return body.isascii() and b"\\" not in body and b"\x7f" not in body
+
+
+def _is_valid(model: type[BaseModel], body: bytes) -> bool:
+    try:
+        model.model_validate_json(body)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The first thing for which a struct refuses a body: where it is, and what is required and got there."""
+
+    field: str
+    required: str
+    got: str
+    is_json: bool
+
+
+def fault_of(model: type[BaseModel], body: bytes) -> Fault | None:
+    """The fault of a body, found in one pass that ends with it; None where there is none."""
+    try:
+        msgspec.json.decode(body, type=struct_of(model))
+    except msgspec.ValidationError as error:
+        return _fault(str(error))
+    except REFUSALS as error:
+        return Fault("body", "JSON", str(error), is_json=False)
+    return None
+
+
+def _fault(text: str) -> Fault:
+    what, _, at = text.partition(" - at `$")
+    path = at.removesuffix("`").replace("[...]", "").lstrip(".")
+    if unknown := UNKNOWN_FIELD.fullmatch(what):
+        return Fault(".".join(filter(None, (path, unknown["name"]))), "no such field", "one", is_json=True)
+    required, _, got = what.removeprefix("Expected ").replace("`", "").partition(", got ")
+    return Fault(path or "body", required, got or "another", is_json=True)
 
 
 def encoded(message: object) -> bytes:
@@ -105,8 +156,8 @@ def _limits(metadata: Iterable[object]) -> dict[str, Any]:
                 limits["le"] = bound.le
             case bounds.Lt():
                 limits["lt"] = bound.lt
-            case Strict():
-                pass  # structs are
+            case Strict() | AfterValidator():
+                pass  # structs are strict, and decoder_of asks the model what they cannot
             case _:
                 raise TypeError(f"no struct has a field with {bound!r}")
     return limits

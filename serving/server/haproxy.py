@@ -1,10 +1,12 @@
 """HAProxy before the replicas, as Ray Serve can run it: no Python between a client and the process that answers.
 
 Ray writes the configuration and starts the binary. A script in place of the binary changes what Ray has no setting for:
-HAProxy's own ports listen on loopback, the service's own address is the only other one, a client that sends a request
-too slowly is disconnected, and nothing is logged to syslog. A request whose replica has ended goes to another one if it
-changes nothing and fits into HAProxy's buffer of 16 KiB; where no replica answers, HAProxy's answer is a problem as the
-service's own are. The script refuses a configuration in which that is not so: another Ray may write another one.
+HAProxy's own ports listen on loopback, the service's own address is the only other one, and nothing is logged to
+syslog. A request that is not whole in time, as far as HAProxy's buffer of 16 KiB goes, reaches no replica; the service
+waits for the rest. One whose replica has ended goes to another one if it changes nothing and fits into the buffer.
+Answers that no replica gives are problems, with the headers of the service's own, but for those to headers that HAProxy
+cannot read or that are not whole in time, which have a fixed page. The script refuses a configuration in
+which that is not so: another Ray may write another one.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from features.machine import free_ports
+from serving.http import BODY_WITHIN_S, STRICT
 from serving.http.problems import MEDIA_TYPE, problem
 
 SOCKET, SOCKET_PATH = "admin.sock", 97
@@ -26,12 +29,14 @@ SOCKET, SOCKET_PATH = "admin.sock", 97
 
 NODE_ID = 56
 
-HEADERS_WITHIN_S, RUNS_WITHIN_S = 10, 30
+RUNS_WITHIN_S = 30
 
 REPEATABLE = ("/v1/recommend", "/v1/rank", "/v1/similar", "/v1/score")
 """Routes whose POST changes nothing, so that another replica may answer what one that ended has not."""
 
 UNANSWERED = "an answer requires a running replica; got none that has answered: send the request again in a second"
+
+SLOW = f"a request requires to be whole within {BODY_WITHIN_S:g} s; got a part of it"
 
 STAND_IN = """\
 #!/bin/sh
@@ -42,8 +47,9 @@ for argument; do
 done
 sed -i \\
   -e 's/bind [*]*:\\({metrics}\\|{stats}\\)$/bind 127.0.0.1:\\1/' \\
+  -e '/^ *bind 127[.]0[.]0[.]1:{port}$/r {folder}/{headers}' \\
   -e 's/^\\( *\\)bind 127[.]0[.]0[.]1:{port}$/{binds}/' \\
-  -e 's/^ *timeout connect .*/&\\n    timeout http-request {headers_within_s}s\\n    option http-buffer-request/' \\
+  -e 's#^ *timeout connect .*#&\\n{in_time}#' \\
   -e 's#^ *acl routes path .*#&\\n    http-request disable-l7-retry if !METH_GET !{{ path {repeatable} }}#' \\
   -e 's#^\\( *errorfile 50[234]\\) .*#\\1 {folder}/{unanswered}#' \\
   -e '/^ *log /d' \\
@@ -54,13 +60,14 @@ refuse() {{
   exit 78
 }}
 if [ "$configuration" ]; then
-  grep -q '^ *timeout http-request' "$configuration" || refuse 'no time limit of a request'"'"'s headers'
+  grep -q '^ *timeout http-request' "$configuration" || refuse 'no time limit of a request'
   grep -q '^ *http-request disable-l7-retry' "$configuration" || refuse 'requests that are sent twice'
   binds=$(grep -E '^[[:space:]]*bind[[:space:]]' "$configuration" | sed -E 's/^[[:space:]]*bind[[:space:]]+//')
   beyond=$(echo "$binds" | grep -vE '^(127[.]0[.]0[.]1:[0-9]+|{asked})$' | head -n 1)
   [ -z "$beyond" ] || refuse "a port on $beyond"
   socket=$(grep '^ *stats socket ' "$configuration" | grep -v 'socket {folder}/' | head -n 1)
   [ -z "$socket" ] || refuse "an admin socket elsewhere: $socket"
+  grep -q '^ *http-after-response' "$configuration" || refuse 'answers without headers for browsers'
 fi
 # If Ray is killed, nothing else would end it.
 if command -v setpriv > /dev/null; then exec setpriv --pdeathsig KILL '{haproxy}' "$@"; fi
@@ -70,6 +77,12 @@ exec '{haproxy}' "$@"
 
 REFUSED = "refused"
 """A file of the script: why it has not started HAProxy."""
+
+LATE = "late.http"
+"""A file with HAProxy's own answer to a body that is not whole in time."""
+
+HEADERS = "headers.cfg"
+"""A file with the rules for headers of answers."""
 
 ANSWER = "unanswered.http"
 """A file with HAProxy's own answer where a replica has ended before its own, or none runs."""
@@ -130,7 +143,8 @@ def environment(folder: Path, binary: str, host: str, port: int) -> dict[str, st
             port=port,
             binds="\\n".join(f"\\1bind {bind}" for bind in binds),
             asked="|".join(re.sub(r"([.\[\]])", r"[\1]", bind) for bind in binds),
-            headers_within_s=HEADERS_WITHIN_S,
+            in_time="\\n".join(f"    {line}" for line in _in_time(folder)),
+            headers=HEADERS,
             haproxy=binary,
             folder=folder,
             refused=REFUSED,
@@ -138,7 +152,11 @@ def environment(folder: Path, binary: str, host: str, port: int) -> dict[str, st
             unanswered=ANSWER,
         )
     )
-    (folder / ANSWER).write_bytes(_unanswered())
+    (folder / ANSWER).write_bytes(
+        _answer("503 Service Unavailable", UNANSWERED, {"retry_after_s": 1}, "retry-after: 1")
+    )
+    (folder / LATE).write_bytes(_answer("408 Request Timeout", SLOW))
+    (folder / HEADERS).write_text("".join(f"{line}\n" for line in _header_rules()))
     stand_in.chmod(stat.S_IRWXU)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -165,11 +183,30 @@ def environment(folder: Path, binary: str, host: str, port: int) -> dict[str, st
     }
 
 
-def _unanswered() -> bytes:
-    """The problem of a request that no replica has answered, as HAProxy sends it: with its status line and headers."""
-    body = bytes(problem(503, UNANSWERED, more={"retry_after_s": 1}).body)
-    headers = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nretry-after: 1\r\ncache-control: no-store"
-    return f"HTTP/1.1 503 Service Unavailable\r\n{headers}\r\n\r\n".encode() + body
+def _answer(status: str, detail: str, more: Mapping[str, object] | None = None, *headers: str) -> bytes:
+    """A problem as HAProxy sends it: with its status line and headers."""
+    body = bytes(problem(int(status[:3]), detail, more=more).body)
+    own = [f"content-type: {MEDIA_TYPE}", f"content-length: {len(body)}", "cache-control: no-store", *headers]
+    lines = [f"HTTP/1.1 {status}", *own, *(f"{name}: {value}" for name, value in _strict())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def _in_time(folder: Path) -> list[str]:
+    """HAProxy's options by which only whole requests reach a replica."""
+    own = f"errorfile 408 {folder}/{LATE}"
+    return [f"timeout http-request {BODY_WITHIN_S:g}s", "option http-buffer-request", own]
+
+
+def _header_rules() -> list[str]:
+    """HAProxy's rules by which answers that no replica gives have the headers of the others."""
+    return [
+        f'    http-after-response set-header {name} "{value}" unless {{ res.hdr({name}) -m found }}'
+        for name, value in _strict()
+    ]
+
+
+def _strict() -> list[tuple[str, str]]:
+    return [(name.decode(), value.decode()) for name, value in STRICT]
 
 
 @contextmanager

@@ -37,6 +37,8 @@ ENVIRONMENT = {
     "RAY_SERVE_LOG_TO_STDERR": "0",
     # Ray starts its workers at 15, so that whatever else runs on the machine goes before an answer.
     "RAY_worker_niceness": "0",
+    # Clients switch no time limit off, choose no replica, and have no text of theirs echoed as the id of a request.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.http.ray_headers:middlewares",
     # A proxy that is not ready after three times this many seconds is killed, which fails the start; 5 is too few for a
     # machine that compiles, trains and starts Java at the same time, and so were 20 beside ten busy processes.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",

@@ -25,7 +25,7 @@ class Answered:
         return json.loads(self.body)
 
 
-async def asked(
+async def asked(  # noqa: PLR0913  (what a request has)
     app: Any,
     path: str,
     parts: Sequence[bytes] = (b"",),
@@ -34,6 +34,7 @@ async def asked(
     query: str = "",
     content_type: str | None = JSON,
     headers: Sequence[tuple[bytes, bytes]] = (),
+    host: str = "localhost",
     gone: bool = False,
 ) -> Answered:
     """Asks with a body in parts; a client that is ``gone`` sends them and disconnects before the end."""
@@ -59,7 +60,7 @@ async def asked(
         "raw_path": path.encode(),
         "root_path": "",
         "query_string": query.encode(),
-        "headers": [(b"host", b"here"), *given, *headers],
+        "headers": [(b"host", host.encode()), *given, *headers],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 80),
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from features.machine import free_port
+from serving.http.same_site import STRICT
 from serving.server.haproxy import SOCKET_PATH, environment, environment_of, haproxy, refusal
 
 WRITTEN = """\
@@ -39,8 +40,9 @@ global
 defaults
     mode http
     timeout connect 5s
-    timeout http-request 10s
+    timeout http-request 5s
     option http-buffer-request
+    errorfile 408 {folder}/late.http
     timeout client 60s
     errorfile 502 {folder}/unanswered.http
     errorfile 503 {folder}/unanswered.http
@@ -48,6 +50,7 @@ frontend prometheus
     bind 127.0.0.1:{metrics}
 frontend http_frontend
     bind 127.0.0.1:8000
+{rules}
     acl routes path -i /-/routes
     http-request disable-l7-retry if !METH_GET !{{ path /v1/recommend /v1/rank /v1/similar /v1/score }}
     http-request set-log-level debug if routes
@@ -71,7 +74,9 @@ def test_its_own_ports_are_on_loopback_and_slow_headers_are_let_go_whatever_ray_
     command = [found["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(configuration), "-x", "a socket"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert said == f"-db -f {configuration} -x a socket\n"
-    assert configuration.read_text() == CHANGED.format(**names)
+    rule = '    http-after-response set-header {0} "{1}" unless {{ res.hdr({0}) -m found }}'
+    rules = "\n".join(rule.format(name.decode(), value.decode()) for name, value in STRICT)
+    assert configuration.read_text() == CHANGED.format(**names, rules=rules)
 
 
 CHANGES = {

@@ -151,6 +151,12 @@ def app(service: Service) -> Any:
     return app_of(service)
 
 
+@pytest.fixture(scope="module")
+def behind_routes(service: Service) -> Any:
+    """FastAPI alone."""
+    return fastapi_of(service)
+
+
 def comparable(answer: Any) -> tuple[int, str, Any]:
     content = answer.json
     if isinstance(content, dict):
@@ -160,10 +166,11 @@ def comparable(answer: Any) -> tuple[int, str, Any]:
 
 @pytest.mark.parametrize("path", REQUESTS)
 @given(data=st.data())
-def test_every_request_has_the_answer_or_the_problem_that_fastapi_has_for_it(app: Any, path: str, data: Any) -> None:
-    """FastAPI reads the other media type as JSON too, and no route before it does."""
+def test_every_request_has_the_answer_or_the_problem_that_fastapi_has_for_it(
+    app: Any, behind_routes: Any, path: str, data: Any
+) -> None:
     body = data.draw(bodies(REQUESTS[path]))
-    assert comparable(ask(app, path, body)) == comparable(ask(app, path, body, content_type="application/x+json"))
+    assert comparable(ask(app, path, body)) == comparable(ask(behind_routes, path, body))
 
 
 @pytest.mark.parametrize("path", ["/v1/recommend", "/v1/rank", "/v1/similar"])
@@ -190,7 +197,7 @@ def test_events_have_the_same_problem_whichever_route_they_take(app):
     assert ask(app, "/v1/events", b"{}", query="stream=activity&stream=transactions").status == 503  # there is no Kafka
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "application/x+json"])
+@pytest.mark.parametrize("route", ["app", "behind_routes"])
 @pytest.mark.parametrize(
     "body",
     [
@@ -202,8 +209,8 @@ def test_events_have_the_same_problem_whichever_route_they_take(app):
         {"\ud800": 1},
     ],
 )
-def test_half_a_character_is_a_problem_of_the_request(app, body, content_type):
-    answer = ask(app, "/v1/recommend", json.dumps(body).encode(), content_type=content_type)
+def test_half_a_character_is_a_problem_of_the_request(request, body, route):
+    answer = ask(request.getfixturevalue(route), "/v1/recommend", json.dumps(body).encode())
     assert answer.status == 422
     assert b"\\ud800" in answer.body
 
@@ -226,46 +233,32 @@ class Behind:
         await JSONResponse({}, status_code=299)(scope, receive, send)
 
 
-def front(behind: Behind, answer: Any = None, most: int = 100) -> HotRoutes:
+def front(behind: Behind, answer: Any = None) -> HotRoutes:
     async def same(request: Any) -> Any:
         return {"k": request.k}
 
     route = json_route(schema.RecommendRequest, answer or same)
-    return HotRoutes(behind, {"/hot": route}, Metrics(), most)
+    return HotRoutes(behind, {"/hot": route}, Metrics())
 
 
 def test_a_request_that_a_route_takes_never_reaches_fastapi():
     behind = Behind()
-    for content_type in ("application/json", "application/json; charset=utf-8"):
-        headers = [(b"x-request-id", b"mine")]
-        answer = ask(front(behind), "/hot", b'{"k"', b": 7}", content_type=content_type, headers=headers)
-        assert (answer.status, answer.body, answer.headers) == (
-            200,
-            b'{"k":7}',
-            {"content-type": "application/json", "content-length": "7", "x-request-id": "mine"},
-        )
+    answer = ask(front(behind), "/hot", b'{"k": 7}')
+    assert (answer.status, answer.body, answer.headers) == (
+        200,
+        b'{"k":7}',
+        {"content-type": "application/json", "content-length": "7"},
+    )
     assert behind.bodies == []
 
 
 @pytest.mark.parametrize(
-    ("parts", "more"),
-    [
-        ((b'{"k": 1}',), {"method": "PUT"}),
-        ((b'{"k": 1}',), {"content_type": None}),
-        ((b'{"k": 1}',), {"content_type": "text/plain"}),
-        ((b'{"k": 1}',), {"headers": [(b"content-length", b"101")]}),
-        ((b'{"k": 1}',), {"headers": [(b"content-length", b"-1")]}),
-        ((b'{"k": ', b'"1"}'), {}),
-        ((b"{", b""), {}),
-        ((b"",), {}),
-        ((b" " * 60, b" " * 60, b"{}"), {}),
-        ((b"{}",), {"gone": True}),
-    ],
+    ("body", "more"), [(b'{"k": 1}', {"method": "PUT"}), (b'{"k": "1"}', {}), (b"{", {}), (b"", {})]
 )
-def test_what_is_in_doubt_reaches_fastapi_whole(parts, more):
+def test_what_is_in_doubt_reaches_fastapi_whole(body, more):
     behind = Behind()
-    answer = ask(front(behind), "/hot", *parts, **more)
-    assert (answer.status, behind.bodies) == (299, [b"".join(parts)])
+    answer = ask(front(behind), "/hot", body, **more)
+    assert (answer.status, behind.bodies) == (299, [body])
 
 
 def test_an_error_that_was_foreseen_is_a_problem_and_another_names_its_type_alone():

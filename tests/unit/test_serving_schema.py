@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from features.definitions import Field, Stream
 from features.events.parsing import Verdict
-from serving.events.verdicts import Acknowledgement, JudgedEvents, Message, judge, key_of, message_of, post, read_body
+from serving.events.bodies import read_body
+from serving.events.verdicts import Acknowledgement, JudgedEvents, Message, judge, key_of, message_of, post
 from serving.http.problems import ProblemError, validation_errors
 from serving.http.schema import RecommendRequest
 from serving.recommend.convert import query_of

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from features.errors import UsageError
-from headrace.console import JSON, print_report, say
+from headrace.console import JSON, echo, print_report, say
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,7 +56,7 @@ def backfill(spine: str, out: str, names: Sequence[str], as_json: bool) -> None:
     streams = {stream.name: stream for view in views for stream in view.streams}
     tables = open_tables(project.offline, streams.values(), repo)
     for name in sorted(streams.keys() - tables.keys()):
-        click.echo(f"the offline store has nothing of stream '{name}'", err=True)
+        echo(f"the offline store has nothing of stream '{name}'", err=True)
     requests = spine_requests(table, views, f"file '{spine}'")
     for matrix in history(requests, ArchiveReader(tables, rows_in_memory=project.settings.offline.rows_in_memory)):
         for name, column in zip(matrix.names, matrix.columns, strict=True):

@@ -20,7 +20,7 @@ from headrace.commands.features.show import (
     repo_of_settings,
     views_of_file,
 )
-from headrace.console import JSON, print_json, say
+from headrace.console import JSON, echo, print_json, say
 
 if TYPE_CHECKING:
     from features.checks import Report, Sizes
@@ -63,12 +63,12 @@ def check(
     large = large_rows(views)
     for each in large.items():
         say(large_row_line(*each))
-    click.echo(f"seed {seed} (--seed {seed} checks the same again)", err=True)
+    echo(f"seed {seed} (--seed {seed} checks the same again)", err=True)
     reports, refused = [], Refused()
     for report in _checked(repo, read, views, Sizes(entities, times), seed, refused):
         reports.append(report)
         if not as_json:
-            click.echo("\n".join(_law(report)))
+            echo("\n".join(_law(report)))
     ok = all(report.mismatches == 0 for report in reports)
     if as_json:
         laws = [asdict(report) for report in reports]
@@ -83,7 +83,7 @@ def _checked(
 
     from features.checks import check_view, valid_events, verdicts_add_up, verdicts_are_the_records_own
 
-    click.echo("reading the file twice, in chunks of two sizes", err=True)
+    echo("reading the file twice, in chunks of two sizes", err=True)
     first, second = _by_stream(refused.watched(read(), say)), _by_stream(read(chunk_rows=OTHER_CHUNK_ROWS))
     if not first:
         raise UsageError("the file", "at least one record of a stream of the feature repo", "none")
@@ -92,7 +92,7 @@ def _checked(
         yield verdicts_are_the_records_own(name, first[name], second.pop(name))
     events = {name: valid_events(parsed) for name, parsed in first.items()}
     for view in views:
-        yield from check_view(view, events, sizes, default_rng(seed), lambda text: click.echo(text, err=True))
+        yield from check_view(view, events, sizes, default_rng(seed), lambda text: echo(text, err=True))
 
 
 def _by_stream(read: Iterator[tuple[str, Parsed]]) -> dict[str, list[Parsed]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
-from headrace.console import JSON, aligned, print_json, print_report, say
+from headrace.console import JSON, aligned, echo, print_json, print_report, say
 
 if TYPE_CHECKING:
     from features.checks import EntityInFile
@@ -275,7 +275,7 @@ def show(
         print_json(shown)
     else:
         texts = ("\n".join(_shown(entity, id_text, shown["as_of"], answer)) for answer in shown["views"])
-        click.echo("\n\n".join(texts))
+        echo("\n\n".join(texts))
 
 
 def _from_file(
@@ -293,7 +293,7 @@ def _from_file(
 
     read = file.reader(repo, "headrace features show")
     views = views_of_file(repo, view_name, entity, file.fills(repo))
-    click.echo(f"reading {file.path}", err=True)
+    echo(f"reading {file.path}", err=True)
     refused = Refused()
     first = [refused.watched(read(), say)]  # a second reading is of the same rows
     history = find_entity(lambda: first.pop() if first else read(), repo.streams, repo.entities[entity], key)
@@ -331,7 +331,7 @@ def _from_store(
         clock if as_of_ms is None else as_of_ms,
         EVENTS_SHOWN if explain else None,
     )
-    click.echo("\n".join(notes), err=True)
+    echo("\n".join(notes), err=True)
     return answer
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
-from headrace.console import JSON, print_report
+from headrace.console import JSON, echo, print_report
 
 if TYPE_CHECKING:
     from features.checks import VerifyRequest
@@ -74,7 +74,7 @@ def verify(  # noqa: PLR0913  # one parameter an option
     request = VerifyRequest(None if everybody else sample, now_ms() if as_of is None else parsed_time(as_of), seed)
     home = project.home
     rows = store_of(repo.path, home).open()
-    verifier = Verifier(rows, repo, project.offline, home, lambda line: click.echo(line, err=True))
+    verifier = Verifier(rows, repo, project.offline, home, lambda line: echo(line, err=True))
     findings = [verifier.verify(view, request) for view in views]
     result = report(findings, {view.name: len(view.features) for view in views})
     if served:

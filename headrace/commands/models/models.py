@@ -12,7 +12,7 @@ import click
 
 from features.errors import ArtefactError, UsageError
 from headrace.commands.models.options import FORMAT, FROM, NAME, SET, model_name, opened
-from headrace.console import JSON, ROOT, figure, print_report, say
+from headrace.console import JSON, ROOT, echo, figure, print_report, say
 from models.tags import CHAMPION
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def drift(
         say(report["not_judged"])
     if report["alarming"]:
         of = "" if model.is_default else f" {name}"
-        click.echo(f"drifted: {', '.join(report['alarming'])}. Train anew: headrace train{of}.", err=True)
+        echo(f"drifted: {', '.join(report['alarming'])}. Train anew: headrace train{of}.", err=True)
         sys.exit(1)
 
 

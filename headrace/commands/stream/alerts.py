@@ -10,6 +10,9 @@ from typing import Any
 
 import click
 
+from features.redaction import inert_json, inert_line
+from headrace.console import echo
+
 REMEMBERED = 200_000
 """Alerts remembered: repeats are of the last batch, and a batch has fewer."""
 
@@ -48,7 +51,7 @@ def tail(from_beginning: bool, limit: int, seconds: float, as_json: bool) -> Non
     with cluster(project.settings, project.root) as servers:
         followed = follow_topic(servers, topic, deadline_s, client, from_beginning=from_beginning)
         for alert in islice(each_once(record.value for record in followed), limit or None):
-            click.echo(json.dumps(alert) if as_json else line_of(alert))
+            echo(inert_json(json.dumps(alert)) if as_json else inert_line(line_of(alert)))
 
 
 def each_once(values: Iterator[bytes | None]) -> Iterator[dict[str, Any]]:

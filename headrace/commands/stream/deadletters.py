@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
-from headrace.console import JSON
+from features.redaction import inert_line
+from headrace.console import JSON, echo, print_json
 
 if TYPE_CHECKING:
     from headrace.settings import Settings
@@ -87,14 +88,14 @@ def list_letters(topic: str | None, reason: str | None, everything: bool, limit:
     with _kafka() as kafka:
         letters, deleted = _chosen(kafka.letters(topic), reason, everything), kafka.deleted(topic)
     if deleted:
-        click.echo(f"{deleted} older ones are gone: a topic of letters is kept up to its retention.bytes", err=True)
+        echo(f"{deleted} older ones are gone: a topic of letters is kept up to its retention.bytes", err=True)
     shown = sorted(letters, key=lambda letter: (letter.time_ms, letter.place))[-limit:]
     if as_json:
-        click.echo(json.dumps([described(letter) for letter in shown], indent=2))
+        print_json([described(letter) for letter in shown])
         return
     for letter in shown:
-        click.echo(f"{_text(letter.place):32} {_when(letter.time_ms)}  {letter.reason}")
-    click.echo(_summary(letters, len(shown)), err=True)
+        echo(inert_line(f"{_text(letter.place):32} {_when(letter.time_ms)}  {letter.reason}"))
+    echo(_summary(letters, len(shown)), err=True)
 
 
 @deadletters.command()
@@ -112,10 +113,10 @@ def show(place: str, as_json: bool) -> None:
     with _kafka() as kafka:
         letter = _named([place], kafka.letters(topic))[-1]
     if as_json:
-        click.echo(json.dumps(described(letter), indent=2))
+        print_json(described(letter))
         return
     for name, value in described(letter).items():
-        click.echo(f"{name:14} {value if isinstance(value, str) else json.dumps(value)}")
+        echo(inert_line(f"{name:14} {value if isinstance(value, str) else json.dumps(value)}"))
 
 
 @deadletters.command()
@@ -150,7 +151,7 @@ def replay(places: Sequence[str], topic: str | None, reason: str | None, as_json
         count += send_again(producer, [letter for letter in records if letter not in known])
         mark_replayed(producer, known)
     text = f"{count} sent again" + (f"; {len(known)} not, as the archive has their events" if known else "")
-    click.echo(json.dumps({"replayed": count, "archived": len(known)}) if as_json else text)
+    echo(json.dumps({"replayed": count, "archived": len(known)}) if as_json else text)
 
 
 def _archived(letters: Sequence[DeadLetter]) -> list[DeadLetter]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
-from headrace.console import JSON
+from headrace.console import JSON, echo, print_json
 
 if TYPE_CHECKING:
     from features.definitions import FeatureRepo
@@ -80,14 +79,14 @@ def import_files(
     results = {file: importer.run(source) for file, source in sources.items()}
     totals = report(results, time.monotonic() - began)
     if as_json:
-        click.echo(json.dumps(totals, indent=2))
+        print_json(totals)
     else:
-        click.echo("\n".join(line for name, counts in results.items() for line in _lines(name, counts)))
+        echo("\n".join(line for name, counts in results.items() for line in _lines(name, counts)))
         every = [counts for parts in results.values() for counts in parts.values()]
         for text in (text for counts in every for text in counts.refused.examples):
-            click.echo(f"  refused: {text}", err=True)
+            echo(f"  refused: {text}", err=True)
     if totals["imported"]:
-        click.echo("make online rows of it with 'headrace features rebuild'", err=True)
+        echo("make online rows of it with 'headrace features rebuild'", err=True)
 
 
 def _project(
@@ -117,7 +116,7 @@ def _project(
         CutOffs(until_ms, _topic_starts(project.settings, repo)),
         progress=_progress(),
         reached=reached,
-        log=lambda line: click.echo(line, err=True),
+        log=lambda line: echo(line, err=True),
     )
 
 
@@ -139,13 +138,13 @@ def _undo(files: Sequence[str], folder: str | None, as_json: bool) -> None:
         digest = digest_of(Path(file)) if Path(file).exists() else None
         undone[file] = importer.undo(_name(file, project.root), digest)
     if as_json:
-        click.echo(json.dumps({"undone": undone}, indent=2))
+        print_json({"undone": undone})
     else:
         for file, streams in undone.items():
             parts = [f"{count:,} events taken out of {stream}" for stream, count in streams.items()]
-            click.echo(f"{file}  {' · '.join(parts) or 'only refused records taken out'}")
+            echo(f"{file}  {' · '.join(parts) or 'only refused records taken out'}")
     if any(undone.values()):
-        click.echo(UNDONE, err=True)
+        echo(UNDONE, err=True)
 
 
 def _topic_starts(settings: Settings, repo: FeatureRepo) -> TopicStarts | None:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import UsageError
-from headrace.console import JSON
+from features.redaction import inert_json
+from headrace.console import JSON, echo
 
 if TYPE_CHECKING:
     from features.definitions import FeatureRepo, Stream
@@ -276,20 +277,18 @@ class _Sending:
         self._shown_s = time.monotonic()
         took_s = self._shown_s - self._started_s
         sent = tally.sent.total()
-        click.echo(
-            f"\r{sent:,} sent · {tally.acknowledged:,} acknowledged · {sent / took_s:,.0f}/s ", nl=False, err=True
-        )
+        echo(f"\r{sent:,} sent · {tally.acknowledged:,} acknowledged · {sent / took_s:,.0f}/s ", nl=False, err=True)
 
     def finish(self, what: str, as_json: bool, refused: Counter[str], *, whole: bool) -> None:
         """Prints the report. Raises where a message is not acknowledged; exits with 1 where ``whole`` was stopped."""
         took_s = time.monotonic() - self._started_s
         if sys.stderr.isatty() and self._shown_s > self._started_s:
-            click.echo(err=True)
+            echo(err=True)
         report = self._report(took_s, refused)
-        click.echo(json.dumps(report) if as_json else _sentence(report))
+        echo(inert_json(json.dumps(report)) if as_json else _sentence(report))
         if refused:
             reasons = ", ".join(f"{count:,} {code}" for code, count in refused.most_common())
-            click.echo(f"{refused.total():,} records of the file are no events and were not sent: {reasons}", err=True)
+            echo(f"{refused.total():,} records of the file are no events and were not sent: {reasons}", err=True)
         self.tally.check(what)
         if whole and self.stop.requested:
             raise SystemExit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from features.errors import LossError, StoreError
-from headrace.console import JSON, print_report, say
+from headrace.console import JSON, echo, print_json, print_report, say
 
 if TYPE_CHECKING:
     from features.definitions import FeatureRepo
@@ -249,17 +248,17 @@ def status(as_json: bool, metrics: bool) -> None:
             "event_drift": event_drifts or None,
         }
         also = {name: part for name, part in also.items() if part is not None}
-        click.echo(json.dumps(current | also, indent=2))
+        print_json(current | also)
     elif metrics:
         families = [
             *stream_metrics(current),
             *loss_metrics(losses),
             *([] if alerts is None else delivery_metrics(alerts)),
         ]
-        click.echo(metrics_text([*families, *drift_metrics(drifts)]), nl=False)
+        echo(metrics_text([*families, *drift_metrics(drifts)]), nl=False)
     else:
         lines = [*status_lines(current), *loss_lines(losses), *([] if alerts is None else delivery_lines(alerts))]
-        click.echo("\n".join([*lines, *(drift_line(each, now_ms(), each is drift) for each in drifts)]))
+        echo("\n".join([*lines, *(drift_line(each, now_ms(), each is drift) for each in drifts)]))
 
 
 def _bytes_per_row(settings: Settings, root: Path) -> dict[str, float]:
