@@ -147,8 +147,9 @@ LAYERS = {
     "training.judging": "drift registration > judge parity > gate record > confidence psi",
     "training.protocols": (
         "leave_one_out new_items random_split session time_split > lists ranklens > "
-        "event_models fraud_handbook impressions report"
+        "events fraud_handbook impressions report"
     ),
+    "training.protocols.events": "event_models incidents",
     "training.recommender": (
         "settings_search > fit scorers > candidates > evaluate shown_items user_histories > "
         "calibrating co_occurrence metrics ranker"

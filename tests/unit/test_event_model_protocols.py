@@ -22,7 +22,7 @@ from features.definitions.repo import load_repo
 from features.errors import UsageError
 from headrace.cli import cli
 from models.event_model import EventModelColumns
-from training.protocols.event_models import chosen_model, joined, months, read_events_of, run, split_by_month
+from training.protocols.events.event_models import chosen_model, joined, months, read_events_of, run, split_by_month
 
 REPO_FILE = Path(__file__).parents[2] / "feature_repo" / "rides.py"
 REPO = load_repo(REPO_FILE)

@@ -32,6 +32,7 @@ def repo(folder: Path, **files: str) -> Path:
 DOMAINS = {
     "shop": ("user_activity", "item_activity", "item_catalogue"),
     "cards": ("customer_spending", "customer_recent", "terminal_risk"),
+    "machines": ("sensor_habits",),
     "rides": ("zone_now", "route_times", "origins", "destinations"),
 }
 

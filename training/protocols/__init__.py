@@ -4,7 +4,7 @@ In: a file. Out: a report of metrics by model, with intervals.
 """
 
 __all__ = [
-    "event_models",
+    "events",
     "fraud_handbook",
     "leave_one_out",
     "lists",

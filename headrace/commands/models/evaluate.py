@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from features.errors import UsageError
-from headrace.commands.models.evaluate_events import durations
+from headrace.commands.models.evaluate_events import durations, incidents
 from headrace.commands.models.evaluate_lists import (
     chosen,
     leave_one_out_99,
@@ -33,7 +33,7 @@ def evaluate() -> None:
     """
 
 
-for protocol in (random_75_25, leave_one_out_99, time_split, new_items, session, ranklens, durations):
+for protocol in (random_75_25, leave_one_out_99, time_split, new_items, session, ranklens, durations, incidents):
     evaluate.add_command(protocol)
 
 

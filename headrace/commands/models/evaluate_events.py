@@ -51,7 +51,7 @@ def durations(  # noqa: PLR0913, PLR0917  # one parameter an option
     """
     from features.definitions import Regressor
     from models.event_model import EventModelColumns
-    from training.protocols import event_models as protocol
+    from training.protocols.events import event_models as protocol
 
     repo = _repo(folder)
     columns = EventModelColumns.of(repo, protocol.chosen_model(repo, Regressor, name))
@@ -61,6 +61,44 @@ def durations(  # noqa: PLR0913, PLR0917  # one parameter an option
     files = protocol.read_events_of(paths, kind, repo, columns, say)
     split = protocol.split_by_month(files, columns, zone, test_start)
     show(protocol.run("durations", protocol.joined(files, columns), columns, split, say), as_json)
+
+
+@click.command("incidents")
+@data("nab", required=False)
+@TRAIN
+@TEST
+@MODEL
+@REPO
+@JSON
+def incidents(
+    data: str | None,
+    kind: str,
+    train: str | None,
+    test: str | None,
+    name: str | None,
+    folder: str | None,
+    as_json: bool,
+) -> None:
+    """Alerts about what is unusual, beside labelled windows: precision, recall and F1 over incidents.
+
+    An Anomaly of your definitions learns from the first readings of every series, or from a file of their own, and is
+    tested on the others; it sees no label and has no setting by series. A band of three standard deviations and
+    isolation forests on the values alone stand beside it.
+
+    \b
+    Examples:
+      headrace evaluate incidents --data machines.parquet
+      headrace evaluate incidents --train machines.parquet --test others.parquet --json
+    """
+    from features.definitions import Anomaly
+    from models.event_model import EventModelColumns
+    from training.protocols.events import event_models
+    from training.protocols.events import incidents as protocol
+
+    repo = _repo(folder)
+    columns = EventModelColumns.of(repo, event_models.chosen_model(repo, Anomaly, name))
+    files = event_models.read_events_of(parts_of("incidents", data, train, test), kind, repo, columns, say)
+    show(protocol.run(files[-1], columns, files[0] if len(files) > 1 else None, say), as_json)
 
 
 def _repo(folder: str | None) -> FeatureRepo:
