@@ -54,7 +54,7 @@ PIECES = pa.schema(
 
 PIECES_SQL = "kind string, stream string, view string, share int, task int, payload binary"
 
-IDS, LETTERS, COUNTS, EVENTS = "ids", "letters", "counts", "events"
+IDS, LETTERS, COUNTS, EVENTS, CARRIED = "ids", "letters", "counts", "events", "carried"
 
 REASON, NUMBER = "reason", "element"
 """Columns of letters beside those of their messages."""
@@ -89,6 +89,8 @@ def _pieces(job: FoldJob, messages: Messages) -> pa.RecordBatch:
     for view in views:
         for share, events in shares(view, stream, valid, job.shares).items():
             pieces.append((EVENTS, view.name, share, packed(events)))
+    if views:
+        pieces += [(CARRIED, "", share, packed(events)) for share, events in job.carried(stream, valid).items()]
     kinds, names, numbers, payloads = zip(*pieces, strict=True)
     tasks = [job.task(name, share) for name, share in zip(names, numbers, strict=True)]
     columns = [kinds, [stream.name] * len(pieces), names, numbers, tasks, payloads]
@@ -172,8 +174,9 @@ class OnExecutors:
         share = FoldShare(self._job, self._cells, store.fence(), key, refused)
         events = self._pieces.where(f"kind = '{EVENTS}'").repartitionById(self._job.tasks, "task")
         if self._score is not None:
+            judged = self._pieces.where(f"kind IN ('{EVENTS}', '{CARRIED}')").repartitionById(self._job.tasks, "task")
             with self._watch.at("score"):
-                self._score(events, share)
+                self._score(judged, share)
         with self._watch.at("scatter"):
             # Spark takes a function, not an object that is callable.
             written = events.mapInArrow(lambda pieces: share(pieces), WRITTEN_SQL).toArrow()  # noqa: PLW0108

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.arrays import Int64s
+from features.arrays import Bools, Int64s
 from features.definitions import FeatureRepo, FeatureView, Stream
+from features.errors import UsageError
 from features.events import EventColumns, event_schema, integers, sequence
 from features.hashing import hash_texts
 from features.online_store import Batch, Cells, Fence, Offsets, ShardWriter, write_rows
 from features.rows import BatchKey
+from models.event_model import EventModelColumns
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -35,6 +38,14 @@ def shares(view: FeatureView, stream: Stream, events: pa.Table, count: int) -> d
     return {number: events.filter(pa.array(share == number)) for number in numbers}
 
 
+def beside_views(views: Sequence[FeatureView], stream: Stream, events: pa.Table) -> Bools:
+    """(n,) a mask of the stream's events that are in no share of these views: they have no entity of them."""
+    columns, beside = EventColumns(events, stream), np.ones(events.num_rows, dtype=bool)
+    for view in views:
+        beside &= np.asarray(columns.entity_keys(view.entity).is_null())
+    return beside
+
+
 WRITTEN = pa.schema({"shard": pa.string(), "token": pa.string()})
 """The token of a shard's last write."""
 
@@ -52,6 +63,7 @@ class FoldJob:
         most_bytes: the most bytes that the driver gets of executors at once, but of a single message.
         schemas: as parse() takes them.
         epochs: topic → the start of its epoch (features/epochs.py), where that is not 0.
+        judged: stream → the views of each event model that judges its events.
     """
 
     streams: tuple[Stream, ...]
@@ -62,15 +74,28 @@ class FoldJob:
     schemas: Schemas | None = None
     epochs: Mapping[str, int] = field(default_factory=dict)
     most_bytes: int = MOST_BYTES
+    judged: Mapping[str, tuple[tuple[FeatureView, ...], ...]] = field(default_factory=dict)
 
     @property
     def tasks(self) -> int:
-        """The number of tasks that fold a batch."""
-        return len(self.views) * self.shares
+        """The number of tasks that fold a batch, and that carry events beside all views to the models."""
+        return (len(self.views) + bool(self.judged)) * self.shares
 
     def task(self, view: str, share: int) -> int:
-        """The number of the task that folds the share of the view."""
-        return [each.name for each in self.views].index(view) * self.shares + share if view else 0
+        """The number of the task that folds a view's share; without a view, that carries it to the models."""
+        names = [each.name for each in self.views]
+        return (names.index(view) if view else len(names)) * self.shares + share if share >= 0 else 0
+
+    def carried(self, stream: Stream, events: pa.Table) -> dict[int, pa.Table]:
+        """By share, the events that some model judges though they are in no share of its views."""
+        carried = np.zeros(events.num_rows, dtype=bool)
+        for views in self.judged.get(stream.name, ()):
+            carried |= beside_views(views, stream, events)
+        if not carried.any():
+            return {}
+        events = events.filter(pa.array(carried))
+        share = sequence(integers(events["partition"]), integers(events["offset"])) % self.shares
+        return {number: events.filter(pa.array(share == number)) for number in np.unique(share).tolist()}
 
     def readers(self, stream: Stream) -> list[FeatureView]:
         """The views that fold the stream."""
@@ -87,8 +112,13 @@ def fold_job(
     """The job of a repo's streams and views."""
     horizons_ms = {name: repo.horizon_ms(name) for name in repo.streams}
     keys = {name: repo.keys_of(name) for name in repo.streams}
-    views = tuple(repo.views.values())
-    return FoldJob(tuple(repo.streams.values()), views, horizons_ms, keys, shares, schemas, epochs or {}, most_bytes)
+    streams, views = tuple(repo.streams.values()), tuple(repo.views.values())
+    judged: dict[str, tuple[tuple[FeatureView, ...], ...]] = {}
+    for model in repo.models.values():
+        with suppress(UsageError):  # of definitions that lack its inputs: it judges nothing
+            used = EventModelColumns.of(repo, model).source.views
+            judged[model.stream.name] = (*judged.get(model.stream.name, ()), used)
+    return FoldJob(streams, views, horizons_ms, keys, shares, schemas, epochs or {}, most_bytes, judged)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
     events by (view, share of its entities) ──features before──► columns by share of the events ──model──► decisions
 
-A task of the first kind computes the features of one view just before each event of its share's entities; one of the
-second joins the views' features and calls the model. The driver gets decisions.
+A task of the first kind computes the features of one view just before each event of its share's entities, or has events
+without any of them; one of the second joins the views' features and calls the model. The driver gets decisions.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.arrays import Floats, Int64s
+from features.definitions import FeatureView
 from features.events import EventColumns, event_schema, integers, sequence
 from features.history import features_before
 from features.online_store import ShardWriter
@@ -49,19 +50,29 @@ def answers_of(
     pieces = pa.Table.from_batches(filled)
     columns_of_model, name = request.columns, pieces["view"][0].as_py()
     view = next((view for view in columns_of_model.source.views if view.name == name), None)
-    if view is None:
-        return
     stream = columns_of_model.model.stream
+    if view is not None:
+        events = _with_features(view, share, request, pieces)
+    elif not name:  # events without an entity of the model's views
+        events = share.events(stream, pieces)
+    else:
+        return
+    task = sequences(events) % share.job.shares
+    for number in np.unique(task).tolist():
+        payload = packed(events.filter(pa.array(task == number)))
+        yield pa.RecordBatch.from_pydict({"view": [name], "task": [number], "payload": [payload]}, ANSWERS)
+
+
+def _with_features(view: FeatureView, share: FoldShare, request: ScoringRequest, pieces: pa.Table) -> pa.Table:
+    """The events of the model's stream, with the view's features just before each."""
+    stream, name = request.columns.model.stream, view.name
     accepted = {read.name: share.events(read, pieces) for read in view.streams}
     rows = ShardWriter(share.cells, share.fence, f"{name}/{pieces['share'][0].as_py()}")
     features = features_before(view, stream, accepted, lambda keys: rows.rows(name, keys), share.key)
     events, columns = accepted[stream.name], request.columns_of(name)
     for column, values in zip(columns, features.to_numpy(columns).T if columns else (), strict=True):
         events = events.append_column(f"{FEATURE}{column}", pa.array(values))
-    task = sequences(events) % share.job.shares
-    for number in np.unique(task).tolist():
-        payload = packed(events.filter(pa.array(task == number)))
-        yield pa.RecordBatch.from_pydict({"view": [name], "task": [number], "payload": [payload]}, ANSWERS)
+    return events
 
 
 def decisions_of(

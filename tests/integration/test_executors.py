@@ -10,7 +10,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -352,9 +352,13 @@ class Fixed:
         return LoadedEventModel("1", self._model)
 
 
+@pytest.mark.parametrize("names", [None, ("amount",)], ids=["fields and features", "fields alone"])
 def test_executors_decide_about_each_event_what_the_driver_would(
-    spark: SparkSession, repo: FeatureRepo, tmp_path: Path
+    spark: SparkSession, repo: FeatureRepo, tmp_path: Path, names: tuple[str, ...] | None
 ) -> None:
+    if names is not None:
+        alone = replace(repo.models["cards"], inputs=names, derived=None, rules=(), usual=None)
+        repo = replace(repo, models={"cards": alone})
     payments, asked = Payments(repo), EventModelColumns.of(repo, repo.models["cards"])
     champion = Fixed(asked, quick_model(repo, 0.3))
     told: dict[str, list[pa.Table]] = {"here": [], "there": []}
