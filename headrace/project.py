@@ -28,8 +28,18 @@ class Project:
         Raises:
             UsageError: an invalid setting.
         """
+        from models.registry import allow_sources
+
         folder = Path.cwd() if root is None else root
-        return cls(folder, read_settings(folder, os.environ))
+        project = cls(folder, read_settings(folder, os.environ))
+        allow_sources(project.model_sources)
+        return project
+
+    @property
+    def model_sources(self) -> tuple[str, ...]:
+        """The folders and prefixes of addresses from which models may be fetched, beside the registry's own."""
+        sources = self.settings.mlflow.sources
+        return tuple(source if "://" in source else str((self.root / source).resolve()) for source in sources)
 
     @property
     def home(self) -> Path:

@@ -107,6 +107,9 @@ class MlflowSettings(Section):
     trust_key: SecretStr = SecretStr("")
     """Signs the trust in models that run their own code, only HEADRACE_MLFLOW__TRUST_KEY or its secret file; with it,
     trust without a signature is none. Empty for no signatures."""
+    sources: tuple[str, ...] = ()
+    """Folders and prefixes of addresses from which models may be fetched too, such as "s3://bucket/models": beside the
+    folder of a database of our own, the registry's own root of artefacts and the tracking server itself."""
 
 
 class AlertsSettings(Section):

@@ -1,4 +1,4 @@
-"""MLflow's registry of models: its address, its clients, and the versions in it.
+"""MLflow's registry of models: its address, its clients, where its artefacts may be, and the versions in it.
 
 Clients of MLflow are made here only. A database of our own is not queried before it has a file: MLflow would create it,
 and race with training.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from urllib.parse import unquote, urlsplit
 
-from features.errors import HeadraceError, StoreError
+from features.errors import ArtefactError, HeadraceError, StoreError
 from models.tags import (
     CANARY_BEGUN,
     CANARY_SHARE,
@@ -42,6 +43,15 @@ MOST_LISTED = 1_000
 
 GONE = "RESOURCE_DOES_NOT_EXIST"
 """MLflow's code for a version that does not exist or was deleted."""
+
+
+DEFAULT_EXPERIMENT = "0"
+"""MLflow makes it with its database, below the folder or address that its operator gave it for artefacts."""
+
+STEPS = 4
+"""Addresses that lead to one another (models:/, runs:/) before one that can be fetched."""
+
+_allowed: tuple[str, ...] = ()
 
 
 def resolve_uri(tracking_uri: str, root: Path) -> tuple[str, Path | None]:
@@ -110,15 +120,111 @@ def quick() -> Iterator[None]:
 
 @contextmanager
 def downloaded(source: str, uri: str) -> Iterator[Path]:
-    """An artefact of this registry until the block ends: its own path on this machine, else a copy that is removed."""
+    """An artefact of this registry until the block ends: its own path on this machine, else a copy that is removed.
+
+    Raises ArtefactError for a source from which nothing may be fetched.
+    """
     from mlflow.artifacts import download_artifacts
     from mlflow.utils.uri import is_local_uri
 
+    source = checked_source(source, client_of(uri), uri)
     with tempfile.TemporaryDirectory(prefix="headrace-model-", ignore_cleanup_errors=True) as scratch:
         # Without dst_path MLflow downloads into a temporary folder of its own, which nobody removes.
         target = None if is_local_uri(source) else scratch  # type: ignore[no-untyped-call]
         where = {"artifact_uri": source, "dst_path": target, "tracking_uri": uri, "registry_uri": uri}
         yield Path(download_artifacts(**where))
+
+
+# --- sources: whoever may write to the registry names addresses, and none is followed unseen ---
+
+
+def allow_sources(prefixes: Sequence[str]) -> None:
+    """Models may also be fetched from these folders and addresses, in this process, and from none allowed before."""
+    global _allowed  # noqa: PLW0603  (a setting of the process, as its secrets are)
+    _allowed = tuple(prefixes)
+
+
+def checked_source(source: str, client: MlflowClient, uri: str) -> str:
+    """The address itself of an artefact that may be fetched: ``runs:`` and ``models:`` lead to it.
+
+    It may be below the folder of a database of our own, below the root of the registry's artefacts, on the tracking
+    server, or below what ``allow_sources`` has named.
+
+    Args:
+        source: as the registry has it.
+        uri: the registry's address.
+
+    Raises:
+        ArtefactError: it is elsewhere.
+        MlflowException: the registry does not answer, or lacks what the source names.
+    """
+    address = source
+    for _ in range(STEPS):
+        following = _led_to(address, client)
+        if following is None:
+            break
+        address = following
+    roots = [*_roots(client, uri), *_allowed]
+    if not _is_below(address, roots, uri):
+        known = ", ".join(sorted(set(roots))) or "the tracking server's own artefacts"
+        next_step = "If it is right, add its folder or prefix to mlflow.sources of settings.toml."
+        raise ArtefactError("the source of a model", f"an address below {known}", address, next_step)
+    return address
+
+
+def _led_to(address: str, client: MlflowClient) -> str | None:
+    """The address for which ``runs:/ID/path``, ``models:/m-ID`` or ``models:/name/version`` stands, else None."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("runs", "models"):
+        return None
+    first, _, rest = parts.path.lstrip("/").partition("/")
+    if parts.scheme == "runs":
+        return _joined(str(client.get_run(first).info.artifact_uri), rest)
+    if first.startswith("m-"):
+        return _joined(str(client.get_logged_model(first).artifact_location), rest)
+    version, _, inner = rest.partition("/")
+    if not version.isdecimal():
+        version = str(client.get_model_version_by_alias(first, version).version)
+    return _joined(str(client.get_model_version_download_uri(first, version)), inner)
+
+
+def _joined(address: str, rest: str) -> str:
+    return f"{address.rstrip('/')}/{rest}" if rest else address
+
+
+def _roots(client: MlflowClient, uri: str) -> list[str]:
+    """The folder of a database of our own, and the registry's own root of artefacts."""
+    from mlflow.exceptions import MlflowException
+
+    roots = [str(Path(uri.removeprefix(SQLITE)).parent)] if uri.startswith(SQLITE) else []
+    try:
+        location = str(client.get_experiment(DEFAULT_EXPERIMENT).artifact_location)
+    except MlflowException:  # it may have been deleted
+        return roots
+    root = location.removesuffix(f"/{DEFAULT_EXPERIMENT}")
+    return [*roots, root] if root != location and urlsplit(root).path.strip("/") else roots
+
+
+def _is_below(address: str, roots: Iterable[str], uri: str) -> bool:
+    path, parts = _path(address), urlsplit(address)
+    if path is not None:
+        return any(path.is_relative_to(folder) for folder in map(_path, roots) if folder is not None)
+    if ".." in unquote(parts.path).split("/"):
+        return False
+    if parts.scheme == "mlflow-artifacts":
+        return parts.netloc in ("", urlsplit(uri).netloc)
+    return any(address == root or address.startswith(f"{root.rstrip('/')}/") for root in roots if root.strip("/"))
+
+
+def _path(address: str) -> Path | None:
+    """The path on this machine, links followed; None for an address elsewhere."""
+    parts = urlsplit(address)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Path(unquote(parts.path)).resolve()
+    return Path(address).resolve() if not parts.scheme else None
+
+
+# --- versions ---
 
 
 class RegistryError(HeadraceError):

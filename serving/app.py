@@ -20,7 +20,7 @@ from features.definitions import FeatureRepo, load_repo
 from features.events.avro import schema_registry
 from features.online_store import FeatureReader, Pending, RowsWithPending
 from features.redaction import redact_output, remember_secrets
-from models.registry import MlflowRegistry
+from models.registry import MlflowRegistry, allow_sources
 from serving.access import OPS, Principal, declare_access, guarded, principal_of
 from serving.config import ServiceConfig
 from serving.events import EVENTS_BODY, OwnClicks
@@ -75,7 +75,8 @@ NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {}}
 
 
 def service_of(settings: ServiceConfig) -> Service:
-    """The service of these settings, not started yet."""
+    """The service of these settings, not started yet; models come from where the settings allow."""
+    allow_sources(settings.model_sources)
     repo = load_repo(settings.repo)
     rows = settings.store.open_to_read()
     pending = rows.pending()

@@ -36,6 +36,8 @@ class ServiceConfig(ServingSettings):
     """Seconds between two readings of all item features, where the stream does not tell which have changed."""
     tracking_uri: str = "sqlite:///mlruns/mlflow.db"
     """MLflow's registry of models; empty for none."""
+    model_sources: tuple[str, ...] = ()
+    """Folders and prefixes of addresses from which models may be fetched, beside the registry's own."""
     model_alias: str = "champion"
     """The alias that says which version serves."""
     model_poll_s: float = Field(default=5.0, gt=0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from features.errors import ArtefactError, UsageError
 from models import tags as verdicts
 from models.recommender import Artefact, goldens_of, load, save
-from models.registry import connect, registry_exists, resolve_uri
+from models.registry import checked_source, connect, registry_exists, resolve_uri
 from models.tags import CANARY, CHAMPION, DIGEST_TAG, MOST_SHARE
 
 if TYPE_CHECKING:
@@ -318,13 +318,14 @@ class ModelRegistry:
         if not version.digest:
             raise ArtefactError(where, f"a tag {DIGEST_TAG}", "none", "Register it with 'headrace train'.")
         try:
+            source = checked_source(str(source), self.client, self.uri)
             path = download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self.uri)
         except (MlflowException, OSError) as error:
             raise ArtefactError(where, f"its artefact in {source}", str(error), "Train anew.") from error
         return Path(path)
 
     def recorded(self, version: Version, name: str) -> bytes | None:
-        """A file of the record of the version's run; None where there is none."""
+        """A file of the record of the version's run; None where there is none, or where nothing may be fetched from."""
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
@@ -332,10 +333,11 @@ class ModelRegistry:
         if not run_id:
             return None
         try:
+            source = checked_source(f"runs:/{run_id}/{RECORD}/{name}", self.client, self.uri)
             with tempfile.TemporaryDirectory() as scratch:
-                where = {"run_id": run_id, "artifact_path": f"{RECORD}/{name}", "dst_path": scratch}
-                return Path(download_artifacts(**where, tracking_uri=self.uri)).read_bytes()
-        except (MlflowException, OSError):
+                path = download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=self.uri)
+                return Path(path).read_bytes()
+        except (ArtefactError, MlflowException, OSError):
             return None
 
     def _experiment(self, name: str) -> str:

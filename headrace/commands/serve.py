@@ -86,6 +86,7 @@ def service_config(project: Project, **overrides: Any) -> ServiceConfig:
         "home": str(home.resolve()),
         "store": read_settings_of(repo / "feature_store.yaml"),
         "tracking_uri": absolute_uri(settings.mlflow.tracking_uri, project.root),
+        "model_sources": project.model_sources,
         "recommender_names": replaced_names(settings.training),
         "keys": str(project.keys.resolve()),
         "tenant": project.tenant,
