@@ -24,8 +24,9 @@ from cards_champion import quick_model
 from older_kernel import BREAKS, InWorkers, older_compared
 from small_cards import simulated
 
-from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream, expressions
+from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
 from features.definitions.aggregations import Count, Max
+from features.definitions.expressions import conditions
 from features.definitions.repo import FeatureRepo, load_repo
 from features.events.parsing import Parsed, Verdict
 from features.online_store.batch_step import Counts
@@ -261,7 +262,7 @@ def test_a_record_that_breaks_a_kernel_on_executors_is_a_letter_and_no_view_has_
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of 400 break the filter of the second view: counts, letters and rows are the driver's; the next is folded."""
-    monkeypatch.setattr(expressions, "_compared", older_compared)
+    monkeypatch.setattr(conditions, "_compared", older_compared)
     refs = Stream("refs", topic="t", fields={"user_id": Field("string", required=True), "ref": "int64"})
     user = Entity("user", keys={"user_id": "string"})
     every = FeatureView("a_all", sets=[FeatureSet(user, refs, [Count(), Max("ref")], ["1h"])])

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from older_kernel import BREAKS, older_compared
 
-from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream, expressions
+from features.definitions import Entity, FeatureSet, FeatureView, Field, Stream
 from features.definitions.aggregations import Count, Last, Sum
-from features.definitions.expressions import above, product
+from features.definitions.expressions import above, conditions, product
 from features.definitions.repo import FeatureRepo
 from features.errors import StoreError
 from features.events import parsing
@@ -56,7 +56,7 @@ HEADERS = pa.list_(pa.struct({"key": pa.string(), "value": pa.binary()}))
 @pytest.fixture
 def breaks(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The comparison of before, which raises an error with one integer."""
-    monkeypatch.setattr(expressions, "_compared", older_compared)
+    monkeypatch.setattr(conditions, "_compared", older_compared)
     return monkeypatch
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
 from pathlib import Path
 
@@ -47,7 +48,11 @@ def words_of_the_shop() -> set[str]:
 def literals(path: Path) -> list[tuple[int, str]]:
     """The line and the text of each string literal of the module that stands for itself."""
     tokens = tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline)
-    plain = [token for token in tokens if token.type == tokenize.STRING and token.string[0] not in "fF"]
+    plain = [
+        token
+        for token in tokens
+        if token.type == tokenize.STRING and "f" not in re.split("['\"]", token.string)[0].lower()
+    ]
     return [(token.start[0], str(ast.literal_eval(token.string))) for token in plain]
 
 
