@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -87,35 +88,55 @@ def divided(world: World, cuts: list[int]) -> list[dict[str, pa.Table]]:
     ]
 
 
+UNSTABLE = ("_per_", "zscore", "stddev", "variance", "slope", "trend")
+"""Parts of the names of features that a sum's last bit can change without bound: what is divided may be next to 0."""
+
+
+def moderate(world: World) -> World:
+    """The events with numbers whose sums are exact in any order."""
+
+    def of(event: dict[str, Any]) -> dict[str, Any]:
+        price, units = event["price"], event["units"]
+        price = None if price is None else round(price) % 1_000 / 4
+        return {**event, "price": price, "units": None if units is None else units % 1_000}
+
+    return World({name: [of(event) for event in events] for name, events in world.streams.items()})
+
+
+EITHER = worlds(most=20).flatmap(lambda world: st.sampled_from([(world, False), (moderate(world), True)]))
+"""A world, and whether its sums are exact, so that every feature can be compared."""
+
 VIEWS = st.sampled_from([view_of(WINDOWS), view_of(WINDOWS[:2], entity=pair)])
 
 
 @given(
     pairs=st.sampled_from([1, 4_000_000]),
     view=VIEWS,
-    world=worlds(most=20),
+    either=EITHER,
     cuts=st.lists(st.integers(0, 25), max_size=3),
 )
 def test_events_of_a_batch_meet_what_came_before_them_and_not_themselves(
-    pairs: int, view: FeatureView, world: World, cuts: list[int]
+    pairs: int, view: FeatureView, either: tuple[World, bool], cuts: list[int]
 ) -> None:
+    world, exact = either
     batches = divided(world, cuts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(before_events, "MOST_PAIRS", pairs)
         found = in_batches(view, batches)
     expected = one_by_one(view, world, batches)
-    compare(found, expected)
+    compare(found, expected, exact)
 
 
-@given(view=VIEWS, world=worlds(most=20))
-def test_history_says_of_each_event_what_the_stream_met(view: FeatureView, world: World) -> None:
+@given(view=VIEWS, either=EITHER)
+def test_history_says_of_each_event_what_the_stream_met(view: FeatureView, either: tuple[World, bool]) -> None:
     """Of one batch, whose ledger's order is that of all: training asks what serving answers."""
+    world, exact = either
     tables = world.tables()
     if not tables["events"].num_rows:
         return
     (stream,) = (one for one in view.streams if one.name == "events")
     met = in_batches(view, [tables])
-    compare([known_before(view, stream, tables["events"], tables)], met)
+    compare([known_before(view, stream, tables["events"], tables)], met, exact)
 
 
 def known_before(view: FeatureView, stream: Stream, asked: pa.Table, history: Mapping[str, pa.Table]) -> FeatureMatrix:
@@ -154,7 +175,8 @@ def test_of_events_at_one_millisecond_history_counts_those_that_stand_before_in_
     assert [[value or 0 for value in values] for one in found for values in one] == [[1, 0], [0, 0], [2, 2], [1, 0]]
 
 
-def compare(found: list[FeatureMatrix], expected: list[FeatureMatrix]) -> None:
+def compare(found: list[FeatureMatrix], expected: list[FeatureMatrix], exact: bool) -> None:
+    """The rows agree; but for UNSTABLE features, unless sums are exact (test_paths_agree has their own tolerances)."""
     for name in ("status", "as_of", "newest_event"):
         left, right = (np.concatenate([[], *(getattr(one, name) for one in several)]) for several in (found, expected))
         assert left.tolist() == right.tolist(), name
@@ -163,6 +185,8 @@ def compare(found: list[FeatureMatrix], expected: list[FeatureMatrix]) -> None:
     left, right = (pa.concat_tables([one.to_table() for one in several]) for several in (found, expected))
     scale = 1e-9 * 1e12 * 25
     for name in right.column_names:
+        if not exact and any(part in name for part in UNSTABLE):
+            continue
         if pa.types.is_floating(right[name].type):
             one, other = (np.asarray(table[name].fill_null(np.nan)) for table in (left, right))
             np.testing.assert_allclose(one, other, rtol=1e-9, atol=scale, err_msg=name)
