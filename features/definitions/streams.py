@@ -232,6 +232,11 @@ class Stream:
         fields = {name: field.path or name for name, field in self.mapped.items()}
         return {"event_time": self.event_time, **own, **fields}
 
+    @cached_property
+    def written_paths(self) -> Mapping[str, tuple[str, ...]]:
+        """Our columns that the message has, each with its written_path: found once, as every sent event asks."""
+        return {name: written_path(origin) for name, origin in self._paths.items()}
+
     def is_of_elements(self, origin: Origin) -> bool:
         """True if the value is in an element of the array at ``each``."""
         return any(is_inside(steps, self.each) for steps in step_paths(origin))
@@ -241,7 +246,7 @@ class Stream:
         """Why an event by our names cannot be written as a message of the topic; None if it can."""
         if self.each is not None and not self.has_element_ids:
             return f"its messages have several events, in '{path_text(step_paths(self.each)[0])}'"
-        lacking = [name for name, origin in self._paths.items() if not written_path(origin)]
+        lacking = [name for name, path in self.written_paths.items() if not path]
         return f"'{lacking[0]}' is at no path of keys alone" if lacking else None
 
     def without_records(self) -> Stream:
@@ -259,7 +264,7 @@ class Stream:
         each = [] if self.each is None else [step_paths(self.each)[0]]
         return frozenset(str(path[0]) for path in [*each, *(path for path in paths if keys_of(path) is None)])
 
-    @property
+    @cached_property
     def uses_records(self) -> bool:
         """True if a field is taken from what a record has beside its message."""
         return any(isinstance(path[0], OfRecord) for origin in self._paths.values() for path in step_paths(origin))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from features.definitions import Stream, written_path
+from features.definitions import Stream
 from features.errors import FormatError
 from features.events import RefusedError, Verdict, parse
 from features.events.avro import AvroWriter, SchemaRegistry, avro_writer
@@ -83,11 +83,12 @@ def _written(event: Mapping[str, Any], event_time: int | None, writer: AvroWrite
     """
     if form != EVENTS or event_time is None:
         return _encoded(event["value"] if form == RECORDS else event, writer)
-    for name, field in writer.stream.mapped.items():
-        if event.get(name) is not None and not writer.has(written_path(field.path or name)):
+    paths = writer.stream.written_paths
+    for name in writer.stream.mapped:
+        if event.get(name) is not None and not writer.has(paths[name]):
             raise RefusedError(f"unwritable: field '{name}' requires a place in the stream's Avro schema; got none")
     message = message_of(event, writer.stream)
-    *parents, last = written_path(writer.stream.event_time)
+    *parents, last = paths["event_time"]
     try:
         reduce(getitem, parents, message)[last] = writer.time(event_time)
     except OverflowError as error:

@@ -121,10 +121,7 @@ def _put(message: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 
 def _at_paths(event: Mapping[str, Any], stream: Stream) -> list[tuple[tuple[str, ...], Any]]:
-    paths = {name: written_path(field.path or name) for name, field in stream.mapped.items()}
-    paths["event_time"] = written_path(stream.event_time)
-    if stream.event_id is not None:
-        paths["event_id"] = written_path(stream.event_id)
+    paths = stream.written_paths
     fields = {name: value for name, value in event.items() if name in paths}
     if type(fields.get("event_time")) in (int, float):
         fields["event_time"] = _in_messages(fields["event_time"], stream)

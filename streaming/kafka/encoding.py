@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.arrays import single_array
-from features.definitions import Stream, path_text, written_path
+from features.definitions import Stream, path_text
 from features.errors import DefinitionError
 from features.events import written
 from features.events.avro import SchemaRegistry, avro_writer
@@ -84,12 +84,13 @@ def keys_of(events: pa.Table, stream: Stream) -> pa.Array:
 
 def _tree(events: pa.Table, stream: Stream, times: pa.Array, *, sparse: bool) -> Tree:
     """The columns at their paths in the message; without the empty ones if ``sparse``."""
-    columns = {} if stream.event_id is None else {written_path(stream.event_id): single_array(events["event_id"])}
-    time = {written_path(stream.event_time): times}
+    paths = stream.written_paths
+    columns = {} if stream.event_id is None else {paths["event_id"]: single_array(events["event_id"])}
+    time = {paths["event_time"]: times}
     fields: dict[tuple[str, ...], pa.Array] = {}
     for name, field in stream.mapped.items():
         if name in events.column_names and not (sparse and events[name].null_count == events.num_rows):
-            path = written_path(field.path or name)
+            path = paths[name]
             if path in fields:
                 raise _overlap(stream, path)
             fields[path] = written(single_array(events[name]), field)

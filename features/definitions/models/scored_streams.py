@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from features.definitions.expressions import Expression, FrozenMap
-from features.definitions.paths import written_path
 from features.definitions.streams import Field, Stream
 from features.errors import DefinitionError
 
@@ -64,7 +63,7 @@ def scored_sources(scored: Stream, of: Stream, where: str) -> FrozenMap[str]:
         required = "a scored stream of one topic in JSON, with an event_id"
         got = f"topics {', '.join(scored.topics)} in {scored.format}, event_id={scored.event_id!r}"
         raise DefinitionError(where, required, got)
-    sources = {name: ".".join(written_path(field.path or name)) for name, field in scored.mapped.items()}
+    sources = {name: ".".join(scored.written_paths[name]) for name in scored.mapped}
     dtypes = {f"{OF_EVENT}{name}": dtype for name, dtype in of.dtypes.items()} | SCORED_COLUMNS
     for name, field in scored.mapped.items():
         if dtypes.get(sources[name]) != field.dtype:

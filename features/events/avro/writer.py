@@ -15,7 +15,7 @@ from uuid import UUID
 
 import numpy as np
 
-from features.definitions import TIME_UNITS_PER_MS, Base64Decimal, Field, Stream, path_text, written_path
+from features.definitions import TIME_UNITS_PER_MS, Base64Decimal, Field, Stream, path_text
 from features.errors import FormatError
 from features.events.avro.messages import HEADER_BYTES, MAGIC, parsed
 from features.events.avro.registry import SchemaRegistry
@@ -75,13 +75,14 @@ class AvroWriter:
     def _converted(self) -> dict[tuple[str, ...], Field]:
         """The paths of fields with a cast or a map."""
         fields = self.stream.mapped.items()
-        return {written_path(field.path or name): field for name, field in fields if field.is_converted}
+        return {self.stream.written_paths[name]: field for name, field in fields if field.is_converted}
 
     @cached_property
     def _holds_all(self) -> bool:
         """True if the schema has every field in the type that holds all values of its dtype."""
-        fields = {written_path(field.path or name): EXACT[field.dtype] for name, field in self.stream.mapped.items()}
-        ids = {} if self.stream.event_id is None else {written_path(self.stream.event_id): EXACT["string"]}
+        paths = self.stream.written_paths
+        fields = {paths[name]: EXACT[field.dtype] for name, field in self.stream.mapped.items()}
+        ids = {} if self.stream.event_id is None else {paths["event_id"]: EXACT["string"]}
         return all(_not_null(_at(self.schema, path)) == [kind] for path, kind in (ids | fields).items())
 
     def _check(self, message: Mapping[str, Any], written: io.BytesIO) -> None:
@@ -90,9 +91,8 @@ class AvroWriter:
 
         written.seek(len(self.header))
         for path, value, read in _differences(message, schemaless_reader(written, self.schema)):
-            if path != path_text(
-                written_path(self.stream.event_time)
-            ):  # checked by whoever reads it: a number may be written as a datetime
+            # The time is checked by whoever reads it: a number may be written as a datetime.
+            if path != path_text(self.stream.written_paths["event_time"]):
                 got = f"{path}: {value!r} would be {read!r}"
                 raise FormatError(f"stream '{self.stream.name}': schema", "types that hold its events", got)
 
@@ -142,12 +142,12 @@ class AvroWriter:
     @cached_property
     def logical_time(self) -> str:
         """The logical type of event_time; empty if it has none."""
-        kinds = _not_null(_at(self.schema, written_path(self.stream.event_time)))
+        kinds = _not_null(_at(self.schema, self.stream.written_paths["event_time"]))
         return next((kind.get("logicalType", "") for kind in kinds if isinstance(kind, dict)), "")
 
     @cached_property
     def _time_type(self) -> str:
-        return json.dumps(_at(self.schema, written_path(self.stream.event_time)))
+        return json.dumps(_at(self.schema, self.stream.written_paths["event_time"]))
 
 
 def _of_type(value: Any, field: Field, kinds: Sequence[Any]) -> Any:
