@@ -119,8 +119,11 @@ def has_sinks(loop: Loop) -> bool:
     """True where the definitions have event models or silences, and the settings name a sink of alerts."""
     from features.definitions import load_repo
 
-    chosen, repo = loop.settings.alerts, load_repo(loop.repo)
-    return bool(chosen.table or chosen.postgres or chosen.webhook) and bool(repo.models or repo.silences)
+    chosen = loop.settings.alerts
+    if not (chosen.table or chosen.postgres or chosen.webhook):
+        return False
+    repo = load_repo(loop.repo)
+    return bool(repo.models or repo.silences)
 
 
 def run(loop: Loop, trainings: Sequence[Schedule], delivery: Schedule) -> None:
