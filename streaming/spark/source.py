@@ -75,7 +75,7 @@ def _records(rows: pa.Table, part: Stream, first: int, epoch: int) -> Records:
         partition.astype(np.int32) + first,
         offset.astype(np.int64) + epoch,
         first_places(rows),
-        chosen_elements(rows),
+        chosen_elements(rows) if part.each is not None else None,
         _envelopes(rows) if part.uses_records else None,
     )
 
