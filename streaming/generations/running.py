@@ -66,7 +66,9 @@ class Running:
 
     def lag(self) -> int | None:
         """The records between the query and the topics' ends when Spark looked last; None where that is long ago."""
-        progress = self.query.progress()
+        return self._lag_by(self.query.progress())
+
+    def _lag_by(self, progress: Mapping[str, Any] | None) -> int | None:
         if progress is None or now_ms() - ms_of_progress(progress) > UNKNOWN_AFTER_MS:
             return None
         latest = [json.loads(source.get("latestOffset") or "null") for source in progress["sources"]]
@@ -77,7 +79,8 @@ class Running:
 
     def read_up_to(self) -> int | None:
         """The time (ms) up to which it has read everything that was sent; None where it is behind, or unknown."""
-        return ms_of_progress(self.query.progress() or {}) if self.lag() == 0 else None
+        progress = self.query.progress()  # once: at the time of the next, more may have been sent
+        return ms_of_progress(progress) if progress is not None and self._lag_by(progress) == 0 else None
 
 
 @dataclass(frozen=True)

@@ -151,10 +151,10 @@ class SilenceWatch:
         Args:
             folds: those that run.
         """
-        running = list(folds) if self._silences else []
+        times = [(fold.repo, fold.read_up_to()) for fold in folds] if self._silences else []
         for silence in self._silences:
-            times = [fold.read_up_to() for fold in running if _view_of(silence, fold.repo) is not None]
-            read_up_to = max((time for time in times if time is not None), default=None)
+            heard = (time for repo, time in times if time is not None and _view_of(silence, repo) is not None)
+            read_up_to = max(heard, default=None)
             while read_up_to is not None and self._raised(silence, read_up_to) == MOST_AT_ONCE:
                 pass
 

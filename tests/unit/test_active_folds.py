@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +27,7 @@ from streaming.generations.lease import Lease, owner_of
 from streaming.generations.running import GenerationFold, Upkeep
 from streaming.generations.switchover import is_current
 from streaming.settings import StreamOptions
-from streaming.supervisor import SupervisedQuery
+from streaming.supervisor import SupervisedQuery, ms_of_progress
 
 USER = Entity("user", keys={"user_id": "string"})
 SHOP = Stream("shop", topic="t", fields={"user_id": "string"})
@@ -41,9 +41,10 @@ def context(tmp_path: Path) -> StreamContext:
     return StreamContext(options, REPO, SqliteRows(tmp_path / "online.db"), lambda _: None)
 
 
-def reported(latest: dict[str, dict[str, int]]) -> Any:
+def reported(latest: dict[str, dict[str, int]], after_s: int = 0) -> Any:
     """What Spark says of a running query whose topics end at these offsets."""
-    progress = {"timestamp": datetime.now(UTC).isoformat(), "sources": [{"latestOffset": json.dumps(latest)}]}
+    looked = datetime.now(UTC) + timedelta(seconds=after_s)
+    progress = {"timestamp": looked.isoformat(), "sources": [{"latestOffset": json.dumps(latest)}]}
     return SimpleNamespace(isActive=True, lastProgress=progress)
 
 
@@ -109,3 +110,14 @@ def test_a_generation_that_is_folded_no_more_is_not_waited_for(context: StreamCo
     assert switch_over(context, before)
     before.failed = FenceError("the generation", "rows", "none")
     assert switch_over(context, before, newest)
+
+
+def test_a_fold_has_read_up_to_the_look_that_found_nothing_new_and_not_to_a_later_one(
+    context: StreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fold = fold_of(context, {"t/0": 5}, {"0": 5})
+    looks = [reported({"t": {"0": end}}, second).lastProgress for second, end in enumerate((5, 9, 9))]
+    given = iter(looks)
+    monkeypatch.setattr(fold.query, "progress", lambda: next(given))
+    assert fold.read_up_to() == ms_of_progress(looks[0])
+    assert fold.read_up_to() is None
