@@ -118,9 +118,9 @@ class SilenceWatch:
 
     def beside(self, scoring: BatchScoring | None, target: FoldTarget) -> BatchScoring | None:
         """``scoring``, and beside it this watch, of those silences whose events the generation folds."""
-        views = {silence.name: _view_of(silence, target.repo) for silence in self._silences}
-        heard = {name: view for name, view in views.items() if view is not None}
-        return HeardBatches(self, scoring, self._silences, heard) if heard else scoring
+        views = ((silence, _view_of(silence, target.repo)) for silence in self._silences)
+        heard = [(silence, view) for silence, view in views if view is not None]
+        return HeardBatches(self, scoring, heard) if heard else scoring
 
     def hear(self, silence: Silence, runs: pa.Table) -> None:
         """Send the alerts of the silences that these arrivals end, and remember the arrivals; durable."""
@@ -189,30 +189,27 @@ class HeardBatches:
     """Lets a watch hear the batches of a generation, before they are scored (fold/shares.py, BatchScoring).
 
     Args:
-        views: silence → the view among whose events on executors its own are.
+        heard: the silences, each with the view among whose events on executors its own are.
     """
 
     watch: SilenceWatch
     scoring: BatchScoring | None
-    silences: Sequence[Silence]
-    views: Mapping[str, str]
+    heard: Sequence[tuple[Silence, str]]
 
     def here(self, batch: Batch, accepted: Mapping[str, pa.Table]) -> None:
-        for silence in self.silences:
-            if silence.name in self.views and silence.stream.name in accepted:
+        for silence, _ in self.heard:
+            if silence.stream.name in accepted:
                 self.watch.hear(silence, runs_of(silence, accepted[silence.stream.name]))
         if self.scoring is not None:
             self.scoring.here(batch, accepted)
 
     def on_executors(self, end: Offsets, events: DataFrame, share: FoldShare) -> None:
-        heard = [silence for silence in self.silences if silence.name in self.views]
-        views = dict(self.views)
-        found = events.mapInArrow(lambda pieces: run_pieces(share, heard, views, pieces), PIECES_SQL).persist()
+        heard, by_name = self.heard, {silence.name: silence for silence, _ in self.heard}
+        found = events.mapInArrow(lambda pieces: run_pieces(share, heard, pieces), PIECES_SQL).persist()
         try:
             for part in fetched_in_parts(found, share.job.most_bytes):
                 for name, payload in zip(part["silence"].to_pylist(), part["payload"], strict=True):
-                    (silence,) = (each for each in heard if each.name == name)
-                    self.watch.hear(silence, unpacked(payload.as_buffer()))
+                    self.watch.hear(by_name[name], unpacked(payload.as_buffer()))
         finally:
             found.unpersist()
         if self.scoring is not None:
@@ -220,7 +217,7 @@ class HeardBatches:
 
 
 def run_pieces(
-    share: FoldShare, silences: Iterable[Silence], views: Mapping[str, str], batches: Iterable[pa.RecordBatch]
+    share: FoldShare, heard: Iterable[tuple[Silence, str]], batches: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
     """The runs of a share's entities, of the silences whose view the share is of."""
     filled = [batch for batch in batches if batch.num_rows]
@@ -228,8 +225,8 @@ def run_pieces(
         return
     pieces = pa.Table.from_batches(filled)
     view = pieces["view"][0].as_py()
-    for silence in silences:
-        if views[silence.name] == view:
+    for silence, view_of_events in heard:
+        if view_of_events == view:
             runs = runs_of(silence, share.events(silence.stream, pieces))
             for part in packed_parts(runs, share.job.most_bytes):
                 yield pa.RecordBatch.from_pydict({"silence": [silence.name], "payload": [part]}, PIECES)
