@@ -20,6 +20,9 @@ from streaming.spark import MESSAGES, Messages, Schemas, messages_by_topic
 
 ROW = ["event_id", "known_at", "partition", "offset"]
 
+RECORD = "record"
+"""The offset of the event's record, beside these columns of a row."""
+
 
 def archived(
     letters: Sequence[DeadLetter], repo: FeatureRepo, offline: Path, schemas: Schemas | None = None
@@ -56,8 +59,9 @@ def _archived(
     ids = parsed.events["event_id"].unique()
     since = pc.min(parsed.events["known_at"]).as_py() - horizon_ms
     rows: dict[str, list[Mapping[str, Any]]] = {}
-    for row in table.only(pc.field("event_id").isin(ids)).events(ROW, Span(since)).to_pylist():
-        rows.setdefault(row["event_id"], []).append(row)
+    own = table.only(pc.field("event_id").isin(ids)).events(ROW, Span(since))
+    for row, offset in zip(own.to_pylist(), record_offsets(own, stream).tolist(), strict=True):
+        rows.setdefault(row["event_id"], []).append({**row, RECORD: offset})
     times = messages.table["timestamp"].to_pylist()
     offsets = record_offsets(parsed.events, stream).tolist()
     for event, at, offset in zip(parsed.events.select(ROW).to_pylist(), parsed.rows.tolist(), offsets, strict=True):
@@ -71,7 +75,6 @@ def _is_it(row: Mapping[str, Any], stream: Stream, since_ms: int, time_ms: int) 
     """True for a row of the event that was refused at ``time_ms``, not of one before, or in a topic made anew."""
     number, partition = divmod(row["partition"], PARTITIONS_OF_A_TOPIC)
     topic = stream.topics[number] if number < len(stream.topics) else ""
-    offset = int(record_offsets(pa.table({name: [row[name]] for name in ("partition", "offset")}), stream)[0])
-    own_place = f"{topic}-{partition}-{offset}"
+    own_place = f"{topic}-{partition}-{row[RECORD]}"
     has_own_place = row["event_id"] in (own_place, f"{own_place}-{row['offset'] % MOST_ELEMENTS}")
     return bool(row["known_at"] >= since_ms and (not has_own_place or row["known_at"] <= time_ms))
