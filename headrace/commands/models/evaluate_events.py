@@ -1,4 +1,4 @@
-"""`headrace evaluate` of event models: durations, texts, incidents. Only click is imported here."""
+"""`headrace evaluate` of event models: durations, incidents. Only click is imported here."""
 
 from __future__ import annotations
 

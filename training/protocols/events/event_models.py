@@ -1,4 +1,4 @@
-"""durations and texts: an event model of the definitions, learned from one part of time and tested on a later one.
+"""durations: an event model of the definitions, learned from one part of time and tested on a later one.
 
 What is fitted, and how it is judged, is what `headrace train` does with the same definition; only the split is the
 protocol's. The simple models that its kind has to be better than stand beside it.
@@ -130,15 +130,6 @@ def split_by_month(
     return checked(EventSplit(learned[0].start, learned[-1].end, tested[0].start, tested[-1].end))
 
 
-def split_by_share(files: Sequence[Events], columns: EventModelColumns, share: float) -> EventSplit:
-    """Test on the last ``share`` of one file's events; of two files each is a part."""
-    times = [np.sort(times_of(events, columns)) for events in files]
-    if len(times) > 1:
-        return checked(EventSplit(*(int(t) for part in times for t in (part[0], part[-1] + 1))))
-    middle = int(times[0][min(round(len(times[0]) * (1 - share)), len(times[0]) - 1)])
-    return checked(EventSplit(int(times[0][0]), middle, middle, int(times[0][-1]) + 1))
-
-
 def checked(split: EventSplit) -> EventSplit:
     """The split as it is. Raises UsageError where a part is empty, or the test begins before learning ends."""
     if not split.start < split.middle <= split.test < split.end:
@@ -146,14 +137,6 @@ def checked(split: EventSplit) -> EventSplit:
         required = "two parts of time, the one that is tested on after the one that is learned from"
         raise UsageError("the split", required, got)
     return split
-
-
-def without_repeats(events: Events, stream: str, column: str) -> Events:
-    """The events, of the stream the first only of those with equal texts in the column."""
-    rows = events[stream]
-    numbered = pa.table({"text": rows[column], "row": pa.array(np.arange(rows.num_rows))})
-    first = numbered.group_by("text").aggregate([("row", "min")])["row_min"].to_numpy()
-    return {**events, stream: rows.take(pa.array(np.sort(first)))}
 
 
 def run(
