@@ -142,11 +142,6 @@ class AnomalyScorer(EventScorer):
         """See EventScorer."""
         return np.isfinite(scores) & (scores >= 0)
 
-    def make_ready(self) -> None:
-        """See EventScorer."""
-        if self.own:
-            super().make_ready()
-
     def scores(self, inputs: Floats, texts: Texts | None = None) -> Floats:
         """See EventScorer."""
         return super().scores(inputs) if self.own else self._fitted.scores(inputs)
@@ -177,11 +172,6 @@ class ClassesScorer(EventScorer):
     def allowed(self, scores: Floats) -> Bools:
         """See EventScorer."""
         return (scores >= 0) & (scores <= 1)
-
-    def make_ready(self) -> None:
-        """See EventScorer."""
-        if self.own:
-            super().make_ready()
 
     def scores(self, inputs: Floats, texts: Texts | None = None) -> Floats:
         """See EventScorer."""
