@@ -210,14 +210,19 @@ def curve_of(distances: Floats) -> RarityCurve:
 def firsts_of(part: LabelledEvents, alerting: Bools, quiet_ms: int) -> Int64s:
     """The places of the events that begin an alert: the first of a group, and the next after each quiet time."""
     order, key = _ordered(part, quiet_ms)
-    rows = np.flatnonzero(alerting[order])
+    return order[_firsts(key, alerting[order], quiet_ms)]
+
+
+def _firsts(key: Int64s, alerting: Bools, quiet_ms: int) -> Int64s:
+    """The places of those that begin an alert, among events by their keys (see ``_ordered``)."""
+    rows = np.flatnonzero(alerting)
     keys = key[rows]
     following = np.searchsorted(keys, keys + quiet_ms)
     firsts, at = list[int](), 0
     while at < len(rows):
         firsts.append(int(rows[at]))
         at = int(following[at])
-    return order[np.array(firsts, dtype=np.int64)]
+    return np.array(firsts, dtype=np.int64)
 
 
 def counts_of(part: LabelledEvents, alerting: Bools, quiet_ms: int) -> AlertCounts:
@@ -246,11 +251,12 @@ def counts_of(part: LabelledEvents, alerting: Bools, quiet_ms: int) -> AlertCoun
 def threshold_of_rate(part: LabelledEvents, scores: Floats, alert: FalseAlerts) -> float:
     """The lowest score with at most so many alerts a week and group; above all of them where none is such."""
     weeks = counts_of(part, np.zeros(len(part), dtype=bool), alert.quiet_ms).weeks.sum()
-    levels = np.unique(scores[scores > 0])[::-1]
+    order, key = _ordered(part, alert.quiet_ms)
+    levels, ordered = np.unique(scores[scores > 0])[::-1], scores[order]
     low, high, found = 0, len(levels) - 1, float(np.nextafter(scores.max(initial=0.0), np.inf))
     while low <= high:
         middle = (low + high) // 2
-        if len(firsts_of(part, scores >= levels[middle], alert.quiet_ms)) <= alert.a_week * weeks:
+        if len(_firsts(key, ordered >= levels[middle], alert.quiet_ms)) <= alert.a_week * weeks:
             found, low = float(levels[middle]), middle + 1
         else:
             high = middle - 1
