@@ -32,6 +32,7 @@ from training.data.labelled_events import (
     require_both_classes,
     split_events,
     streams_of,
+    unusable,
 )
 from training.data.sampling import (
     EventLimit,
@@ -89,6 +90,7 @@ __all__ = [
     "event_source",
     "streams_of",
     "time_split",
+    "unusable",
     "visits",
     "require_both_classes",
     "with_tables",

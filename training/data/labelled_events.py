@@ -267,7 +267,11 @@ def require_both_classes(part: LabelledEvents) -> LabelledEvents:
     """The part as it is. Raises UsageError where it has no positives, or nothing else."""
     if part.positive.all() or not part.positive.any():
         got = f"{len(part)} events, {int(part.positive.sum())} of them positive"
-        next_step = "Bring in more history, or change train_ms and test_ms."
-        required = "events, some of them positive and some not"
-        raise UsageError("a part of the training", required, got, next_step)
+        raise unusable("events, some of them positive and some not", got)
     return part
+
+
+def unusable(required: str, got: str) -> UsageError:
+    """The error of a part that cannot be learned from or tested on."""
+    next_step = "Bring in more history, or change train_ms and test_ms."
+    return UsageError("a part of the training", required, got, next_step)

@@ -11,7 +11,7 @@ from features.arrays import Floats, Int64s
 from features.definitions import BaseEventModel, Classifier, TopADay
 from features.errors import UsageError
 from models.event_model import ClassesScorer, EventModelColumns, EventScorer, FittedClasses, words_of
-from training.data import ClassifierTrainingSettings, EventTrainingSettings, LabelledEvents
+from training.data import ClassifierTrainingSettings, EventTrainingSettings, LabelledEvents, unusable
 from training.event_model.metrics import EventModelResult, JudgedMetric, clusters_of, threshold_of_top
 from training.evidence import Evidence
 from training.judging import GateVerdict, drawn_weights, interval_of, png
@@ -46,13 +46,7 @@ class ClassesKind:
         kept = part.where(part.positive)
         found = np.unique(codes_of_classes(kept))
         if len(found) < 2:  # noqa: PLR2004  # one class is nothing to tell apart
-            required, next_step = (
-                "events of at least two classes",
-                "Bring in more history, or change train_ms and test_ms.",
-            )
-            raise UsageError(
-                "a part of the training", required, f"{len(kept)} labelled events of {len(found)}", next_step
-            )
+            raise unusable("events of at least two classes", f"{len(kept)} labelled events of {len(found)}")
         return kept
 
     def fitted(self, examples: LabelledEvents, columns: EventModelColumns, settings: EventTrainingSettings) -> Any:

@@ -10,9 +10,8 @@ import numpy as np
 
 from features.arrays import Bools, Floats, Int64s
 from features.definitions import UNITS_MS, Anomaly, BaseEventModel, FalseAlerts
-from features.errors import UsageError
 from models.event_model import EventModelColumns, EventScorer, FittedHabit, FittedHabits, RarityCurve
-from training.data import AnomalyTrainingSettings, EventTrainingSettings, LabelledEvents
+from training.data import AnomalyTrainingSettings, EventTrainingSettings, LabelledEvents, unusable
 from training.event_model.metrics import EventModelResult, JudgedMetric, clusters_of
 from training.evidence import Evidence
 from training.judging import GateVerdict, drawn_weights, interval_of, interval_text, png
@@ -76,8 +75,7 @@ class AnomalyKind:
     def require(self, part: LabelledEvents) -> LabelledEvents:
         """See EventKind: events of several times."""
         if len(np.unique(part.time)) < 2:  # noqa: PLR2004  # two times make a length of time
-            required, next_step = "events of several times", "Bring in more history, or change train_ms and test_ms."
-            raise UsageError("a part of the training", required, f"{len(part)} events", next_step)
+            raise unusable("events of several times", f"{len(part)} events")
         return part
 
     def fitted(self, examples: LabelledEvents, columns: EventModelColumns, settings: EventTrainingSettings) -> Any:

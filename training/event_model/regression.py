@@ -9,9 +9,8 @@ import numpy as np
 
 from features.arrays import Floats, Int64s
 from features.definitions import BaseEventModel, Regressor, TopADay
-from features.errors import UsageError
 from models.event_model import EventModelColumns, EventScorer, filled
-from training.data import EventTrainingSettings, LabelledEvents, RegressorTrainingSettings
+from training.data import EventTrainingSettings, LabelledEvents, RegressorTrainingSettings, unusable
 from training.event_model.metrics import EventModelResult, JudgedMetric, clusters_of, threshold_of_top
 from training.evidence import Evidence
 from training.judging import GateVerdict, drawn_weights, interval_of, png
@@ -47,9 +46,7 @@ class RegressionKind:
         kept = part.where(part.positive)
         if not len(kept) or np.ptp(numbers_of(kept)) == 0:
             got = f"{len(kept)} of {len(part)} events with one" + (", all the same" if len(kept) else "")
-            required = f"events with a number by stream '{self._model.labels.name}', not all the same"
-            next_step = "Bring in more history, or change train_ms and test_ms."
-            raise UsageError("a part of the training", required, got, next_step)
+            raise unusable(f"events with a number by stream '{self._model.labels.name}', not all the same", got)
         return kept
 
     def fitted(self, examples: LabelledEvents, columns: EventModelColumns, settings: EventTrainingSettings) -> Any:
