@@ -142,7 +142,7 @@ LAYERS = {
     ),
     "training.data": "item_attributes labelled_events split > dataset event_sources > sampling",
     "training.event_model": (
-        "fit > drift record > gate > training > kinds > classes incidents ranking regression > metrics"
+        "fit > drift record > gate > training > classes incidents ranking regression > kinds > metrics"
     ),
     "training.judging": "drift registration > judge parity > gate record > confidence psi",
     "training.protocols": (

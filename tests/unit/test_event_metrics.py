@@ -11,7 +11,6 @@ import pytest
 from features.definitions import AtPrecision, TopADay
 from features.definitions.repo import load_repo
 from training.data.labelled_events import LabelledEvents
-from training.event_model.fit import threshold_of
 from training.event_model.metrics import (
     at_threshold,
     group_precision,
@@ -19,6 +18,7 @@ from training.event_model.metrics import (
     threshold_at_precision,
     threshold_of_top,
 )
+from training.event_model.training import kind_for
 
 CARDS = Path(__file__).parents[2] / "feature_repo" / "cards.py"
 SCORES = np.array([0.9, 0.8, 0.7, 0.6])
@@ -54,7 +54,7 @@ def test_a_definition_says_by_which_of_the_two_the_threshold_is_set(alert, thres
     model = replace(load_repo(CARDS).models["cards"], alert=alert)
     none = np.zeros(4, np.int64)
     test = LabelledEvents(none, none, np.array([True, False, True, False]), np.zeros((4, 1)))
-    assert threshold_of(model, test, SCORES, days=2) == threshold
+    assert kind_for(model).threshold(test, SCORES, days=2) == threshold
 
 
 @pytest.mark.parametrize(("share", "threshold"), [(1.0, 0.9), (0.6, 0.7), (0.5, 0.6)])

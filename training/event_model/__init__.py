@@ -12,10 +12,10 @@ from training.event_model.fit import (
     train_events,
 )
 from training.event_model.gate import EventJudge
-from training.event_model.kinds import EventKind, kind_for
+from training.event_model.kinds import EventKind
 from training.event_model.metrics import group_precision, ranking_metrics
 from training.event_model.record import provenance
-from training.event_model.training import EventTraining, SplitExamples
+from training.event_model.training import EventTraining, SplitExamples, kind_for
 
 __all__ = [
     "EventJudge",

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from features.arrays import Floats, Int64s
-from features.definitions import BaseEventModel, Classifier, TopADay
+from features.definitions import Classifier
 from features.errors import UsageError
 from models.event_model import ClassesScorer, EventModelColumns, EventScorer, FittedClasses, words_of
 from training.data import ClassifierTrainingSettings, EventTrainingSettings, LabelledEvents, unusable
-from training.event_model.metrics import EventModelResult, JudgedMetric, clusters_of, threshold_of_top
+from training.event_model.kinds import EventKind
+from training.event_model.metrics import EventModelResult, JudgedMetric, clusters_of
 from training.evidence import Evidence
-from training.judging import GateVerdict, drawn_weights, interval_of, png
+from training.judging import drawn_weights, interval_of, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,16 +31,11 @@ LEAVES = 8
 """The most parts that the baseline of one input divides it into."""
 
 
-class ClassesKind:
+class ClassesKind(EventKind[Classifier]):
     """The training and the judgement of a classifier of several classes (see EventKind); its answers are classes."""
 
     settings = ClassifierTrainingSettings
     label = "class"
-    compares_with_learned = True
-    calibrates_on_learned = False
-
-    def __init__(self, model: Classifier) -> None:
-        self._model = model
 
     def require(self, part: LabelledEvents) -> LabelledEvents:
         """See EventKind: events of at least two classes."""
@@ -139,10 +135,6 @@ class ClassesKind:
         metrics["accuracy"] = float(np.mean(codes == said))
         return EventModelResult(name, metrics, scores, draws, MACRO_F1)
 
-    def verdict(self, rows: Sequence[EventModelResult]) -> GateVerdict | None:
-        """See EventKind: that of the gate."""
-        return None
-
     def evidence(self, test: LabelledEvents, settings: EventTrainingSettings) -> Sequence[Evidence]:
         """See EventKind: the events of each class, and the groups of the test."""
         codes = codes_of_classes(test)
@@ -155,14 +147,6 @@ class ClassesKind:
             for code in np.unique(codes).tolist()
         ]
         return [*counts, Evidence("groups in the test", test.groups, settings.least_test_groups)]
-
-    def threshold(self, model: BaseEventModel, test: LabelledEvents, scores: Floats, days: float) -> float | None:
-        """See EventKind."""
-        return threshold_of_top(scores, days, model.alert.count) if isinstance(model.alert, TopADay) else None
-
-    def alerts(self, test: LabelledEvents, scores: Floats, threshold: float | None, days: float) -> Mapping[str, float]:
-        """See EventKind: alerts a day."""
-        return {} if threshold is None else {"alerts_a_day": float((scores >= threshold).sum()) / days}
 
     def labels(self, test: LabelledEvents) -> Any:
         """See EventKind: the classes."""

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from features.arrays import Floats
-from features.definitions import BaseEventModel
 from models.event_model import (
     SCORERS,
     EventManifest,
@@ -24,10 +22,9 @@ from models.event_model import (
 )
 from training.data import DAY_MS, EventSplit, EventTrainingSettings, LabelledEvents, SampleSummary
 from training.event_model.gate import MODEL, EventJudge, differences
-from training.event_model.kinds import kind_for
 from training.event_model.metrics import EventModelResult
 from training.event_model.record import files_of
-from training.event_model.training import EventTraining, SplitExamples
+from training.event_model.training import EventTraining, SplitExamples, kind_for
 from training.judging import Registration
 from training.progress import Stage
 from training.registry import ModelRegistry, Version
@@ -132,7 +129,7 @@ def calibrated(judge: EventJudge, model: EventScorer) -> EventScorer:
         return model
     learned = judge.learned
     scores = replace(judge, test=learned).scores(model)
-    threshold = threshold_of(judge.columns.model, learned, scores, judge.settings.train_ms / DAY_MS)
+    threshold = judge.kind.threshold(learned, scores, judge.settings.train_ms / DAY_MS)
     return replace(model, manifest=model.manifest.model_copy(update={"threshold": threshold}))
 
 
@@ -142,16 +139,11 @@ def with_threshold(
     """The model as it is registered: with its threshold, metrics and golden scores; and the alerts it would send."""
     scores, days = judge.scores(model), judge.settings.test_ms / DAY_MS
     is_set = judge.kind.calibrates_on_learned
-    threshold = model.manifest.threshold if is_set else threshold_of(judge.columns.model, judge.test, scores, days)
+    threshold = model.manifest.threshold if is_set else judge.kind.threshold(judge.test, scores, days)
     alerts = dict(judge.kind.alerts(judge.test, scores, threshold, days))
     metrics = {**metrics_of(rows), **{name: value for name, value in alerts.items() if not np.isnan(value)}}
     tested = {"threshold": threshold, "metrics": metrics, "golden": golden_scores(model)}
     return replace(model, manifest=model.manifest.model_copy(update=tested)), alerts
-
-
-def threshold_of(model: BaseEventModel, test: LabelledEvents, scores: Floats, days: float) -> float | None:
-    """The score from which on the model alerts, by its definition and the test; None for none."""
-    return kind_for(model).threshold(model, test, scores, days)
 
 
 def registered(

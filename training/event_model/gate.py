@@ -16,9 +16,9 @@ from models.event_model import EventModelColumns, EventScorer, load_event_model,
 from models.golden import made_up
 from models.tags import trusted
 from training.data import EventTrainingSettings, LabelledEvents
-from training.event_model.kinds import EventKind, kind_for
+from training.event_model.kinds import EventKind
 from training.event_model.metrics import EventModelResult, advantage, difference
-from training.event_model.training import EventTraining, SplitExamples
+from training.event_model.training import EventTraining, SplitExamples, kind_for
 from training.evidence import Evidence, not_enough
 from training.judging import GateVerdict, interval_text, least_ms, same_for_all
 from training.registry import ModelRegistry, Version
@@ -68,7 +68,7 @@ class EventJudge:
         return cls(training.columns, training.newest_examples(), training.settings)
 
     @property
-    def kind(self) -> EventKind:
+    def kind(self) -> EventKind[Any]:
         """The kind of the model's definition."""
         return kind_for(self.columns.model)
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.arrays import Bools, Floats, Int64s
-from features.definitions import UNITS_MS, Anomaly, BaseEventModel, FalseAlerts
-from models.event_model import EventModelColumns, EventScorer, FittedHabit, FittedHabits, RarityCurve
+from features.definitions import UNITS_MS, Anomaly, FalseAlerts
+from models.event_model import EventModelColumns, FittedHabit, FittedHabits, RarityCurve
 from training.data import AnomalyTrainingSettings, EventTrainingSettings, LabelledEvents, unusable
+from training.event_model.kinds import EventKind
 from training.event_model.metrics import EventModelResult, JudgedMetric, clusters_of
 from training.evidence import Evidence
 from training.judging import GateVerdict, drawn_weights, interval_of, interval_text, png
@@ -61,16 +62,12 @@ class AlertCounts:
         return AlertCounts(weights @ self.alerts, weights @ self.found, weights @ self.missed, weights @ self.weeks)
 
 
-class AnomalyKind:
+class AnomalyKind(EventKind[Anomaly]):
     """The training and the judgement of an anomaly model (see EventKind)."""
 
     settings = AnomalyTrainingSettings
     label = "in_incident"
-    compares_with_learned = True
     calibrates_on_learned = True
-
-    def __init__(self, model: Anomaly) -> None:
-        self._model = model
 
     def require(self, part: LabelledEvents) -> LabelledEvents:
         """See EventKind: events of several times."""
@@ -93,10 +90,6 @@ class AnomalyKind:
         curves = [curve_of(habit.distances(judged)) for habit in habits]
         done = [habit.model_copy(update={"curve": curve}) for habit, curve in zip(habits, curves, strict=True)]
         return unfitted.model_copy(update={"habits": tuple(done)})
-
-    def answers(self, model: EventScorer, inputs: Floats, part: LabelledEvents, scores: Floats) -> Floats:
-        """See EventKind: the scores."""
-        return scores
 
     def baselines(
         self, columns: EventModelColumns, test: LabelledEvents, learned: LabelledEvents | None
@@ -152,7 +145,7 @@ class AnomalyKind:
             found.append(Evidence("incidents in the test", int(counts.missed.sum()), settings.least_test_groups))
         return found
 
-    def threshold(self, model: BaseEventModel, test: LabelledEvents, scores: Floats, days: float) -> float | None:
+    def threshold(self, test: LabelledEvents, scores: Floats, days: float) -> float | None:
         """See EventKind: by the rate of alerts on what was learned from."""
         return threshold_of_rate(test, scores, self._model.alert)
 
@@ -162,10 +155,6 @@ class AnomalyKind:
             return {}
         started = firsts_of(test, scores >= threshold, self._model.alert.quiet_ms)
         return {"alerts_a_day": float(len(started)) / days}
-
-    def labels(self, test: LabelledEvents) -> Any:
-        """See EventKind: whether each is in an incident."""
-        return test.positive
 
     def loss(self, scores: Floats, labels: Any) -> float:
         """See EventKind: the mean score, as events with a shuffled input look unusual."""

@@ -1,56 +1,63 @@
-"""The kinds of event models, as training sees them: what each learns from, is fitted as, and is judged by."""
+"""What every kind of event models is to training: what it learns from, is fitted as, and is judged by."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Generic, TypeVar
 
 from features.arrays import Floats
-from features.definitions import Anomaly, BaseEventModel, Classifier, Regressor
-from models.event_model import EventModelColumns, EventScorer
+from features.definitions import BaseEventModel, TopADay
+from models.event_model import EventModelColumns, EventScorer, filled
 from training.data import EventTrainingSettings, LabelledEvents
-from training.event_model.classes import ClassesKind
-from training.event_model.incidents import AnomalyKind
-from training.event_model.metrics import EventModelResult
-from training.event_model.ranking import RankingKind
-from training.event_model.regression import RegressionKind
+from training.event_model.metrics import EventModelResult, threshold_of_top
 from training.evidence import Evidence
 from training.judging import GateVerdict
 
+M = TypeVar("M", bound=BaseEventModel)
 
-class EventKind(Protocol):
-    """One kind of event model."""
 
-    @property
-    def settings(self) -> type[EventTrainingSettings]:
-        """The settings of its training."""
+class EventKind(ABC, Generic[M]):
+    """One kind of event model: what most kinds do is here, and a kind that differs says how.
 
-    @property
-    def label(self) -> str:
-        """The name of the label's column among exported examples."""
+    Args:
+        model: the definition.
+    """
 
-    @property
-    def compares_with_learned(self) -> bool:
-        """Whether its baselines are made of what was learned from."""
+    settings: ClassVar[type[EventTrainingSettings]] = EventTrainingSettings
+    """The settings of its training."""
 
-    @property
-    def calibrates_on_learned(self) -> bool:
-        """Whether the threshold is set on what was learned from, and not on the test."""
+    label: ClassVar[str]
+    """The name of the label's column among exported examples."""
 
+    compares_with_learned: ClassVar[bool] = True
+    """Whether its baselines are made of what was learned from."""
+
+    calibrates_on_learned: ClassVar[bool] = False
+    """Whether the threshold is set on what was learned from, and not on the test."""
+
+    def __init__(self, model: M) -> None:
+        self._model = model
+
+    @abstractmethod
     def require(self, part: LabelledEvents) -> LabelledEvents:
         """The events of a part that can be learned from or tested on. Raises UsageError where they are too few."""
 
+    @abstractmethod
     def fitted(self, examples: LabelledEvents, columns: EventModelColumns, settings: EventTrainingSettings) -> Any:
         """A model of the examples."""
 
     def answers(self, model: EventScorer, inputs: Floats, part: LabelledEvents, scores: Floats) -> Floats:
         """(n,) what the metrics are of: the scores of the part's events, or the codes of their classes."""
+        return scores
 
+    @abstractmethod
     def baselines(
         self, columns: EventModelColumns, test: LabelledEvents, learned: LabelledEvents | None
     ) -> Sequence[tuple[str, Floats, float | None]]:
         """The names, scores and thresholds (None for none) of the simple models that one must be better than."""
 
+    @abstractmethod
     def judged(
         self,
         name: str,
@@ -63,30 +70,51 @@ class EventKind(Protocol):
 
     def verdict(self, rows: Sequence[EventModelResult]) -> GateVerdict | None:
         """The verdict on these rows where they cannot be compared; None for the gate's."""
+        return None
 
+    @abstractmethod
     def evidence(self, test: LabelledEvents, settings: EventTrainingSettings) -> Sequence[Evidence]:
         """The sizes of the test, beside the least of each."""
 
-    def threshold(self, model: BaseEventModel, test: LabelledEvents, scores: Floats, days: float) -> float | None:
+    def threshold(self, test: LabelledEvents, scores: Floats, days: float) -> float | None:
         """The score from which on the model alerts, by its definition and these events; None for none."""
+        alert = self._model.alert
+        return threshold_of_top(scores, days, alert.count) if isinstance(alert, TopADay) else None
 
     def alerts(self, test: LabelledEvents, scores: Floats, threshold: float | None, days: float) -> Mapping[str, float]:
-        """The metrics of alerting from the threshold on."""
+        """The metrics of alerting from the threshold on: alerts a day."""
+        return {} if threshold is None else {"alerts_a_day": float((scores >= threshold).sum()) / days}
 
     def labels(self, test: LabelledEvents) -> Any:
-        """(n,) the labels, as ``loss`` takes them."""
+        """(n,) the labels, as ``loss`` takes them: whether each event is positive."""
+        return test.positive
 
+    @abstractmethod
     def loss(self, scores: Floats, labels: Any) -> float:
         """The loss whose rise is the importance of an input."""
 
+    @abstractmethod
     def pictures(self, rows: Sequence[EventModelResult], test: LabelledEvents, scores: Floats) -> dict[str, bytes]:
         """The pictures of the test as PNG, by the name of the file."""
 
 
-def kind_for(model: BaseEventModel) -> EventKind:
-    """The kind of the definition."""
-    if isinstance(model, Anomaly):
-        return AnomalyKind(model)
-    if isinstance(model, Classifier):
-        return ClassesKind(model)
-    return RegressionKind(model) if isinstance(model, Regressor) else RankingKind()
+def boosted_trees(
+    trees: Any, inputs: Floats, labels: Any, settings: EventTrainingSettings, **parameters: object
+) -> Any:
+    """Trees of scikit-learn's histogram gradient boosting, fitted on one thread.
+
+    Args:
+        trees: the class of a classifier or a regressor.
+        parameters: of the class, besides those of the settings.
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    model = trees(
+        max_iter=settings.iterations,
+        learning_rate=settings.learning_rate,
+        early_stopping=False,
+        random_state=settings.seed,
+        **parameters,
+    )
+    with threadpool_limits(limits=1, user_api="openmp"):
+        return model.fit(filled(inputs), labels)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.arrays import Bools, Floats
-from features.definitions import BaseEventModel, TopADay
-from models.event_model import EventModelColumns, EventScorer, filled
+from features.definitions import AtPrecision, EventModel
+from models.event_model import EventModelColumns, filled
 from training.data import DAY_MS, EventTrainingSettings, LabelledEvents, require_both_classes
+from training.event_model.kinds import EventKind, boosted_trees
 from training.event_model.metrics import (
     EventModelResult,
     at_threshold,
@@ -18,10 +19,9 @@ from training.event_model.metrics import (
     precision_draws,
     ranking_metrics,
     threshold_at_precision,
-    threshold_of_top,
 )
 from training.evidence import Evidence
-from training.judging import GateVerdict, interval_of, log_loss, png
+from training.judging import interval_of, log_loss, png
 from training.recommender import calibration, calibration_error
 
 if TYPE_CHECKING:
@@ -30,13 +30,11 @@ if TYPE_CHECKING:
 TOP = 100
 
 
-class RankingKind:
+class RankingKind(EventKind[EventModel]):
     """The training and the judgement of binary classifiers (see EventKind)."""
 
-    settings = EventTrainingSettings
     label = "positive"
     compares_with_learned = False
-    calibrates_on_learned = False
 
     def require(self, part: LabelledEvents) -> LabelledEvents:
         """See EventKind: both classes."""
@@ -45,20 +43,9 @@ class RankingKind:
     def fitted(self, examples: LabelledEvents, columns: EventModelColumns, settings: EventTrainingSettings) -> Any:
         """See EventKind."""
         from sklearn.ensemble import HistGradientBoostingClassifier  # type: ignore[import-untyped]
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-        classifier = HistGradientBoostingClassifier(
-            max_iter=settings.iterations,
-            learning_rate=settings.learning_rate,
-            early_stopping=False,
-            random_state=settings.seed,
-        )
-        with threadpool_limits(limits=1, user_api="openmp"):
-            return classifier.fit(filled(columns.inputs(examples.matrix)), examples.positive)
-
-    def answers(self, model: EventScorer, inputs: Floats, part: LabelledEvents, scores: Floats) -> Floats:
-        """See EventKind: the scores."""
-        return scores
+        inputs = columns.inputs(examples.matrix)
+        return boosted_trees(HistGradientBoostingClassifier, inputs, examples.positive, settings)
 
     def baselines(
         self, columns: EventModelColumns, test: LabelledEvents, learned: LabelledEvents | None
@@ -84,10 +71,6 @@ class RankingKind:
         )
         return EventModelResult(name, metrics, scores, draws)
 
-    def verdict(self, rows: Sequence[EventModelResult]) -> GateVerdict | None:
-        """See EventKind: that of the gate."""
-        return None
-
     def evidence(self, test: LabelledEvents, settings: EventTrainingSettings) -> Sequence[Evidence]:
         """See EventKind: the events and groups of the test, positive ones and others."""
         counts = list[Evidence]()
@@ -96,19 +79,15 @@ class RankingKind:
             counts.append(Evidence(f"groups with {what}", test.where(chosen).groups, settings.least_test_groups))
         return counts
 
-    def threshold(self, model: BaseEventModel, test: LabelledEvents, scores: Floats, days: float) -> float | None:
+    def threshold(self, test: LabelledEvents, scores: Floats, days: float) -> float | None:
         """See EventKind."""
-        if isinstance(model.alert, TopADay):
-            return threshold_of_top(scores, days, model.alert.count)
-        return threshold_at_precision(test.positive, scores, model.alert.share)
+        if isinstance(self._model.alert, AtPrecision):
+            return threshold_at_precision(test.positive, scores, self._model.alert.share)
+        return super().threshold(test, scores, days)
 
     def alerts(self, test: LabelledEvents, scores: Floats, threshold: float | None, days: float) -> Mapping[str, float]:
         """See EventKind: alerts a day, the share of them that was right, the share of the positives found."""
         return at_threshold(test.positive, scores, np.inf if threshold is None else threshold, days)
-
-    def labels(self, test: LabelledEvents) -> Any:
-        """See EventKind: whether each is positive."""
-        return test.positive
 
     def loss(self, scores: Floats, labels: Any) -> float:
         """See EventKind: the log loss."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from features.arrays import Floats, Int64s
-from features.definitions import BaseEventModel, Regressor, TopADay
-from models.event_model import EventModelColumns, EventScorer, filled
+from features.definitions import Regressor
+from models.event_model import EventModelColumns
 from training.data import EventTrainingSettings, LabelledEvents, RegressorTrainingSettings, unusable
-from training.event_model.metrics import EventModelResult, JudgedMetric, clusters_of, threshold_of_top
+from training.event_model.kinds import EventKind, boosted_trees
+from training.event_model.metrics import EventModelResult, JudgedMetric, clusters_of
 from training.evidence import Evidence
-from training.judging import GateVerdict, drawn_weights, interval_of, png
+from training.judging import drawn_weights, interval_of, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,16 +31,15 @@ SHOWN = 2_000
 """Events of the test in a picture."""
 
 
-class RegressionKind:
+class RegressionKind(EventKind[Regressor]):
     """The training and the judgement of a regressor (see EventKind)."""
 
     settings = RegressorTrainingSettings
     label = "number"
-    compares_with_learned = True
-    calibrates_on_learned = False
 
     def __init__(self, model: Regressor) -> None:
-        self._model, self._metric = model, METRICS[model.error]
+        super().__init__(model)
+        self._metric = METRICS[model.error]
 
     def require(self, part: LabelledEvents) -> LabelledEvents:
         """See EventKind: events with numbers, which are not all the same."""
@@ -52,21 +52,9 @@ class RegressionKind:
     def fitted(self, examples: LabelledEvents, columns: EventModelColumns, settings: EventTrainingSettings) -> Any:
         """See EventKind."""
         from sklearn.ensemble import HistGradientBoostingRegressor  # type: ignore[import-untyped]
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-        regressor = HistGradientBoostingRegressor(
-            loss=f"{self._model.error}_error",
-            max_iter=settings.iterations,
-            learning_rate=settings.learning_rate,
-            early_stopping=False,
-            random_state=settings.seed,
-        )
-        with threadpool_limits(limits=1, user_api="openmp"):
-            return regressor.fit(filled(columns.inputs(examples.matrix)), numbers_of(examples))
-
-    def answers(self, model: EventScorer, inputs: Floats, part: LabelledEvents, scores: Floats) -> Floats:
-        """See EventKind: the scores."""
-        return scores
+        inputs, loss = columns.inputs(examples.matrix), f"{self._model.error}_error"
+        return boosted_trees(HistGradientBoostingRegressor, inputs, numbers_of(examples), settings, loss=loss)
 
     def baselines(
         self, columns: EventModelColumns, test: LabelledEvents, learned: LabelledEvents | None
@@ -100,24 +88,12 @@ class RegressionKind:
         metrics["r2"] = 1.0 - squared / float(np.var(numbers))
         return EventModelResult(name, metrics, scores, draws, self._metric)
 
-    def verdict(self, rows: Sequence[EventModelResult]) -> GateVerdict | None:
-        """See EventKind: that of the gate."""
-        return None
-
     def evidence(self, test: LabelledEvents, settings: EventTrainingSettings) -> Sequence[Evidence]:
         """See EventKind: the events and groups of the test."""
         return [
             Evidence("events with a number in the test", len(test), settings.least_test_positives),
             Evidence("groups in the test", test.groups, settings.least_test_groups),
         ]
-
-    def threshold(self, model: BaseEventModel, test: LabelledEvents, scores: Floats, days: float) -> float | None:
-        """See EventKind."""
-        return threshold_of_top(scores, days, model.alert.count) if isinstance(model.alert, TopADay) else None
-
-    def alerts(self, test: LabelledEvents, scores: Floats, threshold: float | None, days: float) -> Mapping[str, float]:
-        """See EventKind: alerts a day."""
-        return {} if threshold is None else {"alerts_a_day": float((scores >= threshold).sum()) / days}
 
     def labels(self, test: LabelledEvents) -> Any:
         """See EventKind: the numbers."""

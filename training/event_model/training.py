@@ -1,10 +1,13 @@
-"""One training of an event model as a value: its events, its definition and settings, and where it reports."""
+"""One training of an event model as a value: its events, its definition's kind and settings, and where it reports."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from models.event_model import EventModelColumns
+from features.definitions import BaseEventModel
+from models.event_model import EventModelColumns, kind_of
 from training.data import (
     EventSplit,
     EventTrainingSettings,
@@ -15,8 +18,25 @@ from training.data import (
     examples_between,
     split_events,
 )
-from training.event_model.kinds import EventKind, kind_for
+from training.event_model.classes import ClassesKind
+from training.event_model.incidents import AnomalyKind
+from training.event_model.kinds import EventKind
+from training.event_model.ranking import RankingKind
+from training.event_model.regression import RegressionKind
 from training.progress import Log, Stage, silent
+
+KINDS: Mapping[str, type[EventKind[Any]]] = {
+    "events": RankingKind,
+    "regression": RegressionKind,
+    "anomaly": AnomalyKind,
+    "classes": ClassesKind,
+}
+"""The kind of a manifest → what it is to training."""
+
+
+def kind_for(model: BaseEventModel) -> EventKind[Any]:
+    """The kind of the definition."""
+    return KINDS[kind_of(model)](model)
 
 
 @dataclass(frozen=True)
@@ -44,7 +64,7 @@ class EventTraining:
         return split_events(self.events, self.columns.model, self.settings)
 
     @property
-    def kind(self) -> EventKind:
+    def kind(self) -> EventKind[Any]:
         """The kind of the model's definition."""
         return kind_for(self.columns.model)
 

@@ -199,7 +199,7 @@ def run(events: Events, columns: EventModelColumns, trained: Events | None, log:
     fitted = kind.fitted(learned, columns, settings)
     fit_s = perf_counter() - began
     scores, known = (fitted.scores(columns.inputs(part.matrix)) for part in (every, learned))
-    level = kind.threshold(model, learned, known, 0.0)
+    level = kind.threshold(learned, known, 0.0)
     flagged = scores >= (np.inf if level is None else level)
     table = list[dict[str, Any]]()
     for name, flags in BASELINES.items():
