@@ -77,34 +77,33 @@ class AccessGate:
             if asked == OPEN:
                 scope[PRINCIPAL] = NOBODY
                 return None
-            return self._unauthenticated(scope, "none", "", NOTHING)
+            return self._unauthenticated("none", A_KEY, NOTHING)
         if texts.count(texts[0]) < len(texts):
-            return self._unauthenticated(scope, "several", "one key", PlainText("several that differ"))
+            return self._unauthenticated("several", "one key", PlainText("several that differ"))
         held = self._keys.holder(texts[0])
         if held is None:
-            return self._unauthenticated(scope, "unknown", "a key that is valid", PlainText("another"))
+            return self._unauthenticated("unknown", "a key that is valid", PlainText("another"))
         if held.expires_at is not None and now_ms() >= held.expires_at:
-            return self._unauthenticated(scope, "expired", "a key that is valid", PlainText("one that has expired"))
-        return self._forbidden(scope, held, asked) or self._limited(scope, held, asked)
+            return self._unauthenticated("expired", "a key that is valid", PlainText("one that has expired"))
+        return self._forbidden(held, asked) or self._limited(scope, held, asked)
 
-    def _unauthenticated(self, scope: Scope, reason: str, required: str, got: PlainText) -> Response:
-        required = required or A_KEY
+    def _unauthenticated(self, reason: str, required: str, got: PlainText) -> Response:
         challenge = REALM if reason == "none" else f'{REALM}, error="invalid_token"'
         detail = f"this service requires {required}; got {got}. {NEXT}"
-        return self._problem(scope, 401, reason, detail, [field_error("Authorization", required, got)], challenge)
+        return self._problem(401, reason, detail, [field_error("Authorization", required, got)], challenge)
 
-    def _forbidden(self, scope: Scope, held: HeldKey, asked: str | None) -> Response | None:
+    def _forbidden(self, held: HeldKey, asked: str | None) -> Response | None:
         if held.tenant != self._tenant:
             required, got = "a key of this service's tenant", PlainText("one of another tenant")
             detail = f"this service requires {required}; got {got}"
             errors = [field_error("Authorization", required, got)]
-            return self._problem(scope, 403, "tenant", detail, errors, f'{REALM}, error="insufficient_scope"')
+            return self._problem(403, "tenant", detail, errors, f'{REALM}, error="insufficient_scope"')
         if asked is None or asked == OPEN or held.principal.has(asked):
             return None
         required, got = f"a key with the scope {asked}", PlainText(", ".join(held.principal.shown))
         detail = f"this route requires {required}; got one with {got}"
         challenge = f'{REALM}, error="insufficient_scope", scope="{asked}"'
-        return self._problem(scope, 403, "scope", detail, [field_error("Authorization", required, got)], challenge)
+        return self._problem(403, "scope", detail, [field_error("Authorization", required, got)], challenge)
 
     def _limited(self, scope: Scope, held: HeldKey, asked: str | None) -> Response | None:
         wait = 0 if asked == OPEN else self._rates.wait_ns(held.id, held.rate)
@@ -113,13 +112,12 @@ class AccessGate:
             return None
         seconds = max(math.ceil(wait / SECOND_NS), 1)
         detail = f"this key requires at most {held.rate:g} requests a second; got more. Ask again in {seconds} s."
-        answer = self._problem(scope, 429, "rate", detail, more={"retry_after_s": seconds})
+        answer = self._problem(429, "rate", detail, more={"retry_after_s": seconds})
         answer.headers["Retry-After"] = str(seconds)
         return answer
 
     def _problem(
         self,
-        scope: Scope,
         status: int,
         reason: str,
         detail: str,

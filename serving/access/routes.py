@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import Scope
 
 from serving.access.principal import EVENTS, OPEN, OPS, READ
+from serving.http import problems
 
 ROUTES = {
     "/healthz": OPEN,
@@ -39,8 +40,6 @@ PROBLEMS = {
     "403": "A key without the scope, of another tenant, or for another stream",
     "429": "More requests than the key's rate, or than the service has room for; Retry-After says when there is",
 }
-
-MEDIA_TYPE = "application/problem+json"
 
 
 def path_of(route: BaseRoute) -> str:
@@ -95,4 +94,4 @@ def _declare(operation: dict[str, Any], scope: str) -> None:
     names = [] if scope == OPEN else [scope]
     operation["security"] = [*([{}] if scope == OPEN else []), *({scheme: names} for scheme in SCHEMES)]
     for status, description in PROBLEMS.items():
-        operation["responses"].setdefault(status, {"description": description, "content": {MEDIA_TYPE: {}}})
+        operation["responses"].setdefault(status, {"description": description, "content": {problems.MEDIA_TYPE: {}}})
