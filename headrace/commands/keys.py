@@ -20,9 +20,6 @@ DEFAULT_RATE = 100.0
 WITHIN_S = 1
 """A service has seen a change of the file after this."""
 
-MOST_CHARACTERS = 256
-"""Of a tenant's name."""
-
 SCOPES = "read, ops, events:STREAM or events:*"
 
 
@@ -76,13 +73,13 @@ def add(
     """
     from features.times import now_ms
     from headrace.project import Project
-    from serving.access import added
+    from serving.access import MOST_TENANT, added
 
     project, now = Project.open(root), now_ms()
     _check(name, scopes, rate)
     tenant = project.tenant if tenant is None else tenant
-    if not 0 < len(tenant) <= MOST_CHARACTERS:
-        raise UsageError("--tenant", f"a name of up to {MOST_CHARACTERS} characters", repr(tenant))
+    if not 0 < len(tenant) <= MOST_TENANT:
+        raise UsageError("--tenant", f"a name of up to {MOST_TENANT} characters", repr(tenant))
     if tenant == project.tenant:
         _check_streams(project, scopes)
     expires_at = None if expires is None else _expiry(expires, now)

@@ -5,7 +5,18 @@ In: a request's headers and path. Out: the principal it comes from, or a problem
 
 from serving.access.binding import check_access, is_loopback
 from serving.access.gate import AccessGate, guarded
-from serving.access.key_file import HIGHEST_RATE, LOWEST_RATE, NAME, SCOPE, Key, NewKey, added, read_keys, revoked
+from serving.access.key_file import (
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    MOST_TENANT,
+    NAME,
+    SCOPE,
+    Key,
+    NewKey,
+    added,
+    read_keys,
+    revoked,
+)
 from serving.access.key_ring import KeyRing
 from serving.access.principal import EVENTS, OPEN, OPS, READ, Principal, principal_of
 from serving.access.rates import Rates
@@ -16,6 +27,7 @@ __all__ = [
     "EVENTS",
     "HIGHEST_RATE",
     "LOWEST_RATE",
+    "MOST_TENANT",
     "NAME",
     "OPEN",
     "OPS",

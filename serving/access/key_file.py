@@ -28,6 +28,9 @@ SCOPE = r"^(read|ops|events:(\*|[A-Za-z0-9_]{1,128}))\Z"
 LOWEST_RATE, HIGHEST_RATE = 0.001, 1_000_000.0
 """Requests a second: one in a quarter of an hour, and more than a service answers."""
 
+MOST_TENANT = 256
+"""Characters of a tenant's name."""
+
 WAIT_S = 5.0
 
 Rate = Annotated[float, Meta(ge=LOWEST_RATE, le=HIGHEST_RATE)]
@@ -40,7 +43,7 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     id: Annotated[str, Meta(pattern=rf"^[0-9a-f]{{{2 * ID_BYTES}}}\Z")]
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     scopes: Annotated[tuple[Annotated[str, Meta(pattern=SCOPE)], ...], Meta(min_length=1)]
-    tenant: Annotated[str, Meta(min_length=1, max_length=256)]
+    tenant: Annotated[str, Meta(min_length=1, max_length=MOST_TENANT)]
     rate: Rate
     """Requests a second, and as many at once (at least one)."""
     created_at: int
