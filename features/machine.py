@@ -19,6 +19,9 @@ from features.errors import HeadraceError
 
 LOOPBACK = "127.0.0.1"
 
+EVERY = ("", "*", "0.0.0.0", "::")
+"""Hosts of a service that listens on every address of its machine."""
+
 POLL_S = 0.05
 
 LEAVING_S = 1.0

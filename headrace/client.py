@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 
 from features.errors import UsageError
-from features.machine import LOOPBACK
+from features.machine import EVERY, LOOPBACK
 from features.secret_files import secret
-
-EVERY = ("", "*", "0.0.0.0", "::")
-"""Hosts of a service that listens on every address of its machine."""
 
 KEY = "HEADRACE_KEY"
 """The variable, or secret file, of a key of the service."""

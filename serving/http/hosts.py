@@ -6,7 +6,9 @@ import re
 from collections.abc import Collection
 from ipaddress import ip_address
 
-LOOPBACK, EVERY = "localhost", ("", "*", "0.0.0.0", "::")
+from features.machine import EVERY
+
+LOOPBACK = "localhost"
 
 HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
