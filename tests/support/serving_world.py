@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from features.definitions.repo import FeatureRepo
+from features.definitions.repo import FeatureRepo, load_repo
 from features.events.parsing import from_columns
 from features.hashing import hash_texts
 from features.machine import free_port
@@ -30,6 +30,7 @@ from models.recommender.tables import CandidateTables, SparseRows
 from models.registry import Pinned
 from models.tags import DIGEST_TAG, verdict_tags
 from serving.config import ServiceConfig
+from serving.service import Service
 
 REPO = Path(__file__).resolve().parent.parent.parent / "feature_repo"
 MODEL = "shop-recommender"
@@ -213,6 +214,16 @@ def settings(store: Path, models_uri: str, **more: object) -> ServiceConfig:
         deadline_ms=20_000,
         **more,
     )
+
+
+def with_items(store: Path, **more: object) -> Service:
+    """The service of a store that is filled for it, with its items read: no thread runs, and there are no models."""
+    from serving.app import service_of
+
+    fill(SqliteRows(store), load_repo(REPO))
+    service = service_of(settings(store, "", **more))
+    service.default.items.refresh(list, 1)
+    return service
 
 
 @contextmanager

@@ -11,14 +11,13 @@ from asgi import Answered, ask
 from hypothesis import given
 from hypothesis import strategies as st
 from scored_cards import scored_repo
-from serving_world import REPO, fill, settings
+from serving_world import REPO, with_items
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from features.definitions.repo import load_repo
 from features.errors import UsageError
-from features.online_store.sqlite.rows import SqliteRows
 from serving.access.gate import AccessGate
 from serving.access.key_file import added
 from serving.access.key_ring import KeyRing
@@ -60,11 +59,7 @@ def keys(folder) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def service(folder) -> Service:
-    store = folder / "online.db"
-    fill(SqliteRows(store), load_repo(REPO))
-    service = service_of(settings(store, "", keys=str(folder / "keys.json"), home=str(folder)))
-    service.default.items.refresh(list, 1)
-    return service
+    return with_items(folder / "online.db", keys=str(folder / "keys.json"), home=str(folder))
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,12 @@ from asgi import ask
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
-from serving_world import REPO, fill, settings
+from serving_world import with_items
 
 from features.definitions import Field, Stream
-from features.definitions.repo import load_repo
 from features.events.ids import unusable
 from features.events.parsing import Verdict
-from features.online_store.sqlite.rows import SqliteRows
-from serving.app import app_of, service_of
+from serving.app import app_of
 from serving.events.bodies import MAX_EVENT_BYTES, read_body
 from serving.events.verdicts import judge
 from serving.http.problems import SHOWN_CHARACTERS, ProblemError, shown
@@ -65,12 +63,7 @@ def test_struct_and_model_refuse_the_same_ids(text, field):
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    store = tmp_path_factory.mktemp("store") / "online.db"
-    repo = load_repo(REPO)
-    fill(SqliteRows(store), repo)
-    service = service_of(settings(store, ""))
-    service.default.items.refresh(list, 1)
-    return app_of(service)
+    return app_of(with_items(tmp_path_factory.mktemp("store") / "online.db"))
 
 
 TOO_MUCH = {

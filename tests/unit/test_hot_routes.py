@@ -11,13 +11,11 @@ from asgi import ask
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError
-from serving_world import REPO, fill, settings
+from serving_world import with_items
 from starlette.responses import JSONResponse
 
-from features.definitions.repo import load_repo
 from features.errors import StoreError
-from features.online_store.sqlite.rows import SqliteRows
-from serving.app import app_of, fastapi_of, hot_routes, service_of
+from serving.app import app_of, fastapi_of, hot_routes
 from serving.http import schema
 from serving.http.hot_routes import HotRoutes, json_route
 from serving.http.problems import field_problem
@@ -138,12 +136,7 @@ def test_a_bound_that_structs_have_no_equal_of_is_an_error():
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Service:
-    store = tmp_path_factory.mktemp("store") / "online.db"
-    repo = load_repo(REPO)
-    fill(SqliteRows(store), repo)
-    service = service_of(settings(store, ""))
-    service.default.items.refresh(list, 1)
-    return service
+    return with_items(tmp_path_factory.mktemp("store") / "online.db")
 
 
 @pytest.fixture(scope="module")

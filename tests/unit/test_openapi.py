@@ -17,12 +17,9 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from serving_world import REPO, fill
-from serving_world import settings as service_settings
+from serving_world import with_items
 
-from features.definitions.repo import load_repo
-from features.online_store.sqlite.rows import SqliteRows
-from serving.app import app_of, fastapi_of, service_of
+from serving.app import app_of, fastapi_of
 from serving.events.verdicts import Acknowledgement
 from serving.service import Service
 
@@ -53,11 +50,8 @@ class Acknowledging:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Service:
-    store = tmp_path_factory.mktemp("store") / "online.db"
-    fill(SqliteRows(store), load_repo(REPO))
-    service = service_of(service_settings(store, "").model_copy(update={"own_clicks": False}))
+    service = with_items(tmp_path_factory.mktemp("store") / "online.db", own_clicks=False)
     service.posted._sink = Acknowledging()
-    service.default.items.refresh(list, 1)
     return service
 
 
