@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import pytest
+from hand_clock import Clock
 
 from serving.batches import MOST_TOGETHER, Batches
 from serving.metrics import Metrics
@@ -15,16 +16,6 @@ from serving.workers import OverloadedError
 
 DEADLINE_MS = 60_000.0
 """Longer than any test: what ends by a deadline here ends at once."""
-
-
-class Clock:
-    """A clock that only a test moves, in seconds."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Answering:

@@ -10,6 +10,7 @@ import stat
 
 import pytest
 from click.testing import CliRunner
+from hand_clock import Clock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,16 +23,6 @@ from serving.access.key_file import KeyFileError, added, read_keys, revoked
 from serving.access.key_ring import LOOK_EVERY_S, KeyRing
 
 FAR = 4_000_000_000_000
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def a_key(path, name="web", scopes=("read",), tenant="shop", rate=10.0, expires_at=None):
@@ -151,7 +142,7 @@ def test_a_key_is_hidden_in_every_text(tmp_path):
 
 
 def test_a_revoked_key_is_none_at_the_next_look_at_the_file(tmp_path):
-    path, clock = tmp_path / "keys.json", Clock()
+    path, clock = tmp_path / "keys.json", Clock(100.0)
     made, other = a_key(path, "a"), a_key(path, "b")
     ring = KeyRing(path, clock=clock)
     assert ring.is_required()
@@ -165,7 +156,7 @@ def test_a_revoked_key_is_none_at_the_next_look_at_the_file(tmp_path):
 
 
 def test_keys_are_asked_for_from_the_first_one_on_and_for_ever(tmp_path):
-    path, clock = tmp_path / "keys.json", Clock()
+    path, clock = tmp_path / "keys.json", Clock(100.0)
     ring = KeyRing(path, clock=clock)
     assert not ring.is_required()
     made = a_key(path)
@@ -179,7 +170,7 @@ def test_keys_are_asked_for_from_the_first_one_on_and_for_ever(tmp_path):
 
 
 def test_a_file_that_cannot_be_read_ends_no_key_and_begins_none(tmp_path):
-    path, clock, failures = tmp_path / "keys.json", Clock(), []
+    path, clock, failures = tmp_path / "keys.json", Clock(100.0), []
     made = a_key(path)
     ring = KeyRing(path, clock=clock, failed=lambda: failures.append(1))
     assert ring.is_required()

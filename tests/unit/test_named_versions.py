@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hand_clock import Clock
 from hypothesis import given
 from hypothesis import strategies as st
 from model_folders import Folders
@@ -50,19 +51,9 @@ class Counted(Folders):
             yield folder
 
 
-class Clock:
-    """Seconds that are set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(1_000.0)
 
 
 @pytest.fixture

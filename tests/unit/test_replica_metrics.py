@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hand_clock import Clock
 from metric_samples import sample
 
 from serving.metrics import Metrics
@@ -13,17 +14,9 @@ from serving.recommender_metrics import RecommenderFamilies
 from serving.replicas import LIVE_S, ReplicaMetrics
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_900_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_900_000_000.0)
 
 
 def replica(folder: Path, clock: Clock) -> tuple[Metrics, ReplicaMetrics]:
